@@ -1,0 +1,50 @@
+# make demo    set up, train the example jobs on real data, print the comparison
+# make test    set up, then lint, type-check and run every test (what CI runs)
+# make check   the same without the slow tests
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+# The demo has a queue of its own, so that it never runs jobs that are yours.
+DEMO   := demo
+
+.PHONY: demo test check lint format docs setup clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "accel-train needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	@touch $(READY)
+
+demo: $(READY)
+	mkdir -p $(DEMO)/training_queue
+	cd $(DEMO) && ../$(BIN)/accel-train add --force ../training_queue/examples/*.json
+	cd $(DEMO) && ../$(BIN)/accel-train run-queue
+	cd $(DEMO) && ../$(BIN)/accel-train compare models/*/*
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(BIN)/pytest -m "not slow"
+
+test: lint
+	$(BIN)/pytest --durations=10
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/accel-train schema --output docs/job.schema.json
+	$(BIN)/python -m accel_trainer.config.reference README.md
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,359 @@
+"""The command line: each verb parses, calls and prints. Exit codes are decided here and nowhere else.
+
+0 all done, 1 some job failed, 2 a mistake in a job or a command, 3 the queue cannot be used, 130 and 143 stopped
+by a signal.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from accel_trainer.config import Job, job_name, read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue.launcher import Flags, this_machine
+from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.runs import RunFolder, Status, duration
+
+SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
+
+app = typer.Typer(
+    help="Drop job files into a folder, train every one of them, compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
+File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
+QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
+]
+GpusOption = Annotated[str | None, typer.Option("--gpus", help="GPUs to use, such as 0,1.")]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--num-processes", min=1, help="Processes for each job; one for each GPU if not given."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+DEFAULT_QUEUE = Path("training_queue")
+
+
+def main() -> None:
+    """The console script: every UserError is one clear line and an exit code, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        for problem in error.problems:
+            typer.echo(f"error: {problem}", err=True)
+        sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable) else MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(SIGNALLED + 2)
+
+
+# -- job files ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def validate(
+    files: Files,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check job files, down to their models and data sets, without training. With --json: one object a line."""
+    check = _checker(_flags(config, num_processes, gpus))
+    num_wrong = 0
+    for file in files:
+        summary, problems = _verdict(file, check)
+        num_wrong += bool(problems)
+        if as_json:
+            typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
+            sys.stdout.flush()
+            continue
+        for problem in problems:
+            typer.echo(f"error: {problem}", err=True)
+        if summary:
+            typer.echo(
+                f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
+                f"{summary['classes']} classes, {summary['train_images']:,} training images, "
+                f"{summary['steps_per_epoch']:,} steps per epoch, {summary['num_epochs']} epochs"
+            )
+    if num_wrong:
+        raise typer.Exit(MISTAKE)
+
+
+@app.command()
+def show(file: File) -> None:
+    """Print a job with all its defaults filled in."""
+    typer.echo(json.dumps(read_job(file).completed(), indent=2))
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", help="File to write; the terminal if not given.")] = None,
+) -> None:
+    """Print the JSON schema of job files, for editors."""
+    from accel_trainer.config.reference import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text + "\n")
+
+
+# -- the queue ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def add(
+    files: Files,
+    queue: QueueOption = DEFAULT_QUEUE,
+    force: Annotated[bool, typer.Option("--force", help="Also a job whose name or content is in the queue.")] = False,
+) -> None:
+    """Check job files and put copies of them into the queue."""
+    store = Queue(queue)
+    store.create()
+    check = _checker(Flags())
+    wrong = False
+    for file in files:
+        _, problems = _verdict(file, check)
+        if not problems and not force:
+            problems = _duplicates(file, store)
+        for problem in problems:
+            typer.echo(f"error: {problem}", err=True)
+        wrong |= bool(problems)
+        if not problems:
+            path = store.add(job_name(file), file.read_bytes(), replace=force)
+            typer.echo(f"added {path}")
+    if wrong:
+        raise typer.Exit(MISTAKE)
+
+
+@app.command("run-queue")
+def run_queue(
+    queue: QueueOption = DEFAULT_QUEUE,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for more jobs instead of ending.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
+) -> None:
+    """Train the jobs of the queue, one after the other."""
+    from accel_trainer.display import TerminalWatcher
+    from accel_trainer.queue.runner import Runner
+
+    flags = _flags(config, num_processes, gpus)
+    if dry_run:
+        _print_commands(Queue(queue), flags)
+        return
+    runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher())
+    runner.run(watch=watch)
+    if runner.stop.signal is not None:
+        raise typer.Exit(SIGNALLED + runner.stop.signal)
+    if runner.num_failed:
+        typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def train(
+    file: File, config: ConfigOption = None, gpus: GpusOption = None, num_processes: ProcessesOption = None
+) -> None:
+    """Train one job without the queue."""
+    from accel_trainer.display import TerminalWatcher
+    from accel_trainer.queue.attempt import Attempt, EndingKind, Stop, run_attempt
+    from accel_trainer.queue.store import Owner, new_log
+
+    job = read_job(file)
+    run = RunFolder(job.run_path)
+    run.create()
+    owner = Owner.new()
+    attempt = Attempt(job=job, file=file, token=owner.token, log=new_log(run.attempts, "train"), submission=owner.token)
+    watcher, stop = TerminalWatcher(), Stop()
+    stop.listen()
+    ending = run_attempt(attempt, _asked(_flags(config, num_processes, gpus)), this_machine(), stop, watcher)
+    watcher.ended(job.name, ending, attempt.log)
+    if stop.signal is not None:
+        raise typer.Exit(SIGNALLED + stop.signal)
+    if ending.kind is not EndingKind.DONE:
+        raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)
+
+
+@app.command()
+def status(queue: QueueOption = DEFAULT_QUEUE, as_json: JsonOption = False) -> None:
+    """List the jobs of the queue and how far they are."""
+    from accel_trainer.display import table
+
+    store = Queue(queue)
+    if not store.folder.is_dir():
+        raise QueueUnusable(f"there is no queue in {queue}; `accel-train add` makes one")
+    rows = [_status_row(store, job) for state in JobState for job in store.jobs(state)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        typer.echo(f"no jobs in {queue}")
+    else:
+        header = ("job", "state", "epoch", "best", "where", "note")
+        typer.echo(table(header, [[row[key] for key in header] for row in rows]))
+
+
+# -- what was trained -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Print a table of trained runs, the best first."""
+    from accel_trainer.display import table
+    from accel_trainer.report import tables
+
+    rows = tables.compare([RunFolder(path) for path in runs])
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    header = (
+        "job",
+        "architecture",
+        "parameters",
+        "state",
+        "epochs",
+        "metric",
+        "best",
+        "in epoch",
+        "images/s",
+        "time",
+    )
+    cells = [
+        [r.job, r.architecture, r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch,
+         r.images_per_s, duration(r.seconds)]
+        for r in rows
+    ]  # fmt: skip
+    typer.echo(table(header, cells))
+
+
+# -- what the verbs share ----------------------------------------------------------------------------------------
+
+
+def _flags(config: Path | None, num_processes: int | None, gpus: str | None) -> Flags:
+    indices = None
+    if gpus is not None:
+        indices = tuple(part.strip() for part in gpus.split(","))
+        if not all(index.isdigit() for index in indices) or len(set(indices)) < len(indices):
+            raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
+    return Flags(config, num_processes, indices)
+
+
+def _asked(flags: Flags) -> Flags:
+    """At a terminal, without flags, and with a choice of GPUs: ask which to use; Enter takes all."""
+    machine = this_machine()
+    if flags != Flags() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return flags
+    for gpu in machine.gpus:
+        typer.echo(f"  {gpu}")
+    while True:
+        answer = typer.prompt("GPUs to use (such as 0,1; Enter: all)", default="", show_default=False).strip()
+        if not answer:
+            return flags
+        try:
+            chosen = _flags(None, None, answer)
+        except UserError as error:
+            typer.echo(str(error))
+            continue
+        if missing := [index for index in chosen.gpus or () if index not in {gpu.index for gpu in machine.gpus}]:
+            typer.echo(f"no GPU {', '.join(missing)}")
+            continue
+        return chosen
+
+
+Check = Callable[[Job], dict[str, Any]]
+
+
+def _checker(flags: Flags) -> Check:
+    """What looks at whole jobs: it needs torch, which takes seconds to import and is only now."""
+    from accel_trainer.queue.launcher import plan_launch
+    from accel_trainer.training.build import Checker
+
+    checker = Checker()
+
+    def check(job: Job) -> dict[str, Any]:
+        return asdict(checker(job, plan_launch(job, flags, this_machine()).num_processes))
+
+    return check
+
+
+def _verdict(file: Path, check: Check) -> tuple[dict[str, Any] | None, list[str]]:
+    """(summary, no problems) of a good job file, (None, problems) of another."""
+    try:
+        job = read_job(file)
+    except UserError as error:
+        return None, error.problems
+    try:
+        return check(job), []
+    except UserError as error:
+        return None, [f"{file}: {problem}" for problem in error.problems]
+
+
+def _duplicates(file: Path, queue: Queue) -> list[str]:
+    """Why a job is in the queue already, by its name or by what it says."""
+    name, job = job_name(file), read_job(file)
+    for state in JobState:
+        for other in queue.jobs(state):
+            if other.name == name:
+                return [f"{file}: a job {name!r} is {state} in the queue; rename the file, or --force"]
+            try:
+                is_same = read_job(other.path, name).completed() == job.completed()
+            except UserError:
+                continue
+            if is_same:
+                return [f"{file}: the same as {other.name!r}, which is {state} in the queue; --force adds it anyway"]
+    return []
+
+
+def _print_commands(queue: Queue, flags: Flags) -> None:
+    from accel_trainer.queue.launcher import plan_launch
+
+    for queued in queue.jobs(JobState.PENDING):
+        try:
+            job = read_job(queued.path)
+            launch = plan_launch(job, flags, this_machine(), [str(queued.path), f"--name={job.name}"])
+        except UserError as error:
+            for problem in error.problems:
+                typer.echo(f"error: {problem}", err=True)
+            continue
+        typer.echo(str(launch))
+
+
+def _status_row(queue: Queue, job: QueuedJob) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "job": job.name,
+        "state": job.state.value,
+        "epoch": None,
+        "best": None,
+        "where": None,
+    }
+    row["note"] = (queue.reason(job) or "").split("\n")[0] or None
+    if job.owner is not None:
+        row["where"] = job.owner.host
+        row["note"] = "its runner died; run-queue takes it up" if job.owner.is_dead() else None
+    try:
+        said: Status | None = RunFolder(read_job(job.path, job.name).run_path).read_status()
+    except UserError:
+        said = None
+    if said is not None and job.state in (JobState.RUNNING, JobState.DONE, JobState.FAILED):
+        row["epoch"] = f"{said.epoch}/{said.num_epochs}"
+        row["best"] = said.best
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""A job: all parameters of one training run, complete and consistent."""
+
+from pathlib import Path, PurePath
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from accel_trainer.config.later import not_yet
+from accel_trainer.config.parameters import (
+    DataParameters,
+    ModelParameters,
+    OptimizationParameters,
+    RunParameters,
+)
+
+CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
+TRANSFORM_BASES = ("default", "contrastive", "none")
+TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
+TRANSFORMS_AVAILABLE = ("default", "none")
+LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
+
+# What may change between two attempts at one run without making it another run.
+MAY_CHANGE = frozenset(
+    {
+        *RunParameters.model_fields,
+        "checkpoint",
+        "data_root",
+        "model_dir",
+        "name",
+        "num_epochs",
+        "num_workers",
+        "save_interval",
+    }
+)
+
+
+def transform_words(transform_type: str) -> list[str]:
+    """The words of a transform_type: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
+    words, rest = [], transform_type
+    for modifier in TRANSFORM_MODIFIERS:
+        if f"-{modifier}-" in f"{rest}-":
+            rest = f"{rest}-".replace(f"-{modifier}-", "-", 1).removesuffix("-")
+            words.append(modifier)
+    return [rest, *words]
+
+
+# Pydantic collects fields from the last base to the first.
+class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
+    """One job file, completed. `name` is that of the file, without `.json`."""
+
+    name: str = Field(default="job", exclude=True)
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder. A relative model_dir counts from the current directory."""
+        if self.model_dir is None:
+            return Path("models") / self.architecture / self.name
+        return Path(self.model_dir).expanduser()
+
+    @property
+    def is_contrastive(self) -> bool:
+        return self.criterion in CONTRASTIVE
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the validation measures; the criterion's name stands for its loss."""
+        return (self.criterion,) if self.is_contrastive else ("acc1", "acc5", self.criterion)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.primary_metric in ("acc1", "acc5")
+
+    def completed(self) -> dict[str, Any]:
+        """Every parameter with its value, as JSON has it."""
+        return {**self.model_dump(mode="json"), "model_dir": str(self.run_path)}
+
+    def differences(self, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """What makes this job another run than the one with that config.json: {key: (then, now)}."""
+        now = self.completed()
+        return {
+            key: (config.get(key), now.get(key))
+            for key in sorted(now.keys() | config.keys())
+            if key not in MAY_CHANGE and config.get(key) != now.get(key)
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """null means absent; only the default optimizer and scheduler have our default arguments."""
+        if not isinstance(given, dict):
+            return given
+        given = {key: value for key, value in given.items() if value is not None}
+        for name in ("optimizer", "scheduler"):
+            if given.get(name, cls.model_fields[name].default) != cls.model_fields[name].default:
+                given.setdefault(f"{name}_args", {})
+        if given.get("criterion") in CONTRASTIVE:
+            given.setdefault("primary_metric", given["criterion"])
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Cross-checks that need no torch. Each problem is 'key: what is wrong'."""
+        problems = [
+            *self._path_problems(),
+            *self._data_problems(),
+            *self._optimization_problems(),
+        ]
+        words = {word: word in TRANSFORMS_AVAILABLE for word in transform_words(self.transform_type)}
+        # A contradiction is worth mending now; what is not there yet is said when nothing else is wrong.
+        problems = problems or not_yet(self, words)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _path_problems(self) -> list[str]:
+        problems = []
+        for key in ("model_dir", "dataset", "data_root"):
+            value = getattr(self, key)
+            if value is None or (key == "dataset" and value.startswith("hf:")):
+                continue
+            if ".." in PurePath(value).parts:
+                problems.append(f"{key}: {value!r} may not contain '..'")
+            elif any(not character.isprintable() for character in value):
+                problems.append(f"{key}: {value!r} may not contain control characters")
+            elif key == "dataset" and PurePath(value).is_absolute():
+                problems.append(
+                    f"dataset: {value!r} is an absolute path; name a folder below data_root and set "
+                    f"data_root to {str(PurePath(value).parent)!r}"
+                )
+        return problems
+
+    def _data_problems(self) -> list[str]:
+        problems = []
+        if self.class_subset is not None and len(set(self.class_subset)) < len(self.class_subset):
+            problems.append(f"class_subset: {self.class_subset} names a class twice")
+        base, *_ = transform_words(self.transform_type)
+        if base not in TRANSFORM_BASES:
+            problems.append(
+                f"transform_type: {self.transform_type!r} is not known; it is one of "
+                f"{', '.join(TRANSFORM_BASES)}, with {' or '.join(TRANSFORM_MODIFIERS)} joined by '-'"
+            )
+        if self.num_views > 1 and isinstance(self.batch_size, int) and self.batch_size % self.num_views:
+            problems.append(
+                f"batch_size: {self.batch_size} images cannot be {self.num_views} views each; "
+                f"use a multiple of {self.num_views}"
+            )
+        if not self.dataset.startswith("hf:"):
+            problems += [
+                f"{key}: only an 'hf:' data set has columns"
+                for key in ("image_column", "label_column")
+                if getattr(self, key) is not None
+            ]
+        return problems
+
+    def _optimization_problems(self) -> list[str]:
+        problems = []
+        if self.is_contrastive and self.num_views < 2:
+            problems.append(f"num_views: {self.criterion} compares views of an image: it needs 2 or more")
+        if self.primary_metric not in self.metrics:
+            problems.append(
+                f"primary_metric: {self.primary_metric!r} is not measured with {self.criterion}; "
+                f"it is one of {', '.join(self.metrics)}"
+            )
+        if self.finetune and self.finetune_args is None and not (self.run_path / "params").is_dir():
+            problems.append(
+                "finetune: nothing to start from: give finetune_args.starting_params, or a model_dir that "
+                f"holds a trained run (there is none in {self.run_path})"
+            )
+        if self.finetune_args is not None and not self.finetune:
+            problems.append("finetune_args: given, but finetune is false")
+        if self.warmup_scheduler_args and self.warmup_scheduler is None:
+            problems.append("warmup_scheduler_args: given, but there is no warmup_scheduler")
+        if self.swa is not None and self.swa.start > self.num_epochs:
+            problems.append(f"swa.start: {self.swa.start} is after the last epoch ({self.num_epochs})")
+        lr = self.optimizer_args.get("lr")
+        if isinstance(lr, str) and lr not in LEARNING_RATE_WORDS:
+            problems.append(
+                f"optimizer_args.lr: {lr!r} is not allowed; it is a number or one of {', '.join(LEARNING_RATE_WORDS)}"
+            )
+        return problems

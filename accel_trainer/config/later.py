@@ -1,0 +1,64 @@
+"""Parameters whose effect is still to come: refused when set, never accepted and ignored."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from accel_trainer.config.base import Section
+
+# Refused when they differ from their default.
+NOT_YET = (
+    "pretrained",
+    "num_views",
+    "view_dependence",
+    "batch_dependence",
+    "video",
+    "cutmix",
+    "mixup",
+    "randomerase",
+    "Noise",
+    "Blur",
+    "Occlusion",
+    "finetune",
+    "finetune_args",
+    "loss_cycle",
+    "swa",
+    "ema",
+    "warmup_scheduler",
+    "warmup_scheduler_args",
+    "channels_last",
+    "compile",
+    "eval_sets",
+    "priority",
+    "after",
+    "retries",
+    "time_limit",
+)
+
+
+def not_yet(job: Section, transform_words: Mapping[str, bool]) -> list[str]:
+    """One line for each setting of the job that this version has no code for.
+
+    `transform_words` says of each word of transform_type whether this version has it.
+    """
+    fields = type(job).model_fields
+    problems = [
+        f"{name}: not available in this version yet; remove it from the job (its default is {fields[name].default!r})"
+        for name in NOT_YET
+        if getattr(job, name) != fields[name].default
+    ]
+    values: dict[str, Any] = {name: getattr(job, name) for name in fields}
+    for word, available in transform_words.items():
+        if not available:
+            problems.append(f"transform_type: {word!r} is not available in this version yet; use 'default' or 'none'")
+    if values["batch_size"] == "auto":
+        problems.append("batch_size: 'auto' is not available in this version yet; give a number")
+    if isinstance(lr := values["optimizer_args"].get("lr"), str):
+        problems.append(f"optimizer_args.lr: {lr!r} is not available in this version yet; give a number")
+    if values["criterion"] in ("SimCLRLoss", "SupConLoss"):
+        problems.append(
+            f"criterion: {values['criterion']!r} is not available in this version yet; "
+            "use a classification loss of torch.nn"
+        )
+    if ":" in values["architecture"]:
+        problems.append("architecture: import paths are not available in this version yet; name a torchvision model")
+    return problems

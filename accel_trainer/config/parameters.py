@@ -1,0 +1,196 @@
+"""Every parameter of a job file, its type, range, default and meaning.
+
+This one definition feeds the validation, the JSON schema and the table in the README.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
+from accel_trainer.config.base import Keywords, Section, WithoutNulls
+
+DEFAULT_SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+DEFAULT_STEP: dict[str, Any] = {"step_size": 30, "gamma": 0.1}
+
+NonNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModelParameters(Section):
+    """Model"""
+
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")]
+    """Name of a torchvision classification model, in lower case."""
+    architecture_args: Keywords = {}
+    """Keyword arguments of the model's constructor. The output layer always fits the data set's classes."""
+    pretrained: str | None = None
+    """Weights of torchvision to start from, by name."""
+    model_dir: str | None = None
+    """The run folder; `~` expands. Default `models/<architecture>/<job name>`."""
+    save_interval: Positive | None = None
+    """Keep the weights of every n-th epoch; absent: only the best and the last."""
+
+
+class DataParameters(Section):
+    """Data"""
+
+    dataset: Annotated[str, Field(min_length=1)] = "ILSVRC2012"
+    """Folder below `data_root` with `train/` and `val/` class folders; `hf:<hub id or path>` for Hugging Face
+    datasets; or the bundled `digits`."""
+    data_root: str = "~/Datasets"
+    """Where data set folders are."""
+    image_column: str | None = None
+    """Column with the images of an `hf:` data set; absent: found by its type."""
+    label_column: str | None = None
+    """Column with the labels of an `hf:` data set; absent: found by its type or name."""
+    class_subset: Annotated[list[NonNegative], Field(min_length=1)] | None = None
+    """Indices of the classes to use, in train and val; they become 0..k-1 in the order given. Absent: all."""
+    image_size: Positive = 224
+    """Height and width in pixels."""
+    transform_type: str = "default"
+    """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `none`: resize and centre crop, as
+    in validation."""
+    num_views: Positive = 1
+    """Views of each image."""
+    view_dependence: bool = False
+    """All views of an image share their random draws."""
+    batch_dependence: bool = False
+    """All images of a batch share their random draws."""
+    video: bool = False
+    """Views are successive frames of one clip."""
+    cutmix: MixingOrOff = None
+    """`true`, or `{"alpha": a}`: paste a box of another image."""
+    mixup: MixingOrOff = None
+    """`true`, or `{"alpha": a}`: blend with another image."""
+    randomerase: EraseValue = None
+    """What to fill an erased box with: a number (0 included), `[r, g, b]` or `random`; `false`: off."""
+    Noise: NoiseOrOff = None
+    """Noise on the images."""
+    Blur: BlurOrOff = None
+    """Gaussian blur of the images."""
+    Occlusion: OcclusionOrOff = None
+    """Occluders in front of the images."""
+    num_workers: NonNegative | None = None
+    """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of cores."""
+
+
+class FinetuneParameters(Section):
+    starting_params: str | None = None
+    """Weights to start from; absent: the best of the parent run."""
+    finetune_dir: str = "finetune"
+    """Folder of the fine-tuned run, inside `model_dir`."""
+    freeze_modules: list[str] = []
+    """Names of modules that are not trained."""
+
+
+class SwaParameters(Section):
+    start: Positive
+    """First epoch that is averaged."""
+    swa_lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate while averaging; absent: the optimizer's."""
+    anneal_epochs: NonNegative = 10
+    """Epochs to anneal to `swa_lr`."""
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    """How to anneal."""
+
+
+def _swa(value: Any) -> Any:
+    return None if value is False else value
+
+
+class OptimizationParameters(Section):
+    """Optimization"""
+
+    num_epochs: Positive = 100
+    """How many times to go through the training set."""
+    batch_size: Positive | Literal["auto"] = 256
+    """Images for one optimizer step, over all processes, views and accumulation steps. The last, incomplete batch of
+    an epoch is left out."""
+    gradient_accumulation: Positive = 1
+    """Forward and backward passes for one optimizer step; each takes its share of `batch_size`."""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient."""
+    criterion: str = "CrossEntropyLoss"
+    """A classification loss of torch.nn."""
+    criterion_args: Keywords = {}
+    """Keyword arguments of the loss, such as `label_smoothing`."""
+    optimizer: str = "SGD"
+    """A name in torch.optim."""
+    optimizer_args: Keywords = DEFAULT_SGD
+    """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
+    torch's own."""
+    scheduler: str = "StepLR"
+    """A name in torch.optim.lr_scheduler, stepped after every epoch."""
+    scheduler_args: Keywords = DEFAULT_STEP
+    """Keyword arguments of the scheduler, used as they are. The default is that of StepLR."""
+    warmup_scheduler: str | None = None
+    """A scheduler for the first epochs."""
+    warmup_scheduler_args: Keywords = {}
+    """Keyword arguments of the warm-up scheduler."""
+    primary_metric: str = "acc1"
+    """The validation metric that decides which epoch is best and drives ReduceLROnPlateau: `acc1`, `acc5`, or the
+    criterion's name for its loss."""
+    amp: bool = True
+    """Mixed precision on a GPU: bf16 where it is supported, else fp16 with loss scaling. On a CPU: full precision."""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """Overrides `amp`."""
+    checkpoint: Annotated[int, Field(ge=-1)] | None = None
+    """Where to start: absent: go on from the newest state, or start; -1: from new random parameters; 0: from the run's
+    saved initialization; n: from the weights of epoch n. An older run in the folder is moved to `previous/`."""
+    finetune: bool = False
+    """Start from trained weights."""
+    finetune_args: Annotated[FinetuneParameters | None, WithoutNulls] = None
+    """How to fine-tune."""
+    loss_cycle: int | Literal["uniform"] | None = None
+    """For models with several outputs in time: which of them is trained."""
+    swa: Annotated[SwaParameters | None, BeforeValidator(_swa), WithoutNulls] = None
+    """Stochastic weight averaging."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights."""
+    channels_last: bool = False
+    """Channels-last memory format."""
+    compile: bool = False
+    """torch.compile the model."""
+    deterministic: bool = False
+    """Only deterministic kernels (slower on a GPU; on a CPU they are deterministic anyway)."""
+    seed: NonNegative = 0
+    """Everything random follows from it."""
+
+
+class WandbParameters(Section):
+    project: str = "accel-train"
+    """Project on Weights & Biases."""
+    entity: str | None = None
+    """User or team; absent: your default."""
+    group: str | None = None
+    """Group of runs; absent: the name of the queue's folder."""
+    tags: list[str] = []
+    """Tags of the run."""
+    mode: Literal["online", "offline", "disabled"] | None = None
+    """Absent: online when logged in, else offline."""
+
+
+class RunParameters(Section):
+    """Run"""
+
+    description: str = ""
+    """For people; kept with the run."""
+    trackers: list[str] = ["wandb"]
+    """Where to log, by the names that Accelerate knows (`wandb`, `tensorboard`, ...); `[]`: nowhere."""
+    wandb: Annotated[WandbParameters, WithoutNulls] = WandbParameters()
+    """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`."""
+    save_every_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """How often to save a state to resume from within an epoch; one is saved at the end of every epoch too."""
+    accelerate_config: str | None = None
+    """YAML file of `accelerate config` to launch this job with; flags of `run-queue` go before it."""
+    eval_sets: list[str] = []
+    """Further data sets to evaluate on."""
+    priority: int = 0
+    """Jobs with a higher one go first."""
+    after: list[str] = []
+    """Names of jobs that must be done first."""
+    retries: NonNegative = 0
+    """How often to try again after a failure."""
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    """Longest time to run, in minutes."""

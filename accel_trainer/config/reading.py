@@ -1,0 +1,156 @@
+"""From the bytes of a job file to a Job, or to one clear line for each mistake."""
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from accel_trainer.config.job import Job
+from accel_trainer.errors import UserError, did_you_mean
+
+MAX_BYTES = 256 * 1024
+MAX_NAME_BYTES = 120
+
+
+def job_name(path: Path) -> str:
+    """The name of a job, from its file's; a UserError when it could mislead a person or a file system."""
+    name = path.name.removesuffix(".json")
+    if not name or path.suffix != ".json":
+        raise UserError(f"{path}: a job file's name ends in .json")
+    if any(not character.isprintable() for character in name) or ".." in name or "\\" in name:
+        raise UserError(f"{str(path)!r}: a job's name may not contain control characters, '..' or '\\'")
+    if name.startswith((".", "-")):
+        raise UserError(f"{path}: a job's name may not begin with {name[0]!r}")
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise UserError(f"{path}: a job's name may have {MAX_NAME_BYTES} bytes, not {len(os.fsencode(name))}")
+    return name
+
+
+def read_job(path: Path, name: str | None = None) -> Job:
+    """The job in a file. Raises UserError with a line `file: key: what is wrong` for each mistake."""
+    name = job_name(path) if name is None else name
+    return parse_job(read_bytes(path), name, where=str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular, not oversized file; a symbolic link is not followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
+        raise UserError(f"{path}: {reason}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(f"{path}: is not a file")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: is larger than {MAX_BYTES // 1024} KiB: not a job file")
+    return content
+
+
+def parse_job(content: bytes, name: str, where: str) -> Job:
+    """The job in the bytes of a job file; `where` begins every line of the error."""
+    given = parse_json(content, where)
+    if "name" in given:
+        raise UserError(f"{where}: name: a job has the name of its file; remove this key")
+    try:
+        return Job.model_validate({**given, "name": name})
+    except ValidationError as error:
+        raise UserError(*(f"{where}: {problem}" for problem in _problems(error))) from error
+
+
+def parse_json(content: bytes, where: str) -> dict[str, Any]:
+    """A flat JSON object, without duplicate keys, NaN or Infinity."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) < len(keys):
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            raise UserError(f"{where}: {', '.join(twice)}: given twice; keep one")
+        return dict(pairs)
+
+    def no_constant(word: str) -> None:
+        raise UserError(f"{where}: {word} is not a number in JSON")
+
+    try:
+        text = content.decode("utf-8-sig")
+        given = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: is not text (byte {error.start} is not UTF-8)") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: is nested too deeply") from error
+    except ValueError as error:  # such as an integer of 5,000 digits
+        raise UserError(f"{where}: {error}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: a job is a JSON object, {{...}}, not a {type(given).__name__}")
+    return given
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One line for each parameter that is wrong, however many alternatives pydantic tried for it."""
+    by_key: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False, include_context=True):
+        by_key.setdefault(_key(detail), []).append(detail)
+    problems: list[str] = []
+    for key, details in by_key.items():
+        if key:
+            problems.append(f"{key}: {_sentence(details)}")
+        else:  # cross-checks: they name their keys themselves
+            problems += [line for d in details for line in _stripped(d["msg"]).split("\n")]
+    return problems
+
+
+def _key(detail: ErrorDetails) -> str:
+    """`optimizer_args.lr` rather than pydantic's path, which names the alternatives of a union too."""
+    location = [part for part in detail["loc"] if isinstance(part, int) or part.isidentifier()]
+    if detail["type"] != "extra_forbidden" and len(detail["loc"]) > 1:
+        location = [part for part in location if part not in ("int", "float", "bool", "str", "list")]
+    return ".".join(str(part) for part in location)
+
+
+def _stripped(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _sentence(details: list[ErrorDetails]) -> str:
+    first = details[0]
+    if first["type"] == "missing":
+        return "missing; it has no default"
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        return f"unknown key{did_you_mean(str(first['loc'][-1]), known)}"
+    if first["type"] == "value_error":
+        return _stripped(first["msg"])
+    expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))
+    value = json.dumps(first["input"], default=str)
+    near = did_you_mean(first["input"], _literals(details)) if isinstance(first["input"], str) else ""
+    return f"{value if len(value) < 80 else value[:77] + '...'} is not allowed: {expected}{near}"
+
+
+def _expectation(detail: ErrorDetails) -> str:
+    message = detail["msg"]
+    return message.replace("Input should be", "it should be").replace("valid ", "")
+
+
+def _literals(details: Iterable[ErrorDetails]) -> list[str]:
+    """The words that a Literal allows, from pydantic's "'a', 'b' or 'c'"."""
+    expected = [str(d["ctx"]["expected"]) for d in details if d["type"] == "literal_error"]
+    return [word for text in expected for word in text.split("'")[1::2]]
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at a place in a job file: those of the job, or of one of its objects."""
+    if not location:
+        return [key for key in Job.model_fields if key != "name"]
+    schema = Job.model_json_schema()
+    definition = str(schema["properties"].get(location[0], ""))
+    return [
+        key for name, part in schema["$defs"].items() if f"'#/$defs/{name}'" in definition for key in part["properties"]
+    ]

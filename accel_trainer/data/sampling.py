@@ -1,0 +1,71 @@
+"""Which images go into which batch, on which process: pure functions of (seed, epoch, step, rank)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from accel_trainer import randomness
+from accel_trainer.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What one process loads for one forward pass, and the global batch it is a part of.
+
+    `indices` is this rank's slice of this micro-batch; `global_indices` are all images of the optimizer step.
+    """
+
+    epoch: int
+    step: int  # within the epoch, from 0
+    indices: Indices
+    global_indices: Indices
+
+
+@dataclass(frozen=True)
+class TrainSampling:
+    """How the training set is cut into batches. The order is that of one process, whatever `world_size` is."""
+
+    num_images: int
+    batch_size: int
+    accumulation: int
+    world_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        parts = self.world_size * self.accumulation
+        if self.batch_size % parts:
+            below = self.batch_size // parts * parts
+            near = f"{below} or {below + parts}" if below else str(parts)
+            by = f"{self.world_size} processes"
+            if self.accumulation > 1:
+                by += f" x {self.accumulation} accumulation steps"
+            raise UserError(f"batch_size: {self.batch_size} cannot be divided by {by}; use {near}")
+        if self.batch_size > self.num_images:
+            raise UserError(
+                f"batch_size: {self.batch_size} is more than the {self.num_images} training images; "
+                f"use at most {self.num_images // parts * parts}"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_images // self.batch_size
+
+    def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
+        """The batches of one rank from `first_step` on, `accumulation` of them for each step."""
+        order = randomness.permutation(randomness.key(self.seed, "order", epoch), self.num_images)
+        for step in range(first_step, self.steps_per_epoch):
+            global_batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            for micro_batch in np.split(global_batch, self.accumulation):
+                yield BatchPlan(epoch, step, np.split(micro_batch, self.world_size)[rank], global_batch)
+
+
+def evaluation_batches(num_images: int, batch_size: int, rank: int, world_size: int) -> Iterator[BatchPlan]:
+    """Every image once over all ranks; ranks may have different numbers of batches."""
+    own = np.arange(rank, num_images, world_size)
+    for step, start in enumerate(range(0, len(own), batch_size)):
+        indices = own[start : start + batch_size]
+        yield BatchPlan(0, step, indices, indices)

@@ -1,0 +1,184 @@
+"""What a person sees on the terminal while trainers run, and tables."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accel_trainer.queue.attempt import Ending, EndingKind
+from accel_trainer.queue.store import QueuedJob
+from accel_trainer.runs import RunFolder, RunState, Status, duration
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_TIMESTAMP = len("2026-01-01 00:00:00 ")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Aligned columns; numbers to the right, everything else to the left, None as '-'."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+    right = [
+        all(isinstance(row[i], (int, float, type(None))) for row in rows) and bool(rows) for i in range(len(header))
+    ]
+    lines = []
+    for line in [list(header), *cells]:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case float():
+            return f"{value:,.2f}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+class LogTail:
+    """The lines that have come to a run's log.txt since this was made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> list[str]:
+        """Whole new lines, without their time stamps."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                text = file.read()
+        except OSError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [_without_time(line) for line in whole.decode(errors="replace").splitlines()]
+
+
+def _without_time(line: str) -> str:
+    return line[_TIMESTAMP:] if line[:4].isdigit() and line[4:5] == "-" else line
+
+
+class TerminalWatcher:
+    """Shows a trainer's log and, on a terminal, one progress bar; says how jobs ended."""
+
+    def __init__(self) -> None:
+        self._tail: LogTail | None = None
+        self._run: RunFolder | None = None
+        self._status: Status | None = None
+        self._bar: _Bar | None = None
+        self._is_waiting = False
+
+    # -- an attempt -----------------------------------------------------------------------------------------
+
+    def started(self, name: str, run: RunFolder, log: Path) -> None:
+        self._is_waiting = False
+        self._say(f"\n{name}: training in {run.path} (all output: {log})")
+        self._run, self._tail = run, LogTail(run.log)
+        if sys.stdout.isatty():
+            self._bar = _Bar()
+
+    def tick(self) -> None:
+        if self._tail is None or self._run is None:
+            return
+        for line in self._tail.new_lines():
+            self._say(f"  {line}")
+        if self._bar is not None and (status := self._run.read_status()) is not None:
+            self._bar.show(status)
+
+    def stopping(self) -> None:
+        self._say("stopping: the step is finished and the state saved; once more stops at once")
+
+    def ended(self, name: str, ending: Ending, log: Path) -> None:
+        self.tick()
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = self._tail = self._run = None
+        match ending.kind:
+            case EndingKind.DONE:
+                self._say(f"{name}: done")
+            case EndingKind.BACK_TO_PENDING:
+                self._say(f"{name}: stopped; it goes on where it was when it is run again")
+            case EndingKind.FAILED:
+                self._say(f"{name}: failed: {ending.reason}\n  log: {log}")
+
+    # -- a queue --------------------------------------------------------------------------------------------
+
+    def found(self, good: int, wrong: int) -> None:
+        refused = f", {wrong} refused" if wrong else ""
+        self._say(f"{good} job{'' if good == 1 else 's'} to run{refused}")
+
+    def rejected(self, job: QueuedJob, reason: str) -> None:
+        for line in reason.splitlines():
+            self._say(f"refused: {line}")
+
+    def reclaimed(self, job: QueuedJob) -> None:
+        self._say(f"{job.name}: its runner died; it goes on where it was")
+
+    def waiting(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._say("waiting for jobs; Ctrl-C ends this")
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.print(text)
+        else:
+            print(text, flush=True)
+
+
+class _Bar:
+    """The progress of one run over all its epochs."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("  {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[numbers]}"),
+            refresh_per_second=4,
+        )
+        self._task: TaskID = self._progress.add_task("", total=None, epoch="starting", numbers="")
+        self._progress.start()
+
+    def show(self, status: Status) -> None:
+        if status.state is not RunState.TRAINING or not status.steps_per_epoch:
+            return
+        epochs_done = max(status.epoch - 1, 0)
+        self._progress.update(
+            self._task,
+            total=status.num_epochs * status.steps_per_epoch,
+            completed=epochs_done * status.steps_per_epoch + status.step,
+            epoch=f"epoch {status.epoch}/{status.num_epochs}",
+            numbers=_numbers(status),
+        )
+
+    def print(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._progress.update(self._task, visible=False)
+        self._progress.stop()
+
+
+def _numbers(status: Status) -> str:
+    parts = []
+    if status.loss is not None:
+        parts.append(f"loss {status.loss:.4f}")
+    if status.acc1 is not None:
+        parts.append(f"acc1 {status.acc1:.1f}%")
+    if status.images_per_s is not None:
+        parts.append(f"{status.images_per_s:,.0f} images/s")
+    if status.lr is not None:
+        parts.append(f"lr {status.lr:.3g}")
+    if status.eta_s is not None:
+        parts.append(f"{duration(status.eta_s)} left")
+    return "  ".join(parts)

@@ -1,0 +1,96 @@
+"""Processes that must not outlive what they work for, and how to find and name them."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def parent_death_signal(signal_number: int = signal.SIGTERM) -> Callable[[], None]:
+    """A function that asks the kernel to send this process a signal when its parent dies, however it dies.
+
+    What needs loading is loaded now: the function may run between fork and exec. Linux only; elsewhere it does
+    nothing (see `die_with_parent`).
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def die_with_parent() -> None:
+    """Be sent SIGTERM when the parent process dies. Where the kernel does not see to it, a thread does."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        parent_death_signal()()
+        if os.getppid() != parent:  # it died just before
+            os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def with_variable(name: str, value: str) -> list[int]:
+    """Ids of this user's processes that have an environment variable of this value, but for our own.
+
+    Children inherit the variable: so this finds all that a launcher has left behind, sessions, groups and
+    parents notwithstanding.
+    """
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def send_signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+@cache
+def boot_id() -> str:
+    """A short word that is another one after every start of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:8]
+    except OSError:
+        import psutil
+
+        return f"{int(psutil.boot_time()):x}"
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started, in the kernel's own count, or None if there is no such process.
+
+    With the process id and the boot id this names one process for ever: ids are given out again, this is not.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        if sys.platform == "linux":
+            return None
+        import psutil
+
+        try:
+            return str(int(psutil.Process(pid).create_time()))
+        except psutil.Error:
+            return None
+    state, ticks = after_name[0], after_name[19]
+    return None if state in "ZX" else ticks

@@ -1,0 +1,149 @@
+"""Mistakes are found before a job is claimed: shapes at once, the rest in a process that may import torch."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from accel_trainer.config import read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.store import QueuedJob
+
+# A file that does not parse may still be on its way: it is refused when it has not changed for so long.
+SETTLED_S = 2.0
+# How many files one checking process is given: command lines have a limit.
+AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of a file: a file that is changed is checked again."""
+
+    path: Path
+    inode: int
+    modified_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Version | None":
+        try:
+            stat = os.lstat(path)
+        except OSError:
+            return None
+        return cls(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+class Checker:
+    """Knows of every pending file whether it is good, wrong (and why), or not looked at yet."""
+
+    def __init__(self, flags: Flags) -> None:
+        self._flags = flags
+        self._problems: dict[Version, list[str]] = {}
+        self._first_seen: dict[Version, float] = {}
+        self._process: _Process | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._process is not None
+
+    def look(self, jobs: Iterable[QueuedJob]) -> tuple[list[QueuedJob], list[tuple[QueuedJob, str]]]:
+        """(jobs that may be claimed, jobs that are wrong with the reason); never waits. Call it again and again."""
+        self._collect()
+        good, wrong, unknown = [], [], []
+        for job in jobs:
+            if (version := Version.of(job.path)) is None:
+                continue  # gone since it was listed
+            problems = self._problems.get(version)
+            if problems is None:
+                problems = self._shape_problems(job, version)
+            if problems is None:
+                unknown.append(version)
+            elif problems:
+                wrong.append((job, "\n".join(problems)))
+            else:
+                good.append(job)
+        if unknown and self._process is None:
+            self._process = _Process(unknown[:AT_ONCE], self._flags)
+        return good, wrong
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def _collect(self) -> None:
+        if self._process is None:
+            return
+        self._problems |= self._process.verdicts()
+        if self._process.is_over:
+            for version in self._process.without_verdict():
+                # The check itself failed: the trainer will say what is wrong.
+                self._problems[version] = []
+            self._process.end()
+            self._process = None
+
+    def _shape_problems(self, job: QueuedJob, version: Version) -> list[str] | None:
+        """What can be said without torch; None while that is not enough to decide."""
+        try:
+            read_job(job.path)
+        except UserError as error:
+            since = self._first_seen.setdefault(version, time.monotonic())
+            is_old = time.time() - version.modified_ns / 1e9 > SETTLED_S
+            return error.problems if is_old or time.monotonic() - since > SETTLED_S else None
+        return None
+
+
+class _Process:
+    """`accel-train validate --json` on some files; verdicts come as lines while it works."""
+
+    def __init__(self, versions: list[Version], flags: Flags) -> None:
+        self._versions = {str(version.path): version for version in versions}
+        self._open = dict(self._versions)
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+        command = [
+            sys.executable,
+            "-m",
+            "accel_trainer.cli",
+            "validate",
+            "--json",
+            *flags.words(),
+            *self._versions,
+        ]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL
+        )
+        self._read = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    def verdicts(self) -> dict[Version, list[str]]:
+        """What has been found since the last call."""
+        over = self.is_over  # before reading: what it wrote last is then there
+        self._output.seek(self._read)
+        text = self._output.read()
+        whole = text if over else text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        found = {}
+        for line in whole.splitlines():
+            verdict = json.loads(line)
+            if (version := self._open.pop(verdict["file"], None)) is not None:
+                found[version] = verdict["problems"]
+        return found
+
+    def without_verdict(self) -> list[Version]:
+        return list(self._open.values())
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+        self._output.close()

@@ -1,0 +1,200 @@
+"""How a job is launched: which command, in which environment, on which devices."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError
+
+# How long torchrun lets ranks save after it was told to stop.
+SHUTDOWN_S = 90
+MULTI_GPU_TYPES = ("MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
+WORKER = "accel_trainer.training.worker"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    index: str
+    name: str
+    memory: str
+
+    def __str__(self) -> str:
+        return f"{self.index}: {self.name} ({self.memory})"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The devices that are there."""
+
+    gpus: tuple[Gpu, ...]
+    has_mps: bool
+    cores: int
+
+
+@cache
+def this_machine() -> Machine:
+    """Looks without torch: the process that starts trainers must not touch a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
+    return Machine(tuple(_gpus()), has_mps, cores)
+
+
+def _gpus() -> list[Gpu]:
+    """NVIDIA's GPUs, in the order of the bus; only those that CUDA_VISIBLE_DEVICES leaves, where it is set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not (tool := shutil.which("nvidia-smi")):
+        return []
+    query = [tool, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = []
+    for line in answer.strip().splitlines():
+        index, uuid, name, memory = (part.strip() for part in line.split(","))
+        if visible is None or any(word in (index, uuid) for word in visible.split(",")):
+            gpus.append(Gpu(index, name, memory))
+    return gpus
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the user said on the command line; it goes before everything else."""
+
+    config: Path | None = None
+    num_processes: int | None = None
+    gpus: tuple[str, ...] | None = None
+
+    def words(self) -> list[str]:
+        """The same flags, for another call of accel-train."""
+        words = ["--config", str(self.config)] if self.config is not None else []
+        words += ["--num-processes", str(self.num_processes)] if self.num_processes is not None else []
+        words += ["--gpus", ",".join(self.gpus)] if self.gpus is not None else []
+        return words
+
+
+@dataclass(frozen=True)
+class Launch:
+    """An `accelerate launch`. `environment` is what is set beside the inherited one."""
+
+    accelerate_args: tuple[str, ...]
+    environment: Mapping[str, str]
+    num_processes: int
+    worker_args: tuple[str, ...] = field(default=())
+
+    @property
+    def argv(self) -> list[str]:
+        # The module form: the `accelerate` command takes seconds longer to start.
+        launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+        return [*launcher, *self.accelerate_args, "-m", WORKER, *self.worker_args]
+
+    def __str__(self) -> str:
+        """The command as one could type it."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        command = ["accelerate", "launch", *self.accelerate_args, "-m", WORKER, *self.worker_args]
+        return " ".join([*variables, shlex.join(command)])
+
+
+def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[str] = ()) -> Launch:
+    """The launch of a job. Flags go before the job's accelerate_config, that before the user's own default of
+    `accelerate config`, that before what is there. Raises UserError.
+    """
+    _refuse_missing_gpus(flags, machine)
+    path = _config_path(job, flags)
+    launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, _read_config(path), flags, machine)
+    environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
+    if flags.gpus is not None:
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return Launch(launch.accelerate_args, environment, launch.num_processes, tuple(worker_args))
+
+
+def _refuse_missing_gpus(flags: Flags, machine: Machine) -> None:
+    there = [gpu.index for gpu in machine.gpus]
+    if missing := [index for index in flags.gpus or () if index not in there]:
+        found = f"there are {', '.join(there)}" if there else "no GPU was found on this machine"
+        raise UserError(f"--gpus: no GPU {', '.join(missing)}; {found}")
+
+
+def _config_path(job: Job, flags: Flags) -> Path | None:
+    if flags.config is not None:
+        return flags.config
+    if job.accelerate_config is not None:
+        return Path(job.accelerate_config).expanduser()
+    return _users_default()
+
+
+def _users_default() -> Path | None:
+    """The file that `accelerate config` writes, if there is one."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    home = Path(os.environ.get("HF_HOME", cache_home / "huggingface")).expanduser()
+    path = home / "accelerate" / "default_config.yaml"
+    return path if path.is_file() else None
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"accelerate_config: {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"accelerate_config: {path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or "distributed_type" not in content:
+        raise UserError(f"accelerate_config: {path} has no distributed_type: it is not a file of `accelerate config`")
+    return content
+
+
+def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:
+    configured = int(content.get("num_processes") or 1)
+    count = _count(flags, configured)
+    kind = str(content["distributed_type"])
+    args = ["--config_file", str(path), "--num_processes", str(count)]
+    if kind == "NO" and count > 1:
+        args.append("--multi_gpu")
+    is_one_machine = int(content.get("num_machines") or 1) == 1
+    if count > 1 and is_one_machine and not content.get("main_process_port"):
+        args += ["--main_process_port", "0"]  # a free one
+    environment = {}
+    if content.get("use_cpu"):
+        environment["ACCELERATE_USE_CPU"] = "true"
+        args += ["--num_cpu_threads_per_process", str(max(1, machine.cores // count))]
+    return Launch(tuple(args), environment, count)
+
+
+def _by_what_is_there(flags: Flags, machine: Machine) -> Launch:
+    """One process for each GPU, or one on the CPU; several on the CPU only when asked for."""
+    devices = len(flags.gpus) if flags.gpus is not None else len(machine.gpus)
+    count = _count(flags, max(1, devices))
+    args = [
+        "--num_processes",
+        str(count),
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    environment = {}
+    if count > 1:
+        args += ["--multi_gpu", "--main_process_port", "0"]
+    if not devices and not machine.has_mps:
+        environment["ACCELERATE_USE_CPU"] = "true"
+        args += ["--num_cpu_threads_per_process", str(max(1, machine.cores // count))]
+        args += [] if count > 1 else ["--cpu"]
+    return Launch(tuple(args), environment, count)
+
+
+def _count(flags: Flags, otherwise: int) -> int:
+    if flags.num_processes is not None:
+        return flags.num_processes
+    return len(flags.gpus) if flags.gpus is not None else otherwise

@@ -1,0 +1,151 @@
+"""The runner: choose a job, claim it, have it trained, record how it ended, go on with the next."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from accel_trainer.config import read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue.attempt import Attempt, AttemptWatcher, Ending, EndingKind, Stop, run_attempt
+from accel_trainer.queue.checker import Checker, Version
+from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob
+from accel_trainer.queue.trainer import POLL_S, end_leftovers
+from accel_trainer.runs import RunFolder
+
+LOOK_EVERY_S = 2.0
+
+
+class QueueWatcher(AttemptWatcher, Protocol):
+    """Who is told how a queue goes."""
+
+    def found(self, good: int, wrong: int) -> None:
+        """All pending jobs have been checked."""
+
+    def rejected(self, job: QueuedJob, reason: str) -> None: ...
+
+    def reclaimed(self, job: QueuedJob) -> None: ...
+
+    def ended(self, name: str, ending: Ending, log: Path) -> None: ...
+
+    def waiting(self) -> None:
+        """There is nothing to do, but there may be."""
+
+
+class Runner:
+    """Runs the jobs of one queue, one after the other."""
+
+    def __init__(self, queue: Queue, flags: Flags, machine: Machine, watcher: QueueWatcher) -> None:
+        self.queue, self.flags, self.machine, self.watcher = queue, flags, machine, watcher
+        self.stop = Stop()
+        self.num_failed = 0
+        self._checker = Checker(flags)
+        self._looked = 0.0
+
+    def run(self, *, watch: bool = False) -> None:
+        """Until nothing is pending; with `watch`, until stopped. Raises QueueUnusable."""
+        self.queue.create()
+        self.stop.listen()
+        self._reclaim_dead()
+        try:
+            self._run(watch)
+        finally:
+            self._checker.close()
+
+    def _run(self, watch: bool) -> None:
+        is_counted = False
+        while not self.stop:
+            pending = self.queue.jobs(JobState.PENDING)
+            good = self._look(pending)
+            if not is_counted and not self._checker.is_busy and pending:
+                is_counted = True
+                self.watcher.found(len(good), self.num_failed)
+            if (job := choose_next(good)) is not None and not self._checker.is_busy:
+                self._run_one(job)
+            elif self._checker.is_busy or pending:
+                time.sleep(POLL_S)
+            elif watch:
+                self.watcher.waiting()
+                time.sleep(LOOK_EVERY_S)
+                self._reclaim_dead()
+            else:
+                return
+
+    def _look(self, pending: Sequence[QueuedJob]) -> list[QueuedJob]:
+        """The jobs that may be claimed; what is wrong goes to failed/."""
+        good, wrong = self._checker.look(pending)
+        for job, reason in wrong:
+            try:
+                self.queue.finish(job, JobState.FAILED, reason)
+            except JobGone:
+                continue  # another runner has refused it
+            self.num_failed += 1
+            self.watcher.rejected(job, reason)
+        return good
+
+    def _run_one(self, pending: QueuedJob) -> None:
+        if (claimed := self.queue.claim(pending)) is None:
+            return
+        assert claimed.owner is not None
+        version = Version.of(claimed.path)
+        try:
+            job = read_job(claimed.path, claimed.name)
+        except UserError as error:  # changed since it was checked
+            self._record(claimed, Ending(EndingKind.FAILED, str(error)), claimed.path)
+            return
+        attempt = Attempt(
+            job=job,
+            file=claimed.path,
+            token=claimed.owner.token,
+            log=self.queue.next_log(claimed.name),
+            group=self.queue.folder.resolve().name,
+            submission=f"{version.modified_ns}-{version.size}" if version else "",
+        )
+        ending = run_attempt(attempt, self.flags, self.machine, self.stop, self)
+        self._record(claimed, ending, attempt.log)
+
+    def _record(self, claimed: QueuedJob, ending: Ending, log: Path) -> None:
+        try:
+            match ending.kind:
+                case EndingKind.DONE:
+                    self.queue.finish(claimed, JobState.DONE)
+                case EndingKind.FAILED:
+                    self.num_failed += 1
+                    reason = ending.reason or "no reason given"
+                    self.queue.finish(claimed, JobState.FAILED, f"{reason}\nlog: {log}")
+                case EndingKind.BACK_TO_PENDING:
+                    self.queue.release(claimed)
+        except JobGone as error:
+            ending = Ending(EndingKind.FAILED, str(error))
+        self.watcher.ended(claimed.name, ending, log)
+
+    def _reclaim_dead(self) -> None:
+        """Put back the jobs of runners of this machine that died, once their trainers are gone."""
+        for job in self.queue.jobs(JobState.RUNNING):
+            if job.owner is not None and job.owner.is_dead():
+                end_leftovers(job.owner.token)
+                try:
+                    self.queue.release(job)
+                except JobGone:
+                    continue  # another runner was faster
+                self.watcher.reclaimed(job)
+
+    # -- as the watcher of an attempt: look at new files now and then, and pass everything on ---------------------
+
+    def started(self, name: str, run: RunFolder, log: Path) -> None:
+        self.watcher.started(name, run, log)
+
+    def stopping(self) -> None:
+        self.watcher.stopping()
+
+    def tick(self) -> None:
+        self.watcher.tick()
+        if time.monotonic() - self._looked >= LOOK_EVERY_S and not self.stop:
+            self._looked = time.monotonic()
+            self._look(self.queue.jobs(JobState.PENDING))
+
+
+def choose_next(good: Sequence[QueuedJob]) -> QueuedJob | None:
+    """The job to run next, of those that may be claimed: the first by name."""
+    return good[0] if good else None

@@ -1,0 +1,218 @@
+"""The queue as folders: a job is a file, its state is the folder it is in, a change of state is a rename.
+
+    training_queue/*.json           pending
+    training_queue/held/            kept back
+    training_queue/running/         <name>@<host>.<token>.json
+    training_queue/done/, failed/   with <name>.reason.txt beside what failed
+    training_queue/logs/            full output of every attempt
+
+Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is told by
+whether the target is there, not by the call.
+"""
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from accel_trainer import processes
+from accel_trainer.errors import UserError
+from accel_trainer.runs import write_atomic
+
+HOST_VARIABLE = "ACCEL_TRAIN_HOST"
+
+
+class QueueUnusable(UserError):
+    """The queue's folder itself cannot be used."""
+
+
+class JobState(StrEnum):
+    PENDING = "pending"
+    HELD = "held"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+def this_host() -> str:
+    """This machine's name, as it stands in claims."""
+    return re.sub(r"[^\w.-]", "_", os.environ.get(HOST_VARIABLE) or socket.gethostname())[:64]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that has claimed a job. Its token names this very process and this very claim."""
+
+    host: str
+    token: str
+
+    @classmethod
+    def new(cls) -> Self:
+        pid = os.getpid()
+        parts = (processes.boot_id(), str(pid), processes.start_time(pid), secrets.token_hex(4))
+        return cls(this_host(), "-".join(str(part) for part in parts))
+
+    def is_dead(self) -> bool:
+        """Whether the owner is known to be gone; of another machine's nothing is known."""
+        if self.host != this_host():
+            return False
+        boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
+        return boot != processes.boot_id() or not pid.isdigit() or processes.start_time(int(pid)) != started
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job file in the queue. `owner` is there while it is running."""
+
+    name: str
+    path: Path
+    state: JobState
+    owner: Owner | None = None
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts 'job2' before 'job10'."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts if part]
+
+
+class Queue:
+    """A queue folder. Every method may be called by any number of processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def folder_of(self, state: JobState) -> Path:
+        return self.folder if state is JobState.PENDING else self.folder / state.value
+
+    def create(self) -> None:
+        """Make the folders there are not yet. Raises QueueUnusable."""
+        try:
+            for state in JobState:
+                self.folder_of(state).mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise QueueUnusable(f"the queue {self.folder} cannot be used: {error.strerror}") from error
+
+    def jobs(self, state: JobState) -> list[QueuedJob]:
+        """The jobs in a state, 2 before 10."""
+        return sorted(self._jobs(state), key=lambda job: natural_key(job.name))
+
+    def _jobs(self, state: JobState) -> Iterator[QueuedJob]:
+        try:
+            names = [entry.name for entry in os.scandir(self.folder_of(state))]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise QueueUnusable(f"the queue {self.folder} cannot be read: {error.strerror}") from error
+        for name in names:
+            if not name.endswith(".json") or name.startswith("."):
+                continue
+            path, stem = self.folder_of(state) / name, name.removesuffix(".json")
+            if state is not JobState.RUNNING:
+                yield QueuedJob(stem, path, state)
+                continue
+            claim, _, token = stem.rpartition(".")
+            name, _, host = claim.rpartition("@")
+            yield QueuedJob(name or stem, path, state, Owner(host, token))
+
+    # -- changes of state ---------------------------------------------------------------------------------
+
+    def add(self, name: str, content: bytes, *, replace: bool = False) -> Path:
+        """Put a job file into the queue, whole at once. Raises UserError if one of this name is pending."""
+        path = self.folder / f"{name}.json"
+        if path.exists() and not replace:
+            raise UserError(f"{name}: a job of this name is in the queue already")
+        write_atomic(path, content)
+        return path
+
+    def claim(self, job: QueuedJob) -> QueuedJob | None:
+        """Take a pending job; None if another process was faster."""
+        owner = Owner.new()
+        target = self.folder_of(JobState.RUNNING) / f"{job.name}@{owner.host}.{owner.token}.json"
+        if not _moved(job.path, target):
+            return None
+        return QueuedJob(job.name, target, JobState.RUNNING, owner)
+
+    def release(self, job: QueuedJob) -> Path:
+        """Put a job back where it can be claimed again."""
+        return self._move(job, JobState.PENDING)
+
+    def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
+        """Put a job into done/ or failed/, with the reason beside it."""
+        path = self._move(job, state)
+        reason_path = path.with_name(f"{path.stem}.reason.txt")
+        if reason is None:
+            reason_path.unlink(missing_ok=True)
+        else:
+            write_atomic(reason_path, reason.rstrip() + "\n")
+        return path
+
+    def reason(self, job: QueuedJob) -> str | None:
+        """Why a job is in failed/."""
+        try:
+            return job.path.with_name(f"{job.path.stem}.reason.txt").read_text().strip()
+        except OSError:
+            return None
+
+    def _move(self, job: QueuedJob, state: JobState) -> Path:
+        """Rename into a folder, beside what has the same name there unless that is the same job file."""
+        folder, stem = self.folder_of(state), _safe(job.name)
+        target, number = folder / f"{stem}.json", 2
+        while os.path.lexists(target) and not _same_content(job.path, target):
+            target, number = folder / f"{stem}~{number}.json", number + 1
+        if not _moved(job.path, target):
+            raise JobGone(f"{job.name}: its file {job.path} is gone: another process or a person has moved it")
+        return target
+
+    def next_log(self, name: str) -> Path:
+        """A new, empty log for the next attempt at a job."""
+        return new_log(self.logs, _safe(name))
+
+
+def new_log(folder: Path, name: str) -> Path:
+    """Make `<folder>/<name>.<n>.log` with the first n that is free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = folder / f"{name}.{number}.log"
+        with suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+        number += 1
+
+
+class JobGone(UserError):
+    """A job's file was moved by somebody else."""
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Rename; whether it was ours is told by the target being there, not by the call."""
+    try:
+        source.rename(target)
+    except OSError:
+        return os.path.lexists(target) and not os.path.lexists(source)
+    return True
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+    return False
+
+
+def _safe(name: str) -> str:
+    """A file name that misleads nobody, for jobs that are refused for theirs too."""
+    return re.sub(r"[^\w .+=@,~()\[\]-]", "_", name).lstrip("-. ")[:110] or "unnamed"

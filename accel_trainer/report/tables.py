@@ -1,0 +1,95 @@
+"""Run folders to rows: what `accel-train compare` prints."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from accel_trainer.errors import UserError
+from accel_trainer.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of performance.csv: accuracies in percent; `lr` and images_per_s of that split's pass."""
+
+    epoch: int
+    split: str
+    loss: float
+    acc1: float
+    acc5: float
+    lr: float
+    images_per_s: float
+    seconds: float
+
+
+def read_performance(run: RunFolder) -> list[Row]:
+    """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
+    try:
+        with run.performance.open(newline="") as file:
+            return [_row(line) for line in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run.performance}: cannot be read: {error!r}") from error
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    numbers = {key: float(line[key]) for key in ("loss", "acc1", "acc5", "lr", "images_per_s", "seconds")}
+    return Row(epoch=int(line["epoch"]), split=line["split"], **numbers)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run in a table. `best` is the primary metric's; images_per_s is the median over training epochs;
+    seconds are those of training and validation, without start-up."""
+
+    job: str
+    architecture: str
+    parameters: int | None
+    state: str
+    epochs: int
+    num_epochs: int
+    metric: str
+    best: float | None
+    best_epoch: int | None
+    images_per_s: float | None
+    seconds: float
+
+
+def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
+    """A row for each run, in the order given. Raises UserError for a folder that holds none."""
+    return [_compare_one(run) for run in runs]
+
+
+def _compare_one(run: RunFolder) -> Comparison:
+    config = run.read_config()
+    status = run.read_status()
+    rows = read_performance(run)
+    metric = str(config["primary_metric"])
+    best = _best(rows, metric)
+    environment = run.read_environment()
+    speeds = sorted(row.images_per_s for row in rows if row.split == "train")
+    return Comparison(
+        job=str(environment.get("job", run.path.name)),
+        architecture=str(config["architecture"]),
+        parameters=environment.get("parameters"),
+        state=status.state if status else "unknown",
+        epochs=max((row.epoch for row in rows), default=0),
+        num_epochs=int(config["num_epochs"]),
+        metric=metric,
+        best=best[0] if best else None,
+        best_epoch=best[1] if best else None,
+        images_per_s=speeds[len(speeds) // 2] if speeds else None,
+        seconds=sum(row.seconds for row in rows),
+    )
+
+
+def _best(rows: Sequence[Row], metric: str) -> tuple[float, int] | None:
+    """(value, epoch) of the best validation; the first one where several are equal."""
+    is_accuracy = metric in ("acc1", "acc5")
+    values = [(getattr(row, metric if is_accuracy else "loss"), row.epoch) for row in rows if row.split == "val"]
+    values = [(value, epoch) for value, epoch in values if not math.isnan(value)]
+    if not values:
+        return None
+    return min(values, key=lambda pair: (-pair[0] if is_accuracy else pair[0], pair[1]))

@@ -1,0 +1,262 @@
+"""The run folder: where everything of one training run lies, and how it is written.
+
+The trainer writes it, the queue and the reports read it; they share nothing else.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from accel_trainer.errors import UserError
+
+# Words between the process that launches a trainer and the trainer itself.
+TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
+
+
+class RunState(StrEnum):
+    """What rank 0 last said of its run."""
+
+    STARTING = "starting"
+    TRAINING = "training"
+    FINISHED = "finished"
+    PREEMPTED = "preempted"  # asked to stop: state saved, goes on when launched again
+    DIVERGED = "diverged"  # the loss was not finite
+    INVALID = "invalid"  # a mistake in the job, found before the first step
+    FAILED = "failed"
+
+
+class Status(BaseModel):
+    """status.json. Epochs count from 1; accuracies are in percent; times in seconds since 1970."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    state: RunState
+    token: str = ""
+    epoch: int = 0
+    num_epochs: int = 0
+    step: int = 0
+    steps_per_epoch: int = 0
+    global_step: int = 0
+    loss: float | None = None
+    acc1: float | None = None
+    lr: float | None = None
+    images_per_s: float | None = None
+    eta_s: float | None = None
+    best: float | None = None
+    best_epoch: int | None = None
+    primary_metric: str | None = None
+    error: str | None = None
+    host: str = ""
+    pid: int = 0
+    num_processes: int = 1
+    updated: float = 0.0
+
+
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one.
+
+    `durable` waits for the disk, so that the new file outlives a power cut; leave it out for what is
+    rewritten every second.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder outlive a power cut (a no-op where folders cannot be synced)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def duration(seconds: float) -> str:
+    """'45s', '3m 05s', '2h 07m' or '3d 04h'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Every path in a run folder has its name here and nowhere else."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def origin(self) -> Path:
+        """What a run that started over has started from."""
+        return self.path / "origin.json"
+
+    @property
+    def classes(self) -> Path:
+        return self.path / "classes.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def performance(self) -> Path:
+        return self.path / "performance.csv"
+
+    @property
+    def sample_inputs(self) -> Path:
+        return self.path / "sample_train_inputs.png"
+
+    @property
+    def params(self) -> Path:
+        return self.path / "params"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.params / "best.safetensors"
+
+    @property
+    def resume(self) -> Path:
+        return self.path / "resume"
+
+    @property
+    def attempts(self) -> Path:
+        """Full outputs of trainers that were launched without a queue."""
+        return self.path / "logs"
+
+    def weights(self, epoch: int) -> Path:
+        """The weights after an epoch; epoch 0 is the initialization."""
+        return self.params / f"{epoch:03d}.safetensors"
+
+    def plot(self, suffix: str) -> Path:
+        return self.path / f"performance.{suffix}"
+
+    def rank_error(self, rank: int) -> Path:
+        return self.path / f".error-rank-{rank}.json"
+
+    def create(self) -> None:
+        """Make the folder; a UserError when that is not possible or nothing can be written in it."""
+        try:
+            self.params.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{secrets.token_hex(4)}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"model_dir: cannot write to {self.path}: {error.strerror}; "
+                "choose another model_dir or mend its permissions"
+            ) from error
+
+    # -- the word of the trainer ------------------------------------------------------------------
+
+    def write_status(self, status: Status, *, durable: bool = True) -> None:
+        content = status.model_dump_json(indent=2)
+        write_atomic(self.status_file, content + "\n", durable=durable)
+
+    def read_status(self) -> Status | None:
+        """What rank 0 last said, or None when it has said nothing readable."""
+        try:
+            return Status.model_validate_json(self.status_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def write_rank_error(self, rank: int, token: str, error: str) -> None:
+        """Rank 0 speaks for the run; another rank that fails leaves its reason here."""
+        content = {"token": token, "error": error, "time": time.time()}
+        write_atomic(self.rank_error(rank), json.dumps(content))
+
+    def first_rank_error(self, token: str) -> str | None:
+        """The earliest error that a rank other than 0 left in this attempt.
+
+        A rank that fails takes the others down with it: rank 0's own error is then only an echo.
+        """
+        errors = []
+        for path in self.path.glob(".error-rank-*.json"):
+            with suppress(OSError, ValueError):
+                error = json.loads(path.read_text())
+                if error["token"] == token:
+                    errors.append((error["time"], f"{path.stem.removeprefix('.error-')}: {error['error']}"))
+        return min(errors)[1] if errors else None
+
+    def clear_rank_errors(self) -> None:
+        for path in self.path.glob(".error-rank-*.json"):
+            path.unlink(missing_ok=True)
+
+    # -- what belongs to a run ---------------------------------------------------------------------
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a training run was begun here."""
+        return self.config.exists()
+
+    def set_aside(self) -> Path | None:
+        """Move an older run of this folder to `previous/<n>`, so that a new one can start clean."""
+        if not self.has_run:
+            return None
+        previous = self.path / "previous"
+        previous.mkdir(exist_ok=True)
+        number = 1 + max((int(p.name) for p in previous.iterdir() if p.name.isdigit()), default=0)
+        target = previous / str(number)
+        target.mkdir()
+        # What is being written just now stays: the log goes on over all runs of the folder.
+        kept = {previous.name, self.attempts.name, self.log.name, self.status_file.name, ".new"}
+        # config.json goes last: while it is there, an interrupted move is begun again.
+        for entry in sorted(self.path.iterdir(), key=lambda p: p.name == self.config.name):
+            if entry.name not in kept:
+                entry.rename(target / entry.name)
+        return target
+
+    def read_environment(self) -> Mapping[str, Any]:
+        """environment.json, empty when there is none that can be read."""
+        try:
+            environment: Mapping[str, Any] = json.loads(self.environment.read_text())
+        except (OSError, ValueError):
+            return {}
+        return environment
+
+    def read_config(self) -> Mapping[str, Any]:
+        """The completed job that was trained here; a UserError where there is none."""
+        try:
+            config: Mapping[str, Any] = json.loads(self.config.read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} is not a run folder: it has no {self.config.name}") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.config} cannot be read: {error}") from error
+        return config

@@ -1,0 +1,172 @@
+"""From a Job to everything that its training needs; and the same on paper, to find mistakes early."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from accel_trainer import randomness
+from accel_trainer.config import Job
+from accel_trainer.data.loader import ImageReader
+from accel_trainer.data.sampling import TrainSampling
+from accel_trainer.data.sources import ImageSet, open_images
+from accel_trainer.data.transforms import CentreCrop, training_transform
+from accel_trainer.errors import UserError
+from accel_trainer.training.objectives import ClassificationObjective
+from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
+from accel_trainer.training.tracking import check_trackers
+from accel_trainer.zoo import registry
+
+# What decides which images a job sees.
+DATA_KEYS = ("dataset", "data_root", "class_subset", "image_column", "label_column")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training loop is made of."""
+
+    images: ImageSet
+    sampling: TrainSampling
+    read_train: ImageReader
+    read_val: ImageReader
+    model: nn.Module
+    objective: ClassificationObjective
+    optimizer: Optimizer
+    schedule: Schedule
+
+
+def build(job: Job, world_size: int) -> Parts:
+    """Everything for training on `world_size` processes. Raises UserError."""
+    images = open_images(job)
+    sampling = make_sampling(job, images, world_size)
+    objective = ClassificationObjective(job.criterion, job.criterion_args, len(images.classes))
+    transform = training_transform(job.transform_type, job.image_size, job.seed)
+    torch.manual_seed(randomness.key(job.seed, "initialization"))
+    model = make_model(job, len(images.classes))
+    optimizer = make_optimizer(job, model.parameters())
+    return Parts(
+        images=images,
+        sampling=sampling,
+        read_train=ImageReader(images.train, transform, replace_corrupt=True),
+        read_val=ImageReader(images.val, CentreCrop(job.image_size), replace_corrupt=False),
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=make_schedule(job, optimizer),
+    )
+
+
+def make_model(job: Job, num_classes: int) -> nn.Module:
+    return registry.build(job.architecture, job.architecture_args, num_classes=num_classes, image_size=job.image_size)
+
+
+def make_sampling(job: Job, images: ImageSet, world_size: int) -> TrainSampling:
+    assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
+    return TrainSampling(
+        num_images=len(images.train.labels),
+        batch_size=job.batch_size,
+        accumulation=job.gradient_accumulation,
+        world_size=world_size,
+        seed=job.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a job without training it."""
+
+    name: str
+    architecture: str
+    parameters: int
+    classes: int
+    train_images: int
+    val_images: int
+    steps_per_epoch: int
+    num_epochs: int
+
+
+def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
+    num_classes = len(images.classes)
+    with torch.device("meta"):
+        model = _model_on_paper(job, num_classes)
+    ClassificationObjective(job.criterion, job.criterion_args, num_classes)
+    make_schedule(job, make_optimizer(job, model.parameters()))
+    check_trackers(job)
+    check_writable(job)
+    return Summary(
+        name=job.name,
+        architecture=job.architecture,
+        parameters=count_parameters(model),
+        classes=num_classes,
+        train_images=len(images.train.labels),
+        val_images=len(images.val.labels),
+        steps_per_epoch=make_sampling(job, images, world_size).steps_per_epoch,
+        num_epochs=job.num_epochs,
+    )
+
+
+def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def check_writable(job: Job) -> None:
+    """Refuse a model_dir that cannot be made or written in. Raises UserError."""
+    folder = job.run_path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"model_dir: {job.run_path}: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"model_dir: cannot write to {job.run_path}: no permission in {folder}")
+
+
+def _model_on_paper(job: Job, num_classes: int) -> nn.Module:
+    """The model on the meta device, shown a batch of the job's size: its shapes are right, or a UserError."""
+    try:
+        model = make_model(job, num_classes)
+    except NotImplementedError:
+        # RegNets compute their widths with tensors, which the meta device cannot do.
+        with torch.device("cpu"):
+            return make_model(job, num_classes)
+    model.train()
+    try:
+        with torch.no_grad():
+            model(torch.empty(2, 3, job.image_size, job.image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {reason}"
+        ) from error
+    return model
+
+
+class Checker:
+    """Checks jobs one after the other; jobs on one data set look through its folders once."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, ImageSet] = {}
+
+    def __call__(self, job: Job, world_size: int) -> Summary:
+        """Build the job on the meta device, where nothing has a value. Raises UserError for what cannot work on
+        so many processes."""
+        key = repr([getattr(job, key) for key in DATA_KEYS])
+        if key not in self._images:
+            self._images[key] = open_images(job)
+        return _check(job, self._images[key], world_size)
+
+
+@contextmanager
+def deterministic_kernels(wanted: bool) -> Iterator[None]:
+    """Only kernels that give the same bits every time, where the job asks for it."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.use_deterministic_algorithms(False)

@@ -1,0 +1,49 @@
+"""Make an object of torch that a job file names, with keyword arguments that the job file gives."""
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, TypeVar
+
+from accel_trainer.errors import UserError, did_you_mean, listed
+
+T = TypeVar("T")
+
+
+def subclasses(module: ModuleType, base: type, *, without: frozenset[str] = frozenset()) -> dict[str, type[Any]]:
+    """The public classes of a module that derive from `base`, by name."""
+    return {
+        name: member
+        for name, member in vars(module).items()
+        if inspect.isclass(member)
+        and issubclass(member, base)
+        and member is not base
+        and not name.startswith("_")
+        and name not in without
+    }
+
+
+def construct(key: str, known: Mapping[str, type[T]], name: str, args: Mapping[str, Any], *given: Any) -> T:
+    """`known[name](*given, **args)`; the errors are in the words of the job file.
+
+    `key` is the parameter that holds the name; `<key>_args` holds the arguments. Raises UserError.
+    """
+    if name not in known:
+        near = did_you_mean(name, known) or f"; it is one of {listed(sorted(known), at_most=30)}"
+        raise UserError(f"{key}: {name!r} cannot be used here{near}")
+    kind = known[name]
+    parameters = list(inspect.signature(kind).parameters.values())[len(given) :]
+    accepted = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for argument in args:
+        if argument not in accepted:
+            raise UserError(
+                f"{key}_args.{argument}: {name} takes no such argument{did_you_mean(argument, accepted)}"
+                f"; it takes {', '.join(accepted)}"
+            )
+    missing = [p.name for p in parameters if p.name in accepted and p.default is p.empty and p.name not in args]
+    if missing:
+        raise UserError(f"{key}_args: {name} needs {', '.join(missing)}")
+    try:
+        return kind(*given, **args)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{key}_args: {name}: {error}") from error

@@ -1,0 +1,63 @@
+"""Sums over batches, kept on the device and read only when somebody wants to see them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """loss: mean, as the objective defines it; acc1, acc5: percent."""
+
+    loss: float
+    acc1: float
+    acc5: float
+
+    def by_name(self, criterion: str) -> dict[str, float]:
+        """The scores as metrics are named in a job file: the loss is called like its criterion."""
+        scores = asdict(self)
+        return {**scores, criterion: scores["loss"]}
+
+
+class Meter:
+    """Adds up losses and hits without making the host wait for the device.
+
+    `sums` holds: shares of losses, hits at 1, hits at 5, images, loss divisors.
+    """
+
+    SIZE = 5
+
+    def __init__(self, device: torch.device) -> None:
+        # float64 keeps sums of millions exact; Apple's GPUs have none.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(self.SIZE, dtype=dtype, device=device)
+
+    def reset(self) -> None:
+        self.sums.zero_()
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, divisor: Tensor | float, logits: Tensor, labels: Tensor) -> None:
+        """loss: scalar, of which the sum over `add`s divided by that of the divisors is the mean loss."""
+        hits = top_hits(logits, labels)
+        n = torch.full((), labels.numel(), device=self.sums.device)
+        parts = (loss.detach(), hits[0], hits[1], n, torch.as_tensor(divisor))
+        self.sums += torch.stack([part.to(self.sums) for part in parts])
+
+    @staticmethod
+    def scores(sums: Sequence[float]) -> Scores:
+        """The means behind `sums`, of one process or added up over all."""
+        loss, hits1, hits5, images, divisor = sums
+        return Scores(
+            loss=loss / divisor if divisor else float("nan"),
+            acc1=100 * hits1 / images if images else float("nan"),
+            acc5=100 * hits5 / images if images else float("nan"),
+        )
+
+
+def top_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How many labels are the best, and among the five best, of their logits (n, classes)."""
+    ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
+    hits = ranked == labels[:, None]
+    return hits[:, 0].sum(), hits.sum()

@@ -1,0 +1,181 @@
+"""One training run from beginning to end: build, take up where it was left, train, tidy up."""
+
+import json
+import logging
+import math
+import time
+from contextlib import ExitStack
+
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+
+from accel_trainer.config import Job
+from accel_trainer.data.loader import Loader, default_num_threads
+from accel_trainer.errors import UserError
+from accel_trainer.runs import RunFolder, RunState, duration, write_atomic
+from accel_trainer.training.agreement import StopRequest
+from accel_trainer.training.build import Parts, build, count_parameters, deterministic_kernels
+from accel_trainer.training.checkpoint import save_weights
+from accel_trainer.training.environment import record_attempt
+from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
+from accel_trainer.training.reporting import Plotter, Reporter, write_performance
+from accel_trainer.training.samples import draw_sample_inputs
+from accel_trainer.training.start import Start, find_start
+from accel_trainer.training.summary import model_summary
+from accel_trainer.training.tracking import Tracking
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    job: Job, run: RunFolder, stop: StopRequest, reporter: Reporter, *, group: str | None, submission: str
+) -> tuple[RunState, str | None]:
+    """Train a job to its end, or until it is asked to stop; how it ended, and why if not well.
+
+    Raises UserError for what is wrong with the job.
+    """
+    began = time.monotonic()
+    with ExitStack() as resources:
+        resources.enter_context(deterministic_kernels(job.deterministic))
+        accelerator = make_accelerator(job, run)
+        resources.callback(accelerator.end_training)
+        is_first = accelerator.is_main_process
+        start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
+        parts = build(job, accelerator.num_processes)
+        _load_weights(parts, start)
+        run_id = _begin_folder(job, run, parts, accelerator) if is_first else ""
+        num_threads = job.num_workers
+        if num_threads is None:
+            num_threads = default_num_threads(accelerator.num_processes)
+        loader = resources.enter_context(Loader(num_threads))
+        loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
+        loop.begin(start)
+        _announce(job, loop, num_threads)
+        reporter.update(
+            state=RunState.TRAINING,
+            epoch=loop.progress.epoch,
+            num_epochs=job.num_epochs,
+            steps_per_epoch=parts.sampling.steps_per_epoch,
+            best=loop.progress.best,
+            best_epoch=loop.progress.best_epoch,
+            primary_metric=job.primary_metric,
+            num_processes=accelerator.num_processes,
+            durable=True,
+        )
+        if loop.progress.epoch >= job.num_epochs:
+            log.info(
+                "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over",
+                loop.progress.epoch,
+            )
+            return RunState.FINISHED, None
+        tracking = Tracking(accelerator, job, run, group, run_id)
+        plotter = None
+        if is_first:
+            write_performance(run, loop.progress.history)
+            plotter = Plotter(run)
+            resources.callback(plotter.close)
+        try:
+            loop.train(tracking, plotter)
+        except Stopped:
+            log.info(
+                "stopped in epoch %d after step %d; the state is saved",
+                loop.progress.epoch + 1,
+                loop.progress.step,
+            )
+            return RunState.PREEMPTED, None
+        except Diverged as error:
+            log.error("%s", error)
+            return RunState.DIVERGED, str(error)
+        _say_how_it_went(job, loop, time.monotonic() - began)
+        return RunState.FINISHED, None
+
+
+def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
+    """The Accelerator for a job. Raises UserError for a precision that the device has not."""
+    return Accelerator(
+        mixed_precision=_precision(job),
+        gradient_accumulation_steps=job.gradient_accumulation,
+        log_with=job.trackers,
+        project_dir=str(run.path),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+
+
+def _precision(job: Job) -> str:
+    """'no', 'bf16' or 'fp16'. What is done on a GPU was not run on one."""
+    import torch
+
+    device = PartialState().device.type
+    if job.mixed_precision == "fp16" and device == "cpu":
+        raise UserError("mixed_precision: fp16 does not work on a CPU; use 'bf16' or 'no'")
+    if job.mixed_precision is not None:
+        return job.mixed_precision
+    if not job.amp:
+        return "no"
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    log.info("amp: full precision on this device (%s)", device)
+    return "no"
+
+
+def _load_weights(parts: Parts, start: Start) -> None:
+    if start.weights is None:
+        return
+    try:
+        parts.model.load_state_dict(dict(start.weights))
+    except RuntimeError as error:
+        raise UserError(f"checkpoint: the saved weights do not fit this architecture: {error}") from error
+
+
+def _begin_folder(job: Job, run: RunFolder, parts: Parts, accelerator: Accelerator) -> str:
+    """Write what describes the run, on its first attempt and, where it may change, on later ones; the run's id."""
+    classes = parts.images.classes
+    subset = job.class_subset if job.class_subset is not None else range(len(classes))
+    mapping = [
+        {"label": label, "class": name, "original_index": original}
+        for label, (name, original) in enumerate(zip(classes, subset, strict=True))
+    ]
+    write_atomic(run.classes, json.dumps(mapping, indent=2) + "\n")
+    if not run.weights(0).exists():
+        save_weights(run.weights(0), parts.model.state_dict(), epoch="0", architecture=job.architecture)
+    if not run.sample_inputs.exists():
+        draw_sample_inputs(run, parts.sampling, parts.read_train)
+    run_id = record_attempt(
+        run,
+        job_name=job.name,
+        device=accelerator.device,
+        num_processes=accelerator.num_processes,
+        parameters=count_parameters(parts.model),
+    )
+    # Last: from here on the folder holds a run.
+    write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
+    return run_id
+
+
+def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
+    accelerator, parts = loop.accelerator, loop.parts
+    if not accelerator.is_main_process:
+        return
+    log.info("%s", model_summary(parts.model, len(parts.images.classes), job.image_size))
+    log.info(
+        "%d training and %d validation images; %d steps of %d images in each of %d epochs",
+        len(parts.images.train.labels), len(parts.images.val.labels),
+        parts.sampling.steps_per_epoch, job.batch_size, job.num_epochs,
+    )  # fmt: skip
+    count = accelerator.num_processes
+    log.info(
+        "%d %s on %s, precision %s, %d loader threads each",
+        count, "process" if count == 1 else "processes", accelerator.device.type,
+        {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision), num_threads,
+    )  # fmt: skip
+    if count > 1 and any("BatchNorm" in type(module).__name__ for module in parts.model.modules()):
+        log.info("BatchNorm statistics are those of each process's %d images", job.batch_size // count)
+    if loop.progress.global_step:
+        log.info("going on in epoch %d after step %d", loop.progress.epoch + 1, loop.progress.step)
+
+
+def _say_how_it_went(job: Job, loop: TrainingLoop, seconds: float) -> None:
+    best = loop.progress.best if loop.progress.best is not None else math.nan
+    log.info(
+        "finished %d epochs after %s; best %s %.4g in epoch %s",
+        job.num_epochs, duration(seconds), job.primary_metric, best, loop.progress.best_epoch,
+    )  # fmt: skip

@@ -1,0 +1,120 @@
+"""Where a run starts: at its newest state, at the beginning, or over again from an earlier point."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError
+from accel_trainer.runs import RunFolder, write_atomic
+from accel_trainer.training.checkpoint import StateStore, TrainState, load_weights, save_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """At most one of the two: a whole state, or only weights, after so many epochs."""
+
+    state: TrainState | None = None
+    weights: Mapping[str, Tensor] | None = None
+    epoch: int = 0
+
+
+def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]) -> Start:
+    """Where this attempt goes on. Every rank calls it and gets the same answer; rank 0 moves files.
+
+    With `checkpoint` the run starts over: what is in the folder goes to `previous/`, once for each submission of
+    the job, so that a job which is interrupted after that goes on and does not start over for ever.
+    Raises UserError, on all ranks alike.
+    """
+    starts_over = job.checkpoint is not None and _origin(run).get("submission") != submission
+    if starts_over:
+        chosen = _choose(job, run)
+        wait_for_all()
+        if is_first:
+            _start_over(run, chosen, submission)
+    else:
+        _refuse_another_job(job, run)
+    wait_for_all()
+    state = StateStore(run).newest()
+    if state is not None:
+        return Start(state=state)
+    origin = _origin(run)
+    if origin.get("weights"):
+        return Start(weights=load_weights(run.path / origin["weights"]), epoch=origin["epoch"])
+    return Start()
+
+
+def _refuse_another_job(job: Job, run: RunFolder) -> None:
+    """Two jobs in one folder would be one run with a past that is not its own."""
+    if not run.has_run:
+        return
+    if differences := job.differences(dict(run.read_config())):
+        told = "; ".join(f"{key} was {then!r}, is {now!r}" for key, (then, now) in differences.items())
+        raise UserError(
+            f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, "
+            "or set checkpoint to -1 to start over (the old run is kept in previous/)"
+        )
+
+
+def _origin(run: RunFolder) -> dict[str, Any]:
+    try:
+        origin: dict[str, Any] = json.loads(run.origin.read_text())
+    except (OSError, ValueError):
+        return {}
+    return origin
+
+
+def _choose(job: Job, run: RunFolder) -> Start:
+    """What of the older run the new one starts from."""
+    assert job.checkpoint is not None
+    if job.checkpoint == -1:
+        return Start()
+    if job.checkpoint == 0:
+        saved = run.weights(0)
+        return Start(weights=load_weights(saved) if saved.exists() else None)
+    if (state := StateStore(run).at_epoch(job.checkpoint)) is not None:
+        return Start(state=state)
+    path = run.weights(job.checkpoint)
+    if not path.exists():
+        there = ", ".join(sorted(p.stem for p in run.params.glob("[0-9]*.safetensors"))) or "none"
+        raise UserError(f"checkpoint: {run.path} has no weights of epoch {job.checkpoint}; there are: {there}")
+    log.info("epoch %d has weights but no whole state: the optimizer starts afresh", job.checkpoint)
+    return Start(weights=load_weights(path), epoch=job.checkpoint)
+
+
+def _start_over(run: RunFolder, start: Start, submission: str) -> None:
+    """Lay out the new run beside the old one, move the old one away, move the new one in.
+
+    Whoever is killed in between finds the new run laid out, or the old one still in place.
+    """
+    new = RunFolder(run.path / ".new")
+    if _origin(new).get("submission") != submission:
+        shutil.rmtree(new.path, ignore_errors=True)
+        new.params.mkdir(parents=True)
+        origin: dict[str, Any] = {"submission": submission, "epoch": start.epoch, "weights": None}
+        if start.state is not None:
+            StateStore(new).save(start.state)
+        if start.weights is not None:
+            save_weights(new.weights(start.epoch), start.weights)
+            origin["weights"] = str(new.weights(start.epoch).relative_to(new.path))
+        write_atomic(new.origin, json.dumps(origin))
+    if (kept := run.set_aside()) is not None:
+        log.info("starting over; the older run is in %s", kept)
+    for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
+        _move_into(entry, run.path)
+    new.path.rmdir()
+
+
+def _move_into(entry: Path, folder: Path) -> None:
+    target = folder / entry.name
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    entry.rename(target)

@@ -1,0 +1,116 @@
+"""Experiment trackers, through Accelerate: Weights & Biases, TensorBoard and whatever else it knows."""
+
+import logging
+import os
+from collections.abc import Mapping
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError, did_you_mean
+from accel_trainer.runs import RunFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
+
+
+def check_trackers(job: Job) -> None:
+    """Refuse a tracker that Accelerate does not know or that is not installed. Raises UserError."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
+    installed = {str(name) for name in get_available_trackers()}
+    for name in job.trackers:
+        if name not in known:
+            raise UserError(
+                f"trackers: no tracker {name!r}{did_you_mean(name, known)}; Accelerate knows {', '.join(known)}"
+            )
+        if name not in installed:
+            raise UserError(f"trackers: {name!r} is not installed; pip install {name}, or remove it from the job")
+
+
+def wandb_mode(job: Job) -> str:
+    """As the job or WANDB_MODE says; else online where somebody is logged in, and offline where not."""
+    if job.wandb.mode is not None:
+        return job.wandb.mode
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    return "online" if os.environ.get("WANDB_API_KEY") or _key_is_stored() else "offline"
+
+
+def _key_is_stored() -> bool:
+    """Whether `wandb login` has left a key for the server in use; the key itself is not looked at."""
+    import wandb
+
+    settings = wandb.setup().settings
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return settings.api_key is not None or urlsplit(settings.base_url).hostname in netrc(path).hosts
+    except (OSError, NetrcParseError):
+        return False
+
+
+class Tracking:
+    """The trackers of one run, on rank 0; on the other ranks nothing happens."""
+
+    def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
+        self._accelerator = accelerator
+        settings: dict[str, Any] = {}
+        if "wandb" in job.trackers:
+            settings["wandb"] = self._wandb_settings(job, run, group, id_)
+        accelerator.init_trackers(job.wandb.project, config=None, init_kwargs=settings)
+        for tracker in accelerator.trackers:
+            if tracker.name == "wandb":
+                tracker.store_init_configuration(job.completed())
+                self._define_wandb_metrics(tracker.tracker, job)
+            else:
+                tracker.store_init_configuration(_flat(job.completed()))
+
+    def _wandb_settings(self, job: Job, run: RunFolder, group: str | None, id_: str) -> dict[str, Any]:
+        mode = wandb_mode(job) if self._accelerator.is_main_process else "disabled"
+        if mode == "offline":
+            log.info("wandb: offline (nobody is logged in here); later: wandb sync %s", run.path / "wandb")
+        return {
+            "name": job.name,
+            "id": id_,
+            "resume": "allow" if mode == "online" else None,
+            "entity": job.wandb.entity,
+            "group": job.wandb.group or group,
+            "tags": job.wandb.tags,
+            "notes": job.description or None,
+            "dir": str(run.path),
+            "mode": mode,
+            "settings": {"console": "off", "silent": True},
+        }
+
+    @staticmethod
+    def _define_wandb_metrics(wandb_run: Any, job: Job) -> None:
+        """The epoch is the x axis, so that an epoch that is replayed after a crash does no harm."""
+        wandb_run.define_metric("epoch", hidden=True)
+        wandb_run.define_metric("*", step_metric="epoch")
+
+    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """values: such as {"train/loss": 0.1, "val/acc1": 98.0}."""
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "wandb":
+                tracker.log({**values, "epoch": epoch})
+            else:
+                tracker.log(dict(values), step=epoch)
+
+    def summarise(self, values: Mapping[str, float | int | None]) -> None:
+        """What a table of runs shows: the best values."""
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "wandb" and self._accelerator.is_main_process:
+                tracker.tracker.summary.update(dict(values))
+
+    def close(self) -> None:
+        self._accelerator.end_training()
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, int | float | str | bool]:
+    """Nested values and lists as text, for trackers that take only plain values."""
+    return {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in config.items()}

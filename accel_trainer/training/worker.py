@@ -1,0 +1,85 @@
+"""What `accelerate launch` starts, once for each process: trains one job and says how it ended.
+
+The outcome of a run is the state in status.json. Exit codes are for people: launchers do not pass them on.
+"""
+
+# The parent is watched from the first moment on; torch takes seconds to import.
+from accel_trainer.processes import die_with_parent
+
+if __name__ == "__main__":
+    die_with_parent()
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from accel_trainer.config import Job, read_job
+from accel_trainer.errors import UserError
+from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
+from accel_trainer.training.agreement import StopRequest
+
+log = logging.getLogger(__name__)
+
+EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="accel_trainer.training.worker", description=__doc__)
+    parser.add_argument("job", type=Path, help="the job file")
+    parser.add_argument("--name", required=True, help="name of the job")
+    parser.add_argument("--group", help="group of runs in the trackers")
+    parser.add_argument("--submission", default="", help="what tells this submission of the job from the next")
+    args = parser.parse_args(words)
+    stop = StopRequest()
+    stop.listen()
+    rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        job = read_job(args.job, args.name)
+        run = RunFolder(job.run_path)
+        run.create()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CODES[RunState.INVALID]
+    return _train_and_tell(job, run, stop, rank, token, args.group, args.submission)
+
+
+def _train_and_tell(
+    job: Job, run: RunFolder, stop: StopRequest, rank: int, token: str, group: str | None, submission: str
+) -> int:
+    """Train; whatever happens, rank 0 says it in status.json, and another rank in its own file."""
+    from accel_trainer.training.reporting import Reporter, begin_logging
+
+    begin_logging(run, rank)
+    reporter = Reporter(run, Status(state=RunState.STARTING, token=token), speaks=rank == 0)
+    if rank == 0:
+        run.clear_rank_errors()
+        reporter.update(durable=True)
+    error: str | None = None
+    try:
+        from accel_trainer.training.session import train
+
+        state, error = train(job, run, stop, reporter, group=group, submission=submission)
+    except UserError as mistake:
+        state, error = RunState.INVALID, str(mistake)
+        log.error("error: %s", mistake)
+    except BaseException as failure:
+        state, error = RunState.FAILED, f"{type(failure).__name__}: {failure}".strip()
+        log.error("%s", error)
+        traceback.print_exc()
+    if rank == 0:
+        reporter.end(state, error)
+    elif error is not None and state is not RunState.DIVERGED:
+        run.write_rank_error(rank, token, error)
+    return EXIT_CODES.get(state, 1)
+
+
+if __name__ == "__main__":
+    code = main()
+    # Threads of libraries must not keep a finished trainer alive.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

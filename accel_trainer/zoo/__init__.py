@@ -1,0 +1,1 @@
+"""Architectures by name. Nothing in here knows jobs or data."""

@@ -1,0 +1,102 @@
+"""Which architectures there are, and how to build one for a number of classes."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision import models
+
+from accel_trainer.errors import UserError, did_you_mean
+
+
+def names() -> list[str]:
+    """Every name that `build` knows: torchvision's classification models."""
+    return models.list_models(module=models)
+
+
+def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
+    """A new model with random weights whose output layer has `num_classes` units.
+
+    Takes images (batch, 3, image_size, image_size), gives logits (batch, num_classes); in training mode some
+    families give a named tuple of logits and auxiliary logits. Raises UserError for an unknown name or argument.
+    """
+    if name not in (known := names()):
+        raise UserError(
+            f"architecture: no model {name!r} in torchvision{did_you_mean(name, known) or '; see its documentation'}"
+        )
+    args = dict(args)
+    if args.setdefault("num_classes", num_classes) != num_classes:
+        raise UserError(
+            f"architecture_args.num_classes: {args['num_classes']!r}, but the data set has {num_classes} classes; "
+            "remove it: the output layer always fits"
+        )
+    accepted = _constructor_arguments(name)
+    for argument, value in (
+        # Families with a fixed input size are told it; the others take any.
+        ("image_size", image_size),
+        ("input_size", (image_size, image_size)),
+        # GoogLeNet and Inception warn where this is not said.
+        ("init_weights", True),
+    ):
+        if argument in accepted:
+            args.setdefault(argument, value)
+    if unknown := [argument for argument in args if argument not in accepted]:
+        raise UserError(
+            f"architecture_args.{unknown[0]}: {name} takes no such argument"
+            f"{did_you_mean(unknown[0], accepted)}; it takes {', '.join(accepted)}"
+        )
+    try:
+        return models.get_model(name, weights=None, **args)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"architecture_args: {name}: {error}") from error
+
+
+def _constructor_arguments(name: str) -> list[str]:
+    """What a torchvision builder passes on to its model's constructor.
+
+    The builders take **kwargs: the names are those of the constructor of the class they say they return,
+    less the ones that make the builder's model what it is (such as resnet18's `layers`).
+    """
+    builder: Callable[..., nn.Module] = models.get_model_builder(name)
+    made = inspect.signature(builder).return_annotation
+    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+        raise UserError(f"architecture: {name!r} is not a model that can be trained here")
+    fixed = _FIXED_BY_THE_BUILDER
+    own = [p for p in inspect.signature(builder).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    constructor = list(inspect.signature(made).parameters.values())
+    return list(
+        dict.fromkeys(
+            p.name
+            for p in (*own, *constructor)
+            if p.kind is not p.VAR_KEYWORD and p.name not in fixed and p.name not in ("weights", "progress")
+        )
+    )
+
+
+# What torchvision's builders set themselves, so that a job cannot.
+_FIXED_BY_THE_BUILDER = frozenset(
+    {
+        "block", "layers", "features", "growth_rate", "block_config", "num_init_features", "version", "alpha",
+        "inverted_residual_setting", "last_channel", "block_params", "stages_repeats", "stages_out_channels",
+        "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "embed_dim", "depths", "window_size",
+        "block_setting", "stem_channels", "block_channels", "block_layers", "head_dim", "partition_size",
+    }
+)  # fmt: skip
+
+
+def main_logits(output: Any) -> Tensor:
+    """The logits that count: those of a plain output, or of a named tuple with auxiliary heads."""
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def auxiliary_logits(output: Any) -> list[tuple[float, Tensor]]:
+    """(weight in the loss, logits) of each auxiliary head, with the weights of the papers.
+
+    GoogLeNet (Szegedy et al. 2014) 0.3 each; Inception v3 0.4, as torchvision's and PyTorch's recipes have it.
+    """
+    if isinstance(output, Tensor):
+        return []
+    weights = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
+    heads = output._asdict()
+    return [(weights[head], heads[head]) for head in weights if heads.get(head) is not None]
