@@ -213,7 +213,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Print a table of trained runs, the best first."""
+    """Print a table of trained runs."""
     from accel_trainer.display import table
     from accel_trainer.report import tables
 
@@ -279,14 +279,19 @@ Check = Callable[[Job], dict[str, Any]]
 
 
 def _checker(flags: Flags) -> Check:
-    """What looks at whole jobs: it needs torch, which takes seconds to import and is only now."""
-    from accel_trainer.queue.launcher import plan_launch
-    from accel_trainer.training.build import Checker
-
-    checker = Checker()
+    """What looks at whole jobs. It needs torch, which takes seconds to import: not before the first job that is
+    worth a look."""
+    checkers: list[Callable[[Job, int], Any]] = []
 
     def check(job: Job) -> dict[str, Any]:
-        return asdict(checker(job, plan_launch(job, flags, this_machine()).num_processes))
+        from accel_trainer.queue.launcher import plan_launch
+
+        num_processes = plan_launch(job, flags, this_machine()).num_processes
+        if not checkers:
+            from accel_trainer.training.build import Checker
+
+            checkers.append(Checker())
+        return asdict(checkers[0](job, num_processes))
 
     return check
 

@@ -44,10 +44,14 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         reason = "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
         raise UserError(f"{path}: {reason}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UserError(f"{path}: is not a file")
-        content = file.read(MAX_BYTES + 1)
+        content = b""
+        while len(content) <= MAX_BYTES and (more := os.read(descriptor, MAX_BYTES + 1 - len(content))):
+            content += more
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}: is larger than {MAX_BYTES // 1024} KiB: not a job file")
     return content

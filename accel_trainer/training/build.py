@@ -1,6 +1,7 @@
 """From a Job to everything that its training needs; and the same on paper, to find mistakes early."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,8 +121,10 @@ def check_writable(job: Job) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise UserError(f"model_dir: {job.run_path}: {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"model_dir: cannot write to {job.run_path}: no permission in {folder}")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"model_dir: cannot write to {job.run_path}: {error.strerror} in {folder}") from error
 
 
 def _model_on_paper(job: Job, num_classes: int) -> nn.Module:

@@ -3,10 +3,13 @@
 import json
 import logging
 import math
+import os
 import time
 from contextlib import ExitStack
 
+import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import parse_flag_from_env
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader, default_num_threads
@@ -91,29 +94,33 @@ def train(
 
 def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
     """The Accelerator for a job. Raises UserError for a precision that the device has not."""
-    return Accelerator(
-        mixed_precision=_precision(job),
+    # Made first, to know the device; Accelerator reads this variable itself, and PartialState does not.
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    accelerator = Accelerator(
+        mixed_precision=_precision(job, device),
         gradient_accumulation_steps=job.gradient_accumulation,
         log_with=job.trackers,
         project_dir=str(run.path),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        # Each would train a model of its own, in the same folder.
+        raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
+    return accelerator
 
 
-def _precision(job: Job) -> str:
+def _precision(job: Job, device: torch.device) -> str:
     """'no', 'bf16' or 'fp16'. What is done on a GPU was not run on one."""
-    import torch
-
-    device = PartialState().device.type
-    if job.mixed_precision == "fp16" and device == "cpu":
+    if job.mixed_precision == "fp16" and device.type == "cpu":
         raise UserError("mixed_precision: fp16 does not work on a CPU; use 'bf16' or 'no'")
     if job.mixed_precision is not None:
         return job.mixed_precision
     if not job.amp:
         return "no"
-    if device == "cuda":
+    if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    log.info("amp: full precision on this device (%s)", device)
+    log.info("amp: full precision on this device (%s)", device.type)
     return "no"
 
 
@@ -163,7 +170,7 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
     )  # fmt: skip
     count = accelerator.num_processes
     log.info(
-        "%d %s on %s, precision %s, %d loader threads each",
+        "%d %s on %s, precision %s, loader threads in each: %d",
         count, "process" if count == 1 else "processes", accelerator.device.type,
         {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision), num_threads,
     )  # fmt: skip

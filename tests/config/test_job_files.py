@@ -1,0 +1,150 @@
+"""From the bytes of a file to a job: everything that can be wrong before a parameter is looked at."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.config import job_name, parse_job, read_job
+from accel_trainer.errors import UserError
+
+MINIMAL = b'{"architecture": "resnet18"}'
+
+
+def problem(content: bytes) -> str:
+    """The one line that is said of a file with this content."""
+    with pytest.raises(UserError) as caught:
+        parse_job(content, "job", where="folder/job.json")
+    (line,) = caught.value.problems
+    assert line.startswith("folder/job.json: ")
+    assert "\n" not in line
+    return line.removeprefix("folder/job.json: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "line 1, column 1: Expecting value"),
+        (b"{'architecture': 1}", "line 1, column 2: Expecting property name enclosed in double quotes"),
+        (b'{\n  "architecture" "resnet18"\n}', "line 2, column 18: Expecting ':' delimiter"),
+        (b"[1, 2]", "a job is a JSON object, {...}, not a list"),
+        (b'"resnet18"', "a job is a JSON object, {...}, not a str"),
+        (b"null", "a job is a JSON object, {...}, not a NoneType"),
+        (b'{"architecture": "r\xe9seau"}', "is not text (byte 19 is not UTF-8)"),
+        (MINIMAL.decode().encode("utf-16"), "is not text (byte 0 is not UTF-8)"),
+        (b'{"seed": 1, "seed": 2}', "seed: given twice"),
+        (b'{"criterion_args": {"weight": 1, "weight": 1}}', "weight: given twice"),
+        (b'{"clip_grad_norm": NaN}', "NaN is not a number in JSON"),
+        (b'{"optimizer_args": {"lr": Infinity}}', "Infinity is not a number in JSON"),
+        (b'{"optimizer_args": {"lr": -Infinity}}', "-Infinity is not a number in JSON"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"criterion_args":' * 10_000, "is nested too deeply"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "5000 digits"),
+        (b'{"architecture": "resnet18", "name": "x"}', "name: a job has the name of its file"),
+    ],
+)
+def test_a_file_that_is_no_job_is_told_in_one_line(content: bytes, said: str) -> None:
+    assert said in problem(content)
+
+
+@pytest.mark.parametrize("key", ["clip_grad_norm", "optimizer_args"])
+def test_a_number_too_large_to_be_one_is_refused(key: str) -> None:
+    """1e999 is JSON, but Python reads it as infinity."""
+    value = "1e999" if key == "clip_grad_norm" else '{"lr": 1e999}'
+    assert key in problem(f'{{"architecture": "resnet18", "{key}": {value}}}'.encode())
+
+
+def test_arguments_nested_too_deeply_to_be_written_again_are_refused() -> None:
+    nested = "[" * 400 + "]" * 400
+    assert "nested" in problem(f'{{"architecture": "resnet18", "criterion_args": {{"a": {nested}}}}}'.encode())
+
+
+def test_a_byte_order_mark_is_accepted() -> None:
+    assert parse_job(b"\xef\xbb\xbf" + MINIMAL, "job", where="job.json").architecture == "resnet18"
+
+
+def test_a_job_has_the_name_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "my job.json"
+    path.write_bytes(MINIMAL)
+    assert read_job(path).name == "my job"
+    assert read_job(path, name="other").name == "other"
+
+
+def unreadable(kind: str, path: Path) -> None:
+    other = path.with_name("other")
+    match kind:
+        case "missing":
+            pass
+        case "directory":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a job":
+            other.write_bytes(MINIMAL)
+            path.symlink_to(other)
+        case "dangling link":
+            path.symlink_to(other)
+        case "too large":
+            path.write_bytes(b" " * 256 * 1024 + MINIMAL)
+        case "noise":
+            path.write_bytes(random.Random(0).randbytes(1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "cannot be read: No such file or directory"),
+        ("directory", "is not a file"),
+        ("pipe", "is not a file"),
+        ("link to a job", "is a symbolic link"),
+        ("dangling link", "is a symbolic link"),
+        ("too large", "is larger than 256 KiB: not a job file"),
+        ("noise", "is larger than 256 KiB: not a job file"),
+    ],
+)
+def test_what_is_not_a_small_file_is_not_read(tmp_path: Path, kind: str, said: str) -> None:
+    path = tmp_path / "job.json"
+    unreadable(kind, path)
+    with pytest.raises(UserError) as caught:
+        read_job(path)
+    assert caught.value.problems == [f"{path}: {said}"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_is_never_more_than_a_mistake(seed: int) -> None:
+    with pytest.raises(UserError):
+        parse_job(random.Random(seed).randbytes(1 << seed % 18), "job", where="job.json")
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18", "my job", "lr=0.1,wd=1e-4", "Größe-日本", "v1.2", "x" * 120, "é" * 60])
+def test_a_name_may_have_any_printable_characters(name: str) -> None:
+    assert job_name(Path("queue", f"{name}.json")) == name
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("job.yaml", "ends in .json"),
+        ("job", "ends in .json"),
+        (".json", "ends in .json"),
+        ("a\nb.json", "control characters"),
+        ("a\x1b[2Jb.json", "control characters"),
+        ("a\u202egnp.json", "control characters"),
+        ("a..b.json", "'..'"),
+        ("...json", "'..'"),
+        ("a\\b.json", "'\\'"),
+        ("-rf.json", "may not begin with '-'"),
+        (".hidden.json", "may not begin with '.'"),
+        ("x" * 121 + ".json", "120 bytes, not 121"),
+        ("é" * 61 + ".json", "120 bytes, not 122"),
+    ],
+)
+def test_a_name_that_could_mislead_is_refused(file: str, said: str) -> None:
+    with pytest.raises(UserError, match=r"a job") as caught:
+        job_name(Path("queue", file))
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()

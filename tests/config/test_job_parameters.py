@@ -1,0 +1,286 @@
+"""Every mistake in a parameter is one clear line; every value means what a person would think it means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accel_trainer.config import Job, parse_job
+from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
+from accel_trainer.errors import UserError
+
+
+def parse(**given: Any) -> Job:
+    return parse_job(json.dumps({"architecture": "resnet18", **given}).encode(), "job", where="job.json")
+
+
+def problems(**given: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        parse(**given)
+    return caught.value.problems
+
+
+def problem(**given: Any) -> str:
+    (line,) = problems(**given)
+    assert line.startswith("job.json: ")
+    return line.removeprefix("job.json: ")
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_epoch": 3}, "num_epoch: unknown key; did you mean 'num_epochs'?"),
+        ({"Batch_Size": 3}, "Batch_Size: unknown key; did you mean 'batch_size'"),
+        ({"zzz": 3}, "zzz: unknown key"),
+        ({"batch-size": 3}, "batch-size: unknown key; did you mean 'batch_size'"),
+        ({"learning rate": 3}, "learning rate: unknown key"),
+        ({"wandb": {"projekt": "x"}}, "wandb.projekt: unknown key; did you mean 'project'?"),
+        ({"wandb": {"pro-ject": "x"}}, "wandb.pro-ject: unknown key; did you mean 'project'?"),
+        ({"Noise": {"ssnr": 1}}, "Noise.ssnr: unknown key; did you mean 'ssnrs'?"),
+        ({"swa": {"start": 2, "swalr": 1}}, "swa.swalr: unknown key; did you mean 'swa_lr'"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_one(given: dict[str, Any], said: str) -> None:
+    assert problem(**given).startswith(said)
+
+
+def test_a_job_needs_an_architecture() -> None:
+    for given in ({}, {"architecture": None}):
+        with pytest.raises(UserError, match=r"job\.json: architecture: missing"):
+            parse_job(json.dumps(given).encode(), "job", where="job.json")
+
+
+def test_every_mistake_has_a_line_of_its_own() -> None:
+    lines = problems(num_epochs=0, batch_size="many", optimiser="SGD")
+    assert sorted(line.split(": ")[1] for line in lines) == ["batch_size", "num_epochs", "optimiser"]
+
+
+# -- values --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_epochs": 0}, ["num_epochs: 0 ", "greater than or equal to 1"]),
+        ({"num_epochs": "10"}, ['num_epochs: "10" ', "integer"]),
+        ({"num_epochs": 10.0}, ["num_epochs: 10.0 ", "integer"]),
+        ({"num_epochs": True}, ["num_epochs: true ", "integer"]),
+        ({"seed": -1}, ["seed: -1 ", "greater than or equal to 0"]),
+        ({"amp": 1}, ["amp: 1 ", "boolean"]),
+        ({"amp": "true"}, ['amp: "true" ', "boolean"]),
+        ({"checkpoint": -2}, ["checkpoint: -2 ", "greater than or equal to -1"]),
+        ({"checkpoint": False}, ["checkpoint: false ", "integer"]),
+        ({"clip_grad_norm": 0}, ["clip_grad_norm: 0 ", "greater than 0"]),
+        ({"batch_size": "autoo"}, ['batch_size: "autoo" ', "integer or", "did you mean 'auto'?"]),
+        ({"batch_size": 0}, ["batch_size: 0 ", "greater than or equal to 1"]),
+        ({"mixed_precision": "fp32"}, ['mixed_precision: "fp32" ', "'fp16'", "'bf16'"]),
+        ({"wandb": {"mode": "ofline"}}, ['wandb.mode: "ofline" ', "did you mean 'offline'"]),
+        ({"optimizer_args": [1]}, ["optimizer_args: [1] "]),
+        ({"trackers": "wandb"}, ['trackers: "wandb" ', "list"]),
+        ({"class_subset": []}, ["class_subset: [] ", "at least 1"]),
+        ({"class_subset": [3, -1]}, ["class_subset.1: -1 ", "greater than or equal to 0"]),
+        ({"class_subset": [3, 1, 3]}, ["class_subset: [3, 1, 3] names a class twice"]),
+        ({"architecture": "../escape"}, ['architecture: "../escape" ']),
+        ({"architecture": "resnet18\n"}, ['architecture: "resnet18\\n" ']),
+        ({"dataset": ""}, ['dataset: "" ']),
+        ({"randomerase": True}, ["randomerase: true "]),
+        ({"randomerase": [0, 1]}, ["randomerase: [0, 1] "]),
+        ({"cutmix": {"alpha": 0}}, ["cutmix.alpha: 0 ", "greater than 0"]),
+        ({"cutmix": 1}, ["cutmix: 1 "]),
+        ({"loss_cycle": "uniformly"}, ['loss_cycle: "uniformly" ', "did you mean 'uniform'?"]),
+        ({"Noise": {"probs": 1.5}}, ["Noise.probs", "1.5 ", "less than or equal to 1"]),
+        ({"Noise": {"probs": [0.1, 0.2]}}, ["Noise: has 2 probs for 1 ssnrs"]),
+        ({"Blur": {"sigmas": [1, 2], "probs": [0.1, 0.2, 0.3]}}, ["Blur: has 3 probs for 2 sigmas"]),
+        ({"Occlusion": {}}, ["Occlusion.form: missing"]),
+        ({"Occlusion": {"form": "bars", "color": [300, 0, 0]}}, ["Occlusion.color", "300 ", "255"]),
+        ({"Occlusion": {"form": "bars", "visibility": 0}}, ["Occlusion.visibility"]),
+        ({"Occlusion": {"form": "bars", "visibility": [10, 20], "vis_probs": [1]}}, ["1 vis_probs for 2 visibilities"]),
+        ({"swa": {}}, ["swa.start: missing"]),
+        ({"optimizer_args": {"lr": "fast"}}, ["optimizer_args.lr: 'fast'", "batch_linear"]),
+        ({"transform_type": "defualt"}, ["transform_type: 'defualt'", "default, contrastive, none"]),
+        ({"transform_type": "default-sharp"}, ["transform_type: 'default-sharp'"]),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_what_is_allowed(given: dict[str, Any], said: list[str]) -> None:
+    line = problem(**given)
+    assert all(part in line for part in said), line
+
+
+def test_a_long_value_is_cut_short() -> None:
+    assert len(problem(num_epochs="9" * 10_000)) < 200
+
+
+@pytest.mark.parametrize("key", ["model_dir", "data_root", "dataset"])
+@pytest.mark.parametrize("value", ["../x", "a/../../x", "..", "a\nb", "a\x00b", "a\x1b[2J"])
+def test_a_path_may_not_climb_or_hide(key: str, value: str) -> None:
+    line = problem(**{key: value})
+    assert line.startswith(f"{key}: ")
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("key", ["model_dir", "data_root"])
+def test_the_home_of_nobody_is_refused(key: str) -> None:
+    assert problem(**{key: "~nobody-of-that-name/x"}).startswith(f"{key}: ")
+
+
+def test_a_run_folder_must_have_a_name() -> None:
+    assert problem(model_dir="").startswith("model_dir: ")
+
+
+def test_a_dataset_is_a_folder_below_data_root() -> None:
+    assert "set data_root to '/data/sets'" in problem(dataset="/data/sets/imagenet")
+    assert parse(dataset="hf:/data/sets/imagenet").dataset == "hf:/data/sets/imagenet"
+
+
+# -- null, false and zero -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in Job.model_fields if name not in ("architecture", "name")])
+def test_null_means_absent(name: str) -> None:
+    assert parse(**{name: None}) == parse()
+
+
+def test_null_means_absent_in_objects_too() -> None:
+    assert parse(wandb={"project": None, "tags": None}) == parse()
+
+
+@pytest.mark.parametrize("name", ["cutmix", "mixup", "randomerase", "swa"])
+def test_false_is_off(name: str) -> None:
+    assert parse(**{name: False}) == parse()
+
+
+@pytest.mark.parametrize("value", [0, 0.0, [0, 0, 0], "random"])
+def test_erasing_with_zero_is_not_off(value: Any) -> None:
+    assert "randomerase: not available" in problem(randomerase=value)
+
+
+@pytest.mark.parametrize("value", [True, {}, {"alpha": 0.5}, {"alpha": None}])
+def test_mixing_with_or_without_an_alpha_is_not_off(value: Any) -> None:
+    assert "cutmix: not available" in problem(cutmix=value)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1, None])
+def test_a_checkpoint_of_zero_is_a_value(value: int | None) -> None:
+    checkpoint = parse(checkpoint=value).checkpoint
+    assert checkpoint == value
+    assert (checkpoint is None) == (value is None)
+
+
+def test_a_loss_cycle_of_zero_is_a_value() -> None:
+    assert "loss_cycle: not available" in problem(loss_cycle=0)
+
+
+# -- defaults ------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_job_is_the_classic_recipe() -> None:
+    job = parse()
+    assert (job.dataset, job.num_views, job.transform_type, job.image_size) == ("ILSVRC2012", 1, "default", 224)
+    assert (job.num_epochs, job.criterion, job.amp, job.seed) == (100, "CrossEntropyLoss", True, 0)
+    assert (job.optimizer, job.optimizer_args) == ("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4})
+    assert (job.scheduler, job.scheduler_args) == ("StepLR", {"step_size": 30, "gamma": 0.1})
+    assert job.trackers == ["wandb"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("optimizer", {}, DEFAULT_SGD),
+        ("optimizer", {"optimizer": "SGD"}, DEFAULT_SGD),
+        ("optimizer", {"optimizer": None}, DEFAULT_SGD),
+        ("optimizer", {"optimizer": "AdamW"}, {}),
+        ("optimizer", {"optimizer": "AdamW", "optimizer_args": None}, {}),
+        ("optimizer", {"optimizer_args": {}}, {}),
+        ("optimizer", {"optimizer_args": {"lr": 1}}, {"lr": 1}),
+        ("scheduler", {}, DEFAULT_STEP),
+        ("scheduler", {"scheduler": "StepLR"}, DEFAULT_STEP),
+        ("scheduler", {"scheduler": "ExponentialLR"}, {}),
+        ("scheduler", {"scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.9}}, {"gamma": 0.9}),
+    ],
+)
+def test_only_the_default_optimizer_and_scheduler_have_default_arguments(
+    kind: str, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert getattr(parse(**given), f"{kind}_args") == expected
+
+
+def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse().run_path == Path("models/resnet18/job")
+    assert parse(model_dir="~/runs/a").run_path == tmp_path / "runs" / "a"
+    assert parse(model_dir="/runs/a").run_path == Path("/runs/a")
+
+
+# -- parameters that must fit together --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"criterion": "SimCLRLoss", "num_views": 1}, "num_views: SimCLRLoss compares views"),
+        ({"primary_metric": "acc"}, "primary_metric: 'acc' is not measured with CrossEntropyLoss; it is one of acc1"),
+        ({"primary_metric": "MSELoss"}, "primary_metric: 'MSELoss' is not measured"),
+        ({"criterion": "SimCLRLoss", "num_views": 2, "primary_metric": "acc1"}, "primary_metric: 'acc1' is not"),
+        ({"finetune": True}, "finetune: nothing to start from"),
+        ({"finetune": True, "finetune_args": {"freeze_modules": ["conv1"]}}, "finetune: nothing to start from"),
+        ({"finetune_args": {}}, "finetune_args: given, but finetune is false"),
+        ({"warmup_scheduler_args": {"total_iters": 5}}, "warmup_scheduler_args: given, but there is no"),
+        ({"num_epochs": 10, "swa": {"start": 11}}, "swa.start: 11 is after the last epoch (10)"),
+        ({"num_views": 2, "batch_size": 255}, "batch_size: 255 images cannot be 2 views each"),
+        ({"image_column": "img"}, "image_column: only an 'hf:' data set has columns"),
+        ({"label_column": "cls", "dataset": "digits"}, "label_column: only an 'hf:' data set has columns"),
+    ],
+)
+def test_a_contradiction_is_told(given: dict[str, Any], said: str) -> None:
+    assert problem(**given).startswith(said)
+
+
+@pytest.mark.parametrize("metric", ["acc1", "acc5", "CrossEntropyLoss"])
+def test_the_direction_of_a_metric_is_known(metric: str) -> None:
+    assert parse(primary_metric=metric).higher_is_better == (metric != "CrossEntropyLoss")
+
+
+# -- the same run or another --------------------------------------------------------------------------------------
+
+
+def test_a_completed_job_is_a_job_file_of_the_same_job() -> None:
+    job = parse(optimizer="AdamW", class_subset=[3, 1], wandb={"tags": ["a"]}, model_dir="runs/a", checkpoint=0)
+    completed = json.loads(json.dumps(job.completed()))
+    assert parse_job(json.dumps(completed).encode(), "job", where="config.json") == job
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_epochs": 7},
+        {"num_workers": 0},
+        {"model_dir": "elsewhere"},
+        {"data_root": "/elsewhere"},
+        {"save_interval": 3},
+        {"checkpoint": 0},
+        {"description": "new"},
+        {"trackers": []},
+        {"wandb": {"mode": "offline"}},
+        {"save_every_minutes": 1.5},
+    ],
+)
+def test_what_does_not_change_the_training_leaves_it_the_same_run(change: dict[str, Any]) -> None:
+    assert parse(**change).differences(parse().completed()) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"batch_size": 128}, {"batch_size": (256, 128)}),
+        ({"seed": 1}, {"seed": (0, 1)}),
+        ({"optimizer_args": {"lr": 1.0}}, {"optimizer_args": (DEFAULT_SGD, {"lr": 1.0})}),
+        ({"dataset": "digits"}, {"dataset": ("ILSVRC2012", "digits")}),
+        ({"amp": False}, {"amp": (True, False)}),
+    ],
+)
+def test_what_changes_the_training_makes_it_another_run(change: dict[str, Any], difference: dict[str, Any]) -> None:
+    assert parse(**change).differences(parse().completed()) == difference

@@ -1,0 +1,73 @@
+"""What has no code yet is refused, never accepted and ignored."""
+
+import json
+from typing import Any
+
+import pytest
+
+from accel_trainer.config import parse_job
+from accel_trainer.config.later import NOT_YET
+from accel_trainer.errors import UserError
+
+# A setting of each, with what it needs beside it to be free of contradictions.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pretrained": {"pretrained": "IMAGENET1K_V1"},
+    "num_views": {"num_views": 2},
+    "view_dependence": {"view_dependence": True},
+    "batch_dependence": {"batch_dependence": True},
+    "video": {"video": True},
+    "cutmix": {"cutmix": True},
+    "mixup": {"mixup": {"alpha": 0.2}},
+    "randomerase": {"randomerase": 0},
+    "Noise": {"Noise": {"noise_types": "gaussian", "ssnrs": [0.5, 1], "probs": 0.5}},
+    "Blur": {"Blur": {"sigmas": [0, 1, 2]}},
+    "Occlusion": {"Occlusion": {"form": "bars", "visibility": "all", "color": [[0, 0, 0], "random"]}},
+    "finetune": {"finetune": True, "finetune_args": {"starting_params": "best.safetensors"}},
+    "finetune_args": {"finetune": True, "finetune_args": {"starting_params": "best.safetensors"}},
+    "loss_cycle": {"loss_cycle": -1},
+    "swa": {"swa": {"start": 75}},
+    "ema": {"ema": 0.999},
+    "warmup_scheduler": {"warmup_scheduler": "LinearLR"},
+    "warmup_scheduler_args": {"warmup_scheduler": "LinearLR", "warmup_scheduler_args": {"total_iters": 5}},
+    "channels_last": {"channels_last": True},
+    "compile": {"compile": True},
+    "eval_sets": {"eval_sets": ["other"]},
+    "priority": {"priority": -1},
+    "after": {"after": ["first"]},
+    "retries": {"retries": 1},
+    "time_limit": {"time_limit": 60},
+}
+
+
+def problems(**given: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        parse_job(json.dumps({"architecture": "resnet18", **given}).encode(), "job", where="job.json")
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_a_parameter_without_code_is_refused_by_name(name: str) -> None:
+    said = [line for line in problems(**SETTINGS[name]) if line.startswith(f"job.json: {name}: ")]
+    assert len(said) == 1
+    assert "not available in this version yet" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"transform_type": "contrastive"}, "transform_type: 'contrastive' is not available"),
+        ({"transform_type": "default-weak-resize"}, "transform_type: 'weak-resize' is not available"),
+        ({"batch_size": "auto"}, "batch_size: 'auto' is not available"),
+        ({"optimizer_args": {"lr": "batch_linear"}}, "optimizer_args.lr: 'batch_linear' is not available"),
+        ({"optimizer_args": {"lr": "LRfinder"}}, "optimizer_args.lr: 'LRfinder' is not available"),
+        ({"criterion": "SimCLRLoss", "num_views": 2}, "criterion: 'SimCLRLoss' is not available"),
+        ({"architecture": "my_lab.models:Net"}, "architecture: import paths are not available"),
+    ],
+)
+def test_a_value_without_code_is_refused_by_name(given: dict[str, Any], said: str) -> None:
+    assert any(line.startswith(f"job.json: {said}") for line in problems(**given))
+
+
+def test_a_contradiction_is_told_before_what_is_not_there_yet() -> None:
+    (line,) = problems(num_views=2, batch_size=255)
+    assert line.startswith("job.json: batch_size: 255 images cannot be 2 views each")

@@ -1,0 +1,182 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+from PIL import Image
+
+from accel_trainer.config import Job
+from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.sources import ImageSet, open_images
+from accel_trainer.errors import UserError
+
+PETS = datasets.ClassLabel(names=["cat", "dog"])
+TRAIN, VAL = [0, 1, 1, 0], [1, 0, 1]
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library keeps what it converts in a folder of the test, and never asks the hub."""
+    datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+Open = Callable[..., ImageSet]
+
+
+@pytest.fixture
+def open_hf(make_job: Callable[..., Job]) -> Open:
+    return lambda path, **columns: open_images(make_job(dataset=f"hf:{path}", **columns))
+
+
+def picture(brightness: int) -> Image.Image:
+    return Image.fromarray(np.full((4, 5, 3), brightness, np.uint8))
+
+
+def split(labels: list[Any], kind: Any = PETS, image: str = "image", label: str = "label") -> datasets.Dataset:
+    """A split whose n-th image has brightness n."""
+    columns = {image: [picture(n) for n in range(len(labels))], label: labels}
+    return datasets.Dataset.from_dict(columns, datasets.Features({image: datasets.Image(), label: kind}))
+
+
+def stored(folder: Path, **splits: datasets.Dataset) -> Path:
+    datasets.DatasetDict(splits).save_to_disk(str(folder))
+    return folder
+
+
+def stored_as(kind: str, folder: Path) -> Path:
+    """The pets in one of the layouts that the library has."""
+    match kind:
+        case "arrow":
+            return stored(folder, train=split(TRAIN), validation=split(VAL))
+        case "parquet":
+            folder.mkdir()
+            for name, labels in (("train-00000-of-00001", TRAIN), ("test-00000-of-00001", VAL)):
+                split(labels).to_parquet(str(folder / f"{name}.parquet"))
+        case "parquet in folders":
+            for name, labels in (("train", TRAIN), ("validation", VAL)):
+                (folder / name).mkdir(parents=True)
+                split(labels).to_parquet(str(folder / name / "0.parquet"))
+        case "imagefolder":
+            for name, labels in (("train", TRAIN), ("val", VAL)):
+                for n, label in enumerate(labels):
+                    path = folder / name / PETS.names[label] / f"{n}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    picture(n).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet", "parquet in folders", "imagefolder"])
+def test_images_and_labels_are_found_in_every_layout(tmp_path: Path, open_hf: Open, kind: str) -> None:
+    images = open_hf(stored_as(kind, tmp_path / "pets"))
+    assert list(images.classes) == ["cat", "dog"]
+    for source, labels in ((images.train, TRAIN), (images.val, VAL)):
+        of_image = {int(source.read(i)[0, 0, 0]): int(label) for i, label in enumerate(source.labels)}
+        assert of_image == dict(enumerate(labels))
+        assert source.read(0).shape == (3, 4, 5)
+        assert "row 0" in source.describe(0)
+
+
+def test_labels_may_be_words_and_columns_may_have_other_names(tmp_path: Path, open_hf: Open) -> None:
+    word = datasets.Value("string")
+    path = stored(
+        tmp_path / "pets",
+        train=split(["dog", "cat", "dog"], word, image="img", label="species"),
+        test=split(["cat", "dog"], word, image="img", label="species"),
+    )
+    images = open_hf(path, image_column="img", label_column="species")
+    assert list(images.classes) == ["cat", "dog"]
+    assert images.train.labels.tolist() == [1, 0, 1]
+    assert images.val.labels.tolist() == [0, 1]
+    with pytest.raises(UserError, match="label_column: cannot tell which column has the labels; name one of img, sp"):
+        open_hf(path)
+
+
+def test_a_class_has_the_same_number_in_both_splits(tmp_path: Path, open_hf: Open) -> None:
+    """The splits list their classes in different orders: what is a cat in one must be a cat in the other."""
+    swapped = datasets.ClassLabel(names=["dog", "cat"])
+    images = open_hf(stored(tmp_path / "pets", train=split([0, 1, 1]), val=split([0, 0, 1], swapped)))
+    names = [images.classes[label] for label in images.val.labels]
+    assert names == ["dog", "dog", "cat"]
+
+
+@pytest.mark.parametrize("given", [{"image_column": "imag"}, {"label_column": "lable"}])
+def test_a_column_that_is_not_there_is_told_with_the_nearest(
+    tmp_path: Path, open_hf: Open, given: dict[str, str]
+) -> None:
+    ((key, column),) = given.items()
+    with pytest.raises(UserError, match=f"{key}: no column '{column}'; there are image, label; did you mean"):
+        open_hf(stored_as("arrow", tmp_path / "pets"), **given)
+
+
+@pytest.mark.parametrize("given", [{"image_column": "label"}, {"label_column": "image"}])
+def test_a_column_of_the_wrong_kind_is_told(tmp_path: Path, open_hf: Open, given: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=next(iter(given))):
+        open_hf(stored_as("arrow", tmp_path / "pets"), **given)
+
+
+def test_a_column_that_only_one_split_has_is_told(tmp_path: Path, open_hf: Open) -> None:
+    path = stored(tmp_path / "pets", train=split(TRAIN), val=split(VAL, label="species"))
+    with pytest.raises(UserError, match=r"label"):
+        open_hf(path)
+
+
+def test_several_image_columns_need_a_name(tmp_path: Path, open_hf: Open) -> None:
+    features = datasets.Features({"left": datasets.Image(), "right": datasets.Image(), "label": PETS})
+    pairs = datasets.Dataset.from_dict(
+        {"left": [picture(1), picture(2)], "right": [picture(3), picture(4)], "label": [0, 1]}, features
+    )
+    path = stored(tmp_path / "pets", train=pairs, val=pairs)
+    with pytest.raises(UserError, match="image_column: cannot tell which column has the images; name one of left, ri"):
+        open_hf(path)
+    assert int(open_hf(path, image_column="right").val.read(1)[0, 0, 0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"train": TRAIN, "extra": VAL}, "has no split val or validation or valid or dev or test; it has train, extra"),
+        ({"test": VAL}, "has no split train or training; it has test"),
+    ],
+)
+def test_a_missing_split_is_told(tmp_path: Path, open_hf: Open, splits: dict[str, list[int]], said: str) -> None:
+    path = stored(tmp_path / "pets", **{name: split(labels) for name, labels in splits.items()})
+    with pytest.raises(UserError, match=f"dataset: 'hf:{path}' {said}"):
+        open_hf(path)
+
+
+@pytest.mark.parametrize("kind", [PETS, datasets.Value("string")])
+@pytest.mark.parametrize("missing", [-1, None])
+def test_an_image_without_a_label_is_told(tmp_path: Path, open_hf: Open, kind: Any, missing: Any) -> None:
+    label = [0, 1] if kind is PETS else ["cat", "dog"]
+    if kind is not PETS and missing == -1:
+        missing = None
+    path = stored(tmp_path / "pets", train=split([*label, missing], kind), val=split(label, kind))
+    with pytest.raises(UserError, match=r"dataset: some images have no label .*'label'"):
+        open_hf(path)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "nobody/has-this", "", "two words"])
+def test_what_is_neither_here_nor_on_the_hub_is_told(open_hf: Open, name: str) -> None:
+    with pytest.raises(UserError, match=f"dataset: 'hf:{name}'"):
+        open_hf(name)
+
+
+def test_a_row_without_an_image_is_corrupt_and_named(tmp_path: Path, open_hf: Open) -> None:
+    rows = datasets.Dataset.from_dict(
+        {"image": [{"bytes": b"not an image", "path": "a/b.png"}, None, picture(3)], "label": [0, 1, 0]},
+        datasets.Features({"image": datasets.Image(), "label": PETS}),
+    )
+    source = open_hf(stored(tmp_path / "pets", train=rows, val=split(VAL))).train
+    with pytest.raises(CorruptImage, match="not an image"):
+        source.read(0)
+    assert source.describe(0) == "row 0 (a/b.png)"
+    with pytest.raises(CorruptImage, match="the row has no image"):
+        source.read(1)
+    assert source.describe(1) == "row 1"
+    assert int(source.read(2)[0, 0, 0]) == 3

@@ -1,0 +1,194 @@
+"""Every verb, and every mistake a user can make on the way: one clear line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import QUICK_JOB, REPOSITORY, write_job
+
+
+def one_line(result: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:
+    """The one line of an error."""
+    assert result.returncode == exit_code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_the_command_line_does_not_import_torch():
+    """Nor the other libraries that take seconds: `status` must answer at once."""
+    code = "import accel_trainer.cli, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"torch", "torchvision", "accelerate", "datasets", "wandb", "matplotlib", "numpy", "rich.progress"}
+    assert not heavy & set(modules)
+
+
+def test_rooms_import_only_what_they_may():
+    """The rooms of the house, and what each must not know."""
+    forbidden = {
+        "config": ("accel_trainer.queue", "accel_trainer.training", "accel_trainer.data", "torch"),
+        "queue": ("accel_trainer.training", "accel_trainer.data", "accel_trainer.zoo", "accel_trainer.report", "torch"),
+        "zoo": ("accel_trainer.config", "accel_trainer.data", "accel_trainer.runs", "accel_trainer.queue"),
+        "data": ("accel_trainer.training", "accel_trainer.runs", "accel_trainer.queue", "accel_trainer.zoo"),
+        "training": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
+        "report": ("accel_trainer.queue", "accel_trainer.training", "torch"),
+    }
+    for room, names in forbidden.items():
+        for path in (REPOSITORY / "accel_trainer" / room).glob("*.py"):
+            lines = [line.strip() for line in path.read_text().splitlines()]
+            for line in lines:
+                words = line.split()
+                if len(words) > 1 and words[0] in ("import", "from"):
+                    assert not words[1].startswith(names), f"{path}: {line}"
+
+
+def test_validate_tells_what_a_job_is(cli):
+    job = write_job(Path("job.json"))
+    result = cli("validate", job)
+    assert result.returncode == 0
+    assert "727,626 parameters, 10 classes, 1,347 training images, 21 steps per epoch" in result.stdout
+
+
+def test_validate_json_has_a_line_for_each_file(cli):
+    good, bad = write_job(Path("good.json")), write_job(Path("bad.json"), optimizer_args={"learning_rate": 1})
+    result = cli("validate", "--json", good, bad)
+    assert result.returncode == 2
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first["problems"] == []
+    assert first["summary"]["steps_per_epoch"] == 21
+    assert "optimizer_args.learning_rate: AdamW takes no such argument" in second["problems"][0]
+
+
+# What is wrong with a job, and what must be said of it. One call checks them all: importing torch takes seconds.
+MISTAKES = [
+    ({"dataset": "ImageNette"}, "dataset: no folder"),
+    ({"batch_size": 4000}, "batch_size: 4000 is more than the 1347 training images"),
+    ({"class_subset": [3, 12]}, "class_subset: no class 12"),
+    ({"scheduler": "StepLR", "scheduler_args": {"gamma": 0.1}}, "scheduler_args: StepLR needs step_size"),
+    ({"scheduler": "CosineAnealingLR"}, "did you mean 'CosineAnnealingLR'"),
+    ({"criterion": "CrossEntropy", "primary_metric": "acc1"}, "did you mean 'CrossEntropyLoss'"),
+    ({"optimizer_args": {"learning_rate": 1}}, "optimizer_args.learning_rate: AdamW takes no such argument"),
+    ({"optimizer_args": {"lr": -1}}, "optimizer_args: AdamW: Invalid learning rate"),
+    ({"architecture_args": {"dropuot": 0.1}}, "did you mean 'dropout'"),
+    ({"architecture": "squeezenet1_2"}, "did you mean 'squeezenet1_1'"),
+    ({"trackers": ["wandbb"]}, "did you mean 'wandb'"),
+    ({"image_size": 8}, "image_size: squeezenet1_1 does not work with images of 8 pixels"),
+    ({"model_dir": "/proc/nowhere/run"}, "model_dir: cannot write to /proc/nowhere/run"),
+    ({"accelerate_config": "nowhere.yaml"}, "accelerate_config: nowhere.yaml cannot be read"),
+]
+
+
+def test_mistakes_that_only_torch_or_the_disk_can_tell(cli):
+    files = [write_job(Path(f"{number}.json"), **changes) for number, (changes, _) in enumerate(MISTAKES)]
+    verdicts = [json.loads(line) for line in cli("validate", "--json", *files).stdout.splitlines()]
+    for file, verdict, (_, expected) in zip(files, verdicts, MISTAKES, strict=True):
+        (problem,) = verdict["problems"]
+        assert problem.startswith(f"{file}: ")
+        assert expected in problem
+
+
+def test_a_batch_that_cannot_be_divided_names_sizes_that_can(cli):
+    job = write_job(Path("job.json"), batch_size=64)
+    line = one_line(cli("validate", job, "--num-processes", "3"))
+    assert "batch_size: 64 cannot be divided by 3 processes; use 63 or 66" in line
+
+
+@pytest.mark.parametrize("verb", ["validate", "show", "train", "add"])
+def test_every_verb_that_takes_a_job_refuses_what_is_none(cli, verb):
+    Path("folder.json").mkdir()
+    write_job(Path("real.json"))
+    Path("link.json").symlink_to("real.json")
+    Path("noise.json").write_bytes(os.urandom(1_000_000))
+    Path("twice.json").write_text('{"architecture": "resnet18", "seed": 1, "seed": 2}')
+    expected = {
+        "folder.json": "is not a file",
+        "link.json": "is a symbolic link",
+        "noise.json": "larger than",
+        "twice.json": "seed: given twice",
+        "absent.json": "No such file",
+    }
+    for name, words in expected.items():
+        assert words in one_line(cli(verb, name))
+
+
+def test_show_completes_a_job(cli):
+    shown = json.loads(cli("show", write_job(Path("job.json"), scheduler=None)).stdout)
+    assert shown["scheduler_args"] == {"step_size": 30, "gamma": 0.1}
+    assert shown["optimizer_args"] == QUICK_JOB["optimizer_args"]
+    assert shown["model_dir"] == "models/squeezenet1_1/job"
+
+
+def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
+    job = write_job(Path("mine.json"))
+    assert cli("add", job).returncode == 0
+    assert Path("training_queue/mine.json").read_bytes() == job.read_bytes()
+    assert "a job 'mine' is pending" in one_line(cli("add", job))
+    same = write_job(Path("other.json"))
+    assert "the same as 'mine'" in one_line(cli("add", same))
+    assert cli("add", "--force", job, same).returncode == 0
+
+
+def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(cli):
+    queue = Path("training_queue")
+    queue.mkdir()
+    Path("victim.json").write_text("{}")
+    (queue / "link.json").symlink_to(Path("victim.json").absolute())
+    (queue / "folder.json").mkdir()
+    (queue / "noise.json").write_bytes(os.urandom(1_000_000))
+    (queue / "-rf.json").write_text("{}")
+    (queue / "new\nline.json").write_text("{}")
+    result = cli("run-queue")
+    assert result.returncode == 1
+    assert Path("victim.json").read_text() == "{}"
+    failed = {path.name for path in (queue / "failed").iterdir() if path.suffix == ".json"}
+    assert failed == {"link.json", "folder.json", "noise.json", "rf.json", "new_line.json"}
+    assert "is a symbolic link" in (queue / "failed/link.reason.txt").read_text()
+    assert not list(queue.glob("*.json"))
+
+
+def test_a_queue_that_cannot_be_is_exit_code_3(cli):
+    Path("file").write_text("")
+    assert "cannot be used" in one_line(cli("run-queue", "--queue", "file"), exit_code=3)
+    assert "there is no queue" in one_line(cli("status"), exit_code=3)
+
+
+def test_an_empty_queue_is_done(cli):
+    assert cli("run-queue").returncode == 0
+    assert "no jobs" in cli("status").stdout
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--gpus", "0,zero"), ("--gpus", "1,1")])
+def test_flags_that_make_no_sense(cli, flag, value):
+    assert "--gpus" in one_line(cli("run-queue", flag, value))
+
+
+def test_dry_run_prints_a_command_for_each_job_and_trains_nothing(cli):
+    write_job(Path("training_queue/a.json"))
+    result = cli("run-queue", "--dry-run", "--config", REPOSITORY / "accelerate_configs/multi_cpu.yaml")
+    assert "accelerate launch --config_file" in result.stdout
+    assert "ACCELERATE_USE_CPU=true" in result.stdout
+    assert Path("training_queue/a.json").exists()
+    assert not Path("models").exists()
+
+
+def test_compare_refuses_a_folder_without_a_run(cli):
+    assert "is not a run folder" in one_line(cli("compare", "."))
+
+
+@pytest.mark.slow
+def test_half_precision_on_a_cpu_is_refused(cli):
+    result = cli("train", write_job(Path("job.json"), mixed_precision="fp16"))
+    assert result.returncode == 2
+    assert "mixed_precision: fp16 does not work on a CPU; use 'bf16' or 'no'" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_checkout_runs_without_installing(own_environment):
+    result = subprocess.run(
+        [sys.executable, str(REPOSITORY / "cli.py"), "status"], capture_output=True, text=True, cwd=own_environment
+    )
+    assert result.returncode == 3

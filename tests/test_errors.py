@@ -1,0 +1,33 @@
+import pytest
+
+from accel_trainer.errors import UserError, did_you_mean, listed
+
+
+def test_an_error_joins_its_problems_and_keeps_them_apart() -> None:
+    error = UserError("lr: too large", "seed: missing")
+    assert str(error) == "lr: too large\nseed: missing"
+    assert error.problems == ["lr: too large", "seed: missing"]
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("resnet81", "; did you mean 'resnet18'?"),
+        ("ADAMW", "; did you mean 'AdamW'?"),  # case does not keep them apart
+        ("mobilenet", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_spelling_is_offered_and_nothing_where_none_is_near(word: str, hint: str) -> None:
+    assert did_you_mean(word, ["resnet18", "AdamW", "vgg11"]) == hint
+
+
+def test_at_most_two_spellings_are_offered() -> None:
+    assert did_you_mean("resnet1", ["resnet11", "resnet12", "resnet13"]).count("resnet") == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, ""), (1, "0"), (3, "0, 1, 2"), (4, "0, 1, 2 and 1 more"), (9, "0, 1, 2 and 6 more")]
+)
+def test_a_long_list_ends_in_how_many_more_there_are(count: int, text: str) -> None:
+    assert listed(map(str, range(count)), at_most=3) == text

@@ -1,0 +1,239 @@
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.errors import UserError
+from accel_trainer.runs import RunFolder, RunState, Status, duration, write_atomic
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "models" / "a run")
+    folder.create()
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# -- atomic writes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("content", ["naïve\n", b"\x00\xff"])
+def test_a_written_file_has_its_content_and_nothing_lies_beside_it(
+    tmp_path: Path, content: str | bytes, durable: bool
+) -> None:
+    for old in (None, "old and longer than the new one"):
+        if old is not None:
+            (tmp_path / "file").write_text(old)
+        write_atomic(tmp_path / "file", content, durable=durable)
+        assert (tmp_path / "file").read_bytes() == (content if isinstance(content, bytes) else content.encode())
+        assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    (tmp_path / "file").write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(*(("os.fsync", fail) if failing == "write" else (Path, "replace", fail)))
+    with pytest.raises(OSError, match="no space"):
+        write_atomic(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path, contents = tmp_path / "file", {"a" * 100_000, "b" * 100_000}
+    path.write_text("a" * 100_000)
+    done = threading.Event()
+
+    def write() -> None:
+        for i in range(100):
+            write_atomic(path, "ab"[i % 2] * 100_000, durable=False)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = set()
+    while not done.is_set():
+        seen.add(path.read_text())
+    writer.join()
+    assert seen <= contents
+
+
+# -- the folder -------------------------------------------------------------------------------------------
+
+
+def test_every_file_lies_in_the_run_folder_under_a_name_of_its_own(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    properties = [name for name, member in vars(RunFolder).items() if isinstance(member, property)]
+    paths = [path for name in properties if isinstance(path := getattr(run, name), Path)]
+    paths += [run.weights(0), run.weights(12), run.plot("pdf"), run.rank_error(1), run.rank_error(2)]
+    assert len(set(paths)) == len(paths)
+    assert all(path.is_relative_to(tmp_path) for path in paths)
+
+
+@pytest.mark.parametrize(("epoch", "name"), [(0, "000"), (7, "007"), (123, "123"), (1234, "1234")])
+def test_weights_are_named_after_their_epoch(epoch: int, name: str) -> None:
+    assert RunFolder(Path("r")).weights(epoch) == Path("r", "params", f"{name}.safetensors")
+
+
+def test_making_a_folder_twice_does_no_harm_and_leaves_no_probe(run: RunFolder) -> None:
+    run.best_weights.write_text("weights")
+    run.create()
+    assert names(run.path) == ["params/best.safetensors"]
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"model_dir: cannot write to .*file/run.*; choose another"):
+        RunFolder(tmp_path / "file" / "run").create()
+
+
+# -- status ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_a_status_is_read_as_it_was_written(run: RunFolder, state: RunState) -> None:
+    status = Status(state=state, token="t", epoch=3, loss=0.1 + 0.2, best=None, error="naïve\nerror", updated=1.5e9)
+    run.write_status(status, durable=False)
+    assert run.read_status() == status
+
+
+def test_a_loss_that_is_not_finite_gives_a_status_that_other_programs_can_read(run: RunFolder) -> None:
+    run.write_status(Status(state=RunState.DIVERGED, loss=float("nan"), lr=float("inf")), durable=False)
+    status = json.loads(run.status_file.read_text(), parse_constant=pytest.fail)
+    assert status["state"] == "diverged"
+    assert status["loss"] is None
+    assert run.read_status() is not None
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"state": "train', b"[]", b'{"state": "dancing"}', b"\xff\xfe"])
+def test_a_status_that_cannot_be_read_is_none(run: RunFolder, content: bytes | None) -> None:
+    if content is not None:
+        run.status_file.write_bytes(content)
+    assert run.read_status() is None
+
+
+def test_a_status_of_a_later_version_is_read_too(run: RunFolder) -> None:
+    run.status_file.write_text('{"state": "finished", "moon_phase": "full"}')
+    assert run.read_status() == Status(state=RunState.FINISHED)
+
+
+# -- errors of the ranks -------------------------------------------------------------------------------------
+
+
+def test_the_first_rank_that_failed_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([20.0, 10.0, 30.0, 5.0])
+    monkeypatch.setattr("accel_trainer.runs.time.time", lambda: next(clock))
+    for rank, token, error in [(1, "now", "an echo"), (2, "now", "the cause"), (3, "now", "late"), (4, "then", "old")]:
+        run.write_rank_error(rank, token, error)
+    assert run.first_rank_error("now") == "rank-2: the cause"
+    run.clear_rank_errors()
+    assert run.first_rank_error("now") is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"token": "now"}'])
+def test_a_rank_error_that_cannot_be_read_is_passed_over(run: RunFolder, content: str) -> None:
+    run.rank_error(1).write_text(content)
+    run.write_rank_error(2, "now", "the cause")
+    assert run.first_rank_error("now") == "rank-2: the cause"
+
+
+# -- an older run ----------------------------------------------------------------------------------------------
+
+
+def fill(run: RunFolder) -> None:
+    for path in (run.config, run.performance, run.environment, run.best_weights, run.status_file, run.log):
+        path.write_text(path.name)
+
+
+def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunFolder) -> None:
+    fill(run)
+    assert run.set_aside() == run.path / "previous" / "1"
+    moved = ["config.json", "environment.json", "params/best.safetensors", "performance.csv"]
+    assert names(run.path / "previous" / "1") == moved
+    assert names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in moved)])
+    assert not run.has_run
+
+
+def test_older_runs_are_counted(run: RunFolder) -> None:
+    (run.path / "previous" / "9").mkdir(parents=True)
+    (run.path / "previous" / "notes").mkdir()
+    fill(run)
+    assert run.set_aside() == run.path / "previous" / "10"
+
+
+def test_a_folder_without_a_run_has_nothing_to_set_aside(run: RunFolder) -> None:
+    run.log.write_text("log")
+    assert run.set_aside() is None
+    assert names(run.path) == ["log.txt"]
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_setting_aside_that_was_interrupted_is_finished_the_next_time(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    fill(run)
+    left, rename = iter(range(renames)), Path.rename
+
+    def rename_until_killed(path: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", rename_until_killed)
+        run.set_aside()
+    assert run.has_run
+    run.set_aside()
+    assert not run.has_run
+    kept = [path.name for path in (run.path / "previous").rglob("*") if path.is_file()]
+    assert sorted(kept) == ["best.safetensors", "config.json", "environment.json", "performance.csv"]
+
+
+# -- what a run was ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_config_is_no_run(run: RunFolder) -> None:
+    with pytest.raises(UserError, match=r"a run is not a run folder: it has no config\.json"):
+        run.read_config()
+
+
+def test_a_config_that_cannot_be_read_is_the_users_error(run: RunFolder) -> None:
+    run.config.write_text('{"architecture": ')
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        run.read_config()
+
+
+@pytest.mark.parametrize(("content", "read"), [(None, {}), ("{", {}), ('{"run_id": "a"}', {"run_id": "a"})])
+def test_an_environment_that_cannot_be_read_is_empty(run: RunFolder, content: str | None, read: dict) -> None:
+    if content is not None:
+        run.environment.write_text(content)
+    assert run.read_environment() == read
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (45.4, "45s"),
+        (59.6, "1m 00s"),
+        (185, "3m 05s"),
+        (3599.7, "1h 00m"),
+        (2 * 3600 + 7 * 60, "2h 07m"),
+        (86399.9, "1d 00h"),
+        (3 * 86400 + 4 * 3600 + 59, "3d 04h"),
+    ],
+)
+def test_durations_are_told_in_the_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
