@@ -35,7 +35,14 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in (home, work):
         folder.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "HF_HOME", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "ACCEL_TRAIN_HOST"):
+    for name in (
+        "WANDB_API_KEY",
+        "WANDB_MODE",
+        "HF_HOME",
+        "XDG_CACHE_HOME",
+        "CUDA_VISIBLE_DEVICES",
+        "ACCEL_TRAIN_HOST",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(work)
     return work

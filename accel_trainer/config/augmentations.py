@@ -4,8 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from accel_trainer.config.base import AsList, Probabilities, Probability, Section, WithoutNulls
+from accel_trainer.config.base import Probabilities, Probability, Section, WithoutNulls, one_or_list
 
+NoiseType = Literal["gaussian", "fourier"]
+NonNegative = Annotated[float, Field(ge=0)]
+Percentage = Annotated[int, Field(ge=1, le=99)]
+ViewIndex = Annotated[int, Field(ge=0)]
 ColorChannel = Annotated[int, Field(ge=0, le=255)]
 Color = Literal["random", "pink_noise"] | Annotated[list[ColorChannel], Field(min_length=3, max_length=3)]
 
@@ -25,9 +29,9 @@ class Mixing(Section):
 class Noise(Section):
     """Noise of a given strength, measured as the signal's share of signal plus noise."""
 
-    noise_types: Annotated[list[Literal["gaussian", "fourier"]], AsList, Field(min_length=1)] = ["gaussian"]
+    noise_types: Annotated[list[NoiseType], one_or_list(NoiseType), Field(min_length=1)] = ["gaussian"]
     """`gaussian`, `fourier` (the images' mean amplitudes with random phases), or a list of both."""
-    ssnrs: Annotated[list[Probability], AsList, Field(min_length=1)] = [1.0]
+    ssnrs: Annotated[list[Probability], one_or_list(Probability), Field(min_length=1)] = [1.0]
     """Signal-to-signal-plus-noise ratios, 0 (only noise) to 1 (none)."""
     probs: Probabilities = [1.0]
     """How often, for all or for each of `ssnrs`."""
@@ -43,7 +47,7 @@ class Noise(Section):
 class Blur(Section):
     """Gaussian blur."""
 
-    sigmas: Annotated[list[Annotated[float, Field(ge=0)]], AsList, Field(min_length=1)] = [1.0]
+    sigmas: Annotated[list[NonNegative], one_or_list(NonNegative), Field(min_length=1)] = [1.0]
     """Standard deviations in pixels; 0 is no blur."""
     probs: Probabilities = [1.0]
     """How often, for all or for each of `sigmas`."""
@@ -65,19 +69,19 @@ class Occlusion(Section):
 
     occluder_dir: str = "~/Datasets/VisualOccluders"
     """The folder that holds `<form>/<visibility in %>/`."""
-    form: Annotated[list[str], AsList, Field(min_length=1)]
+    form: Annotated[list[str], one_or_list(str), Field(min_length=1)]
     """One form of occluder or a list."""
     probability: Probability = 1.0
     """How often an image is occluded at all."""
-    visibility: Literal["all"] | Annotated[list[Annotated[int, Field(ge=1, le=99)]], AsList, Field(min_length=1)] = (
-        "all"
-    )
+    visibility: Literal["all"] | Annotated[list[Percentage], one_or_list(Percentage), Field(min_length=1)] = "all"
     """How much of the image stays visible, in percent: a number, a list, or `all` there are."""
     vis_probs: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None = None
     """Weights over `visibility`; absent: all alike."""
-    color: Annotated[list[Color], BeforeValidator(_colors), Field(min_length=1)] = ["random"]
+    color: Annotated[
+        list[Color], BeforeValidator(_colors, json_schema_input_type=Color | list[Color]), Field(min_length=1)
+    ] = ["random"]
     """`random`, `[r, g, b]` (0 to 255), `pink_noise`, or a list of those; for occluders without a texture."""
-    views: Annotated[list[Annotated[int, Field(ge=0)]], AsList] | None = None
+    views: Annotated[list[ViewIndex], one_or_list(ViewIndex)] | None = None
     """Which views to occlude; absent: all."""
     random_resize: bool = False
     """Crop and resize the occluder at random too."""
@@ -111,8 +115,11 @@ def _off_when_false(value: Any) -> Any:
 NoiseOrOff = Annotated[Noise | None, WithoutNulls]
 BlurOrOff = Annotated[Blur | None, WithoutNulls]
 OcclusionOrOff = Annotated[Occlusion | None, WithoutNulls]
-MixingOrOff = Annotated[Mixing | None, BeforeValidator(_mixing), WithoutNulls]
+MixingOrOff = Annotated[
+    Mixing | None, BeforeValidator(_mixing, json_schema_input_type=bool | Mixing | None), WithoutNulls
+]
+EraseWith = float | Literal["random"] | Annotated[list[float], Field(min_length=3, max_length=3)]
 EraseValue = Annotated[
-    float | Literal["random"] | Annotated[list[float], Field(min_length=3, max_length=3)] | None,
-    BeforeValidator(_off_when_false),
+    EraseWith | None,
+    BeforeValidator(_off_when_false, json_schema_input_type=bool | EraseWith | None),
 ]

@@ -72,7 +72,8 @@ class DataParameters(Section):
     Occlusion: OcclusionOrOff = None
     """Occluders in front of the images."""
     num_workers: NonNegative | None = None
-    """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of cores."""
+    """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of
+    cores."""
 
 
 class FinetuneParameters(Section):
@@ -144,7 +145,9 @@ class OptimizationParameters(Section):
     """How to fine-tune."""
     loss_cycle: int | Literal["uniform"] | None = None
     """For models with several outputs in time: which of them is trained."""
-    swa: Annotated[SwaParameters | None, BeforeValidator(_swa), WithoutNulls] = None
+    swa: Annotated[
+        SwaParameters | None, BeforeValidator(_swa, json_schema_input_type=bool | SwaParameters | None), WithoutNulls
+    ] = None
     """Stochastic weight averaging."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of an exponential moving average of the weights."""

@@ -3,23 +3,40 @@
 As a program (`python -m accel_trainer.config.reference README.md`): puts the table between its two marks.
 """
 
+import ast
+import inspect
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from accel_trainer.config.augmentations import Blur, Mixing, Noise, Occlusion
+from accel_trainer.config.base import Section
 from accel_trainer.config.job import Job
 from accel_trainer.config.later import NOT_YET
 from accel_trainer.config.parameters import (
     DataParameters,
+    FinetuneParameters,
     ModelParameters,
     OptimizationParameters,
     RunParameters,
+    SwaParameters,
+    WandbParameters,
 )
 
 BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
+NESTED: tuple[type[BaseModel], ...] = (
+    Mixing,
+    Noise,
+    Blur,
+    Occlusion,
+    FinetuneParameters,
+    SwaParameters,
+    WandbParameters,
+)
 SECTIONS: tuple[type[BaseModel], ...] = (
     ModelParameters,
     DataParameters,
@@ -34,11 +51,34 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "accel-train job"
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     properties = schema["properties"]
+    _describe(Job, properties)
+    for model in NESTED:
+        _describe(model, schema["$defs"][model.__name__]["properties"])
     del properties["name"]
     for name, definition in properties.items():
         if name != "architecture" and {"type": "null"} not in definition.get("anyOf", []):
             properties[name] = _or_null(definition)
     return schema
+
+
+def _describe(model: type[BaseModel], properties: dict[str, Any]) -> None:
+    for name, text in field_docs(model).items():
+        properties[name]["description"] = text
+
+
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring under each field of a model and of the models it derives from."""
+    docs: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if not issubclass(cls, Section) or cls is Section:
+            continue
+        (definition,) = ast.parse(inspect.getsource(cls)).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, after in pairwise(definition.body):
+            match field, after:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    docs[name] = " ".join(text.split())
+    return docs
 
 
 def _or_null(definition: dict[str, Any]) -> dict[str, Any]:
@@ -53,9 +93,10 @@ def parameter_table() -> str:
     lines = []
     for section in SECTIONS:
         lines += [f"### {section.__doc__}", "", "| parameter | default | meaning |", "| --- | --- | --- |"]
+        docs = field_docs(section)
         for name, field in section.model_fields.items():
             if name not in NOT_YET:
-                meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+                meaning = docs[name].replace("|", "\\|")
                 lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
         lines.append("")
     lines += ["Known but still to come, and refused until then: " + ", ".join(f"`{n}`" for n in NOT_YET) + "."]

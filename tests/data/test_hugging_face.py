@@ -150,32 +150,36 @@ def test_a_missing_split_is_told(tmp_path: Path, open_hf: Open, splits: dict[str
         open_hf(path)
 
 
-@pytest.mark.parametrize("kind", [PETS, datasets.Value("string")])
-@pytest.mark.parametrize("missing", [-1, None])
-def test_an_image_without_a_label_is_told(tmp_path: Path, open_hf: Open, kind: Any, missing: Any) -> None:
-    label = [0, 1] if kind is PETS else ["cat", "dog"]
-    if kind is not PETS and missing == -1:
-        missing = None
-    path = stored(tmp_path / "pets", train=split([*label, missing], kind), val=split(label, kind))
+@pytest.mark.parametrize(
+    ("labels", "kind"), [([0, 1, -1], PETS), ([0, 1, None], PETS), (["cat", "dog", None], datasets.Value("string"))]
+)
+def test_an_image_without_a_label_is_told(tmp_path: Path, open_hf: Open, labels: list[Any], kind: Any) -> None:
+    path = stored(tmp_path / "pets", train=split(labels, kind), val=split(labels[:2], kind))
     with pytest.raises(UserError, match=r"dataset: some images have no label .*'label'"):
         open_hf(path)
 
 
-@pytest.mark.parametrize("name", ["/nowhere/at/all", "nobody/has-this", "", "two words"])
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "nobody/has-this", "two words"])
 def test_what_is_neither_here_nor_on_the_hub_is_told(open_hf: Open, name: str) -> None:
-    with pytest.raises(UserError, match=f"dataset: 'hf:{name}'"):
+    with pytest.raises(UserError, match=f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub"):
         open_hf(name)
+
+
+def test_no_name_is_not_the_current_folder(own_environment: Path, open_hf: Open) -> None:
+    stored_as("parquet", own_environment / "pets")
+    with pytest.raises(UserError, match=r"dataset: 'hf:'"):
+        open_hf("")
 
 
 def test_a_row_without_an_image_is_corrupt_and_named(tmp_path: Path, open_hf: Open) -> None:
     rows = datasets.Dataset.from_dict(
-        {"image": [{"bytes": b"not an image", "path": "a/b.png"}, None, picture(3)], "label": [0, 1, 0]},
+        {"image": [{"bytes": b"not an image", "path": "b.png"}, None, picture(3)], "label": [0, 1, 0]},
         datasets.Features({"image": datasets.Image(), "label": PETS}),
     )
     source = open_hf(stored(tmp_path / "pets", train=rows, val=split(VAL))).train
     with pytest.raises(CorruptImage, match="not an image"):
         source.read(0)
-    assert source.describe(0) == "row 0 (a/b.png)"
+    assert source.describe(0) == "row 0 (b.png)"
     with pytest.raises(CorruptImage, match="the row has no image"):
         source.read(1)
     assert source.describe(1) == "row 1"

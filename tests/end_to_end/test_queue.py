@@ -71,7 +71,12 @@ def test_jobs_run_in_the_order_people_count_in(cli):
 def test_train_writes_a_whole_run_folder_and_goes_on_when_there_are_more_epochs(cli, tmp_path):
     run = tmp_path / "run"
     job = write_job(
-        Path("job.json"), model_dir=str(run), save_interval=1, class_subset=[3, 1], num_epochs=2, trackers=["tensorboard"]
+        Path("job.json"),
+        model_dir=str(run),
+        save_interval=1,
+        class_subset=[3, 1],
+        num_epochs=2,
+        trackers=["tensorboard"],
     )
     assert cli("train", job).returncode == 0
     expected = {

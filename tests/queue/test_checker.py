@@ -1,0 +1,61 @@
+"""Mistakes are found before a job is claimed."""
+
+import time
+from pathlib import Path
+
+import pytest
+from conftest import write_job
+
+from accel_trainer.queue import checker as checker_module
+from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.store import JobState, Queue
+
+
+@pytest.fixture
+def queue() -> Queue:
+    queue = Queue(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+def look_until_settled(checker: Checker, queue: Queue):
+    while True:
+        good, wrong = checker.look(queue.jobs(JobState.PENDING))
+        if not checker.is_busy and len(good) + len(wrong) == len(queue.jobs(JobState.PENDING)):
+            return [job.name for job in good], {job.name: reason for job, reason in wrong}
+        time.sleep(0.05)
+
+
+def test_good_and_wrong_jobs_are_told_apart_and_a_changed_file_is_looked_at_again(queue):
+    write_job(queue.folder / "good.json")
+    write_job(queue.folder / "shape.json", batch_size=-1)
+    wrong = write_job(queue.folder / "name.json", optimizer="AdamX")
+    checker = Checker(Flags(num_processes=3))
+    good, problems = look_until_settled(checker, queue)
+    assert good == []
+    assert "batch_size: -1 is not allowed" in problems["shape"]
+    assert "did you mean 'Adam" in problems["name"]
+    assert "cannot be divided by 3 processes" in problems["good"], "the flags of the run count"
+
+    write_job(wrong, batch_size=66)
+    (queue.folder / "shape.json").unlink()
+    assert look_until_settled(checker, queue) == (["name"], {"good": problems["good"]})
+    checker.close()
+
+
+def test_a_file_on_its_way_is_not_refused_before_it_has_settled(queue, monkeypatch):
+    monkeypatch.setattr(checker_module, "SETTLED_S", 0.5)
+    (queue.folder / "slow.json").write_text('{"architecture": ')
+    checker = Checker(Flags())
+    assert checker.look(queue.jobs(JobState.PENDING)) == ([], [])
+    time.sleep(0.6)
+    _, ((job, reason),) = checker.look(queue.jobs(JobState.PENDING))
+    assert job.name == "slow"
+    assert "line 1" in reason
+
+
+def test_a_check_that_breaks_leaves_the_verdict_to_the_trainer(queue, monkeypatch):
+    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    write_job(queue.folder / "a.json")
+    assert look_until_settled(Checker(Flags()), queue) == (["a"], {})

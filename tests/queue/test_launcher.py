@@ -1,0 +1,141 @@
+"""Which command is launched, for every kind of hardware and every way to say so."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError
+from accel_trainer.queue import launcher
+from accel_trainer.queue.launcher import Flags, Gpu, Machine, plan_launch
+
+CPU = Machine((), has_mps=False, cores=8)
+TWO_GPUS = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=8)
+MAC = Machine((), has_mps=True, cores=8)
+CONFIGS = REPOSITORY / "accelerate_configs"
+
+
+def job(**changes) -> Job:
+    return Job(architecture="resnet18", **changes)
+
+
+def test_a_cpu_machine_gets_one_process():
+    launch = plan_launch(job(), Flags(), CPU)
+    assert launch.num_processes == 1
+    assert launch.environment["ACCELERATE_USE_CPU"] == "true"
+    assert "--cpu" in launch.accelerate_args
+    assert "--multi_gpu" not in launch.accelerate_args
+
+
+def test_several_processes_on_a_cpu_go_by_gloo_not_by_the_flag_that_starts_one():
+    launch = plan_launch(job(), Flags(num_processes=4), CPU)
+    assert launch.num_processes == 4
+    assert launch.environment["ACCELERATE_USE_CPU"] == "true"
+    assert "--multi_gpu" in launch.accelerate_args
+    assert "--cpu" not in launch.accelerate_args
+    threads = launch.accelerate_args.index("--num_cpu_threads_per_process") + 1
+    assert launch.accelerate_args[threads] == "2"
+
+
+def test_every_gpu_gets_a_process_and_a_free_port():
+    launch = plan_launch(job(), Flags(), TWO_GPUS)
+    assert launch.num_processes == 2
+    assert "--multi_gpu" in launch.accelerate_args
+    assert launch.accelerate_args[launch.accelerate_args.index("--main_process_port") + 1] == "0"
+    assert "ACCELERATE_USE_CPU" not in launch.environment
+
+
+def test_chosen_gpus_are_the_only_ones_visible_in_the_order_of_the_bus():
+    launch = plan_launch(job(), Flags(gpus=("1",)), TWO_GPUS)
+    assert launch.num_processes == 1
+    assert launch.environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert launch.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+@pytest.mark.parametrize(("machine", "there"), [(TWO_GPUS, "there are 0, 1"), (CPU, "no GPU was found")])
+def test_a_gpu_that_is_not_there_is_refused(machine, there):
+    with pytest.raises(UserError, match=there):
+        plan_launch(job(), Flags(gpus=("0", "5")), machine)
+
+
+def test_a_mac_uses_its_gpu():
+    launch = plan_launch(job(), Flags(), MAC)
+    assert launch.num_processes == 1
+    assert "ACCELERATE_USE_CPU" not in launch.environment
+
+
+def test_a_flag_goes_before_the_job_and_the_job_before_the_users_default(own_environment):
+    default = Path.home() / ".cache/huggingface/accelerate/default_config.yaml"
+    default.parent.mkdir(parents=True)
+    default.write_text((CONFIGS / "multi_cpu.yaml").read_text())
+    own, flag = str(CONFIGS / "cpu.yaml"), CONFIGS / "single_gpu.yaml"
+
+    def config_of(job: Job, flags: Flags) -> str:
+        args = plan_launch(job, flags, CPU).accelerate_args
+        return args[args.index("--config_file") + 1]
+
+    assert config_of(job(), Flags()) == str(default)
+    assert config_of(job(accelerate_config=own), Flags()) == own
+    assert config_of(job(accelerate_config=own), Flags(config=flag)) == str(flag)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_that_comes_with_us_is_known_to_accelerate_and_says_when_to_use_it(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert path.read_text().startswith("# ")
+    config = load_config_from_file(str(path))
+    launch = plan_launch(job(), Flags(config=path), TWO_GPUS)
+    assert launch.num_processes == config.num_processes
+    uses_cpu = yaml.safe_load(path.read_text()).get("use_cpu", False)
+    assert ("ACCELERATE_USE_CPU" in launch.environment) == uses_cpu
+
+
+def test_the_number_of_processes_overrides_a_config():
+    launch = plan_launch(job(), Flags(config=CONFIGS / "cpu.yaml", num_processes=2), CPU)
+    assert launch.num_processes == 2
+    assert "--multi_gpu" in launch.accelerate_args
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("a: [", "is not YAML"),
+        ("a: 1", "no distributed_type"),
+        ("- 1", "no distributed_type"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(tmp_path, content, message):
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        plan_launch(job(), Flags(config=path), CPU)
+
+
+def test_the_printed_command_can_be_typed():
+    launch = plan_launch(job(), Flags(), CPU, ["a b.json", "--name=a b"])
+    assert str(launch).endswith("-m accel_trainer.training.worker 'a b.json' '--name=a b'")
+    assert launch.argv[1:3] == ["-m", "accelerate.commands.launch"]
+
+
+def test_flags_survive_being_passed_on():
+    words = Flags(Path("c.yaml"), 2, ("0", "1")).words()
+    assert words == ["--config", "c.yaml", "--num-processes", "2", "--gpus", "0,1"]
+    assert Flags().words() == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [(None, ["0", "1"]), ("1", ["1"]), ("GPU-aaa", ["0"]), ("", []), ("1,0", ["0", "1"])]
+)
+def test_gpus_are_asked_of_nvidia_smi_and_hidden_ones_do_not_count(tmp_path, monkeypatch, visible, expected):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, A100, 40960 MiB'\necho '1, GPU-bbb, A100, 40960 MiB'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.index for gpu in launcher._gpus()] == expected

@@ -1,0 +1,155 @@
+"""The queue as folders: claims, changes of state, owners."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.errors import UserError
+from accel_trainer.queue import store
+from accel_trainer.queue.store import JobGone, JobState, Owner, Queue, QueueUnusable, natural_key, new_log
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    queue = Queue(tmp_path / "training_queue")
+    queue.create()
+    return queue
+
+
+def names(queue: Queue, state: JobState) -> list[str]:
+    return [job.name for job in queue.jobs(state)]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["job10", "job2", "job1"], ["job1", "job2", "job10"]),
+        (["b", "a10b2", "a10b10", "10", "9"], ["9", "10", "a10b2", "a10b10", "b"]),
+        (["v1.10", "v1.9"], ["v1.9", "v1.10"]),
+    ],
+)
+def test_numbers_sort_as_people_count(given, expected):
+    assert sorted(given, key=natural_key) == expected
+
+
+def test_only_visible_json_files_are_jobs(queue):
+    for name in ("a.json", ".b.json", "c.txt", "d.json.tmp"):
+        (queue.folder / name).write_text("{}")
+    (queue.folder / "examples").mkdir()
+    assert names(queue, JobState.PENDING) == ["a"]
+
+
+def test_a_job_is_added_whole_and_once(queue):
+    queue.add("a", b"{}")
+    with pytest.raises(UserError, match="in the queue already"):
+        queue.add("a", b"{}")
+    queue.add("a", b"[]", replace=True)
+    assert (queue.folder / "a.json").read_bytes() == b"[]"
+    assert not list(queue.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "v1.2@home.net", "Größe", "a.b.c"])
+def test_a_claim_names_the_job_and_its_living_owner(queue, name):
+    queue.add(name, b"{}")
+    claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
+    assert claimed is not None
+    assert names(queue, JobState.PENDING) == []
+    (running,) = queue.jobs(JobState.RUNNING)
+    assert running == claimed
+    assert running.name == name
+    assert running.owner is not None
+    assert not running.owner.is_dead()
+
+
+def test_many_claim_and_one_wins(queue):
+    for number in range(50):
+        queue.add(f"job{number}", b"{}")
+    pending = queue.jobs(JobState.PENDING)
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(queue.claim, pending * 8))
+    won = [claim.name for claim in claims if claim is not None]
+    assert sorted(won) == sorted(job.name for job in pending)
+
+
+def test_a_rename_that_succeeds_and_reports_an_error_is_a_claim(queue, monkeypatch):
+    """As NFS does when the answer to a rename is lost and the client asks again."""
+    queue.add("a", b"{}")
+    rename = Path.rename
+
+    def lost_answer(self: Path, target: Path) -> Path:
+        rename(self, target)
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "rename", lost_answer)
+    assert queue.claim(queue.jobs(JobState.PENDING)[0]) is not None
+
+
+def test_an_owner_is_dead_when_its_process_is(queue):
+    code = "from accel_trainer.queue.store import Owner; o = Owner.new(); print(o.token, o.is_dead())"
+    token, was_dead = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert was_dead == "False"
+    assert Owner(store.this_host(), token).is_dead()
+    assert not Owner("another-host", token).is_dead(), "of another machine's processes nothing is known"
+
+
+def test_an_owner_with_a_reused_process_id_or_of_another_boot_is_dead():
+    boot, pid, started, word = Owner.new().token.split("-")
+    assert pid == str(os.getpid())
+    assert not Owner(store.this_host(), f"{boot}-{pid}-{started}-{word}").is_dead()
+    assert Owner(store.this_host(), f"{boot}-{pid}-{int(started) + 1}-{word}").is_dead()
+    assert Owner(store.this_host(), f"other-{pid}-{started}-{word}").is_dead()
+    assert Owner(store.this_host(), "nonsense").is_dead()
+
+
+def test_a_host_is_compared_whole(monkeypatch):
+    token = Owner.new().token.replace("-", "x-", 1)
+    monkeypatch.setenv(store.HOST_VARIABLE, "grey")
+    assert not Owner("rey", token).is_dead()
+    assert Owner("grey", token).is_dead()
+
+
+def test_finishing_keeps_the_reason_beside_the_job(queue):
+    queue.add("a", b"{}")
+    claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
+    queue.finish(claimed, JobState.FAILED, "it broke")
+    (failed,) = queue.jobs(JobState.FAILED)
+    assert (failed.name, queue.reason(failed)) == ("a", "it broke")
+
+
+def test_a_done_job_never_overwrites_another_of_its_name(queue):
+    for content in (b'{"seed": 1}', b'{"seed": 2}', b'{"seed": 2}'):
+        queue.add("a", content)
+        queue.finish(queue.claim(queue.jobs(JobState.PENDING)[0]), JobState.DONE)
+    contents = {path.name: path.read_bytes() for path in (queue.folder / "done").iterdir()}
+    assert contents == {"a.json": b'{"seed": 1}', "a~2.json": b'{"seed": 2}'}
+
+
+def test_a_released_job_is_pending_again_with_its_time_stamp(queue):
+    queue.add("a", b"{}")
+    before = (queue.folder / "a.json").stat().st_mtime_ns
+    queue.release(queue.claim(queue.jobs(JobState.PENDING)[0]))
+    assert (queue.folder / "a.json").stat().st_mtime_ns == before
+
+
+def test_a_job_that_somebody_has_moved_is_gone(queue):
+    queue.add("a", b"{}")
+    claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
+    claimed.path.unlink()
+    with pytest.raises(JobGone):
+        queue.finish(claimed, JobState.DONE)
+
+
+def test_logs_are_numbered(tmp_path):
+    assert [new_log(tmp_path / "logs", "a").name for _ in range(3)] == ["a.1.log", "a.2.log", "a.3.log"]
+
+
+def test_a_queue_below_a_file_is_unusable(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(QueueUnusable, match="cannot be used"):
+        Queue(tmp_path / "file").create()

@@ -1,0 +1,135 @@
+"""Torchvision's families, built with as many outputs as a data set has classes."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from accel_trainer.errors import UserError
+from accel_trainer.zoo import registry
+
+# The smallest of each family, at an image size that it takes.
+FAMILIES = {
+    "alexnet": 64,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_v2_s": 32,
+    "googlenet": 64,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_x_400mf": 32,
+    "regnet_y_400mf": 32,
+    "resnet18": 32,
+    "resnext50_32x4d": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_1": 32,
+    "swin_t": 64,
+    "swin_v2_t": 64,
+    "vgg11": 32,
+    "vit_b_32": 64,
+    "wide_resnet50_2": 32,
+}
+AUXILIARY = {"googlenet": [0.3, 0.3], "inception_v3": [0.4]}
+
+
+def build(name: str, args: dict[str, Any] | None = None, *, num_classes: int = 7, image_size: int = 64) -> nn.Module:
+    """On the meta device where the family can be built there."""
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        return registry.build(name, args or {}, num_classes=num_classes, image_size=image_size)
+
+
+def test_every_architecture_of_torchvision_is_of_a_family_tested_here() -> None:
+    families = {name.split("_")[0].rstrip("0123456789") for name in FAMILIES}
+    assert {name.split("_")[0].rstrip("0123456789") for name in registry.names()} == families
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_output_layer_fits_the_classes_in_every_family(name: str) -> None:
+    model = build(name, image_size=FAMILIES[name]).to("meta")
+    images = torch.empty(2, 3, FAMILIES[name], FAMILIES[name], device="meta")
+    output = model.train()(images)
+    assert registry.main_logits(output).shape == (2, 7)
+    auxiliary = registry.auxiliary_logits(output)
+    assert [(weight, logits.shape) for weight, logits in auxiliary] == [
+        (weight, (2, 7)) for weight in AUXILIARY.get(name, [])
+    ]
+    assert model.eval()(images).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "squeezenet1_1", "densenet121", "vit_b_32", "swin_t", "inception_v3"])
+def test_with_a_thousand_classes_a_model_has_the_published_number_of_parameters(name: str) -> None:
+    published = models.get_model_weights(name).DEFAULT.meta["num_params"]
+    model = build(name, num_classes=1000, image_size=224)
+    assert sum(parameter.numel() for parameter in model.parameters()) == published
+
+
+def test_arguments_reach_the_constructor() -> None:
+    assert build("mobilenet_v2", {"dropout": 0.0}).classifier[0].p == 0.0
+    assert build("squeezenet1_1", {"num_classes": 7}).classifier[1].out_channels == 7
+    assert registry.auxiliary_logits(
+        build("googlenet", {"aux_logits": False}).train()(torch.empty(2, 3, 64, 64, device="meta"))
+    ) == []  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet19", "architecture: no model 'resnet19' in torchvision; did you mean 'resnet1"),
+        ("ResNet18", "architecture: no model 'ResNet18' in torchvision; did you mean 'resnet18'"),
+        ("brain", "architecture: no model 'brain' in torchvision"),
+        ("fcn_resnet50", "architecture: no model 'fcn_resnet50'"),  # segments
+        ("r3d_18", "architecture: no model 'r3d_18'"),  # for video
+        ("quantized_resnet18", "architecture: no model 'quantized_resnet18'"),
+        ("list_models", "architecture: no model 'list_models'"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(name: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(name)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "said"),
+    [
+        ("vgg11", {"drop_out": 0.1}, ["architecture_args.drop_out: vgg11 takes no such", "did you mean 'dropout'"]),
+        ("resnet18", {"depth": 3}, ["architecture_args.depth", "it takes ", "zero_init_residual", "norm_layer"]),
+        ("resnet18", {"layers": [1, 1, 1, 1]}, ["architecture_args.layers: resnet18 takes no such argument"]),
+        ("resnet18", {"weights": "DEFAULT"}, ["architecture_args.weights"]),
+        ("vit_b_32", {"patch_size": 8}, ["architecture_args.patch_size"]),
+        ("vgg11", {"dropout": "much"}, ["architecture_args: vgg11: "]),
+        ("vit_b_32", {"image_size": 65}, ["architecture_args: vit_b_32: "]),
+        ("resnet18", {"num_classes": 1000}, ["architecture_args.num_classes: 1000, but the data set has 7 classes"]),
+        ("resnet50", {"groups": 0}, ["architecture_args: resnet50: "]),
+        ("resnet50", {"width_per_group": -64}, ["architecture_args: resnet50: "]),
+    ],
+)
+def test_a_wrong_argument_is_told(name: str, args: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        build(name, args)
+    assert all(part in str(caught.value) for part in said), caught.value
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), [
+    ("swin_t", "stochastic_depth_prob", 0.1),
+    ("maxvit_t", "stochastic_depth_prob", 0.1),
+    ("convnext_tiny", "stochastic_depth_prob", 0.1),
+    ("efficientnet_b0", "stochastic_depth_prob", 0.1),
+    ("densenet121", "drop_rate", 0.1),
+    ("resnet18", "zero_init_residual", True),
+])  # fmt: skip
+def test_an_argument_that_is_offered_is_taken(name: str, argument: str, value: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        build(name, {"no_such_argument": 1})
+    offered = str(caught.value).partition("it takes ")[2].split(", ")
+    if argument in offered:
+        build(name, {argument: value}, image_size=224)
+    else:
+        with pytest.raises(UserError, match="takes no such argument"):
+            build(name, {argument: value}, image_size=224)
