@@ -140,7 +140,11 @@ def _sentence(details: list[ErrorDetails]) -> str:
 
 def _expectation(detail: ErrorDetails) -> str:
     message = detail["msg"]
-    return message.replace("Input should be", "it should be").replace("a valid integer", "an integer").replace("valid ", "")
+    return (
+        message.replace("Input should be", "it should be")
+        .replace("a valid integer", "an integer")
+        .replace("valid ", "")
+    )
 
 
 def _literals(details: Iterable[ErrorDetails]) -> list[str]:

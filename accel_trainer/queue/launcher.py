@@ -148,6 +148,8 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         raise UserError(f"accelerate_config: {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"accelerate_config: {path} is not YAML: {str(error).splitlines()[0]}") from error
+    if isinstance(content, dict) and content.get("compute_environment", "LOCAL_MACHINE") != "LOCAL_MACHINE":
+        raise UserError(f"accelerate_config: {path}: compute_environment may only be LOCAL_MACHINE")
     if not isinstance(content, dict) or "distributed_type" not in content:
         raise UserError(f"accelerate_config: {path} has no distributed_type: it is not a file of `accelerate config`")
     return content

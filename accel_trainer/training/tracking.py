@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WANDB_TIMEOUT_S = 30
+
 
 def check_trackers(job: Job) -> None:
     """Refuse a tracker that Accelerate does not know or that is not installed. Raises UserError."""
@@ -59,36 +61,44 @@ class Tracking:
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
         self._accelerator = accelerator
-        settings: dict[str, Any] = {}
-        if "wandb" in job.trackers:
-            settings["wandb"] = self._wandb_settings(job, run, group, id_)
-        accelerator.init_trackers(job.wandb.project, config=None, init_kwargs=settings)
+        self._start(job, run, group or "", id_)
         for tracker in accelerator.trackers:
             if tracker.name == "wandb":
                 tracker.store_init_configuration(job.completed())
-                self._define_wandb_metrics(tracker.tracker, job)
+                self._define_wandb_metrics(tracker.tracker)
             else:
                 tracker.store_init_configuration(_flat(job.completed()))
 
-    def _wandb_settings(self, job: Job, run: RunFolder, group: str | None, id_: str) -> dict[str, Any]:
+    def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
+        """Start all trackers. A server that does not answer is no reason not to train: wandb then goes offline."""
+        if "wandb" not in job.trackers:
+            self._accelerator.init_trackers(job.wandb.project)
+            return
+        import wandb
+
         mode = wandb_mode(job) if self._accelerator.is_main_process else "disabled"
+        settings = _wandb_settings(job, run, group, id_)
+        try:
+            self._init_with_wandb(job, {**settings, "mode": mode})
+        except wandb.Error as error:
+            if mode != "online":
+                raise
+            log.warning("wandb: %s", str(error).splitlines()[0])
+            # The process behind wandb holds on to the id of the run that it could not start.
+            wandb.teardown()
+            self._accelerator.trackers = []
+            mode = "offline"
+            self._init_with_wandb(job, {**settings, "mode": mode})
         if mode == "offline":
-            log.info("wandb: offline (nobody is logged in here); later: wandb sync %s", run.path / "wandb")
-        return {
-            "name": job.name,
-            "id": id_,
-            "resume": "allow" if mode == "online" else None,
-            "entity": job.wandb.entity,
-            "group": job.wandb.group or group,
-            "tags": job.wandb.tags,
-            "notes": job.description or None,
-            "dir": str(run.path),
-            "mode": mode,
-            "settings": {"console": "off", "silent": True},
-        }
+            log.info("wandb: offline; to upload later: wandb sync %s/wandb/offline-run-*", run.path)
+
+    def _init_with_wandb(self, job: Job, settings: Mapping[str, Any]) -> None:
+        # Runs that are not online have nothing to resume on a server: their id alone joins them when they are synced.
+        resume = "allow" if settings["mode"] == "online" else None
+        self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
 
     @staticmethod
-    def _define_wandb_metrics(wandb_run: Any, job: Job) -> None:
+    def _define_wandb_metrics(wandb_run: Any) -> None:
         """The epoch is the x axis, so that an epoch that is replayed after a crash does no harm."""
         wandb_run.define_metric("epoch", hidden=True)
         wandb_run.define_metric("*", step_metric="epoch")
@@ -109,6 +119,19 @@ class Tracking:
 
     def close(self) -> None:
         self._accelerator.end_training()
+
+
+def _wandb_settings(job: Job, run: RunFolder, group: str, id_: str) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "id": id_,
+        "entity": job.wandb.entity,
+        "group": job.wandb.group or group or None,
+        "tags": job.wandb.tags,
+        "notes": job.description or None,
+        "dir": str(run.path),
+        "settings": {"console": "off", "silent": True, "init_timeout": WANDB_TIMEOUT_S},
+    }
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, int | float | str | bool]:

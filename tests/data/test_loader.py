@@ -96,9 +96,13 @@ def test_leaving_in_the_middle_leaves_no_thread_behind() -> None:
 
 
 def test_an_error_in_the_middle_leaves_no_thread_behind() -> None:
-    with pytest.raises(KeyboardInterrupt), Loader(3) as loader:
-        for _ in endless_digits(loader):
-            raise KeyboardInterrupt
+    def train() -> None:
+        with Loader(3) as loader:
+            for _ in endless_digits(loader):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
     assert not loader_threads()
 
 
@@ -109,9 +113,7 @@ def test_one_loader_serves_many_passes() -> None:
 
 
 @pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (64, 1, 8), (1, 1, 1)])
-def test_processes_share_the_cores(
-    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int
-) -> None:
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert default_num_threads(processes) == threads
 

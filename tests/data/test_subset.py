@@ -9,7 +9,6 @@ from accel_trainer.config import Job
 from accel_trainer.data.sources import ClassSubset, Digits, open_images
 from accel_trainer.errors import UserError
 
-
 # -- the bundled digits ------------------------------------------------------------------------------------------
 
 
@@ -25,7 +24,7 @@ def test_the_bundled_digits_are_those_of_scikit_learn() -> None:
     labels = np.concatenate([Digits(split).labels for split in ("train", "val")])
     assert ours.shape == (1797, 3, 8, 8)
     assert (ours == ours[:, :1]).all()
-    rows = [np.column_stack([l, x.reshape(1797, -1)]) for l, x in ((theirs.target, expected), (labels, ours[:, 0]))]
+    rows = [np.column_stack([y, x.reshape(1797, -1)]) for y, x in ((theirs.target, expected), (labels, ours[:, 0]))]
     np.testing.assert_array_equal(*(row[np.lexsort(row.T)] for row in rows))
 
 

@@ -103,6 +103,7 @@ def test_the_number_of_processes_overrides_a_config():
     ("content", "message"),
     [
         (None, "cannot be read"),
+        ("distributed_type: 'NO'\ncompute_environment: AMAZON_SAGEMAKER", "may only be LOCAL_MACHINE"),
         ("a: [", "is not YAML"),
         ("a: 1", "no distributed_type"),
         ("- 1", "no distributed_type"),

@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torchvision import models
+
+from accel_trainer import randomness
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError
+from accel_trainer.training import build as building
+from accel_trainer.training.build import Checker, build, check_writable, count_parameters, deterministic_kernels
+
+MakeJob = Callable[..., Job]
+
+
+# -- for training ----------------------------------------------------------------------------------------------
+
+
+def test_a_job_becomes_what_its_training_needs(make_job: MakeJob) -> None:
+    job = make_job(batch_size=32, gradient_accumulation=2, class_subset=[3, 1, 4], optimizer="AdamW")
+    parts = build(job, world_size=4)
+    assert list(parts.images.classes) == ["3", "1", "4"]
+    assert parts.sampling.steps_per_epoch == len(parts.images.train.labels) // 32
+    assert parts.model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    assert isinstance(parts.optimizer, torch.optim.AdamW)
+    assert parts.optimizer.param_groups[0]["params"] == list(parts.model.parameters())
+    assert parts.read_train.replace_corrupt
+    assert not parts.read_val.replace_corrupt
+
+
+def test_the_initialization_is_torchvisions_and_follows_from_the_seed_alone(make_job: MakeJob) -> None:
+    def initial(seed: int) -> dict[str, torch.Tensor]:
+        return dict(build(make_job(seed=seed), world_size=1).model.state_dict())
+
+    torch.manual_seed(randomness.key(5, "initialization"))
+    expected = models.squeezenet1_1(num_classes=10).state_dict()
+    torch.manual_seed(123)
+    assert all(torch.equal(value, expected[name]) for name, value in initial(seed=5).items())
+    assert not torch.equal(initial(seed=6)["features.0.weight"], expected["features.0.weight"])
+
+
+# -- on paper ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["squeezenet1_1", "regnet_y_400mf", "resnet18"])
+def test_a_job_on_paper_has_the_numbers_of_the_real_one(make_job: MakeJob, architecture: str) -> None:
+    job = make_job(architecture=architecture, batch_size=100, num_epochs=3)
+    summary = Checker()(job, world_size=1)
+    assert summary.parameters == count_parameters(models.get_model(architecture, num_classes=10))
+    assert (summary.classes, summary.train_images, summary.val_images) == (10, 1347, 450)
+    assert (summary.steps_per_epoch, summary.num_epochs) == (13, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"architecture": "resnet19"}, "architecture: no model 'resnet19'"),
+        ({"architecture": "inception_v3"}, "image_size: inception_v3 does not work with images of 32 pixels"),
+        ({"architecture": "alexnet"}, "image_size: alexnet does not work with images of 32 pixels"),
+        ({"architecture_args": {"depth": 3}}, "architecture_args.depth"),
+        ({"dataset": "digit"}, "dataset: no folder "),
+        ({"class_subset": [10]}, "class_subset: no class 10"),
+        ({"criterion": "CrossEntropie"}, "criterion: 'CrossEntropie' cannot be used here"),
+        ({"optimizer": "Sgd"}, "optimizer: 'Sgd' cannot be used here"),
+        ({"scheduler": "StepsLR"}, "scheduler: 'StepsLR' cannot be used here"),
+        ({"trackers": ["wandbb"]}, "trackers: no tracker 'wandbb'"),
+        ({"batch_size": 100}, "batch_size: 100 cannot be divided by 3 processes; use 99 or 102"),
+        ({"batch_size": 1350}, "batch_size: 1350 is more than the 1347 training images"),
+        ({"model_dir": "/dev/null/run"}, "model_dir: /dev/null/run: /dev/null is a file"),
+    ],
+)
+def test_what_cannot_work_is_found_on_paper(make_job: MakeJob, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Checker()(make_job(**{"batch_size": 96, **given}), world_size=3)
+    assert str(caught.value).startswith(said)
+
+
+def test_nothing_is_written_on_paper(make_job: MakeJob) -> None:
+    job = make_job()
+    Checker()(job, world_size=1)
+    check_writable(job)
+    assert not job.run_path.parent.exists()
+
+
+def test_jobs_on_one_data_set_look_through_it_once(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, open_images = [], building.open_images
+    monkeypatch.setattr(building, "open_images", lambda job: opened.append(job) or open_images(job))
+    check = Checker()
+    for given in ({}, {"seed": 1}, {"class_subset": [1, 2]}, {"class_subset": [1, 2], "num_epochs": 3}):
+        check(make_job(**given), world_size=1)
+    assert [job.class_subset for job in opened] == [None, [1, 2]]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_only_deterministic_kernels_are_used_while_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with suppress(KeyError), deterministic_kernels(wanted):
+        assert torch.are_deterministic_algorithms_enabled() == wanted
+        raise KeyError("in the middle of a training")
+    assert not torch.are_deterministic_algorithms_enabled()

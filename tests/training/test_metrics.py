@@ -1,0 +1,85 @@
+import math
+
+import pytest
+import torch
+from sklearn.metrics import top_k_accuracy_score
+from torch import nn
+
+from accel_trainer.training.metrics import Meter, Scores, top_hits
+
+
+def metered(logits: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Scores:
+    meter = Meter(torch.device("cpu"))
+    for part, of_part in zip(logits.split(batch_size), labels.split(batch_size), strict=True):
+        meter.add(nn.CrossEntropyLoss(reduction="sum")(part, of_part), len(of_part), part, of_part)
+    return Meter.scores(meter.sums.tolist())
+
+
+def some(num_classes: int, count: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(num_classes)
+    logits = torch.randn(count, num_classes, generator=generator)
+    return logits, torch.randint(num_classes, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("num_classes", [6, 10, 100])
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_accuracies_are_those_of_scikit_learn(num_classes: int, batch_size: int) -> None:
+    logits, labels = some(num_classes)
+    scores = metered(logits, labels, batch_size)
+    for k, ours in ((1, scores.acc1), (5, scores.acc5)):
+        theirs = top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k, labels=range(num_classes))
+        assert ours == pytest.approx(100 * theirs)
+    assert scores.loss == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item())
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 4, 5])
+def test_among_five_classes_or_fewer_the_right_one_is_always_in_the_best_five(num_classes: int) -> None:
+    logits, labels = some(num_classes)
+    scores = metered(logits, labels, batch_size=9)
+    assert scores.acc5 == 100
+    assert scores.acc1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+
+
+def test_hits_are_counted_by_hand() -> None:
+    logits = torch.tensor([[5.0, 4, 3, 2, 1, 0]] * 4)
+    hits1, hits5 = top_hits(logits, torch.tensor([0, 1, 4, 5]))
+    assert (int(hits1), int(hits5)) == (1, 3)
+
+
+def test_sums_of_processes_add_up_to_the_scores_of_all() -> None:
+    logits, labels = some(10)
+    meters = [Meter(torch.device("cpu")) for _ in range(2)]
+    for rank, meter in enumerate(meters):
+        meter.add(
+            nn.CrossEntropyLoss(reduction="sum")(logits[rank::2], labels[rank::2]), 50, logits[rank::2], labels[rank::2]
+        )
+    together = Meter.scores((meters[0].sums + meters[1].sums).tolist())
+    assert together.loss == pytest.approx(metered(logits, labels, 100).loss)
+    assert together.acc1 == metered(logits, labels, 100).acc1
+
+
+def test_small_losses_are_not_lost_beside_large_sums() -> None:
+    meter = Meter(torch.device("cpu"))
+    meter.sums[0] = 2**30  # where float32 has steps of 128
+    logits, labels = some(10, count=1)
+    for _ in range(1000):
+        meter.add(torch.tensor(0.5), 1, logits, labels)
+    assert float(meter.sums[0]) == 2**30 + 500
+
+
+def test_without_images_nothing_is_known() -> None:
+    scores = Meter.scores([0.0] * Meter.SIZE)
+    assert all(math.isnan(score) for score in (scores.loss, scores.acc1, scores.acc5))
+
+
+def test_a_meter_that_is_reset_starts_anew() -> None:
+    meter = Meter(torch.device("cpu"))
+    logits, labels = some(10)
+    meter.add(torch.tensor(float("nan")), 1, logits, labels)
+    meter.reset()
+    assert meter.sums.tolist() == [0] * Meter.SIZE
+
+
+def test_the_loss_goes_by_the_name_of_its_criterion() -> None:
+    scores = Scores(loss=0.5, acc1=90.0, acc5=99.0)
+    assert scores.by_name("MSELoss") == {"loss": 0.5, "acc1": 90.0, "acc5": 99.0, "MSELoss": 0.5}

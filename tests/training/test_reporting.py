@@ -1,0 +1,120 @@
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.report.tables import read_performance
+from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.training.reporting import COLUMNS, Plotter, Reporter, begin_logging, write_performance
+
+
+def row(epoch: int, split: str, **more: float) -> dict[str, object]:
+    numbers = {"loss": 1 / 3, "acc1": 200 / 3, "acc5": 100.0, "lr": 1e-7, "images_per_s": 1234.5678, "seconds": 0.5}
+    return {"epoch": epoch, "split": split, **numbers, **more}
+
+
+def test_the_table_of_a_run_is_read_by_the_reports(run: RunFolder) -> None:
+    history = [row(epoch, split) for epoch in (1, 2) for split in ("train", "val")]
+    write_performance(run, history)
+    assert run.performance.read_text().splitlines()[0] == ",".join(COLUMNS)
+    rows = read_performance(run)
+    assert [(r.epoch, r.split) for r in rows] == [(1, "train"), (1, "val"), (2, "train"), (2, "val")]
+    for name in COLUMNS[2:]:
+        assert getattr(rows[3], name) == pytest.approx(history[3][name], rel=1e-7)
+
+
+def test_the_table_is_written_whole_each_time(run: RunFolder) -> None:
+    for last in (3, 2):
+        write_performance(run, [row(epoch, "val") for epoch in range(1, last + 1)])
+    assert len(read_performance(run)) == 2
+    write_performance(run, [])
+    assert read_performance(run) == []
+
+
+def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
+    write_performance(run, [row(1, "val", acc1=math.nan, loss=math.inf)])
+    (read,) = read_performance(run)
+    assert math.isnan(read.acc1)
+    assert read.loss == math.inf
+
+
+# -- status -----------------------------------------------------------------------------------------------------
+
+
+def test_a_status_keeps_what_is_not_changed(run: RunFolder) -> None:
+    reporter = Reporter(run, Status(state=RunState.STARTING, token="t"), speaks=True)
+    reporter.update(state=RunState.TRAINING, epoch=2, eta_s=60.0)
+    reporter.update(step=7)
+    status = run.read_status()
+    assert status is not None
+    assert (status.state, status.token, status.epoch, status.step) == (RunState.TRAINING, "t", 2, 7)
+    assert status.host
+    assert status.pid
+    assert status.updated > 1.5e9
+    reporter.end(RunState.FAILED, "out of memory")
+    ended = run.read_status()
+    assert ended is not None
+    assert (ended.state, ended.error, ended.epoch, ended.eta_s) == (RunState.FAILED, "out of memory", 2, None)
+
+
+def test_other_ranks_keep_silent(run: RunFolder) -> None:
+    Reporter(run, Status(state=RunState.STARTING), speaks=False).end(RunState.FINISHED)
+    assert run.read_status() is None
+
+
+def test_a_report_is_due_once_a_second(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("accel_trainer.training.reporting.time.monotonic", lambda: now)
+    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    reporter.update()
+    now = 100.9
+    assert not reporter.is_due()
+    now = 101.0
+    assert reporter.is_due()
+
+
+# -- log ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rank", "printed"), [(0, "loss naïve 0.5\n"), (1, "[rank 1] loss naïve 0.5\n")])
+def test_rank_0_logs_to_the_run_folder_and_every_rank_to_its_output(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], rank: int, printed: str
+) -> None:
+    begin_logging(run, rank)
+    begin_logging(run, rank)  # as when a second run begins in one process
+    logging.getLogger("accel_trainer.training.loop").info("loss %s %s", "naïve", 0.5)
+    logging.getLogger("another library").warning("noise")
+    assert capsys.readouterr().out == printed
+    assert run.log.exists() == (rank == 0)
+    if rank == 0:
+        assert run.log.read_text(encoding="utf-8").endswith(" loss naïve 0.5\n")
+        assert "noise" not in run.log.read_text(encoding="utf-8")
+
+
+# -- plots ------------------------------------------------------------------------------------------------------------
+
+
+def test_plots_are_drawn_beside_the_training_and_are_there_in_the_end(run: RunFolder) -> None:
+    write_performance(run, [row(1, "train"), row(1, "val")])
+    plotter = Plotter(run)
+    plotter.draw()
+    plotter.close()
+    assert plotter._process.returncode == 0
+    assert sorted(path.name for path in run.path.glob("performance.*")) == [
+        "performance.csv", "performance.pdf", "performance.png",
+    ]  # fmt: skip
+
+
+def test_a_plotter_that_has_died_does_not_disturb_the_training(run: RunFolder) -> None:
+    plotter = Plotter(run)
+    plotter._process.kill()
+    plotter._process.wait()
+    plotter.draw(now=True)
+    plotter.close()
+
+
+def test_a_status_is_for_other_programs_too(run: RunFolder) -> None:
+    Reporter(run, Status(state=RunState.STARTING), speaks=True).update(loss=math.nan)
+    assert json.loads(Path(run.status_file).read_text(), parse_constant=pytest.fail)["state"] == "starting"

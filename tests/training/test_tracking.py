@@ -1,0 +1,171 @@
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import wandb
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError
+from accel_trainer.runs import RunFolder
+from accel_trainer.training.tracking import Tracking, check_trackers, wandb_mode
+
+MakeJob = Callable[..., Job]
+# The hosted service has an older and a newer name; wandb takes a login to the older one for both.
+OLDER, NEWER = "api.wandb.ai", str(urlsplit(wandb.Settings().base_url).netloc)
+OWN = "wandb.my-lab.org"
+SECRET = "5ec7e7" * 7
+
+
+@pytest.fixture(autouse=True)
+def fresh_libraries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """wandb reads its settings once in a process, Accelerate keeps its state: each test has its own."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    wandb.teardown()
+    yield
+    wandb.teardown()
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+# -- whether wandb is online ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("job_says", "environment", "logged_in_to", "mode"),
+    [
+        (None, {}, None, "offline"),
+        (None, {"WANDB_API_KEY": SECRET}, None, "online"),
+        (None, {"WANDB_API_KEY": ""}, None, "offline"),
+        (None, {}, NEWER, "online"),
+        (None, {}, OLDER, "online"),
+        (None, {}, "github.com", "offline"),
+        (None, {"WANDB_BASE_URL": f"https://{OWN}"}, OWN, "online"),
+        (None, {"WANDB_BASE_URL": "http://localhost:8080"}, "localhost:8080", "online"),
+        (None, {"WANDB_BASE_URL": f"https://{OWN}"}, OLDER, "offline"),
+        (None, {"WANDB_MODE": "disabled"}, NEWER, "disabled"),
+        (None, {"WANDB_MODE": "online"}, None, "online"),
+        ("offline", {"WANDB_API_KEY": SECRET, "WANDB_MODE": "online"}, NEWER, "offline"),
+        ("disabled", {}, NEWER, "disabled"),
+        ("online", {"WANDB_MODE": "offline"}, None, "online"),
+    ],
+)
+def test_the_job_decides_then_the_environment_then_whether_somebody_is_logged_in(
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    job_says: str | None,
+    environment: dict[str, str],
+    logged_in_to: str | None,
+    mode: str,
+) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if logged_in_to is not None:
+        (tmp_path / "netrc").write_text(f"machine {logged_in_to}\n  login user\n  password {SECRET}\n")
+    assert wandb_mode(make_job(wandb={"mode": job_says})) == mode
+
+
+def test_the_login_in_the_home_folder_counts(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = Path.home() / ".netrc"
+    netrc.write_text(f"machine {NEWER} login user password {SECRET}\n")
+    netrc.chmod(0o600)
+    assert wandb_mode(make_job()) == "online"
+
+
+def test_a_broken_netrc_is_no_login(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine\nmachine password")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode(make_job()) == "offline"
+
+
+# -- names ----------------------------------------------------------------------------------------------------
+
+
+def test_trackers_that_are_there_are_accepted(make_job: MakeJob) -> None:
+    for trackers in ([], ["wandb"], ["wandb", "tensorboard"]):
+        check_trackers(make_job(trackers=trackers))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wandbb", "trackers: no tracker 'wandbb'; did you mean 'wandb'"),
+        ("Tensorboard", "trackers: no tracker 'Tensorboard'; did you mean 'tensorboard'?"),
+        ("paper", "trackers: no tracker 'paper'; Accelerate knows "),
+        ("aim", "trackers: 'aim' is not installed; pip install aim, or remove it from the job"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_told(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["wandb"])
+    with pytest.raises(UserError) as caught:
+        check_trackers(make_job(trackers=[name]))
+    assert str(caught.value).startswith(said)
+
+
+# -- what is logged ---------------------------------------------------------------------------------------------
+
+
+def track(job: Job, run: RunFolder) -> None:
+    """Two epochs of a run, the second of them twice, as after a crash."""
+    accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
+    tracking = Tracking(accelerator, job, run, group="queue", id_="abc123")
+    for epoch, accuracy in ((1, 50.0), (2, 75.0), (2, 75.0)):
+        tracking.log_epoch(epoch, {"val/acc1": accuracy, "lr": 0.1})
+        tracking.summarise({"best/acc1": accuracy, "best/epoch": epoch})
+    tracking.close()
+
+
+def test_tensorboard_gets_every_metric_over_epochs_and_the_job(run: RunFolder, make_job: MakeJob) -> None:
+    job = make_job(trackers=["tensorboard"], class_subset=[3, 1], optimizer_args={"lr": 0.125})
+    track(job, run)
+    (folder,) = {path.parent for path in run.path.rglob("events.out.tfevents*") if path.parent.parent == run.path}
+    events = EventAccumulator(str(folder)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val/acc1")] == [(1, 50), (2, 75), (2, 75)]
+    assert "0.125" in next(folder.rglob("hparams.yml")).read_text()
+
+
+def test_wandb_runs_offline_in_the_run_folder_and_writes_no_secret(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "accel_trainer")
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    track(make_job(trackers=["wandb"], description="a marked description", wandb={"mode": "offline"}), run)
+    (stored,) = run.path.glob("wandb/offline-run-*/*.wandb")
+    deadline = time.monotonic() + 30
+    while b"best/acc1" not in stored.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.01)  # another process writes it
+    for expected in (b"a marked description", b"squeezenet1_1", b"abc123", b"val/acc1", b"best/acc1"):
+        assert expected in stored.read_bytes()
+    written = b"".join(path.read_bytes() for path in run.path.rglob("*") if path.is_file())
+    assert SECRET.encode() not in written
+    assert SECRET not in caplog.text
+    assert f"wandb sync {run.path / 'wandb'}" in caplog.text
+
+
+@pytest.mark.parametrize(("mode", "resume"), [("online", "allow"), ("offline", None)])
+def test_a_run_on_wandb_has_one_identity_over_all_attempts(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, mode: str, resume: str | None
+) -> None:
+    """With what wandb is started; the server itself is not there."""
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        Accelerator, "init_trackers", lambda *_, init_kwargs, **__: started.append(init_kwargs["wandb"])
+    )
+    settings = {"entity": "lab", "tags": ["a"], "mode": mode}
+    for group in (None, "own"):
+        job = make_job(trackers=["wandb"], wandb={**settings, "group": group}, description="why")
+        Tracking(Accelerator(cpu=True), job, run, group="queue", id_="abc123")
+    for given, group in zip(started, ("queue", "own"), strict=True):
+        assert (given["id"], given["mode"], given["resume"]) == ("abc123", mode, resume)
+        assert (given["entity"], given["tags"], given["notes"], given["group"]) == ("lab", ["a"], "why", group)
