@@ -1,6 +1,7 @@
 """What a person sees on the terminal while trainers run, and tables."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from accel_trainer.runs import RunFolder, RunState, Status, duration
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+SHOW_EVERY_S = 0.3
 _TIMESTAMP = len("2026-01-01 00:00:00 ")
 
 
@@ -71,7 +73,7 @@ class TerminalWatcher:
     def __init__(self) -> None:
         self._tail: LogTail | None = None
         self._run: RunFolder | None = None
-        self._status: Status | None = None
+        self._shown = 0.0
         self._bar: _Bar | None = None
         self._is_waiting = False
 
@@ -85,8 +87,14 @@ class TerminalWatcher:
             self._bar = _Bar()
 
     def tick(self) -> None:
-        if self._tail is None or self._run is None:
+        if self._tail is None or self._run is None or time.monotonic() - self._shown < SHOW_EVERY_S:
             return
+        self._show()
+
+    def _show(self) -> None:
+        assert self._tail is not None
+        assert self._run is not None
+        self._shown = time.monotonic()
         for line in self._tail.new_lines():
             self._say(f"  {line}")
         if self._bar is not None and (status := self._run.read_status()) is not None:
@@ -96,7 +104,8 @@ class TerminalWatcher:
         self._say("stopping: the step is finished and the state saved; once more stops at once")
 
     def ended(self, name: str, ending: Ending, log: Path) -> None:
-        self.tick()
+        if self._tail is not None:
+            self._show()
         if self._bar is not None:
             self._bar.close()
         self._bar = self._tail = self._run = None

@@ -209,7 +209,7 @@ class RunFolder:
         """
         errors = []
         for path in self.path.glob(".error-rank-*.json"):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 error = json.loads(path.read_text())
                 if error["token"] == token:
                     errors.append((error["time"], f"{path.stem.removeprefix('.error-')}: {error['error']}"))
@@ -246,17 +246,19 @@ class RunFolder:
     def read_environment(self) -> Mapping[str, Any]:
         """environment.json, empty when there is none that can be read."""
         try:
-            environment: Mapping[str, Any] = json.loads(self.environment.read_text())
+            environment = json.loads(self.environment.read_text())
         except (OSError, ValueError):
             return {}
-        return environment
+        return environment if isinstance(environment, dict) else {}
 
     def read_config(self) -> Mapping[str, Any]:
         """The completed job that was trained here; a UserError where there is none."""
         try:
-            config: Mapping[str, Any] = json.loads(self.config.read_text())
+            config = json.loads(self.config.read_text())
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is not a run folder: it has no {self.config.name}") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config} cannot be read: {error}") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config} is not the config of a run")
         return config

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICK_JOB, REPOSITORY, write_job
+from helpers import QUICK_JOB, REPOSITORY, write_job
 
 
 def one_line(result: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from accel_trainer.cli import app
 from accel_trainer.config import read_job

@@ -44,6 +44,14 @@ def transform_words(transform_type: str) -> list[str]:
     return [rest, *words]
 
 
+def _has_home(path: str) -> bool:
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return False
+    return True
+
+
 # Pydantic collects fields from the last base to the first.
 class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
     """One job file, completed. `name` is that of the file, without `.json`."""
@@ -77,10 +85,12 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     def differences(self, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """What makes this job another run than the one with that config.json: {key: (then, now)}."""
         now = self.completed()
+        # A run of a version that did not know a parameter had its default.
+        then = {**Job(architecture=self.architecture).completed(), **config}
         return {
-            key: (config.get(key), now.get(key))
-            for key in sorted(now.keys() | config.keys())
-            if key not in MAY_CHANGE and config.get(key) != now.get(key)
+            key: (then.get(key), now.get(key))
+            for key in sorted(now.keys() | then.keys())
+            if key not in MAY_CHANGE and then.get(key) != now.get(key)
         }
 
     @model_validator(mode="before")
@@ -114,14 +124,21 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
 
     def _path_problems(self) -> list[str]:
         problems = []
-        for key in ("model_dir", "dataset", "data_root"):
+        for key in ("model_dir", "dataset", "data_root", "accelerate_config"):
             value = getattr(self, key)
-            if value is None or (key == "dataset" and value.startswith("hf:")):
+            if value is None:
                 continue
-            if ".." in PurePath(value).parts:
-                problems.append(f"{key}: {value!r} may not contain '..'")
+            if not value:
+                problems.append(f"{key}: may not be empty")
             elif any(not character.isprintable() for character in value):
                 problems.append(f"{key}: {value!r} may not contain control characters")
+            elif value.startswith("~") and not _has_home(value):
+                problems.append(f"{key}: {value!r}: there is no such user")
+            elif key == "dataset" and value.startswith("hf:"):
+                if value == "hf:":
+                    problems.append("dataset: 'hf:' needs a hub id or a path behind it")
+            elif ".." in PurePath(value).parts and key != "accelerate_config":
+                problems.append(f"{key}: {value!r} may not contain '..'")
             elif key == "dataset" and PurePath(value).is_absolute():
                 problems.append(
                     f"dataset: {value!r} is an absolute path; name a folder below data_root and set "
@@ -161,7 +178,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
                 f"primary_metric: {self.primary_metric!r} is not measured with {self.criterion}; "
                 f"it is one of {', '.join(self.metrics)}"
             )
-        if self.finetune and self.finetune_args is None and not (self.run_path / "params").is_dir():
+        starts_from = self.finetune_args.starting_params if self.finetune_args is not None else None
+        if self.finetune and starts_from is None and not (self.run_path / "params").is_dir():
             problems.append(
                 "finetune: nothing to start from: give finetune_args.starting_params, or a model_dir that "
                 f"holds a trained run (there is none in {self.run_path})"

@@ -1,5 +1,6 @@
 """Parameters whose effect is still to come: refused when set, never accepted and ignored."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ def not_yet(job: Section, transform_words: Mapping[str, bool]) -> list[str]:
     """
     fields = type(job).model_fields
     problems = [
-        f"{name}: not available in this version yet; remove it from the job (its default is {fields[name].default!r})"
+        f"{name}: not available in this version yet; remove it from the job "
+        f"(its default is {json.dumps(fields[name].default)})"
         for name in NOT_YET
         if getattr(job, name) != fields[name].default
     ]

@@ -122,7 +122,7 @@ class OptimizationParameters(Section):
     """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
     torch's own."""
     scheduler: str = "StepLR"
-    """A name in torch.optim.lr_scheduler, stepped after every epoch."""
+    """A name in torch.optim.lr_scheduler, stepped between epochs."""
     scheduler_args: Keywords = DEFAULT_STEP
     """Keyword arguments of the scheduler, used as they are. The default is that of StepLR."""
     warmup_scheduler: str | None = None

@@ -1,9 +1,11 @@
 """From the bytes of a job file to a Job, or to one clear line for each mistake."""
 
 import json
+import math
 import os
+import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ from accel_trainer.errors import UserError, did_you_mean
 
 MAX_BYTES = 256 * 1024
 MAX_NAME_BYTES = 120
+MAX_DEPTH = 20
+# Names that people look for at the top.
+BELONGS_INTO = {
+    **dict.fromkeys(("lr", "learning_rate", "momentum", "weight_decay", "nesterov", "betas"), "optimizer_args"),
+    **dict.fromkeys(("step_size", "gamma", "T_max", "milestones", "patience"), "scheduler_args"),
+    **dict.fromkeys(("label_smoothing", "temperature"), "criterion_args"),
+}
+# How pydantic names the alternatives of a union in the path of an error.
+TYPE_NAMES = ("int", "float", "bool", "str", "list")
 
 
 def job_name(path: Path) -> str:
@@ -94,7 +105,22 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f"{where}: a job is a JSON object, {{...}}, not a {type(given).__name__}")
+    for key, value in given.items():
+        for depth, part in _parts(value):
+            if depth > MAX_DEPTH:
+                raise UserError(f"{where}: {key}: is nested too deeply")
+            if isinstance(part, float) and math.isinf(part):  # 1e999 is JSON, and Python's infinity
+                raise UserError(f"{where}: {key}: has a number that is too large")
     return given
+
+
+def _parts(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
+    """(depth, part) of a value and all that is in it, down to one level below MAX_DEPTH."""
+    yield depth, value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if depth <= MAX_DEPTH:
+        for part in inner:
+            yield from _parts(part, depth + 1)
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -102,6 +128,10 @@ def _problems(error: ValidationError) -> list[str]:
     by_key: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False, include_context=True):
         by_key.setdefault(_key(detail), []).append(detail)
+    for key in sorted(by_key, key=len, reverse=True):
+        # The alternatives of a union fail at different depths: one mistake, one line.
+        if above := [other for other in by_key if other and key.startswith(f"{other}.")]:
+            by_key[min(above, key=len)] += by_key.pop(key)
     problems: list[str] = []
     for key, details in by_key.items():
         if key:
@@ -113,10 +143,12 @@ def _problems(error: ValidationError) -> list[str]:
 
 def _key(detail: ErrorDetails) -> str:
     """`optimizer_args.lr` rather than pydantic's path, which names the alternatives of a union too."""
-    location = [part for part in detail["loc"] if isinstance(part, int) or part.isidentifier()]
-    if detail["type"] != "extra_forbidden" and len(detail["loc"]) > 1:
-        location = [part for part in location if part not in ("int", "float", "bool", "str", "list")]
-    return ".".join(str(part) for part in location)
+    first, rest = detail["loc"][:1], detail["loc"][1:]
+    last: tuple[int | str, ...] = ()
+    if detail["type"] == "extra_forbidden" and rest:  # the user's own word, whatever is in it
+        rest, last = rest[:-1], rest[-1:]
+    inner = [p for p in rest if isinstance(p, int) or (p.isidentifier() and p not in TYPE_NAMES)]
+    return ".".join(str(part) for part in (*first, *inner, *last))
 
 
 def _stripped(message: str) -> str:
@@ -128,8 +160,10 @@ def _sentence(details: list[ErrorDetails]) -> str:
     if first["type"] == "missing":
         return "missing; it has no default"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        return f"unknown key{did_you_mean(str(first['loc'][-1]), known)}"
+        word = str(first["loc"][-1])
+        if len(first["loc"]) == 1 and (place := BELONGS_INTO.get(word)):
+            return f"unknown key; it belongs into {place}"
+        return f"unknown key{did_you_mean(word, _known_keys(first['loc'][:-1]))}"
     if first["type"] == "value_error":
         return _stripped(first["msg"])
     expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))
@@ -139,7 +173,7 @@ def _sentence(details: list[ErrorDetails]) -> str:
 
 
 def _expectation(detail: ErrorDetails) -> str:
-    message = detail["msg"]
+    message = re.sub(r"a valid dictionary or instance of \w+", "an object {...}", detail["msg"])
     return (
         message.replace("Input should be", "it should be")
         .replace("a valid integer", "an integer")

@@ -55,10 +55,17 @@ def json_schema() -> dict[str, Any]:
     for model in NESTED:
         _describe(model, schema["$defs"][model.__name__]["properties"])
     del properties["name"]
-    for name, definition in properties.items():
-        if name != "architecture" and {"type": "null"} not in definition.get("anyOf", []):
-            properties[name] = _or_null(definition)
+    _allow_null(schema)
+    for definition in schema["$defs"].values():
+        _allow_null(definition)
     return schema
+
+
+def _allow_null(definition: dict[str, Any]) -> None:
+    properties = definition["properties"]
+    for name, part in properties.items():
+        if name not in definition.get("required", []) and {"type": "null"} not in part.get("anyOf", []):
+            properties[name] = _or_null(part)
 
 
 def _describe(model: type[BaseModel], properties: dict[str, Any]) -> None:

@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # a torchvision that has left decoding to others: Pillow then reads everything
+    decode_jpeg = None
 
 _JPEG_START = b"\xff\xd8\xff"
 
@@ -24,18 +28,26 @@ def decode(content: bytes) -> Tensor:
     """
     if not content:
         raise CorruptImage("the file is empty")
-    if content.startswith(_JPEG_START):
+    if decode_jpeg is not None and content.startswith(_JPEG_START):
         try:
             return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
             pass  # CMYK and other rare kinds: Pillow knows them, and says better what is wrong
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return from_array(np.asarray(image.convert("RGB")))
+            return from_array(_rgb(image))
     except UnidentifiedImageError as error:
         raise CorruptImage("not an image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImage(str(error)) from error
+    except Exception as error:  # Pillow's readers of damaged files fail in every way there is
+        raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+def _rgb(image: Image.Image) -> "np.ndarray":
+    """uint8 pixels (height, width, 3). 16-bit grey is scaled: Pillow's own conversion would make it white."""
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image, dtype=np.int64) // 257, 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def from_array(pixels: "np.ndarray") -> Tensor:

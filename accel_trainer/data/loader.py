@@ -19,7 +19,7 @@ from torch import Tensor
 
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.sampling import BatchPlan
-from accel_trainer.data.sources import Source
+from accel_trainer.data.source import Source
 from accel_trainer.data.transforms import Numbers, Transform
 from accel_trainer.errors import UserError
 

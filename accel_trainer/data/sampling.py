@@ -37,22 +37,28 @@ class TrainSampling:
 
     def __post_init__(self) -> None:
         parts = self.world_size * self.accumulation
+        by = f"{self.world_size} processes"
+        if self.accumulation > 1:
+            by += f" x {self.accumulation} accumulation steps"
         if self.batch_size % parts:
             below = self.batch_size // parts * parts
             near = f"{below} or {below + parts}" if below else str(parts)
-            by = f"{self.world_size} processes"
-            if self.accumulation > 1:
-                by += f" x {self.accumulation} accumulation steps"
             raise UserError(f"batch_size: {self.batch_size} cannot be divided by {by}; use {near}")
         if self.batch_size > self.num_images:
+            largest = self.num_images // parts * parts
+            advice = f"use at most {largest}" if largest else f"they are too few for {by}"
             raise UserError(
-                f"batch_size: {self.batch_size} is more than the {self.num_images} training images; "
-                f"use at most {self.num_images // parts * parts}"
+                f"batch_size: {self.batch_size} is more than the {self.num_images} training images; {advice}"
             )
 
     @property
     def steps_per_epoch(self) -> int:
         return self.num_images // self.batch_size
+
+    @property
+    def images_per_forward(self) -> int:
+        """How many images one process sees in one forward pass."""
+        return self.batch_size // (self.world_size * self.accumulation)
 
     def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
         """The batches of one rank from `first_step` on, `accumulation` of them for each step."""

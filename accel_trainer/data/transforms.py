@@ -119,11 +119,16 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 
-def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 (batch, 3, height, width) to floats of mean 0 and sd 1 over ImageNet, on the images' own device."""
-    mean = torch.tensor(MEAN, dtype=dtype, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, dtype=dtype, device=images.device).view(1, 3, 1, 1)
-    return images.to(dtype).div_(255).sub_(mean).div_(std)
+class Normalise:
+    """uint8 (batch, 3, height, width), from anywhere, to floats of mean 0 and sd 1 over ImageNet on a device."""
+
+    def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.mean = torch.tensor(MEAN, dtype=dtype, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(STD, dtype=dtype, device=device).view(1, 3, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        pixels = images.to(self.mean.device, non_blocking=True).to(self.mean.dtype)
+        return pixels.div_(255).sub_(self.mean).div_(self.std)
 
 
 def training_transform(transform_type: str, image_size: int, seed: int) -> Transform:

@@ -14,6 +14,8 @@ from accel_trainer.queue.launcher import SHUTDOWN_S, Flags, Machine, plan_launch
 from accel_trainer.queue.trainer import POLL_S, Trainer
 from accel_trainer.runs import RunFolder, RunState, Status
 
+LOG_END_BYTES = 64 * 1024
+
 
 class Stop:
     """SIGINT, SIGTERM and SIGHUP: the first asks trainers to save and stop, the second ends them."""
@@ -84,7 +86,9 @@ def judge(status: Status | None, token: str, *, asked_to_stop: bool, exit_code: 
 
 def last_words(log: Path, exit_code: int) -> str:
     """The last line of a log that says something, or else the exit code."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     errors = [line for line in lines if line.startswith("error: ")]
     told = errors[-1:] or [line for line in lines if line and not set(line) <= set("=-─ ")][-1:]
     return told[0].removeprefix("error: ") if told else f"exit code {exit_code}"

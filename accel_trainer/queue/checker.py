@@ -46,6 +46,7 @@ class Checker:
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
         self._problems: dict[Version, list[str]] = {}
+        self._shape_is_good: set[Version] = set()
         self._first_seen: dict[Version, float] = {}
         self._process: _Process | None = None
 
@@ -91,12 +92,15 @@ class Checker:
 
     def _shape_problems(self, job: QueuedJob, version: Version) -> list[str] | None:
         """What can be said without torch; None while that is not enough to decide."""
+        if version in self._shape_is_good:
+            return None
         try:
             read_job(job.path)
         except UserError as error:
             since = self._first_seen.setdefault(version, time.monotonic())
             is_old = time.time() - version.modified_ns / 1e9 > SETTLED_S
             return error.problems if is_old or time.monotonic() - since > SETTLED_S else None
+        self._shape_is_good.add(version)
         return None
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from accel_trainer import processes
+from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
 from accel_trainer.errors import UserError
 from accel_trainer.runs import write_atomic
 
@@ -169,7 +170,7 @@ class Queue:
 
     def _move(self, job: QueuedJob, state: JobState) -> Path:
         """Rename into a folder, beside what has the same name there unless that is the same job file."""
-        folder, stem = self.folder_of(state), _safe(job.name)
+        folder, stem = self.folder_of(state), _file_name(job.name)
         target, number = folder / f"{stem}.json", 2
         while os.path.lexists(target) and not _same_content(job.path, target):
             target, number = folder / f"{stem}~{number}.json", number + 1
@@ -179,7 +180,7 @@ class Queue:
 
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""
-        return new_log(self.logs, _safe(name))
+        return new_log(self.logs, _file_name(name))
 
 
 def new_log(folder: Path, name: str) -> Path:
@@ -213,6 +214,9 @@ def _same_content(one: Path, other: Path) -> bool:
     return False
 
 
-def _safe(name: str) -> str:
-    """A file name that misleads nobody, for jobs that are refused for theirs too."""
-    return re.sub(r"[^\w .+=@,~()\[\]-]", "_", name).lstrip("-. ")[:110] or "unnamed"
+def _file_name(name: str) -> str:
+    """A job's own name; for a job that is refused for its name, one that misleads nobody."""
+    try:
+        return job_name(Path(f"{name}.json"))
+    except UserError:
+        return re.sub(r"[^\w .+=@,~()\[\]-]|\.\.+", "_", name).lstrip("-. ")[: MAX_NAME_BYTES // 4] or "unnamed"

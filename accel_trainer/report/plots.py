@@ -37,7 +37,7 @@ def draw(run: RunFolder) -> None:
     train = [row for row in rows if row.split == "train"]
     rate.plot([row.epoch for row in train], [row.lr for row in train], color="tab:green")
     rate.set(xlabel="epoch", ylabel="learning rate")
-    figure.suptitle(run.path.name)
+    figure.suptitle(run.path.name, parse_math=False)
     for suffix, dpi in (("png", 120), ("pdf", 72)):
         target = run.plot(suffix)
         aside = target.with_name(f".{target.name}.tmp")

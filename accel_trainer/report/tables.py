@@ -30,7 +30,7 @@ def read_performance(run: RunFolder) -> list[Row]:
             return [_row(line) for line in csv.DictReader(file)]
     except FileNotFoundError:
         return []
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{run.performance}: cannot be read: {error!r}") from error
 
 
@@ -64,6 +64,8 @@ def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
 
 def _compare_one(run: RunFolder) -> Comparison:
     config = run.read_config()
+    if missing := [key for key in ("architecture", "num_epochs", "primary_metric") if key not in config]:
+        raise UserError(f"{run.config} is not the config of a run: it has no {missing[0]}")
     status = run.read_status()
     rows = read_performance(run)
     metric = str(config["primary_metric"])

@@ -64,6 +64,8 @@ class Agreement:
         if self._group is None:
             return Decision(stop, self._save_is_due(), diverged_at)
         decision = self._finish()
+        if decision.save:
+            self.just_saved()  # before the next wish is made, or it would be made twice
         self._begin(stop, diverged_at)
         return decision
 

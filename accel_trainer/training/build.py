@@ -14,11 +14,14 @@ from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.sampling import TrainSampling
-from accel_trainer.data.sources import ImageSet, open_images
+from accel_trainer.data.source import ImageSet
+from accel_trainer.data.sources import open_images
 from accel_trainer.data.transforms import CentreCrop, training_transform
 from accel_trainer.errors import UserError
+from accel_trainer.training.construct import first_line
 from accel_trainer.training.objectives import ClassificationObjective
 from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
+from accel_trainer.training.summary import count_parameters
 from accel_trainer.training.tracking import check_trackers
 from accel_trainer.zoo import registry
 
@@ -92,8 +95,9 @@ class Summary:
 
 def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
     num_classes = len(images.classes)
+    sampling = make_sampling(job, images, world_size)
     with torch.device("meta"):
-        model = _model_on_paper(job, num_classes)
+        model = _model_on_paper(job, num_classes, sampling.images_per_forward)
     ClassificationObjective(job.criterion, job.criterion_args, num_classes)
     make_schedule(job, make_optimizer(job, model.parameters()))
     check_trackers(job)
@@ -105,13 +109,9 @@ def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
         classes=num_classes,
         train_images=len(images.train.labels),
         val_images=len(images.val.labels),
-        steps_per_epoch=make_sampling(job, images, world_size).steps_per_epoch,
+        steps_per_epoch=sampling.steps_per_epoch,
         num_epochs=job.num_epochs,
     )
-
-
-def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
 
 def check_writable(job: Job) -> None:
@@ -127,7 +127,7 @@ def check_writable(job: Job) -> None:
         raise UserError(f"model_dir: cannot write to {job.run_path}: {error.strerror} in {folder}") from error
 
 
-def _model_on_paper(job: Job, num_classes: int) -> nn.Module:
+def _model_on_paper(job: Job, num_classes: int, num_images: int) -> nn.Module:
     """The model on the meta device, shown a batch of the job's size: its shapes are right, or a UserError."""
     try:
         model = make_model(job, num_classes)
@@ -138,11 +138,15 @@ def _model_on_paper(job: Job, num_classes: int) -> nn.Module:
     model.train()
     try:
         with torch.no_grad():
-            model(torch.empty(2, 3, job.image_size, job.image_size))
+            model(torch.empty(min(num_images, 2), 3, job.image_size, job.image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        if num_images == 1 and "more than 1 value per channel" in str(error):
+            raise UserError(
+                f"batch_size: {job.architecture} has BatchNorm, which needs more than one image for each process "
+                "and accumulation step"
+            ) from error
         raise UserError(
-            f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {reason}"
+            f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {first_line(error)}"
         ) from error
     return model
 

@@ -8,9 +8,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder, sync_folder, write_atomic
+from accel_trainer.training.construct import first_line
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ KEEP_STATES = 2
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 TRAINER = "trainer.pt"
+STATE_NAME = re.compile(r"\d{9,}-\d{4,}")
 
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor], **about: str) -> None:
@@ -103,7 +106,7 @@ class StateStore:
             _write(aside / MANIFEST, json.dumps(manifest).encode())
             sync_folder(aside)
             target = self._path(state.progress)
-            if target.exists():  # of an earlier attempt, and as it did not serve to go on from, a corrupt one
+            if target.exists():  # the same step again: a corrupt state of an earlier attempt, or one of this moment
                 shutil.rmtree(target)
             aside.rename(target)
         except BaseException:
@@ -115,17 +118,19 @@ class StateStore:
 
     def newest(self) -> TrainState | None:
         """The newest state that is whole, or None. One that is not is named in the log."""
-        for path in self._newest_first():
-            try:
-                return _load(path)
-            except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-                log.warning("the state %s is not whole (%s); using the one before it", path, error)
-        return None
+        return next(self._whole_states(), None)
 
     def at_epoch(self, epoch: int) -> TrainState | None:
         """The state at the end of an epoch, if it is still there."""
-        state = self.newest()
-        return state if state is not None and (state.progress.epoch, state.progress.step) == (epoch, 0) else None
+        ends = (s for s in self._whole_states() if (s.progress.epoch, s.progress.step) == (epoch, 0))
+        return next(ends, None)
+
+    def _whole_states(self) -> Iterator[TrainState]:
+        for path in self._newest_first():
+            try:
+                yield _load(path)
+            except Exception as error:  # a damaged file can fail in every way there is
+                log.warning("the state %s is not whole (%s); using the one before it", path, first_line(error))
 
     def keep_only_newest(self) -> None:
         """A finished run keeps one state, for the day when num_epochs grows."""
@@ -139,7 +144,7 @@ class StateStore:
     def _newest_first(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted((p for p in self.folder.iterdir() if not p.name.startswith(".")), reverse=True)
+        return sorted((p for p in self.folder.iterdir() if STATE_NAME.fullmatch(p.name) and p.is_dir()), reverse=True)
 
     def _clean(self) -> None:
         for left_over in self.folder.glob(".*.tmp"):
@@ -148,8 +153,8 @@ class StateStore:
 
 def _load(path: Path) -> TrainState:
     manifest = json.loads((path / MANIFEST).read_text())
-    for name, expected in manifest["sha256"].items():
-        if _sha256(path / name) != expected:
+    for name in (MODEL, TRAINER):
+        if _sha256(path / name) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its checksum")
     return TrainState(
         progress=Progress(**manifest["progress"]),

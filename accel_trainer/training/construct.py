@@ -10,6 +10,11 @@ from accel_trainer.errors import UserError, did_you_mean, listed
 T = TypeVar("T")
 
 
+def first_line(error: Exception) -> str:
+    """What an exception of a library says, in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def subclasses(module: ModuleType, base: type, *, without: frozenset[str] = frozenset()) -> dict[str, type[Any]]:
     """The public classes of a module that derive from `base`, by name."""
     return {
@@ -45,5 +50,5 @@ def construct(key: str, known: Mapping[str, type[T]], name: str, args: Mapping[s
         raise UserError(f"{key}_args: {name} needs {', '.join(missing)}")
     try:
         return kind(*given, **args)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{key}_args: {name}: {error}") from error
+    except Exception as error:  # torch checks few of its arguments, and fails in many ways
+        raise UserError(f"{key}_args: {name}: {first_line(error)}") from error

@@ -15,7 +15,7 @@ from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.sampling import evaluation_batches
-from accel_trainer.data.transforms import normalise
+from accel_trainer.data.transforms import Normalise
 from accel_trainer.runs import RunFolder, RunState
 from accel_trainer.training.agreement import Agreement, StopRequest
 from accel_trainer.training.build import Parts
@@ -57,6 +57,7 @@ class TrainingLoop:
         self.job, self.run, self.parts = job, run, parts
         self.accelerator, self.loader, self.stop, self.reporter = accelerator, loader, stop, reporter
         self.objective = parts.objective.to(accelerator.device)
+        self.normalise = Normalise(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
         self.plain_model = accelerator.unwrap_model(self.model)
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
@@ -92,19 +93,21 @@ class TrainingLoop:
     def _train_epoch(self, epoch: int) -> tuple[Scores, float]:
         """The steps of an epoch that are left; the epoch's training scores and how long it took in all."""
         sampling, progress = self.parts.sampling, self.progress
+        if progress.step == 0:
+            self._step_schedule()
         began = time.monotonic() - progress.epoch_seconds
         self.model.train()
         plans = sampling.micro_batches(epoch, self.rank, first_step=progress.step)
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
             with self.accelerator.accumulate(self.model):
                 self._seed_model(number % sampling.accumulation)
-                logits, loss = self._forward(batch)
-                self.accelerator.backward(loss * (self.world_size * sampling.accumulation))
+                logits, total = self._forward(batch)
+                self.accelerator.backward(self._share(total, batch) * (self.world_size * sampling.accumulation))
                 if self.accelerator.sync_gradients and self.job.clip_grad_norm is not None:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            self._measure(batch, logits, loss)
+            self._measure(batch, logits, total)
             if self.accelerator.sync_gradients:
                 progress.step += 1
                 progress.global_step += 1
@@ -113,24 +116,36 @@ class TrainingLoop:
         self._settle()
         return self._scores(self.meter, self.parts.read_train), progress.epoch_seconds
 
+    def _step_schedule(self) -> None:
+        """Between two epochs. Not after the last one: a schedule that ends there cannot be stepped further, and a
+        run that is given more epochs later finds it as it was."""
+        if self.progress.history:
+            last = self.progress.history[-1]
+            metric = self.job.primary_metric
+            self.parts.schedule.step(last[metric if metric in last else "loss"])
+        elif self.progress.epoch:
+            self.parts.schedule.skip(1)
+
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits, and this process's share of the global batch's loss."""
-        device = self.accelerator.device
-        output = self.model(normalise(batch.images.to(device, non_blocking=True)))
-        total = self.objective.total(output, batch.labels.to(device, non_blocking=True))
-        return main_logits(output), total / self.objective.divisor(batch.global_labels)
+        """Logits, and the sum of the losses of these images."""
+        output = self.model(self.normalise(batch.images))
+        labels = batch.labels.to(self.accelerator.device, non_blocking=True)
+        return main_logits(output), self.objective.total(output, labels)
+
+    def _share(self, total: Tensor, batch: Batch) -> Tensor:
+        """These images' share of the loss of the global batch: the shares of all processes add up to it."""
+        return total / self.objective.divisor(batch.global_labels)
 
     def _seed_model(self, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""
         key = randomness.key(self.job.seed, "model", self.progress.global_step, micro_batch, self.rank)
         torch.manual_seed(key)
 
-    def _measure(self, batch: Batch, logits: Tensor, loss: Tensor) -> None:
+    def _measure(self, batch: Batch, logits: Tensor, total: Tensor) -> None:
         labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-        share = 1 / (self.world_size * self.parts.sampling.accumulation)
-        self.meter.add(loss, share, logits.detach(), labels)
+        self.meter.add(total, self.objective.count(batch.labels), logits.detach(), labels)
         step = self.progress.global_step + 1
-        is_first_bad = ~torch.isfinite(loss.detach()) & (self.bad_step < 0)
+        is_first_bad = ~torch.isfinite(total.detach()) & (self.bad_step < 0)
         self.bad_step.masked_fill_(is_first_bad, step)
 
     @torch.inference_mode()
@@ -147,9 +162,9 @@ class TrainingLoop:
                 break
             if len(batch.labels):
                 labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-                output = self.plain_model(normalise(batch.images.to(self.accelerator.device, non_blocking=True)))
+                output = self.plain_model(self.normalise(batch.images))
                 loss = self.objective.total(output, labels)
-                self.val_meter.add(loss, self.objective.divisor(labels), main_logits(output), labels)
+                self.val_meter.add(loss, self.objective.count(batch.labels), main_logits(output), labels)
         # Ranks have had different numbers of batches: only here do they meet again.
         self._leave_if(self.agreement.now(bool(self.stop), None).stop)
         return self._scores(self.val_meter, self.parts.read_val)
@@ -202,7 +217,6 @@ class TrainingLoop:
         metric = val.by_name(self.job.criterion)[self.job.primary_metric]
         is_best = self._is_better(metric)
         best = (metric, epoch) if is_best else (self.progress.best, self.progress.best_epoch)
-        self.parts.schedule.step(metric)
         self.meter.reset()
         self.progress = Progress(
             epoch=epoch,
@@ -296,8 +310,7 @@ class TrainingLoop:
         elif start.epoch:
             self.progress.epoch = start.epoch
             self.progress.global_step = start.epoch * self.parts.sampling.steps_per_epoch
-            for _ in range(start.epoch):
-                self.parts.schedule.step(math.nan)
+            self.parts.schedule.skip(start.epoch - 1)
 
     def _load_state(self, state: TrainState) -> None:
         """Go on from a state. The sums of an epoch's beginning go back to the ranks that had them."""
@@ -345,6 +358,10 @@ class TrainingLoop:
         self.reporter.update(
             epoch=epoch,
             step=self.parts.sampling.steps_per_epoch,
+            global_step=progress.global_step,
+            loss=train["loss"],
+            acc1=train["acc1"],
+            images_per_s=train["images_per_s"],
             best=progress.best,
             best_epoch=progress.best_epoch,
         )

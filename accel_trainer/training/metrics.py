@@ -41,9 +41,13 @@ class Meter:
     def add(self, loss: Tensor, divisor: Tensor | float, logits: Tensor, labels: Tensor) -> None:
         """loss: scalar, of which the sum over `add`s divided by that of the divisors is the mean loss."""
         hits = top_hits(logits, labels)
-        n = torch.full((), labels.numel(), device=self.sums.device)
-        parts = (loss.detach(), hits[0], hits[1], n, torch.as_tensor(divisor))
-        self.sums += torch.stack([part.to(self.sums) for part in parts])
+        parts = (loss.detach(), hits[0], hits[1], labels.numel(), divisor)
+        self.sums += torch.stack([self._on_device(part) for part in parts])
+
+    def _on_device(self, value: Tensor | float) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(self.sums)
+        return torch.full_like(self.sums[0], value)  # filled there: a copy of a number would be waited for
 
     @staticmethod
     def scores(sums: Sequence[float]) -> Scores:

@@ -18,7 +18,6 @@ ONE_HOT_TARGETS = {
     k.__name__: k
     for k in (
         nn.BCEWithLogitsLoss,
-        nn.BCELoss,
         nn.MSELoss,
         nn.L1Loss,
         nn.SmoothL1Loss,
@@ -28,6 +27,8 @@ ONE_HOT_TARGETS = {
     )
 }
 SIGNED_TARGETS = {k.__name__: k for k in (nn.SoftMarginLoss,)}
+# These want log-probabilities, which models do not give; of those that do, log_softmax changes nothing.
+LOG_PROBABILITIES = ("NLLLoss", "KLDivLoss")
 CLASSIFICATION_LOSSES: dict[str, type[nn.Module]] = {**INDEX_TARGETS, **ONE_HOT_TARGETS, **SIGNED_TARGETS}
 
 
@@ -42,6 +43,8 @@ class ClassificationObjective:
     def __init__(self, criterion: str, args: Mapping[str, Any], num_classes: int) -> None:
         self.name = criterion
         self.num_classes = num_classes
+        if criterion == "BCELoss":
+            raise UserError("criterion: BCELoss wants probabilities, and models give logits; use BCEWithLogitsLoss")
         args = dict(args)
         reduction = args.pop("reduction", "mean")
         self._reduction = reduction
@@ -62,7 +65,8 @@ class ClassificationObjective:
         self._probe()
 
     def _class_weights(self, name: str, weights: Any) -> Tensor:
-        if not isinstance(weights, list) or len(weights) != self.num_classes:
+        are_numbers = isinstance(weights, list) and all(type(weight) in (int, float) for weight in weights)
+        if not are_numbers or len(weights) != self.num_classes:
             raise UserError(f"criterion_args.{name}: give a list of {self.num_classes} numbers, one for each class")
         return torch.tensor(weights, dtype=torch.float32)
 
@@ -91,9 +95,11 @@ class ClassificationObjective:
         return total
 
     def divisor(self, labels: Tensor) -> Tensor | int:
-        """What the sum over all images of `labels` is to be divided by."""
-        if self._reduction == "sum":
-            return 1
+        """What the sum over the images of a global batch is divided by to be the loss that is trained."""
+        return 1 if self._reduction == "sum" else self.count(labels)
+
+    def count(self, labels: Tensor) -> Tensor | int:
+        """What the sum over any images is divided by to be their mean loss: the number that is reported."""
         if self._reduction == "batchmean":
             return len(labels)
         if self.name in INDEX_TARGETS:
@@ -107,6 +113,8 @@ class ClassificationObjective:
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = logits.float()
+        if self.name in LOG_PROBABILITIES:
+            logits = F.log_softmax(logits, dim=-1)
         if self.name in INDEX_TARGETS:
             return self._loss(logits, labels)
         targets = F.one_hot(labels, self.num_classes).to(logits.dtype)

@@ -6,7 +6,8 @@ import torch
 from torch.optim import Optimizer, lr_scheduler
 
 from accel_trainer.config import Job
-from accel_trainer.training.construct import construct, subclasses
+from accel_trainer.errors import UserError
+from accel_trainer.training.construct import construct, first_line, subclasses
 
 # These want functions or other schedulers, which a job file cannot give.
 _NOT_FROM_JSON = frozenset({"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"})
@@ -17,7 +18,11 @@ OPTIMIZERS = subclasses(torch.optim, Optimizer, without=frozenset({"LBFGS", "Spa
 
 class Schedule(Protocol):
     def step(self, primary_metric: float) -> None:
-        """An epoch is over; `primary_metric` is its validation's."""
+        """Another epoch begins; `primary_metric` is that of the last one's validation."""
+        ...
+
+    def skip(self, epochs: int) -> None:
+        """Epochs are over of which no metric is known."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -34,6 +39,10 @@ class ByEpoch:
     def step(self, primary_metric: float) -> None:
         self._scheduler.step()
 
+    def skip(self, epochs: int) -> None:
+        for _ in range(epochs):
+            self._scheduler.step()
+
     def state_dict(self) -> dict[str, Any]:
         return self._scheduler.state_dict()
 
@@ -49,6 +58,9 @@ class ByMetric(ByEpoch):
     def step(self, primary_metric: float) -> None:
         self._scheduler.step(primary_metric)
 
+    def skip(self, epochs: int) -> None:
+        """It has seen nothing of them."""
+
 
 def make_optimizer(job: Job, parameters: Any) -> Optimizer:
     """The job's optimizer over these parameters. Raises UserError."""
@@ -56,7 +68,24 @@ def make_optimizer(job: Job, parameters: Any) -> Optimizer:
 
 
 def make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
-    """The job's scheduler for this optimizer. Raises UserError."""
+    """The job's scheduler for this optimizer. Raises UserError for what would fail in any of the job's epochs."""
+    _rehearse(job)
+    return _make_schedule(job, optimizer)
+
+
+def _rehearse(job: Job) -> None:
+    """Go through all epochs with an optimizer of its own: some arguments fail only when a scheduler steps."""
+    optimizer = make_optimizer(job, [torch.zeros(2, 2, requires_grad=True, device="cpu")])
+    schedule = _make_schedule(job, optimizer)
+    optimizer.step()
+    try:
+        for _ in range(job.num_epochs - 1):
+            schedule.step(0.0)
+    except Exception as error:
+        raise UserError(f"scheduler_args: {job.scheduler}: {first_line(error)}") from error
+
+
+def _make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
     args = dict(job.scheduler_args)
     if job.scheduler == "ReduceLROnPlateau":
         args.setdefault("mode", "max" if job.higher_is_better else "min")

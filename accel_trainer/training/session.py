@@ -16,14 +16,14 @@ from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder, RunState, duration, write_atomic
 from accel_trainer.training.agreement import StopRequest
-from accel_trainer.training.build import Parts, build, count_parameters, deterministic_kernels
+from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.checkpoint import save_weights
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter, write_performance
 from accel_trainer.training.samples import draw_sample_inputs
 from accel_trainer.training.start import Start, find_start
-from accel_trainer.training.summary import model_summary
+from accel_trainer.training.summary import count_parameters, model_summary
 from accel_trainer.training.tracking import Tracking
 
 log = logging.getLogger(__name__)

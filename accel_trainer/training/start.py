@@ -36,10 +36,13 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
     """
     starts_over = job.checkpoint is not None and _origin(run).get("submission") != submission
     if starts_over:
-        chosen = _choose(job, run)
+        # After an interruption the choice is laid out already, and what it was made from may be moved away.
+        chosen = None if _is_laid_out(run, submission) else _choose(job, run)
         wait_for_all()
         if is_first:
-            _start_over(run, chosen, submission)
+            if chosen is not None:
+                _lay_out(run, chosen, submission)
+            _move_in(run)
     else:
         _refuse_another_job(job, run)
     wait_for_all()
@@ -66,10 +69,10 @@ def _refuse_another_job(job: Job, run: RunFolder) -> None:
 
 def _origin(run: RunFolder) -> dict[str, Any]:
     try:
-        origin: dict[str, Any] = json.loads(run.origin.read_text())
+        origin = json.loads(run.origin.read_text())
     except (OSError, ValueError):
         return {}
-    return origin
+    return origin if isinstance(origin, dict) else {}
 
 
 def _choose(job: Job, run: RunFolder) -> Start:
@@ -90,22 +93,32 @@ def _choose(job: Job, run: RunFolder) -> Start:
     return Start(weights=load_weights(path), epoch=job.checkpoint)
 
 
-def _start_over(run: RunFolder, start: Start, submission: str) -> None:
-    """Lay out the new run beside the old one, move the old one away, move the new one in.
+def _laid_out(run: RunFolder) -> RunFolder:
+    """Where a new run is laid out beside the old one."""
+    return RunFolder(run.path / ".new")
 
-    Whoever is killed in between finds the new run laid out, or the old one still in place.
-    """
-    new = RunFolder(run.path / ".new")
-    if _origin(new).get("submission") != submission:
-        shutil.rmtree(new.path, ignore_errors=True)
-        new.params.mkdir(parents=True)
-        origin: dict[str, Any] = {"submission": submission, "epoch": start.epoch, "weights": None}
-        if start.state is not None:
-            StateStore(new).save(start.state)
-        if start.weights is not None:
-            save_weights(new.weights(start.epoch), start.weights)
-            origin["weights"] = str(new.weights(start.epoch).relative_to(new.path))
-        write_atomic(new.origin, json.dumps(origin))
+
+def _is_laid_out(run: RunFolder, submission: str) -> bool:
+    return _origin(_laid_out(run)).get("submission") == submission
+
+
+def _lay_out(run: RunFolder, start: Start, submission: str) -> None:
+    """Write what the new run starts from; last the file that says it is complete."""
+    new = _laid_out(run)
+    shutil.rmtree(new.path, ignore_errors=True)
+    new.params.mkdir(parents=True)
+    origin: dict[str, Any] = {"submission": submission, "epoch": start.epoch, "weights": None}
+    if start.state is not None:
+        StateStore(new).save(start.state)
+    if start.weights is not None:
+        save_weights(new.weights(start.epoch), start.weights)
+        origin["weights"] = str(new.weights(start.epoch).relative_to(new.path))
+    write_atomic(new.origin, json.dumps(origin))
+
+
+def _move_in(run: RunFolder) -> None:
+    """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
+    new = _laid_out(run)
     if (kept := run.set_aside()) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):

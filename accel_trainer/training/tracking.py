@@ -49,11 +49,16 @@ def _key_is_stored() -> bool:
     import wandb
 
     settings = wandb.setup().settings
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    if settings.api_key:
+        return True
+    server = urlsplit(settings.base_url).netloc
+    # A login to the hosted service counts under its older name too.
+    is_hosted = settings.base_url == wandb.Settings.model_fields["base_url"].default
     try:
-        return settings.api_key is not None or urlsplit(settings.base_url).hostname in netrc(path).hosts
+        known = netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser()).hosts
     except (OSError, NetrcParseError):
         return False
+    return server in known or (is_hosted and "api.wandb.ai" in known)
 
 
 class Tracking:
@@ -116,9 +121,6 @@ class Tracking:
         for tracker in self._accelerator.trackers:
             if tracker.name == "wandb" and self._accelerator.is_main_process:
                 tracker.tracker.summary.update(dict(values))
-
-    def close(self) -> None:
-        self._accelerator.end_training()
 
 
 def _wandb_settings(job: Job, run: RunFolder, group: str, id_: str) -> dict[str, Any]:

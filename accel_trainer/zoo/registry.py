@@ -48,7 +48,9 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         )
     try:
         return models.get_model(name, weights=None, **args)
-    except (TypeError, ValueError, AssertionError) as error:
+    except NotImplementedError:  # of the meta device, which cannot do all that constructors do
+        raise
+    except Exception as error:
         raise UserError(f"architecture_args: {name}: {error}") from error
 
 
@@ -62,7 +64,7 @@ def _constructor_arguments(name: str) -> list[str]:
     made = inspect.signature(builder).return_annotation
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):
         raise UserError(f"architecture: {name!r} is not a model that can be trained here")
-    fixed = _FIXED_BY_THE_BUILDER
+    fixed = _FIXED_BY_THE_BUILDER | _FIXED_IN_A_FAMILY.get(made.__name__, frozenset())
     own = [p for p in inspect.signature(builder).parameters.values() if p.kind is not p.VAR_KEYWORD]
     constructor = list(inspect.signature(made).parameters.values())
     return list(
@@ -83,6 +85,12 @@ _FIXED_BY_THE_BUILDER = frozenset(
         "block_setting", "stem_channels", "block_channels", "block_layers", "head_dim", "partition_size",
     }
 )  # fmt: skip
+
+
+_FIXED_IN_A_FAMILY = {
+    "SwinTransformer": frozenset({"stochastic_depth_prob"}),
+    "MaxVit": frozenset({"stochastic_depth_prob"}),
+}
 
 
 def main_logits(output: Any) -> Tensor:

@@ -96,7 +96,7 @@ def test_every_mistake_has_a_line_of_its_own() -> None:
         ({"Noise": {"probs": [0.1, 0.2]}}, ["Noise: has 2 probs for 1 ssnrs"]),
         ({"Blur": {"sigmas": [1, 2], "probs": [0.1, 0.2, 0.3]}}, ["Blur: has 3 probs for 2 sigmas"]),
         ({"Occlusion": {}}, ["Occlusion.form: missing"]),
-        ({"Occlusion": {"form": "bars", "color": [300, 0, 0]}}, ["Occlusion.color", "300 ", "255"]),
+        ({"Occlusion": {"form": "bars", "color": [300, 0, 0]}}, ["Occlusion.color", "300, 0, 0", "255"]),
         ({"Occlusion": {"form": "bars", "visibility": 0}}, ["Occlusion.visibility"]),
         ({"Occlusion": {"form": "bars", "visibility": [10, 20], "vis_probs": [1]}}, ["1 vis_probs for 2 visibilities"]),
         ({"swa": {}}, ["swa.start: missing"]),

@@ -120,3 +120,12 @@ def test_an_array_becomes_a_tensor_that_may_be_written_to(writeable: bool) -> No
     assert (pixels.permute(1, 2, 0).numpy() == PIXELS).all()
     pixels[:] = 0
     assert (array == (0 if writeable else PIXELS)).all()
+
+
+def test_16_bit_grey_is_scaled_and_not_made_white() -> None:
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    pixels = decode(file.getvalue())
+    assert pixels.shape == (3, 16, 16)
+    np.testing.assert_array_equal(pixels[0].numpy().ravel(), values.ravel() // 257)

@@ -8,7 +8,8 @@ from torchvision import datasets
 
 from accel_trainer.config import Job
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.sources import ImageFolder, open_images
+from accel_trainer.data.folders import ImageFolder
+from accel_trainer.data.sources import open_images
 from accel_trainer.errors import UserError
 
 TREE = (

@@ -10,7 +10,8 @@ from PIL import Image
 
 from accel_trainer.config import Job
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.sources import ImageSet, open_images
+from accel_trainer.data.source import ImageSet
+from accel_trainer.data.sources import open_images
 from accel_trainer.errors import UserError
 
 PETS = datasets.ClassLabel(names=["cat", "dog"])
@@ -163,12 +164,6 @@ def test_an_image_without_a_label_is_told(tmp_path: Path, open_hf: Open, labels:
 def test_what_is_neither_here_nor_on_the_hub_is_told(open_hf: Open, name: str) -> None:
     with pytest.raises(UserError, match=f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub"):
         open_hf(name)
-
-
-def test_no_name_is_not_the_current_folder(own_environment: Path, open_hf: Open) -> None:
-    stored_as("parquet", own_environment / "pets")
-    with pytest.raises(UserError, match=r"dataset: 'hf:'"):
-        open_hf("")
 
 
 def test_a_row_without_an_image_is_corrupt_and_named(tmp_path: Path, open_hf: Open) -> None:

@@ -8,9 +8,9 @@ from accel_trainer import randomness
 from accel_trainer.data.transforms import (
     CROP_TRIES,
     CentreCrop,
+    Normalise,
     RandomResizedCrop,
     crop_box,
-    normalise,
     training_transform,
 )
 
@@ -142,7 +142,7 @@ def test_what_is_drawn_follows_from_seed_epoch_and_image(other: dict[str, int], 
 def test_normalising_is_torchvisions(dtype: torch.dtype) -> None:
     images = picture(9, 11)[None].repeat(2, 1, 1, 1)
     theirs = v2.Compose([v2.ToDtype(dtype, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
-    ours = normalise(images, dtype)
+    ours = Normalise(dtype=dtype)(images)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs(images), rtol=1e-6, atol=1e-6)
     assert images.dtype == torch.uint8

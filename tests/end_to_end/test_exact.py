@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import REPOSITORY, kill_tree, trainers_in, wait_until, write_job
+from helpers import REPOSITORY, kill_tree, trainers_in, wait_until, write_job
 from safetensors.torch import load_file
 from torchvision import models
 from torchvision.transforms import v2
@@ -25,6 +25,9 @@ RESTLESS = {
     "batch_size": 32,
     "num_workers": 2,
     "save_every_minutes": 0.005,
+    # It ends with the last epoch, and cannot be stepped beyond.
+    "scheduler": "OneCycleLR",
+    "scheduler_args": {"max_lr": 0.003, "total_steps": 3},
     "trackers": ["wandb"],
 }
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import write_job
+from helpers import write_job
 
 pytestmark = pytest.mark.slow
 

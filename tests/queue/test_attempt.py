@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from helpers import wait_until
 
 from accel_trainer import processes
 from accel_trainer.queue.attempt import EndingKind, judge, last_words

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import write_job
+from helpers import write_job
 
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import Checker
@@ -30,7 +30,7 @@ def look_until_settled(checker: Checker, queue: Queue):
 def test_good_and_wrong_jobs_are_told_apart_and_a_changed_file_is_looked_at_again(queue):
     write_job(queue.folder / "good.json")
     write_job(queue.folder / "shape.json", batch_size=-1)
-    wrong = write_job(queue.folder / "name.json", optimizer="AdamX")
+    wrong = write_job(queue.folder / "name.json", optimizer="AdamX", batch_size=66)
     checker = Checker(Flags(num_processes=3))
     good, problems = look_until_settled(checker, queue)
     assert good == []

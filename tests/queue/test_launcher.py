@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError

@@ -18,12 +18,8 @@ from accel_trainer.training.objectives import (
 
 CLASSES, IMAGES = 5, 8
 WEIGHT = [0.5, 1.0, 2.0, 0.25, 3.0]
-# What a loss wants of a model's output, where that is not any number.
-OUTPUT_LAYER = {
-    "BCELoss": torch.sigmoid,
-    "NLLLoss": lambda logits: logits.log_softmax(1),
-    "KLDivLoss": lambda logits: logits.log_softmax(1),
-}
+# Losses that want log-probabilities get those of the logits.
+LOG_PROBABILITIES = ("NLLLoss", "KLDivLoss")
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in CLASSIFICATION_LOSSES),
     *((name, {"reduction": "sum"}) for name in CLASSIFICATION_LOSSES),
@@ -35,7 +31,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("NLLLoss", {"weight": WEIGHT, "ignore_index": 2}),
     ("MultiMarginLoss", {"p": 2, "margin": 0.5, "weight": WEIGHT}),
     ("BCEWithLogitsLoss", {"weight": WEIGHT, "pos_weight": WEIGHT[::-1]}),
-    ("BCELoss", {"weight": WEIGHT}),
     ("MultiLabelSoftMarginLoss", {"weight": WEIGHT}),
     ("SmoothL1Loss", {"beta": 0.5}),
     ("HuberLoss", {"delta": 0.5}),
@@ -47,13 +42,13 @@ cases = pytest.mark.parametrize(("criterion", "args"), CASES, ids=lambda value: 
 def batch(criterion: str) -> tuple[Tensor, Tensor]:
     """What a model would give for eight images, and their labels, each class among them."""
     logits = torch.randn(IMAGES, CLASSES, generator=torch.Generator().manual_seed(0))
-    output = OUTPUT_LAYER.get(criterion, lambda logits: logits)(logits)
-    return output.requires_grad_(), torch.tensor([0, 2, 1, 4, 2, 3, 0, 1])
+    return logits.requires_grad_(), torch.tensor([0, 2, 1, 4, 2, 3, 0, 1])
 
 
 def torchs_own(criterion: str, args: dict[str, Any], output: Tensor, labels: Tensor) -> Tensor:
     tensors = {name: torch.tensor(args[name]) for name in ("weight", "pos_weight") if name in args}
     loss = getattr(nn, criterion)(**{**args, **tensors})
+    output = output.log_softmax(1) if criterion in LOG_PROBABILITIES else output
     if criterion in INDEX_TARGETS:
         return loss(output, labels)
     one_hot = F.one_hot(labels, CLASSES).float()
@@ -144,3 +139,18 @@ def test_the_arguments_of_a_job_are_not_changed() -> None:
     args = {"weight": list(WEIGHT), "reduction": "sum"}
     ClassificationObjective("CrossEntropyLoss", args, CLASSES)
     assert args == {"weight": WEIGHT, "reduction": "sum"}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_mean_loss_that_is_reported_does_not_depend_on_the_parts(reduction: str) -> None:
+    objective = ClassificationObjective("CrossEntropyLoss", {"weight": WEIGHT, "reduction": reduction}, CLASSES)
+    logits, labels = batch("")
+    expected = nn.CrossEntropyLoss(torch.tensor(WEIGHT))(logits, labels)
+    parts = list(zip(logits.split(3), labels.split(3), strict=True))
+    total = sum(objective.total(*part) for part in parts)
+    assert total / sum(objective.count(part) for _, part in parts) == pytest.approx(expected.item())
+
+
+def test_probabilities_are_not_what_models_give() -> None:
+    with pytest.raises(UserError, match="use BCEWithLogitsLoss"):
+        ClassificationObjective("BCELoss", {}, CLASSES)

@@ -68,7 +68,7 @@ def test_every_scheduler_is_tried_here() -> None:
 def test_the_learning_rate_is_that_of_torch_stepped_once_per_epoch(
     make_job: MakeJob, name: str, args: dict[str, Any]
 ) -> None:
-    job = make_job(scheduler=name, scheduler_args=args)
+    job = make_job(num_epochs=EPOCHS, scheduler=name, scheduler_args=args)
     ours, theirs = (torch.optim.SGD(parameters(), lr=0.05, momentum=0.9) for _ in range(2))
     schedule = make_schedule(job, ours)
     is_plateau = name == "ReduceLROnPlateau"
@@ -89,7 +89,7 @@ def test_the_learning_rate_is_that_of_torch_stepped_once_per_epoch(
 def test_a_restarted_schedule_goes_on_where_it_was(
     make_job: MakeJob, run: RunFolder, name: str, args: dict[str, Any]
 ) -> None:
-    job = make_job(scheduler=name, scheduler_args=args)
+    job = make_job(num_epochs=EPOCHS, scheduler=name, scheduler_args=args)
 
     def rates(optimizer: torch.optim.Optimizer, schedule: Any, epochs: range) -> list[float]:
         seen = []
@@ -218,3 +218,16 @@ def test_a_schedule_that_would_fail_after_some_epochs_is_told_before_the_first(
     make_job: MakeJob, name: str, args: dict[str, Any]
 ) -> None:
     assert refusal(make_job(num_epochs=EPOCHS, scheduler=name, scheduler_args=args)).startswith("scheduler_args: ")
+
+
+def test_epochs_without_a_metric_are_skipped_and_do_not_count_for_a_plateau(make_job: MakeJob) -> None:
+    job = make_job(num_epochs=60, scheduler="ReduceLROnPlateau", scheduler_args={"patience": 3})
+    optimizer = make_optimizer(job, parameters())
+    make_schedule(job, optimizer).skip(50)
+    assert learning_rate(optimizer) == 0.05
+
+    job = make_job(num_epochs=60, scheduler="StepLR", scheduler_args={"step_size": 20, "gamma": 0.1})
+    optimizer = make_optimizer(job, parameters())
+    train_step(optimizer, 0)
+    make_schedule(job, optimizer).skip(50)
+    assert learning_rate(optimizer) == pytest.approx(0.05 * 0.1**2)

@@ -123,7 +123,7 @@ def track(job: Job, run: RunFolder) -> None:
     for epoch, accuracy in ((1, 50.0), (2, 75.0), (2, 75.0)):
         tracking.log_epoch(epoch, {"val/acc1": accuracy, "lr": 0.1})
         tracking.summarise({"best/acc1": accuracy, "best/epoch": epoch})
-    tracking.close()
+    accelerator.end_training()
 
 
 def test_tensorboard_gets_every_metric_over_epochs_and_the_job(run: RunFolder, make_job: MakeJob) -> None:

@@ -1,0 +1,76 @@
+"""Images in folders, one for each class."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from accel_trainer.data.decode import CorruptImage, decode
+from accel_trainer.data.source import ImageSet, Labels, require_same_classes
+from accel_trainer.errors import UserError, did_you_mean, listed
+
+log = logging.getLogger(__name__)
+
+# As in torchvision.datasets.folder.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+MAX_NAMED = 20
+
+
+class ImageFolder:
+    """`<folder>/<class>/**/<image>`; classes and images sorted by name, as torchvision's ImageFolder has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+        if not self.classes:
+            raise UserError(f"dataset: {folder} has no class folders in it")
+        self._paths: list[str] = []
+        counts, others = [], []
+        for name in self.classes:
+            images, not_images = _images_below(folder / name)
+            self._paths += images
+            counts.append(len(images))
+            others += not_images
+        for path in others[:MAX_NAMED]:
+            log.warning("skipped %s: not an image file", path)
+        if others:
+            log.warning("%d files that are not images were skipped in %s", len(others), folder)
+        self.labels: Labels = np.repeat(np.arange(len(counts)), counts)
+
+    def read(self, index: int) -> Tensor:
+        try:
+            return decode(Path(self._paths[index]).read_bytes())
+        except OSError as error:
+            raise CorruptImage(error.strerror or str(error)) from error
+
+    def describe(self, index: int) -> str:
+        return self._paths[index]
+
+
+def _images_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths of images and of other files at any depth, in torchvision's order; what is hidden does not count."""
+    walked = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        walked.append((parent, sorted(name for name in names if not name.startswith("."))))
+    paths = [f"{parent}/{name}" for parent, names in sorted(walked) for name in names]
+    images = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
+    return images, [path for path in paths if not path.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def open_folders(root: Path, name: str, bundled: tuple[str, ...]) -> ImageSet:
+    """`<root>/<name>/{train,val}/<class>/`. Raises UserError, naming what is there and what comes bundled."""
+    folder = root / name
+    if not folder.is_dir():
+        there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+        found = f"{root} has {listed(there)}" if there else f"there are no folders in {root}"
+        near = did_you_mean(name, [*there, *bundled])
+        raise UserError(f"dataset: no folder {folder}; {found}; bundled: {', '.join(bundled)}{near}")
+    for split in ("train", "val"):
+        if not (folder / split).is_dir():
+            raise UserError(f"dataset: {folder} has no folder {split}/ with a folder for each class")
+    train, val = ImageFolder(folder / "train"), ImageFolder(folder / "val")
+    require_same_classes(name, train.classes, val.classes)
+    return ImageSet(train, val)

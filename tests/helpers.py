@@ -1,0 +1,73 @@
+"""What tests share: a quick job, the command line, and ways to watch and end processes."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+REPOSITORY = Path(__file__).parent.parent
+# A job that trains in seconds and has neither BatchNorm nor dropout, whose results depend on the process count.
+QUICK_JOB: dict[str, Any] = {
+    "architecture": "squeezenet1_1",
+    "architecture_args": {"dropout": 0.0},
+    "dataset": "digits",
+    "image_size": 32,
+    "num_epochs": 2,
+    "batch_size": 64,
+    "optimizer": "AdamW",
+    "optimizer_args": {"lr": 0.0003},
+    "trackers": [],
+}
+COMMAND = [sys.executable, "-m", "accel_trainer.cli"]
+
+
+def write_job(path: Path, **changes: Any) -> Path:
+    """A quick job with some parameters changed; those set to None are left out."""
+    job = {key: value for key, value in {**QUICK_JOB, **changes}.items() if value is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(job))
+    return path
+
+
+def kill_tree(pid: int) -> None:
+    """kill -9 of a process and all that descends from it."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        try:
+            os.kill(member.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    psutil.wait_procs(family, timeout=30)
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
+    """What the condition gives as soon as it is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not happen")
+        time.sleep(0.02)
+    return value
+
+
+def trainers_in(folder: Path) -> list[int]:
+    """Processes that train something in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words, place = process.cmdline(), process.cwd()
+        except psutil.Error:
+            continue
+        if "accel_trainer.training.worker" in " ".join(words) and place.startswith(str(folder)):
+            found.append(process.pid)
+    return found
