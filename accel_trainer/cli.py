@@ -6,18 +6,18 @@ by a signal.
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from accel_trainer.config import Job, job_name, read_job
+from accel_trainer.config import job_name, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue.launcher import Flags, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.runs import RunFolder, Status, duration
+from accel_trainer.verdicts import duplicates, make_check, verdict
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
 
@@ -68,10 +68,10 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check job files, down to their models and data sets, without training. With --json: one object a line."""
-    check = _checker(_flags(config, num_processes, gpus))
+    check = make_check(_flags(config, num_processes, gpus))
     num_wrong = 0
     for file in files:
-        summary, problems = _verdict(file, check)
+        summary, problems = verdict(file, check)
         num_wrong += bool(problems)
         if as_json:
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
@@ -121,12 +121,12 @@ def add(
     """Check job files and put copies of them into the queue."""
     store = Queue(queue)
     store.create()
-    check = _checker(Flags())
+    check = make_check(Flags())
     wrong = False
     for file in files:
-        _, problems = _verdict(file, check)
+        _, problems = verdict(file, check)
         if not problems and not force:
-            problems = _duplicates(file, store)
+            problems = duplicates(file, store)
         for problem in problems:
             typer.echo(f"error: {problem}", err=True)
         wrong |= bool(problems)
@@ -273,55 +273,6 @@ def _asked(flags: Flags) -> Flags:
             typer.echo(f"no GPU {', '.join(missing)}")
             continue
         return chosen
-
-
-Check = Callable[[Job], dict[str, Any]]
-
-
-def _checker(flags: Flags) -> Check:
-    """What looks at whole jobs. It needs torch, which takes seconds to import: not before the first job that is
-    worth a look."""
-    checkers: list[Callable[[Job, int], Any]] = []
-
-    def check(job: Job) -> dict[str, Any]:
-        from accel_trainer.queue.launcher import plan_launch
-
-        num_processes = plan_launch(job, flags, this_machine()).num_processes
-        if not checkers:
-            from accel_trainer.training.build import Checker
-
-            checkers.append(Checker())
-        return asdict(checkers[0](job, num_processes))
-
-    return check
-
-
-def _verdict(file: Path, check: Check) -> tuple[dict[str, Any] | None, list[str]]:
-    """(summary, no problems) of a good job file, (None, problems) of another."""
-    try:
-        job = read_job(file)
-    except UserError as error:
-        return None, error.problems
-    try:
-        return check(job), []
-    except UserError as error:
-        return None, [f"{file}: {problem}" for problem in error.problems]
-
-
-def _duplicates(file: Path, queue: Queue) -> list[str]:
-    """Why a job is in the queue already, by its name or by what it says."""
-    name, job = job_name(file), read_job(file)
-    for state in JobState:
-        for other in queue.jobs(state):
-            if other.name == name:
-                return [f"{file}: a job {name!r} is {state} in the queue; rename the file, or --force"]
-            try:
-                is_same = read_job(other.path, name).completed() == job.completed()
-            except UserError:
-                continue
-            if is_same:
-                return [f"{file}: the same as {other.name!r}, which is {state} in the queue; --force adds it anyway"]
-    return []
 
 
 def _print_commands(queue: Queue, flags: Flags) -> None:

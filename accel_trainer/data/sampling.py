@@ -56,6 +56,11 @@ class TrainSampling:
         return self.num_images // self.batch_size
 
     @property
+    def images_per_epoch(self) -> int:
+        """The images that are trained on; the last, incomplete batch is left out."""
+        return self.steps_per_epoch * self.batch_size
+
+    @property
     def images_per_forward(self) -> int:
         """How many images one process sees in one forward pass."""
         return self.batch_size // (self.world_size * self.accumulation)

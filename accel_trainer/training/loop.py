@@ -16,12 +16,12 @@ from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.sampling import evaluation_batches
 from accel_trainer.data.transforms import Normalise
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.runs import RunFolder
 from accel_trainer.training.agreement import Agreement, StopRequest
 from accel_trainer.training.build import Parts
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.metrics import Meter, Scores
-from accel_trainer.training.reporting import Plotter, Reporter, write_performance
+from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
 from accel_trainer.training.schedule import learning_rate
 from accel_trainer.training.start import Start
 from accel_trainer.training.tracking import Tracking
@@ -72,6 +72,10 @@ class TrainingLoop:
     def is_first(self) -> bool:
         return self.accelerator.is_main_process
 
+    @property
+    def num_val_images(self) -> int:
+        return len(self.parts.images.val.labels)
+
     # -- the story ------------------------------------------------------------------------------------------
 
     def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
@@ -81,10 +85,14 @@ class TrainingLoop:
             train, seconds = self._train_epoch(epoch)
             began = time.monotonic()
             val = self._evaluate()
-            rows = self._rows(epoch, (train, seconds), (val, time.monotonic() - began))
+            rate = learning_rate(self.optimizer)
+            rows = [
+                performance_row(epoch, "train", train, rate, self.parts.sampling.images_per_epoch, seconds),
+                performance_row(epoch, "val", val, rate, self.num_val_images, time.monotonic() - began),
+            ]
             self._end_epoch(epoch, val, rows, tracking)
             if self.is_first:
-                self._report_epoch(epoch, rows)
+                self.reporter.report_epoch(self.progress, self.job.primary_metric)
                 if plotter is not None:
                     plotter.draw()
         if self.is_first:
@@ -155,8 +163,7 @@ class TrainingLoop:
         self.plain_model.eval()
         self.val_meter.reset()
         batch_size = max(1, self.parts.sampling.batch_size // self.world_size)
-        num_images = len(self.parts.images.val.labels)
-        plans = evaluation_batches(num_images, batch_size, self.rank, self.world_size)
+        plans = evaluation_batches(self.num_val_images, batch_size, self.rank, self.world_size)
         for batch in self.loader.batches(self.parts.read_val, plans):
             if self.stop:
                 break
@@ -176,7 +183,8 @@ class TrainingLoop:
         diverged_at = None
         if self.reporter.is_due():
             diverged_at = self._first_bad_step()
-            self._report_step()
+            scores = Meter.scores(self.meter.sums.tolist())
+            self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
         decision = self.agreement.at_step(bool(self.stop), diverged_at)
         self._give_up_if(decision.diverged_at)
         if decision.save and not decision.stop:
@@ -227,7 +235,8 @@ class TrainingLoop:
         )
         if self.is_first:
             self._save_epoch_weights(epoch, is_best)
-            self._track(epoch, rows, tracking)
+            tracking.log_epoch(rows)
+            tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self._save_state()
         if self.is_first:
             write_performance(self.run, self.progress.history)
@@ -238,32 +247,9 @@ class TrainingLoop:
             return False
         return best is None or (metric > best if self.job.higher_is_better else metric < best)
 
-    def _rows(self, epoch: int, train: tuple[Scores, float], val: tuple[Scores, float]) -> list[dict[str, Any]]:
-        """Two rows of performance.csv."""
-        sampling = self.parts.sampling
-        num_images = {
-            "train": sampling.steps_per_epoch * sampling.batch_size,
-            "val": len(self.parts.images.val.labels),
-        }
-        return [
-            {
-                "epoch": epoch,
-                "split": split,
-                "loss": scores.loss,
-                "acc1": scores.acc1,
-                "acc5": scores.acc5,
-                "lr": learning_rate(self.optimizer),
-                "images_per_s": num_images[split] / max(seconds, 1e-9),
-                "seconds": seconds,
-            }
-            for split, (scores, seconds) in (("train", train), ("val", val))
-        ]
-
     def _save_epoch_weights(self, epoch: int, is_best: bool) -> None:
-        weights, about = (
-            self.plain_model.state_dict(),
-            {"epoch": str(epoch), "architecture": self.job.architecture},
-        )
+        weights = self.plain_model.state_dict()
+        about = {"epoch": str(epoch), "architecture": self.job.architecture}
         interval = self.job.save_interval
         if epoch == self.job.num_epochs or (interval is not None and epoch % interval == 0):
             save_weights(self.run.weights(epoch), weights, **about)
@@ -289,8 +275,13 @@ class TrainingLoop:
     # -- states -----------------------------------------------------------------------------------------------
 
     def _save_state(self) -> None:
-        """Save all that is needed to go on from here. All ranks take part, rank 0 writes."""
+        """Save all that is needed to go on from here. All ranks take part, rank 0 writes.
+
+        After a loss that was not finite, which has spoilt the weights, the state before stays the newest.
+        """
         sums = self.accelerator.gather(self.meter.sums[None].clone())
+        if not torch.isfinite(sums).all():
+            return
         if self.is_first:
             scaler = self.accelerator.scaler
             trainer = {
@@ -325,51 +316,3 @@ class TrainingLoop:
             self.meter.sums.copy_(sums[self.rank])
         else:
             self.meter.sums.copy_(sums.sum(0) if self.rank == 0 else torch.zeros_like(sums[0]))
-
-    # -- words --------------------------------------------------------------------------------------------------
-
-    def _report_step(self) -> None:
-        progress, sampling = self.progress, self.parts.sampling
-        scores = Meter.scores(self.meter.sums.tolist())
-        per_step = progress.epoch_seconds / progress.step
-        steps_left = (self.job.num_epochs - progress.epoch) * sampling.steps_per_epoch - progress.step
-        self.reporter.update(
-            state=RunState.TRAINING,
-            epoch=progress.epoch + 1,
-            step=progress.step,
-            global_step=progress.global_step,
-            loss=scores.loss,
-            acc1=scores.acc1,
-            lr=learning_rate(self.optimizer),
-            images_per_s=sampling.batch_size / per_step,
-            eta_s=steps_left * per_step,
-        )
-
-    def _report_epoch(self, epoch: int, rows: list[dict[str, Any]]) -> None:
-        train, val = rows
-        progress = self.progress
-        log.info(
-            "epoch %d/%d  train loss %.4f acc1 %.2f%%  val loss %.4f acc1 %.2f%%  lr %.4g  %.0f images/s  "
-            "best %s %.4g (epoch %s)",
-            epoch, self.job.num_epochs, train["loss"], train["acc1"], val["loss"], val["acc1"],
-            train["lr"], train["images_per_s"], self.job.primary_metric,
-            progress.best if progress.best is not None else math.nan, progress.best_epoch,
-        )  # fmt: skip
-        self.reporter.update(
-            epoch=epoch,
-            step=self.parts.sampling.steps_per_epoch,
-            global_step=progress.global_step,
-            loss=train["loss"],
-            acc1=train["acc1"],
-            images_per_s=train["images_per_s"],
-            best=progress.best,
-            best_epoch=progress.best_epoch,
-        )
-
-    def _track(self, epoch: int, rows: list[dict[str, Any]], tracking: Tracking) -> None:
-        values = {f"{row['split']}/{key}": row[key] for row in rows for key in ("loss", "acc1", "acc5")}
-        train = rows[0]
-        tracking.log_epoch(epoch, {**values, "lr": train["lr"], "images_per_s": train["images_per_s"]})
-        tracking.summarise(
-            {f"best/{self.job.primary_metric}": self.progress.best, "best/epoch": self.progress.best_epoch}
-        )

@@ -10,9 +10,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from accel_trainer.runs import RunFolder, RunState, Status, write_atomic
+
+if TYPE_CHECKING:  # the worker speaks before it has imported torch
+    from accel_trainer.data.sampling import TrainSampling
+    from accel_trainer.training.checkpoint import Progress
+    from accel_trainer.training.metrics import Scores
 
 log = logging.getLogger("accel_trainer")
 
@@ -54,8 +60,52 @@ class Reporter:
         if self._speaks:
             self._run.write_status(self._status, durable=durable)
 
+    def report_step(self, progress: "Progress", sampling: "TrainSampling", scores: "Scores", rate: float) -> None:
+        """Where the running epoch is; `scores` are its training scores so far."""
+        seconds_per_step = progress.epoch_seconds / progress.step
+        steps_left = (self._status.num_epochs - progress.epoch) * sampling.steps_per_epoch - progress.step
+        self.update(
+            state=RunState.TRAINING,
+            epoch=progress.epoch + 1,
+            step=progress.step,
+            global_step=progress.global_step,
+            loss=scores.loss,
+            acc1=scores.acc1,
+            lr=rate,
+            images_per_s=sampling.batch_size / seconds_per_step,
+            eta_s=steps_left * seconds_per_step,
+        )
+
+    def report_epoch(self, progress: "Progress", metric: str) -> None:
+        """An epoch is over: a line in the log, and the status."""
+        train, val = progress.history[-2:]
+        best = "none" if progress.best is None else f"{progress.best:.4g} (epoch {progress.best_epoch})"
+        log.info(
+            "epoch %d/%d  train loss %.4f acc1 %.2f%%  val loss %.4f acc1 %.2f%%  lr %.4g  %.0f images/s  best %s %s",
+            progress.epoch, self._status.num_epochs, train["loss"], train["acc1"], val["loss"], val["acc1"],
+            train["lr"], train["images_per_s"], metric, best,
+        )  # fmt: skip
+        self.update(
+            epoch=progress.epoch,
+            step=self._status.steps_per_epoch,
+            global_step=progress.global_step,
+            loss=train["loss"],
+            acc1=train["acc1"],
+            images_per_s=train["images_per_s"],
+            best=progress.best,
+            best_epoch=progress.best_epoch,
+        )
+
     def end(self, state: RunState, error: str | None = None) -> None:
         self.update(state=state, error=error, eta_s=None, durable=True)
+
+
+def performance_row(
+    epoch: int, split: str, scores: "Scores", rate: float, num_images: int, seconds: float
+) -> dict[str, Any]:
+    """A row of performance.csv: what was measured over `num_images` in `seconds`."""
+    speed = num_images / max(seconds, 1e-9)
+    return {"epoch": epoch, "split": split, **asdict(scores), "lr": rate, "images_per_s": speed, "seconds": seconds}
 
 
 def write_performance(run: RunFolder, history: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,13 +108,16 @@ class Tracking:
         wandb_run.define_metric("epoch", hidden=True)
         wandb_run.define_metric("*", step_metric="epoch")
 
-    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """values: such as {"train/loss": 0.1, "val/acc1": 98.0}."""
+    def log_epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ..."""
+        epoch = rows[0]["epoch"]
+        values = {f"{row['split']}/{key}": row[key] for row in rows for key in ("loss", "acc1", "acc5")}
+        values |= {key: rows[0][key] for key in ("lr", "images_per_s")}
         for tracker in self._accelerator.trackers:
             if tracker.name == "wandb":
                 tracker.log({**values, "epoch": epoch})
             else:
-                tracker.log(dict(values), step=epoch)
+                tracker.log(values, step=epoch)
 
     def summarise(self, values: Mapping[str, float | int | None]) -> None:
         """What a table of runs shows: the best values."""

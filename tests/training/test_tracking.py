@@ -121,7 +121,8 @@ def track(job: Job, run: RunFolder) -> None:
     accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
     tracking = Tracking(accelerator, job, run, group="queue", id_="abc123")
     for epoch, accuracy in ((1, 50.0), (2, 75.0), (2, 75.0)):
-        tracking.log_epoch(epoch, {"val/acc1": accuracy, "lr": 0.1})
+        scores = {"epoch": epoch, "loss": 1.0, "acc1": accuracy, "acc5": 100.0, "lr": 0.1, "images_per_s": 10.0}
+        tracking.log_epoch([{**scores, "split": "train"}, {**scores, "split": "val"}])
         tracking.summarise({"best/acc1": accuracy, "best/epoch": epoch})
     accelerator.end_training()
 

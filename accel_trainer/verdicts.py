@@ -1,0 +1,59 @@
+"""What can be said of a job file before it is trained."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.config import Job, job_name, read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue.launcher import Flags, this_machine
+from accel_trainer.queue.store import JobState, Queue
+
+Check = Callable[[Job], dict[str, Any]]
+
+
+def make_check(flags: Flags) -> Check:
+    """What looks at whole jobs. It needs torch, which takes seconds to import: not before the first job that is
+    worth a look."""
+    checkers: list[Callable[[Job, int], Any]] = []
+
+    def check(job: Job) -> dict[str, Any]:
+        from accel_trainer.queue.launcher import plan_launch
+
+        num_processes = plan_launch(job, flags, this_machine()).num_processes
+        if not checkers:
+            from accel_trainer.training.build import Checker
+
+            checkers.append(Checker())
+        return asdict(checkers[0](job, num_processes))
+
+    return check
+
+
+def verdict(file: Path, check: Check) -> tuple[dict[str, Any] | None, list[str]]:
+    """(summary, no problems) of a good job file, (None, problems) of another."""
+    try:
+        job = read_job(file)
+    except UserError as error:
+        return None, error.problems
+    try:
+        return check(job), []
+    except UserError as error:
+        return None, [f"{file}: {problem}" for problem in error.problems]
+
+
+def duplicates(file: Path, queue: Queue) -> list[str]:
+    """Why a job is in the queue already, by its name or by what it says."""
+    name, job = job_name(file), read_job(file)
+    for state in JobState:
+        for other in queue.jobs(state):
+            if other.name == name:
+                return [f"{file}: a job {name!r} is {state} in the queue; rename the file, or --force"]
+            try:
+                is_same = read_job(other.path, name).completed() == job.completed()
+            except UserError:
+                continue
+            if is_same:
+                return [f"{file}: the same as {other.name!r}, which is {state} in the queue; --force adds it anyway"]
+    return []

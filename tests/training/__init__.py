@@ -1,1 +1,0 @@
-"""A package, so that its conftest does not hide the one above it."""
