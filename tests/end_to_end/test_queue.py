@@ -141,3 +141,15 @@ def test_corrupt_images_are_named_skipped_and_counted(cli, tmp_path):
     assert "val/blue/1.jpg: the file is empty" in log
     assert "notes.txt: not an image file" in log
     assert "1 corrupt images skipped" in log
+
+
+def test_without_an_answer_from_wandb_the_run_is_kept_offline_and_the_key_nowhere(cli):
+    """It takes the half minute that wandb is given to answer."""
+    secret = "5ec7e7" * 6 + "1234"
+    job = write_job(Path("job.json"), num_epochs=1, trackers=["wandb"], model_dir="run")
+    result = cli("train", job, WANDB_API_KEY=secret, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert result.returncode == 0, result.stdout
+    assert "wandb: offline" in Path("run/log.txt").read_text()
+    assert len(list(Path("run/wandb").glob("offline-run-*/*.wandb"))) == 1
+    written = [path for path in Path("run").rglob("*") if path.is_file()]
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
