@@ -6,18 +6,22 @@ by a signal.
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from accel_trainer.config import job_name, read_job
 from accel_trainer.errors import UserError
-from accel_trainer.queue.launcher import Flags, this_machine
+from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.runs import RunFolder, Status, duration
+from accel_trainer.runs import RunFolder, RunState, Status, duration
 from accel_trainer.verdicts import duplicates, make_check, verdict
+
+if TYPE_CHECKING:
+    from accel_trainer.report.tables import Comparison
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
 
@@ -105,8 +109,11 @@ def schema(
     text = json.dumps(json_schema(), indent=2)
     if output is None:
         typer.echo(text)
-    else:
+        return
+    try:
         output.write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror}") from error
 
 
 # -- the queue ------------------------------------------------------------------------------------------------
@@ -156,6 +163,8 @@ def run_queue(
         return
     runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher())
     runner.run(watch=watch)
+    if not (runner.num_run or runner.num_failed or runner.stop):
+        typer.echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
         raise typer.Exit(SIGNALLED + runner.stop.signal)
     if runner.num_failed:
@@ -169,17 +178,22 @@ def train(
 ) -> None:
     """Train one job without the queue."""
     from accel_trainer.display import TerminalWatcher
-    from accel_trainer.queue.attempt import Attempt, EndingKind, Stop, run_attempt
-    from accel_trainer.queue.store import Owner, new_log
+    from accel_trainer.processes import Owner, StopRequest
+    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, EndingKind, run_attempt, submission_of
+    from accel_trainer.queue.store import new_log
 
     job = read_job(file)
+    flags = _asked(_flags(config, num_processes, gpus))
+    plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
     run = RunFolder(job.run_path)
     run.create()
-    owner = Owner.new()
-    attempt = Attempt(job=job, file=file, token=owner.token, log=new_log(run.attempts, "train"), submission=owner.token)
-    watcher, stop = TerminalWatcher(), Stop()
-    stop.listen()
-    ending = run_attempt(attempt, _asked(_flags(config, num_processes, gpus)), this_machine(), stop, watcher)
+    token, submission = Owner.new().token, submission_of(file)
+    if (said := run.read_status()) is not None and said.state is RunState.FINISHED:
+        submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
+    attempt = Attempt(job=job, file=file, token=token, log=new_log(run.attempts, "train"), submission=submission)
+    watcher, stop = TerminalWatcher(), StopRequest()
+    stop.listen(*STOP_SIGNALS)
+    ending = run_attempt(attempt, flags, this_machine(), stop, watcher)
     watcher.ended(job.name, ending, attempt.log)
     if stop.signal is not None:
         raise typer.Exit(SIGNALLED + stop.signal)
@@ -214,13 +228,27 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Print a table of trained runs."""
-    from accel_trainer.display import table
     from accel_trainer.report import tables
 
-    rows = tables.compare([RunFolder(path) for path in runs])
+    rows, problems = [], []
+    for path in runs:
+        try:
+            rows += tables.compare([RunFolder(path)])
+        except UserError as error:
+            problems += error.problems
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
-        return
+    elif rows:
+        typer.echo(_comparison(rows))
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    if problems:
+        raise typer.Exit(MISTAKE)
+
+
+def _comparison(rows: "Sequence[Comparison]") -> str:
+    from accel_trainer.display import table
+
     header = (
         "job",
         "architecture",
@@ -238,7 +266,7 @@ def compare(
          r.images_per_s, duration(r.seconds)]
         for r in rows
     ]  # fmt: skip
-    typer.echo(table(header, cells))
+    return table(header, cells)
 
 
 # -- what the verbs share ----------------------------------------------------------------------------------------
@@ -276,17 +304,24 @@ def _asked(flags: Flags) -> Flags:
 
 
 def _print_commands(queue: Queue, flags: Flags) -> None:
-    from accel_trainer.queue.launcher import plan_launch
+    from accel_trainer.queue.attempt import Attempt, submission_of
 
-    for queued in queue.jobs(JobState.PENDING):
+    pending = queue.jobs(JobState.PENDING)
+    if not pending:
+        typer.echo(f"no jobs in {queue.folder}")
+    is_wrong = False
+    for queued in pending:
         try:
-            job = read_job(queued.path)
-            launch = plan_launch(job, flags, this_machine(), [str(queued.path), f"--name={job.name}"])
+            job, log = read_job(queued.path), queue.logs / f"{queued.name}.log"
+            group, submission = queue.folder.resolve().name, submission_of(queued.path)
+            attempt = Attempt(job, queued.path, "", log, group=group, submission=submission)
+            typer.echo(str(plan_launch(job, flags, this_machine(), attempt.worker_args)))
         except UserError as error:
+            is_wrong = True
             for problem in error.problems:
                 typer.echo(f"error: {problem}", err=True)
-            continue
-        typer.echo(str(launch))
+    if is_wrong:
+        raise typer.Exit(MISTAKE)
 
 
 def _status_row(queue: Queue, job: QueuedJob) -> dict[str, Any]:

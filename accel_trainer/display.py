@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ class TerminalWatcher:
         for line in self._tail.new_lines():
             self._say(f"  {line}")
         if self._bar is not None and (status := self._run.read_status()) is not None:
-            self._bar.show(status)
+            with suppress(OSError):
+                self._bar.show(status)
 
     def stopping(self) -> None:
         self._say("stopping: the step is finished and the state saved; once more stops at once")
@@ -107,7 +109,8 @@ class TerminalWatcher:
         if self._tail is not None:
             self._show()
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
         self._bar = self._tail = self._run = None
         match ending.kind:
             case EndingKind.DONE:
@@ -136,10 +139,11 @@ class TerminalWatcher:
             self._say("waiting for jobs; Ctrl-C ends this")
 
     def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.print(text)
-        else:
-            print(text, flush=True)
+        with suppress(OSError):  # the terminal has gone; the training has not
+            if self._bar is not None:
+                self._bar.print(text)
+            else:
+                print(text, flush=True)
 
 
 class _Bar:

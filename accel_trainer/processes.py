@@ -2,16 +2,46 @@
 
 import ctypes
 import os
+import re
+import secrets
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
+from typing import Self
 
 _PR_SET_PDEATHSIG = 1
+HOST_VARIABLE = "ACCEL_TRAIN_HOST"
+
+
+class StopRequest:
+    """SIGTERM and the like: whoever works finishes the step, saves and leaves. The handler only takes note.
+
+    A signal that the parent has said to ignore, as nohup does with SIGHUP, stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.is_urgent = False
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def listen(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_urgent = self.signal is not None
+        self.signal = self.signal or number
 
 
 def parent_death_signal(signal_number: int = signal.SIGTERM) -> Callable[[], None]:
@@ -94,3 +124,29 @@ def start_time(pid: int) -> str | None:
             return None
     state, ticks = after_name[0], after_name[19]
     return None if state in "ZX" else ticks
+
+
+def this_host() -> str:
+    """This machine's name, as it stands in claims."""
+    return re.sub(r"[^\w.-]", "_", os.environ.get(HOST_VARIABLE) or socket.gethostname())[:64]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that has taken something for itself. Its token names this very process and this very taking."""
+
+    host: str
+    token: str
+
+    @classmethod
+    def new(cls) -> Self:
+        pid = os.getpid()
+        parts = (boot_id(), str(pid), start_time(pid), secrets.token_hex(4))
+        return cls(this_host(), "-".join(str(part) for part in parts))
+
+    def is_dead(self) -> bool:
+        """Whether the owner is known to be gone; of another machine's nothing is known."""
+        if self.host != this_host():
+            return False
+        boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
+        return boot != boot_id() or not pid.isdigit() or start_time(int(pid)) != started

@@ -20,6 +20,7 @@ from accel_trainer.errors import UserError
 
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
+PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 
 
 class RunState(StrEnum):
@@ -55,6 +56,7 @@ class Status(BaseModel):
     best_epoch: int | None = None
     primary_metric: str | None = None
     error: str | None = None
+    failed_at: float | None = None
     host: str = ""
     pid: int = 0
     num_processes: int = 1
@@ -197,15 +199,15 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
-    def write_rank_error(self, rank: int, token: str, error: str) -> None:
-        """Rank 0 speaks for the run; another rank that fails leaves its reason here."""
-        content = {"token": token, "error": error, "time": time.time()}
+    def write_rank_error(self, rank: int, token: str, error: str, failed_at: float | None = None) -> None:
+        """Rank 0 speaks for the run; another rank that fails leaves its reason here, and when it failed."""
+        content = {"token": token, "error": error, "time": time.time() if failed_at is None else failed_at}
         write_atomic(self.rank_error(rank), json.dumps(content))
 
-    def first_rank_error(self, token: str) -> str | None:
-        """The earliest error that a rank other than 0 left in this attempt.
+    def first_rank_error(self, token: str) -> tuple[float, str] | None:
+        """When the first rank other than 0 failed in this attempt, and why.
 
-        A rank that fails takes the others down with it: rank 0's own error is then only an echo.
+        A rank that fails takes the others down with it: their errors, later ones, are only echoes.
         """
         errors = []
         for path in self.path.glob(".error-rank-*.json"):
@@ -213,13 +215,21 @@ class RunFolder:
                 error = json.loads(path.read_text())
                 if error["token"] == token:
                     errors.append((error["time"], f"{path.stem.removeprefix('.error-')}: {error['error']}"))
-        return min(errors)[1] if errors else None
+        return min(errors) if errors else None
 
     def clear_rank_errors(self) -> None:
         for path in self.path.glob(".error-rank-*.json"):
             path.unlink(missing_ok=True)
 
     # -- what belongs to a run ---------------------------------------------------------------------
+
+    @property
+    def has_results(self) -> bool:
+        """Whether performance.csv has a row."""
+        try:
+            return len(self.performance.read_text().splitlines()) > 1
+        except OSError:
+            return False
 
     @property
     def has_run(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.errors import UserError
-from accel_trainer.queue.launcher import Flags, this_machine
+from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
 from accel_trainer.queue.store import JobState, Queue
 
 Check = Callable[[Job], dict[str, Any]]
@@ -19,8 +19,6 @@ def make_check(flags: Flags) -> Check:
     checkers: list[Callable[[Job, int], Any]] = []
 
     def check(job: Job) -> dict[str, Any]:
-        from accel_trainer.queue.launcher import plan_launch
-
         num_processes = plan_launch(job, flags, this_machine()).num_processes
         if not checkers:
             from accel_trainer.training.build import Checker
@@ -41,6 +39,8 @@ def verdict(file: Path, check: Check) -> tuple[dict[str, Any] | None, list[str]]
         return check(job), []
     except UserError as error:
         return None, [f"{file}: {problem}" for problem in error.problems]
+    except OSError as error:  # such as a folder of the data set that may not be read
+        return None, [f"{file}: {error.filename or job.dataset}: {error.strerror or error}"]
 
 
 def duplicates(file: Path, queue: Queue) -> list[str]:

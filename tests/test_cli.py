@@ -1,13 +1,18 @@
 """Every verb, and every mistake a user can make on the way: one clear line and exit code 2."""
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import QUICK_JOB, REPOSITORY, write_job
+from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
+
+from accel_trainer import cli as cli_module
+from accel_trainer.queue.launcher import Flags, Gpu, Machine
 
 
 def one_line(result: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:
@@ -192,3 +197,76 @@ def test_a_checkout_runs_without_installing(own_environment):
         [sys.executable, str(REPOSITORY / "cli.py"), "status"], capture_output=True, text=True, cwd=own_environment
     )
     assert result.returncode == 3
+
+
+def test_compare_shows_the_runs_there_are_and_names_the_others(cli):
+    for name in ("good", "other"):
+        Path(name).mkdir()
+    Path("good/config.json").write_text('{"architecture": "resnet18", "num_epochs": 2, "primary_metric": "acc1"}')
+    result = cli("compare", "good", "other")
+    assert "other is not a run folder" in one_line(result)
+    assert "resnet18" in result.stdout
+
+
+def test_dry_run_tells_mistakes(cli):
+    assert "no jobs in" in cli("run-queue", "--dry-run").stdout
+    write_job(Path("training_queue/a.json"), batchsize=3)
+    assert "batchsize: unknown key" in one_line(cli("run-queue", "--dry-run"))
+
+
+def test_a_schema_that_cannot_be_written_is_one_line(cli):
+    assert "cannot be written" in one_line(cli("schema", "--output", "nowhere/schema.json"))
+
+
+@pytest.mark.parametrize(("answers", "chosen"), [("\n", None), ("1\n", ("1",)), ("5\nx\n1,0\n", ("1", "0"))])
+def test_at_a_terminal_with_several_gpus_one_is_asked_which_and_enter_takes_all(monkeypatch, capsys, answers, chosen):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    gpus = tuple(Gpu(str(i), "A100", "40 GiB") for i in range(2))
+    monkeypatch.setattr(cli_module, "this_machine", lambda: Machine(gpus, False, 8))
+    monkeypatch.setattr("sys.stdin", Terminal(answers))
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+    assert cli_module._asked(Flags()).gpus == chosen
+    assert "0: A100 (40 GiB)" in shown.getvalue()
+    assert cli_module._asked(Flags(num_processes=1)) == Flags(num_processes=1), "flags are an answer"
+
+
+@pytest.mark.slow
+def test_watch_waits_for_jobs_until_it_is_stopped(background):
+    runner = background("run-queue", "--watch")
+    wait_until(lambda: Path("training_queue/done").is_dir())
+    write_job(Path("training_queue/late.json"), num_epochs=1, class_subset=[0, 1])
+    wait_until(lambda: Path("training_queue/done/late.json").exists())
+    assert runner.poll() is None
+    runner.send_signal(signal.SIGINT)
+    output, _ = runner.communicate(timeout=30)
+    assert runner.returncode == 130
+    assert "waiting for jobs" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_training_has_begun_puts_the_job_back(background, number):
+    write_job(Path("training_queue/a.json"))
+    runner = background("run-queue")
+    wait_until(lambda: trainers_in(Path.cwd()))
+    runner.send_signal(number)
+    runner.communicate(timeout=90)
+    assert runner.returncode == 128 + number
+    assert Path("training_queue/a.json").exists()
+    assert not trainers_in(Path.cwd())
+
+
+@pytest.mark.slow
+def test_a_finished_run_whose_trainer_was_killed_before_it_wrote_the_table_gets_it(cli):
+    job = write_job(Path("job.json"), num_epochs=1, class_subset=[0, 1], model_dir="run")
+    assert cli("train", job).returncode == 0
+    table = Path("run/performance.csv").read_text()
+    Path("run/performance.csv").write_text(table.splitlines()[0] + "\n")
+    Path("run/performance.png").unlink()
+    assert cli("train", job).returncode == 0
+    assert Path("run/performance.csv").read_text() == table
+    assert Path("run/performance.png").exists()

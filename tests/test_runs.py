@@ -137,7 +137,7 @@ def test_the_first_rank_that_failed_says_why(run: RunFolder, monkeypatch: pytest
     monkeypatch.setattr("accel_trainer.runs.time.time", lambda: next(clock))
     for rank, token, error in [(1, "now", "an echo"), (2, "now", "the cause"), (3, "now", "late"), (4, "then", "old")]:
         run.write_rank_error(rank, token, error)
-    assert run.first_rank_error("now") == "rank-2: the cause"
+    assert run.first_rank_error("now")[1] == "rank-2: the cause"
     run.clear_rank_errors()
     assert run.first_rank_error("now") is None
 
@@ -146,7 +146,7 @@ def test_the_first_rank_that_failed_says_why(run: RunFolder, monkeypatch: pytest
 def test_a_rank_error_that_cannot_be_read_is_passed_over(run: RunFolder, content: str) -> None:
     run.rank_error(1).write_text(content)
     run.write_rank_error(2, "now", "the cause")
-    assert run.first_rank_error("now") == "rank-2: the cause"
+    assert run.first_rank_error("now")[1] == "rank-2: the cause"
 
 
 # -- an older run ----------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ class OptimizationParameters(Section):
 
 
 class WandbParameters(Section):
-    project: str = "accel-train"
+    project: Annotated[str, Field(pattern=r"^[^/\\#?%:\x00-\x1f.][^/\\#?%:\x00-\x1f]{0,127}$")] = "accel-train"
     """Project on Weights & Biases."""
     entity: str | None = None
     """User or team; absent: your default."""

@@ -5,35 +5,22 @@ import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
+from accel_trainer import processes
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner, StopRequest, this_host
 from accel_trainer.queue.launcher import SHUTDOWN_S, Flags, Machine, plan_launch
-from accel_trainer.queue.trainer import POLL_S, Trainer
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.queue.trainer import POLL_S, Trainer, end_leftovers
+from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
 
 LOG_END_BYTES = 64 * 1024
 
 
-class Stop:
-    """SIGINT, SIGTERM and SIGHUP: the first asks trainers to save and stop, the second ends them."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.is_urgent = False
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_urgent = self.signal is not None
-        self.signal = self.signal or number
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Of another machine's trainer only its status is known, which it writes every second but while it validates.
+SILENT_S = 600
 
 
 class AttemptWatcher(Protocol):
@@ -115,11 +102,18 @@ class Attempt:
         return [str(self.file), f"--name={self.job.name}", f"--submission={self.submission}", *group]
 
 
-def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: Stop, watcher: AttemptWatcher) -> Ending:
+def submission_of(file: Path) -> str:
+    """What tells this submission of a job from the next: a file keeps it when it is moved."""
+    about = file.stat()
+    return f"{about.st_mtime_ns}-{about.st_size}"
+
+
+def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: StopRequest, watcher: AttemptWatcher) -> Ending:
     """Launch a trainer and stay with it until it and all its processes are gone."""
     try:
         attempt.run.create()
         launch = plan_launch(attempt.job, flags, machine, attempt.worker_args)
+        _take_over(attempt)
     except UserError as error:
         return Ending(EndingKind.FAILED, str(error), is_users_mistake=True)
     trainer = Trainer(launch, attempt.token, attempt.log)
@@ -127,10 +121,10 @@ def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: Stop, wa
     try:
         _wait(trainer, stop, watcher)
     finally:
-        if trainer.exit_code is None:
-            trainer.kill()
-        trainer.clear_up()
+        trainer.end()
     assert trainer.exit_code is not None
+    if launch.machine_rank > 0:  # the run's status is that of the main machine's attempt
+        return _judge_by_exit_code(trainer.exit_code, attempt.log, asked_to_stop=bool(stop))
     ending = judge(
         attempt.run.read_status(),
         attempt.token,
@@ -138,20 +132,55 @@ def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: Stop, wa
         exit_code=trainer.exit_code,
         log=attempt.log,
     )
-    rank_error = attempt.run.first_rank_error(attempt.token)
-    if ending.kind is EndingKind.FAILED and not ending.is_users_mistake and rank_error is not None:
-        return Ending(EndingKind.FAILED, rank_error)
-    return ending
+    return _with_first_cause(ending, attempt)
 
 
-def _wait(trainer: Trainer, stop: Stop, watcher: AttemptWatcher) -> None:
+def _take_over(attempt: Attempt) -> None:
+    """Refuse a run folder in which another process trains; see to it that nothing of a dead one is left."""
+    said = attempt.run.read_status()
+    if said is None or not said.token or said.token == attempt.token:
+        return
+    owner = Owner(said.host, said.token)
+    if owner.is_dead():
+        end_leftovers(owner.token)
+    elif said.state in (RunState.STARTING, RunState.TRAINING):
+        is_here = owner.host == this_host()
+        trains = processes.with_variable(TOKEN_VARIABLE, owner.token) if is_here else _is_fresh(said)
+        if trains:
+            raise UserError(f"model_dir: another process is training in {attempt.run.path} (on {said.host})")
+
+
+def _is_fresh(status: Status) -> bool:
+    return time.time() - status.updated < SILENT_S
+
+
+def _judge_by_exit_code(exit_code: int, log: Path, *, asked_to_stop: bool) -> Ending:
+    if asked_to_stop:
+        return Ending(EndingKind.BACK_TO_PENDING)
+    if exit_code == 0:
+        return Ending(EndingKind.DONE)
+    return Ending(EndingKind.FAILED, last_words(log, exit_code))
+
+
+def _with_first_cause(ending: Ending, attempt: Attempt) -> Ending:
+    """When several ranks failed, the reason is that of the first: the others fail because it is gone."""
+    first = attempt.run.first_rank_error(attempt.token)
+    if first is None or ending.kind is not EndingKind.FAILED or ending.is_users_mistake:
+        return ending
+    said = attempt.run.read_status()
+    if said is not None and said.token == attempt.token and (said.failed_at or 0) and said.failed_at <= first[0]:
+        return ending
+    return Ending(EndingKind.FAILED, first[1])
+
+
+def _wait(trainer: Trainer, stop: StopRequest, watcher: AttemptWatcher) -> None:
     """Until the launcher has ended; when asked to stop, ask the trainer, and end it if it does not listen."""
     deadline: float | None = None
     while trainer.exit_code is None:
         if stop and deadline is None:
             deadline = time.monotonic() + SHUTDOWN_S
-            watcher.stopping()
             trainer.ask_to_stop()
+            watcher.stopping()
         if deadline is not None and (stop.is_urgent or time.monotonic() > deadline):
             trainer.kill()
         watcher.tick()

@@ -62,8 +62,13 @@ class Checker:
             if (version := Version.of(job.path)) is None:
                 continue  # gone since it was listed
             problems = self._problems.get(version)
-            if problems is None:
-                problems = self._shape_problems(job, version)
+            if problems is None and version not in self._shape_is_good:
+                problems = _shape_problems(job)
+                if problems and not self._is_settled(version):
+                    continue
+                if not problems:
+                    self._shape_is_good.add(version)
+                    problems = None
             if problems is None:
                 unknown.append(version)
             elif problems:
@@ -84,24 +89,27 @@ class Checker:
             return
         self._problems |= self._process.verdicts()
         if self._process.is_over:
-            for version in self._process.without_verdict():
-                # The check itself failed: the trainer will say what is wrong.
+            # It died of the first file that it said nothing of: of that one the trainer will say what is wrong; the
+            # others are looked at again.
+            for version in self._process.without_verdict()[:1]:
                 self._problems[version] = []
             self._process.end()
             self._process = None
 
-    def _shape_problems(self, job: QueuedJob, version: Version) -> list[str] | None:
-        """What can be said without torch; None while that is not enough to decide."""
-        if version in self._shape_is_good:
-            return None
-        try:
-            read_job(job.path)
-        except UserError as error:
-            since = self._first_seen.setdefault(version, time.monotonic())
-            is_old = time.time() - version.modified_ns / 1e9 > SETTLED_S
-            return error.problems if is_old or time.monotonic() - since > SETTLED_S else None
-        self._shape_is_good.add(version)
-        return None
+    def _is_settled(self, version: Version) -> bool:
+        """Whether a file has not changed for a while, by its own time stamp or since we know it."""
+        since = self._first_seen.setdefault(version, time.monotonic())
+        is_old = time.time() - version.modified_ns / 1e9 > SETTLED_S
+        return is_old or time.monotonic() - since > SETTLED_S
+
+
+def _shape_problems(job: QueuedJob) -> list[str]:
+    """What can be said without torch."""
+    try:
+        read_job(job.path)
+    except UserError as error:
+        return error.problems
+    return []
 
 
 class _Process:

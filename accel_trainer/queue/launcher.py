@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from accel_trainer.errors import UserError
 
 # How long torchrun lets ranks save after it was told to stop.
 SHUTDOWN_S = 90
+# Unquoted, YAML reads NO as false.
+ONE_PROCESS = ("NO", False)
 MULTI_GPU_TYPES = ("MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
 WORKER = "accel_trainer.training.worker"
 
@@ -88,7 +90,8 @@ class Launch:
     accelerate_args: tuple[str, ...]
     environment: Mapping[str, str]
     num_processes: int
-    worker_args: tuple[str, ...] = field(default=())
+    worker_args: tuple[str, ...] = ()
+    machine_rank: int = 0
 
     @property
     def argv(self) -> list[str]:
@@ -113,7 +116,7 @@ def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if flags.gpus is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return Launch(launch.accelerate_args, environment, launch.num_processes, tuple(worker_args))
+    return replace(launch, environment=environment, worker_args=tuple(worker_args))
 
 
 def _refuse_missing_gpus(flags: Flags, machine: Machine) -> None:
@@ -156,20 +159,45 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 
 def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:
-    configured = int(content.get("num_processes") or 1)
-    count = _count(flags, configured)
-    kind = str(content["distributed_type"])
-    args = ["--config_file", str(path), "--num_processes", str(count)]
-    if kind == "NO" and count > 1:
+    _refuse_unknown_type(path, content)
+    count = _count(flags, _integer(path, content, "num_processes", 1))
+    args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no"]
+    if content["distributed_type"] in ONE_PROCESS and count > 1:
         args.append("--multi_gpu")
-    is_one_machine = int(content.get("num_machines") or 1) == 1
+    is_one_machine = _integer(path, content, "num_machines", 1) == 1
     if count > 1 and is_one_machine and not content.get("main_process_port"):
         args += ["--main_process_port", "0"]  # a free one
+    if flags.gpus is not None:
+        args += ["--gpu_ids", "all"]  # of the visible ones; the file's own choice would hide our flag
     environment = {}
     if content.get("use_cpu"):
         environment["ACCELERATE_USE_CPU"] = "true"
         args += ["--num_cpu_threads_per_process", str(max(1, machine.cores // count))]
-    return Launch(tuple(args), environment, count)
+    machine_rank = 0 if is_one_machine else _integer(path, content, "machine_rank", 0, least=0)
+    return Launch(tuple(args), environment, count, machine_rank=machine_rank)
+
+
+def _refuse_unknown_type(path: Path, content: Mapping[str, Any]) -> None:
+    """What the training loop is made for: one process, or a copy of the model in each of several."""
+    kind = content["distributed_type"]
+    if kind == "MULTI_CPU":
+        raise UserError(
+            f"accelerate_config: {path}: with distributed_type MULTI_CPU, accelerate starts one process; "
+            "for several on the CPU use MULTI_GPU with use_cpu: true, as accelerate_configs/multi_cpu.yaml"
+        )
+    if kind not in (*ONE_PROCESS, *MULTI_GPU_TYPES):
+        raise UserError(
+            f"accelerate_config: {path}: distributed_type {kind} is not supported; it is NO or "
+            f"{', '.join(MULTI_GPU_TYPES)}"
+        )
+
+
+def _integer(path: Path, content: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
+    value = content.get(key)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"accelerate_config: {path}: {key}: {value!r} is not an integer of {least} or more")
+    return value
 
 
 def _by_what_is_there(flags: Flags, machine: Machine) -> Launch:

@@ -2,15 +2,25 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
-from accel_trainer.queue.attempt import Attempt, AttemptWatcher, Ending, EndingKind, Stop, run_attempt
-from accel_trainer.queue.checker import Checker, Version
+from accel_trainer.processes import StopRequest
+from accel_trainer.queue.attempt import (
+    STOP_SIGNALS,
+    Attempt,
+    AttemptWatcher,
+    Ending,
+    EndingKind,
+    run_attempt,
+    submission_of,
+)
+from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.launcher import Flags, Machine
-from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob
+from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.trainer import POLL_S, end_leftovers
 from accel_trainer.runs import RunFolder
 
@@ -38,15 +48,16 @@ class Runner:
 
     def __init__(self, queue: Queue, flags: Flags, machine: Machine, watcher: QueueWatcher) -> None:
         self.queue, self.flags, self.machine, self.watcher = queue, flags, machine, watcher
-        self.stop = Stop()
+        self.stop = StopRequest()
         self.num_failed = 0
+        self.num_run = 0
         self._checker = Checker(flags)
         self._looked = 0.0
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending; with `watch`, until stopped. Raises QueueUnusable."""
         self.queue.create()
-        self.stop.listen()
+        self.stop.listen(*STOP_SIGNALS)
         self._reclaim_dead()
         try:
             self._run(watch)
@@ -61,15 +72,18 @@ class Runner:
             if not is_counted and not self._checker.is_busy and pending:
                 is_counted = True
                 self.watcher.found(len(good), self.num_failed)
-            if (job := choose_next(good)) is not None and not self._checker.is_busy:
-                self._run_one(job)
-            elif self._checker.is_busy or pending:
+            if self._checker.is_busy:
                 time.sleep(POLL_S)
+            elif (job := choose_next(good, self.queue.jobs(JobState.RUNNING))) is not None:
+                self._run_one(job)
+            elif pending:
+                time.sleep(LOOK_EVERY_S / 4)
+                self._reclaim_dead()
             elif watch:
                 self.watcher.waiting()
                 time.sleep(LOOK_EVERY_S)
                 self._reclaim_dead()
-            else:
+            elif not self._reclaim_dead():
                 return
 
     def _look(self, pending: Sequence[QueuedJob]) -> list[QueuedJob]:
@@ -88,7 +102,7 @@ class Runner:
         if (claimed := self.queue.claim(pending)) is None:
             return
         assert claimed.owner is not None
-        version = Version.of(claimed.path)
+        self.num_run += 1
         try:
             job = read_job(claimed.path, claimed.name)
         except UserError as error:  # changed since it was checked
@@ -100,7 +114,7 @@ class Runner:
             token=claimed.owner.token,
             log=self.queue.next_log(claimed.name),
             group=self.queue.folder.resolve().name,
-            submission=f"{version.modified_ns}-{version.size}" if version else "",
+            submission=submission_of(claimed.path),
         )
         ending = run_attempt(attempt, self.flags, self.machine, self.stop, self)
         self._record(claimed, ending, attempt.log)
@@ -117,11 +131,13 @@ class Runner:
                 case EndingKind.BACK_TO_PENDING:
                     self.queue.release(claimed)
         except JobGone as error:
+            self.num_failed += 1
             ending = Ending(EndingKind.FAILED, str(error))
         self.watcher.ended(claimed.name, ending, log)
 
-    def _reclaim_dead(self) -> None:
-        """Put back the jobs of runners of this machine that died, once their trainers are gone."""
+    def _reclaim_dead(self) -> bool:
+        """Put back the jobs of runners of this machine that died, once their trainers are gone; whether any."""
+        found = False
         for job in self.queue.jobs(JobState.RUNNING):
             if job.owner is not None and job.owner.is_dead():
                 end_leftovers(job.owner.token)
@@ -129,7 +145,9 @@ class Runner:
                     self.queue.release(job)
                 except JobGone:
                     continue  # another runner was faster
+                found = True
                 self.watcher.reclaimed(job)
+        return found
 
     # -- as the watcher of an attempt: look at new files now and then, and pass everything on ---------------------
 
@@ -143,9 +161,11 @@ class Runner:
         self.watcher.tick()
         if time.monotonic() - self._looked >= LOOK_EVERY_S and not self.stop:
             self._looked = time.monotonic()
-            self._look(self.queue.jobs(JobState.PENDING))
+            with suppress(OSError, QueueUnusable):  # no reason to end a trainer; the next look may be luckier
+                self._look(self.queue.jobs(JobState.PENDING))
 
 
-def choose_next(good: Sequence[QueuedJob]) -> QueuedJob | None:
-    """The job to run next, of those that may be claimed: the first by name."""
-    return good[0] if good else None
+def choose_next(good: Sequence[QueuedJob], running: Sequence[QueuedJob]) -> QueuedJob | None:
+    """The job to run next, of those that may be claimed: the first by name, unless one of its name is running."""
+    taken = {job.name for job in running}
+    return next((job for job in good if job.name not in taken), None)

@@ -12,21 +12,16 @@ whether the target is there, not by the call.
 
 import os
 import re
-import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
 
-from accel_trainer import processes
 from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
 from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner
 from accel_trainer.runs import write_atomic
-
-HOST_VARIABLE = "ACCEL_TRAIN_HOST"
 
 
 class QueueUnusable(UserError):
@@ -39,32 +34,6 @@ class JobState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-
-
-def this_host() -> str:
-    """This machine's name, as it stands in claims."""
-    return re.sub(r"[^\w.-]", "_", os.environ.get(HOST_VARIABLE) or socket.gethostname())[:64]
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The process that has claimed a job. Its token names this very process and this very claim."""
-
-    host: str
-    token: str
-
-    @classmethod
-    def new(cls) -> Self:
-        pid = os.getpid()
-        parts = (processes.boot_id(), str(pid), processes.start_time(pid), secrets.token_hex(4))
-        return cls(this_host(), "-".join(str(part) for part in parts))
-
-    def is_dead(self) -> bool:
-        """Whether the owner is known to be gone; of another machine's nothing is known."""
-        if self.host != this_host():
-            return False
-        boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
-        return boot != processes.boot_id() or not pid.isdigit() or processes.start_time(int(pid)) != started
 
 
 @dataclass(frozen=True)
@@ -102,10 +71,11 @@ class Queue:
             for state in JobState:
                 self.folder_of(state).mkdir(parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
-            if not os.access(self.folder, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied")
         except OSError as error:
             raise QueueUnusable(f"the queue {self.folder} cannot be used: {error.strerror}") from error
+        for folder in (*(self.folder_of(state) for state in JobState), self.logs):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise QueueUnusable(f"the queue {self.folder} cannot be used: no permission to write in {folder}")
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""
@@ -148,7 +118,13 @@ class Queue:
         return QueuedJob(job.name, target, JobState.RUNNING, owner)
 
     def release(self, job: QueuedJob) -> Path:
-        """Put a job back where it can be claimed again."""
+        """Put a job back where it can be claimed again, under its own name: its run folder follows from that.
+
+        A newcomer that has taken the name meanwhile is given another one.
+        """
+        target = self.folder / f"{job.name}.json"
+        if target.exists():
+            self._move(QueuedJob(job.name, target, JobState.PENDING), JobState.PENDING)
         return self._move(job, JobState.PENDING)
 
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
@@ -172,7 +148,7 @@ class Queue:
         """Rename into a folder, beside what has the same name there unless that is the same job file."""
         folder, stem = self.folder_of(state), _file_name(job.name)
         target, number = folder / f"{stem}.json", 2
-        while os.path.lexists(target) and not _same_content(job.path, target):
+        while os.path.lexists(target) and (target == job.path or not _same_content(job.path, target)):
             target, number = folder / f"{stem}~{number}.json", number + 1
         if not _moved(job.path, target):
             raise JobGone(f"{job.name}: its file {job.path} is gone: another process or a person has moved it")
@@ -203,8 +179,10 @@ def _moved(source: Path, target: Path) -> bool:
     """Rename; whether it was ours is told by the target being there, not by the call."""
     try:
         source.rename(target)
-    except OSError:
-        return os.path.lexists(target) and not os.path.lexists(source)
+    except OSError as error:
+        if os.path.lexists(source):  # it is not permitted: trying again would not help
+            raise QueueUnusable(f"{source} cannot be moved to {target.parent}: {error.strerror}") from error
+        return os.path.lexists(target)
     return True
 
 

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer import processes
 from accel_trainer.queue.launcher import SHUTDOWN_S, WORKER, Launch
-from accel_trainer.runs import TOKEN_VARIABLE
+from accel_trainer.runs import PROCESSES_VARIABLE, TOKEN_VARIABLE
 
 POLL_S = 0.1
 # What a library may need to finish after the trainer's end, such as the process that writes wandb's files.
@@ -21,6 +22,7 @@ class Trainer:
     def __init__(self, launch: Launch, token: str, log: Path) -> None:
         self.token = token
         environment = {**os.environ, **launch.environment, TOKEN_VARIABLE: token, "PYTHONUNBUFFERED": "1"}
+        environment[PROCESSES_VARIABLE] = str(launch.num_processes)
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
             self._launcher = subprocess.Popen(
@@ -48,8 +50,14 @@ class Trainer:
         processes.send_signal(processes.with_variable(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 
-    def clear_up(self) -> None:
-        """After the launcher's end: let trainers that were left alone save, then see to it that all are gone."""
+    def end(self) -> None:
+        """See to it that all is gone; what still trains (when something went wrong here) may save first."""
+        if self.exit_code is None:
+            self.ask_to_stop()
+            with suppress(subprocess.TimeoutExpired):
+                self._launcher.wait(SHUTDOWN_S)
+        if self.exit_code is None:
+            self.kill()
         end_leftovers(self.token)
 
     def _workers(self) -> list[int]:

@@ -1,31 +1,12 @@
 """How ranks come to stop, save or give up at the same step, without making anybody wait for a device."""
 
-import signal
 import time
 from dataclasses import dataclass
-from types import FrameType
 
 import torch
 import torch.distributed as dist
 
 _NEVER = 2**62
-
-
-class StopRequest:
-    """SIGTERM or SIGINT: finish the step, save, leave. The handler only takes note."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
 
 
 @dataclass(frozen=True)

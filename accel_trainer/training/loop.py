@@ -16,8 +16,9 @@ from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.sampling import evaluation_batches
 from accel_trainer.data.transforms import Normalise
+from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
-from accel_trainer.training.agreement import Agreement, StopRequest
+from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.build import Parts
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.metrics import Meter, Scores
@@ -59,7 +60,7 @@ class TrainingLoop:
         self.objective = parts.objective.to(accelerator.device)
         self.normalise = Normalise(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
-        self.plain_model = accelerator.unwrap_model(self.model)
+        self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
         self.meter, self.val_meter = Meter(accelerator.device), Meter(accelerator.device)
         self.progress = Progress()

@@ -4,7 +4,6 @@ import csv
 import io
 import logging
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.processes import this_host
 from accel_trainer.runs import RunFolder, RunState, Status, write_atomic
 
 if TYPE_CHECKING:  # the worker speaks before it has imported torch
@@ -46,8 +46,9 @@ class Reporter:
     def __init__(self, run: RunFolder, status: Status, *, speaks: bool) -> None:
         self._run = run
         self._speaks = speaks
-        self._status = status.model_copy(update={"host": socket.gethostname(), "pid": os.getpid()})
+        self._status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
         self._written = 0.0
+        self.failed_at: float | None = None
 
     def is_due(self) -> bool:
         """Whether enough time has passed to report again; only then may the device be waited for."""
@@ -96,8 +97,12 @@ class Reporter:
             best_epoch=progress.best_epoch,
         )
 
+    def note_failure(self) -> None:
+        """Something has failed just now; tidying up may take a while, and others may fail because of it."""
+        self.failed_at = time.time()
+
     def end(self, state: RunState, error: str | None = None) -> None:
-        self.update(state=state, error=error, eta_s=None, durable=True)
+        self.update(state=state, error=error, failed_at=self.failed_at, eta_s=None, durable=True)
 
 
 def performance_row(

@@ -14,8 +14,8 @@ from accelerate.utils import parse_flag_from_env
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.errors import UserError
-from accel_trainer.runs import RunFolder, RunState, duration, write_atomic
-from accel_trainer.training.agreement import StopRequest
+from accel_trainer.processes import StopRequest
+from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder, RunState, duration, write_atomic
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.checkpoint import save_weights
 from accel_trainer.training.environment import record_attempt
@@ -48,7 +48,7 @@ def train(
         run_id = _begin_folder(job, run, parts, accelerator) if is_first else ""
         num_threads = job.num_workers
         if num_threads is None:
-            num_threads = default_num_threads(accelerator.num_processes)
+            num_threads = default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         loader = resources.enter_context(Loader(num_threads))
         loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
         loop.begin(start)
@@ -64,20 +64,20 @@ def train(
             num_processes=accelerator.num_processes,
             durable=True,
         )
+        plotter = None
+        if is_first:
+            # Also of a finished run: its trainer may have been killed just before it wrote them.
+            write_performance(run, loop.progress.history)
+            plotter = Plotter(run)
+            resources.callback(plotter.close)
         if loop.progress.epoch >= job.num_epochs:
             log.info(
                 "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over",
                 loop.progress.epoch,
             )
             return RunState.FINISHED, None
-        tracking = Tracking(accelerator, job, run, group, run_id)
-        plotter = None
-        if is_first:
-            write_performance(run, loop.progress.history)
-            plotter = Plotter(run)
-            resources.callback(plotter.close)
         try:
-            loop.train(tracking, plotter)
+            loop.train(Tracking(accelerator, job, run, group, run_id), plotter)
         except Stopped:
             log.info(
                 "stopped in epoch %d after step %d; the state is saved",
@@ -88,6 +88,9 @@ def train(
         except Diverged as error:
             log.error("%s", error)
             return RunState.DIVERGED, str(error)
+        except BaseException:
+            reporter.note_failure()
+            raise
         _say_how_it_went(job, loop, time.monotonic() - began)
         return RunState.FINISHED, None
 
@@ -99,11 +102,11 @@ def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=_precision(job, device),
         gradient_accumulation_steps=job.gradient_accumulation,
-        log_with=job.trackers,
+        log_with=job.trackers or None,
         project_dir=str(run.path),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    launched = int(os.environ.get("WORLD_SIZE", 1))
+    launched = int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
     if accelerator.num_processes != launched:
         # Each would train a model of its own, in the same folder.
         raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
@@ -142,9 +145,10 @@ def _begin_folder(job: Job, run: RunFolder, parts: Parts, accelerator: Accelerat
         for label, (name, original) in enumerate(zip(classes, subset, strict=True))
     ]
     write_atomic(run.classes, json.dumps(mapping, indent=2) + "\n")
-    if not run.weights(0).exists():
+    # Where a run was begun, they are its own; elsewhere they may be of an attempt that did not get this far.
+    if not (run.has_run and run.weights(0).exists()):
         save_weights(run.weights(0), parts.model.state_dict(), epoch="0", architecture=job.architecture)
-    if not run.sample_inputs.exists():
+    if not (run.has_run and run.sample_inputs.exists()):
         draw_sample_inputs(run, parts.sampling, parts.read_train)
     run_id = record_attempt(
         run,
@@ -176,7 +180,7 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
     )  # fmt: skip
     if count > 1 and any("BatchNorm" in type(module).__name__ for module in parts.model.modules()):
         log.info("BatchNorm statistics are those of each process's %d images", job.batch_size // count)
-    if loop.progress.global_step:
+    if loop.progress.global_step > 0 and loop.progress.epoch < job.num_epochs:
         log.info("going on in epoch %d after step %d", loop.progress.epoch + 1, loop.progress.step)
 
 

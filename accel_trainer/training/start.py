@@ -49,6 +49,11 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
     state = StateStore(run).newest()
     if state is not None:
         return Start(state=state)
+    if run.has_results:
+        raise UserError(
+            f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
+            "set checkpoint to the epoch of saved weights, or to -1 to start over (what is there is kept in previous/)"
+        )
     origin = _origin(run)
     if origin.get("weights"):
         return Start(weights=load_weights(run.path / origin["weights"]), epoch=origin["epoch"])

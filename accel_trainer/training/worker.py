@@ -4,7 +4,7 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 """
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.processes import die_with_parent
+from accel_trainer.processes import StopRequest, die_with_parent
 
 if __name__ == "__main__":
     die_with_parent()
@@ -12,6 +12,7 @@ if __name__ == "__main__":
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
-from accel_trainer.training.agreement import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--submission", default="", help="what tells this submission of the job from the next")
     args = parser.parse_args(words)
     stop = StopRequest()
-    stop.listen()
+    stop.listen(signal.SIGTERM, signal.SIGINT)
     rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")
     try:
         job = read_job(args.job, args.name)
@@ -73,7 +73,7 @@ def _train_and_tell(
     if rank == 0:
         reporter.end(state, error)
     elif error is not None and state is not RunState.DIVERGED:
-        run.write_rank_error(rank, token, error)
+        run.write_rank_error(rank, token, error, reporter.failed_at)
     return EXIT_CODES.get(state, 1)
 
 

@@ -4,13 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from helpers import wait_until
 
 from accel_trainer import processes
-from accel_trainer.queue.attempt import EndingKind, judge, last_words
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner, this_host
+from accel_trainer.queue import attempt as attempt_module
+from accel_trainer.queue.attempt import Attempt, Ending, EndingKind, judge, last_words, submission_of
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.trainer import Trainer
 from accel_trainer.runs import RunState, Status
@@ -89,7 +95,7 @@ def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
     trainer = Trainer(Sleeper((), {}, 1, ("",)), "token-2", tmp_path / "log")
     wait_until(lambda: trainer.exit_code is not None)
     assert len(left("token-2")) == 1
-    trainer.clear_up()
+    trainer.end()
     assert not left("token-2")
 
 
@@ -112,3 +118,69 @@ def test_a_launcher_dies_with_its_runner(tmp_path):
     # The child of the 'launcher' has no such wish; the launcher itself has died.
     wait_until(lambda: len(left("token-3")) == 1, timeout_s=10)
     processes.send_signal(left("token-3"), signal.SIGKILL)
+
+
+# -- whose error counts, whose folder it is ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, log: Path) -> Attempt:
+    job = Job(architecture="resnet18", model_dir=str(tmp_path / "run"))
+    attempt = Attempt(job, tmp_path / "job.json", "mine", log)
+    attempt.run.create()
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("rank_0_failed_at", "reason"), [(10.0, "disk full"), (30.0, "rank-1: gone"), (None, "rank-1: gone")]
+)
+def test_the_rank_that_failed_first_gives_the_reason(attempt, rank_0_failed_at, reason):
+    attempt.run.write_rank_error(1, "mine", "gone", failed_at=20.0)
+    attempt.run.write_status(Status(state=RunState.FAILED, token="mine", error="disk full", failed_at=rank_0_failed_at))
+    ending = attempt_module._with_first_cause(Ending(FAILED, "disk full"), attempt)
+    assert ending == Ending(FAILED, reason)
+
+
+def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, tmp_path):
+    owner = Owner.new()
+    attempt.run.write_status(Status(state=RunState.TRAINING, token=owner.token, host=owner.host))
+    attempt_module._take_over(attempt)  # its runner lives, but nothing trains any more
+    trainer = Trainer(Sleeper((), {}, 1, (".wait()",)), owner.token, tmp_path / "log")
+    try:
+        wait_until(lambda: len(left(owner.token)) == 2)
+        with pytest.raises(UserError, match="another process is training in"):
+            attempt_module._take_over(attempt)
+    finally:
+        trainer.kill()
+
+
+def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, tmp_path, monkeypatch):
+    monkeypatch.setattr("accel_trainer.queue.trainer.REST_S", 0.2)
+    dead = Owner(this_host(), "another-boot-1-x")
+    attempt.run.write_status(Status(state=RunState.TRAINING, token=dead.token, host=dead.host))
+    Trainer(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
+    wait_until(lambda: len(left(dead.token)) == 1)
+    attempt_module._take_over(attempt)
+    assert not left(dead.token)
+
+
+@pytest.mark.parametrize(("age_s", "refused"), [(5, True), (3600, False)])
+def test_a_silent_trainer_of_another_machine_does_not_keep_its_folder_for_ever(attempt, age_s, refused):
+    said = Status(state=RunState.TRAINING, token="theirs", host="another-host", updated=time.time() - age_s)
+    attempt.run.write_status(said)
+    with pytest.raises(UserError) if refused else nullcontext():
+        attempt_module._take_over(attempt)
+
+
+@pytest.mark.parametrize(("exit_code", "asked", "kind"), [(0, False, DONE), (1, False, FAILED), (1, True, BACK)])
+def test_on_another_machine_than_the_main_one_the_exit_code_counts(log, exit_code, asked, kind):
+    assert attempt_module._judge_by_exit_code(exit_code, log, asked_to_stop=asked).kind is kind
+
+
+def test_a_submission_is_known_again_after_the_file_has_moved(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    before = submission_of(path)
+    assert submission_of(path.rename(tmp_path / "b.json")) == before
+    path.write_text("{} ")
+    assert submission_of(path) != before

@@ -140,3 +140,41 @@ def test_gpus_are_asked_of_nvidia_smi_and_hidden_ones_do_not_count(tmp_path, mon
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.index for gpu in launcher._gpus()] == expected
+
+
+def plan(tmp_path: Path, content: str, flags: Flags | None = None) -> launcher.Launch:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    return plan_launch(job(), Flags(config=path) if flags is None else flags, TWO_GPUS)
+
+
+@pytest.mark.parametrize("kind", ["MULTI_CPU", "FSDP", "DEEPSPEED", "XLA", "nonsense"])
+def test_a_kind_of_training_that_the_loop_is_not_made_for_is_refused(tmp_path, kind):
+    with pytest.raises(UserError, match=kind):
+        plan(tmp_path, f"distributed_type: {kind}\nnum_processes: 2\n")
+
+
+def test_no_without_quotes_which_yaml_reads_as_false_is_one_process(tmp_path):
+    assert "--multi_gpu" not in plan(tmp_path, "distributed_type: NO\n").accelerate_args
+
+
+@pytest.mark.parametrize("line", ["num_processes: two", "num_processes: -1", "num_machines: 0", "num_processes: true"])
+def test_a_number_of_processes_that_is_none_is_refused(tmp_path, line):
+    with pytest.raises(UserError, match=line.split(":")[0]):
+        plan(tmp_path, f"distributed_type: MULTI_GPU\n{line}\n")
+
+
+def test_chosen_gpus_go_before_those_of_a_config_and_compiling_is_the_jobs_business(tmp_path):
+    path = tmp_path / "config.yaml"
+    content = "distributed_type: MULTI_GPU\ngpu_ids: '0'\ndynamo_config: {dynamo_backend: INDUCTOR}\n"
+    launch = plan(tmp_path, content, Flags(config=path, gpus=("0", "1")))
+    args = launch.accelerate_args
+    assert args[args.index("--gpu_ids") + 1] == "all"
+    assert args[args.index("--dynamo_backend") + 1] == "no"
+    assert launch.environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_the_rank_of_a_machine_is_known_where_there_are_several(tmp_path):
+    content = "distributed_type: MULTI_GPU\nnum_machines: 2\nmachine_rank: 1\nnum_processes: 4\n"
+    assert plan(tmp_path, content).machine_rank == 1
+    assert "--main_process_port" not in plan(tmp_path, content).accelerate_args

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from accel_trainer import processes
 from accel_trainer.errors import UserError
-from accel_trainer.queue import store
-from accel_trainer.queue.store import JobGone, JobState, Owner, Queue, QueueUnusable, natural_key, new_log
+from accel_trainer.processes import Owner
+from accel_trainer.queue.store import JobGone, JobState, Queue, QueueUnusable, natural_key, new_log
 
 
 @pytest.fixture
@@ -89,27 +90,27 @@ def test_a_rename_that_succeeds_and_reports_an_error_is_a_claim(queue, monkeypat
 
 
 def test_an_owner_is_dead_when_its_process_is(queue):
-    code = "from accel_trainer.queue.store import Owner; o = Owner.new(); print(o.token, o.is_dead())"
+    code = "from accel_trainer.processes import Owner; o = Owner.new(); print(o.token, o.is_dead())"
     token, was_dead = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert was_dead == "False"
-    assert Owner(store.this_host(), token).is_dead()
+    assert Owner(processes.this_host(), token).is_dead()
     assert not Owner("another-host", token).is_dead(), "of another machine's processes nothing is known"
 
 
 def test_an_owner_with_a_reused_process_id_or_of_another_boot_is_dead():
     boot, pid, started, word = Owner.new().token.split("-")
     assert pid == str(os.getpid())
-    assert not Owner(store.this_host(), f"{boot}-{pid}-{started}-{word}").is_dead()
-    assert Owner(store.this_host(), f"{boot}-{pid}-{int(started) + 1}-{word}").is_dead()
-    assert Owner(store.this_host(), f"other-{pid}-{started}-{word}").is_dead()
-    assert Owner(store.this_host(), "nonsense").is_dead()
+    assert not Owner(processes.this_host(), f"{boot}-{pid}-{started}-{word}").is_dead()
+    assert Owner(processes.this_host(), f"{boot}-{pid}-{int(started) + 1}-{word}").is_dead()
+    assert Owner(processes.this_host(), f"other-{pid}-{started}-{word}").is_dead()
+    assert Owner(processes.this_host(), "nonsense").is_dead()
 
 
 def test_a_host_is_compared_whole(monkeypatch):
     token = Owner.new().token.replace("-", "x-", 1)
-    monkeypatch.setenv(store.HOST_VARIABLE, "grey")
+    monkeypatch.setenv(processes.HOST_VARIABLE, "grey")
     assert not Owner("rey", token).is_dead()
     assert Owner("grey", token).is_dead()
 
@@ -153,3 +154,33 @@ def test_a_queue_below_a_file_is_unusable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(QueueUnusable, match="cannot be used"):
         Queue(tmp_path / "file").create()
+
+
+def test_a_released_job_keeps_its_name_and_a_newcomer_gets_another(queue):
+    """A job's run folder follows from its name."""
+    queue.add("a", b'{"seed": 1}')
+    claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
+    queue.add("a", b'{"seed": 2}')
+    queue.release(claimed)
+    contents = {path.name: path.read_bytes() for path in queue.folder.glob("*.json")}
+    assert contents == {"a.json": b'{"seed": 1}', "a~2.json": b'{"seed": 2}'}
+
+
+def test_a_move_that_is_not_permitted_is_told_and_not_tried_for_ever(queue, monkeypatch):
+    queue.add("a", b"{}")
+
+    def refused(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(QueueUnusable, match="cannot be moved to .*running: Permission denied"):
+        queue.claim(queue.jobs(JobState.PENDING)[0])
+
+
+@pytest.mark.parametrize("name", ["it's & so on #1", "a" * 120, "ü" * 60])
+def test_a_good_name_stays_as_it_is(queue, name):
+    queue.add(name, b"{}")
+    queue.release(queue.claim(queue.jobs(JobState.PENDING)[0]))
+    assert names(queue, JobState.PENDING) == [name]
+    queue.finish(queue.claim(queue.jobs(JobState.PENDING)[0]), JobState.FAILED, "why")
+    assert names(queue, JobState.FAILED) == [name]

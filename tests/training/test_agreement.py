@@ -1,13 +1,12 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from accel_trainer.training.agreement import Agreement, Decision, StopRequest
+from accel_trainer.training.agreement import Agreement, Decision
 
 # Two ranks that want different things at different steps; each prints what was decided.
 RANK = """
@@ -76,18 +75,3 @@ def test_a_state_is_saved_when_the_last_one_is_old(monkeypatch: pytest.MonkeyPat
     assert agreement.at_step(False, None).save
     agreement.just_saved()
     assert not agreement.at_step(False, None).save
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_noted_and_nothing_else_happens(number: signal.Signals) -> None:
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop = StopRequest()
-        assert not stop
-        stop.listen()
-        signal.raise_signal(number)
-        assert stop
-        assert stop.signal == number
-    finally:
-        for n, handler in before.items():
-            signal.signal(n, handler)

@@ -1,6 +1,7 @@
 """The loop, in this process: what the end-to-end tests would need a whole training for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,24 +10,39 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
+from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder, RunState, Status
-from accel_trainer.training.agreement import StopRequest
+from accel_trainer.training import loop as loop_module
 from accel_trainer.training.build import build
+from accel_trainer.training.checkpoint import StateStore
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.start import Start
 from accel_trainer.training.tracking import Tracking
 
 
 @pytest.fixture
-def loop(run: RunFolder, make_job) -> Iterator[TrainingLoop]:
-    job: Job = make_job(class_subset=[0, 1], num_epochs=2, batch_size=64, optimizer_args={"lr": 0.001})
+def new_loop(make_job: Callable[..., Job]) -> Iterator[Callable[[Path], TrainingLoop]]:
+    """Makes loops over one job, each in a folder."""
+    job = make_job(class_subset=[0, 1], num_epochs=2, batch_size=64, optimizer_args={"lr": 0.001})
     accelerator = Accelerator(cpu=True)
-    status = Status(state=RunState.STARTING, num_epochs=2)
+    status = Status(state=RunState.STARTING, num_epochs=2, steps_per_epoch=4)
     with Loader(1) as loader:
-        parts = build(job, world_size=1)
-        yield TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), Reporter(run, status, speaks=True))
+
+        def make(folder: Path) -> TrainingLoop:
+            run = RunFolder(folder)
+            run.create()
+            reporter = Reporter(run, status, speaks=True)
+            return TrainingLoop(job, run, build(job, world_size=1), accelerator, loader, StopRequest(), reporter)
+
+        yield make
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
+
+
+@pytest.fixture
+def loop(new_loop: Callable[[Path], TrainingLoop], tmp_path: Path) -> TrainingLoop:
+    return new_loop(tmp_path / "run")
 
 
 def train(loop: TrainingLoop) -> None:
@@ -68,3 +84,35 @@ def test_a_stop_during_validation_loses_nothing_of_the_epoch(loop):
     progress = loop.states.newest().progress
     assert (progress.epoch, progress.step) == (0, loop.parts.sampling.steps_per_epoch)
     assert loop.states.newest().trainer["sums"][0, 3] == loop.parts.sampling.images_per_epoch
+
+
+# What is written at the end of an epoch, in this order.
+WRITES = ["save_weights", "log_epoch", "save", "write_performance"]
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_kill_before_any_write_of_an_epochs_end_repeats_it_exactly(new_loop, tmp_path, monkeypatch, write):
+    undisturbed = new_loop(tmp_path / "undisturbed")
+    train(undisturbed)
+    whole = undisturbed.plain_model.state_dict()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        raise Killed
+
+    target = {"log_epoch": Tracking, "save": StateStore}.get(write, loop_module)
+    with monkeypatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
+        broken = new_loop(tmp_path / "killed")
+        patch.setattr(target, write, killed)
+        train(broken)
+    resumed = new_loop(tmp_path / "killed")
+    resumed.begin(Start(state=resumed.states.newest()))
+    train(resumed)
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.plain_model.state_dict().items())
+    scores = [
+        [{k: row[k] for k in ("epoch", "split", "loss", "acc1")} for row in r.progress.history]
+        for r in (resumed, undisturbed)
+    ]
+    assert scores[0] == scores[1]

@@ -1,0 +1,83 @@
+"""What a person sees."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from accel_trainer import display
+from accel_trainer.display import LogTail, TerminalWatcher, table
+from accel_trainer.queue.attempt import Ending, EndingKind
+from accel_trainer.runs import RunFolder, RunState, Status
+
+
+def test_a_table_has_numbers_to_the_right_and_no_trailing_space():
+    text = table(["job", "best", "epochs"], [["a", 98.765, "3/3"], ["longer", None, "1/3"]])
+    assert text.splitlines() == [
+        "job      best  epochs",
+        "a       98.77  3/3",
+        "longer      -  1/3",
+    ]
+
+
+def test_the_tail_of_a_log_gives_each_whole_line_once(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("2026-01-01 00:00:00 before\n")
+    tail = LogTail(log)
+    with log.open("a") as file:
+        file.write("2026-01-01 00:00:01 first\n  indented\n2026-01-01 00:00:02 ha")
+    assert tail.new_lines() == ["first", "  indented"]
+    with log.open("a") as file:
+        file.write("lf\n")
+    assert tail.new_lines() == ["half"]
+    assert tail.new_lines() == []
+    assert LogTail(tmp_path / "absent").new_lines() == []
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    return run
+
+
+STATUS = Status(
+    state=RunState.TRAINING, epoch=2, num_epochs=4, step=5, steps_per_epoch=10, loss=0.5, acc1=87.6, lr=0.01,
+    images_per_s=1234.0, eta_s=75.0,
+)  # fmt: skip
+
+
+def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, capsys):
+    watcher = TerminalWatcher()
+    watcher.started("job", run, Path("job.1.log"))
+    run.write_status(STATUS)
+    run.log.write_text("2026-01-01 00:00:00 epoch 1/4\n")
+    watcher.ended("job", Ending(EndingKind.DONE), Path("job.1.log"))
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2:] == ["  epoch 1/4", "job: done"]
+
+
+def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(display.sys.stdout, "isatty", lambda: True, raising=False)
+    watcher = TerminalWatcher()
+    watcher.started("job", run, Path("job.1.log"))
+    run.write_status(STATUS)
+    watcher._show()
+    watcher._bar._progress.refresh()
+    watcher.ended("job", Ending(EndingKind.FAILED, "why"), Path("job.1.log"))
+    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    assert re.search(r"epoch 2/4 .*38% loss 0\.5000  acc1 87\.6%  1,234 images/s  lr 0\.01  1m 15s left", said)
+    assert "job: failed: why" in said
+
+
+def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):
+    def gone(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("builtins.print", gone)
+    watcher = TerminalWatcher()
+    watcher.started("job", run, Path("job.1.log"))
+    watcher.stopping()
+    watcher.ended("job", Ending(EndingKind.BACK_TO_PENDING), Path("job.1.log"))

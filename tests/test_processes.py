@@ -1,0 +1,63 @@
+"""Processes: stop requests, owners, and what is found by a variable of the environment."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from helpers import wait_until
+
+from accel_trainer import processes
+from accel_trainer.processes import Owner, StopRequest
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture
+def usual_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_and_the_second_is_urgent(number: signal.Signals) -> None:
+    stop = StopRequest()
+    stop.listen(*SIGNALS)
+    assert not stop
+    signal.raise_signal(number)
+    assert stop
+    assert (stop.signal, stop.is_urgent) == (number, False)
+    signal.raise_signal(signal.SIGINT)
+    assert (stop.signal, stop.is_urgent) == (number, True)
+
+
+@pytest.mark.usefixtures("usual_handlers")
+def test_what_nohup_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest()
+    stop.listen(*SIGNALS)
+    signal.raise_signal(signal.SIGHUP)
+    assert not stop
+
+
+def test_processes_are_found_by_their_environment_until_they_are_gone() -> None:
+    name, value = "ACCEL_TRAIN_TEST", f"value-{os.getpid()}"
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, name: value})
+    try:
+        wait_until(lambda: processes.with_variable(name, value) == [sleeper.pid], timeout_s=10)
+        assert not processes.with_variable(name, "another value")
+        assert processes.start_time(sleeper.pid) is not None
+    finally:
+        sleeper.kill()
+    wait_until(lambda: not processes.with_variable(name, value), timeout_s=10)
+    assert processes.start_time(sleeper.pid) is None, "a zombie is no living process"
+    sleeper.wait()
+
+
+def test_every_owner_has_a_token_of_its_own() -> None:
+    assert Owner.new() != Owner.new()
