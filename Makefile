@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 		{ echo "accel-train needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[test]"
+	$(BIN)/python -m pip install --quiet --quiet -e ".[test]"
 	@touch $(READY)
 
 demo: $(READY)

@@ -173,7 +173,7 @@ def test_a_move_that_is_not_permitted_is_told_and_not_tried_for_ever(queue, monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(QueueUnusable, match="cannot be moved to .*running: Permission denied"):
+    with pytest.raises(QueueUnusable, match=r"cannot be moved to .*running: Permission denied"):
         queue.claim(queue.jobs(JobState.PENDING)[0])
 
 

@@ -111,8 +111,8 @@ def test_a_kill_before_any_write_of_an_epochs_end_repeats_it_exactly(new_loop, t
     resumed.begin(Start(state=resumed.states.newest()))
     train(resumed)
     assert all(torch.equal(value, whole[name]) for name, value in resumed.plain_model.state_dict().items())
-    scores = [
-        [{k: row[k] for k in ("epoch", "split", "loss", "acc1")} for row in r.progress.history]
-        for r in (resumed, undisturbed)
-    ]
-    assert scores[0] == scores[1]
+    assert scores(resumed) == scores(undisturbed)
+
+
+def scores(loop: TrainingLoop) -> list[tuple]:
+    return [(row["epoch"], row["split"], row["loss"], row["acc1"]) for row in loop.progress.history]

@@ -196,6 +196,6 @@ def test_other_ranks_wait_and_move_nothing(trained: RunFolder, make_job: MakeJob
 def test_results_without_a_state_to_go_on_from_are_not_overwritten(run: RunFolder, make_job: MakeJob) -> None:
     run.config.write_text(json.dumps(make_job().completed()))
     run.performance.write_text("epoch,split\n1,train\n1,val\n")
-    with pytest.raises(UserError, match="has results in performance.csv but no whole state in resume/"):
+    with pytest.raises(UserError, match=r"has results in performance\.csv but no whole state in resume/"):
         start(make_job(), run)
     assert came_from(start(make_job(checkpoint=-1), run)) == ("nothing", 0)
