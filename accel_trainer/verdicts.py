@@ -44,9 +44,9 @@ def verdict(file: Path, check: Check) -> tuple[dict[str, Any] | None, list[str]]
 
 
 def duplicates(file: Path, queue: Queue) -> list[str]:
-    """Why a job is in the queue already, by its name or by what it says."""
+    """Why a job is in the queue already, by its name or by what it says. One that has failed may be tried again."""
     name, job = job_name(file), read_job(file)
-    for state in JobState:
+    for state in (state for state in JobState if state is not JobState.FAILED):
         for other in queue.jobs(state):
             if other.name == name:
                 return [f"{file}: a job {name!r} is {state} in the queue; rename the file, or --force"]

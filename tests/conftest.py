@@ -1,5 +1,6 @@
 """Every test has an environment of its own, and the command line as a user has it."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -65,3 +66,12 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         kill_tree(process.pid)
         process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def heard_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged reaches caplog, also after a trainer has run in this process."""
+    logger = logging.getLogger("accel_trainer")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])
+    return caplog

@@ -136,6 +136,11 @@ def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
     assert "the same as 'mine'" in one_line(cli("add", same))
     assert cli("add", "--force", job, same).returncode == 0
 
+    failed = Path("training_queue/mine.json").rename("training_queue/failed/mine.json")
+    Path("training_queue/other.json").unlink()
+    assert cli("add", job).returncode == 0, "one that has failed may be tried again"
+    assert failed.exists()
+
 
 def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(cli):
     queue = Path("training_queue")

@@ -125,14 +125,13 @@ class Runner:
                 case EndingKind.DONE:
                     self.queue.finish(claimed, JobState.DONE)
                 case EndingKind.FAILED:
-                    self.num_failed += 1
                     reason = ending.reason or "no reason given"
                     self.queue.finish(claimed, JobState.FAILED, f"{reason}\nlog: {log}")
                 case EndingKind.BACK_TO_PENDING:
                     self.queue.release(claimed)
         except JobGone as error:
-            self.num_failed += 1
             ending = Ending(EndingKind.FAILED, str(error))
+        self.num_failed += ending.kind is EndingKind.FAILED
         self.watcher.ended(claimed.name, ending, log)
 
     def _reclaim_dead(self) -> bool:

@@ -123,7 +123,8 @@ class Queue:
         A newcomer that has taken the name meanwhile is given another one.
         """
         target = self.folder / f"{job.name}.json"
-        if target.exists():
+        # In this order: what is there when the job itself is gone is the job, put back by another runner.
+        if target.exists() and job.path.exists():
             self._move(QueuedJob(job.name, target, JobState.PENDING), JobState.PENDING)
         return self._move(job, JobState.PENDING)
 

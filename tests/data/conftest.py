@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,6 @@ def make_job() -> MakeJob:
         return Job.model_validate({"architecture": "resnet18", **given})
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def heard_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged reaches caplog, also after a trainer has run in this process."""
-    logger = logging.getLogger("accel_trainer")
-    monkeypatch.setattr(logger, "propagate", True)
-    monkeypatch.setattr(logger, "handlers", [])
-    return caplog
 
 
 WriteImage = Callable[..., Path]

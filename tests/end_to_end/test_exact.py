@@ -122,8 +122,9 @@ def test_a_signal_saves_the_state_and_puts_the_job_back(cli, background, undistu
     assert not trainers_in(Path.cwd())
     assert Path("training_queue/job.json").exists()
 
-    assert cli("run-queue").returncode == 0
-    assert same_weights(run / "params/003.safetensors", undisturbed / "params/003.safetensors")
+    if number is signal.SIGTERM:  # once is enough: it takes a training
+        assert cli("run-queue").returncode == 0
+        assert same_weights(run / "params/003.safetensors", undisturbed / "params/003.safetensors")
 
 
 # ConvNeXt is smooth and has neither BatchNorm nor dropout: rounding errors stay as small as they are.

@@ -1,10 +1,11 @@
 """The queue as a user has it: job files in, trained models and reasons out."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from helpers import write_job
+from helpers import REPOSITORY, write_job
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,8 @@ def test_jobs_run_in_the_order_people_count_in(cli):
     for name in ("job10", "job2", "job1"):
         write_job(Path(f"training_queue/{name}.json"))
     commands = cli("run-queue", "--dry-run").stdout.splitlines()
-    assert [command.split("--name=")[1] for command in commands] == ["job1", "job2", "job10"]
+    names_in_order = [re.search(r"--name=(\w+)", command)[1] for command in commands]
+    assert names_in_order == ["job1", "job2", "job10"]
 
 
 def test_train_writes_a_whole_run_folder_and_goes_on_when_there_are_more_epochs(cli, tmp_path):
@@ -153,3 +155,11 @@ def test_without_an_answer_from_wandb_the_run_is_kept_offline_and_the_key_nowher
     assert len(list(Path("run/wandb").glob("offline-run-*/*.wandb"))) == 1
     written = [path for path in Path("run").rglob("*") if path.is_file()]
     assert not [path for path in written if secret.encode() in path.read_bytes()]
+
+
+def test_an_example_job_of_the_demo_reaches_98_percent(cli):
+    assert cli("add", REPOSITORY / "training_queue/examples/resnet18-digits.json").returncode == 0
+    assert cli("run-queue").returncode == 0
+    (row,) = json.loads(cli("compare", "models/resnet18/resnet18-digits", "--json").stdout)
+    assert row["best"] >= 98
+    assert row["parameters"] == 11_181_642

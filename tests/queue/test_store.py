@@ -184,3 +184,12 @@ def test_a_good_name_stays_as_it_is(queue, name):
     assert names(queue, JobState.PENDING) == [name]
     queue.finish(queue.claim(queue.jobs(JobState.PENDING)[0]), JobState.FAILED, "why")
     assert names(queue, JobState.FAILED) == [name]
+
+
+def test_a_job_that_another_runner_has_put_back_meanwhile_is_left_where_it_is(queue):
+    queue.add("a", b"{}")
+    claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
+    queue.release(claimed)
+    with pytest.raises(JobGone):
+        queue.release(claimed)
+    assert names(queue, JobState.PENDING) == ["a"]
