@@ -77,22 +77,28 @@ def train(
             )
             return RunState.FINISHED, None
         try:
-            loop.train(Tracking(accelerator, job, run, group, run_id), plotter)
-        except Stopped:
-            log.info(
-                "stopped in epoch %d after step %d; the state is saved",
-                loop.progress.epoch + 1,
-                loop.progress.step,
-            )
-            return RunState.PREEMPTED, None
-        except Diverged as error:
-            log.error("%s", error)
-            return RunState.DIVERGED, str(error)
+            tracking = Tracking(accelerator, job, run, group, run_id)
+            state, error = _outcome_of(loop, tracking, plotter)
         except BaseException:
             reporter.note_failure()
             raise
-        _say_how_it_went(job, loop, time.monotonic() - began)
-        return RunState.FINISHED, None
+        if state is RunState.FINISHED:
+            _say_how_it_went(job, loop, time.monotonic() - began)
+        return state, error
+
+
+def _outcome_of(loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None) -> tuple[RunState, str | None]:
+    """Train; the ends that a loop itself can come to, and why it came to a bad one."""
+    try:
+        loop.train(tracking, plotter)
+    except Stopped:
+        progress = loop.progress
+        log.info("stopped in epoch %d after step %d; the state is saved", progress.epoch + 1, progress.step)
+        return RunState.PREEMPTED, None
+    except Diverged as error:
+        log.error("%s", error)
+        return RunState.DIVERGED, str(error)
+    return RunState.FINISHED, None
 
 
 def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
