@@ -2,12 +2,18 @@
 
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from helpers import COMMAND, kill_tree
+
+
+def pytest_configure() -> None:
+    """Signals are as at a terminal, also under nohup or another parent that has SIGHUP ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
