@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from accel_trainer.config import job_name, read_job
+from accel_trainer.config.reading import read_bytes
 from accel_trainer.errors import UserError
-from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
+from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.runs import RunFolder, RunState, Status, duration
 from accel_trainer.verdicts import duplicates, make_check, verdict
@@ -53,8 +54,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        for problem in error.problems:
-            typer.echo(f"error: {problem}", err=True)
+        _tell(error.problems)
         sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable) else MISTAKE)
     except KeyboardInterrupt:
         sys.exit(SIGNALLED + 2)
@@ -81,8 +81,7 @@ def validate(
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
             sys.stdout.flush()
             continue
-        for problem in problems:
-            typer.echo(f"error: {problem}", err=True)
+        _tell(problems)
         if summary:
             typer.echo(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
@@ -134,11 +133,10 @@ def add(
         _, problems = verdict(file, check)
         if not problems and not force:
             problems = duplicates(file, store)
-        for problem in problems:
-            typer.echo(f"error: {problem}", err=True)
+        _tell(problems)
         wrong |= bool(problems)
         if not problems:
-            path = store.add(job_name(file), file.read_bytes(), replace=force)
+            path = store.add(job_name(file), read_bytes(file), replace=force)
             typer.echo(f"added {path}")
     if wrong:
         raise typer.Exit(MISTAKE)
@@ -240,8 +238,7 @@ def compare(
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     elif rows:
         typer.echo(_comparison(rows))
-    for problem in problems:
-        typer.echo(f"error: {problem}", err=True)
+    _tell(problems)
     if problems:
         raise typer.Exit(MISTAKE)
 
@@ -272,6 +269,11 @@ def _comparison(rows: "Sequence[Comparison]") -> str:
 # -- what the verbs share ----------------------------------------------------------------------------------------
 
 
+def _tell(problems: Sequence[str]) -> None:
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+
+
 def _flags(config: Path | None, num_processes: int | None, gpus: str | None) -> Flags:
     indices = None
     if gpus is not None:
@@ -294,11 +296,9 @@ def _asked(flags: Flags) -> Flags:
             return flags
         try:
             chosen = _flags(None, None, answer)
+            refuse_missing_gpus(chosen, machine)
         except UserError as error:
             typer.echo(str(error))
-            continue
-        if missing := [index for index in chosen.gpus or () if index not in {gpu.index for gpu in machine.gpus}]:
-            typer.echo(f"no GPU {', '.join(missing)}")
             continue
         return chosen
 
@@ -318,8 +318,7 @@ def _print_commands(queue: Queue, flags: Flags) -> None:
             typer.echo(str(plan_launch(job, flags, this_machine(), attempt.worker_args)))
         except UserError as error:
             is_wrong = True
-            for problem in error.problems:
-                typer.echo(f"error: {problem}", err=True)
+            _tell(error.problems)
     if is_wrong:
         raise typer.Exit(MISTAKE)
 

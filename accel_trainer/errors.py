@@ -29,3 +29,8 @@ def listed(names: Iterable[str], at_most: int = 12) -> str:
     names = list(names)
     shown = ", ".join(names[:at_most])
     return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -89,6 +89,11 @@ def with_variable(name: str, value: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def send_signal(pids: list[int], number: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):

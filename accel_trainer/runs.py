@@ -131,6 +131,11 @@ class RunFolder:
         return self.path / "origin.json"
 
     @property
+    def next_run(self) -> Path:
+        """Where a run that starts over is laid out, until the older one has been moved away."""
+        return self.path / ".new"
+
+    @property
     def classes(self) -> Path:
         return self.path / "classes.json"
 
@@ -246,7 +251,7 @@ class RunFolder:
         target = previous / str(number)
         target.mkdir()
         # What is being written just now stays: the log goes on over all runs of the folder.
-        kept = {previous.name, self.attempts.name, self.log.name, self.status_file.name, ".new"}
+        kept = {previous.name, self.attempts.name, self.log.name, self.status_file.name, self.next_run.name}
         # config.json goes last: while it is there, an interrupted move is begun again.
         for entry in sorted(self.path.iterdir(), key=lambda p: p.name == self.config.name):
             if entry.name not in kept:

@@ -7,13 +7,13 @@ from pydantic import Field, model_validator
 
 from accel_trainer.config.later import not_yet
 from accel_trainer.config.parameters import (
+    CONTRASTIVE,
     DataParameters,
     ModelParameters,
     OptimizationParameters,
     RunParameters,
 )
 
-CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
 TRANSFORM_BASES = ("default", "contrastive", "none")
 TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
 TRANSFORMS_AVAILABLE = ("default", "none")

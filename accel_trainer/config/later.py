@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from accel_trainer.config.base import Section
+from accel_trainer.config.parameters import CONTRASTIVE
 
 # Refused when they differ from their default.
 NOT_YET = (
@@ -56,7 +57,7 @@ def not_yet(job: Section, transform_words: Mapping[str, bool]) -> list[str]:
         problems.append("batch_size: 'auto' is not available in this version yet; give a number")
     if isinstance(lr := values["optimizer_args"].get("lr"), str):
         problems.append(f"optimizer_args.lr: {lr!r} is not available in this version yet; give a number")
-    if values["criterion"] in ("SimCLRLoss", "SupConLoss"):
+    if values["criterion"] in CONTRASTIVE:
         problems.append(
             f"criterion: {values['criterion']!r} is not available in this version yet; "
             "use a classification loss of torch.nn"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
 from accel_trainer.config.base import Keywords, Section, WithoutNulls
 
+CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
 DEFAULT_SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 DEFAULT_STEP: dict[str, Any] = {"step_size": 30, "gamma": 0.1}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.source import ImageSet, Labels, require_same_classes
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.errors import UserError, did_you_mean, first_line, listed
 
 TRAIN_SPLITS = ("train", "training")
 VAL_SPLITS = ("val", "validation", "valid", "dev", "test")
@@ -110,9 +110,8 @@ def _load_splits(name: str) -> Any:
                 return datasets.load_dataset(builder, data_files=_by_split(found))
         return datasets.load_dataset(str(path) if path.exists() else name)
     except Exception as error:  # the library raises a great many kinds
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
-            f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub gives out: {reason}"
+            f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub gives out: {first_line(error)}"
         ) from error
 
 

@@ -5,7 +5,6 @@ without copying batches between processes and without anything to leave behind.
 """
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.data.source import Source
 from accel_trainer.data.transforms import Numbers, Transform
 from accel_trainer.errors import UserError
+from accel_trainer.processes import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -142,5 +142,4 @@ class Loader:
 
 def default_num_threads(processes_on_this_machine: int) -> int:
     """Threads for each process: its share of the cores, and no more than help."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_THREADS, cores // processes_on_this_machine))
+    return max(1, min(MAX_THREADS, usable_cores() // processes_on_this_machine))

@@ -16,8 +16,6 @@ from accel_trainer.queue.trainer import POLL_S, Trainer, end_leftovers
 from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
 
 LOG_END_BYTES = 64 * 1024
-
-
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Of another machine's trainer only its status is known, which it writes every second but while it validates.
 SILENT_S = 600
@@ -125,14 +123,9 @@ def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: StopRequ
     assert trainer.exit_code is not None
     if launch.machine_rank > 0:  # the run's status is that of the main machine's attempt
         return _judge_by_exit_code(trainer.exit_code, attempt.log, asked_to_stop=bool(stop))
-    ending = judge(
-        attempt.run.read_status(),
-        attempt.token,
-        asked_to_stop=bool(stop),
-        exit_code=trainer.exit_code,
-        log=attempt.log,
-    )
-    return _with_first_cause(ending, attempt)
+    said = attempt.run.read_status()
+    ending = judge(said, attempt.token, asked_to_stop=bool(stop), exit_code=trainer.exit_code, log=attempt.log)
+    return _with_first_cause(ending, said, attempt)
 
 
 def _take_over(attempt: Attempt) -> None:
@@ -162,13 +155,13 @@ def _judge_by_exit_code(exit_code: int, log: Path, *, asked_to_stop: bool) -> En
     return Ending(EndingKind.FAILED, last_words(log, exit_code))
 
 
-def _with_first_cause(ending: Ending, attempt: Attempt) -> Ending:
+def _with_first_cause(ending: Ending, said: Status | None, attempt: Attempt) -> Ending:
     """When several ranks failed, the reason is that of the first: the others fail because it is gone."""
     first = attempt.run.first_rank_error(attempt.token)
     if first is None or ending.kind is not EndingKind.FAILED or ending.is_users_mistake:
         return ending
-    said = attempt.run.read_status()
-    if said is not None and said.token == attempt.token and (said.failed_at or 0) and said.failed_at <= first[0]:
+    rank_0_failed_at = said.failed_at if said is not None and said.token == attempt.token else None
+    if rank_0_failed_at is not None and rank_0_failed_at <= first[0]:
         return ending
     return Ending(EndingKind.FAILED, first[1])
 

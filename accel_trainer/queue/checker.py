@@ -116,8 +116,7 @@ class _Process:
     """`accel-train validate --json` on some files; verdicts come as lines while it works."""
 
     def __init__(self, versions: list[Version], flags: Flags) -> None:
-        self._versions = {str(version.path): version for version in versions}
-        self._open = dict(self._versions)
+        self._open = {str(version.path): version for version in versions}
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         command = [
             sys.executable,
@@ -126,7 +125,7 @@ class _Process:
             "validate",
             "--json",
             *flags.words(),
-            *self._versions,
+            *self._open,
         ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
+from accel_trainer.errors import UserError, first_line
+from accel_trainer.processes import usable_cores
 
 # How long torchrun lets ranks save after it was told to stop.
 SHUTDOWN_S = 90
@@ -44,9 +45,8 @@ class Machine:
 @cache
 def this_machine() -> Machine:
     """Looks without torch: the process that starts trainers must not touch a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
-    return Machine(tuple(_gpus()), has_mps, cores)
+    return Machine(tuple(_gpus()), has_mps, usable_cores())
 
 
 def _gpus() -> list[Gpu]:
@@ -110,7 +110,7 @@ def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[
     """The launch of a job. Flags go before the job's accelerate_config, that before the user's own default of
     `accelerate config`, that before what is there. Raises UserError.
     """
-    _refuse_missing_gpus(flags, machine)
+    refuse_missing_gpus(flags, machine)
     path = _config_path(job, flags)
     launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, _read_config(path), flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
@@ -119,7 +119,8 @@ def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[
     return replace(launch, environment=environment, worker_args=tuple(worker_args))
 
 
-def _refuse_missing_gpus(flags: Flags, machine: Machine) -> None:
+def refuse_missing_gpus(flags: Flags, machine: Machine) -> None:
+    """Raises UserError for a GPU that is not there, naming those that are."""
     there = [gpu.index for gpu in machine.gpus]
     if missing := [index for index in flags.gpus or () if index not in there]:
         found = f"there are {', '.join(there)}" if there else "no GPU was found on this machine"
@@ -150,7 +151,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise UserError(f"accelerate_config: {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"accelerate_config: {path} is not YAML: {str(error).splitlines()[0]}") from error
+        raise UserError(f"accelerate_config: {path} is not YAML: {first_line(error)}") from error
     if isinstance(content, dict) and content.get("compute_environment", "LOCAL_MACHINE") != "LOCAL_MACHINE":
         raise UserError(f"accelerate_config: {path}: compute_environment may only be LOCAL_MACHINE")
     if not isinstance(content, dict) or "distributed_type" not in content:

@@ -17,8 +17,7 @@ from accel_trainer.data.sampling import TrainSampling
 from accel_trainer.data.source import ImageSet
 from accel_trainer.data.sources import open_images
 from accel_trainer.data.transforms import CentreCrop, training_transform
-from accel_trainer.errors import UserError
-from accel_trainer.training.construct import first_line
+from accel_trainer.errors import UserError, first_line
 from accel_trainer.training.objectives import ClassificationObjective
 from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
 from accel_trainer.training.summary import count_parameters

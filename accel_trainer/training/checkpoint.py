@@ -21,9 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
-from accel_trainer.errors import UserError
+from accel_trainer.errors import UserError, first_line
 from accel_trainer.runs import RunFolder, sync_folder, write_atomic
-from accel_trainer.training.construct import first_line
 
 log = logging.getLogger(__name__)
 

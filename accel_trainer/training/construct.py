@@ -5,14 +5,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.errors import UserError, did_you_mean, first_line, listed
 
 T = TypeVar("T")
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of a library says, in one line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def subclasses(module: ModuleType, base: type, *, without: frozenset[str] = frozenset()) -> dict[str, type[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor
+from torch import Tensor, nn
 
 from accel_trainer import randomness
 from accel_trainer.config import Job
@@ -110,13 +110,14 @@ class TrainingLoop:
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
             with self.accelerator.accumulate(self.model):
                 self._seed_model(number % sampling.accumulation)
-                logits, total = self._forward(batch)
+                logits, labels, total = self._forward(self.model, batch)
                 self.accelerator.backward(self._share(total, batch) * (self.world_size * sampling.accumulation))
                 if self.accelerator.sync_gradients and self.job.clip_grad_norm is not None:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            self._measure(batch, logits, total)
+            self._measure(self.meter, batch, logits, labels, total)
+            self._note_bad_step(total)
             if self.accelerator.sync_gradients:
                 progress.step += 1
                 progress.global_step += 1
@@ -135,11 +136,11 @@ class TrainingLoop:
         elif self.progress.epoch:
             self.parts.schedule.skip(1)
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits, and the sum of the losses of these images."""
-        output = self.model(self.normalise(batch.images))
+    def _forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, labels on the device, and the sum of the losses of these images."""
+        output = model(self.normalise(batch.images))
         labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-        return main_logits(output), self.objective.total(output, labels)
+        return main_logits(output), labels, self.objective.total(output, labels)
 
     def _share(self, total: Tensor, batch: Batch) -> Tensor:
         """These images' share of the loss of the global batch: the shares of all processes add up to it."""
@@ -150,9 +151,10 @@ class TrainingLoop:
         key = randomness.key(self.job.seed, "model", self.progress.global_step, micro_batch, self.rank)
         torch.manual_seed(key)
 
-    def _measure(self, batch: Batch, logits: Tensor, total: Tensor) -> None:
-        labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-        self.meter.add(total, self.objective.count(batch.labels), logits.detach(), labels)
+    def _measure(self, meter: Meter, batch: Batch, logits: Tensor, labels: Tensor, total: Tensor) -> None:
+        meter.add(total, self.objective.count(batch.labels), logits.detach(), labels)
+
+    def _note_bad_step(self, total: Tensor) -> None:
         step = self.progress.global_step + 1
         is_first_bad = ~torch.isfinite(total.detach()) & (self.bad_step < 0)
         self.bad_step.masked_fill_(is_first_bad, step)
@@ -169,10 +171,7 @@ class TrainingLoop:
             if self.stop:
                 break
             if len(batch.labels):
-                labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-                output = self.plain_model(self.normalise(batch.images))
-                loss = self.objective.total(output, labels)
-                self.val_meter.add(loss, self.objective.count(batch.labels), main_logits(output), labels)
+                self._measure(self.val_meter, batch, *self._forward(self.plain_model, batch))
         # Ranks have had different numbers of batches: only here do they meet again.
         self._leave_if(self.agreement.now(bool(self.stop), None).stop)
         return self._scores(self.val_meter, self.parts.read_val)

@@ -6,8 +6,8 @@ import torch
 from torch.optim import Optimizer, lr_scheduler
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
-from accel_trainer.training.construct import construct, first_line, subclasses
+from accel_trainer.errors import UserError, first_line
+from accel_trainer.training.construct import construct, subclasses
 
 # These want functions or other schedulers, which a job file cannot give.
 _NOT_FROM_JSON = frozenset({"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"})

@@ -98,18 +98,13 @@ def _choose(job: Job, run: RunFolder) -> Start:
     return Start(weights=load_weights(path), epoch=job.checkpoint)
 
 
-def _laid_out(run: RunFolder) -> RunFolder:
-    """Where a new run is laid out beside the old one."""
-    return RunFolder(run.path / ".new")
-
-
 def _is_laid_out(run: RunFolder, submission: str) -> bool:
-    return _origin(_laid_out(run)).get("submission") == submission
+    return _origin(RunFolder(run.next_run)).get("submission") == submission
 
 
 def _lay_out(run: RunFolder, start: Start, submission: str) -> None:
     """Write what the new run starts from; last the file that says it is complete."""
-    new = _laid_out(run)
+    new = RunFolder(run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
     new.params.mkdir(parents=True)
     origin: dict[str, Any] = {"submission": submission, "epoch": start.epoch, "weights": None}
@@ -123,7 +118,7 @@ def _lay_out(run: RunFolder, start: Start, submission: str) -> None:
 
 def _move_in(run: RunFolder) -> None:
     """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
-    new = _laid_out(run)
+    new = RunFolder(run.next_run)
     if (kept := run.set_aside()) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):

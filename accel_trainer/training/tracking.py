@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, did_you_mean
+from accel_trainer.errors import UserError, did_you_mean, first_line
 from accel_trainer.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Tracking:
         except wandb.Error as error:
             if mode != "online":
                 raise
-            log.warning("wandb: %s", str(error).splitlines()[0])
+            log.warning("wandb: %s", first_line(error))
             # The process behind wandb holds on to the id of the run that it could not start.
             wandb.teardown()
             self._accelerator.trackers = []

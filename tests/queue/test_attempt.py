@@ -136,8 +136,8 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
 )
 def test_the_rank_that_failed_first_gives_the_reason(attempt, rank_0_failed_at, reason):
     attempt.run.write_rank_error(1, "mine", "gone", failed_at=20.0)
-    attempt.run.write_status(Status(state=RunState.FAILED, token="mine", error="disk full", failed_at=rank_0_failed_at))
-    ending = attempt_module._with_first_cause(Ending(FAILED, "disk full"), attempt)
+    said = Status(state=RunState.FAILED, token="mine", error="disk full", failed_at=rank_0_failed_at)
+    ending = attempt_module._with_first_cause(Ending(FAILED, "disk full"), said, attempt)
     assert ending == Ending(FAILED, reason)
 
 

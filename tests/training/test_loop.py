@@ -60,9 +60,9 @@ def test_a_state_after_a_loss_that_was_not_finite_does_not_replace_a_good_one(lo
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(loop):
     train_batch = loop._forward
 
-    def explode(batch):
-        logits, total = train_batch(batch)
-        return logits, total * (torch.inf if loop.progress.global_step == 5 else 1)
+    def explode(model, batch):
+        logits, labels, total = train_batch(model, batch)
+        return logits, labels, total * (torch.inf if loop.progress.global_step == 5 else 1)
 
     loop._forward = explode
     with pytest.raises(Diverged, match=r"not finite at step 6 \(epoch 2, learning rate 0\.001\)"):
