@@ -27,8 +27,8 @@ def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def uniforms(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
-    """`count` numbers in [0, 1) for each index: float64 of shape (len(indices), count).
+def words(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.uint64]:
+    """`count` words of 64 random bits for each index: uint64 of shape (len(indices), count).
 
     A row depends on the key and its index alone, not on the other indices.
     """
@@ -36,8 +36,12 @@ def uniforms(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], coun
         index = np.asarray(indices).astype(np.uint64)
         rows = _mix(_mix(index * _GOLDEN + np.uint64(draw_key)) ^ np.uint64(draw_key))
         columns = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
-        bits = _mix(rows[:, None] + columns[None, :])
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return _mix(rows[:, None] + columns[None, :])
+
+
+def uniforms(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
+    """`count` numbers in [0, 1) for each index: float64 of shape (len(indices), count); rows as those of `words`."""
+    return (words(draw_key, indices, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(draw_key: int, length: int) -> npt.NDArray[np.int64]:
