@@ -18,7 +18,7 @@ from accel_trainer.config.reading import read_bytes
 from accel_trainer.errors import UserError
 from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.runs import RunFolder, RunState, Status, duration
+from accel_trainer.runs import RunFolder, RunState, Status, duration, write_atomic
 from accel_trainer.verdicts import duplicates, make_check, verdict
 
 if TYPE_CHECKING:
@@ -113,6 +113,54 @@ def schema(
         output.write_text(text + "\n")
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+@app.command()
+def preview(
+    file: File,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Picture to write; <job>.png here if not given.", show_default=False)
+    ] = None,
+    epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch to show the first images of.")] = 1,
+) -> None:
+    """Draw what the model will see: images in rows, their views in columns."""
+    from accel_trainer.display import preparation_bar
+    from accel_trainer.training.build import preview as draw
+
+    job = read_job(file)
+    out = out or Path(f"{job.name}.png")
+    with preparation_bar("measuring the spectrum of the images") as progress:
+        picture = draw(job, epoch=epoch, progress=progress)
+    try:
+        write_atomic(out, picture)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    typer.echo(f"wrote {out}")
+
+
+@app.command("make-occluders")
+def make_occluders(
+    folder: Annotated[Path, typer.Argument(help="Folder to make, an occluder_dir for jobs.", show_default=False)],
+    forms: Annotated[str, typer.Option("--forms", help="Forms, such as barHorz04,mudSplash; or all.")] = "all",
+    visibility: Annotated[
+        str, typer.Option("--visibility", help="How much of the image stays visible, in percent.")
+    ] = "10,20,30,40,50,60,70,80,90",
+    number: Annotated[int, typer.Option("--number", min=1, help="Masks of each form and visibility.")] = 100,
+    size: Annotated[int, typer.Option("--size", min=1, help="Height and width in pixels.")] = 256,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Other masks for another number.")] = 0,
+) -> None:
+    """Make occluders in the layout of the Visual Occluders Dataset: bars, dots, squares, splashes, leaves."""
+    from accel_trainer.data import synthetic_occluders
+
+    chosen = list(synthetic_occluders.FORMS) if forms == "all" else _words(forms)
+    if wrong := [word for word in _words(visibility) if not word.isdigit()]:
+        raise UserError(f"--visibility: {wrong[0]!r} is not a percentage; give numbers such as 20,40,60")
+    levels = [int(word) for word in _words(visibility)]
+    synthetic_occluders.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, told=typer.echo)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 # -- the queue ------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +163,9 @@ class _Bar:
         self._progress.start()
 
     def show(self, status: Status) -> None:
+        if status.preparing is not None:
+            self._progress.update(self._task, total=1.0, completed=status.prepared or 0.0, epoch=status.preparing)
+            return
         if status.state is not RunState.TRAINING or not status.steps_per_epoch:
             return
         epochs_done = max(status.epoch - 1, 0)
@@ -180,6 +183,26 @@ class _Bar:
     def close(self) -> None:
         self._progress.update(self._task, visible=False)
         self._progress.stop()
+
+
+@contextmanager
+def preparation_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, from the first time that it is told (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+    def tell(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task(what, total=total)
+            bar.start()
+        bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
 
 
 def _numbers(status: Status) -> str:

@@ -55,6 +55,8 @@ class Status(BaseModel):
     best: float | None = None
     best_epoch: int | None = None
     primary_metric: str | None = None
+    preparing: str | None = None  # what is being done before the first step
+    prepared: float | None = None  # how much of that, 0 to 1
     error: str | None = None
     failed_at: float | None = None
     host: str = ""

@@ -83,6 +83,14 @@ MISTAKES = [
     ({"trackers": ["wandbb"]}, "did you mean 'wandb'"),
     ({"image_size": 8}, "image_size: squeezenet1_1 does not work with images of 8 pixels"),
     ({"model_dir": "/proc/nowhere/run"}, "model_dir: cannot write to /proc/nowhere/run"),
+    (
+        {"video": True, "num_views": 2},
+        "video: squeezenet1_1 does not take clips of 2 frames",
+    ),
+    ({"architecture": "r3d_18", "architecture_args": {}}, "architecture: r3d_18 takes clips: set video to true"),
+    ({"Occlusion": {"form": "mudSplash"}}, "accel-train make-occluders"),
+    ({"Noise": {"noise_types": "fourier", "mean_magnitude_path": "m.pt"}}, "Noise.mean_magnitude_path: no file m.pt"),
+    ({"num_views": 3, "batch_size": 4050}, "is more than the 1347 training images in 3 views each; use at most 4041"),
     ({"accelerate_config": "nowhere.yaml"}, "accelerate_config: nowhere.yaml cannot be read"),
 ]
 
@@ -125,6 +133,41 @@ def test_show_completes_a_job(cli):
     assert shown["scheduler_args"] == {"step_size": 30, "gamma": 0.1}
     assert shown["optimizer_args"] == QUICK_JOB["optimizer_args"]
     assert shown["model_dir"] == "models/squeezenet1_1/job"
+
+
+def test_a_preview_is_a_picture_and_the_same_every_time(cli, own_environment):
+    job = write_job(Path("job.json"), num_views=2, transform_type="contrastive", Noise={"noise_types": "fourier"})
+    result = cli("preview", job)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "wrote job.png\n", "")
+    assert cli("preview", job, "--out", "again.png").returncode == 0
+    assert cli("preview", job, "--epoch", "2", "--out", "later.png").returncode == 0
+    first, again, later = (Path(f"{name}.png").read_bytes() for name in ("job", "again", "later"))
+    assert first == again != later
+    assert first.startswith(b"\x89PNG")
+    refused = cli("preview", job, "--out", "nowhere/job.png")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: nowhere/job.png: cannot be written: No such file or directory\n",
+    )
+
+
+def test_occluders_are_made_and_jobs_use_them(cli):
+    words = ("make-occluders", "occluders", "--number", "2", "--size", "64")
+    result = cli(*words, "--forms", "mudSplash, natural", "--visibility", "20,80")
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == 4
+    made = {str(path.relative_to("occluders")) for path in Path("occluders").rglob("*.pt")}
+    assert made == {f"{form}/{level}/occluders.pt" for form in ("mudSplash", "natural") for level in (20, 80)}
+    job = write_job(Path("job.json"), Occlusion={"form": ["mudSplash", "natural"], "occluder_dir": "occluders"})
+    assert cli("validate", job).returncode == 0
+    for given, said in (
+        (("--forms", "mudsplash"), "no form 'mudsplash'"),
+        (("--visibility", "half"), "--visibility: 'half' is not a percentage"),
+        (("--visibility", "20", "--forms", "natural"), "already holds occluders"),
+    ):
+        refused = cli(*words, *given)
+        assert refused.returncode == 2
+        assert said in refused.stderr
 
 
 def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):

@@ -72,6 +72,20 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     assert "job: failed: why" in said
 
 
+def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(display.sys.stdout, "isatty", lambda: True, raising=False)
+    watcher = TerminalWatcher()
+    watcher.started("job", run, Path("job.1.log"))
+    run.write_status(Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
+    watcher._show()
+    watcher._bar._progress.refresh()
+    watcher.ended("job", Ending(EndingKind.DONE), Path("job.1.log"))
+    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    assert re.search(r"measuring the spectrum .*25%", said)
+
+
 def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):
     def gone(*_, **__):
         raise OSError(5, "Input/output error")

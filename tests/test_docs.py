@@ -2,14 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from helpers import REPOSITORY
+from PIL import Image
 
 from accel_trainer.cli import app
 from accel_trainer.config import read_job
 from accel_trainer.config.reference import json_schema, with_table
 
+PICTURES = REPOSITORY / "docs/pictures"
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -36,8 +41,23 @@ def test_every_make_target_of_the_readme_exists(target):
     assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.M)
 
 
-def test_the_readmes_job_file_is_a_job(tmp_path):
-    (block,) = re.findall(r"```json\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
-    path = tmp_path / "resnet18-digits.json"
-    path.write_text(block)
-    assert read_job(path).architecture == "resnet18"
+def test_the_job_files_in_the_documents_are_jobs(tmp_path):
+    blocks = [block for path in DOCUMENTS for block in re.findall(r"```json\n(.*?)```", path.read_text(), re.S)]
+    assert len(blocks) >= 6
+    for block in blocks:
+        job = block if block.startswith("{") else f'{{"architecture": "resnet18", {block}}}'
+        path = tmp_path / "job.json"
+        path.write_text(job)
+        assert read_job(path).architecture == "resnet18"
+
+
+def test_the_pictures_of_the_augmentations_are_current(tmp_path):
+    """Within what another version of a library may change; the script draws them by the code of the training."""
+    script = [sys.executable, str(REPOSITORY / "docs/draw_pictures.py"), str(tmp_path / "drawn")]
+    subprocess.run(script, check=True, capture_output=True)
+    drawn, kept = ({path.name: path for path in folder.glob("*")} for folder in (tmp_path / "drawn", PICTURES))
+    assert drawn.keys() == kept.keys()
+    assert kept.keys() == set(re.findall(r"pictures/(.*?\.jpg)", (PICTURES.parent / "augmentations.md").read_text()))
+    for name in drawn:
+        new, old = (np.asarray(Image.open(path)).astype(int) for path in (drawn[name], kept[name]))
+        assert abs(new - old).mean() < 3, name

@@ -8,7 +8,6 @@ from accel_trainer.config.base import Probabilities, Probability, Section, Witho
 
 NoiseType = Literal["gaussian", "fourier"]
 NonNegative = Annotated[float, Field(ge=0)]
-Percentage = Annotated[int, Field(ge=1, le=99)]
 ViewIndex = Annotated[int, Field(ge=0)]
 ColorChannel = Annotated[int, Field(ge=0, le=255)]
 Color = Literal["random", "pink_noise"] | Annotated[list[ColorChannel], Field(min_length=3, max_length=3)]
@@ -17,6 +16,15 @@ Color = Literal["random", "pink_noise"] | Annotated[list[ColorChannel], Field(mi
 def _one_per(values: list[Any], probs: list[float], what: str) -> None:
     if len(probs) not in (1, len(values)):
         raise ValueError(f"has {len(probs)} probs for {len(values)} {what}: give one, or one for each")
+
+
+def shares(num_values: int, probs: list[float]) -> list[float]:
+    """How often each of some values is drawn: one probability is shared out among them, several are their own."""
+    return [probs[0] / num_values] * num_values if len(probs) == 1 else list(probs)
+
+
+def _exceed_one(probs: list[float]) -> bool:
+    return len(probs) > 1 and sum(probs) > 1 + 1e-9
 
 
 class Mixing(Section):
@@ -34,13 +42,15 @@ class Noise(Section):
     ssnrs: Annotated[list[Probability], one_or_list(Probability), Field(min_length=1)] = [1.0]
     """Signal-to-signal-plus-noise ratios, 0 (only noise) to 1 (none)."""
     probs: Probabilities = [1.0]
-    """How often, for all or for each of `ssnrs`."""
+    """How often there is noise at all, the ratio then being any of `ssnrs`; or how often each of them is drawn."""
     mean_magnitude_path: str | None = None
-    """File of the mean Fourier amplitude spectrum; absent: measured from the training set."""
+    """File of the mean Fourier amplitude spectrum, for `fourier`; absent: measured from the training set."""
 
     @model_validator(mode="after")
     def _probs_fit(self) -> Self:
         _one_per(self.ssnrs, self.probs, "ssnrs")
+        if _exceed_one(self.probs):
+            raise ValueError(f"has probs that add up to {sum(self.probs):g}: each is how often that ssnr is drawn")
         return self
 
 
@@ -48,14 +58,20 @@ class Blur(Section):
     """Gaussian blur."""
 
     sigmas: Annotated[list[NonNegative], one_or_list(NonNegative), Field(min_length=1)] = [1.0]
-    """Standard deviations in pixels; 0 is no blur."""
+    """Standard deviations in pixels; 0 is no blur. In a video, those of the frames."""
     probs: Probabilities = [1.0]
-    """How often, for all or for each of `sigmas`."""
+    """How often there is blur at all, by any of `sigmas`; or how often each of them is drawn. In a video, how often
+    each frame has its blur."""
 
     @model_validator(mode="after")
     def _probs_fit(self) -> Self:
         _one_per(self.sigmas, self.probs, "sigmas")
         return self
+
+    @property
+    def shares_exceed_one(self) -> bool:
+        """Whether the sigmas cannot be drawn as often as `probs` say; the frames of a video can."""
+        return _exceed_one(self.probs)
 
 
 def _colors(value: Any) -> Any:
@@ -64,17 +80,41 @@ def _colors(value: Any) -> Any:
     return [value] if is_rgb or not isinstance(value, list) else value
 
 
+def _percentages(value: Any) -> Any:
+    """Shares of 1 (0.4, 1.0) become percentages (40, 100); what is neither is left to be refused."""
+    match value:
+        case list():
+            return [_percentages(part) for part in value]
+        case bool():
+            return value
+        case int() | float() if 0 < value <= 1:
+            return round(100 * value)
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
+
+
+# From 2: 1 is the share that is all.
+Percentage = Annotated[int, Field(ge=2, le=100)]
+Visibility = Literal["all"] | Annotated[list[Percentage], one_or_list(Percentage), Field(min_length=1)]
+_Share = Annotated[float, Field(gt=0, le=100)]
+
+
 class Occlusion(Section):
     """Something in front of the object, from folders laid out as in the Visual Occluders Dataset."""
 
-    occluder_dir: str = "~/Datasets/VisualOccluders"
+    occluder_dir: str = "~/Datasets/VisualOccludersDataset"
     """The folder that holds `<form>/<visibility in %>/`."""
     form: Annotated[list[str], one_or_list(str), Field(min_length=1)]
     """One form of occluder or a list."""
     probability: Probability = 1.0
     """How often an image is occluded at all."""
-    visibility: Literal["all"] | Annotated[list[Percentage], one_or_list(Percentage), Field(min_length=1)] = "all"
-    """How much of the image stays visible, in percent: a number, a list, or `all` there are."""
+    visibility: Annotated[
+        Visibility, BeforeValidator(_percentages, json_schema_input_type=Literal["all"] | _Share | list[_Share])
+    ] = "all"
+    """How much of the image stays visible: a number, a list, or `all` there are. In percent (40) or as a share (0.4);
+    1.0 and 100 leave the image as it is."""
     vis_probs: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None = None
     """Weights over `visibility`; absent: all alike."""
     color: Annotated[
@@ -82,9 +122,9 @@ class Occlusion(Section):
     ] = ["random"]
     """`random`, `[r, g, b]` (0 to 255), `pink_noise`, or a list of those; for occluders without a texture."""
     views: Annotated[list[ViewIndex], one_or_list(ViewIndex)] | None = None
-    """Which views to occlude; absent: all."""
+    """Which views to occlude, from 0; absent: all."""
     random_resize: bool = False
-    """Crop and resize the occluder at random too."""
+    """Crop 80 to 100% of the occluder's area at random too."""
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:
@@ -118,7 +158,7 @@ OcclusionOrOff = Annotated[Occlusion | None, WithoutNulls]
 MixingOrOff = Annotated[
     Mixing | None, BeforeValidator(_mixing, json_schema_input_type=bool | Mixing | None), WithoutNulls
 ]
-EraseWith = float | Literal["random"] | Annotated[list[float], Field(min_length=3, max_length=3)]
+EraseWith = Probability | Literal["random"] | Annotated[list[Probability], Field(min_length=3, max_length=3)]
 EraseValue = Annotated[
     EraseWith | None,
     BeforeValidator(_off_when_false, json_schema_input_type=bool | EraseWith | None),

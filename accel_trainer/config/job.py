@@ -16,13 +16,14 @@ from accel_trainer.config.parameters import (
 
 TRANSFORM_BASES = ("default", "contrastive", "none")
 TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
-TRANSFORMS_AVAILABLE = ("default", "none")
+TRANSFORM_POLICIES = ("randaugment", "trivialaugment", "augmix")
 LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
 
 # What may change between two attempts at one run without making it another run.
 MAY_CHANGE = frozenset(
     {
         *RunParameters.model_fields,
+        "augment_on",
         "checkpoint",
         "data_root",
         "model_dir",
@@ -35,12 +36,12 @@ MAY_CHANGE = frozenset(
 
 
 def transform_words(transform_type: str) -> list[str]:
-    """The words of a transform_type: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
+    """The words of a transform_type, the base first: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
     words, rest = [], transform_type
-    for modifier in TRANSFORM_MODIFIERS:
-        if f"-{modifier}-" in f"{rest}-":
-            rest = f"{rest}-".replace(f"-{modifier}-", "-", 1).removesuffix("-")
-            words.append(modifier)
+    for word in (*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES):
+        if f"-{word}-" in f"{rest}-":
+            rest = f"{rest}-".replace(f"-{word}-", "-", 1).removesuffix("-")
+            words.append(word)
     return [rest, *words]
 
 
@@ -64,6 +65,14 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         if self.model_dir is None:
             return Path("models") / self.architecture / self.name
         return Path(self.model_dir).expanduser()
+
+    @property
+    def views_per_image(self) -> int:
+        """How many images the model is shown of each: the views, or the frames of a clip.
+
+        `batch_size` counts num_views of them: where the frames come from Blur's sigmas, a clip counts once.
+        """
+        return len(self.Blur.sigmas) if self.video and self.Blur is not None else self.num_views
 
     @property
     def is_contrastive(self) -> bool:
@@ -100,6 +109,10 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         if not isinstance(given, dict):
             return given
         given = {key: value for key, value in given.items() if value is not None}
+        if given.get("video") is True:
+            given.setdefault("view_dependence", True)
+        if not given.get("finetune"):
+            given = {key: value for key, value in given.items() if (key, value) != ("finetune_args", {})}
         for name in ("optimizer", "scheduler"):
             if given.get(name, cls.model_fields[name].default) != cls.model_fields[name].default:
                 given.setdefault(f"{name}_args", {})
@@ -113,11 +126,11 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         problems = [
             *self._path_problems(),
             *self._data_problems(),
+            *self._view_problems(),
             *self._optimization_problems(),
         ]
-        words = {word: word in TRANSFORMS_AVAILABLE for word in transform_words(self.transform_type)}
         # A contradiction is worth mending now; what is not there yet is said when nothing else is wrong.
-        problems = problems or not_yet(self, words)
+        problems = problems or not_yet(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -150,21 +163,49 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         problems = []
         if self.class_subset is not None and len(set(self.class_subset)) < len(self.class_subset):
             problems.append(f"class_subset: {self.class_subset} names a class twice")
-        base, *_ = transform_words(self.transform_type)
-        if base not in TRANSFORM_BASES:
-            problems.append(
-                f"transform_type: {self.transform_type!r} is not known; it is one of "
-                f"{', '.join(TRANSFORM_BASES)}, with {' or '.join(TRANSFORM_MODIFIERS)} joined by '-'"
-            )
-        if self.num_views > 1 and isinstance(self.batch_size, int) and self.batch_size % self.num_views:
-            problems.append(
-                f"batch_size: {self.batch_size} images cannot be {self.num_views} views each; "
-                f"use a multiple of {self.num_views}"
-            )
+        problems += self._transform_problems()
         if not self.dataset.startswith("hf:"):
             problems += [
                 f"{key}: only an 'hf:' data set has columns"
                 for key in ("image_column", "label_column")
+                if getattr(self, key) is not None
+            ]
+        return problems
+
+    def _transform_problems(self) -> list[str]:
+        base, *words = transform_words(self.transform_type)
+        policies = [word for word in words if word in TRANSFORM_POLICIES]
+        given = f"transform_type: {self.transform_type!r}"
+        if base not in TRANSFORM_BASES:
+            return [
+                f"{given} is not known; it is one of {', '.join(TRANSFORM_BASES)}, with any of "
+                f"{', '.join((*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES))} joined by '-'"
+            ]
+        if base == "none" and len(words) > len(policies):
+            return [f"{given}: 'none' has neither a random crop nor a blur that could be changed"]
+        if len(policies) > 1:
+            return [f"{given}: use one of {' and '.join(policies)}"]
+        return []
+
+    def _view_problems(self) -> list[str]:
+        problems, views = [], self.views_per_image
+        if isinstance(self.batch_size, int) and self.batch_size % self.num_views:
+            below = self.batch_size // self.num_views * self.num_views
+            near = f"{below} or {below + self.num_views}" if below else str(self.num_views)
+            problems.append(f"batch_size: {self.batch_size} images cannot be {self.num_views} views each; use {near}")
+        if self.video and views < 2:
+            problems.append("num_views: a video has 2 or more frames")
+        if self.video and self.num_views not in (1, views):
+            problems.append(f"num_views: {self.num_views}, but Blur has {views} sigmas, one for each frame; remove it")
+        if self.Occlusion is not None and (beyond := [v for v in self.Occlusion.views or [] if v >= views]):
+            problems.append(f"Occlusion.views: no view {beyond[0]}; there are {views}, from 0")
+        if self.Blur is not None and not self.video and self.Blur.shares_exceed_one:
+            total = sum(self.Blur.probs)
+            problems.append(f"Blur: has probs that add up to {total:g}: each is how often that sigma is drawn")
+        if self.is_contrastive:
+            problems += [
+                f"{key}: mixes labels, and {self.criterion} has none"
+                for key in ("cutmix", "mixup")
                 if getattr(self, key) is not None
             ]
         return problems

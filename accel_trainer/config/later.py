@@ -1,7 +1,6 @@
 """Parameters whose effect is still to come: refused when set, never accepted and ignored."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from accel_trainer.config.base import Section
@@ -10,16 +9,6 @@ from accel_trainer.config.parameters import CONTRASTIVE
 # Refused when they differ from their default.
 NOT_YET = (
     "pretrained",
-    "num_views",
-    "view_dependence",
-    "batch_dependence",
-    "video",
-    "cutmix",
-    "mixup",
-    "randomerase",
-    "Noise",
-    "Blur",
-    "Occlusion",
     "finetune",
     "finetune_args",
     "loss_cycle",
@@ -37,11 +26,8 @@ NOT_YET = (
 )
 
 
-def not_yet(job: Section, transform_words: Mapping[str, bool]) -> list[str]:
-    """One line for each setting of the job that this version has no code for.
-
-    `transform_words` says of each word of transform_type whether this version has it.
-    """
+def not_yet(job: Section) -> list[str]:
+    """One line for each setting of the job that this version has no code for."""
     fields = type(job).model_fields
     problems = [
         f"{name}: not available in this version yet; remove it from the job "
@@ -50,9 +36,6 @@ def not_yet(job: Section, transform_words: Mapping[str, bool]) -> list[str]:
         if getattr(job, name) != fields[name].default
     ]
     values: dict[str, Any] = {name: getattr(job, name) for name in fields}
-    for word, available in transform_words.items():
-        if not available:
-            problems.append(f"transform_type: {word!r} is not available in this version yet; use 'default' or 'none'")
     if values["batch_size"] == "auto":
         problems.append("batch_size: 'auto' is not available in this version yet; give a number")
     if isinstance(lr := values["optimizer_args"].get("lr"), str):

@@ -22,7 +22,7 @@ class ModelParameters(Section):
     """Model"""
 
     architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")]
-    """Name of a torchvision classification model, in lower case."""
+    """Name of a torchvision classification model of images or, with `video`, of clips, in lower case."""
     architecture_args: Keywords = {}
     """Keyword arguments of the model's constructor. The output layer always fits the data set's classes."""
     pretrained: str | None = None
@@ -50,28 +50,35 @@ class DataParameters(Section):
     image_size: Positive = 224
     """Height and width in pixels."""
     transform_type: str = "default"
-    """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `none`: resize and centre crop, as
-    in validation."""
+    """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `contrastive`: with colour jitter,
+    grey and Gaussian blur, as for SimCLR; `none`: resize and centre crop, as in validation. Words added with `-`:
+    `weak-resize` (80 to 100% of the area), `no-blur`, and one of `randaugment`, `trivialaugment`, `augmix`."""
     num_views: Positive = 1
-    """Views of each image."""
+    """Views of each image; with a classification loss each is an example of its own."""
     view_dependence: bool = False
-    """All views of an image share their random draws."""
+    """All views of an image share their random draws. Frames of a video do unless you say `false`."""
     batch_dependence: bool = False
-    """All images of a batch share their random draws."""
+    """All images of a global batch share their random draws."""
     video: bool = False
-    """Views are successive frames of one clip."""
+    """The views of an image are the frames of one clip, and the model takes (batch, frames, 3, height, width). With
+    `Blur` there is a frame for each of its `sigmas`."""
     cutmix: MixingOrOff = None
-    """`true`, or `{"alpha": a}`: paste a box of another image."""
+    """`true`, or `{"alpha": a}`: paste a box of another image, and mix the labels by its area."""
     mixup: MixingOrOff = None
-    """`true`, or `{"alpha": a}`: blend with another image."""
+    """`true`, or `{"alpha": a}`: blend with another image, and the labels alike. With both, each batch has one."""
     randomerase: EraseValue = None
-    """What to fill an erased box with: a number (0 included), `[r, g, b]` or `random`; `false`: off."""
+    """What to fill an erased box with, in half of the images: a brightness from 0 (black; it is on) to 1, `[r, g, b]`
+    of such, or `random` pixels; `false`: off."""
     Noise: NoiseOrOff = None
-    """Noise on the images."""
+    """Noise on the images: `noise_types`, `ssnrs`, `probs`, `mean_magnitude_path`."""
     Blur: BlurOrOff = None
-    """Gaussian blur of the images."""
+    """Gaussian blur of the images: `sigmas`, `probs`."""
     Occlusion: OcclusionOrOff = None
-    """Occluders in front of the images."""
+    """Occluders in front of the images: `occluder_dir`, `form`, `probability`, `visibility`, `vis_probs`, `color`,
+    `views`, `random_resize`."""
+    augment_on: Literal["device", "loader"] | None = None
+    """Where colour, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
+    threads. Absent: on a GPU where there is one, else by the threads. The images are the same to 1e-5."""
     num_workers: NonNegative | None = None
     """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of
     cores."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.sampling import BatchPlan
+from accel_trainer.data.mixing import Labels, MixedLabels
+from accel_trainer.data.sampling import BatchPlan, Indices
 from accel_trainer.data.source import Source
-from accel_trainer.data.transforms import Numbers, Transform
+from accel_trainer.data.views import Drawn, Inputs, Views
 from accel_trainer.errors import UserError
 from accel_trainer.processes import usable_cores
 
@@ -28,19 +30,21 @@ log = logging.getLogger(__name__)
 # Batches ready or being loaded beyond one for each thread.
 READY_AHEAD = 2
 MAX_THREADS = 8
+# Threads of threads would get into each other's way, and the last bits of a matrix product depend on their number.
+CORES_PER_THREAD = 1
 
 
 @dataclass(frozen=True)
 class Batch:
     """One process's part of a batch.
 
-    images: uint8 (n, 3, height, width); labels: int64 (n,); global_labels: those of the whole optimizer step,
-    on all processes; step: within the epoch, from 0.
+    inputs: what the model is shown, of n examples (views, or clips); labels: theirs, int64 (n,) or mixed;
+    global_labels: those of the whole optimizer step, on all processes; step: within the epoch, from 0.
     """
 
-    images: Tensor
-    labels: Tensor
-    global_labels: Tensor
+    inputs: Inputs
+    labels: Labels
+    global_labels: Labels
     step: int
 
 
@@ -51,31 +55,60 @@ class ImageReader:
     and their labels; in evaluation it is left out.
     """
 
-    def __init__(self, source: Source, transform: Transform, *, replace_corrupt: bool) -> None:
+    def __init__(self, source: Source, views: Views, *, replace_corrupt: bool) -> None:
         self.source = source
-        self.transform = transform
+        self.views = views
         self.replace_corrupt = replace_corrupt
         self.corrupt: set[int] = set()
 
     def __call__(self, plan: BatchPlan) -> Batch:
-        numbers = self.transform.draw(plan.epoch, plan.indices)
-        images, kept = [], []
-        for position, index in enumerate(plan.indices.tolist()):
-            pixels = self._pixels(index)
-            if pixels is not None:
-                images.append(self._apply(index, pixels, numbers[position]))
-                kept.append(position)
-        labels = self.source.labels
+        if self.views.mixer is None:
+            shown, drawn, kept = self._show(plan, plan.indices)
+            return Batch(
+                inputs=self.views.collect(shown, drawn, None),
+                labels=self.views.labels(self.source.labels[plan.indices[kept]]),
+                global_labels=self.views.labels(self.source.labels[plan.global_indices]),
+                step=plan.step,
+            )
+        first = plan.global_indices[plan.start - 1 : plan.start] if plan.start else plan.global_indices[-1:]
+        shown, drawn, _ = self._show(plan, np.concatenate([first, plan.indices]))
+        mixing = self.views.draw_mixing(self.views.draws(plan, plan.indices))
+        global_labels = self._mixed_labels(plan)
+        own = len(self.views.labels(plan.indices))
+        start = len(self.views.labels(plan.global_indices[: plan.start]))
         return Batch(
-            images=torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
-            labels=torch.from_numpy(labels[plan.indices[kept]]),
-            global_labels=torch.from_numpy(labels[plan.global_indices]),
+            inputs=self.views.collect(shown, drawn, mixing),
+            labels=global_labels[start : start + own],
+            global_labels=global_labels,
             step=plan.step,
         )
 
-    def _apply(self, index: int, pixels: Tensor, numbers: Numbers) -> Tensor:
+    def _mixed_labels(self, plan: BatchPlan) -> MixedLabels:
+        """Of the whole global batch: each image is mixed with the one before it, the first with the last."""
+        labels = self.source.labels[plan.global_indices]
+        mixing = self.views.draw_mixing(self.views.draws(plan, plan.global_indices))
+        return self.views.mixed_labels(labels, np.roll(labels, 1), mixing)
+
+    def _show(self, plan: BatchPlan, indices: Indices) -> tuple[Tensor, Drawn, list[int]]:
+        """All views of these images that can be read, what was drawn for them, and which images they are."""
+        views, each = self.views, self.views.num_views
+        drawn = views.draw(views.draws(plan, indices))
+        shown, kept = views.empty(len(indices)), list[int]()
+        for position, index in enumerate(indices.tolist()):
+            pixels = self._pixels(index)
+            if pixels is None:
+                continue
+            start, room = position * each, len(kept) * each
+            self._show_one(index, pixels, drawn[start : start + each], shown[room : room + each])
+            kept.append(position)
+        if len(kept) < len(indices):
+            shown = shown[: len(kept) * each]
+            drawn = drawn[(np.array(kept, dtype=np.int64)[:, None] * each + np.arange(each)).ravel()]
+        return shown, drawn, kept
+
+    def _show_one(self, index: int, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         try:
-            return self.transform.apply(pixels, numbers)
+            self.views.show(pixels, drawn, out)
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
 
@@ -111,12 +144,16 @@ class Loader:
 
     def __init__(self, num_threads: int) -> None:
         self._num_threads = num_threads
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="loader") if num_threads else None
+        self._pool = None
+        if num_threads:
+            self._pool = ThreadPoolExecutor(
+                num_threads, "loader", initializer=torch.set_num_threads, initargs=(CORES_PER_THREAD,)
+            )
 
     def batches(self, load: Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """The batches of these plans. An error in a thread is raised here, in its turn."""
         if self._pool is None:
-            yield from map(load, plans)
+            yield from map(partial(_on_one_core, load), plans)
             return
         waiting: deque[Future[Batch]] = deque()
         try:
@@ -138,6 +175,16 @@ class Loader:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _on_one_core(load: Callable[[BatchPlan], Batch], plan: BatchPlan) -> Batch:
+    """Load in the calling thread as a thread of the pool does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(CORES_PER_THREAD)
+    try:
+        return load(plan)
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_num_threads(processes_on_this_machine: int) -> int:

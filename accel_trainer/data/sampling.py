@@ -16,62 +16,75 @@ Indices = npt.NDArray[np.int64]
 class BatchPlan:
     """What one process loads for one forward pass, and the global batch it is a part of.
 
-    `indices` is this rank's slice of this micro-batch; `global_indices` are all images of the optimizer step.
+    `indices` is this rank's slice of this micro-batch, from position `start` of `global_indices`, all images of the
+    optimizer step. An image that has several views is in it once.
     """
 
     epoch: int
     step: int  # within the epoch, from 0
     indices: Indices
     global_indices: Indices
+    start: int = 0
 
 
 @dataclass(frozen=True)
 class TrainSampling:
-    """How the training set is cut into batches. The order is that of one process, whatever `world_size` is."""
+    """How the training set is cut into batches. The order is that of one process, whatever `world_size` is.
+
+    `batch_size` counts views: with two of them, half as many images.
+    """
 
     num_images: int
     batch_size: int
     accumulation: int
     world_size: int
     seed: int
+    num_views: int = 1
 
     def __post_init__(self) -> None:
-        parts = self.world_size * self.accumulation
-        by = f"{self.world_size} processes"
-        if self.accumulation > 1:
-            by += f" x {self.accumulation} accumulation steps"
+        parts = self.num_views * self.world_size * self.accumulation
+        factors = ((self.num_views, "views"), (self.world_size, "processes"), (self.accumulation, "accumulation steps"))
+        by = " x ".join(f"{count} {what}" for count, what in factors if count > 1)
         if self.batch_size % parts:
             below = self.batch_size // parts * parts
             near = f"{below} or {below + parts}" if below else str(parts)
             raise UserError(f"batch_size: {self.batch_size} cannot be divided by {by}; use {near}")
-        if self.batch_size > self.num_images:
-            largest = self.num_images // parts * parts
+        if self.batch_size > (there := self.num_images * self.num_views):
+            largest = there // parts * parts
             advice = f"use at most {largest}" if largest else f"they are too few for {by}"
+            each = f" in {self.num_views} views each" if self.num_views > 1 else ""
             raise UserError(
-                f"batch_size: {self.batch_size} is more than the {self.num_images} training images; {advice}"
+                f"batch_size: {self.batch_size} is more than the {self.num_images} training images{each}; {advice}"
             )
 
     @property
-    def steps_per_epoch(self) -> int:
-        return self.num_images // self.batch_size
+    def images_per_step(self) -> int:
+        """How many different images a global batch has."""
+        return self.batch_size // self.num_views
 
     @property
-    def images_per_epoch(self) -> int:
-        """The images that are trained on; the last, incomplete batch is left out."""
+    def steps_per_epoch(self) -> int:
+        return self.num_images // self.images_per_step
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """All views of the images that are trained on; the last, incomplete batch is left out."""
         return self.steps_per_epoch * self.batch_size
 
     @property
     def images_per_forward(self) -> int:
-        """How many images one process sees in one forward pass."""
-        return self.batch_size // (self.world_size * self.accumulation)
+        """How many different images one process sees in one forward pass."""
+        return self.images_per_step // (self.world_size * self.accumulation)
 
     def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
         """The batches of one rank from `first_step` on, `accumulation` of them for each step."""
         order = randomness.permutation(randomness.key(self.seed, "order", epoch), self.num_images)
+        own = self.images_per_forward
         for step in range(first_step, self.steps_per_epoch):
-            global_batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            for micro_batch in np.split(global_batch, self.accumulation):
-                yield BatchPlan(epoch, step, np.split(micro_batch, self.world_size)[rank], global_batch)
+            global_batch = order[step * self.images_per_step : (step + 1) * self.images_per_step]
+            for micro_batch in range(self.accumulation):
+                start = (micro_batch * self.world_size + rank) * own
+                yield BatchPlan(epoch, step, global_batch[start : start + own], global_batch, start)
 
 
 def evaluation_batches(num_images: int, batch_size: int, rank: int, world_size: int) -> Iterator[BatchPlan]:

@@ -1,20 +1,20 @@
 """Geometry on uint8 pixels: what is drawn for an image, and how that is applied to it.
 
-A draw is a few numbers in [0, 1) for each image (see accel_trainer.randomness); an application is a pure
+A draw is a few numbers in [0, 1) for each image (see accel_trainer.data.draws); an application is a pure
 function of an image and its numbers. No generator is involved, so threads do not matter.
 """
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel_trainer import randomness
+from accel_trainer.data.draws import Draws, Numbers
 
 # ImageNet's, as torchvision's models expect them.
 MEAN = (0.485, 0.456, 0.406)
@@ -22,18 +22,19 @@ STD = (0.229, 0.224, 0.225)
 
 CROP_SCALE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+WEAK_CROP_SCALE = (0.8, 1.0)
 CROP_TRIES = 10
+# How many numbers a crop takes.
+CROP_NUMBERS = 2 * CROP_TRIES + 2
 # As torchvision's presets: 256 for a crop of 224.
 RESIZE_RATIO = 256 / 224
-
-Numbers = npt.NDArray[np.float64]
 
 
 class Transform(Protocol):
     """How images become inputs of a fixed size."""
 
-    def draw(self, epoch: int, indices: npt.NDArray[np.int64]) -> Numbers:
-        """The random numbers of each image, float64 of shape (len(indices), some count)."""
+    def draw(self, draws: Draws) -> Numbers:
+        """The random numbers of each row, float64 of shape (rows, some count)."""
         ...
 
     def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
@@ -51,10 +52,14 @@ class CentreCrop:
         self.image_size = image_size
         self.short_side = int(image_size * RESIZE_RATIO)
 
-    def draw(self, epoch: int, indices: npt.NDArray[np.int64]) -> Numbers:
-        return np.empty((len(indices), 0))
+    def draw(self, draws: Draws) -> Numbers:
+        return np.empty((len(draws), 0))
 
     def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
+        return self.crop(image)
+
+    def crop(self, image: Tensor) -> Tensor:
+        """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
         height, width = image.shape[-2:]
         short, long = min(height, width), max(height, width)
         long_side = int(self.short_side * long / short)
@@ -67,14 +72,12 @@ class CentreCrop:
 class RandomResizedCrop:
     """Inception-style crop and horizontal flip, with torchvision's distribution and ranges."""
 
-    def __init__(self, image_size: int, seed: int, scale: tuple[float, float] = CROP_SCALE) -> None:
+    def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
         self.image_size = image_size
-        self.seed = seed
         self.scale = scale
 
-    def draw(self, epoch: int, indices: npt.NDArray[np.int64]) -> Numbers:
-        key = randomness.key(self.seed, "crop and flip", epoch)
-        return randomness.uniforms(key, indices, 2 * CROP_TRIES + 3)
+    def draw(self, draws: Draws) -> Numbers:
+        return draws.uniforms("crop and flip", CROP_NUMBERS + 1)
 
     def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
         height, width = image.shape[-2:]
@@ -119,24 +122,20 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 
-class Normalise:
-    """uint8 (batch, 3, height, width), from anywhere, to floats of mean 0 and sd 1 over ImageNet on a device."""
-
-    def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.mean = torch.tensor(MEAN, dtype=dtype, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(STD, dtype=dtype, device=device).view(1, 3, 1, 1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        pixels = images.to(self.mean.device, non_blocking=True).to(self.mean.dtype)
-        return pixels.div_(255).sub_(self.mean).div_(self.std)
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, float32 of shape (3, 1, 1)."""
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
-def training_transform(transform_type: str, image_size: int, seed: int) -> Transform:
-    """The transform of a transform_type that the job file has been checked for."""
-    match transform_type:
-        case "none":
-            return CentreCrop(image_size)
-        case "default":
-            return RandomResizedCrop(image_size, seed)
-        case _:
-            raise ValueError(f"no transform {transform_type!r}")
+def normalise(images: Tensor) -> Tensor:
+    """float32 (..., 3, height, width) in 0..1 to a mean of 0 and a standard deviation of 1 over ImageNet, in place."""
+    mean, std = _statistics(images.device)
+    return images.sub_(mean).div_(std)
+
+
+def pixels_of(normalised: Tensor) -> Tensor:
+    """What `normalise` was given, as uint8: (..., 3, height, width)."""
+    mean, std = _statistics(normalised.device)
+    return (normalised * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,9 +15,11 @@ from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.sampling import TrainSampling
+from accel_trainer.data.sheet import draw_sheet
 from accel_trainer.data.source import ImageSet
 from accel_trainer.data.sources import open_images
-from accel_trainer.data.transforms import CentreCrop, training_transform
+from accel_trainer.data.spectrum import Progress, mean_spectrum, read_spectrum
+from accel_trainer.data.views import evaluation_views, needs_spectrum, training_views
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.training.objectives import ClassificationObjective
 from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
@@ -42,20 +45,25 @@ class Parts:
     schedule: Schedule
 
 
-def build(job: Job, world_size: int) -> Parts:
-    """Everything for training on `world_size` processes. Raises UserError."""
+def build(
+    job: Job, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
+) -> Parts:
+    """Everything for training on `world_size` processes. Raises UserError.
+
+    progress: told of images seen while the data set's spectrum is measured, where a job needs that.
+    """
     images = open_images(job)
     sampling = make_sampling(job, images, world_size)
     objective = ClassificationObjective(job.criterion, job.criterion_args, len(images.classes))
-    transform = training_transform(job.transform_type, job.image_size, job.seed)
+    val_views = evaluation_views(job, on_device=augment_on_device)
     torch.manual_seed(randomness.key(job.seed, "initialization"))
     model = make_model(job, len(images.classes))
     optimizer = make_optimizer(job, model.parameters())
     return Parts(
         images=images,
         sampling=sampling,
-        read_train=ImageReader(images.train, transform, replace_corrupt=True),
-        read_val=ImageReader(images.val, CentreCrop(job.image_size), replace_corrupt=False),
+        read_train=_training_reader(job, images, progress, augment_on_device=augment_on_device),
+        read_val=ImageReader(images.val, val_views, replace_corrupt=False),
         model=model,
         objective=objective,
         optimizer=optimizer,
@@ -63,7 +71,21 @@ def build(job: Job, world_size: int) -> Parts:
     )
 
 
+def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: None) -> bytes:
+    """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
+    images = open_images(job)
+    return draw_sheet(_training_reader(job, images, progress), make_sampling(job, images, 1), epoch)
+
+
+def _training_reader(job: Job, images: ImageSet, progress: Progress, *, augment_on_device: bool = False) -> ImageReader:
+    spectrum = mean_spectrum(job, images.train, progress) if needs_spectrum(job) else None
+    views = training_views(job, spectrum, on_device=augment_on_device)
+    return ImageReader(images.train, views, replace_corrupt=True)
+
+
 def make_model(job: Job, num_classes: int) -> nn.Module:
+    if registry.takes_clips(job.architecture) and not job.video:
+        raise UserError(f"architecture: {job.architecture} takes clips: set video to true, or use a model of images")
     return registry.build(job.architecture, job.architecture_args, num_classes=num_classes, image_size=job.image_size)
 
 
@@ -75,6 +97,7 @@ def make_sampling(job: Job, images: ImageSet, world_size: int) -> TrainSampling:
         accumulation=job.gradient_accumulation,
         world_size=world_size,
         seed=job.seed,
+        num_views=job.num_views,
     )
 
 
@@ -97,6 +120,7 @@ def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
     sampling = make_sampling(job, images, world_size)
     with torch.device("meta"):
         model = _model_on_paper(job, num_classes, sampling.images_per_forward)
+    check_augmentations(job)
     ClassificationObjective(job.criterion, job.criterion_args, num_classes)
     make_schedule(job, make_optimizer(job, model.parameters()))
     check_trackers(job)
@@ -111,6 +135,13 @@ def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
         steps_per_epoch=sampling.steps_per_epoch,
         num_epochs=job.num_epochs,
     )
+
+
+def check_augmentations(job: Job) -> None:
+    """Find what is wrong with the files of augmentations, without measuring anything. Raises UserError."""
+    if needs_spectrum(job) and job.Noise is not None and job.Noise.mean_magnitude_path is not None:
+        read_spectrum(Path(job.Noise.mean_magnitude_path).expanduser(), job.image_size)
+    training_views(job, None)
 
 
 def check_writable(job: Job) -> None:
@@ -135,14 +166,21 @@ def _model_on_paper(job: Job, num_classes: int, num_images: int) -> nn.Module:
         with torch.device("cpu"):
             return make_model(job, num_classes)
     model.train()
+    num_examples = num_images if job.video else num_images * job.views_per_image
+    frames = (job.views_per_image,) if job.video else ()
     try:
         with torch.no_grad():
-            model(torch.empty(min(num_images, 2), 3, job.image_size, job.image_size))
+            model(torch.empty(min(num_examples, 2), *frames, 3, job.image_size, job.image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        if num_images == 1 and "more than 1 value per channel" in str(error):
+        if num_examples == 1 and "more than 1 value per channel" in str(error):
             raise UserError(
                 f"batch_size: {job.architecture} has BatchNorm, which needs more than one image for each process "
                 "and accumulation step"
+            ) from error
+        if job.video:
+            raise UserError(
+                f"video: {job.architecture} does not take clips of {job.views_per_image} frames "
+                f"(batch, frames, 3, {job.image_size}, {job.image_size}): {first_line(error)}"
             ) from error
         raise UserError(
             f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {first_line(error)}"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch, ImageReader, Loader
+from accel_trainer.data.mixing import Labels
 from accel_trainer.data.sampling import evaluation_batches
-from accel_trainer.data.transforms import Normalise
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.agreement import Agreement
@@ -58,7 +58,6 @@ class TrainingLoop:
         self.job, self.run, self.parts = job, run, parts
         self.accelerator, self.loader, self.stop, self.reporter = accelerator, loader, stop, reporter
         self.objective = parts.objective.to(accelerator.device)
-        self.normalise = Normalise(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
@@ -88,7 +87,7 @@ class TrainingLoop:
             val = self._evaluate()
             rate = learning_rate(self.optimizer)
             rows = [
-                performance_row(epoch, "train", train, rate, self.parts.sampling.images_per_epoch, seconds),
+                performance_row(epoch, "train", train, rate, self.parts.sampling.examples_per_epoch, seconds),
                 performance_row(epoch, "val", val, rate, self.num_val_images, time.monotonic() - began),
             ]
             self._end_epoch(epoch, val, rows, tracking)
@@ -136,9 +135,9 @@ class TrainingLoop:
         elif self.progress.epoch:
             self.parts.schedule.skip(1)
 
-    def _forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, labels on the device, and the sum of the losses of these images."""
-        output = model(self.normalise(batch.images))
+    def _forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Labels, Tensor]:
+        """Logits, labels on the device, and the sum of the losses of these examples."""
+        output = model(batch.inputs.on(self.accelerator.device))
         labels = batch.labels.to(self.accelerator.device, non_blocking=True)
         return main_logits(output), labels, self.objective.total(output, labels)
 
@@ -151,7 +150,7 @@ class TrainingLoop:
         key = randomness.key(self.job.seed, "model", self.progress.global_step, micro_batch, self.rank)
         torch.manual_seed(key)
 
-    def _measure(self, meter: Meter, batch: Batch, logits: Tensor, labels: Tensor, total: Tensor) -> None:
+    def _measure(self, meter: Meter, batch: Batch, logits: Tensor, labels: Labels, total: Tensor) -> None:
         meter.add(total, self.objective.count(batch.labels), logits.detach(), labels)
 
     def _note_bad_step(self, total: Tensor) -> None:
@@ -165,8 +164,7 @@ class TrainingLoop:
         self._share_buffers()
         self.plain_model.eval()
         self.val_meter.reset()
-        batch_size = max(1, self.parts.sampling.batch_size // self.world_size)
-        plans = evaluation_batches(self.num_val_images, batch_size, self.rank, self.world_size)
+        plans = evaluation_batches(self.num_val_images, self._val_batch_size(), self.rank, self.world_size)
         for batch in self.loader.batches(self.parts.read_val, plans):
             if self.stop:
                 break
@@ -175,6 +173,11 @@ class TrainingLoop:
         # Ranks have had different numbers of batches: only here do they meet again.
         self._leave_if(self.agreement.now(bool(self.stop), None).stop)
         return self._scores(self.val_meter, self.parts.read_val)
+
+    def _val_batch_size(self) -> int:
+        """Images for one forward pass, as many views as the global batch of a step shares out among processes."""
+        views, val_views = self.parts.read_train.views.num_views, self.parts.read_val.views.num_views
+        return max(1, self.parts.sampling.images_per_step * views // (self.world_size * val_views))
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 

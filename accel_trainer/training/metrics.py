@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from accel_trainer.data.mixing import Labels, MixedLabels
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -38,10 +40,10 @@ class Meter:
         self.sums.zero_()
 
     @torch.no_grad()
-    def add(self, loss: Tensor, divisor: Tensor | float, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss: Tensor, divisor: Tensor | float, logits: Tensor, labels: Labels) -> None:
         """loss: scalar, of which the sum over `add`s divided by that of the divisors is the mean loss."""
         hits = top_hits(logits, labels)
-        parts = (loss.detach(), hits[0], hits[1], labels.numel(), divisor)
+        parts = (loss.detach(), hits[0], hits[1], len(labels), divisor)
         self.sums += torch.stack([self._on_device(part) for part in parts])
 
     def _on_device(self, value: Tensor | float) -> Tensor:
@@ -60,8 +62,15 @@ class Meter:
         )
 
 
-def top_hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How many labels are the best, and among the five best, of their logits (n, classes)."""
+def top_hits(logits: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
+    """How many labels are the best, and among the five best, of their logits (n, classes).
+
+    Of a mixture, each of the two labels counts by its share.
+    """
     ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
-    hits = ranked == labels[:, None]
+    if isinstance(labels, MixedLabels):
+        share = labels.share[:, None]
+        hits = (ranked == labels.first[:, None]) * share + (ranked == labels.second[:, None]) * (1 - share)
+    else:
+        hits = ranked == labels[:, None]
     return hits[:, 0].sum(), hits.sum()

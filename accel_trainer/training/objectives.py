@@ -1,13 +1,14 @@
 """What a model is trained for: losses that are exact whatever the number of processes."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel_trainer.data.mixing import Labels, MixedLabels, one_hot
 from accel_trainer.errors import UserError
 from accel_trainer.training.construct import construct
 from accel_trainer.zoo.registry import auxiliary_logits, main_logits
@@ -38,6 +39,9 @@ class ClassificationObjective:
     The loss of a global batch is `sum(total(part)) / divisor(all labels)`. Every process knows the labels of the
     whole batch, so each computes its own share of the true mean, class weights and `ignore_index` included,
     and adding up the shares gives the one-process loss and gradient.
+
+    Of mixtures of two images, the losses that want a class are the mixture of those of both labels (for
+    cross-entropy that is the loss of the soft target); the others want a number for each class: the soft target.
     """
 
     def __init__(self, criterion: str, args: Mapping[str, Any], num_classes: int) -> None:
@@ -84,38 +88,51 @@ class ClassificationObjective:
         self._loss = self._loss.to(device)
         return self
 
-    def total(self, output: Any, labels: Tensor) -> Tensor:
+    def total(self, output: Any, labels: Labels) -> Tensor:
         """Sum of the losses of some images: a float32 scalar.
 
-        output: logits (n, classes) or a named tuple with auxiliary logits; labels: int64 (n,).
+        output: logits (n, classes) or a named tuple with auxiliary logits; labels: int64 (n,), or mixed.
         """
         total = self._losses(main_logits(output), labels).sum()
         for weight, logits in auxiliary_logits(output):
             total = total + weight * self._losses(logits, labels).sum()
         return total
 
-    def divisor(self, labels: Tensor) -> Tensor | int:
+    def divisor(self, labels: Labels) -> Tensor | int:
         """What the sum over the images of a global batch is divided by to be the loss that is trained."""
         return 1 if self._reduction == "sum" else self.count(labels)
 
-    def count(self, labels: Tensor) -> Tensor | int:
+    def count(self, labels: Labels) -> Tensor | int:
         """What the sum over any images is divided by to be their mean loss: the number that is reported."""
         if self._reduction == "batchmean":
             return len(labels)
         if self.name in INDEX_TARGETS:
-            counted = labels != getattr(self._loss, "ignore_index", -100)
-            weight = getattr(self._loss, "weight", None)
-            if weight is not None and self.name != "MultiMarginLoss":
-                return weight.to(labels.device)[labels[counted]].sum()
-            return counted.sum()
+            if isinstance(labels, MixedLabels):
+                return _mixture(labels, self._weights).sum()
+            return self._weights(labels).sum()
         per_image = 1 if self.name == "MultiLabelSoftMarginLoss" else self.num_classes
         return len(labels) * per_image
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _weights(self, labels: Tensor) -> Tensor:
+        """What each label counts, float32 (n,): 1, or its class's weight; 0 where it is ignored."""
+        counted = labels != getattr(self._loss, "ignore_index", -100)
+        weight = getattr(self._loss, "weight", None)
+        if weight is None or self.name == "MultiMarginLoss":
+            return counted.to(torch.float32)
+        return torch.where(counted, weight.to(labels.device)[labels.clamp_min(0)], 0.0)
+
+    def _losses(self, logits: Tensor, labels: Labels) -> Tensor:
         logits = logits.float()
         if self.name in LOG_PROBABILITIES:
             logits = F.log_softmax(logits, dim=-1)
         if self.name in INDEX_TARGETS:
+            if isinstance(labels, MixedLabels):
+                return _mixture(labels, lambda some: self._loss(logits, some))
             return self._loss(logits, labels)
-        targets = F.one_hot(labels, self.num_classes).to(logits.dtype)
+        targets = one_hot(labels, self.num_classes).to(logits.dtype)
         return self._loss(logits, 2 * targets - 1 if self.name in SIGNED_TARGETS else targets)
+
+
+def _mixture(labels: MixedLabels, number_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """A number for each mixture: those of its two labels, each by its share."""
+    return labels.share * number_of(labels.first) + (1 - labels.share) * number_of(labels.second)

@@ -61,6 +61,13 @@ class Reporter:
         if self._speaks:
             self._run.write_status(self._status, durable=durable)
 
+    def report_preparation(self, what: str, done: int, total: int) -> None:
+        """How much of what takes long before the first step is done."""
+        if done == total:
+            self.update(preparing=None, prepared=None)
+        elif self.is_due():
+            self.update(preparing=what, prepared=done / total)
+
     def report_step(self, progress: "Progress", sampling: "TrainSampling", scores: "Scores", rate: float) -> None:
         """Where the running epoch is; `scores` are its training scores so far."""
         seconds_per_step = progress.epoch_seconds / progress.step

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -13,6 +14,7 @@ from accelerate.utils import parse_flag_from_env
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader, default_num_threads
+from accel_trainer.data.sheet import draw_sheet
 from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder, RunState, duration, write_atomic
@@ -21,7 +23,6 @@ from accel_trainer.training.checkpoint import save_weights
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter, write_performance
-from accel_trainer.training.samples import draw_sample_inputs
 from accel_trainer.training.start import Start, find_start
 from accel_trainer.training.summary import count_parameters, model_summary
 from accel_trainer.training.tracking import Tracking
@@ -43,7 +44,12 @@ def train(
         resources.callback(accelerator.end_training)
         is_first = accelerator.is_main_process
         start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
-        parts = build(job, accelerator.num_processes)
+        parts = build(
+            job,
+            accelerator.num_processes,
+            augment_on_device=augments_on_device(job, accelerator.device),
+            progress=partial(reporter.report_preparation, "measuring the spectrum of the images"),
+        )
         _load_weights(parts, start)
         run_id = _begin_folder(job, run, parts, accelerator) if is_first else ""
         num_threads = job.num_workers
@@ -133,6 +139,11 @@ def _precision(job: Job, device: torch.device) -> str:
     return "no"
 
 
+def augments_on_device(job: Job, device: torch.device) -> bool:
+    """Whether effects on images are computed there, or by the loader's threads."""
+    return job.augment_on == "device" if job.augment_on is not None else device.type != "cpu"
+
+
 def _load_weights(parts: Parts, start: Start) -> None:
     if start.weights is None:
         return
@@ -155,7 +166,7 @@ def _begin_folder(job: Job, run: RunFolder, parts: Parts, accelerator: Accelerat
     if not (run.has_run and run.weights(0).exists()):
         save_weights(run.weights(0), parts.model.state_dict(), epoch="0", architecture=job.architecture)
     if not (run.has_run and run.sample_inputs.exists()):
-        draw_sample_inputs(run, parts.sampling, parts.read_train)
+        write_atomic(run.sample_inputs, draw_sheet(parts.read_train, parts.sampling))
     run_id = record_attempt(
         run,
         job_name=job.name,
@@ -174,9 +185,9 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
         return
     log.info("%s", model_summary(parts.model, len(parts.images.classes), job.image_size))
     log.info(
-        "%d training and %d validation images; %d steps of %d images in each of %d epochs",
+        "%d training and %d validation images; %d steps of %d %s in each of %d epochs",
         len(parts.images.train.labels), len(parts.images.val.labels),
-        parts.sampling.steps_per_epoch, job.batch_size, job.num_epochs,
+        parts.sampling.steps_per_epoch, parts.sampling.images_per_step, _examples(job), job.num_epochs,
     )  # fmt: skip
     count = accelerator.num_processes
     log.info(
@@ -188,6 +199,13 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
         log.info("BatchNorm statistics are those of each process's %d images", job.batch_size // count)
     if loop.progress.global_step > 0 and loop.progress.epoch < job.num_epochs:
         log.info("going on in epoch %d after step %d", loop.progress.epoch + 1, loop.progress.step)
+
+
+def _examples(job: Job) -> str:
+    """What a batch is made of."""
+    if job.video:
+        return f"clips of {job.views_per_image} frames"
+    return "images" if job.num_views == 1 else f"images in {job.num_views} views each"
 
 
 def _say_how_it_went(job: Job, loop: TrainingLoop, seconds: float) -> None:

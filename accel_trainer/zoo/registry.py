@@ -11,15 +11,21 @@ from accel_trainer.errors import UserError, did_you_mean
 
 
 def names() -> list[str]:
-    """Every name that `build` knows: torchvision's classification models."""
-    return models.list_models(module=models)
+    """Every name that `build` knows: torchvision's classification models, of images and of clips."""
+    return [*models.list_models(module=models), *models.list_models(module=models.video)]
+
+
+def takes_clips(name: str) -> bool:
+    """Whether a model's input is a clip (batch, frames, 3, image_size, image_size)."""
+    return name in models.list_models(module=models.video)
 
 
 def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
     """A new model with random weights whose output layer has `num_classes` units.
 
-    Takes images (batch, 3, image_size, image_size), gives logits (batch, num_classes); in training mode some
-    families give a named tuple of logits and auxiliary logits. Raises UserError for an unknown name or argument.
+    Takes images (batch, 3, image_size, image_size), or clips where `takes_clips` says so, and gives logits (batch,
+    num_classes); in training mode some families give a named tuple of logits and auxiliary logits. Raises UserError
+    for an unknown name or argument.
     """
     if name not in (known := names()):
         raise UserError(
@@ -47,11 +53,19 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
             f"{did_you_mean(unknown[0], accepted)}; it takes {', '.join(accepted)}"
         )
     try:
-        return models.get_model(name, weights=None, **args)
+        model = models.get_model(name, weights=None, **args)
+        if takes_clips(name):
+            model.register_forward_pre_hook(_channels_before_frames)
+        return model
     except NotImplementedError:  # of the meta device, which cannot do all that constructors do
         raise
     except Exception as error:
         raise UserError(f"architecture_args: {name}: {error}") from error
+
+
+def _channels_before_frames(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """torchvision's models of clips take (batch, 3, frames, height, width)."""
+    return (inputs[0].transpose(1, 2), *inputs[1:])
 
 
 def _constructor_arguments(name: str) -> list[str]:
@@ -83,6 +97,7 @@ _FIXED_BY_THE_BUILDER = frozenset(
         "inverted_residual_setting", "last_channel", "block_params", "stages_repeats", "stages_out_channels",
         "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim", "embed_dim", "depths", "window_size",
         "block_setting", "stem_channels", "block_channels", "block_layers", "head_dim", "partition_size",
+        "conv_makers", "stem", "spatial_size", "temporal_size",
     }
 )  # fmt: skip
 

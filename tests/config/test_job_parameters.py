@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
+from accel_trainer.config.job import transform_words
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
 from accel_trainer.errors import UserError
 
@@ -155,12 +156,14 @@ def test_false_is_off(name: str) -> None:
 
 @pytest.mark.parametrize("value", [0, 0.0, [0, 0, 0], "random"])
 def test_erasing_with_zero_is_not_off(value: Any) -> None:
-    assert "randomerase: not available" in problem(randomerase=value)
+    assert parse(randomerase=value).randomerase == value
 
 
 @pytest.mark.parametrize("value", [True, {}, {"alpha": 0.5}, {"alpha": None}])
 def test_mixing_with_or_without_an_alpha_is_not_off(value: Any) -> None:
-    assert "cutmix: not available" in problem(cutmix=value)
+    cutmix = parse(cutmix=value).cutmix
+    assert cutmix is not None
+    assert cutmix.alpha == (0.5 if value == {"alpha": 0.5} else 1.0)
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, None])
@@ -227,16 +230,119 @@ def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monke
         ({"criterion": "SimCLRLoss", "num_views": 2, "primary_metric": "acc1"}, "primary_metric: 'acc1' is not"),
         ({"finetune": True}, "finetune: nothing to start from"),
         ({"finetune": True, "finetune_args": {"freeze_modules": ["conv1"]}}, "finetune: nothing to start from"),
-        ({"finetune_args": {}}, "finetune_args: given, but finetune is false"),
+        ({"finetune_args": {"freeze_modules": ["conv1"]}}, "finetune_args: given, but finetune is false"),
         ({"warmup_scheduler_args": {"total_iters": 5}}, "warmup_scheduler_args: given, but there is no"),
         ({"num_epochs": 10, "swa": {"start": 11}}, "swa.start: 11 is after the last epoch (10)"),
         ({"num_views": 2, "batch_size": 255}, "batch_size: 255 images cannot be 2 views each"),
+        ({"num_views": 3}, "batch_size: 256 images cannot be 3 views each; use 255 or 258"),
+        ({"num_views": 9, "batch_size": 4}, "batch_size: 4 images cannot be 9 views each; use 9"),
+        (
+            {"transform_type": "defualt"},
+            "transform_type: 'defualt' is not known; it is one of default",
+        ),
+        ({"transform_type": "default-no-blurr"}, "transform_type: 'default-no-blurr' is not known"),
+        ({"transform_type": "default-augmix-augmix"}, "transform_type: 'default-augmix-augmix' is not known"),
+        ({"transform_type": "none-weak-resize"}, "transform_type: 'none-weak-resize': 'none' has neither"),
+        ({"transform_type": "none-no-blur"}, "transform_type: 'none-no-blur': 'none' has neither"),
+        ({"transform_type": "default-augmix-randaugment"}, "transform_type: 'default-augmix-randaugment': use one of"),
+        ({"video": True}, "num_views: a video has 2 or more frames"),
+        ({"video": True, "Blur": {"sigmas": 3}}, "num_views: a video has 2 or more frames"),
+        (
+            {"video": True, "num_views": 2, "Blur": {"sigmas": [4, 2, 1]}},
+            "num_views: 2, but Blur has 3 sigmas, one for each frame; remove it",
+        ),
+        ({"Occlusion": {"form": "a", "views": [0, 1]}}, "Occlusion.views: no view 1; there are 1, from 0"),
+        ({"Noise": {"ssnrs": [0.2, 0.4], "probs": [0.7, 0.7]}}, "Noise: has probs that add up to 1.4"),
+        ({"Blur": {"sigmas": [1, 2], "probs": [0.7, 0.7]}}, "Blur: has probs that add up to 1.4"),
+        ({"Noise": {"ssnrs": [0.2, 0.4], "probs": [0.1, 0.2, 0.3]}}, "Noise: has 3 probs for 2 ssnrs"),
+        ({"criterion": "SimCLRLoss", "num_views": 2, "cutmix": True}, "cutmix: mixes labels, and SimCLRLoss has none"),
+        ({"randomerase": 255}, "randomerase: 255 is not allowed"),
+        ({"randomerase": [0, 0, 1.5]}, "randomerase: [0, 0, 1.5] is not allowed"),
+        ({"augment_on": "gpu"}, 'augment_on: "gpu" is not allowed'),
         ({"image_column": "img"}, "image_column: only an 'hf:' data set has columns"),
         ({"label_column": "cls", "dataset": "digits"}, "label_column: only an 'hf:' data set has columns"),
     ],
 )
 def test_a_contradiction_is_told(given: dict[str, Any], said: str) -> None:
     assert problem(**given).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (0.4, [40]),
+        (40, [40]),
+        ([0.1, 0.25, 1.0], [10, 25, 100]),
+        ([10, 100], [10, 100]),
+        (1, [100]),
+        ("all", "all"),
+    ],
+)
+def test_visibility_is_a_percentage_or_a_share(given: Any, meant: Any) -> None:
+    job = parse(Occlusion={"form": "bars", "visibility": given})
+    assert job.Occlusion is not None
+    assert job.Occlusion.visibility == meant
+    assert parse(Occlusion=job.completed()["Occlusion"]).Occlusion == job.Occlusion
+
+
+@pytest.mark.parametrize("visibility", [0, -0.5, 101, 2.5, True, [10, "x"], [], "some", 0.004])
+def test_what_is_no_visibility_is_refused(visibility: Any) -> None:
+    assert problem(Occlusion={"form": "bars", "visibility": visibility}).startswith("Occlusion.visibility")
+
+
+@pytest.mark.parametrize("words", ["contrastive-no-blur-weak-resize", "contrastive-weak-resize-no-blur"])
+def test_words_of_a_transform_may_come_in_any_order(words: str) -> None:
+    base, *more = transform_words(parse(transform_type=words).transform_type)
+    assert (base, sorted(more)) == ("contrastive", ["no-blur", "weak-resize"])
+
+
+def test_frames_come_from_the_sigmas_and_a_clip_counts_num_views_in_the_batch() -> None:
+    job = parse(video=True, Blur={"sigmas": [16, 8, 4, 2, 1, 0]}, batch_size=128)
+    assert (job.views_per_image, job.num_views, job.view_dependence) == (6, 1, True)
+    assert parse(video=True, num_views=4, view_dependence=False).view_dependence is False
+    assert parse(video=True, num_views=4).views_per_image == 4
+    assert parse(num_views=2, Blur={"sigmas": [1, 2, 3]}).views_per_image == 2
+
+
+def test_the_probabilities_of_a_clips_frames_are_their_own() -> None:
+    assert parse(video=True, Blur={"sigmas": [4, 2], "probs": [1, 1]}).Blur is not None
+
+
+def test_a_job_file_as_labs_have_them_is_a_job() -> None:
+    """Shares for visibilities with 1.0 among them, empty sections, nulls, whole numbers where there may be others."""
+    job = parse(
+        Occlusion={
+            "color": "random",
+            "form": ["barAll04", "mudSplash"],
+            "occluder_dir": "/labs/occluders",
+            "probability": 1,
+            "views": [0],
+            "visibility": [0.1, 0.5, 1.0],
+            "vis_probs": [0.2, 0.3, 0.5],
+        },
+        Noise={
+            "noise_types": ["fourier", "gaussian"],
+            "probs": 0.8,
+            "ssnrs": [0.2, 0.4],
+            "mean_magnitude_path": "m.pt",
+        },
+        architecture_args={},
+        batch_dependence=False,
+        checkpoint=0,
+        cutmix=None,
+        mixup=False,
+        randomerase=False,
+        finetune=False,
+        finetune_args={},
+        num_views=1,
+        swa=None,
+        save_interval=None,
+        transform_type="contrastive-no-blur-weak-resize",
+        video=False,
+        view_dependence=False,
+    )
+    assert job.finetune_args is None
+    assert job.cutmix is job.mixup is job.randomerase is None
 
 
 @pytest.mark.parametrize("metric", ["acc1", "acc5", "CrossEntropyLoss"])
@@ -266,6 +372,7 @@ def test_a_completed_job_is_a_job_file_of_the_same_job() -> None:
         {"trackers": []},
         {"wandb": {"mode": "offline"}},
         {"save_every_minutes": 1.5},
+        {"augment_on": "loader"},
     ],
 )
 def test_what_does_not_change_the_training_leaves_it_the_same_run(change: dict[str, Any]) -> None:

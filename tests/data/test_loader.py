@@ -14,11 +14,17 @@ from accel_trainer.data.loader import READY_AHEAD, Batch, ImageReader, Loader, d
 from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches
 from accel_trainer.data.sources import Digits
 from accel_trainer.data.transforms import CentreCrop, RandomResizedCrop
+from accel_trainer.data.views import Inputs, Views
 from accel_trainer.errors import UserError
 
 
 def plan(*indices: int, step: int = 0) -> BatchPlan:
     return BatchPlan(1, step, np.array(indices, dtype=np.int64), np.array(indices, dtype=np.int64))
+
+
+def uncoloured(transform: CentreCrop | RandomResizedCrop) -> Views:
+    """Views whose batches are still uint8."""
+    return Views(transform, image_size=transform.image_size, on_device=True)
 
 
 def loader_threads() -> list[str]:
@@ -30,7 +36,7 @@ def loader_threads() -> list[str]:
 
 def batches_with(num_threads: int) -> list[Batch]:
     source = Digits("train")
-    read = ImageReader(source, RandomResizedCrop(16, seed=0), replace_corrupt=True)
+    read = ImageReader(source, uncoloured(RandomResizedCrop(16)), replace_corrupt=True)
     plans = TrainSampling(len(source.labels), 64, accumulation=1, world_size=2, seed=0).micro_batches(1, rank=1)
     with Loader(num_threads) as loader:
         return list(loader.batches(read, plans))
@@ -41,17 +47,17 @@ def test_batches_do_not_depend_on_the_number_of_threads(num_threads: int) -> Non
     expected, found = batches_with(0), batches_with(num_threads)
     assert [batch.step for batch in found] == [batch.step for batch in expected] == list(range(1347 // 64))
     for batch, other in zip(found, expected, strict=True):
-        assert torch.equal(batch.images, other.images)
+        assert torch.equal(batch.inputs.images, other.inputs.images)
         assert torch.equal(batch.labels, other.labels)
         assert torch.equal(batch.global_labels, other.global_labels)
 
 
 def test_a_batch_has_the_images_and_labels_of_its_plan() -> None:
     source = Digits("val")
-    read = ImageReader(source, CentreCrop(8), replace_corrupt=False)
+    read = ImageReader(source, uncoloured(CentreCrop(8)), replace_corrupt=False)
     batch = read(BatchPlan(1, 5, np.array([7, 3]), np.array([7, 3, 9, 1])))
-    assert batch.images.shape == (2, 3, 8, 8)
-    assert batch.images.dtype == torch.uint8
+    assert batch.inputs.images.shape == (2, 3, 8, 8)
+    assert batch.inputs.images.dtype == torch.uint8
     assert batch.labels.tolist() == source.labels[[7, 3]].tolist()
     assert batch.global_labels.tolist() == source.labels[[7, 3, 9, 1]].tolist()
     assert batch.step == 5
@@ -65,7 +71,7 @@ def test_only_a_few_batches_are_under_way(num_threads: int) -> None:
         nonlocal most
         with lock:
             most = max(most, next(started) - taken)
-        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), wanted.step)
+        return Batch(Inputs(torch.empty(0)), torch.empty(0), torch.empty(0), wanted.step)
 
     endless = (plan(step=step) for step in itertools.count())
     with Loader(num_threads) as loader:
@@ -85,7 +91,7 @@ def test_without_threads_a_batch_is_loaded_when_it_is_asked_for() -> None:
 
 
 def endless_digits(loader: Loader) -> Iterator[Batch]:
-    read = ImageReader(Digits("val"), CentreCrop(8), replace_corrupt=False)
+    read = ImageReader(Digits("val"), uncoloured(CentreCrop(8)), replace_corrupt=False)
     return loader.batches(read, (plan(step % 450) for step in itertools.count()))
 
 
@@ -136,7 +142,7 @@ def break_images(folder: ImageFolder, *indices: int) -> None:
 
 
 def brightness(batch: Batch) -> list[int]:
-    return [int(value) // 10 for value in batch.images[:, 0, 0, 0]]
+    return [int(value) // 10 for value in batch.inputs.images[:, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ def test_a_corrupt_training_image_gives_way_to_the_next_of_its_class(
     folder: ImageFolder, broken: list[int], given: list[int], num_threads: int
 ) -> None:
     break_images(folder, *broken)
-    read = ImageReader(folder, CentreCrop(4), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
     with Loader(num_threads) as loader:
         (batch,) = loader.batches(read, [plan(0, 1, 2, 3)])
     assert brightness(batch) == given
@@ -165,16 +171,16 @@ def test_a_corrupt_training_image_gives_way_to_the_next_of_its_class(
 
 def test_a_corrupt_image_is_left_out_of_an_evaluation(folder: ImageFolder) -> None:
     break_images(folder, 1, 3, 4, 5)
-    read = ImageReader(folder, CentreCrop(4), replace_corrupt=False)
+    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=False)
     batches = [read(wanted) for wanted in evaluation_batches(9, batch_size=3, rank=0, world_size=1)]
     assert [brightness(batch) for batch in batches] == [[0, 2], [], [6, 7, 8]]
     assert [batch.labels.tolist() for batch in batches] == [[0, 0], [], [2, 2, 2]]
-    assert len(batches[1].images) == 0
+    assert len(batches[1].inputs.images) == 0
 
 
 def test_a_corrupt_image_is_named_once(folder: ImageFolder, caplog: pytest.LogCaptureFixture) -> None:
     break_images(folder, 1)
-    read = ImageReader(folder, CentreCrop(4), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
     for _ in range(3):
         read(plan(0, 1))
     (record,) = caplog.records
@@ -184,7 +190,7 @@ def test_a_corrupt_image_is_named_once(folder: ImageFolder, caplog: pytest.LogCa
 
 def test_a_class_without_a_good_image_is_the_users_error(folder: ImageFolder) -> None:
     break_images(folder, 3, 4, 5)
-    read = ImageReader(folder, CentreCrop(4), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
     with Loader(2) as loader, pytest.raises(UserError, match="dataset: every training image of class 'b' is corrupt"):
         list(loader.batches(read, [plan(0), plan(4), plan(1)]))
 
@@ -197,8 +203,8 @@ def test_an_unexpected_error_names_the_image(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("of all things")
 
-    read = ImageReader(folder, CentreCrop(4), replace_corrupt=True)
-    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.transform, "apply", fail)))
+    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.transform, "apply", fail)))
     with Loader(num_threads) as loader, pytest.raises(RuntimeError, match=r"b/4\.png: of all things"):
         list(loader.batches(read, [plan(4)]))
 
@@ -207,7 +213,7 @@ def test_an_error_comes_in_its_turn(folder: ImageFolder) -> None:
     def load(wanted: BatchPlan) -> Batch:
         if wanted.step == 3:
             raise RuntimeError("the fourth")
-        return ImageReader(folder, CentreCrop(4), replace_corrupt=True)(wanted)
+        return ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)(wanted)
 
     seen = []
     with Loader(3) as loader, pytest.raises(RuntimeError, match="the fourth"):

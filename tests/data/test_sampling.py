@@ -28,6 +28,9 @@ def test_the_global_batches_do_not_depend_on_processes_and_accumulation(world_si
         assert {plan.step for plan in parts} == {step}
         assert {len(plan.indices) for plan in parts} == {BATCH_SIZE // world_size // accumulation}
         np.testing.assert_array_equal(np.concatenate([plan.indices for plan in parts]), expected.indices)
+        assert all(
+            (plan.indices == expected.indices[plan.start : plan.start + len(plan.indices)]).all() for plan in parts
+        )
         for plan in parts:
             np.testing.assert_array_equal(plan.global_indices, expected.indices)
 
@@ -64,7 +67,7 @@ def test_an_epoch_that_is_resumed_goes_on_where_it_was(step: int, world_size: in
         (10, 4, 1, "batch_size: 10 cannot be divided by 4 processes; use 8 or 12"),
         (10, 2, 2, "batch_size: 10 cannot be divided by 2 processes x 2 accumulation steps; use 8 or 12"),
         (3, 8, 1, "batch_size: 3 cannot be divided by 8 processes; use 8"),
-        (1, 1, 2, "batch_size: 1 cannot be divided by 1 processes x 2 accumulation steps; use 2"),
+        (1, 1, 2, "batch_size: 1 cannot be divided by 2 accumulation steps; use 2"),
         (104, 1, 1, "batch_size: 104 is more than the 103 training images; use at most 103"),
         (256, 4, 2, "batch_size: 256 is more than the 103 training images; use at most 96"),
     ],
@@ -74,6 +77,27 @@ def test_a_batch_that_cannot_be_made_is_told_with_sizes_that_can(
 ) -> None:
     with pytest.raises(UserError) as caught:
         TrainSampling(NUM_IMAGES, batch_size, accumulation, world_size, seed=0)
+    assert str(caught.value) == said
+
+
+def test_views_count_in_the_batch_size() -> None:
+    one, two = sampling(), TrainSampling(NUM_IMAGES, 2 * BATCH_SIZE, 1, 1, seed=0, num_views=2)
+    assert (two.images_per_step, two.images_per_forward, two.steps_per_epoch) == (16, 16, one.steps_per_epoch)
+    assert two.examples_per_epoch == 2 * one.examples_per_epoch
+    for plan, other in zip(one.micro_batches(1, 0), two.micro_batches(1, 0), strict=True):
+        np.testing.assert_array_equal(plan.indices, other.indices)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "said"),
+    [
+        (18, "batch_size: 18 cannot be divided by 2 views x 2 processes x 2 accumulation steps; use 16 or 24"),
+        (208, "batch_size: 208 is more than the 103 training images in 2 views each; use at most 200"),
+    ],
+)
+def test_views_count_in_what_is_said_of_a_batch(batch_size: int, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        TrainSampling(NUM_IMAGES, batch_size, accumulation=2, world_size=2, seed=0, num_views=2)
     assert str(caught.value) == said
 
 

@@ -4,21 +4,15 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torchvision import models
 
-from accel_trainer.config import Job
 from accel_trainer.runs import RunFolder
-from accel_trainer.training.build import build
 from accel_trainer.training.environment import record_attempt
-from accel_trainer.training.samples import draw_sample_inputs
 from accel_trainer.training.summary import MAX_LINES, model_summary
 
 # -- environment ---------------------------------------------------------------------------------------------
@@ -118,21 +112,3 @@ def test_a_long_model_is_cut_short() -> None:
 
 def test_a_model_without_parts_has_a_summary() -> None:
     assert total_in(model_summary(nn.Linear(3, 4), 4, 32)) == 16
-
-
-# -- the first images ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("batch_size", "rows", "columns"), [(64, 4, 8), (32, 4, 8), (20, 3, 8), (5, 1, 5)])
-def test_the_first_images_of_a_run_are_drawn_as_the_model_sees_them(
-    run: RunFolder, make_job: Callable[..., Job], batch_size: int, rows: int, columns: int
-) -> None:
-    parts = build(make_job(batch_size=batch_size, image_size=16), world_size=1)
-    draw_sample_inputs(run, parts.sampling, parts.read_train)
-    with Image.open(run.sample_inputs) as image:
-        assert image.size == (2 + 18 * columns, 2 + 18 * rows)
-        pixels = np.asarray(image)
-    first = parts.read_train(next(parts.sampling.micro_batches(epoch=1, rank=0)))
-    assert (pixels[2:18, 2:18] == first.images[0].permute(1, 2, 0).numpy()).all()
-    assert (pixels[2:18, 20:36] == first.images[1].permute(1, 2, 0).numpy()).all()
-    assert (pixels[:2] == 255).all()

@@ -83,7 +83,7 @@ def test_a_stop_during_validation_loses_nothing_of_the_epoch(loop):
         train(loop)
     progress = loop.states.newest().progress
     assert (progress.epoch, progress.step) == (0, loop.parts.sampling.steps_per_epoch)
-    assert loop.states.newest().trainer["sums"][0, 3] == loop.parts.sampling.images_per_epoch
+    assert loop.states.newest().trainer["sums"][0, 3] == loop.parts.sampling.examples_per_epoch
 
 
 # What is written at the end of an epoch, in this order.

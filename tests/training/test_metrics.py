@@ -5,6 +5,8 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 
+from accel_trainer.data.mixing import MixedLabels
+from accel_trainer.data.mixing import MixedLabels
 from accel_trainer.training.metrics import Meter, Scores, top_hits
 
 
@@ -83,3 +85,106 @@ def test_a_meter_that_is_reset_starts_anew() -> None:
 def test_the_loss_goes_by_the_name_of_its_criterion() -> None:
     scores = Scores(loss=0.5, acc1=90.0, acc5=99.0)
     assert scores.by_name("MSELoss") == {"loss": 0.5, "acc1": 90.0, "acc5": 99.0, "MSELoss": 0.5}
+
+
+# -- mixtures of two images ---------------------------------------------------------------------------------------
+
+
+def some_mixtures(num_classes: int, count: int = 100) -> tuple[torch.Tensor, MixedLabels]:
+    logits, first = some(num_classes, count)
+    generator = torch.Generator().manual_seed(1)
+    second, share = torch.randint(num_classes, (count,), generator=generator), torch.rand(count, generator=generator)
+    return logits, MixedLabels(first, second, share)
+
+
+@pytest.mark.parametrize("num_classes", [2, 6, 10, 100])
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_mixtures_count_by_their_shares_as_weights_do_in_scikit_learn(num_classes: int, batch_size: int) -> None:
+    logits, labels = some_mixtures(num_classes)
+    meter = Meter(torch.device("cpu"))
+    for start in range(0, 100, batch_size):
+        part = slice(start, start + batch_size)
+        meter.add(torch.tensor(0.0), 1, logits[part], labels[part])
+    scores = Meter.scores(meter.sums.tolist())
+    twice = torch.cat([labels.first, labels.second]).numpy()
+    weights = torch.cat([labels.share, 1 - labels.share]).numpy()
+    scored = logits.repeat(2, 1).numpy()
+    for k, ours in ((1, scores.acc1), (5, scores.acc5)):
+        if num_classes == 2:  # of which scikit-learn wants one score
+            theirs = (weights * (scored.argmax(1) == twice)).sum() / 100 if k == 1 else 1.0
+        else:
+            theirs = top_k_accuracy_score(twice, scored, k=k, sample_weight=weights, labels=range(num_classes))
+        assert ours == pytest.approx(100 * theirs, rel=1e-5)
+
+
+def test_hits_of_mixtures_are_counted_by_hand() -> None:
+    logits = torch.tensor([[5.0, 4, 3, 2, 1, 0]] * 4)
+    first, second = torch.tensor([0, 1, 5, 3]), torch.tensor([1, 0, 0, 3])
+    hits1, hits5 = top_hits(logits, MixedLabels(first, second, torch.tensor([0.25, 0.25, 0.875, 0.5])))
+    assert (float(hits1), float(hits5)) == (0.25 + 0.75 + 0.125, 1 + 1 + 0.125 + 1)
+
+
+def test_a_mixture_of_two_images_of_one_class_is_one_hit() -> None:
+    logits, labels = some(10)
+    alike = MixedLabels(labels, labels, torch.rand(100, generator=torch.Generator().manual_seed(1)))
+    for mixed, plain in zip(top_hits(logits, alike), top_hits(logits, labels), strict=True):
+        assert float(mixed) == pytest.approx(float(plain))
+
+
+def test_without_the_other_image_a_mixture_counts_as_the_image() -> None:
+    logits, labels = some(10)
+    for share, mixed in ((1.0, (labels, labels.flip(0))), (0.0, (labels.flip(0), labels))):
+        hits = top_hits(logits, MixedLabels(*mixed, torch.full((100,), share)))
+        assert [float(hit) for hit in hits] == [float(hit) for hit in top_hits(logits, labels)]
+
+
+# -- mixtures of two images -------------------------------------------------------------------------------------
+
+
+def test_hits_of_mixtures_are_counted_by_hand() -> None:
+    logits = torch.tensor([[5.0, 4, 3, 2, 1, 0]] * 5)
+    first, second = torch.tensor([0, 1, 5, 5, 0]), torch.tensor([3, 0, 4, 5, 0])
+    labels = MixedLabels(first, second, torch.tensor([0.75, 0.125, 0.25, 0.5, 0.375]))
+    hits1, hits5 = top_hits(logits, labels)
+    assert float(hits1) == 0.75 + 0.875 + 0 + 0 + 1
+    assert float(hits5) == 1 + 1 + 0.75 + 0 + 1
+
+
+@pytest.mark.parametrize("num_classes", [3, 10])
+def test_accuracy_of_mixtures_is_scikit_learns_with_both_labels_weighted_by_share(num_classes: int) -> None:
+    logits, first = some(num_classes)
+    second = first.roll(1)
+    share = torch.rand(len(first), generator=torch.Generator().manual_seed(0))
+    hits = top_hits(logits, MixedLabels(first, second, share))
+    for k, ours in zip((1, 5), hits, strict=True):
+        theirs = top_k_accuracy_score(
+            torch.cat([first, second]).numpy(),
+            torch.cat([logits, logits]).numpy(),
+            k=min(k, num_classes - 1),
+            labels=range(num_classes),
+            normalize=False,
+            sample_weight=torch.cat([share, 1 - share]).numpy(),
+        )
+        assert float(ours) == pytest.approx(theirs if k < num_classes else len(first), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_scores_of_mixtures_do_not_depend_on_the_batches(batch_size: int) -> None:
+    logits, first = some(10)
+    labels = MixedLabels(first, first.roll(1), torch.rand(len(first), generator=torch.Generator().manual_seed(0)))
+    whole, parts = (Meter(torch.device("cpu")) for _ in range(2))
+    whole.add(torch.tensor(1.0), 1, logits, labels)
+    for start in range(0, len(first), batch_size):
+        part = slice(start, start + batch_size)
+        parts.add(torch.tensor(1.0), 1, logits[part], labels[part])
+    assert parts.sums[1:4].tolist() == pytest.approx(whole.sums[1:4].tolist(), rel=1e-6)
+    assert float(parts.sums[3]) == len(first)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_mixtures_that_are_all_one_image_score_as_that_image(share: float) -> None:
+    logits, first = some(10)
+    second = first.roll(1)
+    expected = top_hits(logits, first if share else second)
+    mixed = top_hits(logits, MixedLabels(first, second, torch.full((len(first),), share)))
+    assert [float(hits) for hits in mixed] == [float(hits) for hits in expected]

@@ -8,10 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel_trainer.data.mixing import MixedLabels
+from accel_trainer.data.mixing import MixedLabels
 from accel_trainer.errors import UserError
 from accel_trainer.training.objectives import (
     CLASSIFICATION_LOSSES,
     INDEX_TARGETS,
+    ONE_HOT_TARGETS,
     SIGNED_TARGETS,
     ClassificationObjective,
 )
@@ -155,3 +158,212 @@ def test_the_mean_loss_that_is_reported_does_not_depend_on_the_parts(reduction: 
 def test_probabilities_are_not_what_models_give() -> None:
     with pytest.raises(UserError, match="use BCEWithLogitsLoss"):
         ClassificationObjective("BCELoss", {}, CLASSES)
+
+
+# -- mixtures of two images ---------------------------------------------------------------------------------------
+
+QUARTERS = torch.tensor([4, 3, 2, 1, 0, 3, 2, 1])
+
+
+def mixtures(quarters: Tensor = QUARTERS) -> MixedLabels:
+    """Every image with the one before it, by shares in quarters."""
+    _, labels = batch("")
+    return MixedLabels(labels, labels.roll(1), quarters / 4)
+
+
+def soft_targets(labels: MixedLabels) -> Tensor:
+    targets = torch.zeros(len(labels), CLASSES)
+    for row, (first, second, share) in enumerate(zip(labels.first, labels.second, labels.share, strict=True)):
+        targets[row, first] += share
+        targets[row, second] += 1 - share
+    return targets
+
+
+def torchs_own_of_mixtures(criterion: str, args: dict[str, Any], output: Tensor, labels: MixedLabels) -> Tensor:
+    """Where a loss wants a class, an image of 3/4 of one is three images of that and one of the other."""
+    if criterion not in INDEX_TARGETS:
+        tensors = {name: torch.tensor(args[name]) for name in ("weight", "pos_weight") if name in args}
+        targets = soft_targets(labels)
+        output = output.log_softmax(1) if criterion in LOG_PROBABILITIES else output
+        return getattr(nn, criterion)(**{**args, **tensors})(
+            output, 2 * targets - 1 if criterion in SIGNED_TARGETS else targets
+        )
+    four = torch.arange(4)
+    each = torch.where(four < QUARTERS[:, None], labels.first[:, None], labels.second[:, None])
+    loss = torchs_own(criterion, args, output.repeat_interleave(4, 0), each.flatten())
+    return loss / 4 if args.get("reduction") == "sum" else loss
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*batchmean.*:UserWarning")
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+@cases
+def test_the_loss_and_gradient_of_parts_of_mixtures_are_those_of_torch_for_the_whole(
+    criterion: str, args: dict[str, Any], num_parts: int
+) -> None:
+    objective = ClassificationObjective(criterion, args, CLASSES)
+    (output, _), labels = batch(criterion), mixtures()
+    expected = torchs_own_of_mixtures(criterion, args, output, labels)
+    (expected_gradient,) = torch.autograd.grad(expected, output)
+    each = IMAGES // num_parts
+    parts = [(output[start : start + each], labels[start : start + each]) for start in range(0, IMAGES, each)]
+    total = sum(objective.total(*part) / objective.divisor(labels) for part in parts)
+    (gradient,) = torch.autograd.grad(total, output)
+    torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_cross_entropy_of_mixtures_is_that_of_their_soft_targets(smoothing: float, reduction: str) -> None:
+    args = {"label_smoothing": smoothing, "reduction": reduction}
+    objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
+    (output, _), labels = batch(""), mixtures(torch.rand(IMAGES, generator=torch.Generator().manual_seed(1)) * 4)
+    loss = objective.total(output, labels) / objective.divisor(labels)
+    torch.testing.assert_close(loss, F.cross_entropy(output, soft_targets(labels), **args), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_count_in_the_cross_entropy_of_mixtures_as_in_soft_targets(smoothing: float) -> None:
+    """As a sum: torch's mean over soft targets leaves the weights out of what it divides by."""
+    args = {"weight": WEIGHT, "label_smoothing": smoothing}
+    objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
+    (output, _), labels = batch(""), mixtures()
+    targets, weight = soft_targets(labels), torch.tensor(WEIGHT)
+    expected = F.cross_entropy(output, targets, weight=weight, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(objective.total(output, labels), expected)
+    assert float(objective.divisor(labels)) == pytest.approx(float((targets * weight).sum()))
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
+@cases
+def test_images_that_are_all_themselves_have_the_loss_of_their_own_labels(criterion: str, args: dict[str, Any]) -> None:
+    objective = ClassificationObjective(criterion, args, CLASSES)
+    output, labels = batch(criterion)
+    unmixed = MixedLabels(labels, labels.roll(1), torch.ones(IMAGES))
+    torch.testing.assert_close(objective.total(output, unmixed), objective.total(output, labels), rtol=1e-6, atol=1e-6)
+    for divisor in (objective.divisor, objective.count):
+        assert float(divisor(unmixed)) == pytest.approx(float(divisor(labels)))
+
+
+@cases
+def test_divisors_of_parts_of_mixtures_add_up_to_that_of_the_whole(criterion: str, args: dict[str, Any]) -> None:
+    objective = ClassificationObjective(criterion, {**args, "reduction": "mean"}, CLASSES)
+    labels = mixtures()
+    parts = sum(float(objective.divisor(labels[start : start + 3])) for start in range(0, IMAGES, 3))
+    assert parts == pytest.approx(float(objective.divisor(labels)))
+
+
+def test_auxiliary_heads_are_shown_the_mixtures_too() -> None:
+    objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES)
+    (logits, _), other, labels = batch(""), torch.randn(8, 5), mixtures()
+    inception = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
+    main, first = (F.cross_entropy(output, soft_targets(labels), reduction="sum") for output in (logits, other))
+    torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * first)
+
+
+# -- mixtures of two images -------------------------------------------------------------------------------------
+
+
+def mixtures() -> tuple[MixedLabels, Tensor]:
+    """Labels of eight mixtures, two of images of one class, and the same as shares of each class: (8, classes)."""
+    first, second = torch.tensor([0, 2, 1, 4, 2, 3, 0, 1]), torch.tensor([2, 2, 3, 0, 1, 4, 0, 2])
+    share = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.9, 0.125, 0.7, 0.01])
+    soft = torch.zeros(IMAGES, CLASSES)
+    for row in range(IMAGES):
+        soft[row, first[row]] += share[row]
+        soft[row, second[row]] += 1 - share[row]
+    return MixedLabels(first, second, share), soft
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+@pytest.mark.parametrize("args", [{}, {"label_smoothing": 0.1}, {"reduction": "sum"}], ids=str)
+def test_cross_entropy_of_mixtures_is_torchs_of_soft_targets(args: dict[str, Any], num_parts: int) -> None:
+    objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
+    (output, _), (labels, soft) = batch(""), mixtures()
+    expected = F.cross_entropy(output, soft, **args)
+    (expected_gradient,) = torch.autograd.grad(expected, output)
+    own = IMAGES // num_parts
+    parts = [(output[start : start + own], labels[start : start + own]) for start in range(0, IMAGES, own)]
+    total = sum(objective.total(*part) / objective.divisor(labels) for part in parts)
+    (gradient,) = torch.autograd.grad(total, output)
+    torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_class_weights_of_mixtures_count_by_share(label_smoothing: float) -> None:
+    """Torch divides the loss of weighted soft targets by the number of images; the weighted mean is by their weight,
+    as it is of labels that are not mixed."""
+    args = {"weight": WEIGHT, "label_smoothing": label_smoothing}
+    objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
+    (output, _), (labels, soft) = batch(""), mixtures()
+    weight = torch.tensor(WEIGHT)
+    expected = F.cross_entropy(output, soft, weight, label_smoothing=label_smoothing, reduction="sum")
+    torch.testing.assert_close(objective.total(output, labels), expected)
+    torch.testing.assert_close(objective.divisor(labels), (soft * weight).sum())
+
+
+def test_the_ignored_part_of_a_mixture_has_neither_loss_nor_weight() -> None:
+    objective = ClassificationObjective("CrossEntropyLoss", {"ignore_index": 2}, CLASSES)
+    (output, _), (labels, soft) = batch(""), mixtures()
+    soft[:, 2] = 0
+    torch.testing.assert_close(objective.total(output, labels), F.cross_entropy(output, soft, reduction="sum"))
+    torch.testing.assert_close(objective.divisor(labels), soft.sum())
+
+
+@cases
+def test_shares_of_mixtures_over_parts_add_up_to_the_whole(criterion: str, args: dict[str, Any]) -> None:
+    objective = ClassificationObjective(criterion, args, CLASSES)
+    (output, _), (labels, _) = batch(criterion), mixtures()
+    whole = objective.total(output, labels) / objective.divisor(labels)
+    (expected_gradient,) = torch.autograd.grad(whole, output)
+    parts = [slice(0, 3), slice(3, 4), slice(4, 8)]
+    total = sum(objective.total(output[part], labels[part]) / objective.divisor(labels) for part in parts)
+    (gradient,) = torch.autograd.grad(total, output)
+    torch.testing.assert_close(total, whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+    counts = sum(float(objective.count(labels[part])) for part in parts)
+    assert counts == pytest.approx(float(objective.count(labels)))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@cases
+def test_a_mixture_that_is_all_one_image_has_that_images_loss(
+    criterion: str, args: dict[str, Any], share: float
+) -> None:
+    objective = ClassificationObjective(criterion, args, CLASSES)
+    (output, labels), other = batch(criterion), torch.tensor([2, 2, 3, 0, 1, 4, 0, 1])
+    pair = (labels, other) if share else (other, labels)
+    mixed = MixedLabels(*pair, torch.full((IMAGES,), share))
+    torch.testing.assert_close(objective.total(output, mixed), objective.total(output, labels))
+    assert float(objective.divisor(mixed)) == float(objective.divisor(labels))
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
+@pytest.mark.parametrize("criterion", [*ONE_HOT_TARGETS, *SIGNED_TARGETS])
+def test_losses_of_a_number_for_each_class_get_the_soft_target(criterion: str) -> None:
+    objective = ClassificationObjective(criterion, {}, CLASSES)
+    (output, _), (labels, soft) = batch(criterion), mixtures()
+    given = output.log_softmax(1) if criterion in LOG_PROBABILITIES else output
+    expected = getattr(nn, criterion)()(given, 2 * soft - 1 if criterion in SIGNED_TARGETS else soft)
+    torch.testing.assert_close(objective.total(output, labels) / objective.divisor(labels), expected)
+
+
+@pytest.mark.parametrize("criterion", INDEX_TARGETS)
+def test_losses_of_a_class_are_mixed_as_the_images_are(criterion: str) -> None:
+    objective = ClassificationObjective(criterion, {}, CLASSES)
+    (output, _), (labels, _) = batch(criterion), mixtures()
+    given = output.log_softmax(1) if criterion in LOG_PROBABILITIES else output
+    loss = getattr(nn, criterion)(reduction="none")
+    of_both = torch.stack([loss(given, labels.first), loss(given, labels.second)], 1)
+    shares = torch.stack([labels.share, 1 - labels.share], 1)
+    torch.testing.assert_close(objective.total(output, labels), (of_both * shares).sum())
+
+
+def test_auxiliary_heads_learn_the_same_mixtures() -> None:
+    objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES)
+    (logits, _), other, (labels, soft) = batch(""), torch.randn(8, 5), mixtures()
+    inception = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
+    main, aux = (F.cross_entropy(output, soft, reduction="sum") for output in (logits, other))
+    torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * aux)

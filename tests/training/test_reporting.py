@@ -40,6 +40,15 @@ def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
     assert read.loss == math.inf
 
 
+def test_a_preparation_is_in_the_status_until_it_is_done(run: RunFolder) -> None:
+    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    for done, expected in ((1, ("measuring", 0.25)), (2, ("measuring", 0.25)), (4, (None, None))):
+        reporter.report_preparation("measuring", done, 4)
+        status = run.read_status()
+        assert status is not None
+        assert (status.preparing, status.prepared) == expected, "once a second, and at the end"
+
+
 # -- status -----------------------------------------------------------------------------------------------------
 
 

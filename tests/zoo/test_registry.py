@@ -36,6 +36,15 @@ FAMILIES = {
     "vit_b_32": 64,
     "wide_resnet50_2": 32,
 }
+# Of models of clips: image size and frames.
+CLIP_FAMILIES = {
+    "mc3_18": (32, 4),
+    "mvit_v1_b": (224, 16),
+    "r2plus1d_18": (32, 4),
+    "r3d_18": (32, 4),
+    "s3d": (224, 16),
+    "swin3d_t": (64, 4),
+}
 AUXILIARY = {"googlenet": [0.3, 0.3], "inception_v3": [0.4]}
 
 
@@ -47,7 +56,26 @@ def build(name: str, args: dict[str, Any] | None = None, *, num_classes: int = 7
 
 def test_every_architecture_of_torchvision_is_of_a_family_tested_here() -> None:
     families = {name.split("_")[0].rstrip("0123456789") for name in FAMILIES}
+    families |= {name.split("_")[0].rstrip("0123456789") for name in CLIP_FAMILIES}
     assert {name.split("_")[0].rstrip("0123456789") for name in registry.names()} == families
+
+
+@pytest.mark.parametrize(("name", "size", "frames"), [(name, *sizes) for name, sizes in CLIP_FAMILIES.items()])
+def test_models_of_clips_take_frames_before_channels(name: str, size: int, frames: int) -> None:
+    with torch.device("meta"):
+        model = registry.build(name, {}, num_classes=7, image_size=size)
+        assert model(torch.empty(2, frames, 3, size, size)).shape == (2, 7)
+    assert registry.takes_clips(name)
+    assert not registry.takes_clips("resnet18")
+
+
+def test_a_model_of_clips_sees_what_torchvisions_own_sees() -> None:
+    ours = registry.build("r3d_18", {}, num_classes=5, image_size=16).eval()
+    plain = models.get_model("r3d_18", num_classes=5).eval()
+    plain.load_state_dict(ours.state_dict())
+    clip = torch.randn(1, 3, 3, 16, 16)  # as many frames as channels: nothing would complain
+    torch.testing.assert_close(ours(clip), plain(clip.transpose(1, 2)))
+    assert not torch.allclose(ours(clip), plain(clip))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -87,7 +115,6 @@ def test_arguments_reach_the_constructor() -> None:
         ("ResNet18", "architecture: no model 'ResNet18' in torchvision; did you mean 'resnet18'"),
         ("brain", "architecture: no model 'brain' in torchvision"),
         ("fcn_resnet50", "architecture: no model 'fcn_resnet50'"),  # segments
-        ("r3d_18", "architecture: no model 'r3d_18'"),  # for video
         ("quantized_resnet18", "architecture: no model 'quantized_resnet18'"),
         ("list_models", "architecture: no model 'list_models'"),
     ],

@@ -1,0 +1,71 @@
+"""Random erasing (Zhong et al. 2020)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from accel_trainer.data.draws import Draws, Keys, Parameters
+from accel_trainer.data.effects import Drawn
+from accel_trainer.data.fields import uniform_field
+
+# torchvision's RandomErasing.
+PROBABILITY = 0.5
+AREA = (0.02, 0.33)
+RATIO = (0.3, 3.3)
+TRIES = 10
+
+Boxes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EraseParameters(Parameters):
+    """box: top, left, height, width in pixels, int64 (rows, 4), of height 0 for none; key: of random pixels."""
+
+    box: Boxes
+    key: Keys
+
+
+class RandomErase(Drawn):
+    """Fill a random box of half of the images: 2 to 33% of the area, as torchvision's RandomErasing draws it.
+
+    value: a brightness in 0..1, one for each channel, or "random" for pixels that are uniform in 0..1.
+    """
+
+    def __init__(self, image_size: int, value: float | list[float] | Literal["random"]) -> None:
+        self.image_size = image_size
+        self.value = value
+
+    def draw(self, draws: Draws) -> EraseParameters:
+        numbers = draws.uniforms("erase", 2 * TRIES + 3)
+        area = self.image_size**2 * (AREA[0] + (AREA[1] - AREA[0]) * numbers[:, :TRIES])
+        low, high = (math.log(ratio) for ratio in RATIO)
+        ratio = np.exp(low + (high - low) * numbers[:, TRIES : 2 * TRIES])
+        height, width = (np.round(np.sqrt(side)).astype(np.int64) for side in (area * ratio, area / ratio))
+        fits = (height < self.image_size) & (width < self.image_size)
+        first = np.argmax(fits, axis=1)[:, None]
+        height, width = (np.take_along_axis(side, first, axis=1)[:, 0] for side in (height, width))
+        is_erased = fits.any(axis=1) & (numbers[:, -1] < PROBABILITY)
+        top, left = (
+            np.floor(numbers[:, column] * (self.image_size - side + 1)).astype(np.int64)
+            for column, side in ((-3, height), (-2, width))
+        )
+        box = np.stack([top, left, height, width], axis=1)
+        return EraseParameters(np.where(is_erased[:, None], box, 0), draws.keys("erase pixels"))
+
+    def apply(self, images: Tensor, fetched: EraseParameters) -> Tensor:
+        for row, (top, left, height, width) in enumerate(fetched.box.tolist()):
+            if height and width:
+                box = images[row, :, top : top + height, left : left + width]
+                box.copy_(self._pixels(fetched.key[row : row + 1], height, width, images.device))
+        return images
+
+    def _pixels(self, key: Keys, height: int, width: int, device: torch.device) -> Tensor:
+        if self.value == "random":
+            return uniform_field(key, (3, height, width), device)[0]
+        values = self.value if isinstance(self.value, list) else [self.value] * 3
+        return torch.tensor(values, device=device).view(3, 1, 1)

@@ -1,0 +1,247 @@
+"""From stored pixels to what a model sees: views of an image, effects on them, mixtures of images.
+
+Everything is drawn first, for all rows of a batch at once; then images are made one by one. What is done to floats
+can be done by the loader's threads or on the training's device, with the same code and the same result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from accel_trainer.config import Job
+from accel_trainer.config.job import transform_words
+from accel_trainer.data.blur import Blur, ContrastiveBlur, FrameBlur
+from accel_trainer.data.colour import ColourJitter, Grey
+from accel_trainer.data.draws import Draws, Numbers, Parameters
+from accel_trainer.data.effects import Effect, Rows
+from accel_trainer.data.erase import RandomErase
+from accel_trainer.data.mixing import MixedLabels, Mixer, MixParameters, mix
+from accel_trainer.data.noise import Noise, half_spectrum
+from accel_trainer.data.occlusion import Occlude
+from accel_trainer.data.policies import POLICIES, Policy
+from accel_trainer.data.sampling import BatchPlan
+from accel_trainer.data.transforms import (
+    CROP_SCALE,
+    WEAK_CROP_SCALE,
+    CentreCrop,
+    RandomResizedCrop,
+    Transform,
+    normalise,
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for some rows: numbers of the crop, parameters of the policy and of each effect."""
+
+    crop: Numbers
+    policy: Parameters | None
+    effects: tuple[Parameters, ...]
+
+    def __getitem__(self, rows: slice | Rows) -> Self:
+        policy = None if self.policy is None else self.policy[rows]
+        return replace(self, crop=self.crop[rows], policy=policy, effects=tuple(e[rows] for e in self.effects))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch on its way to the model."""
+
+    images: Tensor
+    finish: Callable[[Tensor], Tensor] | None = None  # what is left to be done on the device
+
+    def on(self, device: torch.device | str) -> Tensor:
+        """float32 (examples, 3, size, size), of clips (clips, frames, 3, size, size), on the device."""
+        images = self.images.to(device, non_blocking=True)
+        return images if self.finish is None else self.finish(images)
+
+
+class Views:
+    """How the images of a split become what the model sees.
+
+    as_clip: the views of an image are the frames of one example; else each view is an example. on_device: floats are
+    made on the device, from uint8 batches; else by whoever loads.
+    """
+
+    def __init__(
+        self,
+        transform: Transform,
+        *,
+        image_size: int,
+        seed: int = 0,
+        policy: Policy | None = None,
+        effects: Sequence[Effect] = (),
+        mixer: Mixer | None = None,
+        num_views: int = 1,
+        view_dependence: bool = False,
+        batch_dependence: bool = False,
+        as_clip: bool = False,
+        on_device: bool = False,
+    ) -> None:
+        self.transform, self.policy, self.effects, self.mixer = transform, policy, tuple(effects), mixer
+        self.image_size, self.num_views = image_size, num_views
+        self.as_clip, self.on_device = as_clip, on_device
+        self._sharing: dict[str, Any] = {
+            "seed": seed,
+            "num_views": num_views,
+            "view_dependence": view_dependence,
+            "batch_dependence": batch_dependence,
+        }
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def draws(self, plan: BatchPlan, indices: npt.NDArray[np.int64]) -> Draws:
+        return Draws(epoch=plan.epoch, step=plan.step, indices=indices, **self._sharing)
+
+    def draw(self, draws: Draws) -> Drawn:
+        return Drawn(
+            crop=self.transform.draw(draws),
+            policy=None if self.policy is None else self.policy.draw(draws),
+            effects=tuple(effect.draw(draws) for effect in self.effects),
+        )
+
+    def draw_mixing(self, draws: Draws) -> MixParameters:
+        """One mixture for each row; the frames of a clip, which has one label, are mixed alike."""
+        assert self.mixer is not None
+        return self.mixer.draw(replace(draws, view_dependence=True) if self.as_clip else draws)
+
+    # -- making -------------------------------------------------------------------------------------------------
+
+    def empty(self, num_images: int) -> Tensor:
+        """Room for what `show` makes of so many images."""
+        shape = (num_images * self.num_views, 3, self.image_size, self.image_size)
+        return torch.empty(shape, dtype=torch.uint8 if self.on_device else torch.float32)
+
+    def show(self, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
+        # Effects work in memory of their own: how the library multiplies depends on where in a batch an image lies.
+        room = torch.empty_like(out) if self.effects and not self.on_device else out
+        for view in range(self.num_views):
+            room[view].copy_(self._cut(pixels, drawn, view))
+        if not self.on_device:
+            finished = self._finish(room.div_(255), self._fetch(drawn))
+            if finished is not out:
+                out.copy_(finished)
+
+    def _cut(self, pixels: Tensor, drawn: Drawn, view: int) -> Tensor:
+        """One view, uint8 (3, image_size, image_size)."""
+        cut = self.transform.apply(pixels, drawn.crop[view])
+        if self.policy is None or drawn.policy is None:
+            return cut
+        return self.policy.apply(cut, drawn.policy[view : view + 1])
+
+    def _fetch(self, drawn: Drawn) -> list[Any]:
+        return [effect.fetch(parameters) for effect, parameters in zip(self.effects, drawn.effects, strict=True)]
+
+    def _finish(self, images: Tensor, fetched: Sequence[Any]) -> Tensor:
+        """float32 (rows, 3, height, width) in 0..1 to normalised ones; the input may be overwritten."""
+        for effect, parameters in zip(self.effects, fetched, strict=True):
+            images = effect.apply(images, parameters)
+        return normalise(images)
+
+    def collect(self, shown: Tensor, drawn: Drawn, mixing: MixParameters | None) -> Inputs:
+        """What was shown of the images of a batch, with what is still to be done to it.
+
+        With `mixing`, the first image is only there for the second to be mixed with.
+        """
+        if not self.on_device:
+            return Inputs(self._arrange(shown, mixing))
+        fetched = self._fetch(drawn)
+
+        def finish(images: Tensor) -> Tensor:
+            return self._arrange(self._finish(images.to(torch.float32).div_(255), fetched), mixing)
+
+        return Inputs(shown, finish)
+
+    def _arrange(self, images: Tensor, mixing: MixParameters | None) -> Tensor:
+        if mixing is not None:
+            images = mix(images[self.num_views :], images[: -self.num_views], mixing)
+        return images.unflatten(0, (-1, self.num_views)) if self.as_clip else images
+
+    # -- labels ---------------------------------------------------------------------------------------------------
+
+    def labels(self, labels: npt.NDArray[np.int64]) -> Tensor:
+        """Labels of images, int64 (n,), as labels of examples."""
+        return torch.from_numpy(labels if self.as_clip else np.repeat(labels, self.num_views))
+
+    def mixed_labels(
+        self, labels: npt.NDArray[np.int64], before: npt.NDArray[np.int64], mixing: MixParameters
+    ) -> MixedLabels:
+        """Labels of images that are mixed with the ones before them."""
+        share = torch.from_numpy(mixing.share.astype(np.float32))
+        return MixedLabels(
+            self.labels(labels), self.labels(before), share[:: self.num_views] if self.as_clip else share
+        )
+
+
+def training_views(job: Job, spectrum: Tensor | None, *, on_device: bool = False) -> Views:
+    """The views of a job's training images. Raises UserError.
+
+    spectrum: the mean spectrum of the images, which Fourier noise needs.
+    """
+    base, *words = transform_words(job.transform_type)
+    policies = [POLICIES[word]() for word in words if word in POLICIES]
+    return Views(
+        _transform(base, job.image_size, is_weak="weak-resize" in words),
+        image_size=job.image_size,
+        seed=job.seed,
+        policy=policies[0] if policies else None,
+        effects=_effects(job, spectrum),
+        mixer=Mixer(job.image_size, job.cutmix, job.mixup) if job.cutmix or job.mixup else None,
+        num_views=job.views_per_image,
+        view_dependence=job.view_dependence,
+        batch_dependence=job.batch_dependence,
+        as_clip=job.video,
+        on_device=on_device,
+    )
+
+
+def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
+    """The views of a job's validation images: one, by the centre crop; or the frames of a clip, blurred as in
+    training, each image with the same draws in every epoch.
+    """
+    return Views(
+        CentreCrop(job.image_size),
+        image_size=job.image_size,
+        seed=job.seed,
+        effects=[FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else [],
+        num_views=job.views_per_image if job.video else 1,
+        as_clip=job.video,
+        on_device=on_device,
+    )
+
+
+def needs_spectrum(job: Job) -> bool:
+    return job.Noise is not None and "fourier" in job.Noise.noise_types
+
+
+def _transform(base: str, image_size: int, *, is_weak: bool) -> Transform:
+    if base == "none":
+        return CentreCrop(image_size)
+    return RandomResizedCrop(image_size, WEAK_CROP_SCALE if is_weak else CROP_SCALE)
+
+
+def _effects(job: Job, spectrum: Tensor | None) -> list[Effect]:
+    """In the order in which they are applied."""
+    base, *words = transform_words(job.transform_type)
+    effects: list[Effect] = []
+    if base == "contrastive":
+        effects += [ColourJitter(), Grey()]
+        if "no-blur" not in words:
+            effects.append(ContrastiveBlur())
+    if job.Occlusion is not None:
+        effects.append(Occlude(job.Occlusion, job.image_size))
+    if job.Blur is not None:
+        blur = FrameBlur if job.video else Blur
+        effects.append(blur(job.Blur.sigmas, job.Blur.probs))
+    if job.Noise is not None:
+        half = None if spectrum is None else half_spectrum(spectrum)
+        effects.append(Noise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half))
+    if job.randomerase is not None:
+        effects.append(RandomErase(job.image_size, job.randomerase))
+    return effects
