@@ -20,7 +20,7 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -34,9 +34,9 @@ def words(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: 
     """
     with np.errstate(over="ignore"):
         index = np.asarray(indices).astype(np.uint64)
-        rows = _mix(_mix(index * _GOLDEN + np.uint64(draw_key)) ^ np.uint64(draw_key))
+        rows = mixed(mixed(index * _GOLDEN + np.uint64(draw_key)) ^ np.uint64(draw_key))
         columns = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
-        return _mix(rows[:, None] + columns[None, :])
+        return mixed(rows[:, None] + columns[None, :])
 
 
 def uniforms(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:

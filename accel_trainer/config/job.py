@@ -137,8 +137,12 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
 
     def _path_problems(self) -> list[str]:
         problems = []
-        for key in ("model_dir", "dataset", "data_root", "accelerate_config"):
-            value = getattr(self, key)
+        paths = {key: getattr(self, key) for key in ("model_dir", "dataset", "data_root", "accelerate_config")}
+        if self.Occlusion is not None:
+            paths["Occlusion.occluder_dir"] = self.Occlusion.occluder_dir
+        if self.Noise is not None:
+            paths["Noise.mean_magnitude_path"] = self.Noise.mean_magnitude_path
+        for key, value in paths.items():
             if value is None:
                 continue
             if not value:

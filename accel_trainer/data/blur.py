@@ -11,6 +11,8 @@ from accel_trainer.config.augmentations import shares
 from accel_trainer.data.draws import Draws, Numbers, Parameters, choose
 from accel_trainer.data.effects import Drawn, change_rows, column
 
+# Below this (pixels), a pixel's neighbours have no weight that a float32 could hold.
+NO_BLUR = 0.02
 # A kernel reaches this many standard deviations.
 REACH = 3
 # SimCLR's (Chen et al. 2020): any sigma of this range, by a kernel of a tenth of the image.
@@ -36,7 +38,7 @@ class Blur(Drawn):
         return BlurParameters(self.sigmas[choose(draws.uniforms("blur", 1)[:, 0], self.shares)])
 
     def apply(self, images: Tensor, fetched: BlurParameters) -> Tensor:
-        rows = np.flatnonzero(fetched.sigma > 0)
+        rows = np.flatnonzero(fetched.sigma > NO_BLUR)
         return change_rows(images, rows, gaussian_blur, fetched.sigma)
 
 
@@ -82,21 +84,26 @@ def gaussian_blur(images: Tensor, sigmas: Numbers, radius: int | None = None) ->
 
 
 def _blur_matrices(sigmas: Numbers, reach: Numbers, size: int, images: Tensor) -> Tensor:
-    """float32 (rows, size, size): the weights of all pixels of a line in each pixel of the blurred line."""
-    furthest = int(reach.max())
-    offsets = torch.arange(-furthest, furthest + 1, device=images.device)
-    sigma, limit = (column(values, images).view(-1, 1) for values in (sigmas, reach))
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2).masked_fill_(offsets.abs() > limit, 0.0)
-    weights = weights / weights.sum(1, keepdim=True)
-    sources = _mirrored(torch.arange(size, device=images.device)[:, None] + offsets, size)
-    matrices = images.new_zeros(len(sigmas), size, size)
-    return matrices.scatter_add_(2, sources.expand(len(sigmas), -1, -1), weights[:, None].expand(-1, size, -1))
+    """float32 (rows, size, size): the weights of all pixels of a line in each pixel of the blurred line.
+
+    A line and its mirror image, end to end, go on for ever with one period; so do the weights. Pixel j then counts by
+    the weight at j - i and, mirrored, by that at j + i: the pixels at the ends have no mirror image.
+    """
+    period = max(1, 2 * (size - 1))
+    weights = _periodic_weights(sigmas, reach, period, images)
+    around = torch.arange(-(size - 1), size, device=images.device) % period
+    matrices = weights[:, around].unfold(1, size, 1).flip(1)
+    if size > 2:
+        mirrored = weights[:, (around + size - 1) % period].unfold(1, size, 1)
+        matrices[:, :, 1:-1] += mirrored[:, :, 1:-1]
+    return matrices
 
 
-def _mirrored(positions: Tensor, size: int) -> Tensor:
-    """Positions outside of a line, mirrored into it as often as it takes; the edge pixel is not repeated."""
-    if size == 1:
-        return torch.zeros_like(positions)
-    period = 2 * (size - 1)
-    wrapped = positions.remainder(period)
-    return torch.minimum(wrapped, period - wrapped)
+def _periodic_weights(sigmas: Numbers, reach: Numbers, period: int, images: Tensor) -> Tensor:
+    """Gaussian weights at the distances 0 to period - 1, of all turns together: float32 (rows, period), of sum 1."""
+    turns = int(reach.max()) // period + 1
+    starts = torch.arange(-turns, turns + 1, device=images.device) * period
+    distance = (starts[:, None] + torch.arange(period, device=images.device)).abs()
+    sigma, limit = (column(values, images).view(-1, 1, 1) for values in (sigmas, reach))
+    weights = torch.exp(-0.5 * (distance / sigma) ** 2).masked_fill_(distance > limit, 0.0).sum(1)
+    return weights / weights.sum(1, keepdim=True)

@@ -103,7 +103,8 @@ def _contrast(images: Tensor, factors: Numbers) -> Tensor:
 
 def _saturation(images: Tensor, factors: Numbers) -> Tensor:
     factor = column(factors, images)
-    return images.mul_(factor).add_(luma(images).mul_(1 - factor)).clamp_(0, 1)
+    grey = luma(images)
+    return images.mul_(factor).add_(grey.mul_(1 - factor)).clamp_(0, 1)
 
 
 def _hue(images: Tensor, turns: Numbers) -> Tensor:

@@ -1,7 +1,7 @@
 """What is drawn for the images of a batch: numbers that follow from the seed and from what they are for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -66,10 +66,6 @@ class Draws:
         key = randomness.key(self.seed, purpose, self.epoch)
         return float(randomness.uniforms(key, [self.step], 1)[0, 0])
 
-    def of(self, indices: npt.NDArray[np.int64]) -> Self:
-        """The same draws for other images of the batch."""
-        return replace(self, indices=indices)
-
 
 @dataclass(frozen=True)
 class Parameters:
@@ -86,6 +82,6 @@ def choose(numbers: Numbers, weights: Sequence[float]) -> npt.NDArray[np.int64]:
     """
     edges = np.cumsum(weights)
     if abs(edges[-1] - 1) < 1e-9:
-        edges[-1] = 1.0
+        edges[edges == edges[-1]] = 1.0  # not the last one alone: it may have no weight
     chosen = np.searchsorted(edges, numbers, side="right")
     return np.where(chosen < len(edges), chosen, -1)

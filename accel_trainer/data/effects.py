@@ -55,3 +55,14 @@ def change_rows(images: Tensor, rows: Rows, change: Callable[..., Tensor], *para
         return change(images, *theirs)
     where = torch.from_numpy(rows).to(images.device, non_blocking=True)
     return images.index_copy_(0, where, change(images.index_select(0, where), *theirs))
+
+
+def inside(boxes: npt.NDArray[np.int64], images: Tensor) -> Tensor:
+    """Which pixels are in the box of their image, bool (rows, 1, height, width).
+
+    boxes: top, bottom, left and right, int64 (rows, 4); bottom and right are outside.
+    """
+    top, bottom, left, right = torch.from_numpy(boxes).to(images.device, non_blocking=True).T[..., None, None, None]
+    down, across = (torch.arange(size, device=images.device) for size in images.shape[-2:])
+    down = down[:, None]
+    return (top <= down) & (down < bottom) & (left <= across) & (across < right)

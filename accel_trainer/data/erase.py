@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.data.draws import Draws, Keys, Parameters
-from accel_trainer.data.effects import Drawn
+from accel_trainer.data.effects import Drawn, change_rows, inside
 from accel_trainer.data.fields import uniform_field
 
 # torchvision's RandomErasing.
@@ -24,7 +24,7 @@ Boxes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EraseParameters(Parameters):
-    """box: top, left, height, width in pixels, int64 (rows, 4), of height 0 for none; key: of random pixels."""
+    """box: top, bottom, left and right, int64 (rows, 4), all 0 for none; key: of random pixels."""
 
     box: Boxes
     key: Keys
@@ -54,18 +54,18 @@ class RandomErase(Drawn):
             np.floor(numbers[:, column] * (self.image_size - side + 1)).astype(np.int64)
             for column, side in ((-3, height), (-2, width))
         )
-        box = np.stack([top, left, height, width], axis=1)
+        box = np.stack([top, top + height, left, left + width], axis=1)
         return EraseParameters(np.where(is_erased[:, None], box, 0), draws.keys("erase pixels"))
 
     def apply(self, images: Tensor, fetched: EraseParameters) -> Tensor:
-        for row, (top, left, height, width) in enumerate(fetched.box.tolist()):
-            if height and width:
-                box = images[row, :, top : top + height, left : left + width]
-                box.copy_(self._pixels(fetched.key[row : row + 1], height, width, images.device))
-        return images
+        rows = np.flatnonzero(fetched.box.any(axis=1))
+        return change_rows(images, rows, self._erase, fetched.box, fetched.key)
 
-    def _pixels(self, key: Keys, height: int, width: int, device: torch.device) -> Tensor:
+    def _erase(self, images: Tensor, box: Boxes, key: Keys) -> Tensor:
+        return torch.where(inside(box, images), self._pixels(images, key), images)
+
+    def _pixels(self, images: Tensor, key: Keys) -> Tensor:
         if self.value == "random":
-            return uniform_field(key, (3, height, width), device)[0]
+            return uniform_field(key, tuple(images.shape[1:]), images.device)
         values = self.value if isinstance(self.value, list) else [self.value] * 3
-        return torch.tensor(values, device=device).view(3, 1, 1)
+        return torch.tensor(values, dtype=images.dtype).view(3, 1, 1).to(images.device, non_blocking=True)

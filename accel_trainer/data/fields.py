@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accel_trainer import randomness
 from accel_trainer.data.draws import Keys
 
 _GOLDEN = 0x9E3779B9
@@ -30,7 +31,8 @@ def _xor_shift(x: Tensor, bits: int) -> Tensor:
 
 def _hashes(keys: Keys, count: int, device: torch.device) -> Tensor:
     """32 random bits each: int32 of shape (len(keys), count)."""
-    halves = torch.from_numpy(np.ascontiguousarray(keys).view(np.int32).reshape(-1, 2)).to(device)
+    # Mixed once more, so that keys that are alike in some bits do not give fields that are alike.
+    halves = torch.from_numpy(randomness.mixed(keys).view(np.int32).reshape(-1, 2)).to(device)
     counter = torch.arange(count, dtype=torch.int32, device=device).mul_(_signed(_GOLDEN))
     x = counter[None] + halves[:, :1]
     _xor_shift(x, 16).mul_(_signed(_FIRST))
@@ -59,4 +61,4 @@ def normal_field(keys: Keys, shape: tuple[int, ...], device: torch.device | str 
     radius = uniform[:, 0].log_().mul_(-2).sqrt_()
     angle = uniform[:, 1].mul_(2 * math.pi)
     normal = torch.stack([torch.cos(angle).mul_(radius), torch.sin(angle).mul_(radius)], dim=1)
-    return normal.view(len(keys), -1)[:, :count].reshape(len(keys), *shape)
+    return normal.flatten(1)[:, :count].reshape(len(keys), *shape)

@@ -70,15 +70,13 @@ class ImageReader:
                 global_labels=self.views.labels(self.source.labels[plan.global_indices]),
                 step=plan.step,
             )
-        first = plan.global_indices[plan.start - 1 : plan.start] if plan.start else plan.global_indices[-1:]
-        shown, drawn, _ = self._show(plan, np.concatenate([first, plan.indices]))
+        before_first = plan.global_indices[plan.start - 1 : plan.start] if plan.start else plan.global_indices[-1:]
+        shown, drawn, _ = self._show(plan, np.concatenate([before_first, plan.indices]))
         mixing = self.views.draw_mixing(self.views.draws(plan, plan.indices))
-        global_labels = self._mixed_labels(plan)
-        own = len(self.views.labels(plan.indices))
-        start = len(self.views.labels(plan.global_indices[: plan.start]))
+        global_labels, each = self._mixed_labels(plan), self.views.examples_per_image
         return Batch(
             inputs=self.views.collect(shown, drawn, mixing),
-            labels=global_labels[start : start + own],
+            labels=global_labels[plan.start * each : (plan.start + len(plan.indices)) * each],
             global_labels=global_labels,
             step=plan.step,
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from accel_trainer.config.augmentations import Mixing
 from accel_trainer.data.draws import Draws, Numbers, Parameters
-from accel_trainer.data.effects import column
+from accel_trainer.data.effects import column, inside
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,6 @@ def cut_boxes(share: Numbers, centres: Numbers, size: int) -> npt.NDArray[np.int
 
 def mix(images: Tensor, others: Tensor, drawn: MixParameters) -> Tensor:
     """Mix each image with another one: float32 (rows, 3, height, width), both; neither is overwritten."""
-    if not drawn.is_cut.any():
-        return torch.lerp(others, images, column(drawn.share, images))
-    mixed = images.clone()
-    for row, (top, bottom, left, right) in enumerate(drawn.box.tolist()):
-        mixed[row, :, top:bottom, left:right] = others[row, :, top:bottom, left:right]
-    return mixed
+    if drawn.is_cut.any():
+        return torch.where(inside(drawn.box, images), others, images)
+    return torch.lerp(others, images, column(drawn.share, images))

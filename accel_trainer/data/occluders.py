@@ -34,6 +34,7 @@ WHERE_FROM = "https://github.com/ddcoggan/VisualOccludersDataset"
 # How many masks of a level are looked at when it is opened.
 SAMPLED_MASKS, SAMPLED_PNGS = 50, 20
 INVERTED_MARGIN = 0.2
+LITTLE_ABOVE_ONE = 1.1
 
 _UNUSABLE_SHAPE = "wanted (N, H, W), (N, 1, H, W), (N, 4, H, W) or (N, 1, 4, H, W)"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -81,7 +82,7 @@ class TensorMasks:
         loaded = _load(path)
         try:
             self._parts = _as_parts(loaded)
-            _require_alpha_range(self._parts)
+            self._full = [_full(part) for part in self._parts]
         except ValueError as error:
             raise UserError(f"Occlusion.occluder_dir: {path} {error}") from error
         self._ends = list(accumulate(len(part) for part in self._parts))
@@ -91,16 +92,12 @@ class TensorMasks:
         return self._ends[-1]
 
     def read(self, index: int) -> Tensor:
-        return _to_uint8(self._mask(index))
+        part = bisect_right(self._ends, index)
+        return _to_uint8(self._parts[part][index - self._ends[part]], self._full[part])
 
     def sampled_coverage(self) -> float:
         """Mean alpha, 0 to 1, of some masks spread evenly over all."""
-        alphas = (_to_uint8(self._mask(i)[-1]) for i in _spread(len(self), SAMPLED_MASKS))
-        return _mean_coverage(alpha.numpy() for alpha in alphas)
-
-    def _mask(self, index: int) -> Tensor:
-        part = bisect_right(self._ends, index)
-        return self._parts[part][index - self._ends[part]]
+        return _mean_coverage(self.read(i)[-1].numpy() for i in _spread(len(self), SAMPLED_MASKS))
 
 
 def _load(path: Path) -> object:
@@ -155,21 +152,23 @@ def _as_masks(tensor: object) -> Tensor:
     return masks
 
 
-def _require_alpha_range(parts: list[Tensor]) -> None:
-    """Raises ValueError when alpha is plainly not of the range that its dtype stands for."""
-    for part in parts:
-        masks = part[_spread(len(part), SAMPLED_MASKS), -1]
-        if part.dtype.is_floating_point and not bool(((masks >= 0) & (masks <= 1)).all()):
-            raise ValueError(f"is {part.dtype} with values outside 0 to 1; wanted 0 to 1: divide them by 255")
-        if part.dtype == torch.uint8 and int(masks.max()) == 1:
-            raise ValueError("is uint8 with values of 0 and 1; wanted 0 to 255: multiply them by 255")
+def _full(part: Tensor) -> int:
+    """The value that stands for 255: 1 or 255, told from a sample of alpha. Raises ValueError for another range."""
+    if part.dtype == torch.bool:
+        return 1
+    ranges = [torch.aminmax(part[i, -1]) for i in _spread(len(part), SAMPLED_MASKS)]
+    lows, highs = ([float(value) for value in values] for values in zip(*ranges, strict=True))
+    if not all(low >= 0 and high <= 255 for low, high in zip(lows, highs, strict=True)):
+        raise ValueError(f"is {part.dtype} with values outside of 0 to 255")
+    # A float that was resized may be a little above 1.
+    return 1 if max(highs) <= LITTLE_ABOVE_ONE else 255
 
 
-def _to_uint8(mask: Tensor) -> Tensor:
+def _to_uint8(mask: Tensor, full: int) -> Tensor:
     """A copy: who writes to it must not write to the mapped file's pages."""
-    if mask.dtype == torch.uint8:
+    if mask.dtype == torch.uint8 and full == 255:
         return torch.from_numpy(np.array(mask.numpy(), order="C"))
-    return mask.to(torch.float32).mul(255).round_().clamp_(0, 255).to(torch.uint8).contiguous()
+    return mask.to(torch.float32).mul(255 / full).round_().clamp_(0, 255).to(torch.uint8).contiguous()
 
 
 # -- PNGs -------------------------------------------------------------------------------------------------------

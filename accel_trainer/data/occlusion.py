@@ -11,6 +11,7 @@ from torch import Tensor
 
 from accel_trainer.config.augmentations import Color, Occlusion
 from accel_trainer.data.draws import Draws, Keys, Numbers, Parameters, choose
+from accel_trainer.data.effects import change_rows
 from accel_trainer.data.noise import fourier_field, pink_spectrum
 from accel_trainer.data.occluders import Form, Masks, open_forms
 from accel_trainer.data.transforms import CROP_NUMBERS, crop_box, resize
@@ -77,7 +78,7 @@ class Occlude:
         if self.section.views is not None and draws.num_views > 1:
             is_here = np.isin(draws.views, self.section.views)
             masks, visibility = np.where(is_here, masks, -1), np.where(is_here, visibility, UNOCCLUDED)
-        counts = np.array([len(one) for one in self.all_masks])[masks]
+        counts = np.array([*map(len, self.all_masks), 0])[masks]  # the last for -1: no occluder
         return OcclusionParameters(
             masks=masks,
             visibility=visibility,
@@ -158,13 +159,11 @@ class Occlude:
         colors = self.section.color
         rgb = np.stack([_color(colors[which], drawn.rgb[row]) for row, which in enumerate(drawn.color.tolist())])
         fill = torch.from_numpy(rgb.astype(np.float32)).to(device)[:, :, None, None]
-        if self.pink is None:
+        if (pink := self.pink) is None:
             return fill
-        is_pink = np.array([colors[which] == "pink_noise" for which in drawn.color.tolist()])
+        noisy = np.flatnonzero([colors[which] == "pink_noise" for which in drawn.color.tolist()])
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
-        if is_pink.any():
-            fill[torch.from_numpy(is_pink).to(device)] = fourier_field(drawn.key[is_pink], self.pink.to(device))
-        return fill
+        return change_rows(fill, noisy, lambda _, key: fourier_field(key, pink.to(device)), drawn.key)
 
 
 def _by_opacity(mask: Tensor) -> Tensor:

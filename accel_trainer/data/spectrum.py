@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 NAME = "mean_magnitude"
 CHUNK = 64
+MEASURE = "leave it out to measure the spectrum of the training set"
 
 Progress = Callable[[int, int], None]
 
@@ -40,62 +42,67 @@ def mean_spectrum(job: Job, images: Source, progress: Progress = lambda done, to
     if job.Noise.mean_magnitude_path is not None:
         return read_spectrum(Path(job.Noise.mean_magnitude_path).expanduser(), job.image_size)
     path = cached(_cache_path(job, images), lambda aside: _measure_into(aside, job, images, progress))
-    return read_spectrum(path, job.image_size)
+    return read_spectrum(path, job.image_size, remedy="delete it, and it is measured again")
 
 
-def read_spectrum(path: Path, image_size: int) -> Tensor:
+def read_spectrum(path: Path, image_size: int, remedy: str = MEASURE) -> Tensor:
     """A spectrum from a .safetensors file, or a .pt file by the restricted unpickler: float32 (3, size, size).
 
     One channel stands for all three; zero frequency may be first, as fft2 has it, or in the centre, as fftshift
-    leaves it. Raises UserError.
+    leaves it. Raises UserError, with a remedy.
     """
     key = "Noise.mean_magnitude_path"
     if not path.is_file():
-        raise UserError(f"{key}: no file {path}; leave it out to measure the spectrum of the training set")
-    given = _read_tensor(path, key)
+        raise UserError(f"{key}: no file {path}; {remedy}")
+    given = _read_tensor(path, remedy)
+    if given.dim() not in (2, 3) or not given.is_floating_point():
+        raise UserError(
+            f"{key}: {path} has a tensor of shape {tuple(given.shape)} and {given.dtype}, no amplitudes; {remedy}"
+        )
     spectrum = given.expand(3, -1, -1) if given.dim() == 2 or given.shape[0] == 1 else given
     if spectrum.shape != (3, image_size, image_size):
         raise UserError(
             f"{key}: {path} has the shape {tuple(given.shape)}; image_size {image_size} needs "
-            f"(3, {image_size}, {image_size}); leave it out to measure the spectrum of the training set"
+            f"(3, {image_size}, {image_size}); {remedy}"
         )
     if not torch.isfinite(spectrum).all() or (spectrum < 0).any():
-        raise UserError(f"{key}: {path} has values that are no amplitudes: they must be 0 or more")
+        raise UserError(f"{key}: {path} has values that are no amplitudes: they must be 0 or more; {remedy}")
     centre = image_size // 2
     if spectrum[:, centre, centre].sum() > spectrum[:, 0, 0].sum():
         spectrum = torch.fft.ifftshift(spectrum, dim=(-2, -1))
     return spectrum.to(torch.float32).contiguous()
 
 
-def _read_tensor(path: Path, key: str) -> Tensor:
+def _read_tensor(path: Path, remedy: str) -> Tensor:
+    where = f"Noise.mean_magnitude_path: {path}"
     try:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
-            if NAME not in tensors and len(tensors) != 1:
-                raise UserError(f"{key}: {path} has no tensor {NAME!r}")
-            return tensors.get(NAME, next(iter(tensors.values())))
-        with torch.serialization.safe_globals(_NUMPY_ARRAYS):
-            given = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{key}: {path} cannot be read: {first_line(error)}") from error
-    except Exception as error:  # UnpicklingError and whatever else a stranger's pickle leads to
-        raise UserError(f"{key}: {path} holds more than a tensor, and is not loaded: {first_line(error)}") from error
+            given = tensors.get(NAME, next(iter(tensors.values()))) if len(tensors) == 1 else tensors.get(NAME)
+        else:
+            with torch.serialization.safe_globals(_NUMPY_ARRAYS):
+                given = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text tells how to run the code all the same.
+        raise UserError(f"{where} holds more than a tensor, which could run code, or is damaged; {remedy}") from error
+    except Exception as error:  # damaged files fail in every way there is
+        raise UserError(f"{where} cannot be read: {first_line(error)}; {remedy}") from error
     if isinstance(given, np.ndarray) and given.dtype.kind == "f":
         given = torch.from_numpy(given)
-    if not isinstance(given, Tensor) or given.dim() not in (2, 3) or not given.is_floating_point():
-        raise UserError(f"{key}: {path} holds no tensor of amplitudes")
+    if not isinstance(given, Tensor):
+        raise UserError(f"{where} holds no tensor of amplitudes (called {NAME!r} if there are several); {remedy}")
     return given
 
 
-# What pickled arrays of floats are made of, so that files of NumPy arrays can be read as well.
+_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+# What pickled arrays of floats are made of, by NumPy 2 and 1, so that files of arrays can be read as well.
 _NUMPY_ARRAYS: list[Any] = [
     np.ndarray,
     np.dtype,
     type(np.dtype(np.float32)),
     type(np.dtype(np.float64)),
-    np.zeros(0).__reduce__()[0],
+    _RECONSTRUCT,
+    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
 ]
 
 
@@ -111,7 +118,10 @@ def _cache_path(job: Job, images: Source) -> Path:
 def _measure_into(path: Path, job: Job, images: Source, progress: Progress) -> None:
     log.info("measuring the mean Fourier spectrum of %d training images, once", len(images.labels))
     spectrum = measure(images, job.image_size, progress)
-    save_file({NAME: spectrum}, path, metadata={"dataset": job.dataset, "images": str(len(images.labels))})
+    try:
+        save_file({NAME: spectrum}, path, metadata={"dataset": job.dataset, "images": str(len(images.labels))})
+    except SafetensorError as error:
+        raise UserError(f"cannot write to {path.parent}: {error}; set XDG_CACHE_HOME to a folder with room") from error
 
 
 def measure(images: Source, image_size: int, progress: Progress = lambda done, total: None) -> Tensor:

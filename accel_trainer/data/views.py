@@ -93,6 +93,11 @@ class Views:
             "batch_dependence": batch_dependence,
         }
 
+    @property
+    def examples_per_image(self) -> int:
+        """For how many examples, each with a label, an image stands."""
+        return 1 if self.as_clip else self.num_views
+
     # -- drawing ------------------------------------------------------------------------------------------------
 
     def draws(self, plan: BatchPlan, indices: npt.NDArray[np.int64]) -> Draws:
@@ -167,7 +172,7 @@ class Views:
 
     def labels(self, labels: npt.NDArray[np.int64]) -> Tensor:
         """Labels of images, int64 (n,), as labels of examples."""
-        return torch.from_numpy(labels if self.as_clip else np.repeat(labels, self.num_views))
+        return torch.from_numpy(np.repeat(labels, self.examples_per_image))
 
     def mixed_labels(
         self, labels: npt.NDArray[np.int64], before: npt.NDArray[np.int64], mixing: MixParameters
@@ -211,6 +216,7 @@ def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
         seed=job.seed,
         effects=[FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else [],
         num_views=job.views_per_image if job.video else 1,
+        view_dependence=job.view_dependence,
         as_clip=job.video,
         on_device=on_device,
     )

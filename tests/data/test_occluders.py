@@ -97,6 +97,9 @@ ALPHA = some_masks(5)
         (RGBA[:, None].double() / 255, RGBA),
         (torch.full((1, 2, 2), 0.3, dtype=torch.bfloat16), torch.full((1, 1, 2, 2), 77, dtype=torch.uint8)),
         (ALPHA > 100, (ALPHA[:, None] > 100).byte() * 255),
+        ((ALPHA > 100).byte(), (ALPHA[:, None] > 100).byte() * 255),
+        (ALPHA.float(), ALPHA[:, None]),
+        (RGBA[:, None].float(), RGBA),
         ([ALPHA[:2], ALPHA[2:4, None], ALPHA[4:]], ALPHA[:, None]),
         ((ALPHA[:2], ALPHA[:0], ALPHA[2:]), ALPHA[:, None]),
         ([RGBA[:4], RGBA[4:]], RGBA),
@@ -207,9 +210,8 @@ def test_a_file_that_cannot_be_opened_is_told(bank: Path) -> None:
             "has shape (5, 2, 4, 10, 6); wanted (N, H, W), (N, 1, H, W), (N, 4, H, W) or (N, 1, 4, H, W)",
         ),
         (ALPHA.long(), "is torch.int64; wanted uint8 from 0 to 255, float from 0 to 1, or bool"),
-        (ALPHA.float(), "is torch.float32 with values outside 0 to 1; wanted 0 to 1: divide them by 255"),
-        (ALPHA / float("nan"), "is torch.float32 with values outside 0 to 1; wanted 0 to 1: divide them by 255"),
-        ((ALPHA > 100).byte(), "is uint8 with values of 0 and 1; wanted 0 to 255: multiply them by 255"),
+        (ALPHA * -1.0, "is torch.float32 with values outside of 0 to 255"),
+        (ALPHA / float("nan"), "is torch.float32 with values outside of 0 to 255"),
         (ALPHA.float().to_sparse(), "is a tensor of layout torch.sparse_coo on cpu, not a plain one"),
         ([ALPHA, RGBA], "has masks of different shapes: (1, 10, 6), (4, 10, 6)"),
         ([ALPHA, ALPHA[:, :5]], "has masks of different shapes: (1, 5, 6), (1, 10, 6)"),
@@ -316,13 +318,18 @@ def test_a_packed_folder_is_mapped_and_its_masks_are_the_callers_own(bank: Path,
     assert str(packs()[0]) in Path("/proc/self/maps").read_text()
 
 
-@pytest.mark.parametrize("change", ["content", "name", "another", "one less", "mtime"])
+@pytest.mark.parametrize("change", ["content", "size", "name", "another", "one less", "mtime"])
 def test_a_folder_that_has_changed_is_packed_anew(bank: Path, save_png: Callable[..., Path], change: str) -> None:
     paths = [save_png(ALPHA[index], f"{index}.png") for index in range(3)]
     all_of(only_level(bank))
     match change:
         case "content":
             save_png(ALPHA[4], "1.png")
+        case "size":
+            times = paths[1].stat()
+            path = save_png(ALPHA[4], "1.png")
+            path.write_bytes(path.read_bytes() + b"as some editors do")
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         case "name":
             paths[0].rename(paths[0].with_name("9.png"))
         case "another":
@@ -332,7 +339,8 @@ def test_a_folder_that_has_changed_is_packed_anew(bank: Path, save_png: Callable
         case "mtime":
             os.utime(paths[1], (1, 1))
     expected = {
-        "content": [0, 4, 2], "name": [1, 2, 0], "another": [0, 1, 2, 4], "one less": [0, 2], "mtime": [0, 1, 2],
+        "content": [0, 4, 2], "size": [0, 4, 2], "name": [1, 2, 0],
+        "another": [0, 1, 2, 4], "one less": [0, 2], "mtime": [0, 1, 2],
     }[change]  # fmt: skip
     assert torch.equal(all_of(only_level(bank)), ALPHA[expected, None])
     assert len(packs()) == 2
@@ -340,8 +348,8 @@ def test_a_folder_that_has_changed_is_packed_anew(bank: Path, save_png: Callable
 
 def test_folders_with_the_same_files_have_packs_of_their_own(bank: Path, save_png: Callable[..., Path]) -> None:
     masks = {"mud": ALPHA[1], "dirt": ALPHA[2]}
-    for form, mask in masks.items():
-        path = save_png(mask, "a.png", form=form)
+    for name, mask in masks.items():
+        path = save_png(mask, "a.png", form=name)
         # What a PNG ends in does not matter.
         path.write_bytes(path.read_bytes().ljust(200, b"\0"))
         os.utime(path, (1, 1))
@@ -517,6 +525,14 @@ def test_the_alpha_of_textured_masks_tells_whether_they_are_inverted(bank: Path,
     masks[:, :3] = 255
     masks[:, 3] = some_masks(3, 90)
     save(masks, visibility=10)
+    assert "masks cover 10% where visibility 10 means 90%" in problems(bank)[0]
+
+
+def test_the_alpha_of_textured_pngs_tells_whether_they_are_inverted(bank: Path, save_png: Callable[..., Path]) -> None:
+    for alpha, texture in ((some_masks(1, 10)[0], 0), (some_masks(1, 90)[0], 255)):
+        save_png(torch.stack([torch.full_like(alpha, texture)] * 3 + [alpha], dim=-1), "a.png", visibility=10)
+        if texture == 0:
+            open_forms(bank, ["mud"], None)
     assert "masks cover 10% where visibility 10 means 90%" in problems(bank)[0]
 
 

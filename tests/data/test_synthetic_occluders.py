@@ -1,11 +1,13 @@
 import functools
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from accel_trainer.data.occluders import open_forms
-from accel_trainer.data.synthetic_occluders import FORMS, make_occluders
+from accel_trainer.data.synthetic_occluders import FORMS, _chebyshev, _dots, make_occluders
 from accel_trainer.errors import UserError
 
 make = functools.partial(make_occluders, told=lambda line: None)
@@ -17,7 +19,7 @@ def load(folder: Path, form: str, visibility: int) -> torch.Tensor:
     return masks
 
 
-def alphas(folder: Path, form: str, visibility: int, **options: int) -> torch.Tensor:
+def alphas(folder: Path, form: str, visibility: int, **options: Any) -> torch.Tensor:
     """Newly made masks: bool (number, size, size), where they cover."""
     make(folder, [form], [visibility], **options)
     return load(folder, form, visibility)[:, -1] > 0
@@ -153,6 +155,14 @@ def test_dots_are_round_and_squares_are_square(tmp_path: Path, form: str, least:
         filled = [filling for patch in patches(mask) if (filling := how_full(patch))]
         assert 9 <= len(filled) <= 170
         assert least < sorted(filled)[len(filled) // 2] <= most
+
+
+def test_squares_go_on_across_the_cells_of_their_grid() -> None:
+    for seed in range(5):
+        field = _dots(np.random.default_rng(seed), 128, _chebyshev)
+        for axis in (0, 1):
+            # From one pixel to the next a distance changes by no more than a pixel: at most 12 cells of 128.
+            assert abs(np.diff(field, axis=axis)).max() < 12.01 / 128
 
 
 def patches(mask: torch.Tensor) -> list[list[tuple[int, int]]]:

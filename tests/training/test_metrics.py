@@ -6,7 +6,6 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 
 from accel_trainer.data.mixing import MixedLabels
-from accel_trainer.data.mixing import MixedLabels
 from accel_trainer.training.metrics import Meter, Scores, top_hits
 
 
@@ -136,55 +135,3 @@ def test_without_the_other_image_a_mixture_counts_as_the_image() -> None:
     for share, mixed in ((1.0, (labels, labels.flip(0))), (0.0, (labels.flip(0), labels))):
         hits = top_hits(logits, MixedLabels(*mixed, torch.full((100,), share)))
         assert [float(hit) for hit in hits] == [float(hit) for hit in top_hits(logits, labels)]
-
-
-# -- mixtures of two images -------------------------------------------------------------------------------------
-
-
-def test_hits_of_mixtures_are_counted_by_hand() -> None:
-    logits = torch.tensor([[5.0, 4, 3, 2, 1, 0]] * 5)
-    first, second = torch.tensor([0, 1, 5, 5, 0]), torch.tensor([3, 0, 4, 5, 0])
-    labels = MixedLabels(first, second, torch.tensor([0.75, 0.125, 0.25, 0.5, 0.375]))
-    hits1, hits5 = top_hits(logits, labels)
-    assert float(hits1) == 0.75 + 0.875 + 0 + 0 + 1
-    assert float(hits5) == 1 + 1 + 0.75 + 0 + 1
-
-
-@pytest.mark.parametrize("num_classes", [3, 10])
-def test_accuracy_of_mixtures_is_scikit_learns_with_both_labels_weighted_by_share(num_classes: int) -> None:
-    logits, first = some(num_classes)
-    second = first.roll(1)
-    share = torch.rand(len(first), generator=torch.Generator().manual_seed(0))
-    hits = top_hits(logits, MixedLabels(first, second, share))
-    for k, ours in zip((1, 5), hits, strict=True):
-        theirs = top_k_accuracy_score(
-            torch.cat([first, second]).numpy(),
-            torch.cat([logits, logits]).numpy(),
-            k=min(k, num_classes - 1),
-            labels=range(num_classes),
-            normalize=False,
-            sample_weight=torch.cat([share, 1 - share]).numpy(),
-        )
-        assert float(ours) == pytest.approx(theirs if k < num_classes else len(first), rel=1e-5)
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_scores_of_mixtures_do_not_depend_on_the_batches(batch_size: int) -> None:
-    logits, first = some(10)
-    labels = MixedLabels(first, first.roll(1), torch.rand(len(first), generator=torch.Generator().manual_seed(0)))
-    whole, parts = (Meter(torch.device("cpu")) for _ in range(2))
-    whole.add(torch.tensor(1.0), 1, logits, labels)
-    for start in range(0, len(first), batch_size):
-        part = slice(start, start + batch_size)
-        parts.add(torch.tensor(1.0), 1, logits[part], labels[part])
-    assert parts.sums[1:4].tolist() == pytest.approx(whole.sums[1:4].tolist(), rel=1e-6)
-    assert float(parts.sums[3]) == len(first)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_mixtures_that_are_all_one_image_score_as_that_image(share: float) -> None:
-    logits, first = some(10)
-    second = first.roll(1)
-    expected = top_hits(logits, first if share else second)
-    mixed = top_hits(logits, MixedLabels(first, second, torch.full((len(first),), share)))
-    assert [float(hits) for hits in mixed] == [float(hits) for hits in expected]

@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accel_trainer.data.mixing import MixedLabels
-from accel_trainer.data.mixing import MixedLabels
 from accel_trainer.errors import UserError
 from accel_trainer.training.objectives import (
     CLASSIFICATION_LOSSES,
     INDEX_TARGETS,
-    ONE_HOT_TARGETS,
     SIGNED_TARGETS,
     ClassificationObjective,
 )
@@ -260,110 +258,3 @@ def test_auxiliary_heads_are_shown_the_mixtures_too() -> None:
     inception = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
     main, first = (F.cross_entropy(output, soft_targets(labels), reduction="sum") for output in (logits, other))
     torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * first)
-
-
-# -- mixtures of two images -------------------------------------------------------------------------------------
-
-
-def mixtures() -> tuple[MixedLabels, Tensor]:
-    """Labels of eight mixtures, two of images of one class, and the same as shares of each class: (8, classes)."""
-    first, second = torch.tensor([0, 2, 1, 4, 2, 3, 0, 1]), torch.tensor([2, 2, 3, 0, 1, 4, 0, 2])
-    share = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.9, 0.125, 0.7, 0.01])
-    soft = torch.zeros(IMAGES, CLASSES)
-    for row in range(IMAGES):
-        soft[row, first[row]] += share[row]
-        soft[row, second[row]] += 1 - share[row]
-    return MixedLabels(first, second, share), soft
-
-
-@pytest.mark.parametrize("num_parts", [1, 2, 4])
-@pytest.mark.parametrize("args", [{}, {"label_smoothing": 0.1}, {"reduction": "sum"}], ids=str)
-def test_cross_entropy_of_mixtures_is_torchs_of_soft_targets(args: dict[str, Any], num_parts: int) -> None:
-    objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
-    (output, _), (labels, soft) = batch(""), mixtures()
-    expected = F.cross_entropy(output, soft, **args)
-    (expected_gradient,) = torch.autograd.grad(expected, output)
-    own = IMAGES // num_parts
-    parts = [(output[start : start + own], labels[start : start + own]) for start in range(0, IMAGES, own)]
-    total = sum(objective.total(*part) / objective.divisor(labels) for part in parts)
-    (gradient,) = torch.autograd.grad(total, output)
-    torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_class_weights_of_mixtures_count_by_share(label_smoothing: float) -> None:
-    """Torch divides the loss of weighted soft targets by the number of images; the weighted mean is by their weight,
-    as it is of labels that are not mixed."""
-    args = {"weight": WEIGHT, "label_smoothing": label_smoothing}
-    objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
-    (output, _), (labels, soft) = batch(""), mixtures()
-    weight = torch.tensor(WEIGHT)
-    expected = F.cross_entropy(output, soft, weight, label_smoothing=label_smoothing, reduction="sum")
-    torch.testing.assert_close(objective.total(output, labels), expected)
-    torch.testing.assert_close(objective.divisor(labels), (soft * weight).sum())
-
-
-def test_the_ignored_part_of_a_mixture_has_neither_loss_nor_weight() -> None:
-    objective = ClassificationObjective("CrossEntropyLoss", {"ignore_index": 2}, CLASSES)
-    (output, _), (labels, soft) = batch(""), mixtures()
-    soft[:, 2] = 0
-    torch.testing.assert_close(objective.total(output, labels), F.cross_entropy(output, soft, reduction="sum"))
-    torch.testing.assert_close(objective.divisor(labels), soft.sum())
-
-
-@cases
-def test_shares_of_mixtures_over_parts_add_up_to_the_whole(criterion: str, args: dict[str, Any]) -> None:
-    objective = ClassificationObjective(criterion, args, CLASSES)
-    (output, _), (labels, _) = batch(criterion), mixtures()
-    whole = objective.total(output, labels) / objective.divisor(labels)
-    (expected_gradient,) = torch.autograd.grad(whole, output)
-    parts = [slice(0, 3), slice(3, 4), slice(4, 8)]
-    total = sum(objective.total(output[part], labels[part]) / objective.divisor(labels) for part in parts)
-    (gradient,) = torch.autograd.grad(total, output)
-    torch.testing.assert_close(total, whole, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
-    counts = sum(float(objective.count(labels[part])) for part in parts)
-    assert counts == pytest.approx(float(objective.count(labels)))
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-@cases
-def test_a_mixture_that_is_all_one_image_has_that_images_loss(
-    criterion: str, args: dict[str, Any], share: float
-) -> None:
-    objective = ClassificationObjective(criterion, args, CLASSES)
-    (output, labels), other = batch(criterion), torch.tensor([2, 2, 3, 0, 1, 4, 0, 1])
-    pair = (labels, other) if share else (other, labels)
-    mixed = MixedLabels(*pair, torch.full((IMAGES,), share))
-    torch.testing.assert_close(objective.total(output, mixed), objective.total(output, labels))
-    assert float(objective.divisor(mixed)) == float(objective.divisor(labels))
-
-
-@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
-@pytest.mark.parametrize("criterion", [*ONE_HOT_TARGETS, *SIGNED_TARGETS])
-def test_losses_of_a_number_for_each_class_get_the_soft_target(criterion: str) -> None:
-    objective = ClassificationObjective(criterion, {}, CLASSES)
-    (output, _), (labels, soft) = batch(criterion), mixtures()
-    given = output.log_softmax(1) if criterion in LOG_PROBABILITIES else output
-    expected = getattr(nn, criterion)()(given, 2 * soft - 1 if criterion in SIGNED_TARGETS else soft)
-    torch.testing.assert_close(objective.total(output, labels) / objective.divisor(labels), expected)
-
-
-@pytest.mark.parametrize("criterion", INDEX_TARGETS)
-def test_losses_of_a_class_are_mixed_as_the_images_are(criterion: str) -> None:
-    objective = ClassificationObjective(criterion, {}, CLASSES)
-    (output, _), (labels, _) = batch(criterion), mixtures()
-    given = output.log_softmax(1) if criterion in LOG_PROBABILITIES else output
-    loss = getattr(nn, criterion)(reduction="none")
-    of_both = torch.stack([loss(given, labels.first), loss(given, labels.second)], 1)
-    shares = torch.stack([labels.share, 1 - labels.share], 1)
-    torch.testing.assert_close(objective.total(output, labels), (of_both * shares).sum())
-
-
-def test_auxiliary_heads_learn_the_same_mixtures() -> None:
-    objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES)
-    (logits, _), other, (labels, soft) = batch(""), torch.randn(8, 5), mixtures()
-    inception = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
-    main, aux = (F.cross_entropy(output, soft, reduction="sum") for output in (logits, other))
-    torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * aux)
