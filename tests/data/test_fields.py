@@ -32,7 +32,7 @@ def splitmix(key: int) -> int:
 
 
 def lowbias32(key: int, count: int) -> npt.NDArray[np.uint32]:
-    """Wellons' hash of a counter, in C's arithmetic: the lower half of the mixed key starts it, the upper comes between."""
+    """Wellons' hash of a counter in C's arithmetic: the lower half of the mixed key starts it."""
     key = splitmix(key)
     with np.errstate(over="ignore"):
         x = np.arange(count, dtype=np.uint32) * np.uint32(GOLDEN) + np.uint32(key & 0xFFFFFFFF)
