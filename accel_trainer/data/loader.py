@@ -62,14 +62,19 @@ class ImageReader:
         self.corrupt: set[int] = set()
 
     def __call__(self, plan: BatchPlan) -> Batch:
-        if self.views.mixer is None:
-            shown, drawn, kept = self._show(plan, plan.indices)
-            return Batch(
-                inputs=self.views.collect(shown, drawn, None),
-                labels=self.views.labels(self.source.labels[plan.indices[kept]]),
-                global_labels=self.views.labels(self.source.labels[plan.global_indices]),
-                step=plan.step,
-            )
+        return self._plain(plan) if self.views.mixer is None else self._mixed(plan)
+
+    def _plain(self, plan: BatchPlan) -> Batch:
+        shown, drawn, kept = self._show(plan, plan.indices)
+        return Batch(
+            inputs=self.views.collect(shown, drawn, None),
+            labels=self.views.labels(self.source.labels[plan.indices[kept]]),
+            global_labels=self.views.labels(self.source.labels[plan.global_indices]),
+            step=plan.step,
+        )
+
+    def _mixed(self, plan: BatchPlan) -> Batch:
+        """Each image mixed with the one before it in the global batch: one more is loaded than the plan has."""
         before_first = plan.global_indices[plan.start - 1 : plan.start] if plan.start else plan.global_indices[-1:]
         shown, drawn, _ = self._show(plan, np.concatenate([before_first, plan.indices]))
         mixing = self.views.draw_mixing(self.views.draws(plan, plan.indices))
@@ -82,7 +87,7 @@ class ImageReader:
         )
 
     def _mixed_labels(self, plan: BatchPlan) -> MixedLabels:
-        """Of the whole global batch: each image is mixed with the one before it, the first with the last."""
+        """Of the whole global batch, whose first image is mixed with its last."""
         labels = self.source.labels[plan.global_indices]
         mixing = self.views.draw_mixing(self.views.draws(plan, plan.global_indices))
         return self.views.mixed_labels(labels, np.roll(labels, 1), mixing)
@@ -107,6 +112,8 @@ class ImageReader:
     def _show_one(self, index: int, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         try:
             self.views.show(pixels, drawn, out)
+        except UserError:  # of an occluder's file: not the image's fault
+            raise
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
 

@@ -1,12 +1,23 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from accel_trainer.config import Job
+
+
+@pytest.fixture(autouse=True)
+def one_core() -> Iterator[None]:
+    """As the loader's threads have it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 MakeJob = Callable[..., Job]
 

@@ -209,6 +209,18 @@ def test_an_unexpected_error_names_the_image(
         list(loader.batches(read, [plan(4)]))
 
 
+def test_a_users_error_stays_one(folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an occluder that cannot be read: the image has nothing to do with it."""
+
+    def fail(*_: object) -> None:
+        raise UserError("Occlusion: no")
+
+    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    monkeypatch.setattr(read.views.transform, "apply", fail)
+    with Loader(1) as loader, pytest.raises(UserError, match=r"^Occlusion: no$"):
+        list(loader.batches(read, [plan(4)]))
+
+
 def test_an_error_comes_in_its_turn(folder: ImageFolder) -> None:
     def load(wanted: BatchPlan) -> Batch:
         if wanted.step == 3:

@@ -1,7 +1,7 @@
 """Mixtures are those of the papers, with torchvision's boxes, and the same on any number of processes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +20,6 @@ from accel_trainer.training.build import build
 
 UNLIKELY = 1e-4
 MakeJob = Callable[..., Job]
-
-
-@pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
-    """As the loader's threads have it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draws(*indices: int, **others: Any) -> Draws:

@@ -1,6 +1,6 @@
 """Occluders come as often, cover as much and look as a job says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,6 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ruler = torch.stack([line, line.T, torch.zeros_like(line), torch.full_like(line, 255)])
         save(folder, form, 10, ruler[None].to(torch.uint8))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
-    """As the loader's threads have it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 MakeOcclude = Callable[..., Occlude]

@@ -47,15 +47,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
-    """As the loader's threads have it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is trained here, and making a model takes longer than all else."""
     monkeypatch.setattr("accel_trainer.training.build.make_model", lambda job, num_classes: torch.nn.Linear(1, 1))
