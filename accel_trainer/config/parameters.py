@@ -78,7 +78,7 @@ class DataParameters(Section):
     `views`, `random_resize`."""
     augment_on: Literal["device", "loader"] | None = None
     """Where colour, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
-    threads. Absent: on a GPU where there is one, else by the threads. The images are the same to 1e-5."""
+    threads. Absent: on a CUDA GPU, elsewhere by the threads. The images are the same to 1e-5."""
     num_workers: NonNegative | None = None
     """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of
     cores."""

@@ -140,8 +140,8 @@ def _precision(job: Job, device: torch.device) -> str:
 
 
 def augments_on_device(job: Job, device: torch.device) -> bool:
-    """Whether effects on images are computed there, or by the loader's threads."""
-    return job.augment_on == "device" if job.augment_on is not None else device.type != "cpu"
+    """Whether effects on images are computed there, or by the loader's threads. Not run on a GPU."""
+    return job.augment_on == "device" if job.augment_on is not None else device.type == "cuda"
 
 
 def _load_weights(parts: Parts, start: Start) -> None:
