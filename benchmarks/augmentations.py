@@ -48,13 +48,13 @@ def fourier_by_numpy(number: int) -> torch.Tensor:
     return torch.from_numpy(noised)
 
 
-def occlusion_by_pillow(folder: Path) -> Callable[[int], Any]:
+def paste_by_pillow(folder: Path) -> Callable[[int], Image.Image]:
     """A mask's file, resized, flipped and pasted: a colour through an L mask, an RGBA mask itself."""
     files = sorted(folder.glob("*.png"))
 
-    def paste(number: int) -> Image.Image:
+    def paste(number: int, image: Image.Image | None = None) -> Image.Image:
         mask = Image.open(files[number % len(files)]).resize((SIZE, SIZE)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = PICTURES[number].copy()
+        image = image or PICTURES[number].copy()
         image.paste(mask if mask.mode == "RGBA" else Image.new("RGB", (SIZE, SIZE), (number, 100, 200)), (0, 0), mask)
         return image
 
@@ -62,15 +62,23 @@ def occlusion_by_pillow(folder: Path) -> Callable[[int], Any]:
 
 
 def compare_occlusion(form: str) -> None:
-    """Beside Pillow; only what is done with masks: the image is there in the form that each works on."""
-    with tempfile.TemporaryDirectory() as folder:
-        make_occluders(Path(folder), [form], [50], number=20, told=lambda line: None)
-        masks = torch.load(Path(folder) / form / "50" / "occluders.pt", weights_only=True)
+    """Beside Pillow: with tensors in and out, as ours has them, and pasting alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_occluders(folder, [form], [50], number=20, told=lambda line: None)
+        masks = torch.load(folder / form / "50" / "occluders.pt", weights_only=True)
         for number, mask in enumerate(masks):
-            v2.functional.to_pil_image(mask).save(Path(folder) / f"{number}.png")
-        occlude = Occlude(Occlusion(occluder_dir=folder, form=[form], visibility=[50]), SIZE)
-        kind = "L mask" if masks.shape[1] == 1 else "RGBA"
-        compare(f"occluder, {kind}", 5, ours(occlude), occlusion_by_pillow(Path(folder)), "Pillow: open, resize, paste")
+            v2.functional.to_pil_image(mask).save(folder / f"{number}.png")
+        occlude = Occlude(Occlusion(occluder_dir=name, form=[form], visibility=[50]), SIZE)
+        what = f"occluder, {'L' if masks.shape[1] == 1 else 'RGBA'}"
+        paste = paste_by_pillow(folder)
+
+        def tensors(number: int) -> torch.Tensor:
+            pasted = paste(number, v2.functional.to_pil_image(FLOATS[number]))
+            return v2.functional.to_dtype(v2.functional.pil_to_tensor(pasted), scale=True)
+
+        compare(what, 5, ours(occlude), tensors, "Pillow, tensors in and out")
+        compare(what, 1, ours(occlude), paste, "Pillow, the pasting alone")
 
 
 def compare(name: str, at_least: float, mine: Callable[[int], Any], other: Callable[[int], Any], what: str) -> None:

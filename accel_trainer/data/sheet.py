@@ -27,7 +27,7 @@ def draw_sheet(read: ImageReader, sampling: TrainSampling, epoch: int = 1) -> by
     num_views = read.views.num_views
     columns = COLUMNS_OF_SINGLE_VIEWS if num_views == 1 else 1
     plan = next(sampling.micro_batches(epoch, rank=0))
-    batch = read(replace(plan, indices=plan.global_indices[: ROWS * columns], start=0))
+    batch = read(replace(plan, indices=plan.global_indices[: ROWS * columns]))
     tiles = pixels_of(batch.inputs.on("cpu")).reshape(-1, 3, *[read.views.image_size] * 2)
     captions = _captions(batch.labels, read.source.classes)
     if read.views.as_clip:
