@@ -12,8 +12,9 @@ from torch import Tensor
 from accel_trainer.config.augmentations import Color, Occlusion
 from accel_trainer.data.draws import Draws, Keys, Numbers, Parameters, choose
 from accel_trainer.data.effects import change_rows
+from accel_trainer.data.masks import Masks
 from accel_trainer.data.noise import fourier_field, pink_spectrum
-from accel_trainer.data.occluders import Form, Masks, open_forms
+from accel_trainer.data.occluders import Form, open_forms
 from accel_trainer.data.transforms import CROP_NUMBERS, crop_box, resize
 from accel_trainer.errors import UserError
 

@@ -8,7 +8,6 @@ all rows at once; an application is a pure function of an image and of what was 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from accel_trainer.data.draws import Draws, Numbers, Parameters
+from accel_trainer.data.operations import Operation, operations_up_to
 
 Integers = npt.NDArray[np.int64]
 Drawn = TypeVar("Drawn", bound=Parameters)
@@ -42,107 +41,6 @@ class Policy(Protocol[Drawn]):
         The image is left as it is. The result may be the image itself, where nothing happens to it.
         """
         ...
-
-
-# -- operations -------------------------------------------------------------------------------------------------
-
-# uint8 (3, height, width) and a magnitude to the same image altered.
-Change = Callable[[Tensor, float], Tensor]
-
-
-def _shear_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [0, 0], 1.0, [_degrees(magnitude), 0.0], mode, center=[0, 0])
-
-
-def _shear_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [0, 0], 1.0, [0.0, _degrees(magnitude)], mode, center=[0, 0])
-
-
-def _degrees(tangent: float) -> float:
-    return math.degrees(math.atan(tangent))
-
-
-def _translate_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [int(magnitude), 0], 1.0, [0.0, 0.0], mode)
-
-
-def _translate_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [0, int(magnitude)], 1.0, [0.0, 0.0], mode)
-
-
-def _rotate(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.rotate(image, magnitude, mode)
-
-
-def _posterise(image: Tensor, magnitude: float) -> Tensor:
-    return functional.posterize(image, bits=round(magnitude))
-
-
-def _solarise(image: Tensor, magnitude: float) -> Tensor:
-    return functional.solarize(image, threshold=255 * magnitude)
-
-
-def _by_factor(adjust: Change, image: Tensor, magnitude: float) -> Tensor:
-    return adjust(image, 1.0 + magnitude)
-
-
-def _always(change: Callable[[Tensor], Tensor], image: Tensor, magnitude: float) -> Tensor:
-    return change(image)
-
-
-def _same(image: Tensor) -> Tensor:
-    return image
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A change and its magnitudes, evenly spaced from the first bin to the last; without magnitudes both are 0."""
-
-    change: Change
-    first: float = 0.0
-    last: float = 0.0
-    signed: bool = False  # a magnitude may be negative
-    side: int | None = None  # magnitudes are fractions of this dimension of the image: -1 is the width, -2 the height
-
-    def magnitude(self, magnitude_bin: int, num_bins: int, size: tuple[int, ...]) -> float:
-        """The magnitude of a bin, without a sign, for an image whose last two dimensions are those of `size`."""
-        unit = 1 if self.side is None else size[self.side]
-        # By the very function of torchvision, in float32: a translation of 15.9999 pixels is one of 15.
-        return float(torch.linspace(self.first * unit, self.last * unit, num_bins)[magnitude_bin])
-
-
-def _operations(
-    mode: InterpolationMode,
-    *,
-    shear: float,
-    translation: float,
-    relative: bool,
-    rotation: float,
-    colouring: float,
-    bits: tuple[int, int],
-) -> dict[str, Operation]:
-    """All operations under torchvision's names, up to these magnitudes.
-
-    shear: as the tangent; translation: in pixels, or in widths and heights if `relative`; rotation: in degrees;
-    colouring: the largest difference of a factor from 1; bits: that posterising keeps, in the first and last bin.
-    """
-    signed = partial(Operation, signed=True)
-    return {
-        "Identity": Operation(partial(_always, _same)),
-        "ShearX": signed(partial(_shear_x, mode=mode), last=shear),
-        "ShearY": signed(partial(_shear_y, mode=mode), last=shear),
-        "TranslateX": signed(partial(_translate_x, mode=mode), last=translation, side=-1 if relative else None),
-        "TranslateY": signed(partial(_translate_y, mode=mode), last=translation, side=-2 if relative else None),
-        "Rotate": signed(partial(_rotate, mode=mode), last=rotation),
-        "Brightness": signed(partial(_by_factor, functional.adjust_brightness), last=colouring),
-        "Color": signed(partial(_by_factor, functional.adjust_saturation), last=colouring),
-        "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=colouring),
-        "Sharpness": signed(partial(_by_factor, functional.adjust_sharpness), last=colouring),
-        "Posterize": Operation(_posterise, first=bits[0], last=bits[1]),
-        "Solarize": Operation(_solarise, first=1.0, last=0.0),
-        "AutoContrast": Operation(partial(_always, functional.autocontrast)),
-        "Equalize": Operation(partial(_always, functional.equalize)),
-    }
 
 
 # -- what is drawn ----------------------------------------------------------------------------------------------
@@ -216,7 +114,7 @@ class RandAugment(_Operating):
             )
         largest = {"shear": 0.3, "translation": 150 / 331, "rotation": 30.0, "colouring": 0.9}
         super().__init__(
-            _operations(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4)), num_magnitude_bins
+            operations_up_to(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4)), num_magnitude_bins
         )
         self.num_ops = num_ops
         self.magnitude = magnitude
@@ -239,7 +137,7 @@ class TrivialAugment(_Operating):
         _check_bins(num_magnitude_bins)
         largest = {"shear": 0.99, "translation": 32.0, "rotation": 135.0, "colouring": 0.99}
         super().__init__(
-            _operations(InterpolationMode.NEAREST, **largest, relative=False, bits=(8, 2)), num_magnitude_bins
+            operations_up_to(InterpolationMode.NEAREST, **largest, relative=False, bits=(8, 2)), num_magnitude_bins
         )
 
     def draw(self, draws: Draws) -> Operations:
@@ -264,7 +162,7 @@ class AugMix(_Operating):
         if mixture_width < 1:
             raise ValueError(f"mixture_width is {mixture_width}; AugMix takes 1 chain or more")
         largest = {"shear": 0.3, "translation": 1 / 3, "rotation": 30.0, "colouring": 0.9}
-        operations = _operations(InterpolationMode.BILINEAR, **largest, relative=True, bits=(4, 0))
+        operations = operations_up_to(InterpolationMode.BILINEAR, **largest, relative=True, bits=(4, 0))
         for name in ("Identity", *(() if all_ops else COLOURING)):
             del operations[name]
         super().__init__(operations, AUGMIX_BINS)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from accel_trainer.data import occluders
+from accel_trainer.data import masks as masks_module
 from accel_trainer.data.cache import cache_folder
-from accel_trainer.data.occluders import Form, Masks, open_forms
+from accel_trainer.data.masks import Masks
+from accel_trainer.data.occluders import Form, open_forms
 from accel_trainer.errors import UserError
 
 # Binary masks whose top 3 of 10 rows are covered: visibility 70.
@@ -306,7 +307,7 @@ def test_pngs_are_packed_once_at_the_first_read(
     assert torch.equal(torch.stack(read[-5:]), all_of(only_level(bank)))
     assert packs() == [pack]
     assert pack.stat().st_mtime_ns == written
-    told = [record.getMessage() for record in caplog.records if record.name == occluders.__name__]
+    told = [record.getMessage() for record in caplog.records if record.name == masks_module.__name__]
     assert told == [f"packing 5 occluders of {bank}/mud/70 into the cache, once"]
 
 
