@@ -44,6 +44,7 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/accel-train schema --output docs/job.schema.json
 	$(BIN)/python -m accel_trainer.config.reference README.md
+	$(BIN)/python docs/draw_pictures.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
