@@ -87,6 +87,14 @@ MISTAKES = [
         {"video": True, "num_views": 2},
         "video: squeezenet1_1 does not take clips of 2 frames",
     ),
+    (
+        {"architecture": "cornet_r", "architecture_args": {"return_cycles": "all"}},
+        "architecture_args: cornet_r gives logits of shape (batch, 5, 10) with them; only (batch, classes) can be",
+    ),
+    (
+        {"architecture": "cornet_rt", "architecture_args": {}, "video": True, "num_views": 6, "batch_size": 60},
+        "(batch, frames, 3, 32, 32): a clip of 6 frames: the model runs for 5 cycles",
+    ),
     ({"architecture": "r3d_18", "architecture_args": {}}, "architecture: r3d_18 takes clips: set video to true"),
     ({"Occlusion": {"form": "mudSplash"}}, "accel-train make-occluders"),
     ({"Noise": {"noise_types": "fourier", "mean_magnitude_path": "m.pt"}}, "Noise.mean_magnitude_path: no file m.pt"),

@@ -22,7 +22,8 @@ class ModelParameters(Section):
     """Model"""
 
     architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")]
-    """Name of a torchvision classification model of images or, with `video`, of clips, in lower case."""
+    """Name of a model of the zoo, or of a torchvision classification model of images or, with `video`, of clips, in
+    lower case."""
     architecture_args: Keywords = {}
     """Keyword arguments of the model's constructor. The output layer always fits the data set's classes."""
     pretrained: str | None = None

@@ -84,7 +84,7 @@ def _training_reader(job: Job, images: ImageSet, progress: Progress, *, augment_
 
 
 def make_model(job: Job, num_classes: int) -> nn.Module:
-    if registry.takes_clips(job.architecture) and not job.video:
+    if registry.takes_only_clips(job.architecture) and not job.video:
         raise UserError(f"architecture: {job.architecture} takes clips: set video to true, or use a model of images")
     return registry.build(job.architecture, job.architecture_args, num_classes=num_classes, image_size=job.image_size)
 
@@ -170,7 +170,7 @@ def _model_on_paper(job: Job, num_classes: int, num_images: int) -> nn.Module:
     frames = (job.views_per_image,) if job.video else ()
     try:
         with torch.no_grad():
-            model(torch.empty(min(num_examples, 2), *frames, 3, job.image_size, job.image_size))
+            output = model(torch.empty(min(num_examples, 2), *frames, 3, job.image_size, job.image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         if num_examples == 1 and "more than 1 value per channel" in str(error):
             raise UserError(
@@ -185,6 +185,11 @@ def _model_on_paper(job: Job, num_classes: int, num_images: int) -> nn.Module:
         raise UserError(
             f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {first_line(error)}"
         ) from error
+    if (logits := registry.main_logits(output)).dim() != 2:
+        raise UserError(
+            f"architecture_args: {job.architecture} gives logits of shape (batch, "
+            f"{', '.join(map(str, logits.shape[1:]))}) with them; only (batch, classes) can be trained yet"
+        )
     return model
 
 

@@ -8,28 +8,34 @@ from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.errors import UserError, did_you_mean
+from accel_trainer.zoo import blt, cornet, small
+
+# Our own, which win over torchvision's of the same name.
+ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}
 
 
 def names() -> list[str]:
-    """Every name that `build` knows: torchvision's classification models, of images and of clips."""
-    return [*models.list_models(module=models), *models.list_models(module=models.video)]
+    """Every name that `build` knows: the zoo's, and torchvision's classification models, of images and of clips."""
+    torchvisions = [*models.list_models(module=models), *models.list_models(module=models.video)]
+    return [*ZOO, *(name for name in torchvisions if name not in ZOO)]
 
 
-def takes_clips(name: str) -> bool:
-    """Whether a model's input is a clip (batch, frames, 3, image_size, image_size)."""
-    return name in models.list_models(module=models.video)
+def takes_only_clips(name: str) -> bool:
+    """Whether a model's input must be a clip (batch, frames, 3, image_size, image_size)."""
+    return name not in ZOO and name in models.list_models(module=models.video)
 
 
 def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
     """A new model with random weights whose output layer has `num_classes` units.
 
-    Takes images (batch, 3, image_size, image_size), or clips where `takes_clips` says so, and gives logits (batch,
-    num_classes); in training mode some families give a named tuple of logits and auxiliary logits. Raises UserError
-    for an unknown name or argument.
+    Takes images (batch, 3, image_size, image_size), or clips where `takes_only_clips` says so; recurrent models of the
+    zoo take both. Gives logits (batch, num_classes); in training mode some families give a named tuple of logits and
+    auxiliary logits. Raises UserError for an unknown name or argument.
     """
     if name not in (known := names()):
         raise UserError(
-            f"architecture: no model {name!r} in torchvision{did_you_mean(name, known) or '; see its documentation'}"
+            f"architecture: no model {name!r} in the zoo or in torchvision"
+            f"{did_you_mean(name, known) or '; see the documentation of torchvision'}"
         )
     args = dict(args)
     if args.setdefault("num_classes", num_classes) != num_classes:
@@ -37,7 +43,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
             f"architecture_args.num_classes: {args['num_classes']!r}, but the data set has {num_classes} classes; "
             "remove it: the output layer always fits"
         )
-    accepted = _constructor_arguments(name)
+    accepted = list(inspect.signature(ZOO[name]).parameters) if name in ZOO else _constructor_arguments(name)
     for argument, value in (
         # Families with a fixed input size are told it; the others take any.
         ("image_size", image_size),
@@ -53,14 +59,18 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
             f"{did_you_mean(unknown[0], accepted)}; it takes {', '.join(accepted)}"
         )
     try:
-        model = models.get_model(name, weights=None, **args)
-        if takes_clips(name):
-            model.register_forward_pre_hook(_channels_before_frames)
-        return model
+        return ZOO[name](**args) if name in ZOO else _torchvisions(name, args)
     except NotImplementedError:  # of the meta device, which cannot do all that constructors do
         raise
     except Exception as error:
         raise UserError(f"architecture_args: {name}: {error}") from error
+
+
+def _torchvisions(name: str, args: Mapping[str, Any]) -> nn.Module:
+    model = models.get_model(name, weights=None, **args)
+    if takes_only_clips(name):
+        model.register_forward_pre_hook(_channels_before_frames)
+    return model
 
 
 def _channels_before_frames(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

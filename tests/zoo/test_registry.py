@@ -57,7 +57,26 @@ def build(name: str, args: dict[str, Any] | None = None, *, num_classes: int = 7
 def test_every_architecture_of_torchvision_is_of_a_family_tested_here() -> None:
     families = {name.split("_")[0].rstrip("0123456789") for name in FAMILIES}
     families |= {name.split("_")[0].rstrip("0123456789") for name in CLIP_FAMILIES}
-    assert {name.split("_")[0].rstrip("0123456789") for name in registry.names()} == families
+    assert {name.split("_")[0].rstrip("0123456789") for name in set(registry.names()) - set(registry.ZOO)} == families
+
+
+@pytest.mark.parametrize("name", registry.ZOO)
+def test_the_zoo_is_built_by_name_with_the_classes_of_the_data_set(name: str) -> None:
+    assert name in registry.names()
+    assert build(name)(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 7)
+    with pytest.raises(UserError, match=rf"^architecture_args\.depth: {name} takes no such argument"):
+        build(name, {"depth": 3})
+
+
+def test_a_wrong_value_for_the_zoo_is_the_users_error() -> None:
+    with pytest.raises(UserError, match=r"^architecture_args: cornet_rt: features: 65 is not a multiple of 32"):
+        build("cornet_rt", {"features": [65, 128, 256, 512]})
+
+
+def test_the_zoo_wins_over_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.ZOO, "resnet18", registry.ZOO["small_cnn"])
+    assert type(build("resnet18")).__name__ == "SmallCNN"
+    assert registry.names().count("resnet18") == 1
 
 
 @pytest.mark.parametrize(("name", "size", "frames"), [(name, *sizes) for name, sizes in CLIP_FAMILIES.items()])
@@ -65,8 +84,8 @@ def test_models_of_clips_take_frames_before_channels(name: str, size: int, frame
     with torch.device("meta"):
         model = registry.build(name, {}, num_classes=7, image_size=size)
         assert model(torch.empty(2, frames, 3, size, size)).shape == (2, 7)
-    assert registry.takes_clips(name)
-    assert not registry.takes_clips("resnet18")
+    assert registry.takes_only_clips(name)
+    assert not registry.takes_only_clips("resnet18")
 
 
 def test_a_model_of_clips_sees_what_torchvisions_own_sees() -> None:
@@ -111,9 +130,9 @@ def test_arguments_reach_the_constructor() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("resnet19", "architecture: no model 'resnet19' in torchvision; did you mean 'resnet1"),
-        ("ResNet18", "architecture: no model 'ResNet18' in torchvision; did you mean 'resnet18'"),
-        ("brain", "architecture: no model 'brain' in torchvision"),
+        ("resnet19", "architecture: no model 'resnet19' in the zoo or in torchvision; did you mean 'resnet1"),
+        ("ResNet18", "architecture: no model 'ResNet18' in the zoo or in torchvision; did you mean 'resnet18'"),
+        ("brain", "architecture: no model 'brain' in the zoo or in torchvision"),
         ("fcn_resnet50", "architecture: no model 'fcn_resnet50'"),  # segments
         ("quantized_resnet18", "architecture: no model 'quantized_resnet18'"),
         ("list_models", "architecture: no model 'list_models'"),
