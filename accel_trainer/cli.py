@@ -18,7 +18,7 @@ from accel_trainer.config.reading import read_bytes
 from accel_trainer.errors import UserError
 from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.runs import RunFolder, RunState, Status, duration, write_atomic
+from accel_trainer.runs import RunFolder, RunState, Status, duration
 from accel_trainer.verdicts import duplicates, make_check, verdict
 
 if TYPE_CHECKING:
@@ -109,10 +109,7 @@ def schema(
     if output is None:
         typer.echo(text)
         return
-    try:
-        output.write_text(text + "\n")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror}") from error
+    _write(output, f"{text}\n".encode())
 
 
 @app.command()
@@ -131,10 +128,7 @@ def preview(
     out = out or Path(f"{job.name}.png")
     with preparation_bar("measuring the spectrum of the images") as progress:
         picture = draw(job, epoch=epoch, progress=progress)
-    try:
-        write_atomic(out, picture)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    _write(out, picture)
     typer.echo(f"wrote {out}")
 
 
@@ -318,6 +312,13 @@ def _comparison(rows: "Sequence[Comparison]") -> str:
 
 
 # -- what the verbs share ----------------------------------------------------------------------------------------
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _tell(problems: Sequence[str]) -> None:

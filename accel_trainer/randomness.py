@@ -41,7 +41,12 @@ def words(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: 
 
 def uniforms(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
     """`count` numbers in [0, 1) for each index: float64 of shape (len(indices), count); rows as those of `words`."""
-    return (words(draw_key, indices, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return unit_interval(words(draw_key, indices, count))
+
+
+def unit_interval(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Words of 64 random bits as numbers in [0, 1): the upper 53 bits, which is what a float64 holds."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(draw_key: int, length: int) -> npt.NDArray[np.int64]:

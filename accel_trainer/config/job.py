@@ -111,8 +111,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         given = {key: value for key, value in given.items() if value is not None}
         if given.get("video") is True:
             given.setdefault("view_dependence", True)
-        if not given.get("finetune"):
-            given = {key: value for key, value in given.items() if (key, value) != ("finetune_args", {})}
+        if not given.get("finetune") and given.get("finetune_args") == {}:
+            del given["finetune_args"]
         for name in ("optimizer", "scheduler"):
             if given.get(name, cls.model_fields[name].default) != cls.model_fields[name].default:
                 given.setdefault(f"{name}_args", {})

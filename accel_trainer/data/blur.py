@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config.augmentations import shares
-from accel_trainer.data.draws import Draws, Numbers, Parameters, choose
+from accel_trainer.data.draws import Draws, Numbers, Parameters, between, choose
 from accel_trainer.data.effects import Drawn, change_rows, column
 
 # Below this (pixels), a pixel's neighbours have no weight that a float32 could hold.
@@ -59,8 +59,7 @@ class ContrastiveBlur(Drawn):
     """The blur of contrastive learning: every image by a sigma of its own."""
 
     def draw(self, draws: Draws) -> BlurParameters:
-        low, high = CONTRASTIVE_SIGMAS
-        return BlurParameters(low + (high - low) * draws.uniforms("contrastive blur", 1)[:, 0])
+        return BlurParameters(between(*CONTRASTIVE_SIGMAS, draws.uniforms("contrastive blur", 1)[:, 0]))
 
     def apply(self, images: Tensor, fetched: BlurParameters) -> Tensor:
         return gaussian_blur(images, fetched.sigma, contrastive_radius(images.shape[-1]))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.data.draws import Draws, Numbers, Parameters
+from accel_trainer.data.draws import Draws, Numbers, Parameters, between
 from accel_trainer.data.effects import Drawn, change_rows, column
 
 # ITU-R 601-2 luma, as torchvision rounds it.
@@ -48,7 +48,7 @@ class ColourJitter(Drawn):
         numbers = draws.uniforms("colour jitter", 9)
         order = np.argsort(numbers[:, 1:5], axis=1)
         order[numbers[:, 0] >= self.probability] = -1
-        return JitterParameters(order, self.low + (self.high - self.low) * numbers[:, 5:])
+        return JitterParameters(order, between(self.low, self.high, numbers[:, 5:]))
 
     def apply(self, images: Tensor, fetched: JitterParameters) -> Tensor:
         for turn in range(4):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from accel_trainer import randomness
 
 Numbers = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Draws:
 
     def uniforms(self, purpose: str, count: int) -> Numbers:
         """Numbers in [0, 1): float64 of shape (rows, count)."""
-        return (self.words(purpose, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return randomness.unit_interval(self.words(purpose, count))
 
     def keys(self, purpose: str) -> Keys:
         """A key of 64 bits for a random field in each row (see accel_trainer.data.fields): uint64 of shape (rows,)."""
@@ -75,7 +76,17 @@ class Parameters:
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def choose(numbers: Numbers, weights: Sequence[float]) -> npt.NDArray[np.int64]:
+def between(low: Any, high: Any, numbers: Any) -> Any:
+    """Numbers in [0, 1), floats or arrays, spread from low to high."""
+    return low + (high - low) * numbers
+
+
+def which(numbers: Numbers, count: int | Integers) -> Integers:
+    """Which of `count` equally likely things each number in [0, 1) stands for."""
+    return (numbers * count).astype(np.int64)
+
+
+def choose(numbers: Numbers, weights: Sequence[float]) -> Integers:
     """Which of several things each number in [0, 1) stands for, by their probabilities; -1 for what is left of 1.
 
     numbers: any shape; the result has it too. Weights that add up to 1, up to rounding, leave nothing.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.data.draws import Draws, Keys, Parameters
+from accel_trainer.data.draws import Draws, Keys, Parameters, between, which
 from accel_trainer.data.effects import Drawn, change_rows, inside
 from accel_trainer.data.fields import uniform_field
 
@@ -42,17 +42,16 @@ class RandomErase(Drawn):
 
     def draw(self, draws: Draws) -> EraseParameters:
         numbers = draws.uniforms("erase", 2 * TRIES + 3)
-        area = self.image_size**2 * (AREA[0] + (AREA[1] - AREA[0]) * numbers[:, :TRIES])
+        area = self.image_size**2 * between(*AREA, numbers[:, :TRIES])
         low, high = (math.log(ratio) for ratio in RATIO)
-        ratio = np.exp(low + (high - low) * numbers[:, TRIES : 2 * TRIES])
+        ratio = np.exp(between(low, high, numbers[:, TRIES : 2 * TRIES]))
         height, width = (np.round(np.sqrt(side)).astype(np.int64) for side in (area * ratio, area / ratio))
         fits = (height < self.image_size) & (width < self.image_size)
         first = np.argmax(fits, axis=1)[:, None]
         height, width = (np.take_along_axis(side, first, axis=1)[:, 0] for side in (height, width))
         is_erased = fits.any(axis=1) & (numbers[:, -1] < PROBABILITY)
         top, left = (
-            np.floor(numbers[:, column] * (self.image_size - side + 1)).astype(np.int64)
-            for column, side in ((-3, height), (-2, width))
+            which(numbers[:, column], self.image_size - side + 1) for column, side in ((-3, height), (-2, width))
         )
         box = np.stack([top, top + height, left, left + width], axis=1)
         return EraseParameters(np.where(is_erased[:, None], box, 0), draws.keys("erase pixels"))

@@ -36,7 +36,7 @@ def _hashes(keys: Keys, count: int, device: torch.device) -> Tensor:
     counter = torch.arange(count, dtype=torch.int32, device=device).mul_(_signed(_GOLDEN))
     x = counter[None] + halves[:, :1]
     _xor_shift(x, 16).mul_(_signed(_FIRST))
-    # The other half of the key comes in between: two keys never give shifted copies of one field.
+    # The lower half says where the counter starts; the upper one comes in between, or fields would be shifted copies.
     x.bitwise_xor_(halves[:, 1:])
     _xor_shift(x, 15).mul_(_signed(_SECOND))
     return _xor_shift(x, 16)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.mixing import Labels, MixedLabels
+from accel_trainer.data.mixing import Labels
 from accel_trainer.data.sampling import BatchPlan, Indices
 from accel_trainer.data.source import Source
 from accel_trainer.data.views import Drawn, Inputs, Views
@@ -74,23 +74,18 @@ class ImageReader:
         )
 
     def _mixed(self, plan: BatchPlan) -> Batch:
-        """Each image mixed with the one before it in the global batch: one more is loaded than the plan has."""
-        before_first = plan.global_indices[plan.start - 1 : plan.start] if plan.start else plan.global_indices[-1:]
-        shown, drawn, _ = self._show(plan, np.concatenate([before_first, plan.indices]))
-        mixing = self.views.draw_mixing(self.views.draws(plan, plan.indices))
-        global_labels, each = self._mixed_labels(plan), self.views.examples_per_image
+        """Each image mixed with the one before it in the global batch, the first with the last: one more is loaded
+        than the plan has."""
+        shown, drawn, _ = self._show(plan, np.concatenate([plan.global_indices[[plan.start - 1]], plan.indices]))
+        views, labels = self.views, self.source.labels[plan.global_indices]
+        mixing = views.draw_mixing(views.draws(plan, plan.global_indices))
+        global_labels = views.mixed_labels(labels, np.roll(labels, 1), mixing)
         return Batch(
-            inputs=self.views.collect(shown, drawn, mixing),
-            labels=global_labels[plan.start * each : (plan.start + len(plan.indices)) * each],
+            inputs=views.collect(shown, drawn, mixing[_own(plan, views.num_views)]),
+            labels=global_labels[_own(plan, views.examples_per_image)],
             global_labels=global_labels,
             step=plan.step,
         )
-
-    def _mixed_labels(self, plan: BatchPlan) -> MixedLabels:
-        """Of the whole global batch, whose first image is mixed with its last."""
-        labels = self.source.labels[plan.global_indices]
-        mixing = self.views.draw_mixing(self.views.draws(plan, plan.global_indices))
-        return self.views.mixed_labels(labels, np.roll(labels, 1), mixing)
 
     def _show(self, plan: BatchPlan, indices: Indices) -> tuple[Tensor, Drawn, list[int]]:
         """All views of these images that can be read, what was drawn for them, and which images they are."""
@@ -139,6 +134,11 @@ class ImageReader:
             return None
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
+
+
+def _own(plan: BatchPlan, each: int) -> slice:
+    """The part of this plan in what the global batch has, `each` for every image."""
+    return slice(plan.start * each, (plan.start + len(plan.indices)) * each)
 
 
 class Loader:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accel_trainer.config.augmentations import Mixing
-from accel_trainer.data.draws import Draws, Numbers, Parameters
+from accel_trainer.data.draws import Draws, Numbers, Parameters, which
 from accel_trainer.data.effects import column, inside
 
 
@@ -97,7 +97,7 @@ def cut_boxes(share: Numbers, centres: Numbers, size: int) -> npt.NDArray[np.int
     centres: float64 (rows, 2) in 0..1. What sticks out of the image is cut off.
     """
     half = (0.5 * np.sqrt(1 - share) * size).astype(np.int64)
-    row, col = (np.floor(centres[:, i] * size).astype(np.int64) for i in range(2))
+    row, col = which(centres, size).T
     edges = (row - half, row + half, col - half, col + half)
     return np.stack([np.clip(edge, 0, size) for edge in edges], axis=1)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config.augmentations import NoiseType, shares
-from accel_trainer.data.draws import Draws, Keys, Numbers, Parameters, choose
+from accel_trainer.data.draws import Draws, Keys, Numbers, Parameters, choose, which
 from accel_trainer.data.effects import Drawn, change_rows, column
 from accel_trainer.data.fields import normal_field, uniform_field
 
@@ -50,9 +50,9 @@ class Noise(Drawn):
         self.spectrum = spectrum
 
     def draw(self, draws: Draws) -> NoiseParameters:
-        which = draws.uniforms("noise", 2)
-        level = choose(which[:, 0], self.shares)
-        kind = (which[:, 1] * len(self.noise_types)).astype(np.int64)
+        numbers = draws.uniforms("noise", 2)
+        level = choose(numbers[:, 0], self.shares)
+        kind = which(numbers[:, 1], len(self.noise_types))
         return NoiseParameters(self.ssnrs[level], np.where(level >= 0, kind, -1), draws.keys("noise field"))
 
     def apply(self, images: Tensor, fetched: NoiseParameters) -> Tensor:

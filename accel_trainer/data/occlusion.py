@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from accel_trainer.config.augmentations import Color, Occlusion
-from accel_trainer.data.draws import Draws, Keys, Numbers, Parameters, choose
+from accel_trainer.data.draws import Draws, Integers, Keys, Numbers, Parameters, choose, which
 from accel_trainer.data.effects import change_rows
 from accel_trainer.data.masks import Masks
 from accel_trainer.data.noise import fourier_field, pink_spectrum
@@ -31,12 +30,12 @@ class OcclusionParameters(Parameters):
     job's colours; rgb: a random colour, float64 (rows, 3) in 0..1; key: of pink noise.
     """
 
-    masks: npt.NDArray[np.int64]
-    visibility: npt.NDArray[np.int64]
-    item: npt.NDArray[np.int64]
+    masks: Integers
+    visibility: Integers
+    item: Integers
     place: Numbers
     crop: Numbers
-    color: npt.NDArray[np.int64]
+    color: Integers
     rgb: Numbers
     key: Keys
 
@@ -50,9 +49,9 @@ class Occluders:
     the k rows.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: Integers
     cover: Tensor
-    textured: npt.NDArray[np.int64]
+    textured: Integers
     textures: Tensor
     drawn: OcclusionParameters
 
@@ -64,48 +63,46 @@ class Occlude:
         self.section = section
         self.image_size = image_size
         self.forms = open_forms(Path(section.occluder_dir).expanduser(), section.form, _wanted(section))
-        self.levels = [_levels(section, form) for form in self.forms]
-        self.shares = [_shares(section, levels) for levels in self.levels]
         self.all_masks: list[Masks] = []
-        self._first_of_form: list[int] = []
+        visibility: list[int] = []
+        # For each form, how often each level is drawn, and which masks those are: -1 for none, and for no level.
+        self._shares: list[list[float]] = []
+        self._masks_of_level: list[Integers] = []
         for form in self.forms:
-            self._first_of_form.append(len(self.all_masks))
+            place = {level: len(self.all_masks) + i for i, level in enumerate(form.levels)}
             self.all_masks += form.levels.values()
+            visibility += form.levels
+            levels = _levels(section, form)
+            self._shares.append(_shares(section, levels))
+            self._masks_of_level.append(np.array([*(place.get(level, -1) for level in levels), -1]))
+        # The last of both is for -1.
+        self._visibility = np.array([*visibility, UNOCCLUDED])
+        self._counts = np.array([*map(len, self.all_masks), 0])
         self.pink = pink_spectrum(image_size) if "pink_noise" in section.color else None
 
     def draw(self, draws: Draws) -> OcclusionParameters:
         numbers = draws.uniforms("occlusion", 11)
-        masks, visibility = self._masks(numbers[:, 0], numbers[:, 1])
+        masks = self._masks(numbers[:, 0], numbers[:, 1])
         if self.section.views is not None and draws.num_views > 1:
-            is_here = np.isin(draws.views, self.section.views)
-            masks, visibility = np.where(is_here, masks, -1), np.where(is_here, visibility, UNOCCLUDED)
-        counts = np.array([*map(len, self.all_masks), 0])[masks]  # the last for -1: no occluder
+            masks = np.where(np.isin(draws.views, self.section.views), masks, -1)
         return OcclusionParameters(
             masks=masks,
-            visibility=visibility,
-            item=(numbers[:, 2] * counts).astype(np.int64),
+            visibility=self._visibility[masks],
+            item=which(numbers[:, 2], self._counts[masks]),
             place=numbers[:, 3:7],
             crop=draws.uniforms("occluder crop", CROP_NUMBERS) if self.section.random_resize else numbers[:, :0],
-            color=(numbers[:, 7] * len(self.section.color)).astype(np.int64),
+            color=which(numbers[:, 7], len(self.section.color)),
             rgb=numbers[:, 8:11],
             key=draws.keys("occluder colour"),
         )
 
-    def _masks(self, level_number: Numbers, form_number: Numbers) -> tuple[npt.NDArray[np.int64], ...]:
-        """Which masks, and their visibility: one number decides whether and how much, another the form."""
-        form = (form_number * len(self.forms)).astype(np.int64)
-        masks, visibility = np.full(len(form), -1), np.full(len(form), UNOCCLUDED)
-        for which, (levels, shares) in enumerate(zip(self.levels, self.shares, strict=True)):
-            level = choose(level_number, shares)
-            chosen = np.array([*levels, UNOCCLUDED])[level]  # the last for -1: no occluder
-            there = list(self.forms[which].levels)
-            position = np.array([there.index(value) if value in there else -1 for value in [*levels, UNOCCLUDED]])[
-                level
-            ]
-            is_mine = (form == which) & (position >= 0)
-            masks[is_mine] = self._first_of_form[which] + position[is_mine]
-            visibility[is_mine] = chosen[is_mine]
-        return masks, visibility
+    def _masks(self, level_number: Numbers, form_number: Numbers) -> Integers:
+        """Which masks: one number decides whether there is an occluder and of which visibility, another its form."""
+        by_form = [
+            masks[choose(level_number, shares)]
+            for masks, shares in zip(self._masks_of_level, self._shares, strict=True)
+        ]
+        return np.stack(by_form)[which(form_number, len(self.forms)), np.arange(len(form_number))]
 
     def fetch(self, parameters: OcclusionParameters) -> Occluders:
         rows = np.flatnonzero(parameters.masks >= 0)
@@ -151,18 +148,18 @@ class Occlude:
             return images.mul_(1 - cover).add_(texture)
         if len(texture) == 0:
             return images.lerp_(self._fill(fetched.drawn, images.device), cover)
-        which = torch.from_numpy(fetched.textured).to(images.device, non_blocking=True)
-        covered = images[which] * (1 - cover[which]) + texture
-        return images.lerp_(self._fill(fetched.drawn, images.device), cover).index_copy_(0, which, covered)
+        rows = torch.from_numpy(fetched.textured).to(images.device, non_blocking=True)
+        covered = images[rows] * (1 - cover[rows]) + texture
+        return images.lerp_(self._fill(fetched.drawn, images.device), cover).index_copy_(0, rows, covered)
 
     def _fill(self, drawn: OcclusionParameters, device: torch.device) -> Tensor:
         """What L masks are filled with: float32 (k, 3, 1, 1), or (k, 3, size, size) with pink noise."""
         colors = self.section.color
-        rgb = np.stack([_color(colors[which], drawn.rgb[row]) for row, which in enumerate(drawn.color.tolist())])
+        rgb = np.stack([_color(colors[color], drawn.rgb[row]) for row, color in enumerate(drawn.color.tolist())])
         fill = torch.from_numpy(rgb.astype(np.float32)).to(device)[:, :, None, None]
         if (pink := self.pink) is None:
             return fill
-        noisy = np.flatnonzero([colors[which] == "pink_noise" for which in drawn.color.tolist()])
+        noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
         return change_rows(fill, noisy, lambda _, key: fourier_field(key, pink.to(device)), drawn.key)
 

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from accel_trainer.data.draws import Draws, Numbers, Parameters
+from accel_trainer.data.draws import Draws, Integers, Numbers, Parameters, which
 from accel_trainer.data.operations import Operation, operations_up_to
 
-Integers = npt.NDArray[np.int64]
 Drawn = TypeVar("Drawn", bound=Parameters)
 
 AUGMIX_BINS = 10
@@ -63,11 +61,6 @@ class Mixture(Operations):
     weights: Numbers  # (rows, 1 + chains): of the image itself and of each chain; they add up to 1
 
 
-def _which(numbers: Numbers, count: int) -> Integers:
-    """Which of `count` equally likely things each number in [0, 1) stands for."""
-    return (numbers * count).astype(np.int64)
-
-
 class _Operating:
     """Has operations, draws some of them and applies them one after the other."""
 
@@ -80,9 +73,9 @@ class _Operating:
         """Arrays of shape (rows, *shape): all operations, the first `num_bins` bins and both signs equally likely."""
         numbers = draws.uniforms(purpose, 3 * math.prod(shape)).reshape(len(draws), 3, *shape)
         return Operations(
-            operation=_which(numbers[:, 0], len(self.operations)),
-            magnitude_bin=_which(numbers[:, 1], num_bins),
-            sign=2 * _which(numbers[:, 2], 2) - 1,
+            operation=which(numbers[:, 0], len(self.operations)),
+            magnitude_bin=which(numbers[:, 1], num_bins),
+            sign=2 * which(numbers[:, 2], 2) - 1,
         )
 
     def _in_succession(self, image: Tensor, operation: Integers, magnitude_bin: Integers, sign: Integers) -> Tensor:
@@ -179,7 +172,7 @@ class AugMix(_Operating):
     def _draw_depth(self, draws: Draws) -> Integers:
         if self.chain_depth > 0:
             return np.full((len(draws), self.mixture_width), self.chain_depth)
-        return 1 + _which(draws.uniforms("AugMix: depth", self.mixture_width), AUGMIX_MAX_DEPTH)
+        return 1 + which(draws.uniforms("AugMix: depth", self.mixture_width), AUGMIX_MAX_DEPTH)
 
     def _draw_weights(self, draws: Draws) -> Numbers:
         numbers = draws.uniforms("AugMix: weights", 1 + self.mixture_width)

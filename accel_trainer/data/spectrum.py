@@ -78,7 +78,7 @@ def _read_tensor(path: Path, remedy: str) -> Tensor:
     try:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
-            given = tensors.get(NAME, next(iter(tensors.values()))) if len(tensors) == 1 else tensors.get(NAME)
+            given = next(iter(tensors.values())) if len(tensors) == 1 else tensors.get(NAME)
         else:
             with torch.serialization.safe_globals(_NUMPY_ARRAYS):
                 given = torch.load(path, map_location="cpu", weights_only=True)

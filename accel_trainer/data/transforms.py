@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel_trainer.data.draws import Draws, Numbers
+from accel_trainer.data.draws import Draws, Numbers, between
 
 # ImageNet's, as torchvision's models expect them.
 MEAN = (0.485, 0.456, 0.406)
@@ -93,10 +93,10 @@ def crop_box(
 
     The first CROP_TRIES pairs of numbers are areas and aspect ratios to try, the last two are the position.
     """
-    log_ratio = [math.log(ratio) for ratio in CROP_RATIO]
+    low, high = (math.log(ratio) for ratio in CROP_RATIO)
     for attempt in range(CROP_TRIES):
-        area = height * width * _between(scale[0], scale[1], numbers[2 * attempt])
-        ratio = math.exp(_between(log_ratio[0], log_ratio[1], numbers[2 * attempt + 1]))
+        area = height * width * between(*scale, numbers[2 * attempt])
+        ratio = math.exp(between(low, high, numbers[2 * attempt + 1]))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             top = int(numbers[2 * CROP_TRIES] * (height - h + 1))
@@ -109,10 +109,6 @@ def crop_box(
     elif ratio > CROP_RATIO[1]:
         w = round(h * CROP_RATIO[1])
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _between(low: float, high: float, number: float) -> float:
-    return low + (high - low) * number
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,24 +1,15 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import helpers
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from accel_trainer.config import Job
 
-
-@pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
-    """As the loader's threads have it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
+one_core = pytest.fixture(autouse=True)(helpers.one_core)
 MakeJob = Callable[..., Job]
 
 

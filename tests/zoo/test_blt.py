@@ -1,7 +1,6 @@
 """B, BL, BT and BLT: parameters, shapes, and which activations of which cycle a layer gets."""
 
 import inspect
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,6 @@ from accel_trainer.zoo.blt import MODELS
 TINY = {"num_classes": 7, "features": (4, 6, 8, 5), "kernel_sizes": (5, 3, 3, 1)}
 RECURRENT = ("blt_bl", "blt_bt", "blt_blt")
 CONNECTIONS = {"blt_b": "", "blt_bl": "lateral", "blt_bt": "top_down", "blt_blt": "lateral, top_down"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from more, and wait long for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(name: str, **args: Any) -> nn.Module:

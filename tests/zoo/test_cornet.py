@@ -1,7 +1,7 @@
 """CORnet-Z, -R, -RT and -S: parameters, shapes, and what an area sees at which cycle."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,6 @@ from accel_trainer.zoo.cornet import MODELS, cornet_r, cornet_rt, cornet_s, corn
 UNROLLED: dict[str, Callable[..., nn.Module]] = {"cornet_r": cornet_r, "cornet_rt": cornet_rt}
 AREAS = ("V1", "V2", "V4", "IT")
 TINY = (32, 32, 32, 32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from more, and wait long for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(name: str, **args: Any) -> nn.Module:

@@ -1,7 +1,6 @@
 """The small network for tiny images."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from accel_trainer.zoo.small import MODELS, small_cnn
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from more, and wait long for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(**args: Any) -> nn.Module:
