@@ -209,8 +209,8 @@ def _numbers(status: Status) -> str:
     parts = []
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4f}")
-    if status.acc1 is not None:
-        parts.append(f"acc1 {status.acc1:.1f}%")
+    if status.score is not None:
+        parts.append(f"{status.score_name} {status.score:.1f}%")
     if status.images_per_s is not None:
         parts.append(f"{status.images_per_s:,.0f} images/s")
     if status.lr is not None:

@@ -48,7 +48,8 @@ class Status(BaseModel):
     steps_per_epoch: int = 0
     global_step: int = 0
     loss: float | None = None
-    acc1: float | None = None
+    score: float | None = None  # training accuracy so far, in percent
+    score_name: str | None = None
     lr: float | None = None
     images_per_s: float | None = None
     eta_s: float | None = None
@@ -160,6 +161,16 @@ class RunFolder:
     @property
     def best_weights(self) -> Path:
         return self.params / "best.safetensors"
+
+    @property
+    def ema_weights(self) -> Path:
+        """The moving average of the weights."""
+        return self.params / "ema.safetensors"
+
+    @property
+    def swa_weights(self) -> Path:
+        """The stochastic average of the weights, written after the last epoch."""
+        return self.params / "swa.safetensors"
 
     @property
     def resume(self) -> Path:

@@ -42,8 +42,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 STATUS = Status(
-    state=RunState.TRAINING, epoch=2, num_epochs=4, step=5, steps_per_epoch=10, loss=0.5, acc1=87.6, lr=0.01,
-    images_per_s=1234.0, eta_s=75.0,
+    state=RunState.TRAINING, epoch=2, num_epochs=4, step=5, steps_per_epoch=10, loss=0.5, score=87.6, score_name="acc1",
+    lr=0.01, images_per_s=1234.0, eta_s=75.0,
 )  # fmt: skip
 
 

@@ -81,11 +81,11 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @property
     def metrics(self) -> tuple[str, ...]:
         """What the validation measures; the criterion's name stands for its loss."""
-        return (self.criterion,) if self.is_contrastive else ("acc1", "acc5", self.criterion)
+        return (*(("contrastive_acc",) if self.is_contrastive else ("acc1", "acc5")), self.criterion)
 
     @property
     def higher_is_better(self) -> bool:
-        return self.primary_metric in ("acc1", "acc5")
+        return self.primary_metric != self.criterion
 
     def completed(self) -> dict[str, Any]:
         """Every parameter with its value, as JSON has it."""
@@ -118,6 +118,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
                 given.setdefault(f"{name}_args", {})
         if given.get("criterion") in CONTRASTIVE:
             given.setdefault("primary_metric", given["criterion"])
+            given.setdefault("knn_interval", 10)
         return given
 
     @model_validator(mode="after")

@@ -4,20 +4,12 @@ import json
 from typing import Any
 
 from accel_trainer.config.base import Section
-from accel_trainer.config.parameters import CONTRASTIVE
 
 # Refused when they differ from their default.
 NOT_YET = (
     "pretrained",
     "finetune",
     "finetune_args",
-    "loss_cycle",
-    "swa",
-    "ema",
-    "warmup_scheduler",
-    "warmup_scheduler_args",
-    "channels_last",
-    "compile",
     "eval_sets",
     "priority",
     "after",
@@ -40,11 +32,6 @@ def not_yet(job: Section) -> list[str]:
         problems.append("batch_size: 'auto' is not available in this version yet; give a number")
     if isinstance(lr := values["optimizer_args"].get("lr"), str):
         problems.append(f"optimizer_args.lr: {lr!r} is not available in this version yet; give a number")
-    if values["criterion"] in CONTRASTIVE:
-        problems.append(
-            f"criterion: {values['criterion']!r} is not available in this version yet; "
-            "use a classification loss of torch.nn"
-        )
     if ":" in values["architecture"]:
         problems.append("architecture: import paths are not available in this version yet; name a torchvision model")
     return problems

@@ -98,9 +98,9 @@ class SwaParameters(Section):
     start: Positive
     """First epoch that is averaged."""
     swa_lr: Annotated[float, Field(gt=0)] | None = None
-    """Learning rate while averaging; absent: the optimizer's."""
+    """Learning rate while averaging, from the epoch after `start` on; absent: the schedule goes on as it is."""
     anneal_epochs: NonNegative = 10
-    """Epochs to anneal to `swa_lr`."""
+    """Epochs to anneal to `swa_lr`; 0: at once."""
     anneal_strategy: Literal["cos", "linear"] = "cos"
     """How to anneal."""
 
@@ -122,25 +122,34 @@ class OptimizationParameters(Section):
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient."""
     criterion: str = "CrossEntropyLoss"
-    """A classification loss of torch.nn."""
+    """A classification loss of torch.nn; or `SimCLRLoss`, which pulls the views of an image together, or
+    `SupConLoss`, which does so with those of a class."""
     criterion_args: Keywords = {}
-    """Keyword arguments of the loss, such as `label_smoothing`."""
+    """Keyword arguments of the loss, such as `label_smoothing`, or `temperature` (0.07) of the contrastive ones."""
     optimizer: str = "SGD"
     """A name in torch.optim."""
     optimizer_args: Keywords = DEFAULT_SGD
     """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
     torch's own."""
+    decay_norm_and_bias: bool = True
+    """Weight decay on biases and on the parameters of normalization layers too. `false`: only on what has two or more
+    dimensions and is not part of a normalization layer."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate of a layer as a share of that of the layer above; the output layer has the full rate. For
+    fine-tuning. Absent: all layers have the same."""
     scheduler: str = "StepLR"
     """A name in torch.optim.lr_scheduler, stepped between epochs."""
     scheduler_args: Keywords = DEFAULT_STEP
     """Keyword arguments of the scheduler, used as they are. The default is that of StepLR."""
     warmup_scheduler: str | None = None
-    """A scheduler for the first epochs."""
+    """A name in torch.optim.lr_scheduler, for the first epochs; after them `scheduler` begins, at its first epoch. Any
+    but ReduceLROnPlateau."""
     warmup_scheduler_args: Keywords = {}
-    """Keyword arguments of the warm-up scheduler."""
+    """Keyword arguments of the warm-up scheduler, and `total_iters`, the number of epochs that it lasts. Schedulers
+    that have a `total_iters` of their own have a default for it."""
     primary_metric: str = "acc1"
-    """The validation metric that decides which epoch is best and drives ReduceLROnPlateau: `acc1`, `acc5`, or the
-    criterion's name for its loss."""
+    """The validation metric that decides which epoch is best and drives ReduceLROnPlateau: `acc1`, `acc5`,
+    `contrastive_acc`, or the criterion's name for its loss."""
     amp: bool = True
     """Mixed precision on a GPU: bf16 where it is supported, else fp16 with loss scaling. On a CPU: full precision."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
@@ -153,17 +162,26 @@ class OptimizationParameters(Section):
     finetune_args: Annotated[FinetuneParameters | None, WithoutNulls] = None
     """How to fine-tune."""
     loss_cycle: int | Literal["uniform"] | None = None
-    """For models with several outputs in time: which of them is trained."""
+    """For models that give logits of several cycles: the cycle that is trained, from 0, or from -1 for the last
+    backwards; `uniform`: all, by the mean of their losses. Absent: the last."""
     swa: Annotated[
         SwaParameters | None, BeforeValidator(_swa, json_schema_input_type=bool | SwaParameters | None), WithoutNulls
     ] = None
-    """Stochastic weight averaging."""
+    """Stochastic weight averaging: `start` (the first epoch whose end is averaged), `swa_lr`, `anneal_epochs`,
+    `anneal_strategy`. The average is evaluated after the last epoch (`val_swa`), with BatchNorm statistics of its own,
+    and kept in `params/swa.safetensors`."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential moving average of the weights."""
+    """Decay of an exponential moving average of the weights, such as 0.999: taken after every step, evaluated after
+    every epoch (`val_ema`), kept in `params/ema.safetensors`."""
+    knn_interval: NonNegative = 0
+    """Epochs between tests of the representation by its nearest neighbours, on the validation set; the last epoch has
+    one too. 0: never. Default 10 with a contrastive loss."""
+    knn_neighbours: Positive = 20
+    """How many nearest neighbours vote."""
     channels_last: bool = False
-    """Channels-last memory format."""
+    """Store images and convolutions channels last, which is faster on many GPUs."""
     compile: bool = False
-    """torch.compile the model."""
+    """Compile the model with torch.compile: the first steps take longer, the others less."""
     deterministic: bool = False
     """Only deterministic kernels (slower on a GPU; on a CPU they are deterministic anyway)."""
     seed: NonNegative = 0

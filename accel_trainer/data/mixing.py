@@ -44,6 +44,16 @@ class MixedLabels:
 Labels = Tensor | MixedLabels
 
 
+def repeat_each(labels: Labels, times: int) -> Labels:
+    """Every label so many times in succession."""
+    if times == 1:
+        return labels
+    if not isinstance(labels, MixedLabels):
+        return labels.repeat_interleave(times)
+    parts = (part.repeat_interleave(times) for part in (labels.first, labels.second, labels.share))
+    return MixedLabels(*parts)
+
+
 def one_hot(labels: Labels, num_classes: int) -> Tensor:
     """Targets that add up to 1, soft ones of mixtures: (n, num_classes)."""
     if not isinstance(labels, MixedLabels):

@@ -93,3 +93,16 @@ def evaluation_batches(num_images: int, batch_size: int, rank: int, world_size: 
     for step, start in enumerate(range(0, len(own), batch_size)):
         indices = own[start : start + batch_size]
         yield BatchPlan(0, step, indices, indices)
+
+
+def whole_batches(num_images: int, batch_size: int, rank: int, world_size: int, seed: int) -> Iterator[BatchPlan]:
+    """Every image once over all ranks, in batches that are one rank's each, whatever the number of ranks.
+
+    For images that are compared with each other. The order is random, or neighbours would be of one class, and the
+    same in every epoch; the last batch may be smaller.
+    """
+    order = randomness.permutation(randomness.key(seed, "validation order"), num_images)
+    for step, start in enumerate(range(0, num_images, batch_size)):
+        if step % world_size == rank:
+            indices = order[start : start + batch_size]
+            yield BatchPlan(0, step, indices, indices)

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,14 @@ from accel_trainer.runs import RunFolder
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = {"train": "tab:blue", "val": "tab:orange"}
+COLORS = {"train": "tab:blue", "val": "tab:orange", "val_ema": "tab:red", "val_swa": "tab:purple"}
+STYLES = ("-", ":", "--", "-.")
+CYCLE = "acc1_cycle"
 
 
 def draw(run: RunFolder) -> None:
-    """Draw loss, accuracy and learning rate over epochs; files appear whole, by a rename."""
+    """Draw loss, accuracies and learning rate over epochs, and the accuracy of every cycle where there are several;
+    files appear whole, by a rename."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -30,10 +34,15 @@ def draw(run: RunFolder) -> None:
     rows = read_performance(run)
     if not rows:
         return
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, accuracy, rate = figure.subplots(1, 3)
-    _curves(loss, rows, {"loss": "-"}, "loss")
-    _curves(accuracy, rows, {"acc1": "-", "acc5": ":"}, "accuracy (%)")
+    names = list(dict.fromkeys(name for row in rows for name in row.scores if name != "loss"))
+    of_cycles = [name for name in names if name.startswith(CYCLE)]
+    number = 4 if of_cycles else 3
+    figure = Figure(figsize=(4 * number, 3.6), layout="constrained")
+    loss, accuracy, *cycles, rate = figure.subplots(1, number)
+    _curves(loss, rows, ["loss"], "loss")
+    _curves(accuracy, rows, [name for name in names if name not in of_cycles], "accuracy (%)")
+    for axes in cycles:
+        _cycle_curves(axes, rows, of_cycles)
     train = [row for row in rows if row.split == "train"]
     rate.plot([row.epoch for row in train], [row.lr for row in train], color="tab:green")
     rate.set(xlabel="epoch", ylabel="learning rate")
@@ -45,21 +54,36 @@ def draw(run: RunFolder) -> None:
         aside.replace(target)
 
 
-def _curves(axes: "Axes", rows: list[Row], styles: dict[str, str], label: str) -> None:
-    marker = "o" if max(row.epoch for row in rows) == 1 else None
+def _curves(axes: "Axes", rows: list[Row], names: list[str], label: str) -> None:
+    """A colour for each split, a style for each score."""
     for split, color in COLORS.items():
-        of_split = [row for row in rows if row.split == split]
-        for name, style in styles.items():
-            axes.plot(
-                [row.epoch for row in of_split],
-                [getattr(row, name) for row in of_split],
-                style,
-                color=color,
-                marker=marker,
-                label=split if len(styles) == 1 else f"{split} {name}",
-            )
+        for name, style in zip(names, cycle(STYLES), strict=False):
+            title = split if len(names) == 1 else f"{split} {name}"
+            _curve(axes, [row for row in rows if row.split == split], name, title, color=color, linestyle=style)
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend()
+
+
+def _cycle_curves(axes: "Axes", rows: list[Row], names: list[str]) -> None:
+    """Validation accuracy of every cycle, the later the darker."""
+    from matplotlib import colormaps
+
+    shades = colormaps["viridis_r"]
+    for number, name in enumerate(names):
+        color = shades((number + 1) / len(names))
+        _curve(axes, [r for r in rows if r.split == "val"], name, name.removeprefix(CYCLE), color=color)
+    axes.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    axes.legend(title="cycle")
+
+
+def _curve(axes: "Axes", rows: list[Row], name: str, title: str, **style: Any) -> None:
+    """One score over the epochs in which it was measured; a single point is marked, a line of it would be nothing."""
+    measured = [row for row in rows if name in row.scores]
+    if measured:
+        marker = "o" if len(measured) == 1 else None
+        axes.plot(
+            [row.epoch for row in measured], [row.scores[name] for row in measured], marker=marker, label=title, **style
+        )
 
 
 def _no_date(suffix: str) -> dict[str, Any]:

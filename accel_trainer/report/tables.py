@@ -11,13 +11,14 @@ from accel_trainer.runs import RunFolder
 
 @dataclass(frozen=True)
 class Row:
-    """One line of performance.csv: accuracies in percent; `lr` and images_per_s of that split's pass."""
+    """One line of performance.csv; `lr` and images_per_s of that split's pass.
+
+    scores: what was measured, `loss` among it, and accuracies in percent.
+    """
 
     epoch: int
     split: str
-    loss: float
-    acc1: float
-    acc5: float
+    scores: Mapping[str, float]
     lr: float
     images_per_s: float
     seconds: float
@@ -35,8 +36,10 @@ def read_performance(run: RunFolder) -> list[Row]:
 
 
 def _row(line: Mapping[str, str]) -> Row:
-    numbers = {key: float(line[key]) for key in ("loss", "acc1", "acc5", "lr", "images_per_s", "seconds")}
-    return Row(epoch=int(line["epoch"]), split=line["split"], **numbers)
+    about = {key: float(line[key]) for key in ("lr", "images_per_s", "seconds")}
+    others = {key: value for key, value in line.items() if key not in ("epoch", "split", *about)}
+    scores = {"loss": float(line["loss"]), **{key: float(value) for key, value in others.items() if value}}
+    return Row(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,10 @@ def _compare_one(run: RunFolder) -> Comparison:
 
 def _best(rows: Sequence[Row], metric: str) -> tuple[float, int] | None:
     """(value, epoch) of the best validation; the first one where several are equal."""
-    is_accuracy = metric in ("acc1", "acc5")
-    values = [(getattr(row, metric if is_accuracy else "loss"), row.epoch) for row in rows if row.split == "val"]
+    is_loss = not any(metric in row.scores for row in rows)  # that goes by the criterion's name
+    name = "loss" if is_loss else metric
+    values = [(row.scores.get(name, math.nan), row.epoch) for row in rows if row.split == "val"]
     values = [(value, epoch) for value, epoch in values if not math.isnan(value)]
     if not values:
         return None
-    return min(values, key=lambda pair: (-pair[0] if is_accuracy else pair[0], pair[1]))
+    return min(values, key=lambda pair: (pair[0] if is_loss else -pair[0], pair[1]))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,12 +17,15 @@ from accel_trainer.config import Job
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.sampling import TrainSampling
 from accel_trainer.data.sheet import draw_sheet
-from accel_trainer.data.source import ImageSet
+from accel_trainer.data.source import ImageSet, Source
 from accel_trainer.data.sources import open_images
 from accel_trainer.data.spectrum import Progress, mean_spectrum, read_spectrum
-from accel_trainer.data.views import evaluation_views, needs_spectrum, training_views
+from accel_trainer.data.views import Views, evaluation_views, needs_spectrum, training_views
 from accel_trainer.errors import UserError, first_line
-from accel_trainer.training.objectives import ClassificationObjective
+from accel_trainer.training.evaluation import EvaluationSet, evaluation_set
+from accel_trainer.training.neighbours import NeighbourTest
+from accel_trainer.training.objectives import Objective, make_objective
+from accel_trainer.training.outputs import by_cycle
 from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
 from accel_trainer.training.summary import count_parameters
 from accel_trainer.training.tracking import check_trackers
@@ -38,9 +42,12 @@ class Parts:
     images: ImageSet
     sampling: TrainSampling
     read_train: ImageReader
-    read_val: ImageReader
+    val: EvaluationSet
+    neighbours: NeighbourTest
     model: nn.Module
-    objective: ClassificationObjective
+    frozen: tuple[str, ...]
+    """Names of modules that are not trained."""
+    objective: Objective
     optimizer: Optimizer
     schedule: Schedule
 
@@ -53,21 +60,51 @@ def build(
     progress: told of images seen while the data set's spectrum is measured, where a job needs that.
     """
     images = open_images(job)
+    num_classes = len(images.classes)
     sampling = make_sampling(job, images, world_size)
-    objective = ClassificationObjective(job.criterion, job.criterion_args, len(images.classes))
-    val_views = evaluation_views(job, on_device=augment_on_device)
+    read_train = _training_reader(job, images, progress, augment_on_device=augment_on_device)
     torch.manual_seed(randomness.key(job.seed, "initialization"))
-    model = make_model(job, len(images.classes))
-    optimizer = make_optimizer(job, model.parameters())
+    model = make_model(job, num_classes)
+    if job.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    objective = make_objective(job, num_classes, _num_cycles(job, paper_output(model, job), num_classes))
+    optimizer = make_optimizer(job, model)
     return Parts(
         images=images,
         sampling=sampling,
-        read_train=_training_reader(job, images, progress, augment_on_device=augment_on_device),
-        read_val=ImageReader(images.val, val_views, replace_corrupt=False),
+        read_train=read_train,
+        val=validation_set(job, images, sampling, read_train.views, augment_on_device=augment_on_device),
+        neighbours=_neighbour_test(job, images, sampling),
         model=model,
+        frozen=(),
         objective=objective,
         optimizer=optimizer,
         schedule=make_schedule(job, optimizer),
+    )
+
+
+def validation_set(
+    job: Job, images: ImageSet, sampling: TrainSampling, train_views: Views, *, augment_on_device: bool
+) -> EvaluationSet:
+    """The validation images. A loss that compares views of an image sees them augmented as in training, always the
+    same way; any other sees each image as it is."""
+    views = train_views if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
+    read = ImageReader(images.val, views, replace_corrupt=False)
+    return evaluation_set(
+        read, len(images.val.labels), sampling, train_views=train_views.num_views, compares=job.is_contrastive
+    )
+
+
+def _neighbour_test(job: Job, images: ImageSet, sampling: TrainSampling) -> NeighbourTest:
+    def plain(source: Source, *, replace_corrupt: bool) -> EvaluationSet:
+        read = ImageReader(source, evaluation_views(job), replace_corrupt=replace_corrupt)
+        return evaluation_set(read, len(source.labels), sampling, train_views=job.views_per_image, compares=False)
+
+    return NeighbourTest(
+        bank=plain(images.train, replace_corrupt=True),
+        val=plain(images.val, replace_corrupt=False),
+        num_classes=len(images.classes),
+        num_neighbours=job.knn_neighbours,
     )
 
 
@@ -119,10 +156,10 @@ def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
     num_classes = len(images.classes)
     sampling = make_sampling(job, images, world_size)
     with torch.device("meta"):
-        model = _model_on_paper(job, num_classes, sampling.images_per_forward)
+        model, output = _model_on_paper(job, num_classes, sampling.images_per_forward)
+    make_objective(job, num_classes, _num_cycles(job, output, num_classes))
     check_augmentations(job)
-    ClassificationObjective(job.criterion, job.criterion_args, num_classes)
-    make_schedule(job, make_optimizer(job, model.parameters()))
+    make_schedule(job, make_optimizer(job, model))
     check_trackers(job)
     check_writable(job)
     return Summary(
@@ -157,20 +194,18 @@ def check_writable(job: Job) -> None:
         raise UserError(f"model_dir: cannot write to {job.run_path}: {error.strerror} in {folder}") from error
 
 
-def _model_on_paper(job: Job, num_classes: int, num_images: int) -> nn.Module:
-    """The model on the meta device, shown a batch of the job's size: its shapes are right, or a UserError."""
+def _model_on_paper(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, Any]:
+    """The model on the meta device, and what it gives for a batch of the job's size: its shapes are right, or a
+    UserError."""
     try:
         model = make_model(job, num_classes)
     except NotImplementedError:
         # RegNets compute their widths with tensors, which the meta device cannot do.
         with torch.device("cpu"):
-            return make_model(job, num_classes)
-    model.train()
+            model = make_model(job, num_classes)
     num_examples = num_images if job.video else num_images * job.views_per_image
-    frames = (job.views_per_image,) if job.video else ()
     try:
-        with torch.no_grad():
-            output = model(torch.empty(min(num_examples, 2), *frames, 3, job.image_size, job.image_size))
+        return model, paper_output(model, job, num_examples)
     except (RuntimeError, AssertionError, ValueError) as error:
         if num_examples == 1 and "more than 1 value per channel" in str(error):
             raise UserError(
@@ -185,12 +220,33 @@ def _model_on_paper(job: Job, num_classes: int, num_images: int) -> nn.Module:
         raise UserError(
             f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {first_line(error)}"
         ) from error
-    if (logits := registry.main_logits(output)).dim() != 2:
+
+
+def paper_output(model: nn.Module, job: Job, num_examples: int = 2) -> Any:
+    """What a model in training gives for a batch of at most two examples, on the meta device: shapes, no values.
+
+    The model itself is not run, and its BatchNorm statistics stay as they are.
+    """
+    frames = (job.views_per_image,) if job.video else ()
+    state = {name: t.to("meta") for name, t in (*model.named_parameters(), *model.named_buffers())}
+    model.train()
+    with torch.no_grad(), torch.device("meta"):
+        inputs = torch.empty(min(num_examples, 2), *frames, 3, job.image_size, job.image_size)
+        return torch.func.functional_call(model, state, (inputs,))
+
+
+def _num_cycles(job: Job, output: Any, num_classes: int) -> int:
+    """How many cycles a model gives logits of. Raises UserError for an output that cannot be trained."""
+    try:
+        logits = by_cycle(output)
+    except (AttributeError, ValueError) as error:
+        raise UserError(f"architecture: {job.architecture}: {first_line(error)}") from error
+    if not job.is_contrastive and logits.shape[-1] != num_classes:
         raise UserError(
-            f"architecture_args: {job.architecture} gives logits of shape (batch, "
-            f"{', '.join(map(str, logits.shape[1:]))}) with them; only (batch, classes) can be trained yet"
+            f"architecture: {job.architecture} gives {logits.shape[-1]} logits for {num_classes} classes; "
+            "let it take num_classes"
         )
-    return model
+    return logits.shape[1]
 
 
 class Checker:

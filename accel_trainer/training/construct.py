@@ -23,15 +23,20 @@ def subclasses(module: ModuleType, base: type, *, without: frozenset[str] = froz
     }
 
 
+def find_class(key: str, known: Mapping[str, type[T]], name: str) -> type[T]:
+    """`known[name]`. Raises UserError in the words of the job file, where `key` is the parameter with the name."""
+    if name not in known:
+        near = did_you_mean(name, known) or f"; it is one of {listed(sorted(known), at_most=30)}"
+        raise UserError(f"{key}: {name!r} cannot be used here{near}")
+    return known[name]
+
+
 def construct(key: str, known: Mapping[str, type[T]], name: str, args: Mapping[str, Any], *given: Any) -> T:
     """`known[name](*given, **args)`; the errors are in the words of the job file.
 
     `key` is the parameter that holds the name; `<key>_args` holds the arguments. Raises UserError.
     """
-    if name not in known:
-        near = did_you_mean(name, known) or f"; it is one of {listed(sorted(known), at_most=30)}"
-        raise UserError(f"{key}: {name!r} cannot be used here{near}")
-    kind = known[name]
+    kind = find_class(key, known, name)
     parameters = list(inspect.signature(kind).parameters.values())[len(given) :]
     accepted = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for argument in args:

@@ -3,7 +3,9 @@
 import logging
 import math
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,22 +15,23 @@ from torch import Tensor, nn
 
 from accel_trainer import randomness
 from accel_trainer.config import Job
-from accel_trainer.data.loader import Batch, ImageReader, Loader
-from accel_trainer.data.mixing import Labels
-from accel_trainer.data.sampling import evaluation_batches
+from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.agreement import Agreement
+from accel_trainer.training.averaging import Averages, renew_statistics, train_mode
 from accel_trainer.training.build import Parts
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
-from accel_trainer.training.metrics import Meter, Scores
+from accel_trainer.training.evaluation import Evaluator
+from accel_trainer.training.metrics import Meter
 from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
 from accel_trainer.training.schedule import learning_rate
 from accel_trainer.training.start import Start
 from accel_trainer.training.tracking import Tracking
-from accel_trainer.zoo.registry import main_logits
 
 log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
 
 
 class Diverged(Exception):
@@ -58,11 +61,17 @@ class TrainingLoop:
         self.job, self.run, self.parts = job, run, parts
         self.accelerator, self.loader, self.stop, self.reporter = accelerator, loader, stop, reporter
         self.objective = parts.objective.to(accelerator.device)
+        # Before Accelerate wraps the model's forward pass, which a copy would share with the original.
+        self.averages = Averages(job, parts.model).to(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if job.compile:
+            self.plain_model.compile()
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
-        self.meter, self.val_meter = Meter(accelerator.device), Meter(accelerator.device)
+        self.evaluator = Evaluator(accelerator, loader, self.objective, self._prepared)
+        self.meter = Meter(accelerator.device, self.objective.num_sums)
         self.progress = Progress()
+        self.finished_swa: nn.Module | None = None
         self.states = StateStore(run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
         # The first step whose loss was not finite, on the device, so that nobody has to wait to know.
@@ -72,25 +81,14 @@ class TrainingLoop:
     def is_first(self) -> bool:
         return self.accelerator.is_main_process
 
-    @property
-    def num_val_images(self) -> int:
-        return len(self.parts.images.val.labels)
-
     # -- the story ------------------------------------------------------------------------------------------
 
     def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
         while self.progress.epoch < self.job.num_epochs:
             epoch = self.progress.epoch + 1
-            train, seconds = self._train_epoch(epoch)
-            began = time.monotonic()
-            val = self._evaluate()
-            rate = learning_rate(self.optimizer)
-            rows = [
-                performance_row(epoch, "train", train, rate, self.parts.sampling.examples_per_epoch, seconds),
-                performance_row(epoch, "val", val, rate, self.num_val_images, time.monotonic() - began),
-            ]
-            self._end_epoch(epoch, val, rows, tracking)
+            rows = [self._train_epoch(epoch), *self._evaluate_epoch(epoch)]
+            self._end_epoch(epoch, rows, tracking)
             if self.is_first:
                 self.reporter.report_epoch(self.progress, self.job.primary_metric)
                 if plotter is not None:
@@ -98,86 +96,130 @@ class TrainingLoop:
         if self.is_first:
             self.states.keep_only_newest()
 
-    def _train_epoch(self, epoch: int) -> tuple[Scores, float]:
-        """The steps of an epoch that are left; the epoch's training scores and how long it took in all."""
+    def _train_epoch(self, epoch: int) -> Row:
+        """The steps of an epoch that are left; what was measured in all of them."""
         sampling, progress = self.parts.sampling, self.progress
         if progress.step == 0:
             self._step_schedule()
         began = time.monotonic() - progress.epoch_seconds
-        self.model.train()
+        self._train_mode()
         plans = sampling.micro_batches(epoch, self.rank, first_step=progress.step)
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
             with self.accelerator.accumulate(self.model):
                 self._seed_model(number % sampling.accumulation)
-                logits, labels, total = self._forward(self.model, batch)
-                self.accelerator.backward(self._share(total, batch) * (self.world_size * sampling.accumulation))
+                output = self.model(self._prepared(batch.inputs.on(self.accelerator.device)))
+                judged = self.objective.judge(output, batch, is_shared=True)
+                # DistributedDataParallel and Accelerate divide by these.
+                self.accelerator.backward(judged.share * (self.world_size * sampling.accumulation))
                 if self.accelerator.sync_gradients and self.job.clip_grad_norm is not None:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            self._measure(self.meter, batch, logits, labels, total)
-            self._note_bad_step(total)
+            self.meter.add(judged.sums)
+            self._note_bad_step(judged.share)
             if self.accelerator.sync_gradients:
+                self.averages.after_step(self.plain_model)
                 progress.step += 1
                 progress.global_step += 1
                 progress.epoch_seconds = time.monotonic() - began
                 self._after_step()
         self._settle()
-        return self._scores(self.meter, self.parts.read_train), progress.epoch_seconds
+        scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.read_train))
+        return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
 
     def _step_schedule(self) -> None:
         """Between two epochs. Not after the last one: a schedule that ends there cannot be stepped further, and a
         run that is given more epochs later finds it as it was."""
         if self.progress.history:
-            last = self.progress.history[-1]
+            of_epoch = [row for row in self.progress.history if row["split"] == "val"][-1]
             metric = self.job.primary_metric
-            self.parts.schedule.step(last[metric if metric in last else "loss"])
+            self.parts.schedule.step(of_epoch[metric if metric in of_epoch else "loss"])
         elif self.progress.epoch:
             self.parts.schedule.skip(1)
 
-    def _forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Labels, Tensor]:
-        """Logits, labels on the device, and the sum of the losses of these examples."""
-        output = model(batch.inputs.on(self.accelerator.device))
-        labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-        return main_logits(output), labels, self.objective.total(output, labels)
+    def _train_mode(self) -> None:
+        self.model.train()
+        train_mode(self.plain_model, self.parts.frozen)
 
-    def _share(self, total: Tensor, batch: Batch) -> Tensor:
-        """These images' share of the loss of the global batch: the shares of all processes add up to it."""
-        return total / self.objective.divisor(batch.global_labels)
+    def _prepared(self, inputs: Tensor) -> Tensor:
+        """Images in the memory format that the job asks for."""
+        if self.job.channels_last and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
 
     def _seed_model(self, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""
         key = randomness.key(self.job.seed, "model", self.progress.global_step, micro_batch, self.rank)
         torch.manual_seed(key)
 
-    def _measure(self, meter: Meter, batch: Batch, logits: Tensor, labels: Labels, total: Tensor) -> None:
-        meter.add(total, self.objective.count(batch.labels), logits.detach(), labels)
-
-    def _note_bad_step(self, total: Tensor) -> None:
+    def _note_bad_step(self, loss: Tensor) -> None:
         step = self.progress.global_step + 1
-        is_first_bad = ~torch.isfinite(total.detach()) & (self.bad_step < 0)
+        is_first_bad = ~torch.isfinite(loss.detach()) & (self.bad_step < 0)
         self.bad_step.masked_fill_(is_first_bad, step)
 
-    @torch.inference_mode()
-    def _evaluate(self) -> Scores:
-        """Scores over the validation set, every image counted once whatever the number of processes."""
-        self._share_buffers()
-        self.plain_model.eval()
-        self.val_meter.reset()
-        plans = evaluation_batches(self.num_val_images, self._val_batch_size(), self.rank, self.world_size)
-        for batch in self.loader.batches(self.parts.read_val, plans):
-            if self.stop:
-                break
-            if len(batch.labels):
-                self._measure(self.val_meter, batch, *self._forward(self.plain_model, batch))
-        # Ranks have had different numbers of batches: only here do they meet again.
-        self._leave_if(self.agreement.now(bool(self.stop), None).stop)
-        return self._scores(self.val_meter, self.parts.read_val)
+    # -- evaluation -----------------------------------------------------------------------------------------------
 
-    def _val_batch_size(self) -> int:
-        """Images for one forward pass, as many views as the global batch of a step shares out among processes."""
-        views, val_views = self.parts.read_train.views.num_views, self.parts.read_val.views.num_views
-        return max(1, self.parts.sampling.images_per_step * views // (self.world_size * val_views))
+    def _evaluate_epoch(self, epoch: int) -> Iterator[Row]:
+        """What the validation finds in the model, and in the averages of its weights."""
+        self._share_buffers(self.plain_model)
+        yield self._evaluate(epoch, "val", self.plain_model)
+        if (ema := self.averages.ema) is not None:
+            self._share_buffers(ema)
+            yield self._evaluate(epoch, "val_ema", ema)
+        if (swa := self._finished_swa(epoch)) is not None:
+            yield self._evaluate(epoch, "val_swa", swa)
+
+    def _evaluate(self, epoch: int, split: str, model: nn.Module) -> Row:
+        began = time.monotonic()
+        sums = self.evaluator.measure(model, self.parts.val, self._is_stopped)
+        self._meet()
+        scores = self.objective.scores(self._over_all(sums, self.parts.val.read))
+        if self._tests_neighbours(epoch):
+            scores |= self._neighbour_score(model)
+        return self._row(epoch, split, scores, self.parts.val.num_images, time.monotonic() - began)
+
+    def _tests_neighbours(self, epoch: int) -> bool:
+        interval = self.job.knn_interval
+        return interval > 0 and (epoch % interval == 0 or epoch == self.job.num_epochs)
+
+    def _neighbour_score(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy of the nearest neighbours among the training images."""
+        test = self.parts.neighbours
+        own = test.own_bank(model, self.evaluator, self._is_stopped)
+        self._meet()
+        hits = test.hits(model, own, self.evaluator, self._is_stopped)
+        self._meet()
+        return test.scores(self._over_all(hits, test.val.read))
+
+    def _is_stopped(self) -> bool:
+        return bool(self.stop)
+
+    def _meet(self) -> None:
+        """Where ranks that have had different numbers of batches wait for each other, and leave together."""
+        self._leave_if(self.agreement.now(self._is_stopped(), None).stop)
+
+    def _finished_swa(self, epoch: int) -> nn.Module | None:
+        """After the last epoch, the averaged model with BatchNorm statistics of its own.
+
+        They are those of the training images as the last epoch has seen them.
+        """
+        swa = self.averages.swa_after(epoch, self.plain_model) if epoch == self.job.num_epochs else None
+        if swa is None:
+            return None
+        with torch.no_grad(), self.accelerator.autocast():
+            renewed = renew_statistics(swa, self._inputs_of_epoch(epoch), self.parts.frozen)
+        self._meet()
+        for statistic in renewed:  # of as many batches on every rank
+            statistic.copy_(self.accelerator.reduce(statistic.clone(), reduction="mean"))
+        self.finished_swa = swa
+        return swa
+
+    def _inputs_of_epoch(self, epoch: int) -> Iterator[Tensor]:
+        plans = self.parts.sampling.micro_batches(epoch, self.rank)
+        for batch in self.loader.batches(self.parts.read_train, plans):
+            if self.stop:
+                return
+            yield self._prepared(batch.inputs.on(self.accelerator.device))
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 
@@ -186,7 +228,7 @@ class TrainingLoop:
         diverged_at = None
         if self.reporter.is_due():
             diverged_at = self._first_bad_step()
-            scores = Meter.scores(self.meter.sums.tolist())
+            scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
         decision = self.agreement.at_step(bool(self.stop), diverged_at)
         self._give_up_if(decision.diverged_at)
@@ -217,18 +259,20 @@ class TrainingLoop:
             self._save_state()
             raise Stopped
 
-    def _end_epoch(self, epoch: int, val: Scores, rows: list[dict[str, Any]], tracking: Tracking) -> None:
+    def _end_epoch(self, epoch: int, rows: list[Row], tracking: Tracking) -> None:
         """Take the epoch in. The state comes last and makes it final: whoever is killed before repeats the epoch,
         and all that was written for it is written again, the same."""
-        if not math.isfinite(val.loss):
+        val = rows[1]
+        if not math.isfinite(val["loss"]):
             raise Diverged(
                 f"the validation loss was not finite after step {self.progress.global_step} (epoch {epoch}); "
                 "try a smaller learning rate or clip_grad_norm"
             )
-        metric = val.by_name(self.job.criterion)[self.job.primary_metric]
+        metric = val["loss" if self.job.primary_metric == self.job.criterion else self.job.primary_metric]
         is_best = self._is_better(metric)
         best = (metric, epoch) if is_best else (self.progress.best, self.progress.best_epoch)
         self.meter.reset()
+        self.averages.after_epoch(epoch, self.plain_model)
         self.progress = Progress(
             epoch=epoch,
             global_step=self.progress.global_step,
@@ -251,28 +295,38 @@ class TrainingLoop:
         return best is None or (metric > best if self.job.higher_is_better else metric < best)
 
     def _save_epoch_weights(self, epoch: int, is_best: bool) -> None:
-        weights = self.plain_model.state_dict()
         about = {"epoch": str(epoch), "architecture": self.job.architecture}
-        interval = self.job.save_interval
-        if epoch == self.job.num_epochs or (interval is not None and epoch % interval == 0):
-            save_weights(self.run.weights(epoch), weights, **about)
+
+        def save(path: Path, model: nn.Module) -> None:
+            save_weights(path, model.state_dict(), **about)
+
+        interval, is_last = self.job.save_interval, epoch == self.job.num_epochs
+        if is_last or (interval is not None and epoch % interval == 0):
+            save(self.run.weights(epoch), self.plain_model)
         if is_best:
-            save_weights(self.run.best_weights, weights, **about)
+            save(self.run.best_weights, self.plain_model)
+        if self.averages.ema is not None:
+            save(self.run.ema_weights, self.averages.ema)
+        if is_last and self.finished_swa is not None:
+            save(self.run.swa_weights, self.finished_swa)
+
+    def _row(self, epoch: int, split: str, scores: Mapping[str, float], num_examples: int, seconds: float) -> Row:
+        return performance_row(epoch, split, scores, learning_rate(self.optimizer), num_examples, seconds)
 
     # -- across processes -------------------------------------------------------------------------------------
 
-    def _scores(self, meter: Meter, reader: ImageReader) -> Scores:
-        """The scores over all processes; and how many corrupt images they met, if any, into the log."""
-        corrupt = meter.sums.new_tensor([len(reader.corrupt)])
-        *sums, corrupt_images = self.accelerator.reduce(torch.cat([meter.sums, corrupt]), reduction="sum").tolist()
+    def _over_all(self, sums: Tensor, reader: ImageReader) -> list[float]:
+        """Sums of this process, added up over all; and how many corrupt images they met, if any, into the log."""
+        corrupt = sums.new_tensor([len(reader.corrupt)])
+        *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
         if corrupt_images and self.is_first:
             log.warning("%d corrupt images skipped; each was named once", corrupt_images)
-        return Meter.scores(sums)
+        return totals
 
-    def _share_buffers(self) -> None:
+    def _share_buffers(self, model: nn.Module) -> None:
         """BatchNorm statistics differ between ranks after a step: all take rank 0's."""
         if self.world_size > 1:
-            for buffer in self.plain_model.buffers():
+            for buffer in model.buffers():
                 buffer.copy_(broadcast(buffer.clone(), from_process=0))
 
     # -- states -----------------------------------------------------------------------------------------------
@@ -292,6 +346,7 @@ class TrainingLoop:
                 "schedule": self.parts.schedule.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "sums": sums.cpu(),
+                "averages": self.averages.state_dict(),
             }
             progress = replace(self.progress)
             self.states.save(TrainState(progress, self.plain_model.state_dict(), trainer, self.world_size))
@@ -314,6 +369,7 @@ class TrainingLoop:
         self.parts.schedule.load_state_dict(state.trainer["schedule"])
         if self.accelerator.scaler is not None and state.trainer["scaler"]:
             self.accelerator.scaler.load_state_dict(state.trainer["scaler"])
+        self.averages.load_state_dict(state.trainer.get("averages", {}))
         sums = state.trainer["sums"].to(self.meter.sums)
         if state.num_processes == self.world_size:
             self.meter.sums.copy_(sums[self.rank])

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.processes import this_host
@@ -18,11 +17,11 @@ from accel_trainer.runs import RunFolder, RunState, Status, write_atomic
 if TYPE_CHECKING:  # the worker speaks before it has imported torch
     from accel_trainer.data.sampling import TrainSampling
     from accel_trainer.training.checkpoint import Progress
-    from accel_trainer.training.metrics import Scores
 
 log = logging.getLogger("accel_trainer")
 
-COLUMNS = ("epoch", "split", "loss", "acc1", "acc5", "lr", "images_per_s", "seconds")
+# What every row of performance.csv has; scores stand in between.
+FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "split", "loss"), ("lr", "images_per_s", "seconds")
 STATUS_EVERY_S = 1.0
 PLOT_EVERY_S = 10.0
 
@@ -68,8 +67,10 @@ class Reporter:
         elif self.is_due():
             self.update(preparing=what, prepared=done / total)
 
-    def report_step(self, progress: "Progress", sampling: "TrainSampling", scores: "Scores", rate: float) -> None:
-        """Where the running epoch is; `scores` are its training scores so far."""
+    def report_step(
+        self, progress: "Progress", sampling: "TrainSampling", scores: Mapping[str, float], rate: float
+    ) -> None:
+        """Where the running epoch is; `scores` are its training scores so far, the one to look at after the loss."""
         seconds_per_step = progress.epoch_seconds / progress.step
         steps_left = (self._status.num_epochs - progress.epoch) * sampling.steps_per_epoch - progress.step
         self.update(
@@ -77,8 +78,7 @@ class Reporter:
             epoch=progress.epoch + 1,
             step=progress.step,
             global_step=progress.global_step,
-            loss=scores.loss,
-            acc1=scores.acc1,
+            **_first_scores(scores),
             lr=rate,
             images_per_s=sampling.batch_size / seconds_per_step,
             eta_s=steps_left * seconds_per_step,
@@ -86,19 +86,19 @@ class Reporter:
 
     def report_epoch(self, progress: "Progress", metric: str) -> None:
         """An epoch is over: a line in the log, and the status."""
-        train, val = progress.history[-2:]
+        rows = [row for row in progress.history if row["epoch"] == progress.epoch]
+        train = rows[0]
         best = "none" if progress.best is None else f"{progress.best:.4g} (epoch {progress.best_epoch})"
         log.info(
-            "epoch %d/%d  train loss %.4f acc1 %.2f%%  val loss %.4f acc1 %.2f%%  lr %.4g  %.0f images/s  best %s %s",
-            progress.epoch, self._status.num_epochs, train["loss"], train["acc1"], val["loss"], val["acc1"],
+            "epoch %d/%d  %s  lr %.4g  %.0f images/s  best %s %s",
+            progress.epoch, self._status.num_epochs, "  ".join(_in_words(row) for row in rows),
             train["lr"], train["images_per_s"], metric, best,
         )  # fmt: skip
         self.update(
             epoch=progress.epoch,
             step=self._status.steps_per_epoch,
             global_step=progress.global_step,
-            loss=train["loss"],
-            acc1=train["acc1"],
+            **_first_scores(train),
             images_per_s=train["images_per_s"],
             best=progress.best,
             best_epoch=progress.best_epoch,
@@ -113,19 +113,43 @@ class Reporter:
 
 
 def performance_row(
-    epoch: int, split: str, scores: "Scores", rate: float, num_images: int, seconds: float
+    epoch: int, split: str, scores: Mapping[str, float], rate: float, num_images: int, seconds: float
 ) -> dict[str, Any]:
     """A row of performance.csv: what was measured over `num_images` in `seconds`."""
     speed = num_images / max(seconds, 1e-9)
-    return {"epoch": epoch, "split": split, **asdict(scores), "lr": rate, "images_per_s": speed, "seconds": seconds}
+    return {"epoch": epoch, "split": split, **scores, "lr": rate, "images_per_s": speed, "seconds": seconds}
+
+
+def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured of the model: the loss and its scores, accuracies in percent."""
+    return {name: value for name, value in row.items() if name == "loss" or name not in FIRST_COLUMNS + LAST_COLUMNS}
+
+
+def _first_scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss and the first accuracy, as the status has them."""
+    loss, *others = scores_of(row).items()
+    name, value = others[0]
+    return {"loss": loss[1], "score_name": name, "score": value}
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    """`val loss 0.1234 acc1 98.7%`; accuracies of single cycles are left to performance.csv."""
+    loss, *others = scores_of(row).items()
+    shown = [f"{name} {value:.2f}%" for name, value in others if name != "acc5" and "_cycle" not in name]
+    return " ".join([f"{row['split']} loss {loss[1]:.4f}", *shown])
 
 
 def write_performance(run: RunFolder, history: Sequence[Mapping[str, Any]]) -> None:
-    """performance.csv, whole: an epoch that is replayed after a crash has its row once."""
+    """performance.csv, whole: an epoch that is replayed after a crash has its row once.
+
+    A score that was not measured for a row is left empty.
+    """
+    scores = dict.fromkeys(name for row in history for name in scores_of(row) if name not in FIRST_COLUMNS)
+    columns = (*FIRST_COLUMNS, *scores, *LAST_COLUMNS)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _rounded(row.get(key)) for key in COLUMNS} for row in history)
+    writer.writerows({key: _rounded(row.get(key)) for key in columns} for row in history)
     write_atomic(run.performance, text.getvalue())
 
 

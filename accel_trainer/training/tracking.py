@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, did_you_mean, first_line
 from accel_trainer.runs import RunFolder
+from accel_trainer.training.reporting import scores_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -111,7 +112,7 @@ class Tracking:
     def log_epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ..."""
         epoch = rows[0]["epoch"]
-        values = {f"{row['split']}/{key}": row[key] for row in rows for key in ("loss", "acc1", "acc5")}
+        values = {f"{row['split']}/{name}": value for row in rows for name, value in scores_of(row).items()}
         values |= {key: rows[0][key] for key in ("lr", "images_per_s")}
         for tracker in self._accelerator.trackers:
             if tracker.name == "wandb":

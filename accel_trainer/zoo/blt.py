@@ -51,7 +51,7 @@ def b(
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (..., num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
@@ -84,7 +84,7 @@ def bl(
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (..., num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
@@ -117,7 +117,7 @@ def bt(
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (..., num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
@@ -151,7 +151,7 @@ def blt(
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (..., num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
     head = Head(num_classes, head_depth, head_width, num_heads)

@@ -45,7 +45,7 @@ def cornet_z(
     kernel_sizes ([7, 3, 3, 3]): of the convolutions of V1, V2, V4 and IT; odd.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as IT has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (batch, num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, 1, num_heads, num_classes) is given.
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
     return CORnetZ(features, kernel_sizes, head)
@@ -74,7 +74,7 @@ def cornet_r(
     kernel_sizes ([7, 3, 3, 3]): of the input convolutions of V1, V2, V4 and IT; odd. Recurrent ones are 3x3.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as IT has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (..., num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
@@ -104,7 +104,7 @@ def cornet_rt(
     kernel_sizes ([7, 3, 3, 3]): of the input convolutions of V1, V2, V4 and IT; odd. Recurrent ones are 3x3.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as IT has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (..., num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
@@ -133,7 +133,7 @@ def cornet_s(
     kernel_sizes ([7, 3, 3, 3]): of V1's first convolution and of the bottlenecks of V2, V4 and IT; odd.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as IT has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (batch, num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, 1, num_heads, num_classes) is given.
     """
     head = Head(num_classes, head_depth, head_width, num_heads)
     return CORnetS(features, kernel_sizes, head, num_cycles)

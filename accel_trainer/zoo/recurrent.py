@@ -90,8 +90,8 @@ class Head:
 class Decoder(nn.Module):
     """Logits of the highest area: the mean over positions, then parallel stacks of linear layers with ReLU between.
 
-    Takes activations (batch, features, height, width), gives (batch, num_classes), or (batch, num_heads, num_classes)
-    with more than one head. Weights are PyTorch's defaults.
+    Takes activations (batch, features, height, width), gives (batch, num_classes), or, with more than one head,
+    (batch, 1, num_heads, num_classes) as of one cycle. Weights are PyTorch's defaults.
     """
 
     def __init__(self, features: int, head: Head) -> None:
@@ -103,7 +103,7 @@ class Decoder(nn.Module):
     def forward(self, activations: Tensor) -> Tensor:
         pooled = activations.mean((-2, -1))
         logits = [head(pooled) for head in self.heads]
-        return logits[0] if len(logits) == 1 else torch.stack(logits, dim=-2)
+        return logits[0] if len(logits) == 1 else torch.stack(logits, dim=1)[:, None]
 
 
 def _linear_layers(widths: Sequence[int]) -> nn.Sequential:
@@ -116,7 +116,7 @@ def _linear_layers(widths: Sequence[int]) -> nn.Sequential:
 def read_out(
     decoder: Decoder, cycles: Sequence[Tensor], return_cycles: ReturnCycles, readout: ReadoutKind = "instantaneous"
 ) -> Tensor:
-    """Logits of the last cycle (batch, ...), or of all (batch, cycles, ...), of the highest area's activations.
+    """Logits of the last cycle, or of all (batch, cycles, ...), of the highest area's activations.
 
     With the cumulative readout those of a cycle are the sum of its own and all earlier ones.
     """
@@ -125,7 +125,10 @@ def read_out(
     logits = [decoder(activations) for activations in cycles]
     if readout == "cumulative":
         logits = list(accumulate(logits, torch.add))  # torch.cumsum has no deterministic form on CUDA
-    return torch.stack(logits, dim=1) if return_cycles == "all" else logits[-1]
+    if return_cycles == "last":
+        return logits[-1]
+    has_cycles = logits[0].ndim > 2  # of several heads
+    return torch.cat(logits, dim=1) if has_cycles else torch.stack(logits, dim=1)
 
 
 def initialise_xavier_uniform(model: nn.Module) -> None:

@@ -116,20 +116,3 @@ _FIXED_IN_A_FAMILY = {
     "SwinTransformer": frozenset({"stochastic_depth_prob"}),
     "MaxVit": frozenset({"stochastic_depth_prob"}),
 }
-
-
-def main_logits(output: Any) -> Tensor:
-    """The logits that count: those of a plain output, or of a named tuple with auxiliary heads."""
-    return output if isinstance(output, Tensor) else output.logits
-
-
-def auxiliary_logits(output: Any) -> list[tuple[float, Tensor]]:
-    """(weight in the loss, logits) of each auxiliary head, with the weights of the papers.
-
-    GoogLeNet (Szegedy et al. 2014) 0.3 each; Inception v3 0.4, as torchvision's and PyTorch's recipes have it.
-    """
-    if isinstance(output, Tensor):
-        return []
-    weights = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3}
-    heads = output._asdict()
-    return [(weights[head], heads[head]) for head in weights if heads.get(head) is not None]

@@ -26,7 +26,7 @@ def small_cnn(
     kernel_sizes ([3, 3, 3]): of the layers' convolutions; odd.
     head_depth (1): linear layers of the decoder, with ReLU between them.
     head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
-    num_heads (1): parallel decoders; with more than one the logits are (batch, num_heads, num_classes).
+    num_heads (1): parallel decoders; with more than one, (batch, 1, num_heads, num_classes) is given.
     """
     return SmallCNN(features, kernel_sizes, Head(num_classes, head_depth, head_width, num_heads))
 

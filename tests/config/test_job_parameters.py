@@ -174,7 +174,7 @@ def test_a_checkpoint_of_zero_is_a_value(value: int | None) -> None:
 
 
 def test_a_loss_cycle_of_zero_is_a_value() -> None:
-    assert "loss_cycle: not available" in problem(loss_cycle=0)
+    assert parse(loss_cycle=0).loss_cycle == 0
 
 
 # -- defaults ------------------------------------------------------------------------------------------------

@@ -123,5 +123,5 @@ def test_an_environment_that_is_damaged_costs_only_what_was_in_it(run: RunFolder
 
 def test_numbers_are_read_as_they_stand(run: RunFolder) -> None:
     numbers: dict[str, Any] = vars(read_performance(run)[-1])
-    assert list(numbers.values()) == [3, "val", 1.5, 60, 95, 0.01, 300, 1]
+    assert list(numbers.values()) == [3, "val", {"loss": 1.5, "acc1": 60, "acc5": 95}, 0.01, 300, 1]
     assert not any(math.isnan(value) for value in numbers.values() if isinstance(value, float))

@@ -27,7 +27,7 @@ def test_a_job_becomes_what_its_training_needs(make_job: MakeJob) -> None:
     assert isinstance(parts.optimizer, torch.optim.AdamW)
     assert parts.optimizer.param_groups[0]["params"] == list(parts.model.parameters())
     assert parts.read_train.replace_corrupt
-    assert not parts.read_val.replace_corrupt
+    assert not parts.val.read.replace_corrupt
 
 
 def test_the_initialization_is_torchvisions_and_follows_from_the_seed_alone(make_job: MakeJob) -> None:

@@ -1,6 +1,7 @@
 """The loop, in this process: what the end-to-end tests would need a whole training for."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,13 +59,13 @@ def test_a_state_after_a_loss_that_was_not_finite_does_not_replace_a_good_one(lo
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(loop):
-    train_batch = loop._forward
+    judge = loop.objective.judge
 
-    def explode(model, batch):
-        logits, labels, total = train_batch(model, batch)
-        return logits, labels, total * (torch.inf if loop.progress.global_step == 5 else 1)
+    def explode(output, batch, *, is_shared):
+        judged = judge(output, batch, is_shared=is_shared)
+        return replace(judged, share=judged.share * (torch.inf if loop.progress.global_step == 5 else 1))
 
-    loop._forward = explode
+    loop.objective.judge = explode
     with pytest.raises(Diverged, match=r"not finite at step 6 \(epoch 2, learning rate 0\.001\)"):
         train(loop)
     assert loop.states.newest().progress.epoch == 1
@@ -74,16 +75,16 @@ def test_a_stop_during_validation_loses_nothing_of_the_epoch(loop):
     """The training of the epoch is over, its validation is not: it goes on with the validation."""
     whole = loop._evaluate
 
-    def stopped_in_between():
+    def stopped_in_between(*args):
         loop.stop.signal = 15
-        return whole()
+        return whole(*args)
 
     loop._evaluate = stopped_in_between
     with pytest.raises(Stopped):
         train(loop)
     progress = loop.states.newest().progress
     assert (progress.epoch, progress.step) == (0, loop.parts.sampling.steps_per_epoch)
-    assert loop.states.newest().trainer["sums"][0, 3] == loop.parts.sampling.examples_per_epoch
+    assert loop.states.newest().trainer["sums"][0, 2] == loop.parts.sampling.examples_per_epoch
 
 
 # What is written at the end of an epoch, in this order.

@@ -5,15 +5,28 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 
-from accel_trainer.data.mixing import MixedLabels
-from accel_trainer.training.metrics import Meter, Scores, top_hits
+from accel_trainer.data.loader import Batch
+from accel_trainer.data.mixing import Labels, MixedLabels
+from accel_trainer.data.views import Inputs
+from accel_trainer.training.classification import ClassificationObjective
+from accel_trainer.training.metrics import Meter, pack, top_hits
+
+CPU = torch.device("cpu")
 
 
-def metered(logits: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Scores:
-    meter = Meter(torch.device("cpu"))
-    for part, of_part in zip(logits.split(batch_size), labels.split(batch_size), strict=True):
-        meter.add(nn.CrossEntropyLoss(reduction="sum")(part, of_part), len(of_part), part, of_part)
-    return Meter.scores(meter.sums.tolist())
+def sums_of(logits: torch.Tensor, labels: Labels, parts: list[slice]) -> tuple[ClassificationObjective, torch.Tensor]:
+    objective = ClassificationObjective("CrossEntropyLoss", {}, logits.shape[1])
+    meter = Meter(CPU, objective.num_sums)
+    for part in parts:
+        batch = Batch(Inputs(torch.empty(0)), labels[part], labels[part], 0)
+        meter.add(objective.judge(logits[part], batch, is_shared=False).sums)
+    return objective, meter.sums
+
+
+def metered(logits: torch.Tensor, labels: Labels, batch_size: int) -> dict[str, float]:
+    parts = [slice(start, start + batch_size) for start in range(0, len(logits), batch_size)]
+    objective, sums = sums_of(logits, labels, parts)
+    return objective.scores(sums.tolist())
 
 
 def some(num_classes: int, count: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,18 +40,18 @@ def some(num_classes: int, count: int = 100) -> tuple[torch.Tensor, torch.Tensor
 def test_accuracies_are_those_of_scikit_learn(num_classes: int, batch_size: int) -> None:
     logits, labels = some(num_classes)
     scores = metered(logits, labels, batch_size)
-    for k, ours in ((1, scores.acc1), (5, scores.acc5)):
+    for k, ours in ((1, scores["acc1"]), (5, scores["acc5"])):
         theirs = top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k, labels=range(num_classes))
         assert ours == pytest.approx(100 * theirs)
-    assert scores.loss == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item())
+    assert scores["loss"] == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item())
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 4, 5])
 def test_among_five_classes_or_fewer_the_right_one_is_always_in_the_best_five(num_classes: int) -> None:
     logits, labels = some(num_classes)
     scores = metered(logits, labels, batch_size=9)
-    assert scores.acc5 == 100
-    assert scores.acc1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+    assert scores["acc5"] == 100
+    assert scores["acc1"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
 def test_hits_are_counted_by_hand() -> None:
@@ -49,41 +62,38 @@ def test_hits_are_counted_by_hand() -> None:
 
 def test_sums_of_processes_add_up_to_the_scores_of_all() -> None:
     logits, labels = some(10)
-    meters = [Meter(torch.device("cpu")) for _ in range(2)]
-    for rank, meter in enumerate(meters):
-        meter.add(
-            nn.CrossEntropyLoss(reduction="sum")(logits[rank::2], labels[rank::2]), 50, logits[rank::2], labels[rank::2]
-        )
-    together = Meter.scores((meters[0].sums + meters[1].sums).tolist())
-    assert together.loss == pytest.approx(metered(logits, labels, 100).loss)
-    assert together.acc1 == metered(logits, labels, 100).acc1
+    of_ranks = [sums_of(logits, labels, [slice(rank, None, 2)]) for rank in range(2)]
+    (objective, one), (_, other) = of_ranks
+    together = objective.scores((one + other).tolist())
+    assert together == pytest.approx(metered(logits, labels, 100))
 
 
 def test_small_losses_are_not_lost_beside_large_sums() -> None:
-    meter = Meter(torch.device("cpu"))
+    meter = Meter(CPU, 1)
     meter.sums[0] = 2**30  # where float32 has steps of 128
-    logits, labels = some(10, count=1)
     for _ in range(1000):
-        meter.add(torch.tensor(0.5), 1, logits, labels)
+        meter.add(pack(CPU, torch.tensor(0.5)))
     assert float(meter.sums[0]) == 2**30 + 500
 
 
 def test_without_images_nothing_is_known() -> None:
-    scores = Meter.scores([0.0] * Meter.SIZE)
-    assert all(math.isnan(score) for score in (scores.loss, scores.acc1, scores.acc5))
+    objective = ClassificationObjective("CrossEntropyLoss", {}, 10)
+    assert all(math.isnan(score) for score in objective.scores([0.0] * objective.num_sums).values())
 
 
 def test_a_meter_that_is_reset_starts_anew() -> None:
-    meter = Meter(torch.device("cpu"))
-    logits, labels = some(10)
-    meter.add(torch.tensor(float("nan")), 1, logits, labels)
+    meter = Meter(CPU, 2)
+    meter.add(pack(CPU, float("nan"), 1))
     meter.reset()
-    assert meter.sums.tolist() == [0] * Meter.SIZE
+    assert meter.sums.tolist() == [0, 0]
 
 
-def test_the_loss_goes_by_the_name_of_its_criterion() -> None:
-    scores = Scores(loss=0.5, acc1=90.0, acc5=99.0)
-    assert scores.by_name("MSELoss") == {"loss": 0.5, "acc1": 90.0, "acc5": 99.0, "MSELoss": 0.5}
+def test_hits_of_every_cycle_are_counted_at_once() -> None:
+    logits, labels = some(10)
+    cycles = torch.stack([logits, -logits], dim=1)
+    hits1, hits5 = top_hits(cycles, labels)
+    for cycle, alone in enumerate((logits, -logits)):
+        assert (hits1[cycle], hits5[cycle]) == top_hits(alone, labels)
 
 
 # -- mixtures of two images ---------------------------------------------------------------------------------------
@@ -100,15 +110,11 @@ def some_mixtures(num_classes: int, count: int = 100) -> tuple[torch.Tensor, Mix
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_mixtures_count_by_their_shares_as_weights_do_in_scikit_learn(num_classes: int, batch_size: int) -> None:
     logits, labels = some_mixtures(num_classes)
-    meter = Meter(torch.device("cpu"))
-    for start in range(0, 100, batch_size):
-        part = slice(start, start + batch_size)
-        meter.add(torch.tensor(0.0), 1, logits[part], labels[part])
-    scores = Meter.scores(meter.sums.tolist())
+    scores = metered(logits, labels, batch_size)
     twice = torch.cat([labels.first, labels.second]).numpy()
     weights = torch.cat([labels.share, 1 - labels.share]).numpy()
     scored = logits.repeat(2, 1).numpy()
-    for k, ours in ((1, scores.acc1), (5, scores.acc5)):
+    for k, ours in ((1, scores["acc1"]), (5, scores["acc5"])):
         if num_classes == 2:  # of which scikit-learn wants one score
             theirs = (weights * (scored.argmax(1) == twice)).sum() / 100 if k == 1 else 1.0
         else:

@@ -7,7 +7,7 @@ import pytest
 
 from accel_trainer.report.tables import read_performance
 from accel_trainer.runs import RunFolder, RunState, Status
-from accel_trainer.training.reporting import COLUMNS, Plotter, Reporter, begin_logging, write_performance
+from accel_trainer.training.reporting import Plotter, Reporter, begin_logging, write_performance
 
 
 def row(epoch: int, split: str, **more: float) -> dict[str, object]:
@@ -18,11 +18,25 @@ def row(epoch: int, split: str, **more: float) -> dict[str, object]:
 def test_the_table_of_a_run_is_read_by_the_reports(run: RunFolder) -> None:
     history = [row(epoch, split) for epoch in (1, 2) for split in ("train", "val")]
     write_performance(run, history)
-    assert run.performance.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert run.performance.read_text().splitlines()[0] == "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds"
     rows = read_performance(run)
     assert [(r.epoch, r.split) for r in rows] == [(1, "train"), (1, "val"), (2, "train"), (2, "val")]
-    for name in COLUMNS[2:]:
+    for name in ("loss", "acc1", "acc5"):
+        assert rows[3].scores[name] == pytest.approx(history[3][name], rel=1e-7)
+    for name in ("lr", "images_per_s", "seconds"):
         assert getattr(rows[3], name) == pytest.approx(history[3][name], rel=1e-7)
+
+
+def test_a_score_that_was_not_measured_for_a_row_is_left_empty(run: RunFolder) -> None:
+    write_performance(run, [row(1, "val"), row(2, "val", knn=50.0), row(2, "val_ema", acc1_cycle0=1.0)])
+    header, first, second, _ = run.performance.read_text().splitlines()
+    assert header == "epoch,split,loss,acc1,acc5,knn,acc1_cycle0,lr,images_per_s,seconds"
+    assert first.count(",,") == 1
+    assert ",50.0,," in second
+    assert [sorted(r.scores) for r in read_performance(run)][:2] == [
+        ["acc1", "acc5", "loss"],
+        ["acc1", "acc5", "knn", "loss"],
+    ]
 
 
 def test_the_table_is_written_whole_each_time(run: RunFolder) -> None:
@@ -36,8 +50,8 @@ def test_the_table_is_written_whole_each_time(run: RunFolder) -> None:
 def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
     write_performance(run, [row(1, "val", acc1=math.nan, loss=math.inf)])
     (read,) = read_performance(run)
-    assert math.isnan(read.acc1)
-    assert read.loss == math.inf
+    assert math.isnan(read.scores["acc1"])
+    assert read.scores["loss"] == math.inf
 
 
 def test_a_preparation_is_in_the_status_until_it_is_done(run: RunFolder) -> None:

@@ -245,7 +245,7 @@ def test_heads_can_be_deeper_wider_and_several(name: str) -> None:
     images = torch.randn(2, 3, 16, 16)
     model = tiny(name, head_depth=2, head_width=11, num_heads=3)
     assert model.state_dict()["decoder.heads.2.0.weight"].shape == (11, 5)
-    assert model(images).shape == (2, 3, 7)
+    assert model(images).shape == (2, 1, 3, 7)
     every = tiny(name, num_cycles=4, num_heads=3, return_cycles="all")(images)
     assert every.shape == (2, 4, 3, 7)
 

@@ -283,8 +283,8 @@ def test_heads_can_be_deeper_wider_and_several(name: str) -> None:
     shapes = [tuple(value.shape) for key, value in model.state_dict().items() if key.startswith("decoder.heads.3")]
     assert shapes == [(11, 32), (11,), (11, 11), (11,), (7, 11), (7,)]
     logits = model(images)
-    assert logits.shape == (2, 4, 7)
-    assert not torch.allclose(logits[:, 0], logits[:, 1])
+    assert logits.shape == (2, 1, 4, 7)
+    assert not torch.allclose(logits[:, 0, 0], logits[:, 0, 1])
     deep = tiny(name, head_depth=2)
     assert deep.state_dict()["decoder.heads.0.0.weight"].shape == (32, 32)
     if name in UNROLLED:

@@ -9,6 +9,7 @@ from torch import nn
 from torchvision import models
 
 from accel_trainer.errors import UserError
+from accel_trainer.training.outputs import auxiliary_logits, main_output
 from accel_trainer.zoo import registry
 
 # The smallest of each family, at an image size that it takes.
@@ -102,8 +103,8 @@ def test_the_output_layer_fits_the_classes_in_every_family(name: str) -> None:
     model = build(name, image_size=FAMILIES[name]).to("meta")
     images = torch.empty(2, 3, FAMILIES[name], FAMILIES[name], device="meta")
     output = model.train()(images)
-    assert registry.main_logits(output).shape == (2, 7)
-    auxiliary = registry.auxiliary_logits(output)
+    assert main_output(output).shape == (2, 7)
+    auxiliary = auxiliary_logits(output)
     assert [(weight, logits.shape) for weight, logits in auxiliary] == [
         (weight, (2, 7)) for weight in AUXILIARY.get(name, [])
     ]
@@ -122,7 +123,7 @@ def test_with_a_thousand_classes_a_model_has_the_published_number_of_parameters(
 def test_arguments_reach_the_constructor() -> None:
     assert build("mobilenet_v2", {"dropout": 0.0}).classifier[0].p == 0.0
     assert build("squeezenet1_1", {"num_classes": 7}).classifier[1].out_channels == 7
-    assert registry.auxiliary_logits(
+    assert auxiliary_logits(
         build("googlenet", {"aux_logits": False}).train()(torch.empty(2, 3, 64, 64, device="meta"))
     ) == []  # fmt: skip
 

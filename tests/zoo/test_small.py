@@ -72,7 +72,7 @@ def test_it_learns_to_tell_stripes_apart() -> None:
 
 def test_heads_can_be_deeper_wider_and_several() -> None:
     model = tiny(head_depth=3, head_width=11, num_heads=4)
-    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 4, 7)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 1, 4, 7)
     assert model.state_dict()["decoder.heads.3.2.weight"].shape == (11, 11)
 
 

@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accel_trainer.data.mixing import MixedLabels
+from accel_trainer.data.loader import Batch
+from accel_trainer.data.mixing import Labels, MixedLabels
+from accel_trainer.data.views import Inputs
 from accel_trainer.errors import UserError
-from accel_trainer.training.objectives import (
+from accel_trainer.training.classification import (
     CLASSIFICATION_LOSSES,
     INDEX_TARGETS,
     SIGNED_TARGETS,
     ClassificationObjective,
 )
+from accel_trainer.training.outputs import Cycles
 
 CLASSES, IMAGES = 5, 8
 WEIGHT = [0.5, 1.0, 2.0, 0.25, 3.0]
@@ -258,3 +261,75 @@ def test_auxiliary_heads_are_shown_the_mixtures_too() -> None:
     inception = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
     main, first = (F.cross_entropy(output, soft_targets(labels), reduction="sum") for output in (logits, other))
     torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * first)
+
+
+# -- cycles and heads ---------------------------------------------------------------------------------------------
+
+CYCLES, HEADS = 3, 2
+
+
+def outputs_of_cycles(*, heads: int | None = None) -> tuple[Tensor, Tensor]:
+    """Logits (images, cycles, classes), or (images, cycles, heads, classes), and labels."""
+    shape = (IMAGES, CYCLES, CLASSES) if heads is None else (IMAGES, CYCLES, heads, CLASSES)
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    return logits.requires_grad_(), batch("")[1]
+
+
+def judged(objective: ClassificationObjective, output: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
+    found = objective.judge(output, Batch(Inputs(torch.empty(0)), labels, labels, 0), is_shared=True)
+    assert found.sums.shape == (objective.num_sums,)
+    return found.share, objective.scores(found.sums.tolist())
+
+
+@pytest.mark.parametrize(
+    ("loss_cycle", "trained"), [(None, [2]), (-1, [2]), (0, [0]), (1, [1]), ("uniform", [0, 1, 2])]
+)
+@pytest.mark.parametrize("heads", [None, 1, HEADS])
+@pytest.mark.parametrize("criterion", ["CrossEntropyLoss", "BCEWithLogitsLoss"])
+def test_the_loss_is_the_mean_over_the_cycles_that_are_trained_and_over_heads(
+    loss_cycle: Any, trained: list[int], heads: int | None, criterion: str
+) -> None:
+    objective = ClassificationObjective(criterion, {}, CLASSES, Cycles.choose(CYCLES, loss_cycle))
+    output, labels = outputs_of_cycles(heads=heads)
+    expected = torch.stack(
+        [
+            torchs_own(criterion, {}, of_head, labels)
+            for cycle in trained
+            for of_head in (output[:, cycle].unbind(1) if heads else [output[:, cycle]])
+        ]
+    ).mean()
+    share, scores = judged(objective, output, labels)
+    torch.testing.assert_close(share, expected)
+    assert scores["loss"] == pytest.approx(expected.item())
+    gradients = (torch.autograd.grad(loss, output, retain_graph=True)[0] for loss in (share, expected))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_accuracy_is_that_of_the_chosen_cycle_and_of_every_other_one(mixed: bool) -> None:
+    output, labels = outputs_of_cycles()
+    given = mixtures() if mixed else labels
+    of_cycles = []
+    for cycle in range(CYCLES):
+        single = ClassificationObjective("CrossEntropyLoss", {}, CLASSES)
+        of_cycles.append(judged(single, output[:, cycle], given)[1])
+        assert list(of_cycles[-1]) == ["loss", "acc1", "acc5"]
+    for loss_cycle, reported in ((1, 1), (0, 0), (None, 2), ("uniform", 2)):
+        objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES, Cycles.choose(CYCLES, loss_cycle))
+        _, scores = judged(objective, output, given)
+        assert (scores["acc1"], scores["acc5"]) == (of_cycles[reported]["acc1"], of_cycles[reported]["acc5"])
+        assert [scores[f"acc1_cycle{cycle}"] for cycle in range(CYCLES)] == [s["acc1"] for s in of_cycles]
+    assert len({s["acc1"] for s in of_cycles}) > 1
+
+
+def test_the_accuracy_of_several_heads_is_that_of_their_mean_logits() -> None:
+    output, labels = outputs_of_cycles(heads=HEADS)
+    objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES, Cycles.choose(CYCLES, 0))
+    mean = (output[:, 0, 0] + output[:, 0, 1]) / 2
+    assert judged(objective, output, labels)[1]["acc1"] == 100 * (mean.argmax(1) == labels).float().mean().item()
+
+
+@pytest.mark.parametrize(("number", "cycle"), [(1, 1), (1, -2), (5, 5), (5, -6)])
+def test_a_cycle_that_the_model_does_not_give_is_refused(number: int, cycle: int) -> None:
+    with pytest.raises(UserError, match=f"loss_cycle: {cycle}, but the model gives"):
+        Cycles.choose(number, cycle)
