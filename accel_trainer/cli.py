@@ -1,24 +1,27 @@
 """The command line: each verb parses, calls and prints. Exit codes are decided here and nowhere else.
 
-0 all done, 1 some job failed, 2 a mistake in a job or a command, 3 the queue cannot be used, 130 and 143 stopped
-by a signal.
+0 all done, 1 some job failed or could not be run, 2 a mistake in a job or a command, 3 the queue cannot be used, 130
+and 143 stopped by a signal.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accel_trainer.config import job_name, read_job
+from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.config.reading import read_bytes
 from accel_trainer.errors import UserError
+from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE, allow_imports
 from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.runs import RunFolder, RunState, Status, duration
+from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.runs import RunFolder, RunState, duration
 from accel_trainer.verdicts import duplicates, make_check, verdict
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ app = typer.Typer(
 Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
 File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
 QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
+NamesOption = Annotated[Path, typer.Option("--queue", help="Folder of the queue whose jobs it may start from.")]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
@@ -44,6 +48,14 @@ GpusOption = Annotated[str | None, typer.Option("--gpus", help="GPUs to use, suc
 ProcessesOption = Annotated[
     int | None,
     typer.Option("--num-processes", min=1, help="Processes for each job; one for each GPU if not given."),
+]
+AllowOption = Annotated[
+    str,
+    typer.Option(
+        ALLOW_OPTION,
+        help=f"Packages of yours that jobs may name models of, such as my_lab,other; beside those in {ALLOW_VARIABLE}.",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 DEFAULT_QUEUE = Path("training_queue")
@@ -69,13 +81,18 @@ def validate(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    queue: NamesOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Check job files, down to their models and data sets, without training. With --json: one object a line."""
+    allow_imports(allow)
     check = make_check(_flags(config, num_processes, gpus))
     num_wrong = 0
+    store, coming = Queue(queue), {file.stem for file in files}
     for file in files:
-        summary, problems = verdict(file, check)
+        with redirect_stdout(sys.stderr):  # what a user's model prints is no verdict
+            summary, problems = verdict(file, check, store, coming)
         num_wrong += bool(problems)
         if as_json:
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
@@ -113,6 +130,30 @@ def schema(
 
 
 @app.command()
+def models(
+    family: Annotated[
+        str | None, typer.Option("--family", help="Only this one, such as cornet or resnet.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models that a job can name, with their parameters at 1000 classes."""
+    from accel_trainer.display import table
+    from accel_trainer.zoo import timm_models
+    from accel_trainer.zoo.catalogue import catalogue
+
+    rows = [asdict(entry) for entry in catalogue(family)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    typer.echo(table(list(rows[0]), [list(row.values()) for row in rows]))
+    if family is None:
+        if timm_models.is_installed():
+            typer.echo(f"and timm:<name>, such as timm:convnext_tiny, for {len(timm_models.names()):,} models of timm")
+        else:
+            typer.echo("and timm:<name> for models of timm; it is not installed: pip install 'accel-train[timm]'")
+
+
+@app.command()
 def preview(
     file: File,
     out: Annotated[
@@ -122,7 +163,7 @@ def preview(
 ) -> None:
     """Draw what the model will see: images in rows, their views in columns."""
     from accel_trainer.display import preparation_bar
-    from accel_trainer.training.build import preview as draw
+    from accel_trainer.training.images import preview as draw
 
     job = read_job(file)
     out = out or Path(f"{job.name}.png")
@@ -167,15 +208,17 @@ def _words(text: str) -> list[str]:
 def add(
     files: Files,
     queue: QueueOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
     force: Annotated[bool, typer.Option("--force", help="Also a job whose name or content is in the queue.")] = False,
 ) -> None:
     """Check job files and put copies of them into the queue."""
+    allow_imports(allow)
     store = Queue(queue)
     store.create()
     check = make_check(Flags())
-    wrong = False
+    wrong, coming = False, {file.stem for file in files}
     for file in files:
-        _, problems = verdict(file, check)
+        _, problems = verdict(file, check, store, coming)
         if not problems and not force:
             problems = duplicates(file, store)
         _tell(problems)
@@ -193,31 +236,42 @@ def run_queue(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    allow: AllowOption = "",
     watch: Annotated[bool, typer.Option("--watch", help="Wait for more jobs instead of ending.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
 ) -> None:
-    """Train the jobs of the queue, one after the other."""
+    """Train the jobs of the queue, one after the other.
+
+    Exit code 1: a job has failed, or is left because it waits for one that has failed, is held or is not in the queue.
+    """
     from accel_trainer.display import TerminalWatcher
     from accel_trainer.queue.runner import Runner
 
+    allow_imports(allow)
     flags = _flags(config, num_processes, gpus)
     if dry_run:
         _print_commands(Queue(queue), flags)
         return
     runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher())
     runner.run(watch=watch)
-    if not (runner.num_run or runner.num_failed or runner.stop):
+    if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
         raise typer.Exit(SIGNALLED + runner.stop.signal)
     if runner.num_failed:
         typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
+    if runner.num_failed or runner.num_blocked:
         raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
 def train(
-    file: File, config: ConfigOption = None, gpus: GpusOption = None, num_processes: ProcessesOption = None
+    file: File,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    queue: NamesOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
 ) -> None:
     """Train one job without the queue."""
     from accel_trainer.display import TerminalWatcher
@@ -225,15 +279,20 @@ def train(
     from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, EndingKind, run_attempt, submission_of
     from accel_trainer.queue.store import new_log
 
+    allow_imports(allow)
     job = read_job(file)
     flags = _asked(_flags(config, num_processes, gpus))
     plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
+    start = _done_parent(job, Queue(queue))
+    if job.after:
+        typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)
     run.create()
     token, submission = Owner.new().token, submission_of(file)
     if (said := run.read_status()) is not None and said.state is RunState.FINISHED:
         submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
-    attempt = Attempt(job=job, file=file, token=token, log=new_log(run.attempts, "train"), submission=submission)
+    log = new_log(run.attempts, "train")
+    attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
     watcher, stop = TerminalWatcher(), StopRequest()
     stop.listen(*STOP_SIGNALS)
     ending = run_attempt(attempt, flags, this_machine(), stop, watcher)
@@ -252,7 +311,8 @@ def status(queue: QueueOption = DEFAULT_QUEUE, as_json: JsonOption = False) -> N
     store = Queue(queue)
     if not store.folder.is_dir():
         raise QueueUnusable(f"there is no queue in {queue}; `accel-train add` makes one")
-    rows = [_status_row(store, job) for state in JobState for job in store.jobs(state)]
+    states = store.states()
+    rows = [_status_row(store, job, states) for state in JobState for job in store.jobs(state)]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif not rows:
@@ -355,43 +415,88 @@ def _asked(flags: Flags) -> Flags:
         return chosen
 
 
-def _print_commands(queue: Queue, flags: Flags) -> None:
-    from accel_trainer.queue.attempt import Attempt, submission_of
+def _done_parent(job: Job, queue: Queue) -> Path | None:
+    """What a job starts from that is trained now. Raises UserError if that is a job which is not done."""
+    parent = find_parent(job, queue)
+    if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:
+        raise UserError(
+            f"finetune_args.starting_params: {job.parent_job!r} is {parent.state} in {queue.folder}, not done; "
+            "add this job to the queue, where it waits"
+        )
+    return starting_params(job, queue)
 
+
+def _print_commands(queue: Queue, flags: Flags) -> None:
+    """The jobs that can be run, in their order, and why the others cannot."""
     pending = queue.jobs(JobState.PENDING)
     if not pending:
         typer.echo(f"no jobs in {queue.folder}")
+    jobs: dict[str, Job] = {}
     is_wrong = False
     for queued in pending:
         try:
-            job, log = read_job(queued.path), queue.logs / f"{queued.name}.log"
-            group, submission = queue.folder.resolve().name, submission_of(queued.path)
-            attempt = Attempt(job, queued.path, "", log, group=group, submission=submission)
-            typer.echo(str(plan_launch(job, flags, this_machine(), attempt.worker_args)))
+            job = read_job(queued.path)
+            find_parent(job, queue)
+            jobs[queued.name] = job
         except UserError as error:
             is_wrong = True
             _tell(error.problems)
-    if is_wrong:
-        raise typer.Exit(MISTAKE)
+    states = queue.states()
+    missing = {name: Needs.of(job).missing(states) for name, job in jobs.items()}
+    order = in_order([queued for queued in pending if queued.name in jobs], missing)
+    for queued in order:
+        try:
+            typer.echo(_command(queue, queued, jobs[queued.name], flags))
+        except UserError as error:
+            is_wrong = True
+            _tell(error.problems)
+    in_a_cycle = cycles(missing)
+    left = jobs.keys() - {queued.name for queued in order}
+    for queued in (queued for queued in pending if queued.name in left):
+        if (problem := in_a_cycle.get(queued.name)) is not None:
+            _tell([f"{queued.path}: {problem}"])
+        else:
+            typer.echo(f"{queued.name}: {words(missing[queued.name])}", err=True)
+    if is_wrong or left:
+        raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
 
 
-def _status_row(queue: Queue, job: QueuedJob) -> dict[str, Any]:
+def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags) -> str:
+    """How a job will be launched."""
+    from accel_trainer.queue.attempt import Attempt, submission_of
+
+    attempt = Attempt(
+        job=job,
+        file=queued.path,
+        token="",
+        log=queue.logs / f"{queued.name}.log",
+        group=queue.folder.resolve().name,
+        submission=submission_of(queued.path),
+        starting_params=starting_params(job, queue),
+    )
+    return str(plan_launch(job, flags, this_machine(), attempt.worker_args))
+
+
+def _status_row(queue: Queue, queued: QueuedJob, states: Mapping[str, JobState]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "job": job.name,
-        "state": job.state.value,
+        "job": queued.name,
+        "state": queued.state.value,
         "epoch": None,
         "best": None,
         "where": None,
     }
-    row["note"] = (queue.reason(job) or "").split("\n")[0] or None
-    if job.owner is not None:
-        row["where"] = job.owner.host
-        row["note"] = "its runner died; run-queue takes it up" if job.owner.is_dead() else None
+    row["note"] = (queue.reason(queued) or "").split("\n")[0] or None
+    if queued.owner is not None:
+        row["where"] = queued.owner.host
+        row["note"] = "its runner died; run-queue takes it up" if queued.owner.is_dead() else None
     try:
-        said: Status | None = RunFolder(read_job(job.path, job.name).run_path).read_status()
+        job = read_job(queued.path, queued.name)
     except UserError:
-        said = None
-    if said is not None and job.state in (JobState.RUNNING, JobState.DONE, JobState.FAILED):
+        return row
+    if queued.state is JobState.PENDING and (missing := Needs.of(job).missing(states)):
+        row["note"] = words(missing)
+    said = RunFolder(job.run_path).read_status()
+    if said is not None and queued.state in (JobState.RUNNING, JobState.DONE, JobState.FAILED):
         row["epoch"] = f"{said.epoch}/{said.num_epochs}"
         row["best"] = said.best
     return row

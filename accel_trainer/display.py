@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accel_trainer.queue.attempt import Ending, EndingKind
 from accel_trainer.queue.store import QueuedJob
+from accel_trainer.queue.waiting import Missing, words
 from accel_trainer.runs import RunFolder, RunState, Status, duration
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ class TerminalWatcher:
 
     def reclaimed(self, job: QueuedJob) -> None:
         self._say(f"{job.name}: its runner died; it goes on where it was")
+
+    def blocked(self, name: str, missing: Missing) -> None:
+        self._say(f"{name}: {words(missing)}")
 
     def waiting(self) -> None:
         if not self._is_waiting:

@@ -143,6 +143,11 @@ class RunFolder:
         return self.path / "classes.json"
 
     @property
+    def starting_params(self) -> Path:
+        """What was loaded of the weights that the run started from."""
+        return self.path / "starting_params.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 

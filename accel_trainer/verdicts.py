@@ -1,6 +1,6 @@
 """What can be said of a job file before it is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
 from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.waiting import as_it_starts
 
 Check = Callable[[Job], dict[str, Any]]
 
@@ -29,14 +30,19 @@ def make_check(flags: Flags) -> Check:
     return check
 
 
-def verdict(file: Path, check: Check) -> tuple[dict[str, Any] | None, list[str]]:
-    """(summary, no problems) of a good job file, (None, problems) of another."""
+def verdict(
+    file: Path, check: Check, queue: Queue, coming: Collection[str] = ()
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """(summary, no problems) of a good job file, (None, problems) of another.
+
+    A job may start from one that is in the queue, or whose name is among those that are coming.
+    """
     try:
         job = read_job(file)
     except UserError as error:
         return None, error.problems
     try:
-        return check(job), []
+        return check(as_it_starts(job, queue, coming)), []
     except UserError as error:
         return None, [f"{file}: {problem}" for problem in error.problems]
     except OSError as error:  # such as a folder of the data set that may not be read

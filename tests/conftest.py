@@ -30,6 +30,7 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "XDG_CACHE_HOME",
         "CUDA_VISIBLE_DEVICES",
         "ACCEL_TRAIN_HOST",
+        "ACCEL_TRAIN_ALLOW_IMPORTS",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(work)

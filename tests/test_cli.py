@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
 from accel_trainer import cli as cli_module
+from accel_trainer.queue.attempt import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Gpu, Machine
 
 
@@ -88,8 +90,8 @@ MISTAKES = [
         "video: squeezenet1_1 does not take clips of 2 frames",
     ),
     (
-        {"architecture": "cornet_r", "architecture_args": {"return_cycles": "all"}},
-        "architecture_args: cornet_r gives logits of shape (batch, 5, 10) with them; only (batch, classes) can be",
+        {"architecture": "cornet_r", "architecture_args": {"return_cycles": "all"}, "loss_cycle": 5},
+        "loss_cycle: 5, but the model gives 5 cycles, from 0 to 4 or from -5 to -1",
     ),
     (
         {"architecture": "cornet_rt", "architecture_args": {}, "video": True, "num_views": 6, "batch_size": 60},
@@ -193,6 +195,90 @@ def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
     assert failed.exists()
 
 
+CHILD = {"finetune": True, "finetune_args": {"starting_params": "parent"}}
+
+
+def test_add_and_validate_accept_jobs_whose_parents_are_not_there_yet_but_no_name_that_is_none(cli):
+    child, parent = write_job(Path("child.json"), **CHILD), write_job(Path("parent.json"), after=["not-there-yet"])
+    said = "child.json: finetune_args.starting_params: 'parent' is neither a path nor a job of the queue"
+    assert said in one_line(cli("validate", child))
+    assert said in one_line(cli("add", child))
+    added = cli("add", child, parent)
+    assert (added.returncode, added.stderr) == (0, "")
+    assert said in one_line(cli("validate", child, "--queue", "other"))
+
+
+def test_status_says_what_a_pending_job_waits_for(cli):
+    write_job(Path("training_queue/child.json"), **CHILD, after=["first"])
+    write_job(Path("training_queue/failed/parent.json"))
+    write_job(Path("training_queue/held/waits-too.json"), after=["first"])
+    notes = {row["job"]: row["note"] for row in json.loads(cli("status", "--json").stdout)}
+    assert notes == {
+        "child": "waits for 'first', which is not in the queue, and for 'parent', which has failed",
+        "parent": None,
+        "waits-too": None,
+    }
+
+
+def test_a_queue_in_which_jobs_wait_for_what_cannot_be_run_ends_with_a_line_for_each(cli):
+    write_job(Path("training_queue/child.json"), **CHILD)
+    write_job(Path("training_queue/held/parent.json"))
+    result = cli("run-queue")
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == ["1 job to run", "child: waits for 'parent', which is held"]
+    assert Path("training_queue/child.json").exists()
+
+
+def test_dry_run_has_the_order_in_which_jobs_can_run_and_what_they_start_from(cli):
+    queue = Path("training_queue")
+    write_job(queue / "a.json", after=["child"])
+    write_job(queue / "child.json", **CHILD)
+    write_job(queue / "parent.json", model_dir="runs/first one")
+    result = cli("run-queue", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    commands = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert [next(word for word in words if word.startswith("--name=")) for words in commands] == [
+        "--name=parent",
+        "--name=child",
+        "--name=a",
+    ]
+    assert [[word for word in words if word.startswith("--starting")] for words in commands] == [
+        [],
+        ["--starting-params=runs/first one"],
+        [],
+    ]
+
+    write_job(queue / "parent.json", after=["lost"])
+    result = cli("run-queue", "--dry-run")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "parent: waits for 'lost', which is not in the queue\n" in result.stderr
+    write_job(queue / "parent.json", after=["a"])
+    result = cli("run-queue", "--dry-run")
+    assert result.returncode == 2
+    assert result.stderr.count("after: the job waits for itself") == 3
+
+
+def test_a_single_job_is_not_trained_from_one_that_is_not_done(cli):
+    write_job(Path("training_queue/parent.json"))
+    child = write_job(Path("child.json"), **CHILD)
+    said = "finetune_args.starting_params: 'parent' is pending in training_queue, not done; add this job to the queue"
+    assert said in one_line(cli("train", child))
+    assert "'parent' is neither a path nor a job of the queue other" in one_line(
+        cli("train", child, "--queue", "other")
+    )
+
+
+def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_from(monkeypatch, capsys):
+    attempts = []
+    done = Ending(EndingKind.DONE)
+    monkeypatch.setattr("accel_trainer.queue.attempt.run_attempt", lambda given, *_: (attempts.append(given), done)[1])
+    monkeypatch.setattr("accel_trainer.processes.StopRequest.listen", lambda *_: None)
+    write_job(Path("training_queue/done/parent.json"))
+    cli_module.train(write_job(Path("child.json"), **CHILD, after=["first"]))
+    assert "after: only a queue waits for other jobs; child is trained now" in capsys.readouterr().err
+    assert attempts[0].starting_params == Path("models/squeezenet1_1/parent")
+
+
 def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(cli):
     queue = Path("training_queue")
     queue.mkdir()
@@ -225,6 +311,49 @@ def test_an_empty_queue_is_done(cli):
 @pytest.mark.parametrize(("flag", "value"), [("--gpus", "0,zero"), ("--gpus", "1,1")])
 def test_flags_that_make_no_sense(cli, flag, value):
     assert "--gpus" in one_line(cli("run-queue", flag, value))
+
+
+def test_a_model_of_ones_own_needs_permission_and_what_it_prints_is_no_verdict(cli):
+    Path("my_lab.py").write_text(
+        "from torch import nn\nprint('{imported}')\n\n\ndef small(num_classes):\n"
+        "    print('built')\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
+    )
+    job = write_job(Path("job.json"), architecture="my_lab:small", architecture_args=None)
+    allowed = cli("validate", "--json", "--allow-imports", "my_lab", job)
+    assert json.loads(allowed.stdout)["summary"]["parameters"] == 3 * 32 * 32 * 10 + 10
+    assert "{imported}\nbuilt\n" in allowed.stderr
+    assert cli("add", job, ACCEL_TRAIN_ALLOW_IMPORTS="my_lab").returncode == 0
+    refused = cli("validate", job)
+    said = "architecture: importing 'my_lab' is not allowed; allow it with --allow-imports my_lab or "
+    assert one_line(refused) == f"error: job.json: {said}ACCEL_TRAIN_ALLOW_IMPORTS=my_lab"
+    assert "imported" not in refused.stderr
+    printed = cli("run-queue", "--dry-run", "--allow-imports", "my_lab", ACCEL_TRAIN_ALLOW_IMPORTS="other").stdout
+    assert "ACCEL_TRAIN_ALLOW_IMPORTS=other,my_lab" in printed.partition("accelerate launch")[0]
+    assert "--allow-imports: 'my lab' is not the name" in one_line(cli("train", job, "--allow-imports", "my lab"))
+
+
+def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
+    from accel_trainer.zoo import catalogue, timm_models
+
+    entries = catalogue.catalogue("alexnet")
+    monkeypatch.setattr(catalogue, "catalogue", lambda family: entries)
+    cli_module.models(family=None, as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row == {
+        "name": "alexnet",
+        "family": "alexnet",
+        "source": "torchvision",
+        "takes": "images",
+        "parameters": 61_100_840,
+    }
+    cli_module.models(family=None, as_json=False)
+    header, line, timms = capsys.readouterr().out.splitlines()
+    assert header.split() == ["name", "family", "source", "takes", "parameters"]
+    assert line.split() == ["alexnet", "alexnet", "torchvision", "images", "61,100,840"]
+    assert timms.startswith("and timm:<name>, such as timm:convnext_tiny, for 1,")
+    monkeypatch.setattr(timm_models, "is_installed", lambda: False)
+    cli_module.models(family=None, as_json=False)
+    assert capsys.readouterr().out.endswith("pip install 'accel-train[timm]'\n")
 
 
 def test_dry_run_prints_a_command_for_each_job_and_trains_nothing(cli):

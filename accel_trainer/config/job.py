@@ -9,6 +9,7 @@ from accel_trainer.config.later import not_yet
 from accel_trainer.config.parameters import (
     CONTRASTIVE,
     DataParameters,
+    FinetuneParameters,
     ModelParameters,
     OptimizationParameters,
     RunParameters,
@@ -18,6 +19,9 @@ TRANSFORM_BASES = ("default", "contrastive", "none")
 TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
 TRANSFORM_POLICIES = ("randaugment", "trivialaugment", "augmix")
 LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+# What a run folder has of its own, where no fine-tuned run may lie.
+RUN_FOLDERS = ("params", "resume", "logs", "previous")
 
 # What may change between two attempts at one run without making it another run.
 MAY_CHANGE = frozenset(
@@ -45,6 +49,11 @@ def transform_words(transform_type: str) -> list[str]:
     return [rest, *words]
 
 
+def is_weights_path(word: str) -> bool:
+    """Whether a word can only be that of a file or folder, not of published weights or of a job."""
+    return "/" in word or word.startswith("~") or PurePath(word).suffix.lower() in WEIGHT_SUFFIXES
+
+
 def _has_home(path: str) -> bool:
     try:
         Path(path).expanduser()
@@ -62,9 +71,50 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @property
     def run_path(self) -> Path:
         """The run folder. A relative model_dir counts from the current directory."""
+        return self.base_path / self.finetuning.finetune_dir if self.finetuning is not None else self.base_path
+
+    @property
+    def base_path(self) -> Path:
+        """The folder that model_dir names: the run's own, or with finetune that of its parent."""
         if self.model_dir is None:
-            return Path("models") / self.architecture / self.name
+            # A colon separates a drive, a stream or the paths of a list on one system or another.
+            return Path("models") / self.architecture.replace(":", ".") / self.name
         return Path(self.model_dir).expanduser()
+
+    @property
+    def finetuning(self) -> FinetuneParameters | None:
+        """How to fine-tune, or None where the job does not."""
+        return (self.finetune_args or FinetuneParameters()) if self.finetune else None
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        return tuple(self.finetuning.freeze_modules) if self.finetuning is not None else ()
+
+    @property
+    def starting_path(self) -> Path | None:
+        """Where the weights to fine-tune from are: a file, or a run folder, whose best ones are meant."""
+        if self.finetuning is None:
+            return None
+        given = self.finetuning.starting_params
+        return self.base_path if given is None else Path(given).expanduser()
+
+    @property
+    def may_start_later(self) -> bool:
+        """Whether what the job starts from may be missing as yet, because a job before it is to train it."""
+        return bool(self.after) or self.parent_job is not None
+
+    @property
+    def parent_job(self) -> str | None:
+        """The single word that starting_params is, if it is one: the name of a job, before it is that of a path."""
+        given = self.finetuning.starting_params if self.finetuning is not None else None
+        return None if given is None or is_weights_path(given) else given
+
+    def starting_from(self, path: Path) -> Self:
+        """The same job with a path as its starting_params, in place of the name of another job."""
+        text = str(path) if "/" in str(path) else f"./{path}"  # a single word would be a name again
+        args = self.finetuning
+        assert args is not None
+        return self.model_copy(update={"finetune_args": args.model_copy(update={"starting_params": text})})
 
     @property
     def views_per_image(self) -> int:
@@ -88,8 +138,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         return self.primary_metric != self.criterion
 
     def completed(self) -> dict[str, Any]:
-        """Every parameter with its value, as JSON has it."""
-        return {**self.model_dump(mode="json"), "model_dir": str(self.run_path)}
+        """Every parameter with its value, as JSON has it; a job file of the same job."""
+        return {**self.model_dump(mode="json"), "model_dir": str(self.base_path)}
 
     def differences(self, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """What makes this job another run than the one with that config.json: {key: (then, now)}."""
@@ -129,6 +179,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
             *self._data_problems(),
             *self._view_problems(),
             *self._optimization_problems(),
+            *self._finetune_problems(),
+            *self._order_problems(),
         ]
         # A contradiction is worth mending now; what is not there yet is said when nothing else is wrong.
         problems = problems or not_yet(self)
@@ -138,11 +190,15 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
 
     def _path_problems(self) -> list[str]:
         problems = []
-        paths = {key: getattr(self, key) for key in ("model_dir", "dataset", "data_root", "accelerate_config")}
+        keys = ("model_dir", "dataset", "data_root", "accelerate_config", "pretrained")
+        paths = {key: getattr(self, key) for key in keys}
         if self.Occlusion is not None:
             paths["Occlusion.occluder_dir"] = self.Occlusion.occluder_dir
         if self.Noise is not None:
             paths["Noise.mean_magnitude_path"] = self.Noise.mean_magnitude_path
+        if self.finetune_args is not None:
+            paths["finetune_args.starting_params"] = self.finetune_args.starting_params
+            paths["finetune_args.finetune_dir"] = self.finetune_args.finetune_dir
         for key, value in paths.items():
             if value is None:
                 continue
@@ -224,14 +280,6 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
                 f"primary_metric: {self.primary_metric!r} is not measured with {self.criterion}; "
                 f"it is one of {', '.join(self.metrics)}"
             )
-        starts_from = self.finetune_args.starting_params if self.finetune_args is not None else None
-        if self.finetune and starts_from is None and not (self.run_path / "params").is_dir():
-            problems.append(
-                "finetune: nothing to start from: give finetune_args.starting_params, or a model_dir that "
-                f"holds a trained run (there is none in {self.run_path})"
-            )
-        if self.finetune_args is not None and not self.finetune:
-            problems.append("finetune_args: given, but finetune is false")
         if self.warmup_scheduler_args and self.warmup_scheduler is None:
             problems.append("warmup_scheduler_args: given, but there is no warmup_scheduler")
         if self.swa is not None and self.swa.start > self.num_epochs:
@@ -241,4 +289,50 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
             problems.append(
                 f"optimizer_args.lr: {lr!r} is not allowed; it is a number or one of {', '.join(LEARNING_RATE_WORDS)}"
             )
+        return problems
+
+    def _finetune_problems(self) -> list[str]:
+        problems = []
+        if self.finetune_args is not None and not self.finetune:
+            problems.append("finetune_args: given, but finetune is false")
+        if self.finetuning is None:
+            return problems
+        if self.pretrained is not None:
+            problems.append(
+                "pretrained: with finetune the weights are those of finetune_args.starting_params; remove one of them"
+            )
+        is_parent = self.finetuning.starting_params is None
+        if is_parent and not self.may_start_later and not (self.base_path / "params").is_dir():
+            problems.append(
+                "finetune: nothing to start from: give finetune_args.starting_params, or a model_dir that "
+                f"holds a trained run (there is none in {self.base_path})"
+            )
+        given = self.finetuning.finetune_dir
+        folder = PurePath(given)
+        if not given or ".." in folder.parts:
+            pass  # refused as a path
+        elif not folder.parts or folder.is_absolute() or any(part[0] in ".~" for part in folder.parts):
+            problems.append(
+                f"finetune_args.finetune_dir: {given!r} is no folder inside model_dir; "
+                "give a plain name such as 'finetune'"
+            )
+        elif folder.parts[0] in RUN_FOLDERS:
+            problems.append(
+                f"finetune_args.finetune_dir: {given!r}: the parent run has its own {folder.parts[0]}/; "
+                "choose another name"
+            )
+        return problems
+
+    def _order_problems(self) -> list[str]:
+        """Whether the jobs that must be done first can be such."""
+        problems = []
+        for name in self.after:
+            if name == self.name:
+                problems.append("after: names the job itself")
+            elif not name or "/" in name:
+                problems.append(f"after: {name!r} is not the name of a job")
+            elif name.endswith(".json"):
+                problems.append(f"after: {name!r}: the name of a job is that of its file without .json")
+        if self.parent_job == self.name:
+            problems.append("finetune_args.starting_params: names the job itself")
         return problems

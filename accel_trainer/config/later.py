@@ -7,12 +7,8 @@ from accel_trainer.config.base import Section
 
 # Refused when they differ from their default.
 NOT_YET = (
-    "pretrained",
-    "finetune",
-    "finetune_args",
     "eval_sets",
     "priority",
-    "after",
     "retries",
     "time_limit",
 )
@@ -32,6 +28,4 @@ def not_yet(job: Section) -> list[str]:
         problems.append("batch_size: 'auto' is not available in this version yet; give a number")
     if isinstance(lr := values["optimizer_args"].get("lr"), str):
         problems.append(f"optimizer_args.lr: {lr!r} is not available in this version yet; give a number")
-    if ":" in values["architecture"]:
-        problems.append("architecture: import paths are not available in this version yet; name a torchvision model")
     return problems

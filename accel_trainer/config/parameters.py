@@ -21,15 +21,18 @@ Positive = Annotated[int, Field(ge=1)]
 class ModelParameters(Section):
     """Model"""
 
-    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")]
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
     """Name of a model of the zoo, or of a torchvision classification model of images or, with `video`, of clips, in
-    lower case."""
+    lower case; `timm:` and a name of timm; or an import path such as `my_lab.models:Net`, of a package that the
+    command line or the environment allows."""
     architecture_args: Keywords = {}
     """Keyword arguments of the model's constructor. The output layer always fits the data set's classes."""
     pretrained: str | None = None
-    """Weights of torchvision to start from, by name."""
+    """Weights to start from: the name of torchvision's for the architecture (`DEFAULT`, `IMAGENET1K_V1`, ...), which
+    are downloaded once; or a file or run folder, as for `starting_params`. An output layer of another size is new."""
     model_dir: str | None = None
-    """The run folder; `~` expands. Default `models/<architecture>/<job name>`."""
+    """The run folder; `~` expands. Default `models/<architecture>/<job name>`, with `.` for a `:`. With `finetune` the
+    parent's, and the run is in its `finetune_dir`."""
     save_interval: Positive | None = None
     """Keep the weights of every n-th epoch; absent: only the best and the last."""
 
@@ -87,11 +90,14 @@ class DataParameters(Section):
 
 class FinetuneParameters(Section):
     starting_params: str | None = None
-    """Weights to start from; absent: the best of the parent run."""
+    """Weights to start from: a run folder (its best), a file (safetensors, or a state dict of `torch.save`), or the
+    name of a job of the queue, which is then trained first. All that fits the model by name and shape is loaded.
+    Absent: the best of the run in `model_dir`."""
     finetune_dir: str = "finetune"
     """Folder of the fine-tuned run, inside `model_dir`."""
     freeze_modules: list[str] = []
-    """Names of modules that are not trained."""
+    """Names of modules that are not trained (`layer1.0`): no gradient, no weight decay, BatchNorm and dropout as in
+    validation."""
 
 
 class SwaParameters(Section):
@@ -158,9 +164,9 @@ class OptimizationParameters(Section):
     """Where to start: absent: go on from the newest state, or start; -1: from new random parameters; 0: from the run's
     saved initialization; n: from the weights of epoch n. An older run in the folder is moved to `previous/`."""
     finetune: bool = False
-    """Start from trained weights."""
+    """Start from trained weights, those of `finetune_args`."""
     finetune_args: Annotated[FinetuneParameters | None, WithoutNulls] = None
-    """How to fine-tune."""
+    """How to fine-tune: `starting_params`, `finetune_dir`, `freeze_modules`."""
     loss_cycle: int | Literal["uniform"] | None = None
     """For models that give logits of several cycles: the cycle that is trained, from 0, or from -1 for the last
     backwards; `uniform`: all, by the mean of their losses. Absent: the last."""
@@ -219,7 +225,7 @@ class RunParameters(Section):
     priority: int = 0
     """Jobs with a higher one go first."""
     after: list[str] = []
-    """Names of jobs that must be done first."""
+    """Names of jobs of the queue that must be done before this one is trained."""
     retries: NonNegative = 0
     """How often to try again after a failure."""
     time_limit: Annotated[float, Field(gt=0)] | None = None

@@ -81,7 +81,10 @@ def last_words(log: Path, exit_code: int) -> str:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at one job: which file, under which name and token, and where its output goes."""
+    """One try at one job: which file, under which name and token, and where its output goes.
+
+    `starting_params` is the path that the name in the job's stands for.
+    """
 
     job: Job
     file: Path
@@ -89,6 +92,7 @@ class Attempt:
     log: Path
     group: str | None = None
     submission: str = ""
+    starting_params: Path | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -97,7 +101,8 @@ class Attempt:
     @property
     def worker_args(self) -> list[str]:
         group = [f"--group={self.group}"] if self.group else []
-        return [str(self.file), f"--name={self.job.name}", f"--submission={self.submission}", *group]
+        start = [f"--starting-params={self.starting_params}"] if self.starting_params is not None else []
+        return [str(self.file), f"--name={self.job.name}", f"--submission={self.submission}", *group, *start]
 
 
 def submission_of(file: Path) -> str:

@@ -15,6 +15,7 @@ from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import QueuedJob
+from accel_trainer.queue.waiting import Needs
 
 # A file that does not parse may still be on its way: it is refused when it has not changed for so long.
 SETTLED_S = 2.0
@@ -43,10 +44,11 @@ class Version:
 class Checker:
     """Knows of every pending file whether it is good, wrong (and why), or not looked at yet."""
 
-    def __init__(self, flags: Flags) -> None:
-        self._flags = flags
+    def __init__(self, flags: Flags, queue: Path) -> None:
+        """`flags` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
+        self._words = [*flags.words(), "--queue", str(queue)]
         self._problems: dict[Version, list[str]] = {}
-        self._shape_is_good: set[Version] = set()
+        self._needs: dict[Version, Needs] = {}  # of files of a good shape
         self._first_seen: dict[Version, float] = {}
         self._process: _Process | None = None
 
@@ -54,29 +56,30 @@ class Checker:
     def is_busy(self) -> bool:
         return self._process is not None
 
-    def look(self, jobs: Iterable[QueuedJob]) -> tuple[list[QueuedJob], list[tuple[QueuedJob, str]]]:
-        """(jobs that may be claimed, jobs that are wrong with the reason); never waits. Call it again and again."""
+    def look(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Needs], list[tuple[QueuedJob, str]]]:
+        """(good jobs with what they need, jobs that are wrong and why); never waits. Call it again and again."""
         self._collect()
-        good, wrong, unknown = [], [], []
+        good: dict[QueuedJob, Needs] = {}
+        wrong, unknown = [], []
         for job in jobs:
             if (version := Version.of(job.path)) is None:
                 continue  # gone since it was listed
             problems = self._problems.get(version)
-            if problems is None and version not in self._shape_is_good:
-                problems = _shape_problems(job)
-                if problems and not self._is_settled(version):
-                    continue
-                if not problems:
-                    self._shape_is_good.add(version)
-                    problems = None
+            if problems is None and version not in self._needs:
+                try:
+                    self._needs[version] = Needs.of(read_job(job.path))
+                except UserError as error:
+                    if not self._is_settled(version):
+                        continue
+                    problems = error.problems
             if problems is None:
                 unknown.append(version)
             elif problems:
                 wrong.append((job, "\n".join(problems)))
             else:
-                good.append(job)
+                good[job] = self._needs[version]
         if unknown and self._process is None:
-            self._process = _Process(unknown[:AT_ONCE], self._flags)
+            self._process = _Process(unknown[:AT_ONCE], self._words)
         return good, wrong
 
     def close(self) -> None:
@@ -103,19 +106,10 @@ class Checker:
         return is_old or time.monotonic() - since > SETTLED_S
 
 
-def _shape_problems(job: QueuedJob) -> list[str]:
-    """What can be said without torch."""
-    try:
-        read_job(job.path)
-    except UserError as error:
-        return error.problems
-    return []
-
-
 class _Process:
     """`accel-train validate --json` on some files; verdicts come as lines while it works."""
 
-    def __init__(self, versions: list[Version], flags: Flags) -> None:
+    def __init__(self, versions: list[Version], words: list[str]) -> None:
         self._open = {str(version.path): version for version in versions}
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         command = [
@@ -124,7 +118,7 @@ class _Process:
             "accel_trainer.cli",
             "validate",
             "--json",
-            *flags.words(),
+            *words,
             *self._open,
         ]
         self._process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Any
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, first_line
+from accel_trainer.permission import ALLOW_VARIABLE
 from accel_trainer.processes import usable_cores
 
 # How long torchrun lets ranks save after it was told to stop.
@@ -114,6 +115,8 @@ def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[
     path = _config_path(job, flags)
     launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, _read_config(path), flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
+    if allowed := os.environ.get(ALLOW_VARIABLE):
+        environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here, whoever types the printed command has it too
     if flags.gpus is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return replace(launch, environment=environment, worker_args=tuple(worker_args))

@@ -1,7 +1,7 @@
 """The runner: choose a job, claim it, have it trained, record how it ended, go on with the next."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.launcher import Flags, Machine
 from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.trainer import POLL_S, end_leftovers
+from accel_trainer.queue.waiting import Missing, Needs, cycles, starting_params
 from accel_trainer.runs import RunFolder
 
 LOOK_EVERY_S = 2.0
@@ -37,6 +38,9 @@ class QueueWatcher(AttemptWatcher, Protocol):
 
     def reclaimed(self, job: QueuedJob) -> None: ...
 
+    def blocked(self, name: str, missing: Missing) -> None:
+        """Nothing is left that could be run, and this job waits for others. Said once for each change of them."""
+
     def ended(self, name: str, ending: Ending, log: Path) -> None: ...
 
     def waiting(self) -> None:
@@ -51,11 +55,17 @@ class Runner:
         self.stop = StopRequest()
         self.num_failed = 0
         self.num_run = 0
-        self._checker = Checker(flags)
+        self.num_blocked = 0
+        self._checker = Checker(flags, queue.folder)
         self._looked = 0.0
+        self._blocked_since: float | None = None
+        self._told: dict[str, Missing] = {}
 
     def run(self, *, watch: bool = False) -> None:
-        """Until nothing is pending; with `watch`, until stopped. Raises QueueUnusable."""
+        """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable.
+
+        `num_blocked` then has how many jobs are left that wait for others which have failed, are held or not there.
+        """
         self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
         self._reclaim_dead()
@@ -74,21 +84,34 @@ class Runner:
                 self.watcher.found(len(good), self.num_failed)
             if self._checker.is_busy:
                 time.sleep(POLL_S)
-            elif (job := choose_next(good, self.queue.jobs(JobState.RUNNING))) is not None:
+                continue
+            missing = self._missing(good)
+            running = self.queue.jobs(JobState.RUNNING)
+            is_blocked = self._is_blocked(pending, missing, running)
+            if (job := choose_next(good, running, waiting=missing)) is not None:
                 self._run_one(job)
-            elif pending:
+            elif pending and not is_blocked:
                 time.sleep(LOOK_EVERY_S / 4)
                 self._reclaim_dead()
+            elif pending and not watch:
+                self._tell(missing)
+                self.num_blocked = len(missing)
+                return
             elif watch:
+                self._tell(missing)
                 self.watcher.waiting()
                 time.sleep(LOOK_EVERY_S)
                 self._reclaim_dead()
             elif not self._reclaim_dead():
                 return
 
-    def _look(self, pending: Sequence[QueuedJob]) -> list[QueuedJob]:
-        """The jobs that may be claimed; what is wrong goes to failed/."""
+    def _look(self, pending: Sequence[QueuedJob]) -> dict[QueuedJob, Needs]:
+        """The good jobs; what is wrong goes to failed/."""
         good, wrong = self._checker.look(pending)
+        self._refuse(wrong)
+        return good
+
+    def _refuse(self, wrong: Iterable[tuple[QueuedJob, str]]) -> None:
         for job, reason in wrong:
             try:
                 self.queue.finish(job, JobState.FAILED, reason)
@@ -96,7 +119,35 @@ class Runner:
                 continue  # another runner has refused it
             self.num_failed += 1
             self.watcher.rejected(job, reason)
-        return good
+
+    def _missing(self, good: Mapping[QueuedJob, Needs]) -> dict[str, Missing]:
+        """What the jobs that wait are waiting for. Those that wait for themselves go to failed/."""
+        if not any(good.values()):
+            return {}
+        states = self.queue.states()
+        missing = {job.name: needs.missing(states) for job, needs in good.items()}
+        waiting: dict[str, Missing] = {name: names for name, names in missing.items() if names}
+        in_a_cycle = cycles(waiting)
+        self._refuse((job, f"{job.path}: {in_a_cycle[job.name]}") for job in good if job.name in in_a_cycle)
+        return waiting
+
+    def _is_blocked(
+        self, pending: Sequence[QueuedJob], missing: Collection[str], running: Collection[QueuedJob]
+    ) -> bool:
+        """Whether nobody trains and all that is pending waits, and not only for a moment: folders are not read all at
+        once, and a job that moves from one to another is then in none."""
+        if not pending or running or not all(job.name in missing for job in pending):
+            self._blocked_since = None
+            return False
+        if self._blocked_since is None:
+            self._blocked_since = time.monotonic()
+        return time.monotonic() - self._blocked_since > LOOK_EVERY_S
+
+    def _tell(self, missing: dict[str, Missing]) -> None:
+        for name, names in missing.items():
+            if self._told.get(name) != names:
+                self.watcher.blocked(name, names)
+        self._told = missing
 
     def _run_one(self, pending: QueuedJob) -> None:
         if (claimed := self.queue.claim(pending)) is None:
@@ -105,7 +156,8 @@ class Runner:
         self.num_run += 1
         try:
             job = read_job(claimed.path, claimed.name)
-        except UserError as error:  # changed since it was checked
+            start = starting_params(job, self.queue)
+        except UserError as error:  # changed since it was checked, or the job that it starts from was
             self._record(claimed, Ending(EndingKind.FAILED, str(error)), claimed.path)
             return
         attempt = Attempt(
@@ -115,6 +167,7 @@ class Runner:
             log=self.queue.next_log(claimed.name),
             group=self.queue.folder.resolve().name,
             submission=submission_of(claimed.path),
+            starting_params=start,
         )
         ending = run_attempt(attempt, self.flags, self.machine, self.stop, self)
         self._record(claimed, ending, attempt.log)
@@ -164,7 +217,10 @@ class Runner:
                 self._look(self.queue.jobs(JobState.PENDING))
 
 
-def choose_next(good: Sequence[QueuedJob], running: Sequence[QueuedJob]) -> QueuedJob | None:
-    """The job to run next, of those that may be claimed: the first by name, unless one of its name is running."""
-    taken = {job.name for job in running}
+def choose_next(
+    good: Iterable[QueuedJob], running: Iterable[QueuedJob], waiting: Collection[str] = ()
+) -> QueuedJob | None:
+    """The job to run next, of those that may be claimed: the first by name, unless one of its name is running or it is
+    waiting for others."""
+    taken = {*waiting, *(job.name for job in running)}
     return next((job for job in good if job.name not in taken), None)

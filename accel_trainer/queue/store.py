@@ -99,6 +99,26 @@ class Queue:
             name, _, host = claim.rpartition("@")
             yield QueuedJob(name or stem, path, state, Owner(host, token))
 
+    def states(self) -> dict[str, JobState]:
+        """Where every job is. One that is in several places is done only if it is nowhere before that."""
+        states: dict[str, JobState] = {}
+        for job in self._in_passing():
+            for name in _names(job):
+                states.setdefault(name, job.state)
+        return states
+
+    def find(self, name: str) -> QueuedJob | None:
+        """The job of a name in the state that `states` says, the newest of several that are done or failed."""
+        found = [job for job in self._in_passing() if name in _names(job)]
+        first = [job for job in found if job.state is found[0].state]
+        return max(first, key=lambda job: _modified_ns(job.path), default=None)
+
+    def _in_passing(self) -> Iterator[QueuedJob]:
+        """All jobs, so that one which is moved meanwhile, to be run or back, is met where it was or where it goes."""
+        first = (JobState.PENDING, JobState.HELD, JobState.RUNNING)
+        for state in (*first, JobState.PENDING, JobState.DONE, JobState.FAILED):
+            yield from self._jobs(state)
+
     # -- changes of state ---------------------------------------------------------------------------------
 
     def add(self, name: str, content: bytes, *, replace: bool = False) -> Path:
@@ -185,6 +205,19 @@ def _moved(source: Path, target: Path) -> bool:
             raise QueueUnusable(f"{source} cannot be moved to {target.parent}: {error.strerror}") from error
         return os.path.lexists(target)
     return True
+
+
+def _names(job: QueuedJob) -> tuple[str, ...]:
+    """Its name; beside another of its name that is over, a job has a number after it."""
+    own = re.sub(r"~\d+$", "", job.name)
+    is_over = job.state in (JobState.DONE, JobState.FAILED)
+    return (job.name, own) if is_over and own != job.name else (job.name,)
+
+
+def _modified_ns(path: Path) -> int:
+    with suppress(OSError):
+        return path.lstat().st_mtime_ns
+    return 0
 
 
 def _same_content(one: Path, other: Path) -> bool:

@@ -19,6 +19,7 @@ PACKAGES = (
     "accel-train",
     "torch",
     "torchvision",
+    "timm",
     "accelerate",
     "datasets",
     "safetensors",

@@ -15,7 +15,7 @@ from accelerate.utils import parse_flag_from_env
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.data.sheet import draw_sheet
-from accel_trainer.errors import UserError
+from accel_trainer.errors import UserError, listed
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder, RunState, duration, write_atomic
 from accel_trainer.training.build import Parts, build, deterministic_kernels
@@ -24,8 +24,10 @@ from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter, write_performance
 from accel_trainer.training.start import Start, find_start
+from accel_trainer.training.starting_weights import start_from_weights, starts_from_weights
 from accel_trainer.training.summary import count_parameters, model_summary
 from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ def train(
             progress=partial(reporter.report_preparation, "measuring the spectrum of the images"),
         )
         _load_weights(parts, start)
-        run_id = _begin_folder(job, run, parts, accelerator) if is_first else ""
+        transferred = _transfer(job, parts, accelerator) if start.is_fresh and starts_from_weights(job) else None
+        run_id = _begin_folder(job, run, parts, transferred, accelerator) if is_first else ""
         num_threads = job.num_workers
         if num_threads is None:
             num_threads = default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -153,7 +156,25 @@ def _load_weights(parts: Parts, start: Start) -> None:
         raise UserError(f"checkpoint: the saved weights do not fit this architecture: {error}") from error
 
 
-def _begin_folder(job: Job, run: RunFolder, parts: Parts, accelerator: Accelerator) -> str:
+def _transfer(job: Job, parts: Parts, accelerator: Accelerator) -> Transfer:
+    """Load what the run starts from, on one process of each machine first: it may have to be downloaded."""
+    goes_first = accelerator.is_local_main_process
+    if not goes_first:
+        accelerator.wait_for_everyone()
+    try:
+        transferred = start_from_weights(job, parts.model)
+    finally:
+        if goes_first:  # the others find out for themselves what is wrong
+            accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for line in transferred.lines():
+            log.info("%s", line)
+    return transferred
+
+
+def _begin_folder(
+    job: Job, run: RunFolder, parts: Parts, transferred: Transfer | None, accelerator: Accelerator
+) -> str:
     """Write what describes the run, on its first attempt and, where it may change, on later ones; the run's id."""
     classes = parts.images.classes
     subset = job.class_subset if job.class_subset is not None else range(len(classes))
@@ -163,8 +184,11 @@ def _begin_folder(job: Job, run: RunFolder, parts: Parts, accelerator: Accelerat
     ]
     write_atomic(run.classes, json.dumps(mapping, indent=2) + "\n")
     # Where a run was begun, they are its own; elsewhere they may be of an attempt that did not get this far.
-    if not (run.has_run and run.weights(0).exists()):
+    # Weights that are loaded may have become others since.
+    if transferred is not None or not (run.has_run and run.weights(0).exists()):
         save_weights(run.weights(0), parts.model.state_dict(), epoch="0", architecture=job.architecture)
+    if transferred is not None:
+        write_atomic(run.starting_params, transferred.as_json())
     if not (run.has_run and run.sample_inputs.exists()):
         write_atomic(run.sample_inputs, draw_sheet(parts.read_train, parts.sampling))
     run_id = record_attempt(
@@ -184,6 +208,8 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
     if not accelerator.is_main_process:
         return
     log.info("%s", model_summary(parts.model, len(parts.images.classes), job.image_size))
+    if parts.frozen:
+        log.info("frozen: %s", listed(parts.frozen))
     log.info(
         "%d training and %d validation images; %d steps of %d %s in each of %d epochs",
         len(parts.images.train.labels), len(parts.images.val.labels),

@@ -26,6 +26,11 @@ class Start:
     weights: Mapping[str, Tensor] | None = None
     epoch: int = 0
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing of this run is there to go on from."""
+        return self.state is None and self.weights is None
+
 
 def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]) -> Start:
     """Where this attempt goes on. Every rank calls it and gets the same answer; rank 0 moves files.

@@ -33,12 +33,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", required=True, help="name of the job")
     parser.add_argument("--group", help="group of runs in the trackers")
     parser.add_argument("--submission", default="", help="what tells this submission of the job from the next")
+    parser.add_argument("--starting-params", type=Path, help="what the name in the job's starting_params stands for")
     args = parser.parse_args(words)
     stop = StopRequest()
     stop.listen(signal.SIGTERM, signal.SIGINT)
     rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")
     try:
         job = read_job(args.job, args.name)
+        if args.starting_params is not None:
+            job = job.starting_from(args.starting_params)
         run = RunFolder(job.run_path)
         run.create()
     except UserError as error:

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.errors import UserError, did_you_mean
-from accel_trainer.zoo import blt, cornet, small
+from accel_trainer.zoo import blt, cornet, imported, small, timm_models
+from accel_trainer.zoo.arguments import refuse_unknown, with_classes
 
 # Our own, which win over torchvision's of the same name.
 ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}
 
 
 def names() -> list[str]:
-    """Every name that `build` knows: the zoo's, and torchvision's classification models, of images and of clips."""
+    """The zoo's names, and those of torchvision's classification models, of images and of clips."""
     torchvisions = [*models.list_models(module=models), *models.list_models(module=models.video)]
     return [*ZOO, *(name for name in torchvisions if name not in ZOO)]
 
@@ -25,24 +26,31 @@ def takes_only_clips(name: str) -> bool:
     return name not in ZOO and name in models.list_models(module=models.video)
 
 
+def is_others(name: str) -> bool:
+    """Whether a model is neither of the zoo nor of torchvision: it may do what cannot be done on the meta device."""
+    return ":" in name
+
+
 def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
     """A new model with random weights whose output layer has `num_classes` units.
 
+    `name` is one of `names`, `timm:` and a name of timm, or an import path such as `my_lab.models:Net`.
     Takes images (batch, 3, image_size, image_size), or clips where `takes_only_clips` says so; recurrent models of the
     zoo take both. Gives logits (batch, num_classes); in training mode some families give a named tuple of logits and
-    auxiliary logits. Raises UserError for an unknown name or argument.
+    auxiliary logits. Raises UserError for an unknown name or argument; NotImplementedError where a model of
+    torchvision cannot be built on the meta device.
     """
+    if name.startswith(timm_models.PREFIX):
+        plain_name = name.removeprefix(timm_models.PREFIX)
+        return timm_models.build(plain_name, args, num_classes=num_classes, image_size=image_size)
+    if is_others(name):
+        return imported.build(name, args, num_classes=num_classes, image_size=image_size)
     if name not in (known := names()):
         raise UserError(
             f"architecture: no model {name!r} in the zoo or in torchvision"
             f"{did_you_mean(name, known) or '; see the documentation of torchvision'}"
         )
-    args = dict(args)
-    if args.setdefault("num_classes", num_classes) != num_classes:
-        raise UserError(
-            f"architecture_args.num_classes: {args['num_classes']!r}, but the data set has {num_classes} classes; "
-            "remove it: the output layer always fits"
-        )
+    args = with_classes(args, num_classes)
     accepted = list(inspect.signature(ZOO[name]).parameters) if name in ZOO else _constructor_arguments(name)
     for argument, value in (
         # Families with a fixed input size are told it; the others take any.
@@ -53,11 +61,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     ):
         if argument in accepted:
             args.setdefault(argument, value)
-    if unknown := [argument for argument in args if argument not in accepted]:
-        raise UserError(
-            f"architecture_args.{unknown[0]}: {name} takes no such argument"
-            f"{did_you_mean(unknown[0], accepted)}; it takes {', '.join(accepted)}"
-        )
+    refuse_unknown(name, args, accepted)
     try:
         return ZOO[name](**args) if name in ZOO else _torchvisions(name, args)
     except NotImplementedError:  # of the meta device, which cannot do all that constructors do

@@ -86,6 +86,7 @@ def test_every_mistake_has_a_line_of_its_own() -> None:
         ({"class_subset": [3, -1]}, ["class_subset.1: -1 ", "greater than or equal to 0"]),
         ({"class_subset": [3, 1, 3]}, ["class_subset: [3, 1, 3] names a class twice"]),
         ({"architecture": "../escape"}, ['architecture: "../escape" ']),
+        *(({"architecture": name}, [f'architecture: "{name}" ']) for name in ("a:", ":b", "a:b:c", "a/b:c", "a:b c")),
         ({"architecture": "resnet18\n"}, ['architecture: "resnet18\\n" ']),
         ({"dataset": ""}, ['dataset: "" ']),
         ({"randomerase": True}, ["randomerase: true "]),
@@ -214,6 +215,8 @@ def test_only_the_default_optimizer_and_scheduler_have_default_arguments(
 def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse().run_path == Path("models/resnet18/job")
+    assert parse(architecture="my_lab.models:Outer.Net").run_path == Path("models/my_lab.models.Outer.Net/job")
+    assert parse(architecture="timm:vit_tiny").run_path == Path("models/timm.vit_tiny/job")
     assert parse(model_dir="~/runs/a").run_path == tmp_path / "runs" / "a"
     assert parse(model_dir="/runs/a").run_path == Path("/runs/a")
 
@@ -231,6 +234,12 @@ def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monke
         ({"finetune": True}, "finetune: nothing to start from"),
         ({"finetune": True, "finetune_args": {"freeze_modules": ["conv1"]}}, "finetune: nothing to start from"),
         ({"finetune_args": {"freeze_modules": ["conv1"]}}, "finetune_args: given, but finetune is false"),
+        ({"after": ["first", "job"]}, "after: names the job itself"),
+        ({"after": ["first.json"]}, "after: 'first.json': the name of a job is that of its file without .json"),
+        ({"after": ["training_queue/first"]}, "after: 'training_queue/first' is not the name of a job"),
+        ({"after": [""]}, "after: '' is not the name of a job"),
+        ({"finetune": True, "finetune_args": {"starting_params": "job"}}, "finetune_args.starting_params: names the"),
+        ({"finetune": True, "finetune_args": {"starting_params": ""}}, "finetune_args.starting_params: may not be"),
         ({"warmup_scheduler_args": {"total_iters": 5}}, "warmup_scheduler_args: given, but there is no"),
         ({"num_epochs": 10, "swa": {"start": 11}}, "swa.start: 11 is after the last epoch (10)"),
         ({"num_views": 2, "batch_size": 255}, "batch_size: 255 images cannot be 2 views each"),
@@ -265,6 +274,38 @@ def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monke
 )
 def test_a_contradiction_is_told(given: dict[str, Any], said: str) -> None:
     assert problem(**given).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "parent"),
+    [
+        ("first", "first"),
+        ("v1.2 of mine", "v1.2 of mine"),
+        ("models/resnet18/first", None),
+        ("./first", None),
+        ("~/first", None),
+        ("best.safetensors", None),
+        ("old.pt", None),
+        ("old.pth", None),
+    ],
+)
+def test_a_single_word_to_start_from_is_the_name_of_a_job(given: str, parent: str | None) -> None:
+    job = parse(finetune=True, finetune_args={"starting_params": given, "freeze_modules": ["conv1"]})
+    assert job.parent_job == parent
+
+
+@pytest.mark.parametrize(("path", "text"), [("models/a", "models/a"), ("/models/a", "/models/a"), ("a", "./a")])
+def test_a_path_takes_the_place_of_a_name_and_is_none_itself(path: str, text: str) -> None:
+    named = parse(finetune=True, finetune_args={"starting_params": "first", "freeze_modules": ["conv1"]})
+    job = named.starting_from(Path(path))
+    assert job.parent_job is None
+    assert job.completed()["finetune_args"] == {**named.completed()["finetune_args"], "starting_params": text}
+    assert named.differences(job.completed()).keys() == {"finetune_args"}
+
+
+def test_a_job_without_fine_tuning_has_no_parent() -> None:
+    assert parse().parent_job is None
+    assert parse(finetune=True, after=["first"]).parent_job is None, "the one before it may make its run folder"
 
 
 @pytest.mark.parametrize(

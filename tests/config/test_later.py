@@ -11,12 +11,8 @@ from accel_trainer.errors import UserError
 
 # A setting of each, with what it needs beside it to be free of contradictions.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "pretrained": {"pretrained": "IMAGENET1K_V1"},
-    "finetune": {"finetune": True, "finetune_args": {"starting_params": "best.safetensors"}},
-    "finetune_args": {"finetune": True, "finetune_args": {"starting_params": "best.safetensors"}},
     "eval_sets": {"eval_sets": ["other"]},
     "priority": {"priority": -1},
-    "after": {"after": ["first"]},
     "retries": {"retries": 1},
     "time_limit": {"time_limit": 60},
 }
@@ -41,7 +37,6 @@ def test_a_parameter_without_code_is_refused_by_name(name: str) -> None:
         ({"batch_size": "auto"}, "batch_size: 'auto' is not available"),
         ({"optimizer_args": {"lr": "batch_linear"}}, "optimizer_args.lr: 'batch_linear' is not available"),
         ({"optimizer_args": {"lr": "LRfinder"}}, "optimizer_args.lr: 'LRfinder' is not available"),
-        ({"architecture": "my_lab.models:Net"}, "architecture: import paths are not available"),
     ],
 )
 def test_a_value_without_code_is_refused_by_name(given: dict[str, Any], said: str) -> None:

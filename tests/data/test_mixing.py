@@ -16,7 +16,7 @@ from accel_trainer.data.draws import Draws
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.mixing import MixedLabels, Mixer, MixParameters, cut_boxes, mix, one_hot
 from accel_trainer.data.sampling import evaluation_batches
-from accel_trainer.training.build import build
+from accel_trainer.training.images import job_images
 
 UNLIKELY = 1e-4
 MakeJob = Callable[..., Job]
@@ -222,9 +222,8 @@ def test_a_part_of_mixed_labels_has_that_part_of_each() -> None:
 
 
 @pytest.fixture
-def make_job(monkeypatch: pytest.MonkeyPatch) -> MakeJob:
-    """Jobs on the digits, of which `build` makes everything but the model, which takes longest."""
-    monkeypatch.setattr("accel_trainer.training.build.make_model", lambda job, num_classes: torch.nn.Linear(1, 1))
+def make_job() -> MakeJob:
+    """Jobs on the digits."""
 
     def make(**given: Any) -> Job:
         few = {"architecture": "squeezenet1_1", "dataset": "digits", "image_size": 17, "trackers": []}
@@ -235,7 +234,7 @@ def make_job(monkeypatch: pytest.MonkeyPatch) -> MakeJob:
 
 def first_steps(job: Job, world_size: int = 1, num_steps: int = 2) -> list[list[Batch]]:
     """For each of the first steps of epoch 1 its parts in the order of the global batch."""
-    parts = build(job, world_size)
+    parts = job_images(job, world_size)
     of_rank = [parts.sampling.micro_batches(1, rank) for rank in range(world_size)]
     return [
         [parts.read_train(next(plans)) for _ in range(job.gradient_accumulation) for plans in of_rank]
@@ -338,7 +337,7 @@ def test_batch_dependence_gives_the_parts_of_a_batch_one_share(make_job: MakeJob
 
 
 def test_another_epoch_mixes_otherwise(make_job: MakeJob) -> None:
-    parts = build(make_job(mixup=True), 1)
+    parts = job_images(make_job(mixup=True), 1)
     plan = next(parts.sampling.micro_batches(1, 0))
     first, again, later = (mixed(parts.read_train(one).labels) for one in (plan, plan, replace(plan, epoch=2)))
     assert same(first, again)
@@ -347,8 +346,8 @@ def test_another_epoch_mixes_otherwise(make_job: MakeJob) -> None:
 
 def test_validation_is_not_mixed(make_job: MakeJob) -> None:
     (plan, *_) = evaluation_batches(450, 16, rank=0, world_size=1)
-    batch = build(make_job(mixup=True, cutmix=True), 1).read_val(plan)
-    plain = build(make_job(), 1).read_val(plan)
+    batch = job_images(make_job(mixup=True, cutmix=True), 1).val.read(plan)
+    plain = job_images(make_job(), 1).val.read(plan)
     assert isinstance(batch.labels, torch.Tensor)
     assert batch.labels.tolist() == plain.labels.tolist()
     assert torch.equal(batch.inputs.on("cpu"), plain.inputs.on("cpu"))

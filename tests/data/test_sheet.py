@@ -15,7 +15,7 @@ from accel_trainer.data.loader import Batch
 from accel_trainer.data.mixing import MixedLabels
 from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.data.sheet import _captions, _fitted, contact_sheet, draw_sheet
-from accel_trainer.training.build import Parts, build
+from accel_trainer.training.images import JobImages, job_images
 
 MakeJob = Callable[..., Job]
 Pixels = npt.NDArray[np.uint8]
@@ -25,17 +25,11 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 CLIPS = {"video": True, "num_views": 3, "architecture": "r3d_18"}
 
 
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is trained here, and making a model takes longer than all else."""
-    monkeypatch.setattr("accel_trainer.training.build.make_model", lambda job, num_classes: torch.nn.Linear(1, 1))
-
-
 @pytest.fixture
-def parts_of(make_job: MakeJob) -> Callable[..., Parts]:
-    def parts(**given: Any) -> Parts:
+def parts_of(make_job: MakeJob) -> Callable[..., JobImages]:
+    def parts(**given: Any) -> JobImages:
         few = {"architecture": "squeezenet1_1", "dataset": "digits", "batch_size": 48, "image_size": 16}
-        return build(make_job(**{**few, **given}), 1)
+        return job_images(make_job(**{**few, **given}), 1)
 
     return parts
 
@@ -57,7 +51,7 @@ def sheet_size(rows: int, columns: int, tile: int) -> tuple[int, ...]:
     return (LINE + rows * (tile + LINE + GAP) + GAP, columns * (tile + GAP) + GAP, 3)
 
 
-def first_batch(parts: Parts, epoch: int = 1) -> Batch:
+def first_batch(parts: JobImages, epoch: int = 1) -> Batch:
     """The whole first global batch of an epoch."""
     plan = next(parts.sampling.micro_batches(epoch, rank=0))
     return parts.read_train(BatchPlan(plan.epoch, plan.step, plan.global_indices, plan.global_indices))
@@ -74,7 +68,7 @@ def seen(batch: Batch) -> Pixels:
     [{}, {"num_views": 2, "transform_type": "contrastive"}, CLIPS, {"cutmix": True, "mixup": True}],
     ids=["images", "views", "clips", "mixtures"],
 )
-def test_the_same_job_draws_the_same_bytes_twice(parts_of: Callable[..., Parts], given: dict[str, Any]) -> None:
+def test_the_same_job_draws_the_same_bytes_twice(parts_of: Callable[..., JobImages], given: dict[str, Any]) -> None:
     first, second = (parts_of(**given) for _ in range(2))
     sheets = [draw_sheet(parts.read_train, parts.sampling) for parts in (first, first, second)]
     assert sheets[0] == sheets[1] == sheets[2]
@@ -86,7 +80,7 @@ def test_the_picture_does_not_depend_on_processes_and_accumulation(make_job: Mak
     job = {"architecture": "squeezenet1_1", "dataset": "digits", "batch_size": 24, "image_size": 16, **given}
     sheets = set()
     for world_size, accumulation in ((1, 1), (2, 1), (1, 2), (2, 2)):
-        parts = build(make_job(**job, gradient_accumulation=accumulation), world_size)
+        parts = job_images(make_job(**job, gradient_accumulation=accumulation), world_size)
         sheets.add(draw_sheet(parts.read_train, parts.sampling))
     assert len(sheets) == 1
 
@@ -106,7 +100,7 @@ def test_the_picture_does_not_depend_on_processes_and_accumulation(make_job: Mak
     ],
 )
 def test_rows_are_images_and_columns_are_views_or_frames(
-    parts_of: Callable[..., Parts], given: dict[str, Any], rows: int, columns: int
+    parts_of: Callable[..., JobImages], given: dict[str, Any], rows: int, columns: int
 ) -> None:
     parts = parts_of(**given)
     sheet = opened(draw_sheet(parts.read_train, parts.sampling))
@@ -122,7 +116,7 @@ def test_rows_are_images_and_columns_are_views_or_frames(
 
 @pytest.mark.parametrize(("size", "enlarged"), [(96, 1), (97, 1), (48, 2), (95, 2), (50, 2), (33, 3), (8, 12)])
 def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
-    parts_of: Callable[..., Parts], size: int, enlarged: int
+    parts_of: Callable[..., JobImages], size: int, enlarged: int
 ) -> None:
     parts = parts_of(image_size=size, batch_size=5, randomerase="random")
     sheet = opened(draw_sheet(parts.read_train, parts.sampling))
@@ -137,7 +131,7 @@ def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
 @pytest.mark.parametrize("mixing", [{"cutmix": True}, {"mixup": True}])
 @pytest.mark.parametrize("batch_size", [6, 48])
 def test_mixtures_are_those_of_the_batch_also_where_only_a_part_of_it_is_shown(
-    parts_of: Callable[..., Parts], mixing: dict[str, Any], batch_size: int
+    parts_of: Callable[..., JobImages], mixing: dict[str, Any], batch_size: int
 ) -> None:
     parts = parts_of(image_size=96, batch_size=batch_size, **mixing)
     sheet = opened(draw_sheet(parts.read_train, parts.sampling))
@@ -149,7 +143,7 @@ def test_mixtures_are_those_of_the_batch_also_where_only_a_part_of_it_is_shown(
 
 def test_what_is_drawn_on_the_device_looks_the_same(make_job: MakeJob) -> None:
     job = make_job(architecture="squeezenet1_1", dataset="digits", batch_size=8, image_size=16, randomerase=0.5)
-    loader, device = (build(job, 1, augment_on_device=on_device) for on_device in (False, True))
+    loader, device = (job_images(job, 1, augment_on_device=on_device) for on_device in (False, True))
     sheets = [opened(draw_sheet(parts.read_train, parts.sampling)) for parts in (loader, device)]
     np.testing.assert_allclose(sheets[0].astype(int), sheets[1].astype(int), atol=1)
 
@@ -161,7 +155,7 @@ def ink(sheet: Pixels, top: int, left: int, width: int) -> bool:
     return bool((sheet[top : top + LINE, left : left + width] < 128).any())
 
 
-def test_every_tile_has_a_caption_and_every_column_of_views_a_title(parts_of: Callable[..., Parts]) -> None:
+def test_every_tile_has_a_caption_and_every_column_of_views_a_title(parts_of: Callable[..., JobImages]) -> None:
     parts = parts_of(num_views=3, batch_size=6)
     sheet = opened(draw_sheet(parts.read_train, parts.sampling))
     for column in range(3):
@@ -181,7 +175,7 @@ def test_captions_of_mixtures_name_both_classes_with_their_shares() -> None:
 
 
 def test_frames_of_a_clip_have_the_caption_of_the_clip(
-    parts_of: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+    parts_of: Callable[..., JobImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, Any] = {}
 

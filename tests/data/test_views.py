@@ -27,7 +27,7 @@ from accel_trainer.data.occlusion import Occlude
 from accel_trainer.data.sampling import BatchPlan, evaluation_batches
 from accel_trainer.data.synthetic_occluders import make_occluders
 from accel_trainer.data.views import Drawn
-from accel_trainer.training.build import Parts, build
+from accel_trainer.training.images import JobImages, job_images
 
 MakeJob = Callable[..., Job]
 SIZE = 20
@@ -46,20 +46,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is trained here, and making a model takes longer than all else."""
-    monkeypatch.setattr("accel_trainer.training.build.make_model", lambda job, num_classes: torch.nn.Linear(1, 1))
-
-
-Build = Callable[..., Parts]
+Build = Callable[..., JobImages]
 
 
 @pytest.fixture
 def parts_of(make_job: MakeJob) -> Build:
-    def parts(world_size: int = 1, on_device: bool = False, **given: Any) -> Parts:
+    def parts(world_size: int = 1, on_device: bool = False, **given: Any) -> JobImages:
         few = {"architecture": "squeezenet1_1", "dataset": "digits", "batch_size": 32, "image_size": SIZE}
-        return build(make_job(**{**few, **given}), world_size, augment_on_device=on_device)
+        return job_images(make_job(**{**few, **given}), world_size, augment_on_device=on_device)
 
     return parts
 
@@ -91,11 +85,11 @@ def everything(files: Path) -> dict[str, Any]:
     }
 
 
-def plans(parts: Parts, epoch: int = 1, rank: int = 0) -> Iterator[BatchPlan]:
+def plans(parts: JobImages, epoch: int = 1, rank: int = 0) -> Iterator[BatchPlan]:
     return parts.sampling.micro_batches(epoch, rank)
 
 
-def first(parts: Parts, epoch: int = 1) -> Batch:
+def first(parts: JobImages, epoch: int = 1) -> Batch:
     return parts.read_train(next(plans(parts, epoch)))
 
 
@@ -103,7 +97,7 @@ def images_of(batch: Batch) -> torch.Tensor:
     return batch.inputs.on("cpu")
 
 
-def drawn_by(parts: Parts, plan: BatchPlan) -> Drawn:
+def drawn_by(parts: JobImages, plan: BatchPlan) -> Drawn:
     views = parts.read_train.views
     return views.draw(views.draws(plan, plan.global_indices))
 
@@ -139,7 +133,7 @@ class OneImage:
         return str(index)
 
 
-def of_one_image(parts: Parts) -> ImageReader:
+def of_one_image(parts: JobImages) -> ImageReader:
     return ImageReader(OneImage(2000), parts.read_train.views, replace_corrupt=True)
 
 
@@ -218,7 +212,7 @@ def test_an_erased_box_has_no_noise_and_an_occluder_has(parts_of: Build, everyth
 
 
 def global_batches(
-    parts: Parts, world_size: int, num_threads: int, accumulation: int = 1, steps: int = 2
+    parts: JobImages, world_size: int, num_threads: int, accumulation: int = 1, steps: int = 2
 ) -> list[tuple[torch.Tensor, Any, Any]]:
     """Images, labels and global labels of the first batches, put together from those of all processes."""
     of_rank = []
@@ -442,7 +436,7 @@ def test_mixed_labels_are_those_of_the_image_and_of_the_one_before(parts_of: Bui
 def test_validation_images_are_only_resized_cropped_and_normalised(
     parts_of: Build, everything: dict[str, Any], on_device: bool
 ) -> None:
-    read = parts_of(on_device=on_device, **everything).read_val
+    read = parts_of(on_device=on_device, **everything).val.read
     batch = read(next(evaluation_batches(450, 20, 0, 1)))
     crop = v2.Compose([v2.Resize(int(SIZE * 256 / 224), antialias=True), v2.CenterCrop(SIZE)])
     expected = torch.stack([NORMALISE(crop(read.source.read(index)) / 255) for index in range(20)])
@@ -496,8 +490,8 @@ def test_a_clip_has_one_label_and_its_frames_are_mixed_alike(parts_of: Build) ->
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_validation_clips_are_built_the_same_way_and_the_same_every_time(parts_of: Build, on_device: bool) -> None:
-    read = parts_of(on_device=on_device, **CLIPS).read_val
-    plain = parts_of(batch_size=12).read_val
+    read = parts_of(on_device=on_device, **CLIPS).val.read
+    plain = parts_of(batch_size=12).val.read
     whole = images_of(read(next(evaluation_batches(450, 9, 0, 1))))
     assert whole.shape == (9, 4, 3, SIZE, SIZE)
     torch.testing.assert_close(whole[:, 3], images_of(plain(next(evaluation_batches(450, 9, 0, 1)))))
@@ -508,7 +502,7 @@ def test_validation_clips_are_built_the_same_way_and_the_same_every_time(parts_o
 
 @pytest.mark.parametrize("probs", [1.0, [0.5, 0.25, 1.0, 0.5]])
 def test_validation_clips_do_not_depend_on_batches_processes_and_epochs(parts_of: Build, probs: Any) -> None:
-    read = parts_of(**{**CLIPS, "Blur": {"sigmas": SIGMAS, "probs": probs}}).read_val
+    read = parts_of(**{**CLIPS, "Blur": {"sigmas": SIGMAS, "probs": probs}}).val.read
     whole = images_of(read(next(evaluation_batches(450, 12, 0, 1))))
     in_threes = [images_of(read(plan)) for plan in islice(evaluation_batches(450, 3, 0, 1), 4)]
     assert torch.equal(torch.cat(in_threes), whole)
@@ -520,7 +514,7 @@ def test_validation_clips_do_not_depend_on_batches_processes_and_epochs(parts_of
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build, split: str) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": [0.25, 0.75]}})
-    reader = parts.read_train if split == "train" else parts.read_val
+    reader = parts.read_train if split == "train" else parts.val.read
     sigma = reader.views.draw(Draws(0, 1, 0, np.arange(4000), 2)).effects[0].sigma.reshape(-1, 2)
     assert set(sigma[:, 0]) == {0.0, 2.0}
     assert set(sigma[:, 1]) == {0.0, 1.0}
@@ -530,7 +524,7 @@ def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build,
 def test_validation_frames_share_the_draw_of_their_blur_as_training_frames_do(parts_of: Build) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": 0.5}})
     plan = BatchPlan(0, 0, np.arange(200), np.arange(200))
-    for reader in (parts.read_train, parts.read_val):
+    for reader in (parts.read_train, parts.val.read):
         sigma = reader.views.draw(reader.views.draws(plan, plan.indices)).effects[0].sigma.reshape(-1, 2)
         assert ((sigma[:, 0] > 0) == (sigma[:, 1] > 0)).all()
 
@@ -600,13 +594,13 @@ def test_folders_and_hugging_face_give_the_same_batches(
         assert same_labels(ours.labels, theirs.labels)
     count = len(folders.images.val.labels)
     for plan in evaluation_batches(count, 5, 0, 1):
-        ours, theirs = folders.read_val(plan), hugging_face.read_val(plan)
+        ours, theirs = folders.val.read(plan), hugging_face.val.read(plan)
         assert torch.equal(images_of(ours), images_of(theirs))
         assert torch.equal(ours.labels, theirs.labels)
     assert folders.read_train.corrupt == hugging_face.read_train.corrupt
-    assert folders.read_val.corrupt == hugging_face.read_val.corrupt
+    assert folders.val.read.corrupt == hugging_face.val.read.corrupt
     broken = 0 if not corrupt else 3 if subset is None else 2
-    assert len(folders.read_val.corrupt) == broken
+    assert len(folders.val.read.corrupt) == broken
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -615,10 +609,10 @@ def test_a_corrupt_image_of_clips_takes_its_draws_with_it(
 ) -> None:
     """Blurs stay with their images when others are left out; a batch may have none."""
     clips = {**CLIPS, "Blur": {"sigmas": SIGMAS, "probs": 0.5}, "on_device": on_device}
-    whole = parts_of(**clips, **sets(False)[0]).read_val
+    whole = parts_of(**clips, **sets(False)[0]).val.read
     plan = BatchPlan(0, 0, np.arange(18), np.arange(18))
     expected = images_of(whole(plan))
-    broken = parts_of(**clips, **sets(True)[0]).read_val
+    broken = parts_of(**clips, **sets(True)[0]).val.read
     batch, lost = broken(plan), [label * 6 + number for label, number in CORRUPT]
     kept = [index for index in range(18) if index not in lost]
     torch.testing.assert_close(images_of(batch), expected[kept], rtol=0, atol=1e-6)

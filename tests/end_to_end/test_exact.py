@@ -16,7 +16,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from accel_trainer.config import read_job
-from accel_trainer.training.build import preview
+from accel_trainer.training.images import preview
 
 pytestmark = pytest.mark.slow
 

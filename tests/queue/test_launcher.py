@@ -8,6 +8,7 @@ from helpers import REPOSITORY
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
+from accel_trainer.permission import ALLOW_VARIABLE
 from accel_trainer.queue import launcher
 from accel_trainer.queue.launcher import Flags, Gpu, Machine, plan_launch
 
@@ -121,6 +122,12 @@ def test_the_printed_command_can_be_typed():
     launch = plan_launch(job(), Flags(), CPU, ["a b.json", "--name=a b"])
     assert str(launch).endswith("-m accel_trainer.training.worker 'a b.json' '--name=a b'")
     assert launch.argv[1:3] == ["-m", "accelerate.commands.launch"]
+
+
+def test_packages_that_may_be_imported_are_in_the_printed_command(monkeypatch):
+    assert ALLOW_VARIABLE not in plan_launch(job(), Flags(), CPU).environment
+    monkeypatch.setenv(ALLOW_VARIABLE, "my_lab,other.models")
+    assert str(plan_launch(job(), Flags(), CPU)).count(f"{ALLOW_VARIABLE}=my_lab,other.models ") == 1
 
 
 def test_flags_survive_being_passed_on():

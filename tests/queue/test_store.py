@@ -193,3 +193,35 @@ def test_a_job_that_another_runner_has_put_back_meanwhile_is_left_where_it_is(qu
     with pytest.raises(JobGone):
         queue.release(claimed)
     assert names(queue, JobState.PENDING) == ["a"]
+
+
+def test_a_job_is_where_it_may_still_be_run_before_it_is_done_and_done_before_it_has_failed(queue):
+    for place in (
+        "held/a.json", "done/a.json", "running/b@host.1-2-3.json", "done/b.json", "done/c~2.json", "failed/c.json",
+        "failed/d~3.json", "e~2.json",
+    ):  # fmt: skip
+        (queue.folder / place).write_text("{}")
+    assert queue.states() == {
+        "a": JobState.HELD, "b": JobState.RUNNING, "c": JobState.DONE, "c~2": JobState.DONE, "d": JobState.FAILED,
+        "d~3": JobState.FAILED, "e~2": JobState.PENDING,
+    }  # fmt: skip
+    for name, state in queue.states().items():
+        found = queue.find(name)
+        assert found is not None
+        assert found.state is state
+    assert queue.find("e") is None
+
+
+def test_a_job_that_is_released_while_the_folders_are_read_is_not_taken_for_done(queue, monkeypatch):
+    queue.add("a", b"{}")
+    claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
+    (queue.folder / "done/a.json").write_text("{}")
+    folder_of = queue.folder_of
+
+    def release_first(state: JobState) -> Path:
+        if state is JobState.RUNNING and claimed.path.exists():
+            claimed.path.rename(queue.folder / "a.json")
+        return folder_of(state)
+
+    monkeypatch.setattr(queue, "folder_of", release_first)
+    assert queue.states() == {"a": JobState.PENDING}

@@ -1,5 +1,7 @@
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from torchvision import models
 from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
+from accel_trainer.permission import ALLOW_VARIABLE
 from accel_trainer.training import build as building
 from accel_trainer.training.build import Checker, build, check_writable, count_parameters, deterministic_kernels
 
@@ -75,6 +78,116 @@ def test_what_cannot_work_is_found_on_paper(make_job: MakeJob, given: dict[str, 
     with pytest.raises(UserError) as caught:
         Checker()(make_job(**{"batch_size": 96, **given}), world_size=3)
     assert str(caught.value).startswith(said)
+
+
+OTHERS = """
+import numpy as np
+import torch
+from torch import nn
+
+MEAN = torch.zeros(1)
+
+
+class Base(nn.Module):
+    def __init__(self, num_classes=7):
+        super().__init__()
+        self.readout = nn.Linear(3, num_classes)
+
+    def forward(self, images):
+        return self.readout((images - MEAN).mean((2, 3)))
+
+
+class ReadsValues(Base):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.gain = torch.ones(1).item()
+
+
+class HasNumpy(Base):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.register_buffer("gain", torch.from_numpy(np.ones(10, dtype="float32")))
+
+    def forward(self, images):
+        return super().forward(images) * self.gain
+
+
+class Branches(Base):
+    def forward(self, images):
+        return super().forward(images) if images.mean() < 1 else None
+
+
+def fixed():
+    return Base()
+
+
+class CyclesFirst(Base):
+    def forward(self, images):
+        return torch.stack([super(CyclesFirst, self).forward(images)] * 5)
+
+
+class Dictionary(Base):
+    def forward(self, images):
+        return {"logits": super().forward(images)}
+
+
+class Broken(Base):
+    def forward(self, images):
+        return self.weights["V1"]
+"""
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("lab_of_others.py").write_text(OTHERS)
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "lab_of_others", raising=False)
+    monkeypatch.setenv(ALLOW_VARIABLE, "lab_of_others")
+
+
+@pytest.mark.usefixtures("others")
+@pytest.mark.parametrize("name", ["Base", "ReadsValues", "HasNumpy", "Branches"])
+def test_what_the_meta_device_cannot_do_others_models_may(make_job: MakeJob, name: str) -> None:
+    job = make_job(architecture=f"lab_of_others:{name}")
+    assert Checker()(job, world_size=1).parameters == 3 * 10 + 10
+    assert not any(parameter.is_meta for parameter in build(job, world_size=1).model.parameters())
+
+
+@pytest.mark.usefixtures("others")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fixed", "gives 7 logits, but there are 10 classes; its constructor must take `num_classes`"),
+        ("CyclesFirst", "gives a tensor (5, 2, 10) for 2 images; it must be (batch, classes), (batch, cycles"),
+        ("Dictionary", "gives something of type dict, not logits"),
+        ("Broken", "AttributeError: 'Broken' object has no attribute 'weights' (lab_of_others.py, line 54)"),
+    ],
+)
+def test_what_others_models_must_give_is_told_on_paper_and_before_training(
+    make_job: MakeJob, name: str, said: str
+) -> None:
+    job = make_job(architecture=f"lab_of_others:{name}")
+    for prepare in (Checker(), build):
+        with pytest.raises(UserError) as caught:
+            prepare(job, world_size=1)
+        assert said in str(caught.value)
+
+
+@pytest.mark.usefixtures("others")
+def test_others_weights_follow_from_the_seed_alone(make_job: MakeJob) -> None:
+    job = make_job(architecture="lab_of_others:Base", seed=5)
+    weight = build(job, world_size=1).model.get_parameter("readout.weight")
+    torch.manual_seed(randomness.key(5, "initialization"))
+    assert torch.equal(weight, torch.nn.Linear(3, 10).weight)
+
+
+def test_a_model_of_timm_is_checked_like_any_other(make_job: MakeJob) -> None:
+    job = make_job(architecture="timm:vit_tiny_patch16_224", architecture_args={"depth": 1})
+    assert Checker()(job, world_size=1).parameters > 500_000
+    with pytest.raises(
+        UserError, match=r"image_size: timm:vit_tiny_patch16_224 does not work with images of 32 pixels"
+    ):
+        Checker()(make_job(architecture=job.architecture, architecture_args={"img_size": 48}), world_size=1)
 
 
 def test_nothing_is_written_on_paper(make_job: MakeJob) -> None:

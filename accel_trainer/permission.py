@@ -1,0 +1,43 @@
+"""What a job file may have imported: only packages that the user allows. A job file alone runs no code."""
+
+import os
+
+from accel_trainer.errors import UserError
+
+# Packages, separated by commas. The processes that check and train jobs inherit it.
+ALLOW_VARIABLE = "ACCEL_TRAIN_ALLOW_IMPORTS"
+ALLOW_OPTION = "--allow-imports"
+
+
+def allow_imports(packages: str) -> None:
+    """Allow more packages, named with commas between them, here and in the processes that this one starts.
+
+    Raises UserError for what is not the name of a package.
+    """
+    names = [*_names(os.environ.get(ALLOW_VARIABLE, ""), ALLOW_VARIABLE), *_names(packages, ALLOW_OPTION)]
+    if names:
+        os.environ[ALLOW_VARIABLE] = ",".join(dict.fromkeys(names))
+
+
+def may_import(module: str) -> bool:
+    """Whether a module is one of those that are allowed, or below one. Raises UserError as `allow_imports`."""
+    allowed = _names(os.environ.get(ALLOW_VARIABLE, ""), ALLOW_VARIABLE)
+    return any(f"{module}.".startswith(f"{name}.") for name in allowed)
+
+
+def refuse_import(module: str) -> None:
+    """Raises UserError for a module that is not allowed, with what allows its package."""
+    if not may_import(module):
+        package = module.partition(".")[0]
+        raise UserError(
+            f"architecture: importing {package!r} is not allowed; allow it with {ALLOW_OPTION} {package} "
+            f"or {ALLOW_VARIABLE}={package}"
+        )
+
+
+def _names(text: str, where: str) -> list[str]:
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"{where}: {name!r} is not the name of a package; give names such as my_lab,other.models")
+    return names

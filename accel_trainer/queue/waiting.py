@@ -1,0 +1,176 @@
+"""Jobs that wait for other jobs: for those in `after`, and for the one whose weights they start from."""
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+from typing import Self, assert_never
+
+from accel_trainer.config import Job, read_job
+from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+
+# Where each job is that is waited for and not done; None: nowhere in the queue.
+Missing = Mapping[str, JobState | None]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The jobs that must be done before a job: `after`, and the one that its starting_params name."""
+
+    after: tuple[str, ...] = ()
+    parent: str | None = None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(tuple(job.after), job.parent_job)
+
+    def __bool__(self) -> bool:
+        return bool(self.after) or self.parent is not None
+
+    def missing(self, states: Mapping[str, JobState]) -> dict[str, JobState | None]:
+        """Those that are not done, each with its state, given those of all jobs in the queue."""
+        names = dict.fromkeys(self.after)
+        if self.parent is not None and (self.parent in states or not Path(self.parent).exists()):
+            names[self.parent] = None
+        return {name: states.get(name) for name in names if states.get(name) is not JobState.DONE}
+
+
+def words(missing: Missing) -> str:
+    """ "waits for 'a', which has failed, and for 'b', which is held"."""
+    return "waits " + ", and ".join(f"for {name!r}, which {_where(state)}" for name, state in missing.items())
+
+
+def _where(state: JobState | None) -> str:
+    match state:
+        case None:
+            return "is not in the queue"
+        case JobState.FAILED:
+            return "has failed"
+        case JobState.PENDING | JobState.HELD | JobState.RUNNING | JobState.DONE:
+            return f"is {state}"
+        case _:
+            assert_never(state)
+
+
+def cycles(missing: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """The jobs that wait for themselves, each with the reason to refuse it, given what each job waits for."""
+    left = _behind_cycles(missing)
+    # Those of them for which another waits that is behind a cycle: few, each of which is searched.
+    waited_for_by: dict[str, list[str]] = {name: [] for name in left}
+    for name in left:
+        for other in left.intersection(missing[name]):
+            waited_for_by[other].append(name)
+    found = {}
+    for name in _behind_cycles(waited_for_by):
+        if way := _way_back(name, missing):
+            told = listed(f"{one!r} waits for {other!r}" for one, other in pairwise([*way, name]))
+            found[name] = f"after: the job waits for itself: {told}; take one of these out"
+    return found
+
+
+def _behind_cycles(missing: Mapping[str, Collection[str]]) -> set[str]:
+    """The jobs that are in a cycle, or wait for one that is, however far away."""
+    sorter = TopologicalSorter(missing)
+    with suppress(CycleError):
+        sorter.prepare()
+        return set()
+    free: set[str] = set()
+    while ready := sorter.get_ready():  # it goes on as far as it can
+        sorter.done(*ready)
+        free.update(ready)
+    return missing.keys() - free
+
+
+def _way_back(start: str, missing: Mapping[str, Collection[str]]) -> list[str]:
+    """The fewest jobs through which one waits for itself, it being the first; none if it does not."""
+    came_from: dict[str, str] = {}
+    at_hand = deque([start])
+    while at_hand:
+        name = at_hand.popleft()
+        for other in missing.get(name, ()):
+            if other == start:
+                way = [name]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return way[::-1]
+            if other not in came_from:
+                came_from[other] = name
+                at_hand.append(other)
+    return []
+
+
+def in_order(jobs: Sequence[QueuedJob], missing: Mapping[str, Missing]) -> list[QueuedJob]:
+    """The pending jobs that will be run when all goes well, as they will be: each time the first that may be.
+
+    What is running counts as done.
+    """
+    by_name = {job.name: (number, job) for number, job in enumerate(jobs)}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for job in jobs:
+        others = missing.get(job.name, {})
+        sorter.add(job.name, *(name for name, state in others.items() if state is not JobState.RUNNING))
+    with suppress(CycleError):  # what is in one is left out, as all else that cannot be run
+        sorter.prepare()
+    ready: list[tuple[int, QueuedJob]] = []
+    order: list[QueuedJob] = []
+    while True:
+        # A name that is not that of a pending job is never done, nor is what waits for it.
+        for entry in (by_name[name] for name in sorter.get_ready() if name in by_name):
+            heapq.heappush(ready, entry)
+        if not ready:
+            return order
+        _, job = heapq.heappop(ready)
+        order.append(job)
+        sorter.done(job.name)
+
+
+# -- the job whose weights another starts from -------------------------------------------------------------------
+
+
+def find_parent(job: Job, queue: Queue, coming: Collection[str] = ()) -> QueuedJob | Path | None:
+    """What a single word in starting_params stands for: a job of the queue, or else a path.
+
+    None when starting_params is no such word, or names a job that comes later: one that is `coming`, or in `after`.
+    Raises UserError if it is nothing of all that.
+    """
+    name = job.parent_job
+    if name is None:
+        return None
+    if (found := queue.find(name)) is not None:
+        return found
+    if (path := Path(name)).exists():
+        return path
+    if name in coming or name in job.after:
+        return None
+    raise UserError(
+        f"finetune_args.starting_params: {name!r} is neither a path nor a job of the queue {queue.folder} "
+        f"(a job that comes later is named in `after` too){did_you_mean(name, queue.states())}"
+    )
+
+
+def starting_params(job: Job, queue: Queue) -> Path | None:
+    """The path that a single word in starting_params stands for; of a job it is the run folder. Raises UserError."""
+    return _path(find_parent(job, queue), job)
+
+
+def as_it_starts(job: Job, queue: Queue, coming: Collection[str] = ()) -> Job:
+    """The job with a path as its starting_params, unless they name a job that is not done yet. Raises UserError."""
+    parent = find_parent(job, queue, coming)
+    if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:
+        return job
+    path = _path(parent, job)
+    return job if path is None else job.starting_from(path)
+
+
+def _path(parent: QueuedJob | Path | None, job: Job) -> Path | None:
+    if not isinstance(parent, QueuedJob):
+        return parent
+    try:
+        return read_job(parent.path, job.parent_job).run_path
+    except UserError as error:
+        raise UserError(*(f"finetune_args.starting_params: {problem}" for problem in error.problems)) from error

@@ -1,0 +1,111 @@
+"""Models on paper: built and shown a batch on the meta device, where nothing has a value."""
+
+import torch
+from torch import Tensor, nn
+
+from accel_trainer.config import Job
+from accel_trainer.errors import UserError, first_line
+from accel_trainer.training.outputs import by_cycle
+from accel_trainer.training.starting_weights import arguments_of_published
+from accel_trainer.zoo import registry
+from accel_trainer.zoo.imported import in_one_line
+
+
+def make_model(job: Job, num_classes: int) -> nn.Module:
+    """The job's model with random weights, on torch's default device. Raises UserError."""
+    if registry.takes_only_clips(job.architecture) and not job.video:
+        raise UserError(f"architecture: {job.architecture} takes clips: set video to true, or use a model of images")
+    args = {**arguments_of_published(job), **job.architecture_args}
+    if job.is_contrastive:
+        # Its output is an embedding, which may have any size.
+        num_classes = args.get("num_classes", num_classes)
+    return registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
+
+
+def model_on_paper(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
+    """The model on the meta device, and of how many cycles it gives logits, or embeddings.
+
+    num_images: those of one forward pass. Raises UserError for shapes that cannot be trained.
+    """
+    try:
+        with torch.device("meta"):
+            return _model_and_cycles(job, num_classes, num_images)
+    except UserError:
+        if not registry.is_others(job.architecture):
+            raise
+        return _model_and_cycles(job, num_classes, num_images)  # others' code may need values
+
+
+def _model_and_cycles(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
+    try:
+        model = make_model(job, num_classes)
+    except NotImplementedError:
+        # RegNets compute their widths with tensors, which the meta device cannot do.
+        with torch.device("cpu"):
+            model = make_model(job, num_classes)
+    return model, cycles_of(job, model, num_classes, num_images if job.video else num_images * job.views_per_image)
+
+
+def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 2) -> int:
+    """Of how many cycles a model gives logits, or embeddings, in training; the model stays as it is.
+
+    Raises UserError for a model that does not work with the job's images, or gives something else.
+    """
+    num_examples = min(num_examples, 2)
+    try:
+        try:
+            output = _shown(model, job, num_examples, torch.device("meta"))
+        except Exception:
+            if not registry.is_others(job.architecture):
+                raise
+            output = _shown(model, job, num_examples, torch.device("cpu"))
+    except Exception as error:
+        raise _explained(error, job, num_examples) from error
+    return _num_cycles(job, output, num_examples, num_classes)
+
+
+def _shown(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> object:
+    """What a model in training gives for examples that are zero, with copies of its weights on the device."""
+    frames = (job.views_per_image,) if job.video else ()
+    state = {
+        name: t.to(device) if t.device != device else t.clone()
+        for name, t in (*model.named_parameters(), *model.named_buffers())
+    }
+    model.train()
+    with torch.no_grad(), torch.device(device), torch.random.fork_rng(devices=[]):
+        examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
+        return torch.func.functional_call(model, state, (examples,))
+
+
+def _explained(error: Exception, job: Job, num_examples: int) -> UserError:
+    reason = in_one_line(error) if registry.is_others(job.architecture) else first_line(error)
+    if num_examples == 1 and "more than 1 value per channel" in str(error):
+        return UserError(
+            f"batch_size: {job.architecture} has BatchNorm, which needs more than one image for each process "
+            "and accumulation step"
+        )
+    if job.video:
+        return UserError(
+            f"video: {job.architecture} does not take clips of {job.views_per_image} frames "
+            f"(batch, frames, 3, {job.image_size}, {job.image_size}): {reason}"
+        )
+    return UserError(f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {reason}")
+
+
+def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int) -> int:
+    """Refuse what is not logits, or embeddings, of these examples. Raises UserError."""
+    architecture = job.architecture
+    main = getattr(output, "logits", None) if isinstance(output, tuple) else output  # named, of auxiliary heads
+    if not isinstance(main, Tensor):
+        raise UserError(f"architecture: {architecture} gives something of type {type(output).__name__}, not logits")
+    if not (2 <= main.dim() <= 4 and len(main) == num_examples):
+        raise UserError(
+            f"architecture: {architecture} gives a tensor {tuple(main.shape)} for {num_examples} images; it must be "
+            "(batch, classes), (batch, cycles, classes) or (batch, cycles, heads, classes)"
+        )
+    if main.shape[-1] != num_classes and not job.is_contrastive:
+        raise UserError(
+            f"architecture: {architecture} gives {main.shape[-1]} logits, but there are {num_classes} classes; "
+            "its constructor must take `num_classes` and make as many"
+        )
+    return by_cycle(main).shape[1]

@@ -1,0 +1,137 @@
+"""Models of the user's own packages by import path, such as `my_lab.models:Net`."""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from accel_trainer.errors import UserError, did_you_mean, first_line
+from accel_trainer.permission import may_import, refuse_import
+from accel_trainer.zoo.arguments import refuse_unknown, with_classes
+
+
+def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
+    """The model that the class or function at an import path gives when called with `args`.
+
+    `num_classes` is passed where the signature has it or takes any keyword, `image_size` where it has it. Raises
+    UserError for a path that is not allowed (before anything is imported) or does not lead to a model, for arguments
+    that do not fit the signature, and for whatever the user's code raises.
+    """
+    constructor = _find(path)
+    args = _arguments(path, constructor, args, num_classes, image_size)
+    try:
+        model = constructor(**args)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"architecture: {path}: {in_one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"architecture: {path} gives something of type {type(model).__name__}, not a torch.nn.Module")
+    if any(is_lazy(parameter) for parameter in (*model.parameters(), *model.buffers())):
+        raise UserError(f"architecture: {path} has lazy layers, which have no weights before their first input")
+    return model
+
+
+def in_one_line(error: BaseException) -> str:
+    """What the user's code raised, with the last place in that code that it came through."""
+    kind, said = type(error).__name__, first_line(error)
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
+              if may_import(str(frame.f_globals.get("__name__")))]  # fmt: skip
+    where = f" ({Path(frames[-1][0]).name}, line {frames[-1][1]})" if frames else ""
+    return f"{kind if said == kind else f'{kind}: {said}'}{where}"
+
+
+def import_aside(module: str) -> ModuleType:
+    """Import a module so that nothing depends on when it is: its tensors have values, also where models are built on
+    the meta device, and torch's generator stays where it was."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        return importlib.import_module(module)
+
+
+def _find(path: str) -> Callable[..., Any]:
+    """The class or function at a path; only what an allowed package defines is looked into or given."""
+    module, _, names = path.partition(":")
+    if not all(word.isidentifier() for word in (*module.split("."), *names.split("."))):
+        raise UserError(f"architecture: {path!r} is not an import path such as 'my_lab.models:Net'")
+    if private := [name for name in names.split(".") if name.startswith("_")]:
+        raise UserError(f"architecture: {path}: {private[0]} is private; name a class or function without '_'")
+    refuse_import(module)
+    found: Any = _import(module)
+    for name in names.split("."):
+        found = _member(path, found, name)
+    if not callable(found):
+        raise UserError(f"architecture: {path} is of type {type(found).__name__}; it must be a class or function")
+    return found
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            # A console script does not look in the current folder. At the end: it hides nothing that is installed.
+            sys.path.append(str(Path.cwd()))
+        return import_aside(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise UserError(f"architecture: {module} cannot be imported: {in_one_line(error)}") from error
+        raise UserError(
+            f"architecture: there is no module {error.name!r}, neither in {Path.cwd()} nor where Python looks"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"architecture: {module} cannot be imported: {in_one_line(error)}") from error
+
+
+def _member(path: str, place: Any, name: str) -> Any:
+    if not isinstance(place, type | ModuleType):
+        raise UserError(f"architecture: {path}: {name} is neither in a module nor in a class")
+    try:
+        member = getattr(place, name)
+    except AttributeError as error:
+        public = [word for word in vars(place) if not word.startswith("_")]
+        raise UserError(
+            f"architecture: {path}: there is no {name!r} in {place.__name__}{did_you_mean(name, public)}"
+        ) from error
+    home = _home(member)
+    if home is not None and not may_import(home):
+        raise UserError(
+            f"architecture: {path}: {name} is of {home!r}, which is not an allowed package; "
+            "name a class or function of your own that gives the model"
+        )
+    return member
+
+
+def _home(member: Any) -> str | None:
+    """The module that defines something; None for plain values."""
+    while isinstance(member, functools.partial):
+        member = member.func
+    if isinstance(member, ModuleType):
+        return member.__name__
+    # A callable that does not say where it is from may be anything.
+    return getattr(member, "__module__", None) or (type(member).__module__ if callable(member) else None)
+
+
+def _arguments(
+    path: str, constructor: Callable[..., Any], args: Mapping[str, Any], num_classes: int, image_size: int
+) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(constructor).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"architecture: {path}: nothing is known of its arguments: {first_line(error)}") from error
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    accepted = [p.name for p in named]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    args = with_classes(args, num_classes) if takes_any or "num_classes" in accepted else dict(args)
+    if "image_size" in accepted:
+        args.setdefault("image_size", image_size)
+    if not takes_any:
+        refuse_unknown(path, args, accepted)
+    if missing := [p.name for p in named if p.default is p.empty and p.name not in args]:
+        raise UserError(f"architecture_args.{missing[0]}: missing; {path} has no default for it")
+    return args
