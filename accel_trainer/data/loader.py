@@ -7,7 +7,7 @@ without copying batches between processes and without anything to leave behind.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -21,6 +21,7 @@ from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.mixing import Labels
 from accel_trainer.data.sampling import BatchPlan, Indices
 from accel_trainer.data.source import Source
+from accel_trainer.data.threads import on_one_core, single_core_threads
 from accel_trainer.data.views import Drawn, Inputs, Views
 from accel_trainer.errors import UserError
 from accel_trainer.processes import usable_cores
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 # Batches ready or being loaded beyond one for each thread.
 READY_AHEAD = 2
 MAX_THREADS = 8
-# Threads of threads would get into each other's way, and the last bits of a matrix product depend on their number.
-CORES_PER_THREAD = 1
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,13 @@ class Loader:
         self._num_threads = num_threads
         self._pool = None
         if num_threads:
-            self._pool = ThreadPoolExecutor(
-                num_threads, "loader", initializer=torch.set_num_threads, initargs=(CORES_PER_THREAD,)
-            )
+            self._pool = single_core_threads(num_threads, "loader")
 
     def batches(self, load: Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """The batches of these plans. An error in a thread is raised here, in its turn."""
         if self._pool is None:
-            yield from map(partial(_on_one_core, load), plans)
+            for plan in plans:
+                yield on_one_core(partial(load, plan))
             return
         waiting: deque[Future[Batch]] = deque()
         try:
@@ -180,16 +178,6 @@ class Loader:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _on_one_core(load: Callable[[BatchPlan], Batch], plan: BatchPlan) -> Batch:
-    """Load in the calling thread as a thread of the pool does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(CORES_PER_THREAD)
-    try:
-        return load(plan)
-    finally:
-        torch.set_num_threads(before)
 
 
 def default_num_threads(processes_on_this_machine: int) -> int:

@@ -5,7 +5,6 @@ import json
 import logging
 import pickle
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from accel_trainer.config import Job
 from accel_trainer.data.cache import cache_folder, cached
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.source import Source
+from accel_trainer.data.threads import single_core_threads
 from accel_trainer.data.transforms import CentreCrop
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.processes import usable_cores
@@ -153,5 +153,5 @@ def _sums_by_chunk(images: Source, crop: CentreCrop) -> Iterator[tuple[Tensor, i
 
     num_images = len(images.labels)
     chunks = [range(start, min(start + CHUNK, num_images)) for start in range(0, num_images, CHUNK)]
-    with ThreadPoolExecutor(usable_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with single_core_threads(usable_cores(), "spectrum") as pool:
         yield from pool.map(sum_of, chunks)

@@ -37,6 +37,8 @@ RESTLESS = {
     # It ends with the last epoch, and cannot be stepped beyond.
     "scheduler": "OneCycleLR",
     "scheduler_args": {"max_lr": 0.003, "total_steps": 2},
+    "ema": 0.9,
+    "swa": {"start": 1},
     "trackers": ["wandb"],
 }
 
@@ -97,9 +99,11 @@ def test_kill_9_of_everything_mid_epoch_leaves_no_trace_in_the_result(cli, backg
     assert "going on in epoch" in (run / "log.txt").read_text()
     assert [p.name for p in Path("training_queue/done").iterdir()] == ["job.json"]
     assert same_weights(run / "params/002.safetensors", undisturbed / "params/002.safetensors")
-    assert same_weights(run / "params/best.safetensors", undisturbed / "params/best.safetensors")
+    for name in ("best", "ema", "swa"):
+        assert same_weights(run / f"params/{name}.safetensors", undisturbed / f"params/{name}.safetensors")
+    of_epochs = {"1": ("train", "val", "val_ema"), "2": ("train", "val", "val_ema", "val_swa")}
     assert [(row["epoch"], row["split"]) for row in performance(run)] == [
-        (epoch, split) for epoch in "12" for split in ("train", "val")
+        (epoch, split) for epoch, splits in of_epochs.items() for split in splits
     ]
     for name in ("loss", "acc1", "acc5", "lr"):
         assert [row[name] for row in performance(run)] == [row[name] for row in performance(undisturbed)]
@@ -185,7 +189,10 @@ def test_two_processes_go_on_exactly_where_they_were_killed(cli, background, tmp
     wait_until(lambda: is_mid_epoch(tmp_path / "killed", epoch=2))
     kill_tree(runner.pid)
     assert cli("run-queue", "--queue", "killed", *flags).returncode == 0
-    assert same_weights(tmp_path / "killed/params/002.safetensors", tmp_path / "whole/params/002.safetensors")
+    for name in ("002", "ema", "swa"):
+        assert same_weights(
+            tmp_path / f"killed/params/{name}.safetensors", tmp_path / f"whole/params/{name}.safetensors"
+        )
     for name in ("loss", "acc1"):
         assert [r[name] for r in performance(tmp_path / "killed")] == [r[name] for r in performance(tmp_path / "whole")]
 
