@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from accel_trainer.data.decode import CorruptImage

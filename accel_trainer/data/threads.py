@@ -13,8 +13,8 @@ def single_core_threads(number: int, name: str) -> ThreadPoolExecutor:
     """Threads whose tensors use one core each: threads of threads would get into each other's way, and the last bits of
     a matrix product depend on their number.
 
-    The calling thread keeps its own number. It has none before it asks torch for the first time, and would be given what
-    any thread set last: another number, and other last bits, than without the pool.
+    The calling thread keeps its own number. It has none before it asks torch for the first time, and would be given
+    what any thread set last: another number, and other last bits, than without the pool.
     """
     torch.get_num_threads()
     return ThreadPoolExecutor(number, name, initializer=torch.set_num_threads, initargs=(1,))

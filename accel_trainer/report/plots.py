@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLORS = {"train": "tab:blue", "val": "tab:orange", "val_ema": "tab:red", "val_swa": "tab:purple"}
 STYLES = ("-", ":", "--", "-.")
 CYCLE = "acc1_cycle"
+FEW_CURVES = 4
 
 
 def draw(run: RunFolder) -> None:
@@ -61,7 +62,8 @@ def _curves(axes: "Axes", rows: list[Row], names: list[str], label: str) -> None
             title = split if len(names) == 1 else f"{split} {name}"
             _curve(axes, [row for row in rows if row.split == split], name, title, color=color, linestyle=style)
     axes.set(xlabel="epoch", ylabel=label)
-    axes.legend()
+    many = len(axes.lines) > FEW_CURVES
+    axes.legend(fontsize="x-small" if many else None, ncols=2 if many else 1)
 
 
 def _cycle_curves(axes: "Axes", rows: list[Row], names: list[str]) -> None:
