@@ -42,6 +42,7 @@ def test_rooms_import_only_what_they_may():
         "zoo": ("accel_trainer.config", "accel_trainer.data", "accel_trainer.runs", "accel_trainer.queue"),
         "data": ("accel_trainer.training", "accel_trainer.runs", "accel_trainer.queue", "accel_trainer.zoo"),
         "training": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
+        "evaluation": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "report": ("accel_trainer.queue", "accel_trainer.training", "torch"),
     }
     for room, names in forbidden.items():

@@ -1,5 +1,6 @@
 """A job: all parameters of one training run, complete and consistent."""
 
+import re
 from pathlib import Path, PurePath
 from typing import Any, Self
 
@@ -22,6 +23,9 @@ LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 # What a run folder has of its own, where no fine-tuned run may lie.
 RUN_FOLDERS = ("params", "resume", "logs", "previous")
+
+# Rows of performance.csv that are of averages of the weights.
+AVERAGES = ("val_ema", "val_swa")
 
 # What may change between two attempts at one run without making it another run.
 MAY_CHANGE = frozenset(
@@ -47,6 +51,12 @@ def transform_words(transform_type: str) -> list[str]:
             rest = f"{rest}-".replace(f"-{word}-", "-", 1).removesuffix("-")
             words.append(word)
     return [rest, *words]
+
+
+def eval_split(dataset: str) -> str:
+    """What performance.csv calls a further data set: `val_` and its name, or the last part of that of an 'hf:' set."""
+    name = PurePath(dataset).name if dataset.startswith("hf:") else dataset
+    return "val_" + re.sub(r"[^\w.-]+", "_", name.removeprefix("hf:"))
 
 
 def is_weights_path(word: str) -> bool:
@@ -125,6 +135,11 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         return len(self.Blur.sigmas) if self.video and self.Blur is not None else self.num_views
 
     @property
+    def eval_splits(self) -> dict[str, str]:
+        """The further data sets, by what performance.csv calls them."""
+        return {eval_split(name): name for name in self.eval_sets}
+
+    @property
     def is_contrastive(self) -> bool:
         return self.criterion in CONTRASTIVE
 
@@ -199,7 +214,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         if self.finetune_args is not None:
             paths["finetune_args.starting_params"] = self.finetune_args.starting_params
             paths["finetune_args.finetune_dir"] = self.finetune_args.finetune_dir
-        for key, value in paths.items():
+        for key, value in [*paths.items(), *(("eval_sets", name) for name in self.eval_sets)]:
+            is_dataset = key in ("dataset", "eval_sets")
             if value is None:
                 continue
             if not value:
@@ -208,14 +224,14 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
                 problems.append(f"{key}: {value!r} may not contain control characters")
             elif value.startswith("~") and not _has_home(value):
                 problems.append(f"{key}: {value!r}: there is no such user")
-            elif key == "dataset" and value.startswith("hf:"):
+            elif is_dataset and value.startswith("hf:"):
                 if value == "hf:":
-                    problems.append("dataset: 'hf:' needs a hub id or a path behind it")
+                    problems.append(f"{key}: 'hf:' needs a hub id or a path behind it")
             elif ".." in PurePath(value).parts and key != "accelerate_config":
                 problems.append(f"{key}: {value!r} may not contain '..'")
-            elif key == "dataset" and PurePath(value).is_absolute():
+            elif is_dataset and PurePath(value).is_absolute():
                 problems.append(
-                    f"dataset: {value!r} is an absolute path; name a folder below data_root and set "
+                    f"{key}: {value!r} is an absolute path; name a folder below data_root and set "
                     f"data_root to {str(PurePath(value).parent)!r}"
                 )
         return problems
@@ -224,14 +240,28 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         problems = []
         if self.class_subset is not None and len(set(self.class_subset)) < len(self.class_subset):
             problems.append(f"class_subset: {self.class_subset} names a class twice")
+        problems += self._eval_set_problems()
         problems += self._transform_problems()
-        if not self.dataset.startswith("hf:"):
+        if not any(name.startswith("hf:") for name in (self.dataset, *self.eval_sets)):
             problems += [
                 f"{key}: only an 'hf:' data set has columns"
                 for key in ("image_column", "label_column")
                 if getattr(self, key) is not None
             ]
         return problems
+
+    def _eval_set_problems(self) -> list[str]:
+        """Each needs a name of its own in performance.csv."""
+        problems, names = [], dict[str, str]()
+        for name in self.eval_sets:
+            other = names.setdefault(split := eval_split(name), name)
+            if split in AVERAGES:
+                problems.append(f"eval_sets: {name!r} would be {split}, as an average of the weights is; rename it")
+            elif self.eval_sets.count(name) > 1:
+                problems.append(f"eval_sets: {name!r} is given twice")
+            elif other != name:
+                problems.append(f"eval_sets: {other!r} and {name!r} would both be {split}; rename one of them")
+        return list(dict.fromkeys(problems))
 
     def _transform_problems(self) -> list[str]:
         base, *words = transform_words(self.transform_type)

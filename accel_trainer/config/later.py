@@ -7,7 +7,6 @@ from accel_trainer.config.base import Section
 
 # Refused when they differ from their default.
 NOT_YET = (
-    "eval_sets",
     "priority",
     "retries",
     "time_limit",

@@ -221,7 +221,8 @@ class RunParameters(Section):
     accelerate_config: str | None = None
     """YAML file of `accelerate config` to launch this job with; flags of `run-queue` go before it."""
     eval_sets: list[str] = []
-    """Further data sets to evaluate on."""
+    """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
+    performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""
     priority: int = 0
     """Jobs with a higher one go first."""
     after: list[str] = []

@@ -62,15 +62,28 @@ def _images_below(folder: Path) -> tuple[list[str], list[str]]:
 
 def open_folders(root: Path, name: str, bundled: tuple[str, ...]) -> ImageSet:
     """`<root>/<name>/{train,val}/<class>/`. Raises UserError, naming what is there and what comes bundled."""
+    folder = _find(root, name, bundled)
+    train, val = (_open_split(folder, split) for split in ("train", "val"))
+    require_same_classes(name, train.classes, val.classes)
+    return ImageSet(train, val)
+
+
+def open_validation_folder(root: Path, name: str, bundled: tuple[str, ...]) -> ImageFolder:
+    """`<root>/<name>/val/<class>/`, whatever else is there. Raises UserError as `open_folders`."""
+    return _open_split(_find(root, name, bundled), "val")
+
+
+def _find(root: Path, name: str, bundled: tuple[str, ...]) -> Path:
     folder = root / name
     if not folder.is_dir():
         there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
         found = f"{root} has {listed(there)}" if there else f"there are no folders in {root}"
         near = did_you_mean(name, [*there, *bundled])
         raise UserError(f"dataset: no folder {folder}; {found}; bundled: {', '.join(bundled)}{near}")
-    for split in ("train", "val"):
-        if not (folder / split).is_dir():
-            raise UserError(f"dataset: {folder} has no folder {split}/ with a folder for each class")
-    train, val = ImageFolder(folder / "train"), ImageFolder(folder / "val")
-    require_same_classes(name, train.classes, val.classes)
-    return ImageSet(train, val)
+    return folder
+
+
+def _open_split(folder: Path, split: str) -> ImageFolder:
+    if not (folder / split).is_dir():
+        raise UserError(f"dataset: {folder} has no folder {split}/ with a folder for each class")
+    return ImageFolder(folder / split)

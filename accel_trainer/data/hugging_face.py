@@ -54,8 +54,7 @@ def open_hugging_face(name: str, image_column: str | None, label_column: str | N
     """The train and validation splits of a data set, by hub id or path. Raises UserError."""
     splits = _load_splits(name)
     train, val = (splits[_first(splits, names, name)] for names in (TRAIN_SPLITS, VAL_SPLITS))
-    image = image_column or _find_column(train, "image", _is_image, ("image", "img"))
-    label = label_column or _find_column(train, "label", _is_class_label, ("label", "labels", "class", "target"))
+    image, label = image_column or _image_column(train), label_column or _label_column(train)
     for split in (train, val):
         _check_columns(split, image, label)
     classes = _class_names(train, label)
@@ -64,6 +63,32 @@ def open_hugging_face(name: str, image_column: str | None, label_column: str | N
     elif (val_names := _class_names(val, label)) is not None:
         require_same_classes(f"hf:{name}", classes, val_names)
     return ImageSet(HuggingFace(train, image, label, classes), HuggingFace(val, image, label, classes))
+
+
+def open_hugging_face_validation(name: str, image_column: str | None, label_column: str | None) -> HuggingFace:
+    """The validation split alone. The columns are those given where the data set has them, else they are found.
+
+    Raises UserError.
+    """
+    splits = _load_splits(name)
+    val = splits[_first(splits, VAL_SPLITS, name)]
+    image = image_column if image_column in val.features else _image_column(val)
+    label = label_column if label_column in val.features else _label_column(val)
+    assert image is not None
+    assert label is not None
+    _check_columns(val, image, label)
+    classes = _class_names(val, label)
+    if classes is None:
+        classes = sorted({name for name in val[label] if name is not None})
+    return HuggingFace(val, image, label, classes)
+
+
+def _image_column(split: Any) -> str:
+    return _find_column(split, "image", _is_image, ("image", "img"))
+
+
+def _label_column(split: Any) -> str:
+    return _find_column(split, "label", _is_class_label, ("label", "labels", "class", "target"))
 
 
 def _is_image(feature: Any) -> bool:

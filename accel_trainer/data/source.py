@@ -1,7 +1,7 @@
 """What a source of images is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -35,10 +35,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What a job trains and validates on. Both have the same classes."""
+    """What a job trains and validates on. All have the same classes."""
 
     train: Source
     val: Source
+    further: Mapping[str, Source] = field(default_factory=dict)
+    """More to validate on, by what performance.csv calls it."""
 
     @property
     def classes(self) -> Sequence[str]:

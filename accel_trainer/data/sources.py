@@ -1,8 +1,7 @@
 """The images that a job names: folders, Hugging Face datasets, or a set that comes with the package."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.data.decode import from_array
-from accel_trainer.data.folders import open_folders
+from accel_trainer.data.folders import open_folders, open_validation_folder
 from accel_trainer.data.source import ImageSet, Labels, Source
 from accel_trainer.errors import UserError, listed
 
@@ -19,7 +18,7 @@ BUNDLED = ("digits",)
 
 
 def open_images(job: Job) -> ImageSet:
-    """The data set that a job names, with its class_subset. Raises UserError."""
+    """The data sets that a job names, with its class_subset. Raises UserError."""
     images = _open_whole(job)
     if job.class_subset is not None:
         images = ImageSet(ClassSubset(images.train, job.class_subset), ClassSubset(images.val, job.class_subset))
@@ -27,7 +26,56 @@ def open_images(job: Job) -> ImageSet:
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
             raise UserError(f"dataset: {job.dataset!r} has no {split} images of class {listed(empty)}")
-    return images
+    return replace(images, further=_open_further(job, images.classes))
+
+
+def _open_further(job: Job, classes: Sequence[str]) -> dict[str, Source]:
+    further = {}
+    for split, name in job.eval_splits.items():
+        try:
+            further[split] = open_validation(job, name, classes)
+        except UserError as error:
+            problems = (problem.removeprefix("dataset: ") for problem in error.problems)
+            raise UserError(*(f"eval_sets: {problem}" for problem in problems)) from error
+    return further
+
+
+def open_validation(job: Job, name: str, classes: Sequence[str]) -> Source:
+    """The validation images of a data set, labelled as the classes of a run, whichever of them it has.
+
+    name: as in `dataset`, a folder below the job's data_root. Raises UserError.
+    """
+    has_others = name == job.dataset and job.class_subset is not None
+    return with_classes(_open_validation(job, name), classes, name, leave_out_others=has_others)
+
+
+def _open_validation(job: Job, name: str) -> Source:
+    if name.startswith("hf:"):
+        from accel_trainer.data.hugging_face import open_hugging_face_validation
+
+        return open_hugging_face_validation(name.removeprefix("hf:"), job.image_column, job.label_column)
+    if name in BUNDLED:
+        return Digits("val")
+    return open_validation_folder(Path(job.data_root).expanduser(), name, BUNDLED)
+
+
+def with_classes(source: Source, classes: Sequence[str], name: str, *, leave_out_others: bool = False) -> Source:
+    """The images of a data set with the labels that their classes, by name, have among `classes`.
+
+    Raises UserError for images of any other class, unless those are to be left out, and where no image is left.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    new_labels = np.array([number.get(name, -1) for name in source.classes])
+    there = np.bincount(source.labels, minlength=len(source.classes)) > 0
+    others = [source.classes[label] for label in np.flatnonzero(there & (new_labels < 0)).tolist()]
+    if others and not leave_out_others:
+        raise UserError(
+            f"dataset: {name!r} has classes that training has not: {listed(others, 5)}; it has {listed(classes, 5)}; "
+            "rename the class folders, or take these out"
+        )
+    if not (there & (new_labels >= 0)).any():
+        raise UserError(f"dataset: {name!r} has no validation images of {listed(classes, 5)}")
+    return Relabelled(source, new_labels, classes)
 
 
 def _open_whole(job: Job) -> ImageSet:
@@ -61,35 +109,30 @@ class Digits:
         return f"digits {self._split} {index}"
 
 
-@dataclass(frozen=True)
-class ClassSubset:
-    """The images of some classes, whose labels become 0..k-1 in the order of `chosen`."""
+class Relabelled:
+    """The images of a source, label l as `new_labels[l]`, or left out where that is -1."""
 
-    source: Source
-    chosen: Sequence[int]
-
-    def __post_init__(self) -> None:
-        if beyond := [i for i in self.chosen if i >= len(self.source.classes)]:
-            raise UserError(
-                f"class_subset: no class {listed(map(str, beyond))}; there are {len(self.source.classes)}, from 0"
-            )
-
-    @property
-    def classes(self) -> Sequence[str]:
-        return [self.source.classes[i] for i in self.chosen]
-
-    @cached_property
-    def _indices(self) -> Labels:
-        return np.flatnonzero(np.isin(self.source.labels, self.chosen))
-
-    @cached_property
-    def labels(self) -> Labels:
-        new_label = np.full(len(self.source.classes), -1)
-        new_label[list(self.chosen)] = np.arange(len(self.chosen))
-        return new_label[self.source.labels[self._indices]]
+    def __init__(self, source: Source, new_labels: Labels, classes: Sequence[str]) -> None:
+        self.source, self.classes = source, classes
+        labels = new_labels[source.labels]
+        self._indices = np.flatnonzero(labels >= 0)
+        self.labels: Labels = labels[self._indices]
 
     def read(self, index: int) -> Tensor:
         return self.source.read(int(self._indices[index]))
 
     def describe(self, index: int) -> str:
         return self.source.describe(int(self._indices[index]))
+
+
+class ClassSubset(Relabelled):
+    """The images of some classes, whose labels become 0..k-1 in the order of `chosen`. Raises UserError."""
+
+    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
+        if beyond := [i for i in chosen if i >= len(source.classes)]:
+            raise UserError(
+                f"class_subset: no class {listed(map(str, beyond))}; there are {len(source.classes)}, from 0"
+            )
+        new_labels = np.full(len(source.classes), -1)
+        new_labels[list(chosen)] = np.arange(len(chosen))
+        super().__init__(source, new_labels, [source.classes[i] for i in chosen])

@@ -86,30 +86,33 @@ class Flags:
 
 @dataclass(frozen=True)
 class Launch:
-    """An `accelerate launch`. `environment` is what is set beside the inherited one."""
+    """An `accelerate launch` of a module. `environment` is what is set beside the inherited one."""
 
     accelerate_args: tuple[str, ...]
     environment: Mapping[str, str]
     num_processes: int
     worker_args: tuple[str, ...] = ()
     machine_rank: int = 0
+    worker: str = WORKER
 
     @property
     def argv(self) -> list[str]:
         # The module form: the `accelerate` command takes seconds longer to start.
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-        return [*launcher, *self.accelerate_args, "-m", WORKER, *self.worker_args]
+        return [*launcher, *self.accelerate_args, "-m", self.worker, *self.worker_args]
 
     def __str__(self) -> str:
         """The command as one could type it."""
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        command = ["accelerate", "launch", *self.accelerate_args, "-m", WORKER, *self.worker_args]
+        command = ["accelerate", "launch", *self.accelerate_args, "-m", self.worker, *self.worker_args]
         return " ".join([*variables, shlex.join(command)])
 
 
-def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[str] = ()) -> Launch:
-    """The launch of a job. Flags go before the job's accelerate_config, that before the user's own default of
-    `accelerate config`, that before what is there. Raises UserError.
+def plan_launch(
+    job: Job, flags: Flags, machine: Machine, worker_args: Sequence[str] = (), worker: str = WORKER
+) -> Launch:
+    """The launch of a job's training, or of another module for it. Flags go before the job's accelerate_config, that
+    before the user's own default of `accelerate config`, that before what is there. Raises UserError.
     """
     refuse_missing_gpus(flags, machine)
     path = _config_path(job, flags)
@@ -119,7 +122,7 @@ def plan_launch(job: Job, flags: Flags, machine: Machine, worker_args: Sequence[
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here, whoever types the printed command has it too
     if flags.gpus is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return replace(launch, environment=environment, worker_args=tuple(worker_args))
+    return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
 
 
 def refuse_missing_gpus(flags: Flags, machine: Machine) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer import processes
-from accel_trainer.queue.launcher import SHUTDOWN_S, WORKER, Launch
+from accel_trainer.queue.launcher import SHUTDOWN_S, Launch
 from accel_trainer.runs import PROCESSES_VARIABLE, TOKEN_VARIABLE
 
 POLL_S = 0.1
@@ -20,7 +20,7 @@ class Trainer:
     """The processes of one attempt at one job. All of them carry the attempt's token in their environment."""
 
     def __init__(self, launch: Launch, token: str, log: Path) -> None:
-        self.token = token
+        self.token, self._worker = token, launch.worker
         environment = {**os.environ, **launch.environment, TOKEN_VARIABLE: token, "PYTHONUNBUFFERED": "1"}
         environment[PROCESSES_VARIABLE] = str(launch.num_processes)
         with log.open("ab") as output:
@@ -66,7 +66,7 @@ class Trainer:
 
         try:
             children = psutil.Process(self._launcher.pid).children()
-            workers = [child.pid for child in children if WORKER in " ".join(child.cmdline())]
+            workers = [child.pid for child in children if self._worker in " ".join(child.cmdline())]
         except psutil.Error:
             workers = []
         return workers or processes.with_variable(TOKEN_VARIABLE, self.token)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = {"train": "tab:blue", "val": "tab:orange", "val_ema": "tab:red", "val_swa": "tab:purple"}
+# Of further data sets, in turn.
+MORE_COLORS = ("tab:green", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
 STYLES = ("-", ":", "--", "-.")
 CYCLE = "acc1_cycle"
 FEW_CURVES = 4
@@ -57,7 +59,8 @@ def draw(run: RunFolder) -> None:
 
 def _curves(axes: "Axes", rows: list[Row], names: list[str], label: str) -> None:
     """A colour for each split, a style for each score."""
-    for split, color in COLORS.items():
+    further = dict.fromkeys(row.split for row in rows if row.split not in COLORS)
+    for split, color in (COLORS | dict(zip(further, cycle(MORE_COLORS), strict=False))).items():
         for name, style in zip(names, cycle(STYLES), strict=False):
             title = split if len(names) == 1 else f"{split} {name}"
             _curve(axes, [row for row in rows if row.split == split], name, title, color=color, linestyle=style)

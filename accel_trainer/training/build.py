@@ -28,7 +28,7 @@ from accel_trainer.training.tracking import check_trackers
 from accel_trainer.training.transfer import freeze_for
 
 # What decides which images a job sees.
-DATA_KEYS = ("dataset", "data_root", "class_subset", "image_column", "label_column")
+DATA_KEYS = ("dataset", "data_root", "class_subset", "image_column", "label_column", "eval_sets")
 
 
 @dataclass(frozen=True)

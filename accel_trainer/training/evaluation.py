@@ -7,8 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch, ImageReader, Loader
-from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches, whole_batches
+from accel_trainer.data.sampling import BatchPlan, evaluation_batches, whole_batches
+from accel_trainer.data.source import Source
+from accel_trainer.data.views import Views
 from accel_trainer.training.metrics import Meter
 from accel_trainer.training.objectives import Objective
 
@@ -32,21 +35,21 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    read: ImageReader, num_images: int, sampling: TrainSampling, *, train_views: int, compares: bool
+    job: Job, source: Source, views: Views, world_size: int, *, compares: bool = False, replace_corrupt: bool = False
 ) -> EvaluationSet:
-    """A set to evaluate on, in forward passes as large as a process's part of a training step.
-
-    train_views: images that the model is shown of one in training.
-    """
-    views = read.views.num_views
-    shown = max(1, sampling.images_per_step * train_views // sampling.world_size)
+    """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
+    be divisible by the number of processes."""
+    assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
+    images_per_step = job.batch_size // job.num_views
+    shown = max(1, images_per_step * job.views_per_image // world_size)
+    images = max(1, shown // views.num_views)
     return EvaluationSet(
-        read=read,
-        num_images=num_images,
-        images_per_batch=sampling.images_per_step if compares else max(1, shown // views),
-        examples_per_forward=max(1, shown // views) * read.views.examples_per_image,
+        read=ImageReader(source, views, replace_corrupt=replace_corrupt),
+        num_images=len(source.labels),
+        images_per_batch=images_per_step if compares else images,
+        examples_per_forward=images * views.examples_per_image,
         compares=compares,
-        seed=sampling.seed,
+        seed=job.seed,
     )
 
 
@@ -64,6 +67,12 @@ class Evaluator:
         for batch, output in self.forward(model, on, is_stopped):
             meter.add(self.objective.judge(output, batch, is_shared=False).sums)
         return meter.sums
+
+    def over_all(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
+        """Sums of this process, added up over all, and how many corrupt images all met. Every process calls it."""
+        corrupt = sums.new_tensor([len(reader.corrupt)])
+        *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
+        return totals, int(corrupt_images)
 
     def forward(
         self, model: nn.Module, on: EvaluationSet, is_stopped: Callable[[], bool]

@@ -1,6 +1,10 @@
 """The images of a job: read, cut into batches, and shown to a model."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import ImageReader
@@ -22,6 +26,8 @@ class JobImages:
     sampling: TrainSampling
     read_train: ImageReader
     val: EvaluationSet
+    further: Mapping[str, EvaluationSet]
+    """More to validate on, by what performance.csv calls it."""
     neighbours: NeighbourTest
 
 
@@ -34,51 +40,62 @@ def job_images(
     """
     images = open_images(job)
     sampling = make_sampling(job, images, world_size)
-    read_train = _training_reader(job, images, progress, augment_on_device=augment_on_device)
+    read_train = _training_reader(job, images.train, progress, augment_on_device=augment_on_device)
+    views = validation_views(job, lambda: read_train.views, augment_on_device=augment_on_device)
     return JobImages(
         images=images,
         sampling=sampling,
         read_train=read_train,
-        val=_validation_set(job, images, sampling, read_train.views, augment_on_device=augment_on_device),
-        neighbours=_neighbour_test(job, images, sampling),
+        val=validation_set(job, images.val, views, world_size),
+        further={split: validation_set(job, source, views, world_size) for split, source in images.further.items()},
+        neighbours=neighbour_test(job, images.train, images.val, world_size),
     )
 
 
-def _validation_set(
-    job: Job, images: ImageSet, sampling: TrainSampling, train_views: Views, *, augment_on_device: bool
-) -> EvaluationSet:
-    """The validation images. A loss that compares views of an image sees them augmented as in training, always the
-    same way; any other sees each image as it is."""
-    views = train_views if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
-    read = ImageReader(images.val, views, replace_corrupt=False)
-    return evaluation_set(
-        read, len(images.val.labels), sampling, train_views=train_views.num_views, compares=job.is_contrastive
-    )
+def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_device: bool) -> Views:
+    """How a job sees images that it is validated on. A loss that compares views of an image sees them augmented as in
+    training, always the same way; any other sees each image as it is."""
+    return train_views() if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
 
 
-def _neighbour_test(job: Job, images: ImageSet, sampling: TrainSampling) -> NeighbourTest:
-    def plain(source: Source, *, replace_corrupt: bool) -> EvaluationSet:
-        read = ImageReader(source, evaluation_views(job), replace_corrupt=replace_corrupt)
-        return evaluation_set(read, len(source.labels), sampling, train_views=job.views_per_image, compares=False)
+def validation_set(job: Job, source: Source, views: Views, world_size: int) -> EvaluationSet:
+    return evaluation_set(job, source, views, world_size, compares=job.is_contrastive)
 
+
+def neighbour_test(job: Job, train: Source, val: Source, world_size: int) -> NeighbourTest:
+    """train, val: of the same classes."""
     return NeighbourTest(
-        bank=plain(images.train, replace_corrupt=True),
-        val=plain(images.val, replace_corrupt=False),
-        num_classes=len(images.classes),
+        bank=evaluation_set(job, train, evaluation_views(job), world_size, replace_corrupt=True),
+        val=evaluation_set(job, val, evaluation_views(job), world_size),
+        num_classes=len(train.classes),
         num_neighbours=job.knn_neighbours,
     )
+
+
+def in_memory_format(job: Job, inputs: Tensor) -> Tensor:
+    """Images in the memory format that the job asks for."""
+    if job.channels_last and inputs.dim() == 4:
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs
 
 
 def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: None) -> bytes:
     """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
     images = open_images(job)
-    return draw_sheet(_training_reader(job, images, progress), make_sampling(job, images, 1), epoch)
+    return draw_sheet(_training_reader(job, images.train, progress), make_sampling(job, images, 1), epoch)
 
 
-def _training_reader(job: Job, images: ImageSet, progress: Progress, *, augment_on_device: bool = False) -> ImageReader:
-    spectrum = mean_spectrum(job, images.train, progress) if needs_spectrum(job) else None
-    views = training_views(job, spectrum, on_device=augment_on_device)
-    return ImageReader(images.train, views, replace_corrupt=True)
+def _training_reader(job: Job, train: Source, progress: Progress, *, augment_on_device: bool = False) -> ImageReader:
+    views = views_in_training(job, lambda: train, progress, augment_on_device=augment_on_device)
+    return ImageReader(train, views, replace_corrupt=True)
+
+
+def views_in_training(
+    job: Job, train: Callable[[], Source], progress: Progress = lambda done, total: None, *, augment_on_device: bool
+) -> Views:
+    """How a job sees its training images, which are opened only if their spectrum is wanted. Raises UserError."""
+    spectrum = mean_spectrum(job, train(), progress) if needs_spectrum(job) else None
+    return training_views(job, spectrum, on_device=augment_on_device)
 
 
 def make_sampling(job: Job, images: ImageSet, world_size: int) -> TrainSampling:

@@ -22,7 +22,8 @@ from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics, train_mode
 from accel_trainer.training.build import Parts
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
-from accel_trainer.training.evaluation import Evaluator
+from accel_trainer.training.evaluation import EvaluationSet, Evaluator
+from accel_trainer.training.images import in_memory_format
 from accel_trainer.training.metrics import Meter
 from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
 from accel_trainer.training.schedule import learning_rate
@@ -142,10 +143,7 @@ class TrainingLoop:
         train_mode(self.plain_model, self.parts.frozen)
 
     def _prepared(self, inputs: Tensor) -> Tensor:
-        """Images in the memory format that the job asks for."""
-        if self.job.channels_last and inputs.dim() == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+        return in_memory_format(self.job, inputs)
 
     def _seed_model(self, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""
@@ -160,23 +158,26 @@ class TrainingLoop:
     # -- evaluation -----------------------------------------------------------------------------------------------
 
     def _evaluate_epoch(self, epoch: int) -> Iterator[Row]:
-        """What the validation finds in the model, and in the averages of its weights."""
+        """What the validation finds in the model, on further data sets too, and in the averages of its weights."""
         self._share_buffers(self.plain_model)
         yield self._evaluate(epoch, "val", self.plain_model)
+        for split, images in self.parts.further.items():
+            yield self._evaluate(epoch, split, self.plain_model, images)
         if (ema := self.averages.ema) is not None:
             self._share_buffers(ema)
             yield self._evaluate(epoch, "val_ema", ema)
         if (swa := self._finished_swa(epoch)) is not None:
             yield self._evaluate(epoch, "val_swa", swa)
 
-    def _evaluate(self, epoch: int, split: str, model: nn.Module) -> Row:
+    def _evaluate(self, epoch: int, split: str, model: nn.Module, further: EvaluationSet | None = None) -> Row:
         began = time.monotonic()
-        sums = self.evaluator.measure(model, self.parts.val, self._is_stopped)
+        images = self.parts.val if further is None else further
+        sums = self.evaluator.measure(model, images, self._is_stopped)
         self._meet()
-        scores = self.objective.scores(self._over_all(sums, self.parts.val.read))
-        if self._tests_neighbours(epoch):
+        scores = self.objective.scores(self._over_all(sums, images.read))
+        if further is None and self._tests_neighbours(epoch):
             scores |= self._neighbour_score(model)
-        return self._row(epoch, split, scores, self.parts.val.num_images, time.monotonic() - began)
+        return self._row(epoch, split, scores, images.num_images, time.monotonic() - began)
 
     def _tests_neighbours(self, epoch: int) -> bool:
         interval = self.job.knn_interval
@@ -317,8 +318,7 @@ class TrainingLoop:
 
     def _over_all(self, sums: Tensor, reader: ImageReader) -> list[float]:
         """Sums of this process, added up over all; and how many corrupt images they met, if any, into the log."""
-        corrupt = sums.new_tensor([len(reader.corrupt)])
-        *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
+        totals, corrupt_images = self.evaluator.over_all(sums, reader)
         if corrupt_images and self.is_first:
             log.warning("%d corrupt images skipped; each was named once", corrupt_images)
         return totals

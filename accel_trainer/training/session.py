@@ -55,9 +55,7 @@ def train(
         _load_weights(parts, start)
         transferred = _transfer(job, parts, accelerator) if start.is_fresh and starts_from_weights(job) else None
         run_id = _begin_folder(job, run, parts, transferred, accelerator) if is_first else ""
-        num_threads = job.num_workers
-        if num_threads is None:
-            num_threads = default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        num_threads = loader_threads(job)
         loader = resources.enter_context(Loader(num_threads))
         loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
         loop.begin(start)
@@ -145,6 +143,13 @@ def _precision(job: Job, device: torch.device) -> str:
 def augments_on_device(job: Job, device: torch.device) -> bool:
     """Whether effects on images are computed there, or by the loader's threads. Not run on a GPU."""
     return job.augment_on == "device" if job.augment_on is not None else device.type == "cuda"
+
+
+def loader_threads(job: Job) -> int:
+    """Threads that load images, in each process."""
+    if job.num_workers is not None:
+        return job.num_workers
+    return default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _load_weights(parts: Parts, start: Start) -> None:

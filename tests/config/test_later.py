@@ -11,7 +11,6 @@ from accel_trainer.errors import UserError
 
 # A setting of each, with what it needs beside it to be free of contradictions.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "eval_sets": {"eval_sets": ["other"]},
     "priority": {"priority": -1},
     "retries": {"retries": 1},
     "time_limit": {"time_limit": 60},

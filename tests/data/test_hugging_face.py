@@ -11,7 +11,7 @@ from PIL import Image
 from accel_trainer.config import Job
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.source import ImageSet
-from accel_trainer.data.sources import open_images
+from accel_trainer.data.sources import open_images, open_validation
 from accel_trainer.errors import UserError
 
 PETS = datasets.ClassLabel(names=["cat", "dog"])
@@ -179,3 +179,20 @@ def test_a_row_without_an_image_is_corrupt_and_named(tmp_path: Path, open_hf: Op
         source.read(1)
     assert source.describe(1) == "row 1"
     assert int(source.read(2)[0, 0, 0]) == 3
+
+
+# -- only to validate on ---------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_to_validate_on_needs_no_training_split_and_may_have_other_columns(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    path = stored(tmp_path / "pets", validation=split(VAL, image="photo", label="species"))
+    job = make_job(dataset="hf:other", image_column="image", label_column="label")
+    source = open_validation(job, f"hf:{path}", ["dog", "horse", "cat"])
+    assert source.labels.tolist() == [0, 2, 0]
+    assert int(source.read(2)[0, 0, 0]) == 2
+    names = stored(tmp_path / "names", test=split(["cat", "dog"], datasets.Value("string")))
+    assert open_validation(job, f"hf:{names}", ["dog", "cat"]).labels.tolist() == [1, 0]
+    with pytest.raises(UserError, match="has no split val or validation or valid or dev or test; it has train"):
+        open_validation(job, f"hf:{stored(tmp_path / 'train', train=split(TRAIN))}", ["dog", "cat"])

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from accel_trainer.config import Job
-from accel_trainer.data.sources import ClassSubset, Digits, open_images
+from accel_trainer.data.sources import ClassSubset, Digits, open_images, with_classes
 from accel_trainer.errors import UserError
 
 # -- the bundled digits ------------------------------------------------------------------------------------------
@@ -69,3 +69,22 @@ def test_a_job_gets_its_subset_in_both_splits() -> None:
     assert list(images.classes) == list(images.val.classes) == ["4", "2"]
     for source, whole in ((images.train, Digits("train")), (images.val, Digits("val"))):
         assert np.bincount(source.labels).tolist() == [(whole.labels == 4).sum(), (whole.labels == 2).sum()]
+
+
+# -- the classes of another data set -------------------------------------------------------------------------------
+
+
+def test_classes_are_found_by_name_whatever_their_order() -> None:
+    whole = ClassSubset(Digits("val"), [8, 3, 5])
+    source = with_classes(whole, ["3", "9", "5", "8"], "digits")
+    assert [source.classes[label] for label in source.labels] == [whole.classes[label] for label in whole.labels]
+    assert torch.equal(source.read(7), whole.read(7))
+
+
+def test_images_of_other_classes_are_refused_or_left_out() -> None:
+    with pytest.raises(UserError, match="'digits' has classes that training has not: 1, 2, 3, 4, 5 and 4 more; it has"):
+        with_classes(Digits("val"), ["0"], "digits")
+    left = with_classes(Digits("val"), ["0"], "digits", leave_out_others=True)
+    assert len(left.labels) == (Digits("val").labels == 0).sum()
+    with pytest.raises(UserError, match="'digits' has no validation images of cat"):
+        with_classes(Digits("val"), ["cat"], "digits", leave_out_others=True)

@@ -3,11 +3,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from accel_trainer.report.plots import draw
+from accel_trainer.report import plots
+from accel_trainer.report.plots import MORE_COLORS, draw
 from accel_trainer.runs import RunFolder
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds\n"
@@ -80,6 +82,24 @@ def test_the_name_of_a_run_is_only_a_name(run: RunFolder, name: str) -> None:
     named = RunFolder(run.path.rename(run.path.with_name(name)))
     draw(named)
     assert named.plot("pdf").exists()
+
+
+def test_every_further_data_set_has_a_colour_of_its_own(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    further = [f"val_set{number}" for number in range(len(MORE_COLORS) + 1)]
+    rows = [f"{e},{s},{1 / e},90,99,0.1,100,1\n" for e in (1, 2) for s in ("train", "val", *further)]
+    run.performance.write_text(HEADER + "".join(rows))
+    drawn = {}
+    curve = plots._curve
+
+    def remember(axes: Any, rows: list[Any], name: str, title: str, **style: Any) -> None:
+        drawn[title] = (style["color"], len(rows))
+        curve(axes, rows, name, title, **style)
+
+    monkeypatch.setattr(plots, "_curve", remember)
+    draw(run)
+    colors = [drawn[f"{split} acc1"] for split in ("train", "val", *further)]
+    assert all(count == 2 for _, count in colors)
+    assert len({color for color, _ in colors}) == 2 + len(MORE_COLORS)  # then they begin again
 
 
 # -- the program ------------------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""How good trained weights are on a data set: what the validation of the training would have found."""
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from torch import nn
+
+from accel_trainer.config import Job
+from accel_trainer.data.loader import Loader
+from accel_trainer.data.source import Source
+from accel_trainer.data.sources import open_images, open_validation, with_classes
+from accel_trainer.data.views import Views
+from accel_trainer.errors import UserError, first_line
+from accel_trainer.evaluation.trained import trained_classes, trained_job, trained_weights
+from accel_trainer.runs import RunFolder
+from accel_trainer.training.build import deterministic_kernels
+from accel_trainer.training.checkpoint import load_weights
+from accel_trainer.training.evaluation import Evaluator
+from accel_trainer.training.images import (
+    in_memory_format,
+    neighbour_test,
+    validation_set,
+    validation_views,
+    views_in_training,
+)
+from accel_trainer.training.objectives import make_objective
+from accel_trainer.training.paper import cycles_of, make_model
+from accel_trainer.training.session import augments_on_device, loader_threads, make_accelerator
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found. epoch: the one after which the weights are; images: those that were counted, without corrupt
+    ones; scores: the loss, and accuracies in percent, by the names they have in performance.csv."""
+
+    weights: str
+    epoch: int | None
+    dataset: str
+    images: int
+    corrupt: int
+    scores: Mapping[str, float]
+
+    def as_row(self) -> dict[str, Any]:
+        """All of it as plain values; None for a score that is not a finite number."""
+        scores = {name: value if math.isfinite(value) else None for name, value in self.scores.items()}
+        return {**{key: value for key, value in asdict(self).items() if key != "scores"}, **scores}
+
+
+def evaluate(
+    run: RunFolder, weights: str = "best", dataset: str | None = None, data_root: Path | None = None
+) -> Evaluation:
+    """Measure weights of a run on the validation images of its own data set or of another one.
+
+    weights: see `trained_weights`; dataset: as in a job; data_root: where that is, if not where the job says. Every
+    process of a launch calls it and gets the same answer; the run folder stays as it is. Raises UserError.
+    """
+    job = trained_job(run)
+    name = job.dataset if dataset is None else dataset
+    there = job if data_root is None else job.model_copy(update={"data_root": str(data_root.expanduser().resolve())})
+    is_own = name == job.dataset
+    job = there if is_own else job
+    path, classes = trained_weights(run, job, weights), trained_classes(run)
+    source = open_validation(there, name, classes)
+    with ExitStack() as resources:
+        resources.enter_context(deterministic_kernels(job.deterministic))
+        accelerator = make_accelerator(job, run)
+        resources.callback(accelerator.end_training)
+        loader = resources.enter_context(Loader(loader_threads(job)))
+        measuring = _Measuring(job, classes, _load(job, path, len(classes)), accelerator, loader)
+        scores, corrupt = measuring.validate(source)
+        if is_own and job.knn_interval > 0:
+            scores |= measuring.test_neighbours(source)
+    return Evaluation(weights, _epoch_of(path), name, len(source.labels) - corrupt, corrupt, scores)
+
+
+def _load(job: Job, path: Path, num_classes: int) -> nn.Module:
+    model = make_model(job, num_classes)
+    if job.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit {job.architecture}: {first_line(error)}") from error
+    return model
+
+
+def _epoch_of(path: Path) -> int | None:
+    """The epoch after which weights were saved, None where nobody has written it into their file."""
+    with safe_open(path, framework="pt") as file:
+        epoch = (file.metadata() or {}).get("epoch", "")
+    return int(epoch) if epoch.isdigit() else None
+
+
+class _Measuring:
+    """A trained model, and all that is needed to measure it as its training did."""
+
+    def __init__(
+        self, job: Job, classes: list[str], model: nn.Module, accelerator: Accelerator, loader: Loader
+    ) -> None:
+        self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
+        self.objective = make_objective(job, len(classes), cycles_of(job, model, len(classes)))
+        self.objective = self.objective.to(accelerator.device)
+        # In the precision of the training, but with no other processes to meet in a forward pass.
+        self.model = accelerator.prepare_model(model, evaluation_mode=True)
+        self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
+        self.augment_on_device = augments_on_device(job, accelerator.device)
+
+    def validate(self, source: Source) -> tuple[dict[str, float], int]:
+        """The scores, and how many images are corrupt."""
+        on_device = self.augment_on_device
+
+        def train_views() -> Views:
+            return views_in_training(self.job, lambda: self._train_images, augment_on_device=on_device)
+
+        views = validation_views(self.job, train_views, augment_on_device=on_device)
+        images = validation_set(self.job, source, views, self.world_size)
+        sums = self.evaluator.measure(self.model, images, _never)
+        totals, corrupt = self.evaluator.over_all(sums, images.read)
+        return self.objective.scores(totals), corrupt
+
+    def test_neighbours(self, source: Source) -> dict[str, float]:
+        """The score of the nearest neighbours among the run's training images."""
+        test = neighbour_test(self.job, self._train_images, source, self.world_size)
+        hits = test.hits(self.model, test.own_bank(self.model, self.evaluator, _never), self.evaluator, _never)
+        return test.scores(self.evaluator.over_all(hits, test.val.read)[0])
+
+    @cached_property
+    def _train_images(self) -> Source:
+        return with_classes(open_images(self.job).train, self.classes, self.job.dataset)
+
+
+def _never() -> bool:
+    """Nothing is to be saved here: who wants to stop ends the process."""
+    return False

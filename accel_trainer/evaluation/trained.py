@@ -1,0 +1,49 @@
+"""What a run folder holds: the job that was trained, its classes, and its weights. Without torch."""
+
+import json
+from pathlib import Path
+
+from accel_trainer.config import Job, parse_job
+from accel_trainer.errors import UserError, listed
+from accel_trainer.runs import RunFolder
+
+# What matters to a training, not to what it has made; the folder may have been moved since.
+NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")
+
+
+def trained_job(run: RunFolder) -> Job:
+    """The job of a run, to evaluate what it has trained. Raises UserError.
+
+    What a version knew less of has its default; what it knew more of is an error.
+    """
+    config = {key: value for key, value in run.read_config().items() if key not in NOT_NEEDED}
+    return parse_job(json.dumps({**config, "trackers": []}).encode(), run.path.name, where=str(run.config))
+
+
+def trained_classes(run: RunFolder) -> list[str]:
+    """The names of the classes that a run was trained on, in the order of its logits. Raises UserError."""
+    try:
+        return [str(entry["class"]) for entry in json.loads(run.classes.read_text())]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.classes}: the classes of the run cannot be read: {error!r}") from error
+
+
+def trained_weights(run: RunFolder, job: Job, word: str) -> Path:
+    """The weights of a run that are called 'best', 'final' (the last epoch), 'ema', 'swa', or the number of an epoch.
+
+    Raises UserError that lists what is there.
+    """
+    named = {
+        "best": run.best_weights,
+        "final": run.weights(job.num_epochs),
+        "ema": run.ema_weights,
+        "swa": run.swa_weights,
+    }
+    is_number = word.isascii() and word.isdigit()
+    path = run.weights(int(word)) if is_number else named.get(word)
+    there = listed(sorted(path.stem for path in run.params.glob("*.safetensors")), 30) or "none"
+    if path is None:
+        raise UserError(f"--weights: {word!r} is neither an epoch's number nor {listed(named)}; there are: {there}")
+    if not path.is_file():
+        raise UserError(f"--weights: {run.path} has no {word} weights ({path.name}); there are: {there}")
+    return path

@@ -1,0 +1,72 @@
+"""A worker that is sent for one answer."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from accel_trainer import processes
+from accel_trainer.errors import UserError
+from accel_trainer.processes import StopRequest
+from accel_trainer.queue import errand
+from accel_trainer.queue.errand import NoAnswer, send
+from accel_trainer.queue.launcher import Launch
+from accel_trainer.runs import TOKEN_VARIABLE
+
+
+class Script(Launch):
+    """A script in place of an accelerate launch; it knows the file to answer in as sys.argv[1]."""
+
+    @property
+    def argv(self) -> list[str]:
+        return [sys.executable, "-c", *self.worker_args]
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Path:
+    return tmp_path / "answer.json"
+
+
+def script(code: str, answer: Path) -> Script:
+    return Script((), {}, 1, (f"import os, sys, time, pathlib\n{code}", str(answer)))
+
+
+def writes(content: object) -> str:
+    return f"pathlib.Path(sys.argv[1]).write_text({json.dumps(content)!r})"
+
+
+def test_the_answer_counts_and_not_the_exit_code(answer: Path, tmp_path: Path) -> None:
+    launch = script(f"{writes({'acc1': 50})}; sys.exit(1)", answer)
+    assert send(launch, answer, tmp_path / "log", StopRequest()) == {"acc1": 50}
+
+
+def test_problems_are_those_of_the_user(answer: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        send(script(writes({"problems": ["one", "two"]}), answer), answer, tmp_path / "log", StopRequest())
+    assert caught.value.problems == ["one", "two"]
+
+
+def test_a_worker_without_an_answer_leaves_its_last_words(answer: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoAnswer, match="ValueError: oh"):
+        send(script("raise ValueError('oh')", answer), answer, tmp_path / "log", StopRequest())
+
+
+def test_of_a_worker_that_is_stopped_nothing_stays(
+    answer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, tokens = StopRequest(), []
+    start = errand.Trainer
+
+    def started(launch: Launch, token: str, log: Path) -> errand.Trainer:
+        tokens.append(token)
+        stop.signal = 2
+        return start(launch, token, log)
+
+    monkeypatch.setattr(errand, "Trainer", started)
+    began = time.monotonic()
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(100)"
+    assert send(script(code, answer), answer, tmp_path / "log", stop) is None
+    assert time.monotonic() - began < 30
+    assert not processes.with_variable(TOKEN_VARIABLE, tokens[0])
