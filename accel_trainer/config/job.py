@@ -293,6 +293,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         if self.Blur is not None and not self.video and self.Blur.shares_exceed_one:
             total = sum(self.Blur.probs)
             problems.append(f"Blur: has probs that add up to {total:g}: each is how often that sigma is drawn")
+        if self.is_contrastive and self.video:
+            problems.append(f"video: {self.criterion} compares views of an image, and frames are one clip; remove it")
         if self.is_contrastive:
             problems += [
                 f"{key}: mixes labels, and {self.criterion} has none"

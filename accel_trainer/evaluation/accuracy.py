@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 from torch import nn
@@ -83,8 +82,6 @@ def evaluate(
 
 def _load(job: Job, path: Path, num_classes: int) -> nn.Module:
     model = make_model(job, num_classes)
-    if job.channels_last:
-        model = model.to(memory_format=torch.channels_last)
     try:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:

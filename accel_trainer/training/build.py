@@ -51,8 +51,6 @@ def build(
     num_classes = len(own.images.classes)
     torch.manual_seed(randomness.key(job.seed, "initialization"))
     model = make_model(job, num_classes)
-    if job.channels_last:
-        model = model.to(memory_format=torch.channels_last)
     objective = make_objective(job, num_classes, cycles_of(job, model, num_classes))
     freeze_for(job, model)
     optimizer = make_optimizer(job, model)

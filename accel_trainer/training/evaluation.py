@@ -19,7 +19,7 @@ from accel_trainer.training.objectives import Objective
 @dataclass(frozen=True)
 class EvaluationSet:
     """Images and how they are cut into batches. `compares` tells an objective that compares the images of a batch:
-    each batch, as large as in training, is then one process's."""
+    each batch, of as many as are compared in training, is then one process's."""
 
     read: ImageReader
     num_images: int
@@ -46,7 +46,7 @@ def evaluation_set(
     return EvaluationSet(
         read=ImageReader(source, views, replace_corrupt=replace_corrupt),
         num_images=len(source.labels),
-        images_per_batch=images_per_step if compares else images,
+        images_per_batch=images_per_step // job.gradient_accumulation if compares else images,
         examples_per_forward=images * views.examples_per_image,
         compares=compares,
         seed=job.seed,

@@ -217,9 +217,10 @@ class TrainingLoop:
 
     def _inputs_of_epoch(self, epoch: int) -> Iterator[Tensor]:
         plans = self.parts.sampling.micro_batches(epoch, self.rank)
-        for batch in self.loader.batches(self.parts.read_train, plans):
+        for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
             if self.stop:
                 return
+            self._seed_model(number)
             yield self._prepared(batch.inputs.on(self.accelerator.device))
 
     # -- between steps and epochs ----------------------------------------------------------------------------

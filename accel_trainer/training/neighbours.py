@@ -29,8 +29,13 @@ class NeighbourTest:
     num_neighbours: int
 
     def own_bank(self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]) -> tuple[Tensor, Tensor]:
-        """This process's share of the training images: features, float32 (n, d), and labels, int64 (n,)."""
+        """This process's share of the training images: features, float32 (n, d), and labels, int64 (n,).
+
+        Not all of them, or none, if it is stopped.
+        """
         parts = list(self._features(model, self.bank, evaluator, is_stopped))
+        if not parts:
+            return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
         features, labels = zip(*parts, strict=True)
         return torch.cat(features), torch.cat(labels)
 
@@ -59,7 +64,8 @@ class NeighbourTest:
     def _features(
         self, model: nn.Module, on: EvaluationSet, evaluator: Evaluator, is_stopped: Callable[[], bool]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        with representation(model) as recorded:
+        # A model that was compiled before would run past what is to record its features.
+        with torch.compiler.set_stance("force_eager"), representation(model) as recorded:
             for batch, _ in evaluator.forward(model, on, is_stopped):
                 yield recorded.take(), _labels(batch, evaluator)
 

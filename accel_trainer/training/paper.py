@@ -19,7 +19,18 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
     if job.is_contrastive:
         # Its output is an embedding, which may have any size.
         num_classes = args.get("num_classes", num_classes)
-    return registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
+    model = registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
+    if job.channels_last:
+        _store_channels_last(model)
+    return model
+
+
+def _store_channels_last(model: nn.Module) -> None:
+    """Module.to cannot, where a model has convolutions over time."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
 
 
 def model_on_paper(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:

@@ -265,6 +265,7 @@ def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monke
         ({"Blur": {"sigmas": [1, 2], "probs": [0.7, 0.7]}}, "Blur: has probs that add up to 1.4"),
         ({"Noise": {"ssnrs": [0.2, 0.4], "probs": [0.1, 0.2, 0.3]}}, "Noise: has 3 probs for 2 ssnrs"),
         ({"criterion": "SimCLRLoss", "num_views": 2, "cutmix": True}, "cutmix: mixes labels, and SimCLRLoss has none"),
+        ({"criterion": "SupConLoss", "num_views": 2, "video": True}, "video: SupConLoss compares views of an image"),
         ({"randomerase": 255}, "randomerase: 255 is not allowed"),
         ({"randomerase": [0, 0, 1.5]}, "randomerase: [0, 0, 1.5] is not allowed"),
         ({"augment_on": "gpu"}, 'augment_on: "gpu" is not allowed'),

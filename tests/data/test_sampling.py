@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches
+from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches, whole_batches
 from accel_trainer.errors import UserError
 
 NUM_IMAGES, BATCH_SIZE = 103, 16
@@ -118,3 +118,27 @@ def test_evaluation_has_every_image_exactly_once(num_images: int, world_size: in
     assert all(plan.global_indices is plan.indices for plan in plans)
     loads = [sum(len(plan.indices) for plan in rank) for rank in ranks]
     assert max(loads) - min(loads) <= 1
+
+
+@pytest.mark.parametrize("num_images", [1, 15, 16, 17, 103])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_whole_batches_are_the_same_ones_whoever_has_them(num_images: int, world_size: int) -> None:
+    """Every image once; dealt in turn; only the last may be smaller."""
+    alone = list(whole_batches(num_images, 16, 0, 1, seed=5))
+    ranks = [list(whole_batches(num_images, 16, rank, world_size, seed=5)) for rank in range(world_size)]
+    for rank, plans in enumerate(ranks):
+        assert [plan.step for plan in plans] == [plan.step for plan in alone][rank::world_size]
+        for plan, expected in zip(plans, alone[rank::world_size], strict=True):
+            np.testing.assert_array_equal(plan.indices, expected.indices)
+            np.testing.assert_array_equal(plan.global_indices, expected.indices)
+    sizes = [len(plan.indices) for plan in alone]
+    assert sizes == [16] * (num_images // 16) + [num_images % 16] * (num_images % 16 > 0)
+    assert sorted(np.concatenate([plan.indices for plan in alone]).tolist()) == list(range(num_images))
+
+
+def test_whole_batches_are_in_an_order_of_their_own_that_follows_from_the_seed() -> None:
+    def order(seed: int) -> list[int]:
+        return np.concatenate([plan.indices for plan in whole_batches(103, 16, 0, 1, seed)]).tolist()
+
+    assert order(0) == order(0)
+    assert len({tuple(order(0)), tuple(order(1)), tuple(range(103))}) == 3

@@ -1,13 +1,22 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from accel_trainer.config import Job
-from accel_trainer.runs import RunFolder
+from accel_trainer.data.loader import Loader
+from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.processes import StopRequest
+from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.training.build import build
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.reporting import Reporter
 
 MakeJob = Callable[..., Job]
+MakeLoop = Callable[..., TrainingLoop]
 
 
 @pytest.fixture
@@ -19,6 +28,33 @@ def make_job() -> MakeJob:
         return Job.model_validate({**few, **given})
 
     return make
+
+
+@pytest.fixture
+def make_loop(make_job: MakeJob) -> Iterator[MakeLoop]:
+    """Makes loops over jobs on two of the digits, each in a folder and on one process: `make_loop(folder, **job)`."""
+    few: dict[str, Any] = {"class_subset": [0, 1], "num_epochs": 2, "batch_size": 64, "optimizer_args": {"lr": 0.001}}
+    with Loader(1) as loader:
+
+        def make(folder: Path, **given: Any) -> TrainingLoop:
+            job = make_job(**{**few, **given})
+            run = RunFolder(folder)
+            run.create()
+            parts = build(job, world_size=1)
+            steps = parts.sampling.steps_per_epoch
+            status = Status(state=RunState.STARTING, num_epochs=job.num_epochs, steps_per_epoch=steps)
+            accelerator = Accelerator(cpu=True, gradient_accumulation_steps=job.gradient_accumulation)
+            return TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), Reporter(run, status, speaks=True))
+
+        yield make
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture
+def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs may name the models of tests/tiny_models.py."""
+    monkeypatch.setenv(ALLOW_VARIABLE, "tiny_models")
 
 
 @pytest.fixture

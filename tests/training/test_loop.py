@@ -1,53 +1,20 @@
 """The loop, in this process: what the end-to-end tests would need a whole training for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from loops import TINY, train
+from safetensors.torch import load_file
 
-from accel_trainer.config import Job
-from accel_trainer.data.loader import Loader
-from accel_trainer.processes import StopRequest
-from accel_trainer.runs import RunFolder, RunState, Status
-from accel_trainer.training import loop as loop_module
-from accel_trainer.training.build import build
-from accel_trainer.training.checkpoint import StateStore
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
-from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.start import Start
-from accel_trainer.training.tracking import Tracking
 
 
 @pytest.fixture
-def new_loop(make_job: Callable[..., Job]) -> Iterator[Callable[[Path], TrainingLoop]]:
-    """Makes loops over one job, each in a folder."""
-    job = make_job(class_subset=[0, 1], num_epochs=2, batch_size=64, optimizer_args={"lr": 0.001})
-    accelerator = Accelerator(cpu=True)
-    status = Status(state=RunState.STARTING, num_epochs=2, steps_per_epoch=4)
-    with Loader(1) as loader:
-
-        def make(folder: Path) -> TrainingLoop:
-            run = RunFolder(folder)
-            run.create()
-            reporter = Reporter(run, status, speaks=True)
-            return TrainingLoop(job, run, build(job, world_size=1), accelerator, loader, StopRequest(), reporter)
-
-        yield make
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-
-
-@pytest.fixture
-def loop(new_loop: Callable[[Path], TrainingLoop], tmp_path: Path) -> TrainingLoop:
-    return new_loop(tmp_path / "run")
-
-
-def train(loop: TrainingLoop) -> None:
-    loop.train(Tracking(loop.accelerator, loop.job, loop.run, None, "id"), plotter=None)
+def loop(make_loop: Callable[..., TrainingLoop], tmp_path: Path) -> TrainingLoop:
+    return make_loop(tmp_path / "run")
 
 
 def test_a_state_after_a_loss_that_was_not_finite_does_not_replace_a_good_one(loop):
@@ -87,33 +54,57 @@ def test_a_stop_during_validation_loses_nothing_of_the_epoch(loop):
     assert loop.states.newest().trainer["sums"][0, 2] == loop.parts.sampling.examples_per_epoch
 
 
-# What is written at the end of an epoch, in this order.
-WRITES = ["save_weights", "log_epoch", "save", "write_performance"]
+CLIPS = {
+    "architecture": "cornet_rt",
+    "architecture_args": {"features": [32] * 4, "num_cycles": 5, "return_cycles": "all"},
+    "image_size": 8,
+    "batch_size": 64,
+    "num_epochs": 1,
+    "video": True,
+    "Blur": {"sigmas": [4, 2, 0], "probs": [1, 1, 1]},
+}
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_kill_before_any_write_of_an_epochs_end_repeats_it_exactly(new_loop, tmp_path, monkeypatch, write):
-    undisturbed = new_loop(tmp_path / "undisturbed")
-    train(undisturbed)
-    whole = undisturbed.plain_model.state_dict()
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*_, **__):
-        raise Killed
-
-    target = {"log_epoch": Tracking, "save": StateStore}.get(write, loop_module)
-    with monkeypatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
-        broken = new_loop(tmp_path / "killed")
-        patch.setattr(target, write, killed)
-        train(broken)
-    resumed = new_loop(tmp_path / "killed")
-    resumed.begin(Start(state=resumed.states.newest()))
-    train(resumed)
-    assert all(torch.equal(value, whole[name]) for name, value in resumed.plain_model.state_dict().items())
-    assert scores(resumed) == scores(undisturbed)
+@pytest.mark.parametrize(("loss_cycle", "reported"), [(None, 4), (3, 3), ("uniform", 4)])
+def test_a_recurrent_model_is_trained_on_clips_whose_frames_are_blurred(make_loop, tmp_path, loss_cycle, reported):
+    """And the accuracy that counts is that of the cycle that is trained; each has its own beside it."""
+    loop = make_loop(tmp_path / "run", **CLIPS, loss_cycle=loss_cycle)
+    shown: list[torch.Tensor] = []
+    loop.plain_model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    before = [parameter.clone() for parameter in loop.plain_model.parameters()]
+    train(loop)
+    assert {tuple(clips.shape[1:]) for clips in shown} == {(3, 3, 8, 8)}
+    sharpness = [shown[0][:, frame].diff(dim=-1).abs().mean() for frame in range(3)]
+    assert sharpness[0] < sharpness[1] < sharpness[2]  # the last has no blur
+    assert sum(len(clips) for clips in shown) == 4 * 64 + loop.parts.val.num_images
+    assert any(not torch.equal(now, then) for now, then in zip(loop.plain_model.parameters(), before, strict=True))
+    for row in loop.progress.history:
+        assert [f"acc1_cycle{cycle}" in row for cycle in range(6)] == [True] * 5 + [False]
+        assert row["acc1"] == row[f"acc1_cycle{reported}"]
+    text = loop.run.performance.read_text().splitlines()[0]
+    assert text.startswith("epoch,split,loss,acc1,acc5,acc1_cycle0,")
 
 
-def scores(loop: TrainingLoop) -> list[tuple]:
-    return [(row["epoch"], row["split"], row["loss"], row["acc1"]) for row in loop.progress.history]
+@pytest.mark.usefixtures("tiny_models")
+def test_accumulated_micro_batches_make_the_same_step(make_loop, tmp_path):
+    """Accelerate divides by their number, and the loop makes up for that."""
+    given = {**TINY, "architecture": "tiny_models:Cycles", "criterion_args": {"weight": [0.5, 2.0]}}
+    whole = train(make_loop(tmp_path / "whole", **given)).plain_model.state_dict()
+    parts = train(make_loop(tmp_path / "parts", **given, gradient_accumulation=4)).plain_model.state_dict()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_statistics_of_frozen_modules_stay_in_training_and_in_swa(make_loop, tmp_path):
+    start = make_loop(tmp_path / "parent", **TINY, num_epochs=1)
+    weights = train(start).run.weights(1)
+    frozen = {"starting_params": str(weights), "freeze_modules": ["first"]}
+    loop = make_loop(tmp_path / "run", **TINY, finetune=True, finetune_args=frozen, swa={"start": 1}, ema=0.5)
+    loop.plain_model.load_state_dict(load_file(weights))
+    expected = load_file(weights)
+    train(loop)
+    for path in (loop.run.weights(2), loop.run.swa_weights, loop.run.ema_weights):
+        for name, value in load_file(path).items():
+            if value.is_floating_point():
+                assert torch.equal(value, expected[name]) == name.startswith("first."), name

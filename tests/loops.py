@@ -1,0 +1,72 @@
+"""Trainings in this process: to their end, or to where a test stops them."""
+
+import math
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from accel_trainer.processes import StopRequest
+from accel_trainer.training.loop import Stopped, TrainingLoop
+from accel_trainer.training.start import Start
+from accel_trainer.training.tracking import Tracking
+
+# A job whose every part is small: images of 8x8, two steps in an epoch.
+TINY: dict[str, Any] = {
+    "architecture": "tiny_models:NormAndDropout",
+    "image_size": 8,
+    "batch_size": 128,
+    "optimizer_args": {"lr": 0.05, "momentum": 0.9},
+}
+
+
+class StopAt(StopRequest):
+    """Somebody asks for a stop when the loop looks whether they do for the n-th time."""
+
+    def __init__(self, number: float = math.inf) -> None:
+        super().__init__()
+        self.number, self.looks = number, 0
+
+    def __bool__(self) -> bool:
+        self.looks += 1
+        return self.looks >= self.number
+
+
+def train(loop: TrainingLoop) -> TrainingLoop:
+    loop.train(Tracking(loop.accelerator, loop.job, loop.run, None, "id"), plotter=None)
+    return loop
+
+
+def train_until(loop: TrainingLoop, look: float) -> bool:
+    """Train, with a stop at the n-th look; whether the end was reached before."""
+    loop.stop = StopAt(look)
+    try:
+        train(loop)
+    except Stopped:
+        return False
+    return True
+
+
+def taken_up(loop: TrainingLoop) -> TrainingLoop:
+    """A fresh loop that goes on from the newest state in its folder."""
+    loop.begin(Start(state=loop.states.newest()))  # None before the first
+    return loop
+
+
+def outcome(loop: TrainingLoop) -> dict[str, Any]:
+    """All that a run comes to, but for how long it took: what it has and what it wrote."""
+    tensors = {f"model.{name}": value for name, value in loop.plain_model.state_dict().items()}
+    for average, state in loop.averages.state_dict().items():
+        tensors |= {f"{average}.{name}": value for name, value in state.items()}
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in loop.progress.history]
+    for path in loop.run.params.iterdir():
+        tensors |= {f"{path.name}.{name}": value for name, value in load_file(path).items()}
+    return {"tensors": tensors, "rows": rows, "best": loop.progress.best}
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Bit for bit."""
+    assert one["tensors"].keys() == other["tensors"].keys()
+    assert [n for n, value in one["tensors"].items() if not torch.equal(value, other["tensors"][n])] == []
+    assert repr(one["rows"]) == repr(other["rows"])  # NaN is like NaN
+    assert one["best"] == other["best"]
