@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+# Tests of one file stay together: they share what takes long to make.
+AT_ONCE := -n 2 --dist loadfile
 # The demo has a queue of its own, so that it never runs jobs that are yours.
 DEMO   := demo
 
@@ -32,10 +34,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(AT_ONCE) -m "not slow"
 
 test: lint
-	$(BIN)/pytest --durations=10
+	$(BIN)/pytest $(AT_ONCE) --durations=20
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -102,10 +102,12 @@ def validate(
             continue
         _tell(problems)
         if summary:
+            steps = summary["steps_per_epoch"]
             typer.echo(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
                 f"{summary['classes']} classes, {summary['train_images']:,} training images, "
-                f"{summary['steps_per_epoch']:,} steps per epoch, {summary['num_epochs']} epochs"
+                f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
+                f"{summary['num_epochs']} epochs"
             )
     if num_wrong:
         raise typer.Exit(MISTAKE)

@@ -148,6 +148,20 @@ class RunFolder:
         return self.path / "starting_params.json"
 
     @property
+    def found(self) -> Path:
+        """What words of the job file stand for, {word: number}; config.json has the numbers in their place."""
+        return self.path / "found.json"
+
+    @property
+    def lr_finder(self) -> Path:
+        """What the search for a learning rate has tried: `rate,loss,smoothed`."""
+        return self.path / "lr_finder.csv"
+
+    @property
+    def lr_finder_plot(self) -> Path:
+        return self.path / "lr_finder.png"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
@@ -278,11 +292,11 @@ class RunFolder:
 
     def read_environment(self) -> Mapping[str, Any]:
         """environment.json, empty when there is none that can be read."""
-        try:
-            environment = json.loads(self.environment.read_text())
-        except (OSError, ValueError):
-            return {}
-        return environment if isinstance(environment, dict) else {}
+        return _read_object(self.environment)
+
+    def read_found(self) -> Mapping[str, Any]:
+        """found.json, empty when there is none that can be read."""
+        return _read_object(self.found)
 
     def read_config(self) -> Mapping[str, Any]:
         """The completed job that was trained here; a UserError where there is none."""
@@ -295,3 +309,11 @@ class RunFolder:
         if not isinstance(config, dict):
             raise UserError(f"{self.config} is not the config of a run")
         return config
+
+
+def _read_object(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

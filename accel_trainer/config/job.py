@@ -1,7 +1,9 @@
 """A job: all parameters of one training run, complete and consistent."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -152,13 +154,43 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     def higher_is_better(self) -> bool:
         return self.primary_metric != self.criterion
 
+    @property
+    def rate_word(self) -> str | None:
+        """What stands for the learning rate, where a word does."""
+        lr = self.optimizer_args.get("lr")
+        return lr if isinstance(lr, str) else None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether numbers are still to be found."""
+        return self.batch_size == "auto" or self.rate_word is not None
+
+    def with_numbers(self, found: Mapping[str, Any]) -> Self:
+        """The same job with numbers in the place of those of its words that are found: {word: number}."""
+        changes: dict[str, Any] = {}
+        if self.batch_size in found:
+            changes["batch_size"] = found[str(self.batch_size)]
+        if self.rate_word in found:
+            changes["optimizer_args"] = {**self.optimizer_args, "lr": found[str(self.rate_word)]}
+        return self.model_copy(update=changes)
+
+    def on_paper(self, batch_size: int) -> Self:
+        """The same job with any numbers in the place of words, to look at what does not depend on them."""
+        return self.with_numbers({"auto": batch_size, **dict.fromkeys(LEARNING_RATE_WORDS, 1e-3)})
+
     def completed(self) -> dict[str, Any]:
         """Every parameter with its value, as JSON has it; a job file of the same job."""
         return {**self.model_dump(mode="json"), "model_dir": str(self.base_path)}
 
-    def differences(self, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """What makes this job another run than the one with that config.json: {key: (then, now)}."""
-        now = self.completed()
+    def differences(
+        self, config: dict[str, Any], found: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, tuple[Any, Any]]:
+        """What makes this job another run than the one with that config.json: {key: (then, now)}.
+
+        found: the numbers in there that stand for words of the run's job file, {word: number}. A job that says such a
+        word, or the number, is the same; one that says another word is not.
+        """
+        now = self.with_numbers(found).completed()
         # A run of a version that did not know a parameter had its default.
         then = {**Job(architecture=self.architecture).completed(), **config}
         return {

@@ -122,7 +122,8 @@ class OptimizationParameters(Section):
     """How many times to go through the training set."""
     batch_size: Positive | Literal["auto"] = 256
     """Images for one optimizer step, over all processes, views and accumulation steps. The last, incomplete batch of
-    an epoch is left out."""
+    an epoch is left out. `auto`: the largest that fits into memory, found before training and then kept; of a small
+    data set on a CPU that may be all of it."""
     gradient_accumulation: Positive = 1
     """Forward and backward passes for one optimizer step; each takes its share of `batch_size`."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
@@ -136,7 +137,8 @@ class OptimizationParameters(Section):
     """A name in torch.optim."""
     optimizer_args: Keywords = DEFAULT_SGD
     """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
-    torch's own."""
+    torch's own. `lr` may be a word, whose number is found before training and then kept: `batch_linear` (batch_size /
+    2^5), `batch_nonlinear` (2^-7 sqrt(batch_size / 2^5)) or `LRfinder` (a range test)."""
     decay_norm_and_bias: bool = True
     """Weight decay on biases and on the parameters of normalization layers too. `false`: only on what has two or more
     dimensions and is not part of a normalization layer."""

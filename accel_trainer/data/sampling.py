@@ -87,6 +87,20 @@ class TrainSampling:
                 yield BatchPlan(epoch, step, global_batch[start : start + own], global_batch, start)
 
 
+def batch_sizes(num_images: int, num_views: int, world_size: int, accumulation: int) -> list[int]:
+    """The sizes that "auto" chooses from, smallest first: a power of two of images in each forward pass, at most the
+    training set.
+
+    Two images at least, as BatchNorm needs, unless the training set is too small for that; one that is too small for
+    any size is refused by TrainSampling.
+    """
+    parts = num_views * world_size * accumulation
+    sizes = [2 * parts]
+    while 2 * sizes[-1] <= num_images * num_views:
+        sizes.append(2 * sizes[-1])
+    return sizes if sizes[0] <= num_images * num_views else [parts]
+
+
 def evaluation_batches(num_images: int, batch_size: int, rank: int, world_size: int) -> Iterator[BatchPlan]:
     """Every image once over all ranks; ranks may have different numbers of batches."""
     own = np.arange(rank, num_images, world_size)

@@ -18,7 +18,7 @@ from accel_trainer.data.sources import open_images
 from accel_trainer.data.spectrum import Progress, read_spectrum
 from accel_trainer.data.views import needs_spectrum, training_views
 from accel_trainer.errors import UserError
-from accel_trainer.training.images import JobImages, job_images, make_sampling
+from accel_trainer.training.images import JobImages, job_images, make_sampling, possible_batch_sizes
 from accel_trainer.training.objectives import Objective, make_objective
 from accel_trainer.training.paper import cycles_of, make_model, model_on_paper
 from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
@@ -74,12 +74,15 @@ class Summary:
     classes: int
     train_images: int
     val_images: int
-    steps_per_epoch: int
+    steps_per_epoch: int | None
+    """None where the batch size is yet to be found."""
     num_epochs: int
 
 
 def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
     num_classes = len(images.classes)
+    is_open = job.batch_size == "auto"
+    job = job.on_paper(possible_batch_sizes(job, images, world_size)[0])
     sampling = make_sampling(job, images, world_size)
     model, num_cycles = model_on_paper(job, num_classes, sampling.images_per_forward)
     make_objective(job, num_classes, num_cycles)
@@ -96,7 +99,7 @@ def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
         classes=num_classes,
         train_images=len(images.train.labels),
         val_images=len(images.val.labels),
-        steps_per_epoch=sampling.steps_per_epoch,
+        steps_per_epoch=None if is_open else sampling.steps_per_epoch,
         num_epochs=job.num_epochs,
     )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import ImageReader
-from accel_trainer.data.sampling import TrainSampling
+from accel_trainer.data.sampling import TrainSampling, batch_sizes
 from accel_trainer.data.sheet import draw_sheet
 from accel_trainer.data.source import ImageSet, Source
 from accel_trainer.data.sources import open_images
@@ -82,6 +82,7 @@ def in_memory_format(job: Job, inputs: Tensor) -> Tensor:
 def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: None) -> bytes:
     """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
     images = open_images(job)
+    job = job.on_paper(possible_batch_sizes(job, images, 1)[-1])
     return draw_sheet(_training_reader(job, images.train, progress), make_sampling(job, images, 1), epoch)
 
 
@@ -96,6 +97,11 @@ def views_in_training(
     """How a job sees its training images, which are opened only if their spectrum is wanted. Raises UserError."""
     spectrum = mean_spectrum(job, train(), progress) if needs_spectrum(job) else None
     return training_views(job, spectrum, on_device=augment_on_device)
+
+
+def possible_batch_sizes(job: Job, images: ImageSet, world_size: int) -> list[int]:
+    """Those that "auto" chooses from, smallest first."""
+    return batch_sizes(len(images.train.labels), job.num_views, world_size, job.gradient_accumulation)
 
 
 def make_sampling(job: Job, images: ImageSet, world_size: int) -> TrainSampling:

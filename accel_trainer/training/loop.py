@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.agreement import Agreement
-from accel_trainer.training.averaging import Averages, renew_statistics, train_mode
+from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.evaluation import EvaluationSet, Evaluator
@@ -28,6 +28,7 @@ from accel_trainer.training.metrics import Meter
 from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
 from accel_trainer.training.schedule import learning_rate
 from accel_trainer.training.start import Start
+from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Diverged(Exception):
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and a state is saved."""
+    """The run was asked to stop, and a state is saved if there is anything to save."""
 
 
 class TrainingLoop:
@@ -61,15 +62,15 @@ class TrainingLoop:
     ) -> None:
         self.job, self.run, self.parts = job, run, parts
         self.accelerator, self.loader, self.stop, self.reporter = accelerator, loader, stop, reporter
-        self.objective = parts.objective.to(accelerator.device)
         # Before Accelerate wraps the model's forward pass, which a copy would share with the original.
         self.averages = Averages(job, parts.model).to(accelerator.device)
-        self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
-        self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        self.step = TrainingStep(job, parts, accelerator)
+        self.objective, self.optimizer = self.step.objective, self.step.optimizer
+        self.plain_model = self.step.plain_model
         if job.compile:
             self.plain_model.compile()
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
-        self.evaluator = Evaluator(accelerator, loader, self.objective, self._prepared)
+        self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
         self.meter = Meter(accelerator.device, self.objective.num_sums)
         self.progress = Progress()
         self.finished_swa: nn.Module | None = None
@@ -103,19 +104,10 @@ class TrainingLoop:
         if progress.step == 0:
             self._step_schedule()
         began = time.monotonic() - progress.epoch_seconds
-        self._train_mode()
+        self.step.train_mode()
         plans = sampling.micro_batches(epoch, self.rank, first_step=progress.step)
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
-            with self.accelerator.accumulate(self.model):
-                self._seed_model(number % sampling.accumulation)
-                output = self.model(self._prepared(batch.inputs.on(self.accelerator.device)))
-                judged = self.objective.judge(output, batch, is_shared=True)
-                # DistributedDataParallel and Accelerate divide by these.
-                self.accelerator.backward(judged.share * (self.world_size * sampling.accumulation))
-                if self.accelerator.sync_gradients and self.job.clip_grad_norm is not None:
-                    self.accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+            judged = self.step(batch, progress.global_step, number % sampling.accumulation)
             self.meter.add(judged.sums)
             self._note_bad_step(judged.share)
             if self.accelerator.sync_gradients:
@@ -137,18 +129,6 @@ class TrainingLoop:
             self.parts.schedule.step(of_epoch[metric if metric in of_epoch else "loss"])
         elif self.progress.epoch:
             self.parts.schedule.skip(1)
-
-    def _train_mode(self) -> None:
-        self.model.train()
-        train_mode(self.plain_model, self.parts.frozen)
-
-    def _prepared(self, inputs: Tensor) -> Tensor:
-        return in_memory_format(self.job, inputs)
-
-    def _seed_model(self, micro_batch: int) -> None:
-        """Dropout and the like follow from the step, not from what was drawn before."""
-        key = randomness.key(self.job.seed, "model", self.progress.global_step, micro_batch, self.rank)
-        torch.manual_seed(key)
 
     def _note_bad_step(self, loss: Tensor) -> None:
         step = self.progress.global_step + 1
@@ -220,8 +200,8 @@ class TrainingLoop:
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
             if self.stop:
                 return
-            self._seed_model(number)
-            yield self._prepared(batch.inputs.on(self.accelerator.device))
+            self.step.seed_model(self.progress.global_step, number)
+            yield in_memory_format(self.job, batch.inputs.on(self.accelerator.device))
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 

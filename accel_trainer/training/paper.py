@@ -1,5 +1,7 @@
 """Models on paper: built and shown a batch on the meta device, where nothing has a value."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -64,15 +66,36 @@ def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 
     """
     num_examples = min(num_examples, 2)
     try:
-        try:
-            output = _shown(model, job, num_examples, torch.device("meta"))
-        except Exception:
-            if not registry.is_others(job.architecture):
-                raise
-            output = _shown(model, job, num_examples, torch.device("cpu"))
+        with torch.no_grad():
+            output = _shown_anywhere(model, job, num_examples)
     except Exception as error:
         raise _explained(error, job, num_examples) from error
     return _num_cycles(job, output, num_examples, num_classes)
+
+
+def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
+    """What a forward pass of a model in training keeps for the backward pass, in float32, weights that it needs
+    included. What several layers keep of the same tensor counts once.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage  # held, so that no other takes its place
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+        _shown_anywhere(model, job, num_examples)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _shown_anywhere(model: nn.Module, job: Job, num_examples: int) -> object:
+    """What a model gives on the meta device, or if others have written it and it needs values, on the CPU."""
+    try:
+        return _shown(model, job, num_examples, torch.device("meta"))
+    except Exception:
+        if not registry.is_others(job.architecture):
+            raise
+        return _shown(model, job, num_examples, torch.device("cpu"))
 
 
 def _shown(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> object:
@@ -83,7 +106,7 @@ def _shown(model: nn.Module, job: Job, num_examples: int, device: torch.device) 
         for name, t in (*model.named_parameters(), *model.named_buffers())
     }
     model.train()
-    with torch.no_grad(), torch.device(device), torch.random.fork_rng(devices=[]):
+    with torch.device(device), torch.random.fork_rng(devices=[]):
         examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
         return torch.func.functional_call(model, state, (examples,))
 

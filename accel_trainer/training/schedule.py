@@ -250,6 +250,12 @@ def learning_rate(optimizer: Optimizer) -> float:
     return float(group["lr"]) / _share(group)
 
 
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give the output layer this rate, and every other its share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * _share(group)
+
+
 def rate_for_batch(word: str, batch_size: int) -> float:
     """The learning rate that a word in a job file stands for: "batch_linear" is batch_size / 2^5, "batch_nonlinear"
     2^-7 sqrt(batch_size / 2^5). Raises ValueError for any other word."""

@@ -5,12 +5,14 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import parse_flag_from_env
+from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader, default_num_threads
@@ -23,6 +25,7 @@ from accel_trainer.training.checkpoint import save_weights
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter, write_performance
+from accel_trainer.training.resolve import Resolver
 from accel_trainer.training.start import Start, find_start
 from accel_trainer.training.starting_weights import start_from_weights, starts_from_weights
 from accel_trainer.training.summary import count_parameters, model_summary
@@ -46,17 +49,19 @@ def train(
         resources.callback(accelerator.end_training)
         is_first = accelerator.is_main_process
         start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
-        parts = build(
-            job,
-            accelerator.num_processes,
-            augment_on_device=augments_on_device(job, accelerator.device),
-            progress=partial(reporter.report_preparation, "measuring the spectrum of the images"),
-        )
-        _load_weights(parts, start)
-        transferred = _transfer(job, parts, accelerator) if start.is_fresh and starts_from_weights(job) else None
-        run_id = _begin_folder(job, run, parts, transferred, accelerator) if is_first else ""
         num_threads = loader_threads(job)
         loader = resources.enter_context(Loader(num_threads))
+        make_parts = partial(_make_parts, start=start, accelerator=accelerator, reporter=reporter)
+        with_numbers = Resolver(
+            run, accelerator, loader, stop, reporter, lambda job: make_parts(job, start.any_weights)[0]
+        )
+        try:
+            job = with_numbers(job)
+        except Stopped:
+            log.info("stopped before the first step; there is nothing to save")
+            return RunState.PREEMPTED, None
+        parts, transferred = make_parts(job, start.weights)
+        run_id = _begin_folder(job, run, parts, transferred, accelerator) if is_first else ""
         loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
         loop.begin(start)
         _announce(job, loop, num_threads)
@@ -152,11 +157,25 @@ def loader_threads(job: Job) -> int:
     return default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def _load_weights(parts: Parts, start: Start) -> None:
-    if start.weights is None:
+def _make_parts(
+    job: Job, weights: Mapping[str, Tensor] | None, *, start: Start, accelerator: Accelerator, reporter: Reporter
+) -> tuple[Parts, Transfer | None]:
+    """What trains a job, with the weights that it starts from; and what of others' weights is among them."""
+    parts = build(
+        job,
+        accelerator.num_processes,
+        augment_on_device=augments_on_device(job, accelerator.device),
+        progress=partial(reporter.report_preparation, "measuring the spectrum of the images"),
+    )
+    _load_weights(parts, weights)
+    return parts, _transfer(job, parts, accelerator) if start.is_fresh and starts_from_weights(job) else None
+
+
+def _load_weights(parts: Parts, weights: Mapping[str, Tensor] | None) -> None:
+    if weights is None:
         return
     try:
-        parts.model.load_state_dict(dict(start.weights))
+        parts.model.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise UserError(f"checkpoint: the saved weights do not fit this architecture: {error}") from error
 
@@ -167,14 +186,10 @@ def _transfer(job: Job, parts: Parts, accelerator: Accelerator) -> Transfer:
     if not goes_first:
         accelerator.wait_for_everyone()
     try:
-        transferred = start_from_weights(job, parts.model)
+        return start_from_weights(job, parts.model)
     finally:
         if goes_first:  # the others find out for themselves what is wrong
             accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        for line in transferred.lines():
-            log.info("%s", line)
-    return transferred
 
 
 def _begin_folder(
@@ -193,6 +208,8 @@ def _begin_folder(
     if transferred is not None or not (run.has_run and run.weights(0).exists()):
         save_weights(run.weights(0), parts.model.state_dict(), epoch="0", architecture=job.architecture)
     if transferred is not None:
+        for line in transferred.lines():
+            log.info("%s", line)
         write_atomic(run.starting_params, transferred.as_json())
     if not (run.has_run and run.sample_inputs.exists()):
         write_atomic(run.sample_inputs, draw_sheet(parts.read_train, parts.sampling))

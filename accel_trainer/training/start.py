@@ -27,6 +27,11 @@ class Start:
     epoch: int = 0
 
     @property
+    def any_weights(self) -> Mapping[str, Tensor] | None:
+        """Those of the state, where there is one."""
+        return self.weights if self.state is None else self.state.model
+
+    @property
     def is_fresh(self) -> bool:
         """Whether nothing of this run is there to go on from."""
         return self.state is None and self.weights is None
@@ -69,7 +74,7 @@ def _refuse_another_job(job: Job, run: RunFolder) -> None:
     """Two jobs in one folder would be one run with a past that is not its own."""
     if not run.has_run:
         return
-    if differences := job.differences(dict(run.read_config())):
+    if differences := job.differences(dict(run.read_config()), run.read_found()):
         told = "; ".join(f"{key} was {then!r}, is {now!r}" for key, (then, now) in differences.items())
         raise UserError(
             f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, "

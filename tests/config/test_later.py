@@ -30,18 +30,6 @@ def test_a_parameter_without_code_is_refused_by_name(name: str) -> None:
     assert "not available in this version yet" in said[0]
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"batch_size": "auto"}, "batch_size: 'auto' is not available"),
-        ({"optimizer_args": {"lr": "batch_linear"}}, "optimizer_args.lr: 'batch_linear' is not available"),
-        ({"optimizer_args": {"lr": "LRfinder"}}, "optimizer_args.lr: 'LRfinder' is not available"),
-    ],
-)
-def test_a_value_without_code_is_refused_by_name(given: dict[str, Any], said: str) -> None:
-    assert any(line.startswith(f"job.json: {said}") for line in problems(**given))
-
-
 def test_a_contradiction_is_told_before_what_is_not_there_yet() -> None:
     (line,) = problems(num_views=2, batch_size=255, priority=1)
     assert line.startswith("job.json: batch_size: 255 images cannot be 2 views each; use 254 or 256")

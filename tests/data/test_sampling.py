@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches, whole_batches
+from accel_trainer.data.sampling import (
+    BatchPlan,
+    TrainSampling,
+    batch_sizes,
+    evaluation_batches,
+    whole_batches,
+)
 from accel_trainer.errors import UserError
 
 NUM_IMAGES, BATCH_SIZE = 103, 16
@@ -142,3 +148,22 @@ def test_whole_batches_are_in_an_order_of_their_own_that_follows_from_the_seed()
 
     assert order(0) == order(0)
     assert len({tuple(order(0)), tuple(order(1)), tuple(range(103))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ((103, 1, 1, 1), [2, 4, 8, 16, 32, 64]),
+        ((64, 1, 1, 1), [2, 4, 8, 16, 32, 64]),
+        ((103, 2, 3, 2), [24, 48, 96, 192]),
+        ((103, 1, 60, 1), [60]),
+        ((103, 1, 200, 1), [200]),  # which TrainSampling refuses
+    ],
+)
+def test_sizes_to_choose_from_can_be_divided_and_are_no_more_than_the_training_set(
+    given: tuple[int, int, int, int], sizes: list[int]
+) -> None:
+    assert batch_sizes(*given) == sizes
+    num_images, num_views, world_size, accumulation = given
+    for size in sizes if sizes[-1] <= num_images * num_views else []:
+        assert TrainSampling(num_images, size, accumulation, world_size, 0, num_views).steps_per_epoch >= 1

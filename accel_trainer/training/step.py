@@ -1,0 +1,51 @@
+"""What training does with one micro-batch."""
+
+import torch
+from accelerate import Accelerator
+
+from accel_trainer import randomness
+from accel_trainer.config import Job
+from accel_trainer.data.loader import Batch
+from accel_trainer.training.averaging import train_mode
+from accel_trainer.training.build import Parts
+from accel_trainer.training.images import in_memory_format
+from accel_trainer.training.metrics import Judged
+
+
+class TrainingStep:
+    """A forward and a backward pass and, with the last micro-batch of a step, the optimizer.
+
+    The model and the optimizer of the parts are handed to Accelerate; `plain_model` is the model without its wrapper.
+    """
+
+    def __init__(self, job: Job, parts: Parts, accelerator: Accelerator) -> None:
+        self.job, self.accelerator = job, accelerator
+        self.objective = parts.objective.to(accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
+        self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        self._frozen = parts.frozen
+        # DistributedDataParallel and Accelerate divide by these.
+        self._divided_by = accelerator.num_processes * parts.sampling.accumulation
+
+    def train_mode(self) -> None:
+        self.model.train()
+        train_mode(self.plain_model, self._frozen)
+
+    def __call__(self, batch: Batch, global_step: int, micro_batch: int) -> Judged:
+        """global_step: how many were taken before; micro_batch: of this step, from 0. All ranks call it alike."""
+        accelerator = self.accelerator
+        with accelerator.accumulate(self.model):
+            self.seed_model(global_step, micro_batch)
+            output = self.model(in_memory_format(self.job, batch.inputs.on(accelerator.device)))
+            judged = self.objective.judge(output, batch, is_shared=True)
+            accelerator.backward(judged.share * self._divided_by)
+            if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
+                accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return judged
+
+    def seed_model(self, global_step: int, micro_batch: int) -> None:
+        """Dropout and the like follow from the step, not from what was drawn before."""
+        rank = self.accelerator.process_index
+        torch.manual_seed(randomness.key(self.job.seed, "model", global_step, micro_batch, rank))
