@@ -14,6 +14,18 @@ from helpers import COMMAND, kill_tree
 def pytest_configure() -> None:
     """Signals are as at a terminal, also under nohup or another parent that has SIGHUP ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    _keep_to_own_cores()
+
+
+def _keep_to_own_cores() -> None:
+    """Of several workers of pytest-xdist each has its share of the cores, with all that it starts: threads that wait
+    for each other on too few cores make training many times slower."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if own := cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
+        os.sched_setaffinity(0, own)
 
 
 @pytest.fixture(autouse=True)

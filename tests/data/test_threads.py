@@ -10,6 +10,11 @@ from accel_trainer.data.threads import on_one_core, single_core_threads
 def test_threads_of_a_pool_have_one_core_and_the_caller_keeps_its_own_in_a_process_that_has_not_computed_yet() -> None:
     """In a process of its own: a thread is given its number when it first needs one."""
     script = """
+import os
+
+# All cores, also where the tests have a share of them.
+os.sched_setaffinity(0, range(os.cpu_count()))
+
 import torch
 from accel_trainer.data.threads import single_core_threads
 

@@ -20,7 +20,7 @@ from accel_trainer.training.images import preview
 
 pytestmark = pytest.mark.slow
 
-# ShuffleNet has BatchNorm; every kind of augmentation draws; the state is saved every 0.3 s.
+# ShuffleNet has BatchNorm; every kind of augmentation draws; the state is saved every 1.2 s.
 RESTLESS = {
     "architecture": "shufflenet_v2_x0_5",
     "architecture_args": None,
@@ -33,7 +33,7 @@ RESTLESS = {
     "randomerase": "random",
     "cutmix": True,
     "mixup": {"alpha": 0.2},
-    "save_every_minutes": 0.005,
+    "save_every_minutes": 0.02,
     # It ends with the last epoch, and cannot be stepped beyond.
     "scheduler": "OneCycleLR",
     "scheduler_args": {"max_lr": 0.003, "total_steps": 2},
