@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 # Tests of one file stay together: they share what takes long to make.
-AT_ONCE := -n 2 --dist loadfile
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 # The demo has a queue of its own, so that it never runs jobs that are yours.
 DEMO   := demo
 

@@ -107,7 +107,7 @@ def validate(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
                 f"{summary['classes']} classes, {summary['train_images']:,} training images, "
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
-                f"{summary['num_epochs']} epochs"
+                f"{_counted(summary['num_epochs'], 'epoch')}"
             )
     if num_wrong:
         raise typer.Exit(MISTAKE)
@@ -449,6 +449,10 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _tell(problems: Sequence[str]) -> None:

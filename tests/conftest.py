@@ -28,6 +28,11 @@ def _keep_to_own_cores() -> None:
         os.sched_setaffinity(0, own)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None or "end_to_end" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home and working folder: nothing that the user has configured counts, nothing of theirs is touched."""

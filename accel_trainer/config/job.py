@@ -1,13 +1,13 @@
 """A job: all parameters of one training run, complete and consistent."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from accel_trainer.config.contradictions import contradictions
 from accel_trainer.config.later import not_yet
 from accel_trainer.config.parameters import (
     CONTRASTIVE,
@@ -17,17 +17,7 @@ from accel_trainer.config.parameters import (
     OptimizationParameters,
     RunParameters,
 )
-
-TRANSFORM_BASES = ("default", "contrastive", "none")
-TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
-TRANSFORM_POLICIES = ("randaugment", "trivialaugment", "augmix")
-LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-# What a run folder has of its own, where no fine-tuned run may lie.
-RUN_FOLDERS = ("params", "resume", "logs", "previous")
-
-# Rows of performance.csv that are of averages of the weights.
-AVERAGES = ("val_ema", "val_swa")
+from accel_trainer.config.words import LEARNING_RATE_WORDS, eval_split, is_weights_path
 
 # What may change between two attempts at one run without making it another run.
 MAY_CHANGE = frozenset(
@@ -43,35 +33,6 @@ MAY_CHANGE = frozenset(
         "save_interval",
     }
 )
-
-
-def transform_words(transform_type: str) -> list[str]:
-    """The words of a transform_type, the base first: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
-    words, rest = [], transform_type
-    for word in (*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES):
-        if f"-{word}-" in f"{rest}-":
-            rest = f"{rest}-".replace(f"-{word}-", "-", 1).removesuffix("-")
-            words.append(word)
-    return [rest, *words]
-
-
-def eval_split(dataset: str) -> str:
-    """What performance.csv calls a further data set: `val_` and its name, or the last part of that of an 'hf:' set."""
-    name = PurePath(dataset).name if dataset.startswith("hf:") else dataset
-    return "val_" + re.sub(r"[^\w.-]+", "_", name.removeprefix("hf:"))
-
-
-def is_weights_path(word: str) -> bool:
-    """Whether a word can only be that of a file or folder, not of published weights or of a job."""
-    return "/" in word or word.startswith("~") or PurePath(word).suffix.lower() in WEIGHT_SUFFIXES
-
-
-def _has_home(path: str) -> bool:
-    try:
-        Path(path).expanduser()
-    except RuntimeError:
-        return False
-    return True
 
 
 # Pydantic collects fields from the last base to the first.
@@ -221,182 +182,9 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Cross-checks that need no torch. Each problem is 'key: what is wrong'."""
-        problems = [
-            *self._path_problems(),
-            *self._data_problems(),
-            *self._view_problems(),
-            *self._optimization_problems(),
-            *self._finetune_problems(),
-            *self._order_problems(),
-        ]
+        problems = contradictions(self)
         # A contradiction is worth mending now; what is not there yet is said when nothing else is wrong.
         problems = problems or not_yet(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self
-
-    def _path_problems(self) -> list[str]:
-        problems = []
-        keys = ("model_dir", "dataset", "data_root", "accelerate_config", "pretrained")
-        paths = {key: getattr(self, key) for key in keys}
-        if self.Occlusion is not None:
-            paths["Occlusion.occluder_dir"] = self.Occlusion.occluder_dir
-        if self.Noise is not None:
-            paths["Noise.mean_magnitude_path"] = self.Noise.mean_magnitude_path
-        if self.finetune_args is not None:
-            paths["finetune_args.starting_params"] = self.finetune_args.starting_params
-            paths["finetune_args.finetune_dir"] = self.finetune_args.finetune_dir
-        for key, value in [*paths.items(), *(("eval_sets", name) for name in self.eval_sets)]:
-            is_dataset = key in ("dataset", "eval_sets")
-            if value is None:
-                continue
-            if not value:
-                problems.append(f"{key}: may not be empty")
-            elif any(not character.isprintable() for character in value):
-                problems.append(f"{key}: {value!r} may not contain control characters")
-            elif value.startswith("~") and not _has_home(value):
-                problems.append(f"{key}: {value!r}: there is no such user")
-            elif is_dataset and value.startswith("hf:"):
-                if value == "hf:":
-                    problems.append(f"{key}: 'hf:' needs a hub id or a path behind it")
-            elif ".." in PurePath(value).parts and key != "accelerate_config":
-                problems.append(f"{key}: {value!r} may not contain '..'")
-            elif is_dataset and PurePath(value).is_absolute():
-                problems.append(
-                    f"{key}: {value!r} is an absolute path; name a folder below data_root and set "
-                    f"data_root to {str(PurePath(value).parent)!r}"
-                )
-        return problems
-
-    def _data_problems(self) -> list[str]:
-        problems = []
-        if self.class_subset is not None and len(set(self.class_subset)) < len(self.class_subset):
-            problems.append(f"class_subset: {self.class_subset} names a class twice")
-        problems += self._eval_set_problems()
-        problems += self._transform_problems()
-        if not any(name.startswith("hf:") for name in (self.dataset, *self.eval_sets)):
-            problems += [
-                f"{key}: only an 'hf:' data set has columns"
-                for key in ("image_column", "label_column")
-                if getattr(self, key) is not None
-            ]
-        return problems
-
-    def _eval_set_problems(self) -> list[str]:
-        """Each needs a name of its own in performance.csv."""
-        problems, names = [], dict[str, str]()
-        for name in self.eval_sets:
-            other = names.setdefault(split := eval_split(name), name)
-            if split in AVERAGES:
-                problems.append(f"eval_sets: {name!r} would be {split}, as an average of the weights is; rename it")
-            elif self.eval_sets.count(name) > 1:
-                problems.append(f"eval_sets: {name!r} is given twice")
-            elif other != name:
-                problems.append(f"eval_sets: {other!r} and {name!r} would both be {split}; rename one of them")
-        return list(dict.fromkeys(problems))
-
-    def _transform_problems(self) -> list[str]:
-        base, *words = transform_words(self.transform_type)
-        policies = [word for word in words if word in TRANSFORM_POLICIES]
-        given = f"transform_type: {self.transform_type!r}"
-        if base not in TRANSFORM_BASES:
-            return [
-                f"{given} is not known; it is one of {', '.join(TRANSFORM_BASES)}, with any of "
-                f"{', '.join((*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES))} joined by '-'"
-            ]
-        if base == "none" and len(words) > len(policies):
-            return [f"{given}: 'none' has neither a random crop nor a blur that could be changed"]
-        if len(policies) > 1:
-            return [f"{given}: use one of {' and '.join(policies)}"]
-        return []
-
-    def _view_problems(self) -> list[str]:
-        problems, views = [], self.views_per_image
-        if isinstance(self.batch_size, int) and self.batch_size % self.num_views:
-            below = self.batch_size // self.num_views * self.num_views
-            near = f"{below} or {below + self.num_views}" if below else str(self.num_views)
-            problems.append(f"batch_size: {self.batch_size} images cannot be {self.num_views} views each; use {near}")
-        if self.video and views < 2:
-            problems.append("num_views: a video has 2 or more frames")
-        if self.video and self.num_views not in (1, views):
-            problems.append(f"num_views: {self.num_views}, but Blur has {views} sigmas, one for each frame; remove it")
-        if self.Occlusion is not None and (beyond := [v for v in self.Occlusion.views or [] if v >= views]):
-            problems.append(f"Occlusion.views: no view {beyond[0]}; there are {views}, from 0")
-        if self.Blur is not None and not self.video and self.Blur.shares_exceed_one:
-            total = sum(self.Blur.probs)
-            problems.append(f"Blur: has probs that add up to {total:g}: each is how often that sigma is drawn")
-        if self.is_contrastive and self.video:
-            problems.append(f"video: {self.criterion} compares views of an image, and frames are one clip; remove it")
-        if self.is_contrastive:
-            problems += [
-                f"{key}: mixes labels, and {self.criterion} has none"
-                for key in ("cutmix", "mixup")
-                if getattr(self, key) is not None
-            ]
-        return problems
-
-    def _optimization_problems(self) -> list[str]:
-        problems = []
-        if self.is_contrastive and self.num_views < 2:
-            problems.append(f"num_views: {self.criterion} compares views of an image: it needs 2 or more")
-        if self.primary_metric not in self.metrics:
-            problems.append(
-                f"primary_metric: {self.primary_metric!r} is not measured with {self.criterion}; "
-                f"it is one of {', '.join(self.metrics)}"
-            )
-        if self.warmup_scheduler_args and self.warmup_scheduler is None:
-            problems.append("warmup_scheduler_args: given, but there is no warmup_scheduler")
-        if self.swa is not None and self.swa.start > self.num_epochs:
-            problems.append(f"swa.start: {self.swa.start} is after the last epoch ({self.num_epochs})")
-        lr = self.optimizer_args.get("lr")
-        if isinstance(lr, str) and lr not in LEARNING_RATE_WORDS:
-            problems.append(
-                f"optimizer_args.lr: {lr!r} is not allowed; it is a number or one of {', '.join(LEARNING_RATE_WORDS)}"
-            )
-        return problems
-
-    def _finetune_problems(self) -> list[str]:
-        problems = []
-        if self.finetune_args is not None and not self.finetune:
-            problems.append("finetune_args: given, but finetune is false")
-        if self.finetuning is None:
-            return problems
-        if self.pretrained is not None:
-            problems.append(
-                "pretrained: with finetune the weights are those of finetune_args.starting_params; remove one of them"
-            )
-        is_parent = self.finetuning.starting_params is None
-        if is_parent and not self.may_start_later and not (self.base_path / "params").is_dir():
-            problems.append(
-                "finetune: nothing to start from: give finetune_args.starting_params, or a model_dir that "
-                f"holds a trained run (there is none in {self.base_path})"
-            )
-        given = self.finetuning.finetune_dir
-        folder = PurePath(given)
-        if not given or ".." in folder.parts:
-            pass  # refused as a path
-        elif not folder.parts or folder.is_absolute() or any(part[0] in ".~" for part in folder.parts):
-            problems.append(
-                f"finetune_args.finetune_dir: {given!r} is no folder inside model_dir; "
-                "give a plain name such as 'finetune'"
-            )
-        elif folder.parts[0] in RUN_FOLDERS:
-            problems.append(
-                f"finetune_args.finetune_dir: {given!r}: the parent run has its own {folder.parts[0]}/; "
-                "choose another name"
-            )
-        return problems
-
-    def _order_problems(self) -> list[str]:
-        """Whether the jobs that must be done first can be such."""
-        problems = []
-        for name in self.after:
-            if name == self.name:
-                problems.append("after: names the job itself")
-            elif not name or "/" in name:
-                problems.append(f"after: {name!r} is not the name of a job")
-            elif name.endswith(".json"):
-                problems.append(f"after: {name!r}: the name of a job is that of its file without .json")
-        if self.parent_job == self.name:
-            problems.append("finetune_args.starting_params: names the job itself")
-        return problems

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.config.job import transform_words
+from accel_trainer.config.words import transform_words
 from accel_trainer.data.blur import Blur, ContrastiveBlur, FrameBlur
 from accel_trainer.data.colour import ColourJitter, Grey
 from accel_trainer.data.draws import Draws, Numbers, Parameters

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.config import Job
-from accel_trainer.config.job import is_weights_path
+from accel_trainer.config.words import is_weights_path
 from accel_trainer.errors import UserError, first_line, listed
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.transfer import Transfer, compare, transfer

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from accel_trainer.config.job import WEIGHT_SUFFIXES
+from accel_trainer.config.words import WEIGHT_SUFFIXES
 from accel_trainer.errors import UserError, first_line, listed
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.checkpoint import load_weights

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.config.job import transform_words
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
+from accel_trainer.config.words import transform_words
 from accel_trainer.errors import UserError
 
 

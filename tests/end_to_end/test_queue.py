@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY, write_job
+from helpers import write_job
 
 pytestmark = pytest.mark.slow
 
@@ -49,16 +49,16 @@ def test_one_good_job_among_four_bad_ones(cli):
     assert states == {"good": "done", **dict.fromkeys(["typo", "nomodel", "dies", "malformed"], "failed")}
 
 
-def test_two_runners_on_twelve_jobs_train_each_once(background):
-    for number in range(1, 13):
+def test_two_runners_on_eight_jobs_train_each_once(background):
+    for number in range(1, 9):
         write_job(Path(f"training_queue/job{number}.json"), num_epochs=1, batch_size=256, class_subset=[0, 1, 2])
     runners = [background("run-queue"), background("run-queue")]
     outputs = [runner.communicate(timeout=500)[0] for runner in runners]
 
     assert [runner.returncode for runner in runners] == [0, 0], outputs
-    assert names("done") == sorted(f"job{number}.json" for number in range(1, 13))
+    assert names("done") == sorted(f"job{number}.json" for number in range(1, 9))
     logs = sorted(path.name for path in Path("training_queue/logs").iterdir())
-    assert logs == sorted(f"job{number}.1.log" for number in range(1, 13))
+    assert logs == sorted(f"job{number}.1.log" for number in range(1, 9))
     assert all(": done" in output for output in outputs), "both had some of the work"
 
 
@@ -155,11 +155,3 @@ def test_without_an_answer_from_wandb_the_run_is_kept_offline_and_the_key_nowher
     assert len(list(Path("run/wandb").glob("offline-run-*/*.wandb"))) == 1
     written = [path for path in Path("run").rglob("*") if path.is_file()]
     assert not [path for path in written if secret.encode() in path.read_bytes()]
-
-
-def test_an_example_job_of_the_demo_reaches_98_percent(cli):
-    assert cli("add", REPOSITORY / "training_queue/examples/resnet18-digits.json").returncode == 0
-    assert cli("run-queue").returncode == 0
-    (row,) = json.loads(cli("compare", "models/resnet18/resnet18-digits", "--json").stdout)
-    assert row["best"] >= 98
-    assert row["parameters"] == 11_181_642
