@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+
+from accel_trainer.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
 # A job that trains in seconds and has neither BatchNorm nor dropout, whose results depend on the process count.
@@ -33,6 +36,14 @@ def write_job(path: Path, **changes: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(job))
     return path
+
+
+def said_by(call: Callable[..., Any], *args: Any) -> str:
+    """The one line in which a call tells of a mistake."""
+    with pytest.raises(UserError) as caught:
+        call(*args)
+    (line,) = caught.value.problems
+    return line
 
 
 def one_core() -> Iterator[None]:

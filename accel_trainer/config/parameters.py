@@ -125,7 +125,8 @@ class OptimizationParameters(Section):
     an epoch is left out. `auto`: the largest that fits into memory, found before training and then kept; of a small
     data set on a CPU that may be all of it."""
     gradient_accumulation: Positive = 1
-    """Forward and backward passes for one optimizer step; each takes its share of `batch_size`."""
+    """Forward and backward passes for one optimizer step; each takes its share of `batch_size`. A contrastive loss
+    compares only the views of one pass."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient."""
     criterion: str = "CrossEntropyLoss"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from helpers import said_by
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision import models
@@ -19,7 +20,6 @@ from torchvision.models import densenet
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
-from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training.build import Checker, build, make_model
@@ -35,13 +35,6 @@ MakeJob = Callable[..., Job]
 
 def copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def said_by(call: Callable[..., Any], *args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    (line,) = str(caught.value).splitlines()
-    return line
 
 
 SMALL: dict[str, Any] = {"architecture": "small_cnn", "architecture_args": {"features": [4, 8, 8]}, "image_size": 8}

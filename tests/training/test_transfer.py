@@ -1,27 +1,18 @@
 """Starting from trained weights: what is loaded, what is said, and what stays as it is."""
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from helpers import said_by
 from torch import Tensor, nn
 from torchvision import models
 
-from accel_trainer.errors import UserError
 from accel_trainer.training.transfer import Shapes, Transfer, by_module, compare, freeze, transfer
 
 
 def copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def said_by(call: Callable[..., Any], *args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    (line,) = str(caught.value).splitlines()
-    return line
 
 
 def net(num_classes: int = 3, width: int = 4) -> nn.Sequential:
