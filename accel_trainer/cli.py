@@ -23,7 +23,7 @@ from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE, allow_imports
 from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
-from accel_trainer.runs import RunFolder, RunState, duration
+from accel_trainer.runs import RunFolder, RunState, duration, runs_in
 from accel_trainer.verdicts import duplicates, make_check, verdict
 
 if TYPE_CHECKING:
@@ -334,13 +334,13 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Print a table of trained runs."""
+    """Print a table of trained runs, and of those that were fine-tuned in their folders."""
     from accel_trainer.report import tables
 
     rows, problems = [], []
     for path in runs:
         try:
-            rows += tables.compare([RunFolder(path)])
+            rows += tables.compare(runs_in(path))
         except UserError as error:
             problems += error.problems
     if as_json:

@@ -317,3 +317,10 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def runs_in(folder: Path) -> list[RunFolder]:
+    """The run of a folder and those that were fine-tuned inside it; the folder itself where there is none."""
+    inside = sorted(config.parent for config in folder.glob("*/config.json"))
+    runs = [RunFolder(path) for path in (folder, *inside) if RunFolder(path).has_run]
+    return runs or [RunFolder(folder)]
