@@ -111,6 +111,21 @@ def test_the_accuracy_of_every_cycle_is_in_the_table(trained: Path) -> None:
     assert float(cornet["acc1_cycle0"]) < 20
 
 
+@pytest.mark.parametrize(("name", "rate"), [("cornet", 0.004), ("blt", 0.003)])
+def test_on_two_processes_the_learning_rates_are_those_of_torchs_own_scheduler(
+    trained: Path, name: str, rate: float
+) -> None:
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=rate)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=5)
+    expected = []
+    for _ in range(5):
+        expected += scheduler.get_last_lr()
+        optimizer.step()
+        if len(expected) < 5:
+            scheduler.step()
+    assert [float(row["lr"]) for row in rows(trained / name, "train")] == pytest.approx(expected, rel=1e-6)
+
+
 def test_simclr_learns_views_and_a_representation(trained: Path) -> None:
     train, val = rows(trained / "simclr", "train"), rows(trained / "simclr")
     assert float(val[-1]["contrastive_acc"]) > 2 * float(val[0]["contrastive_acc"])
