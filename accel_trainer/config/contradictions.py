@@ -135,9 +135,9 @@ def _view_problems(job: "Job") -> list[str]:
     if job.Blur is not None and not job.video and job.Blur.shares_exceed_one:
         total = sum(job.Blur.probs)
         problems.append(f"Blur: has probs that add up to {total:g}: each is how often that sigma is drawn")
-    if job.is_contrastive and job.video:
-        problems.append(f"video: {job.criterion} compares views of an image, and frames are one clip; remove it")
     if job.is_contrastive:
+        if job.video:
+            problems.append(f"video: {job.criterion} compares views of an image, and frames are one clip; remove it")
         problems += [
             f"{key}: mixes labels, and {job.criterion} has none"
             for key in ("cutmix", "mixup")

@@ -15,18 +15,18 @@ class Averages:
     """The averages that a job asks for, of the plain model: no wrapper's names are in them."""
 
     def __init__(self, job: Job, model: nn.Module) -> None:
-        self._ema: AveragedModel | None = None
-        self._swa: AveragedModel | None = None
+        self._all: dict[str, AveragedModel] = {}
         if job.ema is not None:
             # BatchNorm's statistics too: those of the newest step would not fit the weights.
-            self._ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(job.ema), use_buffers=True)
+            ema = get_ema_multi_avg_fn(job.ema)
+            self._all["ema"] = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
         if job.swa is not None:
-            self._swa, self._swa_start = AveragedModel(model), job.swa.start
+            self._all["swa"], self._swa_start = AveragedModel(model), job.swa.start
+        self._ema, self._swa = self._all.get("ema"), self._all.get("swa")
 
     def to(self, device: torch.device) -> Self:
-        for average in (self._ema, self._swa):
-            if average is not None:
-                average.module.to(device)
+        for average in self._all.values():
+            average.module.to(device)
         return self
 
     @property
@@ -56,13 +56,12 @@ class Averages:
         return averaged.module
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"ema": self._ema, "swa": self._swa}
-        return {name: average.state_dict() for name, average in parts.items() if average is not None}
+        return {name: average.state_dict() for name, average in self._all.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take averages up that `state_dict` gave; one that is not in there begins with the next step or epoch."""
-        for name, average in (("ema", self._ema), ("swa", self._swa)):
-            if average is not None and name in state:
+        for name, average in self._all.items():
+            if name in state:
                 average.load_state_dict(state[name])
 
 

@@ -128,7 +128,7 @@ class ClassificationObjective:
         output: logits (n, classes), (n, cycles, classes) or (n, cycles, heads, classes), or a named tuple with
         auxiliary logits; labels: int64 (n,), or mixed.
         """
-        trained = by_cycle(output)[:, list(self.cycles.of)].flatten(1, 2)
+        trained = self.cycles.trained(by_cycle(output)).flatten(1, 2)
         each = trained.shape[1]
         total = self._losses(trained.flatten(0, 1), repeat_each(labels, each)).sum() / each
         for weight, logits in auxiliary_logits(output):

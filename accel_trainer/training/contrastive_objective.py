@@ -35,8 +35,9 @@ class ContrastiveObjective:
     def judge(self, output: Any, batch: Batch, *, is_shared: bool) -> Judged:
         """output: embeddings of the batch's views, on the device; see outputs.by_cycle for their shapes."""
         embeddings = by_cycle(output)
-        labels = self._labels(batch.labels).to(embeddings.device)
-        of_cycles = {cycle: self._sums(embeddings[:, cycle], labels, is_shared=is_shared) for cycle in self.cycles.of}
+        labels = self._labels(batch.labels).to(embeddings.device, non_blocking=True)
+        ids = self._ids(gather_rows(labels) if is_shared else labels)
+        of_cycles = {cycle: self._sums(embeddings[:, cycle], ids, is_shared=is_shared) for cycle in self.cycles.of}
         total = torch.stack([sums.total for sums in of_cycles.values()]).mean()
         anchors = self._loss.count(self._ids(self._labels(batch.global_labels)), self._num_views)
         reported = of_cycles[self.cycles.reported]
@@ -46,10 +47,10 @@ class ContrastiveObjective:
         loss, anchors, hits = sums
         return {"loss": loss / anchors if anchors else float("nan"), "contrastive_acc": percent(hits, anchors)}
 
-    def _sums(self, embeddings: Tensor, labels: Tensor, *, is_shared: bool) -> ContrastiveSums:
+    def _sums(self, embeddings: Tensor, ids: Tensor, *, is_shared: bool) -> ContrastiveSums:
+        """ids: of the embeddings of all processes that share the batch."""
         rows = embedding_rows(embeddings)
-        all_rows, all_labels = (gather_rows(rows), gather_rows(labels)) if is_shared else (rows, labels)
-        ids, first = self._ids(all_labels), own_rank() * len(rows) if is_shared else 0
+        all_rows, first = (gather_rows(rows), own_rank() * len(rows)) if is_shared else (rows, 0)
         own_ids = ids[first : first + len(rows)]
         return self._loss(rows, own_ids, all_rows, ids, first=first, views=self._num_views)
 

@@ -24,9 +24,7 @@ class Meter:
     """Adds up what an objective finds in batches, without making the host wait for the device."""
 
     def __init__(self, device: torch.device, num_sums: int) -> None:
-        # float64 keeps sums of millions exact; Apple's GPUs have none.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.sums = torch.zeros(num_sums, dtype=dtype, device=device)
+        self.sums = torch.zeros(num_sums, dtype=_dtype_of_sums(device), device=device)
 
     def reset(self) -> None:
         self.sums.zero_()
@@ -38,16 +36,20 @@ class Meter:
 
 def pack(device: torch.device, *values: Tensor | float) -> Tensor:
     """Numbers and tensors (scalars or vectors), some still being computed, as one float vector on the device."""
-    dtype = torch.float32 if device.type == "mps" else torch.float64
+    dtype = _dtype_of_sums(device)
 
     def on_device(value: Tensor | float) -> Tensor:
         if isinstance(value, Tensor):
             return value.detach().to(device=device, dtype=dtype).reshape(-1)
-        return torch.full(
-            (1,), value, dtype=dtype, device=device
-        )  # filled there: a copy of a number would be waited for
+        # Filled there: a copy of a number would be waited for.
+        return torch.full((1,), value, dtype=dtype, device=device)
 
     return torch.cat([on_device(value) for value in values])
+
+
+def _dtype_of_sums(device: torch.device) -> torch.dtype:
+    """float64 keeps sums of millions exact; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def percent(hits: float, of: float) -> float:

@@ -59,6 +59,11 @@ class Cycles:
         """The chosen cycle; of all of them the last."""
         return self.of[-1]
 
+    def trained(self, outputs: Tensor) -> Tensor:
+        """Those that are trained of outputs (n, cycles, ...): all of them, or one, as a view. A list of numbers as the
+        index would be copied to the device, and waited for, in every step."""
+        return outputs if len(self.of) == self.number else outputs[:, self.of[0] : self.of[0] + 1]
+
     @classmethod
     def choose(cls, number: int, loss_cycle: LossCycle) -> "Cycles":
         """Those that `loss_cycle` names of a model that gives so many. Raises UserError for one that there is not."""
