@@ -21,6 +21,7 @@ from accel_trainer.config.reading import read_bytes
 from accel_trainer.errors import UserError
 from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE, allow_imports
 from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
+from accel_trainer.queue.retries import FIRST_WAIT_S, Retries, submission_of
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
 from accel_trainer.runs import RunFolder, RunState, duration, runs_in
@@ -242,6 +243,10 @@ def run_queue(
     num_processes: ProcessesOption = None,
     allow: AllowOption = "",
     watch: Annotated[bool, typer.Option("--watch", help="Wait for more jobs instead of ending.")] = False,
+    retry_after: Annotated[
+        float,
+        typer.Option("--retry-after", min=0, help="Seconds before the first of a job's `retries`, then twice as long."),
+    ] = FIRST_WAIT_S,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
 ) -> None:
     """Train the jobs of the queue, one after the other.
@@ -256,7 +261,7 @@ def run_queue(
     if dry_run:
         _print_commands(Queue(queue), flags)
         return
-    runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher())
+    runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher(), retry_after_s=retry_after)
     runner.run(watch=watch)
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
@@ -280,7 +285,8 @@ def train(
     """Train one job without the queue."""
     from accel_trainer.display import TerminalWatcher
     from accel_trainer.processes import Owner, StopRequest
-    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, EndingKind, run_attempt, submission_of
+    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, run_attempt
+    from accel_trainer.queue.ending import EndingKind
     from accel_trainer.queue.store import new_log
 
     allow_imports(allow)
@@ -537,7 +543,7 @@ def _print_commands(queue: Queue, flags: Flags) -> None:
 
 def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags) -> str:
     """How a job will be launched."""
-    from accel_trainer.queue.attempt import Attempt, submission_of
+    from accel_trainer.queue.attempt import Attempt
 
     attempt = Attempt(
         job=job,
@@ -567,13 +573,21 @@ def _status_row(queue: Queue, queued: QueuedJob, states: Mapping[str, JobState])
         job = read_job(queued.path, queued.name)
     except UserError:
         return row
-    if queued.state is JobState.PENDING and (missing := Needs.of(job).missing(states)):
-        row["note"] = words(missing)
+    if queued.state is JobState.PENDING:
+        row["note"] = _why_pending(queue, queued, job, states)
     said = RunFolder(job.run_path).read_status()
     if said is not None and queued.state in (JobState.RUNNING, JobState.DONE, JobState.FAILED):
         row["epoch"] = f"{said.epoch}/{said.num_epochs}"
         row["best"] = said.best
     return row
+
+
+def _why_pending(queue: Queue, queued: QueuedJob, job: Job, states: Mapping[str, JobState]) -> str | None:
+    if missing := Needs.of(job).missing(states):
+        return words(missing)
+    if (failures := Retries(queue).of(queued)) is not None:
+        return f"has failed and is tried again (retry {failures.number} of {job.retries}): {failures.reason}"
+    return None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.queue.attempt import Ending, EndingKind
+from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Missing, words
 from accel_trainer.runs import RunFolder, RunState, Status, duration
@@ -89,13 +89,12 @@ class TerminalWatcher:
             self._bar = _Bar()
 
     def tick(self) -> None:
-        if self._tail is None or self._run is None or time.monotonic() - self._shown < SHOW_EVERY_S:
-            return
-        self._show()
+        if time.monotonic() - self._shown >= SHOW_EVERY_S:
+            self._show()
 
     def _show(self) -> None:
-        assert self._tail is not None
-        assert self._run is not None
+        if self._tail is None or self._run is None:
+            return
         self._shown = time.monotonic()
         for line in self._tail.new_lines():
             self._say(f"  {line}")
@@ -106,9 +105,12 @@ class TerminalWatcher:
     def stopping(self) -> None:
         self._say("stopping: the step is finished and the state saved; once more stops at once")
 
+    def cutting(self, reason: str) -> None:
+        self._show()
+        self._say(reason)
+
     def ended(self, name: str, ending: Ending, log: Path) -> None:
-        if self._tail is not None:
-            self._show()
+        self._show()
         if self._bar is not None:
             with suppress(OSError):
                 self._bar.close()
@@ -117,7 +119,8 @@ class TerminalWatcher:
             case EndingKind.DONE:
                 self._say(f"{name}: done")
             case EndingKind.BACK_TO_PENDING:
-                self._say(f"{name}: stopped; it goes on where it was when it is run again")
+                why = "" if ending.reason is None else f" ({ending.reason})"
+                self._say(f"{name}: stopped{why}; it goes on where it was when it is run again")
             case EndingKind.FAILED:
                 self._say(f"{name}: failed: {ending.reason}\n  log: {log}")
 
@@ -136,6 +139,9 @@ class TerminalWatcher:
 
     def blocked(self, name: str, missing: Missing) -> None:
         self._say(f"{name}: {words(missing)}")
+
+    def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
+        self._say(f"{name}: is tried again in {duration(seconds)} (retry {number} of {retries})")
 
     def waiting(self) -> None:
         if not self._is_waiting:

@@ -19,6 +19,8 @@ from typing import Self
 
 _PR_SET_PDEATHSIG = 1
 HOST_VARIABLE = "ACCEL_TRAIN_HOST"
+# At this signal a training process writes to its standard error what each of its threads is doing.
+STACKS_SIGNAL = signal.SIGUSR1
 
 
 class StopRequest:
@@ -39,9 +41,21 @@ class StopRequest:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def note(self, number: int) -> None:
+        """A first request, or one that makes it urgent."""
         self.is_urgent = self.signal is not None
         self.signal = self.signal or number
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.note(number)
+
+
+@cache
+def asked_to_stop() -> StopRequest:
+    """Whether a trainer was told to stop since this was first called."""
+    stop = StopRequest()
+    stop.listen(signal.SIGTERM, signal.SIGINT)
+    return stop
 
 
 def parent_death_signal(signal_number: int = signal.SIGTERM) -> Callable[[], None]:
@@ -87,6 +101,15 @@ def with_variable(name: str, value: str) -> list[int]:
             if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return [pid for pid in found if pid != os.getpid()]
+
+
+def variable(pid: int, name: str) -> str | None:
+    """An environment variable of another process of this user."""
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        return psutil.Process(pid).environ().get(name)
+    return None
 
 
 def usable_cores() -> int:
@@ -155,3 +178,14 @@ class Owner:
             return False
         boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
         return boot != boot_id() or not pid.isdigit() or start_time(int(pid)) != started
+
+
+def killed_for_memory() -> int:
+    """How many processes the kernel has killed since the start of this machine because memory ran out, in whatever
+    container; 0 where it does not say."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            name, count = line.split()
+            if name == "oom_kill":
+                return int(count)
+    return 0

@@ -6,6 +6,7 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner, boot_id, this_host
 
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
@@ -31,6 +33,8 @@ class RunState(StrEnum):
     FINISHED = "finished"
     PREEMPTED = "preempted"  # asked to stop: state saved, goes on when launched again
     DIVERGED = "diverged"  # the loss was not finite
+    OUT_OF_MEMORY = "out of memory"
+    STALLED = "stalled"  # no step for too long: ended from outside
     INVALID = "invalid"  # a mistake in the job, found before the first step
     FAILED = "failed"
 
@@ -73,7 +77,7 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
     rewritten every second.
     """
     data = content.encode() if isinstance(content, str) else content
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    aside = path.with_name(f".{path.name}.{Owner.new().token}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(data)
@@ -86,6 +90,14 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what processes of this machine that are gone have left half-written in a folder."""
+    for path in folder.glob(".*.tmp"):
+        token = path.name.removesuffix(".tmp").rpartition(".")[2]
+        if token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead():
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -253,6 +265,14 @@ class RunFolder:
                 if error["token"] == token:
                     errors.append((error["time"], f"{path.stem.removeprefix('.error-')}: {error['error']}"))
         return min(errors) if errors else None
+
+    def remove_leftovers(self) -> None:
+        """Remove what a trainer has left that was killed; to be called when none trains here any more."""
+        self.clear_rank_errors()
+        for path in (*self.path.glob(".*.tmp"), *self.params.glob(".*.tmp"), *self.path.glob(".probe-*")):
+            path.unlink(missing_ok=True)
+        for path in self.resume.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def clear_rank_errors(self) -> None:
         for path in self.path.glob(".error-rank-*.json"):

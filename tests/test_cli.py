@@ -13,7 +13,7 @@ import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
 from accel_trainer import cli as cli_module
-from accel_trainer.queue.attempt import Ending, EndingKind
+from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Gpu, Machine
 
 

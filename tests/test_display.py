@@ -7,7 +7,7 @@ import pytest
 
 from accel_trainer import display
 from accel_trainer.display import LogTail, TerminalWatcher, table
-from accel_trainer.queue.attempt import Ending, EndingKind
+from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.runs import RunFolder, RunState, Status
 
 

@@ -5,11 +5,7 @@ import json
 from accel_trainer.config.base import Section
 
 # Refused when they differ from their default.
-NOT_YET = (
-    "priority",
-    "retries",
-    "time_limit",
-)
+NOT_YET = ("priority",)
 
 
 def not_yet(job: Section) -> list[str]:

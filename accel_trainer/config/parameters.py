@@ -231,6 +231,12 @@ class RunParameters(Section):
     after: list[str] = []
     """Names of jobs of the queue that must be done before this one is trained."""
     retries: NonNegative = 0
-    """How often to try again after a failure."""
+    """How often the queue tries again after a failure that may not happen another time, such as memory that ran out or
+    a disk that is full; it goes on from the newest state, after a minute, then two, four, and so on. A mistake in the
+    job, a loss that is not finite and `time_limit` are final."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    """Longest time to run, in minutes."""
+    """Longest time that a trainer may run, in minutes: then its state is saved and the job has failed. When it is put
+    into the queue again, it goes on for as long."""
+    stall_timeout: Annotated[float, Field(gt=0)] = 30.0
+    """Minutes without a step, or a batch of an evaluation, after which the trainer is ended; what every process was
+    doing is then in the log."""

@@ -13,6 +13,7 @@ from typing import IO
 
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
+from accel_trainer.processes import parent_death_signal
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Needs
@@ -122,7 +123,11 @@ class _Process:
             *self._open,
         ]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=parent_death_signal(),
         )
         self._read = 0
 

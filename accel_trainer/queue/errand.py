@@ -7,7 +7,7 @@ from typing import Any
 
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner, StopRequest
-from accel_trainer.queue.attempt import last_words
+from accel_trainer.queue.ending import last_words
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.trainer import POLL_S, Trainer
 

@@ -9,18 +9,14 @@ from typing import Protocol
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest
-from accel_trainer.queue.attempt import (
-    STOP_SIGNALS,
-    Attempt,
-    AttemptWatcher,
-    Ending,
-    EndingKind,
-    run_attempt,
-    submission_of,
-)
+from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, run_attempt
 from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.retries import FIRST_WAIT_S, Failures, Retries, submission_of
+from accel_trainer.queue.scratch import remove_abandoned
 from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.supervision import AttemptWatcher
 from accel_trainer.queue.trainer import POLL_S, end_leftovers
 from accel_trainer.queue.waiting import Missing, Needs, cycles, starting_params
 from accel_trainer.runs import RunFolder
@@ -43,6 +39,9 @@ class QueueWatcher(AttemptWatcher, Protocol):
 
     def ended(self, name: str, ending: Ending, log: Path) -> None: ...
 
+    def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
+        """A job that has just failed will be tried again, for the n-th time of so many."""
+
     def waiting(self) -> None:
         """There is nothing to do, but there may be."""
 
@@ -50,13 +49,22 @@ class QueueWatcher(AttemptWatcher, Protocol):
 class Runner:
     """Runs the jobs of one queue, one after the other."""
 
-    def __init__(self, queue: Queue, flags: Flags, machine: Machine, watcher: QueueWatcher) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        flags: Flags,
+        machine: Machine,
+        watcher: QueueWatcher,
+        *,
+        retry_after_s: float = FIRST_WAIT_S,
+    ) -> None:
         self.queue, self.flags, self.machine, self.watcher = queue, flags, machine, watcher
         self.stop = StopRequest()
         self.num_failed = 0
         self.num_run = 0
         self.num_blocked = 0
         self._checker = Checker(flags, queue.folder)
+        self._retries = Retries(queue, retry_after_s)
         self._looked = 0.0
         self._blocked_since: float | None = None
         self._told: dict[str, Missing] = {}
@@ -69,6 +77,8 @@ class Runner:
         self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
         self._reclaim_dead()
+        remove_abandoned()
+        self.queue.remove_half_written()
         try:
             self._run(watch)
         finally:
@@ -88,7 +98,7 @@ class Runner:
             missing = self._missing(good)
             running = self.queue.jobs(JobState.RUNNING)
             is_blocked = self._is_blocked(pending, missing, running)
-            if (job := choose_next(good, running, waiting=missing)) is not None:
+            if (job := choose_next(good, running, waiting={*missing, *self._retries.resting(good)})) is not None:
                 self._run_one(job)
             elif pending and not is_blocked:
                 time.sleep(LOOK_EVERY_S / 4)
@@ -170,22 +180,39 @@ class Runner:
             starting_params=start,
         )
         ending = run_attempt(attempt, self.flags, self.machine, self.stop, self)
-        self._record(claimed, ending, attempt.log)
+        self._record(claimed, ending, attempt.log, retries=job.retries)
 
-    def _record(self, claimed: QueuedJob, ending: Ending, log: Path) -> None:
+    def _record(self, claimed: QueuedJob, ending: Ending, log: Path, retries: int = 0) -> None:
+        failures: Failures | None = None
         try:
             match ending.kind:
                 case EndingKind.DONE:
                     self.queue.finish(claimed, JobState.DONE)
-                case EndingKind.FAILED:
-                    reason = ending.reason or "no reason given"
-                    self.queue.finish(claimed, JobState.FAILED, f"{reason}\nlog: {log}")
                 case EndingKind.BACK_TO_PENDING:
                     self.queue.release(claimed)
+                case EndingKind.FAILED:
+                    failures = self._fail(claimed, ending, log, retries)
         except JobGone as error:
             ending = Ending(EndingKind.FAILED, str(error))
-        self.num_failed += ending.kind is EndingKind.FAILED
         self.watcher.ended(claimed.name, ending, log)
+        if failures is not None:
+            self.watcher.resting(claimed.name, self._retries.rest_s(failures), failures.number, retries)
+        elif ending.kind is not EndingKind.BACK_TO_PENDING:
+            self._retries.forget(claimed.name)
+            self.num_failed += ending.kind is EndingKind.FAILED
+
+    def _fail(self, claimed: QueuedJob, ending: Ending, log: Path, retries: int) -> Failures | None:
+        """Put a job that has failed back, where it is to be tried again, and give its failures; else into failed/."""
+        before = self._retries.of(claimed)
+        number = 1 if before is None else before.number + 1
+        reason = ending.reason or "no reason given"
+        if ending.may_be_retried and number <= retries:
+            failures = self._retries.add(claimed, number, reason)  # first: whoever is killed now has counted it
+            self.queue.release(claimed)
+            return failures
+        tried = f" (tried {number} times)" if number > 1 else ""
+        self.queue.finish(claimed, JobState.FAILED, f"{reason}{tried}\nlog: {log}")
+        return None
 
     def _reclaim_dead(self) -> bool:
         """Put back the jobs of runners of this machine that died, once their trainers are gone; whether any."""
@@ -208,6 +235,9 @@ class Runner:
 
     def stopping(self) -> None:
         self.watcher.stopping()
+
+    def cutting(self, reason: str) -> None:
+        self.watcher.cutting(reason)
 
     def tick(self) -> None:
         self.watcher.tick()

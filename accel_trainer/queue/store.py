@@ -5,6 +5,7 @@
     training_queue/running/         <name>@<host>.<token>.json
     training_queue/done/, failed/   with <name>.reason.txt beside what failed
     training_queue/logs/            full output of every attempt
+    training_queue/retries/         how often a job has failed that is tried again
 
 Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is told by
 whether the target is there, not by the call.
@@ -21,7 +22,7 @@ from pathlib import Path
 from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner
-from accel_trainer.runs import write_atomic
+from accel_trainer.runs import remove_half_written, write_atomic
 
 
 class QueueUnusable(UserError):
@@ -62,6 +63,10 @@ class Queue:
     def logs(self) -> Path:
         return self.folder / "logs"
 
+    @property
+    def retries(self) -> Path:
+        return self.folder / "retries"
+
     def folder_of(self, state: JobState) -> Path:
         return self.folder if state is JobState.PENDING else self.folder / state.value
 
@@ -76,6 +81,11 @@ class Queue:
         for folder in (*(self.folder_of(state) for state in JobState), self.logs):
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise QueueUnusable(f"the queue {self.folder} cannot be used: no permission to write in {folder}")
+
+    def remove_half_written(self) -> None:
+        """Remove what processes that were killed have left half-written."""
+        for folder in (*map(self.folder_of, JobState), self.retries):
+            remove_half_written(folder)
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""

@@ -4,25 +4,29 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer import processes
 from accel_trainer.queue.launcher import SHUTDOWN_S, Launch
+from accel_trainer.queue.scratch import make_scratch, remove_scratch
 from accel_trainer.runs import PROCESSES_VARIABLE, TOKEN_VARIABLE
 
 POLL_S = 0.1
 # What a library may need to finish after the trainer's end, such as the process that writes wandb's files.
 REST_S = 10.0
+# What a process may need to write its stacks.
+DUMP_S = 1.0
 
 
 class Trainer:
     """The processes of one attempt at one job. All of them carry the attempt's token in their environment."""
 
     def __init__(self, launch: Launch, token: str, log: Path) -> None:
-        self.token, self._worker = token, launch.worker
-        environment = {**os.environ, **launch.environment, TOKEN_VARIABLE: token, "PYTHONUNBUFFERED": "1"}
-        environment[PROCESSES_VARIABLE] = str(launch.num_processes)
+        self.token, self._worker, self._log = token, launch.worker, log
+        environment = {**os.environ, **make_scratch(token), **launch.environment}
+        environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes), "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
             self._launcher = subprocess.Popen(
@@ -45,40 +49,52 @@ class Trainer:
         get it themselves."""
         processes.send_signal(self._workers(), signal.SIGTERM)
 
+    def dump_stacks(self) -> None:
+        """Have every training process write to the log what each of its threads is doing."""
+        for pid in self._workers():
+            with self._log.open("a") as log:
+                log.write(f"\nstacks of rank {processes.variable(pid, 'RANK') or 0} (process {pid}):\n")
+            processes.send_signal([pid], processes.STACKS_SIGNAL)
+            time.sleep(DUMP_S)
+
     def kill(self) -> None:
         """At once, all of it."""
         processes.send_signal(processes.with_variable(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 
-    def end(self) -> None:
-        """See to it that all is gone; what still trains (when something went wrong here) may save first."""
+    def end(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
+        """See to it that all is gone; what still trains may save first, unless it is urgent."""
         if self.exit_code is None:
             self.ask_to_stop()
             with suppress(subprocess.TimeoutExpired):
                 self._launcher.wait(SHUTDOWN_S)
         if self.exit_code is None:
             self.kill()
-        end_leftovers(self.token)
+        end_leftovers(self.token, is_urgent)
 
     def _workers(self) -> list[int]:
         """The training processes themselves; all there is, while they are not started yet."""
+        mine = processes.with_variable(TOKEN_VARIABLE, self.token)
+        return [pid for pid in mine if self._is_worker(pid)] or mine
+
+    def _is_worker(self, pid: int) -> bool:
+        """Whether a process runs the worker's module, and is not the launcher that names it."""
         import psutil
 
-        try:
-            children = psutil.Process(self._launcher.pid).children()
-            workers = [child.pid for child in children if self._worker in " ".join(child.cmdline())]
-        except psutil.Error:
-            workers = []
-        return workers or processes.with_variable(TOKEN_VARIABLE, self.token)
+        with suppress(psutil.Error):
+            words = psutil.Process(pid).cmdline()
+            return pid != self._launcher.pid and self._worker in words
+        return False
 
 
-def end_leftovers(token: str) -> None:
+def end_leftovers(token: str, is_urgent: Callable[[], bool] = lambda: False) -> None:
     """End what is left of an attempt whose launcher is gone: trainers may save, then nothing may stay."""
     asked, deadline = False, time.monotonic() + REST_S
     while left := processes.with_variable(TOKEN_VARIABLE, token):
-        if not asked and time.monotonic() > deadline:
+        if is_urgent() or (asked and time.monotonic() > deadline):
+            processes.send_signal(left, signal.SIGKILL)
+        elif not asked and time.monotonic() > deadline:
             processes.send_signal(left, signal.SIGTERM)
             asked, deadline = True, time.monotonic() + SHUTDOWN_S
-        elif asked and time.monotonic() > deadline:
-            processes.send_signal(left, signal.SIGKILL)
         time.sleep(POLL_S)
+    remove_scratch(token)

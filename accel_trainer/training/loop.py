@@ -173,11 +173,13 @@ class TrainingLoop:
         return test.scores(self._over_all(hits, test.val.read))
 
     def _is_stopped(self) -> bool:
+        """Between two batches of an evaluation."""
+        self.reporter.beat()
         return bool(self.stop)
 
     def _meet(self) -> None:
         """Where ranks that have had different numbers of batches wait for each other, and leave together."""
-        self._leave_if(self.agreement.now(self._is_stopped(), None).stop)
+        self._leave_if(self.agreement.now(bool(self.stop), None).stop)
 
     def _finished_swa(self, epoch: int) -> nn.Module | None:
         """After the last epoch, the averaged model with BatchNorm statistics of its own.
@@ -198,7 +200,7 @@ class TrainingLoop:
     def _inputs_of_epoch(self, epoch: int) -> Iterator[Tensor]:
         plans = self.parts.sampling.micro_batches(epoch, self.rank)
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
-            if self.stop:
+            if self._is_stopped():
                 return
             self.step.seed_model(self.progress.global_step, number)
             yield in_memory_format(self.job, batch.inputs.on(self.accelerator.device))

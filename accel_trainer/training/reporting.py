@@ -60,6 +60,11 @@ class Reporter:
         if self._speaks:
             self._run.write_status(self._status, durable=durable)
 
+    def beat(self) -> None:
+        """Something was done that is no step: whoever listens hears that the training lives."""
+        if self.is_due():
+            self.update()
+
     def report_preparation(self, what: str, done: int, total: int) -> None:
         """How much of what takes long before the first step is done."""
         if done == total:

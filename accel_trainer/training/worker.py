@@ -3,16 +3,19 @@
 The outcome of a run is the state in status.json. Exit codes are for people: launchers do not pass them on.
 """
 
-# The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.processes import StopRequest, die_with_parent
+# Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
+import faulthandler
+
+from accel_trainer.processes import STACKS_SIGNAL, StopRequest, asked_to_stop, die_with_parent
 
 if __name__ == "__main__":
+    asked_to_stop()
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
     die_with_parent()
 
 import argparse
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,8 +38,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--submission", default="", help="what tells this submission of the job from the next")
     parser.add_argument("--starting-params", type=Path, help="what the name in the job's starting_params stands for")
     args = parser.parse_args(words)
-    stop = StopRequest()
-    stop.listen(signal.SIGTERM, signal.SIGINT)
     rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")
     try:
         job = read_job(args.job, args.name)
@@ -47,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
-    return _train_and_tell(job, run, stop, rank, token, args.group, args.submission)
+    return _train_and_tell(job, run, asked_to_stop(), rank, token, args.group, args.submission)
 
 
 def _train_and_tell(

@@ -16,12 +16,10 @@ from accel_trainer.config import Job
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner, this_host
 from accel_trainer.queue import attempt as attempt_module
-from accel_trainer.queue.attempt import Attempt, Ending, EndingKind, judge, last_words, submission_of
+from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.trainer import Trainer
 from accel_trainer.runs import RunState, Status
-
-DONE, FAILED, BACK = EndingKind.DONE, EndingKind.FAILED, EndingKind.BACK_TO_PENDING
 
 
 @pytest.fixture
@@ -29,43 +27,6 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log"
     path.write_text("some words\nCUDA exploded\n\n=====\n")
     return path
-
-
-@pytest.mark.parametrize(
-    ("state", "asked_to_stop", "expected"),
-    [
-        (RunState.FINISHED, False, DONE),
-        (RunState.FINISHED, True, DONE),
-        (RunState.PREEMPTED, True, BACK),
-        (RunState.PREEMPTED, False, BACK),
-        (RunState.INVALID, False, FAILED),
-        (RunState.DIVERGED, False, FAILED),
-        (RunState.FAILED, False, FAILED),
-        (RunState.STARTING, False, FAILED),
-        (RunState.TRAINING, False, FAILED),
-        (RunState.STARTING, True, BACK),
-        (RunState.TRAINING, True, BACK),
-    ],
-)
-def test_the_last_word_of_the_trainer_decides(state, asked_to_stop, expected, log):
-    status = Status(state=state, token="mine", error="why")
-    assert judge(status, "mine", asked_to_stop=asked_to_stop, exit_code=0, log=log).kind is expected
-
-
-@pytest.mark.parametrize("status", [None, Status(state=RunState.FINISHED, token="an earlier attempt's")])
-def test_without_a_word_of_this_attempt_nothing_is_done_even_at_exit_code_0(status, log):
-    ending = judge(status, "mine", asked_to_stop=False, exit_code=0, log=log)
-    assert ending.kind is FAILED
-    assert ending.reason.endswith("CUDA exploded")
-    assert judge(status, "mine", asked_to_stop=True, exit_code=1, log=log).kind is BACK
-
-
-def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
-    path = tmp_path / "log"
-    path.write_text("error: model_dir: cannot write\nTraceback\n  something\n")
-    assert last_words(path, 2) == "model_dir: cannot write"
-    path.write_text("")
-    assert last_words(path, -9) == "exit code -9"
 
 
 class Sleeper(Launch):
@@ -88,6 +49,7 @@ def test_killing_a_trainer_leaves_nothing_of_it(tmp_path):
     trainer.kill()
     assert trainer.exit_code == -signal.SIGKILL
     wait_until(lambda: not left("token-1"), timeout_s=5)
+    trainer.end()
 
 
 def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
@@ -131,16 +93,6 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
     return attempt
 
 
-@pytest.mark.parametrize(
-    ("rank_0_failed_at", "reason"), [(10.0, "disk full"), (30.0, "rank-1: gone"), (None, "rank-1: gone")]
-)
-def test_the_rank_that_failed_first_gives_the_reason(attempt, rank_0_failed_at, reason):
-    attempt.run.write_rank_error(1, "mine", "gone", failed_at=20.0)
-    said = Status(state=RunState.FAILED, token="mine", error="disk full", failed_at=rank_0_failed_at)
-    ending = attempt_module._with_first_cause(Ending(FAILED, "disk full"), said, attempt)
-    assert ending == Ending(FAILED, reason)
-
-
 def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, tmp_path):
     owner = Owner.new()
     attempt.run.write_status(Status(state=RunState.TRAINING, token=owner.token, host=owner.host))
@@ -170,17 +122,3 @@ def test_a_silent_trainer_of_another_machine_does_not_keep_its_folder_for_ever(a
     attempt.run.write_status(said)
     with pytest.raises(UserError) if refused else nullcontext():
         attempt_module._take_over(attempt)
-
-
-@pytest.mark.parametrize(("exit_code", "asked", "kind"), [(0, False, DONE), (1, False, FAILED), (1, True, BACK)])
-def test_on_another_machine_than_the_main_one_the_exit_code_counts(log, exit_code, asked, kind):
-    assert attempt_module._judge_by_exit_code(exit_code, log, asked_to_stop=asked).kind is kind
-
-
-def test_a_submission_is_known_again_after_the_file_has_moved(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text("{}")
-    before = submission_of(path)
-    assert submission_of(path.rename(tmp_path / "b.json")) == before
-    path.write_text("{} ")
-    assert submission_of(path) != before

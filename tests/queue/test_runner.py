@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
+from accel_trainer import processes
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue import runner as runner_module
-from accel_trainer.queue.attempt import Attempt, Ending, EndingKind
+from accel_trainer.queue.attempt import Attempt
+from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner, choose_next
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.runs import RunState
 
 
 def jobs(*names: str) -> list[QueuedJob]:
@@ -59,9 +63,13 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, JobState | None]]] = []
         self.when_waiting: list[Callable[[], object]] = []
+        self.rests: list[tuple[str, int, int]] = []
 
     def blocked(self, name: str, missing: dict[str, JobState | None]) -> None:
         self.told.append((name, missing))
+
+    def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
+        self.rests.append((name, number, retries))
 
     def waiting(self) -> None:
         if self.when_waiting:
@@ -73,11 +81,14 @@ class Trained(list[str]):
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
+        self.endings: list[Ending] = []
         self.attempts: dict[str, Attempt] = {}
 
     def run_attempt(self, attempt: Attempt, *_: object) -> Ending:
         self.append(attempt.job.name)
         self.attempts[attempt.job.name] = attempt
+        if self.endings:
+            return self.endings.pop(0)
         return Ending(EndingKind.FAILED if attempt.job.name in self.failing else EndingKind.DONE)
 
 
@@ -94,7 +105,7 @@ def trained(monkeypatch) -> Trained:
 
 @pytest.fixture
 def runner(trained, monkeypatch) -> Runner:
-    runner = Runner(Queue(Path("training_queue")), Flags(), Machine((), False, 2), Recorder())
+    runner = Runner(Queue(Path("training_queue")), Flags(), Machine((), False, 2), Recorder(), retry_after_s=0.2)
     monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
     runner.queue.create()
     return runner
@@ -211,3 +222,59 @@ def test_a_parent_whose_file_is_no_job_any_more_fails_the_child_that_starts_from
     assert "finetune_args.starting_params: training_queue/done/parent.json: batch_size: 0" in runner.queue.reason(
         failed
     )
+
+
+# -- jobs that are tried again -------------------------------------------------------------------------------------
+
+
+def failed(state: RunState = RunState.FAILED) -> Ending:
+    return Ending(EndingKind.FAILED, "why", state)
+
+
+def test_a_job_is_tried_again_as_often_as_it_says_while_others_are_trained(runner, trained):
+    write_job(runner.queue.folder / "a.json", retries=2)
+    write_job(runner.queue.folder / "b.json")
+    trained.endings = [failed(), Ending(EndingKind.DONE), failed(RunState.OUT_OF_MEMORY)]
+    runner.run()
+    assert trained == ["a", "b", "a", "a"]
+    assert runner.watcher.rests == [("a", 1, 2), ("a", 2, 2)]
+    assert (files(JobState.DONE), runner.num_failed) == (["a", "b"], 0)
+    assert list(runner.queue.retries.iterdir()) == []
+
+
+def test_a_job_that_has_failed_too_often_has_failed(runner, trained):
+    write_job(runner.queue.folder / "a.json", retries=1)
+    trained.endings = [failed(), failed()]
+    runner.run()
+    assert trained == ["a", "a"]
+    assert (files(JobState.FAILED), runner.num_failed) == (["a"], 1)
+    assert "why (tried 2 times)" in runner.queue.reason(runner.queue.jobs(JobState.FAILED)[0])
+    assert list(runner.queue.retries.iterdir()) == []
+
+
+@pytest.mark.parametrize("state", [RunState.DIVERGED, RunState.INVALID, RunState.PREEMPTED])
+def test_what_would_fail_again_is_not_tried_again(runner, trained, state):
+    write_job(runner.queue.folder / "a.json", retries=5)
+    trained.endings = [failed(state)]
+    runner.run()
+    assert trained == ["a"]
+    assert files(JobState.FAILED) == ["a"]
+
+
+def test_failures_of_a_runner_that_was_killed_count(runner, trained):
+    write_job(runner.queue.folder / "a.json", retries=1)
+    Retries(runner.queue, 0.2).add(runner.queue.jobs(JobState.PENDING)[0], 1, "why")
+    trained.endings = [failed()]
+    runner.run()
+    assert trained == ["a"]
+    assert files(JobState.FAILED) == ["a"]
+
+
+def test_what_killed_runners_have_left_half_written_is_removed(runner, trained):
+    left = runner.queue.folder / "failed" / f".a.reason.txt.{processes.boot_id()}-1-1-abcd.tmp"
+    others = [runner.queue.folder / f".b.json.{processes.Owner.new().token}.tmp", runner.queue.folder / ".c.json.tmp"]
+    for path in (left, *others):
+        path.touch()
+    runner.run()
+    assert not left.exists()
+    assert all(path.exists() for path in others)

@@ -1,0 +1,124 @@
+"""How an attempt has ended: what is left of a trainer's words when it is gone, and what they mean for its job."""
+
+import signal
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+from accel_trainer.runs import RunFolder, RunState, Status
+
+LOG_END_BYTES = 64 * 1024
+# A launcher that dies of these was told to end by somebody else than its runner.
+STOPPED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+
+
+class EndingKind(Enum):
+    DONE = auto()
+    FAILED = auto()
+    BACK_TO_PENDING = auto()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended, why if not well, and in which state its run was then."""
+
+    kind: EndingKind
+    reason: str | None = None
+    state: RunState | None = None
+
+    @property
+    def is_users_mistake(self) -> bool:
+        return self.state is RunState.INVALID
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether it may go better another time. A loss that was not finite will be so again: runs are exact."""
+        return self.kind is EndingKind.FAILED and self.state in (
+            RunState.FAILED,
+            RunState.STALLED,
+            RunState.OUT_OF_MEMORY,
+        )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Why a trainer was ended by its runner although nobody wanted to stop; the state that its run is left in."""
+
+    reason: str
+    state: RunState
+
+
+def judge(
+    status: Status | None, token: str, *, asked_to_stop: bool, exit_code: int, log: Path, cut: Cut | None = None
+) -> Ending:
+    """What a trainer's last word means for its job. A word of an earlier attempt does not count."""
+    if status is None or status.token != token:
+        return _without_last_word("before it said anything", asked_to_stop, exit_code, log, cut)
+    match status.state:
+        case RunState.FINISHED:
+            return Ending(EndingKind.DONE, state=status.state)
+        case RunState.PREEMPTED:
+            if cut is not None:
+                return Ending(EndingKind.FAILED, cut.reason, cut.state)
+            return _put_back(asked_to_stop)
+        case RunState.INVALID | RunState.DIVERGED | RunState.FAILED | RunState.OUT_OF_MEMORY | RunState.STALLED:
+            return Ending(EndingKind.FAILED, status.error or "no reason given", status.state)
+        case RunState.STARTING | RunState.TRAINING:
+            where = f"in epoch {status.epoch}" if status.epoch else "before the first step"
+            return _without_last_word(where, asked_to_stop, exit_code, log, cut)
+
+
+def _without_last_word(where: str, asked_to_stop: bool, exit_code: int, log: Path, cut: Cut | None) -> Ending:
+    if cut is not None:
+        return Ending(EndingKind.FAILED, cut.reason, cut.state)
+    if asked_to_stop or exit_code in STOPPED_BY:
+        return _put_back(asked_to_stop)
+    return Ending(EndingKind.FAILED, f"the trainer was ended {where}: {last_words(log, exit_code)}", RunState.FAILED)
+
+
+def _put_back(asked_to_stop: bool) -> Ending:
+    return Ending(EndingKind.BACK_TO_PENDING, None if asked_to_stop else "told to by somebody else", RunState.PREEMPTED)
+
+
+def judge_by_exit_code(exit_code: int, log: Path, *, asked_to_stop: bool, cut: Cut | None) -> Ending:
+    """What is known on a machine that is not the first of several: the run's status is of the first one's attempt."""
+    if exit_code == 0 and cut is None and not asked_to_stop:
+        return Ending(EndingKind.DONE, state=RunState.FINISHED)
+    return _without_last_word("here", asked_to_stop, exit_code, log, cut)
+
+
+def last_words(log: Path, exit_code: int) -> str:
+    """The last line of a log that says something, or else the exit code."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    told = errors[-1:] or [line for line in lines if line and not set(line) <= set("=-─ ")][-1:]
+    return told[0].removeprefix("error: ") if told else f"exit code {exit_code}"
+
+
+def with_first_cause(ending: Ending, said: Status | None, run: RunFolder, token: str) -> Ending:
+    """When several ranks failed, the reason is that of the first: the others fail because it is gone."""
+    first = run.first_rank_error(token)
+    if first is None or ending.kind is not EndingKind.FAILED or ending.is_users_mistake:
+        return ending
+    rank_0_failed_at = said.failed_at if said is not None and said.token == token else None
+    if rank_0_failed_at is not None and rank_0_failed_at <= first[0]:
+        return ending
+    return Ending(EndingKind.FAILED, first[1], RunState.FAILED)
+
+
+def with_memory(ending: Ending, num_killed: int) -> Ending:
+    """What a trainer died of that had no time for a last word, if the kernel has killed for memory meanwhile."""
+    if ending.state is not RunState.FAILED or num_killed == 0:
+        return ending
+    reason = f"{ending.reason} (meanwhile the system ran out of memory and has killed {num_killed} of its processes)"
+    return Ending(EndingKind.FAILED, reason, RunState.OUT_OF_MEMORY)
+
+
+def record(ending: Ending, said: Status | None, run: RunFolder, token: str) -> None:
+    """Complete the status of a run whose trainer was ended before it could say how it went."""
+    has_last_word = said is None or said.token != token or said.state is ending.state
+    if not has_last_word and ending.kind is EndingKind.FAILED and ending.state is not None:
+        assert said is not None
+        run.write_status(said.model_copy(update={"state": ending.state, "error": ending.reason, "eta_s": None}))

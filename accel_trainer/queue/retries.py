@@ -1,0 +1,81 @@
+"""Jobs that are tried again after a failure: how often each has failed, and since when it rests."""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accel_trainer.queue.store import JobGone, Queue, QueuedJob
+from accel_trainer.runs import write_atomic
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The failures of one submission of a job so far: how many, when the last one was (in seconds since 1970), and
+    why."""
+
+    submission: str
+    number: int
+    time: float
+    reason: str
+
+
+def submission_of(file: Path) -> str:
+    """What tells this submission of a job from the next: a file keeps it when it is moved."""
+    about = file.stat()
+    return f"{about.st_mtime_ns}-{about.st_size}"
+
+
+class Retries:
+    """The failures of a queue's jobs, in `retries/<name>.json`: every runner of the queue knows of them."""
+
+    def __init__(self, queue: Queue, first_wait_s: float = FIRST_WAIT_S) -> None:
+        self._folder, self._first_wait_s = queue.retries, first_wait_s
+
+    def add(self, job: QueuedJob, number: int, reason: str) -> Failures:
+        """The n-th failure of a job. Raises JobGone."""
+        try:
+            failures = Failures(submission_of(job.path), number, time.time(), reason)
+        except FileNotFoundError as error:
+            raise JobGone(f"{job.name}: its file {job.path} is gone") from error
+        self._folder.mkdir(exist_ok=True)
+        write_atomic(self._path(job.name), json.dumps(asdict(failures)) + "\n")
+        return failures
+
+    def of(self, job: QueuedJob) -> Failures | None:
+        """Those of this submission of a job."""
+        with suppress(OSError, ValueError, TypeError):
+            failures = Failures(**json.loads(self._path(job.name).read_text()))
+            if failures.submission == submission_of(job.path):
+                return failures
+        return None
+
+    def forget(self, name: str) -> None:
+        with suppress(OSError):
+            self._path(name).unlink()
+
+    def rest_s(self, failures: Failures) -> float:
+        """How long the job still rests: twice as long after each failure. A clock that was set back keeps nobody."""
+        wait = min(self._first_wait_s * 2.0 ** (failures.number - 1), LONGEST_WAIT_S)
+        since = time.time() - failures.time
+        return max(0.0, wait - since) if since >= 0 else 0.0
+
+    def resting(self, jobs: Iterable[QueuedJob]) -> dict[str, float]:
+        """The jobs whose turn it is not yet: for how many seconds."""
+        known = self._known()
+        failures = {job.name: self.of(job) for job in jobs if job.name in known}
+        rests = {name: self.rest_s(f) for name, f in failures.items() if f is not None}
+        return {name: rest for name, rest in rests.items() if rest > 0}
+
+    def _known(self) -> set[str]:
+        with suppress(OSError):
+            return {name.removesuffix(".json") for name in os.listdir(self._folder)}  # noqa: PTH208 - only names
+        return set()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"

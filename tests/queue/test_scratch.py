@@ -1,0 +1,82 @@
+"""The temporary files of an attempt go with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import wait_until
+
+from accel_trainer.processes import Owner
+from accel_trainer.queue import scratch
+from accel_trainer.queue.launcher import Launch
+from accel_trainer.queue.scratch import make_scratch, remove_abandoned, scratch_folder
+from accel_trainer.queue.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory, monkeypatch) -> Path:
+    folder = Path("/tmp") / f"at-{os.getpid()}"
+    folder.mkdir()
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(folder))
+    yield folder
+    subprocess.run(["rm", "-r", str(folder)], check=True)
+
+
+class Litter(Launch):
+    """A 'launcher' that leaves a temporary file and a folder, and is ended in the middle."""
+
+    @property
+    def argv(self) -> list[str]:
+        code = (
+            "import tempfile, time; tempfile.mkdtemp(); tempfile.mkstemp(); print('left', flush=True); time.sleep(60)"
+        )
+        return [sys.executable, "-c", code]
+
+
+def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
+    token = Owner.new().token
+    trainer = Trainer(Litter((), {}, 1), token, tmp_path / "log")
+    wait_until(lambda: "left" in (tmp_path / "log").read_text())
+    assert len(list(scratch_folder(token).iterdir())) == 2
+    assert list(temporary.iterdir()) == [scratch_folder(token)]
+    trainer.kill()
+    trainer.end()
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_was_never_taken_up_again_is_removed_and_nothing_else(temporary):
+    mine, dead = Owner.new().token, "another-boot-1-x"
+    for token in (mine, dead):
+        make_scratch(token)
+    (temporary / "accel-train-evaluate-1").mkdir()
+    remove_abandoned()
+    assert {path.name for path in temporary.iterdir()} == {scratch_folder(mine).name, "accel-train-evaluate-1"}
+
+
+def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temporary):
+    dead = "another-boot-1-x"
+    trainer = Trainer(Litter((), {}, 1), dead, tmp_path / "log")
+    remove_abandoned()
+    assert scratch_folder(dead).is_dir()
+    trainer.kill()
+    trainer.end()
+    assert not scratch_folder(dead).exists()
+
+
+def test_the_folder_is_nobody_elses(temporary):
+    make_scratch("token")
+    assert scratch_folder("token").stat().st_mode & 0o777 == 0o700
+
+
+def test_paths_stay_short_enough_for_sockets(monkeypatch):
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
+    assert scratch_folder(Owner.new().token).parent == Path("/tmp")
+
+
+def test_what_torch_has_compiled_is_kept_for_the_next_attempt(temporary, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert make_scratch("one")["TORCHINDUCTOR_CACHE_DIR"] == make_scratch("two")["TORCHINDUCTOR_CACHE_DIR"]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
+    assert make_scratch("one")["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
