@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -120,6 +121,9 @@ def plan_launch(
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here, whoever types the printed command has it too
+    if job.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        # Not among the temporary files of the attempt: the next one needs not compile it again.
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
     if flags.gpus is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)

@@ -26,12 +26,10 @@ def scratch_folder(token: str) -> Path:
 
 
 def make_scratch(token: str) -> Mapping[str, str]:
-    """Make the folder; the variables that send an attempt's processes there."""
+    """Make the folder; the variable that sends an attempt's processes there."""
     folder = scratch_folder(token)
     folder.mkdir(mode=0o700, exist_ok=True)
-    # What torch.compile has compiled is for the next attempt, too.
-    compiled = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(Path(tempfile.gettempdir()) / f"torch-{os.getuid()}")
-    return {"TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": compiled}
+    return {"TMPDIR": str(folder)}
 
 
 def remove_scratch(token: str) -> None:

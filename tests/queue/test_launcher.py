@@ -185,3 +185,11 @@ def test_the_rank_of_a_machine_is_known_where_there_are_several(tmp_path):
     content = "distributed_type: MULTI_GPU\nnum_machines: 2\nmachine_rank: 1\nnum_processes: 4\n"
     assert plan(tmp_path, content).machine_rank == 1
     assert "--main_process_port" not in plan(tmp_path, content).accelerate_args
+
+
+def test_what_is_compiled_is_kept_for_the_next_attempt(monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(), Flags(), CPU).environment
+    assert "torchinductor" in plan_launch(job(compile=True), Flags(), CPU).environment["TORCHINDUCTOR_CACHE_DIR"]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")  # is inherited
+    assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(compile=True), Flags(), CPU).environment

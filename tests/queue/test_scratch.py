@@ -73,10 +73,3 @@ def test_the_folder_is_nobody_elses(temporary):
 def test_paths_stay_short_enough_for_sockets(monkeypatch):
     monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
     assert scratch_folder(Owner.new().token).parent == Path("/tmp")
-
-
-def test_what_torch_has_compiled_is_kept_for_the_next_attempt(temporary, monkeypatch):
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    assert make_scratch("one")["TORCHINDUCTOR_CACHE_DIR"] == make_scratch("two")["TORCHINDUCTOR_CACHE_DIR"]
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
-    assert make_scratch("one")["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
