@@ -222,18 +222,33 @@ class RunFolder:
     def rank_error(self, rank: int) -> Path:
         return self.path / f".error-rank-{rank}.json"
 
+    def lock(self, number: int) -> Path:
+        """What a process that has the folder to itself holds; of several the one with the highest number counts."""
+        return self.path / f".owner-{number}"
+
+    def locks(self) -> list[int]:
+        """The numbers of the locks that there are, highest first."""
+        numbers = (path.name.removeprefix(".owner-") for path in self.path.glob(".owner-*"))
+        return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
+
     def create(self) -> None:
         """Make the folder; a UserError when that is not possible or nothing can be written in it."""
         try:
             self.params.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{secrets.token_hex(4)}"
-            probe.touch()
-            probe.unlink()
+            self.now()
         except OSError as error:
             raise UserError(
                 f"model_dir: cannot write to {self.path}: {error.strerror}; "
                 "choose another model_dir or mend its permissions"
             ) from error
+
+    def now(self) -> float:
+        """The time by the clock that gives the folder's files theirs: on a network drive another machine's."""
+        probe = self.path / f".probe-{secrets.token_hex(4)}"
+        with probe.open("w") as file:
+            written = os.fstat(file.fileno()).st_mtime
+        probe.unlink(missing_ok=True)
+        return written
 
     # -- the word of the trainer ------------------------------------------------------------------
 
@@ -304,6 +319,7 @@ class RunFolder:
         target.mkdir()
         # What is being written just now stays: the log goes on over all runs of the folder.
         kept = {previous.name, self.attempts.name, self.log.name, self.status_file.name, self.next_run.name}
+        kept |= {self.lock(number).name for number in self.locks()}
         # config.json goes last: while it is there, an interrupted move is begun again.
         for entry in sorted(self.path.iterdir(), key=lambda p: p.name == self.config.name):
             if entry.name not in kept:

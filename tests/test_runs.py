@@ -78,6 +78,7 @@ def test_every_file_lies_in_the_run_folder_under_a_name_of_its_own(tmp_path: Pat
     properties = [name for name, member in vars(RunFolder).items() if isinstance(member, property)]
     paths = [path for name in properties if isinstance(path := getattr(run, name), Path)]
     paths += [run.weights(0), run.weights(12), run.plot("pdf"), run.rank_error(1), run.rank_error(2)]
+    paths += [run.lock(1), run.lock(2)]
     assert len(set(paths)) == len(paths)
     assert all(path.is_relative_to(tmp_path) for path in paths)
 
@@ -164,6 +165,13 @@ def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunF
     assert names(run.path / "previous" / "1") == moved
     assert names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in moved)])
     assert not run.has_run
+
+
+def test_the_lock_of_who_sets_an_older_run_aside_stays(run: RunFolder) -> None:
+    fill(run)
+    run.lock(3).touch()
+    assert run.set_aside() is not None
+    assert run.locks() == [3]
 
 
 def test_older_runs_are_counted(run: RunFolder) -> None:

@@ -32,6 +32,17 @@ class Cycles(nn.Module):
         return outputs[0] if len(outputs) == 1 else torch.stack(outputs, 1)
 
 
+class Double(Cycles):
+    """In double precision, where the order of sums hardly matters."""
+
+    def __init__(self, num_classes: int, image_size: int) -> None:
+        super().__init__(num_classes, image_size)
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.double())
+
+
 class Pixels(nn.Module):
     """Its representation is the image."""
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from accel_trainer.config.changes import MAY_CHANGE, UNTOLD
 from accel_trainer.config.contradictions import contradictions
 from accel_trainer.config.later import not_yet
 from accel_trainer.config.parameters import (
@@ -18,21 +19,6 @@ from accel_trainer.config.parameters import (
     RunParameters,
 )
 from accel_trainer.config.words import LEARNING_RATE_WORDS, eval_split, is_weights_path
-
-# What may change between two attempts at one run without making it another run.
-MAY_CHANGE = frozenset(
-    {
-        *RunParameters.model_fields,
-        "augment_on",
-        "checkpoint",
-        "data_root",
-        "model_dir",
-        "name",
-        "num_epochs",
-        "num_workers",
-        "save_interval",
-    }
-)
 
 
 # Pydantic collects fields from the last base to the first.
@@ -143,10 +129,11 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         """Every parameter with its value, as JSON has it; a job file of the same job."""
         return {**self.model_dump(mode="json"), "model_dir": str(self.base_path)}
 
-    def differences(
-        self, config: dict[str, Any], found: Mapping[str, Any] = MappingProxyType({})
+    def changes(
+        self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, tuple[Any, Any]]:
-        """What makes this job another run than the one with that config.json: {key: (then, now)}.
+        """What is otherwise than in the run with that config.json, but for what nobody needs to hear of:
+        {key: (then, now)}.
 
         found: the numbers in there that stand for words of the run's job file, {word: number}. A job that says such a
         word, or the number, is the same; one that says another word is not.
@@ -157,8 +144,14 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         return {
             key: (then.get(key), now.get(key))
             for key in sorted(now.keys() | then.keys())
-            if key not in MAY_CHANGE and then.get(key) != now.get(key)
+            if key not in UNTOLD and then.get(key) != now.get(key)
         }
+
+    def differences(
+        self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, tuple[Any, Any]]:
+        """Of these changes those that make this job another run than the one with that config.json."""
+        return {key: both for key, both in self.changes(config, found).items() if key not in MAY_CHANGE}
 
     @model_validator(mode="before")
     @classmethod

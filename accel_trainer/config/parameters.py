@@ -226,6 +226,9 @@ class RunParameters(Section):
     eval_sets: list[str] = []
     """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
     performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""
+    allow_changes: bool = False
+    """Go on with a run whose other parameters were different, with the new values; an epoch that was begun is begun
+    again. Absent: only harmless ones may change (`num_epochs`, `save_interval`, `num_workers`, `trackers`, ...)."""
     priority: int = 0
     """Jobs with a higher one go first."""
     after: list[str] = []

@@ -146,7 +146,7 @@ class Loader:
     """
 
     def __init__(self, num_threads: int) -> None:
-        self._num_threads = num_threads
+        self.num_threads = num_threads
         self._pool = None
         if num_threads:
             self._pool = single_core_threads(num_threads, "loader")
@@ -161,7 +161,7 @@ class Loader:
         try:
             for plan in plans:
                 waiting.append(self._pool.submit(load, plan))
-                if len(waiting) >= self._num_threads + READY_AHEAD:
+                if len(waiting) >= self.num_threads + READY_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

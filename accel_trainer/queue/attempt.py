@@ -1,13 +1,12 @@
 """One attempt at one job: launch a trainer, stay with it, judge how it ended."""
 
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer import processes
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
+from accel_trainer.ownership import Ownership, OwnershipLost, take
 from accel_trainer.processes import Owner, StopRequest, killed_for_memory, this_host
 from accel_trainer.queue.ending import (
     Cut,
@@ -22,11 +21,9 @@ from accel_trainer.queue.ending import (
 from accel_trainer.queue.launcher import Flags, Launch, Machine, plan_launch
 from accel_trainer.queue.supervision import AttemptWatcher, stay_with
 from accel_trainer.queue.trainer import Trainer, end_leftovers
-from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
+from accel_trainer.runs import RunFolder, RunState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Of another machine's trainer only its status is known, which it writes every second but while it validates.
-SILENT_S = 600
 
 
 @dataclass(frozen=True)
@@ -56,23 +53,38 @@ class Attempt:
 
 
 def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: StopRequest, watcher: AttemptWatcher) -> Ending:
-    """Launch a trainer and stay with it until it, all its processes and their temporary files are gone.
+    """Launch a trainer and stay with it until it, all its processes and their temporary files are gone. Nobody else
+    may train in its run folder meanwhile.
 
     Where somebody else has told the trainer or its launcher to stop, this machine is wanted: `stop` then says so too.
     """
     try:
         attempt.run.create()
         launch = plan_launch(attempt.job, flags, machine, attempt.worker_args)
-        _take_over(attempt)
+        ownership = _take(attempt) if launch.machine_rank == 0 else None
     except UserError as error:
         return Ending(EndingKind.FAILED, str(error), RunState.INVALID)
     try:
-        return _run(attempt, launch, stop, watcher)
+        return _run(attempt, launch, ownership, stop, watcher)
     finally:
-        attempt.run.remove_leftovers()
+        if ownership is not None:
+            attempt.run.remove_leftovers()
+            ownership.release()
 
 
-def _run(attempt: Attempt, launch: Launch, stop: StopRequest, watcher: AttemptWatcher) -> Ending:
+def _take(attempt: Attempt) -> Ownership:
+    """Refuse a run folder in which another process trains; see to it that nothing of a dead one is left."""
+
+    def say(line: str) -> None:
+        with attempt.log.open("a") as log:
+            log.write(f"{line}\n")
+
+    return take(attempt.run, Owner(this_host(), attempt.token), end_leftovers=end_leftovers, say=say)
+
+
+def _run(
+    attempt: Attempt, launch: Launch, ownership: Ownership | None, stop: StopRequest, watcher: AttemptWatcher
+) -> Ending:
     num_killed = killed_for_memory()
     try:
         trainer = Trainer(launch, attempt.token, attempt.log)
@@ -81,7 +93,10 @@ def _run(attempt: Attempt, launch: Launch, stop: StopRequest, watcher: AttemptWa
     watcher.started(attempt.job.name, attempt.run, attempt.log)
     cut: Cut | None = None
     try:
-        cut = stay_with(trainer, attempt.job, attempt.run, stop, watcher)
+        cut = stay_with(trainer, attempt.job, attempt.run, ownership, stop, watcher)
+    except OwnershipLost as error:
+        trainer.kill()  # what it would still save is another's
+        return Ending(EndingKind.FAILED, str(error))
     finally:
         trainer.end(lambda: stop.is_urgent)
     num_killed = killed_for_memory() - num_killed
@@ -104,22 +119,3 @@ def _judge(
     ending = with_memory(with_first_cause(ending, said, attempt.run, attempt.token), num_killed)
     record(ending, said, attempt.run, attempt.token)
     return ending
-
-
-def _take_over(attempt: Attempt) -> None:
-    """Refuse a run folder in which another process trains; see to it that nothing of a dead one is left."""
-    said = attempt.run.read_status()
-    if said is None or not said.token or said.token == attempt.token:
-        return
-    owner = Owner(said.host, said.token)
-    if owner.is_dead():
-        end_leftovers(owner.token)
-    elif said.state in (RunState.STARTING, RunState.TRAINING):
-        is_here = owner.host == this_host()
-        trains = processes.with_variable(TOKEN_VARIABLE, owner.token) if is_here else _is_fresh(said)
-        if trains:
-            raise UserError(f"model_dir: another process is training in {attempt.run.path} (on {said.host})")
-
-
-def _is_fresh(status: Status) -> bool:
-    return time.time() - status.updated < SILENT_S

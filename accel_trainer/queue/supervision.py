@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from accel_trainer.config import Job
+from accel_trainer.ownership import Ownership
 from accel_trainer.processes import StopRequest
 from accel_trainer.queue.ending import Cut
 from accel_trainer.queue.launcher import SHUTDOWN_S
@@ -52,10 +53,17 @@ class Heartbeat:
         return None
 
 
-def stay_with(trainer: Trainer, job: Job, run: RunFolder, stop: StopRequest, watcher: AttemptWatcher) -> Cut | None:
+def stay_with(
+    trainer: Trainer,
+    job: Job,
+    run: RunFolder,
+    ownership: Ownership | None,
+    stop: StopRequest,
+    watcher: AttemptWatcher,
+) -> Cut | None:
     """Until the launcher has ended. When asked to stop, ask the trainer, and end it if it does not listen.
 
-    Gives why the trainer was ended, if it was for another reason.
+    Gives why the trainer was ended, if it was for another reason. Raises OwnershipLost.
     """
     heartbeat, began = Heartbeat(run), time.monotonic()
     deadline: float | None = None
@@ -68,6 +76,8 @@ def stay_with(trainer: Trainer, job: Job, run: RunFolder, stop: StopRequest, wat
             _begin_to_end(trainer, cut, watcher)
         if deadline is not None and (stop.is_urgent or time.monotonic() > deadline):
             trainer.kill()
+        if ownership is not None:
+            ownership.beat()
         watcher.tick()
         time.sleep(POLL_S)
     return cut

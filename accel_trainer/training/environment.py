@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from accel_trainer.config.changes import Changes
 from accel_trainer.runs import RunFolder, write_atomic
 
 PACKAGES = (
@@ -29,17 +30,32 @@ PACKAGES = (
 )
 
 
-def record_attempt(run: RunFolder, *, job_name: str, device: torch.device, num_processes: int, parameters: int) -> str:
-    """Add this attempt to environment.json; the run's id, which stays the same over all attempts."""
+def record_attempt(
+    run: RunFolder,
+    *,
+    job_name: str,
+    device: torch.device,
+    num_processes: int,
+    loader_threads: int,
+    parameters: int,
+    changes: Changes,
+) -> str:
+    """Add this attempt to environment.json; the run's id, which stays the same over all attempts.
+
+    changes: what the job of the attempt before had otherwise, recorded as {key: [then, now]}.
+    """
     known = run.read_environment()
     run_id = str(known.get("run_id") or secrets.token_hex(6))
-    attempts = [*known.get("attempts", []), _attempt(device, num_processes)]
+    attempt = _attempt(device, num_processes, loader_threads)
+    if changes:
+        attempt["changes"] = dict(changes)
+    attempts = [*known.get("attempts", []), attempt]
     content = {"job": job_name, "run_id": run_id, "parameters": parameters, "attempts": attempts}
     write_atomic(run.environment, json.dumps(content, indent=2) + "\n")
     return run_id
 
 
-def _attempt(device: torch.device, num_processes: int) -> dict[str, Any]:
+def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -50,6 +66,7 @@ def _attempt(device: torch.device, num_processes: int) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "num_processes": num_processes,
+        "loader_threads": loader_threads,
         "cores": os.cpu_count(),
         # The number of threads changes the last bits of sums on a CPU.
         "threads": torch.get_num_threads(),

@@ -15,12 +15,14 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
+from accel_trainer.config.changes import Changes
 from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
+from accel_trainer.training.carry_over import averages_of_use, best_so_far, carry_optimizer_over, measures_the_same
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.evaluation import EvaluationSet, Evaluator
 from accel_trainer.training.images import in_memory_format
@@ -30,6 +32,7 @@ from accel_trainer.training.schedule import learning_rate
 from accel_trainer.training.start import Start
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.world import going_on, has_batch_norm, has_dropout, this_world
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class TrainingLoop:
         self.plain_model = self.step.plain_model
         if job.compile:
             self.plain_model.compile()
+        self.world = this_world(accelerator, loader.num_threads)
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
         self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
         self.meter = Meter(accelerator.device, self.objective.num_sums)
@@ -102,7 +106,7 @@ class TrainingLoop:
         """The steps of an epoch that are left; what was measured in all of them."""
         sampling, progress = self.parts.sampling, self.progress
         if progress.step == 0:
-            self._step_schedule()
+            self._step_schedule(progress.epoch)
         began = time.monotonic() - progress.epoch_seconds
         self.step.train_mode()
         plans = sampling.micro_batches(epoch, self.rank, first_step=progress.step)
@@ -120,14 +124,15 @@ class TrainingLoop:
         scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.read_train))
         return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
 
-    def _step_schedule(self) -> None:
-        """Between two epochs. Not after the last one: a schedule that ends there cannot be stepped further, and a
-        run that is given more epochs later finds it as it was."""
-        if self.progress.history:
-            of_epoch = [row for row in self.progress.history if row["split"] == "val"][-1]
-            metric = self.job.primary_metric
-            self.parts.schedule.step(of_epoch[metric if metric in of_epoch else "loss"])
-        elif self.progress.epoch:
+    def _step_schedule(self, epoch: int) -> None:
+        """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped
+        further, and a run that is given more epochs later finds it as it was."""
+        progress, metric = self.progress, self.job.primary_metric
+        of_epoch = [row for row in progress.history if row["epoch"] == epoch and row["split"] == "val"]
+        if of_epoch and progress.best is not None:
+            row = of_epoch[0]
+            self.parts.schedule.step(row[metric if metric in row else "loss"])
+        elif epoch:  # nothing is known of it, or nothing that could be compared with what comes
             self.parts.schedule.skip(1)
 
     def _note_bad_step(self, loss: Tensor) -> None:
@@ -330,6 +335,7 @@ class TrainingLoop:
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "sums": sums.cpu(),
                 "averages": self.averages.state_dict(),
+                "world": self.world.as_record(),
             }
             progress = replace(self.progress)
             self.states.save(TrainState(progress, self.plain_model.state_dict(), trainer, self.world_size))
@@ -338,7 +344,11 @@ class TrainingLoop:
     def begin(self, start: Start) -> None:
         """Take up the run where it was left. Weights that come without a state are in the model already."""
         if start.state is not None:
-            self._load_state(start.state)
+            if start.differences:
+                self._carry_over(start.state, start.differences)
+            else:
+                self._load_state(start.state)
+            self._tell_of_another_world(start.state)
         elif start.epoch:
             self.progress.epoch = start.epoch
             self.progress.global_step = start.epoch * self.parts.sampling.steps_per_epoch
@@ -350,11 +360,45 @@ class TrainingLoop:
         self.plain_model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.trainer["optimizer"])
         self.parts.schedule.load_state_dict(state.trainer["schedule"])
-        if self.accelerator.scaler is not None and state.trainer["scaler"]:
-            self.accelerator.scaler.load_state_dict(state.trainer["scaler"])
+        self._load_scaler(state)
         self.averages.load_state_dict(state.trainer.get("averages", {}))
         sums = state.trainer["sums"].to(self.meter.sums)
         if state.num_processes == self.world_size:
             self.meter.sums.copy_(sums[self.rank])
         else:
             self.meter.sums.copy_(sums.sum(0) if self.rank == 0 else torch.zeros_like(sums[0]))
+
+    def _load_scaler(self, state: TrainState) -> None:
+        if self.accelerator.scaler is not None and state.trainer["scaler"]:
+            self.accelerator.scaler.load_state_dict(state.trainer["scaler"])
+
+    def _carry_over(self, state: TrainState, differences: Changes) -> None:
+        """Go on from the end of an epoch of another job: with its weights and the new parameters.
+
+        The state is saved again at once: from the next attempt on nothing tells that the job has changed.
+        """
+        self.progress = replace(state.progress)
+        self.plain_model.load_state_dict(state.model)
+        self._load_scaler(state)
+        saved = state.trainer["optimizer"]
+        keeps_optimizer = carry_optimizer_over(self.job, differences, self.optimizer, saved)
+        averages = averages_of_use(state.trainer.get("averages", {}), differences)
+        self.averages.load_state_dict(averages)
+        if not measures_the_same(self.job, differences):
+            self.progress.best = self.progress.best_epoch = None
+        for epoch in range(1, self.progress.epoch):
+            self._step_schedule(epoch)
+        self.progress.best, self.progress.best_epoch = best_so_far(self.job, differences, self.progress)
+        self._save_state()
+        afresh = [] if keeps_optimizer else ["what the optimizer keeps"]
+        afresh += [f"the {name} average" for name in self.averages.state_dict() if name not in averages]
+        afresh += ["the best epoch"] if self.progress.best is None and state.progress.best is not None else []
+        if afresh and self.is_first:
+            log.info("starting afresh: %s", ", ".join(afresh))
+
+    def _tell_of_another_world(self, state: TrainState) -> None:
+        model = self.plain_model
+        then = {"num_processes": state.num_processes, **state.trainer.get("world", {})}
+        line = going_on(then, self.world, has_batch_norm=has_batch_norm(model), has_dropout=has_dropout(model))
+        if line is not None and self.is_first and self.progress.epoch < self.job.num_epochs:
+            log.info("%s", line)

@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from accel_trainer.config import Job
+from accel_trainer.config.words import LEARNING_RATE_WORDS
 from accel_trainer.data.loader import Loader
 from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest
@@ -36,6 +37,7 @@ class Resolver:
 
     make_parts: what trains such a job, with the weights it starts from; made anew for everything that is found, and
     thrown away.
+    changed: the parameters that are no longer those of the job that the run was begun with.
     """
 
     run: RunFolder
@@ -44,6 +46,7 @@ class Resolver:
     stop: StopRequest
     reporter: Reporter
     make_parts: Callable[[Job], Parts]
+    changed: Collection[str] = ()
 
     def __call__(self, job: Job) -> Job:
         """The job with numbers in the place of words, the same on all ranks, which call this together.
@@ -57,18 +60,25 @@ class Resolver:
         if not job.has_words:
             return job
         # Asked of rank 0 alone, which is also the first to begin the run.
-        if found := self._of_rank_0(dict(self.run.read_found()) if self.run.has_run else {}):
-            for word, number in found.items():
-                self._say(f"{word} is {number:g}, as found when the run began")
+        found = self._of_rank_0(self._found_before())
+        for word in (word for word in (job.batch_size, job.rate_word) if word in found):
+            self._say(f"{word} is {found[word]:g}, as found when the run began")
+        if not job.with_numbers(found).has_words:
             return job.with_numbers(found)
-        if job.batch_size == "auto":
+        if job.batch_size == "auto" and "auto" not in found:
             found["auto"] = self._batch_size(job)
-        if job.rate_word is not None:
+        if job.rate_word is not None and job.rate_word not in found:
             found[job.rate_word] = self._of_rank_0(self._rate(job.with_numbers(found), job.rate_word))
         self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
         if self._is_first:
             write_atomic(self.run.found, json.dumps(found, indent=2) + "\n")
         return job.with_numbers(found)
+
+    def _found_before(self) -> dict[str, Any]:
+        """Without a learning rate that was found for another batch size or optimizer."""
+        found = dict(self.run.read_found()) if self.run.has_run else {}
+        is_outdated = not {"batch_size", "optimizer"}.isdisjoint(self.changed)
+        return {word: number for word, number in found.items() if not (is_outdated and word in LEARNING_RATE_WORDS)}
 
     # -- the batch size -------------------------------------------------------------------------------------
 

@@ -121,6 +121,22 @@ def _construct_optimizer(job: Job, groups: list[dict[str, Any]]) -> Optimizer:
     return construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
 
 
+def kept_of_each(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
+    """What the job's optimizer keeps of each parameter between two steps, by its names; parameters are numbered as in
+    a state dict. Found by a step of another one, over tensors of as many dimensions."""
+    groups = [
+        {**group, "params": [torch.zeros([1] * p.dim(), requires_grad=True, device="cpu") for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    for parameter in (p for group in groups for p in group["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    stand_in = _construct_optimizer(job, groups)
+    stand_in.step()
+    state = stand_in.state_dict()["state"]
+    num_parameters = sum(len(group["params"]) for group in groups)
+    return {number: set(state.get(number, {})) for number in range(num_parameters)}
+
+
 def make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
     """The job's learning rates for this optimizer: the warm-up if there is one, the scheduler, and SWA's rate.
 

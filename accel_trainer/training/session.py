@@ -21,6 +21,7 @@ from accel_trainer.errors import UserError, listed
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder, RunState, duration, write_atomic
 from accel_trainer.training.build import Parts, build, deterministic_kernels
+from accel_trainer.training.carry_over import misfit
 from accel_trainer.training.checkpoint import save_weights
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
@@ -31,6 +32,7 @@ from accel_trainer.training.starting_weights import start_from_weights, starts_f
 from accel_trainer.training.summary import count_parameters, model_summary
 from accel_trainer.training.tracking import Tracking
 from accel_trainer.training.transfer import Transfer
+from accel_trainer.training.world import has_batch_norm
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,13 @@ def train(
         loader = resources.enter_context(Loader(num_threads))
         make_parts = partial(_make_parts, start=start, accelerator=accelerator, reporter=reporter)
         with_numbers = Resolver(
-            run, accelerator, loader, stop, reporter, lambda job: make_parts(job, start.any_weights)[0]
+            run,
+            accelerator,
+            loader,
+            stop,
+            reporter,
+            lambda job: make_parts(job, start.any_weights)[0],
+            changed=start.differences.keys(),
         )
         try:
             job = with_numbers(job)
@@ -61,9 +69,14 @@ def train(
             log.info("stopped before the first step; there is nothing to save")
             return RunState.PREEMPTED, None
         parts, transferred = make_parts(job, start.weights)
-        run_id = _begin_folder(job, run, parts, transferred, accelerator) if is_first else ""
+        if start.state is not None:
+            _refuse_misfit(start.state.model, parts)
+        run_id = _begin_folder(job, run, start, parts, transferred, accelerator, num_threads) if is_first else ""
         loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
         loop.begin(start)
+        if is_first:
+            # From here on the folder holds a run of this job.
+            write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
         _announce(job, loop, num_threads)
         reporter.update(
             state=RunState.TRAINING,
@@ -172,12 +185,17 @@ def _make_parts(
 
 
 def _load_weights(parts: Parts, weights: Mapping[str, Tensor] | None) -> None:
-    if weights is None:
-        return
-    try:
+    if weights is not None:
+        _refuse_misfit(weights, parts)
         parts.model.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise UserError(f"checkpoint: the saved weights do not fit this architecture: {error}") from error
+
+
+def _refuse_misfit(weights: Mapping[str, Tensor], parts: Parts) -> None:
+    if (how := misfit(weights, parts.model)) is not None:
+        raise UserError(
+            f"checkpoint: the saved weights do not fit this architecture: {how}; choose another model_dir, "
+            "or set checkpoint to -1 to start over"
+        )
 
 
 def _transfer(job: Job, parts: Parts, accelerator: Accelerator) -> Transfer:
@@ -193,7 +211,13 @@ def _transfer(job: Job, parts: Parts, accelerator: Accelerator) -> Transfer:
 
 
 def _begin_folder(
-    job: Job, run: RunFolder, parts: Parts, transferred: Transfer | None, accelerator: Accelerator
+    job: Job,
+    run: RunFolder,
+    start: Start,
+    parts: Parts,
+    transferred: Transfer | None,
+    accelerator: Accelerator,
+    num_threads: int,
 ) -> str:
     """Write what describes the run, on its first attempt and, where it may change, on later ones; the run's id."""
     classes = parts.images.classes
@@ -204,25 +228,25 @@ def _begin_folder(
     ]
     write_atomic(run.classes, json.dumps(mapping, indent=2) + "\n")
     # Where a run was begun, they are its own; elsewhere they may be of an attempt that did not get this far.
-    # Weights that are loaded may have become others since.
-    if transferred is not None or not (run.has_run and run.weights(0).exists()):
+    # Weights that are loaded may have become others since, and another job has others.
+    is_begun = run.has_run and not (start.is_fresh and start.differences)
+    if transferred is not None or not (is_begun and run.weights(0).exists()):
         save_weights(run.weights(0), parts.model.state_dict(), epoch="0", architecture=job.architecture)
     if transferred is not None:
         for line in transferred.lines():
             log.info("%s", line)
         write_atomic(run.starting_params, transferred.as_json())
-    if not (run.has_run and run.sample_inputs.exists()):
+    if start.differences or not (run.has_run and run.sample_inputs.exists()):
         write_atomic(run.sample_inputs, draw_sheet(parts.read_train, parts.sampling))
-    run_id = record_attempt(
+    return record_attempt(
         run,
         job_name=job.name,
         device=accelerator.device,
         num_processes=accelerator.num_processes,
+        loader_threads=num_threads,
         parameters=count_parameters(parts.model),
+        changes=start.changes,
     )
-    # Last: from here on the folder holds a run.
-    write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
-    return run_id
 
 
 def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
@@ -243,7 +267,7 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
         count, "process" if count == 1 else "processes", accelerator.device.type,
         {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision), num_threads,
     )  # fmt: skip
-    if count > 1 and any("BatchNorm" in type(module).__name__ for module in parts.model.modules()):
+    if count > 1 and has_batch_norm(parts.model):
         log.info("BatchNorm statistics are those of each process's %d images", job.batch_size // count)
     if loop.progress.global_step > 0 and loop.progress.epoch < job.num_epochs:
         log.info("going on in epoch %d after step %d", loop.progress.epoch + 1, loop.progress.step)

@@ -4,13 +4,14 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.config.changes import MAY_CHANGE, Changes, in_words, single
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder, write_atomic
 from accel_trainer.training.checkpoint import StateStore, TrainState, load_weights, save_weights
@@ -20,11 +21,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """At most one of the two: a whole state, or only weights, after so many epochs."""
+    """At most one of the two: a whole state, or only weights, after so many epochs.
+
+    changes: what the job of the attempt before had otherwise.
+    """
 
     state: TrainState | None = None
     weights: Mapping[str, Tensor] | None = None
     epoch: int = 0
+    changes: Changes = field(default_factory=dict)
 
     @property
     def any_weights(self) -> Mapping[str, Tensor] | None:
@@ -36,6 +41,11 @@ class Start:
         """Whether nothing of this run is there to go on from."""
         return self.state is None and self.weights is None
 
+    @property
+    def differences(self) -> Changes:
+        """Of the changes those that make it another training."""
+        return {key: both for key, both in self.changes.items() if key not in MAY_CHANGE}
+
 
 def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]) -> Start:
     """Where this attempt goes on. Every rank calls it and gets the same answer; rank 0 moves files.
@@ -44,6 +54,7 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
     the job, so that a job which is interrupted after that goes on and does not start over for ever.
     Raises UserError, on all ranks alike.
     """
+    changes: Changes = {}
     starts_over = job.checkpoint is not None and _origin(run).get("submission") != submission
     if starts_over:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
@@ -54,11 +65,20 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
                 _lay_out(run, chosen, submission)
             _move_in(run)
     else:
-        _refuse_another_job(job, run)
+        changes = _accepted_changes(job, run)
+        if changes and is_first:
+            log.info("the job has changed: %s; going on", in_words(changes))
     wait_for_all()
+    start = _at_newest(run, changes)
+    if start.state is not None and start.differences:
+        start = replace(start, state=_before_the_epoch(start.state, run, tells=is_first))
+    return start
+
+
+def _at_newest(run: RunFolder, changes: Changes) -> Start:
     state = StateStore(run).newest()
     if state is not None:
-        return Start(state=state)
+        return Start(state=state, changes=changes)
     if run.has_results:
         raise UserError(
             f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
@@ -66,20 +86,40 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
         )
     origin = _origin(run)
     if origin.get("weights"):
-        return Start(weights=load_weights(run.path / origin["weights"]), epoch=origin["epoch"])
-    return Start()
+        weights = load_weights(run.path / origin["weights"])
+        return Start(weights=weights, epoch=origin["epoch"], changes=changes)
+    return Start(changes=changes)
 
 
-def _refuse_another_job(job: Job, run: RunFolder) -> None:
-    """Two jobs in one folder would be one run with a past that is not its own."""
+def _accepted_changes(job: Job, run: RunFolder) -> Changes:
+    """What the run's job had otherwise. Unless this one allows it, two jobs in one folder are refused: they would be
+    one run with a past that is not its own."""
     if not run.has_run:
-        return
-    if differences := job.differences(dict(run.read_config()), run.read_found()):
-        told = "; ".join(f"{key} was {then!r}, is {now!r}" for key, (then, now) in differences.items())
+        return {}
+    config, found = run.read_config(), run.read_found()
+    if (differences := job.differences(config, found)) and not job.allow_changes:
+        told = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
         raise UserError(
-            f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, "
-            "or set checkpoint to -1 to start over (the old run is kept in previous/)"
+            f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, set checkpoint "
+            "to -1 to start over (the old run is kept in previous/), or allow_changes to true to go on with what is new"
         )
+    return job.changes(config, found)
+
+
+def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> TrainState:
+    """The state in which another job goes on: an epoch that was begun is begun again, or half of it would be of the
+    job before. Steps are counted on: of two states the one with more steps is the newer."""
+    progress = state.progress
+    if progress.step == 0:
+        return state
+    before = StateStore(run).at_epoch(progress.epoch)
+    if tells:
+        with_weights = (
+            "" if before is not None else f", with the weights of its step {progress.step}: older are not kept"
+        )
+        log.info("epoch %d is begun again%s", progress.epoch + 1, with_weights)
+    begun = replace((before or state).progress, step=0, epoch_seconds=0.0, global_step=progress.global_step)
+    return replace(before or state, progress=begun)
 
 
 def _origin(run: RunFolder) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.processes import STACKS_SIGNAL, StopRequest, asked_to_stop, die_with_parent
+from accel_trainer.processes import STACKS_SIGNAL, Owner, StopRequest, asked_to_stop, die_with_parent, with_variable
 
 if __name__ == "__main__":
     asked_to_stop()
@@ -17,12 +17,15 @@ import argparse
 import logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
+from accel_trainer.errors import UserError, listed
+from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, take
 from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
 
 log = logging.getLogger(__name__)
@@ -45,10 +48,47 @@ def main(words: Sequence[str] | None = None) -> int:
             job = job.starting_from(args.starting_params)
         run = RunFolder(job.run_path)
         run.create()
+        ownership = _take(run) if rank == 0 and not token else None  # with a token, its launcher has
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
-    return _train_and_tell(job, run, asked_to_stop(), rank, token, args.group, args.submission)
+    with _kept(ownership):
+        return _train_and_tell(job, run, asked_to_stop(), rank, token, args.group, args.submission)
+
+
+def _take(run: RunFolder) -> Ownership:
+    def refuse_leftovers(token: str) -> None:
+        if left := with_variable(TOKEN_VARIABLE, token):
+            raise UserError(
+                f"model_dir: what a dead process has started is still ending in {run.path}: processes "
+                f"{listed(map(str, left))}; try again when they are gone"
+            )
+
+    return take(run, Owner.new(), end_leftovers=refuse_leftovers, say=print)
+
+
+@contextmanager
+def _kept(ownership: Ownership | None) -> Iterator[None]:
+    """Give signs of life while the body runs; one that lost its run folder must write nothing more."""
+    if ownership is None:
+        yield
+        return
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(BEAT_S):
+            try:
+                ownership.beat()
+            except OwnershipLost as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        ownership.release()
 
 
 def _train_and_tell(

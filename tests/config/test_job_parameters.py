@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
+from accel_trainer.config.changes import in_words
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
 from accel_trainer.config.words import transform_words
 from accel_trainer.errors import UserError
@@ -415,6 +416,8 @@ def test_a_completed_job_is_a_job_file_of_the_same_job() -> None:
         {"wandb": {"mode": "offline"}},
         {"save_every_minutes": 1.5},
         {"augment_on": "loader"},
+        {"knn_interval": 3},
+        {"allow_changes": True},
     ],
 )
 def test_what_does_not_change_the_training_leaves_it_the_same_run(change: dict[str, Any]) -> None:
@@ -433,3 +436,21 @@ def test_what_does_not_change_the_training_leaves_it_the_same_run(change: dict[s
 )
 def test_what_changes_the_training_makes_it_another_run(change: dict[str, Any], difference: dict[str, Any]) -> None:
     assert parse(**change).differences(parse().completed()) == difference
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"description": "new", "model_dir": "elsewhere", "checkpoint": 0, "allow_changes": True}, ""),
+        ({"num_epochs": 7, "save_interval": 2}, "num_epochs 100 -> 7, save_interval absent -> 2"),
+        ({"data_root": "/elsewhere"}, 'data_root "~/Datasets" -> "/elsewhere"'),
+        (
+            {"optimizer_args": {"lr": 1.0, "momentum": 0.9}},
+            "optimizer_args.lr 0.05 -> 1.0, optimizer_args.weight_decay 0.0001 -> absent",
+        ),
+        ({"Blur": {"sigmas": [1], "probs": 0.5}}, 'Blur absent -> {"sigmas": [1.0], "probs": [0.5]}'),
+        ({"wandb": {"tags": ["a"]}}, 'wandb.tags [] -> ["a"]'),
+    ],
+)
+def test_changes_are_told_in_the_words_of_a_job_file(change: dict[str, Any], told: str) -> None:
+    assert in_words(parse(**change).changes(parse().completed())) == told

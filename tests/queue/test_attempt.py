@@ -4,22 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import wait_until
+from helpers import REPOSITORY, wait_until
 
-from accel_trainer import processes
+from accel_trainer import ownership, processes
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, this_host
+from accel_trainer.ownership import take
+from accel_trainer.processes import Owner, StopRequest, this_host
 from accel_trainer.queue import attempt as attempt_module
-from accel_trainer.queue.attempt import Attempt
-from accel_trainer.queue.launcher import Launch
+from accel_trainer.queue.attempt import Attempt, run_attempt
+from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.queue.launcher import Flags, Launch, Machine
 from accel_trainer.queue.trainer import Trainer
-from accel_trainer.runs import RunState, Status
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_a_launcher_dies_with_its_runner(tmp_path):
         "print('started', flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "log"), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))}
     runner = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert runner.stdout.readline() == "started\n"
@@ -93,32 +92,102 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
     return attempt
 
 
-def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, tmp_path):
-    owner = Owner.new()
-    attempt.run.write_status(Status(state=RunState.TRAINING, token=owner.token, host=owner.host))
-    attempt_module._take_over(attempt)  # its runner lives, but nothing trains any more
-    trainer = Trainer(Sleeper((), {}, 1, (".wait()",)), owner.token, tmp_path / "log")
-    try:
-        wait_until(lambda: len(left(owner.token)) == 2)
-        with pytest.raises(UserError, match="another process is training in"):
-            attempt_module._take_over(attempt)
-    finally:
-        trainer.kill()
+class NobodyWatches:
+    def started(self, *_): ...
+    def tick(self): ...
+    def stopping(self): ...
 
 
-def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, tmp_path, monkeypatch):
+def run_it(attempt: Attempt) -> Ending:
+    return run_attempt(attempt, Flags(), Machine((), False, 1), StopRequest(), NobodyWatches())
+
+
+@pytest.fixture
+def launched(monkeypatch) -> list[list[int]]:
+    """In place of a trainer, a command that ends at once; the numbers of the run folder's locks meanwhile."""
+    seen = []
+
+    def plan(job, *_):
+        code = f"import os; print([n for n in os.listdir({job.model_dir!r}) if n.startswith('.owner')])"
+        return Command((), {}, 1, (code,))
+
+    def started(trainer, launch, token, log):
+        seen.append(True)
+        start(trainer, launch, token, log)
+
+    start = Trainer.__init__
+    monkeypatch.setattr(attempt_module, "plan_launch", plan)
+    monkeypatch.setattr(Trainer, "__init__", started)
+    return seen
+
+
+class Command(Launch):
+    @property
+    def argv(self) -> list[str]:
+        return [sys.executable, "-c", *self.worker_args]
+
+
+def own_attempt(attempt: Attempt) -> Attempt:
+    return replace(attempt, token=Owner.new().token)
+
+
+def test_a_run_folder_is_the_attempt_s_own_while_it_lasts(attempt, launched):
+    ending = run_it(own_attempt(attempt))
+    assert ending.reason == "the trainer was ended before it said anything: ['.owner-1']"
+    assert attempt.run.locks() == []
+
+
+def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, launched):
+    taken = take(attempt.run, Owner.new(), end_leftovers=print, say=print)
+    attempt.run.config.write_text("theirs")
+    before = {path: path.stat().st_mtime_ns for path in attempt.run.path.rglob("*")}
+    ending = run_it(own_attempt(attempt))
+    assert (ending.kind, ending.is_users_mistake) == (EndingKind.FAILED, True)
+    assert ending.reason.startswith(
+        f"model_dir: another process is training in {attempt.run.path}: process {os.getpid()}"
+    )
+    assert "\n" not in ending.reason
+    assert not launched
+    assert before == {path: path.stat().st_mtime_ns for path in attempt.run.path.rglob("*")}
+    taken.release()
+    run_it(own_attempt(attempt))
+    assert launched
+
+
+def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launched, tmp_path, monkeypatch):
     monkeypatch.setattr("accel_trainer.queue.trainer.REST_S", 0.2)
     dead = Owner(this_host(), "another-boot-1-x")
-    attempt.run.write_status(Status(state=RunState.TRAINING, token=dead.token, host=dead.host))
+    take(attempt.run, dead, end_leftovers=print, say=print)
     Trainer(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
     wait_until(lambda: len(left(dead.token)) == 1)
-    attempt_module._take_over(attempt)
+    run_it(own_attempt(attempt))
     assert not left(dead.token)
+    assert len(launched) == 2
+    assert attempt.run.locks() == []
 
 
-@pytest.mark.parametrize(("age_s", "refused"), [(5, True), (3600, False)])
-def test_a_silent_trainer_of_another_machine_does_not_keep_its_folder_for_ever(attempt, age_s, refused):
-    said = Status(state=RunState.TRAINING, token="theirs", host="another-host", updated=time.time() - age_s)
-    attempt.run.write_status(said)
-    with pytest.raises(UserError) if refused else nullcontext():
-        attempt_module._take_over(attempt)
+def test_a_folder_that_was_taken_over_from_another_machine_is_told_in_the_log(attempt, launched):
+    take(attempt.run, Owner("another-host", "boot-1-2-x"), end_leftovers=print, say=print)
+    os.utime(attempt.run.lock(1), (0, 0))
+    run_it(own_attempt(attempt))
+    first, _ = attempt.log.read_text().split("=====\n")[1].splitlines()
+    assert "was taken over: nothing was heard of the process that trained in it, on another-host, for" in first
+
+
+def test_a_trainer_whose_folder_was_taken_over_is_ended_at_once(attempt, monkeypatch):
+    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    code = f"import os, time; os.remove({str(attempt.run.lock(1))!r}); time.sleep(60)"
+    monkeypatch.setattr(attempt_module, "plan_launch", lambda *_: Command((), {}, 1, (code,)))
+    ours = own_attempt(attempt)
+    ending = run_it(ours)
+    assert ending.kind is EndingKind.FAILED
+    assert ending.reason == f"model_dir: another process has taken {attempt.run.path} over: its lock is gone"
+    assert not left(ours.token)
+
+
+def test_the_lock_is_that_of_the_main_machine(attempt, monkeypatch):
+    taken = take(attempt.run, Owner.new(), end_leftovers=print, say=print)
+    monkeypatch.setattr(attempt_module, "plan_launch", lambda *_: Command((), {}, 1, ("",), machine_rank=1))
+    assert run_it(own_attempt(attempt)).kind is EndingKind.DONE
+    assert attempt.run.locks() == [1]
+    taken.release()

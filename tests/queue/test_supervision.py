@@ -91,7 +91,7 @@ def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **lim
     try:
         wait_until(log.exists)
         job = Job(architecture="resnet18", **limits)
-        cut = stay_with(trainer, job, run, StopRequest() if stop is None else stop, watcher)
+        cut = stay_with(trainer, job, run, None, StopRequest() if stop is None else stop, watcher)
     finally:
         trainer.kill()
         trainer.end()

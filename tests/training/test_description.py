@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from accel_trainer.config.changes import Changes
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.summary import MAX_LINES, model_summary
@@ -18,8 +19,16 @@ from accel_trainer.training.summary import MAX_LINES, model_summary
 # -- environment ---------------------------------------------------------------------------------------------
 
 
-def attempt(run: RunFolder, num_processes: int = 1) -> str:
-    return record_attempt(run, job_name="a job", device=torch.device("cpu"), num_processes=num_processes, parameters=17)
+def attempt(run: RunFolder, num_processes: int = 1, changes: Changes | None = None) -> str:
+    return record_attempt(
+        run,
+        job_name="a job",
+        device=torch.device("cpu"),
+        num_processes=num_processes,
+        loader_threads=3,
+        parameters=17,
+        changes=changes or {},
+    )
 
 
 def test_every_attempt_is_added_and_the_run_keeps_its_id(run: RunFolder) -> None:
@@ -32,6 +41,7 @@ def test_every_attempt_is_added_and_the_run_keeps_its_id(run: RunFolder) -> None
     assert torch.__version__.startswith(last["packages"]["torch"])
     assert last["packages"]["accel-train"]
     assert last["device"] == "cpu"
+    assert last["loader_threads"] == 3
     assert last["started"]
     assert attempt(RunFolder(run.params)) not in ids
 
@@ -40,6 +50,14 @@ def test_an_environment_that_cannot_be_read_is_begun_anew(run: RunFolder) -> Non
     run.environment.write_text('{"run_id": "x", ')
     attempt(run)
     assert len(json.loads(run.environment.read_text())["attempts"]) == 1
+
+
+def test_what_has_changed_in_the_job_is_recorded(run: RunFolder) -> None:
+    attempt(run)
+    attempt(run, changes={"num_epochs": (2, 4)})
+    first, second = json.loads(run.environment.read_text())["attempts"]
+    assert "changes" not in first
+    assert second["changes"] == {"num_epochs": [2, 4]}
 
 
 def test_no_environment_variable_is_recorded(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,37 @@ def test_the_word_and_its_number_are_the_same_job_and_any_other_is_not(
     assert "batch_size" in make_job(**words).differences(config)  # nothing is known to have been found
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "found", "rate"),
+    [
+        ("batch_linear", {"batch_size": 64}, {"batch_linear": 2.0}, 2.0),
+        (
+            "batch_linear",
+            {"optimizer_args": lr("batch_nonlinear")},
+            {"batch_linear": 1.0, "batch_nonlinear": 2**-7},
+            2**-7,
+        ),
+        ("batch_linear", {"optimizer_args": lr(0.5)}, {"batch_linear": 1.0}, 0.5),
+        ("batch_linear", {"seed": 1}, {"batch_linear": 1.0}, 1.0),
+        (0.5, {"optimizer_args": lr("batch_linear")}, {"batch_linear": 1.0}, 1.0),
+    ],
+)
+def test_a_job_that_has_changed_has_the_numbers_of_its_own_words(
+    make_job: MakeJob, tmp_path: Path, then: float | str, now: dict[str, Any], found: dict[str, float], rate: float
+) -> None:
+    job, run = make_job(optimizer_args=lr(then)), RunFolder(tmp_path / "run")
+    train_in(run.path, job)
+    given = {"optimizer_args": lr(then), "num_epochs": 2, "allow_changes": True, **now}
+    assert train_in(run.path, make_job(**given)) == (RunState.FINISHED, None)
+    assert run.read_found() == found
+    config = json.loads(run.config.read_text())
+    assert config["optimizer_args"] == lr(rate)
+    with run.performance.open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file) if row["split"] == "train"]
+    assert rates[1] == pytest.approx(rate)
+    assert not make_job(**{**given, "allow_changes": False}).differences(config, run.read_found())
+
+
 def test_a_number_in_config_json_that_was_not_found_is_another_job(make_job: MakeJob) -> None:
     job = make_job(batch_size="auto")
     config = job.with_numbers({"auto": 32}).completed()

@@ -1,6 +1,7 @@
 """Where a run starts, from what is in its folder and what the job says."""
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -172,11 +173,51 @@ def test_another_job_in_the_folder_is_refused(trained: RunFolder, make_job: Make
         caught.value
     )
     assert "checkpoint to -1" in str(caught.value)
+    assert "or allow_changes to true to go on with what is new" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert came_from(start(make_job(**change, checkpoint=-1), trained)) == ("nothing", 0)
 
 
 def test_more_epochs_do_not_make_another_job(trained: RunFolder, make_job: MakeJob) -> None:
     assert came_from(start(make_job(num_epochs=500, num_workers=0), trained)) == ("state", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "differences"),
+    [
+        ({"num_epochs": 4, "trackers": ["wandb"]}, 'num_epochs 100 -> 4, trackers [] -> ["wandb"]', set()),
+        ({"description": "x", "priority": 0, "after": ["other"], "allow_changes": True}, None, set()),
+        ({"seed": 1, "allow_changes": True, "save_interval": 2}, "save_interval absent -> 2, seed 0 -> 1", {"seed"}),
+    ],
+)
+def test_what_has_changed_in_the_job_is_told_in_one_line(
+    trained: RunFolder,
+    make_job: MakeJob,
+    heard_log: pytest.LogCaptureFixture,
+    change: dict[str, Any],
+    told: str | None,
+    differences: set[str],
+) -> None:
+    heard_log.set_level(logging.INFO, "accel_trainer")
+    found = start(make_job(**change), trained)
+    assert heard_log.messages == ([] if told is None else [f"the job has changed: {told}; going on"])
+    assert found.differences.keys() == differences
+    assert came_from(found) == ("state", 3)
+
+
+@pytest.mark.parametrize("allows", [True, False])
+def test_a_job_that_starts_over_has_not_changed(trained: RunFolder, make_job: MakeJob, allows: bool) -> None:
+    assert not start(make_job(seed=1, checkpoint=2, allow_changes=allows), trained).changes
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(0, (3, 4, 34)), (1, (3, 0, 34))])
+def test_only_another_job_begins_an_epoch_again(
+    trained: RunFolder, make_job: MakeJob, seed: int, expected: tuple[int, int, int]
+) -> None:
+    save_state(trained, 3, step=4)
+    found = start(make_job(seed=seed, allow_changes=True), trained).state
+    assert found is not None
+    assert (found.progress.epoch, found.progress.step, found.progress.global_step) == expected
 
 
 def test_other_ranks_wait_and_move_nothing(trained: RunFolder, make_job: MakeJob) -> None:

@@ -1,20 +1,31 @@
 """What a trainer is told when it is started."""
 
+import os
 from pathlib import Path
 
 import pytest
-from helpers import write_job
+from helpers import wait_until, write_job
 
+from accel_trainer import ownership
 from accel_trainer.config import Job
-from accel_trainer.runs import RunFolder
+from accel_trainer.ownership import take
+from accel_trainer.processes import Owner, this_host
+from accel_trainer.runs import TOKEN_VARIABLE, RunFolder
 from accel_trainer.training import worker
+
+
+@pytest.fixture(autouse=True)
+def as_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals are not its own here, and nothing has launched it."""
+    monkeypatch.setattr(worker.StopRequest, "listen", lambda *_: None)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    monkeypatch.delenv("RANK", raising=False)
 
 
 @pytest.mark.parametrize(
     ("words", "expected"), [([], "parent"), (["--starting-params=models/resnet18/parent"], "models/resnet18/parent")]
 )
 def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_says(monkeypatch, words, expected):
-    monkeypatch.setattr(worker.StopRequest, "listen", lambda *_: None)
     given: list[Job] = []
 
     def train(job: Job, run: RunFolder, *_: object) -> int:
@@ -25,3 +36,64 @@ def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_
     file = write_job(Path("child.json"), finetune=True, finetune_args={"starting_params": "parent"})
     assert worker.main([str(file), "--name=child", *words]) == 0
     assert given[0].finetune_args.starting_params == expected
+
+
+# -- started by hand --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "locks"), [({}, [1]), ({"RANK": "0"}, [1]), ({"RANK": "1"}, []), ({TOKEN_VARIABLE: "a-1-b-c"}, [])]
+)
+def test_rank_0_has_the_run_folder_to_itself_unless_its_launcher_has(monkeypatch, environment, locks):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    seen: list[list[int]] = []
+
+    def train(job: Job, run: RunFolder, *_: object) -> int:
+        seen.append(run.locks())
+        return 3
+
+    monkeypatch.setattr(worker, "_train_and_tell", train)
+    file = write_job(Path("job.json"), model_dir="run")
+    assert worker.main([str(file), "--name=job"]) == 3
+    assert seen == [locks]
+    assert RunFolder(Path("run")).locks() == []
+
+
+def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(worker, "_train_and_tell", pytest.fail)
+    run = RunFolder(Path("run"))
+    run.create()
+    take(run, Owner.new(), end_leftovers=print, say=print)
+    file = write_job(Path("job.json"), model_dir="run")
+    assert worker.main([str(file), "--name=job"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: model_dir: another process is training in run: process ")
+    assert sorted(path.name for path in run.path.iterdir()) == [".owner-1", "params"]
+
+
+def test_what_a_dead_runner_has_left_is_waited_for_by_who_started_another_by_hand(monkeypatch, capsys):
+    monkeypatch.setattr(worker, "_train_and_tell", lambda *_: 0)
+    monkeypatch.setattr(worker, "with_variable", lambda name, value: [7, 8] if value == "dead" else [])
+    run = RunFolder(Path("run"))
+    run.create()
+    take(run, Owner(this_host(), "dead"), end_leftovers=print, say=print)
+    file = write_job(Path("job.json"), model_dir="run")
+    assert worker.main([str(file), "--name=job"]) == 2
+    assert "is still ending in run: processes 7, 8; try again" in capsys.readouterr().err
+    monkeypatch.setattr(worker, "with_variable", lambda name, value: [])
+    assert worker.main([str(file), "--name=job"]) == 0
+
+
+def test_signs_of_life_are_given_while_it_trains(monkeypatch):
+    monkeypatch.setattr(worker, "BEAT_S", 0.01)
+    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+
+    def train(job: Job, run: RunFolder, *_: object) -> int:
+        os.utime(run.lock(1), (0, 0))
+        wait_until(lambda: run.lock(1).stat().st_mtime > 0, timeout_s=10)
+        return 0
+
+    monkeypatch.setattr(worker, "_train_and_tell", train)
+    file = write_job(Path("job.json"), model_dir="run")
+    assert worker.main([str(file), "--name=job"]) == 0

@@ -1,0 +1,61 @@
+"""What may change between two attempts at one run, and how changes are told."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from accel_trainer.config.parameters import RunParameters
+
+Changes = Mapping[str, tuple[Any, Any]]
+"""{key: (then, now)}"""
+
+# Without making it another run.
+MAY_CHANGE = frozenset(
+    {
+        *RunParameters.model_fields,
+        "augment_on",
+        "checkpoint",
+        "data_root",
+        "knn_interval",
+        "model_dir",
+        "name",
+        "num_epochs",
+        "num_workers",
+        "save_interval",
+    }
+)
+# Of these, what nobody needs to hear of: it changes nothing of what is trained, measured or kept.
+UNTOLD = frozenset(
+    {
+        "after",
+        "allow_changes",
+        "checkpoint",
+        "description",
+        "model_dir",
+        "name",
+        "priority",
+        "retries",
+        "stall_timeout",
+        "time_limit",
+    }
+)
+
+
+def single(changes: Changes) -> Iterator[tuple[str, Any, Any]]:
+    """Each value that has changed, then and now, by where it is: `optimizer_args.lr`."""
+    for key, (then, now) in changes.items():
+        if isinstance(then, Mapping) and isinstance(now, Mapping):
+            inside = {name: (then.get(name), now.get(name)) for name in {**then, **now}}
+            for name, *both in single({name: both for name, both in inside.items() if both[0] != both[1]}):
+                yield f"{key}.{name}", both[0], both[1]
+        else:
+            yield key, then, now
+
+
+def in_words(changes: Changes) -> str:
+    """`num_epochs 2 -> 4, optimizer_args.lr 0.05 -> 0.01`, in the words of a job file."""
+    return ", ".join(f"{name} {_shown(then)} -> {_shown(now)}" for name, then, now in single(changes))
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,167 @@
+"""One owner of a run folder: whoever trains in it holds a lock there, `.owner-<n>`.
+
+A lock is made by O_EXCL, which network drives have, too. It outlives an owner that is killed, and is taken over with
+the next number, so that of several who want it one wins. Of an owner on this machine is known whether it lives; one on
+another machine touches its lock every now and then, and is given up when it has not for long.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner, this_host
+from accel_trainer.runs import RunFolder, duration
+
+BEAT_S = 30.0
+# Without a sign of life of another machine's owner. A network drive may show it a minute late.
+SILENT_S = 600.0
+# For what is in a lock to be written.
+BEING_TAKEN_S = 60.0
+
+
+class OwnershipLost(UserError):
+    """Another process has taken the run folder over."""
+
+
+@dataclass(frozen=True)
+class _Lock:
+    """A lock as it is found. `owner` is None while its content is not there, or where that cannot be read."""
+
+    number: int
+    age_s: float
+    owner: Owner | None = None
+    since: float = 0.0
+
+    @property
+    def is_given_up(self) -> bool:
+        if self.owner is None:
+            return self.age_s > BEING_TAKEN_S
+        return self.owner.is_dead() if self.owner.host == this_host() else self.age_s > SILENT_S
+
+    def refusal(self, run: RunFolder) -> UserError:
+        if self.owner is None:
+            return UserError(f"model_dir: another process has just begun to train in {run.path}; choose another")
+        _, pid, *_ = [*self.owner.token.split("-"), ""]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return UserError(
+            f"model_dir: another process is training in {run.path}: process {pid} on {self.owner.host}, since {since}; "
+            "wait for its end, or choose another model_dir"
+        )
+
+
+class Ownership:
+    """A lock that is held, until `release`."""
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self._path, self._owner = path, owner
+        self._beaten = time.monotonic()
+
+    def beat(self) -> None:
+        """Give a sign of life now and then; may be called as often as one likes. Raises OwnershipLost."""
+        if time.monotonic() - self._beaten < BEAT_S:
+            return
+        self._beaten = time.monotonic()
+        with suppress(OSError):  # one that is missed does not matter
+            if not self._is_ours():
+                raise OwnershipLost(f"model_dir: another process has taken {self._path.parent} over: its lock is gone")
+            os.utime(self._path)
+
+    def release(self) -> None:
+        with suppress(OSError):
+            if self._is_ours():
+                self._path.unlink()
+
+    def _is_ours(self) -> bool:
+        """Whether the file is the one that was made: one that was taken over may have come again."""
+        try:
+            return _content(self._path.read_bytes())[0] == self._owner
+        except FileNotFoundError:
+            return False
+
+
+def take(
+    run: RunFolder, owner: Owner, *, end_leftovers: Callable[[str], None], say: Callable[[str], None]
+) -> Ownership:
+    """Take a run folder, which is there, for oneself. Raises UserError while another process has it.
+
+    end_leftovers: sees to it that nothing is left of the processes of a dead owner, given its token.
+    say: told, in a line, of an owner on another machine that was given up.
+    """
+    try:
+        return _take(run, owner, end_leftovers, say)
+    except OSError as error:
+        raise UserError(f"model_dir: cannot write to {run.path}: {error.strerror}") from error
+
+
+def _take(run: RunFolder, owner: Owner, end_leftovers: Callable[[str], None], say: Callable[[str], None]) -> Ownership:
+    old = _locks(run)
+    _refuse_if_held(run, old)
+    for lock in old:
+        if lock.owner is not None:
+            end_leftovers(lock.owner.token)
+        if lock.owner is not None and lock.owner.host != this_host():
+            say(
+                f"{run.path} was taken over: nothing was heard of the process that trained in it, on "
+                f"{lock.owner.host}, for {duration(lock.age_s)}"
+            )
+    number = 1 + max((lock.number for lock in old), default=0)
+    try:
+        _create(run.lock(number), owner)
+    except FileExistsError:
+        _refuse_if_held(run, _locks(run))
+        raise UserError(f"model_dir: another process has just trained in {run.path}; try again") from None
+    ours = Ownership(run.lock(number), owner)
+    # What was looked at before may have changed; who comes now sees ours.
+    others = [lock for lock in _locks(run) if lock.number != number]
+    try:
+        _refuse_if_held(run, others)
+    except UserError:
+        ours.release()
+        raise
+    for lock in others:
+        run.lock(lock.number).unlink(missing_ok=True)
+    return ours
+
+
+def _refuse_if_held(run: RunFolder, locks: list[_Lock]) -> None:
+    for lock in locks:
+        if not lock.is_given_up:
+            raise lock.refusal(run)
+
+
+def _locks(run: RunFolder) -> list[_Lock]:
+    """The locks of a run folder, highest number first."""
+    if not (numbers := run.locks()):
+        return []
+    found, now = [], run.now()
+    for number in numbers:
+        with suppress(FileNotFoundError), run.lock(number).open("rb") as file:
+            age_s = now - os.fstat(file.fileno()).st_mtime
+            found.append(_Lock(number, age_s, *_content(file.read())))
+    return found
+
+
+def _create(path: Path, owner: Owner) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        content = {"host": owner.host, "token": owner.token, "since": time.time()}
+        os.write(descriptor, json.dumps(content).encode())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _content(content: bytes) -> tuple[Owner | None, float]:
+    """Who holds a lock with this content, and since when."""
+    try:
+        read = json.loads(content)
+        return Owner(str(read["host"]), str(read["token"])), float(read["since"])
+    except (ValueError, KeyError, TypeError):
+        return None, 0.0

@@ -1,0 +1,93 @@
+"""What a run is trained in, which may change between its attempts: processes, threads, devices, versions."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+
+@dataclass(frozen=True)
+class World:
+    """Of one attempt. `cpu_threads` are torch's own, in each process, where they compute; else 0."""
+
+    num_processes: int
+    loader_threads: int
+    device: str
+    cpu_threads: int
+    precision: str
+    torch: str
+    torchvision: str
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def this_world(accelerator: Accelerator, loader_threads: int) -> World:
+    device = accelerator.device.type
+    return World(
+        num_processes=accelerator.num_processes,
+        loader_threads=loader_threads,
+        device=device,
+        # Their number changes the last bits of sums on a CPU.
+        cpu_threads=torch.get_num_threads() if device == "cpu" else 0,
+        precision={"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
+        torch=version("torch"),
+        torchvision=version("torchvision"),
+    )
+
+
+def going_on(then: Mapping[str, Any], now: World, *, has_batch_norm: bool, has_dropout: bool) -> str | None:
+    """What is to be said of going on in another world than the one that saved a state, in one line.
+
+    then: what is known of that.
+    """
+    phrases = {
+        "num_processes": _counted("process", "processes"),
+        "loader_threads": _counted("loader thread", "loader threads"),
+        "device": lambda old, new: f"on {new} instead of {old}",
+        "cpu_threads": _counted("CPU thread", "CPU threads"),
+        "precision": lambda old, new: f"in {new} instead of {old}",
+        "torch": lambda old, new: f"with torch {new} instead of {old}",
+        "torchvision": lambda old, new: f"with torchvision {new} instead of {old}",
+    }
+    record = now.as_record()
+    changed = {key for key in phrases if then.get(key, record[key]) != record[key]}
+    if "device" in changed:
+        changed.discard("cpu_threads")
+    if not changed:
+        return None
+    told = ", ".join(phrases[key](then[key], record[key]) for key in phrases if key in changed)
+    return f"going on {told}: {_consequence(changed, has_batch_norm=has_batch_norm, has_dropout=has_dropout)}"
+
+
+def _counted(one: str, several: str) -> Any:
+    def phrase(old: int, new: int) -> str:
+        return f"with {new} {one if new == 1 else several} instead of {old}"
+
+    return phrase
+
+
+def _consequence(changed: set[str], *, has_batch_norm: bool, has_dropout: bool) -> str:
+    if changed == {"loader_threads"}:
+        return "the same training, bit for bit"
+    others = ["sums are rounded differently"]
+    if "num_processes" in changed and has_batch_norm:
+        others.append("BatchNorm has the statistics of other parts of a batch")
+    if has_dropout and not changed.isdisjoint({"num_processes", "device"}):
+        others.append("dropout draws are others")
+    return f"the same images, augmentations and batches; {', '.join(others)}"
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    return any("BatchNorm" in type(module).__name__ for module in model.modules())
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Or anything else that draws while it trains, as far as its name tells."""
+    names = ("Dropout", "StochasticDepth", "DropPath", "DropBlock")
+    drawing = (module for module in model.modules() if any(name in type(module).__name__ for name in names))
+    return any(getattr(module, "p", 1) != 0 for module in drawing)

@@ -1,0 +1,29 @@
+"""A run that goes on with other parameters, on another number of processes."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from helpers import write_job
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_changed_job_goes_on_when_it_says_so(cli):
+    given = {"model_dir": "run", "class_subset": [0, 1, 2], "num_workers": 1}
+    write_job(Path("job.json"), **given, num_epochs=1)
+    assert cli("train", "job.json").returncode == 0
+    write_job(Path("job.json"), **given, optimizer_args={"lr": 0.0001}, num_epochs=2, allow_changes=True)
+    result = cli("train", "job.json", "--num-processes", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    log = Path("run/log.txt").read_text()
+    assert "the job has changed: num_epochs 1 -> 2, optimizer_args.lr 0.0003 -> 0.0001; going on\n" in log
+    assert " going on with 2 processes instead of 1" in log
+    assert "the same images, augmentations and batches; sums are rounded differently\n" in log
+    with Path("run/performance.csv").open() as file:
+        assert [row["lr"] for row in csv.DictReader(file) if row["split"] == "train"] == ["0.0003", "0.0001"]
+    attempts = json.loads(Path("run/environment.json").read_text())["attempts"]
+    assert [attempt["loader_threads"] for attempt in attempts] == [1, 1]
+    assert "changes" not in attempts[0]
+    assert attempts[1]["changes"]["optimizer_args"] == [{"lr": 0.0003}, {"lr": 0.0001}]

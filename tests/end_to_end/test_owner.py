@@ -1,0 +1,34 @@
+"""Two trainers in one run folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import kill_tree, trainers_in, wait_until, write_job
+
+pytestmark = pytest.mark.slow
+
+
+def has_stepped(run: Path) -> bool:
+    try:
+        return json.loads((run / "status.json").read_text())["step"] > 0
+    except FileNotFoundError:
+        return False
+
+
+def test_the_second_is_refused_and_takes_over_when_the_first_is_killed(cli, background):
+    run = Path("run")
+    write_job(Path("one.json"), model_dir="run", num_epochs=60)
+    write_job(Path("two.json"), model_dir="run", num_epochs=2)
+    first = background("train", "one.json")
+    wait_until(lambda: list(run.glob(".owner-*")))
+    refused = cli("train", "two.json")
+    assert refused.returncode == 2
+    assert f"another process is training in run: process {first.pid} on " in refused.stdout + refused.stderr
+    wait_until(lambda: has_stepped(run))
+    kill_tree(first.pid)
+    assert list(run.glob(".owner-*"))
+    assert cli("train", "two.json").returncode == 0
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    assert not list(run.glob(".owner-*"))
+    assert not trainers_in(Path.cwd())

@@ -1,0 +1,271 @@
+"""One process at a time has a run folder, and that of a dead one does not stay closed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import said_by
+
+from accel_trainer import ownership
+from accel_trainer.errors import UserError
+from accel_trainer.ownership import Ownership, OwnershipLost, take
+from accel_trainer.processes import Owner, boot_id, start_time, this_host
+from accel_trainer.runs import RunFolder
+
+DEAD = Owner(this_host(), f"{boot_id()}-{os.getpid()}-12345-abcd")  # our process id, given out again
+LIVING = Owner(this_host(), f"{boot_id()}-{os.getpid()}-{start_time(os.getpid())}-abcd")
+FAR = Owner("another-host", "0123abcd-4711-99-abcd")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    return folder
+
+
+def leave_lock(run: RunFolder, owner: Owner | None, number: int = 1, age_s: float = 0.0) -> None:
+    """A lock as somebody has left it; without an owner an empty one."""
+    content = {} if owner is None else {"host": owner.host, "token": owner.token, "since": 1.7e9}
+    run.lock(number).write_text(json.dumps(content) if content else "")
+    os.utime(run.lock(number), (time.time() - age_s,) * 2)
+
+
+def take_it(run: RunFolder, said: list[str] | None = None) -> Ownership:
+    lines = [] if said is None else said
+    return take(run, Owner.new(), end_leftovers=lambda token: lines.append(f"ended {token}"), say=lines.append)
+
+
+def test_a_folder_is_one_process_s_until_it_gives_it_back(run: RunFolder) -> None:
+    first = take_it(run)
+    assert run.locks() == [1]
+    said: list[str] = []
+    line = said_by(take_it, run, said)
+    assert not said, "what belongs to the living is not ended"
+    assert line.startswith(f"model_dir: another process is training in {run.path}: process {os.getpid()} on ")
+    assert f" on {this_host()}, since {time.strftime('%Y-')}" in line
+    assert run.locks() == [1]
+    first.release()
+    assert run.locks() == []
+    take_it(run)
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [
+        DEAD,
+        Owner(this_host(), f"anotherboot-{os.getpid()}-{start_time(os.getpid())}-abcd"),
+        Owner(this_host(), f"{boot_id()}-999999999-1-abcd"),
+        Owner(this_host(), "nonsense"),
+    ],
+    ids=["process id given out again", "another boot", "no such process", "no token"],
+)
+def test_a_dead_owner_is_followed_once_nothing_is_left_of_it(run: RunFolder, dead: Owner) -> None:
+    leave_lock(run, dead, number=7)
+    said: list[str] = []
+    taken = take_it(run, said)
+    assert said == [f"ended {dead.token}"]
+    assert run.locks() == [8]
+    taken.release()
+    assert run.locks() == []
+
+
+def test_what_is_left_of_a_dead_owner_can_refuse(run: RunFolder) -> None:
+    leave_lock(run, DEAD)
+
+    def refuse(token: str) -> None:
+        raise UserError(f"{token} is still there")
+
+    with pytest.raises(UserError, match="is still there"):
+        take(run, Owner.new(), end_leftovers=refuse, say=print)
+    assert run.locks() == [1]
+
+
+def test_an_owner_on_another_machine_is_given_up_when_it_is_silent(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock of the file server: that of this machine may say anything."""
+    leave_lock(run, FAR, age_s=500)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 0.0)
+        assert "process 4711 on another-host, since 2023-11-1" in said_by(take_it, run)
+    leave_lock(run, FAR, age_s=700)
+    said: list[str] = []
+    take_it(run, said)
+    assert run.locks() == [2]
+    (line,) = (line for line in said if not line.startswith("ended"))
+    assert line.startswith(
+        f"{run.path} was taken over: nothing was heard of the process that trained in it, on another"
+    )
+    assert line.endswith("for 11m 40s")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "h"}', '{"host": "h", "token": "t", "since": null}'])
+def test_a_lock_that_cannot_be_read_is_being_taken_for_a_minute(run: RunFolder, content: str) -> None:
+    run.lock(1).write_text(content)
+    assert "another process has just begun to train in" in said_by(take_it, run)
+    os.utime(run.lock(1), (time.time() - 70,) * 2)
+    take_it(run)
+    assert run.locks() == [2]
+
+
+def test_a_living_owner_is_seen_below_a_dead_one(run: RunFolder) -> None:
+    leave_lock(run, LIVING, number=1)
+    leave_lock(run, DEAD, number=2)
+    assert f"process {os.getpid()} on" in said_by(take_it, run)
+    assert run.locks() == [2, 1]
+
+
+def test_who_finds_another_after_taking_gives_it_back(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another has come with a number that was free again."""
+    leave_lock(run, DEAD, number=1)
+    create = ownership._create
+
+    def create_and_be_met(path: Path, owner: Owner) -> None:
+        create(path, owner)
+        leave_lock(run, LIVING, number=1)
+
+    monkeypatch.setattr(ownership, "_create", create_and_be_met)
+    assert f"process {os.getpid()} on" in said_by(take_it, run)
+    assert run.locks() == [1]
+
+
+def test_a_folder_that_is_full_or_gone_is_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        assert said_by(take_it, run) == f"model_dir: cannot write to {run.path}: No space left on device"
+    assert run.locks() == []
+
+
+# -- signs of life ----------------------------------------------------------------------------------------------------
+
+
+def test_a_sign_of_life_is_given_now_and_then(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = take_it(run)
+    os.utime(run.lock(1), (0, 0))
+    taken.beat()
+    assert run.lock(1).stat().st_mtime == 0, "it is not time yet"
+    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    taken.beat()
+    assert time.time() - run.lock(1).stat().st_mtime < 60
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_owner_that_was_given_up_learns_of_it_and_leaves_the_lock_of_the_next(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    taken = take_it(run)
+    run.lock(1).unlink()
+    if is_there:
+        leave_lock(run, LIVING)
+    with pytest.raises(OwnershipLost, match=r"another process has taken .*run over"):
+        taken.beat()
+    taken.release()
+    assert run.locks() == ([1] if is_there else [])
+
+
+def test_a_file_server_that_hangs_for_a_moment_takes_nothing_away(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    taken = take_it(run)
+
+    def fail(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        taken.beat()
+    taken.beat()
+
+
+# -- races ------------------------------------------------------------------------------------------------------------
+
+RACE = """
+import json, multiprocessing, os, sys, time
+from pathlib import Path
+from accel_trainer.errors import UserError
+from accel_trainer.ownership import take
+from accel_trainer.processes import Owner, this_host
+from accel_trainer.runs import RunFolder
+
+folder, context = Path(sys.argv[1]), multiprocessing.get_context("fork")
+
+def try_to_take(run):
+    try:
+        return take(run, Owner.new(), end_leftovers=lambda token: None, say=lambda line: None)
+    except UserError:
+        return None
+
+def in_parallel(work):
+    barrier, told = context.Barrier(8), context.SimpleQueue()
+    processes = [context.Process(target=work, args=(barrier, told)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    answers = []
+    while not told.empty():
+        answers.append(told.get())
+    print(json.dumps(answers))
+"""
+ONE_WINS = """
+def all_at_once(barrier, told):
+    for number in range(20):
+        run = RunFolder(folder / str(number))
+        barrier.wait()
+        taken = try_to_take(run)
+        barrier.wait()  # whoever has it keeps it until all have tried
+        if taken is not None:
+            told.put((number, run.locks()))
+in_parallel(all_at_once)
+"""
+NEVER_TWO = """
+def again_and_again(barrier, told):
+    run, inside = RunFolder(folder), folder / "inside"
+    barrier.wait()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        if (taken := try_to_take(run)) is not None:
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            time.sleep(0.001)
+            inside.unlink()
+            if time.monotonic_ns() % 2:  # or else leave the lock, as if dead
+                taken.release()
+            else:
+                path = run.lock(run.locks()[0])
+                path.write_text(json.dumps({"host": this_host(), "token": "dead", "since": 0}))
+            told.put(1)
+in_parallel(again_and_again)
+"""
+
+
+def race(script: str, folder: Path) -> list:
+    words = [sys.executable, "-c", RACE + script, str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_of_eight_that_want_a_folder_at_once_one_has_it(tmp_path: Path) -> None:
+    beginnings = [(None, 0.0), (DEAD, 0.0), (FAR, 3600.0), (None, 3600.0)]
+    for number in range(20):
+        run = RunFolder(tmp_path / str(number))
+        run.create()
+        if number % 4:
+            leave_lock(run, beginnings[number % 4][0], age_s=beginnings[number % 4][1])
+    winners = race(ONE_WINS, tmp_path)
+    assert sorted(winners) == [[number, [2 if number % 4 else 1]] for number in range(20)]
+
+
+def test_a_folder_is_never_two_processes_that_come_and_go(tmp_path: Path) -> None:
+    assert len(race(NEVER_TWO, tmp_path)) > 20
