@@ -1,6 +1,7 @@
 # make demo    set up, train the example jobs on real data, print the comparison
 # make test    set up, then lint, type-check and run every test (what CI runs)
 # make check   the same without the slow tests
+# make chaos   kill everything at random, over and over, and compare what comes of it: make chaos SCHEDULES=100
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -9,8 +10,9 @@ READY  := $(VENV)/.installed
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 # The demo has a queue of its own, so that it never runs jobs that are yours.
 DEMO   := demo
+SCHEDULES := 10
 
-.PHONY: demo test check lint format docs setup clean
+.PHONY: demo test check chaos lint format docs setup clean
 
 setup: $(READY)
 
@@ -38,6 +40,10 @@ check: lint
 
 test: lint
 	$(BIN)/pytest $(AT_ONCE) --durations=20
+
+chaos: $(READY)
+	$(BIN)/pytest tests/faults/test_every_event.py --every-event
+	$(BIN)/python tests/faults/chaos.py --schedules $(SCHEDULES) --jobs 2
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

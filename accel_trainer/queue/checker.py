@@ -13,10 +13,12 @@ from typing import IO
 
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
-from accel_trainer.processes import parent_death_signal
+from accel_trainer.processes import Owner, parent_death_signal
 from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.scratch import make_scratch, remove_scratch
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Needs
+from accel_trainer.runs import TOKEN_VARIABLE
 
 # A file that does not parse may still be on its way: it is refused when it has not changed for so long.
 SETTLED_S = 2.0
@@ -122,11 +124,13 @@ class _Process:
             *words,
             *self._open,
         ]
+        self._token = Owner.new().token
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **make_scratch(self._token), TOKEN_VARIABLE: self._token},
             preexec_fn=parent_death_signal(),
         )
         self._read = 0
@@ -157,3 +161,4 @@ class _Process:
             self._process.terminate()
         self._process.wait()
         self._output.close()
+        remove_scratch(self._token)

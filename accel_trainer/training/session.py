@@ -96,6 +96,8 @@ def train(
             plotter = Plotter(run)
             resources.callback(plotter.close)
         if loop.progress.epoch >= job.num_epochs:
+            if is_first:
+                loop.states.keep_only_newest()
             log.info(
                 "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over",
                 loop.progress.epoch,

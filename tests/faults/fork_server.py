@@ -1,0 +1,187 @@
+"""Trainers in a tenth of the time: a process that has imported everything, and computed nothing, forks them.
+
+As a program it reads requests, JSON in a line each, from standard input and answers each on standard output with the
+exit codes of its ranks, that of a signal being negative.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 60.0
+
+
+class ForkServer:
+    """The side of the tests."""
+
+    def __init__(self) -> None:
+        paths = [str(HERE.parent.parent), str(HERE.parent), str(HERE / "site")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "ACCELERATE_USE_CPU": "true",
+            "ACCEL_TRAIN_ALLOW_IMPORTS": "tiny_models",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "fork_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def attempt(
+        self,
+        job: Path,
+        token: str,
+        log: Path,
+        *,
+        processes: int = 1,
+        faults: Sequence[dict[str, Any]] = (),
+        kill_after_step: int | None = None,
+    ) -> list[int]:
+        """One attempt at a job, and the exit codes of its ranks. When a rank is killed, all are.
+
+        faults: those of `injection.arm`, on rank 0; kill_after_step: all ranks kill themselves after so many steps of
+        the whole run.
+        """
+        request = {
+            "job": str(job), "token": token, "log": str(log), "processes": processes,
+            "faults": list(faults), "kill_after_step": kill_after_step,
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(TIMEOUT_S)
+        finally:
+            self._process.kill()
+
+
+# -- the side of the server ----------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    import accel_trainer.training.session
+    import accel_trainer.training.worker  # noqa: F401
+
+    for line in sys.stdin:
+        print(json.dumps(_ranks(**json.loads(line))), flush=True)
+
+
+def _ranks(processes: int, **request: Any) -> list[int]:
+    """Fork the ranks and wait for them."""
+    port = _free_port()
+    codes: dict[int, int] = {}
+    pids = {_fork(rank, processes, port, **request): rank for rank in range(processes)}
+    deadline = time.monotonic() + TIMEOUT_S
+    while pids:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            codes[pids.pop(pid)] = os.waitstatus_to_exitcode(status)
+        if any(code < 0 for code in codes.values()) or time.monotonic() > deadline:
+            for left in pids:
+                os.kill(left, signal.SIGKILL)
+        if not pid:
+            time.sleep(0.002)
+    return [codes[rank] for rank in range(processes)]
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _fork(rank: int, processes: int, port: int, **request: Any) -> int:
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        code = _train(rank, processes, port, **request)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _train(
+    rank: int,
+    processes: int,
+    port: int,
+    job: str,
+    token: str,
+    log: str,
+    faults: list[dict[str, Any]],
+    kill_after_step: int | None,
+) -> int:
+    """What a rank that `accelerate launch` has started does."""
+    import injection
+
+    from accel_trainer.processes import parent_death_signal
+    from accel_trainer.training import session, worker
+
+    parent_death_signal(signal.SIGKILL)()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.environ |= {"ACCEL_TRAIN_TOKEN": token, "ACCEL_TRAIN_PROCESSES": str(processes)}
+    if processes > 1:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ |= {name: str(number) for name, number in numbers.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    session.Plotter = _NoPlotter
+    if kill_after_step is not None:
+        _kill_after(kill_after_step)
+    if rank == 0:
+        injection.arm(faults)
+    return worker.main([job, "--name=job"])
+
+
+class _NoPlotter:
+    """Curves take longer to draw than these trainings last."""
+
+    def __init__(self, run: object) -> None: ...
+
+    def draw(self, *, now: bool = False) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _kill_after(step: int) -> None:
+    from accel_trainer.training.loop import TrainingLoop
+
+    after_step = TrainingLoop._after_step
+
+    def kill_or_go_on(loop: TrainingLoop) -> None:
+        if loop.progress.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        after_step(loop)
+
+    TrainingLoop._after_step = kill_or_go_on
+
+
+if __name__ == "__main__":
+    serve()

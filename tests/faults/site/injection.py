@@ -1,0 +1,153 @@
+"""Faults at chosen moments of a process, without a word of it in the code that is tested.
+
+Every process that a test starts with this folder on PYTHONPATH looks into one variable for faults that are meant for
+it. Python tells of everything that a process does to files (https://peps.python.org/pep-0578/): at the n-th such event
+of a kind the process sends itself a signal, before the event takes place.
+"""
+
+# Paths as the system has them: a hook must be quick, and cause no events of its own.
+# ruff: noqa: PTH109, PTH115, PTH118
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+FAULTS_VARIABLE = "ACCEL_TRAIN_TEST_FAULTS"
+
+# What the program of a process is called in a fault.
+ROLES = {
+    "accelerate.commands.launch": "launcher",
+    "accel_trainer.training.worker": "worker",
+    "accel_trainer.report.plots": "plotter",
+    "accel_trainer.cli run-queue": "runner",
+    "accel_trainer.cli validate": "checker",
+}
+# Audit events, and how many of their arguments are paths.
+EVENTS = {"open": 1, "os.rename": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1, "os.fsync": 1}
+
+
+def role_of(words: Sequence[str]) -> str | None:
+    """What a process is to a job, by its command line."""
+    if "-m" not in words[:4]:
+        return None
+    module, *rest = words[words.index("-m", 0, 4) + 1 :]
+    return ROLES.get(module) or ROLES.get(f"{module} {rest[0] if rest else ''}")
+
+
+def arm(faults: Sequence[dict[str, Any]]) -> None:
+    """Watch this process. A fault is a dict of
+
+    folders: events count that touch something below one of these;
+    pattern: regular expression that the text of an event must contain, such as "rename .* resume/", or None;
+    nth: the how-manieth of these events it is (0: none);
+    signal: what the process then sends itself;
+    marker: a file that is made then; where it exists already nothing happens, so that a fault strikes once;
+    trace: a file to which the text of every event is added, or None.
+    """
+    watches = [_Watch(**fault) for fault in faults]
+    if not watches:
+        return
+    _make_fsync_audible()
+    looking = threading.local()
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event not in EVENTS or getattr(looking, "now", False):
+            return
+        looking.now = True
+        try:
+            paths = list(_paths(event, args))
+            for watch in watches:
+                watch.see(event.removeprefix("os."), paths)
+        finally:
+            looking.now = False
+
+    sys.addaudithook(hook)
+
+
+class _Watch:
+    def __init__(
+        self,
+        folders: Sequence[str],
+        marker: str,
+        nth: int = 1,
+        signal: int = signal.SIGKILL,
+        pattern: str | None = None,
+        trace: str | None = None,
+    ) -> None:
+        self._folders = [os.path.join(folder, "") for folder in folders]
+        self._pattern, self._nth, self._signal, self._marker = pattern, nth, signal, marker
+        self._seen = 0
+        self._trace = None if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def see(self, event: str, paths: Sequence[str]) -> None:
+        if not any(path.startswith(folder) for path in paths for folder in self._folders):
+            return
+        text = " ".join([event, *paths])
+        if self._pattern is not None and not re.search(self._pattern, text):
+            return
+        self._seen += 1
+        if self._trace is not None:
+            os.write(self._trace, f"{text}\n".encode())
+        if self._seen == self._nth and self._is_first(text):
+            os.kill(os.getpid(), self._signal)
+
+    def _is_first(self, text: str) -> bool:
+        try:
+            marker = os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return False
+        os.write(marker, text.encode())
+        os.close(marker)
+        return True
+
+
+def _paths(event: str, args: tuple[Any, ...]) -> Iterator[str]:
+    """Absolute paths of what an event touches."""
+    if event == "os.fsync":
+        yield args[0]
+        return
+    number = EVENTS[event]
+    folders = args[number:] if event in ("os.rename", "os.remove", "os.rmdir") else ()
+    if event == "os.mkdir":
+        folders = args[2:]
+    for index, path in enumerate(args[:number]):
+        if isinstance(path, (str, bytes, os.PathLike)):
+            yield os.path.join(_folder(folders, index), os.fsdecode(path))
+
+
+def _folder(descriptors: Sequence[Any], index: int) -> str:
+    """The folder that a relative path is meant in."""
+    descriptor = descriptors[index] if index < len(descriptors) else -1
+    if isinstance(descriptor, int) and descriptor >= 0:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return os.getcwd()
+
+
+def _make_fsync_audible() -> None:
+    """Between the writing of a file and its reaching the disk there is no event of Python's own."""
+    fsync = os.fsync
+
+    def audible(file: Any) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        sys.audit("os.fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(file)
+
+    os.fsync = audible
+
+
+def arm_from_environment() -> None:
+    """Arm the faults that are meant for this process: those of its role and rank."""
+    told = os.environ.get(FAULTS_VARIABLE)
+    if not told:
+        return
+    role, rank = role_of(sys.orig_argv), int(os.environ.get("RANK", 0))
+    mine = []
+    for fault in json.loads(told):
+        if fault.pop("role") == role and fault.pop("rank", 0) == rank:
+            mine.append(fault)
+    arm(mine)

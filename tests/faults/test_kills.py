@@ -1,0 +1,97 @@
+"""kill -9 of every process of a queue. Each test goes on with the job of the test before it."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from faults import checks
+from faults.fork_server import ForkServer
+from faults.lab import Lab
+from helpers import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A job on two processes."""
+    with Lab(tmp_path_factory.mktemp("lab"), num_processes=2) as lab:
+        lab.add()
+        yield lab
+
+
+@pytest.fixture
+def training(lab: Lab) -> Lab:
+    """The lab while its job trains, with a state saved in this attempt."""
+    if lab.is_over():
+        lab.start()
+    lab.wait_for_step(checks.global_step(lab.run()) + 1)
+    return lab
+
+
+def test_the_trainer_of_a_killed_launcher_saves_and_is_launched_again(training: Lab) -> None:
+    ranks = training.processes("worker")
+    assert len(ranks) == 2
+    training.send("launcher", signal.SIGKILL)
+    wait_until(lambda: not any(rank.is_running() for rank in ranks), 30)
+    wait_until(lambda: training.processes("worker"), 60)
+    assert training.where() == "running"
+
+
+def test_the_other_rank_of_a_killed_one_ends_and_the_job_fails_with_a_reason(training: Lab) -> None:
+    training.send("worker", signal.SIGKILL, rank=1)
+    assert training.wait() == 1
+    assert training.where() == "failed"
+    assert (training.queue / "failed/job.reason.txt").read_text()
+    assert training.orphans() == []
+    training.put_back()
+
+
+def test_the_trainer_of_a_killed_runner_saves_and_ends(training: Lab) -> None:
+    training.send("runner", signal.SIGKILL)
+    assert training.orphans() == []
+    assert training.where() == "running"
+    assert checks.state_of(training.run()) == "preempted"
+
+
+def test_a_job_whose_every_process_was_killed_is_taken_up_by_the_next_runner(lab: Lab, server: ForkServer) -> None:
+    """And so is that of the killed runner, before."""
+    lab.start()
+    lab.wait_for_step(checks.global_step(lab.run()) + 1)
+    for process in lab.processes():
+        process.send_signal(signal.SIGKILL)
+    assert lab.orphans() == []
+    assert lab.where() == "running"
+    lab.start()
+    assert lab.wait() == 0
+    assert "its runner died" in lab.output.read_text()
+    assert lab.where() == "done"
+    assert checks.differences(lab.run(), lab.undisturbed(server)) == []
+    assert checks.duplicates(lab.run()) == []
+
+
+def test_without_the_process_that_draws_curves_the_job_is_trained_to_its_end(tmp_path, server: ForkServer) -> None:
+    with Lab(tmp_path / "lab") as lab:
+        lab.add(num_epochs=2, pause_s=0.05)
+        lab.start()
+        lab.send("plotter", signal.SIGKILL)
+        assert lab.wait() == 0
+        assert checks.differences(lab.run(), lab.undisturbed(server)) == []
+        assert lab.orphans() == []
+
+
+@pytest.mark.xfail(reason="a dead wandb fails the job (NOTES.md, 1)", strict=False)
+def test_without_the_process_of_wandb_the_job_is_trained_to_its_end(tmp_path, server: ForkServer) -> None:
+    with Lab(tmp_path / "lab") as lab:
+        lab.add(num_epochs=2, pause_s=0.05, trackers=["wandb"])
+        lab.start()
+        lab.wait_for_step(2)
+        lab.send("wandb", signal.SIGKILL)
+        assert lab.wait() == 0
+        assert checks.differences(lab.run(), lab.undisturbed(server)) == []
+        assert len(checks.wandb_ids(lab.run())) == 1
+
+
+def test_nothing_is_left_in_temporary_folders_and_shared_memory(lab: Lab) -> None:
+    """Of all that this job went through."""
+    assert lab.leftovers() == []
