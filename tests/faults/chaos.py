@@ -205,7 +205,7 @@ class Chaos:
                 self.lab.put_back(name)
         if not self._is_done():
             self.report.starts += 1
-            self.lab.start(faults=[armed for _, armed in self._events])
+            self.lab.start("--retry-after", "0.1", faults=[armed for _, armed in self._events])
 
     def _finish(self) -> None:
         """Start the runner again and again until nothing is left to be done."""

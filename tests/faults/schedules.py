@@ -10,7 +10,7 @@ KILL = "kill -9"
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaged": {"ema": 0.9, "swa": {"start": 2, "swa_lr": 0.02}},
-    "mixed": {"cutmix": True, "gradient_accumulation": 2, "num_workers": 0},
+    "mixed": {"cutmix": True, "gradient_accumulation": 2, "num_workers": 0, "retries": 9},
     "contrastive": {"criterion": "SimCLRLoss", "num_views": 2, "batch_size": 64, "primary_metric": "contrastive_acc"},
     "seldom saved": {"save_every_minutes": 10, "scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.7}},
     "tracked": {"trackers": ["wandb"]},
