@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,10 +33,25 @@ class RunState(StrEnum):
     FINISHED = "finished"
     PREEMPTED = "preempted"  # asked to stop: state saved, goes on when launched again
     DIVERGED = "diverged"  # the loss was not finite
-    OUT_OF_MEMORY = "out of memory"
+    OUT_OF_MEMORY = "out_of_memory"
     STALLED = "stalled"  # no step for too long: ended from outside
     INVALID = "invalid"  # a mistake in the job, found before the first step
     FAILED = "failed"
+
+
+class Divergence(BaseModel):
+    """Where a loss was not finite. Steps count from 1, over all epochs.
+
+    samples: the training images of that step, on all processes, by their indices in the training set; none where it was
+    the loss of the validation.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    step: int
+    epoch: int
+    lr: float
+    samples: tuple[int, ...] = ()
 
 
 class Status(BaseModel):
@@ -64,17 +79,30 @@ class Status(BaseModel):
     prepared: float | None = None  # how much of that, 0 to 1
     error: str | None = None
     failed_at: float | None = None
+    diverged: Divergence | None = None
+    # The largest that fits, of an attempt that was out of memory; kept in the next ones at the same submission.
+    fitting_batch_size: int | None = None
+    submission: str = ""  # tells this submission of the job from the next
     host: str = ""
     pid: int = 0
     num_processes: int = 1
     updated: float = 0.0
 
 
+class RankError(NamedTuple):
+    """Why and when a rank other than 0 failed, and what state that is."""
+
+    failed_at: float
+    reason: str
+    state: RunState
+    fitting_batch_size: int | None
+
+
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one.
 
     `durable` waits for the disk, so that the new file outlives a power cut; leave it out for what is
-    rewritten every second.
+    rewritten every second. An OSError names the file.
     """
     data = content.encode() if isinstance(content, str) else content
     aside = path.with_name(f".{path.name}.{Owner.new().token}.tmp")
@@ -85,8 +113,11 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
                 file.flush()
                 os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
@@ -256,6 +287,12 @@ class RunFolder:
         content = status.model_dump_json(indent=2)
         write_atomic(self.status_file, content + "\n", durable=durable)
 
+    def overwrite_status(self, status: Status) -> None:
+        """Write the status into the file that is there, for a disk on which there is no room for a new one."""
+        with self.status_file.open("r+b") as file:
+            file.write(status.model_dump_json().encode())
+            file.truncate()
+
     def read_status(self) -> Status | None:
         """What rank 0 last said, or None when it has said nothing readable."""
         try:
@@ -263,12 +300,26 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
-    def write_rank_error(self, rank: int, token: str, error: str, failed_at: float | None = None) -> None:
+    def write_rank_error(
+        self,
+        rank: int,
+        token: str,
+        error: str,
+        failed_at: float | None = None,
+        state: RunState = RunState.FAILED,
+        fitting_batch_size: int | None = None,
+    ) -> None:
         """Rank 0 speaks for the run; another rank that fails leaves its reason here, and when it failed."""
-        content = {"token": token, "error": error, "time": time.time() if failed_at is None else failed_at}
+        content = {
+            "token": token,
+            "error": error,
+            "time": time.time() if failed_at is None else failed_at,
+            "state": state,
+            "fitting_batch_size": fitting_batch_size,
+        }
         write_atomic(self.rank_error(rank), json.dumps(content))
 
-    def first_rank_error(self, token: str) -> tuple[float, str] | None:
+    def first_rank_error(self, token: str) -> RankError | None:
         """When the first rank other than 0 failed in this attempt, and why.
 
         A rank that fails takes the others down with it: their errors, later ones, are only echoes.
@@ -278,8 +329,10 @@ class RunFolder:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 error = json.loads(path.read_text())
                 if error["token"] == token:
-                    errors.append((error["time"], f"{path.stem.removeprefix('.error-')}: {error['error']}"))
-        return min(errors) if errors else None
+                    reason = f"{path.stem.removeprefix('.error-')}: {error['error']}"
+                    state = RunState(error["state"])
+                    errors.append(RankError(error["time"], reason, state, error["fitting_batch_size"]))
+        return min(errors, key=lambda error: error.failed_at, default=None)
 
     def remove_leftovers(self) -> None:
         """Remove what a trainer has left that was killed; to be called when none trains here any more."""

@@ -1,3 +1,4 @@
+import errno
 import json
 import threading
 from pathlib import Path
@@ -42,10 +43,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     (tmp_path / "file").write_text("old")
 
     def fail(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(*(("os.fsync", fail) if failing == "write" else (Path, "replace", fail)))
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match=r"No space left on device: '/.*/file'"):
         write_atomic(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
     assert names(tmp_path) == ["file"]

@@ -1,5 +1,6 @@
 """Models that train in no time, for jobs that name them by their import path."""
 
+import os
 import time
 
 import torch
@@ -67,3 +68,32 @@ class Unhurried(NormAndDropout):
         if self.training and images.device.type != "meta":
             time.sleep(self.pause_s)
         return super().forward(images)
+
+
+class Hungry(Pixels):
+    """Out of memory with more images than it likes, as a GPU would be."""
+
+    def __init__(self, num_classes: int, image_size: int, most: int) -> None:
+        super().__init__(num_classes, image_size)
+        self.most = most
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.most and not images.is_meta:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
+        return super().forward(images)
+
+
+class AfraidOfTheDark(Pixels):
+    """Not a number for an image that is of one colour."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        is_plain = images.amax((2, 3)) == images.amin((2, 3))
+        return super().forward(images).masked_fill(is_plain.all(1, keepdim=True), torch.nan)
+
+
+class HungrySecond(Hungry):
+    """Only the second of several processes is."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        is_second = os.environ.get("RANK") == "1"
+        return super().forward(images) if is_second else Pixels.forward(self, images)

@@ -1,9 +1,11 @@
 """How an attempt has ended: what is left of a trainer's words when it is gone, and what they mean for its job."""
 
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from accel_trainer.runs import RunFolder, RunState, Status
 
@@ -20,11 +22,13 @@ class EndingKind(Enum):
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended, why if not well, and in which state its run was then."""
+    """How an attempt ended, why if not well, and in which state its run was then; the batch size that would fit into
+    memory, where that is known."""
 
     kind: EndingKind
     reason: str | None = None
     state: RunState | None = None
+    fitting_batch_size: int | None = None
 
     @property
     def is_users_mistake(self) -> bool:
@@ -103,9 +107,9 @@ def with_first_cause(ending: Ending, said: Status | None, run: RunFolder, token:
     if first is None or ending.kind is not EndingKind.FAILED or ending.is_users_mistake:
         return ending
     rank_0_failed_at = said.failed_at if said is not None and said.token == token else None
-    if rank_0_failed_at is not None and rank_0_failed_at <= first[0]:
+    if rank_0_failed_at is not None and rank_0_failed_at <= first.failed_at:
         return ending
-    return Ending(EndingKind.FAILED, first[1], RunState.FAILED)
+    return Ending(EndingKind.FAILED, first.reason, first.state, first.fitting_batch_size)
 
 
 def with_memory(ending: Ending, num_killed: int) -> Ending:
@@ -117,8 +121,13 @@ def with_memory(ending: Ending, num_killed: int) -> Ending:
 
 
 def record(ending: Ending, said: Status | None, run: RunFolder, token: str) -> None:
-    """Complete the status of a run whose trainer was ended before it could say how it went."""
-    has_last_word = said is None or said.token != token or said.state is ending.state
-    if not has_last_word and ending.kind is EndingKind.FAILED and ending.state is not None:
-        assert said is not None
-        run.write_status(said.model_copy(update={"state": ending.state, "error": ending.reason, "eta_s": None}))
+    """Complete the status of a run whose first rank was ended before it could say why it failed, or does not know."""
+    if ending.kind is not EndingKind.FAILED or ending.state is None or said is None or said.token != token:
+        return
+    if (said.state, said.error) == (ending.state, ending.reason):
+        return
+    changes: dict[str, Any] = {"state": ending.state, "error": ending.reason, "eta_s": None}
+    if ending.fitting_batch_size is not None:
+        changes["fitting_batch_size"] = ending.fitting_batch_size
+    with suppress(OSError):  # the queue has the reason as well
+        run.write_status(said.model_copy(update=changes))

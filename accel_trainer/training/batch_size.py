@@ -23,6 +23,21 @@ Fits = Callable[[int], bool]
 # Of the memory that is available. The rest is for what is not measured: batches that are loaded ahead, what a layer
 # needs while it is computed, the validation.
 SHARE_OF_MEMORY = 0.5
+# What Accelerate does not look for. Not seen on a GPU.
+NO_MEMORY = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError):
+        told = str(error)
+        if should_reduce_batch_size(error) or any(words in told for words in NO_MEMORY):
+            return True
+    return is_out_of_memory(error.__cause__)
 
 
 def largest(sizes: Sequence[int], fits: Fits) -> int | None:
@@ -109,7 +124,7 @@ class Trial:
             for _ in range(2):  # the second has the optimizer's state beside it
                 self._step(num_images)
         except Exception as error:
-            if not should_reduce_batch_size(error):
+            if not is_out_of_memory(error):
                 raise
             return False
         finally:

@@ -5,6 +5,7 @@ reached the disk. What does not match its checksums is passed over, and the stat
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -12,13 +13,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from accel_trainer.errors import UserError, first_line
@@ -35,12 +37,15 @@ STATE_NAME = re.compile(r"\d{9,}-\d{4,}")
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor], **about: str) -> None:
     """Write weights so that `safetensors.torch.load_file` and a plain model's `load_state_dict` take them."""
-    # A copy of each: safetensors refuses tensors that share memory, which tied weights do.
-    tensors = {
+    write_atomic(path, save(_on_host(state_dict), metadata={"format": "pt", **about}))
+
+
+def _on_host(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of each: safetensors refuses tensors that share memory, which tied weights do."""
+    return {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in state_dict.items()
     }
-    write_atomic(path, save(tensors, metadata={"format": "pt", **about}))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -79,45 +84,74 @@ class TrainState:
     num_processes: int
 
 
+class NotSaved(OSError):
+    """The state of a (global) step could not be written into a folder."""
+
+    def __init__(self, error: OSError, step: int, folder: Path) -> None:
+        super().__init__(error.errno, error.strerror, str(folder))
+        self.step = step
+
+
 class StateStore:
     """The states of one run."""
 
     def __init__(self, run: RunFolder) -> None:
         self.folder = run.resume
+        self._goes_on_from: Path | None = None
+
+    def go_on_from(self, progress: Progress) -> None:
+        """The run goes on from here: states beyond are of a past that is not its own, and give way to its own."""
+        self._goes_on_from = self._path(progress)
 
     def save(self, state: TrainState) -> None:
-        """Write a state aside, make it durable, rename it into place, then drop all but the newest few."""
+        """Write a state aside, make it durable, rename it into place, then drop all but the newest few.
+
+        Raises NotSaved, which leaves the states as they were.
+        """
+        target = self._path(state.progress)
+        try:
+            self._write(state, target)
+        except OSError as error:
+            raise NotSaved(error, state.progress.global_step, self.folder) from error
+        before = self._goes_on_from or target
+        others = [path for path in self._newest_first() if path != target]
+        ours = [path for path in others if path <= before and path < target]
+        for old in set(others) - set(ours[: KEEP_STATES - 1]):
+            _remove(old)
+        self._goes_on_from = target
+
+    def _write(self, state: TrainState, target: Path) -> None:
         self.folder.mkdir(exist_ok=True)
         self._clean()
         aside = self.folder / f".{secrets.token_hex(4)}.tmp"
         aside.mkdir()
         try:
-            model = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state.model.items()}
-            save_file(model, aside / MODEL)
-            torch.save(dict(state.trainer), aside / TRAINER)
-            manifest = {
+            about = {
                 "progress": asdict(state.progress),
                 "num_processes": state.num_processes,
-                "sha256": {name: _sha256(aside / name) for name in (MODEL, TRAINER)},
+                "sha256": {
+                    MODEL: _write(aside / MODEL, save(_on_host(state.model))),
+                    TRAINER: _write(aside / TRAINER, _pickled(state.trainer)),
+                },
             }
-            for name in (MODEL, TRAINER):
-                _sync(aside / name)
-            _write(aside / MANIFEST, json.dumps(manifest).encode())
+            _write(aside / MANIFEST, json.dumps({**about, "checksum": _checksum(about)}).encode())
             sync_folder(aside)
-            target = self._path(state.progress)
-            if target.exists():  # the same step again: a corrupt state of an earlier attempt, or one of this moment
-                shutil.rmtree(target)
+            if os.path.lexists(target):  # the same step again: of an earlier attempt, or of this moment
+                _remove(target)
             aside.rename(target)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         sync_folder(self.folder)
-        for old in self._newest_first()[KEEP_STATES:]:
-            shutil.rmtree(old)
 
     def newest(self) -> TrainState | None:
         """The newest state that is whole, or None. One that is not is named in the log."""
         return next(self._whole_states(), None)
+
+    @property
+    def newest_step(self) -> int | None:
+        """The global step of the newest state, which may be damaged."""
+        return next((int(path.name.partition("-")[0]) for path in self._newest_first()), None)
 
     def at_epoch(self, epoch: int) -> TrainState | None:
         """The state at the end of an epoch, if it is still there."""
@@ -134,7 +168,7 @@ class StateStore:
     def keep_only_newest(self) -> None:
         """A finished run keeps one state, for the day when num_epochs grows."""
         for old in self._newest_first()[1:]:
-            shutil.rmtree(old)
+            _remove(old)
 
     def _path(self, progress: Progress) -> Path:
         # The end of an epoch and the start of the next have the same step, but not the same validation.
@@ -151,31 +185,51 @@ class StateStore:
 
 
 def _load(path: Path) -> TrainState:
+    """A state that is whole. Raises ValueError and others."""
+    if path.is_symlink():
+        raise ValueError("it is a link")
     manifest = json.loads((path / MANIFEST).read_text())
-    for name in (MODEL, TRAINER):
-        if _sha256(path / name) != manifest["sha256"][name]:
+    if not isinstance(manifest, dict) or manifest.pop("checksum", None) != _checksum(manifest):
+        raise ValueError(f"{MANIFEST} does not match its checksum")
+    if manifest["sha256"].keys() != {MODEL, TRAINER}:
+        raise ValueError(f"{MANIFEST} lists other files than a state has")
+    contents = {name: (path / name).read_bytes() for name in (MODEL, TRAINER)}
+    for name, content in contents.items():
+        if _sha256(content) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its checksum")
     return TrainState(
         progress=Progress(**manifest["progress"]),
-        model=load((path / MODEL).read_bytes()),
-        trainer=torch.load(path / TRAINER, map_location="cpu", weights_only=True),
+        model=load(contents[MODEL]),
+        trainer=torch.load(io.BytesIO(contents[TRAINER]), map_location="cpu", weights_only=True),
         num_processes=manifest["num_processes"],
     )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest's own content."""
+    return _sha256(json.dumps(manifest).encode())
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _sync(path)
+def _sha256(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _pickled(values: Mapping[str, Any]) -> memoryview:
+    file = io.BytesIO()
+    torch.save(dict(values), file)
+    return file.getbuffer()
+
+
+def _write(path: Path, content: bytes | memoryview) -> str:
+    """Write a file, wait for the disk, and give the checksum of what should be in it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return _sha256(content)
+
+
+def _remove(state: Path) -> None:
+    """Also what only looks like one; what cannot be removed stays."""
+    with suppress(OSError):
+        state.unlink() if state.is_symlink() else shutil.rmtree(state)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from accel_trainer.config import Job
 from accel_trainer.config.changes import Changes
 from accel_trainer.data.loader import ImageReader, Loader
+from accel_trainer.errors import listed
 from accel_trainer.processes import StopRequest
-from accel_trainer.runs import RunFolder
+from accel_trainer.runs import Divergence, RunFolder
 from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
 from accel_trainer.training.carry_over import averages_of_use, best_so_far, carry_optimizer_over, measures_the_same
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.evaluation import EvaluationSet, Evaluator
+from accel_trainer.training.finite import FiniteCheck
 from accel_trainer.training.images import in_memory_format
 from accel_trainer.training.metrics import Meter
 from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
@@ -40,7 +42,11 @@ Row = dict[str, Any]
 
 
 class Diverged(Exception):
-    """A loss was not finite."""
+    """A loss, or what it made of the weights, was not finite."""
+
+    def __init__(self, what: str, where: Divergence) -> None:
+        super().__init__(f"{what}; try a smaller learning rate or clip_grad_norm")
+        self.where = where
 
 
 class Stopped(Exception):
@@ -80,7 +86,8 @@ class TrainingLoop:
         self.finished_swa: nn.Module | None = None
         self.states = StateStore(run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
-        # The first step whose loss was not finite, on the device, so that nobody has to wait to know.
+        self.is_finite = FiniteCheck(self.plain_model, self.optimizer)
+        # The first step whose loss or gradient was not finite, on the device, so that nobody has to wait to know.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=accelerator.device)
 
     @property
@@ -113,7 +120,7 @@ class TrainingLoop:
         for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
             judged = self.step(batch, progress.global_step, number % sampling.accumulation)
             self.meter.add(judged.sums)
-            self._note_bad_step(judged.share)
+            self._note_bad_step(judged.share.detach().isfinite(), progress.global_step + 1)
             if self.accelerator.sync_gradients:
                 self.averages.after_step(self.plain_model)
                 progress.step += 1
@@ -121,6 +128,7 @@ class TrainingLoop:
                 progress.epoch_seconds = time.monotonic() - began
                 self._after_step()
         self._settle()
+        self._meet()
         scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.read_train))
         return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
 
@@ -135,10 +143,8 @@ class TrainingLoop:
         elif epoch:  # nothing is known of it, or nothing that could be compared with what comes
             self.parts.schedule.skip(1)
 
-    def _note_bad_step(self, loss: Tensor) -> None:
-        step = self.progress.global_step + 1
-        is_first_bad = ~torch.isfinite(loss.detach()) & (self.bad_step < 0)
-        self.bad_step.masked_fill_(is_first_bad, step)
+    def _note_bad_step(self, is_finite: Tensor, step: int) -> None:
+        self.bad_step.masked_fill_(~is_finite & (self.bad_step < 0), step)
 
     # -- evaluation -----------------------------------------------------------------------------------------------
 
@@ -220,28 +226,38 @@ class TrainingLoop:
             scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
         decision = self.agreement.at_step(bool(self.stop), diverged_at)
-        self._give_up_if(decision.diverged_at)
+        if decision.diverged_at is not None:
+            self._settle()  # another rank may have seen it in an earlier step, and not looked yet
         if decision.save and not decision.stop:
             self._save_state()
         self._leave_if(decision.stop)
 
     def _settle(self) -> None:
-        """At the end of an epoch's training all ranks look whether every loss was finite."""
-        decision = self.agreement.now(bool(self.stop), self._first_bad_step())
-        self._give_up_if(decision.diverged_at)
-        self._leave_if(decision.stop)
+        """All ranks look whether every loss so far was finite, and what it made of the weights. Raises Diverged."""
+        self._note_bad_step(self.is_finite(), self.progress.global_step)
+        self._give_up_if(self.agreement.now(False, self._first_bad_step()).diverged_at)
 
     def _first_bad_step(self) -> int | None:
         step = int(self.bad_step)
         return step if step >= 0 else None
 
     def _give_up_if(self, diverged_at: int | None) -> None:
-        if diverged_at is not None:
-            epoch = self.progress.epoch + 1
-            raise Diverged(
-                f"the loss was not finite at step {diverged_at} (epoch {epoch}, "
-                f"learning rate {learning_rate(self.optimizer):g}); try a smaller learning rate or clip_grad_norm"
-            )
+        if diverged_at is None:
+            return
+        where = self._divergence(diverged_at, self._samples_of(diverged_at))
+        told = f"epoch {where.epoch}, learning rate {where.lr:g}, training images {listed(map(str, where.samples))}"
+        raise Diverged(f"the loss or its gradient was not finite at step {diverged_at} ({told})", where)
+
+    def _divergence(self, step: int, samples: Sequence[int] = ()) -> Divergence:
+        rate = learning_rate(self.optimizer)
+        return Divergence(step=step, epoch=self.progress.epoch + 1, lr=rate, samples=tuple(samples))
+
+    def _samples_of(self, global_step: int) -> list[int]:
+        """The training images of a step of the running epoch, on all processes. Of a corrupt image it is known only
+        here that another took its place."""
+        first_step = global_step - 1 - (self.progress.global_step - self.progress.step)
+        plans = self.parts.sampling.micro_batches(self.progress.epoch + 1, rank=0, first_step=first_step)
+        return next(plans).global_indices.tolist()
 
     def _leave_if(self, stop: bool) -> None:
         if stop:
@@ -253,9 +269,9 @@ class TrainingLoop:
         and all that was written for it is written again, the same."""
         val = rows[1]
         if not math.isfinite(val["loss"]):
+            step = self.progress.global_step
             raise Diverged(
-                f"the validation loss was not finite after step {self.progress.global_step} (epoch {epoch}); "
-                "try a smaller learning rate or clip_grad_norm"
+                f"the validation loss was not finite after step {step} (epoch {epoch})", self._divergence(step)
             )
         metric = val["loss" if self.job.primary_metric == self.job.criterion else self.job.primary_metric]
         is_best = self._is_better(metric)
@@ -322,11 +338,10 @@ class TrainingLoop:
     def _save_state(self) -> None:
         """Save all that is needed to go on from here. All ranks take part, rank 0 writes.
 
-        After a loss that was not finite, which has spoilt the weights, the state before stays the newest.
+        What is not finite is never saved: the state before stays the newest. Raises Diverged.
         """
+        self._settle()
         sums = self.accelerator.gather(self.meter.sums[None].clone())
-        if not torch.isfinite(sums).all():
-            return
         if self.is_first:
             scaler = self.accelerator.scaler
             trainer = {
@@ -343,6 +358,10 @@ class TrainingLoop:
 
     def begin(self, start: Start) -> None:
         """Take up the run where it was left. Weights that come without a state are in the model already."""
+        self._go_on_from(start)
+        self.states.go_on_from(self.progress)
+
+    def _go_on_from(self, start: Start) -> None:
         if start.state is not None:
             if start.differences:
                 self._carry_over(start.state, start.differences)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from accel_trainer.processes import this_host
 from accel_trainer.runs import RunFolder, RunState, Status, write_atomic
@@ -24,19 +24,37 @@ log = logging.getLogger("accel_trainer")
 FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "split", "loss"), ("lr", "images_per_s", "seconds")
 STATUS_EVERY_S = 1.0
 PLOT_EVERY_S = 10.0
+# Between attempts at writing how a run has ended.
+LAST_WORD_WAITS_S = (0.0, 1.0, 2.0, 4.0)
 
 
 def begin_logging(run: RunFolder | None, rank: int) -> None:
     """Log to standard output, and on rank 0 also to the run's log.txt, which has no other program's noise."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    output = logging.StreamHandler(sys.stdout)
+    output = _Output(sys.stdout)
     output.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers = [output]
     if run is not None and rank == 0:
-        file = logging.FileHandler(run.log, encoding="utf-8")
+        file = _LogFile(run.log, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         log.addHandler(file)
+
+
+class _Forgiving(logging.Handler):
+    """A line that cannot be written, because the disk is full, is lost; nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class _Output(_Forgiving, logging.StreamHandler[TextIO]):
+    pass
+
+
+class _LogFile(_Forgiving, logging.FileHandler):
+    pass
 
 
 class Reporter:
@@ -45,8 +63,9 @@ class Reporter:
     def __init__(self, run: RunFolder, status: Status, *, speaks: bool) -> None:
         self._run = run
         self._speaks = speaks
-        self._status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
+        self.status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
         self._written = 0.0
+        self._is_stale = False
         self.failed_at: float | None = None
 
     def is_due(self) -> bool:
@@ -54,11 +73,24 @@ class Reporter:
         return time.monotonic() - self._written >= STATUS_EVERY_S
 
     def update(self, *, durable: bool = False, **changes: Any) -> None:
-        """Change and write the status; `durable` for what must not be lost (a change of state)."""
+        """Change and write the status; `durable` for what must not be lost (a change of state).
+
+        Anything else may fail to be written: the training goes on, and the next time will tell more.
+        """
         self._written = time.monotonic()
-        self._status = self._status.model_copy(update={**changes, "updated": time.time()})
-        if self._speaks:
-            self._run.write_status(self._status, durable=durable)
+        self.status = self.status.model_copy(update={**changes, "updated": time.time()})
+        if not self._speaks:
+            return
+        try:
+            self._run.write_status(self.status, durable=durable)
+        except OSError as error:
+            if durable:
+                raise
+            if not self._is_stale:
+                log.warning("%s cannot be written (%s); the training goes on", error.filename, error.strerror)
+            self._is_stale = True
+        else:
+            self._is_stale = False
 
     def beat(self) -> None:
         """Something was done that is no step: whoever listens hears that the training lives."""
@@ -77,7 +109,7 @@ class Reporter:
     ) -> None:
         """Where the running epoch is; `scores` are its training scores so far, the one to look at after the loss."""
         seconds_per_step = progress.epoch_seconds / progress.step
-        steps_left = (self._status.num_epochs - progress.epoch) * sampling.steps_per_epoch - progress.step
+        steps_left = (self.status.num_epochs - progress.epoch) * sampling.steps_per_epoch - progress.step
         self.update(
             state=RunState.TRAINING,
             epoch=progress.epoch + 1,
@@ -96,12 +128,12 @@ class Reporter:
         best = "none" if progress.best is None else f"{progress.best:.4g} (epoch {progress.best_epoch})"
         log.info(
             "epoch %d/%d  %s  lr %.4g  %.0f images/s  best %s %s",
-            progress.epoch, self._status.num_epochs, "  ".join(_in_words(row) for row in rows),
+            progress.epoch, self.status.num_epochs, "  ".join(_in_words(row) for row in rows),
             train["lr"], train["images_per_s"], metric, best,
         )  # fmt: skip
         self.update(
             epoch=progress.epoch,
-            step=self._status.steps_per_epoch,
+            step=self.status.steps_per_epoch,
             global_step=progress.global_step,
             **_first_scores(train),
             images_per_s=train["images_per_s"],
@@ -109,12 +141,37 @@ class Reporter:
             best_epoch=progress.best_epoch,
         )
 
-    def note_failure(self) -> None:
-        """Something has failed just now; tidying up may take a while, and others may fail because of it."""
+    def note_failure(self, progress: "Progress") -> None:
+        """Something has failed just now, here; tidying up may take a while, and others may fail because of it."""
         self.failed_at = time.time()
+        at = {"epoch": progress.epoch + 1, "step": progress.step, "global_step": progress.global_step}
+        self.status = self.status.model_copy(update=at)
+
+    @property
+    def place(self) -> str:
+        """Where the run is, in words; exactly so when a failure was noted."""
+        status = self.status
+        if not status.epoch:
+            return "before the first step"
+        if status.step == status.steps_per_epoch:
+            return f"in the validation of epoch {status.epoch}"
+        return f"at step {status.global_step + 1} (epoch {status.epoch})"
 
     def end(self, state: RunState, error: str | None = None) -> None:
-        self.update(state=state, error=error, failed_at=self.failed_at, eta_s=None, durable=True)
+        """The last word. It is tried for a while, and in the end in the place of the one before, which takes no room on
+        a disk that is full; that it cannot be written hides nothing of what has happened."""
+        word = {"state": state, "error": error, "failed_at": self.failed_at, "eta_s": None}
+        for wait in LAST_WORD_WAITS_S:
+            time.sleep(wait)
+            try:
+                self.update(**word, durable=True)
+            except OSError as problem:
+                told = problem
+            else:
+                return
+        log.error("%s cannot be written (%s)", told.filename, told.strerror)
+        with suppress(OSError):
+            self._run.overwrite_status(self.status)
 
 
 def performance_row(

@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,8 @@ class Resolver:
     """Finds the numbers once for each run; later attempts have them from its found.json.
 
     make_parts: what trains such a job, with the weights it starts from; made anew for everything that is found, and
-    thrown away.
+    thrown away. largest_batch_size: the most that "auto" may choose, where an attempt before was out of memory with
+    more; known to rank 0.
     changed: the parameters that are no longer those of the job that the run was begun with.
     """
 
@@ -46,6 +47,7 @@ class Resolver:
     stop: StopRequest
     reporter: Reporter
     make_parts: Callable[[Job], Parts]
+    largest_batch_size: int | None = None
     changed: Collection[str] = ()
 
     def __call__(self, job: Job) -> Job:
@@ -53,6 +55,8 @@ class Resolver:
 
         Raises UserError where none can be found, and Stopped.
         """
+        if self._is_first and self._was_too_large:
+            self.run.config.unlink()  # what depends on the size is found anew, as if the run had not begun
         if self._is_first and not self.run.has_run:
             # Of an attempt that did not get as far as a run.
             for path in (self.run.found, self.run.lr_finder, self.run.lr_finder_plot):
@@ -67,12 +71,16 @@ class Resolver:
             return job.with_numbers(found)
         if job.batch_size == "auto" and "auto" not in found:
             found["auto"] = self._batch_size(job)
+            self._write(found)  # also for who runs out of memory while a rate is looked for
         if job.rate_word is not None and job.rate_word not in found:
             found[job.rate_word] = self._of_rank_0(self._rate(job.with_numbers(found), job.rate_word))
         self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
+        self._write(found)
+        return job.with_numbers(found)
+
+    def _write(self, found: Mapping[str, Any]) -> None:
         if self._is_first:
             write_atomic(self.run.found, json.dumps(found, indent=2) + "\n")
-        return job.with_numbers(found)
 
     def _found_before(self) -> dict[str, Any]:
         """Without a learning rate that was found for another batch size or optimizer."""
@@ -82,18 +90,29 @@ class Resolver:
 
     # -- the batch size -------------------------------------------------------------------------------------
 
+    @property
+    def _was_too_large(self) -> bool:
+        """Whether what was found in an attempt before is more than fits."""
+        limit, found = self.largest_batch_size, self.run.read_found().get("auto")
+        return limit is not None and found is not None and found > limit and self.run.has_run
+
     def _batch_size(self, job: Job) -> int:
         world_size = self.accelerator.num_processes
         # The images are not known before they are open: a batch of one image for each forward pass opens them.
         smallest = job.on_paper(job.num_views * world_size * job.gradient_accumulation)
         parts = self.make_parts(smallest)
-        sizes = possible_batch_sizes(job, parts.images, world_size)
+        limit = self._of_rank_0(self.largest_batch_size)
+        possible = possible_batch_sizes(job, parts.images, world_size)
+        sizes = [size for size in possible if limit is None or size <= limit] or possible[:1]
         size = largest(sizes, partial(self._fits_all, make_fits(smallest, parts, self.accelerator)))
         if size is None:
             raise UserError(
                 f"batch_size: not even {sizes[0]} fit into memory; use a smaller image_size or model, or give a number"
             )
-        why = "are more than the training set" if size == sizes[-1] else "do not fit into memory"
+        if size < sizes[-1]:
+            why = "do not fit into memory"
+        else:
+            why = "are more than the training set" if limit is None else "did not fit into memory in an earlier attempt"
         self._say(f"batch_size: {size} ({2 * size} {why})")
         return size
 

@@ -22,7 +22,7 @@ from accel_trainer.processes import StopRequest
 from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder, RunState, duration, write_atomic
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.carry_over import misfit
-from accel_trainer.training.checkpoint import save_weights
+from accel_trainer.training.checkpoint import StateStore, save_weights
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter, write_performance
@@ -30,8 +30,9 @@ from accel_trainer.training.resolve import Resolver
 from accel_trainer.training.start import Start, find_start
 from accel_trainer.training.starting_weights import start_from_weights, starts_from_weights
 from accel_trainer.training.summary import count_parameters, model_summary
-from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.tracking import Tracking, end_training
 from accel_trainer.training.transfer import Transfer
+from accel_trainer.training.trouble import explained
 from accel_trainer.training.world import has_batch_norm
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,27 @@ def train(
 ) -> tuple[RunState, str | None]:
     """Train a job to its end, or until it is asked to stop; how it ended, and why if not well.
 
-    Raises UserError for what is wrong with the job.
+    Raises UserError for what is wrong with the job. When this returns, the memory that training took is free.
     """
+    try:
+        return _train(job, run, stop, reporter, group, submission)
+    except Exception as error:
+        size = job.with_numbers(run.read_found()).batch_size
+        if (known := explained(error, reporter.place, size, StateStore(run))) is None:
+            raise
+        state, reason = known
+        log.error("%s", reason)
+        return state, reason
+
+
+def _train(
+    job: Job, run: RunFolder, stop: StopRequest, reporter: Reporter, group: str | None, submission: str
+) -> tuple[RunState, str | None]:
     began = time.monotonic()
     with ExitStack() as resources:
         resources.enter_context(deterministic_kernels(job.deterministic))
         accelerator = make_accelerator(job, run)
-        resources.callback(accelerator.end_training)
+        resources.callback(end_training, accelerator)
         is_first = accelerator.is_main_process
         start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
         num_threads = loader_threads(job)
@@ -61,6 +76,7 @@ def train(
             stop,
             reporter,
             lambda job: make_parts(job, start.any_weights)[0],
+            largest_batch_size=reporter.status.fitting_batch_size if start.is_fresh else None,
             changed=start.differences.keys(),
         )
         try:
@@ -107,7 +123,7 @@ def train(
             tracking = Tracking(accelerator, job, run, group, run_id)
             state, error = _outcome_of(loop, tracking, plotter)
         except BaseException:
-            reporter.note_failure()
+            reporter.note_failure(loop.progress)
             raise
         if state is RunState.FINISHED:
             _say_how_it_went(job, loop, time.monotonic() - began)
@@ -124,6 +140,7 @@ def _outcome_of(loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None)
         return RunState.PREEMPTED, None
     except Diverged as error:
         log.error("%s", error)
+        loop.reporter.update(diverged=error.where)
         return RunState.DIVERGED, str(error)
     return RunState.FINISHED, None
 

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,17 @@ from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, did_you_mean, first_line
-from accel_trainer.runs import RunFolder
+from accel_trainer.runs import RunFolder, duration
 from accel_trainer.training.reporting import scores_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from accelerate.tracking import GeneralTracker
 
 log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT_S = 30
+FINISH_S = 300.0
 
 
 def check_trackers(job: Job) -> None:
@@ -68,12 +71,7 @@ class Tracking:
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
         self._accelerator = accelerator
         self._start(job, run, group or "", id_)
-        for tracker in accelerator.trackers:
-            if tracker.name == "wandb":
-                tracker.store_init_configuration(job.completed())
-                self._define_wandb_metrics(tracker.tracker)
-            else:
-                tracker.store_init_configuration(_flat(job.completed()))
+        for_all_trackers(accelerator, lambda tracker: self._describe(tracker, job))
 
     def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
         """Start all trackers. A server that does not answer is no reason not to train: wandb then goes offline."""
@@ -104,27 +102,76 @@ class Tracking:
         self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
 
     @staticmethod
-    def _define_wandb_metrics(wandb_run: Any) -> None:
-        """The epoch is the x axis, so that an epoch that is replayed after a crash does no harm."""
-        wandb_run.define_metric("epoch", hidden=True)
-        wandb_run.define_metric("*", step_metric="epoch")
+    def _describe(tracker: "GeneralTracker", job: Job) -> None:
+        if tracker.name != "wandb":
+            tracker.store_init_configuration(_flat(job.completed()))
+            return
+        tracker.store_init_configuration(job.completed())
+        # The epoch is the x axis, so that an epoch that is replayed after a crash does no harm.
+        tracker.tracker.define_metric("epoch", hidden=True)
+        tracker.tracker.define_metric("*", step_metric="epoch")
 
     def log_epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ..."""
         epoch = rows[0]["epoch"]
         values = {f"{row['split']}/{name}": value for row in rows for name, value in scores_of(row).items()}
         values |= {key: rows[0][key] for key in ("lr", "images_per_s")}
-        for tracker in self._accelerator.trackers:
+
+        def log_values(tracker: "GeneralTracker") -> None:
             if tracker.name == "wandb":
                 tracker.log({**values, "epoch": epoch})
             else:
                 tracker.log(values, step=epoch)
 
+        for_all_trackers(self._accelerator, log_values)
+
     def summarise(self, values: Mapping[str, float | int | None]) -> None:
         """What a table of runs shows: the best values."""
-        for tracker in self._accelerator.trackers:
+
+        def update_summary(tracker: "GeneralTracker") -> None:
             if tracker.name == "wandb" and self._accelerator.is_main_process:
                 tracker.tracker.summary.update(dict(values))
+
+        for_all_trackers(self._accelerator, update_summary)
+
+
+def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker"], None]) -> None:
+    """A training does not depend on its trackers: one that fails, as when the process behind it was killed, is named
+    and left out from then on."""
+    for tracker in list(accelerator.trackers):
+        try:
+            call(tracker)
+        except Exception as error:
+            accelerator.trackers.remove(tracker)
+            log.warning(
+                "%s is gone (%s); its log ends here, performance.csv has everything", tracker.name, first_line(error)
+            )
+
+
+def end_training(accelerator: "Accelerator") -> None:
+    """End the trackers, which may take a while to upload what they have, and the process group."""
+    for_all_trackers(accelerator, _finish)
+    accelerator.trackers = []
+    accelerator.end_training()
+
+
+def _finish(tracker: "GeneralTracker") -> None:
+    """In a thread, which may hang as long as the process lives. Raises what the tracker does, and TimeoutError."""
+    failed: list[Exception] = []
+
+    def finish() -> None:
+        try:
+            tracker.finish()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=finish, name=f"end of {tracker.name}", daemon=True)
+    thread.start()
+    thread.join(FINISH_S)
+    if thread.is_alive():
+        raise TimeoutError(f"it has not ended after {duration(FINISH_S)}")
+    if failed:
+        raise failed[0]
 
 
 def _wandb_settings(job: Job, run: RunFolder, group: str, id_: str) -> dict[str, Any]:

@@ -20,13 +20,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError, listed
 from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, take
 from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
+from accel_trainer.training.reporting import Reporter, begin_logging
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +96,16 @@ def _train_and_tell(
     job: Job, run: RunFolder, stop: StopRequest, rank: int, token: str, group: str | None, submission: str
 ) -> int:
     """Train; whatever happens, rank 0 says it in status.json, and another rank in its own file."""
-    from accel_trainer.training.reporting import Reporter, begin_logging
-
     begin_logging(run, rank)
-    reporter = Reporter(run, Status(state=RunState.STARTING, token=token), speaks=rank == 0)
+    status = Status(state=RunState.STARTING, token=token, submission=submission)
     if rank == 0:
-        run.clear_rank_errors()
-        reporter.update(durable=True)
+        status = status.model_copy(update={"fitting_batch_size": _known_to_fit(run, submission)})
+    reporter = Reporter(run, status, speaks=rank == 0)
     error: str | None = None
     try:
+        if rank == 0:
+            run.clear_rank_errors()
+            reporter.update(durable=True)
         from accel_trainer.training.session import train
 
         state, error = train(job, run, stop, reporter, group=group, submission=submission)
@@ -113,17 +115,43 @@ def _train_and_tell(
     except BaseException as failure:
         state, error = RunState.FAILED, f"{type(failure).__name__}: {failure}".strip()
         log.error("%s", error)
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
+    _tell(run, reporter, rank, state, error)
+    if state is RunState.OUT_OF_MEMORY:  # which is told already, whatever becomes of the search
+        from accel_trainer.training.memory import advice
+
+        helps = advice(job, run)
+        log.error("%s", helps.text)
+        reporter.update(fitting_batch_size=helps.fitting_batch_size)
+        _tell(run, reporter, rank, state, f"{error}; {helps.text}")
+    return EXIT_CODES.get(state, 1)
+
+
+def _known_to_fit(run: RunFolder, submission: str) -> int | None:
+    """The batch size that an attempt before at the same submission, which was out of memory, has found to fit."""
+    before = run.read_status()
+    if before is None or before.submission != submission:
+        return None
+    said = [before, run.first_rank_error(before.token)]
+    sizes = [word.fitting_batch_size for word in said if word is not None]
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def _tell(run: RunFolder, reporter: Reporter, rank: int, state: RunState, error: str | None) -> None:
     if rank == 0:
         reporter.end(state, error)
     elif error is not None and state is not RunState.DIVERGED:
-        run.write_rank_error(rank, token, error, reporter.failed_at)
-    return EXIT_CODES.get(state, 1)
+        said = reporter.status
+        with suppress(OSError):
+            run.write_rank_error(rank, said.token, error, reporter.failed_at, state, said.fitting_batch_size)
 
 
 if __name__ == "__main__":
     code = main()
-    # Threads of libraries must not keep a finished trainer alive.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # Threads of libraries must not keep a finished trainer alive, nor may a disk that is full.
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)

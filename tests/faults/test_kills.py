@@ -80,7 +80,6 @@ def test_without_the_process_that_draws_curves_the_job_is_trained_to_its_end(tmp
         assert lab.orphans() == []
 
 
-@pytest.mark.xfail(reason="a dead wandb fails the job (NOTES.md, 1)", strict=False)
 def test_without_the_process_of_wandb_the_job_is_trained_to_its_end(tmp_path, server: ForkServer) -> None:
     with Lab(tmp_path / "lab") as lab:
         lab.add(num_epochs=2, pause_s=0.05, trackers=["wandb"])

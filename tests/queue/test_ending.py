@@ -156,6 +156,16 @@ def test_the_status_of_a_run_that_goes_on_is_its_own(run, ending):
     assert run.read_status() == Status(state=RunState.TRAINING, token="mine")
 
 
+def test_what_a_rank_knows_of_its_memory_is_in_the_status(run):
+    """Its own file goes with the attempt."""
+    run.write_rank_error(1, "mine", "full", 1.0, RunState.OUT_OF_MEMORY, fitting_batch_size=64)
+    said = Status(state=RunState.FAILED, token="mine", error="connection closed by peer", failed_at=2.0)
+    ending = with_first_cause(Ending(FAILED, said.error, said.state), said, run, "mine")
+    record(ending, said, run, "mine")
+    told = run.read_status()
+    assert (told.state, told.error, told.fitting_batch_size) == (RunState.OUT_OF_MEMORY, "rank-1: full", 64)
+
+
 def test_the_status_of_another_attempt_is_left_alone(run):
     run.write_status(Status(state=RunState.TRAINING, token="theirs"))
     record(Ending(FAILED, "why", RunState.FAILED), run.read_status(), run, "mine")

@@ -1,10 +1,13 @@
 """Weights that anybody can load, and states that are whole or not used."""
 
+import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,14 @@ from torchvision import models
 
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder
-from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, load_weights, save_weights
+from accel_trainer.training.checkpoint import (
+    NotSaved,
+    Progress,
+    StateStore,
+    TrainState,
+    load_weights,
+    save_weights,
+)
 
 MODEL, TRAINER, MANIFEST = "model.safetensors", "trainer.pt", "manifest.json"
 
@@ -184,6 +194,13 @@ def test_a_state_within_an_epoch_is_not_that_of_the_epoch(run: RunFolder) -> Non
 # -- damage ----------------------------------------------------------------------------------------------------
 
 
+def sign(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest whose checksum is right."""
+    manifest.pop("checksum", None)
+    manifest["checksum"] = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 def damage(folder: Path, how: str) -> None:
     model, trainer, manifest = (folder / name for name in (MODEL, TRAINER, MANIFEST))
     match how:
@@ -205,6 +222,12 @@ def damage(folder: Path, how: str) -> None:
             trainer.unlink()
         case "no manifest":
             manifest.unlink()
+        case "a digit of the manifest":
+            manifest.write_text(manifest.read_text().replace('"global_step": 20', '"global_step": 21'))
+        case "a path out of the folder":
+            listed = json.loads(manifest.read_text())
+            listed["sha256"]["../../x"] = listed["sha256"][MODEL]
+            sign(folder, listed)
         case "manifest cut short":
             manifest.write_bytes(manifest.read_bytes()[:-9])
         case _:
@@ -215,7 +238,8 @@ def damage(folder: Path, how: str) -> None:
     "how",
     [
         "model cut short", "model empty", "one bit of the model", "trainer altered",
-        "no model", "no trainer", "no manifest", "manifest cut short",
+        "no model", "no trainer", "no manifest", "manifest cut short", "a digit of the manifest",
+        "a path out of the folder",
         "", "[]", "{}", "\x00", '{"sha256": {}}', '{"progress": {}, "num_processes": 1, "sha256": "none"}',
     ],
 )  # fmt: skip
@@ -257,7 +281,7 @@ def trap(two_states: RunFolder, tmp_path: Path) -> Path:
     torch.save({"optimizer": Malicious(tmp_path / "executed")}, folder / TRAINER)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["sha256"][TRAINER] = hashlib.sha256((folder / TRAINER).read_bytes()).hexdigest()
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    sign(folder, manifest)
     return tmp_path / "executed"
 
 
@@ -273,19 +297,108 @@ def test_a_state_that_would_execute_code_gives_way_to_the_one_before_it(two_stat
     assert newest(two_states).progress.epoch == 1
 
 
-@pytest.mark.parametrize("failing", ["save_file", "torch.save", "_sha256", "sync_folder"])
+@pytest.mark.parametrize("failing", ["save", "torch.save", "_write", "_sha256", "sync_folder", "Path.rename"])
 def test_an_interrupted_save_leaves_the_states_as_they_were(
     two_states: RunFolder, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no space left on device")
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(f"accel_trainer.training.checkpoint.{failing}", fail)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(NotSaved, match="No space left on device") as caught:
             StateStore(two_states).save(state(3))
+    assert (caught.value.step, caught.value.filename) == (30, str(two_states.resume))
     assert sorted(two_states.resume.iterdir()) == [folder_of(two_states, epoch) for epoch in (1, 2)]
     assert newest(two_states).progress.epoch == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[RunFolder]:
+    """A run on a disk of 64 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk of its own can be mounted by root only")
+    run = RunFolder(disk / "run")
+    run.create()
+    yield run
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("numbers", [4000, 9000, 20_000])
+def test_a_full_disk_leaves_the_states_as_they_were(small_disk: RunFolder, numbers: int) -> None:
+    StateStore(small_disk).save(state(1))
+    for _ in range(2):
+        large = TrainState(Progress(epoch=2, global_step=20), {"w": torch.zeros(numbers)}, {"m": torch.zeros(9000)}, 1)
+        with pytest.raises(NotSaved, match="No space left on device"):
+            StateStore(small_disk).save(large)
+    assert [path.name for path in small_disk.resume.iterdir()] == [folder_of(small_disk, 1).name]
+    StateStore(small_disk).save(state(2))
+    assert newest(small_disk).progress.epoch == 2
+
+
+# -- two whole states are kept -----------------------------------------------------------------------------------------
+
+
+def gone_on(run: RunFolder) -> StateStore:
+    """The states of a run that goes on from the newest whole one."""
+    store = StateStore(run)
+    store.go_on_from(newest(run).progress)
+    return store
+
+
+def kept(run: RunFolder) -> list[int]:
+    """Global steps of the states, oldest first."""
+    return sorted(int(path.name.partition("-")[0]) for path in run.resume.iterdir())
+
+
+def at_step(step: int) -> TrainState:
+    return TrainState(Progress(epoch=1, step=step, global_step=step), {"w": torch.zeros(1)}, {}, 1)
+
+
+@pytest.mark.parametrize("step", [15, 20, 25])
+def test_a_damaged_state_costs_no_whole_one(two_states: RunFolder, step: int) -> None:
+    """Wherever the run that goes on from the state before it is saved next."""
+    damage(folder_of(two_states, 2), "model cut short")
+    store = gone_on(two_states)
+    store.save(at_step(step))
+    assert kept(two_states) == [10, step]
+    store.save(at_step(step + 1))
+    assert kept(two_states) == [step, step + 1]
+    assert newest(two_states).progress.step == step + 1
+
+
+def test_a_run_that_begins_anew_keeps_none_of_its_damaged_states(two_states: RunFolder) -> None:
+    for epoch in (1, 2):
+        damage(folder_of(two_states, epoch), "model cut short")
+    store = StateStore(two_states)
+    store.go_on_from(Progress())
+    for step in (5, 15):
+        store.save(at_step(step))
+    assert kept(two_states) == [5, 15]
+
+
+def test_damaged_states_stay_until_there_is_another(two_states: RunFolder) -> None:
+    damage(folder_of(two_states, 2), "model cut short")
+    gone_on(two_states)
+    assert kept(two_states) == [10, 20]
+
+
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_a_link_among_the_states_is_no_state(
+    two_states: RunFolder, caplog: pytest.LogCaptureFixture, is_dangling: bool
+) -> None:
+    elsewhere = two_states.path / "elsewhere"
+    folder_of(two_states, 2).rename(elsewhere)
+    link = two_states.resume / "000000020-0002"
+    link.symlink_to(two_states.path / "nowhere" if is_dangling else elsewhere)
+    assert newest(two_states).progress.epoch == 1
+    assert is_dangling or f"the state {link} is not whole (it is a link)" in caplog.text
+    gone_on(two_states).save(state(2))
+    assert newest(two_states).progress.epoch == 2
+    assert (elsewhere / MODEL).exists(), "only the link is removed"
 
 
 def test_what_a_killed_save_has_left_is_ignored_and_cleaned_up(two_states: RunFolder) -> None:

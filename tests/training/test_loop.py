@@ -4,11 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_models
 import torch
 from loops import TINY, train
 from safetensors.torch import load_file
 
+from accel_trainer.runs import Divergence
+from accel_trainer.training.agreement import Decision
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 
 
@@ -17,15 +21,90 @@ def loop(make_loop: Callable[..., TrainingLoop], tmp_path: Path) -> TrainingLoop
     return make_loop(tmp_path / "run")
 
 
-def test_a_state_after_a_loss_that_was_not_finite_does_not_replace_a_good_one(loop):
-    loop._save_state()
-    loop.progress.step = loop.progress.global_step = 1
-    loop.meter.sums[0] = torch.nan
-    loop._save_state()
-    assert loop.states.newest().progress.global_step == 0
+# -- what is not finite ---------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(loop):
+@pytest.mark.parametrize("spoilt", ["weight", "statistic", "momentum", "a loss that nobody has looked at yet"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.usefixtures("tiny_models")
+def test_what_is_not_finite_never_becomes_a_state(make_loop, tmp_path, spoilt, value):
+    """The loss of the step that spoils them may be finite."""
+    loop = make_loop(tmp_path / "run", **TINY)
+    loop.stop.signal = 15
+    with pytest.raises(Stopped):  # after the first step
+        train(loop)
+    loop._save_state()
+    loop.progress.step = loop.progress.global_step = 2
+    (momentum, *_) = (state["momentum_buffer"] for state in loop.optimizer.state.values())
+    tensors = {
+        "weight": loop.plain_model.decoder.weight.detach(),
+        "statistic": loop.plain_model.first[1].running_var,
+        "momentum": momentum,
+    }
+    if spoilt in tensors:
+        tensors[spoilt].view(-1)[0] = value
+    else:
+        loop._note_bad_step(torch.tensor(False), 2)
+    with pytest.raises(Diverged, match="the loss or its gradient was not finite at step 2 "):
+        loop._save_state()
+    assert loop.states.newest().progress.global_step == 1
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_weights_that_an_infinite_gradient_has_spoilt_in_the_last_step_of_an_epoch_are_not_written(make_loop, tmp_path):
+    loop = make_loop(tmp_path / "run", **TINY, save_interval=1, ema=0.5)
+    weight = loop.plain_model.decoder.weight
+    weight.register_hook(lambda gradient: gradient * (torch.inf if loop.progress.global_step == 3 else 1))
+    with pytest.raises(Diverged, match="at step 4") as caught:
+        train(loop)
+    assert (caught.value.where.step, caught.value.where.epoch) == (4, 2)
+    assert not loop.run.weights(2).exists()
+    for path in loop.run.params.iterdir():
+        assert all(value.isfinite().all() for value in load_file(path).values()), path
+    assert loop.states.newest().progress.epoch == 1
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_a_mask_of_infinity_in_a_model_is_no_divergence(make_loop, tmp_path, monkeypatch):
+    def with_mask(self, *args, made=tiny_models.NormAndDropout.__init__, **keywords):
+        made(self, *args, **keywords)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    monkeypatch.setattr(tiny_models.NormAndDropout, "__init__", with_mask)
+    train(make_loop(tmp_path / "run", **TINY))
+
+
+def darken(loop: TrainingLoop, index: int) -> None:
+    """One training image becomes black."""
+    source = loop.parts.read_train.source
+    read = source.read
+    object.__setattr__(source, "read", lambda i: torch.zeros_like(read(i)) if i == index else read(i))
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("index", [3, 77, 200])
+@pytest.mark.usefixtures("tiny_models")
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_its_images(
+    make_loop, tmp_path, index, accumulation
+):
+    """One black image, of which the model makes NaN. The same images are found whatever the number of processes."""
+    given = {**TINY, "architecture": "tiny_models:AfraidOfTheDark", "batch_size": 32, "num_epochs": 1}
+    loop = make_loop(tmp_path / "run", **given, gradient_accumulation=accumulation)
+    darken(loop, index)
+    seen = {plan.step: plan.global_indices.tolist() for plan in loop.parts.sampling.micro_batches(1, 0)}
+    (step,) = (step for step, samples in seen.items() if index in samples)
+    told = rf"at step {step + 1} \(epoch 1, learning rate 0\.05, training images {seen[step][0]}, .* and 20 more\)"
+    with pytest.raises(Diverged, match=told) as caught:
+        train(loop)
+    assert caught.value.where == Divergence(step=step + 1, epoch=1, lr=0.05, samples=tuple(seen[step]))
+    for world_size in (2, 4):
+        sampling = replace(loop.parts.sampling, world_size=world_size, accumulation=2)
+        plans = [list(sampling.micro_batches(1, rank)) for rank in range(world_size)]
+        of_step = [plan.indices for rank in plans for plan in rank if plan.step == step]
+        assert sorted(np.concatenate(of_step)) == sorted(seen[step])
+
+
+def test_a_loss_that_is_not_finite_in_a_later_epoch_is_found_in_that_one(loop):
     judge = loop.objective.judge
 
     def explode(output, batch, *, is_shared):
@@ -33,9 +112,39 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(loop):
         return replace(judged, share=judged.share * (torch.inf if loop.progress.global_step == 5 else 1))
 
     loop.objective.judge = explode
-    with pytest.raises(Diverged, match=r"not finite at step 6 \(epoch 2, learning rate 0\.001\)"):
+    with pytest.raises(Diverged, match=r"not finite at step 6 \(epoch 2, learning rate 0\.001, ") as caught:
         train(loop)
+    batches = list(loop.parts.sampling.micro_batches(2, 0))
+    assert caught.value.where.samples == tuple(batches[5 - len(batches)].global_indices)
     assert loop.states.newest().progress.epoch == 1
+
+
+def test_the_first_step_of_any_process_counts_also_when_another_has_looked_before(loop, monkeypatch):
+    """Their gradients are one: what is not finite on one process is so on all, a step later."""
+    monkeypatch.setattr(loop.reporter, "is_due", lambda: loop.progress.global_step == 3)
+    wishes = []
+
+    def now(stop, diverged_at):
+        wishes.append(diverged_at)
+        return Decision(diverged_at=min(step for step in (diverged_at, 2) if step is not None))
+
+    loop.agreement.now = now
+    loop._note_bad_step(torch.tensor(False), 3)
+    with pytest.raises(Diverged, match="at step 2") as caught:
+        train(loop)
+    assert wishes == [3]
+    assert caught.value.where.step == 2
+
+
+def test_a_validation_loss_that_is_not_finite_has_no_images(loop):
+    measure = loop.evaluator.measure
+    loop.evaluator.measure = lambda *args: measure(*args) * torch.nan
+    steps = loop.parts.sampling.steps_per_epoch
+    told = rf"the validation loss was not finite after step {steps} \(epoch 1\); try a smaller learning rate"
+    with pytest.raises(Diverged, match=told) as caught:
+        train(loop)
+    assert caught.value.where == Divergence(step=steps, epoch=1, lr=0.001)
+    assert loop.states.newest() is None
 
 
 def test_a_stop_during_validation_loses_nothing_of_the_epoch(loop):

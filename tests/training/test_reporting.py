@@ -1,6 +1,8 @@
+import errno
 import json
 import logging
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,80 @@ def test_a_report_is_due_once_a_second(run: RunFolder, monkeypatch: pytest.Monke
     assert not reporter.is_due()
     now = 101.0
     assert reporter.is_due()
+
+
+# -- a disk that is full ------------------------------------------------------------------------------------------
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_status_that_cannot_be_written_for_a_while_does_not_end_a_training(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    reporter.update(step=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        for step in (2, 3):
+            reporter.update(step=step)
+    assert caplog.messages == [
+        f"{run.status_file} cannot be written (No space left on device); the training goes on"
+    ], "said once"
+    reporter.update(epoch=1)
+    status = run.read_status()
+    assert status is not None
+    assert (status.epoch, status.step) == (1, 3)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        reporter.update(state=RunState.TRAINING, durable=True)
+    reporter.update(step=4)
+    assert len(caplog.messages) == 2, "another time"
+
+
+@pytest.mark.parametrize("times", [1, 3, 4, 100])
+def test_the_last_word_is_tried_hard(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    """At last in the place of the one before."""
+    waits: list[float] = []
+    monkeypatch.setattr("accel_trainer.training.reporting.time.sleep", waits.append)
+    reporter = Reporter(run, Status(state=RunState.TRAINING, token="t" * 1000), speaks=True)
+    reporter.update()
+    replace, calls = Path.replace, iter(range(1000))
+    monkeypatch.setattr(Path, "replace", lambda *args: full() if next(calls) < times else replace(*args))
+    reporter.end(RunState.FAILED, "a reason")
+    status = run.read_status()
+    assert status is not None
+    assert (status.state, status.error) == (RunState.FAILED, "a reason")
+    assert len(waits) == min(times + 1, 4)
+    assert len(caplog.messages) == (times > 3)
+
+
+def test_a_last_word_that_cannot_be_written_raises_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accel_trainer.training.reporting.time.sleep", lambda _: None)
+    monkeypatch.setattr(Path, "open", full)
+    Reporter(run, Status(state=RunState.STARTING), speaks=True).end(RunState.FAILED, "a reason")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_log_on_a_full_disk_loses_its_lines_and_nothing_else(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.log.symlink_to("/dev/full")
+    with Path("/dev/full").open("w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        begin_logging(run, 0)
+        for _ in range(3):
+            logging.getLogger("accel_trainer").info("a line")
+        monkeypatch.undo()
+        with suppress(OSError):
+            output.close()
+    assert capsys.readouterr().err == ""
+    begin_logging(None, 0)
+    logging.getLogger("accel_trainer").info("%d", "not a number")
+    assert "not a number" in capsys.readouterr().err, "mistakes of our own are seen"
 
 
 # -- log ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """A run that is stopped or killed, wherever it is, and taken up by fresh objects comes to the same as one that was
 not."""
 
+import errno
 import math
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,4 +121,51 @@ def test_a_kill_before_any_write_of_the_ends_of_epochs_is_made_up_for_exactly(
         loop = taken_up(make_loop(tmp_path / "killed", **given))
         kill_at = kill_at + 1 if loop.progress.epoch == before else 0
     assert num_kills == num_writes
+    assert_same(outcome(loop), outcome(undisturbed))
+
+
+class FullDisk:
+    """The n-th call of those that write to a disk finds it full."""
+
+    CALLS = ((Path, "mkdir"), (Path, "open"), (os, "fsync"), (Path, "replace"), (Path, "rename"))
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
+        self.full_at, self.calls = full_at, 0
+        for place, name in self.CALLS:
+            monkeypatch.setattr(place, name, self._watched(getattr(place, name)))
+
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        fsync = os.fsync
+
+        def call_unless_full(*args: Any, **keywords: Any) -> Any:
+            if call is fsync and stat.S_ISDIR(os.fstat(args[0]).st_mode):  # some disks cannot, and need not
+                return call(*args, **keywords)
+            self.calls += 1
+            if self.calls - 1 == self.full_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return call(*args, **keywords)
+
+        return call_unless_full
+
+
+def test_a_disk_that_is_full_at_any_write_of_the_ends_of_epochs_is_made_up_for_exactly(
+    make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {**TINY, "save_interval": 1}
+    undisturbed = train(make_loop(tmp_path / "undisturbed", **given))
+    loop, num_failures, full_at = make_loop(tmp_path / "run", **given), 0, 0
+    monkeypatch.setattr(loop_module.Reporter, "is_due", lambda _: False)
+    monkeypatch.setattr(loop_module.Reporter, "report_epoch", lambda *_: None)
+    while loop.progress.epoch < 2:
+        before = loop.progress.epoch
+        with monkeypatch.context() as patch:
+            FullDisk(patch, full_at)
+            with pytest.raises(OSError, match="No space left on device"):
+                train(loop)
+        assert not list(tmp_path.rglob("*.tmp"))
+        num_failures += 1
+        loop = taken_up(make_loop(tmp_path / "run", **given))
+        full_at = full_at + 1 if loop.progress.epoch == before else 0
+    # The weights; two folders, three files and the rename of a state; the table, which is then made up for.
+    assert num_failures >= 2 * (3 + (2 + 3 * 2 + 1) + 1)
     assert_same(outcome(loop), outcome(undisturbed))

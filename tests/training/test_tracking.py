@@ -1,6 +1,6 @@
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder
-from accel_trainer.training.tracking import Tracking, check_trackers, wandb_mode
+from accel_trainer.training.tracking import Tracking, check_trackers, end_training, wandb_mode
 
 MakeJob = Callable[..., Job]
 # The hosted service has an older and a newer name; wandb takes a login to the older one for both.
@@ -170,3 +170,70 @@ def test_a_run_on_wandb_has_one_identity_over_all_attempts(
     for given, group in zip(started, ("queue", "own"), strict=True):
         assert (given["id"], given["mode"], given["resume"]) == ("abc123", mode, resume)
         assert (given["entity"], given["tags"], given["notes"], given["group"]) == ("lab", ["a"], "why", group)
+
+
+# -- trackers that are gone ---------------------------------------------------------------------------------------
+
+
+class Tracker:
+    """One that fails, or hangs, when it is told to do something."""
+
+    name = "moody"
+
+    def __init__(self, moods: Mapping[str, Callable[[], None]]) -> None:
+        self.moods, self.told = moods, list[str]()
+
+    def __getattr__(self, what: str) -> Callable[..., None]:
+        def tell(*_: Any, **__: Any) -> None:
+            self.told.append(what)
+            self.moods.get(what, lambda: None)()
+
+        return tell
+
+
+def gone() -> None:
+    raise ConnectionResetError("Connection lost")
+
+
+def hang() -> None:
+    time.sleep(60)
+
+
+def tracked(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, job: Job, *trackers: Tracker
+) -> tuple[Accelerator, Tracking]:
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: accelerator.trackers.extend(trackers))
+    return accelerator, Tracking(accelerator, job, run, group=None, id_="id")
+
+
+ROWS = [{"epoch": 1, "split": "train", "loss": 1.0, "lr": 0.1, "images_per_s": 10.0}]
+LEFT = "moody is gone (Connection lost); its log ends here, performance.csv has everything"
+
+
+@pytest.mark.parametrize("failing", ["store_init_configuration", "log", "finish"])
+def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
+    run: RunFolder,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
+) -> None:
+    moody, steady = Tracker({failing: gone}), Tracker({})
+    accelerator, tracking = tracked(monkeypatch, run, make_job(), moody, steady)
+    for _ in range(2):
+        tracking.log_epoch(ROWS)
+        tracking.summarise({"best/acc1": 1.0})
+    end_training(accelerator)
+    assert steady.told == ["store_init_configuration", "log", "log", "finish"]
+    assert moody.told == steady.told[: steady.told.index(failing) + 1]
+    assert caplog.messages == [LEFT]
+
+
+def test_a_tracker_that_hangs_in_the_end_is_left_behind(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("accel_trainer.training.tracking.FINISH_S", 0.1)
+    accelerator, _ = tracked(monkeypatch, run, make_job(), Tracker({"finish": hang}))
+    end_training(accelerator)
+    assert caplog.messages == [LEFT.replace("Connection lost", "it has not ended after 0s")]
