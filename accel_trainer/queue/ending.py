@@ -1,5 +1,6 @@
 """How an attempt has ended: what is left of a trainer's words when it is gone, and what they mean for its job."""
 
+import re
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 from accel_trainer.runs import RunFolder, RunState, Status
 
 LOG_END_BYTES = 64 * 1024
-# A launcher that dies of these was told to end by somebody else than its runner.
+# A launcher that dies of these was told to end by somebody else than its runner; so was one with such last words.
 STOPPED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+STOPPED_WITH = re.compile(r"KeyboardInterrupt|.*SignalException: Process \d+ got signal: \d+")
 
 
 class EndingKind(Enum):
@@ -75,9 +77,10 @@ def judge(
 def _without_last_word(where: str, asked_to_stop: bool, exit_code: int, log: Path, cut: Cut | None) -> Ending:
     if cut is not None:
         return Ending(EndingKind.FAILED, cut.reason, cut.state)
-    if asked_to_stop or exit_code in STOPPED_BY:
+    told = last_words(log, exit_code)
+    if asked_to_stop or exit_code in STOPPED_BY or STOPPED_WITH.fullmatch(told):
         return _put_back(asked_to_stop)
-    return Ending(EndingKind.FAILED, f"the trainer was ended {where}: {last_words(log, exit_code)}", RunState.FAILED)
+    return Ending(EndingKind.FAILED, f"the trainer was ended {where}: {told}", RunState.FAILED)
 
 
 def _put_back(asked_to_stop: bool) -> Ending:

@@ -45,6 +45,8 @@ from helpers import wait_until
 # A runner that has nothing to do but what was left of a few short jobs.
 LONGEST_S = 240
 ZOMBIE_S = 3.0
+# How often the runner is started for a fault whose moment does not come.
+NUM_TRIES = 3
 # Until a trainer is there, or the process that wandb starts.
 ROLE_S = 60.0
 
@@ -123,9 +125,12 @@ class Chaos:
     # -- faults ----------------------------------------------------------------------------------------------------
 
     def _inject(self, fault: Fault) -> None:
-        while not self._is_done():
+        for _ in range(NUM_TRIES):
             self._start_if_needed()
             self._wait(fault.when)
+            if isinstance(fault.what, Damage):
+                with suppress(TimeoutError):
+                    wait_until(lambda: self.lab.is_over() or self._damageable(), LONGEST_S)
             if not self.lab.is_over() and self._strike(fault.what):
                 self.report.struck.append(str(fault))
                 self._excuses += 1
@@ -174,19 +179,23 @@ class Chaos:
         self.lab.runner.wait()
         return struck
 
-    def _damage(self, is_cut: bool, file: str) -> bool:
-        """Of a state that has one before it: a run whose only state is broken is refused, as it should be."""
+    def _damageable(self) -> Path | None:
+        """A newest state that has one before it: a run whose only state is broken is refused, as it should be."""
         for name in self.names:
             states = sorted((self.lab.run(name) / "resume").glob("[0-9]*-*"))
-            if self.lab.where(name) == "done" or len(states) < 2 or self._damaged & set(states):
-                continue
-            path = states[-1] / file
-            content = bytearray(path.read_bytes())
-            content[len(content) // 2] ^= 1
-            path.write_bytes(content[: len(content) // 2] if is_cut else content)
-            self._damaged.add(states[-1])
-            return True
-        return False
+            if self.lab.where(name) != "done" and len(states) >= 2 and not self._damaged & set(states):
+                return states[-1]
+        return None
+
+    def _damage(self, is_cut: bool, file: str) -> bool:
+        if (state := self._damageable()) is None:
+            return False
+        path = state / file
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[: len(content) // 2] if is_cut else content)
+        self._damaged.add(state)
+        return True
 
     def _arming(self, what: object) -> dict[str, object]:
         assert isinstance(what, KillAtEvent)

@@ -90,7 +90,11 @@ class Lab:
         return "pending" if folder == self.queue else folder.name
 
     def _file(self, name: str) -> Path:
-        files = [path for path in self.queue.rglob("*.json") if path.stem.partition("@")[0] == name]
+        files = [
+            path
+            for path in self.queue.rglob("*.json")
+            if path.stem.partition("@")[0] == name and path.parent.name != "retries"
+        ]
         assert len(files) == 1, f"{name} is in {[path.parent.name for path in files]}"
         return files[0]
 

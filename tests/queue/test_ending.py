@@ -101,6 +101,15 @@ def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
 
 
 @pytest.mark.parametrize(
+    "words",
+    ["KeyboardInterrupt", "torch.distributed.elastic.multiprocessing.api.SignalException: Process 7 got signal: 15"],
+)
+def test_launchers_that_are_told_to_end_while_they_start_give_no_signal_as_their_exit_code(words, log):
+    log.write_text(f"Traceback (most recent call last):\n  File\n{words}\n")
+    assert judge(None, "mine", asked_to_stop=False, exit_code=1, log=log).kind is BACK
+
+
+@pytest.mark.parametrize(
     ("ending", "may_be_retried"),
     [
         (Ending(FAILED, "why", RunState.FAILED), True),
