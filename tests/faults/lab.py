@@ -90,13 +90,13 @@ class Lab:
         return "pending" if folder == self.queue else folder.name
 
     def _file(self, name: str) -> Path:
-        files = [
-            path
-            for path in self.queue.rglob("*.json")
-            if path.stem.partition("@")[0] == name and path.parent.name != "retries"
-        ]
-        assert len(files) == 1, f"{name} is in {[path.parent.name for path in files]}"
-        return files[0]
+        """Where a job is; it may be on its way from one folder to another."""
+        (file,) = wait_until(lambda: self._files(name), 5)
+        return file
+
+    def _files(self, name: str) -> list[Path]:
+        folders = (path for path in (self.queue, *self.queue.iterdir()) if path.is_dir() and path.name != "retries")
+        return [path for folder in folders for path in folder.glob("*.json") if path.stem.partition("@")[0] == name]
 
     def put_back(self, name: str = "job") -> None:
         """What a user does with a job that has failed."""
