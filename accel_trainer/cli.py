@@ -18,7 +18,7 @@ import typer
 
 from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.config.reading import read_bytes
-from accel_trainer.errors import UserError
+from accel_trainer.errors import UserError, printable
 from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE, allow_imports
 from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries, submission_of
@@ -463,7 +463,7 @@ def _counted(number: int, what: str) -> str:
 
 def _tell(problems: Sequence[str]) -> None:
     for problem in problems:
-        typer.echo(f"error: {problem}", err=True)
+        typer.echo(printable(f"error: {problem}"), err=True)
 
 
 def _flags(config: Path | None, num_processes: int | None, gpus: str | None) -> Flags:

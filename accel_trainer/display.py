@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.errors import printable
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Missing, words
@@ -42,7 +43,7 @@ def _cell(value: Any) -> str:
         case int():
             return f"{value:,}"
         case _:
-            return str(value)
+            return printable(str(value)).replace("\n", r"\n")
 
 
 class LogTail:
@@ -99,7 +100,7 @@ class TerminalWatcher:
         for line in self._tail.new_lines():
             self._say(f"  {line}")
         if self._bar is not None and (status := self._run.read_status()) is not None:
-            with suppress(OSError):
+            with suppress(OSError, OverflowError):
                 self._bar.show(status)
 
     def stopping(self) -> None:
@@ -149,6 +150,7 @@ class TerminalWatcher:
             self._say("waiting for jobs; Ctrl-C ends this")
 
     def _say(self, text: str) -> None:
+        text = printable(text)
         with suppress(OSError):  # the terminal has gone; the training has not
             if self._bar is not None:
                 self._bar.print(text)

@@ -26,9 +26,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def listed(names: Iterable[str], at_most: int = 12) -> str:
     """'a, b, c' for a message; a long list ends in how many more there are."""
-    names = list(names)
+    names = [name if name.isprintable() else repr(name) for name in names]
     shown = ", ".join(names[:at_most])
     return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what could move its cursor or change its colours is written out, as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -177,7 +177,7 @@ class Owner:
         if self.host != this_host():
             return False
         boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
-        return boot != boot_id() or not pid.isdigit() or start_time(int(pid)) != started
+        return boot != boot_id() or not re.fullmatch(r"[0-9]{1,18}", pid) or start_time(int(pid)) != started
 
 
 def killed_for_memory() -> int:

@@ -4,9 +4,11 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 """
 
 import json
+import math
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,10 +21,14 @@ from pydantic import BaseModel, ConfigDict
 
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner, boot_id, this_host
+from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json, read_text
 
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
 PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
+
+# Of status.json, and of a performance.csv of 100,000 epochs.
+MAX_STATUS, MAX_PERFORMANCE = MEBIBYTE, 256 * MEBIBYTE
 
 
 class RunState(StrEnum):
@@ -142,7 +148,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def duration(seconds: float) -> str:
-    """'45s', '3m 05s', '2h 07m' or '3d 04h'."""
+    """'45s', '3m 05s', '2h 07m' or '3d 04h'; '-' for what is no time."""
+    if not math.isfinite(seconds):
+        return "-"
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -263,9 +271,18 @@ class RunFolder:
         return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
 
     def create(self) -> None:
-        """Make the folder; a UserError when that is not possible or nothing can be written in it."""
+        """Make the folder; a UserError when that is not possible or nothing can be written in it.
+
+        The folder may be a link to another disk. What is in it may not be a link: we would write wherever it leads.
+        """
         try:
-            self.params.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            if (foreign := _neither_file_nor_folder(self.path)) is not None:
+                raise UserError(
+                    f"model_dir: {foreign} is neither a file nor a folder: what is written there would go elsewhere; "
+                    "remove it (model_dir itself may be a link)"
+                )
+            self.params.mkdir(exist_ok=True)
             self.now()
         except OSError as error:
             raise UserError(
@@ -296,7 +313,7 @@ class RunFolder:
     def read_status(self) -> Status | None:
         """What rank 0 last said, or None when it has said nothing readable."""
         try:
-            return Status.model_validate_json(self.status_file.read_bytes())
+            return Status.model_validate_json(read_bytes(self.status_file, MAX_STATUS))
         except (OSError, ValueError):
             return None
 
@@ -327,11 +344,11 @@ class RunFolder:
         errors = []
         for path in self.path.glob(".error-rank-*.json"):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                error = json.loads(path.read_text())
+                error = read_json(path)
                 if error["token"] == token:
                     reason = f"{path.stem.removeprefix('.error-')}: {error['error']}"
                     state = RunState(error["state"])
-                    errors.append(RankError(error["time"], reason, state, error["fitting_batch_size"]))
+                    errors.append(RankError(float(error["time"]), reason, state, error["fitting_batch_size"]))
         return min(errors, key=lambda error: error.failed_at, default=None)
 
     def remove_leftovers(self) -> None:
@@ -352,9 +369,13 @@ class RunFolder:
     def has_results(self) -> bool:
         """Whether performance.csv has a row."""
         try:
-            return len(self.performance.read_text().splitlines()) > 1
+            return len(self.read_performance().splitlines()) > 1
         except OSError:
             return False
+
+    def read_performance(self) -> str:
+        """The text of performance.csv. Raises OSError."""
+        return read_text(self.performance, MAX_PERFORMANCE)
 
     @property
     def has_run(self) -> bool:
@@ -379,6 +400,10 @@ class RunFolder:
                 entry.rename(target / entry.name)
         return target
 
+    def read_origin(self) -> Mapping[str, Any]:
+        """origin.json, empty when there is none that can be read."""
+        return _read_object(self.origin)
+
     def read_environment(self) -> Mapping[str, Any]:
         """environment.json, empty when there is none that can be read."""
         return _read_object(self.environment)
@@ -390,7 +415,7 @@ class RunFolder:
     def read_config(self) -> Mapping[str, Any]:
         """The completed job that was trained here; a UserError where there is none."""
         try:
-            config = json.loads(self.config.read_text())
+            config = read_json(self.config)
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is not a run folder: it has no {self.config.name}") from error
         except (OSError, ValueError) as error:
@@ -402,10 +427,20 @@ class RunFolder:
 
 def _read_object(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _neither_file_nor_folder(folder: Path) -> Path | None:
+    """The first entry of a folder that is a link, a pipe or the like."""
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # a temporary file of another process
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                return Path(entry.path)
+    return None
 
 
 def runs_in(folder: Path) -> list[RunFolder]:

@@ -129,7 +129,7 @@ def test_every_verb_that_takes_a_job_refuses_what_is_none(cli, verb):
     Path("noise.json").write_bytes(os.urandom(1_000_000))
     Path("twice.json").write_text('{"architecture": "resnet18", "seed": 1, "seed": 2}')
     expected = {
-        "folder.json": "is not a file",
+        "folder.json": "not a regular file",
         "link.json": "is a symbolic link",
         "noise.json": "larger than",
         "twice.json": "seed: given twice",

@@ -1,6 +1,7 @@
 """What a person sees."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,36 @@ def test_a_table_has_numbers_to_the_right_and_no_trailing_space():
         "a       98.77  3/3",
         "longer      -  1/3",
     ]
+
+
+def test_a_table_sends_no_commands_to_the_terminal():
+    assert table(["job"], [["a\x1b[2J\r\nb"]]) == "job\na\\x1b[2J\\r\\nb"
+
+
+def test_a_log_sends_no_commands_to_the_terminal(run, capsys):
+    """Names of images, classes and weights are in it, which others have given."""
+    watcher = TerminalWatcher()
+    run.log.touch()
+    watcher.started("job", run, Path("log"))
+    run.log.write_text("2026-01-01 00:00:00 skipped corrupt image \x1b]0;evil\x07.png\n")
+    watcher.ended("job", Ending(EndingKind.FAILED, "\x1b[31mboom"), Path("log"))
+    said = capsys.readouterr().out
+    assert r"skipped corrupt image \x1b]0;evil\x07.png" in said
+    assert r"failed: \x1b[31mboom" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("number", [10**400, -1, 0], ids=["vast", "negative", "zero"])
+def test_numbers_in_a_status_that_no_trainer_has_written_do_not_end_a_queue(run, monkeypatch, number):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    watcher = TerminalWatcher()
+    run.status_file.write_text(
+        f'{{"state": "training", "steps_per_epoch": 5, "num_epochs": {number}, "epoch": {number}, "eta_s": Infinity, '
+        '"loss": NaN, "images_per_s": -Infinity}'
+    )
+    watcher.started("job", run, Path("log"))
+    watcher.tick()
+    watcher.ended("job", Ending(EndingKind.DONE), Path("log"))
 
 
 def test_the_tail_of_a_log_gives_each_whole_line_once(tmp_path):

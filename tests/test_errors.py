@@ -1,6 +1,6 @@
 import pytest
 
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.errors import UserError, did_you_mean, listed, printable
 
 
 def test_an_error_joins_its_problems_and_keeps_them_apart() -> None:
@@ -31,3 +31,12 @@ def test_at_most_two_spellings_are_offered() -> None:
 )
 def test_a_long_list_ends_in_how_many_more_there_are(count: int, text: str) -> None:
     assert listed(map(str, range(count)), at_most=3) == text
+
+
+def test_names_that_are_commands_to_a_terminal_are_written_out() -> None:
+    assert listed(["a", "b\nc", "\x1b[2J"]) == r"a, 'b\nc', '\x1b[2J'"
+
+
+def test_text_keeps_its_lines_and_its_letters_and_nothing_else() -> None:
+    assert printable("Größe 日本\n\tx") == "Größe 日本\n\tx"
+    assert printable("a\x1b]0;title\x07\r\u202eb\x00\ud800") == r"a\x1b]0;title\x07\r\u202eb\x00\ud800"

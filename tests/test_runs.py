@@ -1,9 +1,12 @@
 import errno
 import json
+import math
+import os
 import threading
 from pathlib import Path
 
 import pytest
+from helpers import said_by
 
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder, RunState, Status, duration, runs_in, write_atomic
@@ -99,6 +102,41 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"model_dir: cannot write to .*file/run.*; choose another"):
         RunFolder(tmp_path / "file" / "run").create()
+
+
+@pytest.mark.parametrize(
+    "name", ["params", "resume", "logs", "previous", ".new", "log.txt", "performance.csv", "wandb"]
+)
+@pytest.mark.parametrize("kind", ["link to a file", "link to a folder", "dangling link", "pipe"])
+def test_what_is_written_to_a_run_folder_cannot_be_led_elsewhere(run: RunFolder, name: str, kind: str) -> None:
+    """A folder that others can write to may hold links of theirs, through which we would write to files of ours."""
+    planted, elsewhere = run.path / name, run.path.parent / "elsewhere"
+    if name == "params":
+        run.params.rmdir()
+    match kind:
+        case "link to a file":
+            elsewhere.write_text("mine")
+            planted.symlink_to(elsewhere)
+        case "link to a folder":
+            elsewhere.mkdir()
+            planted.symlink_to(elsewhere)
+        case "dangling link":
+            planted.symlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(planted)
+    assert said_by(run.create) == (
+        f"model_dir: {planted} is neither a file nor a folder: what is written there would go elsewhere; "
+        "remove it (model_dir itself may be a link)"
+    )
+    assert not elsewhere.is_dir() or not list(elsewhere.iterdir())
+
+
+def test_a_run_folder_may_itself_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "scratch")
+    RunFolder(tmp_path / "run").create()
+    RunFolder(tmp_path / "run").create()
+    assert (tmp_path / "scratch" / "params").is_dir()
 
 
 # -- status ------------------------------------------------------------------------------------------------
@@ -243,6 +281,8 @@ def test_an_environment_that_cannot_be_read_is_empty(run: RunFolder, content: st
         (2 * 3600 + 7 * 60, "2h 07m"),
         (86399.9, "1d 00h"),
         (3 * 86400 + 4 * 3600 + 59, "3d 04h"),
+        (math.inf, "-"),
+        (math.nan, "-"),
     ],
 )
 def test_durations_are_told_in_the_two_largest_units(seconds: float, text: str) -> None:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from accel_trainer.config.base import Probabilities, Probability, Section, WithoutNulls, one_or_list
 
 NoiseType = Literal["gaussian", "fourier"]
-NonNegative = Annotated[float, Field(ge=0)]
+Sigma = Annotated[float, Field(ge=0, le=10_000)]
 ViewIndex = Annotated[int, Field(ge=0)]
 ColorChannel = Annotated[int, Field(ge=0, le=255)]
 Color = Literal["random", "pink_noise"] | Annotated[list[ColorChannel], Field(min_length=3, max_length=3)]
@@ -57,7 +57,7 @@ class Noise(Section):
 class Blur(Section):
     """Gaussian blur."""
 
-    sigmas: Annotated[list[NonNegative], one_or_list(NonNegative), Field(min_length=1)] = [1.0]
+    sigmas: Annotated[list[Sigma], one_or_list(Sigma), Field(min_length=1)] = [1.0]
     """Standard deviations in pixels; 0 is no blur. In a video, those of the frames."""
     probs: Probabilities = [1.0]
     """How often there is blur at all, by any of `sigmas`; or how often each of them is drawn. In a video, how often

@@ -1,5 +1,7 @@
 """Contradictions in a job that its parameters, each by itself, do not show. Nothing here needs torch."""
 
+import os
+from collections import Counter
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 # What a run folder has of its own, where no fine-tuned run may lie.
 RUN_FOLDERS = ("params", "resume", "logs", "previous")
+# Of a path and of each of its parts, on nearly all file systems.
+MAX_PATH_BYTES, MAX_PART_BYTES = 4000, 255
 # Rows of performance.csv that are of averages of the weights.
 AVERAGES = ("val_ema", "val_swa")
 
@@ -41,6 +45,10 @@ def _has_home(path: str) -> bool:
     return True
 
 
+def _num_bytes(path: str) -> int:
+    return len(os.fsencode(path))
+
+
 def _path_problems(job: "Job") -> list[str]:
     problems = []
     keys = ("model_dir", "dataset", "data_root", "accelerate_config", "pretrained")
@@ -52,24 +60,27 @@ def _path_problems(job: "Job") -> list[str]:
     if job.finetune_args is not None:
         paths["finetune_args.starting_params"] = job.finetune_args.starting_params
         paths["finetune_args.finetune_dir"] = job.finetune_args.finetune_dir
-    for key, value in [*paths.items(), *(("eval_sets", name) for name in job.eval_sets)]:
-        is_dataset = key in ("dataset", "eval_sets")
-        if value is None:
+    for key, given in [*paths.items(), *(("eval_sets", name) for name in job.eval_sets)]:
+        if given is None:
             continue
-        if not value:
+        is_dataset = key in ("dataset", "eval_sets")
+        value = given.removeprefix("hf:") if is_dataset else given
+        parts = PurePath(value).parts
+        if not given:
             problems.append(f"{key}: may not be empty")
+        elif not value:
+            problems.append(f"{key}: 'hf:' needs a hub id or a path behind it")
         elif any(not character.isprintable() for character in value):
-            problems.append(f"{key}: {value!r} may not contain control characters")
+            problems.append(f"{key}: {given!r} may not contain control characters")
+        elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
+            problems.append(f"{key}: {given[:40]!r}... is too long to be a path")
         elif value.startswith("~") and not _has_home(value):
-            problems.append(f"{key}: {value!r}: there is no such user")
-        elif is_dataset and value.startswith("hf:"):
-            if value == "hf:":
-                problems.append(f"{key}: 'hf:' needs a hub id or a path behind it")
-        elif ".." in PurePath(value).parts and key != "accelerate_config":
-            problems.append(f"{key}: {value!r} may not contain '..'")
-        elif is_dataset and PurePath(value).is_absolute():
+            problems.append(f"{key}: {given!r}: there is no such user")
+        elif ".." in parts and key != "accelerate_config":
+            problems.append(f"{key}: {given!r} may not contain '..'")
+        elif is_dataset and value == given and PurePath(value).is_absolute():
             problems.append(
-                f"{key}: {value!r} is an absolute path; name a folder below data_root and set "
+                f"{key}: {given!r} is an absolute path; name a folder below data_root and set "
                 f"data_root to {str(PurePath(value).parent)!r}"
             )
     return problems
@@ -92,12 +103,12 @@ def _data_problems(job: "Job") -> list[str]:
 
 def _eval_set_problems(job: "Job") -> list[str]:
     """Each needs a name of its own in performance.csv."""
-    problems, names = [], dict[str, str]()
+    problems, names, counts = [], dict[str, str](), Counter(job.eval_sets)
     for name in job.eval_sets:
         other = names.setdefault(split := eval_split(name), name)
         if split in AVERAGES:
             problems.append(f"eval_sets: {name!r} would be {split}, as an average of the weights is; rename it")
-        elif job.eval_sets.count(name) > 1:
+        elif counts[name] > 1:
             problems.append(f"eval_sets: {name!r} is given twice")
         elif other != name:
             problems.append(f"eval_sets: {other!r} and {name!r} would both be {split}; rename one of them")

@@ -57,7 +57,7 @@ class DataParameters(Section):
     """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `contrastive`: with colour jitter,
     grey and Gaussian blur, as for SimCLR; `none`: resize and centre crop, as in validation. Words added with `-`:
     `weak-resize` (80 to 100% of the area), `no-blur`, and one of `randaugment`, `trivialaugment`, `augmix`."""
-    num_views: Positive = 1
+    num_views: Annotated[int, Field(ge=1, le=1000)] = 1
     """Views of each image; with a classification loss each is an example of its own."""
     view_dependence: bool = False
     """All views of an image share their random draws. Frames of a video do unless you say `false`."""
@@ -83,7 +83,7 @@ class DataParameters(Section):
     augment_on: Literal["device", "loader"] | None = None
     """Where colour, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
     threads. Absent: on a CUDA GPU, elsewhere by the threads. The images are the same to 1e-5."""
-    num_workers: NonNegative | None = None
+    num_workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of
     cores."""
 
@@ -118,7 +118,7 @@ def _swa(value: Any) -> Any:
 class OptimizationParameters(Section):
     """Optimization"""
 
-    num_epochs: Positive = 100
+    num_epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     """How many times to go through the training set."""
     batch_size: Positive | Literal["auto"] = 256
     """Images for one optimizer step, over all processes, views and accumulation steps. The last, incomplete batch of

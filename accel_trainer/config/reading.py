@@ -4,20 +4,29 @@ import json
 import math
 import os
 import re
-import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from accel_trainer import untrusted
 from accel_trainer.config.job import Job
-from accel_trainer.errors import UserError, did_you_mean
+from accel_trainer.errors import UserError, did_you_mean, listed
 
 MAX_BYTES = 256 * 1024
 MAX_NAME_BYTES = 120
 MAX_DEPTH = 20
+MAX_KEY = 200
+# Of what is said of a file: mistakes, and characters of each.
+MAX_PROBLEMS, MAX_LINE = 20, 1000
+# What 64 bits hold; beyond it torch and the floating point numbers give up.
+MAX_INTEGER = 2**63 - 1
+# JSON can say what no file can hold.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Names that people look for at the top.
 BELONGS_INTO = {
     **dict.fromkeys(("lr", "learning_rate", "momentum", "weight_decay", "nesterov", "betas"), "optimizer_args"),
@@ -51,21 +60,10 @@ def read_job(path: Path, name: str | None = None) -> Job:
 def read_bytes(path: Path) -> bytes:
     """The content of a regular, not oversized file; a symbolic link is not followed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return untrusted.read_bytes(path, MAX_BYTES, follow_links=False)
     except OSError as error:
         reason = "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
         raise UserError(f"{path}: {reason}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UserError(f"{path}: is not a file")
-        content = b""
-        while len(content) <= MAX_BYTES and (more := os.read(descriptor, MAX_BYTES + 1 - len(content))):
-            content += more
-    finally:
-        os.close(descriptor)
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: is larger than {MAX_BYTES // 1024} KiB: not a job file")
-    return content
 
 
 def parse_job(content: bytes, name: str, where: str) -> Job:
@@ -76,17 +74,21 @@ def parse_job(content: bytes, name: str, where: str) -> Job:
     try:
         return Job.model_validate({**given, "name": name})
     except ValidationError as error:
-        raise UserError(*(f"{where}: {problem}" for problem in _problems(error))) from error
+        raise UserError(*(f"{where}: {problem}" for problem in _few(_problems(error)))) from error
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """A flat JSON object, without duplicate keys, NaN or Infinity."""
+    """A JSON object, without duplicate keys, NaN or Infinity, and nothing that could not be written or said again."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
+        if odd := [key for key in keys if not key.isprintable()]:
+            raise UserError(f"{where}: {odd[0][:MAX_KEY]!r}: a key may not contain control characters")
+        if long := [key for key in keys if len(key) > MAX_KEY]:
+            raise UserError(f"{where}: {long[0][:40]}...: a key may have {MAX_KEY} characters, not {len(long[0]):,}")
         if len(set(keys)) < len(keys):
-            twice = sorted({key for key in keys if keys.count(key) > 1})
-            raise UserError(f"{where}: {', '.join(twice)}: given twice; keep one")
+            twice = sorted(key for key, count in Counter(keys).items() if count > 1)
+            raise UserError(f"{where}: {listed(twice)}: given twice; keep one")
         return dict(pairs)
 
     def no_constant(word: str) -> None:
@@ -109,8 +111,10 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
         for depth, part in _parts(value):
             if depth > MAX_DEPTH:
                 raise UserError(f"{where}: {key}: is nested too deeply")
-            if isinstance(part, float) and math.isinf(part):  # 1e999 is JSON, and Python's infinity
+            if _is_too_large(part):
                 raise UserError(f"{where}: {key}: has a number that is too large")
+            if isinstance(part, str) and LONE_SURROGATE.search(part):
+                raise UserError(f"{where}: {key}: has half a character, such as \\ud800 without its other half")
     return given
 
 
@@ -123,22 +127,35 @@ def _parts(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
             yield from _parts(part, depth + 1)
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _is_too_large(value: Any) -> bool:
+    """1e999 is JSON, and Python's infinity; its integers know no bound."""
+    if isinstance(value, float):
+        return math.isinf(value)
+    return isinstance(value, int) and abs(value) > MAX_INTEGER
+
+
+def _few(problems: Iterable[str]) -> list[str]:
+    """Each once, and no more of them, and no longer ones, than a person reads."""
+    some = [p if len(p) <= MAX_LINE else f"{p[:MAX_LINE]}..." for p in islice(problems, MAX_PROBLEMS + 1)]
+    some[MAX_PROBLEMS:] = ["and more mistakes"] if len(some) > MAX_PROBLEMS else []
+    return list(dict.fromkeys(some))
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
     """One line for each parameter that is wrong, however many alternatives pydantic tried for it."""
     by_key: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False, include_context=True):
         by_key.setdefault(_key(detail), []).append(detail)
     for key in sorted(by_key, key=len, reverse=True):
         # The alternatives of a union fail at different depths: one mistake, one line.
-        if above := [other for other in by_key if other and key.startswith(f"{other}.")]:
-            by_key[min(above, key=len)] += by_key.pop(key)
-    problems: list[str] = []
+        above = next((key[:i] for i, character in enumerate(key) if character == "." and key[:i] in by_key), None)
+        if above is not None:
+            by_key[above] += by_key.pop(key)
     for key, details in by_key.items():
         if key:
-            problems.append(f"{key}: {_sentence(details)}")
+            yield f"{key}: {_sentence(details)}"
         else:  # cross-checks: they name their keys themselves
-            problems += [line for d in details for line in _stripped(d["msg"]).split("\n")]
-    return problems
+            yield from (line for d in details for line in _stripped(d["msg"]).split("\n"))
 
 
 def _key(detail: ErrorDetails) -> str:

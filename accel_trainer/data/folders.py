@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from accel_trainer.data.decode import CorruptImage, decode
+from accel_trainer.data.decode import read_image
 from accel_trainer.data.source import ImageSet, Labels, require_same_classes
 from accel_trainer.errors import UserError, did_you_mean, listed
 
@@ -40,10 +40,7 @@ class ImageFolder:
         self.labels: Labels = np.repeat(np.arange(len(counts)), counts)
 
     def read(self, index: int) -> Tensor:
-        try:
-            return decode(Path(self._paths[index]).read_bytes())
-        except OSError as error:
-            raise CorruptImage(error.strerror or str(error)) from error
+        return read_image(self._paths[index])
 
     def describe(self, index: int) -> str:
         return self._paths[index]

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from accel_trainer.data.decode import CorruptImage, decode
+from accel_trainer.data.decode import CorruptImage, decode, read_image
 from accel_trainer.data.source import ImageSet, Labels, require_same_classes
 from accel_trainer.errors import UserError, did_you_mean, first_line, listed
 
 TRAIN_SPLITS = ("train", "training")
 VAL_SPLITS = ("val", "validation", "valid", "dev", "test")
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
+# It looks for files in the current folder; newer versions of the library refuse it themselves.
+READERS_OF_PICKLES = ("pandas",)
 
 
 class HuggingFace:
@@ -40,10 +42,7 @@ class HuggingFace:
         row = self._rows[int(index)][self._column]
         if row is None:
             raise CorruptImage("the row has no image")
-        try:
-            return decode(row["bytes"] if row["bytes"] is not None else Path(row["path"]).read_bytes())
-        except OSError as error:
-            raise CorruptImage(error.strerror or str(error)) from error
+        return decode(row["bytes"]) if row["bytes"] is not None else read_image(row["path"])
 
     def describe(self, index: int) -> str:
         row = self._rows[int(index)][self._column] or {}
@@ -133,11 +132,19 @@ def _load_splits(name: str) -> Any:
             found = [path] if path.suffix == suffix and path.is_file() else sorted(path.rglob(f"*{suffix}"))
             if found:
                 return datasets.load_dataset(builder, data_files=_by_split(found))
-        return datasets.load_dataset(str(path) if path.exists() else name)
+        # The absolute path: a bare word can be one of the library's own readers, of which some unpickle.
+        return datasets.load_dataset(str(path.absolute()) if path.exists() else _hub_id(name))
     except Exception as error:  # the library raises a great many kinds
         raise UserError(
             f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub gives out: {first_line(error)}"
         ) from error
+
+
+def _hub_id(name: str) -> str:
+    """Raises ValueError."""
+    if name in READERS_OF_PICKLES:
+        raise ValueError("it is a reader of the datasets library, whose files can hold code")
+    return name
 
 
 def _by_split(paths: Sequence[Path]) -> dict[str, list[str]]:

@@ -22,7 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from accel_trainer.data.cache import cache_folder, cached
+from accel_trainer.data.decode import MAX_PIXELS
 from accel_trainer.errors import UserError, first_line, listed
+from accel_trainer.tensor_files import load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +92,9 @@ def _load(path: Path) -> object:
     """What the file holds, mapped into memory; in a format that cannot be mapped, read."""
     try:
         try:
-            return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+            return load_tensors(path, mmap=True)
         except RuntimeError:
-            loaded = torch.load(path, weights_only=True, mmap=False, map_location="cpu")
+            loaded = load_tensors(path)
     except pickle.UnpicklingError as error:
         # torch's own text tells how to run the code all the same.
         reason = "holds more than plain tensors, which is not loaded since it could run code, or is damaged"
@@ -135,6 +137,8 @@ def _as_masks(tensor: object) -> Tensor:
         masks = masks[:, 0]
     if masks.ndim != 4 or masks.shape[1] not in (1, 4):
         raise ValueError(f"has shape {tuple(tensor.shape)}; {_UNUSABLE_SHAPE}")
+    if masks.shape[-2] * masks.shape[-1] > MAX_PIXELS:  # a few bytes on disk can stand for as many as one likes
+        raise ValueError(f"has masks of {masks.shape[-2]:,} x {masks.shape[-1]:,} pixels, which are too many")
     return masks
 
 

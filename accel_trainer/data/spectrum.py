@@ -22,6 +22,7 @@ from accel_trainer.data.threads import single_core_threads
 from accel_trainer.data.transforms import CentreCrop
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.processes import usable_cores
+from accel_trainer.tensor_files import load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _read_tensor(path: Path, remedy: str) -> Tensor:
             given = next(iter(tensors.values())) if len(tensors) == 1 else tensors.get(NAME)
         else:
             with torch.serialization.safe_globals(_NUMPY_ARRAYS):
-                given = torch.load(path, map_location="cpu", weights_only=True)
+                given = load_tensors(path)
     except pickle.UnpicklingError as error:
         # torch's own text tells how to run the code all the same.
         raise UserError(f"{where} holds more than a tensor, which could run code, or is damaged; {remedy}") from error

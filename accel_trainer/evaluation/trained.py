@@ -6,6 +6,7 @@ from pathlib import Path
 from accel_trainer.config import Job, parse_job
 from accel_trainer.errors import UserError, listed
 from accel_trainer.runs import RunFolder
+from accel_trainer.untrusted import read_json
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
 NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")
@@ -23,7 +24,7 @@ def trained_job(run: RunFolder) -> Job:
 def trained_classes(run: RunFolder) -> list[str]:
     """The names of the classes that a run was trained on, in the order of its logits. Raises UserError."""
     try:
-        return [str(entry["class"]) for entry in json.loads(run.classes.read_text())]
+        return [str(entry["class"]) for entry in read_json(run.classes)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run.classes}: the classes of the run cannot be read: {error!r}") from error
 

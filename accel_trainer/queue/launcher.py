@@ -16,12 +16,15 @@ from accel_trainer.config import Job
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.permission import ALLOW_VARIABLE
 from accel_trainer.processes import usable_cores
+from accel_trainer.untrusted import read_bytes
 
 # How long torchrun lets ranks save after it was told to stop.
 SHUTDOWN_S = 90
 # Unquoted, YAML reads NO as false.
 ONE_PROCESS = ("NO", False)
 MULTI_GPU_TYPES = ("MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
+# Of a file of `accelerate config`.
+MAX_CONFIG, MAX_CONFIG_DEPTH = 64 * 1024, 10
 WORKER = "accel_trainer.training.worker"
 
 
@@ -157,16 +160,31 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        text = read_bytes(path, MAX_CONFIG)
+        _refuse_what_grows(path, text)
+        content = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"accelerate_config: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"accelerate_config: {path} is not YAML: {first_line(error)}") from error
     if isinstance(content, dict) and content.get("compute_environment", "LOCAL_MACHINE") != "LOCAL_MACHINE":
         raise UserError(f"accelerate_config: {path}: compute_environment may only be LOCAL_MACHINE")
     if not isinstance(content, dict) or "distributed_type" not in content:
         raise UserError(f"accelerate_config: {path} has no distributed_type: it is not a file of `accelerate config`")
     return content
+
+
+def _refuse_what_grows(path: Path, text: bytes) -> None:
+    """A few aliases can stand for billions of values, and PyYAML takes minutes over a small file that is deep."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"accelerate_config: {path}: write out what its aliases (*name) stand for")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_CONFIG_DEPTH:
+            raise UserError(f"accelerate_config: {path} is nested too deeply")
 
 
 def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:

@@ -11,6 +11,7 @@ Renames are atomic on local disks and on NFS, but on NFS one may succeed and rep
 whether the target is there, not by the call.
 """
 
+import filecmp
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner
 from accel_trainer.runs import remove_half_written, write_atomic
+from accel_trainer.untrusted import MEBIBYTE, read_text
+
+MAX_REASON = MEBIBYTE
 
 
 class QueueUnusable(UserError):
@@ -73,8 +77,14 @@ class Queue:
     def create(self) -> None:
         """Make the folders there are not yet. Raises QueueUnusable."""
         try:
-            for state in JobState:
-                self.folder_of(state).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder_of(state) for state in JobState if state is not JobState.PENDING):
+                if folder.is_symlink():
+                    raise QueueUnusable(
+                        f"the queue {self.folder} cannot be used: {folder} is a symbolic link, which may lead where no "
+                        "rename can move a job; make it a folder (that of the whole queue may be a link)"
+                    )
+                folder.mkdir(exist_ok=True)
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
             raise QueueUnusable(f"the queue {self.folder} cannot be used: {error.strerror}") from error
@@ -171,7 +181,7 @@ class Queue:
     def reason(self, job: QueuedJob) -> str | None:
         """Why a job is in failed/."""
         try:
-            return job.path.with_name(f"{job.path.stem}.reason.txt").read_text().strip()
+            return read_text(job.path.with_name(f"{job.path.stem}.reason.txt"), MAX_REASON).strip()
         except OSError:
             return None
 
@@ -232,7 +242,7 @@ def _modified_ns(path: Path) -> int:
 
 def _same_content(one: Path, other: Path) -> bool:
     with suppress(OSError):
-        return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+        return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
     return False
 
 

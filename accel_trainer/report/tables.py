@@ -1,6 +1,7 @@
 """Run folders to rows: what `accel-train compare` prints."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,7 @@ class Row:
 def read_performance(run: RunFolder) -> list[Row]:
     """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
     try:
-        with run.performance.open(newline="") as file:
-            return [_row(line) for line in csv.DictReader(file)]
+        return [_row(line) for line in csv.DictReader(io.StringIO(run.read_performance(), newline=""))]
     except FileNotFoundError:
         return []
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
@@ -81,7 +81,7 @@ def _compare_one(run: RunFolder) -> Comparison:
         parameters=environment.get("parameters"),
         state=status.state if status else "unknown",
         epochs=max((row.epoch for row in rows), default=0),
-        num_epochs=int(config["num_epochs"]),
+        num_epochs=config["num_epochs"],
         metric=metric,
         best=best[0] if best else None,
         best_epoch=best[1] if best else None,

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import re
 import secrets
 import shutil
@@ -19,16 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from pydantic import TypeAdapter
 from safetensors.torch import load, save
 from torch import Tensor
 
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.runs import RunFolder, sync_folder, write_atomic
+from accel_trainer.tensor_files import load_tensors
+from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json
 
 log = logging.getLogger(__name__)
 
 KEEP_STATES = 2
+# The rows of performance.csv of 100,000 epochs are in it.
+MAX_MANIFEST = 256 * MEBIBYTE
+MAX_FILE = 2**40
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
 TRAINER = "trainer.pt"
@@ -50,10 +56,12 @@ def _on_host(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Weights that `save_weights` wrote. Raises UserError."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path}: cannot be read as weights: it is no file")
     try:
         return load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as weights: {error}") from error
+    except Exception as error:  # a damaged file can fail in every way there is
+        raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
 
 
 @dataclass
@@ -188,19 +196,19 @@ def _load(path: Path) -> TrainState:
     """A state that is whole. Raises ValueError and others."""
     if path.is_symlink():
         raise ValueError("it is a link")
-    manifest = json.loads((path / MANIFEST).read_text())
+    manifest = read_json(path / MANIFEST, MAX_MANIFEST)
     if not isinstance(manifest, dict) or manifest.pop("checksum", None) != _checksum(manifest):
         raise ValueError(f"{MANIFEST} does not match its checksum")
     if manifest["sha256"].keys() != {MODEL, TRAINER}:
         raise ValueError(f"{MANIFEST} lists other files than a state has")
-    contents = {name: (path / name).read_bytes() for name in (MODEL, TRAINER)}
+    contents = {name: read_bytes(path / name, MAX_FILE) for name in (MODEL, TRAINER)}
     for name, content in contents.items():
         if _sha256(content) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its checksum")
     return TrainState(
-        progress=Progress(**manifest["progress"]),
+        progress=TypeAdapter(Progress).validate_python(manifest["progress"]),
         model=load(contents[MODEL]),
-        trainer=torch.load(io.BytesIO(contents[TRAINER]), map_location="cpu", weights_only=True),
+        trainer=_unpickled(path / TRAINER),
         num_processes=manifest["num_processes"],
     )
 
@@ -208,6 +216,17 @@ def _load(path: Path) -> TrainState:
 def _checksum(manifest: Mapping[str, Any]) -> str:
     """Of a manifest's own content."""
     return _sha256(json.dumps(manifest).encode())
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    try:
+        content = load_tensors(path)
+    except pickle.UnpicklingError as error:
+        # torch's own text tells how to run the code all the same.
+        raise ValueError(f"{path.name} holds more than plain data, which could run code, or is damaged") from error
+    if not isinstance(content, dict):
+        raise TypeError(f"{path.name} holds a {type(content).__name__}")
+    return content
 
 
 def _sha256(content: bytes | memoryview) -> str:

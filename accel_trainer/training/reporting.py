@@ -238,6 +238,7 @@ class Plotter:
 
     def draw(self, *, now: bool = False) -> None:
         """Ask for a new drawing, unless the last one is from just now."""
+        self._process.poll()  # one that was killed must not stay a zombie
         if not now and time.monotonic() - self._drawn < PLOT_EVERY_S:
             return
         self._drawn = time.monotonic()

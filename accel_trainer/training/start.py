@@ -55,7 +55,7 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
-    starts_over = job.checkpoint is not None and _origin(run).get("submission") != submission
+    starts_over = job.checkpoint is not None and run.read_origin().get("submission") != submission
     if starts_over:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
         chosen = None if _is_laid_out(run, submission) else _choose(job, run)
@@ -84,10 +84,9 @@ def _at_newest(run: RunFolder, changes: Changes) -> Start:
             f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
             "set checkpoint to the epoch of saved weights, or to -1 to start over (what is there is kept in previous/)"
         )
-    origin = _origin(run)
-    if origin.get("weights"):
-        weights = load_weights(run.path / origin["weights"])
-        return Start(weights=weights, epoch=origin["epoch"], changes=changes)
+    origin = run.read_origin()
+    if origin.get("weights") and isinstance(epoch := origin.get("epoch"), int):
+        return Start(weights=load_weights(run.weights(epoch)), epoch=epoch, changes=changes)
     return Start(changes=changes)
 
 
@@ -122,14 +121,6 @@ def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> Trai
     return replace(before or state, progress=begun)
 
 
-def _origin(run: RunFolder) -> dict[str, Any]:
-    try:
-        origin = json.loads(run.origin.read_text())
-    except (OSError, ValueError):
-        return {}
-    return origin if isinstance(origin, dict) else {}
-
-
 def _choose(job: Job, run: RunFolder) -> Start:
     """What of the older run the new one starts from."""
     assert job.checkpoint is not None
@@ -149,7 +140,7 @@ def _choose(job: Job, run: RunFolder) -> Start:
 
 
 def _is_laid_out(run: RunFolder, submission: str) -> bool:
-    return _origin(RunFolder(run.next_run)).get("submission") == submission
+    return RunFolder(run.next_run).read_origin().get("submission") == submission
 
 
 def _lay_out(run: RunFolder, start: Start, submission: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.errors import UserError, did_you_mean, first_line, listed
 from accel_trainer.training.weight_files import plain_names, plainly_named
 
 Tensors = Mapping[str, Tensor]
@@ -109,8 +109,18 @@ def transfer(model: nn.Module, weights: Tensors) -> Transfer:
     result = _compare(model, own, found, unused)
     with torch.no_grad():
         for name in (*result.loaded, *result.reshaped):
-            own[name].copy_(found[name].reshape(own[name].shape))
+            _copy(name, own[name], found[name])
     return result
+
+
+def _copy(name: str, own: Tensor, found: Tensor) -> None:
+    """Raises UserError for what has no numbers to train with."""
+    try:
+        own.copy_(found.reshape(own.shape))
+    except RuntimeError as error:  # of the meta device, or of a type that torch cannot convert
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+    if not own.isfinite().all():
+        raise UserError(f"{name} has values that are not finite, as a run that diverged leaves them; use other weights")
 
 
 def compare(model: nn.Module, weights: Tensors) -> Transfer:

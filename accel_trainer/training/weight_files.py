@@ -14,6 +14,7 @@ from torch import Tensor
 from accel_trainer.config.words import WEIGHT_SUFFIXES
 from accel_trainer.errors import UserError, first_line, listed
 from accel_trainer.runs import RunFolder
+from accel_trainer.tensor_files import load_tensors
 from accel_trainer.training.checkpoint import load_weights
 
 # Where training scripts put a state dict that they save with other things; the first that holds weights counts.
@@ -106,7 +107,7 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:
         raise UserError(f"{path}: is neither a file of safetensors nor one of torch.save")
     try:
         with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return load_tensors(path, mmap=mmap)
     except Exception as error:  # a damaged file can fail in every way there is
         raise UserError(f"{path}: {refusal(error)}") from error
 
@@ -156,7 +157,7 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     tensors = {
         name: value
         for name, value in content.items()
-        if isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
+        if isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
     }
     return tensors if any(value.is_floating_point() for value in tensors.values()) else {}
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision import models
 
-from accel_trainer.errors import UserError, did_you_mean
+from accel_trainer.errors import UserError, did_you_mean, first_line
 from accel_trainer.zoo import blt, cornet, imported, small, timm_models
 from accel_trainer.zoo.arguments import refuse_unknown, with_classes
 
@@ -67,7 +67,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     except NotImplementedError:  # of the meta device, which cannot do all that constructors do
         raise
     except Exception as error:
-        raise UserError(f"architecture_args: {name}: {error}") from error
+        raise UserError(f"architecture_args: {name}: {first_line(error)}") from error
 
 
 def _torchvisions(name: str, args: Mapping[str, Any]) -> nn.Module:

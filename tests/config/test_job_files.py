@@ -41,6 +41,14 @@ def problem(content: bytes) -> str:
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"criterion_args":' * 10_000, "is nested too deeply"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "5000 digits"),
+        (b'{"seed": 9223372036854775808}', "seed: has a number that is too large"),
+        (b'{"optimizer_args": {"lr": 1' + b"0" * 400 + b"}}", "optimizer_args: has a number that is too large"),
+        (b'{"description": "a\\ud800b"}', "description: has half a character"),
+        (b'{"criterion_args": {"a": ["\\udfff"]}}', "criterion_args: has half a character"),
+        (b'{"a\\u0000b": 1}', r"'a\x00b': a key may not contain control characters"),
+        (b'{"optimizer_args": {"a\\nb": 1}}', r"'a\nb': a key may not contain control characters"),
+        (b'{"wandb": {"\\u001b[2J": 1}}', r"'\x1b[2J': a key may not contain control characters"),
+        (b'{"a\\ud800b": 1}', r"'a\ud800b': a key may not contain control characters"),
         (b'{"architecture": "resnet18", "name": "x"}', "name: a job has the name of its file"),
     ],
 )
@@ -58,6 +66,18 @@ def test_a_number_too_large_to_be_one_is_refused(key: str) -> None:
 def test_arguments_nested_too_deeply_to_be_written_again_are_refused() -> None:
     nested = "[" * 400 + "]" * 400
     assert "nested" in problem(f'{{"architecture": "resnet18", "criterion_args": {{"a": {nested}}}}}'.encode())
+
+
+def test_what_is_said_twice_ten_thousand_times_is_said_in_one_short_line() -> None:
+    """Also in no time: as many comparisons as there are pairs of keys would take minutes."""
+    content = "{" + ", ".join(f'"{i % 15000}": 1' for i in range(20_000)) + "}"
+    assert len(problem(content.encode())) < 200
+
+
+def test_a_long_description_is_a_description() -> None:
+    long = "x" * 200_000
+    content = f'{{"architecture": "resnet18", "description": "{long}"}}'.encode()
+    assert parse_job(content, "job", where="job.json").description == long
 
 
 def test_a_byte_order_mark_is_accepted() -> None:
@@ -80,6 +100,8 @@ def unreadable(kind: str, path: Path) -> None:
             path.mkdir()
         case "pipe":
             os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
         case "link to a job":
             other.write_bytes(MINIMAL)
             path.symlink_to(other)
@@ -95,12 +117,13 @@ def unreadable(kind: str, path: Path) -> None:
     ("kind", "said"),
     [
         ("missing", "cannot be read: No such file or directory"),
-        ("directory", "is not a file"),
-        ("pipe", "is not a file"),
+        ("directory", "cannot be read: not a regular file"),
+        ("pipe", "cannot be read: not a regular file"),
+        ("device", "is a symbolic link"),
         ("link to a job", "is a symbolic link"),
         ("dangling link", "is a symbolic link"),
-        ("too large", "is larger than 256 KiB: not a job file"),
-        ("noise", "is larger than 256 KiB: not a job file"),
+        ("too large", "cannot be read: larger than 256 KiB"),
+        ("noise", "cannot be read: larger than 256 KiB"),
     ],
 )
 def test_what_is_not_a_small_file_is_not_read(tmp_path: Path, kind: str, said: str) -> None:

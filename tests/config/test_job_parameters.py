@@ -68,6 +68,11 @@ def test_every_mistake_has_a_line_of_its_own() -> None:
     ("given", "said"),
     [
         ({"num_epochs": 0}, ["num_epochs: 0 ", "greater than or equal to 1"]),
+        ({"num_epochs": 10**18}, ["num_epochs: 1000000000000000000 ", "less than or equal to 100000"]),
+        ({"num_views": 10**9, "batch_size": 10**9}, ["num_views: 1000000000 ", "less than or equal to 1000"]),
+        ({"num_workers": 10**6}, ["num_workers: 1000000 ", "less than or equal to 256"]),
+        ({"Blur": {"sigmas": 1e308}}, ["Blur.sigmas.0: 1e+308 ", "less than or equal to 10000"]),
+        ({"save_every_minutes": 10**400}, ["save_every_minutes: ", "too large"]),
         ({"num_epochs": "10"}, ['num_epochs: "10" ', "integer"]),
         ({"num_epochs": 10.0}, ["num_epochs: 10.0 ", "integer"]),
         ({"num_epochs": True}, ["num_epochs: true ", "integer"]),
@@ -117,17 +122,58 @@ def test_a_long_value_is_cut_short() -> None:
     assert len(problem(num_epochs="9" * 10_000)) < 200
 
 
-@pytest.mark.parametrize("key", ["model_dir", "data_root", "dataset"])
-@pytest.mark.parametrize("value", ["../x", "a/../../x", "..", "a\nb", "a\x00b", "a\x1b[2J"])
-def test_a_path_may_not_climb_or_hide(key: str, value: str) -> None:
-    line = problem(**{key: value})
-    assert line.startswith(f"{key}: ")
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model_dir", "data_root", "dataset", "pretrained", "finetune_args.starting_params",
+        "finetune_args.finetune_dir", "Noise.mean_magnitude_path", "Occlusion.occluder_dir",
+        "eval_sets", "hf: in dataset", "hf: in eval_sets",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "value", ["../x", "a/../../x", "..", "a\nb", "a\x00b", "a\x1b[2J", "a\u202eb", "x" * 256, "é" * 128, "a/" * 2500]
+)
+def test_a_path_may_not_climb_or_hide_or_be_longer_than_one_can_be(key: str, value: str) -> None:
+    given: dict[str, Any] = {
+        "finetune_args.starting_params": {"finetune": True, "finetune_args": {"starting_params": value}},
+        "finetune_args.finetune_dir": {
+            "finetune": True, "finetune_args": {"starting_params": "./w.pt", "finetune_dir": value}
+        },
+        "Noise.mean_magnitude_path": {"Noise": {"noise_types": "fourier", "mean_magnitude_path": value}},
+        "Occlusion.occluder_dir": {"Occlusion": {"form": "bars", "occluder_dir": value}},
+        "eval_sets": {"eval_sets": [value]},
+        "hf: in dataset": {"dataset": f"hf:{value}"},
+        "hf: in eval_sets": {"eval_sets": [f"hf:{value}"]},
+    }.get(key, {key: value})  # fmt: skip
+    line = problem(**given)
+    assert line.startswith(f"{key.removeprefix('hf: in ')}: ")
     assert line.isprintable()
+    assert len(line) < 200
 
 
-@pytest.mark.parametrize("key", ["model_dir", "data_root"])
-def test_the_home_of_nobody_is_refused(key: str) -> None:
-    assert problem(**{key: "~nobody-of-that-name/x"}).startswith(f"{key}: ")
+@pytest.mark.parametrize(("key", "before"), [("model_dir", ""), ("data_root", ""), ("dataset", "hf:")])
+def test_the_home_of_nobody_is_refused(key: str, before: str) -> None:
+    assert problem(**{key: f"{before}~nobody-of-that-name/x"}).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {f"key{n}": 1 for n in range(15_000)},
+        {"after": [1] * 40_000},
+        {"Blur": {"sigmas": ["x"] * 30_000}},
+        {"eval_sets": [f"{n % 12_000}" for n in range(24_000)]},
+        {"class_subset": [0] * 60_000},
+    ],
+    ids=["unknown keys", "wrong types", "wrong numbers", "names twice", "classes twice"],
+)
+def test_ten_thousands_of_mistakes_are_told_in_few_lines(given: dict[str, Any]) -> None:
+    """And at once: the process that runs a queue reads every job itself."""
+    with pytest.raises(UserError) as caught:
+        parse(**given)
+    assert len(caught.value.problems) <= 21
+    assert all(len(line) < 1100 for line in caught.value.problems)
+    assert len(caught.value.problems) < 20 or caught.value.problems[-1].endswith("and more mistakes")
 
 
 def test_a_run_folder_must_have_a_name() -> None:

@@ -1,6 +1,10 @@
 import io
+import os
 import random
 import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision import io as torchvision_io
 
-from accel_trainer.data.decode import CorruptImage, decode, from_array
+from accel_trainer.data.decode import MAX_PIXELS, CorruptImage, decode, from_array, jpeg_size, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
@@ -129,3 +133,121 @@ def test_16_bit_grey_is_scaled_and_not_made_white() -> None:
     pixels = decode(file.getvalue())
     assert pixels.shape == (3, 16, 16)
     np.testing.assert_array_equal(pixels[0].numpy().ravel(), values.ravel() // 257)
+
+
+# -- images made to do harm -------------------------------------------------------------------------------------
+
+
+def jpeg_that_claims(width: int, height: int) -> bytearray:
+    content = bytearray(encoded("RGB", "JPEG"))
+    struct.pack_into(">HH", content, content.index(b"\xff\xc0") + 5, height, width)
+    return content
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(65_500, 65_500), (65_500, 2_733), (13_378, 13_378)])
+def test_a_jpeg_that_would_be_too_large_is_corrupt_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    def decoded(*_: object, **__: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("accel_trainer.data.decode.decode_jpeg", decoded)
+    with pytest.raises(CorruptImage, match=f"its {size[0]:,} x {size[1]:,} pixels are too many"):
+        decode(bytes(jpeg_that_claims(*size)))
+
+
+def test_the_largest_image_is_as_large_as_pillow_has_it() -> None:
+    """So that an image is too large in one format where it is in the other."""
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_that_claims(50_000, 50_000),
+        # Screens of 65,535 x 65,535 and 32,000 x 32,000 pixels.
+        b"GIF89a\xff\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\xff\xff\xff\xff\x00\x02\x02L\x01\x00;",
+        b"P6 32000 32000 255\n" + bytes(1000),
+    ],
+    ids=["PNG", "GIF", "PPM"],
+)
+def test_other_images_that_would_be_too_large_are_corrupt(content: bytes) -> None:
+    with pytest.raises(CorruptImage, match="decompression bomb"):
+        decode(content)
+
+
+def test_a_jpeg_without_a_size_among_what_comes_first_is_left_to_pillow() -> None:
+    """Whatever libjpeg decodes has the size that was looked for before; what has none is not given to it."""
+    chance, num_decoded = random.Random(0), 0
+    for _ in range(600):
+        damaged = bytearray(encoded("RGB", "JPEG"))
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(2, 180)] = chance.choice([0xFF, 0xC0, 0xDB, 0, 1, 2, chance.randrange(256)])
+        if (size := jpeg_size(bytes(damaged))) is None or size[0] * size[1] > MAX_PIXELS:
+            continue
+        try:
+            pixels = torchvision_io.decode_jpeg(torch.frombuffer(damaged, dtype=torch.uint8))
+        except RuntimeError:
+            continue
+        num_decoded += 1
+        assert pixels.shape[1:] == size[::-1]
+    assert num_decoded > 100
+
+
+def test_the_size_of_a_jpeg_comes_after_whatever_cameras_write_before_it() -> None:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(
+        file,
+        "JPEG",
+        progressive=True,
+        exif=b"Exif\0\0" + bytes(60_000),
+        icc_profile=bytes(100_000),
+        comment=b"\xff\xc0",
+    )
+    assert jpeg_size(file.getvalue()) == (53, 37)
+
+
+def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would start Ghostscript for it."""
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # looked for anew
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(CorruptImage, match="not an image"):
+        decode(content)
+    assert not (tmp_path / "was-run").exists()
+    with suppress(Exception), Image.open(io.BytesIO(content)) as image:
+        image.load()
+    assert (tmp_path / "was-run").exists()  # it would have been
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "missing"])
+def test_an_image_that_is_no_file_is_corrupt(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+    with pytest.raises(CorruptImage, match="No such file" if kind == "missing" else "not a regular file"):
+        read_image(path)
+
+
+def test_an_image_is_read_through_a_link(tmp_path: Path) -> None:
+    """As in data sets that are made of others."""
+    (tmp_path / "real.png").write_bytes(encoded("RGB", "PNG"))
+    (tmp_path / "link.png").symlink_to("real.png")
+    assert read_image(tmp_path / "link.png").shape == (3, 37, 53)

@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,8 +6,10 @@ from typing import Any
 import datasets
 import huggingface_hub
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from accel_trainer.config import Job
 from accel_trainer.data.decode import CorruptImage
@@ -196,3 +199,71 @@ def test_a_data_set_to_validate_on_needs_no_training_split_and_may_have_other_co
     assert open_validation(job, f"hf:{names}", ["dog", "cat"]).labels.tolist() == [1, 0]
     with pytest.raises(UserError, match="has no split val or validation or valid or dev or test; it has train"):
         open_validation(job, f"hf:{stored(tmp_path / 'train', train=split(TRAIN))}", ["dog", "cat"])
+
+
+# -- data sets made to do harm ---------------------------------------------------------------------------------
+
+
+def test_a_script_in_a_data_set_is_not_run(tmp_path: Path, open_hf: Open) -> None:
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    (folder / "pets.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'was-run')!r}).touch()\n")
+    with pytest.raises(UserError, match="is neither a folder here nor a data set"):
+        open_hf(folder)
+    assert not (tmp_path / "was-run").exists()
+
+
+class Harm:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["pandas", "./pandas", "here"])
+def test_a_pickle_is_not_a_data_set(tmp_path: Path, open_hf: Open, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The library has a reader of pickles, by a name that a job could say; it looks in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "pandas", tmp_path / "here"):
+        folder.mkdir(exist_ok=True)
+        for split in ("train", "validation"):
+            (folder / f"{split}.pkl").write_bytes(pickle.dumps(Harm(tmp_path / "was-run")))
+    with pytest.raises(UserError, match="is neither a folder here nor a data set"):
+        open_hf(name)
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_the_reader_of_pickles_is_refused_before_the_library_is_asked(
+    tmp_path: Path, open_hf: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions of it differ in whether they refuse it themselves. A folder of that name is a folder."""
+    asked: list[str] = []
+
+    def load_dataset(name: str) -> Any:
+        asked.append(name)
+        raise FileNotFoundError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match="whose files can hold code"):
+        open_hf("pandas")
+    assert not asked
+    (tmp_path / "pandas").mkdir()
+    with pytest.raises(UserError):
+        open_hf("pandas")
+    assert asked == [str(tmp_path / "pandas")]
+
+
+def test_a_row_that_names_a_file_without_end_is_corrupt(tmp_path: Path, open_hf: Open) -> None:
+    """An image column may hold paths of any files of this machine in place of images."""
+    rows = {"image": [{"bytes": None, "path": "/dev/zero"}, {"bytes": None, "path": str(tmp_path)}], "label": [0, 1]}
+    schema = datasets.Features({"image": datasets.Image(), "label": PETS}).arrow_schema
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    for name in ("train", "validation"):  # not by the library, which would read those files to have them in its own
+        parquet.write_table(pyarrow.table(rows, schema=schema), folder / f"{name}.parquet")
+    images = open_hf(folder)
+    for index in range(2):
+        with pytest.raises(CorruptImage, match="not a regular file"):
+            images.train.read(index)

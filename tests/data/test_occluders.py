@@ -191,7 +191,7 @@ def test_a_damaged_file_is_told(bank: Path, save: Callable[..., Path], damage: C
 
 def test_a_file_that_cannot_be_opened_is_told(bank: Path) -> None:
     (bank / "mud" / "70" / "occluders.pt").mkdir(parents=True)
-    assert problems(bank) == [f"Occlusion.occluder_dir: cannot read {bank}/mud/70/occluders.pt: Is a directory"]
+    assert problems(bank) == [f"Occlusion.occluder_dir: cannot read {bank}/mud/70/occluders.pt: not a regular file"]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,10 @@ def test_a_file_that_cannot_be_opened_is_told(bank: Path) -> None:
         (ALPHA * -1.0, "is torch.float32 with values outside of 0 to 255"),
         (ALPHA / float("nan"), "is torch.float32 with values outside of 0 to 255"),
         (ALPHA.float().to_sparse(), "is a tensor of layout torch.sparse_coo on cpu, not a plain one"),
+        (
+            torch.zeros(1, dtype=torch.uint8).expand(5, 10**6, 10**6),
+            "has masks of 1,000,000 x 1,000,000 pixels, which are too many",
+        ),
         ([ALPHA, RGBA], "has masks of different shapes: (1, 10, 6), (4, 10, 6)"),
         ([ALPHA, ALPHA[:, :5]], "has masks of different shapes: (1, 5, 6), (1, 10, 6)"),
         (

@@ -1,5 +1,6 @@
 """Which command is launched, for every kind of hardware and every way to say so."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,13 @@ def test_the_number_of_processes_overrides_a_config():
         ("a: [", "is not YAML"),
         ("a: 1", "no distributed_type"),
         ("- 1", "no distributed_type"),
+        ("[" * 50_000, "is nested too deeply"),
+        ("? " * 30_000, "is nested too deeply"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("a: 2020-99-99", "is not YAML"),
+        ("a: !!python/object/apply:os.mkdir [was-run]", "is not YAML"),
+        ("a: &a [1, 2]\nnum_processes: *a\ndistributed_type: MULTI_GPU\n", "write out what its aliases"),
+        ("x" * 100_000, "cannot be read: larger than 64 KiB"),
     ],
 )
 def test_a_config_that_is_none_is_refused(tmp_path, content, message):
@@ -116,6 +124,23 @@ def test_a_config_that_is_none_is_refused(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         plan_launch(job(), Flags(config=path), CPU)
+
+
+def test_a_config_that_stands_for_billions_of_values_is_refused_at_once(tmp_path):
+    lines = ["distributed_type: MULTI_GPU", "a0: &a0 [1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    path = tmp_path / "config.yaml"
+    path.write_text("\n".join([*lines, "num_processes: *a29"]))
+    with pytest.raises(UserError, match="write out what its aliases"):
+        plan_launch(job(), Flags(config=path), CPU)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_config_that_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "config.yaml"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="cannot be read: not a regular file"):
+        plan_launch(job(accelerate_config=str(path)), Flags(), CPU)
 
 
 def test_the_printed_command_can_be_typed():

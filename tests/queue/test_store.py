@@ -225,3 +225,46 @@ def test_a_job_that_is_released_while_the_folders_are_read_is_not_taken_for_done
 
     monkeypatch.setattr(queue, "folder_of", release_first)
     assert queue.states() == {"a": JobState.PENDING}
+
+
+@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.PENDING])
+def test_a_folder_of_the_queue_that_is_a_link_is_refused(queue, tmp_path, state):
+    (tmp_path / "elsewhere").mkdir()
+    queue.folder_of(state).rmdir()
+    queue.folder_of(state).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(QueueUnusable, match=rf"{state.value} is a symbolic link, which may lead where no rename"):
+        queue.create()
+
+
+def test_the_queue_itself_and_its_logs_may_be_links(tmp_path):
+    for name in ("queue", "logs"):
+        (tmp_path / f"real-{name}").mkdir()
+    (tmp_path / "queue").symlink_to("real-queue")
+    (tmp_path / "queue" / "logs").symlink_to(tmp_path / "real-logs")
+    queue = Queue(tmp_path / "queue")
+    queue.create()
+    queue.add("a", b"{}")
+    assert queue.claim(queue.jobs(JobState.PENDING)[0]) is not None
+
+
+@pytest.mark.parametrize("kind", ["not UTF-8", "pipe", "device"])
+def test_a_reason_that_cannot_be_read_is_none(queue, kind):
+    queue.add("a", b"{}")
+    queue.finish(queue.jobs(JobState.PENDING)[0], JobState.FAILED, "boom")
+    (job,) = queue.jobs(JobState.FAILED)
+    reason = queue.folder_of(JobState.FAILED) / "a.reason.txt"
+    reason.unlink()
+    match kind:
+        case "not UTF-8":
+            reason.write_bytes(b"boom \xff")
+        case "pipe":
+            os.mkfifo(reason)
+        case "device":
+            reason.symlink_to("/dev/zero")
+    assert queue.reason(job) == ("boom \ufffd" if kind == "not UTF-8" else None)
+
+
+@pytest.mark.parametrize("pid", ["\u00b2", "9" * 5000, "-1", "1/../../etc", " 1", ""])
+def test_a_token_that_nobody_has_made_is_of_nobody(pid):
+    """Tokens stand in names of files, and in status.json, which others may have written."""
+    assert Owner(processes.this_host(), f"{processes.boot_id()}-{pid}-1-word").is_dead()

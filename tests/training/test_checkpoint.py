@@ -93,6 +93,20 @@ def test_weights_that_cannot_be_read_are_the_users_error(tmp_path: Path, content
         load_weights(path)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_weights_that_are_no_file_are_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "w.safetensors"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+    with pytest.raises(UserError, match=r"w\.safetensors: cannot be read as weights: it is no file"):
+        load_weights(path)
+
+
 # -- states --------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +242,18 @@ def damage(folder: Path, how: str) -> None:
             listed = json.loads(manifest.read_text())
             listed["sha256"]["../../x"] = listed["sha256"][MODEL]
             sign(folder, listed)
+        case "model a pipe" | "trainer a pipe" | "manifest a pipe":
+            path = folder / {"model": MODEL, "trainer": TRAINER, "manifest": MANIFEST}[how.split()[0]]
+            path.unlink()
+            os.mkfifo(path)
+        case "model without end" | "trainer without end" | "manifest without end":
+            path = folder / {"model": MODEL, "trainer": TRAINER, "manifest": MANIFEST}[how.split()[0]]
+            path.unlink()
+            path.symlink_to("/dev/zero")
+        case "progress of other types":
+            sign(folder, {**json.loads(manifest.read_text()), "progress": {"epoch": "two", "history": 5}})
+        case "progress of no version":
+            sign(folder, {**json.loads(manifest.read_text()), "progress": ["epoch"]})
         case "manifest cut short":
             manifest.write_bytes(manifest.read_bytes()[:-9])
         case _:
@@ -240,6 +266,9 @@ def damage(folder: Path, how: str) -> None:
         "model cut short", "model empty", "one bit of the model", "trainer altered",
         "no model", "no trainer", "no manifest", "manifest cut short", "a digit of the manifest",
         "a path out of the folder",
+        "model a pipe", "trainer a pipe", "manifest a pipe",
+        "model without end", "trainer without end", "manifest without end",
+        "progress of other types", "progress of no version", "[" * 100_000,
         "", "[]", "{}", "\x00", '{"sha256": {}}', '{"progress": {}, "num_processes": 1, "sha256": "none"}',
     ],
 )  # fmt: skip
@@ -293,8 +322,13 @@ def test_a_state_never_executes_code(two_states: RunFolder, trap: Path) -> None:
     assert trap.exists()  # it would have
 
 
-def test_a_state_that_would_execute_code_gives_way_to_the_one_before_it(two_states: RunFolder, trap: Path) -> None:
+def test_a_state_that_would_execute_code_gives_way_to_the_one_before_it(
+    two_states: RunFolder, trap: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert newest(two_states).progress.epoch == 1
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "trainer.pt holds more than plain data, which could run code" in said
+    assert "weights_only" not in said, "nobody is told how to run it all the same"
 
 
 @pytest.mark.parametrize("failing", ["save", "torch.save", "_write", "_sha256", "sync_folder", "Path.rename"])
@@ -408,6 +442,20 @@ def test_what_a_killed_save_has_left_is_ignored_and_cleaned_up(two_states: RunFo
     assert newest(two_states).progress.epoch == 2
     StateStore(two_states).save(state(3))
     assert not left_over.exists()
+
+
+def test_a_link_among_the_states_is_none_and_nothing_behind_it_is_deleted(
+    two_states: RunFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").touch()
+    for name in ("000000000-0000", "999999999-9999"):
+        (two_states.resume / name).symlink_to(tmp_path / "elsewhere")
+    for epoch in (3, 4, 5):
+        StateStore(two_states).save(state(epoch))
+    StateStore(two_states).keep_only_newest()
+    assert newest(two_states).progress.epoch == 5
+    assert (tmp_path / "elsewhere" / "file").exists()
 
 
 def test_a_foreign_file_among_the_states_costs_no_state(two_states: RunFolder) -> None:

@@ -5,7 +5,9 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from helpers import wait_until
 
 from accel_trainer.report.tables import read_performance
 from accel_trainer.runs import RunFolder, RunState, Status
@@ -217,3 +219,13 @@ def test_a_plotter_that_has_died_does_not_disturb_the_training(run: RunFolder) -
 def test_a_status_is_for_other_programs_too(run: RunFolder) -> None:
     Reporter(run, Status(state=RunState.STARTING), speaks=True).update(loss=math.nan)
     assert json.loads(Path(run.status_file).read_text(), parse_constant=pytest.fail)["state"] == "starting"
+
+
+def test_a_plotter_that_was_killed_is_no_zombie_for_longer_than_an_epoch(run: RunFolder) -> None:
+    plotter = Plotter(run)
+    child = psutil.Process(plotter._process.pid)
+    child.kill()
+    wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    plotter.draw()
+    assert not child.is_running()
+    plotter.close()

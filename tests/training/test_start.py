@@ -240,3 +240,23 @@ def test_results_without_a_state_to_go_on_from_are_not_overwritten(run: RunFolde
     with pytest.raises(UserError, match=r"has results in performance\.csv but no whole state in resume/"):
         start(make_job(), run)
     assert came_from(start(make_job(checkpoint=-1), run)) == ("nothing", 0)
+
+
+@pytest.mark.parametrize("outside", ["../secret/000.safetensors", "/absolute/000.safetensors", 7, ["a"], {"a": 1}])
+@pytest.mark.parametrize("epoch", [0, "0", None, 1.5, "../../secret/000"])
+def test_where_a_run_goes_on_is_in_its_folder_whatever_its_records_say(
+    trained: RunFolder, make_job: MakeJob, outside: Any, epoch: Any
+) -> None:
+    job = make_job(checkpoint=0)
+    start(job, trained)
+    secret = RunFolder(trained.path.parent / "secret")
+    secret.path.mkdir()
+    save_weights(secret.path / "000.safetensors", weights(9))
+    trained.origin.write_text(json.dumps({"submission": "first", "weights": outside, "epoch": epoch}))
+    found = start(job, trained)
+    assert found.weights is None or found.weights["w"][0] == 0
+
+
+def test_an_origin_that_cannot_be_read_is_none(trained: RunFolder, make_job: MakeJob) -> None:
+    trained.origin.write_text("[" * 100_000)
+    assert came_from(start(make_job(), trained)) == ("state", 3)

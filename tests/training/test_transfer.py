@@ -1,6 +1,7 @@
 """Starting from trained weights: what is loaded, what is said, and what stays as it is."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -202,3 +203,32 @@ def test_what_cannot_be_frozen_is_refused(names: list[str], said: str) -> None:
     with torch.device("meta"):
         model = models.resnet18()
     assert said_by(freeze, model, names).startswith(f"finetune_args.freeze_modules: {said}")
+
+
+# -- weights made to do harm, or by a run that diverged -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300], ids=["NaN", "infinity", "too large for float32"])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    weights = {name: tensor.double() for name, tensor in copy(net()).items()}
+    weights["fc.bias"][1] = value
+    assert said_by(transfer, net(), weights).startswith(
+        "fc.bias has values that are not finite, as a run that diverged"
+    )
+
+
+@pytest.mark.parametrize("kind", ["meta", "float4"])
+def test_weights_without_numbers_that_a_model_could_have_are_refused(kind: str) -> None:
+    if kind == "meta":
+        value = torch.empty(3, device="meta")
+    elif hasattr(torch, "float4_e2m1fn_x2"):
+        value = torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    else:
+        pytest.skip("this torch has no such type")
+    assert said_by(transfer, net(), {**copy(net()), "fc.bias": value}).startswith("fc.bias cannot be loaded: ")
+
+
+def test_a_tensor_of_more_numbers_than_it_has_bytes_is_of_another_shape() -> None:
+    """A few bytes in a file can claim to be a million times a million numbers."""
+    vast = torch.zeros(1).expand(10**6, 10**6)
+    assert set(transfer(net(), {**copy(net()), "fc.weight": vast}).skipped) == {"fc.weight"}

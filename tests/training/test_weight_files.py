@@ -1,8 +1,12 @@
 """Weights in the files that people have; and files that are none, or worse."""
 
 import argparse
+import json
 import os
+import pickle
+import re
 import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from torchvision import models
 
 from accel_trainer.errors import UserError
 from accel_trainer.runs import RunFolder
+from accel_trainer.training.transfer import transfer
 from accel_trainer.training.weight_files import read_shapes, read_weights, weights_file
 
 
@@ -157,6 +162,8 @@ def test_what_is_refused_is_named_with_a_way_out(tmp_path: Path) -> None:
         ({}, "holds no weights, but a dict of "),
         ({"epoch": 3}, "holds no weights, but a dict of epoch"),
         ({"steps": torch.tensor(3)}, "holds no weights, but a dict of steps"),
+        ({"w": torch.ones(2, 2).to_sparse()}, "holds no weights, but a dict of w"),
+        ({"w": torch.nested.nested_tensor([torch.ones(2)])}, "holds no weights, but a dict of w"),
         (torch.ones(3), "holds no weights, but Tensor"),
         ([torch.ones(3)], "holds no weights, but list"),
         ({"g": {"w": torch.ones(1)}, "d": {"w": torch.ones(1)}}, "holds several state dicts (g, d)"),
@@ -227,3 +234,87 @@ def test_what_is_missing_is_told_with_what_is_there(run: RunFolder, tmp_path: Pa
     assert said(tmp_path / "no" / "w.pt") == f"there is no {tmp_path / 'no' / 'w.pt'}"
     (tmp_path / "empty").mkdir()
     assert said(tmp_path / "empty").endswith("is no run folder: it has neither config.json nor weights")
+
+
+# -- files made to do harm --------------------------------------------------------------------------------------
+
+
+def safetensors(header: bytes | dict[str, Any], data: bytes = bytes(16), length: int | None = None) -> bytes:
+    """A file of safetensors with this header, whatever it says."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(start: int, end: int, shape: list[int] | None = None, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [4] if shape is None else shape, "data_offsets": [start, end]}
+
+
+ENTRY = b'"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors({"w": entry(0, 16)}, length=2**31),
+        safetensors({"w": entry(0, 16)}, length=2**63),
+        safetensors({"w": entry(0, 16)}, length=2**64 - 1),
+        safetensors({"w": entry(0, 16), "v": entry(8, 24)}, bytes(24)),
+        safetensors({"w": entry(0, 16), "v": entry(0, 16)}),
+        safetensors({"w": entry(0, 10**12, [10**12 // 4])}),
+        safetensors({"w": entry(16, 0)}),
+        safetensors({"w": entry(16, 32)}, bytes(32)),
+        safetensors({"w": entry(0, 16)}, bytes(64)),
+        safetensors({"w": entry(0, 16, [2**62, 4])}),
+        safetensors({"w": entry(0, 16, [-4])}),
+        safetensors({"w": entry(0, 16, dtype="PICKLE")}),
+        safetensors(b"{" + ENTRY + b"," + ENTRY.replace(b"4", b"2").replace(b"16", b"8") + b"}"),
+        safetensors(b'{"w":' + b"[" * 100_000),
+        safetensors(b"{" + b" " * 101_000_000 + b"}"),
+        safetensors({"w": entry(0, 16), "__metadata__": {"epoch": 5}}),
+        b"<!DOCTYPE html><html>" * 10,
+    ],
+    ids=[
+        "header longer than the file", "header of 2^63 bytes", "header of 2^64 bytes", "overlapping",
+        "twice the same bytes", "beyond the end", "backwards", "a hole", "a tail", "too large to multiply", "negative",
+        "unknown type", "a name twice", "nested", "header of 100 MB", "metadata of another type", "HTML",
+    ],
+)  # fmt: skip
+def test_safetensors_that_lie_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    assert re.match("cannot be read as weights|is neither a file of safetensors", problem(path))
+
+
+def test_a_type_that_torch_does_not_have_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(safetensors({"w": entry(0, 2, dtype="F4")}, bytes(2)))
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        read_weights(path)
+
+
+def test_a_pickle_is_none_the_better_for_its_name(tmp_path: Path) -> None:
+    path, marker = tmp_path / "w.safetensors", tmp_path / "marker"
+    torch.save({"state_dict": {"w": torch.ones(1)}, "extra": Malicious(marker)}, path)
+    with pytest.raises(UserError):
+        read_weights(path)
+    path.write_bytes(pickle.dumps(Malicious(marker)))
+    with pytest.raises(UserError):
+        read_weights(path)
+    assert not marker.exists()
+
+
+def test_an_archive_that_is_small_only_while_it_is_packed_is_refused(tmp_path: Path) -> None:
+    plain, path = save(tmp_path / "plain.pt", {"w": torch.ones(4)}), tmp_path / "w.pt"
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.infolist():
+            new.writestr(part.filename, bytes(10_000_000) if "/data/" in part.filename else old.read(part))
+    assert problem(path).startswith("cannot be read as weights: a compressed archive, of 10,00")
+
+
+def test_names_that_are_commands_to_a_terminal_are_written_out(model: nn.Module, tmp_path: Path) -> None:
+    evil = "a\n../../\x1b[2Jb"
+    path = save(tmp_path / "w.pt", {evil: torch.ones(1), "g": {"w": torch.ones(1)}, "d": {evil: torch.ones(1)}})
+    assert problem(path).isprintable()
+    with pytest.raises(UserError) as caught:
+        transfer(model, {evil: torch.ones(1)})
+    assert str(caught.value).isprintable()

@@ -74,6 +74,12 @@ def test_a_wrong_value_for_the_zoo_is_the_users_error() -> None:
         build("cornet_rt", {"features": [65, 128, 256, 512]})
 
 
+def test_a_number_that_torch_explains_in_many_lines_is_told_in_one() -> None:
+    with pytest.raises(UserError, match=r"^architecture_args: resnet50: ") as caught:
+        build("resnet50", {"groups": 10**18})
+    assert str(caught.value).isprintable()
+
+
 def test_the_zoo_wins_over_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.ZOO, "resnet18", registry.ZOO["small_cnn"])
     assert type(build("resnet18")).__name__ == "SmallCNN"

@@ -1,0 +1,129 @@
+"""What lies in a run folder may have been put there by anybody: every reader of it against every kind of file.
+
+Nothing is waited for, read without end, or more than one line. Job files are in config/test_job_files.py, weights in
+training/test_weight_files.py, images in data/test_decode.py.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers import said_by
+
+from accel_trainer.errors import UserError
+from accel_trainer.evaluation.trained import trained_classes, trained_job
+from accel_trainer.report.tables import compare, read_performance
+from accel_trainer.runs import RunFolder
+
+CONTENTS = {
+    "nothing": b"",
+    "no JSON": b"<html>",
+    "half": b'{"state": ',
+    "not UTF-8": b'{"state": "\xff"}',
+    "a list": b"[]",
+    "a list of lists": b"[[1]]",
+    "a number": b"1",
+    "a word": b'"abc"',
+    "null": b"null",
+    "nested lists": b"[" * 100_000 + b"]" * 100_000,
+    "nested objects": b'{"state":' * 100_000 + b"1" + b"}" * 100_000,
+    "wrong types": b'{"state": [], "num_epochs": {}, "architecture": 1, "token": 5, "time": "x", "error": null}',
+    "NaN": b'{"state": NaN, "num_epochs": Infinity, "token": "t", "time": "x", "error": 1}',
+    "a large number": b'{"state": 1' + b"0" * 10_000 + b"}",
+}
+OTHERS = ("pipe", "device", "folder", "huge", "nowhere")
+
+
+def plant(path: Path, kind: str) -> None:
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "huge":
+            with path.open("wb") as file:
+                file.truncate(2**36)
+        case "nowhere":
+            path.symlink_to(path.name)
+        case _:
+            path.write_bytes(CONTENTS[kind])
+
+
+every_kind = pytest.mark.parametrize("kind", [*CONTENTS, *OTHERS])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    return run
+
+
+@every_kind
+def test_a_status_that_cannot_be_read_says_nothing(run: RunFolder, kind: str) -> None:
+    plant(run.status_file, kind)
+    assert run.read_status() is None
+
+
+@every_kind
+def test_what_is_not_a_rank_s_error_is_none(run: RunFolder, kind: str) -> None:
+    plant(run.rank_error(1), kind)
+    run.write_rank_error(2, "t", "boom", 2.0)
+    assert run.first_rank_error("t")[:2] == (2.0, "rank-2: boom")
+
+
+@every_kind
+def test_records_that_cannot_be_read_are_empty(run: RunFolder, kind: str) -> None:
+    for path in (run.environment, run.found, run.origin):
+        plant(path, kind)
+    for read in (run.read_environment, run.read_found, run.read_origin):
+        known = read()
+        assert isinstance(known, dict)
+        assert (known == {}) == (kind not in ("wrong types", "NaN"))
+
+
+@every_kind
+def test_a_config_that_is_none_is_told_in_one_line(run: RunFolder, kind: str) -> None:
+    plant(run.config, kind)
+    with pytest.raises(UserError) as caught:
+        trained_job(run)
+    assert all(line.startswith(str(run.path)) for line in caught.value.problems)
+    if kind not in ("wrong types", "NaN"):
+        assert str(run.path) in said_by(compare, [run])
+
+
+@every_kind
+def test_classes_that_are_none_are_told_in_one_line(run: RunFolder, kind: str) -> None:
+    if kind == "a list":
+        pytest.skip("no classes")
+    plant(run.classes, kind)
+    assert said_by(trained_classes, run).startswith(str(run.classes))
+
+
+@every_kind
+def test_a_table_of_results_that_is_none_is_told_in_one_line_or_empty(run: RunFolder, kind: str) -> None:
+    plant(run.performance, kind)
+    assert run.has_results is False
+    if kind in CONTENTS and "nested" not in kind:  # a header, of whatever columns, without lines below it
+        assert read_performance(run) == []
+    else:
+        assert said_by(read_performance, run).startswith(str(run.performance))
+
+
+@every_kind
+@pytest.mark.parametrize("name", ["status_file", "environment"])
+def test_a_run_is_compared_whatever_its_other_files_are(run: RunFolder, kind: str, name: str) -> None:
+    run.config.write_text(json.dumps({"architecture": "resnet18", "num_epochs": 1, "primary_metric": "acc1"}))
+    plant(getattr(run, name), kind)
+    (row,) = compare([run])
+    assert row.state == "unknown"
+
+
+def test_numbers_that_are_none_are_no_time(run: RunFolder) -> None:
+    run.config.write_text(json.dumps({"architecture": "resnet18", "num_epochs": [1], "primary_metric": {}}))
+    run.performance.write_text("epoch,split,loss,lr,images_per_s,seconds\n1,val,nan,inf,-inf,inf\n")
+    (row,) = compare([run])
+    assert row.best is None
