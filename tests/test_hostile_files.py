@@ -40,12 +40,12 @@ def plant(path: Path, kind: str) -> None:
         case "pipe":
             os.mkfifo(path)
         case "device":
-            path.symlink_to("/dev/zero")
+            path.symlink_to("/dev/null")
         case "folder":
             path.mkdir()
         case "huge":
             with path.open("wb") as file:
-                file.truncate(2**36)
+                file.truncate(2**29)
         case "nowhere":
             path.symlink_to(path.name)
         case _:

@@ -17,7 +17,7 @@ def test_a_file_is_read_as_far_as_it_may_be_long(tmp_path: Path) -> None:
 
 def test_a_file_without_end_in_its_name_only_is_not_read_to_its_end(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(2**40)
+        file.truncate(2**28)
     with pytest.raises(OSError, match="larger than 1 KiB"):
         read_bytes(tmp_path / "sparse", 1024)
 
@@ -37,7 +37,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
         case "pipe":
             os.mkfifo(path)
         case "device":
-            path.symlink_to("/dev/zero")
+            path.symlink_to("/dev/null")
         case "folder":
             path.mkdir()
         case "link to a pipe":

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT_S = 30
-FINISH_S = 300.0
+# How long a training waits for its trackers to start, and for an answer of one later.
+START_S, CALL_S = 120.0, 300.0
 
 
 def check_trackers(job: Job) -> None:
@@ -70,7 +72,11 @@ class Tracking:
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
         self._accelerator = accelerator
-        self._start(job, run, group or "", id_)
+        try:
+            within(START_S, lambda: self._start(job, run, group or "", id_))
+        except (TimeoutError, ConnectionError) as error:
+            accelerator.trackers = []
+            log.warning("the trackers cannot be started (%s); performance.csv has everything", first_line(error))
         for_all_trackers(accelerator, lambda tracker: self._describe(tracker, job))
 
     def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
@@ -140,7 +146,7 @@ def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker
     and left out from then on."""
     for tracker in list(accelerator.trackers):
         try:
-            call(tracker)
+            within(CALL_S, partial(call, tracker))
         except Exception as error:
             accelerator.trackers.remove(tracker)
             log.warning(
@@ -150,26 +156,27 @@ def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker
 
 def end_training(accelerator: "Accelerator") -> None:
     """End the trackers, which may take a while to upload what they have, and the process group."""
-    for_all_trackers(accelerator, _finish)
+    for_all_trackers(accelerator, lambda tracker: tracker.finish())
     accelerator.trackers = []
     accelerator.end_training()
 
 
-def _finish(tracker: "GeneralTracker") -> None:
-    """In a thread, which may hang as long as the process lives. Raises what the tracker does, and TimeoutError."""
-    failed: list[Exception] = []
+def within(seconds: float, call: Callable[[], None]) -> None:
+    """Call in a thread, which may hang as long as the process lives: wandb does for ever when the process behind it is
+    killed while it starts. Raises what the call does, and TimeoutError."""
+    failed: list[BaseException] = []
 
-    def finish() -> None:
+    def run() -> None:
         try:
-            tracker.finish()
-        except Exception as error:
+            call()
+        except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=finish, name=f"end of {tracker.name}", daemon=True)
+    thread = threading.Thread(target=run, name="tracker", daemon=True)
     thread.start()
-    thread.join(FINISH_S)
+    thread.join(seconds)
     if thread.is_alive():
-        raise TimeoutError(f"it has not ended after {duration(FINISH_S)}")
+        raise TimeoutError(f"no answer within {duration(seconds)}")
     if failed:
         raise failed[0]
 

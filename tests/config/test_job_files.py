@@ -101,7 +101,7 @@ def unreadable(kind: str, path: Path) -> None:
         case "pipe":
             os.mkfifo(path)
         case "device":
-            path.symlink_to("/dev/zero")
+            path.symlink_to("/dev/null")
         case "link to a job":
             other.write_bytes(MINIMAL)
             path.symlink_to(other)

@@ -239,7 +239,7 @@ def test_an_image_that_is_no_file_is_corrupt(tmp_path: Path, kind: str) -> None:
         case "pipe":
             os.mkfifo(path)
         case "device":
-            path.symlink_to("/dev/zero")
+            path.symlink_to("/dev/null")
         case "folder":
             path.mkdir()
     with pytest.raises(CorruptImage, match="No such file" if kind == "missing" else "not a regular file"):

@@ -257,7 +257,7 @@ def test_the_reader_of_pickles_is_refused_before_the_library_is_asked(
 
 def test_a_row_that_names_a_file_without_end_is_corrupt(tmp_path: Path, open_hf: Open) -> None:
     """An image column may hold paths of any files of this machine in place of images."""
-    rows = {"image": [{"bytes": None, "path": "/dev/zero"}, {"bytes": None, "path": str(tmp_path)}], "label": [0, 1]}
+    rows = {"image": [{"bytes": None, "path": "/dev/null"}, {"bytes": None, "path": str(tmp_path)}], "label": [0, 1]}
     schema = datasets.Features({"image": datasets.Image(), "label": PETS}).arrow_schema
     folder = tmp_path / "pets"
     folder.mkdir()

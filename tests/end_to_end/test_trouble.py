@@ -1,14 +1,12 @@
 """Real trainings that something happens to."""
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-from helpers import REPOSITORY, wait_until, write_job
+from helpers import REPOSITORY, write_job
 from PIL import Image
 
 from accel_trainer.config import read_job
@@ -27,20 +25,6 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ALLOW_VARIABLE, "tiny_models")
     known = [str(REPOSITORY / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, known)))
-
-
-def test_a_training_outlives_the_process_behind_wandb(background, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    write_job(Path("job.json"), num_epochs=4, trackers=["wandb"], wandb={"mode": "offline"}, model_dir=str(run.path))
-    training = background("train", "job.json")
-    said = wait_until(lambda: (said := run.read_status()) is not None and said.epoch >= 2 and said)
-    (behind,) = [child for child in psutil.Process(said.pid).children() if "wandb-core" in " ".join(child.cmdline())]
-    behind.send_signal(signal.SIGKILL)
-    output, _ = training.communicate(timeout=300)
-    assert training.returncode == 0, output
-    assert run.read_status().state is RunState.FINISHED
-    assert run.log.read_text().count("wandb is gone (") == 1
-    assert len(run.performance.read_text().splitlines()) == 1 + 2 * 4
 
 
 def write_images(folder: Path, black: int) -> None:

@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -311,7 +312,7 @@ def run_schedule(schedule: Schedule, folder: Path, server: ForkServer) -> Report
         chaos = Chaos(schedule, lab)
         try:
             return chaos.run(server)
-        except (TimeoutError, AssertionError, OSError, psutil.Error) as error:
+        except (TimeoutError, subprocess.TimeoutExpired, AssertionError, OSError, psutil.Error) as error:
             chaos.report.problems.append(f"{type(error).__name__}: {error}")
             return chaos.report
 

@@ -89,6 +89,7 @@ def test_without_the_process_of_wandb_the_job_is_trained_to_its_end(tmp_path, se
         assert lab.wait() == 0
         assert checks.differences(lab.run(), lab.undisturbed(server)) == []
         assert len(checks.wandb_ids(lab.run())) == 1
+        assert (lab.run() / "log.txt").read_text().count("wandb is gone (") == 1
 
 
 def test_nothing_is_left_in_temporary_folders_and_shared_memory(lab: Lab) -> None:

@@ -9,8 +9,9 @@ LINK = re.compile(r"\[(test_\w+)\]\((\.\./tests/\S+\.py)\)")
 
 
 def test_every_row_of_the_table_of_faults_is_tested() -> None:
-    _, _, *rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
-    assert len(rows) > 10
+    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
+    rows = [line for line in lines if not line.startswith(("| ---", "| fault |", "| file |"))]
+    assert len(rows) > 30
     for row in rows:
         links = LINK.findall(row)
         assert links, row

@@ -100,7 +100,7 @@ def test_weights_that_are_no_file_are_not_waited_for(tmp_path: Path, kind: str) 
         case "pipe":
             os.mkfifo(path)
         case "device":
-            path.symlink_to("/dev/zero")
+            path.symlink_to("/dev/null")
         case "folder":
             path.mkdir()
     with pytest.raises(UserError, match=r"w\.safetensors: cannot be read as weights: it is no file"):
@@ -249,7 +249,7 @@ def damage(folder: Path, how: str) -> None:
         case "model without end" | "trainer without end" | "manifest without end":
             path = folder / {"model": MODEL, "trainer": TRAINER, "manifest": MANIFEST}[how.split()[0]]
             path.unlink()
-            path.symlink_to("/dev/zero")
+            path.symlink_to("/dev/null")
         case "progress of other types":
             sign(folder, {**json.loads(manifest.read_text()), "progress": {"epoch": "two", "history": 5}})
         case "progress of no version":

@@ -233,7 +233,21 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
 def test_a_tracker_that_hangs_in_the_end_is_left_behind(
     run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("accel_trainer.training.tracking.FINISH_S", 0.1)
+    monkeypatch.setattr("accel_trainer.training.tracking.CALL_S", 0.1)
     accelerator, _ = tracked(monkeypatch, run, make_job(), Tracker({"finish": hang}))
     end_training(accelerator)
-    assert caplog.messages == [LEFT.replace("Connection lost", "it has not ended after 0s")]
+    assert caplog.messages == [LEFT.replace("Connection lost", "no answer within 0s")]
+
+
+def test_trackers_that_hang_while_they_start_are_done_without(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As wandb does when the process that it has started is killed at once."""
+    monkeypatch.setattr("accel_trainer.training.tracking.START_S", 0.1)
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: hang())
+    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+    tracking.log_epoch(ROWS)
+    end_training(accelerator)
+    told = "the trackers cannot be started (no answer within 0s); performance.csv has everything"
+    assert caplog.messages == [told]
