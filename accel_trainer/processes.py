@@ -70,21 +70,23 @@ def parent_death_signal(signal_number: int = signal.SIGTERM) -> Callable[[], Non
     return lambda: prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
-def die_with_parent() -> None:
-    """Be sent SIGTERM when the parent process dies. Where the kernel does not see to it, a thread does."""
+def die_with_parent(grace_s: float = 120.0) -> None:
+    """Be sent SIGTERM when the parent process dies. Where the kernel does not see to it, a thread does.
+
+    Who does not end within the grace, as one that hangs does not, is killed: nobody else would.
+    """
     parent = os.getppid()
     if sys.platform == "linux":
         parent_death_signal()()
-        if os.getppid() != parent:  # it died just before
-            os.kill(os.getpid(), signal.SIGTERM)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch, args=(parent, grace_s), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, grace_s: float) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_s)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def with_variable(name: str, value: str) -> list[int]:

@@ -61,3 +61,22 @@ def test_processes_are_found_by_their_environment_until_they_are_gone() -> None:
 
 def test_every_owner_has_a_token_of_its_own() -> None:
     assert Owner.new() != Owner.new()
+
+
+def test_who_hangs_when_its_parent_dies_is_killed_after_a_while() -> None:
+    child = (
+        "import signal, time; from accel_trainer.processes import die_with_parent;"
+        "signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True)); die_with_parent(0.3);"
+        "print('ready', flush=True); time.sleep(60); time.sleep(60); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{parent}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    said = [process.stdout.readline().strip() for _ in range(2)]
+    pid = next(int(line) for line in said if line.isdigit())
+    process.kill()
+    process.wait()
+    wait_until(lambda: processes.start_time(pid) is None, timeout_s=20)
+    assert "asked" in process.stdout.read()
