@@ -3,6 +3,7 @@
 Libraries remove theirs when they end; what is killed does not.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -15,20 +16,26 @@ from accel_trainer.processes import Owner, this_host
 from accel_trainer.runs import TOKEN_VARIABLE
 
 PREFIX = "accel-train-run-"
+OWNER_FILE = ".owner"
 # Sockets are made in such folders, and the path of one may have 104 bytes on some systems.
-MAX_PATH_BYTES = 70
+MAX_PLACE_BYTES = 40
 
 
 def scratch_folder(token: str) -> Path:
-    """Where it is, from the token of the attempt alone."""
-    usual = Path(tempfile.gettempdir()) / f"{PREFIX}{token}"
-    return usual if len(os.fsencode(usual)) <= MAX_PATH_BYTES else Path("/tmp") / usual.name
+    """Where it is, from the token of the attempt alone; the token itself would make the path too long."""
+    return _place() / f"{PREFIX}{hashlib.sha256(token.encode()).hexdigest()[:10]}"
+
+
+def _place() -> Path:
+    usual = Path(tempfile.gettempdir())
+    return usual if len(os.fsencode(usual)) <= MAX_PLACE_BYTES else Path("/tmp")
 
 
 def make_scratch(token: str) -> Mapping[str, str]:
     """Make the folder; the variable that sends an attempt's processes there."""
     folder = scratch_folder(token)
     folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / OWNER_FILE).write_text(token)
     return {"TMPDIR": str(folder)}
 
 
@@ -39,10 +46,11 @@ def remove_scratch(token: str) -> None:
 
 def remove_abandoned() -> None:
     """Remove the folders of this user's attempts that were killed, runner and all, and never taken up again."""
-    for folder in scratch_folder("").parent.glob(f"{PREFIX}*"):
-        token = folder.name.removeprefix(PREFIX)
+    for folder in _place().glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if folder.lstat().st_uid != os.getuid() or not Owner(this_host(), token).is_dead():
+            if folder.lstat().st_uid != os.getuid():
                 continue
-        if not processes.with_variable(TOKEN_VARIABLE, token):
-            remove_scratch(token)
+            token = (folder / OWNER_FILE).read_text()
+            is_ours = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
+            if is_ours and not processes.with_variable(TOKEN_VARIABLE, token):
+                remove_scratch(token)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,9 +45,12 @@ class Lab:
 
     def __init__(self, folder: Path, *, num_processes: int = 1) -> None:
         self.folder, self.num_processes = folder, num_processes
-        self.queue, self.models, self.temporary = folder / "queue", folder / "models", folder / "tmp"
-        for path in (self.queue, self.temporary, folder / "home", folder / "struck"):
+        self.queue, self.models = folder / "queue", folder / "models"
+        for path in (self.queue, folder / "home", folder / "struck"):
             path.mkdir(parents=True, exist_ok=True)
+        self.temporary = Path(
+            tempfile.mkdtemp(prefix="lab-", dir="/tmp")
+        )  # short, or attempts would have theirs elsewhere
         self.mark = secrets.token_hex(8)
         self.runner: subprocess.Popen[bytes] | None = None
         self._num_runners = 0
@@ -60,6 +64,7 @@ class Lab:
             process.kill()
         if self.runner is not None:
             self.runner.wait()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
@@ -195,9 +200,6 @@ class Lab:
         aside = checks.leftovers(self.queue, self.models) if self.models.exists() else checks.leftovers(self.queue)
         temporary = [str(path) for path in self.temporary.iterdir()]
         return [*aside, *temporary, *sorted(map(str, _entries(SHARED_MEMORY) - self._shared_memory))]
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
 
 
 def _on_one_core() -> Callable[[], None]:

@@ -39,7 +39,7 @@ def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
     token = Owner.new().token
     trainer = Trainer(Litter((), {}, 1), token, tmp_path / "log")
     wait_until(lambda: "left" in (tmp_path / "log").read_text())
-    assert len(list(scratch_folder(token).iterdir())) == 2
+    assert len(list(scratch_folder(token).iterdir())) == 3  # and whose they are
     assert list(temporary.iterdir()) == [scratch_folder(token)]
     trainer.kill()
     trainer.end()
@@ -70,6 +70,20 @@ def test_the_folder_is_nobody_elses(temporary):
     assert scratch_folder("token").stat().st_mode & 0o777 == 0o700
 
 
-def test_paths_stay_short_enough_for_sockets(monkeypatch):
+def test_paths_stay_short_enough_for_sockets_and_what_is_abandoned_is_found_there_too(monkeypatch):
     monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
-    assert scratch_folder(Owner.new().token).parent == Path("/tmp")
+    dead = f"another-boot-{os.getpid()}-x"
+    make_scratch(dead)
+    assert scratch_folder(dead).parent == Path("/tmp")
+    assert len(str(scratch_folder(dead))) < 40
+    remove_abandoned()
+    assert not scratch_folder(dead).exists()
+
+
+def test_a_folder_that_only_looks_like_one_is_left_alone(temporary):
+    for name, token in (("accel-train-run-0123456789", "another-boot-1-x"), ("accel-train-run-abcdefabcd", None)):
+        (temporary / name).mkdir()
+        if token is not None:
+            (temporary / name / ".owner").write_text(token)
+    remove_abandoned()
+    assert len(list(temporary.iterdir())) == 2
