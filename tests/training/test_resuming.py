@@ -124,6 +124,9 @@ def test_a_kill_before_any_write_of_the_ends_of_epochs_is_made_up_for_exactly(
     assert_same(outcome(loop), outcome(undisturbed))
 
 
+PATH_OPEN = Path.open
+
+
 class FullDisk:
     """The n-th call of those that write to a disk finds it full."""
 
@@ -135,10 +138,12 @@ class FullDisk:
             monkeypatch.setattr(place, name, self._watched(getattr(place, name)))
 
     def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        fsync = os.fsync
+        fsync, path_open = os.fsync, PATH_OPEN
 
         def call_unless_full(*args: Any, **keywords: Any) -> Any:
             if call is fsync and stat.S_ISDIR(os.fstat(args[0]).st_mode):  # some disks cannot, and need not
+                return call(*args, **keywords)
+            if call is path_open and "r" in (args[1] if len(args) > 1 else keywords.get("mode", "r")):
                 return call(*args, **keywords)
             self.calls += 1
             if self.calls - 1 == self.full_at:
