@@ -1,9 +1,10 @@
 """What torch.save has written, whoever did it: the one place where anything is unpickled."""
 
 import errno
+import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -15,17 +16,22 @@ def load_tensors(path: Path, *, mmap: bool = False) -> Any:
     """
     if not path.is_file():  # opening a pipe would wait for ever
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    _refuse_compressed(path)
+    with path.open("rb") as file:
+        _refuse_compressed(file)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def _refuse_compressed(path: Path) -> None:
+def tensors_in(content: bytes) -> Any:
+    """As `load_tensors`, of what was read already."""
+    _refuse_compressed(io.BytesIO(content))
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _refuse_compressed(file: BinaryIO) -> None:
     """torch.save does not compress, but torch.load unpacks what somebody else has compressed: 10 MB can be 10 GB."""
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    if not is_zip:
+    if file.read(4) != b"PK\x03\x04":
         return
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > path.stat().st_size:
+    if unpacked > file.seek(0, io.SEEK_END):
         raise ValueError(f"a compressed archive, of {unpacked:,} bytes when unpacked; torch.save does not compress")

@@ -56,6 +56,19 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def plant_no_file(path: Path, kind: str) -> None:
+    """What is found where a file is expected: a pipe blocks whoever opens it, a device may never end."""
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/null")
+        case "folder":
+            path.mkdir()
+        case _:
+            raise ValueError(kind)
+
+
 def kill_tree(pid: int) -> None:
     """kill -9 of a process and all that descends from it."""
     try:

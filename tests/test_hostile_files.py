@@ -5,11 +5,10 @@ training/test_weight_files.py, images in data/test_decode.py.
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-from helpers import said_by
+from helpers import plant_no_file, said_by
 
 from accel_trainer.errors import UserError
 from accel_trainer.evaluation.trained import trained_classes, trained_job
@@ -37,12 +36,8 @@ OTHERS = ("pipe", "device", "folder", "huge", "nowhere")
 
 def plant(path: Path, kind: str) -> None:
     match kind:
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/null")
-        case "folder":
-            path.mkdir()
+        case "pipe" | "device" | "folder":
+            plant_no_file(path, kind)
         case "huge":
             with path.open("wb") as file:
                 file.truncate(2**29)

@@ -1,9 +1,9 @@
 """Files that may be anything: read where they are files of a sensible size, refused where not; never waited for."""
 
-import os
 from pathlib import Path
 
 import pytest
+from helpers import plant_no_file
 
 from accel_trainer.untrusted import read_bytes, read_json, read_text
 
@@ -33,16 +33,11 @@ def test_links_are_followed_where_they_may_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a pipe"])
 def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
-    match kind:
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/null")
-        case "folder":
-            path.mkdir()
-        case "link to a pipe":
-            os.mkfifo(tmp_path / "pipe")
-            path.symlink_to("pipe")
+    if kind == "link to a pipe":
+        plant_no_file(tmp_path / "pipe", "pipe")
+        path.symlink_to("pipe")
+    else:
+        plant_no_file(path, kind)
     with pytest.raises(OSError, match="not a regular file"):
         read_bytes(path, 2**20)
 

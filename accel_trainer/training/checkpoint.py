@@ -26,7 +26,7 @@ from torch import Tensor
 
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.runs import RunFolder, sync_folder, write_atomic
-from accel_trainer.tensor_files import load_tensors
+from accel_trainer.tensor_files import tensors_in
 from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ def _load(path: Path) -> TrainState:
     return TrainState(
         progress=TypeAdapter(Progress).validate_python(manifest["progress"]),
         model=load(contents[MODEL]),
-        trainer=_unpickled(path / TRAINER),
+        trainer=_unpickled(contents[TRAINER]),
         num_processes=manifest["num_processes"],
     )
 
@@ -218,14 +218,14 @@ def _checksum(manifest: Mapping[str, Any]) -> str:
     return _sha256(json.dumps(manifest).encode())
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
+def _unpickled(file: bytes) -> dict[str, Any]:
     try:
-        content = load_tensors(path)
+        content = tensors_in(file)
     except pickle.UnpicklingError as error:
         # torch's own text tells how to run the code all the same.
-        raise ValueError(f"{path.name} holds more than plain data, which could run code, or is damaged") from error
+        raise ValueError(f"{TRAINER} holds more than plain data, which could run code, or is damaged") from error
     if not isinstance(content, dict):
-        raise TypeError(f"{path.name} holds a {type(content).__name__}")
+        raise TypeError(f"{TRAINER} holds a {type(content).__name__}")
     return content
 
 

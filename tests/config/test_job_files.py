@@ -1,10 +1,10 @@
 """From the bytes of a file to a job: everything that can be wrong before a parameter is looked at."""
 
-import os
 import random
 from pathlib import Path
 
 import pytest
+from helpers import plant_no_file
 
 from accel_trainer.config import job_name, parse_job, read_job
 from accel_trainer.errors import UserError
@@ -96,12 +96,8 @@ def unreadable(kind: str, path: Path) -> None:
     match kind:
         case "missing":
             pass
-        case "directory":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/null")
+        case "pipe" | "device" | "folder":
+            plant_no_file(path, kind)
         case "link to a job":
             other.write_bytes(MINIMAL)
             path.symlink_to(other)
@@ -117,7 +113,7 @@ def unreadable(kind: str, path: Path) -> None:
     ("kind", "said"),
     [
         ("missing", "cannot be read: No such file or directory"),
-        ("directory", "cannot be read: not a regular file"),
+        ("folder", "cannot be read: not a regular file"),
         ("pipe", "cannot be read: not a regular file"),
         ("device", "is a symbolic link"),
         ("link to a job", "is a symbolic link"),

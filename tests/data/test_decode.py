@@ -1,5 +1,4 @@
 import io
-import os
 import random
 import struct
 import zlib
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import plant_no_file
 from PIL import Image
 from torchvision import io as torchvision_io
 
@@ -235,13 +235,8 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "missing"])
 def test_an_image_that_is_no_file_is_corrupt(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image.png"
-    match kind:
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/null")
-        case "folder":
-            path.mkdir()
+    if kind != "missing":
+        plant_no_file(path, kind)
     with pytest.raises(CorruptImage, match="No such file" if kind == "missing" else "not a regular file"):
         read_image(path)
 

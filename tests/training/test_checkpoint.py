@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import plant_no_file
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -96,13 +97,7 @@ def test_weights_that_cannot_be_read_are_the_users_error(tmp_path: Path, content
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_weights_that_are_no_file_are_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "w.safetensors"
-    match kind:
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/null")
-        case "folder":
-            path.mkdir()
+    plant_no_file(path, kind)
     with pytest.raises(UserError, match=r"w\.safetensors: cannot be read as weights: it is no file"):
         load_weights(path)
 
