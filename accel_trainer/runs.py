@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, boot_id, this_host
+from accel_trainer.files import write_atomic
 from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json, read_text
 
 # Words between the process that launches a trainer and the trainer itself.
@@ -102,49 +102,6 @@ class RankError(NamedTuple):
     reason: str
     state: RunState
     fitting_batch_size: int | None
-
-
-def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one.
-
-    `durable` waits for the disk, so that the new file outlives a power cut; leave it out for what is
-    rewritten every second. An OSError names the file.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    aside = path.with_name(f".{path.name}.{Owner.new().token}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    if durable:
-        sync_folder(path.parent)
-
-
-def remove_half_written(folder: Path) -> None:
-    """Remove what processes of this machine that are gone have left half-written in a folder."""
-    for path in folder.glob(".*.tmp"):
-        token = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead():
-            path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder outlive a power cut (a no-op where folders cannot be synced)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def duration(seconds: float) -> str:

@@ -71,7 +71,7 @@ def measure(loop: TrainingLoop) -> dict[str, list[float]]:
             seconds.append(0.0)
         loop.progress.global_step += 1
         began = time.perf_counter()
-        loop._save_state()
+        loop.save_state()
         spent["whole"][-1] = time.perf_counter() - began
     return spent
 

@@ -84,6 +84,11 @@ def kill_tree(pid: int) -> None:
     psutil.wait_procs(family, timeout=30)
 
 
+def file_names(folder: Path) -> list[str]:
+    """All files in a folder and below, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def wait_until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
     """What the condition gives as soon as it is true."""
     deadline = time.monotonic() + timeout_s

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from accel_trainer.processes import StopRequest
 from accel_trainer.training.loop import Stopped, TrainingLoop
 from accel_trainer.training.start import Start
+from accel_trainer.training.taking_up import take_up
 from accel_trainer.training.tracking import Tracking
 
 # A job whose every part is small: images of 8x8, two steps in an epoch.
@@ -49,7 +50,7 @@ def train_until(loop: TrainingLoop, look: float) -> bool:
 
 def taken_up(loop: TrainingLoop) -> TrainingLoop:
     """A fresh loop that goes on from the newest state in its folder."""
-    loop.begin(Start(state=loop.states.newest()))  # None before the first
+    take_up(loop, Start(state=loop.states.newest()))  # None before the first
     return loop
 
 

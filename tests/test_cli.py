@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
-from accel_trainer import cli as cli_module
+from accel_trainer.cli import jobs, running
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Gpu, Machine
 
@@ -275,7 +275,7 @@ def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_f
     monkeypatch.setattr("accel_trainer.queue.attempt.run_attempt", lambda given, *_: (attempts.append(given), done)[1])
     monkeypatch.setattr("accel_trainer.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
-    cli_module.train(write_job(Path("child.json"), **CHILD, after=["first"]))
+    running.train(write_job(Path("child.json"), **CHILD, after=["first"]))
     assert "after: only a queue waits for other jobs; child is trained now" in capsys.readouterr().err
     assert attempts[0].starting_params == Path("models/squeezenet1_1/parent")
 
@@ -338,7 +338,7 @@ def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
 
     entries = catalogue.catalogue("alexnet")
     monkeypatch.setattr(catalogue, "catalogue", lambda family: entries)
-    cli_module.models(family=None, as_json=True)
+    jobs.models(family=None, as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert row == {
         "name": "alexnet",
@@ -347,13 +347,13 @@ def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
         "takes": "images",
         "parameters": 61_100_840,
     }
-    cli_module.models(family=None, as_json=False)
+    jobs.models(family=None, as_json=False)
     header, line, timms = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "family", "source", "takes", "parameters"]
     assert line.split() == ["alexnet", "alexnet", "torchvision", "images", "61,100,840"]
     assert timms.startswith("and timm:<name>, such as timm:convnext_tiny, for 1,")
     monkeypatch.setattr(timm_models, "is_installed", lambda: False)
-    cli_module.models(family=None, as_json=False)
+    jobs.models(family=None, as_json=False)
     assert capsys.readouterr().out.endswith("pip install 'accel-train[timm]'\n")
 
 
@@ -411,13 +411,13 @@ def test_at_a_terminal_with_several_gpus_one_is_asked_which_and_enter_takes_all(
             return True
 
     gpus = tuple(Gpu(str(i), "A100", "40 GiB") for i in range(2))
-    monkeypatch.setattr(cli_module, "this_machine", lambda: Machine(gpus, False, 8))
+    monkeypatch.setattr(running, "this_machine", lambda: Machine(gpus, False, 8))
     monkeypatch.setattr("sys.stdin", Terminal(answers))
     shown = Terminal()
     monkeypatch.setattr("sys.stdout", shown)
-    assert cli_module._asked(Flags()).gpus == chosen
+    assert running._asked(Flags()).gpus == chosen
     assert "0: A100 (40 GiB)" in shown.getvalue()
-    assert cli_module._asked(Flags(num_processes=1)) == Flags(num_processes=1), "flags are an answer"
+    assert running._asked(Flags(num_processes=1)) == Flags(num_processes=1), "flags are an answer"
 
 
 @pytest.mark.slow

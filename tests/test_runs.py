@@ -1,15 +1,13 @@
-import errno
 import json
 import math
 import os
-import threading
 from pathlib import Path
 
 import pytest
-from helpers import said_by
+from helpers import file_names, said_by
 
 from accel_trainer.errors import UserError
-from accel_trainer.runs import RunFolder, RunState, Status, duration, runs_in, write_atomic
+from accel_trainer.runs import RunFolder, RunState, Status, duration, runs_in
 
 
 @pytest.fixture
@@ -17,61 +15,6 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "models" / "a run")
     folder.create()
     return folder
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-# -- atomic writes ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("durable", [True, False])
-@pytest.mark.parametrize("content", ["naïve\n", b"\x00\xff"])
-def test_a_written_file_has_its_content_and_nothing_lies_beside_it(
-    tmp_path: Path, content: str | bytes, durable: bool
-) -> None:
-    for old in (None, "old and longer than the new one"):
-        if old is not None:
-            (tmp_path / "file").write_text(old)
-        write_atomic(tmp_path / "file", content, durable=durable)
-        assert (tmp_path / "file").read_bytes() == (content if isinstance(content, bytes) else content.encode())
-        assert names(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("failing", ["write", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    (tmp_path / "file").write_text("old")
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(*(("os.fsync", fail) if failing == "write" else (Path, "replace", fail)))
-    with pytest.raises(OSError, match=r"No space left on device: '/.*/file'"):
-        write_atomic(tmp_path / "file", "new")
-    assert (tmp_path / "file").read_text() == "old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    path, contents = tmp_path / "file", {"a" * 100_000, "b" * 100_000}
-    path.write_text("a" * 100_000)
-    done = threading.Event()
-
-    def write() -> None:
-        for i in range(100):
-            write_atomic(path, "ab"[i % 2] * 100_000, durable=False)
-        done.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    seen = set()
-    while not done.is_set():
-        seen.add(path.read_text())
-    writer.join()
-    assert seen <= contents
 
 
 # -- the folder -------------------------------------------------------------------------------------------
@@ -95,7 +38,7 @@ def test_weights_are_named_after_their_epoch(epoch: int, name: str) -> None:
 def test_making_a_folder_twice_does_no_harm_and_leaves_no_probe(run: RunFolder) -> None:
     run.best_weights.write_text("weights")
     run.create()
-    assert names(run.path) == ["params/best.safetensors"]
+    assert file_names(run.path) == ["params/best.safetensors"]
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None:
@@ -201,8 +144,8 @@ def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunF
     fill(run)
     assert run.set_aside() == run.path / "previous" / "1"
     moved = ["config.json", "environment.json", "params/best.safetensors", "performance.csv"]
-    assert names(run.path / "previous" / "1") == moved
-    assert names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in moved)])
+    assert file_names(run.path / "previous" / "1") == moved
+    assert file_names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in moved)])
     assert not run.has_run
 
 
@@ -223,7 +166,7 @@ def test_older_runs_are_counted(run: RunFolder) -> None:
 def test_a_folder_without_a_run_has_nothing_to_set_aside(run: RunFolder) -> None:
     run.log.write_text("log")
     assert run.set_aside() is None
-    assert names(run.path) == ["log.txt"]
+    assert file_names(run.path) == ["log.txt"]
 
 
 @pytest.mark.parametrize("renames", range(4))

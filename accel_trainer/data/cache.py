@@ -2,12 +2,12 @@
 
 import fcntl
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.errors import UserError
+from accel_trainer.files import put_in_place, remove_half_written
 
 
 def cache_folder() -> Path:
@@ -22,7 +22,6 @@ def cached(path: Path, make: Callable[[Path], None]) -> Path:
     """
     if path.exists():
         return path
-    aside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("w")
@@ -32,10 +31,8 @@ def cached(path: Path, make: Callable[[Path], None]) -> Path:
         # Where locks are not shared, as on some network disks, it is made twice and the last one stays.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            if not path.exists():
+        remove_half_written(path.parent)
+        if not path.exists():
+            with put_in_place(path) as aside:
                 make(aside)
-                aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
     return path

@@ -23,6 +23,7 @@ from accel_trainer.runs import RunFolder
 from accel_trainer.training.build import deterministic_kernels
 from accel_trainer.training.checkpoint import load_weights
 from accel_trainer.training.evaluation import Evaluator
+from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
 from accel_trainer.training.images import (
     in_memory_format,
     neighbour_test,
@@ -32,7 +33,6 @@ from accel_trainer.training.images import (
 )
 from accel_trainer.training.objectives import make_objective
 from accel_trainer.training.paper import cycles_of, make_model
-from accel_trainer.training.session import augments_on_device, loader_threads, make_accelerator
 
 
 @dataclass(frozen=True)

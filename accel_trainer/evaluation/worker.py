@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.errors import UserError
-from accel_trainer.runs import RunFolder, write_atomic
+from accel_trainer.files import write_atomic
+from accel_trainer.runs import RunFolder
 
 log = logging.getLogger(__name__)
 

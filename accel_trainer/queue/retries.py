@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from accel_trainer.files import write_atomic
 from accel_trainer.queue.store import JobGone, Queue, QueuedJob
-from accel_trainer.runs import write_atomic
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
 from accel_trainer.errors import UserError
+from accel_trainer.files import remove_half_written, write_atomic
 from accel_trainer.processes import Owner
-from accel_trainer.runs import remove_half_written, write_atomic
 from accel_trainer.untrusted import MEBIBYTE, read_text
 
 MAX_REASON = MEBIBYTE

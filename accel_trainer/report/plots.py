@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.files import put_in_place
 from accel_trainer.report.tables import Row, read_performance
 from accel_trainer.runs import RunFolder
 
@@ -51,10 +52,8 @@ def draw(run: RunFolder) -> None:
     rate.set(xlabel="epoch", ylabel="learning rate")
     figure.suptitle(run.path.name, parse_math=False)
     for suffix, dpi in (("png", 120), ("pdf", 72)):
-        target = run.plot(suffix)
-        aside = target.with_name(f".{target.name}.tmp")
-        figure.savefig(aside, format=suffix, dpi=dpi, **_no_date(suffix))
-        aside.replace(target)
+        with put_in_place(run.plot(suffix)) as aside:
+            figure.savefig(aside, format=suffix, dpi=dpi, **_no_date(suffix))
 
 
 def _curves(axes: "Axes", rows: list[Row], names: list[str], label: str) -> None:

@@ -25,7 +25,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from accel_trainer.errors import UserError, first_line
-from accel_trainer.runs import RunFolder, sync_folder, write_atomic
+from accel_trainer.files import sync_folder, write_atomic
+from accel_trainer.runs import RunFolder
 from accel_trainer.tensor_files import tensors_in
 from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json
 

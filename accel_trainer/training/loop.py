@@ -15,7 +15,6 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.config.changes import Changes
 from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.errors import listed
 from accel_trainer.processes import StopRequest
@@ -23,7 +22,6 @@ from accel_trainer.runs import Divergence, RunFolder
 from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
-from accel_trainer.training.carry_over import averages_of_use, best_so_far, carry_optimizer_over, measures_the_same
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.evaluation import EvaluationSet, Evaluator
 from accel_trainer.training.finite import FiniteCheck
@@ -31,10 +29,9 @@ from accel_trainer.training.images import in_memory_format
 from accel_trainer.training.metrics import Meter
 from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
 from accel_trainer.training.schedule import learning_rate
-from accel_trainer.training.start import Start
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
-from accel_trainer.training.world import going_on, has_batch_norm, has_dropout, this_world
+from accel_trainer.training.world import this_world
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +110,7 @@ class TrainingLoop:
         """The steps of an epoch that are left; what was measured in all of them."""
         sampling, progress = self.parts.sampling, self.progress
         if progress.step == 0:
-            self._step_schedule(progress.epoch)
+            self.step_schedule(progress.epoch)
         began = time.monotonic() - progress.epoch_seconds
         self.step.train_mode()
         plans = sampling.micro_batches(epoch, self.rank, first_step=progress.step)
@@ -132,7 +129,7 @@ class TrainingLoop:
         scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.read_train))
         return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
 
-    def _step_schedule(self, epoch: int) -> None:
+    def step_schedule(self, epoch: int) -> None:
         """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped
         further, and a run that is given more epochs later finds it as it was."""
         progress, metric = self.progress, self.job.primary_metric
@@ -229,7 +226,7 @@ class TrainingLoop:
         if decision.diverged_at is not None:
             self._settle()  # another rank may have seen it in an earlier step, and not looked yet
         if decision.save and not decision.stop:
-            self._save_state()
+            self.save_state()
         self._leave_if(decision.stop)
 
     def _settle(self) -> None:
@@ -261,7 +258,7 @@ class TrainingLoop:
 
     def _leave_if(self, stop: bool) -> None:
         if stop:
-            self._save_state()
+            self.save_state()
             raise Stopped
 
     def _end_epoch(self, epoch: int, rows: list[Row], tracking: Tracking) -> None:
@@ -289,7 +286,7 @@ class TrainingLoop:
             self._save_epoch_weights(epoch, is_best)
             tracking.log_epoch(rows)
             tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
-        self._save_state()
+        self.save_state()
         if self.is_first:
             write_performance(self.run, self.progress.history)
 
@@ -335,7 +332,7 @@ class TrainingLoop:
 
     # -- states -----------------------------------------------------------------------------------------------
 
-    def _save_state(self) -> None:
+    def save_state(self) -> None:
         """Save all that is needed to go on from here. All ranks take part, rank 0 writes.
 
         What is not finite is never saved: the state before stays the newest. Raises Diverged.
@@ -355,69 +352,3 @@ class TrainingLoop:
             progress = replace(self.progress)
             self.states.save(TrainState(progress, self.plain_model.state_dict(), trainer, self.world_size))
         self.agreement.just_saved()
-
-    def begin(self, start: Start) -> None:
-        """Take up the run where it was left. Weights that come without a state are in the model already."""
-        self._go_on_from(start)
-        self.states.go_on_from(self.progress)
-
-    def _go_on_from(self, start: Start) -> None:
-        if start.state is not None:
-            if start.differences:
-                self._carry_over(start.state, start.differences)
-            else:
-                self._load_state(start.state)
-            self._tell_of_another_world(start.state)
-        elif start.epoch:
-            self.progress.epoch = start.epoch
-            self.progress.global_step = start.epoch * self.parts.sampling.steps_per_epoch
-            self.parts.schedule.skip(start.epoch - 1)
-
-    def _load_state(self, state: TrainState) -> None:
-        """Go on from a state. The sums of an epoch's beginning go back to the ranks that had them."""
-        self.progress = replace(state.progress)
-        self.plain_model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.trainer["optimizer"])
-        self.parts.schedule.load_state_dict(state.trainer["schedule"])
-        self._load_scaler(state)
-        self.averages.load_state_dict(state.trainer.get("averages", {}))
-        sums = state.trainer["sums"].to(self.meter.sums)
-        if state.num_processes == self.world_size:
-            self.meter.sums.copy_(sums[self.rank])
-        else:
-            self.meter.sums.copy_(sums.sum(0) if self.rank == 0 else torch.zeros_like(sums[0]))
-
-    def _load_scaler(self, state: TrainState) -> None:
-        if self.accelerator.scaler is not None and state.trainer["scaler"]:
-            self.accelerator.scaler.load_state_dict(state.trainer["scaler"])
-
-    def _carry_over(self, state: TrainState, differences: Changes) -> None:
-        """Go on from the end of an epoch of another job: with its weights and the new parameters.
-
-        The state is saved again at once: from the next attempt on nothing tells that the job has changed.
-        """
-        self.progress = replace(state.progress)
-        self.plain_model.load_state_dict(state.model)
-        self._load_scaler(state)
-        saved = state.trainer["optimizer"]
-        keeps_optimizer = carry_optimizer_over(self.job, differences, self.optimizer, saved)
-        averages = averages_of_use(state.trainer.get("averages", {}), differences)
-        self.averages.load_state_dict(averages)
-        if not measures_the_same(self.job, differences):
-            self.progress.best = self.progress.best_epoch = None
-        for epoch in range(1, self.progress.epoch):
-            self._step_schedule(epoch)
-        self.progress.best, self.progress.best_epoch = best_so_far(self.job, differences, self.progress)
-        self._save_state()
-        afresh = [] if keeps_optimizer else ["what the optimizer keeps"]
-        afresh += [f"the {name} average" for name in self.averages.state_dict() if name not in averages]
-        afresh += ["the best epoch"] if self.progress.best is None and state.progress.best is not None else []
-        if afresh and self.is_first:
-            log.info("starting afresh: %s", ", ".join(afresh))
-
-    def _tell_of_another_world(self, state: TrainState) -> None:
-        model = self.plain_model
-        then = {"num_processes": state.num_processes, **state.trainer.get("world", {})}
-        line = going_on(then, self.world, has_batch_norm=has_batch_norm(model), has_dropout=has_dropout(model))
-        if line is not None and self.is_first and self.progress.epoch < self.job.num_epochs:
-            log.info("%s", line)

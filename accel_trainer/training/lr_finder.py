@@ -15,8 +15,9 @@ from accelerate import Accelerator
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch, Loader
+from accel_trainer.files import write_atomic
 from accel_trainer.processes import StopRequest
-from accel_trainer.runs import RunFolder, write_atomic
+from accel_trainer.runs import RunFolder
 from accel_trainer.training.build import Parts
 from accel_trainer.training.loop import Stopped
 from accel_trainer.training.schedule import set_learning_rate

@@ -12,8 +12,8 @@ from accel_trainer.runs import RunFolder
 from accel_trainer.training.batch_size import largest, make_fits
 from accel_trainer.training.build import build
 from accel_trainer.training.checkpoint import StateStore
+from accel_trainer.training.hardware import augments_on_device, make_accelerator
 from accel_trainer.training.images import possible_batch_sizes
-from accel_trainer.training.session import augments_on_device, make_accelerator
 
 log = logging.getLogger(__name__)
 

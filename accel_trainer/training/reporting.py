@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+from accel_trainer.files import write_atomic
 from accel_trainer.processes import this_host
-from accel_trainer.runs import RunFolder, RunState, Status, write_atomic
+from accel_trainer.runs import RunFolder, RunState, Status
 
 if TYPE_CHECKING:  # the worker speaks before it has imported torch
     from accel_trainer.data.sampling import TrainSampling

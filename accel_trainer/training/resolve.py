@@ -18,8 +18,9 @@ from accel_trainer.config import Job
 from accel_trainer.config.words import LEARNING_RATE_WORDS
 from accel_trainer.data.loader import Loader
 from accel_trainer.errors import UserError
+from accel_trainer.files import write_atomic
 from accel_trainer.processes import StopRequest
-from accel_trainer.runs import RunFolder, write_atomic
+from accel_trainer.runs import RunFolder
 from accel_trainer.training.batch_size import Fits, largest, make_fits
 from accel_trainer.training.build import Parts
 from accel_trainer.training.images import possible_batch_sizes

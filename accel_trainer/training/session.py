@@ -3,33 +3,33 @@
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 
-import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate import Accelerator
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.data.loader import Loader, default_num_threads
+from accel_trainer.data.loader import Loader
 from accel_trainer.data.sheet import draw_sheet
 from accel_trainer.errors import UserError, listed
+from accel_trainer.files import write_atomic
 from accel_trainer.processes import StopRequest
-from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder, RunState, duration, write_atomic
+from accel_trainer.runs import RunFolder, RunState, duration
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.carry_over import misfit
 from accel_trainer.training.checkpoint import StateStore, save_weights
 from accel_trainer.training.environment import record_attempt
+from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter, write_performance
 from accel_trainer.training.resolve import Resolver
 from accel_trainer.training.start import Start, find_start
 from accel_trainer.training.starting_weights import start_from_weights, starts_from_weights
 from accel_trainer.training.summary import count_parameters, model_summary
+from accel_trainer.training.taking_up import take_up
 from accel_trainer.training.tracking import Tracking, end_training
 from accel_trainer.training.transfer import Transfer
 from accel_trainer.training.trouble import explained
@@ -64,55 +64,20 @@ def _train(
         resources.enter_context(deterministic_kernels(job.deterministic))
         accelerator = make_accelerator(job, run)
         resources.callback(end_training, accelerator)
-        is_first = accelerator.is_main_process
-        start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
-        num_threads = loader_threads(job)
-        loader = resources.enter_context(Loader(num_threads))
-        make_parts = partial(_make_parts, start=start, accelerator=accelerator, reporter=reporter)
-        with_numbers = Resolver(
-            run,
-            accelerator,
-            loader,
-            stop,
-            reporter,
-            lambda job: make_parts(job, start.any_weights)[0],
-            largest_batch_size=reporter.status.fitting_batch_size if start.is_fresh else None,
-            changed=start.differences.keys(),
-        )
         try:
-            job = with_numbers(job)
+            loop, run_id = _prepare(job, run, stop, reporter, submission, accelerator, resources)
         except Stopped:
             log.info("stopped before the first step; there is nothing to save")
             return RunState.PREEMPTED, None
-        parts, transferred = make_parts(job, start.weights)
-        if start.state is not None:
-            _refuse_misfit(start.state.model, parts)
-        run_id = _begin_folder(job, run, start, parts, transferred, accelerator, num_threads) if is_first else ""
-        loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
-        loop.begin(start)
-        if is_first:
-            # From here on the folder holds a run of this job.
-            write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
-        _announce(job, loop, num_threads)
-        reporter.update(
-            state=RunState.TRAINING,
-            epoch=loop.progress.epoch,
-            num_epochs=job.num_epochs,
-            steps_per_epoch=parts.sampling.steps_per_epoch,
-            best=loop.progress.best,
-            best_epoch=loop.progress.best_epoch,
-            primary_metric=job.primary_metric,
-            num_processes=accelerator.num_processes,
-            durable=True,
-        )
+        job = loop.job
         plotter = None
-        if is_first:
+        if loop.is_first:
             # Also of a finished run: its trainer may have been killed just before it wrote them.
             write_performance(run, loop.progress.history)
             plotter = Plotter(run)
             resources.callback(plotter.close)
         if loop.progress.epoch >= job.num_epochs:
-            if is_first:
+            if loop.is_first:
                 loop.states.keep_only_newest()
             log.info(
                 "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over",
@@ -130,6 +95,56 @@ def _train(
         return state, error
 
 
+def _prepare(
+    job: Job,
+    run: RunFolder,
+    stop: StopRequest,
+    reporter: Reporter,
+    submission: str,
+    accelerator: Accelerator,
+    resources: ExitStack,
+) -> tuple[TrainingLoop, str]:
+    """Build all that trains a job, where the run was left; the loop, and the run's id on rank 0. Raises Stopped."""
+    is_first = accelerator.is_main_process
+    start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
+    num_threads = loader_threads(job)
+    loader = resources.enter_context(Loader(num_threads))
+    make_parts = partial(_make_parts, start=start, accelerator=accelerator, reporter=reporter)
+    with_numbers = Resolver(
+        run,
+        accelerator,
+        loader,
+        stop,
+        reporter,
+        lambda job: make_parts(job, start.any_weights)[0],
+        largest_batch_size=reporter.status.fitting_batch_size if start.is_fresh else None,
+        changed=start.differences.keys(),
+    )
+    job = with_numbers(job)
+    parts, transferred = make_parts(job, start.weights)
+    if start.state is not None:
+        _refuse_misfit(start.state.model, parts)
+    run_id = _begin_folder(job, run, start, parts, transferred, accelerator, num_threads) if is_first else ""
+    loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
+    take_up(loop, start)
+    if is_first:
+        # From here on the folder holds a run of this job.
+        write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
+    _announce(job, loop, num_threads)
+    reporter.update(
+        state=RunState.TRAINING,
+        epoch=loop.progress.epoch,
+        num_epochs=job.num_epochs,
+        steps_per_epoch=parts.sampling.steps_per_epoch,
+        best=loop.progress.best,
+        best_epoch=loop.progress.best_epoch,
+        primary_metric=job.primary_metric,
+        num_processes=accelerator.num_processes,
+        durable=True,
+    )
+    return loop, run_id
+
+
 def _outcome_of(loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None) -> tuple[RunState, str | None]:
     """Train; the ends that a loop itself can come to, and why it came to a bad one."""
     try:
@@ -143,50 +158,6 @@ def _outcome_of(loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None)
         loop.reporter.update(diverged=error.where)
         return RunState.DIVERGED, str(error)
     return RunState.FINISHED, None
-
-
-def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
-    """The Accelerator for a job. Raises UserError for a precision that the device has not."""
-    # Made first, to know the device; Accelerator reads this variable itself, and PartialState does not.
-    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
-    accelerator = Accelerator(
-        mixed_precision=_precision(job, device),
-        gradient_accumulation_steps=job.gradient_accumulation,
-        log_with=job.trackers or None,
-        project_dir=str(run.path),
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-    launched = int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
-    if accelerator.num_processes != launched:
-        # Each would train a model of its own, in the same folder.
-        raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
-    return accelerator
-
-
-def _precision(job: Job, device: torch.device) -> str:
-    """'no', 'bf16' or 'fp16'. What is done on a GPU was not run on one."""
-    if job.mixed_precision == "fp16" and device.type == "cpu":
-        raise UserError("mixed_precision: fp16 does not work on a CPU; use 'bf16' or 'no'")
-    if job.mixed_precision is not None:
-        return job.mixed_precision
-    if not job.amp:
-        return "no"
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    log.info("amp: full precision on this device (%s)", device.type)
-    return "no"
-
-
-def augments_on_device(job: Job, device: torch.device) -> bool:
-    """Whether effects on images are computed there, or by the loader's threads. Not run on a GPU."""
-    return job.augment_on == "device" if job.augment_on is not None else device.type == "cuda"
-
-
-def loader_threads(job: Job) -> int:
-    """Threads that load images, in each process."""
-    if job.num_workers is not None:
-        return job.num_workers
-    return default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _make_parts(

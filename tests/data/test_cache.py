@@ -1,5 +1,7 @@
 """What is cached is made once, whole, and where the user has it."""
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,7 @@ import pytest
 
 from accel_trainer.data.cache import cache_folder, cached
 from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner
 
 
 class Maker:
@@ -54,13 +57,23 @@ def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_it_is_written_aside_in_the_same_folder_with_the_same_suffix(tmp_path: Path) -> None:
+def test_it_is_written_aside_in_the_same_folder(tmp_path: Path) -> None:
     path, make = tmp_path / "thing.safetensors", Maker()
     cached(path, make)
     (aside,) = make.asides
     assert aside != path
     assert aside.parent == path.parent
-    assert aside.suffix == path.suffix
+
+
+def test_what_a_killed_process_left_half_made_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "from accel_trainer.processes import Owner; print(Owner.new().token)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    for token in (dead, Owner.new().token):
+        (tmp_path / f".other.npy.{token}.tmp").write_text("half")
+    cached(tmp_path / "thing.txt", Maker())
+    assert [path.name for path in tmp_path.glob(".other.*")] == [f".other.npy.{token}.tmp"]
 
 
 @pytest.mark.parametrize("count", [2, 8])

@@ -25,6 +25,7 @@ from accel_trainer.training.checkpoint import Progress
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.start import find_start
+from accel_trainer.training.taking_up import take_up
 
 MakeJob = Callable[..., Job]
 MakeLoop = Callable[..., TrainingLoop]
@@ -47,7 +48,7 @@ def heard(caplog: pytest.LogCaptureFixture) -> None:
 
 def begun(loop: TrainingLoop) -> TrainingLoop:
     """Take up what is in the run folder, as a session does, and say there whose job it is now."""
-    loop.begin(find_start(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
+    take_up(loop, find_start(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
     loop.run.config.write_text(json.dumps(loop.job.completed()))
     return loop
 
@@ -183,7 +184,7 @@ def test_who_is_killed_just_after_the_change_goes_on_with_the_new_job_all_the_sa
         train(begun(make_loop(tmp_path / name, **THEN)))
         loop = make_loop(tmp_path / name, **now, allow_changes=True)
         if name == "before":
-            loop.begin(find_start(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
+            take_up(loop, find_start(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
             loop = make_loop(tmp_path / name, **now, allow_changes=True)
         begun(loop)
         if name == "after":

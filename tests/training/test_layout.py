@@ -14,6 +14,7 @@ from accel_trainer.config import Job
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.start import Start
+from accel_trainer.training.taking_up import take_up
 
 MakeLoop = Callable[..., TrainingLoop]
 
@@ -50,7 +51,7 @@ def test_channels_last_trains_to_the_same_weights(make_loop: MakeLoop, tmp_path:
     state = last.states.newest()
     assert state is not None
     assert all(value.is_contiguous() for value in state.model.values())
-    last.begin(Start(state=state))
+    take_up(last, Start(state=state))
     assert kernel.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -33,7 +33,7 @@ def test_what_is_not_finite_never_becomes_a_state(make_loop, tmp_path, spoilt, v
     loop.stop.signal = 15
     with pytest.raises(Stopped):  # after the first step
         train(loop)
-    loop._save_state()
+    loop.save_state()
     loop.progress.step = loop.progress.global_step = 2
     (momentum, *_) = (state["momentum_buffer"] for state in loop.optimizer.state.values())
     tensors = {
@@ -46,7 +46,7 @@ def test_what_is_not_finite_never_becomes_a_state(make_loop, tmp_path, spoilt, v
     else:
         loop._note_bad_step(torch.tensor(False), 2)
     with pytest.raises(Diverged, match="the loss or its gradient was not finite at step 2 "):
-        loop._save_state()
+        loop.save_state()
     assert loop.states.newest().progress.global_step == 1
 
 

@@ -25,10 +25,11 @@ from accel_trainer.training import batch_size, resolve
 from accel_trainer.training import lr_finder as finder
 from accel_trainer.training.batch_size import Trial, largest, measure
 from accel_trainer.training.build import Checker, Parts, build
+from accel_trainer.training.hardware import make_accelerator
 from accel_trainer.training.lr_finder import Tried, steepest
 from accel_trainer.training.paper import activation_bytes
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.session import make_accelerator, train
+from accel_trainer.training.session import train
 
 MakeJob = Callable[..., Job]
 
@@ -222,7 +223,7 @@ from accel_trainer.training import resolve
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import Stopped
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.session import make_accelerator
+from accel_trainer.training.hardware import make_accelerator
 
 args = {"lr": "LRfinder"}
 few = {"architecture": "small_cnn", "dataset": "digits", "image_size": 8, "class_subset": [0, 1], "trackers": []}

@@ -28,6 +28,7 @@ from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.session import train
 from accel_trainer.training.start import Start
 from accel_trainer.training.starting_weights import start_from_weights
+from accel_trainer.training.taking_up import take_up
 from accel_trainer.training.tracking import Tracking
 
 MakeJob = Callable[..., Job]
@@ -98,7 +99,7 @@ def test_frozen_modules_stay_as_they_are_to_the_last_bit(
     accelerator, reporter = Accelerator(cpu=True), Reporter(run, Status(state=RunState.STARTING), speaks=True)
     with Loader(1) as loader:
         loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
-        loop.begin(Start())
+        take_up(loop, Start())
         loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)
     assert loop.progress.global_step >= 3
     for name, value in parts.model.state_dict().items():

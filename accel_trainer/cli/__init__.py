@@ -1,0 +1,21 @@
+"""The command line: each verb parses, calls and prints. Exit codes are decided here and nowhere else."""
+
+import sys
+
+from accel_trainer.cli import jobs, queue, running, trained
+from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALLED, app, tell
+from accel_trainer.errors import UserError
+from accel_trainer.queue.store import QueueUnusable
+
+__all__ = ["app", "jobs", "main", "queue", "running", "trained"]
+
+
+def main() -> None:
+    """The console script: every UserError is one clear line and an exit code, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        tell(error.problems)
+        sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable) else MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(SIGNALLED + 2)

@@ -1,0 +1,3 @@
+from accel_trainer.cli import main
+
+main()

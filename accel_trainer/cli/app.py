@@ -1,0 +1,69 @@
+"""What the verbs of the command line share: the application, options that several have, exit codes, and their words.
+
+Exit codes: 0 all done, 1 some job failed or could not be run, 2 a mistake in a job or a command, 3 the queue cannot be
+used, 130 and 143 stopped by a signal.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accel_trainer.errors import UserError, printable
+from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE
+from accel_trainer.queue.launcher import Flags
+
+SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
+
+app = typer.Typer(
+    help="Drop job files into a folder, train every one of them, compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
+File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
+QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
+NamesOption = Annotated[Path, typer.Option("--queue", help="Folder of the queue whose jobs it may start from.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
+]
+GpusOption = Annotated[str | None, typer.Option("--gpus", help="GPUs to use, such as 0,1.")]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--num-processes", min=1, help="Processes for each job; one for each GPU if not given."),
+]
+AllowOption = Annotated[
+    str,
+    typer.Option(
+        ALLOW_OPTION,
+        help=f"Packages of yours that jobs may name models of, such as my_lab,other; beside those in {ALLOW_VARIABLE}.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+DEFAULT_QUEUE = Path("training_queue")
+
+
+def hardware_flags(config: Path | None, num_processes: int | None, gpus: str | None) -> Flags:
+    indices = None
+    if gpus is not None:
+        indices = tuple(part.strip() for part in gpus.split(","))
+        if not all(index.isdigit() for index in indices) or len(set(indices)) < len(indices):
+            raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
+    return Flags(config, num_processes, indices)
+
+
+def tell(problems: Sequence[str]) -> None:
+    for problem in problems:
+        typer.echo(printable(f"error: {problem}"), err=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error

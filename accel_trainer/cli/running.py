@@ -1,0 +1,192 @@
+"""The verbs that train: a queue's jobs, or one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    MISTAKE,
+    SIGNALLED,
+    SOME_FAILED,
+    AllowOption,
+    ConfigOption,
+    File,
+    GpusOption,
+    NamesOption,
+    ProcessesOption,
+    QueueOption,
+    app,
+    hardware_flags,
+    tell,
+)
+from accel_trainer.config import Job, read_job
+from accel_trainer.errors import UserError
+from accel_trainer.permission import allow_imports
+from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
+from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.runs import RunFolder, RunState
+
+
+@app.command("run-queue")
+def run_queue(
+    queue: QueueOption = DEFAULT_QUEUE,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    allow: AllowOption = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for more jobs instead of ending.")] = False,
+    retry_after: Annotated[
+        float,
+        typer.Option("--retry-after", min=0, help="Seconds before the first of a job's `retries`, then twice as long."),
+    ] = FIRST_WAIT_S,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
+) -> None:
+    """Train the jobs of the queue, one after the other.
+
+    Exit code 1: a job has failed, or is left because it waits for one that has failed, is held or is not in the queue.
+    """
+    from accel_trainer.display import TerminalWatcher
+    from accel_trainer.queue.runner import Runner
+
+    allow_imports(allow)
+    flags = hardware_flags(config, num_processes, gpus)
+    if dry_run:
+        _print_commands(Queue(queue), flags)
+        return
+    runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher(), retry_after_s=retry_after)
+    runner.run(watch=watch)
+    if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
+        typer.echo(f"no jobs in {queue}")
+    if runner.stop.signal is not None:
+        raise typer.Exit(SIGNALLED + runner.stop.signal)
+    if runner.num_failed:
+        typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
+    if runner.num_failed or runner.num_blocked:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def train(
+    file: File,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    queue: NamesOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
+) -> None:
+    """Train one job without the queue."""
+    from accel_trainer.display import TerminalWatcher
+    from accel_trainer.processes import Owner, StopRequest
+    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, run_attempt
+    from accel_trainer.queue.ending import EndingKind
+    from accel_trainer.queue.store import new_log
+
+    allow_imports(allow)
+    job = read_job(file)
+    flags = _asked(hardware_flags(config, num_processes, gpus))
+    plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
+    start = _done_parent(job, Queue(queue))
+    if job.after:
+        typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
+    run = RunFolder(job.run_path)
+    run.create()
+    token, submission = Owner.new().token, submission_of(file)
+    if (said := run.read_status()) is not None and said.state is RunState.FINISHED:
+        submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
+    log = new_log(run.attempts, "train")
+    attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
+    watcher, stop = TerminalWatcher(), StopRequest()
+    stop.listen(*STOP_SIGNALS)
+    ending = run_attempt(attempt, flags, this_machine(), stop, watcher)
+    watcher.ended(job.name, ending, attempt.log)
+    if stop.signal is not None:
+        raise typer.Exit(SIGNALLED + stop.signal)
+    if ending.kind is not EndingKind.DONE:
+        raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)
+
+
+def _asked(flags: Flags) -> Flags:
+    """At a terminal, without flags, and with a choice of GPUs: ask which to use; Enter takes all."""
+    machine = this_machine()
+    if flags != Flags() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return flags
+    for gpu in machine.gpus:
+        typer.echo(f"  {gpu}")
+    while True:
+        answer = typer.prompt("GPUs to use (such as 0,1; Enter: all)", default="", show_default=False).strip()
+        if not answer:
+            return flags
+        try:
+            chosen = hardware_flags(None, None, answer)
+            refuse_missing_gpus(chosen, machine)
+        except UserError as error:
+            typer.echo(str(error))
+            continue
+        return chosen
+
+
+def _done_parent(job: Job, queue: Queue) -> Path | None:
+    """What a job starts from that is trained now. Raises UserError if that is a job which is not done."""
+    parent = find_parent(job, queue)
+    if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:
+        raise UserError(
+            f"finetune_args.starting_params: {job.parent_job!r} is {parent.state} in {queue.folder}, not done; "
+            "add this job to the queue, where it waits"
+        )
+    return starting_params(job, queue)
+
+
+def _print_commands(queue: Queue, flags: Flags) -> None:
+    """The jobs that can be run, in their order, and why the others cannot."""
+    pending = queue.jobs(JobState.PENDING)
+    if not pending:
+        typer.echo(f"no jobs in {queue.folder}")
+    jobs: dict[str, Job] = {}
+    is_wrong = False
+    for queued in pending:
+        try:
+            job = read_job(queued.path)
+            find_parent(job, queue)
+            jobs[queued.name] = job
+        except UserError as error:
+            is_wrong = True
+            tell(error.problems)
+    states = queue.states()
+    missing = {name: Needs.of(job).missing(states) for name, job in jobs.items()}
+    order = in_order([queued for queued in pending if queued.name in jobs], missing)
+    for queued in order:
+        try:
+            typer.echo(_command(queue, queued, jobs[queued.name], flags))
+        except UserError as error:
+            is_wrong = True
+            tell(error.problems)
+    in_a_cycle = cycles(missing)
+    left = jobs.keys() - {queued.name for queued in order}
+    for queued in (queued for queued in pending if queued.name in left):
+        if (problem := in_a_cycle.get(queued.name)) is not None:
+            tell([f"{queued.path}: {problem}"])
+        else:
+            typer.echo(f"{queued.name}: {words(missing[queued.name])}", err=True)
+    if is_wrong or left:
+        raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
+
+
+def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags) -> str:
+    """How a job will be launched."""
+    from accel_trainer.queue.attempt import Attempt
+
+    attempt = Attempt(
+        job=job,
+        file=queued.path,
+        token="",
+        log=queue.logs / f"{queued.name}.log",
+        group=queue.folder.resolve().name,
+        submission=submission_of(queued.path),
+        starting_params=starting_params(job, queue),
+    )
+    return str(plan_launch(job, flags, this_machine(), attempt.worker_args))

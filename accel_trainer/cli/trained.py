@@ -1,0 +1,144 @@
+"""The verbs for what was trained."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from accel_trainer.cli.app import (
+    MISTAKE,
+    SIGNALLED,
+    SOME_FAILED,
+    AllowOption,
+    ConfigOption,
+    GpusOption,
+    JsonOption,
+    ProcessesOption,
+    app,
+    hardware_flags,
+    tell,
+)
+from accel_trainer.errors import UserError
+from accel_trainer.permission import allow_imports
+from accel_trainer.queue.launcher import plan_launch, this_machine
+from accel_trainer.runs import RunFolder, duration, runs_in
+
+if TYPE_CHECKING:
+    from accel_trainer.report.tables import Comparison
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Print a table of trained runs, and of those that were fine-tuned in their folders."""
+    from accel_trainer.report import tables
+
+    rows, problems = [], []
+    for path in runs:
+        try:
+            rows += tables.compare(runs_in(path))
+        except UserError as error:
+            problems += error.problems
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    elif rows:
+        typer.echo(_comparison(rows))
+    tell(problems)
+    if problems:
+        raise typer.Exit(MISTAKE)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    weights: Annotated[
+        str, typer.Option("--weights", help="best, final, ema, swa, or the number of an epoch whose weights are kept.")
+    ] = "best",
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Another data set, named as in a job; its val/ is used.", show_default=False),
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", help="Where it is, if not where the job says.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    allow: AllowOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure trained weights on the validation images of their own or of another data set."""
+    from accel_trainer.evaluation.trained import trained_job, trained_weights
+    from accel_trainer.processes import StopRequest
+    from accel_trainer.queue.attempt import STOP_SIGNALS
+    from accel_trainer.queue.errand import NoAnswer, send
+
+    allow_imports(allow)
+    folder = RunFolder(run)
+    job = trained_job(folder)
+    trained_weights(folder, job, weights)  # a mistake is said before processes are started
+    place = Path(tempfile.mkdtemp(prefix="accel-train-evaluate-"))
+    answer, log = place / "answer.json", place / "log.txt"
+    words = [str(run), f"--answer={answer}", f"--weights={weights}"]
+    words += [f"--dataset={dataset}"] if dataset is not None else []
+    words += [f"--data-root={data_root}"] if data_root is not None else []
+    stop = StopRequest()
+    stop.listen(*STOP_SIGNALS)
+    is_log_of_use = False
+    try:
+        flags = hardware_flags(config, num_processes, gpus)
+        launch = plan_launch(job, flags, this_machine(), words, worker="accel_trainer.evaluation.worker")
+        row = send(launch, answer, log, stop)
+        is_log_of_use = row is not None and row["corrupt"] > 0
+    except NoAnswer as error:
+        is_log_of_use = True
+        tell([f"{run}: the evaluation has failed: {error}; all output: {log}"])
+        raise typer.Exit(SOME_FAILED) from error
+    finally:
+        if not is_log_of_use:
+            shutil.rmtree(place)
+    if stop.signal is not None:
+        raise typer.Exit(SIGNALLED + stop.signal)
+    if row is None:
+        typer.echo("the first machine has the result")
+        return
+    if is_log_of_use:
+        typer.echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
+    typer.echo(json.dumps(row) if as_json else _evaluation(row))
+
+
+def _evaluation(row: Mapping[str, Any]) -> str:
+    from accel_trainer.display import table
+
+    loss = None if row["loss"] is None else f"{row['loss']:.4f}"
+    return table(list(row), [list({**row, "loss": loss}.values())])
+
+
+def _comparison(rows: "Sequence[Comparison]") -> str:
+    from accel_trainer.display import table
+
+    header = (
+        "job",
+        "architecture",
+        "parameters",
+        "state",
+        "epochs",
+        "metric",
+        "best",
+        "in epoch",
+        "images/s",
+        "time",
+    )
+    cells = [
+        [r.job, r.architecture, r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch,
+         r.images_per_s, duration(r.seconds)]
+        for r in rows
+    ]  # fmt: skip
+    return table(header, cells)

@@ -1,0 +1,59 @@
+"""What a process trains on: its Accelerator, and what of a job depends on the device."""
+
+import logging
+import os
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import parse_flag_from_env
+
+from accel_trainer.config import Job
+from accel_trainer.data.loader import default_num_threads
+from accel_trainer.errors import UserError
+from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
+    """The Accelerator for a job. Raises UserError for a precision that the device has not."""
+    # Made first, to know the device; Accelerator reads this variable itself, and PartialState does not.
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    accelerator = Accelerator(
+        mixed_precision=_precision(job, device),
+        gradient_accumulation_steps=job.gradient_accumulation,
+        log_with=job.trackers or None,
+        project_dir=str(run.path),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    launched = int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
+    if accelerator.num_processes != launched:
+        # Each would train a model of its own, in the same folder.
+        raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
+    return accelerator
+
+
+def _precision(job: Job, device: torch.device) -> str:
+    """'no', 'bf16' or 'fp16'. What is done on a GPU was not run on one."""
+    if job.mixed_precision == "fp16" and device.type == "cpu":
+        raise UserError("mixed_precision: fp16 does not work on a CPU; use 'bf16' or 'no'")
+    if job.mixed_precision is not None:
+        return job.mixed_precision
+    if not job.amp:
+        return "no"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    log.info("amp: full precision on this device (%s)", device.type)
+    return "no"
+
+
+def augments_on_device(job: Job, device: torch.device) -> bool:
+    """Whether effects on images are computed there, or by the loader's threads. Not run on a GPU."""
+    return job.augment_on == "device" if job.augment_on is not None else device.type == "cuda"
+
+
+def loader_threads(job: Job) -> int:
+    """Threads that load images, in each process."""
+    if job.num_workers is not None:
+        return job.num_workers
+    return default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
