@@ -4,11 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.errors import printable
 from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.queue.pauses import Pause
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Missing, words
 from accel_trainer.runs import RunFolder, RunState, Status, duration
@@ -70,58 +72,82 @@ def _without_time(line: str) -> str:
     return line[_TIMESTAMP:] if line[:4].isdigit() and line[4:5] == "-" else line
 
 
-class TerminalWatcher:
-    """Shows a trainer's log and, on a terminal, one progress bar; says how jobs ended."""
+@dataclass
+class _Shown:
+    """A trainer on the terminal."""
 
-    def __init__(self) -> None:
-        self._tail: LogTail | None = None
-        self._run: RunFolder | None = None
+    run: RunFolder
+    tail: LogTail
+
+
+class TerminalWatcher:
+    """Shows the logs of trainers and, on a terminal, a progress bar for each; says how jobs ended.
+
+    Where several train side by side, each line begins with the name of its job.
+    """
+
+    def __init__(self, *, several: bool = False) -> None:
+        self._several = several
+        self._trainers: dict[str, _Shown] = {}
         self._shown = 0.0
-        self._bar: _Bar | None = None
-        self._is_waiting = False
+        self._bars: _Bars | None = None
+        self._is_waiting = self._is_stopping = False
 
     # -- an attempt -----------------------------------------------------------------------------------------
 
     def started(self, name: str, run: RunFolder, log: Path) -> None:
         self._is_waiting = False
         self._say(f"\n{name}: training in {run.path} (all output: {log})")
-        self._run, self._tail = run, LogTail(run.log)
+        self._trainers[name] = _Shown(run, LogTail(run.log))
         if sys.stdout.isatty():
-            self._bar = _Bar()
+            if self._bars is None:
+                self._bars = _Bars()
+            self._bars.add(name, shows_name=self._several)
 
     def tick(self) -> None:
         if time.monotonic() - self._shown >= SHOW_EVERY_S:
-            self._show()
+            self._shown = time.monotonic()
+            for name in self._trainers:
+                self._show(name)
 
-    def _show(self) -> None:
-        if self._tail is None or self._run is None:
+    def _show(self, name: str) -> None:
+        shown = self._trainers.get(name)
+        if shown is None:
             return
-        self._shown = time.monotonic()
-        for line in self._tail.new_lines():
-            self._say(f"  {line}")
-        if self._bar is not None and (status := self._run.read_status()) is not None:
+        before = f"  {name}: " if self._several else "  "
+        for line in shown.tail.new_lines():
+            self._say(f"{before}{line}")
+        if self._bars is not None and (status := shown.run.read_status()) is not None:
             with suppress(OSError, OverflowError):
-                self._bar.show(status)
+                self._bars.show(name, status)
 
-    def stopping(self) -> None:
-        self._say("stopping: the step is finished and the state saved; once more stops at once")
+    def stopping(self, name: str) -> None:
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._say("stopping: the step is finished and the state saved; once more stops at once")
 
-    def cutting(self, reason: str) -> None:
-        self._show()
-        self._say(reason)
+    def cutting(self, name: str, reason: str) -> None:
+        self._show(name)
+        self._say(f"{name}: {reason}" if self._several else reason)
 
     def ended(self, name: str, ending: Ending, log: Path) -> None:
-        self._show()
-        if self._bar is not None:
+        self._show(name)
+        self._trainers.pop(name, None)
+        if self._bars is not None:
             with suppress(OSError):
-                self._bar.close()
-        self._bar = self._tail = self._run = None
+                self._bars.remove(name)
+            if not self._trainers:
+                self._bars = None
+        why = "" if ending.reason is None else f" ({ending.reason})"
         match ending.kind:
             case EndingKind.DONE:
                 self._say(f"{name}: done")
             case EndingKind.BACK_TO_PENDING:
-                why = "" if ending.reason is None else f" ({ending.reason})"
                 self._say(f"{name}: stopped{why}; it goes on where it was when it is run again")
+            case EndingKind.HELD:
+                self._say(f"{name}: stopped{why}; `accel-train release {name}` lets it go on where it was")
+            case EndingKind.DISCARDED:
+                self._say(f"{name}: given up{why}; what this trainer did counts no more")
             case EndingKind.FAILED:
                 self._say(f"{name}: failed: {ending.reason}\n  log: {log}")
 
@@ -141,8 +167,15 @@ class TerminalWatcher:
     def blocked(self, name: str, missing: Missing) -> None:
         self._say(f"{name}: {words(missing)}")
 
+    def too_large(self, name: str, num_processes: int) -> None:
+        self._say(f"{name}: wants {num_processes} GPUs, which this runner has not")
+
     def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
         self._say(f"{name}: is tried again in {duration(seconds)} (retry {number} of {retries})")
+
+    def paused(self, pause: Pause) -> None:
+        host = "" if pause.host is None else f" --host {pause.host}"
+        self._say(f"{pause}; `accel-train resume{host}` ends that")
 
     def waiting(self) -> None:
         if not self._is_waiting:
@@ -152,37 +185,42 @@ class TerminalWatcher:
     def _say(self, text: str) -> None:
         text = printable(text)
         with suppress(OSError):  # the terminal has gone; the training has not
-            if self._bar is not None:
-                self._bar.print(text)
+            if self._bars is not None:
+                self._bars.print(text)
             else:
                 print(text, flush=True)
 
 
-class _Bar:
-    """The progress of one run over all its epochs."""
+class _Bars:
+    """The progress of each run over all its epochs."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._progress: Progress = Progress(
-            TextColumn("  {task.fields[epoch]}"),
+            TextColumn("  {task.description}{task.fields[epoch]}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             refresh_per_second=4,
         )
-        self._task: TaskID = self._progress.add_task("", total=None, epoch="starting", numbers="")
+        self._tasks: dict[str, TaskID] = {}
         self._progress.start()
 
-    def show(self, status: Status) -> None:
+    def add(self, name: str, *, shows_name: bool) -> None:
+        description = f"{printable(name)}: " if shows_name else ""
+        self._tasks[name] = self._progress.add_task(description, total=None, epoch="starting", numbers="")
+
+    def show(self, name: str, status: Status) -> None:
+        task = self._tasks[name]
         if status.preparing is not None:
-            self._progress.update(self._task, total=1.0, completed=status.prepared or 0.0, epoch=status.preparing)
+            self._progress.update(task, total=1.0, completed=status.prepared or 0.0, epoch=status.preparing)
             return
         if status.state is not RunState.TRAINING or not status.steps_per_epoch:
             return
         epochs_done = max(status.epoch - 1, 0)
         self._progress.update(
-            self._task,
+            task,
             total=status.num_epochs * status.steps_per_epoch,
             completed=epochs_done * status.steps_per_epoch + status.step,
             epoch=f"epoch {status.epoch}/{status.num_epochs}",
@@ -192,9 +230,14 @@ class _Bar:
     def print(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def close(self) -> None:
-        self._progress.update(self._task, visible=False)
-        self._progress.stop()
+    def remove(self, name: str) -> None:
+        """The last one takes the whole display with it."""
+        if (task := self._tasks.pop(name, None)) is None:
+            return
+        self._progress.update(task, visible=False)
+        self._progress.remove_task(task)
+        if not self._tasks:
+            self._progress.stop()
 
 
 @contextmanager

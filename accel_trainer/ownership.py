@@ -67,9 +67,13 @@ class Ownership:
             return
         self._beaten = time.monotonic()
         with suppress(OSError):  # one that is missed does not matter
-            if not self._is_ours():
-                raise OwnershipLost(f"model_dir: another process has taken {self._path.parent} over: its lock is gone")
+            self.check()
             os.utime(self._path)
+
+    def check(self) -> None:
+        """Raises OwnershipLost, and OSError where it cannot be told."""
+        if not self._is_ours():
+            raise OwnershipLost(f"model_dir: another process has taken {self._path.parent} over: its lock is gone")
 
     def release(self) -> None:
         with suppress(OSError):
@@ -96,6 +100,14 @@ def take(
         return _take(run, owner, end_leftovers, say)
     except OSError as error:
         raise UserError(f"model_dir: cannot write to {run.path}: {error.strerror}") from error
+
+
+def held_by(run: RunFolder, token: str) -> Ownership | None:
+    """The lock that was taken with this token, for somebody who only wants to know whether it is held still."""
+    for lock in _locks(run):
+        if lock.owner is not None and lock.owner.token == token:
+            return Ownership(run.lock(lock.number), lock.owner)
+    return None
 
 
 def _take(run: RunFolder, owner: Owner, end_leftovers: Callable[[str], None], say: Callable[[str], None]) -> Ownership:

@@ -19,6 +19,8 @@ from typing import Self
 
 _PR_SET_PDEATHSIG = 1
 HOST_VARIABLE = "ACCEL_TRAIN_HOST"
+# How many cores a job may take that is not alone on its machine.
+CORES_VARIABLE = "ACCEL_TRAIN_CORES"
 # At this signal a training process writes to its standard error what each of its threads is doing.
 STACKS_SIGNAL = signal.SIGUSR1
 
@@ -115,8 +117,29 @@ def variable(pid: int, name: str) -> str | None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may run on; its share of them, where several jobs train side by side."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get(CORES_VARIABLE, "")
+    return min(cores, max(1, int(share))) if re.fullmatch(r"[0-9]{1,6}", share) else cores
+
+
+def children() -> set[int]:
+    """Ids of the processes that this one has started, and not waited for yet."""
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        return {child.pid for child in psutil.Process().children()}
+    return set()
+
+
+def reap_when_dead(pid: int) -> None:
+    """Wait, aside, for the end of a child that nobody else waits for in time: else it stays as a zombie."""
+
+    def wait() -> None:
+        with suppress(ChildProcessError):  # somebody else did
+            os.waitpid(pid, 0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def send_signal(pids: list[int], number: int) -> None:
@@ -176,7 +199,7 @@ class Owner:
 
     def is_dead(self) -> bool:
         """Whether the owner is known to be gone; of another machine's nothing is known."""
-        if self.host != this_host():
+        if self.host != this_host() or not self.token:
             return False
         boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
         return boot != boot_id() or not re.fullmatch(r"[0-9]{1,18}", pid) or start_time(int(pid)) != started

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -426,6 +427,7 @@ def test_watch_waits_for_jobs_until_it_is_stopped(background):
     wait_until(lambda: Path("training_queue/done").is_dir())
     write_job(Path("training_queue/late.json"), num_epochs=1, class_subset=[0, 1])
     wait_until(lambda: Path("training_queue/done/late.json").exists())
+    time.sleep(1)  # for it to see that there are no more
     assert runner.poll() is None
     runner.send_signal(signal.SIGINT)
     output, _ = runner.communicate(timeout=30)

@@ -95,8 +95,8 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     watcher = TerminalWatcher()
     watcher.started("job", run, Path("job.1.log"))
     run.write_status(STATUS)
-    watcher._show()
-    watcher._bar._progress.refresh()
+    watcher._show("job")
+    watcher._bars._progress.refresh()
     watcher.ended("job", Ending(EndingKind.FAILED, "why"), Path("job.1.log"))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"epoch 2/4 .*38% loss 0\.5000  acc1 87\.6%  1,234 images/s  lr 0\.01  1m 15s left", said)
@@ -110,8 +110,8 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
     watcher = TerminalWatcher()
     watcher.started("job", run, Path("job.1.log"))
     run.write_status(Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
-    watcher._show()
-    watcher._bar._progress.refresh()
+    watcher._show("job")
+    watcher._bars._progress.refresh()
     watcher.ended("job", Ending(EndingKind.DONE), Path("job.1.log"))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"measuring the spectrum .*25%", said)
@@ -124,5 +124,33 @@ def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):
     monkeypatch.setattr("builtins.print", gone)
     watcher = TerminalWatcher()
     watcher.started("job", run, Path("job.1.log"))
-    watcher.stopping()
+    watcher.stopping("a")
     watcher.ended("job", Ending(EndingKind.BACK_TO_PENDING), Path("job.1.log"))
+
+
+def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys):
+    watcher, runs = TerminalWatcher(several=True), [RunFolder(tmp_path / name) for name in ("one", "two")]
+    for run, name in zip(runs, ("a", "b"), strict=True):
+        run.create()
+        watcher.started(name, run, Path("log"))
+        run.log.write_text(f"2026-01-01 00:00:00 epoch of {name}\n")
+    watcher.tick()
+    watcher.ended("a", Ending(EndingKind.DONE), Path("log"))
+    watcher.stopping("a")
+    watcher.stopping("b")
+    said = capsys.readouterr().out.splitlines()
+    assert "  a: epoch of a" in said
+    assert "  b: epoch of b" in said
+    assert sum(line.startswith("stopping: ") for line in said) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (EndingKind.HELD, "job: stopped (held by me); `accel-train release job` lets it go on where it was"),
+        (EndingKind.DISCARDED, "job: given up (held by me); what this trainer did counts no more"),
+    ],
+)
+def test_what_became_of_a_job_that_was_taken_away_is_said(kind, told, capsys):
+    TerminalWatcher().ended("job", Ending(kind, "held by me"), Path("log"))
+    assert capsys.readouterr().out.splitlines() == [told]

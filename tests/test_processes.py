@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from helpers import wait_until
 
 from accel_trainer import processes
-from accel_trainer.processes import Owner, StopRequest
+from accel_trainer.processes import Owner, StopRequest, children, reap_when_dead
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -80,3 +81,13 @@ def test_who_hangs_when_its_parent_dies_is_killed_after_a_while() -> None:
     process.wait()
     wait_until(lambda: processes.start_time(pid) is None, timeout_s=20)
     assert "asked" in process.stdout.read()
+
+
+def test_a_child_that_is_killed_is_no_zombie_where_somebody_waits_for_it() -> None:
+    before = children()
+    child = subprocess.Popen(["sleep", "60"])
+    assert children() - before == {child.pid}
+    reap_when_dead(child.pid)
+    os.kill(child.pid, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(child.pid), timeout_s=10)
+    assert child.wait() == 0, "how it ended is known to the one who waited first"

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.errors import UserError, printable
+from accel_trainer.errors import UserError, did_you_mean, printable
 from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE
 from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
 
@@ -67,3 +68,23 @@ def write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def existing_queue(folder: Path) -> Queue:
+    """Raises QueueUnusable where there is none."""
+    store = Queue(folder)
+    if not store.folder.is_dir():
+        raise QueueUnusable(f"there is no queue in {folder}; `accel-train add` makes one")
+    return store
+
+
+def find_job(store: Queue, name: str, among: Sequence[JobState] = ()) -> QueuedJob:
+    """A job by its name; of several, one in these states first. Raises UserError with the nearest name."""
+    name = name.removesuffix(".json")
+    for state in among:
+        for job in store.jobs(state):
+            if job.name == name:
+                return job
+    if (found := store.find(name)) is None:
+        raise UserError(f"{name}: no job of this name is in {store.folder}{did_you_mean(name, store.states())}")
+    return found

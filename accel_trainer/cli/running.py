@@ -1,8 +1,9 @@
 """The verbs that train: a queue's jobs, or one."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,11 +26,14 @@ from accel_trainer.cli.app import (
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.permission import allow_imports
-from accel_trainer.queue.launcher import Flags, plan_launch, refuse_missing_gpus, this_machine
+from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch, refuse_missing_gpus, this_machine
 from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
 from accel_trainer.runs import RunFolder, RunState
+
+if TYPE_CHECKING:
+    from accel_trainer.queue.slots import Slots
 
 
 @app.command("run-queue")
@@ -39,6 +43,24 @@ def run_queue(
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
     allow: AllowOption = "",
+    gpus_per_job: Annotated[
+        int | None, typer.Option("--gpus-per-job", min=1, help="Several jobs at once, each on so many GPUs.")
+    ] = None,
+    jobs_per_gpu: Annotated[int, typer.Option("--jobs-per-gpu", min=1, help="So many jobs share a GPU.")] = 1,
+    slots: Annotated[
+        int | None,
+        typer.Option("--slots", min=1, help="Jobs at once that share the cores of a machine without GPUs."),
+    ] = None,
+    wait_free: Annotated[
+        bool, typer.Option("--wait-free", help="Take no GPU whose memory somebody else uses; wait for it.")
+    ] = False,
+    reclaim_stale: Annotated[
+        bool,
+        typer.Option(
+            "--reclaim-stale",
+            help="Also take up jobs of runners on other machines from which nothing was heard for 10 minutes.",
+        ),
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for more jobs instead of ending.")] = False,
     retry_after: Annotated[
         float,
@@ -46,19 +68,33 @@ def run_queue(
     ] = FIRST_WAIT_S,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
 ) -> None:
-    """Train the jobs of the queue, one after the other.
+    """Train the jobs of the queue, one after the other or several at once.
 
-    Exit code 1: a job has failed, or is left because it waits for one that has failed, is held or is not in the queue.
+    Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, wants more GPUs
+    than there are, or because of a pause.
     """
     from accel_trainer.display import TerminalWatcher
-    from accel_trainer.queue.runner import Runner
+    from accel_trainer.queue.gpu_use import GpuUse
+    from accel_trainer.queue.runner import Runner, nobody_else
+    from accel_trainer.queue.slots import Slots
 
     allow_imports(allow)
     flags = hardware_flags(config, num_processes, gpus)
+    flags = flags if dry_run else _asked(flags)
+    places = Slots(this_machine(), flags, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
     if dry_run:
-        _print_commands(Queue(queue), flags)
+        _print_commands(Queue(queue), flags, places)
         return
-    runner = Runner(Queue(queue), _asked(flags), this_machine(), TerminalWatcher(), retry_after_s=retry_after)
+    runner = Runner(
+        Queue(queue),
+        flags,
+        this_machine(),
+        TerminalWatcher(several=places.number > 1),
+        slots=places,
+        occupied=GpuUse().occupied if wait_free else nobody_else,
+        retry_after_s=retry_after,
+        reclaims_stale=reclaim_stale,
+    )
     runner.run(watch=watch)
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
@@ -141,7 +177,7 @@ def _done_parent(job: Job, queue: Queue) -> Path | None:
     return starting_params(job, queue)
 
 
-def _print_commands(queue: Queue, flags: Flags) -> None:
+def _print_commands(queue: Queue, flags: Flags, places: "Slots") -> None:
     """The jobs that can be run, in their order, and why the others cannot."""
     pending = queue.jobs(JobState.PENDING)
     if not pending:
@@ -161,7 +197,7 @@ def _print_commands(queue: Queue, flags: Flags) -> None:
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
     for queued in order:
         try:
-            typer.echo(_command(queue, queued, jobs[queued.name], flags))
+            typer.echo(_command(queue, queued, jobs[queued.name], flags, places))
         except UserError as error:
             is_wrong = True
             tell(error.problems)
@@ -176,8 +212,8 @@ def _print_commands(queue: Queue, flags: Flags) -> None:
         raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
 
 
-def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags) -> str:
-    """How a job will be launched."""
+def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags, places: "Slots") -> str:
+    """How a job will be launched where nothing else runs."""
     from accel_trainer.queue.attempt import Attempt
 
     attempt = Attempt(
@@ -189,4 +225,8 @@ def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags) -> str:
         submission=submission_of(queued.path),
         starting_params=starting_params(job, queue),
     )
-    return str(plan_launch(job, flags, this_machine(), attempt.worker_args))
+    wanted = num_processes_wanted(job, flags)
+    if (place := places.fit(wanted)) is None:
+        raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")
+    machine = replace(this_machine(), cores=place.cores)
+    return str(plan_launch(job, place.flags(flags), machine, attempt.worker_args))

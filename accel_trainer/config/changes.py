@@ -33,6 +33,7 @@ UNTOLD = frozenset(
         "description",
         "model_dir",
         "name",
+        "num_processes",
         "priority",
         "retries",
         "stall_timeout",

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from accel_trainer.config.changes import MAY_CHANGE, UNTOLD
 from accel_trainer.config.contradictions import contradictions
-from accel_trainer.config.later import not_yet
 from accel_trainer.config.parameters import (
     CONTRASTIVE,
     DataParameters,
@@ -175,9 +174,6 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Cross-checks that need no torch. Each problem is 'key: what is wrong'."""
-        problems = contradictions(self)
-        # A contradiction is worth mending now; what is not there yet is said when nothing else is wrong.
-        problems = problems or not_yet(self)
-        if problems:
+        if problems := contradictions(self):
             raise ValueError("\n".join(problems))
         return self

@@ -223,6 +223,9 @@ class RunParameters(Section):
     """How often to save a state to resume from within an epoch; one is saved at the end of every epoch too."""
     accelerate_config: str | None = None
     """YAML file of `accelerate config` to launch this job with; flags of `run-queue` go before it."""
+    num_processes: Annotated[int, Field(ge=1)] | None = None
+    """Processes to launch, one for each GPU; flags of `run-queue` go before it. The training is the same with any
+    number."""
     eval_sets: list[str] = []
     """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
     performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""

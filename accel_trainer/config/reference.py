@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from accel_trainer.config.augmentations import Blur, Mixing, Noise, Occlusion
 from accel_trainer.config.base import Section
 from accel_trainer.config.job import Job
-from accel_trainer.config.later import NOT_YET
 from accel_trainer.config.parameters import (
     DataParameters,
     FinetuneParameters,
@@ -102,12 +101,10 @@ def parameter_table() -> str:
         lines += [f"### {section.__doc__}", "", "| parameter | default | meaning |", "| --- | --- | --- |"]
         docs = field_docs(section)
         for name, field in section.model_fields.items():
-            if name not in NOT_YET:
-                meaning = docs[name].replace("|", "\\|")
-                lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
+            meaning = docs[name].replace("|", "\\|")
+            lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
         lines.append("")
-    lines += ["Known but still to come, and refused until then: " + ", ".join(f"`{n}`" for n in NOT_YET) + "."]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _default(field: Any) -> str:

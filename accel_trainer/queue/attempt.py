@@ -1,5 +1,6 @@
 """One attempt at one job: launch a trainer, stay with it, judge how it ended."""
 
+import asyncio
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from accel_trainer.queue.ending import (
     with_memory,
 )
 from accel_trainer.queue.launcher import Flags, Launch, Machine, plan_launch
-from accel_trainer.queue.supervision import AttemptWatcher, stay_with
+from accel_trainer.queue.supervision import AttemptWatcher, Orders, no_orders, stay_with
 from accel_trainer.queue.trainer import Trainer, end_leftovers
 from accel_trainer.runs import RunFolder, RunState
 
@@ -52,7 +53,26 @@ class Attempt:
         return [str(self.file), f"--name={self.job.name}", f"--submission={self.submission}", *group, *start]
 
 
-def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: StopRequest, watcher: AttemptWatcher) -> Ending:
+def run_attempt(
+    attempt: Attempt,
+    flags: Flags,
+    machine: Machine,
+    stop: StopRequest,
+    watcher: AttemptWatcher,
+    orders: Orders = no_orders,
+) -> Ending:
+    """Go through an attempt, and do nothing else meanwhile."""
+    return asyncio.run(go_through(attempt, flags, machine, stop, watcher, orders))
+
+
+async def go_through(
+    attempt: Attempt,
+    flags: Flags,
+    machine: Machine,
+    stop: StopRequest,
+    watcher: AttemptWatcher,
+    orders: Orders = no_orders,
+) -> Ending:
     """Launch a trainer and stay with it until it, all its processes and their temporary files are gone. Nobody else
     may train in its run folder meanwhile.
 
@@ -65,7 +85,7 @@ def run_attempt(attempt: Attempt, flags: Flags, machine: Machine, stop: StopRequ
     except UserError as error:
         return Ending(EndingKind.FAILED, str(error), RunState.INVALID)
     try:
-        return _run(attempt, launch, ownership, stop, watcher)
+        return await _run(attempt, launch, ownership, stop, watcher, orders)
     finally:
         if ownership is not None:
             attempt.run.remove_leftovers()
@@ -82,8 +102,13 @@ def _take(attempt: Attempt) -> Ownership:
     return take(attempt.run, Owner(this_host(), attempt.token), end_leftovers=end_leftovers, say=say)
 
 
-def _run(
-    attempt: Attempt, launch: Launch, ownership: Ownership | None, stop: StopRequest, watcher: AttemptWatcher
+async def _run(
+    attempt: Attempt,
+    launch: Launch,
+    ownership: Ownership | None,
+    stop: StopRequest,
+    watcher: AttemptWatcher,
+    orders: Orders,
 ) -> Ending:
     num_killed = killed_for_memory()
     try:
@@ -93,15 +118,15 @@ def _run(
     watcher.started(attempt.job.name, attempt.run, attempt.log)
     cut: Cut | None = None
     try:
-        cut = stay_with(trainer, attempt.job, attempt.run, ownership, stop, watcher)
+        cut = await stay_with(trainer, attempt.job, attempt.run, ownership, stop, watcher, orders)
     except OwnershipLost as error:
         trainer.kill()  # what it would still save is another's
-        return Ending(EndingKind.FAILED, str(error))
+        return Ending(EndingKind.DISCARDED, str(error))
     finally:
-        trainer.end(lambda: stop.is_urgent)
+        await trainer.end(lambda: stop.is_urgent)
     num_killed = killed_for_memory() - num_killed
     ending = _judge(attempt, launch, trainer, cut, asked_to_stop=bool(stop), num_killed=num_killed)
-    if ending.kind is EndingKind.BACK_TO_PENDING and not stop and trainer.exit_code != -signal.SIGKILL:
+    if ending.kind is EndingKind.BACK_TO_PENDING and cut is None and not stop and trainer.exit_code != -signal.SIGKILL:
         stop.note(signal.SIGTERM)
     return ending
 

@@ -14,7 +14,7 @@ from typing import IO
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner, parent_death_signal
-from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.launcher import Flags, num_processes_wanted
 from accel_trainer.queue.scratch import make_scratch, remove_scratch
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Needs
@@ -49,6 +49,7 @@ class Checker:
 
     def __init__(self, flags: Flags, queue: Path) -> None:
         """`flags` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
+        self._flags = flags
         self._words = [*flags.words(), "--queue", str(queue)]
         self._problems: dict[Version, list[str]] = {}
         self._needs: dict[Version, Needs] = {}  # of files of a good shape
@@ -70,7 +71,8 @@ class Checker:
             problems = self._problems.get(version)
             if problems is None and version not in self._needs:
                 try:
-                    self._needs[version] = Needs.of(read_job(job.path))
+                    read = read_job(job.path)
+                    self._needs[version] = Needs.of(read, num_processes_wanted(read, self._flags))
                 except UserError as error:
                     if not self._is_settled(version):
                         continue

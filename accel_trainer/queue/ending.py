@@ -20,6 +20,8 @@ class EndingKind(Enum):
     DONE = auto()
     FAILED = auto()
     BACK_TO_PENDING = auto()
+    HELD = auto()
+    DISCARDED = auto()  # the job has become another's: nothing of this attempt counts
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Ending:
 
 @dataclass(frozen=True)
 class Cut:
-    """Why a trainer was ended by its runner although nobody wanted to stop; the state that its run is left in."""
+    """Why a trainer was ended by its runner although the runner itself goes on; the state that its run is left in, and
+    what becomes of the job."""
 
     reason: str
     state: RunState
+    kind: EndingKind = EndingKind.FAILED
 
 
 def judge(
@@ -65,7 +69,7 @@ def judge(
             return Ending(EndingKind.DONE, state=status.state)
         case RunState.PREEMPTED:
             if cut is not None:
-                return Ending(EndingKind.FAILED, cut.reason, cut.state)
+                return Ending(cut.kind, cut.reason, cut.state)
             return _put_back(asked_to_stop)
         case RunState.INVALID | RunState.DIVERGED | RunState.FAILED | RunState.OUT_OF_MEMORY | RunState.STALLED:
             return Ending(EndingKind.FAILED, status.error or "no reason given", status.state)
@@ -76,7 +80,7 @@ def judge(
 
 def _without_last_word(where: str, asked_to_stop: bool, exit_code: int, log: Path, cut: Cut | None) -> Ending:
     if cut is not None:
-        return Ending(EndingKind.FAILED, cut.reason, cut.state)
+        return Ending(cut.kind, cut.reason, cut.state)
     told = last_words(log, exit_code)
     if asked_to_stop or exit_code in STOPPED_BY or STOPPED_WITH.fullmatch(told):
         return _put_back(asked_to_stop)

@@ -1,7 +1,7 @@
 """A launched worker that trains nothing: it is sent for one answer, a JSON object in a file."""
 
+import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,26 @@ def send(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str
 
     Raises UserError for the problems that it tells, and NoAnswer.
     """
-    worker = Trainer(launch, Owner.new().token, log)
-    try:
-        while worker.exit_code is None:
-            if stop:
-                worker.kill()
-            time.sleep(POLL_S)
-    finally:
-        worker.end()
+    worker = asyncio.run(_until_it_ends(launch, log, stop))
     if stop or (launch.machine_rank > 0 and worker.exit_code == 0):
         return None
     try:
         told: dict[str, Any] = json.loads(answer.read_text())
     except FileNotFoundError as error:
+        assert worker.exit_code is not None
         raise NoAnswer(last_words(log, worker.exit_code)) from error
     if "problems" in told:
         raise UserError(*told["problems"])
     return told
+
+
+async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> Trainer:
+    worker = Trainer(launch, Owner.new().token, log)
+    try:
+        while worker.exit_code is None:
+            if stop:
+                worker.kill()
+            await asyncio.sleep(POLL_S)
+    finally:
+        await worker.end()
+    return worker

@@ -15,7 +15,7 @@ from typing import Any
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, first_line
 from accel_trainer.permission import ALLOW_VARIABLE
-from accel_trainer.processes import usable_cores
+from accel_trainer.processes import CORES_VARIABLE, usable_cores
 from accel_trainer.untrusted import read_bytes
 
 # How long torchrun lets ranks save after it was told to stop.
@@ -120,6 +120,8 @@ def plan_launch(
     """
     refuse_missing_gpus(flags, machine)
     path = _config_path(job, flags)
+    if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
+        flags = replace(flags, num_processes=job.num_processes)
     launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, _read_config(path), flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
@@ -127,9 +129,24 @@ def plan_launch(
     if job.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         # Not among the temporary files of the attempt: the next one needs not compile it again.
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
+    if machine.cores < this_machine().cores:
+        environment[CORES_VARIABLE] = str(machine.cores)
     if flags.gpus is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
+
+
+def num_processes_wanted(job: Job, flags: Flags) -> int | None:
+    """How many processes, each with a GPU of its own, a job is to have on this machine; None where nobody says.
+    Raises UserError."""
+    if flags.num_processes is not None:
+        return flags.num_processes
+    if job.num_processes is not None:
+        return job.num_processes
+    if (path := _config_path(job, flags)) is None:
+        return None
+    content = _read_config(path)
+    return _integer(path, content, "num_processes", 1) // _integer(path, content, "num_machines", 1)
 
 
 def refuse_missing_gpus(flags: Flags, machine: Machine) -> None:
@@ -189,11 +206,13 @@ def _refuse_what_grows(path: Path, text: bytes) -> None:
 
 def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:
     _refuse_unknown_type(path, content)
-    count = _count(flags, _integer(path, content, "num_processes", 1))
+    is_one_machine = _integer(path, content, "num_machines", 1) == 1
+    count = _integer(path, content, "num_processes", 1)
+    if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine tell nothing of the others'
+        count = _count(flags, count)
     args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no"]
     if content["distributed_type"] in ONE_PROCESS and count > 1:
         args.append("--multi_gpu")
-    is_one_machine = _integer(path, content, "num_machines", 1) == 1
     if count > 1 and is_one_machine and not content.get("main_process_port"):
         args += ["--main_process_port", "0"]  # a free one
     if flags.gpus is not None:

@@ -1,27 +1,36 @@
-"""The runner: choose a job, claim it, have it trained, record how it ended, go on with the next."""
+"""The runner: choose jobs, claim them, have them trained side by side, record how they ended, go on."""
 
+import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
-from accel_trainer.processes import StopRequest
-from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, run_attempt
+from accel_trainer.processes import StopRequest, this_host
+from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, go_through
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Machine
-from accel_trainer.queue.retries import FIRST_WAIT_S, Failures, Retries, submission_of
+from accel_trainer.queue.outlook import LOOK_EVERY_S, Outlook, choose_next, too_large
+from accel_trainer.queue.pauses import Pause, Pauses
+from accel_trainer.queue.pulses import LEASE_S, Observer, OwnPulse
+from accel_trainer.queue.recording import record_ending, take_over
+from accel_trainer.queue.requests import OrdersOfClaim
+from accel_trainer.queue.retries import FIRST_WAIT_S, Retries, submission_of
 from accel_trainer.queue.scratch import remove_abandoned
-from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.slots import Place, Slots
+from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.supervision import AttemptWatcher
-from accel_trainer.queue.trainer import POLL_S, end_leftovers
-from accel_trainer.queue.waiting import Missing, Needs, cycles, starting_params
-from accel_trainer.runs import RunFolder
+from accel_trainer.queue.trainer import POLL_S, ending_leftovers
+from accel_trainer.queue.waiting import Missing, Needs, starting_params
+from accel_trainer.runs import duration
 
-LOOK_EVERY_S = 2.0
+# So many different jobs that fail, one after the other, so soon after their start: it is not the jobs, it is the host.
+FAST_FAILURES, FAST_S = 3, 60.0
 
 
 class QueueWatcher(AttemptWatcher, Protocol):
@@ -37,17 +46,28 @@ class QueueWatcher(AttemptWatcher, Protocol):
     def blocked(self, name: str, missing: Missing) -> None:
         """Nothing is left that could be run, and this job waits for others. Said once for each change of them."""
 
+    def too_large(self, name: str, num_processes: int) -> None:
+        """This job wants more GPUs than the runner has."""
+
     def ended(self, name: str, ending: Ending, log: Path) -> None: ...
 
     def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
         """A job that has just failed will be tried again, for the n-th time of so many."""
 
+    def paused(self, pause: Pause) -> None:
+        """No job is taken up on this host. Said once for each pause."""
+
     def waiting(self) -> None:
         """There is nothing to do, but there may be."""
 
 
+def nobody_else(gpus: list[str]) -> set[str]:
+    """GPUs that others use, of these: not looked at."""
+    return set()
+
+
 class Runner:
-    """Runs the jobs of one queue, one after the other."""
+    """Runs the jobs of one queue, as many at once as there are places."""
 
     def __init__(
         self,
@@ -56,201 +76,250 @@ class Runner:
         machine: Machine,
         watcher: QueueWatcher,
         *,
+        slots: Slots | None = None,
+        occupied: Callable[[list[str]], set[str]] = nobody_else,
         retry_after_s: float = FIRST_WAIT_S,
+        reclaims_stale: bool = False,
     ) -> None:
+        """occupied: which of some GPUs are used by others. reclaims_stale: also take up the jobs of runners on other
+        machines from which nothing was heard for long. Raises UserError."""
         self.queue, self.flags, self.machine, self.watcher = queue, flags, machine, watcher
         self.stop = StopRequest()
         self.num_failed = 0
         self.num_run = 0
         self.num_blocked = 0
+        self._slots = Slots(machine, flags) if slots is None else slots
+        self._occupied, self._reclaims_stale = occupied, reclaims_stale
         self._checker = Checker(flags, queue.folder)
         self._retries = Retries(queue, retry_after_s)
-        self._looked = 0.0
-        self._blocked_since: float | None = None
-        self._told: dict[str, Missing] = {}
+        self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
+        self._pulse = OwnPulse(queue, self._slots.number)
+        self._observer = Observer(queue)
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._is_counted = False
+        self._wants_look = True
+        self._reclaimed_at = 0.0
+        self._told_missing: dict[str, Missing] = {}
+        self._told_large: set[str] = set()
+        self._told_pause: Pause | None = None
+        self._fast_failures: list[str] = []
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable.
 
-        `num_blocked` then has how many jobs are left that wait for others which have failed, are held or not there.
+        `num_blocked` then has how many jobs are left that wait for others, have no room here or are kept by a pause.
         """
         self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
-        self._reclaim_dead()
         remove_abandoned()
         self.queue.remove_half_written()
+        self._observer.remove_dead()
         try:
-            self._run(watch)
+            asyncio.run(self._run(watch))
         finally:
             self._checker.close()
+            self._pulse.stop()
 
-    def _run(self, watch: bool) -> None:
-        is_counted = False
-        while not self.stop:
-            pending = self.queue.jobs(JobState.PENDING)
-            good = self._look(pending)
-            if not is_counted and not self._checker.is_busy and pending:
-                is_counted = True
-                self.watcher.found(len(good), self.num_failed)
-            if self._checker.is_busy:
-                time.sleep(POLL_S)
-                continue
-            missing = self._missing(good)
-            running = self.queue.jobs(JobState.RUNNING)
-            is_blocked = self._is_blocked(pending, missing, running)
-            if (job := choose_next(good, running, waiting={*missing, *self._retries.resting(good)})) is not None:
-                self._run_one(job)
-            elif pending and not is_blocked:
-                time.sleep(LOOK_EVERY_S / 4)
-                self._reclaim_dead()
-            elif pending and not watch:
-                self._tell(missing)
-                self.num_blocked = len(missing)
-                return
-            elif watch:
-                self._tell(missing)
-                self.watcher.waiting()
-                time.sleep(LOOK_EVERY_S)
-                self._reclaim_dead()
-            elif not self._reclaim_dead():
-                return
+    async def _run(self, watch: bool) -> None:
+        await self._reclaim()
+        try:
+            while not self.stop:
+                self._pulse.beat()
+                self._collect()
+                has_looked = self._look_if_due()
+                has_begun = self._begin_what_fits()
+                if has_looked and not has_begun and await self._is_over(watch):
+                    return
+                self.watcher.tick()
+                await asyncio.sleep(POLL_S)
+        finally:
+            # What is running is told to stop with us, or goes on to its end.
+            while self._attempts:
+                self._pulse.beat()
+                self.watcher.tick()
+                await asyncio.wait(self._attempts, timeout=POLL_S)
+                self._collect()
 
-    def _look(self, pending: Sequence[QueuedJob]) -> dict[QueuedJob, Needs]:
-        """The good jobs; what is wrong goes to failed/."""
-        good, wrong = self._checker.look(pending)
-        self._refuse(wrong)
-        return good
+    def _collect(self) -> None:
+        """Let go of the attempts that are over. Raises what they raised: the queue cannot be used."""
+        over = {task for task in self._attempts if task.done()}
+        self._attempts -= over
+        self._wants_look |= bool(over)
+        for task in over:
+            task.result()
 
-    def _refuse(self, wrong: Iterable[tuple[QueuedJob, str]]) -> None:
-        for job, reason in wrong:
-            try:
-                self.queue.finish(job, JobState.FAILED, reason)
-            except JobGone:
-                continue  # another runner has refused it
-            self.num_failed += 1
-            self.watcher.rejected(job, reason)
+    # -- looking ---------------------------------------------------------------------------------------------------
 
-    def _missing(self, good: Mapping[QueuedJob, Needs]) -> dict[str, Missing]:
-        """What the jobs that wait are waiting for. Those that wait for themselves go to failed/."""
-        if not any(good.values()):
-            return {}
-        states = self.queue.states()
-        missing = {job.name: needs.missing(states) for job, needs in good.items()}
-        waiting: dict[str, Missing] = {name: names for name, names in missing.items() if names}
-        in_a_cycle = cycles(waiting)
-        self._refuse((job, f"{job.path}: {in_a_cycle[job.name]}") for job in good if job.name in in_a_cycle)
-        return waiting
-
-    def _is_blocked(
-        self, pending: Sequence[QueuedJob], missing: Collection[str], running: Collection[QueuedJob]
-    ) -> bool:
-        """Whether nobody trains and all that is pending waits, and not only for a moment: folders are not read all at
-        once, and a job that moves from one to another is then in none."""
-        if not pending or running or not all(job.name in missing for job in pending):
-            self._blocked_since = None
+    def _look_if_due(self) -> bool:
+        wanted = self._wants_look or not self._outlook.is_checked
+        if not self._outlook.is_due(wanted=wanted):
             return False
-        if self._blocked_since is None:
-            self._blocked_since = time.monotonic()
-        return time.monotonic() - self._blocked_since > LOOK_EVERY_S
+        try:
+            self._outlook.look()
+        except (OSError, QueueUnusable):
+            if not self._attempts:
+                raise
+            return False  # no reason to end a trainer; the next look may be luckier
+        self._wants_look = self._outlook.has_refused
+        if not self._is_counted and self._outlook.is_checked and self._outlook.pending:
+            self._is_counted = True
+            self.watcher.found(len(self._outlook.good), self.num_failed)
+        return self._outlook.is_checked
 
-    def _tell(self, missing: dict[str, Missing]) -> None:
-        for name, names in missing.items():
-            if self._told.get(name) != names:
-                self.watcher.blocked(name, names)
-        self._told = missing
+    async def _is_over(self, watch: bool) -> bool:
+        """Whether nothing is left to do, as far as has just been seen."""
+        outlook = self._outlook
+        if outlook.pause is not None and outlook.pause != self._told_pause:
+            self.watcher.paused(outlook.pause)
+        self._told_pause = outlook.pause
+        if not self._slots.is_full:
+            await self._reclaim_now_and_then()
+        if self._attempts or self._wants_look:
+            return False
+        left = self._will_not_run()
+        if outlook.pending and len(left) < len(outlook.pending):
+            return False  # another runner trains what these wait for, or they rest
+        if watch:
+            self._tell_why_nothing_runs()
+            self.watcher.waiting()
+            return False
+        if outlook.pending:
+            self._tell_why_nothing_runs()
+            self.num_blocked = len(left)
+        return True
 
-    def _run_one(self, pending: QueuedJob) -> None:
+    def _will_not_run(self) -> set[str]:
+        """Names of the pending jobs that this runner can do nothing for."""
+        outlook = self._outlook
+        if outlook.pause is not None:
+            return {job.name for job in outlook.pending}
+        waits = set(outlook.missing) if outlook.is_blocked else set()
+        return waits | {name for name, _ in self._too_large()}
+
+    def _too_large(self) -> list[tuple[str, int]]:
+        return too_large(self._outlook.good.items(), self._could_fit)
+
+    def _tell_why_nothing_runs(self) -> None:
+        for name, missing in self._outlook.missing.items():
+            if self._told_missing.get(name) != missing:
+                self.watcher.blocked(name, missing)
+        self._told_missing = self._outlook.missing
+        for name, num_processes in self._too_large():
+            if name not in self._told_large:
+                self._told_large.add(name)
+                self.watcher.too_large(name, num_processes)
+
+    def _rejected(self, job: QueuedJob, reason: str) -> None:
+        self.num_failed += 1
+        self.watcher.rejected(job, reason)
+
+    # -- taking up -------------------------------------------------------------------------------------------------
+
+    def _begin_what_fits(self) -> bool:
+        """Whether any job was begun."""
+        outlook, has_begun = self._outlook, False
+        if outlook.pause is not None or not outlook.is_checked or not outlook.good:
+            return False
+        occupied: set[str] | None = None
+        while not self.stop and not self._slots.is_full:
+            if occupied is None:
+                occupied = self._occupied(self._slots.unused_gpus)
+            chosen = choose_next(outlook.good, outlook.waiting, self._fits_beside(occupied), self._could_fit)
+            if chosen is None:
+                break
+            job, place = chosen
+            outlook.take(job)
+            has_begun |= self._begin(job, place)
+        return has_begun
+
+    def _fits_beside(self, occupied: set[str]) -> Callable[[Needs], Place | None]:
+        return lambda needs: self._slots.fit(needs.num_processes, occupied)
+
+    def _could_fit(self, needs: Needs) -> bool:
+        return self._slots.could_fit(needs.num_processes)
+
+    def _begin(self, pending: QueuedJob, place: Place) -> bool:
+        """Claim a job and have it trained; whether nobody was faster."""
+        self._wants_look = True
         if (claimed := self.queue.claim(pending)) is None:
-            return
+            return False
         assert claimed.owner is not None
         self.num_run += 1
-        try:
-            job = read_job(claimed.path, claimed.name)
-            start = starting_params(job, self.queue)
-        except UserError as error:  # changed since it was checked, or the job that it starts from was
-            self._record(claimed, Ending(EndingKind.FAILED, str(error)), claimed.path)
-            return
-        attempt = Attempt(
-            job=job,
-            file=claimed.path,
-            token=claimed.owner.token,
-            log=self.queue.next_log(claimed.name),
-            group=self.queue.folder.resolve().name,
-            submission=submission_of(claimed.path),
-            starting_params=start,
-        )
-        ending = run_attempt(attempt, self.flags, self.machine, self.stop, self)
-        self._record(claimed, ending, attempt.log, retries=job.retries)
+        self._slots.take(place)
+        self._pulse.begin(claimed.owner.token, place.gpus)
+        self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place)))
+        return True
 
-    def _record(self, claimed: QueuedJob, ending: Ending, log: Path, retries: int = 0) -> None:
-        failures: Failures | None = None
+    async def _attempt(self, claimed: QueuedJob, place: Place) -> None:
+        assert claimed.owner is not None
+        began, limit, log = time.monotonic(), 0, claimed.path
         try:
-            match ending.kind:
-                case EndingKind.DONE:
-                    self.queue.finish(claimed, JobState.DONE)
-                case EndingKind.BACK_TO_PENDING:
-                    self.queue.release(claimed)
-                case EndingKind.FAILED:
-                    failures = self._fail(claimed, ending, log, retries)
-        except JobGone as error:
-            ending = Ending(EndingKind.FAILED, str(error))
+            try:
+                job = read_job(claimed.path, claimed.name)
+                start = starting_params(job, self.queue)
+            except UserError as error:  # changed since it was checked, or the job that it starts from was
+                ending = Ending(EndingKind.FAILED, str(error))
+            else:
+                limit, log = job.retries, self.queue.next_log(claimed.name)
+                attempt = Attempt(
+                    job=job,
+                    file=claimed.path,
+                    token=claimed.owner.token,
+                    log=log,
+                    group=self.queue.folder.resolve().name,
+                    submission=submission_of(claimed.path),
+                    starting_params=start,
+                )
+                machine = replace(self.machine, cores=place.cores)
+                orders = OrdersOfClaim(self.queue, claimed)
+                ending = await go_through(attempt, place.flags(self.flags), machine, self.stop, self.watcher, orders)
+            self._record(claimed, ending, log, limit, time.monotonic() - began)
+        finally:
+            self._slots.leave(place)
+            self._pulse.end(claimed.owner.token)
+
+    def _record(self, claimed: QueuedJob, ending: Ending, log: Path, limit: int, seconds: float) -> None:
+        ending, failures = recorded = record_ending(self.queue, self._retries, claimed, ending, log, limit)
+        self.num_failed += recorded.has_failed
         self.watcher.ended(claimed.name, ending, log)
         if failures is not None:
-            self.watcher.resting(claimed.name, self._retries.rest_s(failures), failures.number, retries)
-        elif ending.kind is not EndingKind.BACK_TO_PENDING:
-            self._retries.forget(claimed.name)
-            self.num_failed += ending.kind is EndingKind.FAILED
+            self.watcher.resting(claimed.name, self._retries.rest_s(failures), failures.number, limit)
+        self._note_failure(claimed.name, ending, seconds)
 
-    def _fail(self, claimed: QueuedJob, ending: Ending, log: Path, retries: int) -> Failures | None:
-        """Put a job that has failed back, where it is to be tried again, and give its failures; else into failed/."""
-        before = self._retries.of(claimed)
-        number = 1 if before is None else before.number + 1
-        reason = ending.reason or "no reason given"
-        if ending.may_be_retried and number <= retries:
-            failures = self._retries.add(claimed, number, reason)  # first: whoever is killed now has counted it
-            self.queue.release(claimed)
-            return failures
-        tried = f" (tried {number} times)" if number > 1 else ""
-        self.queue.finish(claimed, JobState.FAILED, f"{reason}{tried}\nlog: {log}")
-        return None
+    def _note_failure(self, name: str, ending: Ending, seconds: float) -> None:
+        """Pause this host where one job after the other fails at once: its GPU, its disk or its data may be why."""
+        if ending.kind is EndingKind.DONE or (ending.kind is EndingKind.FAILED and seconds > FAST_S):
+            self._fast_failures.clear()
+        elif ending.kind is EndingKind.FAILED and name not in self._fast_failures:
+            self._fast_failures.append(name)
+        if len(self._fast_failures) < FAST_FAILURES:
+            return
+        told = ", ".join(self._fast_failures)
+        self._fast_failures.clear()
+        reason = f"{FAST_FAILURES} jobs in a row failed within {duration(FAST_S)} of their start ({told})"
+        with suppress(OSError):
+            Pauses(self.queue).add(this_host(), reason)
 
-    def _reclaim_dead(self) -> bool:
-        """Put back the jobs of runners of this machine that died, once their trainers are gone; whether any."""
-        found = False
-        for job in self.queue.jobs(JobState.RUNNING):
-            if job.owner is not None and job.owner.is_dead():
-                end_leftovers(job.owner.token)
-                try:
-                    self.queue.release(job)
-                except JobGone:
-                    continue  # another runner was faster
-                found = True
+    # -- what others have left ---------------------------------------------------------------------------------------
+
+    async def _reclaim_now_and_then(self) -> None:
+        if time.monotonic() - self._reclaimed_at > LOOK_EVERY_S / 4:
+            await self._reclaim()
+
+    async def _reclaim(self) -> None:
+        """Put back the jobs of runners of this machine that died, once their trainers are gone; and those of runners
+        elsewhere from which nothing was heard for long, where that is wanted."""
+        running = self.queue.jobs(JobState.RUNNING)
+        silent = self._observer.silences_s(running)
+        for job in running:
+            if job.owner is None:
+                continue
+            is_stale = self._reclaims_stale and silent.get(job.path.name, 0.0) > LEASE_S
+            if not (is_stale or job.owner.is_dead()):
+                continue
+            for _ in ending_leftovers(job.owner.token):
+                await asyncio.sleep(POLL_S)
+            if take_over(self.queue, self._retries, job):
+                self._wants_look = True
                 self.watcher.reclaimed(job)
-        return found
-
-    # -- as the watcher of an attempt: look at new files now and then, and pass everything on ---------------------
-
-    def started(self, name: str, run: RunFolder, log: Path) -> None:
-        self.watcher.started(name, run, log)
-
-    def stopping(self) -> None:
-        self.watcher.stopping()
-
-    def cutting(self, reason: str) -> None:
-        self.watcher.cutting(reason)
-
-    def tick(self) -> None:
-        self.watcher.tick()
-        if time.monotonic() - self._looked >= LOOK_EVERY_S and not self.stop:
-            self._looked = time.monotonic()
-            with suppress(OSError, QueueUnusable):  # no reason to end a trainer; the next look may be luckier
-                self._look(self.queue.jobs(JobState.PENDING))
-
-
-def choose_next(
-    good: Iterable[QueuedJob], running: Iterable[QueuedJob], waiting: Collection[str] = ()
-) -> QueuedJob | None:
-    """The job to run next, of those that may be claimed: the first by name, unless one of its name is running or it is
-    waiting for others."""
-    taken = {*waiting, *(job.name for job in running)}
-    return next((job for job in good if job.name not in taken), None)
+        self._reclaimed_at = time.monotonic()

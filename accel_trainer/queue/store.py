@@ -6,6 +6,9 @@
     training_queue/done/, failed/   with <name>.reason.txt beside what failed
     training_queue/logs/            full output of every attempt
     training_queue/retries/         how often a job has failed that is tried again
+    training_queue/requests/        what people want of jobs that are running
+    training_queue/paused/          who takes up no jobs for now
+    training_queue/runners/         signs of life of the runners; observed/: when each host last saw one
 
 Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is told by
 whether the target is there, not by the call.
@@ -27,6 +30,8 @@ from accel_trainer.processes import Owner
 from accel_trainer.untrusted import MEBIBYTE, read_text
 
 MAX_REASON = MEBIBYTE
+# How an older program of the labs names what it trains: of its process nothing is known but the host.
+OLD_CLAIM = re.compile(r"(?P<host>[^@/]+)_gpu-[0-9,]+_job-\d+__(?P<name>.+)", re.DOTALL)
 
 
 class QueueUnusable(UserError):
@@ -71,6 +76,22 @@ class Queue:
     def retries(self) -> Path:
         return self.folder / "retries"
 
+    @property
+    def requests(self) -> Path:
+        return self.folder / "requests"
+
+    @property
+    def paused(self) -> Path:
+        return self.folder / "paused"
+
+    @property
+    def runners(self) -> Path:
+        return self.folder / "runners"
+
+    @property
+    def observed(self) -> Path:
+        return self.folder / "observed"
+
     def folder_of(self, state: JobState) -> Path:
         return self.folder if state is JobState.PENDING else self.folder / state.value
 
@@ -94,7 +115,8 @@ class Queue:
 
     def remove_half_written(self) -> None:
         """Remove what processes that were killed have left half-written."""
-        for folder in (*map(self.folder_of, JobState), self.retries):
+        others = (self.retries, self.requests, self.paused, self.runners, self.observed)
+        for folder in (*map(self.folder_of, JobState), *others):
             remove_half_written(folder)
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
@@ -112,12 +134,10 @@ class Queue:
             if not name.endswith(".json") or name.startswith("."):
                 continue
             path, stem = self.folder_of(state) / name, name.removesuffix(".json")
-            if state is not JobState.RUNNING:
+            if state is JobState.RUNNING:
+                yield _claimed(stem, path)
+            else:
                 yield QueuedJob(stem, path, state)
-                continue
-            claim, _, token = stem.rpartition(".")
-            name, _, host = claim.rpartition("@")
-            yield QueuedJob(name or stem, path, state, Owner(host, token))
 
     def states(self) -> dict[str, JobState]:
         """Where every job is. One that is in several places is done only if it is nowhere before that."""
@@ -168,6 +188,38 @@ class Queue:
             self._move(QueuedJob(job.name, target, JobState.PENDING), JobState.PENDING)
         return self._move(job, JobState.PENDING)
 
+    def hold(self, job: QueuedJob) -> Path:
+        """Put a job where nobody takes it up."""
+        return self._move(job, JobState.HELD)
+
+    def retry(self, job: QueuedJob) -> Path:
+        """Put a job that is over back, under the name it had."""
+        own = _names(job)[-1]
+        reason = job.path.with_name(f"{job.path.stem}.reason.txt")
+        path = self._move(QueuedJob(own, job.path, job.state), JobState.PENDING)
+        reason.unlink(missing_ok=True)
+        return path
+
+    def remove(self, job: QueuedJob) -> None:
+        """Take a job out of the queue for good."""
+        job.path.unlink(missing_ok=True)
+        job.path.with_name(f"{job.path.stem}.reason.txt").unlink(missing_ok=True)
+
+    def move_to(self, other: "Queue", job: QueuedJob) -> Path:
+        """Put a job into the same state in another queue, on the same or another drive; its reason with it."""
+        reason = self.reason(job)
+        name = _names(job)[-1]
+        if any(found.name == name for found in other.jobs(job.state)):
+            raise UserError(f"{name}: a job of this name is {job.state} in {other.folder}")
+        target = other.folder_of(job.state) / f"{name}.json"
+        content, about = job.path.read_bytes(), job.path.stat()
+        write_atomic(target, content)
+        os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))  # the same submission
+        if reason is not None:
+            write_atomic(target.with_name(f"{name}.reason.txt"), reason + "\n")
+        self.remove(job)
+        return target
+
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
         """Put a job into done/ or failed/, with the reason beside it."""
         path = self._move(job, state)
@@ -195,6 +247,13 @@ class Queue:
             raise JobGone(f"{job.name}: its file {job.path} is gone: another process or a person has moved it")
         return target
 
+    def newest_log(self, name: str) -> Path | None:
+        """The log of the last attempt at a job; None before the first."""
+        stem = _file_name(name)
+        found = (re.fullmatch(rf"{re.escape(stem)}\.(\d+)\.log", path.name) for path in self.logs.glob("*.log"))
+        number = max((int(match[1]) for match in found if match is not None), default=None)
+        return None if number is None else self.logs / f"{stem}.{number}.log"
+
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""
         return new_log(self.logs, _file_name(name))
@@ -210,6 +269,15 @@ def new_log(folder: Path, name: str) -> Path:
             path.touch(exist_ok=False)
             return path
         number += 1
+
+
+def _claimed(stem: str, path: Path) -> QueuedJob:
+    """A job in running/, which its file's name tells to be whose."""
+    if (old := OLD_CLAIM.fullmatch(stem)) is not None:
+        return QueuedJob(old["name"], path, JobState.RUNNING, Owner(old["host"], ""))
+    claim, _, token = stem.rpartition(".")
+    name, _, host = claim.rpartition("@")
+    return QueuedJob(name or stem, path, JobState.RUNNING, Owner(host, token))
 
 
 class JobGone(UserError):

@@ -1,6 +1,8 @@
 """Staying with a trainer: until it ends, is asked to stop, has had its time or does nothing any more."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -24,10 +26,10 @@ class AttemptWatcher(Protocol):
     def tick(self) -> None:
         """A moment has passed while a trainer is running."""
 
-    def stopping(self) -> None: ...
+    def stopping(self, name: str) -> None: ...
 
-    def cutting(self, reason: str) -> None:
-        """The trainer is ended for this reason."""
+    def cutting(self, name: str, reason: str) -> None:
+        """The job's trainer is ended for this reason."""
 
 
 class Heartbeat:
@@ -53,13 +55,23 @@ class Heartbeat:
         return None
 
 
-def stay_with(
+# Asked again and again what is wanted of a job: why to end its trainer, or None.
+Orders = Callable[[], Cut | None]
+
+
+def no_orders() -> Cut | None:
+    """Nobody wants anything of a job but that it is trained."""
+    return None
+
+
+async def stay_with(
     trainer: Trainer,
     job: Job,
     run: RunFolder,
     ownership: Ownership | None,
     stop: StopRequest,
     watcher: AttemptWatcher,
+    orders: Orders = no_orders,
 ) -> Cut | None:
     """Until the launcher has ended. When asked to stop, ask the trainer, and end it if it does not listen.
 
@@ -70,27 +82,27 @@ def stay_with(
     cut: Cut | None = None
     while trainer.exit_code is None:
         if deadline is None and not stop:
-            cut = _why_to_end(job, time.monotonic() - began, heartbeat)
+            cut = orders() or _why_to_end(job, time.monotonic() - began, heartbeat)
         if deadline is None and (stop or cut is not None):
             deadline = time.monotonic() + SHUTDOWN_S
-            _begin_to_end(trainer, cut, watcher)
+            await _begin_to_end(trainer, job.name, cut, watcher)
         if deadline is not None and (stop.is_urgent or time.monotonic() > deadline):
             trainer.kill()
         if ownership is not None:
             ownership.beat()
         watcher.tick()
-        time.sleep(POLL_S)
+        await asyncio.sleep(POLL_S)
     return cut
 
 
-def _begin_to_end(trainer: Trainer, cut: Cut | None, watcher: AttemptWatcher) -> None:
+async def _begin_to_end(trainer: Trainer, name: str, cut: Cut | None, watcher: AttemptWatcher) -> None:
     """A trainer that works may save; one that does nothing any more would not listen."""
     if cut is None:
-        watcher.stopping()
+        watcher.stopping(name)
     else:
-        watcher.cutting(cut.reason)
+        watcher.cutting(name, cut.reason)
     if cut is not None and cut.state is RunState.STALLED:
-        trainer.dump_stacks()
+        await trainer.dump_stacks()
         trainer.kill()
     else:
         trainer.ask_to_stop()

@@ -1,10 +1,11 @@
 """A launched trainer: started, watched, asked to stop, and gone without a trace."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,28 +50,30 @@ class Trainer:
         get it themselves."""
         processes.send_signal(self._workers(), signal.SIGTERM)
 
-    def dump_stacks(self) -> None:
+    async def dump_stacks(self) -> None:
         """Have every training process write to the log what each of its threads is doing."""
         for pid in self._workers():
             with self._log.open("a") as log:
                 log.write(f"\nstacks of rank {processes.variable(pid, 'RANK') or 0} (process {pid}):\n")
             processes.send_signal([pid], processes.STACKS_SIGNAL)
-            time.sleep(DUMP_S)
+            await asyncio.sleep(DUMP_S)
 
     def kill(self) -> None:
         """At once, all of it."""
         processes.send_signal(processes.with_variable(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 
-    def end(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    async def end(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
         """See to it that all is gone; what still trains may save first, unless it is urgent."""
         if self.exit_code is None:
             self.ask_to_stop()
-            with suppress(subprocess.TimeoutExpired):
-                self._launcher.wait(SHUTDOWN_S)
+            deadline = time.monotonic() + SHUTDOWN_S
+            while self.exit_code is None and time.monotonic() < deadline and not is_urgent():
+                await asyncio.sleep(POLL_S)
         if self.exit_code is None:
             self.kill()
-        end_leftovers(self.token, is_urgent)
+        for _ in ending_leftovers(self.token, is_urgent):
+            await asyncio.sleep(POLL_S)
 
     def _workers(self) -> list[int]:
         """The training processes themselves; all there is, while they are not started yet."""
@@ -87,8 +90,17 @@ class Trainer:
         return False
 
 
-def end_leftovers(token: str, is_urgent: Callable[[], bool] = lambda: False) -> None:
-    """End what is left of an attempt whose launcher is gone: trainers may save, then nothing may stay."""
+def end_leftovers(token: str) -> None:
+    """End what is left of an attempt whose launcher is gone, and wait until it is."""
+    for _ in ending_leftovers(token):
+        time.sleep(POLL_S)
+
+
+def ending_leftovers(token: str, is_urgent: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """End what is left of an attempt whose launcher is gone: trainers may save, then nothing may stay.
+
+    Yields as long as there is something left, to be called again in a moment.
+    """
     asked, deadline = False, time.monotonic() + REST_S
     while left := processes.with_variable(TOKEN_VARIABLE, token):
         if is_urgent() or (asked and time.monotonic() > deadline):
@@ -96,5 +108,5 @@ def end_leftovers(token: str, is_urgent: Callable[[], bool] = lambda: False) -> 
         elif not asked and time.monotonic() > deadline:
             processes.send_signal(left, signal.SIGTERM)
             asked, deadline = True, time.monotonic() + SHUTDOWN_S
-        time.sleep(POLL_S)
+        yield
     remove_scratch(token)

@@ -20,16 +20,21 @@ Missing = Mapping[str, JobState | None]
 
 @dataclass(frozen=True)
 class Needs:
-    """The jobs that must be done before a job: `after`, and the one that its starting_params name."""
+    """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
+    its turn; and how many devices, where it says so itself."""
 
     after: tuple[str, ...] = ()
     parent: str | None = None
+    priority: int = 0
+    num_processes: int | None = None
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        return cls(tuple(job.after), job.parent_job)
+    def of(cls, job: Job, num_processes: int | None = None) -> Self:
+        """num_processes: those that the job is launched with, where that is said anywhere."""
+        return cls(tuple(job.after), job.parent_job, job.priority, num_processes)
 
-    def __bool__(self) -> bool:
+    @property
+    def waits(self) -> bool:
         return bool(self.after) or self.parent is not None
 
     def missing(self, states: Mapping[str, JobState]) -> dict[str, JobState | None]:
@@ -38,6 +43,11 @@ class Needs:
         if self.parent is not None and (self.parent in states or not Path(self.parent).exists()):
             names[self.parent] = None
         return {name: states.get(name) for name in names if states.get(name) is not JobState.DONE}
+
+
+def failed_parent(missing: Missing) -> str | None:
+    """The first job that is waited for and has failed."""
+    return next((name for name, state in missing.items() if state is JobState.FAILED), None)
 
 
 def words(missing: Missing) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -236,10 +237,11 @@ class Plotter:
             env=environment,
             text=True,
         )
+        # One that is killed must not stay a zombie.
+        threading.Thread(target=self._process.wait, daemon=True).start()
 
     def draw(self, *, now: bool = False) -> None:
         """Ask for a new drawing, unless the last one is from just now."""
-        self._process.poll()  # one that was killed must not stay a zombie
         if not now and time.monotonic() - self._drawn < PLOT_EVERY_S:
             return
         self._drawn = time.monotonic()

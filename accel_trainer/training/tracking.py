@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, did_you_mean, first_line
+from accel_trainer.processes import children, reap_when_dead
 from accel_trainer.runs import RunFolder, duration
 from accel_trainer.training.reporting import scores_of
 
@@ -72,11 +73,14 @@ class Tracking:
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
         self._accelerator = accelerator
+        before = children()
         try:
             within(START_S, lambda: self._start(job, run, group or "", id_))
         except (TimeoutError, ConnectionError) as error:
             accelerator.trackers = []
             log.warning("the trackers cannot be started (%s); performance.csv has everything", first_line(error))
+        for pid in children() - before:
+            reap_when_dead(pid)  # wandb itself waits for its process only when it ends
         for_all_trackers(accelerator, lambda tracker: self._describe(tracker, job))
 
     def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:

@@ -19,17 +19,20 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError, listed
-from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, take
+from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, held_by, take
 from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
 from accel_trainer.training.reporting import Reporter, begin_logging
 
 log = logging.getLogger(__name__)
+
+# How often to see whether the run folder is ours still: sooner than another trainer could have started in it.
+CHECK_S = 3.0
 
 EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 
@@ -50,10 +53,11 @@ def main(words: Sequence[str] | None = None) -> int:
         run = RunFolder(job.run_path)
         run.create()
         ownership = _take(run) if rank == 0 and not token else None  # with a token, its launcher has
+        launchers = held_by(run, token) if rank == 0 and token else None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
-    with _kept(ownership):
+    with _kept(ownership), _watched(launchers):
         return _train_and_tell(job, run, asked_to_stop(), rank, token, args.group, args.submission)
 
 
@@ -74,22 +78,47 @@ def _kept(ownership: Ownership | None) -> Iterator[None]:
     if ownership is None:
         yield
         return
+    try:
+        with _meanwhile(ownership.beat, BEAT_S):
+            yield
+    finally:
+        ownership.release()
+
+
+@contextmanager
+def _watched(ownership: Ownership | None) -> Iterator[None]:
+    """Write nothing more once the run folder is another's: a runner that is stopped, as by SIGSTOP, is given up and
+    replaced elsewhere, and cannot tell its trainer."""
+    if ownership is None:
+        yield
+        return
+
+    def check() -> None:
+        with suppress(OSError):  # nothing can be told at the moment
+            ownership.check()
+
+    with _meanwhile(check, CHECK_S):
+        yield
+
+
+@contextmanager
+def _meanwhile(act: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Act every now and then while the body runs; the process ends where that raises OwnershipLost."""
     is_over = threading.Event()
 
-    def beat() -> None:
-        while not is_over.wait(BEAT_S):
+    def repeat() -> None:
+        while not is_over.wait(every_s):
             try:
-                ownership.beat()
+                act()
             except OwnershipLost as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
 
-    threading.Thread(target=beat, daemon=True).start()
+    threading.Thread(target=repeat, daemon=True).start()
     try:
         yield
     finally:
         is_over.set()
-        ownership.release()
 
 
 def _train_and_tell(

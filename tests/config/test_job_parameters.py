@@ -35,7 +35,7 @@ def problem(**given: Any) -> str:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"num_epoch": 3}, "num_epoch: unknown key; did you mean 'num_epochs'?"),
+        ({"num_epoch": 3}, "num_epoch: unknown key; did you mean 'num_epochs'"),
         ({"Batch_Size": 3}, "Batch_Size: unknown key; did you mean 'batch_size'"),
         ({"zzz": 3}, "zzz: unknown key"),
         ({"batch-size": 3}, "batch-size: unknown key; did you mean 'batch_size'"),

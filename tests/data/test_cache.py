@@ -1,13 +1,12 @@
 """What is cached is made once, whole, and where the user has it."""
 
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers import dead_token
 
 from accel_trainer.data.cache import cache_folder, cached
 from accel_trainer.errors import UserError
@@ -66,11 +65,7 @@ def test_it_is_written_aside_in_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_half_made_is_removed(tmp_path: Path) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", "from accel_trainer.processes import Owner; print(Owner.new().token)"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    for token in (dead, Owner.new().token):
+    for token in (dead_token(), Owner.new().token):
         (tmp_path / f".other.npy.{token}.tmp").write_text("half")
     cached(tmp_path / "thing.txt", Maker())
     assert [path.name for path in tmp_path.glob(".other.*")] == [f".other.npy.{token}.tmp"]

@@ -1,5 +1,6 @@
 """How an attempt is judged, and that nothing of it stays."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def test_killing_a_trainer_leaves_nothing_of_it(tmp_path):
     trainer.kill()
     assert trainer.exit_code == -signal.SIGKILL
     wait_until(lambda: not left("token-1"), timeout_s=5)
-    trainer.end()
+    asyncio.run(trainer.end())
 
 
 def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
@@ -56,7 +57,7 @@ def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
     trainer = Trainer(Sleeper((), {}, 1, ("",)), "token-2", tmp_path / "log")
     wait_until(lambda: trainer.exit_code is not None)
     assert len(left("token-2")) == 1
-    trainer.end()
+    asyncio.run(trainer.end())
     assert not left("token-2")
 
 
@@ -95,7 +96,7 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
 class NobodyWatches:
     def started(self, *_): ...
     def tick(self): ...
-    def stopping(self): ...
+    def stopping(self, name): ...
 
 
 def run_it(attempt: Attempt) -> Ending:
@@ -180,7 +181,7 @@ def test_a_trainer_whose_folder_was_taken_over_is_ended_at_once(attempt, monkeyp
     monkeypatch.setattr(attempt_module, "plan_launch", lambda *_: Command((), {}, 1, (code,)))
     ours = own_attempt(attempt)
     ending = run_it(ours)
-    assert ending.kind is EndingKind.FAILED
+    assert ending.kind is EndingKind.DISCARDED
     assert ending.reason == f"model_dir: another process has taken {attempt.run.path} over: its lock is gone"
     assert not left(ours.token)
 

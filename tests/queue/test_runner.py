@@ -1,6 +1,9 @@
 """Which job is next, what jobs wait for, and what does not stop a runner."""
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,13 +11,18 @@ from helpers import write_job
 
 from accel_trainer import processes
 from accel_trainer.queue import checker as checker_module
+from accel_trainer.queue import outlook
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.launcher import Flags, Gpu, Machine
+from accel_trainer.queue.outlook import choose_next
+from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.runner import Runner, choose_next
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.waiting import Needs
 from accel_trainer.runs import RunState
 
 
@@ -22,16 +30,31 @@ def jobs(*names: str) -> list[QueuedJob]:
     return [QueuedJob(name, Path(f"{name}.json"), JobState.PENDING) for name in names]
 
 
-def test_the_first_job_is_next_unless_one_of_its_name_is_running():
-    assert choose_next(jobs("a", "b"), []).name == "a"
-    assert choose_next(jobs("a", "b"), jobs("a")).name == "b"
-    assert choose_next(jobs("a"), jobs("a")) is None
-    assert choose_next([], []) is None
+def chosen(given: dict[str, Needs], waiting: Collection[str] = (), room: int = 1, most: int = 4) -> str | None:
+    """The name of the next job, where there is room for so many processes now and for `most` at best."""
+    found = choose_next(
+        {job: given[job.name] for job in jobs(*given)},
+        waiting,
+        lambda needs: Place() if (needs.num_processes or 1) <= room else None,
+        lambda needs: (needs.num_processes or 1) <= most,
+    )
+    return None if found is None else found[0].name
 
 
-def test_a_job_that_waits_lets_others_pass():
-    assert choose_next(jobs("a", "b", "c"), jobs("b"), waiting={"a"}).name == "c"
-    assert choose_next(jobs("a"), [], waiting={"a"}) is None
+def test_the_first_job_that_waits_for_nothing_is_next():
+    assert chosen({"a": Needs(), "b": Needs()}) == "a"
+    assert chosen({"a": Needs(), "b": Needs()}, waiting={"a"}) == "b"
+    assert chosen({"a": Needs()}, waiting={"a"}) is None
+    assert chosen({}) is None
+
+
+def test_who_has_no_room_lets_its_equals_pass_but_nobody_who_is_less_urgent():
+    large, small = Needs(num_processes=2), Needs(num_processes=1)
+    assert chosen({"a": large, "b": small}) == "b"
+    assert chosen({"a": replace(large, priority=1), "b": small}) is None
+    assert chosen({"a": replace(large, priority=1), "b": replace(small, priority=1), "c": small}) == "b"
+    assert chosen({"a": replace(large, priority=1), "b": small}, waiting={"a"}) == "b"
+    assert chosen({"a": replace(large, priority=1), "b": small}, most=1) == "b", "it will never have room here"
 
 
 class Silent:
@@ -39,17 +62,6 @@ class Silent:
 
     def __getattr__(self, name: str):
         return lambda *_: None
-
-
-@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), QueueUnusable("cannot be read")])
-def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(tmp_path, monkeypatch, error):
-    runner = Runner(Queue(tmp_path), Flags(), Machine((), False, 2), Silent())
-
-    def fails(state: JobState):
-        raise error
-
-    monkeypatch.setattr(runner.queue, "jobs", fails)
-    runner.tick()
 
 
 # -- jobs that wait for others -----------------------------------------------------------------------------------
@@ -84,7 +96,7 @@ class Trained(list[str]):
         self.endings: list[Ending] = []
         self.attempts: dict[str, Attempt] = {}
 
-    def run_attempt(self, attempt: Attempt, *_: object) -> Ending:
+    async def go_through(self, attempt: Attempt, *_: object) -> Ending:
         self.append(attempt.job.name)
         self.attempts[attempt.job.name] = attempt
         if self.endings:
@@ -96,8 +108,9 @@ class Trained(list[str]):
 def trained(monkeypatch) -> Trained:
     """In place of trainers; nor are the jobs looked at with torch, and nobody waits for long."""
     trained = Trained()
-    monkeypatch.setattr(runner_module, "run_attempt", trained.run_attempt)
-    monkeypatch.setattr(runner_module, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(runner_module, "go_through", trained.go_through)
+    for module in (runner_module, outlook):
+        monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
     monkeypatch.setattr(checker_module, "SETTLED_S", 0.1)
     monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
     return trained
@@ -141,7 +154,7 @@ def test_a_parent_that_was_done_before_is_no_reason_to_wait_and_one_that_is_put_
 
 
 def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
-    trained.failing = {"parent"}
+    trained.endings = [Ending(EndingKind.FAILED, "why")]
     folder = runner.queue.folder
     write_job(folder / "parent.json")
     write_job(folder / "child.json", **PARENT)
@@ -151,14 +164,12 @@ def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
     before = (folder / "late.json").stat()
     runner.run()
     assert trained == ["parent"]
-    assert dict(runner.watcher.told) == {
-        "child": {"parent": JobState.FAILED},
-        "grandchild": {"child": JobState.PENDING},
-        "late": {"nowhere": None, "kept": JobState.HELD},
-    }
-    assert len(runner.watcher.told) == 3
-    assert (runner.num_failed, runner.num_blocked) == (1, 3)
-    assert files(JobState.PENDING) == ["child", "grandchild", "late"]
+    assert runner.watcher.told == [("late", {"nowhere": None, "kept": JobState.HELD})]
+    assert (runner.num_failed, runner.num_blocked) == (3, 1)
+    assert files(JobState.PENDING) == ["late"]
+    reasons = {job.name: runner.queue.reason(job) for job in runner.queue.jobs(JobState.FAILED)}
+    assert reasons["child"] == "training_queue/child.json: after: 'parent' has failed: why"
+    assert reasons["grandchild"].startswith("training_queue/grandchild.json: after: 'child' has failed: training_queue")
     after = (folder / "late.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -184,13 +195,12 @@ def test_nobody_gives_up_while_another_runner_trains(runner, trained, monkeypatc
     write_job(folder / "child.json", after=["parent"])
     looks = []
 
-    def is_done_at_the_20th() -> bool:
+    async def is_done_at_the_20th() -> None:
         looks.append(1)
         if len(looks) == 20:
             runner.queue.finish(claimed, JobState.DONE)
-        return False
 
-    monkeypatch.setattr(runner, "_reclaim_dead", is_done_at_the_20th)
+    monkeypatch.setattr(runner, "_reclaim", is_done_at_the_20th)
     runner.run()
     assert (trained, runner.watcher.told, runner.num_blocked) == (["child"], [], 0)
 
@@ -203,14 +213,16 @@ def test_jobs_that_wait_for_each_other_are_refused_before_anything_is_trained(ru
     write_job(runner.queue.folder / "self.json", after=["self"])
     runner.run()
     assert trained == []
-    assert files(JobState.FAILED) == ["a", "b", "c", "self"]
+    assert files(JobState.FAILED) == ["a", "b", "c", "d", "self"]
     reasons = {job.name: runner.queue.reason(job) for job in runner.queue.jobs(JobState.FAILED)}
     assert reasons["a"] == (
         "training_queue/a.json: after: the job waits for itself: 'a' waits for 'b', 'b' waits for 'c', "
         "'c' waits for 'a'; take one of these out"
     )
     assert "after: names the job itself" in reasons["self"]
-    assert runner.watcher.told == [("d", {"a": JobState.FAILED})]
+    assert reasons["d"].startswith(
+        "training_queue/d.json: after: 'a' has failed: training_queue/a.json: after: the job"
+    )
 
 
 def test_a_parent_whose_file_is_no_job_any_more_fails_the_child_that_starts_from_it(runner, trained):
@@ -278,3 +290,175 @@ def test_what_killed_runners_have_left_half_written_is_removed(runner, trained):
     runner.run()
     assert not left.exists()
     assert all(path.exists() for path in others)
+
+
+# -- several at once -----------------------------------------------------------------------------------------------
+
+
+class SideBySide:
+    """Attempts that all last until enough are running at once; and which GPUs each had."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.lasts_s = number, 0.05
+        self.running: set[str] = set()
+        self.most = 0
+        self.gpus: dict[str, tuple[str, ...] | None] = {}
+        self.cores: set[int] = set()
+        self.error: Exception | None = None
+
+    async def go_through(self, attempt: Attempt, flags: Flags, machine: Machine, *_: object) -> Ending:
+        name = attempt.job.name
+        self.running.add(name)
+        self.gpus[name] = flags.gpus
+        self.cores.add(machine.cores)
+        self.most = max(self.most, len(self.running))
+        deadline = time.monotonic() + 10
+        while self.most < self.number and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(self.lasts_s)
+        self.running.discard(name)
+        if self.error is not None and name == "a":
+            raise self.error
+        return Ending(EndingKind.DONE)
+
+
+GPUS = Machine(tuple(Gpu(str(index), "a GPU", "24 GiB") for index in range(4)), False, 8)
+
+
+def with_slots(runner: Runner, monkeypatch, machine: Machine, number: int, **wishes: int) -> tuple[Runner, SideBySide]:
+    several = SideBySide(number)
+    monkeypatch.setattr(runner_module, "go_through", several.go_through)
+    slots = Slots(machine, Flags(), **wishes)
+    new = Runner(runner.queue, Flags(), machine, Recorder(), slots=slots)
+    monkeypatch.setattr(new.stop, "listen", lambda *_: None)
+    return new, several
+
+
+def test_on_a_cpu_as_many_jobs_as_there_are_slots_share_the_cores(runner, trained, monkeypatch):
+    for name in "abcd":
+        write_job(runner.queue.folder / f"{name}.json")
+    runner, several = with_slots(runner, monkeypatch, Machine((), False, 6), 3, slots=3)
+    runner.run()
+    assert several.most == 3
+    assert several.cores == {2}
+    assert files(JobState.DONE) == list("abcd")
+
+
+def test_each_job_has_gpus_of_its_own_and_as_many_as_it_says(runner, trained, monkeypatch):
+    write_job(runner.queue.folder / "a.json")
+    write_job(runner.queue.folder / "b.json", num_processes=2)
+    write_job(runner.queue.folder / "c.json")
+    runner, several = with_slots(runner, monkeypatch, GPUS, 3, gpus_per_job=1)
+    runner.run()
+    assert several.most == 3
+    assert several.gpus == {"a": ("0",), "b": ("1", "2"), "c": ("3",)}
+
+
+def test_a_job_that_wants_more_gpus_than_there_are_is_told_and_stays(runner, trained, monkeypatch):
+    write_job(runner.queue.folder / "a.json", num_processes=8)
+    write_job(runner.queue.folder / "b.json")
+    runner, several = with_slots(runner, monkeypatch, GPUS, 1)
+    told: list[object] = []
+    runner.watcher.too_large = lambda *given: told.append(given)
+    runner.run()
+    assert several.gpus == {"b": ("0", "1", "2", "3")}
+    assert (files(JobState.PENDING), told, runner.num_blocked) == (["a"], [("a", 8)], 1)
+
+
+def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(runner, trained, monkeypatch):
+    for name in "abc":
+        write_job(runner.queue.folder / f"{name}.json")
+    runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
+    several.error = QueueUnusable("no room")
+    with pytest.raises(QueueUnusable, match="no room"):
+        runner.run()
+    assert files(JobState.DONE) == ["b"]
+    assert files(JobState.PENDING) == ["c"]
+
+
+@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), QueueUnusable("cannot be read")])
+def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(runner, trained, monkeypatch, error):
+    write_job(runner.queue.folder / "a.json")
+    write_job(runner.queue.folder / "b.json")
+    runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
+    look, failing = runner._outlook.look, [1]
+
+    def fails_once_while_training() -> None:
+        if several.running and failing:
+            failing.pop()
+            raise error
+        look()
+
+    monkeypatch.setattr(runner._outlook, "look", fails_once_while_training)
+    several.lasts_s = 0.5
+    runner.run()
+    assert (failing, files(JobState.DONE)) == ([], ["a", "b"])
+
+
+def test_what_is_more_urgent_goes_first(runner, trained):
+    write_job(runner.queue.folder / "a.json")
+    write_job(runner.queue.folder / "b.json", priority=-1)
+    write_job(runner.queue.folder / "job10.json", priority=5)
+    write_job(runner.queue.folder / "job2.json", priority=5)
+    runner.run()
+    assert trained == ["job2", "job10", "a", "b"]
+
+
+# -- pauses -------------------------------------------------------------------------------------------------------
+
+
+def test_a_runner_that_is_paused_takes_up_nothing_and_says_why(runner, trained):
+    write_job(runner.queue.folder / "a.json")
+    pauses, told = Pauses(runner.queue), []
+    runner.watcher.paused = told.append
+    pauses.add("elsewhere")
+    pause = pauses.add(None, "the disk is full")
+    runner.run()
+    assert (trained, told, runner.num_blocked) == ([], [pause], 1)
+    pauses.remove(None)
+    runner.run()
+    assert trained == ["a"]
+
+
+def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
+    for name in "abcde":
+        write_job(runner.queue.folder / f"{name}.json")
+    trained.endings = [failed(), Ending(EndingKind.DONE), failed(), failed(), failed()]
+    runner.run()
+    assert trained == list("abcde")
+    pause = Pauses(runner.queue).of(processes.this_host())
+    assert pause.host == processes.this_host()
+    assert pause.reason == "3 jobs in a row failed within 1m 00s of their start (c, d, e)"
+
+
+def test_jobs_that_have_trained_for_a_while_pause_nobody(runner, trained, monkeypatch):
+    monkeypatch.setattr(runner_module, "FAST_S", 0.0)
+    for name in "abc":
+        write_job(runner.queue.folder / f"{name}.json")
+    trained.endings = [failed()] * 3
+    runner.run()
+    assert Pauses(runner.queue).all() == []
+
+
+# -- other machines ------------------------------------------------------------------------------------------------
+
+
+def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
+    write_job(runner.queue.folder / f"{name}.json")
+    with monkeypatch.context() as there:
+        there.setenv("ACCEL_TRAIN_HOST", "elsewhere")
+        (job,) = [job for job in runner.queue.jobs(JobState.PENDING) if job.name == name]
+        return runner.queue.claim(job)
+
+
+def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, monkeypatch):
+    claimed_elsewhere(runner, monkeypatch, "a")
+    monkeypatch.setattr(runner_module, "LEASE_S", 0.2)
+    runner.run()
+    assert trained == []
+    wants = Runner(runner.queue, Flags(), Machine((), False, 2), Recorder(), reclaims_stale=True)
+    monkeypatch.setattr(wants.stop, "listen", lambda *_: None)
+    write_job(runner.queue.folder / "b.json")
+    time.sleep(0.3)
+    wants.run()
+    assert trained == ["a", "b"]

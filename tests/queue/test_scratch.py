@@ -1,5 +1,6 @@
 """The temporary files of an attempt go with it."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
     assert len(list(scratch_folder(token).iterdir())) == 3  # and whose they are
     assert list(temporary.iterdir()) == [scratch_folder(token)]
     trainer.kill()
-    trainer.end()
+    asyncio.run(trainer.end())
     assert list(temporary.iterdir()) == []
 
 
@@ -61,7 +62,7 @@ def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temp
     remove_abandoned()
     assert scratch_folder(dead).is_dir()
     trainer.kill()
-    trainer.end()
+    asyncio.run(trainer.end())
     assert not scratch_folder(dead).exists()
 
 

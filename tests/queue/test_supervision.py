@@ -1,5 +1,6 @@
 """A trainer that has had its time, or does nothing any more, is ended."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -33,10 +34,10 @@ class Recorder:
 
     def tick(self) -> None: ...
 
-    def stopping(self) -> None:
+    def stopping(self, name: str) -> None:
         self.told.append("stopping")
 
-    def cutting(self, reason: str) -> None:
+    def cutting(self, name: str, reason: str) -> None:
         self.told.append(reason)
 
 
@@ -91,10 +92,10 @@ def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **lim
     try:
         wait_until(log.exists)
         job = Job(architecture="resnet18", **limits)
-        cut = stay_with(trainer, job, run, None, StopRequest() if stop is None else stop, watcher)
+        cut = asyncio.run(stay_with(trainer, job, run, None, StopRequest() if stop is None else stop, watcher))
     finally:
         trainer.kill()
-        trainer.end()
+        asyncio.run(trainer.end())
     return cut, watcher.told, log.read_text()
 
 

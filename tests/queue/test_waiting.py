@@ -33,8 +33,8 @@ def test_a_job_needs_what_it_names_once_until_it_is_done():
     assert needs.missing({"a": DONE, "b": RUNNING, "c": FAILED}) == {"b": RUNNING, "c": FAILED}
     assert needs.missing(dict.fromkeys("abc", DONE)) == {}
     assert needs.missing({}) == dict.fromkeys("abc")
-    assert needs
-    assert not Needs.of(fine_tuned("models/c"))
+    assert needs.waits
+    assert not Needs.of(fine_tuned("models/c")).waits
 
 
 def test_a_word_is_a_path_only_when_no_job_has_that_name():

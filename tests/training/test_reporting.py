@@ -221,11 +221,9 @@ def test_a_status_is_for_other_programs_too(run: RunFolder) -> None:
     assert json.loads(Path(run.status_file).read_text(), parse_constant=pytest.fail)["state"] == "starting"
 
 
-def test_a_plotter_that_was_killed_is_no_zombie_for_longer_than_an_epoch(run: RunFolder) -> None:
+def test_a_plotter_that_was_killed_is_no_zombie(run: RunFolder) -> None:
     plotter = Plotter(run)
     child = psutil.Process(plotter._process.pid)
     child.kill()
-    wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
-    plotter.draw()
-    assert not child.is_running()
+    wait_until(lambda: not child.is_running(), timeout_s=10)
     plotter.close()

@@ -1,6 +1,8 @@
 """What a trainer is told when it is started."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,31 @@ def test_signs_of_life_are_given_while_it_trains(monkeypatch):
     monkeypatch.setattr(worker, "_train_and_tell", train)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 0
+
+
+@pytest.mark.parametrize("what", ["taken over", "kept"])
+def test_a_trainer_whose_folder_was_taken_over_writes_nothing_more(what: str, tmp_path: Path) -> None:
+    file = write_job(Path("job.json"), model_dir="run")
+    code = f"""
+import sys, time
+from accel_trainer.training import worker
+worker.CHECK_S = 0.05
+def train(job, run, *_):
+    if {what!r} == "taken over":
+        run.lock(1).rename(run.lock(2))
+        run.lock(2).write_text("another's")
+    time.sleep(0.5)
+    (run.path / "written").touch()
+    return 0
+worker._train_and_tell = train
+sys.exit(worker.main([{str(file)!r}, "--name=job"]))
+"""
+    run = RunFolder(Path("run"))
+    run.create()
+    owner = Owner.new()
+    take(run, owner, end_leftovers=print, say=print)
+    environment = {**os.environ, TOKEN_VARIABLE: owner.token}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode == 0) == (what == "kept"), ended.stderr
+    assert (run.path / "written").exists() == (what == "kept")
+    assert ("its lock is gone" in ended.stderr) == (what == "taken over")

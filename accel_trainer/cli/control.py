@@ -1,0 +1,274 @@
+"""The verbs that change what becomes of a queue's jobs."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, tell
+from accel_trainer.errors import UserError
+from accel_trainer.queue.pauses import Pauses
+from accel_trainer.queue.pulses import LEASE_S, Observer
+from accel_trainer.queue.recording import take_over
+from accel_trainer.queue.requests import Requests, Wish, this_person
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.trainer import end_leftovers
+from accel_trainer.runs import duration
+
+Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
+HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until a running job is stopped.")]
+
+# How long a running job may take to save and end: as long as a trainer has, and then some.
+LONGEST_S = 180.0
+POLL_S = 0.2
+
+
+@app.command()
+def hold(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption = False) -> None:
+    """Keep jobs back until `release`. One that is running is saved and stopped first."""
+
+    def change(store: Queue, job: QueuedJob) -> str | None:
+        match job.state:
+            case JobState.PENDING:
+                store.hold(job)
+                return "held"
+            case JobState.RUNNING:
+                return _ask(store, job, Wish.HOLD, "held", wait=not no_wait)
+            case JobState.HELD | JobState.DONE | JobState.FAILED:
+                raise UserError(f"{job.name} is {job.state}; only what is pending or running can be held")
+
+    _for_each(jobs, queue, change)
+
+
+@app.command()
+def release(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
+    """Let held jobs be run again."""
+
+    def change(store: Queue, job: QueuedJob) -> str:
+        if job.state is not JobState.HELD:
+            raise UserError(f"{job.name} is {job.state}, not held")
+        store.release(job)
+        return "pending"
+
+    _for_each(jobs, queue, change)
+
+
+@app.command()
+def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption = False) -> None:
+    """Put jobs that are pending, held or running into failed/. One that is running is saved and stopped first.
+
+    `retry` takes it up where it was.
+    """
+
+    def change(store: Queue, job: QueuedJob) -> str | None:
+        match job.state:
+            case JobState.PENDING | JobState.HELD:
+                store.finish(job, JobState.FAILED, f"cancelled by {this_person()}")
+                Retries(store).forget(job.name)
+                return "cancelled"
+            case JobState.RUNNING:
+                return _ask(store, job, Wish.CANCEL, "cancelled", wait=not no_wait)
+            case JobState.DONE | JobState.FAILED:
+                raise UserError(f"{job.name} is {job.state} already")
+
+    _for_each(jobs, queue, change)
+
+
+@app.command()
+def retry(
+    jobs: Annotated[list[str] | None, typer.Argument(help="Names of failed jobs.", show_default=False)] = None,
+    queue: QueueOption = DEFAULT_QUEUE,
+    failed: Annotated[bool, typer.Option("--failed", help="All that have failed.")] = False,
+) -> None:
+    """Put failed jobs back into the queue. They go on where they were, if they got that far."""
+    store = existing_queue(queue)
+    if failed:
+        jobs = [job.name for job in store.jobs(JobState.FAILED)]
+        if not jobs:
+            typer.echo(f"no job has failed in {queue}")
+            return
+    if not jobs:
+        raise UserError("retry: name jobs, or say --failed")
+
+    def change(store: Queue, job: QueuedJob) -> str:
+        if job.state is not JobState.FAILED:
+            raise UserError(f"{job.name} is {job.state}; only what has failed can be tried again")
+        store.retry(job)
+        return "pending"
+
+    _for_each(jobs, queue, change, among=(JobState.FAILED,))
+
+
+@app.command()
+def rm(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
+    """Remove jobs from the queue, not what they have trained. A running job is cancelled first."""
+
+    def change(store: Queue, job: QueuedJob) -> str:
+        if job.state is JobState.RUNNING:
+            raise UserError(f"{job.name} is running; cancel it first")
+        store.remove(job)
+        Retries(store).forget(job.name)
+        return "removed"
+
+    _for_each(jobs, queue, change)
+
+
+@app.command()
+def move(
+    jobs: Jobs,
+    to: Annotated[Path, typer.Option("--to", help="Folder of the other queue.", show_default=False)],
+    queue: QueueOption = DEFAULT_QUEUE,
+) -> None:
+    """Move jobs that wait, or are over, to another queue; what they have trained stays where it is."""
+    target = Queue(to)
+    target.create()
+
+    def change(store: Queue, job: QueuedJob) -> str:
+        if job.state is JobState.RUNNING:
+            raise UserError(f"{job.name} is running; hold it first")
+        return f"moved to {store.move_to(target, job)}"
+
+    _for_each(jobs, queue, change)
+
+
+@app.command()
+def pause(
+    queue: QueueOption = DEFAULT_QUEUE,
+    host: HostOption = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="For those who see it.", show_default=False)] = None,
+) -> None:
+    """Take up no more jobs, until `resume`. What is running goes on."""
+    existing_queue(queue)
+    _refuse_odd_host(host)
+    typer.echo(Pauses(Queue(queue)).add(host, reason))
+
+
+@app.command()
+def resume(queue: QueueOption = DEFAULT_QUEUE, host: HostOption = None) -> None:
+    """End a pause. Without --host: that of the queue, and those of all hosts."""
+    pauses = Pauses(existing_queue(queue))
+    _refuse_odd_host(host)
+    chosen = [pause for pause in pauses.all() if host is None or pause.host == host]
+    for pause in chosen:
+        pauses.remove(pause.host)
+        where = "the queue" if pause.host is None else f"the queue on {pause.host}"
+        typer.echo(f"{where} goes on")
+    if not chosen:
+        typer.echo("nothing is paused")
+
+
+@app.command()
+def reclaim(
+    jobs: Annotated[
+        list[str] | None, typer.Argument(help="Names of running jobs; all if not given.", show_default=False)
+    ] = None,
+    queue: QueueOption = DEFAULT_QUEUE,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until it is known of each whether its runner lives.")
+    ] = False,
+) -> None:
+    """Put jobs back whose runners are dead: on this machine at once, on others when nothing was heard for 10 minutes.
+
+    By this machine's own clock, which begins when it first sees them: `status`, `run-queue` and this look.
+    """
+    store, observer = existing_queue(queue), Observer(Queue(queue))
+    if jobs and (unknown := set(jobs) - {job.name for job in store.jobs(JobState.RUNNING)}):
+        raise UserError(f"{sorted(unknown)[0]}: no job of this name is running in {queue}")
+    while True:
+        running = [job for job in store.jobs(JobState.RUNNING) if not jobs or job.name in jobs]
+        silent = observer.silences_s(running)
+        undecided = [job for job in running if not _reclaim(store, job, silent.get(job.path.name))]
+        if not undecided or not wait:
+            break
+        time.sleep(POLL_S * 10)
+    for job in undecided:
+        seconds = silent[job.path.name]
+        told = f"nothing was heard of its runner for {duration(seconds)}" if seconds > 1 else "its runner may live"
+        where = job.owner.host if job.owner is not None and job.owner.host else "an unknown host"
+        typer.echo(
+            f"{job.name}: runs on {where}; {told}; it is given up after {duration(LEASE_S)}: come again, or --wait"
+        )
+    if not running:
+        typer.echo(f"nothing is running in {queue}")
+
+
+def _reclaim(store: Queue, job: QueuedJob, silence_s: float | None) -> bool:
+    """Put a job back if its owner is dead; whether nothing more is to be decided about it."""
+    assert job.owner is not None
+    if job.owner.is_dead():
+        why = "its runner is dead"
+    elif silence_s is None:
+        typer.echo(f"{job.name}: its runner lives")
+        return True
+    elif silence_s < LEASE_S:
+        return False
+    else:
+        why = f"nothing was heard of its runner on {_host(job)} for {duration(silence_s)}"
+    end_leftovers(job.owner.token)
+    if take_over(store, Retries(store), job):
+        typer.echo(f"{job.name}: put back; {why}")
+    return True
+
+
+def _host(job: QueuedJob) -> str:
+    return job.owner.host if job.owner is not None and job.owner.host else "an unknown host"
+
+
+# -- what they share -------------------------------------------------------------------------------------------------
+
+
+def _for_each(
+    names: Sequence[str],
+    queue: Path,
+    change: Callable[[Queue, QueuedJob], str | None],
+    among: Sequence[JobState] = (),
+) -> None:
+    """Change jobs one by one; what goes wrong with one does not keep the others."""
+    store = existing_queue(queue)
+    wrong = False
+    for name in names:
+        try:
+            job = find_job(store, name, among)
+            told = change(store, job)
+            wrong |= told is None
+            if told is not None:
+                typer.echo(f"{job.name}: {told}")
+        except QueueUnusable:
+            raise
+        except UserError as error:
+            wrong = True
+            tell(error.problems)
+    if wrong:
+        raise typer.Exit(MISTAKE)
+
+
+def _ask(store: Queue, job: QueuedJob, wish: Wish, told: str, *, wait: bool) -> str | None:
+    """Have the owner of a running job do something; None, and said why, where it has not done it."""
+    assert job.owner is not None
+    if job.owner.is_dead():
+        raise UserError(f"{job.name}: its runner is dead; `accel-train reclaim {job.name}` first")
+    try:
+        Requests(store).put(job, wish)
+    except OSError as error:
+        raise QueueUnusable(f"the queue {store.folder} cannot be used: {error.strerror}") from error
+    if not wait:
+        return f"is asked to stop, to be {told}"
+    deadline = time.monotonic() + LONGEST_S
+    while job.path.exists() and not job.owner.is_dead() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    if job.path.exists() and job.owner.is_dead():
+        raise UserError(f"{job.name}: its runner has just died; `accel-train reclaim {job.name}` does what was asked")
+    if job.path.exists():
+        tell([f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"])
+        return None
+    now = store.find(job.name)
+    return told if now is None or now.state is not JobState.DONE else "was done before it could be stopped"
+
+
+def _refuse_odd_host(host: str | None) -> None:
+    if host is not None and (not host or "/" in host or host != host.strip() or host.startswith(".")):
+        raise UserError(f"--host: {host!r} is no name of a host")

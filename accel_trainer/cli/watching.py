@@ -1,0 +1,145 @@
+"""The verbs that look at a queue."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueOption, app, existing_queue, find_job
+from accel_trainer.errors import UserError, printable
+from accel_trainer.queue.overview import Row, overview
+from accel_trainer.queue.pauses import Pauses
+from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.runs import duration
+
+# Rows of each state that are over or wait, in a table.
+FEW = 20
+LOOK_EVERY_S = 2.0
+
+
+@app.command()
+def status(
+    queue: QueueOption = DEFAULT_QUEUE,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help=f"More than {FEW} jobs of a state.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jobs of the queue: how far they are, where, and since when."""
+    store = existing_queue(queue)
+    while True:
+        told = json.dumps([asdict(row) for row in overview(store)], indent=2) if as_json else _table(store, everything)
+        if watch and sys.stdout.isatty():
+            typer.echo("\x1b[H\x1b[2J", nl=False)  # to the upper left corner, and clear what is below
+        typer.echo(told)
+        if not watch:
+            return
+        time.sleep(LOOK_EVERY_S)
+
+
+def _table(queue: Queue, everything: bool) -> str:
+    from accel_trainer.display import table
+
+    rows = list(overview(queue))
+    if not rows:
+        return "\n".join([f"no jobs in {queue.folder}", *map(str, Pauses(queue).all())])
+    shown: list[Row] = []
+    more: list[str] = []
+    for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.DONE):
+        of_state = [row for row in rows if row.state == state]
+        few = of_state if everything or state is JobState.RUNNING else of_state[:FEW]
+        shown += few
+        if len(few) < len(of_state):
+            more.append(f"and {len(of_state) - len(few):,} more that are {state} (--all shows them)")
+    header = ("job", "state", "epoch", "best", "where", "elapsed", "left", "note")
+    return "\n".join([table(header, [_cells(row) for row in shown]), *more, *map(str, Pauses(queue).all())])
+
+
+def _cells(row: Row) -> Sequence[object]:
+    epoch = None if row.epoch is None else f"{row.epoch}/{row.num_epochs}"
+    best = None if row.best is None else f"{row.best:.4g} {row.metric or ''}".strip()
+    gpus = f" gpu {','.join(row.devices)}" if row.devices else ""
+    where = None if row.host is None else f"{row.host}{gpus}"
+    return (row.job, row.state, epoch, best, where, _time(row.elapsed_s), _time(row.left_s), row.note)
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else duration(seconds)
+
+
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(help="Name of a job.", show_default=False)],
+    queue: QueueOption = DEFAULT_QUEUE,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows, until the job is over.")] = False,
+    lines: Annotated[int | None, typer.Option("-n", "--lines", min=0, help="Only the last ones.")] = None,
+) -> None:
+    """Print all output of a job's newest attempt."""
+    store = existing_queue(queue)
+    name = find_job(store, job).name
+    path = store.newest_log(name)
+    if path is None and not follow:
+        raise UserError(f"{name}: it was not started yet, so there is no log of it")
+    for part in _growing(store, name, path) if follow else [_text(path, 0)]:
+        if lines is not None:
+            part, lines = "".join(part.splitlines(keepends=True)[-lines:] if lines else []), None
+        typer.echo(printable(part), nl=False)
+
+
+def _growing(store: Queue, name: str, path: Path | None) -> Iterator[str]:
+    """The output of a job, as it comes, over all its attempts from now on."""
+    position = 0
+    while True:
+        state = store.states().get(name)
+        text = _text(path, position)
+        if text:
+            position += len(text.encode(errors="surrogateescape"))
+            yield text
+        elif (newest := store.newest_log(name)) != path:
+            path, position = newest, 0
+        elif state not in (JobState.RUNNING, JobState.PENDING, JobState.HELD):
+            return
+        else:
+            time.sleep(LOOK_EVERY_S / 10)
+
+
+def _text(path: Path | None, position: int) -> str:
+    """What is in a log from a position on."""
+    if path is None:
+        return ""
+    with path.open("rb") as file:
+        file.seek(position)
+        read = file.read()
+    return read.decode(errors="surrogateescape")
+
+
+@app.command()
+def wait(
+    jobs: Annotated[
+        list[str] | None, typer.Argument(help="Names of jobs; all there are if not given.", show_default=False)
+    ] = None,
+    queue: QueueOption = DEFAULT_QUEUE,
+) -> None:
+    """Wait until jobs are over, whoever runs them. Exit code 1: one of them has failed, or is gone."""
+    store = existing_queue(queue)
+    open_states = (JobState.PENDING, JobState.RUNNING, JobState.HELD)
+    if jobs:
+        left = {find_job(store, name).name for name in jobs}
+    else:
+        left = {name for name, state in store.states().items() if state in open_states}
+    has_failed = False
+    while left:
+        states = store.states()
+        for name in sorted(name for name in left if states.get(name) not in open_states):
+            left.discard(name)
+            state = states.get(name)
+            has_failed |= state is not JobState.DONE
+            typer.echo(f"{name}: {'gone' if state is None else state}")
+        if left:
+            time.sleep(LOOK_EVERY_S)
+    if has_failed:
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,152 @@
+"""What is to be done in a queue, as seen when it was last looked at: which jobs may be run, in which order, and which
+wait for what."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from accel_trainer.processes import this_host
+from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.pauses import Pause, Pauses
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.slots import Place
+from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob
+from accel_trainer.queue.waiting import Missing, Needs, cycles, failed_parent
+
+LOOK_EVERY_S = 2.0
+# Looking may take this part of the time, however many jobs there are.
+LARGEST_PART = 0.05
+
+
+class Refused(Protocol):
+    """Who is told of a job that is refused, with the reason."""
+
+    def __call__(self, job: QueuedJob, reason: str) -> None: ...
+
+
+class Outlook:
+    """Looks at a queue now and then. Files that are wrong go to failed/ when they are met."""
+
+    def __init__(self, queue: Queue, checker: Checker, retries: Retries, refused: Refused) -> None:
+        self._queue, self._checker, self._retries, self._refused = queue, checker, retries, refused
+        self.pending: Sequence[QueuedJob] = ()
+        self.running: Sequence[QueuedJob] = ()
+        self.good: dict[QueuedJob, Needs] = {}
+        self.missing: dict[str, Missing] = {}
+        self.resting: Collection[str] = ()
+        self.pause: Pause | None = None
+        self.has_refused = False  # what waits for a job that was refused is to be looked at again
+        self._looked = self._cost_s = 0.0
+        self._blocked_since: float | None = None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether all files that were there are known to be good or wrong."""
+        return not self._checker.is_busy
+
+    def is_due(self, *, wanted: bool) -> bool:
+        """Whether it is time to look again: soon where it is `wanted`, as far as that costs little."""
+        pause_s = self._cost_s / LARGEST_PART if wanted else max(LOOK_EVERY_S, self._cost_s / LARGEST_PART)
+        return time.monotonic() - self._looked >= pause_s
+
+    def look(self) -> None:
+        """Raises QueueUnusable and OSError."""
+        began = time.monotonic()
+        try:
+            self._look()
+        finally:
+            self._looked = time.monotonic()
+            self._cost_s = self._looked - began
+
+    def _look(self) -> None:
+        self.pause = Pauses(self._queue).of(this_host())
+        pending = self._queue.jobs(JobState.PENDING)
+        good, wrong = self._checker.look(pending)
+        self.missing, in_vain = self._find_missing(good)
+        for job, reason in (*wrong, *in_vain.items()):
+            self._refuse(job, reason)
+            good.pop(job, None)
+            self.missing.pop(job.name, None)
+        refused = {job for job, _ in wrong} | in_vain.keys()
+        self.has_refused = bool(refused)
+        self.pending = [job for job in pending if job not in refused]
+        self.good = dict(sorted(good.items(), key=lambda item: -item[1].priority))  # else as they were: by name
+        self.running = self._queue.jobs(JobState.RUNNING)
+        self.resting = self._retries.resting(good)
+        self._note_blocked()
+
+    def take(self, job: QueuedJob) -> None:
+        """The job is not to be chosen again, until the next look tells more."""
+        self.good.pop(job, None)
+
+    @property
+    def waiting(self) -> set[str]:
+        """The names of jobs whose turn it is not: they wait for others, or rest, or one of their name is running."""
+        return {*self.missing, *self.resting, *(job.name for job in self.running)}
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nobody trains and all that is pending waits, and not only for a moment: folders are not read all at
+        once, and a job that moves from one to another is then in none."""
+        return self._blocked_since is not None and time.monotonic() - self._blocked_since > LOOK_EVERY_S
+
+    def _note_blocked(self) -> None:
+        if not self.pending or self.running or not all(job.name in self.missing for job in self.pending):
+            self._blocked_since = None
+        elif self._blocked_since is None:
+            self._blocked_since = time.monotonic()
+
+    def _find_missing(self, good: Mapping[QueuedJob, Needs]) -> tuple[dict[str, Missing], dict[QueuedJob, str]]:
+        """What the jobs that wait are waiting for; and those that wait in vain, for themselves or for what has failed,
+        with the reason."""
+        if not any(needs.waits for needs in good.values()):
+            return {}, {}
+        states = self._queue.states()
+        found = {job.name: needs.missing(states) for job, needs in good.items() if needs.waits}
+        waiting: dict[str, Missing] = {name: missing for name, missing in found.items() if missing}
+        reasons = cycles(waiting)
+        for name, missing in waiting.items():
+            if (parent := failed_parent(missing)) is not None:
+                reasons.setdefault(name, self._why_with(parent))
+        return waiting, {job: f"{job.path}: {reasons[job.name]}" for job in good if job.name in reasons}
+
+    def _why_with(self, parent: str) -> str:
+        found = self._queue.find(parent)
+        reason = None if found is None else self._queue.reason(found)
+        why = f": {reason.splitlines()[0]}" if reason else ""
+        return f"after: {parent!r} has failed{why}"
+
+    def _refuse(self, job: QueuedJob, reason: str) -> None:
+        try:
+            self._queue.finish(job, JobState.FAILED, reason)
+        except JobGone:
+            return  # another runner has refused it
+        self._refused(job, reason)
+
+
+def choose_next(
+    jobs: Mapping[QueuedJob, Needs],
+    waiting: Collection[str],
+    fit: Callable[[Needs], Place | None],
+    could_fit: Callable[[Needs], bool] = lambda needs: True,
+) -> tuple[QueuedJob, Place] | None:
+    """The job to run next and its place, of those that may be claimed, in their order.
+
+    One that needs more room than there is now lets those of the same priority pass, and holds back all that have a
+    lower one: so what is urgent gets its room, and nothing stands idle for what is not.
+    """
+    held_back_below: int | None = None
+    for job, needs in jobs.items():
+        if held_back_below is not None and needs.priority < held_back_below:
+            return None
+        if job.name in waiting or not could_fit(needs):
+            continue
+        if (place := fit(needs)) is not None:
+            return job, place
+        held_back_below = needs.priority
+    return None
+
+
+def too_large(jobs: Iterable[tuple[QueuedJob, Needs]], could_fit: Callable[[Needs], bool]) -> list[tuple[str, int]]:
+    """The jobs that will never have room here, and how many processes each of them wants."""
+    return [(job.name, needs.num_processes or 1) for job, needs in jobs if not could_fit(needs)]

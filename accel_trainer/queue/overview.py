@@ -1,0 +1,101 @@
+"""What can be said of every job of a queue: where it is, how far, on what, and why it does not go on."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from accel_trainer.config import Job, read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue.pulses import LEASE_S, Observer, Pulse, Work, runner_of
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.waiting import Needs, words
+from accel_trainer.runs import RunFolder, Status, duration
+
+# Of so many pending jobs is said why they do not run; to read more of them would take seconds.
+MOST_NOTES = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job. Times in seconds; `devices` are GPUs by their number, none on a CPU or where it is not known."""
+
+    job: str
+    state: str
+    epoch: int | None = None
+    num_epochs: int | None = None
+    metric: str | None = None
+    best: float | None = None
+    host: str | None = None
+    devices: tuple[str, ...] = ()
+    elapsed_s: float | None = None
+    left_s: float | None = None
+    note: str | None = None
+
+
+def overview(queue: Queue) -> Iterator[Row]:
+    """A row for each job of a queue, those that run first. Raises QueueUnusable."""
+    running = queue.jobs(JobState.RUNNING)
+    observer = Observer(queue)
+    pulses, silences_s = observer.pulses() if running else {}, observer.silences_s(running)
+    for job in running:
+        yield _running(job, pulses, silences_s)
+    pending = queue.jobs(JobState.PENDING)
+    states = queue.states() if pending else {}
+    for number, job in enumerate(pending):
+        yield Row(job.name, job.state, note=_why_pending(queue, job, states) if number < MOST_NOTES else None)
+    for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
+        for job in queue.jobs(state):
+            reason = (queue.reason(job) or "").split("\n")[0] or None
+            yield Row(job.name, job.state, note=reason, **_progress(_said(job)))
+
+
+def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[str, float]) -> Row:
+    assert job.owner is not None
+    pulse = pulses.get(f"{job.owner.host}.{runner_of(job.owner.token)}")
+    work: Work | None = None if pulse is None else pulse.work.get(job.owner.token)
+    silence_s, note = silences_s.get(job.path.name, 0.0), None
+    if job.owner.is_dead():
+        note = "its runner died; run-queue takes it up"
+    elif silence_s > LEASE_S:
+        note = f"stale: nothing was heard of its runner for {duration(silence_s)}; `accel-train reclaim` puts it back"
+    said = _said(job)
+    if said is not None and said.token != job.owner.token:
+        said = None  # of an earlier attempt
+    return Row(
+        job.name,
+        job.state,
+        host=job.owner.host or None,
+        devices=() if work is None else work.devices,
+        elapsed_s=None if work is None else max(0.0, time.time() - work.started),
+        left_s=None if said is None else said.eta_s,
+        note=note if said is None or note is not None else said.preparing,
+        **_progress(said),
+    )
+
+
+def _said(job: QueuedJob) -> Status | None:
+    """What the job's trainer last said."""
+    try:
+        return RunFolder(read_job(job.path, job.name).run_path).read_status()
+    except UserError:
+        return None
+
+
+def _progress(said: Status | None) -> dict[str, Any]:
+    if said is None:
+        return {}
+    return {"epoch": said.epoch, "num_epochs": said.num_epochs, "metric": said.primary_metric, "best": said.best}
+
+
+def _why_pending(queue: Queue, queued: QueuedJob, states: Mapping[str, JobState]) -> str | None:
+    try:
+        job: Job = read_job(queued.path, queued.name)
+    except UserError:
+        return None  # it may still be on its way; else the runner refuses it
+    if missing := Needs.of(job).missing(states):
+        return words(missing)
+    if (failures := Retries(queue).of(queued)) is not None:
+        return f"has failed and is tried again (retry {failures.number} of {job.retries}): {failures.reason}"
+    return None

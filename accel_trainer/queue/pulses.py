@@ -1,0 +1,145 @@
+"""Signs of life: each runner says every now and then that it lives, and what it does; others watch whether it does.
+
+    training_queue/runners/<host>.<boot>-<pid>-<start>.json    written by the runner, with a number that goes up
+    training_queue/observed/<host>.json                        when that number was last seen to change, by this host
+
+Clocks of machines differ, and may be set: an observer goes by its own, the one that counts from the start of the
+machine. Of a runner on this machine nothing needs to be observed, since it is known whether its process lives.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.files import write_atomic
+from accel_trainer.processes import Owner, boot_id, this_host
+from accel_trainer.queue.store import Queue, QueuedJob
+from accel_trainer.untrusted import read_json
+
+BEAT_S = 30.0
+# Whoever has been silent for so long is given up, if a person says so. Longer than it takes until a run folder's lock
+# is given up (`ownership`): who takes the job up finds the folder free.
+LEASE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job that a runner is at: on which GPUs, and since when (in seconds since 1970, by the runner's clock)."""
+
+    devices: tuple[str, ...]
+    started: float
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a runner says of itself. `work` has the tokens of its claims."""
+
+    host: str
+    sequence: int
+    places: int = 1
+    work: Mapping[str, Work] = field(default_factory=dict)
+
+
+def runner_of(token: str) -> str:
+    """The process, of those of its machine, whose claim has this token."""
+    return token.rpartition("-")[0]
+
+
+class OwnPulse:
+    """That of this process; to be called again and again."""
+
+    def __init__(self, queue: Queue, places: int) -> None:
+        owner = Owner.new()
+        self._path = queue.runners / f"{owner.host}.{runner_of(owner.token)}.json"
+        self._host, self._places = owner.host, places
+        self._sequence, self._beaten = 0, 0.0
+        self._work: dict[str, Work] = {}
+
+    def begin(self, token: str, devices: tuple[str, ...]) -> None:
+        self._work[token] = Work(devices, time.time())
+        self.beat(at_once=True)
+
+    def end(self, token: str) -> None:
+        self._work.pop(token, None)
+        self.beat(at_once=True)
+
+    def beat(self, *, at_once: bool = False) -> None:
+        """A beat that is missed, on a full disk, does not matter."""
+        if not at_once and time.monotonic() - self._beaten < BEAT_S:
+            return
+        self._beaten = time.monotonic()
+        self._sequence += 1
+        pulse = Pulse(self._host, self._sequence, self._places, self._work)
+        with suppress(OSError):
+            self._path.parent.mkdir(exist_ok=True)
+            write_atomic(self._path, json.dumps(asdict(pulse)) + "\n", durable=False)
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            self._path.unlink()
+
+
+class Observer:
+    """What is known on this host of the queue's runners."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._runners, self._notes = queue.runners, queue.observed / f"{this_host()}.json"
+
+    def pulses(self) -> dict[str, Pulse]:
+        """What runners have said of themselves, by '<host>.<process>'."""
+        found = ((path.stem, _read_pulse(path)) for path in self._runners.glob("[!.]*.json"))
+        return {name: pulse for name, pulse in found if pulse is not None}
+
+    def silences_s(self, running: Iterable[QueuedJob]) -> dict[str, float]:
+        """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
+        others = {job.path.name: job for job in running if job.owner is not None and not _is_known(job.owner)}
+        if not others:
+            return {}
+        now, pulses, before = time.monotonic(), self.pulses(), self._read_notes()
+        notes: dict[str, tuple[int, float]] = {}
+        for name, job in others.items():
+            assert job.owner is not None
+            pulse = pulses.get(f"{job.owner.host}.{runner_of(job.owner.token)}")
+            sequence = -1 if pulse is None else pulse.sequence
+            known = before.get(name)
+            notes[name] = known if known is not None and known[0] == sequence else (sequence, now)
+        if notes != before:
+            with suppress(OSError):
+                self._notes.parent.mkdir(exist_ok=True)
+                write_atomic(self._notes, json.dumps({"boot": boot_id(), "seen": notes}) + "\n", durable=False)
+        return {name: now - since for name, (_, since) in notes.items()}
+
+    def remove_dead(self) -> None:
+        """Remove what runners of this machine have left that were killed."""
+        for path in self._runners.glob(f"{this_host()}.*.json"):
+            if Owner(this_host(), path.stem.removeprefix(f"{this_host()}.")).is_dead():
+                path.unlink(missing_ok=True)
+
+    def _read_notes(self) -> dict[str, tuple[int, float]]:
+        """Those since this machine was started: its clock begins anew then."""
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = read_json(self._notes)
+            if content["boot"] == boot_id():
+                now = time.monotonic()
+                return {name: (int(n), min(float(since), now)) for name, (n, since) in content["seen"].items()}
+        return {}
+
+
+def _is_known(owner: Owner) -> bool:
+    """Whether the owner is a process of this machine, of which is known whether it lives."""
+    return owner.host == this_host() and bool(owner.token)
+
+
+def _read_pulse(path: Path) -> Pulse | None:
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        content: dict[str, Any] = read_json(path)
+        work = {
+            str(token): Work(tuple(map(str, said["devices"])), float(said["started"]))
+            for token, said in content["work"].items()
+        }
+        return Pulse(str(content["host"]), int(content["sequence"]), int(content["places"]), work)
+    return None

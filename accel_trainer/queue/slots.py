@@ -1,0 +1,105 @@
+"""Slots: how many jobs train side by side on this machine, and which devices and cores each of them has."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from accel_trainer.errors import UserError
+from accel_trainer.queue.launcher import Flags, Machine, refuse_missing_gpus
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one job has of the machine; no GPUs where it trains on something else."""
+
+    gpus: tuple[str, ...] = ()
+    cores: int = 1
+
+    def flags(self, flags: Flags) -> Flags:
+        return replace(flags, gpus=self.gpus) if self.gpus else flags
+
+
+class Slots:
+    """The places of one machine, and who has them.
+
+    Without a wish for less, one job has all GPUs. On a machine without GPUs a place is a share of the cores.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        flags: Flags,
+        *,
+        gpus_per_job: int | None = None,
+        jobs_per_gpu: int = 1,
+        slots: int | None = None,
+    ) -> None:
+        """Raises UserError for what the machine has not."""
+        refuse_missing_gpus(flags, machine)
+        self.gpus = flags.gpus if flags.gpus is not None else tuple(gpu.index for gpu in machine.gpus)
+        if self.gpus and slots is not None:
+            raise UserError("--slots is for machines without GPUs; use --gpus-per-job and --jobs-per-gpu")
+        if not self.gpus and (gpus_per_job is not None or jobs_per_gpu > 1):
+            raise UserError("--gpus-per-job, --jobs-per-gpu: no GPU was found on this machine; use --slots")
+        if gpus_per_job is not None and gpus_per_job > len(self.gpus):
+            raise UserError(f"--gpus-per-job: {gpus_per_job} are more than there are, {len(self.gpus)}")
+        # GPUs that were named, and nothing more, are for each job in turn: a flag goes before what a job says.
+        self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or flags.gpus is None
+        self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
+        self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
+        self._taken: list[Place] = []
+
+    @property
+    def number(self) -> int:
+        """How many jobs of the usual size there is room for, when nothing is running."""
+        if not self.gpus:
+            return self._slots
+        return max(1, len(self.gpus) * self._jobs_per_gpu // self._gpus_per_job)
+
+    @property
+    def is_full(self) -> bool:
+        load = self._load()
+        return all(load[gpu] >= self._jobs_per_gpu for gpu in self.gpus) if self.gpus else self._places_left == 0
+
+    @property
+    def unused_gpus(self) -> list[str]:
+        """GPUs on which none of our jobs is."""
+        load = self._load()
+        return [gpu for gpu in self.gpus if not load[gpu]]
+
+    def could_fit(self, num_processes: int | None) -> bool:
+        """Whether there is room for a job of so many processes when nothing else is running."""
+        return not self.gpus or self._wanted(num_processes) <= len(self.gpus)
+
+    def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Place | None:
+        """The place that a job would have now, those GPUs left out that others occupy; None: there is no room."""
+        if not self.gpus:
+            return Place(cores=max(1, self._cores // self._slots)) if self._places_left else None
+        wanted, load = self._wanted(num_processes), self._load()
+        free = [gpu for gpu in self.gpus if load[gpu] < self._jobs_per_gpu and gpu not in occupied]
+        if len(free) < wanted:
+            return None
+        emptiest = sorted(sorted(free, key=lambda gpu: load[gpu])[:wanted], key=self.gpus.index)
+        share = wanted / (len(self.gpus) * self._jobs_per_gpu)
+        return Place(tuple(emptiest), max(1, int(self._cores * share)))
+
+    def take(self, place: Place) -> None:
+        self._taken.append(place)
+
+    def leave(self, place: Place) -> None:
+        self._taken.remove(place)
+
+    @property
+    def _places_left(self) -> int:
+        return self._slots - len(self._taken)
+
+    def _wanted(self, num_processes: int | None) -> int:
+        return self._gpus_per_job if num_processes is None or not self._is_shared else num_processes
+
+    def _load(self) -> Counter[str]:
+        """How many jobs are on each GPU."""
+        return Counter(_all_gpus(self._taken))
+
+
+def _all_gpus(places: Iterable[Place]) -> Iterable[str]:
+    return (gpu for place in places for gpu in place.gpus)

@@ -1,0 +1,243 @@
+"""The verbs that change what becomes of jobs, on the files of a queue and with a real runner."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import COMMAND, dead_token, wait_until, write_job
+from typer.testing import CliRunner, Result
+
+from accel_trainer.cli import app, control
+from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner, this_host
+from accel_trainer.queue import pulses
+from accel_trainer.queue.pauses import Pauses
+from accel_trainer.queue.requests import Request, Requests, Wish
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+
+
+@pytest.fixture
+def queue() -> Queue:
+    queue = Queue(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, [*words])
+
+
+def states(queue: Queue) -> dict[str, str]:
+    return {name: state.value for name, state in queue.states().items()}
+
+
+def claimed(queue: Queue, name: str) -> QueuedJob:
+    write_job(queue.folder / f"{name}.json")
+    job = queue.claim(queue.find(name))
+    assert job is not None
+    return job
+
+
+def test_what_is_held_is_pending_again_when_it_is_released(queue: Queue) -> None:
+    write_job(queue.folder / "a.json")
+    assert run("hold", "a").output == "a: held\n"
+    assert states(queue) == {"a": "held"}
+    assert run("release", "a.json").output == "a: pending\n"
+    assert states(queue) == {"a": "pending"}
+
+
+def test_a_wrong_name_is_told_with_the_nearest_and_does_not_keep_the_others(queue: Queue) -> None:
+    write_job(queue.folder / "first.json")
+    result = run("hold", "frist", "first")
+    assert result.exit_code == 2
+    assert "error: frist: no job of this name is in training_queue; did you mean 'first'?" in result.stderr
+    assert states(queue) == {"first": "held"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "where", "told"),
+    [
+        ("hold", "done", "a is done; only what is pending or running can be held"),
+        ("release", "", "a is pending, not held"),
+        ("cancel", "failed", "a is failed already"),
+        ("retry", "done", "a is done; only what has failed can be tried again"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(queue: Queue, verb: str, where: str, told: str) -> None:
+    write_job(queue.folder / where / "a.json")
+    result = run(verb, "a")
+    assert (result.exit_code, result.stderr) == (2, f"error: {told}\n")
+
+
+def test_a_cancelled_job_has_failed_and_is_put_back_by_retry_with_its_retries_forgotten(queue: Queue) -> None:
+    write_job(queue.folder / "a.json", retries=3)
+    Retries(queue).add(queue.find("a"), 1, "why")
+    assert run("cancel", "a").output == "a: cancelled\n"
+    assert states(queue) == {"a": "failed"}
+    assert queue.reason(queue.find("a")).startswith("cancelled by ")
+    assert list(queue.retries.iterdir()) == []
+    assert run("retry", "a").output == "a: pending\n"
+    assert states(queue) == {"a": "pending"}
+    assert list(queue.folder_of(JobState.FAILED).iterdir()) == []
+
+
+def test_all_that_have_failed_are_tried_again_under_their_own_names(queue: Queue) -> None:
+    for name in ("a", "b~2"):
+        write_job(queue.folder / "failed" / f"{name}.json")
+        (queue.folder / "failed" / f"{name}.reason.txt").write_text("why")
+    assert run("retry", "--failed").exit_code == 0
+    assert states(queue) == {"a": "pending", "b": "pending"}
+    assert "no job has failed" in run("retry", "--failed").output
+    assert run("retry").exit_code != 0
+
+
+def test_what_is_removed_is_gone_with_its_reason(queue: Queue) -> None:
+    write_job(queue.folder / "failed/a.json")
+    (queue.folder / "failed/a.reason.txt").write_text("why")
+    assert run("rm", "a").output == "a: removed\n"
+    assert states(queue) == {}
+    assert list((queue.folder / "failed").iterdir()) == []
+
+
+def test_a_job_moves_to_another_queue_with_its_reason_and_time(queue: Queue) -> None:
+    path = write_job(queue.folder / "failed/a.json")
+    (queue.folder / "failed/a.reason.txt").write_text("why\n")
+    before, content = path.stat().st_mtime_ns, path.read_bytes()
+    assert run("move", "a", "--to", "other").output == "a: moved to other/failed/a.json\n"
+    other = Queue(Path("other"))
+    assert (states(queue), states(other)) == ({}, {"a": "failed"})
+    moved = other.find("a")
+    assert (moved.path.stat().st_mtime_ns, moved.path.read_bytes()) == (before, content)
+    assert other.reason(moved) == "why"
+    write_job(queue.folder / "failed/a.json")
+    assert "a job of this name is failed in other" in run("move", "a", "--to", "other").stderr
+
+
+def test_a_pause_has_a_reason_and_ends(queue: Queue) -> None:
+    assert run("pause", "--host", "grey", "--reason", "the fans").exit_code == 0
+    (pause,) = Pauses(queue).all()
+    assert (pause.host, pause.reason) == ("grey", "the fans")
+    assert Pauses(queue).of("rey") is None, "hosts are compared whole"
+    assert run("resume", "--host", "rey").output == "nothing is paused\n"
+    assert run("pause").exit_code == 0
+    assert run("resume").output == "the queue on grey goes on\nthe queue goes on\n"
+    assert Pauses(queue).all() == []
+    assert run("pause", "--host", "../x").exit_code != 0
+
+
+# -- jobs that are running ------------------------------------------------------------------------------------------
+
+
+def test_the_owner_of_a_running_job_is_asked(queue: Queue) -> None:
+    job = claimed(queue, "a")
+    assert run("cancel", "--no-wait", "a").output == "a: is asked to stop, to be cancelled\n"
+    request = Requests(queue).of(job.owner.token)
+    assert request is not None
+    assert request.wish is Wish.CANCEL
+    assert request.cut.reason == f"cancelled by {request.by}"
+
+
+def test_who_waits_in_vain_for_an_owner_is_told(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed(queue, "a")
+    monkeypatch.setattr(control, "LONGEST_S", 0.1)
+    result = run("hold", "a")
+    assert result.exit_code == 2
+    assert "has not answered in 0s; it still may" in result.stderr
+
+
+@pytest.mark.parametrize(("wish", "state"), [(None, "pending"), (Wish.CANCEL, "failed"), (Wish.HOLD, "held")])
+def test_of_a_dead_runner_is_done_what_was_asked_of_it(queue: Queue, wish: Wish | None, state: str) -> None:
+    owner = Owner(this_host(), dead_token())
+    path = write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
+    if wish is not None:
+        Requests(queue).put(QueuedJob("a", path, JobState.RUNNING, owner), wish)
+    assert "accel-train reclaim a" in run("cancel", "a").stderr if wish is None else True
+    assert run("reclaim").output == "a: put back; its runner is dead\n"
+    assert states(queue) == {"a": state}
+    assert not queue.requests.exists() or list(queue.requests.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a@grey.boot-1-2-x", "grey_gpu-0_job-1__a", "a"])
+def test_a_runner_elsewhere_is_given_up_after_long_silence_only(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_job(queue.folder / "running" / f"{name}.json")
+    result = run("reclaim")
+    assert "its runner may live; it is given up after 10m 00s: come again, or --wait" in result.output
+    assert states(queue) == {"a": "running"}
+    monkeypatch.setattr(control, "LEASE_S", 0.0)
+    assert "a: put back; nothing was heard of its runner on " in run("reclaim", "a").output
+    assert states(queue) == {"a": "pending"}
+
+
+def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(pulses.time, "monotonic", lambda: now[0])
+    with monkeypatch.context() as there:
+        there.setenv("ACCEL_TRAIN_HOST", "elsewhere")
+        pulse = pulses.OwnPulse(queue, 1)
+        job = claimed(queue, "a")
+        pulse.begin(job.owner.token, ("0",))
+    observer, name = pulses.Observer(queue), job.path.name
+    assert observer.silences_s([job]) == {name: 0.0}
+    now[0] += 590
+    assert pulses.Observer(queue).silences_s([job]) == {name: 590.0}, "it is remembered"
+    pulse.beat(at_once=True)
+    assert observer.silences_s([job]) == {name: 0.0}
+    now[0] += 601
+    assert observer.silences_s([job])[name] > pulses.LEASE_S
+
+
+def test_what_was_seen_before_this_machine_was_started_counts_no_more(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
+    job = QueuedJob("a", path, JobState.RUNNING, Owner("grey", "boot-1-2-x"))
+    now = [1000.0]
+    monkeypatch.setattr(pulses.time, "monotonic", lambda: now[0])
+    pulses.Observer(queue).silences_s([job])
+    now[0] = 5000.0
+    monkeypatch.setattr(pulses, "boot_id", lambda: "another")
+    assert pulses.Observer(queue).silences_s([job]) == {path.name: 0.0}
+
+
+def test_the_host_of_an_old_claim_is_compared_whole(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_job(queue.folder / "running/grey_gpu-0_job-1__my_net_gpu-1.json")
+    (job,) = queue.jobs(JobState.RUNNING)
+    assert (job.name, job.owner) == ("my_net_gpu-1", Owner("grey", ""))
+    for host in ("grey", "rey"):
+        monkeypatch.setenv("ACCEL_TRAIN_HOST", host)
+        assert not job.owner.is_dead(), "nothing is known of its process"
+
+
+@pytest.mark.slow
+def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue: Queue) -> None:
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", num_epochs=400)
+    runner = subprocess.Popen([*COMMAND, "run-queue", "--slots", "2"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: all(Path(f"models/{name}/performance.csv").exists() for name in ("a", "b")))
+        verbs = [subprocess.Popen([*COMMAND, *words]) for words in (("cancel", "a"), ("hold", "b"))]
+        assert [verb.wait(120) for verb in verbs] == [0, 0]
+        assert states(queue) == {"a": "failed", "b": "held"}
+        assert all(list(Path(f"models/{name}/resume").iterdir()) for name in ("a", "b")), "they can go on"
+        assert runner.wait(60) == 1
+    finally:
+        if runner.poll() is None:
+            runner.send_signal(signal.SIGKILL)
+            runner.wait()
+
+
+def test_an_order_to_stop_says_what_becomes_of_the_job() -> None:
+    kinds = {wish: Request(wish, "me@here").cut.kind.name for wish in Wish}
+    assert kinds == {Wish.CANCEL: "FAILED", Wish.HOLD: "HELD", Wish.REQUEUE: "BACK_TO_PENDING"}
+
+
+def test_there_must_be_a_queue() -> None:
+    result = run("pause", "--queue", "nowhere")
+    assert isinstance(result.exception, UserError)
+    assert "there is no queue in nowhere" in str(result.exception)

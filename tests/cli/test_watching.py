@@ -1,0 +1,158 @@
+"""The verbs that look at a queue."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers import write_job
+from typer.testing import CliRunner, Result
+
+from accel_trainer.cli import app, watching
+from accel_trainer.queue import overview
+from accel_trainer.queue.pauses import Pauses
+from accel_trainer.queue.pulses import OwnPulse
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.runs import RunFolder, RunState, Status
+
+
+@pytest.fixture
+def queue() -> Queue:
+    queue = Queue(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, [*words])
+
+
+def rows() -> dict[str, dict[str, object]]:
+    return {row["job"]: row for row in json.loads(run("status", "--json").stdout)}
+
+
+def begun(queue: Queue, name: str, devices: tuple[str, ...] = ()) -> QueuedJob:
+    """A job that this process has claimed, with something in its status.json."""
+    write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}")
+    job = queue.claim(queue.find(name))
+    assert job is not None
+    OwnPulse(queue, 1).begin(job.owner.token, devices)
+    folder = RunFolder(Path(f"models/{name}"))
+    folder.create()
+    folder.write_status(
+        Status(
+            state=RunState.TRAINING, token=job.owner.token, epoch=3, num_epochs=9, best=87.654321,
+            primary_metric="acc1", eta_s=75.0,
+        )
+    )  # fmt: skip
+    return job
+
+
+def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: Queue) -> None:
+    job = begun(queue, "a", ("0", "3"))
+    row = rows()["a"]
+    expected = {
+        "state": "running", "epoch": 3, "num_epochs": 9, "metric": "acc1", "best": 87.654321, "host": job.owner.host,
+        "devices": ["0", "3"], "left_s": 75.0,
+    }  # fmt: skip
+    assert {key: row[key] for key in expected} == expected
+    assert 0 <= row["elapsed_s"] < 60
+    line = run("status").stdout.splitlines()[1]
+    assert line.split() == [
+        "a",
+        "running",
+        "3/9",
+        "87.65",
+        "acc1",
+        job.owner.host,
+        "gpu",
+        "0,3",
+        "0s",
+        "1m",
+        "15s",
+        "-",
+    ]
+
+
+def test_what_an_earlier_attempt_said_is_not_said_again(queue: Queue) -> None:
+    job = begun(queue, "a")
+    folder = RunFolder(Path("models/a"))
+    folder.write_status(folder.read_status().model_copy(update={"token": "another"}))
+    assert rows()["a"]["epoch"] is None
+    queue.finish(job, JobState.DONE)
+    assert rows()["a"]["epoch"] == 3
+
+
+def test_a_job_of_a_silent_host_is_stale(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
+    assert rows()["a"]["note"] is None
+    monkeypatch.setattr(overview, "LEASE_S", -1.0)
+    assert "stale: nothing was heard of its runner for" in rows()["a"]["note"]
+
+
+def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "FEW", 2)
+    monkeypatch.setattr(overview, "MOST_NOTES", 1)
+    for name in ("a", "b", "c"):
+        write_job(queue.folder / f"{name}.json", after=["kept"])
+    write_job(queue.folder / "held/kept.json")
+    said = run("status").stdout.splitlines()
+    assert [line.split()[0] for line in said] == ["job", "a", "b", "kept", "and"]
+    assert said[-1] == "and 1 more that are pending (--all shows them)"
+    assert [line.split()[0] for line in run("status", "--all").stdout.splitlines()] == ["job", "a", "b", "c", "kept"]
+    assert [rows()[name]["note"] for name in "ab"] == ["waits for 'kept', which is held", None]
+
+
+def test_a_pause_is_said(queue: Queue) -> None:
+    Pauses(queue).add("grey", "the fans")
+    assert run("status").stdout.splitlines()[-1].endswith(": the fans")
+    write_job(queue.folder / "a.json")
+    assert run("status").stdout.splitlines()[-1].startswith("the queue on grey is paused since ")
+
+
+def test_the_newest_log_is_printed_or_its_end(queue: Queue) -> None:
+    write_job(queue.folder / "done/a.json")
+    for number, text in ((9, "old\n"), (10, "one\ntwo \x1b[2J\n")):
+        (queue.logs / f"a.{number}.log").write_text(text)
+    (queue.logs / "a.b.11.log").write_text("another job's\n")
+    assert run("logs", "a").stdout == "one\ntwo \\x1b[2J\n"
+    assert run("logs", "a", "-n", "1").stdout == "two \\x1b[2J\n"
+    write_job(queue.folder / "new.json")
+    result = run("logs", "new")
+    assert "new: it was not started yet" in str(result.exception)
+
+
+def test_a_log_is_followed_over_attempts_until_the_job_is_over(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY_S", 0.1)
+    path = write_job(queue.folder / "a.json")
+    said: list[str] = []
+    follower = threading.Thread(target=lambda: said.append(run("logs", "-f", "a").stdout))
+    follower.start()
+    with (queue.logs / "a.1.log").open("w") as log:
+        for word in ("naïve ", "one\n"):
+            log.write(word)
+            log.flush()
+            time.sleep(0.1)
+    (queue.logs / "a.2.log").write_text("two\n")
+    time.sleep(0.3)
+    path.rename(queue.folder / "done/a.json")
+    follower.join(10)
+    assert said == ["naïve one\ntwo\n"]
+
+
+def test_who_waits_learns_how_it_ended(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY_S", 0.05)
+    paths = {name: write_job(queue.folder / f"{name}.json") for name in ("a", "b")}
+    write_job(queue.folder / "done/c.json")
+    results: list[Result] = []
+    waiting = threading.Thread(target=lambda: results.append(run("wait")))
+    waiting.start()
+    time.sleep(0.2)
+    paths["a"].rename(queue.folder / "done/a.json")
+    time.sleep(0.2)
+    paths["b"].rename(queue.folder / "failed/b.json")
+    waiting.join(10)
+    assert (results[0].stdout, results[0].exit_code) == ("a: done\nb: failed\n", 1)
+    result = run("wait", "c")
+    assert (result.stdout, result.exit_code) == ("c: done\n", 0)
