@@ -7,11 +7,14 @@ from typing import Any
 
 from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.errors import UserError
+from accel_trainer.keys import canonical
 from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.queue.waiting import as_it_starts
 
 Check = Callable[[Job], dict[str, Any]]
+# What may be anything; of model_dir only where it is.
+UNCHECKED = ("description", "model_dir", "seed", "wandb")
 
 
 def make_check(flags: Flags) -> Check:
@@ -41,12 +44,29 @@ def verdict(
         job = read_job(file)
     except UserError as error:
         return None, error.problems
+    summary, problems = verdict_of(job, check, queue, coming)
+    return summary, [f"{file}: {problem}" for problem in problems]
+
+
+def verdict_of(
+    job: Job, check: Check, queue: Queue, coming: Collection[str] = ()
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """The same for a job that has been read."""
     try:
         return check(as_it_starts(job, queue, coming)), []
     except UserError as error:
-        return None, [f"{file}: {problem}" for problem in error.problems]
+        return None, error.problems
     except OSError as error:  # such as a folder of the data set that may not be read
-        return None, [f"{file}: {error.filename or job.dataset}: {error.strerror or error}"]
+        return None, [f"{error.filename or job.dataset}: {error.strerror or error}"]
+
+
+def checked_alike(job: Job) -> str:
+    """The same text for jobs of which one verdict is enough: they differ in nothing that a check looks at."""
+    given = {key: value for key, value in job.completed().items() if key not in UNCHECKED}
+    if job.finetuning is not None:
+        given["finetune_args"] = {**(given["finetune_args"] or {}), "finetune_dir": None}
+    where = [part for part in job.run_path.parts if part != job.name]
+    return canonical([given, where])
 
 
 def duplicates(file: Path, queue: Queue) -> list[str]:

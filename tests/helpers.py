@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,19 @@ def plant_no_file(path: Path, kind: str) -> None:
             path.mkdir()
         case _:
             raise ValueError(kind)
+
+
+@contextmanager
+def own_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A folder that is a disk in memory, of its own size and options. Only root can mount one: others skip the test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk of its own can be mounted by root only")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def kill_tree(pid: int) -> None:

@@ -45,6 +45,7 @@ def test_rooms_import_only_what_they_may():
         "training": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "evaluation": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "report": ("accel_trainer.queue", "accel_trainer.training", "torch"),
+        "doctor": ("accel_trainer.cli", "accel_trainer.zoo", "accel_trainer.report", "accel_trainer.evaluation"),
     }
     for room, names in forbidden.items():
         for path in (REPOSITORY / "accel_trainer" / room).glob("*.py"):

@@ -1,7 +1,7 @@
 """What the verbs of the command line share: the application, options that several have, exit codes, and their words.
 
-Exit codes: 0 all done, 1 some job failed or could not be run, 2 a mistake in a job or a command, 3 the queue cannot be
-used, 130 and 143 stopped by a signal.
+Exit codes: 0 all done, 1 some job failed or could not be run (of doctor: there is a problem), 2 a mistake in a job or a
+command, 3 the queue cannot be used, 130 and 143 stopped by a signal.
 """
 
 from collections.abc import Sequence
@@ -56,6 +56,11 @@ def hardware_flags(config: Path | None, num_processes: int | None, gpus: str | N
         if not all(index.isdigit() for index in indices) or len(set(indices)) < len(indices):
             raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
     return Flags(config, num_processes, indices)
+
+
+def counted(number: int, what: str) -> str:
+    """'1 epoch', '1,000 epochs'."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def tell(problems: Sequence[str]) -> None:

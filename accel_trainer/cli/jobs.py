@@ -21,6 +21,7 @@ from accel_trainer.cli.app import (
     NamesOption,
     ProcessesOption,
     app,
+    counted,
     hardware_flags,
     tell,
     write,
@@ -62,7 +63,7 @@ def validate(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
                 f"{summary['classes']} classes, {summary['train_images']:,} training images, "
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
-                f"{_counted(summary['num_epochs'], 'epoch')}"
+                f"{counted(summary['num_epochs'], 'epoch')}"
             )
     if num_wrong:
         raise typer.Exit(MISTAKE)
@@ -158,7 +159,3 @@ def make_occluders(
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

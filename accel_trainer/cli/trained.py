@@ -24,6 +24,7 @@ from accel_trainer.cli.app import (
     tell,
 )
 from accel_trainer.errors import UserError
+from accel_trainer.keys import short, shown
 from accel_trainer.permission import allow_imports
 from accel_trainer.queue.launcher import plan_launch, this_machine
 from accel_trainer.runs import RunFolder, duration, runs_in
@@ -35,17 +36,30 @@ if TYPE_CHECKING:
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Parameters to show, such as lr,seed; if not given, those that differ among the runs of a sweep.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a table of trained runs, and of those that were fine-tuned in their folders."""
     from accel_trainer.report import tables
 
-    rows, problems = [], []
+    rows, problems = list["Comparison"](), list[str]()
     for path in runs:
         try:
             rows += tables.compare(runs_in(path))
         except UserError as error:
             problems += error.problems
+    if columns is None:
+        keys = tables.differing(rows)
+    else:
+        keys = tables.named([word.strip() for word in columns.split(",")], rows) if rows else []
+    rows = tables.with_only(keys, rows)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     elif rows:
@@ -124,9 +138,11 @@ def _evaluation(row: Mapping[str, Any]) -> str:
 def _comparison(rows: "Sequence[Comparison]") -> str:
     from accel_trainer.display import table
 
+    settings = short(rows[0].settings)
     header = (
         "job",
         "architecture",
+        *settings.values(),
         "parameters",
         "state",
         "epochs",
@@ -137,8 +153,9 @@ def _comparison(rows: "Sequence[Comparison]") -> str:
         "time",
     )
     cells = [
-        [r.job, r.architecture, r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch,
-         r.images_per_s, duration(r.seconds)]
+        [r.job, r.architecture, *(None if value is None else shown(value) for value in r.settings.values()),
+         r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch, r.images_per_s,
+         duration(r.seconds)]
         for r in rows
     ]  # fmt: skip
     return table(header, cells)

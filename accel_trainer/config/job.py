@@ -20,6 +20,20 @@ from accel_trainer.config.parameters import (
 from accel_trainer.config.words import LEARNING_RATE_WORDS, eval_split, is_weights_path
 
 
+def default_path(architecture: str, name: str) -> Path:
+    """The run folder of a job that names none."""
+    # A colon separates a drive, a stream or the paths of a list on one system or another.
+    return Path("models") / architecture.replace(":", ".") / name
+
+
+def default_args(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `optimizer_args` or `scheduler_args` (by their owner) of a job that gives none: only the default optimizer
+    and scheduler have our default arguments."""
+    default = Job.model_fields[owner].default
+    is_default = given.get(owner) in (None, default)
+    return dict(Job.model_fields[f"{owner}_args"].default) if is_default else {}
+
+
 # Pydantic collects fields from the last base to the first.
 class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
     """One job file, completed. `name` is that of the file, without `.json`."""
@@ -35,8 +49,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     def base_path(self) -> Path:
         """The folder that model_dir names: the run's own, or with finetune that of its parent."""
         if self.model_dir is None:
-            # A colon separates a drive, a stream or the paths of a list on one system or another.
-            return Path("models") / self.architecture.replace(":", ".") / self.name
+            return default_path(self.architecture, self.name)
         return Path(self.model_dir).expanduser()
 
     @property
@@ -155,7 +168,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """null means absent; only the default optimizer and scheduler have our default arguments."""
+        """null means absent; some defaults follow from other parameters."""
         if not isinstance(given, dict):
             return given
         given = {key: value for key, value in given.items() if value is not None}
@@ -164,8 +177,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         if not given.get("finetune") and given.get("finetune_args") == {}:
             del given["finetune_args"]
         for name in ("optimizer", "scheduler"):
-            if given.get(name, cls.model_fields[name].default) != cls.model_fields[name].default:
-                given.setdefault(f"{name}_args", {})
+            given.setdefault(f"{name}_args", default_args(name, given))
         if given.get("criterion") in CONTRASTIVE:
             given.setdefault("primary_metric", given["criterion"])
             given.setdefault("knn_interval", 10)

@@ -105,10 +105,9 @@ class Checker:
             self._process = None
 
     def _is_settled(self, version: Version) -> bool:
-        """Whether a file has not changed for a while, by its own time stamp or since we know it."""
-        since = self._first_seen.setdefault(version, time.monotonic())
-        is_old = time.time() - version.modified_ns / 1e9 > SETTLED_S
-        return is_old or time.monotonic() - since > SETTLED_S
+        """Whether a file has not changed since we know it, for a while by our own clock: time stamps are those of the
+        file server's, or of the file that it is a copy of."""
+        return time.monotonic() - self._first_seen.setdefault(version, time.monotonic()) > SETTLED_S
 
 
 class _Process:

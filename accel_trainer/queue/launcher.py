@@ -122,7 +122,7 @@ def plan_launch(
     path = _config_path(job, flags)
     if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
         flags = replace(flags, num_processes=job.num_processes)
-    launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, _read_config(path), flags, machine)
+    launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, read_config(path), flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here, whoever types the printed command has it too
@@ -145,7 +145,7 @@ def num_processes_wanted(job: Job, flags: Flags) -> int | None:
         return job.num_processes
     if (path := _config_path(job, flags)) is None:
         return None
-    content = _read_config(path)
+    content = read_config(path)
     return _integer(path, content, "num_processes", 1) // _integer(path, content, "num_machines", 1)
 
 
@@ -162,10 +162,10 @@ def _config_path(job: Job, flags: Flags) -> Path | None:
         return flags.config
     if job.accelerate_config is not None:
         return Path(job.accelerate_config).expanduser()
-    return _users_default()
+    return users_default()
 
 
-def _users_default() -> Path | None:
+def users_default() -> Path | None:
     """The file that `accelerate config` writes, if there is one."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     home = Path(os.environ.get("HF_HOME", cache_home / "huggingface")).expanduser()
@@ -173,7 +173,7 @@ def _users_default() -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def read_config(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accel_trainer.files import write_atomic
-from accel_trainer.queue.store import JobGone, Queue, QueuedJob
+from accel_trainer.queue.store import JobGone, Queue, QueuedJob, QueueUnusable
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
@@ -38,13 +38,16 @@ class Retries:
         self._folder, self._first_wait_s = queue.retries, first_wait_s
 
     def add(self, job: QueuedJob, number: int, reason: str) -> Failures:
-        """The n-th failure of a job. Raises JobGone."""
+        """The n-th failure of a job. Raises JobGone and QueueUnusable."""
         try:
             failures = Failures(submission_of(job.path), number, time.time(), reason)
         except FileNotFoundError as error:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
-        self._folder.mkdir(exist_ok=True)
-        write_atomic(self._path(job.name), json.dumps(asdict(failures)) + "\n")
+        try:
+            self._folder.mkdir(exist_ok=True)
+            write_atomic(self._path(job.name), json.dumps(asdict(failures)) + "\n")
+        except OSError as error:  # a failure that is not counted would be tried again for ever
+            raise QueueUnusable(f"{self._path(job.name)} cannot be written: {error.strerror}") from error
         return failures
 
     def of(self, job: QueuedJob) -> Failures | None:

@@ -121,7 +121,7 @@ class Queue:
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""
-        return sorted(self._jobs(state), key=lambda job: natural_key(job.name))
+        return sorted(self._jobs(state), key=lambda job: (natural_key(job.name), job.name))
 
     def _jobs(self, state: JobState) -> Iterator[QueuedJob]:
         try:
@@ -166,7 +166,10 @@ class Queue:
         path = self.folder / f"{name}.json"
         if path.exists() and not replace:
             raise UserError(f"{name}: a job of this name is in the queue already")
-        write_atomic(path, content)
+        try:
+            write_atomic(path, content)
+        except OSError as error:
+            raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
         return path
 
     def claim(self, job: QueuedJob) -> QueuedJob | None:
@@ -227,7 +230,8 @@ class Queue:
         if reason is None:
             reason_path.unlink(missing_ok=True)
         else:
-            write_atomic(reason_path, reason.rstrip() + "\n")
+            with suppress(OSError):  # the disk is full: the job is where it belongs, and the runner says why
+                write_atomic(reason_path, reason.rstrip() + "\n")
         return path
 
     def reason(self, job: QueuedJob) -> str | None:
@@ -256,7 +260,10 @@ class Queue:
 
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""
-        return new_log(self.logs, _file_name(name))
+        try:
+            return new_log(self.logs, _file_name(name))
+        except OSError as error:
+            raise QueueUnusable(f"no log can be made in {self.logs}: {error.strerror}") from error
 
 
 def new_log(folder: Path, name: str) -> Path:

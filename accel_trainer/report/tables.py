@@ -4,10 +4,15 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from accel_trainer.errors import UserError
+from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.keys import flat
 from accel_trainer.runs import RunFolder
+
+# Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
+NO_SETTINGS = ("architecture", "description", "finetune_args.finetune_dir", "model_dir", "num_epochs", "primary_metric")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def _row(line: Mapping[str, str]) -> Row:
 @dataclass(frozen=True)
 class Comparison:
     """One run in a table. `best` is the primary metric's; images_per_s is the median over training epochs;
-    seconds are those of training and validation, without start-up."""
+    seconds are those of training and validation, without start-up; settings: parameters, {"optimizer_args.lr": 0.1}."""
 
     job: str
     architecture: str
@@ -58,10 +63,11 @@ class Comparison:
     best_epoch: int | None
     images_per_s: float | None
     seconds: float
+    settings: Mapping[str, Any]
 
 
 def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
-    """A row for each run, in the order given. Raises UserError for a folder that holds none."""
+    """A row for each run, in the order given, with all parameters. Raises UserError for a folder that holds none."""
     return [_compare_one(run) for run in runs]
 
 
@@ -87,7 +93,51 @@ def _compare_one(run: RunFolder) -> Comparison:
         best_epoch=best[1] if best else None,
         images_per_s=speeds[len(speeds) // 2] if speeds else None,
         seconds=sum(row.seconds for row in rows),
+        settings=flat(config),
     )
+
+
+def differing(runs: Sequence[Comparison]) -> list[str]:
+    """The parameters that differ among runs of one group, such as those of a sweep."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if (group := run.settings.get("wandb.group")) is not None:
+            groups.setdefault(str(group), []).append(run.settings)
+    return [
+        key
+        for key in _keys(runs)
+        if key not in NO_SETTINGS
+        and not key.startswith("wandb.")
+        and any(one.get(key) != group[0].get(key) for group in groups.values() for one in group)
+    ]
+
+
+def named(words: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
+    """The parameters that words mean: their last parts are enough, and a section stands for all that is in it.
+
+    Raises UserError for a word that means none, or several.
+    """
+    keys, found = _keys(runs), dict[str, None]()
+    for word in words:
+        inside = [key for key in keys if key == word or key.startswith(f"{word}.")]
+        ending = inside or [key for key in keys if key.endswith(f".{word}")]
+        if not ending:
+            near = did_you_mean(word, [*keys, *(key.rpartition(".")[2] for key in keys)])
+            raise UserError(f"--columns: no run has a parameter {word!r}{near}")
+        if not inside and len(ending) > 1:
+            raise UserError(f"--columns: {word!r} may be {listed(ending)}; say which")
+        found |= dict.fromkeys(ending)
+    return list(found)
+
+
+def with_only(keys: Sequence[str], runs: Sequence[Comparison]) -> list[Comparison]:
+    """The runs with these of their parameters; what a run does not have is None."""
+    return [replace(run, settings={key: run.settings.get(key) for key in keys}) for run in runs]
+
+
+def _keys(runs: Sequence[Comparison]) -> list[str]:
+    """The parameters of any run, in the order of a job's."""
+    return list(dict.fromkeys(key for run in runs for key in run.settings))
 
 
 def _best(rows: Sequence[Row], metric: str) -> tuple[float, int] | None:

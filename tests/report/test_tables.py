@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import said_by
 
 from accel_trainer.errors import UserError
-from accel_trainer.report.tables import compare, read_performance
+from accel_trainer.report.tables import Comparison, compare, differing, named, read_performance, with_only
 from accel_trainer.runs import RunFolder, RunState, Status
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds"
@@ -125,3 +126,74 @@ def test_numbers_are_read_as_they_stand(run: RunFolder) -> None:
     numbers: dict[str, Any] = vars(read_performance(run)[-1])
     assert list(numbers.values()) == [3, "val", {"loss": 1.5, "acc1": 60, "acc5": 95}, 0.01, 300, 1]
     assert not any(math.isnan(value) for value in numbers.values() if isinstance(value, float))
+
+
+# -- columns for parameters --------------------------------------------------------------------------------------
+
+
+def rows(tmp_path: Path, *configs: dict[str, Any]) -> list[Comparison]:
+    """Runs with these parameters, beside those that every run has."""
+    found = []
+    for number, config in enumerate(configs):
+        folder = RunFolder(tmp_path / str(number))
+        folder.create()
+        folder.config.write_text(json.dumps({**CONFIG, **config}))
+        found += compare([folder])
+    return found
+
+
+SEARCH: dict[str, Any] = {"wandb": {"group": "search", "tags": []}}
+
+
+def test_what_differs_in_a_sweep_is_shown(tmp_path: Path) -> None:
+    found = rows(
+        tmp_path,
+        {**SEARCH, "seed": 0, "optimizer_args": {"lr": 0.1, "betas": [0.9, 0.95]}, "Noise": None, "dataset": "digits"},
+        {**SEARCH, "seed": 0, "optimizer_args": {"lr": 0.2, "betas": [0.9, 0.99]}, "Noise": {"ssnrs": [0.5]}},
+        {"wandb": {"group": None}, "seed": 5, "dataset": "digits", "compile": True},
+    )
+    assert differing(found) == ["optimizer_args.lr", "optimizer_args.betas", "dataset", "Noise.ssnrs"]
+
+
+def test_runs_of_different_sweeps_are_not_set_against_each_other(tmp_path: Path) -> None:
+    other = {"wandb": {"group": "other"}}
+    found = rows(tmp_path, {**SEARCH, "seed": 0}, {**SEARCH, "seed": 1}, {**other, "lr": 1}, {**other, "lr": 2})
+    assert differing(found) == ["seed", "lr"]
+    assert differing(rows(tmp_path, {**SEARCH, "seed": 0}, {**other, "seed": 1})) == []
+    assert differing([]) == []
+
+
+def test_whose_a_run_is_and_where_and_what_every_table_has_is_no_column(tmp_path: Path) -> None:
+    changes = [
+        {
+            "architecture": word,
+            "description": word,
+            "model_dir": word,
+            "primary_metric": word,
+            "num_epochs": number,
+            "finetune_args": {"finetune_dir": word, "starting_params": "same"},
+            "wandb": {"group": "search", "tags": [word], "entity": word},
+        }
+        for number, word in enumerate("ab")
+    ]
+    assert differing(rows(tmp_path, *changes)) == []
+
+
+def test_columns_are_named_by_the_end_of_their_keys(tmp_path: Path) -> None:
+    found = rows(
+        tmp_path,
+        {"optimizer_args": {"lr": 0.1, "momentum": 0}, "Blur": {"probs": [1]}, "seed": 1},
+        {"optimizer_args": {"lr": 0.1}, "Noise": {"probs": [1]}, "x_seed": 1},
+    )
+    assert named(["lr", "seed", "Noise.probs", "lr"], found) == ["optimizer_args.lr", "seed", "Noise.probs"]
+    assert named(["optimizer_args"], found) == ["optimizer_args.lr", "optimizer_args.momentum"]
+    assert "'probs' may be Blur.probs, Noise.probs; say which" in said_by(named, ["probs"], found)
+    assert "no run has a parameter 'momentun'; did you mean 'momentum'" in said_by(named, ["momentun"], found)
+    assert "no run has a parameter ''" in said_by(named, [""], found)
+
+
+def test_a_row_has_what_is_shown_of_its_parameters(tmp_path: Path) -> None:
+    found = rows(tmp_path, {"optimizer_args": {"lr": 0.1}}, {"seed": 2})
+    settings = [row.settings for row in with_only(["seed", "optimizer_args.lr"], found)]
+    assert settings == [{"seed": None, "optimizer_args.lr": 0.1}, {"seed": 2, "optimizer_args.lr": None}]
+    assert [list(one) for one in settings] == [["seed", "optimizer_args.lr"]] * 2

@@ -5,8 +5,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import plant_no_file
+from helpers import own_disk, plant_no_file
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -345,15 +343,10 @@ def test_an_interrupted_save_leaves_the_states_as_they_were(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[RunFolder]:
     """A run on a disk of 64 KB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a disk of its own can be mounted by root only")
-    run = RunFolder(disk / "run")
-    run.create()
-    yield run
-    subprocess.run(["umount", str(disk)], check=True)
+    with own_disk(tmp_path / "disk", "size=64k") as disk:
+        run = RunFolder(disk / "run")
+        run.create()
+        yield run
 
 
 @pytest.mark.parametrize("numbers", [4000, 9000, 20_000])

@@ -1,0 +1,226 @@
+"""A sweep: one job, and values for some of its parameters, become many jobs, each with a run folder of its own.
+
+Nothing here touches a disk.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from accel_trainer.config.axes import Settings
+from accel_trainer.config.job import Job, default_args, default_path
+from accel_trainer.config.parameters import FinetuneParameters
+from accel_trainer.config.reading import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
+from accel_trainer.errors import UserError
+from accel_trainer.keys import canonical, short, shown
+
+MAX_VALUE = 32  # of the characters that a value has in a name
+MAX_TAG = 64  # Weights & Biases takes no longer ones
+ARGUMENTS_OF = {"optimizer_args": "optimizer", "scheduler_args": "scheduler"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all jobs of a sweep are made from: a job file's content, its name, and where it is."""
+
+    given: Mapping[str, Any]
+    name: str
+    where: str
+
+
+@dataclass(frozen=True)
+class SweptJob:
+    """One job of a sweep, and the content of its file."""
+
+    name: str
+    settings: Settings
+    content: bytes
+    job: Job
+
+
+def swept_jobs(base: Base, sweep: str, combinations: Sequence[Settings]) -> list[SweptJob]:
+    """A job for each combination. Raises UserError with a line for each mistake, if there is one in any of them."""
+    jobs: list[SweptJob] = []
+    mistakes: list[tuple[Settings, str]] = []
+    for name, settings in zip(job_names(sweep, combinations), combinations, strict=True):
+        try:
+            jobs.append(_swept_job(base, sweep, name, settings))
+        except UserError as error:
+            mistakes += [(settings, problem) for problem in error.problems]
+    if mistakes:
+        raise UserError(*in_few_lines(base.where, mistakes))
+    return jobs
+
+
+def _swept_job(base: Base, sweep: str, name: str, settings: Settings) -> SweptJob:
+    given = copy.deepcopy(dict(base.given))
+    for key in sorted(settings, key=lambda key: key.count(".")):  # an optimizer before its arguments
+        _put(given, key, settings[key])
+    _have_own_folder(given, base.name, name)
+    _be_tracked(given, sweep, settings)
+    content = f"{json.dumps(given, indent=2, ensure_ascii=False)}\n".encode()
+    try:
+        return SweptJob(name, settings, content, parse_job(content, name, base.where))
+    except UserError as error:
+        raise UserError(*(problem.removeprefix(f"{base.where}: ") for problem in error.problems)) from error
+
+
+def in_few_lines(where: str, mistakes: Sequence[tuple[Settings, str]]) -> list[str]:
+    """Each problem once, with the first combination that has it, and how many others do."""
+    counts = Counter(problem for _, problem in mistakes)
+    lines = []
+    for problem, number in counts.items():
+        first = next(settings for settings, its in mistakes if its == problem)
+        others = f" (and {number - 1} more)" if number > 1 else ""
+        lines.append(f"{where} with {in_words(first)}{others}: {problem}")
+    return lines if len(lines) <= MAX_PROBLEMS else [*lines[:MAX_PROBLEMS], "and more mistakes"]
+
+
+def in_words(settings: Settings) -> str:
+    return ", ".join(f"{key}={shown(value)}" for key, value in settings.items())
+
+
+# -- what a job of a sweep says ----------------------------------------------------------------------------------
+
+
+def _put(given: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value inside nested objects; one that is absent is made, with the defaults that the job would have."""
+    top, *inner = key.split(".")
+    if not inner:
+        given[top] = value
+        return
+    if given.get(top) is None and (owner := ARGUMENTS_OF.get(top)) is not None:
+        given[top] = default_args(owner, given)
+    place, path = given, top
+    for word, following in zip((top, *inner[:-1]), inner, strict=True):
+        if place.get(word) is None or isinstance(place[word], bool):  # `cutmix: true` is an object with its defaults
+            place[word] = {}
+        if not isinstance(place[word], dict):
+            raise UserError(f"{path}: {shown(place[word])} is no object {{...}} in which {following} could be set")
+        place, path = place[word], f"{path}.{following}"
+    place[inner[-1]] = value
+
+
+def _have_own_folder(given: dict[str, Any], base_name: str, name: str) -> None:
+    """Jobs may never share a run folder. By default it has the job's name; one that is given gets one inside.
+
+    With `finetune` model_dir may be where the weights come from: then it stays, and finetune_dir has the folder inside.
+    What is no text or object is left to be refused.
+    """
+    model_dir = given.get("model_dir")
+    if given.get("finetune") is not True:
+        if isinstance(model_dir, str) and model_dir:
+            given["model_dir"] = str(PurePath(model_dir, name))
+        return
+    args = given.get("finetune_args") or {}
+    if not isinstance(args, dict) or (model_dir is None and args.get("starting_params") is not None):
+        return
+    if model_dir is None:
+        given["model_dir"] = str(default_path(str(given.get("architecture")), base_name))
+    folder = args.get("finetune_dir")
+    folder = FinetuneParameters().finetune_dir if folder is None else folder
+    if isinstance(folder, str) and folder:
+        given["finetune_args"] = {**args, "finetune_dir": str(PurePath(folder, name))}
+
+
+def _be_tracked(given: dict[str, Any], sweep: str, settings: Settings) -> None:
+    """One group in Weights & Biases for the sweep, with a tag for each of its values."""
+    section = given.get("wandb") or {}
+    tags = (section.get("tags") or []) if isinstance(section, dict) else None
+    if not isinstance(tags, list):  # is refused
+        return
+    labels = short(settings)
+    own = [_tag(sweep), *(_tag(f"{labels[key]}={shown(value)}") for key, value in settings.items())]
+    tags = [*tags, *(tag for tag in own if tag not in tags)]
+    group = section.get("group") if "wandb.group" in settings or "wandb" in settings else None
+    given["wandb"] = {**section, "group": group or sweep, "tags": tags}
+
+
+def _tag(text: str) -> str:
+    """Of a long one the beginning, and what tells it from others that begin like it."""
+    ending = f"~{_digest(text)}"
+    return text if len(text) <= MAX_TAG else text[: MAX_TAG - len(ending)] + ending
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+def check_sweep_name(name: str) -> str:
+    """The name of a sweep begins those of its jobs. Raises UserError."""
+    if "/" in name or not name:
+        raise UserError(f"--name {name!r}: begins the names of job files; it is a word such as lr-search")
+    try:
+        return job_name(Path(f"{name}.json"))
+    except UserError as error:
+        raise UserError(*(f"--name: {problem}" for problem in error.problems)) from error
+
+
+def job_names(sweep: str, combinations: Sequence[Settings]) -> list[str]:
+    """`<sweep>-lr0.1-seed2`: a name for each combination that is good for a file, and tells it from all others.
+
+    It follows from what varies and from the combination, so that more values later leave the names as they are; but
+    for those that some file system would take for one, which have a hash.
+    """
+    names = [_name(sweep, settings) for settings in combinations]
+    alike = Counter(map(_folded, names))
+    return [
+        name if alike[_folded(name)] == 1 else _marked(name, settings)
+        for name, settings in zip(names, combinations, strict=True)
+    ]
+
+
+def _folded(name: str) -> str:
+    """What names have in common that are one file on some systems."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _name(sweep: str, settings: Settings) -> str:
+    labels = short(settings)
+    name = "-".join([sweep, *(_part(_filed(labels[key]), value) for key, value in settings.items())])
+    return name if len(os.fsencode(name)) <= MAX_NAME_BYTES else _marked(name, settings)
+
+
+def _marked(name: str, settings: Settings) -> str:
+    """A name with the hash of its combination at the end, cut before that to what a name may have."""
+    ending = f"-{_digest(settings)}"
+    return os.fsencode(name)[: MAX_NAME_BYTES - len(ending)].decode(errors="ignore") + ending
+
+
+def _part(label: str, value: Any) -> str:
+    """`lr0.1`, `optimizer_AdamW`, `ssnrs0.2_0.4`; with a hash where that is not all of the value."""
+    text, is_whole = _text(value)
+    if not is_whole:
+        text = f"{text}_{_digest(value)}" if text else _digest(value)
+    is_number = text[:1] in tuple("-0123456789") and is_whole
+    return f"{label}{text}" if is_number and not label[-1].isdigit() else f"{label}_{text}"
+
+
+def _text(value: Any) -> tuple[str, bool]:
+    """What a name says of a value, and whether that is all of it."""
+    match value:
+        case dict() | []:
+            return "", False
+        case list():
+            parts = [("", False) if isinstance(part, list) else _text(part) for part in value]
+            text, is_whole = "_".join(text for text, _ in parts), all(whole for _, whole in parts)
+        case _:
+            text = _filed(shown(value))
+            is_whole = text == shown(value) and text != ""
+    return text[:MAX_VALUE], is_whole and len(text) <= MAX_VALUE
+
+
+def _filed(text: str) -> str:
+    """Without what a file system, a shell or the queue gives a meaning to."""
+    return re.sub(r"[^\w.+-]|\.\.+", "_", text)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(canonical(value).encode(), digest_size=4).hexdigest()

@@ -1,0 +1,97 @@
+"""All checks, in their order: first what is quick, then what the process that imports torch has found meanwhile."""
+
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.data.cache import cache_folder
+from accel_trainer.doctor import hardware, software, storage, tracking, trials
+from accel_trainer.doctor.findings import Check, Finding, Grade, examine, problem
+from accel_trainer.doctor.probe import Probe, ProbeFailed
+from accel_trainer.queue.launcher import this_machine
+
+# What is little for the place, in GB: job files and logs; states and weights; attempts' own files; spectra and masks.
+QUEUE_GB, MODELS_GB, TEMPORARY_GB, CACHE_GB = 1.0, 10.0, 2.0, 1.0
+
+Lines = Generator[tuple[str, Finding]]
+
+
+def examination(queue: Path, *, deep: bool = False) -> Lines:
+    """A line for each check, (its name, what it found), as soon as it is known. Closing it removes its scratch."""
+    with Probe("accel_trainer.doctor.torch_probe") as torch, Probe("accel_trainer.doctor.wandb_probe") as wandb:
+        yield from examine(
+            [
+                Check("python", software.python),
+                Check("packages", software.packages),
+                Check("GPUs", hardware.gpus),
+                Check("cores", hardware.cores),
+                Check("memory", hardware.memory),
+                Check("shared memory", lambda: hardware.shared_memory(this_machine())),
+            ]
+        )
+        yield from _of_the_queue(queue)
+        yield from examine(
+            [
+                Check("models", partial(storage.space, Path("models"), MODELS_GB)),
+                Check("temporary", partial(storage.temporary, TEMPORARY_GB)),
+                Check("cache", partial(storage.space, cache_folder(), CACHE_GB)),
+            ]
+        )
+        yield from _of_wandb(wandb)
+        yield from _of_torch(torch)
+        if deep:
+            yield from examine([Check("launch", lambda: software.launch(this_machine()))])
+
+
+def _of_the_queue(queue: Path) -> Lines:
+    """What can be said of a queue's folder, as far as it goes: nothing is tried where nothing can be written."""
+    place = partial(storage.existing_part, queue)  # asked once it is known that the file system answers
+    for name, finding in examine(
+        [
+            Check("queue", partial(storage.answers, queue)),
+            Check("file system", lambda: storage.file_system(place())),
+            Check("space", partial(storage.space, queue, QUEUE_GB)),
+        ]
+    ):
+        yield name, finding
+        if finding.grade is Grade.PROBLEM and name != "file system":
+            return
+    if place() == queue:
+        yield from examine([Check("folders", partial(storage.folders, queue))])
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(storage.scratch_folder(place()))
+        except OSError as error:
+            yield "trials", problem(f"no folder can be made in {place()}: {error.strerror}", "mend its permissions")
+            return
+        yield from examine(
+            Check(name, partial(trials.tried, trial, scratch / name)) for name, trial in trials.TRIALS.items()
+        )
+
+
+def _of_wandb(wandb: Probe) -> Lines:
+    told = cache(partial(tracking.ask_wandb, wandb))
+    yield from examine(
+        [
+            Check("wandb", lambda: tracking.login(told())),
+            Check("wandb server", lambda: tracking.server(told())),
+        ]
+    )
+
+
+def _of_torch(torch: Probe) -> Lines:
+    """What depends on torch; only that it cannot be imported, where it cannot."""
+    yield from examine([Check("torch", partial(software.torch_import, torch))])
+    try:
+        told: Mapping[str, Any] = torch.answer(software.TORCH_LIMIT_S)
+    except ProbeFailed:
+        told = {}
+    if told:
+        yield from examine(
+            [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), told, hardware.driver_cuda()))]
+        )
+    yield from examine(
+        [Check("accelerate config", lambda: software.accelerate_default(this_machine(), told.get("config_error")))]
+    )

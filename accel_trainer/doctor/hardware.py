@@ -1,0 +1,184 @@
+"""The devices: those that the queue counts, those that torch sees, and what else a training takes of a machine.
+
+What is said of GPUs was tried with what nvidia-smi and torch print, and not with one.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.doctor.findings import Finding, ok, problem, warning
+from accel_trainer.processes import usable_cores
+from accel_trainer.queue.launcher import Machine, this_machine
+
+GIGABYTE = 10**9
+SMI_LIMIT_S = 10.0
+# What a trainer of one process has taken before its first image: torch, its libraries, a model.
+LITTLE_MEMORY = 3 * GIGABYTE
+# What NCCL may take of shared memory for each GPU; a container has 64 MB unless it is told otherwise.
+SHARED_MEMORY_EACH = 10**8
+# Not what this container has of it, but where it is told.
+CGROUPS = Path("/sys/fs/cgroup")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def gpus() -> Finding:
+    """Those that `run-queue` takes if nothing else is said."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shutil.which("nvidia-smi") is None:
+        machine = this_machine()
+        return ok("Apple's, by MPS" if machine.has_mps else "none (no nvidia-smi in PATH); jobs are trained on the CPU")
+    try:
+        listed = _smi("--list-gpus")
+    except OSError as error:
+        return problem(f"nvidia-smi: {error}", "mend the driver; restarting the machine helps after an update of it")
+    there = sum(line.startswith("GPU ") for line in listed.splitlines())
+    found = this_machine().gpus
+    names = ", ".join(map(str, found)) or "none"
+    if visible is None:
+        return ok(names)
+    if there and not found:
+        return warning(
+            f"none of {there}: CUDA_VISIBLE_DEVICES={visible!r} hides them", "unset it, or name those that are there"
+        )
+    return ok(f"{names}; {there} are there, CUDA_VISIBLE_DEVICES={visible!r} chooses")
+
+
+def _smi(*words: str) -> str:
+    """What nvidia-smi prints. Raises OSError in one line."""
+    try:
+        done = subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, timeout=SMI_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"no answer within {SMI_LIMIT_S:.0f} s") from error
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise OSError(said[0] if said else f"exit code {done.returncode}")
+    return done.stdout
+
+
+def driver_cuda() -> str | None:
+    """The newest CUDA that the driver knows, such as 12.4; None where it does not say."""
+    try:
+        found = re.search(r"CUDA Version:\s*(\d+\.\d+)", _smi())
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def torch_gpus(machine: Machine, told: Mapping[str, Any], driver: str | None) -> Finding:
+    """Whether torch sees the GPUs that the queue counts, and was made for them; `told` is of `torch_probe`."""
+    of_queue, of_torch = len(machine.gpus), len(told["gpus"])
+    if of_torch < of_queue:
+        said = f"torch sees {of_torch} of {of_queue}"
+        if told["cuda"] is None:
+            return problem(
+                f"{said}: it was made without CUDA", "install torch for CUDA: https://pytorch.org/get-started/locally"
+            )
+        if driver is not None and _major(told["cuda"]) > _major(driver):
+            return problem(
+                f"{said}: it was made for CUDA {told['cuda']}, and the driver knows {driver}",
+                f"update the driver, or install torch for CUDA {driver}: https://pytorch.org/get-started/locally",
+            )
+        reason = f": {told['warnings'][-1]}" if told["warnings"] else ""
+        return problem(f"{said}{reason}", "see that `python -c 'import torch; torch.zeros(1).cuda()'` works")
+    if of_torch > of_queue:
+        return warning(
+            f"torch sees {of_torch}, run-queue counts {of_queue} and takes no more (it asks nvidia-smi)",
+            "give run-queue --config with a file of accelerate_configs/",
+        )
+    if unfit := [gpu for gpu in told["gpus"] if not _is_built_for(gpu["capability"], told["architectures"])]:
+        return problem(
+            f"torch was not made for {unfit[0]['name']} (sm_{''.join(map(str, unfit[0]['capability']))})",
+            "install a torch that was: https://pytorch.org/get-started/locally",
+        )
+    if machine.has_mps and not told["mps"]:
+        return problem("torch cannot use this Mac's GPU (MPS)", "update macOS, or install torch for arm64")
+    if of_torch == 0:
+        return ok("torch sees this Mac's GPU" if told["mps"] else "torch sees none either")
+    made_for = f"CUDA {told['cuda']}" if told["cuda"] else f"ROCm {told['hip']}"
+    return ok(f"torch sees {'it' if of_torch == 1 else f'all {of_torch}'}, and was made for {made_for}")
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
+
+
+def _is_built_for(capability: list[int], architectures: list[str]) -> bool:
+    """Whether code of one of the architectures runs on a GPU: machine code (sm_80) on later ones of its major version,
+    intermediate code (compute_80) on all later ones."""
+    if not any(re.match(r"(sm|compute)_\d+", name) for name in architectures):
+        return True  # of another maker, who has other names
+    for name in architectures:
+        if found := re.match(r"(sm|compute)_(\d+)(\d)", name):
+            major, minor = int(found[2]), int(found[3])
+            is_earlier = [major, minor] <= capability
+            if is_earlier and (found[1] == "compute" or major == capability[0]):
+                return True
+    return False
+
+
+def cores() -> Finding:
+    """A container may have many cores to run on and only some of their time: threads then wait for each other."""
+    usable, there = usable_cores(), os.cpu_count() or 1
+    said = f"{usable} of {there}"
+    quota = _cpu_quota()
+    if quota is not None and quota < 0.9 * usable:
+        return warning(
+            f"{said}, but only the time of {quota:.1f} (the container's limit)",
+            "give the container cores of its own (docker run --cpuset-cpus) instead of a share of all (--cpus)",
+        )
+    return ok(said)
+
+
+def _cpu_quota() -> float | None:
+    """How many cores' time this container has, where that is limited."""
+    try:
+        given, of = (CGROUPS / "cpu.max").read_text().split()
+        return None if given == "max" else int(given) / int(of)
+    except (OSError, ValueError):  # not there: an older system
+        limit = _number(CGROUPS / "cpu/cpu.cfs_quota_us")
+        period = _number(CGROUPS / "cpu/cpu.cfs_period_us")
+    return limit / period if limit and period and limit > 0 else None
+
+
+def memory() -> Finding:
+    import psutil
+
+    about = psutil.virtual_memory()
+    total, free = about.total, about.available
+    limit = _number(CGROUPS / "memory.max") or _number(CGROUPS / "memory/memory.limit_in_bytes")
+    used = _number(CGROUPS / "memory.current") or _number(CGROUPS / "memory/memory.usage_in_bytes")
+    of_container = ""
+    if limit is not None and limit < total:
+        total, free, of_container = limit, min(free, limit - (used or 0)), " (the container's limit)"
+    said = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{of_container}"
+    if free < LITTLE_MEMORY:
+        return warning(f"{said}; a trainer may need more", "end what else needs memory, or give the container more")
+    return ok(said)
+
+
+def shared_memory(machine: Machine) -> Finding:
+    """/dev/shm: loaders here are threads and need none; between GPUs NCCL does."""
+    try:
+        about = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return ok("there is no /dev/shm; nothing here needs one")
+    size, free = about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
+    said = f"{free / GIGABYTE:.1f} of {size / GIGABYTE:.1f} GB of /dev/shm free"
+    if len(machine.gpus) > 1 and free < SHARED_MEMORY_EACH * len(machine.gpus):
+        return warning(
+            f"{said}, little for {len(machine.gpus)} GPUs that train together",
+            "remove what is left there; in a container, docker run --shm-size=2g",
+        )
+    return ok(said)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,141 @@
+"""Python, the libraries, and what launches a job."""
+
+import platform
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.config import Job
+from accel_trainer.doctor.findings import Finding, ok, problem, warning
+from accel_trainer.doctor.probe import Probe, ProbeFailed
+from accel_trainer.errors import UserError, printable
+from accel_trainer.processes import StopRequest
+from accel_trainer.queue.launcher import Flags, Machine, plan_launch, read_config, users_default
+
+OURS = "accel-train"
+# Those whose versions a person asks for first.
+SHOWN = ("torch", "torchvision", "accelerate", "datasets", "wandb")
+TORCH_LIMIT_S, LAUNCH_LIMIT_S = 120.0, 180.0
+ANY_JOB = Job(architecture="small_cnn")
+
+
+def python() -> Finding:
+    said = f"{platform.python_version()}, {sys.executable}"
+    if sys.prefix == sys.base_prefix:
+        return ok(f"{said}, not in a virtual environment")
+    return ok(said)
+
+
+def packages(requirements: Iterable[str] | None = None) -> Finding:
+    """Whether all is installed that this project says it needs, as new as it says; an extra only where it is there."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = list(map(Requirement, requirements if requirements is not None else metadata.requires(OURS) or []))
+    except metadata.PackageNotFoundError:
+        return warning(f"{OURS} is not installed, so that it is not known what it needs", "pip install -e .")
+    wrong, versions = [], {}
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            if not any(requirement.marker.evaluate({"extra": extra}) for extra in ("tensorboard", "timm")):
+                continue
+            is_needed = False
+        else:
+            is_needed = True
+        try:
+            versions[requirement.name] = version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong += [f"{requirement.name} is not installed"] if is_needed else []
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
+    if wrong:
+        return problem("; ".join(wrong), f"pip install --upgrade {OURS}, or what is named here")
+    return ok(", ".join(f"{name} {versions[name]}" for name in SHOWN if name in versions))
+
+
+def torch_import(probe: Probe) -> Finding:
+    """Whether torch, torchvision and Accelerate's launcher can be imported: versions that do not fit cannot."""
+    try:
+        told = probe.answer(TORCH_LIMIT_S)
+    except ProbeFailed as error:
+        return problem(
+            f"torch, torchvision or accelerate cannot be imported: {error}",
+            "install torch and torchvision together, of one source: https://pytorch.org/get-started/locally",
+        )
+    built = f"CUDA {told['cuda']}" if told["cuda"] else f"ROCm {told['hip']}" if told["hip"] else "the CPU only"
+    return ok(f"imported, with torchvision and accelerate; made for {built}")
+
+
+def accelerate_default(machine: Machine, error_of_accelerate: str | None) -> Finding:
+    """The user's own file of `accelerate config`, which goes before what is there."""
+    mend = "write it anew with `accelerate config`, or remove it"
+    path = users_default()
+    if path is None:
+        return ok("no default file; jobs take what is there")
+    try:
+        launch = plan_launch(ANY_JOB, Flags(config=path), machine)
+        content = read_config(path)
+    except UserError as error:
+        return problem(error.problems[0], mend)
+    if error_of_accelerate is not None:
+        return problem(f"{path}: {error_of_accelerate}", mend)
+    found = f"{path}: {launch.num_processes} {'process' if launch.num_processes == 1 else 'processes'}"
+    if content.get("use_cpu"):
+        if machine.gpus:
+            return warning(f"{found} on the CPU, though there are {len(machine.gpus)} GPUs", mend)
+        return ok(f"{found} on the CPU")
+    if (available := _chosen_gpus(content, machine)) is None:
+        return problem(f"{path}: gpu_ids: {content['gpu_ids']!r}: not all of them are there", mend)
+    if launch.num_processes > max(1, available) * _machines(content):
+        return problem(f"{found}, and GPUs for {available}", mend)
+    return ok(f"{found}; GPUs: {available}")
+
+
+def _chosen_gpus(content: Mapping[str, Any], machine: Machine) -> int | None:
+    """How many GPUs a file lets jobs have; None if it names one that is not there."""
+    ids = str(content.get("gpu_ids") or "all")
+    if ids == "all":
+        return len(machine.gpus)
+    chosen = [word.strip() for word in ids.split(",")]
+    return len(chosen) if set(chosen) <= {gpu.index for gpu in machine.gpus} else None
+
+
+def _machines(content: Mapping[str, Any]) -> int:
+    return int(content.get("num_machines") or 1)
+
+
+def launch(machine: Machine) -> Finding:
+    """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU, as nothing else would
+    be tried there."""
+    from accel_trainer.queue.errand import NoAnswer, send
+
+    default = users_default()
+    if default is not None and _machines(read_config(default)) > 1:
+        return ok("not tried: the default file is for several machines")
+    flags = Flags() if machine.gpus or machine.has_mps else Flags(num_processes=2)
+    with tempfile.TemporaryDirectory(prefix="accel-train-doctor-") as place:
+        answer, log = Path(place) / "answer.json", Path(place) / "log.txt"
+        stop = StopRequest()
+        limit = threading.Timer(LAUNCH_LIMIT_S, stop.note, [signal.SIGTERM])
+        limit.daemon = True
+        limit.start()
+        try:
+            plan = plan_launch(ANY_JOB, flags, machine, [str(answer)], worker="accel_trainer.doctor.launched")
+            told = send(plan, answer, log, stop)
+        except (UserError, NoAnswer) as error:
+            return problem(f"accelerate launch has failed: {printable(str(error))}", "try `accelerate test`")
+        finally:
+            limit.cancel()
+    if told is None:
+        return problem(f"accelerate launch: no answer within {LAUNCH_LIMIT_S:.0f} s", "try `accelerate test`")
+    count = plan.num_processes
+    if told["processes"] != count or told["sum"] != count * (count + 1) / 2:
+        return problem(f"accelerate launch: {count} processes do not work together: {told}", "try `accelerate test`")
+    between = f" by {told['backend']}" if told["backend"] else ""
+    return ok(f"{count} {'process' if count == 1 else 'processes'} on {told['device']}{between}")

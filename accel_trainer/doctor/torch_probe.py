@@ -1,0 +1,46 @@
+"""A process that imports what a trainer does, and tells which devices torch has. What is said of GPUs was not run on
+one."""
+
+import json
+import warnings
+from typing import Any
+
+from accel_trainer.queue.launcher import users_default
+
+
+def look() -> dict[str, Any]:
+    import torch
+    import torchvision  # noqa: F401 - of a version that does not fit torch's, this import fails
+    from accelerate.commands import launch  # noqa: F401 - what a job is launched with
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = [
+            {"name": torch.cuda.get_device_name(i), "capability": list(torch.cuda.get_device_capability(i))}
+            for i in range(count)
+        ]
+    return {
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "gpus": gpus,
+        "architectures": torch.cuda.get_arch_list() if count else [],
+        "mps": torch.backends.mps.is_available(),
+        "warnings": [str(warning.message).split("\n")[0] for warning in said],
+        "config_error": None if (path := users_default()) is None else _config_error(str(path)),
+    }
+
+
+def _config_error(path: str) -> str | None:
+    """What Accelerate itself has against a file of `accelerate config`."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        load_config_from_file(path)
+    except Exception as error:
+        return str(error).split("\n")[0] or type(error).__name__
+    return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(look()))

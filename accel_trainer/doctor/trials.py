@@ -1,0 +1,298 @@
+"""What the queue relies on of a file system, tried in a scratch folder of it, with real processes.
+
+Network drives promise less than local disks, and keep less than they promise. What is tried is between processes of one
+machine; between machines only the file server decides, which cannot be tried from one of them.
+"""
+
+import fcntl
+import os
+import time
+import unicodedata
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from accel_trainer.config.reading import MAX_NAME_BYTES
+from accel_trainer.doctor.findings import Finding, ok, problem, warning
+from accel_trainer.doctor.helpers import helper, race
+from accel_trainer.files import sync_folder
+from accel_trainer.processes import Owner
+
+NUM_ROUNDS, LIMIT_S = 300, 1.5
+NUM_LOOKS = 5
+# What is slower than this is worth a word: seen by another process, synced, and apart from this machine's clock.
+SEEN_LATE_S, SEEN_LIMIT_S, SYNCED_LATE_S, CLOCK_TOLERANCE_S = 1.0, 5.0, 1.0, 5.0
+MOVE = "keep the queue on a local disk, or on NFS (mounted hard)"
+
+
+def rename_replaces(folder: Path) -> Finding:
+    """A reader sees the old file or the new one: everything here is written aside and renamed."""
+    target = folder / "target"
+    target.write_bytes(_content(0))
+
+    def read(connection: Connection) -> None:
+        missing = broken = looks = 0
+        connection.send("ready")
+        while not connection.poll():
+            looks += 1
+            try:
+                read = target.read_bytes()
+            except FileNotFoundError:
+                missing += 1
+                continue
+            broken += len(set(read)) != 1 or len(read) != len(_content(0))
+        connection.send((looks, missing, broken))
+
+    began, number = time.monotonic(), 0
+    with helper(read) as reader:
+        reader.hear()
+        while number < NUM_ROUNDS and time.monotonic() - began < LIMIT_S:
+            number += 1
+            aside = folder / "aside"
+            aside.write_bytes(_content(number))
+            os.replace(aside, target)  # noqa: PTH105 - the call that is tried
+        reader.tell("enough")
+        looks, missing, broken = reader.hear()
+    if target.read_bytes() != _content(number) or (folder / "aside").exists():
+        return problem("a rename over a file does not replace it", MOVE)
+    if missing or broken:
+        return problem(
+            f"while a rename replaces a file, others see none ({missing} of {looks} looks) or half of it ({broken})",
+            MOVE,
+        )
+    return ok(f"replaces a file at once: {number} renames, {looks:,} looks of another process")
+
+
+def _content(number: int) -> bytes:
+    return bytes([number % 256]) * 8192
+
+
+def claims(folder: Path) -> Finding:
+    """Two processes rename one file, each to a name of its own, as runners do which want the same job."""
+
+    def source(number: int) -> Path:
+        return folder / f"{number}.json"
+
+    def target(who: int, number: int) -> Path:
+        return folder / f"{number}@{who}.json"
+
+    def claim(who: int, number: int) -> tuple[bool, str | None]:
+        """(whether it was ours, what the call said)"""
+        try:
+            os.rename(source(number), target(who, number))  # noqa: PTH104 - the call that is tried
+        except OSError as error:
+            return os.path.lexists(target(who, number)), error.strerror
+        return True, None
+
+    tries = race(claim, lambda number: source(number).touch(), NUM_ROUNDS, LIMIT_S)
+    here = set(os.listdir(folder))  # noqa: PTH208 - only names
+    there = [sum(target(who, number).name in here for who in range(2)) for number in range(len(tries))]
+    num_won = [sum(won for won, _ in both) for both in tries]
+    if twice := sum(max(claimed, left) > 1 for claimed, left in zip(num_won, there, strict=True)):
+        return problem(f"two processes both got one job, in {twice} of {len(tries)} races", MOVE)
+    if lost := [both for both, left in zip(tries, there, strict=True) if left == 0]:
+        said = next((said for both in lost for _, said in both if said is not None), "the file is lost")
+        return problem(f"of two processes that wanted a job neither got it ({said}), in {len(lost)} races", MOVE)
+    if odd := [said for both in tries for won, said in both if won and said is not None]:
+        return ok(
+            f"one of two processes won each of {len(tries)} races; {len(odd)} renames succeeded and reported an error "
+            f"({odd[0]}), which does no harm: who won is told by the file"
+        )
+    return ok(f"one of two processes won each of {len(tries)} races for a file")
+
+
+def exclusive_creation(folder: Path) -> Finding:
+    """Two processes create one file with O_EXCL, as trainers do which want the same run folder."""
+
+    def create(who: int, number: int) -> bool:
+        try:
+            os.close(os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        return True
+
+    tries = race(create, lambda _: None, NUM_ROUNDS, LIMIT_S)
+    if twice := sum(all(both) for both in tries):
+        return problem(f"two processes both created one file (O_EXCL), in {twice} of {len(tries)} races", MOVE)
+    if lost := sum(not any(both) for both in tries):
+        return problem(f"a file that nobody had was refused (O_EXCL), in {lost} of {len(tries)} races", MOVE)
+    return ok(f"one of two processes won each of {len(tries)} races to create a file")
+
+
+def links(folder: Path) -> Finding:
+    """Hard links, which must not replace what is there; and symbolic ones. Nothing here needs either."""
+    one, other = folder / "one", folder / "other"
+    for path in (one, other):
+        path.write_text(path.name)
+    said = []
+    try:
+        os.link(one, other)
+        return problem("link() has replaced a file that was there", MOVE)
+    except FileExistsError:
+        said.append("link() replaces nothing")
+    except OSError as error:
+        said.append(f"no hard links ({error.strerror}), which nothing here needs")
+    if other.read_text() != "other":
+        return problem("link() has reported an error and replaced a file that was there", MOVE)
+    try:
+        (folder / "symbolic").symlink_to("one")
+        is_kept = (folder / "symbolic").is_symlink() and (folder / "symbolic").read_text() == "one"
+        said.append("symbolic links are kept" if is_kept else "symbolic links do not lead where they should")
+    except OSError as error:
+        said.append(f"no symbolic links ({error.strerror}), which nothing here needs")
+    return ok("; ".join(said))
+
+
+def clock(folder: Path) -> Finding:
+    """Time stamps are those of the file server; a job is known by its own, which a rename must keep."""
+    path, moved = folder / "a", folder / "b"
+    before = time.time()
+    path.write_text("")
+    after = time.time()
+    stamp = path.stat().st_mtime_ns
+    path.rename(moved)
+    if moved.stat().st_mtime_ns != stamp:
+        return problem("a rename changes the time stamp of a file, by which a job's retries are counted", MOVE)
+    apart = stamp / 1e9 - (before + after) / 2
+    said = f"{abs(apart):.1f} s {'behind' if apart < 0 else 'before'} this machine's"
+    if abs(apart) > CLOCK_TOLERANCE_S + (after - before):
+        return warning(f"the file server's is {said}", "have both keep time by NTP (timedatectl set-ntp true)")
+    return ok(f"the file server's is {said}" if abs(apart) >= 0.1 else "the file server's is this machine's")
+
+
+def visibility(folder: Path) -> Finding:
+    """How long it takes until another process finds a new file in its folder."""
+
+    def watch(connection: Connection) -> None:
+        while True:
+            name = connection.recv()
+            until = time.monotonic() + SEEN_LIMIT_S
+            while name not in os.listdir(folder) and time.monotonic() < until:  # noqa: PTH208 - only names
+                time.sleep(0.0005)
+            connection.send(time.monotonic())
+
+    delays = []
+    with helper(watch) as watcher:
+        for number in range(NUM_LOOKS):
+            watcher.tell(f"{number}.json")
+            aside = folder / ".aside"
+            aside.write_text("{}")
+            aside.replace(folder / f"{number}.json")
+            renamed = time.monotonic()
+            delays.append(max(0.0, watcher.hear(2 * SEEN_LIMIT_S) - renamed))
+            if delays[-1] > SEEN_LIMIT_S / 2:
+                break
+    longest = max(delays)
+    if longest > SEEN_LATE_S:
+        return warning(
+            f"another process sees a new file after {longest:.1f} s{' or later' if longest > SEEN_LIMIT_S / 2 else ''}",
+            "jobs start later for it, no harm is done; mount with a shorter actimeo to see them sooner",
+        )
+    return ok(f"another process sees a new file after {longest * 1000:.0f} ms")
+
+
+def syncing(folder: Path) -> Finding:
+    """What was synced outlives a power cut."""
+    path = folder / "a"
+    began = time.monotonic()
+    try:
+        with path.open("wb") as file:
+            file.write(_content(1))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return problem(f"fsync has failed: {error.strerror}; no state of a training could be saved", MOVE)
+    sync_folder(folder)
+    took = time.monotonic() - began
+    if took > SYNCED_LATE_S:
+        return warning(f"fsync takes {took:.1f} s", "trainings wait for it at every save: a faster disk helps")
+    return ok(f"fsync takes {took * 1000:.0f} ms")
+
+
+def names(folder: Path) -> Finding:
+    """Names of jobs, and the longest that is made of one: that of a claim."""
+    composed = unicodedata.normalize("NFC", "Größe-é")
+    longest = "c" * len(f"{'n' * MAX_NAME_BYTES}@{'h' * 64}.{Owner.new().token}.json")
+    lost = []
+    kinds = {
+        "spaces": "two words",
+        "punctuation": "it's & so on #1, 50% ~ [x]",
+        "colons and the like": 'a:b*c?d"e<f>g|h',
+        "accents": composed,
+        "composed and decomposed accents as two names": unicodedata.normalize("NFD", composed),
+        f"{MAX_NAME_BYTES} bytes": "ü" * (MAX_NAME_BYTES // 2),
+        f"{len(longest)} bytes (the name of a claim)": longest,
+        "255 bytes": "n" * 255,
+    }
+    for what, name in kinds.items():
+        if not _is_kept(folder, name):
+            lost.append(what)
+    if lost and lost != ["255 bytes"]:
+        is_harmful = any("claim" in what for what in lost)
+        give = problem if is_harmful else warning
+        return give(f"not kept in names: {', '.join(lost)}", MOVE if is_harmful else "give jobs plain, short names")
+    return ok(f"kept as they are, up to {len(longest) if lost else 255} bytes")
+
+
+def _is_kept(folder: Path, name: str) -> bool:
+    """Whether a file of this very name can be there, beside those of the others."""
+    try:
+        (folder / name).touch(exist_ok=False)
+    except OSError:
+        return False
+    return name in os.listdir(folder)  # noqa: PTH208 - only names
+
+
+def case(folder: Path) -> Finding:
+    (folder / "job").write_text("")
+    if (folder / "JOB").exists():
+        return warning("'job' and 'JOB' are one name here", "do not have jobs whose names differ in nothing else")
+    return ok("'job' and 'JOB' are two names")
+
+
+def locks(folder: Path) -> Finding:
+    """flock, which nothing in a queue relies on, as it is often a machine's own on network drives."""
+    path = folder / "lock"
+
+    def attempt(connection: Connection) -> None:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                connection.send(False)
+            else:
+                connection.send(True)
+
+    needs_none = "the queue needs none"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            return ok(f"no flock here ({error.strerror}); {needs_none}")
+        with helper(attempt) as other:
+            if other.hear():
+                return ok(f"flock does not keep another process out; {needs_none}")
+    return ok("flock keeps another process out")
+
+
+TRIALS: dict[str, Callable[[Path], Finding]] = {
+    "rename": rename_replaces,
+    "claims": claims,
+    "creation": exclusive_creation,
+    "links": links,
+    "clock": clock,
+    "listing": visibility,
+    "sync": syncing,
+    "names": names,
+    "case": case,
+    "locks": locks,
+}
+
+
+def tried(trial: Callable[[Path], Finding], folder: Path) -> Finding:
+    """A trial in a folder of its own. An error of the file system is what it has to say."""
+    try:
+        folder.mkdir()
+        return trial(folder)
+    except OSError as error:
+        return problem(f"the trial has failed: {error.strerror or error}", MOVE)

@@ -1,0 +1,199 @@
+"""Devices, as a fake nvidia-smi and a fake torch tell of them; and what a container leaves of a machine."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from accel_trainer.doctor import hardware
+from accel_trainer.doctor.findings import Grade
+from accel_trainer.queue import launcher
+from accel_trainer.queue.launcher import Gpu, Machine, this_machine
+
+CPU = Machine((), has_mps=False, cores=2)
+TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
+MAC = Machine((), has_mps=True, cores=2)
+TOLD = {"cuda": "13.0", "hip": None, "gpus": [], "architectures": [], "mps": False, "warnings": []}
+A100 = {"name": "A100", "capability": [8, 0]}
+TWO_GPUS = """
+case "$1" in
+--list-gpus) echo "GPU 0: A100 (UUID: GPU-a)"; echo "GPU 1: A100 (UUID: GPU-b)" ;;
+--query-gpu=*) echo "0, GPU-a, A100, 40960 MiB"; echo "1, GPU-b, A100, 40960 MiB" ;;
+*) echo "| NVIDIA-SMI 550.54   Driver Version: 550.54   CUDA Version: 12.4     |" ;;
+esac
+"""
+
+FakeSmi = Callable[[str], None]
+
+
+@pytest.fixture(autouse=True)
+def fresh_machine() -> Iterator[None]:
+    this_machine.cache_clear()
+    yield
+    this_machine.cache_clear()
+
+
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSmi:
+    def make(script: str) -> None:
+        tool = tmp_path / "bin/nvidia-smi"
+        tool.parent.mkdir()
+        tool.write_text(f"#!/bin/sh\n{script}")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+    return make
+
+
+# -- GPUs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_without_gpus_is_good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(launcher.sys, "platform", "linux")
+    finding = hardware.gpus()
+    assert finding.grade is Grade.OK
+    assert "no nvidia-smi in PATH" in finding.said
+
+
+def test_gpus_are_named_as_the_queue_counts_them(smi: FakeSmi, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi(TWO_GPUS)
+    assert hardware.gpus().said == "0: A100 (40960 MiB), 1: A100 (40960 MiB)"
+    assert hardware.driver_cuda() == "12.4"
+    this_machine.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
+    finding = hardware.gpus()
+    assert finding.grade is Grade.OK
+    assert finding.said == "1: A100 (40960 MiB); 2 are there, CUDA_VISIBLE_DEVICES='GPU-b' chooses"
+    this_machine.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    finding = hardware.gpus()
+    assert finding.grade is Grade.WARNING
+    assert "none of 2: CUDA_VISIBLE_DEVICES='' hides them" in finding.said
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'NVIDIA-SMI has failed because it could not talk to the driver.'; exit 9", "NVIDIA-SMI has failed"),
+        ("exit 3", "exit code 3"),
+        ("exec sleep 60", "no answer within"),
+    ],
+)
+def test_an_nvidia_smi_that_fails_or_hangs_is_a_problem(
+    smi: FakeSmi, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    monkeypatch.setattr(hardware, "SMI_LIMIT_S", 0.5)
+    smi(script)
+    finding = hardware.gpus()
+    assert finding.grade is Grade.PROBLEM
+    assert finding.said.startswith(f"nvidia-smi: {said}")
+    assert hardware.driver_cuda() is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "changes", "driver", "grade", "said"),
+    [
+        (CPU, {}, None, Grade.OK, "torch sees none either"),
+        (TWO, {"gpus": [A100] * 2, "architectures": ["sm_80"]}, "13.0", Grade.OK, "sees all 2, and was made for CUDA"),
+        (TWO, {"cuda": None}, "13.0", Grade.PROBLEM, "torch sees 0 of 2: it was made without CUDA"),
+        (TWO, {}, "12.4", Grade.PROBLEM, "made for CUDA 13.0, and the driver knows 12.4"),
+        (TWO, {"warnings": ["CUDA unknown error"]}, "13.0", Grade.PROBLEM, "torch sees 0 of 2: CUDA unknown error"),
+        (TWO, {"gpus": [A100]}, None, Grade.PROBLEM, "torch sees 1 of 2"),
+        (CPU, {"gpus": [A100], "cuda": None, "hip": "6.3"}, None, Grade.WARNING, "torch sees 1, run-queue counts 0"),
+        (TWO, {"gpus": [A100] * 2, "architectures": ["sm_90"]}, "13.0", Grade.PROBLEM, "was not made for A100 (sm_80)"),
+        (MAC, {"cuda": None, "mps": True}, None, Grade.OK, "torch sees this Mac's GPU"),
+        (MAC, {"cuda": None}, None, Grade.PROBLEM, "torch cannot use this Mac's GPU"),
+    ],
+)
+def test_torch_must_see_what_the_queue_counts(
+    machine: Machine, changes: dict[str, Any], driver: str | None, grade: Grade, said: str
+) -> None:
+    finding = hardware.torch_gpus(machine, {**TOLD, **changes}, driver)
+    assert finding.grade is grade
+    assert said in finding.said
+    assert (finding.fix is None) == (grade is Grade.OK)
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "fits"),
+    [
+        ([8, 6], ["sm_80", "sm_90"], True),  # machine code runs on later ones of its major version
+        ([8, 0], ["sm_86"], False),
+        ([12, 0], ["sm_90"], False),
+        ([12, 0], ["sm_90", "compute_90"], True),  # intermediate code on all later ones
+        ([12, 0], ["sm_120"], True),
+        ([9, 0], ["sm_90a"], True),
+        ([9, 4], ["gfx942"], True),
+    ],
+)
+def test_which_code_runs_on_which_gpu(capability: list[int], architectures: list[str], fits: bool) -> None:
+    gpu = {"name": "G", "capability": capability}
+    one = Machine((Gpu("0", "G", "1 GiB"),), has_mps=False, cores=1)
+    finding = hardware.torch_gpus(one, {**TOLD, "gpus": [gpu], "architectures": architectures}, None)
+    assert (finding.grade is Grade.OK) == fits
+
+
+# -- what a container leaves ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, "only the time of 1.5"),
+        ({"cpu.max": "800000 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "only the time of 0.5"),
+    ],
+)
+def test_a_container_with_less_time_than_cores_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], said: str | None
+) -> None:
+    for name, content in files.items():
+        (tmp_path / "cg" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cg" / name).write_text(f"{content}\n")
+    monkeypatch.setattr(hardware, "CGROUPS", tmp_path / "cg")
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 4)
+    finding = hardware.cores()
+    assert finding.said.startswith("4 of ")
+    if said is None:
+        assert finding.grade is Grade.OK
+    else:
+        assert finding.grade is Grade.WARNING
+        assert said in finding.said
+
+
+def test_little_memory_is_a_warning_also_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "CGROUPS", tmp_path)
+    has = SimpleNamespace(total=64 * 10**9, available=60 * 10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: has)
+    assert hardware.memory().said == "60.0 of 64.0 GB free"
+    (tmp_path / "memory.max").write_text("8000000000\n")
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    assert hardware.memory().said == "7.0 of 8.0 GB free (the container's limit)"
+    (tmp_path / "memory.current").write_text("7000000000\n")
+    assert hardware.memory().grade is Grade.WARNING
+    (tmp_path / "memory.max").write_text("max\n")
+    has.available = 2 * 10**9
+    assert hardware.memory().grade is Grade.WARNING
+
+
+def test_shared_memory_matters_with_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = SimpleNamespace(f_blocks=64, f_bavail=64, f_frsize=2**20)
+    monkeypatch.setattr(os, "statvfs", lambda path: small)
+    assert hardware.shared_memory(CPU).grade is Grade.OK
+    finding = hardware.shared_memory(TWO)
+    assert finding.grade is Grade.WARNING
+    assert finding.fix is not None
+    assert "--shm-size" in finding.fix
+    small.f_blocks = small.f_bavail = 4096
+    assert hardware.shared_memory(TWO).grade is Grade.OK
+    monkeypatch.undo()
+    monkeypatch.setattr(hardware, "SHARED_MEMORY", tmp_path / "none")
+    assert "there is no /dev/shm" in hardware.shared_memory(TWO).said

@@ -1,0 +1,186 @@
+"""Libraries, the user's default of `accelerate config`, and a real launch."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.doctor import probe as probe_module
+from accel_trainer.doctor import software
+from accel_trainer.doctor.findings import Grade
+from accel_trainer.doctor.probe import Probe, ProbeFailed
+from accel_trainer.queue import errand
+from accel_trainer.queue.launcher import Gpu, Machine, this_machine
+
+CPU = Machine((), has_mps=False, cores=2)
+TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
+
+
+def test_python_is_named() -> None:
+    assert software.python().said.endswith(sys.executable) or "not in a virtual environment" in software.python().said
+
+
+# -- packages ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_installed_here_is_new_enough() -> None:
+    finding = software.packages()
+    assert finding.grade is Grade.OK, finding
+    assert f"torch {metadata.version('torch')}, torchvision " in finding.said
+
+
+@pytest.mark.parametrize(
+    ("requirement", "said"),
+    [
+        ("no-such-package>=1", "no-such-package is not installed"),
+        ("numpy>=999", f"numpy is {metadata.version('numpy')}, >=999 is needed"),
+        ("timm>=999 ; extra == 'timm'", f"timm is {metadata.version('timm')}, >=999 is needed"),
+        ("no-such-package>=1 ; extra == 'timm'", None),
+        ("numpy>=999 ; extra == 'test'", None),
+        ("numpy>=999 ; python_version < '3'", None),
+    ],
+)
+def test_what_is_missing_or_too_old_is_named(requirement: str, said: str | None) -> None:
+    finding = software.packages([requirement, "pillow>=1"])
+    assert (finding.grade is Grade.OK) == (said is None)
+    if said is not None:
+        assert finding.said == said
+
+
+def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "OURS", "no-such-package")
+    assert software.packages().grade is Grade.WARNING
+
+
+# -- torch ------------------------------------------------------------------------------------------------------------
+
+
+def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("torchvision.py").write_text("raise ImportError('operator torchvision::nms does not exist')")
+    with Probe("accel_trainer.doctor.torch_probe") as probe:
+        finding = software.torch_import(probe)
+    assert finding.grade is Grade.PROBLEM
+    assert finding.said.endswith("ImportError: operator torchvision::nms does not exist")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import time; time.sleep(60)", "no answer within 1 s"),
+        ("import os; os.kill(os.getpid(), 11)", "it was ended by signal 11"),
+        ("raise SystemExit(3)", "it has ended with 3 and not a word"),
+        ("print('hello')", "it has ended with 0 and not a word"),
+        ("print(); raise ValueError('one')", "ValueError: one"),
+    ],
+)
+def test_a_probe_that_breaks_says_so_in_one_line(code: str, said: str) -> None:
+    Path("broken_probe.py").write_text(code)
+    with Probe("broken_probe") as probe, pytest.raises(ProbeFailed, match=said):
+        probe.answer(1)
+
+
+def test_a_probe_that_cannot_be_started_says_so_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(probe_module.tempfile, "TemporaryFile", full)
+    with Probe("accel_trainer.doctor.torch_probe") as probe, pytest.raises(ProbeFailed, match="No space left"):
+        probe.answer(1)
+
+
+def test_the_last_line_of_a_probe_is_its_answer() -> None:
+    Path("talking_probe.py").write_text("""print('imported'); print('{"a": 1}')""")
+    with Probe("talking_probe") as probe:
+        assert probe.answer(30) == probe.answer(30) == {"a": 1}
+
+
+# -- accelerate config ------------------------------------------------------------------------------------------------
+
+
+def write_default(text: str) -> None:
+    path = Path("~/.cache/huggingface/accelerate/default_config.yaml").expanduser()
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_no_default_file_is_good() -> None:
+    assert software.accelerate_default(TWO, None).said == "no default file; jobs take what is there"
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "grade", "said"),
+    [
+        ("distributed_type: MULTI_GPU\nnum_processes: 2\n", TWO, Grade.OK, "2 processes; GPUs: 2"),
+        ("distributed_type: 'NO'\nnum_processes: 1\ngpu_ids: '1'\n", TWO, Grade.OK, "1 process; GPUs: 1"),
+        ("distributed_type: MULTI_GPU\nnum_processes: 4\nnum_machines: 2\n", TWO, Grade.OK, "4 processes"),
+        ("distributed_type: MULTI_GPU\nnum_processes: 2\nuse_cpu: true\n", CPU, Grade.OK, "2 processes on the CPU"),
+        ("distributed_type: MULTI_GPU\nnum_processes: 4\n", TWO, Grade.PROBLEM, "4 processes, and GPUs for 2"),
+        ("distributed_type: MULTI_GPU\nnum_processes: 2\n", CPU, Grade.PROBLEM, "2 processes, and GPUs for 0"),
+        ("distributed_type: 'NO'\ngpu_ids: 0,5\n", TWO, Grade.PROBLEM, "gpu_ids: '0,5': not all of them are there"),
+        ("distributed_type: 'NO'\nuse_cpu: true\n", TWO, Grade.WARNING, "on the CPU, though there are 2 GPUs"),
+        ("distributed_type: FSDP\n", TWO, Grade.PROBLEM, "distributed_type FSDP is not supported"),
+        ("distributed_type: MULTI_CPU\n", CPU, Grade.PROBLEM, "MULTI_CPU"),
+        ("nonsense: [", TWO, Grade.PROBLEM, "is not YAML"),
+    ],
+)
+def test_a_default_file_is_judged_by_what_is_there(text: str, machine: Machine, grade: Grade, said: str) -> None:
+    write_default(text)
+    finding = software.accelerate_default(machine, None)
+    assert finding.grade is grade, finding
+    assert said in finding.said
+    assert "default_config.yaml" in finding.said
+
+
+def test_what_accelerate_itself_has_against_a_default_file_is_a_problem() -> None:
+    write_default("distributed_type: 'NO'\nnum_proceses: 2\n")
+    with Probe("accel_trainer.doctor.torch_probe") as probe:
+        told = probe.answer(120)
+        assert software.torch_import(probe).grade is Grade.OK
+    finding = software.accelerate_default(CPU, told["config_error"])
+    assert finding.grade is Grade.PROBLEM
+    assert "unknown keys (['num_proceses'])" in finding.said
+
+
+# -- a real launch ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_launch_of_two_processes_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    this_machine.cache_clear()
+    finding = software.launch(this_machine())
+    assert finding.grade is Grade.OK, finding
+    assert finding.said == "2 processes on cpu by gloo" or this_machine() != CPU
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (errand.NoAnswer("exit code 1"), "accelerate launch has failed: exit code 1"),
+        ({"processes": 1, "sum": 1.0, "device": "cpu", "backend": None}, "2 processes do not work together"),
+        ({"processes": 2, "sum": 1.0, "device": "cpu", "backend": "gloo"}, "2 processes do not work together"),
+        (None, "no answer within"),
+    ],
+    ids=["fails", "alone", "wrong sum", "hangs"],
+)
+def test_a_launch_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch, told: object, said: str) -> None:
+    def send(*_: object) -> object:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    monkeypatch.setattr(errand, "send", send)
+    finding = software.launch(CPU)
+    assert finding.grade is Grade.PROBLEM
+    assert said in finding.said
+
+
+def test_a_launch_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "LAUNCH_LIMIT_S", 0.5)
+    monkeypatch.setattr("accel_trainer.queue.launcher.Launch.argv", property(lambda self: ["sleep", "60"]))
+    assert "no answer within" in software.launch(CPU).said
+
+
+def test_a_launch_of_several_machines_is_not_tried() -> None:
+    write_default("distributed_type: MULTI_GPU\nnum_processes: 4\nnum_machines: 2\n")
+    assert "not tried" in software.launch(TWO).said

@@ -1,0 +1,143 @@
+"""Whether somebody is logged in to Weights & Biases, and whether the server answers; no key is ever shown."""
+
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.doctor import tracking
+from accel_trainer.doctor.findings import Grade
+from accel_trainer.doctor.probe import Probe
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+ONLINE = {"mode": "online", "server": "https://api.wandb.ai"}
+OFFLINE = {"mode": "offline", "server": "https://api.wandb.ai"}
+
+
+def asked() -> dict[str, str]:
+    with Probe("accel_trainer.doctor.wandb_probe") as probe:
+        return dict(tracking.ask_wandb(probe))
+
+
+# -- login ------------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_logged_in() -> None:
+    told = asked()
+    assert told["mode"] == "offline"
+    finding = tracking.login(told)
+    assert finding.grade is Grade.WARNING
+    assert "nobody is logged in" in finding.said
+    assert tracking.server(told).grade is Grade.OK, "it is not asked"
+
+
+@pytest.mark.parametrize("place", ["environment", "netrc"])
+def test_somebody_is_logged_in_and_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    if place == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    else:
+        netrc = Path("~/.netrc").expanduser()
+        netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+        netrc.chmod(0o600)
+    told = asked()
+    assert told["mode"] == "online"
+    finding = tracking.login(told)
+    assert finding.grade is Grade.OK
+    assert KEY not in finding.said + json.dumps(told)
+    assert ("WANDB_API_KEY" in finding.said) == (place == "environment")
+
+
+def test_a_mode_that_is_set_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    finding = tracking.login(OFFLINE)
+    assert (finding.grade, finding.said) == (Grade.OK, "offline, as WANDB_MODE says")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("WANDB_MODE", "onlin"), ("WANDB_BASE_URL", f"https//user:{KEY}@host")]
+)
+def test_settings_that_wandb_refuses_are_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv(variable, value)
+    told = asked()
+    finding = tracking.login(told)
+    assert finding.grade is Grade.PROBLEM
+    assert variable in finding.said
+    assert KEY not in finding.said + str(finding.fix) + json.dumps(told)
+
+
+def test_a_key_that_wandb_refuses_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", f" {KEY} ")
+    told = asked()
+    finding = tracking.login(told)
+    assert KEY not in finding.said + str(finding.fix) + json.dumps(told)
+
+
+def test_a_wandb_that_cannot_be_imported_is_a_problem() -> None:
+    Path("wandb.py").write_text("raise ImportError('no protobuf')")
+    finding = tracking.login(asked())
+    assert finding.grade is Grade.PROBLEM
+    assert "wandb cannot be imported" in finding.said
+
+
+# -- server -----------------------------------------------------------------------------------------------------------
+
+
+class NotFound(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), NotFound)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_any_answer_is_one(answering: str) -> None:
+    finding = tracking.server({**ONLINE, "server": answering.replace("//", f"//user:{KEY}@")})
+    assert finding.grade is Grade.OK
+    assert finding.said == f"{answering.removeprefix('http://')} answers"
+
+
+def test_a_server_that_is_not_there_is_a_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    finding = tracking.server({**ONLINE, "server": f"http://user:{KEY}@127.0.0.1:{port}"})
+    assert finding.grade is Grade.WARNING
+    assert finding.said == f"127.0.0.1:{port} does not answer: Connection refused"
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SERVER_LIMIT_S", 1.0)
+    began = time.monotonic()
+    finding = tracking.server({**ONLINE, "server": silent})
+    assert time.monotonic() - began < 10
+    assert finding.grade is Grade.WARNING
+    assert finding.said.endswith("does not answer: no answer within 1 s")
+
+
+def test_a_name_that_nobody_knows_is_a_line() -> None:
+    finding = tracking.server({**ONLINE, "server": "https://no-such-server.invalid"})
+    assert finding.grade is Grade.WARNING
+    assert "no-such-server.invalid does not answer: " in finding.said
+    assert "\n" not in finding.said

@@ -1,0 +1,430 @@
+"""Odd names, odd clocks and odd disks: what becomes of a job file then."""
+
+import errno
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import own_disk, said_by, write_job
+
+from accel_trainer.config import read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue import checker as checker_module
+from accel_trainer.queue import outlook
+from accel_trainer.queue import runner as runner_module
+from accel_trainer.queue.attempt import Attempt
+from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.runs import RunState
+
+DAY_S = 24 * 3600.0
+COMPOSED = unicodedata.normalize("NFC", "Größe-é")
+DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
+GOOD = [
+    COMPOSED,
+    DECOMPOSED,
+    "two words",
+    " spaces around ",
+    "q'uote\" $(touch x); #1",
+    "emoji🎉",
+    "٣²",
+    "%s{0}[red]",
+    "a@b.c@host.1-2-3-4",
+    "~2",
+    "b" * 120,
+    "9" * 120,
+]
+# Each with what is said of it, and the name that it has in failed/.
+BAD = {
+    "-dash": ("may not begin with '-'", "dash"),
+    "--help": ("may not begin with '-'", "help"),
+    "new\nline": ("control characters", "new_line"),
+    "bell\a": ("control characters", "bell_"),
+    "esc\x1b[31m": ("control characters", "esc_[31m"),
+    "right-to-left\u202egnp": ("control characters", "right-to-left_gnp"),
+    "zero\u200bwidth": ("control characters", "zero_width"),
+    "not UTF-8 \udcff": ("control characters", "not UTF-8 _"),
+    "a..b": ("'..'", "a_b"),
+    "back\\slash": ("control characters, '..' or '\\'", "back_slash"),
+    "c" * 121: ("may have 120 bytes, not 121", "c" * 30),
+    "n" * 250: ("may have 120 bytes, not 250", "n" * 30),
+    "ü" * 61: ("may have 120 bytes, not 122", "ü" * 30),
+}
+
+
+@pytest.fixture
+def queue() -> Queue:
+    queue = Queue(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+class Watcher:
+    """Keeps what it is told of endings and refusals."""
+
+    def __init__(self) -> None:
+        self.ended_as: dict[str, Ending] = {}
+        self.refused: dict[str, str] = {}
+
+    def ended(self, name: str, ending: Ending, log: Path) -> None:
+        self.ended_as[name] = ending
+
+    def rejected(self, job: QueuedJob, reason: str) -> None:
+        self.refused[job.name] = reason
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Trainings(list[str]):
+    """The names of the jobs that were trained; `act` is what happens meanwhile, `ending` how all of them end."""
+
+    act: Callable[[Attempt], None] = staticmethod(lambda attempt: None)
+    ending = Ending(EndingKind.DONE)
+
+    async def __call__(self, attempt: Attempt, *_: object) -> Ending:
+        self.append(attempt.job.name)
+        self.act(attempt)
+        return self.ending
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    """In place of trainers; nor are the jobs looked at with torch."""
+    trainings = Trainings()
+    monkeypatch.setattr(runner_module, "go_through", trainings)
+    for module in (runner_module, outlook):
+        monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(checker_module, "SETTLED_S", 0.1)
+    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    return trainings
+
+
+@pytest.fixture
+def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[Queue], Watcher]:
+    def run(queue: Queue) -> Watcher:
+        watcher: Any = Watcher()
+        runner = Runner(queue, Flags(), Machine((), False, 2), watcher, retry_after_s=0.05)
+        monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
+        runner.run()
+        return watcher
+
+    return run
+
+
+def in_state(queue: Queue, state: JobState) -> list[str]:
+    return [job.name for job in queue.jobs(state)]
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_good_names_stay_as_they_are_through_all_of_a_jobs_life(queue, trainings, run_all):
+    for seed, name in enumerate(GOOD):
+        write_job(queue.folder / f"{name}.json", seed=seed)
+    kept = {name: (queue.folder / f"{name}.json").read_bytes() for name in GOOD}
+    run_all(queue)
+    assert sorted(trainings) == sorted(GOOD)
+    assert {job.name: job.path.read_bytes() for job in queue.jobs(JobState.DONE)} == kept
+    assert not Path("x").exists(), "nothing in a name is run"
+
+
+def test_bad_names_are_refused_in_a_line_each_and_moved_under_names_that_mislead_nobody(queue, trainings, run_all):
+    for seed, name in enumerate(BAD):
+        write_job(queue.folder / f"{name}.json", seed=seed)
+    watcher = run_all(queue)
+    assert trainings == []
+    assert watcher.refused.keys() == BAD.keys()
+    for name, reason in watcher.refused.items():
+        assert BAD[name][0] in reason
+        assert "\n" not in reason
+        assert reason.isprintable()
+    assert sorted(in_state(queue, JobState.FAILED)) == sorted(after for _, after in BAD.values())
+    assert all(queue.reason(job) for job in queue.jobs(JobState.FAILED))
+    assert in_state(queue, JobState.PENDING) == []
+
+
+def test_files_that_are_hidden_or_have_another_ending_are_not_jobs(queue, trainings, run_all):
+    for name in (".json", ".hidden.json", "upper.JSON", "a.json.tmp", "a.json~", "a.json "):
+        write_job(queue.folder / name)
+    run_all(queue)
+    assert trainings == []
+    assert in_state(queue, JobState.FAILED) == []
+
+
+def test_the_command_line_takes_odd_names_and_prints_commands_that_can_be_typed(cli):
+    good = [Path(f"{name}.json") for name in GOOD if name != "9" * 120]
+    for seed, path in enumerate(good):
+        write_job(path, seed=seed)
+    added = cli("add", *good)
+    assert (added.returncode, added.stderr) == (0, "")
+    rows = json.loads(cli("status", "--json").stdout)
+    assert {row["job"] for row in rows} == {path.stem for path in good}
+    printed = cli("run-queue", "--dry-run")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    words = [shlex.split(line) for line in printed.stdout.splitlines()]
+    assert {word for line in words for word in line if word.endswith(".json")} == {
+        f"training_queue/{path}" for path in good
+    }
+
+
+def test_the_command_line_says_what_is_wrong_with_bad_names_and_shows_no_control_character(cli):
+    for name in BAD:
+        write_job(Path("training_queue") / f"{name}.json")
+    shown = cli("status")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert len(shown.stdout.splitlines()) == len(BAD) + 1
+    refused = cli("run-queue", "--dry-run")
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == len(BAD)
+    for output in (shown.stdout, refused.stderr):
+        assert all(line.isprintable() for line in output.splitlines())
+    added = cli("add", "./--help.json", "training_queue/new\nline.json")
+    assert added.returncode == 2
+    assert len(added.stderr.splitlines()) == 2
+
+
+# -- a name twice -----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_the_name_of_one_that_is_done_is_run_and_kept_beside_it(queue, trainings, run_all):
+    write_job(queue.folder / "done/a.json", seed=1)
+    write_job(queue.folder / "a.json", seed=2)
+    assert queue.states()["a"] is JobState.PENDING
+    run_all(queue)
+    assert trainings == ["a"]
+    assert [(job.name, read_job(job.path).seed) for job in queue.jobs(JobState.DONE)] == [("a", 1), ("a~2", 2)]
+    write_job(queue.folder / "a.json", seed=1)
+    run_all(queue)
+    assert in_state(queue, JobState.DONE) == ["a", "a~2"], "the very same job file is not kept twice"
+
+
+def test_a_job_of_the_name_of_one_that_is_running_waits_for_its_end(queue, trainings, run_all):
+    write_job(queue.folder / "a.json", seed=1)
+    newcomer = queue.folder / "a.json"
+    running = []
+
+    def drop_another(attempt: Attempt) -> None:
+        running.append((in_state(queue, JobState.PENDING), in_state(queue, JobState.RUNNING)))
+        if len(trainings) == 1:
+            write_job(newcomer, seed=2)
+
+    trainings.act = drop_another
+    run_all(queue)
+    assert trainings == ["a", "a"]
+    assert running == [([], ["a"]), ([], ["a"])]
+    assert [read_job(job.path).seed for job in queue.jobs(JobState.DONE)] == [1, 2]
+
+
+def test_a_job_that_another_machine_runs_is_not_run_here_under_the_same_name(queue, trainings, run_all):
+    there = write_job(queue.folder / "running/a@elsewhere.1-2-3-4.json", seed=1)
+    write_job(queue.folder / "a.json", seed=2)
+    write_job(queue.folder / "b.json")
+
+    def ends_elsewhere(attempt: Attempt) -> None:
+        there.rename(queue.folder / "done/a.json") if attempt.job.name == "b" else None
+
+    trainings.act = ends_elsewhere
+    run_all(queue)
+    assert trainings == ["b", "a"]
+
+
+def test_add_refuses_the_name_of_a_job_that_is_pending_running_or_done(cli):
+    write_job(Path("training_queue/running/a@elsewhere.1-2-3-4.json"), seed=1)
+    write_job(Path("training_queue/done/b.json"), seed=2)
+    write_job(Path("training_queue/c.json"), seed=3)
+    files = [write_job(Path(f"{name}.json"), seed=seed) for name, seed in (("a", 4), ("b", 5), ("c", 6))]
+    refused = cli("add", *files)
+    assert refused.returncode == 2
+    assert [re.findall(r"is (\w+) in the queue", line) for line in refused.stderr.splitlines()] == [
+        ["running"],
+        ["done"],
+        ["pending"],
+    ]
+
+
+# -- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def from_tomorrow(path: Path, offset_s: float = DAY_S) -> Path:
+    os.utime(path, (time.time() + offset_s, time.time() + offset_s))
+    return path
+
+
+@pytest.mark.parametrize("offset_s", [DAY_S, -DAY_S])
+def test_after_the_clock_was_set_back_or_forth_jobs_are_run_and_wrong_ones_refused(queue, trainings, run_all, offset_s):
+    from_tomorrow(write_job(queue.folder / "good.json"), offset_s)
+    wrong = queue.folder / "wrong.json"
+    wrong.write_text("{")
+    stamp = from_tomorrow(wrong, offset_s).stat().st_mtime_ns
+    watcher = run_all(queue)
+    assert trainings == ["good"]
+    assert watcher.refused.keys() == {"wrong"}
+    (failed,) = queue.jobs(JobState.FAILED)
+    assert failed.path.stat().st_mtime_ns == stamp
+
+
+def test_after_the_clock_was_set_back_no_job_rests_for_a_day_and_failures_are_still_counted(queue, monkeypatch):
+    job = QueuedJob("a", from_tomorrow(write_job(queue.folder / "a.json", retries=3)), JobState.PENDING)
+    retries = Retries(queue, first_wait_s=60)
+    now = time.time
+    with monkeypatch.context() as tomorrow:
+        tomorrow.setattr(time, "time", lambda: now() + DAY_S)
+        retries.add(job, 2, "memory ran out")
+        assert retries.resting([job])["a"] == pytest.approx(120, abs=5)
+    assert retries.resting([job]) == {}
+    failures = retries.of(job)
+    assert failures is not None
+    assert failures.number == 2
+    claimed = queue.claim(job)
+    assert claimed is not None
+    assert retries.of(claimed) == failures, "claims and their ends keep the time stamp"
+    queue.release(claimed)
+    assert retries.of(job) == failures
+
+
+# -- files on their way -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset_s", [0.0, -DAY_S, DAY_S], ids=["now", "old stamps", "stamps of tomorrow"])
+def test_a_file_that_is_copied_slowly_is_neither_refused_nor_run_before_it_is_whole(queue, monkeypatch, offset_s):
+    """Whatever its time stamps say: a copy may have those of its original, and a file server has a clock of its own."""
+    monkeypatch.setattr(checker_module, "SETTLED_S", 0.4)
+    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    whole = write_job(Path("a.json")).read_bytes()
+    checker, target = Checker(Flags(), queue.folder), queue.folder / "a.json"
+    target.touch()
+    for end in range(0, len(whole), 40):
+        with target.open("r+b") as file:
+            file.write(whole[:end])
+        from_tomorrow(target, offset_s)
+        for _ in range(4):
+            assert checker.look(queue.jobs(JobState.PENDING)) == ({}, [])
+            assert not checker.is_busy
+            time.sleep(0.02)
+    target.write_bytes(whole)
+    deadline = time.monotonic() + 20
+    while not (good := checker.look(queue.jobs(JobState.PENDING))[0]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [job.name for job in good] == ["a"]
+    checker.close()
+
+
+def test_a_file_that_stays_half_is_refused_with_the_place_where_it_ends(queue, trainings, run_all):
+    (queue.folder / "half.json").write_text('{"architecture": "resnet18",\n "seed": ')
+    (queue.folder / "empty.json").touch()
+    watcher = run_all(queue)
+    assert trainings == []
+    assert "half.json: line 2, column 10" in watcher.refused["half"]
+    assert "empty.json: line 1, column 1" in watcher.refused["empty"]
+
+
+# -- disks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Queue]:
+    """A queue with a job, on a disk that can only be read."""
+    with own_disk(tmp_path / "disk", "size=1m") as disk:
+        queue = Queue(disk / "training_queue")
+        queue.create()
+        write_job(queue.folder / "a.json")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        yield queue
+
+
+def test_a_queue_on_a_disk_that_can_only_be_read_is_shown_and_otherwise_unusable(read_only, cli):
+    (job,) = read_only.jobs(JobState.PENDING)
+    assert said_by(read_only.claim, job).endswith("running: Read-only file system")
+    assert said_by(read_only.add, "b", b"{}").endswith("b.json cannot be written: Read-only file system")
+    assert said_by(read_only.next_log, "a").endswith("logs: Read-only file system")
+    shown, dry = (cli(*verb, "--queue", read_only.folder) for verb in (("status",), ("run-queue", "--dry-run")))
+    assert (shown.returncode, dry.returncode) == (0, 0)
+    for verb in (("add", write_job(Path("b.json"))), ("run-queue",)):
+        refused = cli(*verb, "--queue", read_only.folder)
+        assert refused.returncode == 3
+        assert len(refused.stderr.splitlines()) == 1
+        assert "cannot be used" in refused.stderr
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[tuple[Queue, Callable[[], None]]]:
+    """A queue, and what fills its disk to the last byte."""
+    with own_disk(tmp_path / "disk", "size=256k") as disk:
+        queue = Queue(disk / "training_queue")
+        queue.create()
+
+        def fill() -> None:
+            with (disk / "rest").open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+
+        yield queue, fill
+
+
+def test_a_job_is_added_to_a_full_disk_whole_or_not_at_all(full_disk, cli):
+    queue, fill = full_disk
+    job = write_job(Path("b.json"))
+    queue.add("a", b'{"seed": 1}')
+    fill()
+    refused = cli("add", "--queue", queue.folder, job)
+    assert refused.returncode == 3
+    assert refused.stderr == f"error: {queue.folder}/b.json cannot be written: No space left on device\n"
+    with pytest.raises(QueueUnusable, match="No space left"):
+        queue.add("a", b'{"seed": 2}', replace=True)
+    assert (queue.folder / "a.json").read_bytes() == b'{"seed": 1}'
+    assert not list(queue.folder.glob(".*"))
+
+
+def test_on_a_full_disk_jobs_end_where_they_belong_and_a_runner_says_why(full_disk, trainings, run_all):
+    queue, fill = full_disk
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    trainings.act = lambda attempt: fill() if len(trainings) == 1 else None
+    trainings.ending = Ending(EndingKind.FAILED, "the disk is full")
+    watcher = run_all(queue)
+    assert in_state(queue, JobState.FAILED) == ["a", "b"]
+    assert {name: ending.reason for name, ending in watcher.ended_as.items()} == dict.fromkeys("ab", "the disk is full")
+    assert [queue.reason(job) for job in queue.jobs(JobState.FAILED)] == [None, None]
+
+
+def test_a_failure_that_cannot_be_counted_ends_the_runner_and_loses_no_job(full_disk, trainings, run_all):
+    queue, fill = full_disk
+    write_job(queue.folder / "a.json", retries=1)
+    trainings.act = lambda attempt: fill()
+    trainings.ending = Ending(EndingKind.FAILED, "the disk is full", RunState.FAILED)
+    with pytest.raises(QueueUnusable, match=r"retries/a.json cannot be written: No space left"):
+        run_all(queue)
+    assert in_state(queue, JobState.RUNNING) == ["a"], "the next runner takes it up"
+
+
+def test_a_log_that_cannot_be_made_ends_the_runner_and_loses_no_job(queue, trainings, run_all, monkeypatch):
+    write_job(queue.folder / "a.json")
+
+    def full(self: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(QueueUnusable, match="no log can be made in training_queue/logs: No space left"):
+        run_all(queue)
+    assert trainings == []
+    assert in_state(queue, JobState.RUNNING) == ["a"]
+
+
+def test_a_name_that_is_no_name_is_refused_before_a_file_is_opened():
+    for name in BAD:
+        with pytest.raises(UserError):
+            read_job(Path(f"{name}.json"))
