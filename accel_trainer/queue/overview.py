@@ -84,7 +84,7 @@ def _said(job: QueuedJob) -> Status | None:
 
 
 def _progress(said: Status | None) -> dict[str, Any]:
-    if said is None:
+    if said is None or not said.num_epochs:  # it has not begun
         return {}
     return {"epoch": said.epoch, "num_epochs": said.num_epochs, "metric": said.primary_metric, "best": said.best}
 

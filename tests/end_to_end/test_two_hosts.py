@@ -1,0 +1,60 @@
+"""Two machines on one queue: one falls asleep in the middle of a job, the other takes the job up."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import COMMAND, trainers_in, wait_until, write_job
+from typer.testing import CliRunner
+
+from accel_trainer import ownership
+from accel_trainer.cli import app, control
+from accel_trainer.display import TerminalWatcher
+from accel_trainer.queue.launcher import Flags, this_machine
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.runs import RunFolder, RunState
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, run = Queue(Path("training_queue")), RunFolder(Path("run"))
+    queue.create()
+    write_job(queue.folder / "a.json", model_dir="run", num_epochs=3)
+    sleeper = subprocess.Popen(
+        [*COMMAND, "run-queue"], env={**os.environ, "ACCEL_TRAIN_HOST": "sleepy"}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: (said := run.read_status()) is not None and said.step > 0)
+        (claim,) = queue.jobs(JobState.RUNNING)
+        trainers = set(trainers_in(Path.cwd()))
+        assert trainers
+        sleeper.send_signal(signal.SIGSTOP)
+        # Ten minutes later.
+        monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
+        monkeypatch.setattr(control, "LEASE_S", 0.0)
+        monkeypatch.setattr(ownership, "SILENT_S", 0.0)
+        monkeypatch.setattr(control, "end_leftovers", lambda token: None)  # they are on another machine
+        assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
+        monkeypatch.setattr("accel_trainer.queue.attempt.end_leftovers", lambda token: None)
+        successor = Runner(queue, Flags(), this_machine(), TerminalWatcher())
+        monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
+        successor.run()
+        wait_until(lambda: not trainers.intersection(trainers_in(Path.cwd())), timeout_s=10)
+        assert [job.name for job in queue.jobs(JobState.DONE)] == ["a"]
+        sleeper.send_signal(signal.SIGCONT)
+        told, _ = sleeper.communicate(timeout=60)
+    finally:
+        if sleeper.poll() is None:
+            sleeper.kill()
+    assert "a: given up (" in told
+    assert sleeper.returncode == 0, "nothing has failed"
+    assert [job.path.name for state in JobState for job in queue.jobs(state)] == ["a.json"]
+    said = run.read_status()
+    assert (said.state, said.epoch, said.token == claim.owner.token) == (RunState.FINISHED, 3, False)
+    rows = run.read_performance().splitlines()[1:]
+    assert len(rows) == len({tuple(row.split(",")[:2]) for row in rows}) == 6
+    assert not run.locks()
