@@ -1,0 +1,84 @@
+"""A runner whose trainings are trivial, on a file system that may lie: `python lab_runner.py QUEUE [seed]`.
+
+With a seed, renames now and then fail after they have succeeded, and listings are now and then those of before.
+"""
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+from accel_trainer.queue import checker, outlook, runner
+from accel_trainer.queue.attempt import Attempt
+from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.store import Queue
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def __getattr__(self, name: str):
+        return lambda *_: None
+
+
+async def train(attempt: Attempt, *_: object) -> Ending:
+    """One line in the run folder for every attempt that came to its end."""
+    attempt.run.create()
+    await asyncio.sleep(random.uniform(0, 0.03))
+    with (attempt.run.path / "attempts").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return Ending(EndingKind.DONE)
+
+
+class Listing(list["os.DirEntry[str]"]):
+    """What os.scandir gives."""
+
+    def __enter__(self) -> "Listing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Liar:
+    """A file layer as network drives have them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.rename, self.scandir = Path.rename, os.scandir
+        self.listings: dict[str, Listing] = {}
+
+    def renamed(self, source: Path, target: Path) -> Path:
+        done = self.rename(source, target)
+        if self.random.random() < 0.2:
+            raise FileNotFoundError(2, "No such file or directory", str(source))
+        return done
+
+    def listed(self, folder: object = ".") -> object:
+        if not isinstance(folder, Path):
+            return self.scandir(folder)  # type: ignore[call-overload]
+        name = os.fspath(folder)
+        if name not in self.listings or self.random.random() < 0.5:
+            with self.scandir(name) as entries:
+                self.listings[name] = Listing(entries)
+        return self.listings[name]
+
+
+def main() -> None:
+    queue = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        liar = Liar(int(sys.argv[2]))
+        Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
+        os.scandir = liar.listed  # type: ignore[assignment]
+    runner.go_through = train
+    runner.POLL_S = 0.005
+    runner.LOOK_EVERY_S = outlook.LOOK_EVERY_S = 0.2
+    outlook.LARGEST_PART = 0.5
+    checker.sys.executable = "/bin/false"  # a file is not looked at with torch
+    runner.Runner(Queue(queue), Flags(), Machine((), False, 2), Silent()).run()
+
+
+if __name__ == "__main__":
+    main()
