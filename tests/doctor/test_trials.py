@@ -28,7 +28,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all of them, however slow this machine is."""
     monkeypatch.setattr(trials, "NUM_ROUNDS", 40)
+    monkeypatch.setattr(trials, "LIMIT_S", 30.0)
 
 
 def refuse(number: int) -> Callable[..., None]:
