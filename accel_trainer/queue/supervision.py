@@ -111,9 +111,7 @@ async def _begin_to_end(trainer: Trainer, name: str, cut: Cut | None, watcher: A
 def _why_to_end(job: Job, seconds: float, heartbeat: Heartbeat) -> Cut | None:
     """Whether a trainer has had its time, or has been silent for too long."""
     if job.time_limit is not None and seconds > 60 * job.time_limit:
-        reason = (
-            f"time_limit: {duration(60 * job.time_limit)} are over; `accel-train retry {job.name}` lets it go on"
-        )
+        reason = f"time_limit: {duration(60 * job.time_limit)} are over; `accel-train retry {job.name}` lets it go on"
         return Cut(reason, RunState.PREEMPTED)
     if heartbeat.silence_s() > 60 * job.stall_timeout:
         reason = f"stalled: no step for {duration(60 * job.stall_timeout)} (stall_timeout)"
