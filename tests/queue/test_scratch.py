@@ -48,7 +48,7 @@ def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
 
 
 def test_what_was_never_taken_up_again_is_removed_and_nothing_else(temporary):
-    mine, dead = Owner.new().token, "another-boot-1-x"
+    mine, dead = Owner.new().token, "another-boot-2-x"
     for token in (mine, dead):
         make_scratch(token)
     (temporary / "accel-train-evaluate-1").mkdir()
@@ -57,7 +57,7 @@ def test_what_was_never_taken_up_again_is_removed_and_nothing_else(temporary):
 
 
 def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temporary):
-    dead = "another-boot-1-x"
+    dead = "another-boot-2-x"
     trainer = Trainer(Litter((), {}, 1), dead, tmp_path / "log")
     remove_abandoned()
     assert scratch_folder(dead).is_dir()
@@ -82,7 +82,7 @@ def test_paths_stay_short_enough_for_sockets_and_what_is_abandoned_is_found_ther
 
 
 def test_a_folder_that_only_looks_like_one_is_left_alone(temporary):
-    for name, token in (("accel-train-run-0123456789", "another-boot-1-x"), ("accel-train-run-abcdefabcd", None)):
+    for name, token in (("accel-train-run-0123456789", "another-boot-2-x"), ("accel-train-run-abcdefabcd", None)):
         (temporary / name).mkdir()
         if token is not None:
             (temporary / name / ".owner").write_text(token)
