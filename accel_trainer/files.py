@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from accel_trainer.processes import Owner, boot_id, this_host
+from accel_trainer.processes import Owner, died_here
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -44,7 +44,7 @@ def remove_half_written(folder: Path) -> None:
     """Remove what processes of this machine that are gone have left half-written in a folder."""
     for path in folder.glob(".*.tmp"):
         token = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead():
+        if died_here(token):
             path.unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import NoReturn, Self
 
 _PR_SET_PDEATHSIG = 1
 HOST_VARIABLE = "ACCEL_TRAIN_HOST"
@@ -203,6 +203,20 @@ class Owner:
             return False
         boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
         return boot != boot_id() or not re.fullmatch(r"[0-9]{1,18}", pid) or start_time(int(pid)) != started
+
+
+def died_here(token: str) -> bool:
+    """Whether this is the token of a process that has run since this machine was started, and is gone. Of any other
+    token nothing is known: on a shared drive it may be another machine's."""
+    return token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead()
+
+
+def leave(code: int) -> NoReturn:
+    """End at once: threads of libraries must not keep a process alive that is done, nor may a disk that is full."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def killed_for_memory() -> int:

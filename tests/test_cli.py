@@ -273,8 +273,12 @@ def test_a_single_job_is_not_trained_from_one_that_is_not_done(cli):
 
 def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_from(monkeypatch, capsys):
     attempts = []
-    done = Ending(EndingKind.DONE)
-    monkeypatch.setattr("accel_trainer.queue.attempt.run_attempt", lambda given, *_: (attempts.append(given), done)[1])
+
+    async def go_through(attempt, *_):
+        attempts.append(attempt)
+        return Ending(EndingKind.DONE)
+
+    monkeypatch.setattr("accel_trainer.queue.attempt.go_through", go_through)
     monkeypatch.setattr("accel_trainer.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
     running.train(write_job(Path("child.json"), **CHILD, after=["first"]))

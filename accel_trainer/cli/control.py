@@ -15,7 +15,6 @@ from accel_trainer.queue.recording import take_over
 from accel_trainer.queue.requests import Requests, Wish, this_person
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.queue.trainer import end_leftovers
 from accel_trainer.runs import duration
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
@@ -105,7 +104,7 @@ def retry(
 
 @app.command()
 def rm(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
-    """Remove jobs from the queue, not what they have trained. A running job is cancelled first."""
+    """Remove jobs from the queue, not what they have trained. One that is running has to be cancelled first."""
 
     def change(store: Queue, job: QueuedJob) -> str:
         if job.state is JobState.RUNNING:
@@ -155,8 +154,7 @@ def resume(queue: QueueOption = DEFAULT_QUEUE, host: HostOption = None) -> None:
     chosen = [pause for pause in pauses.all() if host is None or pause.host == host]
     for pause in chosen:
         pauses.remove(pause.host)
-        where = "the queue" if pause.host is None else f"the queue on {pause.host}"
-        typer.echo(f"{where} goes on")
+        typer.echo(f"{pause.where} goes on")
     if not chosen:
         typer.echo("nothing is paused")
 
@@ -188,9 +186,8 @@ def reclaim(
     for job in undecided:
         seconds = silent[job.path.name]
         told = f"nothing was heard of its runner for {duration(seconds)}" if seconds > 1 else "its runner may live"
-        where = job.owner.host if job.owner is not None and job.owner.host else "an unknown host"
         typer.echo(
-            f"{job.name}: runs on {where}; {told}; it is given up after {duration(LEASE_S)}: come again, or --wait"
+            f"{job.name}: runs on {_host(job)}; {told}; it is given up after {duration(LEASE_S)}: come again, or --wait"
         )
     if not running:
         typer.echo(f"nothing is running in {queue}")
@@ -208,6 +205,8 @@ def _reclaim(store: Queue, job: QueuedJob, silence_s: float | None) -> bool:
         return False
     else:
         why = f"nothing was heard of its runner on {_host(job)} for {duration(silence_s)}"
+    from accel_trainer.queue.trainer import end_leftovers  # with asyncio, which other verbs need not import
+
     end_leftovers(job.owner.token)
     if take_over(store, Retries(store), job):
         typer.echo(f"{job.name}: put back; {why}")

@@ -116,9 +116,11 @@ def train(
     allow: AllowOption = "",
 ) -> None:
     """Train one job without the queue."""
+    import asyncio
+
     from accel_trainer.display import TerminalWatcher
     from accel_trainer.processes import Owner, StopRequest
-    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, run_attempt
+    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, go_through
     from accel_trainer.queue.ending import EndingKind
     from accel_trainer.queue.store import new_log
 
@@ -138,7 +140,7 @@ def train(
     attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
     watcher, stop = TerminalWatcher(), StopRequest()
     stop.listen(*STOP_SIGNALS)
-    ending = run_attempt(attempt, flags, this_machine(), stop, watcher)
+    ending = asyncio.run(go_through(attempt, flags, this_machine(), stop, watcher))
     watcher.ended(job.name, ending, attempt.log)
     if stop.signal is not None:
         raise typer.Exit(SIGNALLED + stop.signal)
@@ -214,17 +216,10 @@ def _print_commands(queue: Queue, flags: Flags, places: "Slots") -> None:
 
 def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags, places: "Slots") -> str:
     """How a job will be launched where nothing else runs."""
-    from accel_trainer.queue.attempt import Attempt
+    from accel_trainer.queue.attempt import attempt_of_queue
 
-    attempt = Attempt(
-        job=job,
-        file=queued.path,
-        token="",
-        log=queue.logs / f"{queued.name}.log",
-        group=queue.folder.resolve().name,
-        submission=submission_of(queued.path),
-        starting_params=starting_params(job, queue),
-    )
+    log = queue.logs / f"{queued.name}.log"
+    attempt = attempt_of_queue(queue, queued, job, token="", log=log, starting_params=starting_params(job, queue))
     wanted = num_processes_wanted(job, flags)
     if (place := places.fit(wanted)) is None:
         raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")

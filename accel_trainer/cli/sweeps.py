@@ -163,7 +163,7 @@ class _IntoQueue:
 
     def find(self, jobs: Sequence[SweptJob]) -> dict[str, Path]:
         names = {job.name for job in jobs}
-        states = [state for state in JobState if not (self.force and state in (JobState.DONE, JobState.FAILED))]
+        states = [state for state in JobState if not (self.force and state.is_over)]
         found: dict[str, Path] = {}
         for job in (job for state in states for job in self.queue.jobs(state) if job.name in names):
             found.setdefault(job.name, job.path)

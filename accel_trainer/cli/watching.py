@@ -44,7 +44,7 @@ def status(
 def _table(queue: Queue, everything: bool) -> str:
     from accel_trainer.display import table
 
-    rows = list(overview(queue))
+    rows = list(overview(queue, most=None if everything else FEW))
     if not rows:
         return "\n".join([f"no jobs in {queue.folder}", *map(str, Pauses(queue).all())])
     shown: list[Row] = []
@@ -101,7 +101,7 @@ def _growing(store: Queue, name: str, path: Path | None) -> Iterator[str]:
             yield text
         elif (newest := store.newest_log(name)) != path:
             path, position = newest, 0
-        elif state not in (JobState.RUNNING, JobState.PENDING, JobState.HELD):
+        elif state is None or state.is_over:
             return
         else:
             time.sleep(LOOK_EVERY_S / 10)
@@ -126,17 +126,17 @@ def wait(
 ) -> None:
     """Wait until jobs are over, whoever runs them. Exit code 1: one of them has failed, or is gone."""
     store = existing_queue(queue)
-    open_states = (JobState.PENDING, JobState.RUNNING, JobState.HELD)
     if jobs:
         left = {find_job(store, name).name for name in jobs}
     else:
-        left = {name for name, state in store.states().items() if state in open_states}
+        left = {name for name, state in store.states().items() if not state.is_over}
     has_failed = False
     while left:
         states = store.states()
-        for name in sorted(name for name in left if states.get(name) not in open_states):
+        for name in sorted(left):
+            if (state := states.get(name)) is not None and not state.is_over:
+                continue
             left.discard(name)
-            state = states.get(name)
             has_failed |= state is not JobState.DONE
             typer.echo(f"{name}: {'gone' if state is None else state}")
         if left:

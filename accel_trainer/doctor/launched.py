@@ -2,13 +2,12 @@
 them, its device and the way between them. Rank 0 writes what came of it to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.processes import die_with_parent
+from accel_trainer.processes import die_with_parent, leave
 
 if __name__ == "__main__":
     die_with_parent()
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -37,7 +36,4 @@ def main(answer: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    # Threads of libraries must not keep a process alive that is done.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    leave(0)

@@ -11,12 +11,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
+from accel_trainer.doctor.hardware import GIGABYTE
 from accel_trainer.doctor.helpers import NoWord, helper
 from accel_trainer.doctor.trials import MOVE
-from accel_trainer.processes import Owner, boot_id, this_host
+from accel_trainer.processes import Owner, died_here
 from accel_trainer.queue.store import JobState, Queue
 
-GIGABYTE = 10**9
 ANSWERS_WITHIN_S = 10.0
 PREFIX = ".doctor."
 TRIAL_BYTES = 2**20
@@ -180,8 +180,7 @@ def scratch_folder(place: Path) -> Iterator[Path]:
 
 def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(f"{PREFIX}*"):
-        token = folder.name.removeprefix(PREFIX)
-        if token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead():
+        if died_here(folder.name.removeprefix(PREFIX)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -4,7 +4,7 @@ That is one JSON object: a row, or {"problems": [...]} for mistakes. Exit codes 
 """
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.processes import die_with_parent
+from accel_trainer.processes import die_with_parent, leave
 
 if __name__ == "__main__":
     die_with_parent()
@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,8 +52,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    # Threads of libraries must not keep a process alive that is done.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(main())

@@ -1,6 +1,5 @@
 """One attempt at one job: launch a trainer, stay with it, judge how it ended."""
 
-import asyncio
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from accel_trainer.queue.ending import (
     with_memory,
 )
 from accel_trainer.queue.launcher import Flags, Launch, Machine, plan_launch
+from accel_trainer.queue.retries import submission_of
+from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.queue.supervision import AttemptWatcher, Orders, no_orders, stay_with
 from accel_trainer.queue.trainer import Trainer, end_leftovers
 from accel_trainer.runs import RunFolder, RunState
@@ -53,16 +54,19 @@ class Attempt:
         return [str(self.file), f"--name={self.job.name}", f"--submission={self.submission}", *group, *start]
 
 
-def run_attempt(
-    attempt: Attempt,
-    flags: Flags,
-    machine: Machine,
-    stop: StopRequest,
-    watcher: AttemptWatcher,
-    orders: Orders = no_orders,
-) -> Ending:
-    """Go through an attempt, and do nothing else meanwhile."""
-    return asyncio.run(go_through(attempt, flags, machine, stop, watcher, orders))
+def attempt_of_queue(
+    queue: Queue, job_file: QueuedJob, job: Job, token: str, log: Path, starting_params: Path | None
+) -> Attempt:
+    """A try at a job of a queue."""
+    return Attempt(
+        job=job,
+        file=job_file.path,
+        token=token,
+        log=log,
+        group=queue.folder.resolve().name,
+        submission=submission_of(job_file.path),
+        starting_params=starting_params,
+    )
 
 
 async def go_through(

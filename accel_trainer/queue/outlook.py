@@ -2,8 +2,7 @@
 wait for what."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from accel_trainer.processes import this_host
 from accel_trainer.queue.checker import Checker
@@ -18,16 +17,13 @@ LOOK_EVERY_S = 2.0
 LARGEST_PART = 0.05
 
 
-class Refused(Protocol):
-    """Who is told of a job that is refused, with the reason."""
-
-    def __call__(self, job: QueuedJob, reason: str) -> None: ...
-
-
 class Outlook:
     """Looks at a queue now and then. Files that are wrong go to failed/ when they are met."""
 
-    def __init__(self, queue: Queue, checker: Checker, retries: Retries, refused: Refused) -> None:
+    def __init__(
+        self, queue: Queue, checker: Checker, retries: Retries, refused: Callable[[QueuedJob, str], None]
+    ) -> None:
+        """refused: told of each job that is refused, with the reason."""
         self._queue, self._checker, self._retries, self._refused = queue, checker, retries, refused
         self.pending: Sequence[QueuedJob] = ()
         self.running: Sequence[QueuedJob] = ()
@@ -145,8 +141,3 @@ def choose_next(
             return job, place
         held_back_below = needs.priority
     return None
-
-
-def too_large(jobs: Iterable[tuple[QueuedJob, Needs]], could_fit: Callable[[Needs], bool]) -> list[tuple[str, int]]:
-    """The jobs that will never have room here, and how many processes each of them wants."""
-    return [(job.name, needs.num_processes or 1) for job, needs in jobs if not could_fit(needs)]

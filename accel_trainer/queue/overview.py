@@ -34,8 +34,11 @@ class Row:
     note: str | None = None
 
 
-def overview(queue: Queue) -> Iterator[Row]:
-    """A row for each job of a queue, those that run first. Raises QueueUnusable."""
+def overview(queue: Queue, most: int | None = None) -> Iterator[Row]:
+    """A row for each job of a queue, those that run first. Raises QueueUnusable.
+
+    most: of so many jobs in each other state more is told than their names, which takes reading their files.
+    """
     running = queue.jobs(JobState.RUNNING)
     observer = Observer(queue)
     pulses, silences_s = observer.pulses() if running else {}, observer.silences_s(running)
@@ -44,16 +47,16 @@ def overview(queue: Queue) -> Iterator[Row]:
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
-        yield Row(job.name, job.state, note=_why_pending(queue, job, states) if number < MOST_NOTES else None)
+        is_told = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
+        yield Row(job.name, job.state, note=_why_pending(queue, job, states) if is_told else None)
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
-        for job in queue.jobs(state):
-            reason = (queue.reason(job) or "").split("\n")[0] or None
-            yield Row(job.name, job.state, note=reason, **_progress(_said(job)))
+        for number, job in enumerate(queue.jobs(state)):
+            yield _not_running(queue, job) if most is None or number < most else Row(job.name, job.state)
 
 
 def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[str, float]) -> Row:
     assert job.owner is not None
-    pulse = pulses.get(f"{job.owner.host}.{runner_of(job.owner.token)}")
+    pulse = pulses.get(runner_of(job.owner))
     work: Work | None = None if pulse is None else pulse.work.get(job.owner.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
     if job.owner.is_dead():
@@ -73,6 +76,11 @@ def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[st
         note=note if said is None or note is not None else said.preparing,
         **_progress(said),
     )
+
+
+def _not_running(queue: Queue, job: QueuedJob) -> Row:
+    reason = queue.reason(job) if job.state is JobState.FAILED else None
+    return Row(job.name, job.state, note=reason.split("\n")[0] if reason else None, **_progress(_said(job)))
 
 
 def _said(job: QueuedJob) -> Status | None:

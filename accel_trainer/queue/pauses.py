@@ -26,12 +26,14 @@ class Pause:
     since: float
     reason: str | None = None
 
+    @property
+    def where(self) -> str:
+        return "the queue" if self.host is None else f"the queue on {self.host}"
+
     def __str__(self) -> str:
-        where = "the queue" if self.host is None else f"the queue on {self.host}"
         why = "" if self.reason is None else f": {self.reason}"
-        return (
-            f"{where} is paused since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.since))}, by {self.by}{why}"
-        )
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
+        return f"{self.where} is paused since {since}, by {self.by}{why}"
 
 
 class Pauses:

@@ -44,9 +44,9 @@ class Pulse:
     work: Mapping[str, Work] = field(default_factory=dict)
 
 
-def runner_of(token: str) -> str:
-    """The process, of those of its machine, whose claim has this token."""
-    return token.rpartition("-")[0]
+def runner_of(owner: Owner) -> str:
+    """'<host>.<process>' of the runner whose claim this is."""
+    return f"{owner.host}.{owner.token.rpartition('-')[0]}"
 
 
 class OwnPulse:
@@ -54,7 +54,7 @@ class OwnPulse:
 
     def __init__(self, queue: Queue, places: int) -> None:
         owner = Owner.new()
-        self._path = queue.runners / f"{owner.host}.{runner_of(owner.token)}.json"
+        self._path = queue.runners / f"{runner_of(owner)}.json"
         self._host, self._places = owner.host, places
         self._sequence, self._beaten = 0, 0.0
         self._work: dict[str, Work] = {}
@@ -90,7 +90,7 @@ class Observer:
         self._runners, self._notes = queue.runners, queue.observed / f"{this_host()}.json"
 
     def pulses(self) -> dict[str, Pulse]:
-        """What runners have said of themselves, by '<host>.<process>'."""
+        """What runners have said of themselves, by `runner_of` their claims."""
         found = ((path.stem, _read_pulse(path)) for path in self._runners.glob("[!.]*.json"))
         return {name: pulse for name, pulse in found if pulse is not None}
 
@@ -103,7 +103,7 @@ class Observer:
         notes: dict[str, tuple[int, float]] = {}
         for name, job in others.items():
             assert job.owner is not None
-            pulse = pulses.get(f"{job.owner.host}.{runner_of(job.owner.token)}")
+            pulse = pulses.get(runner_of(job.owner))
             sequence = -1 if pulse is None else pulse.sequence
             known = before.get(name)
             notes[name] = known if known is not None and known[0] == sequence else (sequence, now)

@@ -11,16 +11,16 @@ from typing import Protocol
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest, this_host
-from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, go_through
+from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_through
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Machine
-from accel_trainer.queue.outlook import LOOK_EVERY_S, Outlook, choose_next, too_large
+from accel_trainer.queue.outlook import LOOK_EVERY_S, Outlook, choose_next
 from accel_trainer.queue.pauses import Pause, Pauses
 from accel_trainer.queue.pulses import LEASE_S, Observer, OwnPulse
 from accel_trainer.queue.recording import record_ending, take_over
 from accel_trainer.queue.requests import OrdersOfClaim
-from accel_trainer.queue.retries import FIRST_WAIT_S, Retries, submission_of
+from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.scratch import remove_abandoned
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
@@ -194,17 +194,19 @@ class Runner:
         if outlook.pause is not None:
             return {job.name for job in outlook.pending}
         waits = set(outlook.missing) if outlook.is_blocked else set()
-        return waits | {name for name, _ in self._too_large()}
+        return waits | self._too_large().keys()
 
-    def _too_large(self) -> list[tuple[str, int]]:
-        return too_large(self._outlook.good.items(), self._could_fit)
+    def _too_large(self) -> dict[str, int]:
+        """The jobs that will never have room here, and how many processes each of them wants."""
+        good = self._outlook.good.items()
+        return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
 
     def _tell_why_nothing_runs(self) -> None:
         for name, missing in self._outlook.missing.items():
             if self._told_missing.get(name) != missing:
                 self.watcher.blocked(name, missing)
         self._told_missing = self._outlook.missing
-        for name, num_processes in self._too_large():
+        for name, num_processes in self._too_large().items():
             if name not in self._told_large:
                 self._told_large.add(name)
                 self.watcher.too_large(name, num_processes)
@@ -218,12 +220,10 @@ class Runner:
     def _begin_what_fits(self) -> bool:
         """Whether any job was begun."""
         outlook, has_begun = self._outlook, False
-        if outlook.pause is not None or not outlook.is_checked or not outlook.good:
+        if outlook.pause is not None or not outlook.is_checked or not outlook.good or self._slots.is_full:
             return False
-        occupied: set[str] | None = None
+        occupied = self._occupied(self._slots.unused_gpus)
         while not self.stop and not self._slots.is_full:
-            if occupied is None:
-                occupied = self._occupied(self._slots.unused_gpus)
             chosen = choose_next(outlook.good, outlook.waiting, self._fits_beside(occupied), self._could_fit)
             if chosen is None:
                 break
@@ -261,15 +261,7 @@ class Runner:
                 ending = Ending(EndingKind.FAILED, str(error))
             else:
                 limit, log = job.retries, self.queue.next_log(claimed.name)
-                attempt = Attempt(
-                    job=job,
-                    file=claimed.path,
-                    token=claimed.owner.token,
-                    log=log,
-                    group=self.queue.folder.resolve().name,
-                    submission=submission_of(claimed.path),
-                    starting_params=start,
-                )
+                attempt = attempt_of_queue(self.queue, claimed, job, claimed.owner.token, log, start)
                 machine = replace(self.machine, cores=place.cores)
                 orders = OrdersOfClaim(self.queue, claimed)
                 ending = await go_through(attempt, place.flags(self.flags), machine, self.stop, self.watcher, orders)

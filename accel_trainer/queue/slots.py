@@ -1,7 +1,7 @@
 """Slots: how many jobs train side by side on this machine, and which devices and cores each of them has."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from accel_trainer.errors import UserError
@@ -98,8 +98,4 @@ class Slots:
 
     def _load(self) -> Counter[str]:
         """How many jobs are on each GPU."""
-        return Counter(_all_gpus(self._taken))
-
-
-def _all_gpus(places: Iterable[Place]) -> Iterable[str]:
-    return (gpu for place in places for gpu in place.gpus)
+        return Counter(gpu for place in self._taken for gpu in place.gpus)

@@ -45,6 +45,10 @@ class JobState(StrEnum):
     DONE = "done"
     FAILED = "failed"
 
+    @property
+    def is_over(self) -> bool:
+        return self in (JobState.DONE, JobState.FAILED)
+
 
 @dataclass(frozen=True)
 class QueuedJob:
@@ -198,15 +202,14 @@ class Queue:
     def retry(self, job: QueuedJob) -> Path:
         """Put a job that is over back, under the name it had."""
         own = _names(job)[-1]
-        reason = job.path.with_name(f"{job.path.stem}.reason.txt")
         path = self._move(QueuedJob(own, job.path, job.state), JobState.PENDING)
-        reason.unlink(missing_ok=True)
+        _reason_path(job.path).unlink(missing_ok=True)
         return path
 
     def remove(self, job: QueuedJob) -> None:
         """Take a job out of the queue for good."""
         job.path.unlink(missing_ok=True)
-        job.path.with_name(f"{job.path.stem}.reason.txt").unlink(missing_ok=True)
+        _reason_path(job.path).unlink(missing_ok=True)
 
     def move_to(self, other: "Queue", job: QueuedJob) -> Path:
         """Put a job into the same state in another queue, on the same or another drive; its reason with it."""
@@ -219,14 +222,14 @@ class Queue:
         write_atomic(target, content)
         os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))  # the same submission
         if reason is not None:
-            write_atomic(target.with_name(f"{name}.reason.txt"), reason + "\n")
+            write_atomic(_reason_path(target), reason + "\n")
         self.remove(job)
         return target
 
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
         """Put a job into done/ or failed/, with the reason beside it."""
         path = self._move(job, state)
-        reason_path = path.with_name(f"{path.stem}.reason.txt")
+        reason_path = _reason_path(path)
         if reason is None:
             reason_path.unlink(missing_ok=True)
         else:
@@ -237,7 +240,7 @@ class Queue:
     def reason(self, job: QueuedJob) -> str | None:
         """Why a job is in failed/."""
         try:
-            return read_text(job.path.with_name(f"{job.path.stem}.reason.txt"), MAX_REASON).strip()
+            return read_text(_reason_path(job.path), MAX_REASON).strip()
         except OSError:
             return None
 
@@ -302,11 +305,15 @@ def _moved(source: Path, target: Path) -> bool:
     return True
 
 
+def _reason_path(path: Path) -> Path:
+    """Where it is said why a job is in failed/."""
+    return path.with_name(f"{path.stem}.reason.txt")
+
+
 def _names(job: QueuedJob) -> tuple[str, ...]:
     """Its name; beside another of its name that is over, a job has a number after it."""
     own = re.sub(r"~\d+$", "", job.name)
-    is_over = job.state in (JobState.DONE, JobState.FAILED)
-    return (job.name, own) if is_over and own != job.name else (job.name,)
+    return (job.name, own) if job.state.is_over and own != job.name else (job.name,)
 
 
 def _modified_ns(path: Path) -> int:

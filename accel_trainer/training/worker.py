@@ -6,7 +6,15 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.processes import STACKS_SIGNAL, Owner, StopRequest, asked_to_stop, die_with_parent, with_variable
+from accel_trainer.processes import (
+    STACKS_SIGNAL,
+    Owner,
+    StopRequest,
+    asked_to_stop,
+    die_with_parent,
+    leave,
+    with_variable,
+)
 
 if __name__ == "__main__":
     asked_to_stop()
@@ -177,10 +185,4 @@ def _tell(run: RunFolder, reporter: Reporter, rank: int, state: RunState, error:
 
 
 if __name__ == "__main__":
-    code = main()
-    # Threads of libraries must not keep a finished trainer alive, nor may a disk that is full.
-    with suppress(OSError):
-        sys.stdout.flush()
-    with suppress(OSError):
-        sys.stderr.flush()
-    os._exit(code)
+    leave(main())

@@ -18,13 +18,6 @@ from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 
 
-@pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
-    queue.create()
-    return queue
-
-
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, [*words])
 

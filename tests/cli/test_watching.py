@@ -17,13 +17,6 @@ from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.runs import RunFolder, RunState, Status
 
 
-@pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
-    queue.create()
-    return queue
-
-
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, [*words])
 

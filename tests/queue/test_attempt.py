@@ -16,7 +16,7 @@ from accel_trainer.config import Job
 from accel_trainer.ownership import take
 from accel_trainer.processes import Owner, StopRequest, this_host
 from accel_trainer.queue import attempt as attempt_module
-from accel_trainer.queue.attempt import Attempt, run_attempt
+from accel_trainer.queue.attempt import Attempt, go_through
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Launch, Machine
 from accel_trainer.queue.trainer import Trainer
@@ -100,7 +100,7 @@ class NobodyWatches:
 
 
 def run_it(attempt: Attempt) -> Ending:
-    return run_attempt(attempt, Flags(), Machine((), False, 1), StopRequest(), NobodyWatches())
+    return asyncio.run(go_through(attempt, Flags(), Machine((), False, 1), StopRequest(), NobodyWatches()))
 
 
 @pytest.fixture

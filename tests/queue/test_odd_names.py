@@ -19,8 +19,6 @@ from helpers import own_disk, said_by, write_job
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue import checker as checker_module
-from accel_trainer.queue import outlook
-from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
@@ -102,14 +100,9 @@ class Trainings(list[str]):
 
 
 @pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    """In place of trainers; nor are the jobs looked at with torch."""
+def trainings(in_place_of_trainers: Callable[[object], None]) -> Trainings:
     trainings = Trainings()
-    monkeypatch.setattr(runner_module, "go_through", trainings)
-    for module in (runner_module, outlook):
-        monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr(checker_module, "SETTLED_S", 0.1)
-    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    in_place_of_trainers(trainings)
     return trainings
 
 

@@ -10,8 +10,6 @@ import pytest
 from helpers import write_job
 
 from accel_trainer import processes
-from accel_trainer.queue import checker as checker_module
-from accel_trainer.queue import outlook
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.ending import Ending, EndingKind
@@ -105,14 +103,9 @@ class Trained(list[str]):
 
 
 @pytest.fixture
-def trained(monkeypatch) -> Trained:
-    """In place of trainers; nor are the jobs looked at with torch, and nobody waits for long."""
+def trained(in_place_of_trainers) -> Trained:
     trained = Trained()
-    monkeypatch.setattr(runner_module, "go_through", trained.go_through)
-    for module in (runner_module, outlook):
-        monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr(checker_module, "SETTLED_S", 0.1)
-    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    in_place_of_trainers(trained.go_through)
     return trained
 
 

@@ -1,0 +1,23 @@
+"""What the tests of a runner share."""
+
+from collections.abc import Callable
+
+import pytest
+
+from accel_trainer.queue import checker, outlook
+from accel_trainer.queue import runner as runner_module
+
+
+@pytest.fixture
+def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """Has runners go through attempts with another coroutine; nor are jobs looked at with torch, and nobody waits for
+    long."""
+
+    def put(go_through: object) -> None:
+        monkeypatch.setattr(runner_module, "go_through", go_through)
+        for module in (runner_module, outlook):
+            monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
+        monkeypatch.setattr(checker, "SETTLED_S", 0.1)
+        monkeypatch.setattr(checker.sys, "executable", "/bin/false")
+
+    return put
