@@ -95,8 +95,8 @@ class Lab:
         return "pending" if folder == self.queue else folder.name
 
     def _file(self, name: str) -> Path:
-        """Where a job is; it may be on its way from one folder to another."""
-        (file,) = wait_until(lambda: self._files(name), 5)
+        """Where a job is; on its way from one folder to another it may be seen in neither or in both."""
+        (file,) = wait_until(lambda: len(found := self._files(name)) == 1 and found, 5)
         return file
 
     def _files(self, name: str) -> list[Path]:
