@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, this_host
+from accel_trainer.processes import Owner
 from accel_trainer.runs import RunFolder, duration
 
 BEAT_S = 30.0
@@ -41,7 +41,7 @@ class _Lock:
     def is_given_up(self) -> bool:
         if self.owner is None:
             return self.age_s > BEING_TAKEN_S
-        return self.owner.is_dead() if self.owner.host == this_host() else self.age_s > SILENT_S
+        return self.owner.is_dead() if self.owner.is_here else self.age_s > SILENT_S
 
     def refusal(self, run: RunFolder) -> UserError:
         if self.owner is None:
@@ -116,7 +116,7 @@ def _take(run: RunFolder, owner: Owner, end_leftovers: Callable[[str], None], sa
     for lock in old:
         if lock.owner is not None:
             end_leftovers(lock.owner.token)
-        if lock.owner is not None and lock.owner.host != this_host():
+        if lock.owner is not None and not lock.owner.is_here:
             say(
                 f"{run.path} was taken over: nothing was heard of the process that trained in it, on "
                 f"{lock.owner.host}, for {duration(lock.age_s)}"

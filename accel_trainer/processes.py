@@ -1,6 +1,7 @@
 """Processes that must not outlive what they work for, and how to find and name them."""
 
 import ctypes
+import hashlib
 import os
 import re
 import secrets
@@ -149,14 +150,26 @@ def send_signal(pids: list[int], number: int) -> None:
 
 
 @cache
+def machine_id() -> str:
+    """A short word that tells machines of the same name apart; empty where the system has given none."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with suppress(OSError):
+            # Hashed, as machine-id(5) asks: it is not to be shown to others.
+            if word := Path(path).read_bytes().strip():
+                return hashlib.blake2b(word, digest_size=4, person=b"accel-train").hexdigest()
+    return ""
+
+
+@cache
 def boot_id() -> str:
-    """A short word that is another one after every start of this machine."""
+    """A short word that is another one after every start of this machine, and no other machine's."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:8]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:8]
     except OSError:
         import psutil
 
-        return f"{int(psutil.boot_time()):x}"
+        boot = f"{int(psutil.boot_time()):x}"
+    return f"{machine_id()}_{boot}"
 
 
 def start_time(pid: int) -> str | None:
@@ -197,9 +210,15 @@ class Owner:
         parts = (boot_id(), str(pid), start_time(pid), secrets.token_hex(4))
         return cls(this_host(), "-".join(str(part) for part in parts))
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this very machine, of which is known whether it lives."""
+        machine, is_named, _ = self.token.partition("-")[0].rpartition("_")
+        return self.host == this_host() and bool(self.token) and not (is_named and machine != machine_id())
+
     def is_dead(self) -> bool:
         """Whether the owner is known to be gone; of another machine's nothing is known."""
-        if self.host != this_host() or not self.token:
+        if not self.is_here:
             return False
         boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
         return boot != boot_id() or not re.fullmatch(r"[0-9]{1,18}", pid) or start_time(int(pid)) != started

@@ -1,7 +1,7 @@
 """Signs of life: each runner says every now and then that it lives, and what it does; others watch whether it does.
 
     training_queue/runners/<host>.<boot>-<pid>-<start>.json    written by the runner, with a number that goes up
-    training_queue/observed/<host>.json                        when that number was last seen to change, by this host
+    training_queue/observed/<host>.<machine>.json              when that number was last seen to change, by this host
 
 Clocks of machines differ, and may be set: an observer goes by its own, the one that counts from the start of the
 machine. Of a runner on this machine nothing needs to be observed, since it is known whether its process lives.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.files import write_atomic
-from accel_trainer.processes import Owner, boot_id, this_host
+from accel_trainer.processes import Owner, boot_id, machine_id, this_host
 from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.untrusted import read_json
 
@@ -87,7 +87,7 @@ class Observer:
     """What is known on this host of the queue's runners."""
 
     def __init__(self, queue: Queue) -> None:
-        self._runners, self._notes = queue.runners, queue.observed / f"{this_host()}.json"
+        self._runners, self._notes = queue.runners, queue.observed / f"{this_host()}.{machine_id()}.json"
 
     def pulses(self) -> dict[str, Pulse]:
         """What runners have said of themselves, by `runner_of` their claims."""
@@ -96,7 +96,7 @@ class Observer:
 
     def silences_s(self, running: Iterable[QueuedJob]) -> dict[str, float]:
         """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
-        others = {job.path.name: job for job in running if job.owner is not None and not _is_known(job.owner)}
+        others = {job.path.name: job for job in running if job.owner is not None and not job.owner.is_here}
         if not others:
             return {}
         now, pulses, before = time.monotonic(), self.pulses(), self._read_notes()
@@ -127,11 +127,6 @@ class Observer:
                 now = time.monotonic()
                 return {name: (int(n), min(float(since), now)) for name, (n, since) in content["seen"].items()}
         return {}
-
-
-def _is_known(owner: Owner) -> bool:
-    """Whether the owner is a process of this machine, of which is known whether it lives."""
-    return owner.host == this_host() and bool(owner.token)
 
 
 def _read_pulse(path: Path) -> Pulse | None:

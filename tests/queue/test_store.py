@@ -108,6 +108,13 @@ def test_an_owner_with_a_reused_process_id_or_of_another_boot_is_dead():
     assert Owner(processes.this_host(), "nonsense").is_dead()
 
 
+def test_of_another_machine_of_the_same_name_nothing_is_known(monkeypatch):
+    dead = Owner(processes.this_host(), f"{processes.boot_id()}-999999999-1-abcd")
+    assert dead.is_here and dead.is_dead()
+    monkeypatch.setattr(processes, "machine_id", lambda: "another")
+    assert not dead.is_here and not dead.is_dead()
+
+
 def test_a_host_is_compared_whole(monkeypatch):
     token = Owner.new().token.replace("-", "x-", 1)
     monkeypatch.setenv(processes.HOST_VARIABLE, "grey")
