@@ -110,9 +110,11 @@ def test_an_owner_with_a_reused_process_id_or_of_another_boot_is_dead():
 
 def test_of_another_machine_of_the_same_name_nothing_is_known(monkeypatch):
     dead = Owner(processes.this_host(), f"{processes.boot_id()}-999999999-1-abcd")
-    assert dead.is_here and dead.is_dead()
+    assert dead.is_here
+    assert dead.is_dead()
     monkeypatch.setattr(processes, "machine_id", lambda: "another")
-    assert not dead.is_here and not dead.is_dead()
+    assert not dead.is_here
+    assert not dead.is_dead()
 
 
 def test_a_host_is_compared_whole(monkeypatch):
