@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,9 +153,10 @@ class TerminalWatcher:
 
     # -- a queue --------------------------------------------------------------------------------------------
 
-    def found(self, good: int, wrong: int) -> None:
+    def found(self, good: int, wrong: int, unchecked: int) -> None:
         refused = f", {wrong} refused" if wrong else ""
-        self._say(f"{good} job{'' if good == 1 else 's'} to run{refused}")
+        more = f", {unchecked} not checked yet: they are while the first ones train" if unchecked else ""
+        self._say(f"{good} job{'' if good == 1 else 's'} to run{refused}{more}")
 
     def rejected(self, job: QueuedJob, reason: str) -> None:
         for line in reason.splitlines():
@@ -169,6 +170,10 @@ class TerminalWatcher:
 
     def too_large(self, name: str, num_processes: int) -> None:
         self._say(f"{name}: wants {num_processes} GPUs, which this runner has not")
+
+    def occupied(self, gpus: Collection[str]) -> None:
+        one = len(gpus) == 1
+        self._say(f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting")
 
     def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
         self._say(f"{name}: is tried again in {duration(seconds)} (retry {number} of {retries})")

@@ -23,7 +23,12 @@ from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
 
 LIMIT_S = 0.5
 NAMES = ("a", "b")
-ENVIRONMENT = {**os.environ, ALLOW_VARIABLE: "clocked", "PYTHONPATH": str(Path(__file__).parent), "WANDB_MODE": "offline"}
+ENVIRONMENT = {
+    **os.environ,
+    ALLOW_VARIABLE: "clocked",
+    "PYTHONPATH": str(Path(__file__).parent),
+    "WANDB_MODE": "offline",
+}
 
 
 def write_jobs(folder: Path) -> None:

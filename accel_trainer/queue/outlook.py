@@ -15,6 +15,8 @@ from accel_trainer.queue.waiting import Missing, Needs, cycles, failed_parent
 LOOK_EVERY_S = 2.0
 # Looking may take this part of the time, however many jobs there are.
 LARGEST_PART = 0.05
+# All jobs are checked before the first one begins; but with thousands of them, what is known to be good need not wait.
+PATIENCE_S = 60.0
 
 
 class Outlook:
@@ -33,12 +35,20 @@ class Outlook:
         self.pause: Pause | None = None
         self.has_refused = False  # what waits for a job that was refused is to be looked at again
         self._looked = self._cost_s = 0.0
+        self._checking_since: float | None = None
         self._blocked_since: float | None = None
 
     @property
     def is_checked(self) -> bool:
         """Whether all files that were there are known to be good or wrong."""
         return not self._checker.is_busy
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether what is known to be good need not wait until all is checked."""
+        return self.is_checked or (
+            self._checking_since is not None and time.monotonic() - self._checking_since > PATIENCE_S
+        )
 
     def is_due(self, *, wanted: bool) -> bool:
         """Whether it is time to look again: soon where it is `wanted`, as far as that costs little."""
@@ -67,6 +77,7 @@ class Outlook:
         self.has_refused = bool(refused)
         self.pending = [job for job in pending if job not in refused]
         self.good = dict(sorted(good.items(), key=lambda item: -item[1].priority))  # else as they were: by name
+        self._note_checking()
         self.running = self._queue.jobs(JobState.RUNNING)
         self.resting = self._retries.resting(good)
         self._note_blocked()
@@ -85,6 +96,12 @@ class Outlook:
         """Whether nobody trains and all that is pending waits, and not only for a moment: folders are not read all at
         once, and a job that moves from one to another is then in none."""
         return self._blocked_since is not None and time.monotonic() - self._blocked_since > LOOK_EVERY_S
+
+    def _note_checking(self) -> None:
+        if self.is_checked:
+            self._checking_since = None
+        elif self._checking_since is None:
+            self._checking_since = time.monotonic()
 
     def _note_blocked(self) -> None:
         if not self.pending or self.running or not all(job.name in self.missing for job in self.pending):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +36,8 @@ FAST_FAILURES, FAST_S = 3, 60.0
 class QueueWatcher(AttemptWatcher, Protocol):
     """Who is told how a queue goes."""
 
-    def found(self, good: int, wrong: int) -> None:
-        """All pending jobs have been checked."""
+    def found(self, good: int, wrong: int, unchecked: int) -> None:
+        """The pending jobs have been checked, but for those that would take too long."""
 
     def rejected(self, job: QueuedJob, reason: str) -> None: ...
 
@@ -53,6 +53,9 @@ class QueueWatcher(AttemptWatcher, Protocol):
 
     def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
         """A job that has just failed will be tried again, for the n-th time of so many."""
+
+    def occupied(self, gpus: Collection[str]) -> None:
+        """Jobs could run but for these GPUs, which others use. Said once for each change of them."""
 
     def paused(self, pause: Pause) -> None:
         """No job is taken up on this host. Said once for each pause."""
@@ -102,6 +105,7 @@ class Runner:
         self._told_missing: dict[str, Missing] = {}
         self._told_large: set[str] = set()
         self._told_pause: Pause | None = None
+        self._told_occupied: Collection[str] = ()
         self._fast_failures: list[str] = []
 
     def run(self, *, watch: bool = False) -> None:
@@ -161,9 +165,10 @@ class Runner:
                 raise
             return False  # no reason to end a trainer; the next look may be luckier
         self._wants_look = self._outlook.has_refused
-        if not self._is_counted and self._outlook.is_checked and self._outlook.pending:
+        if not self._is_counted and self._outlook.may_begin and (pending := len(self._outlook.pending)):
             self._is_counted = True
-            self.watcher.found(len(self._outlook.good), self.num_failed)
+            good = len(self._outlook.good)
+            self.watcher.found(good, self.num_failed, pending - good)
         return self._outlook.is_checked
 
     async def _is_over(self, watch: bool) -> bool:
@@ -220,17 +225,27 @@ class Runner:
     def _begin_what_fits(self) -> bool:
         """Whether any job was begun."""
         outlook, has_begun = self._outlook, False
-        if outlook.pause is not None or not outlook.is_checked or not outlook.good or self._slots.is_full:
+        if outlook.pause is not None or not outlook.may_begin or not outlook.good or self._slots.is_full:
             return False
         occupied = self._occupied(self._slots.unused_gpus)
         while not self.stop and not self._slots.is_full:
             chosen = choose_next(outlook.good, outlook.waiting, self._fits_beside(occupied), self._could_fit)
             if chosen is None:
+                self._tell_occupied(occupied)
                 break
             job, place = chosen
             outlook.take(job)
             has_begun |= self._begin(job, place)
         return has_begun
+
+    def _tell_occupied(self, occupied: set[str]) -> None:
+        """Say for which GPUs the jobs wait that could run on them."""
+        good, waiting = self._outlook.good, self._outlook.waiting
+        if occupied and choose_next(good, waiting, self._fits_beside(set()), self._could_fit) is None:
+            occupied = set()
+        if occupied and occupied != self._told_occupied:
+            self.watcher.occupied(sorted(occupied, key=int))
+        self._told_occupied = occupied
 
     def _fits_beside(self, occupied: set[str]) -> Callable[[Needs], Place | None]:
         return lambda needs: self._slots.fit(needs.num_processes, occupied)

@@ -1,6 +1,8 @@
 """Which job is next, what jobs wait for, and what does not stop a runner."""
 
 import asyncio
+import signal
+import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -10,6 +12,7 @@ import pytest
 from helpers import write_job
 
 from accel_trainer import processes
+from accel_trainer.queue import checker, outlook
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.ending import Ending, EndingKind
@@ -455,3 +458,67 @@ def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runne
     time.sleep(0.3)
     wants.run()
     assert trained == ["a", "b"]
+
+
+# -- beginning ---------------------------------------------------------------------------------------------------
+
+
+class SlowCheck:
+    """A check that knows at once that the first file is good, and of the others only when a job has been trained."""
+
+    trained: Trained
+
+    def __init__(self, versions, words) -> None:
+        self._left = list(versions)
+        self._first = [self._left.pop(0)]
+
+    @property
+    def is_over(self) -> bool:
+        return not self._left
+
+    def verdicts(self):
+        found, self._first = self._first, []
+        if self.trained:
+            found, self._left = found + self._left, []
+        return {version: [] for version in found}
+
+    def without_verdict(self):
+        return []
+
+    def end(self) -> None: ...
+
+
+@pytest.mark.parametrize("patience_s", [0.2, 1e6])
+def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, trained, monkeypatch, patience_s):
+    monkeypatch.setattr(checker, "_Process", SlowCheck)
+    monkeypatch.setattr(SlowCheck, "trained", trained, raising=False)
+    monkeypatch.setattr(outlook, "PATIENCE_S", patience_s)
+    for name in ("a", "b", "c"):
+        write_job(runner.queue.folder / f"{name}.json")
+    found = []
+    runner.watcher.found = lambda *numbers: found.append(numbers)
+    if patience_s > 1:
+        threading.Timer(2, lambda: runner.stop.note(signal.SIGTERM)).start()
+    runner.run()
+    assert trained == (["a", "b", "c"] if patience_s < 1 else [])
+    assert found == ([(1, 0, 2)] if patience_s < 1 else [])
+
+
+def test_it_is_said_for_which_gpus_jobs_wait(trained, monkeypatch):
+    answers = [{"0", "2"}, {"0", "2"}, {"2"}, set[str]()]
+    machine = Machine(tuple(Gpu(str(number), "GPU", "24 GB") for number in range(3)), False, 4)
+    runner = Runner(
+        Queue(Path("training_queue")),
+        Flags(),
+        machine,
+        Recorder(),
+        occupied=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0],
+    )
+    monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
+    runner.queue.create()
+    write_job(runner.queue.folder / "a.json")
+    told = []
+    runner.watcher.occupied = told.append
+    runner.run()
+    assert trained == ["a"]
+    assert told == [["0", "2"], ["2"]]
