@@ -104,9 +104,11 @@ def take(
 
 def held_by(run: RunFolder, token: str) -> Ownership | None:
     """The lock that was taken with this token, for somebody who only wants to know whether it is held still."""
-    for lock in _locks(run):
-        if lock.owner is not None and lock.owner.token == token:
-            return Ownership(run.lock(lock.number), lock.owner)
+    for path in map(run.lock, run.locks()):
+        with suppress(FileNotFoundError):
+            owner, _ = _content(path.read_bytes())
+            if owner is not None and owner.token == token:
+                return Ownership(path, owner)
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accel_trainer.files import write_atomic
 from accel_trainer.queue.store import JobGone, Queue, QueuedJob, QueueUnusable
+from accel_trainer.untrusted import read_json
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
@@ -53,7 +54,7 @@ class Retries:
     def of(self, job: QueuedJob) -> Failures | None:
         """Those of this submission of a job."""
         with suppress(OSError, ValueError, TypeError):
-            failures = Failures(**json.loads(self._path(job.name).read_text()))
+            failures = Failures(**read_json(self._path(job.name)))
             if failures.submission == submission_of(job.path):
                 return failures
         return None
