@@ -26,6 +26,8 @@ from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json, read_text
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
 PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
+# In place of a trainer's words: they will be in the file that follows, as a JSON array.
+STAND_BY = "--stand-by"
 
 # Of status.json, and of a performance.csv of 100,000 epochs.
 MAX_STATUS, MAX_PERFORMANCE = MEBIBYTE, 256 * MEBIBYTE

@@ -66,6 +66,13 @@ def run_queue(
         float,
         typer.Option("--retry-after", min=0, help="Seconds before the first of a job's `retries`, then twice as long."),
     ] = FIRST_WAIT_S,
+    start_ahead: Annotated[
+        bool,
+        typer.Option(
+            "--start-ahead/--no-start-ahead",
+            help="Start the next job's trainer while another still works, to save time.",
+        ),
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
 ) -> None:
     """Train the jobs of the queue, one after the other or several at once.
@@ -94,6 +101,7 @@ def run_queue(
         occupied=GpuUse().occupied if wait_free else nobody_else,
         retry_after_s=retry_after,
         reclaims_stale=reclaim_stale,
+        starts_ahead=start_ahead,
     )
     runner.run(watch=watch)
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):

@@ -1,6 +1,7 @@
 """One attempt at one job: launch a trainer, stay with it, judge how it ended."""
 
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def attempt_of_queue(
     )
 
 
+# Starts a trainer, given its launch, token and log. Raises OSError.
+Start = Callable[[Launch, str, Path], Awaitable[Trainer]]
+
+
+async def start_anew(launch: Launch, token: str, log: Path) -> Trainer:
+    return Trainer(launch, token, log)
+
+
 async def go_through(
     attempt: Attempt,
     flags: Flags,
@@ -76,6 +85,7 @@ async def go_through(
     stop: StopRequest,
     watcher: AttemptWatcher,
     orders: Orders = no_orders,
+    start: Start = start_anew,
 ) -> Ending:
     """Launch a trainer and stay with it until it, all its processes and their temporary files are gone. Nobody else
     may train in its run folder meanwhile.
@@ -89,7 +99,7 @@ async def go_through(
     except UserError as error:
         return Ending(EndingKind.FAILED, str(error), RunState.INVALID)
     try:
-        return await _run(attempt, launch, ownership, stop, watcher, orders)
+        return await _run(attempt, launch, ownership, stop, watcher, orders, start)
     finally:
         if ownership is not None:
             attempt.run.remove_leftovers()
@@ -113,10 +123,11 @@ async def _run(
     stop: StopRequest,
     watcher: AttemptWatcher,
     orders: Orders,
+    start: Start,
 ) -> Ending:
     num_killed = killed_for_memory()
     try:
-        trainer = Trainer(launch, attempt.token, attempt.log)
+        trainer = await start(launch, attempt.token, attempt.log)
     except OSError as error:
         return Ending(EndingKind.FAILED, f"the trainer cannot be started: {error}", RunState.FAILED)
     watcher.started(attempt.job.name, attempt.run, attempt.log)

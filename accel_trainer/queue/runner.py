@@ -11,7 +11,7 @@ from typing import Protocol
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest, this_host
-from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_through
+from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_through, start_anew
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Machine
@@ -23,6 +23,7 @@ from accel_trainer.queue.requests import OrdersOfClaim
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.scratch import remove_abandoned
 from accel_trainer.queue.slots import Place, Slots
+from accel_trainer.queue.standby import Ahead, Running, Standby
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.supervision import AttemptWatcher
 from accel_trainer.queue.trainer import POLL_S, ending_leftovers
@@ -83,9 +84,11 @@ class Runner:
         occupied: Callable[[list[str]], set[str]] = nobody_else,
         retry_after_s: float = FIRST_WAIT_S,
         reclaims_stale: bool = False,
+        starts_ahead: bool = False,
     ) -> None:
         """occupied: which of some GPUs are used by others. reclaims_stale: also take up the jobs of runners on other
-        machines from which nothing was heard for long. Raises UserError."""
+        machines from which nothing was heard for long. starts_ahead: start the next job's trainer while another still
+        works. Raises UserError."""
         self.queue, self.flags, self.machine, self.watcher = queue, flags, machine, watcher
         self.stop = StopRequest()
         self.num_failed = 0
@@ -98,6 +101,8 @@ class Runner:
         self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
         self._pulse = OwnPulse(queue, self._slots.number)
         self._observer = Observer(queue)
+        self._ahead = Ahead(queue, flags, machine, is_wanted=starts_ahead)
+        self._running: dict[str, Running] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_counted = False
         self._wants_look = True
@@ -132,11 +137,13 @@ class Runner:
                 self._collect()
                 has_looked = self._look_if_due()
                 has_begun = self._begin_what_fits()
+                await self._ahead.look(self._outlook, self._slots, self._running.values())
                 if has_looked and not has_begun and await self._is_over(watch):
                     return
                 self.watcher.tick()
                 await asyncio.sleep(POLL_S)
         finally:
+            await self._ahead.close()
             # What is running is told to stop with us, or goes on to its end.
             while self._attempts:
                 self._pulse.beat()
@@ -256,17 +263,19 @@ class Runner:
     def _begin(self, pending: QueuedJob, place: Place) -> bool:
         """Claim a job and have it trained; whether nobody was faster."""
         self._wants_look = True
-        if (claimed := self.queue.claim(pending)) is None:
+        if (claimed := self.queue.claim(pending, self._ahead.owner)) is None:
             return False
         assert claimed.owner is not None
+        standby = self._ahead.take()
         self.num_run += 1
         self._slots.take(place)
         self._pulse.begin(claimed.owner.token, place.gpus)
-        self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place)))
+        self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place, standby)))
         return True
 
-    async def _attempt(self, claimed: QueuedJob, place: Place) -> None:
+    async def _attempt(self, claimed: QueuedJob, place: Place, standby: Standby | None) -> None:
         assert claimed.owner is not None
+        token = claimed.owner.token
         began, limit, log = time.monotonic(), 0, claimed.path
         try:
             try:
@@ -276,14 +285,24 @@ class Runner:
                 ending = Ending(EndingKind.FAILED, str(error))
             else:
                 limit, log = job.retries, self.queue.next_log(claimed.name)
-                attempt = attempt_of_queue(self.queue, claimed, job, claimed.owner.token, log, start)
-                machine = replace(self.machine, cores=place.cores)
-                orders = OrdersOfClaim(self.queue, claimed)
-                ending = await go_through(attempt, place.flags(self.flags), machine, self.stop, self.watcher, orders)
+                attempt = attempt_of_queue(self.queue, claimed, job, token, log, start)
+                self._running[token] = Running(attempt.run, token, place)
+                ending = await go_through(
+                    attempt,
+                    place.flags(self.flags),
+                    replace(self.machine, cores=place.cores),
+                    self.stop,
+                    self.watcher,
+                    OrdersOfClaim(self.queue, claimed),
+                    start_anew if standby is None else standby.start,
+                )
             self._record(claimed, ending, log, limit, time.monotonic() - began)
         finally:
+            if standby is not None:
+                await standby.end()
+            self._running.pop(token, None)
             self._slots.leave(place)
-            self._pulse.end(claimed.owner.token)
+            self._pulse.end(token)
 
     def _record(self, claimed: QueuedJob, ending: Ending, log: Path, limit: int, seconds: float) -> None:
         ending, failures = recorded = record_ending(self.queue, self._retries, claimed, ending, log, limit)

@@ -83,6 +83,14 @@ class Slots:
         share = wanted / (len(self.gpus) * self._jobs_per_gpu)
         return Place(tuple(emptiest), max(1, int(self._cores * share)))
 
+    def fit_after(self, left: Place, num_processes: int | None) -> Place | None:
+        """The place that a job will have when this one is left."""
+        self.leave(left)
+        try:
+            return self.fit(num_processes)
+        finally:
+            self.take(left)
+
     def take(self, place: Place) -> None:
         self._taken.append(place)
 

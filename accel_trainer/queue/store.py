@@ -119,7 +119,7 @@ class Queue:
 
     def remove_half_written(self) -> None:
         """Remove what processes that were killed have left half-written."""
-        others = (self.retries, self.requests, self.paused, self.runners, self.observed)
+        others = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed)
         for folder in (*map(self.folder_of, JobState), *others):
             remove_half_written(folder)
 
@@ -176,9 +176,9 @@ class Queue:
             raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
         return path
 
-    def claim(self, job: QueuedJob) -> QueuedJob | None:
-        """Take a pending job; None if another process was faster."""
-        owner = Owner.new()
+    def claim(self, job: QueuedJob, owner: Owner | None = None) -> QueuedJob | None:
+        """Take a pending job, for this process if nobody is named; None if another was faster."""
+        owner = owner or Owner.new()
         target = self.folder_of(JobState.RUNNING) / f"{job.name}@{owner.host}.{owner.token}.json"
         if not _moved(job.path, target):
             return None

@@ -45,6 +45,12 @@ class Trainer:
         """The launcher's, None while it runs. It tells only that it is over: the outcome is in status.json."""
         return self._launcher.poll()
 
+    def log_to(self, log: Path) -> None:
+        """Its output goes to another file from now on, after what is there."""
+        with self._log.open("ab") as output:
+            output.write(log.read_bytes() if log.exists() else b"")
+        self._log = self._log.rename(log)
+
     def ask_to_stop(self) -> None:
         """Finish the step, save, leave. A launcher of one process would not pass the signal on, so the trainers
         get it themselves."""

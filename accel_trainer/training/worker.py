@@ -22,10 +22,12 @@ if __name__ == "__main__":
     die_with_parent()
 
 import argparse
+import json
 import logging
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,18 +36,22 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError, listed
 from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, held_by, take
-from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState, Status
+from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder, RunState, Status
 from accel_trainer.training.reporting import Reporter, begin_logging
 
 log = logging.getLogger(__name__)
 
 # How often to see whether the run folder is ours still: sooner than another trainer could have started in it.
 CHECK_S = 3.0
+STAND_BY_POLL_S = 0.02
 
 EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == [STAND_BY] and (words := _stand_by(Path(words[1]))) is None:
+        return 0
     parser = argparse.ArgumentParser(prog="accel_trainer.training.worker", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
@@ -67,6 +73,19 @@ def main(words: Sequence[str] | None = None) -> int:
         return EXIT_CODES[RunState.INVALID]
     with _kept(ownership), _watched(launchers):
         return _train_and_tell(job, run, asked_to_stop(), rank, token, args.group, args.submission)
+
+
+def _stand_by(file: Path) -> Sequence[str] | None:
+    """Import what takes seconds, and wait for a job's words; None: this process is not needed."""
+
+    with suppress(ImportError):
+        import wandb  # noqa: F401 - for the job
+    while not file.exists():
+        if asked_to_stop():
+            return None
+        time.sleep(STAND_BY_POLL_S)
+    told: list[str] = json.loads(file.read_text())
+    return told
 
 
 def _take(run: RunFolder) -> Ownership:

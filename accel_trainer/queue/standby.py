@@ -1,0 +1,140 @@
+"""A trainer that is started before its job's turn comes: what takes seconds to import is then imported already.
+
+It touches no GPU before it has a job. Its processes carry the token of the next claim, which is made for that.
+"""
+
+import json
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accel_trainer.config import read_job
+from accel_trainer.errors import UserError
+from accel_trainer.files import write_atomic
+from accel_trainer.processes import Owner
+from accel_trainer.queue.launcher import Flags, Launch, Machine, plan_launch
+from accel_trainer.queue.outlook import Outlook, choose_next
+from accel_trainer.queue.scratch import scratch_folder
+from accel_trainer.queue.slots import Place, Slots
+from accel_trainer.queue.store import Queue, QueuedJob
+from accel_trainer.queue.trainer import Trainer
+from accel_trainer.runs import STAND_BY, RunFolder
+
+# So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.
+AHEAD_S = 20.0
+LOOK_EVERY_S = 1.0
+
+
+class Standby:
+    """One trainer without a job. `owner` is who makes the next claim."""
+
+    def __init__(self, queue: Queue, launch: Launch) -> None:
+        """launch: that of the job which is expected. Raises OSError."""
+        self.owner = Owner.new()
+        self._has_job = False
+        self._launch = _of_any_job(launch)
+        self._words = scratch_folder(self.owner.token) / "words.json"
+        # Named as what is half-written: after a kill it is removed like that.
+        self._log = queue.logs / f".standby.{self.owner.token}.tmp"
+        waiting = replace(launch, worker_args=(STAND_BY, str(self._words)))
+        self._trainer = Trainer(waiting, self.owner.token, self._log)
+
+    async def start(self, launch: Launch, token: str, log: Path) -> Trainer:
+        """The same as `Trainer`, sooner where the job is launched as the one that was expected. Raises OSError."""
+        assert token == self.owner.token
+        if self._trainer.exit_code is not None or _of_any_job(launch) != self._launch:
+            await self.end()
+            return Trainer(launch, token, log)
+        self._has_job = True
+        self._trainer.log_to(log)
+        write_atomic(self._words, json.dumps(launch.worker_args), durable=False)
+        return self._trainer
+
+    async def end(self) -> None:
+        """At once, if it has got no job."""
+        if not self._has_job:
+            self._trainer.kill()
+            await self._trainer.end()
+            self._log.unlink(missing_ok=True)
+
+
+def _of_any_job(launch: Launch) -> Launch:
+    return replace(launch, worker_args=())
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt that is under way: what its trainer says, and what it has of the machine."""
+
+    run: RunFolder
+    token: str
+    place: Place
+
+    @property
+    def is_about_to_end(self) -> bool:
+        said = self.run.read_status()
+        return said is not None and said.token == self.token and said.eta_s is not None and said.eta_s < AHEAD_S
+
+
+class Ahead:
+    """Has a trainer stand by when a job is about to end, or while the first ones are checked."""
+
+    def __init__(self, queue: Queue, flags: Flags, machine: Machine, *, is_wanted: bool) -> None:
+        self._queue, self._flags, self._machine, self._is_wanted = queue, flags, machine, is_wanted
+        self._standby: Standby | None = None
+        self._looked = 0.0
+
+    async def look(self, outlook: Outlook, slots: Slots, running: Collection[Running]) -> None:
+        """Start a trainer where one will be needed soon, and end one that will not; to be called again and again."""
+        now = time.monotonic()
+        if not self._is_wanted or now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        is_idle = outlook.is_checked and not running and not outlook.good
+        if self._standby is not None and (is_idle or outlook.pause is not None):
+            await self.close()
+        elif self._standby is None and (launch := self._next_launch(outlook, slots, running)) is not None:
+            with suppress(OSError):  # the disk is full: those who need it will say so
+                self._standby = Standby(self._queue, launch)
+
+    @property
+    def owner(self) -> Owner | None:
+        """Who is to make the next claim; None where nothing stands by."""
+        return None if self._standby is None else self._standby.owner
+
+    def take(self) -> Standby | None:
+        """What stands by is the claim's that `owner` has made."""
+        standby, self._standby = self._standby, None
+        return standby
+
+    async def close(self) -> None:
+        if (standby := self.take()) is not None:
+            await standby.end()
+
+    def _next_launch(self, outlook: Outlook, slots: Slots, running: Collection[Running]) -> Launch | None:
+        """How the next job will be launched, if its place will be free in a moment."""
+        if outlook.pause is not None:
+            return None
+        if not running and not outlook.may_begin:
+            first = next(iter(outlook.pending), None)
+            place = slots.fit(None)
+            return None if first is None or place is None else self._launch(first, place)
+        left = next((attempt.place for attempt in running if attempt.is_about_to_end), None)
+        if left is None:
+            return None
+        chosen = choose_next(
+            outlook.good,
+            outlook.waiting,
+            lambda needs: slots.fit_after(left, needs.num_processes),
+            lambda needs: slots.could_fit(needs.num_processes),
+        )
+        return None if chosen is None else self._launch(*chosen)
+
+    def _launch(self, queued: QueuedJob, place: Place) -> Launch | None:
+        try:
+            job = read_job(queued.path, queued.name)
+            return plan_launch(job, place.flags(self._flags), replace(self._machine, cores=place.cores))
+        except UserError:
+            return None  # it will be said of the job

@@ -1,0 +1,263 @@
+"""A trainer that is started before its job's turn comes."""
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from helpers import trainers_in, wait_until, write_job
+
+from accel_trainer import processes
+from accel_trainer.queue import standby as standby_module
+from accel_trainer.queue.launcher import Flags, Gpu, Launch, Machine
+from accel_trainer.queue.pauses import Pause
+from accel_trainer.queue.scratch import scratch_folder
+from accel_trainer.queue.slots import Place, Slots
+from accel_trainer.queue.standby import Ahead, Running, Standby
+from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.trainer import Trainer
+from accel_trainer.queue.waiting import Needs
+from accel_trainer.runs import STAND_BY, RunFolder, RunState, Status
+
+CODE = """
+import pathlib, sys, time
+print("began", flush=True)
+if sys.argv[1] == "{STAND_BY}":
+    file = pathlib.Path(sys.argv[2])
+    while not file.exists():
+        time.sleep(0.02)
+    print("told", file.read_text())
+else:
+    print("anew", *sys.argv[1:])
+""".replace("{STAND_BY}", STAND_BY)
+
+
+class Stub(Launch):
+    """A launcher that only says which words it was given, now or when it has waited for them."""
+
+    @property
+    def argv(self) -> list[str]:
+        return [sys.executable, "-c", CODE, *self.worker_args]
+
+
+@pytest.fixture
+def queue() -> Queue:
+    queue = Queue(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+def begin(standby: Standby, launch: Launch, log: Path) -> Trainer:
+    async def until_its_end() -> Trainer:
+        trainer = await standby.start(launch, standby.owner.token, log)
+        while trainer.exit_code is None:
+            await asyncio.sleep(0.02)
+        await trainer.end()
+        await standby.end()
+        return trainer
+
+    return asyncio.run(until_its_end())
+
+
+def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: Queue) -> None:
+    launch = Stub((), {}, 1, ("a.json", "--name=a"))
+    standby = Standby(queue, replace(launch, worker_args=("another job",)))
+    (before,) = queue.logs.iterdir()
+    wait_until(before.read_text)
+    log = queue.next_log("a")
+    log.write_text("taken over\n")
+    assert begin(standby, launch, log).exit_code == 0
+    assert log.read_text() == 'began\ntaken over\ntold ["a.json", "--name=a"]\n'
+    assert list(queue.logs.iterdir()) == [log]
+    assert not scratch_folder(standby.owner.token).exists()
+
+
+@pytest.mark.parametrize("how", ["of another kind", "died"])
+def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its_own(queue: Queue, how: str) -> None:
+    standby = Standby(queue, Stub((), {"ONE": "1"}, 1))
+    launch = Stub((), {"ONE": "1" if how == "died" else "2"}, 1, ("a.json",))
+    log = queue.next_log("a")
+    if how == "died":
+        wait_until(lambda: left(standby))
+        processes.send_signal(left(standby), signal.SIGKILL)
+        wait_until(lambda: standby._trainer.exit_code is not None)
+    assert begin(standby, launch, log).exit_code == 0
+    assert log.read_text() == "began\nanew a.json\n"
+    assert list(queue.logs.iterdir()) == [log]
+
+
+def left(standby: Standby) -> list[int]:
+    return processes.with_variable("ACCEL_TRAIN_TOKEN", standby.owner.token)
+
+
+def test_of_who_stood_by_for_nothing_nothing_stays(queue: Queue) -> None:
+    standby = Standby(queue, Stub((), {}, 1))
+    wait_until(lambda: left(standby))
+    asyncio.run(standby.end())
+    assert not left(standby)
+    assert not list(queue.logs.iterdir())
+    assert not scratch_folder(standby.owner.token).exists()
+
+
+# -- when -------------------------------------------------------------------------------------------------------
+
+
+class Noted:
+    """In place of a trainer."""
+
+    began: list[Launch]
+    ended: list[Launch]
+
+    def __init__(self, queue: Queue, launch: Launch) -> None:
+        self._launch = launch
+        self.began.append(launch)
+
+    async def end(self) -> None:
+        self.ended.append(self._launch)
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> type[Noted]:
+    monkeypatch.setattr(Noted, "began", [], raising=False)
+    monkeypatch.setattr(Noted, "ended", [], raising=False)
+    monkeypatch.setattr(standby_module, "Standby", Noted)
+    monkeypatch.setattr(standby_module, "LOOK_EVERY_S", -1.0)
+    return Noted
+
+
+GPU = Machine((Gpu("1", "GPU", "24 GB"),), False, 2)
+
+
+def outlook(queue: Queue, *names: str, **changes: object) -> SimpleNamespace:
+    """What was seen of a queue in which these jobs may be run."""
+    for name in names:
+        write_job(queue.folder / f"{name}.json")
+    pending = queue.jobs(JobState.PENDING)
+    seen = {
+        "pending": pending,
+        "good": {job: Needs() for job in pending},
+        "waiting": set(),
+        "pause": None,
+        "is_checked": True,
+        "may_begin": True,
+    }
+    return SimpleNamespace(**{**seen, **changes})
+
+
+def running(place: Place, eta_s: float | None, said_by: str = "token") -> Running:
+    run = RunFolder(Path("run"))
+    run.create()
+    run.write_status(Status(state=RunState.TRAINING, token=said_by, eta_s=eta_s))
+    return Running(run, "token", place)
+
+
+def look(queue: Queue, seen: SimpleNamespace, *attempts: Running, is_wanted: bool = True) -> Ahead:
+    slots = Slots(GPU, Flags(), gpus_per_job=1)
+    for attempt in attempts:
+        slots.take(attempt.place)
+    ahead = Ahead(queue, Flags(), GPU, is_wanted=is_wanted)
+    asyncio.run(ahead.look(seen, slots, attempts))
+    return ahead
+
+
+@pytest.mark.parametrize(
+    ("eta_s", "said_by", "expected"), [(5.0, "token", 1), (60.0, "token", 0), (None, "token", 0), (5.0, "old", 0)]
+)
+def test_it_is_started_when_a_job_is_about_to_end(queue, noted, eta_s, said_by, expected) -> None:
+    look(queue, outlook(queue, "b"), running(Place(("1",), 2), eta_s, said_by))
+    assert [launch.environment["CUDA_VISIBLE_DEVICES"] for launch in noted.began] == ["1"] * expected
+
+
+def test_it_is_started_while_the_first_jobs_are_checked(queue, noted) -> None:
+    look(queue, outlook(queue, "b", good={}, is_checked=False, may_begin=False))
+    assert len(noted.began) == 1
+
+
+def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wanted(queue, noted) -> None:
+    ending = running(Place(("1",), 2), 5.0)
+    look(queue, outlook(queue, "b", pause=Pause(None, "me", 0.0, None)), ending)
+    look(queue, outlook(queue, "b"), ending, is_wanted=False)
+    look(queue, outlook(queue, "b", waiting={"b"}), ending)
+    assert not noted.began
+
+
+def test_it_is_ended_when_another_runner_has_taken_the_last_job(queue, noted) -> None:
+    ahead = look(queue, outlook(queue, "b"), running(Place(("1",), 2), 5.0))
+    asyncio.run(ahead.look(outlook(queue, good={}), Slots(GPU, Flags()), ()))
+    assert noted.ended == noted.began
+    assert ahead.owner is None
+
+
+# -- for real -----------------------------------------------------------------------------------------------------
+
+SLOW_STEPS = {
+    "architecture": "tiny_models:Unhurried",
+    "architecture_args": {"pause_s": 0.4},
+    "batch_size": 256,
+    "num_epochs": 3,
+}
+
+
+def standing_by() -> psutil.Process | None:
+    """The training process that has no job yet."""
+    at_work = {job.owner.token for job in Queue(Path("training_queue")).jobs(JobState.RUNNING)}
+    for pid in trainers_in(Path.cwd()):
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            words = process.cmdline()
+            if "accelerate.commands.launch" in words or STAND_BY not in words:
+                continue
+            if process.environ()["ACCEL_TRAIN_TOKEN"] not in at_work:
+                return process
+    return None
+
+
+@pytest.fixture
+def two_jobs(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", **SLOW_STEPS)
+    return queue
+
+
+def state_of(name: str) -> str | None:
+    said = RunFolder(Path("models") / name).read_status()
+    return None if said is None else said.state
+
+
+@pytest.mark.slow
+def test_the_second_job_is_trained_by_a_process_that_was_there_before_the_first_one_ended(
+    two_jobs: Queue, background
+) -> None:
+    runner = background("run-queue")
+    wait_until(lambda: state_of("a") == "training")
+    process = wait_until(standing_by)
+    assert state_of("a") == "training"
+    token = process.environ()["ACCEL_TRAIN_TOKEN"]
+    claim = wait_until(lambda: [job for job in two_jobs.jobs(JobState.RUNNING) if job.name == "b"])[0]
+    assert claim.owner.token == token
+    assert runner.wait(120) == 0
+    assert [job.name for job in two_jobs.jobs(JobState.DONE)] == ["a", "b"]
+    assert not process.is_running()
+    weights = [Path(f"models/{name}/params/best.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1], "the same job, whoever trained it"
+    assert "finished 3 epochs" in (two_jobs.logs / "b.1.log").read_text()
+
+
+@pytest.mark.slow
+def test_who_stands_by_dies_with_its_runner(two_jobs: Queue, background, cli) -> None:
+    runner = background("run-queue")
+    wait_until(lambda: state_of("a") == "training")
+    process = wait_until(standing_by)
+    runner.kill()
+    runner.wait()
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, timeout_s=60)
+    assert cli("run-queue").returncode == 0
+    assert [job.name for job in two_jobs.jobs(JobState.DONE)] == ["a", "b"]
+    assert sorted(path.name.partition(".")[0] for path in two_jobs.logs.iterdir()) == ["a", "a", "b"]
