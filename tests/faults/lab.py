@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -199,7 +200,15 @@ class Lab:
         """Temporary files and shared memory."""
         aside = checks.leftovers(self.queue, self.models) if self.models.exists() else checks.leftovers(self.queue)
         temporary = [str(path) for path in self.temporary.iterdir()]
-        return [*aside, *temporary, *sorted(map(str, _entries(SHARED_MEMORY) - self._shared_memory))]
+        shared = sorted(map(str, filter(_is_nobodys, _entries(SHARED_MEMORY) - self._shared_memory)))
+        return [*aside, *temporary, *shared]
+
+
+def _is_nobodys(memory: Path) -> bool:
+    """Whether shared memory is left over: that of a living process is somebody else's on this machine, since of ours
+    none is left. torch has the process in the name."""
+    made_by = re.match(r"torch_(\d+)_", memory.name)
+    return made_by is None or not psutil.pid_exists(int(made_by[1]))
 
 
 def _on_one_core() -> Callable[[], None]:
