@@ -95,10 +95,11 @@ class TrainingLoop:
 
     def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
+        self.tracking = tracking
         while self.progress.epoch < self.job.num_epochs:
             epoch = self.progress.epoch + 1
             rows = [self._train_epoch(epoch), *self._evaluate_epoch(epoch)]
-            self._end_epoch(epoch, rows, tracking)
+            self._end_epoch(epoch, rows)
             if self.is_first:
                 self.reporter.report_epoch(self.progress, self.job.primary_metric)
                 if plotter is not None:
@@ -219,6 +220,7 @@ class TrainingLoop:
         """Report now and then; do what all ranks agreed on: stop, save, or give up."""
         diverged_at = None
         if self.reporter.is_due():
+            self.tracking.check()
             diverged_at = self._first_bad_step()
             scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
@@ -261,7 +263,7 @@ class TrainingLoop:
             self.save_state()
             raise Stopped
 
-    def _end_epoch(self, epoch: int, rows: list[Row], tracking: Tracking) -> None:
+    def _end_epoch(self, epoch: int, rows: list[Row]) -> None:
         """Take the epoch in. The state comes last and makes it final: whoever is killed before repeats the epoch,
         and all that was written for it is written again, the same."""
         val = rows[1]
@@ -284,8 +286,8 @@ class TrainingLoop:
         )
         if self.is_first:
             self._save_epoch_weights(epoch, is_best)
-            tracking.log_epoch(rows)
-            tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
+            self.tracking.log_epoch(rows)
+            self.tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self.save_state()
         if self.is_first:
             write_performance(self.run, self.progress.history)

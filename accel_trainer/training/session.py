@@ -86,6 +86,7 @@ def _train(
             return RunState.FINISHED, None
         try:
             tracking = Tracking(accelerator, job, run, group, run_id)
+            resources.callback(tracking.wait)  # whoever ends trackers must not meet one that is still starting
             state, error = _outcome_of(loop, tracking, plotter)
         except BaseException:
             reporter.note_failure(loop.progress)

@@ -69,19 +69,32 @@ def _key_is_stored() -> bool:
 
 
 class Tracking:
-    """The trackers of one run, on rank 0; on the other ranks nothing happens."""
+    """The trackers of one run, on rank 0; on the other ranks nothing happens. They start while the first steps are
+    made."""
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
-        self._accelerator = accelerator
-        before = children()
+        self._accelerator, self._job = accelerator, job
+        self._children_before = children()
+        self._starting: _Aside | None = _Aside(lambda: self._start(job, run, group or "", id_))
+
+    def check(self) -> None:
+        """Raises what is wrong with the trackers, once that is known."""
+        if self._starting is not None and self._starting.is_over:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until all have started. Raises what is wrong with them."""
+        if (starting := self._starting) is None:
+            return
+        self._starting = None
         try:
-            within(START_S, lambda: self._start(job, run, group or "", id_))
+            starting.wait(START_S)
         except (TimeoutError, ConnectionError) as error:
-            accelerator.trackers = []
+            self._accelerator.trackers = []
             log.warning("the trackers cannot be started (%s); performance.csv has everything", first_line(error))
-        for pid in children() - before:
+        for pid in children() - self._children_before:
             reap_when_dead(pid)  # wandb itself waits for its process only when it ends
-        for_all_trackers(accelerator, lambda tracker: self._describe(tracker, job))
+        for_all_trackers(self._accelerator, lambda tracker: self._describe(tracker, self._job))
 
     def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
         """Start all trackers. A server that does not answer is no reason not to train: wandb then goes offline."""
@@ -123,6 +136,7 @@ class Tracking:
 
     def log_epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ..."""
+        self.wait()
         epoch = rows[0]["epoch"]
         values = {f"{row['split']}/{name}": value for row in rows for name, value in scores_of(row).items()}
         values |= {key: rows[0][key] for key in ("lr", "images_per_s")}
@@ -137,6 +151,7 @@ class Tracking:
 
     def summarise(self, values: Mapping[str, float | int | None]) -> None:
         """What a table of runs shows: the best values."""
+        self.wait()
 
         def update_summary(tracker: "GeneralTracker") -> None:
             if tracker.name == "wandb" and self._accelerator.is_main_process:
@@ -150,7 +165,7 @@ def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker
     and left out from then on."""
     for tracker in list(accelerator.trackers):
         try:
-            within(CALL_S, partial(call, tracker))
+            _Aside(partial(call, tracker)).wait(CALL_S)
         except Exception as error:
             accelerator.trackers.remove(tracker)
             log.warning(
@@ -165,24 +180,33 @@ def end_training(accelerator: "Accelerator") -> None:
     accelerator.end_training()
 
 
-def within(seconds: float, call: Callable[[], None]) -> None:
-    """Call in a thread, which may hang as long as the process lives: wandb does for ever when the process behind it is
-    killed while it starts. Raises what the call does, and TimeoutError."""
-    failed: list[BaseException] = []
+class _Aside:
+    """A call in a thread, which may hang as long as the process lives: wandb does for ever when the process behind it
+    is killed while it starts."""
 
-    def run() -> None:
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
         try:
-            call()
+            self._call()
         except BaseException as error:
-            failed.append(error)
+            self._failed = error
 
-    thread = threading.Thread(target=run, name="tracker", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer within {duration(seconds)}")
-    if failed:
-        raise failed[0]
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Raises what the call does, and TimeoutError."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError(f"no answer within {duration(seconds)}")
+        if self._failed is not None:
+            raise self._failed
 
 
 def _wandb_settings(job: Job, run: RunFolder, group: str, id_: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_a_run_on_wandb_has_one_identity_over_all_attempts(
     settings = {"entity": "lab", "tags": ["a"], "mode": mode}
     for group in (None, "own"):
         job = make_job(trackers=["wandb"], wandb={**settings, "group": group}, description="why")
-        Tracking(Accelerator(cpu=True), job, run, group="queue", id_="abc123")
+        Tracking(Accelerator(cpu=True), job, run, group="queue", id_="abc123").wait()
     for given, group in zip(started, ("queue", "own"), strict=True):
         assert (given["id"], given["mode"], given["resume"]) == ("abc123", mode, resume)
         assert (given["entity"], given["tags"], given["notes"], given["group"]) == ("lab", ["a"], "why", group)
@@ -234,7 +235,8 @@ def test_a_tracker_that_hangs_in_the_end_is_left_behind(
     run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("accel_trainer.training.tracking.CALL_S", 0.1)
-    accelerator, _ = tracked(monkeypatch, run, make_job(), Tracker({"finish": hang}))
+    accelerator, tracking = tracked(monkeypatch, run, make_job(), Tracker({"finish": hang}))
+    tracking.wait()
     end_training(accelerator)
     assert caplog.messages == [LEFT.replace("Connection lost", "no answer within 0s")]
 
@@ -251,3 +253,41 @@ def test_trackers_that_hang_while_they_start_are_done_without(
     end_training(accelerator)
     told = "the trackers cannot be started (no answer within 0s); performance.csv has everything"
     assert caplog.messages == [told]
+
+
+def test_nobody_waits_for_trackers_before_there_is_something_to_log(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator, steady, may_start = Accelerator(cpu=True), Tracker({}), threading.Event()
+
+    def start(*_: Any, **__: Any) -> None:
+        may_start.wait()
+        accelerator.trackers.append(steady)
+
+    monkeypatch.setattr(accelerator, "init_trackers", start)
+    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+    tracking.check()
+    assert not accelerator.trackers
+    may_start.set()
+    tracking.log_epoch(ROWS)
+    assert steady.told == ["store_init_configuration", "log"]
+
+
+def test_what_is_wrong_with_a_tracker_is_told_during_the_first_steps(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator = Accelerator(cpu=True)
+
+    def start(*_: Any, **__: Any) -> None:
+        raise ValueError("no API key")
+
+    monkeypatch.setattr(accelerator, "init_trackers", start)
+    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+
+    def steps() -> None:
+        while True:
+            tracking.check()
+
+    with pytest.raises(ValueError, match="no API key"):
+        steps()
+    tracking.wait()  # said once
