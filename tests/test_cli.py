@@ -44,6 +44,7 @@ def test_rooms_import_only_what_they_may():
         "data": ("accel_trainer.training", "accel_trainer.runs", "accel_trainer.queue", "accel_trainer.zoo"),
         "training": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "evaluation": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
+        "profiling": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "report": ("accel_trainer.queue", "accel_trainer.training", "torch"),
         "doctor": ("accel_trainer.cli", "accel_trainer.zoo", "accel_trainer.report", "accel_trainer.evaluation"),
     }

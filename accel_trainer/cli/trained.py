@@ -1,8 +1,6 @@
 """The verbs for what was trained."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +10,6 @@ import typer
 
 from accel_trainer.cli.app import (
     MISTAKE,
-    SIGNALLED,
-    SOME_FAILED,
     AllowOption,
     ConfigOption,
     GpusOption,
@@ -23,10 +19,11 @@ from accel_trainer.cli.app import (
     hardware_flags,
     tell,
 )
+from accel_trainer.cli.errands import ANSWER, sent
 from accel_trainer.errors import UserError
 from accel_trainer.keys import short, shown
 from accel_trainer.permission import allow_imports
-from accel_trainer.queue.launcher import plan_launch, this_machine
+from accel_trainer.queue.launcher import Launch, plan_launch, this_machine
 from accel_trainer.runs import RunFolder, duration, runs_in
 
 if TYPE_CHECKING:
@@ -90,42 +87,27 @@ def evaluate(
 ) -> None:
     """Measure trained weights on the validation images of their own or of another data set."""
     from accel_trainer.evaluation.trained import trained_job, trained_weights
-    from accel_trainer.processes import StopRequest
-    from accel_trainer.queue.attempt import STOP_SIGNALS
-    from accel_trainer.queue.errand import NoAnswer, send
 
     allow_imports(allow)
     folder = RunFolder(run)
     job = trained_job(folder)
     trained_weights(folder, job, weights)  # a mistake is said before processes are started
-    place = Path(tempfile.mkdtemp(prefix="accel-train-evaluate-"))
-    answer, log = place / "answer.json", place / "log.txt"
-    words = [str(run), f"--answer={answer}", f"--weights={weights}"]
-    words += [f"--dataset={dataset}"] if dataset is not None else []
-    words += [f"--data-root={data_root}"] if data_root is not None else []
-    stop = StopRequest()
-    stop.listen(*STOP_SIGNALS)
-    is_log_of_use = False
-    try:
+
+    def plan(place: Path) -> Launch:
+        words = [str(run), f"--answer={place / ANSWER}", f"--weights={weights}"]
+        words += [f"--dataset={dataset}"] if dataset is not None else []
+        words += [f"--data-root={data_root}"] if data_root is not None else []
         flags = hardware_flags(config, num_processes, gpus)
-        launch = plan_launch(job, flags, this_machine(), words, worker="accel_trainer.evaluation.worker")
-        row = send(launch, answer, log, stop)
-        is_log_of_use = row is not None and row["corrupt"] > 0
-    except NoAnswer as error:
-        is_log_of_use = True
-        tell([f"{run}: the evaluation has failed: {error}; all output: {log}"])
-        raise typer.Exit(SOME_FAILED) from error
-    finally:
-        if not is_log_of_use:
-            shutil.rmtree(place)
-    if stop.signal is not None:
-        raise typer.Exit(SIGNALLED + stop.signal)
-    if row is None:
-        typer.echo("the first machine has the result")
-        return
-    if is_log_of_use:
-        typer.echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
-    typer.echo(json.dumps(row) if as_json else _evaluation(row))
+        return plan_launch(job, flags, this_machine(), words, worker="accel_trainer.evaluation.worker")
+
+    with sent("evaluate", plan, f"{run}: the evaluation") as back:
+        if (row := back.row) is None:
+            typer.echo("the first machine has the result")
+            return
+        if row["corrupt"]:
+            log = back.keep_log()
+            typer.echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
+        typer.echo(json.dumps(row) if as_json else _evaluation(row))
 
 
 def _evaluation(row: Mapping[str, Any]) -> str:

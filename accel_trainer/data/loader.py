@@ -24,6 +24,7 @@ from accel_trainer.data.threads import on_one_core, single_core_threads
 from accel_trainer.data.views import Drawn, Inputs, Views
 from accel_trainer.errors import UserError
 from accel_trainer.processes import usable_cores
+from accel_trainer.spans import Phase, spanned
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class ImageReader:
         self.replace_corrupt = replace_corrupt
         self.corrupt: set[int] = set()
 
+    @spanned(Phase.LOADING)
     def __call__(self, plan: BatchPlan) -> Batch:
         return self._plain(plan) if self.views.mixer is None else self._mixed(plan)
 
@@ -102,6 +104,7 @@ class ImageReader:
             drawn = drawn[(np.array(kept, dtype=np.int64)[:, None] * each + np.arange(each)).ravel()]
         return shown, drawn, kept
 
+    @spanned(Phase.SHOWING)
     def _show_one(self, index: int, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         try:
             self.views.show(pixels, drawn, out)
@@ -122,6 +125,7 @@ class ImageReader:
         name = self.source.classes[self.source.labels[index]]
         raise UserError(f"dataset: every training image of class {name!r} is corrupt")
 
+    @spanned(Phase.READING)
     def _read(self, index: int) -> Tensor | None:
         try:
             return self.source.read(index)

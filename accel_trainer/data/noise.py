@@ -69,7 +69,7 @@ class Noise(Drawn):
 
     def _add_fourier(self, images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
         assert self.spectrum is not None
-        self.spectrum = self.spectrum.to(images.device)  # it stays where the images are
+        self.spectrum = self.spectrum.to(images.device, non_blocking=True)  # it stays where the images are
         noise = fourier_field(key, self.spectrum).sub_(0.5)
         return _faded(images, ssnr).addcmul_(noise, column(1 - ssnr, images)).clamp_(0, 1)
 

@@ -156,12 +156,14 @@ class Occlude:
         """What L masks are filled with: float32 (k, 3, 1, 1), or (k, 3, size, size) with pink noise."""
         colors = self.section.color
         rgb = np.stack([_color(colors[color], drawn.rgb[row]) for row, color in enumerate(drawn.color.tolist())])
-        fill = torch.from_numpy(rgb.astype(np.float32)).to(device)[:, :, None, None]
+        fill = torch.from_numpy(rgb.astype(np.float32)).to(device, non_blocking=True)[:, :, None, None]
         if (pink := self.pink) is None:
             return fill
         noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
-        return change_rows(fill, noisy, lambda _, key: fourier_field(key, pink.to(device)), drawn.key)
+        return change_rows(
+            fill, noisy, lambda _, key: fourier_field(key, pink.to(device, non_blocking=True)), drawn.key
+        )
 
 
 def _by_opacity(mask: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from accel_trainer.data.transforms import (
     Transform,
     normalise,
 )
+from accel_trainer.spans import Phase, span
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,12 @@ class Inputs:
 
     def on(self, device: torch.device | str) -> Tensor:
         """float32 (examples, 3, size, size), of clips (clips, frames, 3, size, size), on the device."""
-        images = self.images.to(device, non_blocking=True)
-        return images if self.finish is None else self.finish(images)
+        with span(Phase.COPY):
+            images = self.images.to(device, non_blocking=True)
+        if self.finish is None:
+            return images
+        with span(Phase.AUGMENTATION):
+            return self.finish(images)
 
 
 class Views:

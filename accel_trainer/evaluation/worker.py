@@ -1,6 +1,5 @@
-"""What `accelerate launch` starts, once for each process, to evaluate a run: rank 0 writes what was found to a file.
-
-That is one JSON object: a row, or {"problems": [...]} for mistakes. Exit codes and output tell nothing.
+"""What `accelerate launch` starts, once for each process, to evaluate a run: rank 0 writes what was found, a row, to a
+file.
 """
 
 # The parent is watched from the first moment on; torch takes seconds to import.
@@ -10,19 +9,13 @@ if __name__ == "__main__":
     die_with_parent()
 
 import argparse
-import json
-import logging
 import os
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
 from accel_trainer.runs import RunFolder
-
-log = logging.getLogger(__name__)
+from accel_trainer.training.answers import answer
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -34,21 +27,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-root", type=Path)
     args = parser.parse_args(words)
     rank = int(os.environ.get("RANK", 0))
-    try:
-        from accel_trainer.evaluation.accuracy import evaluate
-        from accel_trainer.training.reporting import begin_logging
 
-        begin_logging(None, rank)
-        answer: dict[str, Any] = evaluate(RunFolder(args.run), args.weights, args.dataset, args.data_root).as_row()
-    except UserError as mistake:
-        log.error("error: %s", mistake)
-        answer = {"problems": mistake.problems}
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    if rank == 0:
-        write_atomic(args.answer, json.dumps(answer), durable=False)
-    return 2 if "problems" in answer else 0
+    def find() -> dict[str, Any]:
+        from accel_trainer.evaluation.accuracy import evaluate
+
+        return evaluate(RunFolder(args.run), args.weights, args.dataset, args.data_root).as_row()
+
+    return answer(args.answer, rank, find)
 
 
 if __name__ == "__main__":

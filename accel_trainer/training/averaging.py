@@ -1,7 +1,8 @@
 """Averages of a model's weights: exponential over steps (EMA), and of the ends of epochs (SWA)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -18,8 +19,7 @@ class Averages:
         self._all: dict[str, AveragedModel] = {}
         if job.ema is not None:
             # BatchNorm's statistics too: those of the newest step would not fit the weights.
-            ema = get_ema_multi_avg_fn(job.ema)
-            self._all["ema"] = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
+            self._all["ema"] = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(job.ema), use_buffers=True)
         if job.swa is not None:
             self._all["swa"], self._swa_start = AveragedModel(model), job.swa.start
         self._ema, self._swa = self._all.get("ema"), self._all.get("swa")
@@ -36,8 +36,12 @@ class Averages:
 
     def after_step(self, model: nn.Module) -> None:
         """Take an optimizer step in. Polyak and Juditsky 1992; decay * average + (1 - decay) * weights."""
-        if self._ema is not None:
+        if self._ema is None:
+            return
+        if self._ema.n_averaged == 0:  # which lies on the host
             self._ema.update_parameters(model)
+        else:
+            _take_in(self._ema, model)
 
     def after_epoch(self, epoch: int, model: nn.Module) -> None:
         """Take the end of an epoch in. Izmailov et al. 2018."""
@@ -63,6 +67,24 @@ class Averages:
         for name, average in self._all.items():
             if name in state:
                 average.load_state_dict(state[name])
+
+
+def _take_in(average: AveragedModel, model: nn.Module) -> None:
+    """What its `update_parameters` does after the first time, without the copying of its count of models to the device,
+    for which the host would wait in every step."""
+    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for own, new in zip(_tensors(average.module), _tensors(model), strict=True):
+        olds, news = by_type.setdefault(own.dtype, ([], []))
+        olds.append(own)
+        news.append(new)
+    assert average.multi_avg_fn is not None
+    for olds, news in by_type.values():
+        average.multi_avg_fn(olds, news, average.n_averaged)
+    average.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return (tensor.detach() for tensor in chain(model.parameters(), model.buffers()))
 
 
 def renew_statistics(model: nn.Module, inputs: Iterable[Tensor], frozen: Iterable[str] = ()) -> list[Tensor]:

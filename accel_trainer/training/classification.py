@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.mixing import Labels, MixedLabels, one_hot, repeat_each
 from accel_trainer.errors import UserError
+from accel_trainer.spans import Phase, span
 from accel_trainer.training.construct import construct
 from accel_trainer.training.metrics import Judged, pack, percent, top_hits
 from accel_trainer.training.outputs import Cycles, auxiliary_logits, by_cycle
@@ -82,6 +83,8 @@ class ClassificationObjective:
         kind = CLASSIFICATION_LOSSES.get(criterion)
         per_element = {"reduction": "none"} if kind and "reduction" in inspect.signature(kind).parameters else {}
         self._loss = construct("criterion", CLASSIFICATION_LOSSES, criterion, {**args, **per_element})
+        # Where the labels are that are counted; those of the loss go to the device.
+        self._host_weight = getattr(self._loss, "weight", None)
         self._probe()
 
     def _class_weights(self, name: str, weights: Any) -> Tensor:
@@ -109,8 +112,9 @@ class ClassificationObjective:
         logits = by_cycle(output)
         labels = batch.labels.to(logits.device, non_blocking=True)
         total = self.total(output, labels)
-        hits1, hits5 = top_hits(logits.detach().mean(2), labels)
-        sums = pack(logits.device, total, self.count(batch.labels), len(labels), hits5[self.cycles.reported], hits1)
+        with span(Phase.METRICS):
+            hits1, hits5 = top_hits(logits.detach().mean(2), labels)
+            sums = pack(logits.device, total, self.count(batch.labels), len(labels), hits5[self.cycles.reported], hits1)
         return Judged(total / self.divisor(batch.global_labels), sums)
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
@@ -151,12 +155,12 @@ class ClassificationObjective:
         return len(labels) * per_image
 
     def _weights(self, labels: Tensor) -> Tensor:
-        """What each label counts, float32 (n,): 1, or its class's weight; 0 where it is ignored."""
+        """What each label, on the host, counts, float32 (n,): 1, or its class's weight; 0 where it is ignored."""
         counted = labels != getattr(self._loss, "ignore_index", -100)
-        weight = getattr(self._loss, "weight", None)
+        weight = self._host_weight
         if weight is None or self.name == "MultiMarginLoss":
             return counted.to(torch.float32)
-        return torch.where(counted, weight.to(labels.device)[labels.clamp_min(0)], 0.0)
+        return torch.where(counted, weight[labels.clamp_min(0)], 0.0)
 
     def _losses(self, logits: Tensor, labels: Labels) -> Tensor:
         logits = logits if logits.dtype == torch.float64 else logits.float()

@@ -12,6 +12,7 @@ from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.sampling import BatchPlan, evaluation_batches, whole_batches
 from accel_trainer.data.source import Source
 from accel_trainer.data.views import Views
+from accel_trainer.spans import Phase, span, waited_for
 from accel_trainer.training.metrics import Meter
 from accel_trainer.training.objectives import Objective
 
@@ -65,7 +66,8 @@ class Evaluator:
         """This process's sums of the objective over its images; not all of them if it is stopped."""
         meter = Meter(self.accelerator.device, self.objective.num_sums)
         for batch, output in self.forward(model, on, is_stopped):
-            meter.add(self.objective.judge(output, batch, is_shared=False).sums)
+            with span(Phase.METRICS):
+                meter.add(self.objective.judge(output, batch, is_shared=False).sums)
         return meter.sums
 
     def over_all(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
@@ -80,13 +82,14 @@ class Evaluator:
         """This process's batches with what the model, in evaluation mode, gives for them."""
         accelerator = self.accelerator
         model.eval()
-        for batch in self.loader.batches(on.read, on.batches(accelerator.process_index, accelerator.num_processes)):
+        plans = on.batches(accelerator.process_index, accelerator.num_processes)
+        for batch in waited_for(self.loader.batches(on.read, plans)):
             if is_stopped():
                 return
             if not len(batch.labels):  # all corrupt
                 continue
-            inputs = self.prepare(batch.inputs.on(accelerator.device))
-            with torch.inference_mode(), accelerator.autocast():
-                outputs = [model(part) for part in inputs.split(on.examples_per_forward)]
+            images = batch.inputs.on(accelerator.device)
+            with span(Phase.FORWARD), torch.inference_mode(), accelerator.autocast():
+                outputs = [model(part) for part in self.prepare(images).split(on.examples_per_forward)]
                 output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
             yield batch, output

@@ -26,11 +26,21 @@ def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
         project_dir=str(run.path),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
+    _choose_kernels()
     launched = int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
     if accelerator.num_processes != launched:
         # Each would train a model of its own, in the same folder.
         raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
     return accelerator
+
+
+def _choose_kernels() -> None:
+    """float32 means float32 on a GPU too: TF32, which torch allows in convolutions, has 10 bits of its 23, and what
+    augments images there promises more. And cuDNN does not choose by trying which is the fastest: another choice in
+    another attempt would be other bits. Not run on a GPU."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _precision(job: Job, device: torch.device) -> str:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,12 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.data.loader import ImageReader, Loader
+from accel_trainer.data.loader import Batch, ImageReader, Loader
+from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.errors import listed
 from accel_trainer.processes import StopRequest
 from accel_trainer.runs import Divergence, RunFolder
+from accel_trainer.spans import Phase, span, spanned, waited_for
 from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
@@ -81,6 +83,7 @@ class TrainingLoop:
         self.meter = Meter(accelerator.device, self.objective.num_sums)
         self.progress = Progress()
         self.finished_swa: nn.Module | None = None
+        self._check_trackers: Callable[[], None] = lambda: None
         self.states = StateStore(run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
         self.is_finite = FiniteCheck(self.plain_model, self.optimizer)
@@ -95,11 +98,11 @@ class TrainingLoop:
 
     def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
-        self.tracking = tracking
+        self._check_trackers = tracking.check
         while self.progress.epoch < self.job.num_epochs:
             epoch = self.progress.epoch + 1
             rows = [self._train_epoch(epoch), *self._evaluate_epoch(epoch)]
-            self._end_epoch(epoch, rows)
+            self._end_epoch(epoch, rows, tracking)
             if self.is_first:
                 self.reporter.report_epoch(self.progress, self.job.primary_metric)
                 if plotter is not None:
@@ -112,23 +115,36 @@ class TrainingLoop:
         sampling, progress = self.parts.sampling, self.progress
         if progress.step == 0:
             self.step_schedule(progress.epoch)
-        began = time.monotonic() - progress.epoch_seconds
         self.step.train_mode()
-        plans = sampling.micro_batches(epoch, self.rank, first_step=progress.step)
-        for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
-            judged = self.step(batch, progress.global_step, number % sampling.accumulation)
-            self.meter.add(judged.sums)
-            self._note_bad_step(judged.share.detach().isfinite(), progress.global_step + 1)
-            if self.accelerator.sync_gradients:
-                self.averages.after_step(self.plain_model)
-                progress.step += 1
-                progress.global_step += 1
-                progress.epoch_seconds = time.monotonic() - began
-                self._after_step()
+        self.take_steps(sampling.micro_batches(epoch, self.rank, first_step=progress.step))
         self._settle()
         self._meet()
         scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.read_train))
         return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
+
+    def take_steps(self, plans: Iterable[BatchPlan]) -> None:
+        """An optimizer step for every `accumulation` of these micro-batches, with all that belongs to it."""
+        began = time.monotonic() - self.progress.epoch_seconds
+        for number, batch in enumerate(waited_for(self.loader.batches(self.parts.read_train, plans))):
+            with span(Phase.STEP):
+                self._learn(batch, number % self.parts.sampling.accumulation)
+                if self.accelerator.sync_gradients:
+                    self._end_step(began)
+
+    def _learn(self, batch: Batch, micro_batch: int) -> None:
+        judged = self.step(batch, self.progress.global_step, micro_batch)
+        with span(Phase.METRICS):
+            self.meter.add(judged.sums)
+            self._note_bad_step(judged.share.detach().isfinite(), self.progress.global_step + 1)
+
+    def _end_step(self, began: float) -> None:
+        with span(Phase.AVERAGES):
+            self.averages.after_step(self.plain_model)
+        progress = self.progress
+        progress.step += 1
+        progress.global_step += 1
+        progress.epoch_seconds = time.monotonic() - began
+        self._after_step()
 
     def step_schedule(self, epoch: int) -> None:
         """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped
@@ -216,11 +232,12 @@ class TrainingLoop:
 
     # -- between steps and epochs ----------------------------------------------------------------------------
 
+    @spanned(Phase.REPORTING)
     def _after_step(self) -> None:
         """Report now and then; do what all ranks agreed on: stop, save, or give up."""
         diverged_at = None
         if self.reporter.is_due():
-            self.tracking.check()
+            self._check_trackers()
             diverged_at = self._first_bad_step()
             scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
@@ -263,7 +280,7 @@ class TrainingLoop:
             self.save_state()
             raise Stopped
 
-    def _end_epoch(self, epoch: int, rows: list[Row]) -> None:
+    def _end_epoch(self, epoch: int, rows: list[Row], tracking: Tracking) -> None:
         """Take the epoch in. The state comes last and makes it final: whoever is killed before repeats the epoch,
         and all that was written for it is written again, the same."""
         val = rows[1]
@@ -286,8 +303,8 @@ class TrainingLoop:
         )
         if self.is_first:
             self._save_epoch_weights(epoch, is_best)
-            self.tracking.log_epoch(rows)
-            self.tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
+            tracking.log_epoch(rows)
+            tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self.save_state()
         if self.is_first:
             write_performance(self.run, self.progress.history)
@@ -334,6 +351,7 @@ class TrainingLoop:
 
     # -- states -----------------------------------------------------------------------------------------------
 
+    @spanned(Phase.SAVING)
     def save_state(self) -> None:
         """Save all that is needed to go on from here. All ranks take part, rank 0 writes.
 

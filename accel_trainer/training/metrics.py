@@ -40,7 +40,7 @@ def pack(device: torch.device, *values: Tensor | float) -> Tensor:
 
     def on_device(value: Tensor | float) -> Tensor:
         if isinstance(value, Tensor):
-            return value.detach().to(device=device, dtype=dtype).reshape(-1)
+            return value.detach().to(device=device, dtype=dtype, non_blocking=True).reshape(-1)
         # Filled there: a copy of a number would be waited for.
         return torch.full((1,), value, dtype=dtype, device=device)
 

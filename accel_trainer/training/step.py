@@ -6,8 +6,10 @@ from accelerate import Accelerator
 from accel_trainer import randomness
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Batch
+from accel_trainer.spans import Phase, span
 from accel_trainer.training.averaging import train_mode
 from accel_trainer.training.build import Parts
+from accel_trainer.training.fused import prefer_fused
 from accel_trainer.training.images import in_memory_format
 from accel_trainer.training.metrics import Judged
 
@@ -21,6 +23,7 @@ class TrainingStep:
     def __init__(self, job: Job, parts: Parts, accelerator: Accelerator) -> None:
         self.job, self.accelerator = job, accelerator
         self.objective = parts.objective.to(accelerator.device)
+        prefer_fused(job, parts.optimizer, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self._frozen = parts.frozen
@@ -36,14 +39,22 @@ class TrainingStep:
         accelerator = self.accelerator
         with accelerator.accumulate(self.model):
             self.seed_model(global_step, micro_batch)
-            output = self.model(in_memory_format(self.job, batch.inputs.on(accelerator.device)))
-            judged = self.objective.judge(output, batch, is_shared=True)
-            accelerator.backward(judged.share * self._divided_by)
-            if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
-                accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            images = batch.inputs.on(accelerator.device)
+            with span(Phase.FORWARD):
+                output = self.model(in_memory_format(self.job, images))
+                judged = self.objective.judge(output, batch, is_shared=True)
+            with span(Phase.BACKWARD):
+                accelerator.backward(judged.share * self._divided_by)
+            with span(Phase.OPTIMIZER):
+                self._take()
         return judged
+
+    def _take(self) -> None:
+        accelerator = self.accelerator
+        if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def seed_model(self, global_step: int, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""

@@ -1,0 +1,129 @@
+"""The verb that tells where the time of a training goes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    AllowOption,
+    ConfigOption,
+    GpusOption,
+    JsonOption,
+    ProcessesOption,
+    QueueOption,
+    app,
+    existing_queue,
+    find_job,
+    hardware_flags,
+)
+from accel_trainer.cli.errands import sent
+from accel_trainer.config import Job, read_job
+from accel_trainer.errors import UserError
+from accel_trainer.permission import allow_imports
+from accel_trainer.queue.launcher import Launch, plan_launch, this_machine
+from accel_trainer.spans import Phase
+
+if TYPE_CHECKING:
+    from accel_trainer.profiling.figures import Profile
+
+
+@app.command()
+def profile(
+    job: Annotated[str, typer.Argument(help="Job file, or the name of a job in the queue.", show_default=False)],
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps to measure.")] = 50,
+    warm_up: Annotated[int, typer.Option("--warm-up", min=1, help="Steps before them.")] = 10,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", help="File for the Chrome trace; <job>.trace.json if not given.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    queue: QueueOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a job for a few steps, and tell where the time goes and what limits it. Nothing is kept but a trace."""
+    from accel_trainer.profiling.figures import Profile, limit
+
+    allow_imports(allow)
+    file, parsed = _find(job, queue)
+    path = trace if trace is not None else Path(f"{parsed.name}.trace.json")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--trace: there is no folder {path.parent}")
+
+    def plan(place: Path) -> Launch:
+        words = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
+        flags = hardware_flags(config, num_processes, gpus)
+        return plan_launch(parsed, flags, this_machine(), words, worker="accel_trainer.profiling.worker")
+
+    with sent("profile", plan, f"{job}: the profile") as back:
+        if back.row is None:
+            typer.echo("the first machine has the result")
+            return
+        _keep(back.place / "trace.json", path)
+    if as_json:
+        typer.echo(json.dumps({**back.row, "trace": str(path)}))
+        return
+    found = Profile.of_row(back.row)
+    typer.echo("\n".join([_tables(found), "", f"{limit(found)}", f"trace (Perfetto, chrome://tracing): {path}"]))
+
+
+def _find(job: str, queue: Path) -> tuple[Path, Job]:
+    """A job file, or that of a queue's job of this name. Raises UserError."""
+    if Path(job).is_file() or "/" in job:
+        return Path(job), read_job(Path(job))
+    queued = find_job(existing_queue(queue), job)
+    return queued.path, read_job(queued.path, queued.name)
+
+
+def _keep(trace: Path, path: Path) -> None:
+    try:
+        shutil.move(trace, path)
+    except OSError as error:
+        raise UserError(f"--trace: {path} cannot be written: {error.strerror}") from error
+
+
+def _tables(profile: "Profile") -> str:
+    return "\n\n".join([_phases(profile), _loading(profile), _epoch(profile)])
+
+
+def _phases(profile: "Profile") -> str:
+    from accel_trainer.display import table
+
+    # The validation of as many images, so that its forward pass can be compared.
+    scale = 1000 * profile.images_per_process / profile.images_per_batch
+    validation = {phase: scale * seconds for phase, seconds in profile.validation.items()}
+    rows = [
+        [_name(phase), 1000 * seconds, 100 * profile.share(Phase(phase)), validation.get(phase)]
+        for phase, seconds in profile.step.items()
+    ]
+    whole = ["all", 1000 * profile.step_s, 100.0, sum(validation.values())]
+    number = f"{profile.images_per_process:,} image{'' if profile.images_per_process == 1 else 's'}"
+    return table((f"a step of {number}", "ms", "%", "ms in the validation"), [*rows, whole])
+
+
+def _name(phase: str) -> str:
+    return "everything else" if phase == Phase.STEP else phase
+
+
+def _loading(profile: "Profile") -> str:
+    """What the threads do beside the steps."""
+    from accel_trainer.display import table
+
+    names = {Phase.LOADING: "drawing, collecting"}
+    rows = [[names.get(Phase(phase), phase), 1000 * seconds] for phase, seconds in profile.loading.items()]
+    threads = profile.setting.threads
+    who = f"each of {threads} threads" if threads > 1 else "one thread"
+    return table((f"loading, {who}", "ms an image"), [*rows, ["all", 1000 * sum(profile.loading.values())]])
+
+
+def _epoch(profile: "Profile") -> str:
+    from accel_trainer.display import table
+
+    rows = [[name, seconds] for name, seconds in profile.epoch.items()]
+    return table(("an epoch", "s"), rows)

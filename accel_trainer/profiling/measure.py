@@ -1,0 +1,174 @@
+"""A few steps of a training, with its own loop, in a folder that is thrown away."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from itertools import count, cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.profiler import ProfilerActivity, record_function
+
+from accel_trainer.config import Job
+from accel_trainer.config.words import LEARNING_RATE_WORDS
+from accel_trainer.data.loader import Loader
+from accel_trainer.data.sampling import BatchPlan, TrainSampling
+from accel_trainer.errors import UserError
+from accel_trainer.processes import StopRequest, usable_cores
+from accel_trainer.profiling.figures import Profile, Setting
+from accel_trainer.profiling.recorder import Recorder, own_seconds
+from accel_trainer.profiling.trace import add_threads
+from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.spans import Phase, heard_by
+from accel_trainer.training.batch_size import is_out_of_memory
+from accel_trainer.training.build import Parts, build, deterministic_kernels
+from accel_trainer.training.evaluation import EvaluationSet
+from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
+from accel_trainer.training.loop import Diverged, TrainingLoop
+from accel_trainer.training.memory import BY_HAND
+from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.resolve import Resolver
+
+# Of the validation.
+WARM_UP_BATCHES, NUM_BATCHES = 2, 10
+# A step of a large model is a megabyte of trace.
+TRACED_STEPS = 5
+
+
+class Endless(TrainSampling):
+    """All epochs as one: an epoch may have fewer steps than are measured."""
+
+    def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
+        for number in count(epoch):
+            yield from super().micro_batches(number, rank, first_step)
+            first_step = 0
+
+
+class Excerpt(EvaluationSet):
+    """As many batches as are measured, however large the set."""
+
+    def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
+        return islice(cycle(super().batches(rank, world_size)), WARM_UP_BATCHES + NUM_BATCHES)
+
+
+def profile(job: Job, scratch: Path, steps: int, warm_up: int, trace: Path) -> Profile:
+    """Measure so many steps after others that warm up, some batches of the validation, and a save of the whole state.
+
+    scratch: an empty folder in place of the run folder, of which only the numbers are read that it has found; trace:
+    the file that the first process writes, of a few more steps and another save. Every process of a launch calls it.
+    Raises UserError.
+    """
+    run = RunFolder(scratch)
+    job = job.with_numbers(RunFolder(job.run_path).read_found()).model_copy(update={"trackers": []})
+    job = job.with_numbers(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
+    with ExitStack() as resources:
+        resources.enter_context(deterministic_kernels(job.deterministic))
+        accelerator = make_accelerator(job, run)
+        resources.callback(accelerator.end_training)
+        loader = resources.enter_context(Loader(loader_threads(job)))
+        loop = _make_loop(job, run, accelerator, loader)
+        try:
+            return _Measuring(loop).whole(steps, warm_up, trace)
+        except Diverged as error:
+            raise UserError(str(error)) from error
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f"batch_size: {loop.job.batch_size}: out of memory; {BY_HAND}") from error
+
+
+def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loader) -> TrainingLoop:
+    run.create()
+    stop = StopRequest()
+    reporter = Reporter(run, Status(state=RunState.TRAINING), speaks=accelerator.is_main_process)
+    on_device = augments_on_device(job, accelerator.device)
+
+    def make_parts(job: Job) -> Parts:
+        return build(job, accelerator.num_processes, augment_on_device=on_device)
+
+    job = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
+    parts = make_parts(job)
+    parts = replace(parts, sampling=Endless(**vars(parts.sampling)), val=Excerpt(**vars(parts.val)))
+    return TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
+
+
+class _Measuring:
+    def __init__(self, loop: TrainingLoop) -> None:
+        self.loop, self.device = loop, loop.accelerator.device
+        self.accumulation = loop.parts.sampling.accumulation
+        self._plans = loop.parts.sampling.micro_batches(1, loop.rank)
+
+    def whole(self, steps: int, warm_up: int, trace: Path) -> Profile:
+        training = self._record(lambda: self._train(warm_up + steps))
+        validation = self._record(self._validate)
+        saving = self._record(self.loop.save_state)
+        self._trace(trace)
+        own = training.own(Phase.STEP, warm_up * self.accumulation)
+        loading = training.of_loader(since=own[0].start)
+        sampling, val = self.loop.parts.sampling, self.loop.parts.val
+        num_loaded = sum(span.name is Phase.SHOWING for span in loading)
+        batches = validation.own(Phase.METRICS, WARM_UP_BATCHES)
+        num_batches = sum(span.name is Phase.METRICS and span.parent is None for span in batches)
+        return Profile(
+            job=self.loop.job.name,
+            setting=self._setting(),
+            num_steps=steps,
+            images_per_step=sampling.images_per_step,
+            images_per_batch=val.images_per_batch,
+            step=_each(own_seconds(own), steps),
+            validation=_each(own_seconds(batches), num_batches),
+            loading=_each(own_seconds(loading), num_loaded),
+            saving=sum(span.seconds() for span in saving.spans if span.name is Phase.SAVING),
+            steps_per_epoch=sampling.steps_per_epoch,
+            val_images=val.num_images,
+        )
+
+    def _record(
+        self, act: Callable[[], object], annotate: Callable[[str], AbstractContextManager[Any]] | None = None
+    ) -> Recorder:
+        recorder = Recorder(self.device) if annotate is None else Recorder(self.device, annotate)
+        with heard_by(recorder):
+            act()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return recorder
+
+    def _train(self, steps: int) -> None:
+        self.loop.step.train_mode()
+        self.loop.take_steps(islice(self._plans, steps * self.accumulation))
+
+    def _validate(self) -> None:
+        self.loop.evaluator.measure(self.loop.plain_model, self.loop.parts.val, lambda: False)
+
+    def _trace(self, path: Path) -> None:
+        activities = [ProfilerActivity.CPU]
+        if self.device.type == "cuda":  # not run on one
+            activities.append(ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as profiler:
+            recorder = self._record(self._traced, record_function)
+        if self.loop.is_first:
+            profiler.export_chrome_trace(str(path))
+            add_threads(path, [span for span in recorder.spans if span.thread != recorder.thread])
+
+    def _traced(self) -> None:
+        self._train(TRACED_STEPS)
+        self.loop.save_state()
+
+    def _setting(self) -> Setting:
+        job, world = self.loop.job, self.loop.world
+        return Setting(
+            device=world.device,
+            num_processes=world.num_processes,
+            threads=world.loader_threads,
+            cores=usable_cores(),
+            precision=world.precision,
+            channels_last=job.channels_last,
+            compile=job.compile,
+            augments_on_device=augments_on_device(job, self.device),
+        )
+
+
+def _each(seconds: dict[Phase, float], number: int) -> dict[str, float]:
+    return {phase: seconds[phase] / max(number, 1) for phase in Phase if phase in seconds}

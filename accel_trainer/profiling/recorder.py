@@ -1,0 +1,101 @@
+"""Spans with their times: by the host's clock, and on a CUDA device by the device's own."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from accel_trainer.spans import Phase
+
+# Where a process loads its own images, this is part of its waiting for them.
+OF_LOADER = (Phase.LOADING, Phase.READING, Phase.SHOWING)
+
+
+@dataclass(eq=False)
+class Span:
+    """A stretch of one thread. start, end: nanoseconds since 1970; marks: events of the device at both."""
+
+    name: Phase
+    thread: int
+    parent: "Span | None"
+    start: int
+    end: int = 0
+    marks: tuple[Any, Any] | None = None
+
+    def seconds(self) -> float:
+        """Of the device where it was asked, which must have come to the end; else of the host."""
+        if self.marks is not None:
+            return float(self.marks[0].elapsed_time(self.marks[1])) / 1000
+        return (self.end - self.start) / 1e9
+
+
+class Recorder:
+    """Keeps the spans of all threads, in the order of their ends.
+
+    On a CUDA device those of the thread that made it are what the device spends on them, a wait for the host
+    included: that was not run on one. annotate: what a torch profiler calls them by.
+    """
+
+    def __init__(self, device: torch.device, annotate: Callable[[str], AbstractContextManager[Any]] = nullcontext):
+        self.spans: list[Span] = []
+        self.thread = threading.get_native_id()
+        self._is_marked, self._annotate = device.type == "cuda", annotate
+        self._open = threading.local()
+
+    @contextmanager
+    def span(self, name: Phase) -> Iterator[None]:
+        parent, thread = getattr(self._open, "span", None), threading.get_native_id()
+        is_own = thread == self.thread
+        marks = (_mark(), _mark()) if is_own and self._is_marked else None
+        span = Span(name, thread, parent, time.time_ns(), marks=marks)
+        self._open.span = span
+        if marks is not None:
+            marks[0].record()
+        try:
+            with self._annotate(name) if is_own else nullcontext():
+                yield
+        finally:
+            if marks is not None:
+                marks[1].record()
+            span.end = time.time_ns()
+            self._open.span = parent
+            self.spans.append(span)
+
+    def own(self, after: Phase, skip: int) -> list[Span]:
+        """The spans of the recording thread, without those up to the `skip`-th end of an outermost span `after`."""
+        spans = [span for span in self.spans if span.thread == self.thread and span.name not in OF_LOADER]
+        ends = [number for number, span in enumerate(spans) if span.name is after and span.parent is None]
+        cut = ends[:skip][-1:]  # the last of them; a process may have no image to validate
+        return spans[cut[0] + 1 :] if cut else spans
+
+    def of_loader(self, since: int) -> list[Span]:
+        """What the loader began from then on, by whichever thread, and has ended; all of it where that is nothing."""
+        spans = [span for span in self.spans if span.name in OF_LOADER]
+        return [span for span in spans if _outermost(span).start >= since] or spans
+
+
+def _outermost(span: Span) -> Span:
+    """What it is a part of, still in the loader."""
+    while span.parent is not None and span.parent.name in OF_LOADER:
+        span = span.parent
+    return span
+
+
+def _mark() -> Any:
+    return torch.cuda.Event(enable_timing=True)
+
+
+def own_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
+    """How long each phase lasted, without those of the phases within it that are among the spans."""
+    seconds: dict[Phase, float] = {}
+    there = set(spans)
+    for span in spans:
+        length = span.seconds()
+        seconds[span.name] = seconds.get(span.name, 0.0) + length
+        if span.parent in there:
+            seconds[span.parent.name] = seconds.get(span.parent.name, 0.0) - length
+    return seconds

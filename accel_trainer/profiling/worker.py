@@ -1,0 +1,40 @@
+"""What `accelerate launch` starts, once for each process, to profile a job: rank 0 writes what was found to a file."""
+
+# The parent is watched from the first moment on; torch takes seconds to import.
+from accel_trainer.processes import die_with_parent, leave
+
+if __name__ == "__main__":
+    die_with_parent()
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.config import read_job
+from accel_trainer.training.answers import answer
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="accel_trainer.profiling.worker", description=__doc__)
+    parser.add_argument("job", type=Path, help="the job file")
+    parser.add_argument("--name", required=True, help="name of the job")
+    parser.add_argument("--place", type=Path, required=True, help="folder to write everything in")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--warm-up", type=int, required=True)
+    args = parser.parse_args(words)
+    rank = int(os.environ.get("RANK", 0))
+
+    def find() -> dict[str, Any]:
+        from accel_trainer.profiling.measure import profile
+
+        job = read_job(args.job, args.name)
+        trace = args.place / "trace.json"
+        return profile(job, args.place / "run", args.steps, args.warm_up, trace).as_row()
+
+    return answer(args.place / "answer.json", rank, find)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,84 @@
+"""Names for what takes time, heard only by who measures it (`accel-train profile`): in a training nobody listens, and a
+span costs a tenth of a microsecond.
+
+Threads have spans too. A span lies within another one of its thread or beside it, never across.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import StrEnum
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Phase(StrEnum):
+    """What a process does in a step, in this order, and what its loader's threads do meanwhile."""
+
+    WAITING = "waiting for images"
+    COPY = "host to device"
+    AUGMENTATION = "augmentation"  # on the device
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+    AVERAGES = "averages"
+    METRICS = "metrics"
+    REPORTING = "reporting"
+    SAVING = "saving"
+    STEP = "step"  # all of it but the waiting
+
+    LOADING = "loading"  # a batch
+    READING = "reading and decoding"
+    SHOWING = "cutting and augmenting"
+
+
+class Recorder(Protocol):
+    def span(self, name: Phase) -> AbstractContextManager[object]: ...
+
+
+_NOBODY = nullcontext()
+_recorder: Recorder | None = None
+
+
+def span(name: Phase) -> AbstractContextManager[object]:
+    """What is done in this context is named so."""
+    return _NOBODY if _recorder is None else _recorder.span(name)
+
+
+def spanned(name: Phase) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Every call of a function is a span."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*args: P.args, **keywords: P.kwargs) -> T:
+            with span(name):
+                return function(*args, **keywords)
+
+        return call
+
+    return decorate
+
+
+def waited_for(items: Iterable[T]) -> Iterator[T]:
+    """The items; that the next one is waited for is a span."""
+    iterator = iter(items)
+    while True:
+        with span(Phase.WAITING):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
+
+
+@contextmanager
+def heard_by(recorder: Recorder) -> Iterator[None]:
+    """A recorder hears the spans of all threads of this process."""
+    global _recorder
+    _recorder = recorder
+    try:
+        yield
+    finally:
+        _recorder = None

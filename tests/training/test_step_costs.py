@@ -1,0 +1,256 @@
+"""What a step costs beside the model's own work, counted and not timed.
+
+The meta device has shapes and no values: whatever on the host asks for one, as it would wait for a GPU, is an error
+there. So a training on it is a training without host synchronisation; and a copy to it that is not non_blocking would
+be waited for on a GPU too.
+"""
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from loops import TINY
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from accel_trainer.data.loader import Loader
+from accel_trainer.data.synthetic_occluders import make_occluders
+from accel_trainer.data.transforms import normalise
+from accel_trainer.training import build, contrastive, loop
+from accel_trainer.training.loop import TrainingLoop
+
+META = torch.device("meta")
+STEPS = 3
+# Measured: 35 with torch 2.14.
+MOST_KERNELS = 45
+# What is done on the device beside the model: for each a job that does it.
+ON_DEVICE: dict[str, dict[str, Any]] = {
+    "as little as there is": {},
+    "BatchNorm and dropout": {"architecture": "tiny_models:NormAndDropout"},
+    "Adam": {"optimizer": "AdamW", "optimizer_args": {}},
+    "accumulation": {"gradient_accumulation": 4},
+    "clipping": {"clip_grad_norm": 1.0},
+    "ema": {"ema": 0.9},
+    "several cycles": {"architecture_args": {"num_cycles": 3}, "loss_cycle": 1},
+    "class weights": {"criterion_args": {"weight": [0.5, 2.0], "label_smoothing": 0.1}},
+    "a soft loss": {"criterion": "BCEWithLogitsLoss"},
+    "SimCLR": {"criterion": "SimCLRLoss", "num_views": 2, "transform_type": "contrastive"},
+    "SupCon": {"criterion": "SupConLoss", "num_views": 2, "transform_type": "contrastive"},
+    "mixing": {"mixup": True, "cutmix": True},
+    "blur": {"Blur": {"sigmas": [1, 2], "probs": [0.5, 0.3]}},
+    "Gaussian noise": {"Noise": {"noise_types": "gaussian", "ssnrs": [0.5], "probs": 1}},
+    "Fourier noise": {"Noise": {"noise_types": "fourier", "ssnrs": [0.5], "probs": 0.5}},
+    "erasing": {"randomerase": 0.5},
+    "channels last": {"channels_last": True},
+}
+
+
+class Copies(TorchDispatchMode):
+    """Copies between devices, in this thread, that the host waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for: list[str] = []
+        self.number = 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        made = op(*args, **(kwargs or {}))
+        given = [value for value in args[:2] if isinstance(value, Tensor)]
+        if "copy" in str(op) and given and isinstance(made, Tensor) and given[-1].device != made.device:
+            self.number += 1
+            if not ((kwargs or {}).get("non_blocking") or True in args[2:]):
+                self.waited_for.append(f"{op} of {tuple(given[-1].shape)}")
+        return made
+
+
+class Factories(TorchFunctionMode):
+    """Tensors of numbers of the host that are made on the device, which no dispatch tells of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[str] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        device = (kwargs or {}).get("device")
+        is_factory = function in (torch.tensor, torch.as_tensor, torch.asarray)
+        if is_factory and device is not None and torch.device(device) == META:
+            self.made.append(f"{function.__name__} on {device}")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def make_meta_loop(make_loop: Callable[..., TrainingLoop], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Loops whose model and augmentations are on the meta device, and whose images are loaded on the host."""
+
+    def on_meta(*args: Any, make: Callable[..., Any]) -> Any:
+        with META:
+            return make(*args)
+
+    def augmented_there(*args: Any, make: Callable[..., Any], **given: Any) -> Any:
+        return make(*args, **{**given, "augment_on_device": True})
+
+    monkeypatch.setattr(Accelerator, "device", property(lambda self: META))
+    monkeypatch.setattr(build, "make_model", partial(on_meta, make=build.make_model))
+    monkeypatch.setattr(build, "job_images", partial(augmented_there, make=build.job_images))
+    monkeypatch.setattr(contrastive.torch, "autocast", lambda *args, **given: nullcontext())
+    normalise(torch.empty(1, 3, 1, 1, device=META))  # keeps its numbers there from the first time on
+    monkeypatch.setattr(loop, "FiniteCheck", lambda *parts: None)  # looks for values, when it is made
+
+    def make(folder: Path, **given: Any) -> TrainingLoop:
+        made = make_loop(folder, **{**TINY, "architecture": "tiny_models:Cycles", "batch_size": 32, **given})
+        made.reporter.is_due = lambda: False
+        return made
+
+    return make
+
+
+@contextmanager
+def nothing_waited_for() -> Iterator[None]:
+    with Factories() as factories, Copies() as copies:
+        yield
+    assert copies.waited_for == []
+    assert factories.made == []
+    assert copies.number > 0  # the images themselves
+
+
+def take_steps(loop: TrainingLoop, number: int) -> None:
+    loop.step.train_mode()
+    loop.take_steps(islice(loop.parts.sampling.micro_batches(1, 0), number * loop.parts.sampling.accumulation))
+    assert loop.progress.step == number
+
+
+@pytest.mark.parametrize("given", ON_DEVICE.values(), ids=ON_DEVICE.keys())
+@pytest.mark.usefixtures("tiny_models")
+def test_the_host_waits_for_nothing_in_a_step_and_in_a_batch_of_the_validation(make_meta_loop, tmp_path, given):
+    loop = make_meta_loop(tmp_path / "run", **given)
+    with nothing_waited_for():
+        take_steps(loop, STEPS)
+        loop.evaluator.measure(loop.plain_model, loop.parts.val, lambda: False)
+
+
+@pytest.mark.usefixtures("tiny_models")
+@pytest.mark.parametrize("probability", [1, 0.5])
+@pytest.mark.parametrize("form", [["barHorz04", "natural"], "mudSplash"])
+def test_nor_does_it_for_occluders(make_meta_loop, tmp_path, form, probability):
+    """With a texture of their own, or of a colour or noise."""
+    make_occluders(tmp_path / "masks", ["barHorz04", "natural", "mudSplash"], [50], number=4, size=16, told=str)
+    given = {"form": form, "visibility": 0.5, "probability": probability, "color": ["random", "pink_noise"]}
+    loop = make_meta_loop(tmp_path / "run", Occlusion={**given, "occluder_dir": str(tmp_path / "masks")})
+    with nothing_waited_for():
+        take_steps(loop, STEPS)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_what_would_be_waited_for_is_noticed(make_meta_loop, tmp_path):
+    loop = make_meta_loop(tmp_path / "run")
+    loop.reporter.is_due = lambda: True  # reads the scores; once a second, and not in every step
+    with pytest.raises(RuntimeError, match="meta"):
+        take_steps(loop, 1)
+    numbers = torch.zeros(3)
+    with Copies() as copies, Factories() as factories:
+        numbers.to(META)
+        numbers.to(META, non_blocking=True)
+        torch.empty(3, device=META).copy_(numbers)
+        torch.empty(3, device=META).copy_(numbers, non_blocking=True)
+        torch.tensor([1, 2, 3], device=META)
+    assert (len(copies.waited_for), copies.number, len(factories.made)) == (2, 4, 1)
+    with pytest.raises(NotImplementedError):
+        torch.zeros(3, device=META).cpu()
+
+
+# -- allocations ----------------------------------------------------------------------------------------------------
+
+
+class Calls(TorchDispatchMode):
+    """Operations that this thread has called, views apart, and those that made a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = self.made = 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        made = op(*args, **(kwargs or {}))
+        self.number += not op.is_view
+        self.made += not op.is_view and not op._schema.is_mutable
+        return made
+
+
+def test_every_step_takes_as_much_as_the_one_before(make_loop, tmp_path, monkeypatch):
+    """No step makes more tensors than the one before it, or leaves one behind."""
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+    given = {**TINY, "batch_size": 32, "transform_type": "none", "optimizer": "AdamW", "optimizer_args": {}}
+    loop = make_loop(tmp_path / "run", **given, ema=0.9, clip_grad_norm=1.0)
+    loop.reporter.is_due = lambda: False
+    loop.loader = Loader(0)
+    seen: list[tuple[int, int, int]] = []
+    decide = loop.agreement.at_step
+
+    def at_step(*wishes: Any) -> Any:
+        gc.collect()
+        seen.append((calls.number, calls.made, sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())))
+        return decide(*wishes)
+
+    loop.agreement.at_step = at_step
+    with Calls() as calls:
+        take_steps(loop, 7)
+    kernels, made, alive = zip(*seen, strict=True)
+    # The first makes what the optimizer keeps, the second is the first to use the average.
+    assert len({after - before for before, after in pairwise(kernels[2:])}) == 1
+    assert len({after - before for before, after in pairwise(made[2:])}) == 1
+    assert len(set(alive[2:])) == 1
+
+
+def kernels_of(act: Callable[[], object]) -> int:
+    with Calls() as calls:
+        act()
+    return calls.number
+
+
+def test_a_step_calls_few_kernels_beside_those_of_the_model(make_loop, tmp_path, monkeypatch):
+    """Against the same model in a loop of five lines. It is scores, sums, and the look for what is not finite."""
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+    loop = make_loop(tmp_path / "run", **{**TINY, "batch_size": 32})
+    loop.reporter.is_due = lambda: False
+    model, optimizer = loop.plain_model, loop.optimizer
+    take_steps(loop, 1)
+    batch = loop.parts.read_train(next(loop.parts.sampling.micro_batches(1, 0)))
+
+    def plain() -> None:
+        F.cross_entropy(model(batch.inputs.images), batch.labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model.forward = type(model).forward.__get__(model)  # without what Accelerate wraps around it
+    bare = kernels_of(plain)
+    loop.progress.step = 0
+    ours = kernels_of(partial(take_steps, loop, 1))
+    print("KERNELS", bare, ours)
+    assert bare < ours <= bare + MOST_KERNELS
+
+
+def test_the_validation_calls_no_more_kernels_than_a_forward_pass_of_training(make_loop, tmp_path, monkeypatch):
+    """For a batch as large or larger: it is no slower for each image."""
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+    loop = make_loop(tmp_path / "run", **TINY)
+    val, sampling = loop.parts.val, loop.parts.sampling
+    assert val.images_per_batch >= sampling.images_per_forward
+    batches = math.ceil(val.num_images / val.images_per_batch)
+    batch = loop.parts.read_train(next(sampling.micro_batches(1, 0)))
+    loop.step.train_mode()
+
+    def forward() -> None:
+        loop.objective.judge(loop.plain_model(batch.inputs.images), batch, is_shared=True)
+
+    training = kernels_of(forward)
+    validation = kernels_of(lambda: loop.evaluator.measure(loop.plain_model, val, lambda: False))
+    assert validation <= batches * (training + 1) + 1  # the adding up
