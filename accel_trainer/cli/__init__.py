@@ -2,12 +2,25 @@
 
 import sys
 
-from accel_trainer.cli import control, doctor, jobs, profiling, queue, running, sweeps, trained, watching
+from accel_trainer.cli import control, doctor, jobs, packing, profiling, queue, running, sweeps, trained, watching
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALLED, app, tell
 from accel_trainer.errors import UserError
 from accel_trainer.queue.store import QueueUnusable
 
-__all__ = ["app", "control", "doctor", "jobs", "main", "profiling", "queue", "running", "sweeps", "trained", "watching"]
+__all__ = [
+    "app",
+    "control",
+    "doctor",
+    "jobs",
+    "main",
+    "packing",
+    "profiling",
+    "queue",
+    "running",
+    "sweeps",
+    "trained",
+    "watching",
+]
 
 
 def main() -> None:

@@ -41,8 +41,8 @@ class DataParameters(Section):
     """Data"""
 
     dataset: Annotated[str, Field(min_length=1)] = "ILSVRC2012"
-    """Folder below `data_root` with `train/` and `val/` class folders; `hf:<hub id or path>` for Hugging Face
-    datasets; or the bundled `digits`."""
+    """Folder below `data_root` with `train/` and `val/` class folders, or one that `accel-train pack` made;
+    `hf:<hub id or path>` for Hugging Face datasets; or the bundled `digits`."""
     data_root: str = "~/Datasets"
     """Where data set folders are."""
     image_column: str | None = None

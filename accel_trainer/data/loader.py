@@ -5,8 +5,8 @@ without copying batches between processes and without anything to leave behind.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,15 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.mixing import Labels
-from accel_trainer.data.sampling import BatchPlan, Indices
+from accel_trainer.data.parts import Whole, Work, make, shared
+from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.data.source import Source
-from accel_trainer.data.threads import on_one_core, single_core_threads
+from accel_trainer.data.threads import in_order, on_one_core, single_core_threads
 from accel_trainer.data.views import Drawn, Inputs, Views
 from accel_trainer.errors import UserError
 from accel_trainer.processes import usable_cores
@@ -28,8 +30,10 @@ from accel_trainer.spans import Phase, spanned
 
 log = logging.getLogger(__name__)
 
-# Batches ready or being loaded beyond one for each thread.
+# Batches ready or being loaded beyond the next one.
 READY_AHEAD = 2
+# Images that a thread loads in one go.
+MAX_PART = 16
 MAX_THREADS = 8
 
 
@@ -59,53 +63,25 @@ class ImageReader:
         self.views = views
         self.replace_corrupt = replace_corrupt
         self.corrupt: set[int] = set()
+        self._naming = threading.Lock()
+
+    def __call__(self, plan: BatchPlan) -> Batch:
+        return make(self.begin(plan))
 
     @spanned(Phase.LOADING)
-    def __call__(self, plan: BatchPlan) -> Batch:
-        return self._plain(plan) if self.views.mixer is None else self._mixed(plan)
+    def begin(self, plan: BatchPlan) -> "Showing":
+        """The same as work that threads can share."""
+        return Showing(self, plan)
 
-    def _plain(self, plan: BatchPlan) -> Batch:
-        shown, drawn, kept = self._show(plan, plan.indices)
-        return Batch(
-            inputs=self.views.collect(shown, drawn, None),
-            labels=self.views.labels(self.source.labels[plan.indices[kept]]),
-            global_labels=self.views.labels(self.source.labels[plan.global_indices]),
-            step=plan.step,
-        )
-
-    def _mixed(self, plan: BatchPlan) -> Batch:
-        """Each image mixed with the one before it in the global batch, the first with the last: one more is loaded
-        than the plan has."""
-        shown, drawn, _ = self._show(plan, np.concatenate([plan.global_indices[[plan.start - 1]], plan.indices]))
-        views, labels = self.views, self.source.labels[plan.global_indices]
-        mixing = views.draw_mixing(views.draws(plan, plan.global_indices))
-        global_labels = views.mixed_labels(labels, np.roll(labels, 1), mixing)
-        return Batch(
-            inputs=views.collect(shown, drawn, mixing[_own(plan, views.num_views)]),
-            labels=global_labels[_own(plan, views.examples_per_image)],
-            global_labels=global_labels,
-            step=plan.step,
-        )
-
-    def _show(self, plan: BatchPlan, indices: Indices) -> tuple[Tensor, Drawn, list[int]]:
-        """All views of these images that can be read, what was drawn for them, and which images they are."""
-        views, each = self.views, self.views.num_views
-        drawn = views.draw(views.draws(plan, indices))
-        shown, kept = views.empty(len(indices)), list[int]()
-        for position, index in enumerate(indices.tolist()):
-            pixels = self._pixels(index)
-            if pixels is None:
-                continue
-            start, room = position * each, len(kept) * each
-            self._show_one(index, pixels, drawn[start : start + each], shown[room : room + each])
-            kept.append(position)
-        if len(kept) < len(indices):
-            shown = shown[: len(kept) * each]
-            drawn = drawn[(np.array(kept, dtype=np.int64)[:, None] * each + np.arange(each)).ravel()]
-        return shown, drawn, kept
+    def show(self, index: int, drawn: Drawn, out: Tensor) -> bool:
+        """Write all views of an image; whether there is one that can be read."""
+        pixels = self._pixels(index)
+        if pixels is not None:
+            self._show(index, pixels, drawn, out)
+        return pixels is not None
 
     @spanned(Phase.SHOWING)
-    def _show_one(self, index: int, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
+    def _show(self, index: int, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         try:
             self.views.show(pixels, drawn, out)
         except UserError:  # of an occluder's file: not the image's fault
@@ -130,12 +106,74 @@ class ImageReader:
         try:
             return self.source.read(index)
         except CorruptImage as error:
-            if index not in self.corrupt:
+            with self._naming:
+                is_new = index not in self.corrupt
                 self.corrupt.add(index)
+            if is_new:
                 log.warning("skipped corrupt image %s: %s", self.source.describe(index), error)
             return None
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
+
+
+class Showing:
+    """A batch in the making: everything is drawn, and there is room for its images.
+
+    Where images are mixed, each with the one before it in the global batch and the first with the last, there is one
+    image more than the plan has.
+    """
+
+    def __init__(self, read: ImageReader, plan: BatchPlan) -> None:
+        self.read, self.plan, views = read, plan, read.views
+        before = plan.global_indices[[plan.start - 1]] if views.mixer is not None else plan.indices[:0]
+        self.indices = np.concatenate([before, plan.indices])
+        self.drawn = views.draw(views.draws(plan, self.indices))
+        self.shown = views.empty(len(self.indices))
+        self.is_there = np.zeros(len(self.indices), dtype=bool)
+
+    def parts(self, number: int) -> Sequence[Callable[[], None]]:
+        count = len(self.indices)
+        size = max(1, min(MAX_PART, -(-count // number)))
+        return [partial(self._show, range(start, min(start + size, count))) for start in range(0, count, size)]
+
+    @spanned(Phase.LOADING)
+    def _show(self, positions: range) -> None:
+        for position in positions:
+            rows = self._rows(position)
+            self.is_there[position] = self.read.show(int(self.indices[position]), self.drawn[rows], self.shown[rows])
+
+    def _rows(self, position: int) -> slice:
+        """Where the views of an image are."""
+        each = self.read.views.num_views
+        return slice(position * each, (position + 1) * each)
+
+    @spanned(Phase.LOADING)
+    def result(self) -> Batch:
+        if not self.is_there.all():
+            rows = np.flatnonzero(np.repeat(self.is_there, self.read.views.num_views))
+            self.shown, self.drawn = self.shown[torch.from_numpy(rows)], self.drawn[rows]
+        return self._plain() if self.read.views.mixer is None else self._mixed()
+
+    def _plain(self) -> Batch:
+        views, labels, plan = self.read.views, self.read.source.labels, self.plan
+        return Batch(
+            inputs=views.collect(self.shown, self.drawn, None),
+            labels=views.labels(labels[plan.indices[self.is_there]]),
+            global_labels=views.labels(labels[plan.global_indices]),
+            step=plan.step,
+        )
+
+    def _mixed(self) -> Batch:
+        views, plan = self.read.views, self.plan
+        labels = self.read.source.labels[plan.global_indices]
+        mixing = views.draw_mixing(views.draws(plan, plan.global_indices))
+        global_labels = views.mixed_labels(labels, np.roll(labels, 1), mixing)
+        return Batch(
+            inputs=views.collect(self.shown, self.drawn, mixing[_own(plan, views.num_views)]),
+            labels=global_labels[_own(plan, views.examples_per_image)],
+            global_labels=global_labels,
+            step=plan.step,
+        )
 
 
 def _own(plan: BatchPlan, each: int) -> slice:
@@ -144,9 +182,10 @@ def _own(plan: BatchPlan, each: int) -> slice:
 
 
 class Loader:
-    """Loads batches in order, `num_threads` at a time; 0 loads each when it is asked for.
+    """Loads batches in order, each by all of `num_threads`; 0 loads each when it is asked for.
 
-    Use as a context manager: leaving it, mid-epoch too, leaves no thread behind.
+    So the first batch of an epoch is there soon, and as many batches are in memory whatever the number of threads. Use
+    as a context manager: leaving it, mid-epoch too, leaves no thread behind.
     """
 
     def __init__(self, num_threads: int) -> None:
@@ -155,23 +194,19 @@ class Loader:
         if num_threads:
             self._pool = single_core_threads(num_threads, "loader")
 
-    def batches(self, load: Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
+    def batches(self, load: ImageReader | Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """The batches of these plans. An error in a thread is raised here, in its turn."""
         if self._pool is None:
             for plan in plans:
                 yield on_one_core(partial(load, plan))
             return
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for plan in plans:
-                waiting.append(self._pool.submit(load, plan))
-                if len(waiting) >= self.num_threads + READY_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        pool = self._pool
+
+        def submit(plan: BatchPlan) -> Future[Batch]:
+            begin = partial(load.begin if isinstance(load, ImageReader) else partial(_whole, load), plan)
+            return shared(pool, begin, self.num_threads)
+
+        yield from in_order(submit, plans, 1 + READY_AHEAD)
 
     def __enter__(self) -> Self:
         return self
@@ -181,6 +216,10 @@ class Loader:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _whole(load: Callable[[BatchPlan], Batch], plan: BatchPlan) -> Work[Batch]:
+    return Whole(partial(load, plan))
 
 
 def default_num_threads(processes_on_this_machine: int) -> int:

@@ -1,4 +1,4 @@
-"""The images that a job names: folders, Hugging Face datasets, or a set that comes with the package."""
+"""The images that a job names: folders, packs, Hugging Face datasets, or a set that comes with the package."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +11,7 @@ from torch import Tensor
 from accel_trainer.config import Job
 from accel_trainer.data.decode import from_array
 from accel_trainer.data.folders import open_folders, open_validation_folder
+from accel_trainer.data.packed import is_pack, open_pack, open_packed_split
 from accel_trainer.data.source import ImageSet, Labels, Source
 from accel_trainer.errors import UserError, listed
 
@@ -19,7 +20,7 @@ BUNDLED = ("digits",)
 
 def open_images(job: Job) -> ImageSet:
     """The data sets that a job names, with its class_subset. Raises UserError."""
-    images = _open_whole(job)
+    images = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column)
     if job.class_subset is not None:
         images = ImageSet(ClassSubset(images.train, job.class_subset), ClassSubset(images.val, job.class_subset))
     for split, source in (("train", images.train), ("val", images.val)):
@@ -56,7 +57,10 @@ def _open_validation(job: Job, name: str) -> Source:
         return open_hugging_face_validation(name.removeprefix("hf:"), job.image_column, job.label_column)
     if name in BUNDLED:
         return Digits("val")
-    return open_validation_folder(Path(job.data_root).expanduser(), name, BUNDLED)
+    root = Path(job.data_root).expanduser()
+    return (
+        open_packed_split(root / name, "val") if is_pack(root / name) else open_validation_folder(root, name, BUNDLED)
+    )
 
 
 def with_classes(source: Source, classes: Sequence[str], name: str, *, leave_out_others: bool = False) -> Source:
@@ -78,14 +82,16 @@ def with_classes(source: Source, classes: Sequence[str], name: str, *, leave_out
     return Relabelled(source, new_labels, classes)
 
 
-def _open_whole(job: Job) -> ImageSet:
-    if job.dataset.startswith("hf:"):
+def open_data_set(name: str, data_root: Path, image_column: str | None, label_column: str | None) -> ImageSet:
+    """A data set by the name that a job gives it, whole. Raises UserError."""
+    if name.startswith("hf:"):
         from accel_trainer.data.hugging_face import open_hugging_face
 
-        return open_hugging_face(job.dataset.removeprefix("hf:"), job.image_column, job.label_column)
-    if job.dataset in BUNDLED:
+        return open_hugging_face(name.removeprefix("hf:"), image_column, label_column)
+    if name in BUNDLED:
         return ImageSet(Digits("train"), Digits("val"))
-    return open_folders(Path(job.data_root).expanduser(), job.dataset, BUNDLED)
+    root = data_root.expanduser()
+    return open_pack(root / name) if is_pack(root / name) else open_folders(root, name, BUNDLED)
 
 
 class Digits:

@@ -60,10 +60,7 @@ class CentreCrop:
 
     def crop(self, image: Tensor) -> Tensor:
         """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
-        height, width = image.shape[-2:]
-        short, long = min(height, width), max(height, width)
-        long_side = int(self.short_side * long / short)
-        size = (self.short_side, long_side) if height <= width else (long_side, self.short_side)
+        size = with_short_side(image.shape[-2], image.shape[-1], self.short_side)
         resized = resize(image, size)
         top, left = (round((side - self.image_size) / 2) for side in size)
         return resized[:, top : top + self.image_size, left : left + self.image_size]
@@ -109,6 +106,12 @@ def crop_box(
     elif ratio > CROP_RATIO[1]:
         w = round(h * CROP_RATIO[1])
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) of the same shape with that shorter side, as torchvision's Resize rounds the other one."""
+    long_side = int(short_side * max(height, width) / min(height, width))
+    return (short_side, long_side) if height <= width else (long_side, short_side)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from accel_trainer.config import Job
 from accel_trainer.config.words import transform_words
 from accel_trainer.data.blur import Blur, ContrastiveBlur, FrameBlur
+from accel_trainer.data.buffers import BATCHES
 from accel_trainer.data.colour import ColourJitter, Grey
 from accel_trainer.data.draws import Draws, Numbers, Parameters
 from accel_trainer.data.effects import Effect, Rows
@@ -125,7 +126,7 @@ class Views:
     def empty(self, num_images: int) -> Tensor:
         """Room for what `show` makes of so many images."""
         shape = (num_images * self.num_views, 3, self.image_size, self.image_size)
-        return torch.empty(shape, dtype=torch.uint8 if self.on_device else torch.float32)
+        return BATCHES.empty(shape, torch.uint8 if self.on_device else torch.float32)
 
     def show(self, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""

@@ -132,7 +132,7 @@ def _faster_loading(profile: Profile) -> str:
     if setting.threads < setting.cores:
         helps.append(f"more threads (num_workers {setting.cores})")
     if loading.get(Phase.READING, 0.0) > loading.get(Phase.SHOWING, 0.0):
-        helps.append("smaller images on the disk")
+        helps.append("`accel-train pack`")
     elif setting.device == "cuda" and not setting.augments_on_device:
         helps.append('augment_on "device"')
     else:

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
+from sklearn.datasets import load_sample_images
 from torchvision.transforms import v2
 
 from accel_trainer import randomness
@@ -143,3 +145,19 @@ def test_normalising_is_torchvisions() -> None:
     ours = normalise(images / 255)
     torch.testing.assert_close(ours, theirs(images), rtol=1e-6, atol=1e-6)
     assert torch.equal(pixels_of(ours), images)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_random_crop_of_a_photograph_has_the_pixels_of_pillow(which: int) -> None:
+    """Pillow's antialiased bilinear, within a tenth of a grey level."""
+    pixels = load_sample_images().images[which]
+    crop = RandomResizedCrop(224)
+    differences = []
+    for numbers in crop.draw(draws(*range(24))):
+        ours = crop.apply(torch.from_numpy(pixels).permute(2, 0, 1), numbers)
+        top, left, height, width = crop_box(*pixels.shape[:2], numbers[:-1])
+        cut = Image.fromarray(pixels).crop((left, top, left + width, top + height))
+        theirs = torch.from_numpy(np.array(cut.resize((224, 224), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+        theirs = theirs.flip(-1) if numbers[-1] < 0.5 else theirs
+        differences.append((ours.to(torch.float32) - theirs).abs().mean().item())
+    assert 0 < np.mean(differences) < 0.1

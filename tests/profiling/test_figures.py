@@ -69,7 +69,7 @@ SHOWS = {Phase.LOADING: 0.0001, Phase.READING: 0.0002, Phase.SHOWING: 0.0007}
         (
             changed({"cores": 8}, step=WAITS),
             "loading limits: the step waits 62% of the time for images; 2 threads give 2,000 images/s, the model could "
-            "take 1,684; more threads (num_workers 8) or smaller images on the disk may help",
+            "take 1,684; more threads (num_workers 8) or `accel-train pack` may help",
         ),
         (changed({"threads": 1, "cores": 1}, step=WAITS), "1 thread gives 1,000 images/s"),
         (changed(step=WAITS, loading=SHOWS), "fewer augmentations, or a smaller image_size may help"),
