@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.errors import printable
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.pauses import Pause
-from accel_trainer.queue.store import QueuedJob
+from accel_trainer.queue.store import JobState, QueuedJob
 from accel_trainer.queue.waiting import Missing, words
 from accel_trainer.runs import RunFolder, RunState, Status, duration
 
@@ -186,6 +186,22 @@ class TerminalWatcher:
         if not self._is_waiting:
             self._is_waiting = True
             self._say("waiting for jobs; Ctrl-C ends this")
+
+    # -- jobs in Slurm --------------------------------------------------------------------------------------
+
+    def handed_over(self, name: str, job_id: int) -> None:
+        self._is_waiting = False
+        self._say(f"{name}: handed to Slurm, job {job_id}")
+
+    def in_slurm(self, name: str, told: str) -> None:
+        self._say(f"{name}: {told}")
+
+    def over(self, name: str, state: JobState | None, reason: str | None) -> None:
+        why = "" if reason is None else f": {reason}"
+        self._say(f"{name}: {'gone' if state is None else state}{why}")
+
+    def trouble(self, problem: str) -> None:
+        self._say(f"{problem}; it is tried again")
 
     def _say(self, text: str) -> None:
         text = printable(text)

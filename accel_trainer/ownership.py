@@ -88,16 +88,27 @@ class Ownership:
             return False
 
 
+def nobody(token: str) -> bool:
+    """Follows no owner that may live."""
+    return False
+
+
 def take(
-    run: RunFolder, owner: Owner, *, end_leftovers: Callable[[str], None], say: Callable[[str], None]
+    run: RunFolder,
+    owner: Owner,
+    *,
+    end_leftovers: Callable[[str], None],
+    say: Callable[[str], None],
+    follows: Callable[[str], bool] = nobody,
 ) -> Ownership:
     """Take a run folder, which is there, for oneself. Raises UserError while another process has it.
 
     end_leftovers: sees to it that nothing is left of the processes of a dead owner, given its token.
     say: told, in a line, of an owner on another machine that was given up.
+    follows: whether the owner of a token on another machine was given up by whoever started us in its place.
     """
     try:
-        return _take(run, owner, end_leftovers, say)
+        return _take(run, owner, end_leftovers, say, follows)
     except OSError as error:
         raise UserError(f"model_dir: cannot write to {run.path}: {error.strerror}") from error
 
@@ -112,9 +123,15 @@ def held_by(run: RunFolder, token: str) -> Ownership | None:
     return None
 
 
-def _take(run: RunFolder, owner: Owner, end_leftovers: Callable[[str], None], say: Callable[[str], None]) -> Ownership:
+def _take(
+    run: RunFolder,
+    owner: Owner,
+    end_leftovers: Callable[[str], None],
+    say: Callable[[str], None],
+    follows: Callable[[str], bool],
+) -> Ownership:
     old = _locks(run)
-    _refuse_if_held(run, old)
+    _refuse_if_held(run, old, follows)
     for lock in old:
         if lock.owner is not None:
             end_leftovers(lock.owner.token)
@@ -127,13 +144,13 @@ def _take(run: RunFolder, owner: Owner, end_leftovers: Callable[[str], None], sa
     try:
         _create(run.lock(number), owner)
     except FileExistsError:
-        _refuse_if_held(run, _locks(run))
+        _refuse_if_held(run, _locks(run), follows)
         raise UserError(f"model_dir: another process has just trained in {run.path}; try again") from None
     ours = Ownership(run.lock(number), owner)
     # What was looked at before may have changed; who comes now sees ours.
     others = [lock for lock in _locks(run) if lock.number != number]
     try:
-        _refuse_if_held(run, others)
+        _refuse_if_held(run, others, follows)
     except UserError:
         ours.release()
         raise
@@ -142,9 +159,10 @@ def _take(run: RunFolder, owner: Owner, end_leftovers: Callable[[str], None], sa
     return ours
 
 
-def _refuse_if_held(run: RunFolder, locks: list[_Lock]) -> None:
+def _refuse_if_held(run: RunFolder, locks: list[_Lock], follows: Callable[[str], bool]) -> None:
     for lock in locks:
-        if not lock.is_given_up:
+        is_followed = lock.owner is not None and not lock.owner.is_here and follows(lock.owner.token)
+        if not (lock.is_given_up or is_followed):
             raise lock.refusal(run)
 
 

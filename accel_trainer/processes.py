@@ -24,6 +24,8 @@ HOST_VARIABLE = "ACCEL_TRAIN_HOST"
 CORES_VARIABLE = "ACCEL_TRAIN_CORES"
 # At this signal a training process writes to its standard error what each of its threads is doing.
 STACKS_SIGNAL = signal.SIGUSR1
+# Before the name of a cluster, where a host's would stand; no host has it in its name.
+CLUSTER_PREFIX = "slurm+"
 
 
 class StopRequest:
@@ -194,12 +196,18 @@ def start_time(pid: int) -> str | None:
 
 def this_host() -> str:
     """This machine's name, as it stands in claims."""
-    return re.sub(r"[^\w.-]", "_", os.environ.get(HOST_VARIABLE) or socket.gethostname())[:64]
+    return as_host(os.environ.get(HOST_VARIABLE) or socket.gethostname())
+
+
+def as_host(name: str) -> str:
+    """A name as it may stand in a claim."""
+    return re.sub(r"[^\w.-]", "_", name)[:64]
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that has taken something for itself. Its token names this very process and this very taking."""
+    """A process that has taken something for itself, or a cluster for which it was taken. Its token names this very
+    process and this very taking."""
 
     host: str
     token: str
@@ -215,6 +223,25 @@ class Owner:
         """Whether it is a process of this very machine, of which is known whether it lives."""
         machine, is_named, _ = self.token.partition("-")[0].rpartition("_")
         return self.host == this_host() and bool(self.token) and not (is_named and machine != machine_id())
+
+    @classmethod
+    def of_cluster(cls, cluster: str) -> Self:
+        """A cluster of Slurm; the token is that of the process which hands over to it, and may end long before."""
+        return cls(f"{CLUSTER_PREFIX}{as_host(cluster)}", cls.new().token)
+
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster that is the owner; None for a process of a host."""
+        return self.host.removeprefix(CLUSTER_PREFIX) if self.host.startswith(CLUSTER_PREFIX) else None
+
+    def start(self) -> Self:
+        """This process as one start of a claim that is a cluster's, which may be started many times."""
+        now = type(self).new()
+        return type(self)(now.host, f"{now.token}-{self.token}")
+
+    def has_started(self, token: str) -> bool:
+        """Whether an attempt of this token is one at this claim."""
+        return token == self.token or (self.cluster is not None and token.endswith(f"-{self.token}"))
 
     def is_dead(self) -> bool:
         """Whether the owner is known to be gone; of another machine's nothing is known."""

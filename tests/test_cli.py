@@ -49,7 +49,7 @@ def test_rooms_import_only_what_they_may():
         "doctor": ("accel_trainer.cli", "accel_trainer.zoo", "accel_trainer.report", "accel_trainer.evaluation"),
     }
     for room, names in forbidden.items():
-        for path in (REPOSITORY / "accel_trainer" / room).glob("*.py"):
+        for path in (REPOSITORY / "accel_trainer" / room).rglob("*.py"):
             lines = [line.strip() for line in path.read_text().splitlines()]
             for line in lines:
                 words = line.split()

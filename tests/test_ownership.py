@@ -269,3 +269,20 @@ def test_of_eight_that_want_a_folder_at_once_one_has_it(tmp_path: Path) -> None:
 
 def test_a_folder_is_never_two_processes_that_come_and_go(tmp_path: Path) -> None:
     assert len(race(NEVER_TWO, tmp_path)) > 20
+
+
+def test_who_is_started_in_the_place_of_another_machines_owner_follows_it_at_once(run: RunFolder) -> None:
+    """As the next start of a claim of a cluster does, on another node; on this machine it can be seen who lives."""
+
+    def follow(claim: Owner) -> Ownership:
+        return take(
+            run, claim.start(), end_leftovers=lambda token: None, say=lambda line: None, follows=claim.has_started
+        )
+
+    claim = Owner.of_cluster("lab")
+    leave_lock(run, Owner("another-node", claim.start().token))
+    assert said_by(follow, Owner.of_cluster("lab")).startswith("model_dir: another process is training")
+    first = follow(claim)
+    assert run.locks() == [2]
+    assert said_by(follow, claim).startswith("model_dir: another process is training")
+    first.check()

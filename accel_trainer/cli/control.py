@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, tell
+from accel_trainer.cli.slurm import SlurmDesk, end_in_slurm
 from accel_trainer.errors import UserError
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.pulses import LEASE_S, Observer
@@ -171,19 +172,30 @@ def reclaim(
 ) -> None:
     """Put jobs back whose runners are dead: on this machine at once, on others when nothing was heard for 10 minutes.
 
-    By this machine's own clock, which begins when it first sees them: `status`, `run-queue` and this look.
+    By this machine's own clock, which begins when it first sees them: `status`, `run-queue` and this look. Of jobs that
+    were handed to Slurm, it is asked.
     """
     store, observer = existing_queue(queue), Observer(Queue(queue))
+    slurm = SlurmDesk(store)
     if jobs and (unknown := set(jobs) - {job.name for job in store.jobs(JobState.RUNNING)}):
         raise UserError(f"{sorted(unknown)[0]}: no job of this name is running in {queue}")
     while True:
         running = [job for job in store.jobs(JobState.RUNNING) if not jobs or job.name in jobs]
         silent = observer.silences_s(running)
-        undecided = [job for job in running if not _reclaim(store, job, silent.get(job.path.name))]
+        in_slurm = slurm.settle(running)
+        for job, told in in_slurm.items():
+            if told is not None:
+                typer.echo(f"{job.name}: {told}")
+        others = [job for job in running if job not in in_slurm]
+        undecided = [job for job in others if not _reclaim(store, job, silent.get(job.path.name))]
+        undecided += [job for job, told in in_slurm.items() if told is None]
         if not undecided or not wait:
             break
         time.sleep(POLL_S * 10)
     for job in undecided:
+        if job in in_slurm:
+            typer.echo(f"{job.name}: Slurm does not know it; it is put back when that is sure: come again, or --wait")
+            continue
         seconds = silent[job.path.name]
         told = f"nothing was heard of its runner for {duration(seconds)}" if seconds > 1 else "its runner may live"
         typer.echo(
@@ -254,6 +266,8 @@ def _ask(store: Queue, job: QueuedJob, wish: Wish, told: str, *, wait: bool) -> 
         Requests(store).put(job, wish)
     except OSError as error:
         raise QueueUnusable(f"the queue {store.folder} cannot be used: {error.strerror}") from error
+    if job.owner.cluster is not None:
+        end_in_slurm(store, job)
     if not wait:
         return f"is asked to stop, to be {told}"
     deadline = time.monotonic() + LONGEST_S

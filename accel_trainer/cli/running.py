@@ -23,6 +23,7 @@ from accel_trainer.cli.app import (
     hardware_flags,
     tell,
 )
+from accel_trainer.cli.slurm import hand_to_slurm, refuse_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.permission import allow_imports
@@ -33,7 +34,9 @@ from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, st
 from accel_trainer.runs import RunFolder, RunState
 
 if TYPE_CHECKING:
+    from accel_trainer.queue.runner import Runner
     from accel_trainer.queue.slots import Slots
+    from accel_trainer.queue.slurm.submitter import Submitter
 
 
 @app.command("run-queue")
@@ -74,8 +77,21 @@ def run_queue(
         ),
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Hand each job to Slurm, as a job of its own.")] = False,
+    partition: Annotated[str | None, typer.Option("--partition", help="With --slurm: as of sbatch.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", help="With --slurm: as of sbatch. Before it is over, a job saves, and goes on later."),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="With --slurm: each job on so many machines; one if not given.")
+    ] = None,
+    sbatch_arg: Annotated[
+        list[str] | None,
+        typer.Option("--sbatch-arg", help="With --slurm: a word for sbatch, such as --mem=32G. May be repeated."),
+    ] = None,
 ) -> None:
-    """Train the jobs of the queue, one after the other or several at once.
+    """Train the jobs of the queue, one after the other or several at once; or have Slurm train them.
 
     Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, wants more GPUs
     than there are, or because of a pause.
@@ -84,9 +100,19 @@ def run_queue(
     from accel_trainer.queue.gpu_use import GpuUse
     from accel_trainer.queue.runner import Runner, nobody_else
     from accel_trainer.queue.slots import Slots
+    from accel_trainer.queue.slurm.script import Wishes
 
     allow_imports(allow)
     flags = hardware_flags(config, num_processes, gpus)
+    if slurm:
+        not_beside = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
+        not_beside |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
+        refuse_options(not_beside, "not with --slurm, which decides where and when a job runs")
+        wishes = Wishes(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
+        _tell_outcome(hand_to_slurm(Queue(queue), flags, wishes, retry_after, watch=watch), queue)
+        return
+    for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
+    refuse_options(for_slurm, "only with --slurm")
     flags = flags if dry_run else _asked(flags)
     places = Slots(this_machine(), flags, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
     if dry_run:
@@ -104,6 +130,11 @@ def run_queue(
         starts_ahead=start_ahead,
     )
     runner.run(watch=watch)
+    _tell_outcome(runner, queue)
+
+
+def _tell_outcome(runner: "Runner | Submitter", queue: Path) -> None:
+    """What has come of it all, as an exit code."""
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueOption, app, existing_queue, find_job
+from accel_trainer.cli.slurm import SlurmDesk
 from accel_trainer.errors import UserError, printable
 from accel_trainer.queue.overview import Row, overview
 from accel_trainer.queue.pauses import Pauses
@@ -19,7 +20,7 @@ from accel_trainer.runs import duration
 
 # Rows of each state that are over or wait, in a table.
 FEW = 20
-LOOK_EVERY_S = 2.0
+LOOK_EVERY_S, ASK_SLURM_EVERY_S = 2.0, 15.0
 
 
 @app.command()
@@ -131,7 +132,12 @@ def wait(
     else:
         left = {name for name, state in store.states().items() if not state.is_over}
     has_failed = False
+    slurm, ask_at = SlurmDesk(store), 0.0
     while left:
+        if time.monotonic() >= ask_at:
+            # Recorded here what Slurm has ended: nobody else may be there to do so.
+            slurm.settle([job for job in store.jobs(JobState.RUNNING) if job.name in left])
+            ask_at = time.monotonic() + ASK_SLURM_EVERY_S
         states = store.states()
         for name in sorted(left):
             if (state := states.get(name)) is not None and not state.is_over:

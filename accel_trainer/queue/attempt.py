@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
-from accel_trainer.ownership import Ownership, OwnershipLost, take
+from accel_trainer.ownership import Ownership, OwnershipLost, nobody, take
 from accel_trainer.processes import Owner, StopRequest, killed_for_memory, this_host
 from accel_trainer.queue.ending import (
     Cut,
@@ -33,7 +33,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Attempt:
     """One try at one job: which file, under which name and token, and where its output goes.
 
-    `starting_params` is the path that the name in the job's stands for.
+    `starting_params` is the path that the name in the job's stands for; `claim` is whose the job is.
     """
 
     job: Job
@@ -43,6 +43,7 @@ class Attempt:
     group: str | None = None
     submission: str = ""
     starting_params: Path | None = None
+    claim: Owner | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -67,6 +68,7 @@ def attempt_of_queue(
         group=queue.folder.resolve().name,
         submission=submission_of(job_file.path),
         starting_params=starting_params,
+        claim=job_file.owner,
     )
 
 
@@ -113,7 +115,9 @@ def _take(attempt: Attempt) -> Ownership:
         with attempt.log.open("a") as log:
             log.write(f"{line}\n")
 
-    return take(attempt.run, Owner(this_host(), attempt.token), end_leftovers=end_leftovers, say=say)
+    owner = Owner(this_host(), attempt.token)
+    follows = nobody if attempt.claim is None else attempt.claim.has_started
+    return take(attempt.run, owner, end_leftovers=end_leftovers, say=say, follows=follows)
 
 
 async def _run(

@@ -39,12 +39,30 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """Machines that train one job together, and which of them this is. The first one's address and port are for all."""
+
+    number: int = 1
+    rank: int = 0
+    address: str = ""
+    port: int = 0
+
+    def words(self) -> list[str]:
+        """What tells accelerate of them; nothing where there is one."""
+        if self.number == 1:
+            return []
+        place = ["--main_process_ip", self.address, "--main_process_port", str(self.port)]
+        return ["--num_machines", str(self.number), "--machine_rank", str(self.rank), "--same_network", *place]
+
+
+@dataclass(frozen=True)
 class Machine:
     """The devices that are there."""
 
     gpus: tuple[Gpu, ...]
     has_mps: bool
     cores: int
+    nodes: Nodes = Nodes()
 
 
 @cache
@@ -206,11 +224,15 @@ def _refuse_what_grows(path: Path, text: bytes) -> None:
 
 def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:
     _refuse_unknown_type(path, content)
+    nodes = machine.nodes
+    if nodes.number > 1:  # they were told from outside; the file's own are of other machines
+        content = {**content, "num_machines": 1, "machine_rank": 0, "main_process_port": nodes.port}
     is_one_machine = _integer(path, content, "num_machines", 1) == 1
     count = _integer(path, content, "num_processes", 1)
     if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine tell nothing of the others'
         count = _count(flags, count)
-    args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no"]
+    refuse_uneven(count, nodes.number)
+    args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no", *nodes.words()]
     if content["distributed_type"] in ONE_PROCESS and count > 1:
         args.append("--multi_gpu")
     if count > 1 and is_one_machine and not content.get("main_process_port"):
@@ -220,8 +242,8 @@ def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Ma
     environment = {}
     if content.get("use_cpu"):
         environment["ACCELERATE_USE_CPU"] = "true"
-        args += ["--num_cpu_threads_per_process", str(max(1, machine.cores // count))]
-    machine_rank = 0 if is_one_machine else _integer(path, content, "machine_rank", 0, least=0)
+        args += ["--num_cpu_threads_per_process", str(_threads(machine, count))]
+    machine_rank = nodes.rank if is_one_machine else _integer(path, content, "machine_rank", 0, least=0)
     return Launch(tuple(args), environment, count, machine_rank=machine_rank)
 
 
@@ -251,25 +273,32 @@ def _integer(path: Path, content: Mapping[str, Any], key: str, default: int, lea
 def _by_what_is_there(flags: Flags, machine: Machine) -> Launch:
     """One process for each GPU, or one on the CPU; several on the CPU only when asked for."""
     devices = len(flags.gpus) if flags.gpus is not None else len(machine.gpus)
-    count = _count(flags, max(1, devices))
-    args = [
-        "--num_processes",
-        str(count),
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
+    nodes = machine.nodes
+    count = _count(flags, max(1, devices) * nodes.number)
+    refuse_uneven(count, nodes.number)
+    args = ["--num_processes", str(count), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    args += nodes.words() or ["--num_machines", "1"]
     environment = {}
     if count > 1:
-        args += ["--multi_gpu", "--main_process_port", "0"]
+        args += ["--multi_gpu"]
+    if count > 1 and nodes.number == 1:
+        args += ["--main_process_port", "0"]
     if not devices and not machine.has_mps:
         environment["ACCELERATE_USE_CPU"] = "true"
-        args += ["--num_cpu_threads_per_process", str(max(1, machine.cores // count))]
+        args += ["--num_cpu_threads_per_process", str(_threads(machine, count))]
         args += [] if count > 1 else ["--cpu"]
-    return Launch(tuple(args), environment, count)
+    return Launch(tuple(args), environment, count, machine_rank=nodes.rank)
+
+
+def refuse_uneven(num_processes: int, num_nodes: int) -> None:
+    """Every node has as many processes as the others. Raises UserError."""
+    if num_processes % num_nodes:
+        raise UserError(f"num_processes: {num_processes} do not divide over {num_nodes} nodes")
+
+
+def _threads(machine: Machine, count: int) -> int:
+    """The cores of each process, of so many on all nodes."""
+    return max(1, machine.cores * machine.nodes.number // count)
 
 
 def _count(flags: Flags, otherwise: int) -> int:

@@ -3,6 +3,7 @@ wait for what."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 from accel_trainer.processes import this_host
 from accel_trainer.queue.checker import Checker
@@ -17,6 +18,24 @@ LOOK_EVERY_S = 2.0
 LARGEST_PART = 0.05
 # All jobs are checked before the first one begins; but with thousands of them, what is known to be good need not wait.
 PATIENCE_S = 60.0
+
+
+class OutlookWatcher(Protocol):
+    """Who is told what there is to do in a queue."""
+
+    def found(self, good: int, wrong: int, unchecked: int) -> None:
+        """The pending jobs have been checked, but for those that would take too long."""
+
+    def rejected(self, job: QueuedJob, reason: str) -> None: ...
+
+    def blocked(self, name: str, missing: Missing) -> None:
+        """Nothing is left that could be run, and this job waits for others. Said once for each change of them."""
+
+    def paused(self, pause: Pause) -> None:
+        """No job is taken up on this host. Said once for each pause."""
+
+    def waiting(self) -> None:
+        """There is nothing to do, but there may be."""
 
 
 class Outlook:
@@ -135,6 +154,26 @@ class Outlook:
         except JobGone:
             return  # another runner has refused it
         self._refused(job, reason)
+
+
+class Told:
+    """What a watcher has been told already of why jobs are not taken up."""
+
+    def __init__(self, watcher: OutlookWatcher) -> None:
+        self._watcher = watcher
+        self._missing: Mapping[str, Missing] = {}
+        self._pause: Pause | None = None
+
+    def pause(self, outlook: Outlook) -> None:
+        if outlook.pause is not None and outlook.pause != self._pause:
+            self._watcher.paused(outlook.pause)
+        self._pause = outlook.pause
+
+    def missing(self, outlook: Outlook) -> None:
+        for name, missing in outlook.missing.items():
+            if self._missing.get(name) != missing:
+                self._watcher.blocked(name, missing)
+        self._missing = outlook.missing
 
 
 def choose_next(

@@ -9,6 +9,9 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue.pulses import LEASE_S, Observer, Pulse, Work, runner_of
 from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.slurm.commands import SlurmJob
+from accel_trainer.queue.slurm.reconcile import glance, this_user
+from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, words
 from accel_trainer.runs import RunFolder, Status, duration
@@ -42,8 +45,10 @@ def overview(queue: Queue, most: int | None = None) -> Iterator[Row]:
     running = queue.jobs(JobState.RUNNING)
     observer = Observer(queue)
     pulses, silences_s = observer.pulses() if running else {}, observer.silences_s(running)
+    in_slurm = glance(running)
     for job in running:
-        yield _running(job, pulses, silences_s)
+        is_clusters = job.owner is not None and job.owner.cluster is not None
+        yield _in_slurm(queue, job, in_slurm) if is_clusters else _running(job, pulses, silences_s)
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
@@ -76,6 +81,40 @@ def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[st
         note=note if said is None or note is not None else said.preparing,
         **_progress(said),
     )
+
+
+def _in_slurm(queue: Queue, job: QueuedJob, known: Mapping[str, SlurmJob] | None) -> Row:
+    """known: what Slurm says, by the tokens of claims; None where it says nothing."""
+    assert job.owner is not None
+    found, record = None if known is None else known.get(job.owner.token), Records(queue).of(job.owner.token)
+    said = _said(job)
+    if said is not None and not job.owner.has_started(said.token):
+        said = None  # of an earlier claim
+    is_running = found is not None and found.state == "RUNNING"
+    if found is not None:
+        note = f"job {found.id} of Slurm" if is_running else found.told
+    else:
+        number = "" if record is None or record.id is None else f", job {record.id}"
+        note = f"in Slurm on {job.owner.cluster}{number}; {_why_unknown(known, record)}"
+    if is_running and said is not None and said.preparing is not None:
+        note = f"{said.preparing}; {note}"
+    return Row(
+        job.name,
+        job.state,
+        host=found.nodes if found is not None and found.nodes else job.owner.host,
+        elapsed_s=found.elapsed_s if found is not None and is_running else None,
+        left_s=None if said is None or not is_running else said.eta_s,
+        note=note,
+        **_progress(said),
+    )
+
+
+def _why_unknown(known: Mapping[str, SlurmJob] | None, record: Record | None) -> str:
+    if known is None:
+        return "squeue gives no answer here"
+    if record is not None and record.user != this_user():
+        return f"it is {record.user}'s"
+    return "Slurm does not know it (any more); `accel-train reclaim` sees to it"
 
 
 def _not_running(queue: Queue, job: QueuedJob) -> Row:

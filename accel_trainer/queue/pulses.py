@@ -96,7 +96,7 @@ class Observer:
 
     def silences_s(self, running: Iterable[QueuedJob]) -> dict[str, float]:
         """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
-        others = {job.path.name: job for job in running if job.owner is not None and not job.owner.is_here}
+        others = {job.path.name: job for job in running if job.owner is not None and _is_observed(job.owner)}
         if not others:
             return {}
         now, pulses, before = time.monotonic(), self.pulses(), self._read_notes()
@@ -127,6 +127,11 @@ class Observer:
                 now = time.monotonic()
                 return {name: (int(n), min(float(since), now)) for name, (n, since) in content["seen"].items()}
         return {}
+
+
+def _is_observed(owner: Owner) -> bool:
+    """Whether only signs of life can tell of it: a process of this machine can be seen, of a cluster Slurm be asked."""
+    return owner.cluster is None and not owner.is_here
 
 
 def _read_pulse(path: Path) -> Pulse | None:

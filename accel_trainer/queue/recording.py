@@ -48,11 +48,16 @@ def record_ending(
 
 def take_over(queue: Queue, retries: Retries, job: QueuedJob) -> bool:
     """Put back a job whose owner is gone, or where somebody has asked for it to be put; whether nobody was faster."""
-    assert job.owner is not None
-    ending = Ending(EndingKind.BACK_TO_PENDING)
-    if (request := Requests(queue).of(job.owner.token)) is not None:
-        ending = Ending(request.cut.kind, request.cut.reason)
+    ending = as_asked(queue, job, Ending(EndingKind.BACK_TO_PENDING))
     return record_ending(queue, retries, job, ending, job.path, 0).ending.kind is not EndingKind.DISCARDED
+
+
+def as_asked(queue: Queue, job: QueuedJob, otherwise: Ending) -> Ending:
+    """How a claim ends that its owner gives up: as somebody has asked."""
+    assert job.owner is not None
+    if (request := Requests(queue).of(job.owner.token)) is not None:
+        return Ending(request.cut.kind, request.cut.reason)
+    return otherwise
 
 
 def _fail(queue: Queue, retries: Retries, claimed: QueuedJob, ending: Ending, log: Path, limit: int) -> Failures | None:

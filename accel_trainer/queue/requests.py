@@ -28,7 +28,6 @@ SURELY_GONE_S = 5.0
 class Wish(StrEnum):
     CANCEL = "cancel"
     HOLD = "hold"
-    REQUEUE = "requeue"
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,6 @@ class Request:
                 return Cut(f"cancelled by {self.by}", RunState.PREEMPTED, EndingKind.FAILED)
             case Wish.HOLD:
                 return Cut(f"held by {self.by}", RunState.PREEMPTED, EndingKind.HELD)
-            case Wish.REQUEUE:
-                return Cut(f"put back by {self.by}", RunState.PREEMPTED, EndingKind.BACK_TO_PENDING)
 
 
 def this_person() -> str:

@@ -15,8 +15,8 @@ from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_throu
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Machine
-from accel_trainer.queue.outlook import LOOK_EVERY_S, Outlook, choose_next
-from accel_trainer.queue.pauses import Pause, Pauses
+from accel_trainer.queue.outlook import LOOK_EVERY_S, Outlook, OutlookWatcher, Told, choose_next
+from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.pulses import LEASE_S, Observer, OwnPulse
 from accel_trainer.queue.recording import record_ending, take_over
 from accel_trainer.queue.requests import OrdersOfClaim
@@ -27,25 +27,17 @@ from accel_trainer.queue.standby import Ahead, Running, Standby
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.supervision import AttemptWatcher
 from accel_trainer.queue.trainer import POLL_S, ending_leftovers
-from accel_trainer.queue.waiting import Missing, Needs, starting_params
+from accel_trainer.queue.waiting import Needs, starting_params
 from accel_trainer.runs import duration
 
 # So many different jobs that fail, one after the other, so soon after their start: it is not the jobs, it is the host.
 FAST_FAILURES, FAST_S = 3, 60.0
 
 
-class QueueWatcher(AttemptWatcher, Protocol):
+class QueueWatcher(AttemptWatcher, OutlookWatcher, Protocol):
     """Who is told how a queue goes."""
 
-    def found(self, good: int, wrong: int, unchecked: int) -> None:
-        """The pending jobs have been checked, but for those that would take too long."""
-
-    def rejected(self, job: QueuedJob, reason: str) -> None: ...
-
     def reclaimed(self, job: QueuedJob) -> None: ...
-
-    def blocked(self, name: str, missing: Missing) -> None:
-        """Nothing is left that could be run, and this job waits for others. Said once for each change of them."""
 
     def too_large(self, name: str, num_processes: int) -> None:
         """This job wants more GPUs than the runner has."""
@@ -57,12 +49,6 @@ class QueueWatcher(AttemptWatcher, Protocol):
 
     def occupied(self, gpus: Collection[str]) -> None:
         """Jobs could run but for these GPUs, which others use. Said once for each change of them."""
-
-    def paused(self, pause: Pause) -> None:
-        """No job is taken up on this host. Said once for each pause."""
-
-    def waiting(self) -> None:
-        """There is nothing to do, but there may be."""
 
 
 def nobody_else(gpus: list[str]) -> set[str]:
@@ -107,9 +93,8 @@ class Runner:
         self._is_counted = False
         self._wants_look = True
         self._reclaimed_at = 0.0
-        self._told_missing: dict[str, Missing] = {}
+        self._told = Told(watcher)
         self._told_large: set[str] = set()
-        self._told_pause: Pause | None = None
         self._told_occupied: Collection[str] = ()
         self._fast_failures: list[str] = []
 
@@ -181,9 +166,7 @@ class Runner:
     async def _is_over(self, watch: bool) -> bool:
         """Whether nothing is left to do, as far as has just been seen."""
         outlook = self._outlook
-        if outlook.pause is not None and outlook.pause != self._told_pause:
-            self.watcher.paused(outlook.pause)
-        self._told_pause = outlook.pause
+        self._told.pause(outlook)
         if not self._slots.is_full:
             await self._reclaim_now_and_then()
         if self._attempts or self._wants_look:
@@ -214,10 +197,7 @@ class Runner:
         return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
 
     def _tell_why_nothing_runs(self) -> None:
-        for name, missing in self._outlook.missing.items():
-            if self._told_missing.get(name) != missing:
-                self.watcher.blocked(name, missing)
-        self._told_missing = self._outlook.missing
+        self._told.missing(self._outlook)
         for name, num_processes in self._too_large().items():
             if name not in self._told_large:
                 self._told_large.add(name)

@@ -2,13 +2,14 @@
 
     training_queue/*.json           pending
     training_queue/held/            kept back
-    training_queue/running/         <name>@<host>.<token>.json
+    training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json
     training_queue/done/, failed/   with <name>.reason.txt beside what failed
     training_queue/logs/            full output of every attempt
     training_queue/retries/         how often a job has failed that is tried again
     training_queue/requests/        what people want of jobs that are running
     training_queue/paused/          who takes up no jobs for now
     training_queue/runners/         signs of life of the runners; observed/: when each host last saw one
+    training_queue/slurm/           of each claim that is a cluster's: who handed it over, as which job of Slurm
 
 Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is told by
 whether the target is there, not by the call.
@@ -96,6 +97,10 @@ class Queue:
     def observed(self) -> Path:
         return self.folder / "observed"
 
+    @property
+    def slurm(self) -> Path:
+        return self.folder / "slurm"
+
     def folder_of(self, state: JobState) -> Path:
         return self.folder if state is JobState.PENDING else self.folder / state.value
 
@@ -119,7 +124,7 @@ class Queue:
 
     def remove_half_written(self) -> None:
         """Remove what processes that were killed have left half-written."""
-        others = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed)
+        others = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed, self.slurm)
         for folder in (*map(self.folder_of, JobState), *others):
             remove_half_written(folder)
 

@@ -227,7 +227,7 @@ def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue:
 
 def test_an_order_to_stop_says_what_becomes_of_the_job() -> None:
     kinds = {wish: Request(wish, "me@here").cut.kind.name for wish in Wish}
-    assert kinds == {Wish.CANCEL: "FAILED", Wish.HOLD: "HELD", Wish.REQUEUE: "BACK_TO_PENDING"}
+    assert kinds == {Wish.CANCEL: "FAILED", Wish.HOLD: "HELD"}
 
 
 def test_there_must_be_a_queue() -> None:

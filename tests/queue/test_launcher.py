@@ -1,6 +1,7 @@
 """Which command is launched, for every kind of hardware and every way to say so."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from accel_trainer.config import Job
 from accel_trainer.errors import UserError
 from accel_trainer.permission import ALLOW_VARIABLE
 from accel_trainer.queue import launcher
-from accel_trainer.queue.launcher import Flags, Gpu, Machine, plan_launch
+from accel_trainer.queue.launcher import Flags, Gpu, Machine, Nodes, plan_launch
 
 CPU = Machine((), has_mps=False, cores=8)
 TWO_GPUS = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=8)
@@ -218,3 +219,26 @@ def test_what_is_compiled_is_kept_for_the_next_attempt(monkeypatch):
     assert "torchinductor" in plan_launch(job(compile=True), Flags(), CPU).environment["TORCHINDUCTOR_CACHE_DIR"]
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")  # is inherited
     assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(compile=True), Flags(), CPU).environment
+
+
+def test_of_several_nodes_each_has_its_part_and_accelerate_is_told(tmp_path):
+    """By words of its own command line, which go before what is in a file."""
+    from accelerate.commands.launch import launch_command_parser
+
+    def told(flags, machine):
+        launch = plan_launch(job(), flags, replace(machine, nodes=Nodes(2, 1, "10.0.0.1", 4711)))
+        args = launch_command_parser().parse_args([*launch.accelerate_args, "script.py"])
+        assert (args.num_machines, args.machine_rank) == (2, launch.machine_rank) == (2, 1)
+        assert (args.main_process_ip, args.main_process_port, args.same_network) == ("10.0.0.1", 4711, True)
+        assert args.num_processes == launch.num_processes
+        return args
+
+    assert told(Flags(), TWO_GPUS).num_processes == 4
+    assert told(Flags(num_processes=2), TWO_GPUS).num_processes == 2
+    on_cpu = told(Flags(), CPU)
+    assert (on_cpu.num_processes, on_cpu.num_cpu_threads_per_process, on_cpu.multi_gpu) == (2, 8, True)
+    path = tmp_path / "config.yaml"
+    path.write_text("distributed_type: MULTI_GPU\nnum_machines: 3\nmachine_rank: 2\nnum_processes: 6\n")
+    assert told(Flags(config=path), TWO_GPUS).num_processes == 6
+    with pytest.raises(UserError, match="num_processes: 3 do not divide over 2 nodes"):
+        told(Flags(num_processes=3), CPU)

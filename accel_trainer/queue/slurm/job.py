@@ -1,0 +1,207 @@
+"""What a job of Slurm runs, on each of its nodes: makes one attempt at the claim that it was handed, and the first node
+records how it ended. Slurm may start it many times for one claim.
+
+Told to stop, it has the state saved. If the job is not being ended, it was the signal before the time limit: then it
+puts itself back into Slurm's queue, and the claim stays. Else Slurm starts it again, or has cancelled it, which whoever
+looks after the claims will see.
+"""
+
+from accel_trainer.processes import asked_to_stop
+
+if __name__ == "__main__":
+    asked_to_stop()  # heard from the first moment on
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from accel_trainer.config import read_job
+from accel_trainer.errors import UserError
+from accel_trainer.queue.attempt import attempt_of_queue, go_through
+from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.queue.launcher import Flags, Machine, Nodes, this_machine
+from accel_trainer.queue.recording import as_asked, record_ending
+from accel_trainer.queue.requests import OrdersOfClaim, Requests
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.scratch import remove_abandoned
+from accel_trainer.queue.slurm import commands
+from accel_trainer.queue.slurm.commands import SlurmError
+from accel_trainer.queue.slurm.reconcile import this_user
+from accel_trainer.queue.slurm.records import Record, Records
+from accel_trainer.queue.store import JobState, Queue, QueuedJob, new_log
+from accel_trainer.queue.supervision import no_orders
+from accel_trainer.queue.waiting import starting_params
+from accel_trainer.runs import RunFolder
+
+# A listing of a network drive may be so old.
+SHOWN_S, LOOK_EVERY_S = 60.0, 1.0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog=__spec__.name if __spec__ else None, description=__doc__)
+    parser.add_argument("--queue", type=Path, required=True)
+    parser.add_argument("--token", required=True, help="that of the claim")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--port", type=int, default=0, help="a free one of the first node")
+    args = parser.parse_args(words)
+    machine = _machine(args.nodes, args.port)
+    remove_abandoned()
+    queue = Queue(args.queue)
+    try:
+        if (claimed := _find(queue, args.token)) is None:
+            _say(f"the claim {args.token} is gone: its job was put back, or is over; nothing to do")
+            return 0
+        flags = Flags(args.config, args.num_processes)
+        _First(queue, claimed).run(flags, machine) if machine.nodes.rank == 0 else _help(queue, claimed, flags, machine)
+    except UserError as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return 1
+    return 0
+
+
+class _First:
+    """The start of a claim on its first node."""
+
+    def __init__(self, queue: Queue, claimed: QueuedJob) -> None:
+        assert claimed.owner is not None
+        self._queue, self._claimed, self._owner = queue, claimed, claimed.owner
+        self._records, self._retries = Records(queue), Retries(queue)
+        self._job_id = int(os.environ["SLURM_JOB_ID"])
+        self._token = claimed.owner.start().token
+        before = self._records.of(self._owner.token)
+        user = this_user() if before is None else before.user
+        self._record = Record(user, self._job_id, self._token)
+
+    def run(self, flags: Flags, machine: Machine) -> None:
+        """Raises UserError."""
+        self._records.write(self._owner.token, self._record)
+        _say(f"{self._claimed.name}: start {os.environ.get('SLURM_RESTART_COUNT', '0')} of job {self._job_id}")
+        if (request := Requests(self._queue).of(self._owner.token)) is not None:
+            self._end(Ending(request.cut.kind, request.cut.reason), self._claimed.path, 0)
+            return
+        try:
+            job = read_job(self._claimed.path, self._claimed.name)
+            start = starting_params(job, self._queue)
+        except UserError as error:  # changed since it was checked, or the job that it starts from was
+            self._end(Ending(EndingKind.FAILED, str(error)), self._claimed.path, 0)
+            return
+        log, stop = self._queue.next_log(self._claimed.name), asked_to_stop()
+        attempt = attempt_of_queue(self._queue, self._claimed, job, self._token, log, start)
+        orders, watcher = OrdersOfClaim(self._queue, self._claimed), _Watcher(self._note_stop)
+        self._end(asyncio.run(go_through(attempt, flags, machine, stop, watcher, orders)), log, job.retries)
+
+    def _end(self, ending: Ending, log: Path, limit: int) -> None:
+        if not self._is_newest():
+            _say("another start has this claim now; what this one did counts no more")
+            return
+        if asked_to_stop() and ending.kind is EndingKind.BACK_TO_PENDING:
+            ending = as_asked(self._queue, self._claimed, ending)
+            if ending.kind is EndingKind.BACK_TO_PENDING and self._stays_in_slurm():
+                return
+        recorded = record_ending(self._queue, self._retries, self._claimed, ending, log, limit)
+        self._records.forget(self._owner.token)
+        reason = f": {recorded.ending.reason}" if recorded.ending.reason else ""
+        _say(f"{self._claimed.name}: {recorded.ending.kind.name.lower().replace('_', ' ')}{reason}")
+
+    def _is_newest(self) -> bool:
+        """A start that Slurm has given up, as when its node was silent, may wake up beside the next one."""
+        now = self._records.of(self._owner.token)
+        return now is None or now.start in (None, self._token)
+
+    def _note_stop(self) -> None:
+        """First of all: there may be no time for more."""
+        self._record = replace(self._record, state="")
+        self._records.write(self._owner.token, self._record)
+
+    def _stays_in_slurm(self) -> bool:
+        """Whether the claim is Slurm's business still, or may be; if not it can be put back."""
+        if self._state_now() != "RUNNING":
+            return True
+        _say("told to stop, but not ended, as before a time limit: this job is put back into Slurm's queue")
+        try:
+            commands.requeue(self._job_id)
+        except SlurmError as error:
+            _say(str(error))
+            return self._state_now() != "RUNNING"
+        return True
+
+    def _state_now(self) -> str:
+        """Of this job, which is noted; "" where Slurm does not say."""
+        found = None
+        with suppress(SlurmError):
+            found = commands.job_of(self._job_id)
+        state, reason = ("", "") if found is None else (found.state, found.reason)
+        self._record = replace(self._record, state=state, reason=reason)
+        self._records.write(self._owner.token, self._record)
+        return state
+
+
+def _help(queue: Queue, claimed: QueuedJob, flags: Flags, machine: Machine) -> None:
+    """Another node than the first, which alone does what is asked of the job: all processes stop together."""
+    assert claimed.owner is not None
+    job = read_job(claimed.path, claimed.name)
+    token = claimed.owner.start().token
+    log = new_log(queue.logs, f"{claimed.name}.node{machine.nodes.rank}")
+    attempt = attempt_of_queue(queue, claimed, job, token, log, starting_params(job, queue))
+    ending = asyncio.run(go_through(attempt, flags, machine, asked_to_stop(), _Watcher(lambda: None), no_orders))
+    if ending.kind is EndingKind.FAILED:
+        raise UserError(f"node {machine.nodes.rank}: {ending.reason}; log: {log}")
+
+
+class _Watcher:
+    """Few words, for the output of Slurm's job; the training's own are in the attempt's log and the run folder."""
+
+    def __init__(self, stopping: Callable[[], None]) -> None:
+        self._stopping = stopping
+
+    def started(self, name: str, run: RunFolder, log: Path) -> None:
+        _say(f"{name}: training in {run.path} (all output: {log})")
+
+    def tick(self) -> None: ...
+
+    def stopping(self, name: str) -> None:
+        _say(f"{name}: told to stop; the step is finished and the state saved")
+        self._stopping()
+
+    def cutting(self, name: str, reason: str) -> None:
+        _say(f"{name}: {reason}")
+
+
+def _machine(num_nodes: int, port: int) -> Machine:
+    """This node, as far as it is allocated to the job."""
+    machine = this_machine()
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
+    cores = min(machine.cores, max(1, int(given))) if given.isdigit() else machine.cores
+    if num_nodes == 1:
+        return replace(machine, cores=cores)
+    # srun runs on the first node.
+    address, rank = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_PROCID"])
+    return replace(machine, cores=cores, nodes=Nodes(num_nodes, rank, address, port))
+
+
+def _find(queue: Queue, token: str) -> QueuedJob | None:
+    deadline = time.monotonic() + SHOWN_S
+    while True:
+        for job in queue.jobs(JobState.RUNNING):
+            if job.owner is not None and job.owner.token == token:
+                return job
+        if time.monotonic() > deadline or asked_to_stop():
+            return None
+        time.sleep(LOOK_EVERY_S)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""What Slurm says of the claims that are a cluster's, and what becomes of those whose job of Slurm is over.
+
+A job that is over by its own word has left running/ by itself. Here come those that were cancelled, killed, or lost.
+"""
+
+import getpass
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from accel_trainer.config import read_job
+from accel_trainer.errors import UserError
+from accel_trainer.processes import died_here
+from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.queue.recording import Recorded, as_asked, record_ending, take_over
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.slurm import commands
+from accel_trainer.queue.slurm.commands import SlurmError, SlurmJob
+from accel_trainer.queue.slurm.records import Record, Records
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.runs import RunState
+
+# So long a claim of which Slurm knows nothing is left alone: while sbatch may still be on its way to the controller,
+# and where that cannot be any more.
+ON_ITS_WAY_S, GONE_S = commands.ANSWER_S + 30, 6.0
+# States after which a job goes on where it was.
+GOES_ON = ("TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
+OVER = (*GOES_ON, "CANCELLED", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE")
+
+
+def this_user() -> str:
+    """The name under which Slurm knows our jobs."""
+    with suppress(Exception):  # no such user, in containers
+        return getpass.getuser()
+    return str(os.getuid())
+
+
+def fate(job: SlurmJob, record: Record | None) -> Ending | None:
+    """What the state of its job of Slurm means for a claim that is still there; None while that is not over."""
+    if job.state not in OVER:
+        return None
+    what = f"job {job.id} of Slurm ended ({job.state})"
+    if job.state in GOES_ON:
+        return Ending(EndingKind.BACK_TO_PENDING, what, RunState.PREEMPTED)
+    if job.state == "CANCELLED":
+        return Ending(EndingKind.FAILED, f"cancelled in Slurm (job {job.id})", RunState.PREEMPTED)
+    if job.state == "OUT_OF_MEMORY":
+        return Ending(EndingKind.FAILED, what, RunState.OUT_OF_MEMORY)
+    if record is not None and record.state is not None:  # told to stop, and killed before it was put back
+        return Ending(EndingKind.BACK_TO_PENDING, what, RunState.PREEMPTED)
+    return Ending(EndingKind.FAILED, f"{what} before it was known how the training went", RunState.FAILED)
+
+
+def fate_of_unknown(record: Record | None) -> Ending:
+    """Of a claim of whose job Slurm knows nothing, or nothing any more."""
+    if record is not None and record.was_ended_by_slurm:  # one that is started again would be known
+        return Ending(EndingKind.FAILED, f"cancelled in Slurm (job {record.id})", RunState.PREEMPTED)
+    return Ending(EndingKind.BACK_TO_PENDING, "Slurm does not know it", RunState.PREEMPTED)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A claim that was put where it belongs."""
+
+    job: QueuedJob
+    recorded: Recorded
+
+
+class Reconciler:
+    """Looks at one cluster's claims again and again: a claim of which Slurm knows nothing is settled by a second look,
+    some time after the first."""
+
+    def __init__(self, queue: Queue, retries: Retries, cluster: str) -> None:
+        self._queue, self._retries, self.cluster = queue, retries, cluster
+        self._records = Records(queue)
+        self._user = this_user()
+        self._unknown_since: dict[str, float] = {}
+
+    def claims(self) -> list[QueuedJob]:
+        running = self._queue.jobs(JobState.RUNNING)
+        return [job for job in running if job.owner is not None and job.owner.cluster == self.cluster]
+
+    def look(self, names: set[str] | None = None) -> tuple[dict[QueuedJob, SlurmJob | None], list[Settled]]:
+        """The claims that are left, each with its job of Slurm (None: it knows none), and those that were settled; of
+        jobs of these names only, if any are given. Raises SlurmError and QueueUnusable."""
+        claims = [job for job in self.claims() if names is None or job.name in names]
+        known = commands.jobs_of(self._user) if claims else {}
+        left: dict[QueuedJob, SlurmJob | None] = {}
+        settled = []
+        for job in claims:
+            assert job.owner is not None
+            token = job.owner.token
+            found = known.get(token)
+            if found is not None:
+                self._records.note_id(token, self._user, found.id)
+            ending = self._ending(token, found)
+            if ending is None:
+                left[job] = found
+            elif (recorded := self._record(job, found, ending)).ending.kind is not EndingKind.DISCARDED:
+                settled.append(Settled(job, recorded))
+        self._records.forget_old(job.owner.token for job in claims if job.owner is not None)
+        return left, settled
+
+    def _ending(self, token: str, found: SlurmJob | None) -> Ending | None:
+        record = self._records.of(token)
+        if found is not None:
+            self._unknown_since.pop(token, None)
+            return fate(found, record)
+        if record is not None and record.user != self._user:
+            return None  # another user's, which Slurm may not show to us
+        since = self._unknown_since.setdefault(token, time.monotonic())
+        was_handed_over = (record is not None and record.id is not None) or died_here(token)
+        if time.monotonic() - since < (GONE_S if was_handed_over else ON_ITS_WAY_S):
+            return None
+        return fate_of_unknown(record)
+
+    def _record(self, job: QueuedJob, found: SlurmJob | None, ending: Ending) -> Recorded:
+        assert job.owner is not None
+        log = self._queue.newest_log(job.name) or job.path
+        if found is not None and (own := self._queue.logs / f"{job.name}.slurm-{found.id}.log").exists():
+            log = own
+        recorded = record_ending(self._queue, self._retries, job, as_asked(self._queue, job, ending), log, _limit(job))
+        self._records.forget(job.owner.token)
+        return recorded
+
+
+def _limit(job: QueuedJob) -> int:
+    try:
+        return read_job(job.path, job.name).retries
+    except UserError:
+        return 0
+
+
+def end_waiting(queue: Queue, job: QueuedJob) -> None:
+    """Cancel in Slurm what it has not started: of what runs, its own start does what is asked of it.
+
+    Raises SlurmError, and QueueUnusable.
+    """
+    assert job.owner is not None
+    if job.owner.cluster != commands.cluster_name():
+        raise SlurmError(f"{job.name} is in Slurm on {job.owner.cluster}: go to a machine of that cluster")
+    record, user = Records(queue).of(job.owner.token), this_user()
+    found = commands.jobs_of(user).get(job.owner.token)
+    job_id = found.id if found is not None else None if record is None else record.id
+    if job_id is None:
+        return
+    commands.cancel_waiting(job_id)
+    now = commands.job_of(job_id)
+    if now is None or now.state in OVER:
+        take_over(queue, Retries(queue), job)
+        Records(queue).forget(job.owner.token)
+
+
+def glance(running: list[QueuedJob]) -> Mapping[str, SlurmJob] | None:
+    """What Slurm says of claims, by their tokens, for who only wants to show it; None where it says nothing."""
+    if not any(job.owner is not None and job.owner.cluster is not None for job in running):
+        return {}
+    try:
+        return commands.jobs_of(this_user(), commands.GLANCE_S)
+    except SlurmError:
+        return None

@@ -1,0 +1,132 @@
+"""What sbatch is given: the words of its command line and the text of the script. Nothing is started here."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_trainer.errors import UserError
+from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.processes import HOST_VARIABLE
+from accel_trainer.queue.launcher import SHUTDOWN_S, Flags, refuse_uneven
+from accel_trainer.queue.slurm.commands import COMMENT
+from accel_trainer.queue.waiting import Needs
+
+ENTRY = "accel_trainer.queue.slurm.job"
+# Slurm may send its signal half a minute early, and what is told to save has SHUTDOWN_S.
+WARN_S = SHUTDOWN_S + 30
+LEAST_S = 300.0
+# What is ours to say: with another word a job would be lost, doubled, or not what was asked for.
+OURS = {
+    "--array": "every job of the queue is one job of Slurm",
+    "-a": "every job of the queue is one job of Slurm",
+    "--comment": "it has the token of the job's claim",
+    "--no-requeue": "what is preempted goes on",
+    "--nodes": "use --nodes of run-queue",
+    "-N": "use --nodes of run-queue",
+    "--ntasks": "use --num-processes",
+    "-n": "use --num-processes",
+    "--parsable": "it is said already",
+    "--test-only": "nothing would be trained",
+    "--wait": "run-queue waits itself",
+    "-W": "run-queue waits itself",
+    "--wrap": "the script is accel-train's",
+}
+PORT = 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What each job is to have, as the user has said it."""
+
+    partition: str | None = None
+    time: str | None = None
+    gpus_per_job: int | None = None
+    nodes: int = 1
+    sbatch_args: tuple[str, ...] = ()
+
+    def refuse_wrong(self) -> None:
+        """Raises UserError."""
+        for word in self.sbatch_args:
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            if not word.startswith("-"):
+                raise UserError(f"--sbatch-arg: {word!r} is no option of sbatch; write one word, such as --mem=32G")
+            if name in OURS:
+                raise UserError(f"--sbatch-arg: {word}: {OURS[name]}")
+        if self.gpus_per_job is not None:
+            self._per_node(self.gpus_per_job)
+        if self.time is not None and seconds_of(self.time) < LEAST_S:
+            raise UserError(f"--time: {self.time} leaves no time to train: a job is told to save {WARN_S} s before")
+
+    def refuse_unfit(self, needs: Needs) -> None:
+        """Raises UserError for a job that cannot be cut into as many nodes."""
+        if needs.num_processes is not None:
+            refuse_uneven(needs.num_processes, self.nodes)
+
+    def gpus_per_node(self, needs: Needs) -> int | None:
+        """A job that says how many processes it wants has as many GPUs, where there are to be any."""
+        if self.gpus_per_job is None:
+            return None
+        return self._per_node(needs.num_processes or self.gpus_per_job)
+
+    def _per_node(self, gpus: int) -> int:
+        if gpus % self.nodes:
+            raise UserError(f"--gpus-per-job: {gpus} do not divide over {self.nodes} nodes")
+        return gpus // self.nodes
+
+
+def seconds_of(time: str) -> float:
+    """Of a time as sbatch takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. Raises UserError."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if found is None:
+        raise UserError(f"--time: {time!r} is not minutes, hours:minutes:seconds or days-hours, as sbatch takes it")
+    days, *parts = [None if part is None else int(part) for part in found.groups()]
+    hours, minutes, seconds = parts if days is not None or parts[2] is not None else [None, parts[0], parts[1]]
+    return ((days or 0) * 24 + (hours or 0)) * 3600.0 + (minutes or 0) * 60 + (seconds or 0)
+
+
+def arguments(name: str, token: str, needs: Needs, wishes: Wishes, logs: Path) -> list[str]:
+    """The words for sbatch; the user's own come last, so that they count."""
+    output = str(logs.absolute()).replace("%", "%%")
+    # To the step where there are several nodes: an srun that is told to end kills what it has started.
+    receiver = "B:" if wishes.nodes == 1 else ""
+    words = [
+        f"--job-name={name}",
+        f"--comment={COMMENT}{token}",
+        "--requeue",
+        "--open-mode=append",
+        f"--output={output}/{name}.slurm-%j.log",
+        f"--signal={receiver}TERM@{WARN_S}",
+    ]
+    words += [f"--partition={wishes.partition}"] if wishes.partition is not None else []
+    words += [f"--time={wishes.time}"] if wishes.time is not None else []
+    words += [f"--nodes={wishes.nodes}", "--ntasks-per-node=1"]
+    if (gpus := wishes.gpus_per_node(needs)) is not None:
+        words.append(f"--gpus-per-node={gpus}")
+    return [*words, *wishes.sbatch_args]
+
+
+def script(queue: Path, token: str, flags: Flags, nodes: int) -> str:
+    """Begins the job's claim, on each of its nodes. The shell becomes what it starts, which so gets its signals."""
+    command = [sys.executable, "-m", ENTRY, "--queue", str(queue.absolute()), "--token", token, *_words(flags)]
+    lines = ["#!/bin/bash", f"unset {HOST_VARIABLE}", *_exports()]
+    if nodes == 1:
+        return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
+    port = shlex.join([sys.executable, "-c", PORT])
+    step = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--open-mode=append"]
+    lines.append(f'exec {shlex.join([*step, *command])} --nodes {nodes} --port "$({port})"')
+    return "\n".join([*lines, ""])
+
+
+def _words(flags: Flags) -> Sequence[str]:
+    config = None if flags.config is None else flags.config.absolute()
+    return Flags(config, flags.num_processes).words()
+
+
+def _exports() -> list[str]:
+    """What the job needs of our environment, also where a cluster passes none of it on."""
+    found = {name: os.environ[name] for name in (ALLOW_VARIABLE, "PYTHONPATH") if name in os.environ}
+    return [f"export {name}={shlex.quote(value)}" for name, value in found.items()]

@@ -1,0 +1,240 @@
+"""Hands the jobs of a queue to Slurm, each as a job of its own, and stays until all are over.
+
+It may be killed at any time. What it has handed over goes on and is recorded by itself; what it was just handing over
+is found by the next one: a claim is made first, and has its token in the comment of the job of Slurm.
+"""
+
+import time
+from typing import Protocol
+
+from accel_trainer.errors import UserError
+from accel_trainer.processes import Owner, StopRequest
+from accel_trainer.queue.attempt import STOP_SIGNALS
+from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.outlook import Outlook, OutlookWatcher, Told, choose_next
+from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
+from accel_trainer.queue.slots import Place
+from accel_trainer.queue.slurm import commands
+from accel_trainer.queue.slurm.commands import Full, NoAnswer, SlurmError, SlurmJob
+from accel_trainer.queue.slurm.reconcile import Reconciler, Settled, this_user
+from accel_trainer.queue.slurm.records import Record, Records
+from accel_trainer.queue.slurm.script import Wishes, arguments, script
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.trainer import POLL_S
+from accel_trainer.queue.waiting import Needs
+
+# Slurm is asked so often, or for this part of the time where it is slow.
+ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
+# After Slurm has taken no more for now, or has not answered.
+REST_S = 30.0
+
+
+class SubmitterWatcher(OutlookWatcher, Protocol):
+    """Who is told how the jobs go that are in Slurm."""
+
+    def handed_over(self, name: str, job_id: int) -> None: ...
+
+    def in_slurm(self, name: str, told: str) -> None:
+        """What Slurm says of a job. Said once for each change."""
+
+    def over(self, name: str, state: JobState | None, reason: str | None) -> None:
+        """A job has left running/ for this state; None: it is nowhere any more."""
+
+    def trouble(self, problem: str) -> None:
+        """Slurm does not do what is wanted; it is tried again."""
+
+
+class Submitter:
+    """Hands over the jobs of one queue to the cluster of this machine."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        flags: Flags,
+        wishes: Wishes,
+        watcher: SubmitterWatcher,
+        retry_after_s: float = FIRST_WAIT_S,
+    ) -> None:
+        """Raises UserError for wishes that make no sense, and where there is no Slurm."""
+        wishes.refuse_wrong()
+        self.queue, self.stop = queue, StopRequest()
+        self.num_failed = self.num_run = self.num_blocked = 0
+        self._flags, self._wishes, self._watcher = flags, wishes, watcher
+        self._cluster = commands.cluster_name()
+        self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
+        self._checker = Checker(flags, queue.folder)
+        self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
+        self._reconciler = Reconciler(queue, self._retries, self._cluster)
+        self._told = Told(watcher)
+        self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last said of each
+        self._is_counted, self._trouble = False, ""
+        self._asked, self._ask_after_s, self._rests_until = 0.0, 0.0, 0.0
+
+    @property
+    def has_jobs_in_slurm(self) -> bool:
+        return bool(self._in_slurm)
+
+    def run(self, *, watch: bool = False) -> None:
+        """Until all jobs are over, or wait for what is not to come; with `watch`, until stopped.
+
+        Told to stop, it leaves at once. Raises QueueUnusable, and UserError where sbatch refuses what is asked of it.
+        """
+        self.queue.create()
+        self.stop.listen(*STOP_SIGNALS)
+        self.queue.remove_half_written()
+        try:
+            while not self.stop and not self._turn(watch):
+                time.sleep(POLL_S)
+        finally:
+            self._checker.close()
+
+    def _turn(self, watch: bool) -> bool:
+        """Whether that was all."""
+        self._ask_if_due()
+        if not self._outlook.is_due(wanted=not self._outlook.is_checked or self._outlook.has_refused):
+            return False
+        self._outlook.look()
+        self._note_what_is_over()
+        if not self._outlook.is_checked:
+            return False
+        if not self._is_counted and self._outlook.pending:
+            self._is_counted = True
+            self._watcher.found(len(self._outlook.good), self.num_failed, 0)
+        return not self._hand_over() and self._is_over(watch)
+
+    def _is_over(self, watch: bool) -> bool:
+        outlook = self._outlook
+        self._told.pause(outlook)
+        if self._in_slurm or self._reconciler.claims() or outlook.has_refused:
+            return False
+        left = len(outlook.pending)
+        if left and outlook.pause is None and not outlook.is_blocked:
+            return False  # some rest, or runners train what they wait for
+        self._told.missing(outlook)
+        self.num_blocked = left
+        if watch:
+            self._watcher.waiting()
+        return not watch
+
+    def _rejected(self, job: QueuedJob, reason: str) -> None:
+        self.num_failed += 1
+        self._watcher.rejected(job, reason)
+
+    # -- handing over ----------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> bool:
+        """Hand over all that may be run, in its order; whether there was anything."""
+        outlook, has_begun = self._outlook, False
+        if outlook.pause is not None or self._is_resting:
+            return bool(outlook.good) and outlook.pause is None
+        while not (self.stop or self._is_resting):
+            chosen = choose_next(outlook.good, outlook.waiting, lambda needs: Place())
+            if chosen is None:
+                break
+            job, needs = chosen[0], outlook.good[chosen[0]]
+            outlook.take(job)
+            has_begun = True
+            try:
+                self._submit(job, needs)
+            except Full as error:
+                self._rest(error)
+        return has_begun
+
+    def _submit(self, pending: QueuedJob, needs: Needs) -> None:
+        """Claim a job and hand it to sbatch. Raises Full and, where sbatch refuses it for good, UserError."""
+        try:
+            self._wishes.refuse_unfit(needs)
+            owner = Owner.of_cluster(self._cluster)
+            words = arguments(pending.name, owner.token, needs, self._wishes, self.queue.logs)
+        except UserError as error:
+            self.queue.finish(pending, JobState.FAILED, f"{pending.path}: {error}")
+            self._rejected(pending, f"{pending.path}: {error}")
+            return
+        self._records.write(owner.token, Record(this_user()))
+        if (claimed := self.queue.claim(pending, owner)) is None:
+            self._records.forget(owner.token)
+            return
+        self._note_in_slurm(pending.name)
+        try:
+            job_id = commands.submit(words, script(self.queue.folder, owner.token, self._flags, self._wishes.nodes))
+        except NoAnswer as error:  # it may be there all the same: the claim stays until that is known
+            self._rest(error)
+        except SlurmError:
+            self._in_slurm.pop(pending.name)
+            self.queue.release(claimed)
+            self._records.forget(owner.token)
+            raise
+        else:
+            self._records.note_id(owner.token, this_user(), job_id)
+            self._watcher.handed_over(pending.name, job_id)
+
+    @property
+    def _is_resting(self) -> bool:
+        return time.monotonic() < self._rests_until
+
+    def _rest(self, error: SlurmError) -> None:
+        self._rests_until = time.monotonic() + REST_S
+        self._say_trouble(str(error))
+
+    # -- what becomes of them ----------------------------------------------------------------------------------------
+
+    def _ask_if_due(self) -> None:
+        if time.monotonic() - self._asked < self._ask_after_s:
+            return
+        began = time.monotonic()
+        try:
+            left, settled = self._reconciler.look()
+        except SlurmError as error:
+            self._say_trouble(str(error))
+        else:
+            self._trouble = ""
+            for job, found in left.items():
+                self._show(job.name, found)
+            for one in settled:
+                self._tell_settled(one)
+        self._asked = time.monotonic()
+        self._ask_after_s = max(ASK_EVERY_S, (self._asked - began) / LARGEST_PART)
+
+    def _note_in_slurm(self, name: str) -> None:
+        if name not in self._in_slurm:
+            self.num_run += 1
+            self._in_slurm[name] = ""
+
+    def _show(self, name: str, found: SlurmJob | None) -> None:
+        """Of each job that is in Slurm, whoever has handed it over."""
+        self._note_in_slurm(name)
+        told = "" if found is None else found.told
+        if told and self._in_slurm[name] != told:
+            self._watcher.in_slurm(name, told)
+        self._in_slurm[name] = told
+
+    def _tell_settled(self, settled: Settled) -> None:
+        name, recorded = settled.job.name, settled.recorded
+        self._note_in_slurm(name)
+        if recorded.ending.reason:
+            self._watcher.in_slurm(name, recorded.ending.reason)
+
+    def _note_what_is_over(self) -> None:
+        """Tell of the jobs that were in Slurm and have left running/, by whomever they were moved."""
+        gone = self._in_slurm.keys() - {job.name for job in self._outlook.running}
+        if not gone:
+            return
+        states = self.queue.states()
+        for name in sorted(gone):
+            state = states.get(name)
+            if state is JobState.RUNNING:
+                continue
+            del self._in_slurm[name]
+            self._tell_over(name, state)
+
+    def _tell_over(self, name: str, state: JobState | None) -> None:
+        found = None if state is None else self.queue.find(name)
+        reason = self.queue.reason(found) if found is not None and state is JobState.FAILED else None
+        self.num_failed += state is JobState.FAILED
+        self._watcher.over(name, state, reason)
+
+    def _say_trouble(self, problem: str) -> None:
+        if problem != self._trouble:
+            self._trouble = problem
+            self._watcher.trouble(problem)

@@ -1,0 +1,339 @@
+"""What Slurm is asked for, and what its answers mean, without a Slurm."""
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import dead_token, said_by, write_job
+from slurm.cluster import shim
+
+from accel_trainer.processes import Owner, died_here, this_host
+from accel_trainer.queue.ending import EndingKind
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.pulses import Observer
+from accel_trainer.queue.requests import Requests, Wish
+from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.slurm import commands, reconcile
+from accel_trainer.queue.slurm.commands import Full, NoAnswer, NoSlurm, SlurmError, SlurmJob
+from accel_trainer.queue.slurm.reconcile import GONE_S, ON_ITS_WAY_S, Reconciler, fate, fate_of_unknown
+from accel_trainer.queue.slurm.records import Record, Records
+from accel_trainer.queue.slurm.script import Wishes, arguments, script, seconds_of
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.waiting import Needs
+from accel_trainer.runs import RunState
+
+
+@pytest.fixture
+def queue() -> Queue:
+    queue = Queue(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+def handed_over(queue: Queue, name: str = "job", token: str | None = None, **changes: Any) -> QueuedJob:
+    path = write_job(queue.folder / f"{name}.json", **changes)
+    owner = Owner.of_cluster("lab")
+    owner = owner if token is None else Owner(owner.host, token)
+    claimed = queue.claim(QueuedJob(name, path, JobState.PENDING), owner)
+    assert claimed is not None
+    return claimed
+
+
+# -- claims ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_of_a_cluster_is_nobodys_that_could_be_dead_or_silent(queue: Queue) -> None:
+    """Not even when the process is gone that has handed it over."""
+    claimed = handed_over(queue, "a.b@c", dead_token())
+    (found,) = queue.jobs(JobState.RUNNING)
+    assert found == claimed
+    assert found.owner is not None
+    assert (found.name, found.owner.host, found.owner.cluster) == ("a.b@c", "slurm+lab", "lab")
+    assert died_here(found.owner.token)
+    assert not found.owner.is_dead()
+    assert Observer(queue).silences_s([found]) == {}
+    assert Owner.new().cluster is None
+    assert Owner.of_cluster("a/b c@d").cluster == "a_b_c_d"
+
+
+def test_every_start_of_a_claim_is_a_process_of_its_own() -> None:
+    claim = Owner.of_cluster("lab")
+    first, second = claim.start(), claim.start()
+    assert first.token != second.token
+    assert first.host == this_host()
+    assert not first.is_dead(), "it is this process"
+    assert Owner(this_host(), f"{dead_token()}-{claim.token}").is_dead()
+    assert all(claim.has_started(start.token) for start in (first, second, claim))
+    assert not Owner.of_cluster("lab").has_started(first.token)
+    assert not Owner.new().has_started(first.token)
+
+
+# -- the script and the words of sbatch -----------------------------------------------------------------------------
+
+
+def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "my_lab")
+    monkeypatch.setenv("PYTHONPATH", "a path/with $words")
+    text = script(Path("a queue"), "token", Flags(Path("c.yaml"), num_processes=2), 1)
+    *_, last = text.splitlines()
+    words = shlex.split(last)
+    assert words[:1] == ["exec"]
+    assert words[2:] == [
+        "-m", "accel_trainer.queue.slurm.job", "--queue", str(Path("a queue").absolute()), "--token", "token",
+        "--config", str(Path("c.yaml").absolute()), "--num-processes", "2",
+    ]  # fmt: skip
+    said = subprocess.run(
+        ["bash"], input=text.replace(last, "env"), capture_output=True, text=True, env={"ACCEL_TRAIN_HOST": "here"}
+    ).stdout
+    assert "PYTHONPATH=a path/with $words\n" in said
+    assert "ACCEL_TRAIN_ALLOW_IMPORTS=my_lab\n" in said
+    assert "ACCEL_TRAIN_HOST" not in said, "every node has its own name"
+
+
+def test_on_several_nodes_a_step_gets_the_signal_and_all_know_a_free_port() -> None:
+    text = script(Path("queue"), "token", Flags(), 3)
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    last = text.splitlines()[-1]
+    assert last.startswith("exec srun --nodes=3 --ntasks=3 --ntasks-per-node=1 ")
+    port = subprocess.run(["bash"], input="echo " + last[last.index("--port") :], capture_output=True, text=True)
+    assert 1024 < int(port.stdout.split()[1]) < 65536
+    one, three = (arguments("job", "t", Needs(), Wishes(nodes=nodes), Path("logs")) for nodes in (1, 3))
+    assert "--signal=B:TERM@120" in one
+    assert "--signal=TERM@120" in three
+
+
+def test_what_sbatch_is_told_of_a_job(tmp_path: Path) -> None:
+    wishes = Wishes("gpu", "1-00:00", gpus_per_job=4, nodes=2, sbatch_args=("--mem=32G", "--signal=B:TERM@300"))
+    wishes.refuse_wrong()
+    words = arguments("my job", "t0", Needs(), wishes, tmp_path / "50%")
+    for word in (
+        "--job-name=my job", "--comment=accel-train:t0", "--requeue", "--open-mode=append", "--partition=gpu",
+        "--time=1-00:00", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=2",
+        f"--output={tmp_path}/50%%/my job.slurm-%j.log",
+    ):  # fmt: skip
+        assert word in words
+    assert words[-2:] == ["--mem=32G", "--signal=B:TERM@300"], "what the user says counts"
+    assert "--gpus-per-node=4" in arguments("job", "t", Needs(num_processes=8), wishes, tmp_path)
+    assert not [word for word in arguments("job", "t", Needs(num_processes=8), Wishes(), tmp_path) if "gpu" in word]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        (Wishes(sbatch_args=("--array=1-3",)), "--sbatch-arg: --array=1-3: every job of the queue is one job of Slurm"),
+        (Wishes(sbatch_args=("-N2",)), "--sbatch-arg: -N2: use --nodes of run-queue"),
+        (Wishes(sbatch_args=("mem=3",)), "--sbatch-arg: 'mem=3' is no option of sbatch"),
+        (Wishes(time="4"), "--time: 4 leaves no time to train: a job is told to save 120 s before"),
+        (Wishes(time="1h"), "--time: '1h' is not minutes, hours:minutes:seconds or days-hours"),
+        (Wishes(gpus_per_job=3, nodes=2), "--gpus-per-job: 3 do not divide over 2 nodes"),
+    ],
+)
+def test_wishes_that_make_no_sense_are_refused_in_a_line(wishes: Wishes, told: str) -> None:
+    assert said_by(wishes.refuse_wrong).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("90", 5400), ("5:30", 330), ("1:02:03", 3723), ("2-3", 183600), ("2-3:4", 183840), ("2-3:4:5", 183845)],
+)
+def test_times_are_those_of_sbatch(time: str, seconds: int) -> None:
+    """Its manual lists these forms."""
+    assert seconds_of(time) == seconds
+
+
+def test_options_of_the_wrong_kind_of_run_are_refused_in_a_line(cli: Any) -> None:
+    for words, told in (
+        (("--partition", "gpu"), "--partition: only with --slurm"),
+        (("--nodes", "2"), "--nodes: only with --slurm"),
+        (("--slurm", "--slots", "2"), "--slots: not with --slurm, which decides where and when a job runs"),
+        (("--slurm", "--gpus", "0"), "--gpus: not with --slurm, which decides where and when a job runs"),
+    ):
+        result = cli("run-queue", *words)
+        assert (result.returncode, result.stderr) == (2, f"error: {told}\n")
+    nowhere = cli("run-queue", "--slurm", PATH="/nowhere")
+    assert nowhere.returncode == 2
+    assert nowhere.stderr == "error: scontrol is not here: --slurm is for machines with the commands of Slurm\n"
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+def answering(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, *lines: str) -> None:
+    monkeypatch.setenv("PATH", shim(folder / name, name, lines))
+
+
+POLICY = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, or size)"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", NoAnswer),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", NoAnswer),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", Full),
+        (POLICY, SlurmError),
+        ("sbatch: fatal: Could not establish a configuration source", NoSlurm),
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified", SlurmError),
+    ],
+)
+def test_a_submission_that_fails_is_known_to_have_been_refused_or_not(
+    said: str, kind: type[SlurmError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(tmp_path, monkeypatch, "sbatch", f"echo {shlex.quote(said)} >&2; exit 1")
+    with pytest.raises(SlurmError) as caught:
+        commands.submit([], "script")
+    assert type(caught.value) is kind
+    (line,) = caught.value.problems
+    assert line == f"sbatch: {said.splitlines()[-1].split(': ', 2)[2]}"
+
+
+def test_numbers_and_lines_of_slurm_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(tmp_path, monkeypatch, "sbatch", "cat > /dev/null", "echo '123;lab'")
+    assert commands.submit([], "script") == 123
+    lines = (
+        "7|RUNNING|None|gpu[1-2]|1-02:03:04|accel-train:abc-1",
+        "8|PENDING|Nodes required for job are DOWN|||accel-train:def-2",
+        "9_[1-3]|PENDING|Priority||0:00|of somebody else",
+    )
+    answering(tmp_path, monkeypatch, "squeue", f"echo {shlex.quote(chr(10).join(lines))}")
+    found = commands.jobs_of("me")
+    assert found == {
+        "abc-1": SlurmJob(7, "RUNNING", "None", "gpu[1-2]", 93784.0),
+        "def-2": SlurmJob(8, "PENDING", "Nodes required for job are DOWN"),
+    }
+    assert found["def-2"].told == "waits in Slurm (Nodes required for job are DOWN), job 8"
+    assert found["abc-1"].told == "running on node gpu[1-2], job 7 of Slurm"
+
+
+def test_a_squeue_that_hangs_keeps_nobody_from_a_status(
+    queue: Queue, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = handed_over(queue)
+    assert claimed.owner is not None
+    Records(queue).write(claimed.owner.token, Record("me", 12))
+    answering(tmp_path, monkeypatch, "squeue", "exec sleep 600")
+    result = cli("status", "--json")
+    assert result.returncode == 0
+    (row,) = json.loads(result.stdout)
+    assert (row["state"], row["note"]) == ("running", "in Slurm on lab, job 12; squeue gives no answer here")
+
+
+def test_where_there_is_no_slurm_its_jobs_are_left_alone(queue: Queue, cli: Any) -> None:
+    claimed = handed_over(queue)
+    asked = cli("reclaim", PATH="/nowhere")
+    assert asked.stdout == (
+        "job: is in Slurm; scontrol is not here: --slurm is for machines with the commands of Slurm\n"
+    )
+    asked = cli("cancel", "job", "--no-wait", PATH="/nowhere")
+    assert "is asked to stop" in asked.stdout
+    assert "scontrol is not here" in asked.stderr
+    assert claimed.path.exists()
+
+
+# -- what becomes of claims ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "kind", "run"),
+    [
+        ("PENDING", None, None, None),
+        ("COMPLETING", Record("me"), None, None),
+        ("REQUEUED", None, None, None),
+        ("TIMEOUT", None, EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
+        ("NODE_FAIL", Record("me"), EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
+        ("PREEMPTED", None, EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
+        ("CANCELLED", Record("me", 1, "start", ""), EndingKind.FAILED, RunState.PREEMPTED),
+        ("FAILED", Record("me", 1), EndingKind.FAILED, RunState.FAILED),
+        ("OUT_OF_MEMORY", None, EndingKind.FAILED, RunState.OUT_OF_MEMORY),
+        ("COMPLETED", Record("me", 1, "start", "RUNNING"), EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
+    ],
+)
+def test_what_a_state_of_slurm_means_for_a_claim_that_is_there_still(
+    state: str, record: Record | None, kind: EndingKind | None, run: RunState | None
+) -> None:
+    ending = fate(SlurmJob(1, state), record)
+    assert (None if ending is None else ending.kind, None if ending is None else ending.state) == (kind, run)
+
+
+def test_of_what_slurm_has_forgotten_it_is_remembered_who_ended_it() -> None:
+    assert fate_of_unknown(None).kind is EndingKind.BACK_TO_PENDING
+    assert fate_of_unknown(Record("me", 1, "start")).kind is EndingKind.BACK_TO_PENDING, "killed without a word"
+    assert fate_of_unknown(Record("me", 1, "start", "COMPLETING", "None")).kind is EndingKind.FAILED
+    assert fate_of_unknown(Record("me", 1, "start", "COMPLETING", "TimeLimit")).kind is EndingKind.BACK_TO_PENDING
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, to be set; and a Slurm that knows nothing, of the user 'me'."""
+    now = [1000.0]
+    monkeypatch.setattr(reconcile.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(commands, "jobs_of", lambda user: {})
+    monkeypatch.setattr(reconcile, "this_user", lambda: "me")
+    return now
+
+
+@pytest.mark.parametrize(
+    ("record", "is_submitter_dead", "after_s"),
+    [
+        (Record("me"), False, ON_ITS_WAY_S),  # sbatch may be on its way
+        (Record("me"), True, GONE_S),
+        (Record("me", 7), False, GONE_S),
+        (None, True, GONE_S),
+        (Record("her", 7), True, None),
+    ],
+)
+def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
+    record: Record | None, is_submitter_dead: bool, after_s: float | None, queue: Queue, clock: list[float]
+) -> None:
+    claimed = handed_over(queue, token=dead_token() if is_submitter_dead else None)
+    assert claimed.owner is not None
+    if record is not None:
+        Records(queue).write(claimed.owner.token, record)
+    reconciler = Reconciler(queue, Retries(queue), "lab")
+    assert reconciler.look() == ({claimed: None}, [])
+    clock[0] += (after_s or 10_000) - 0.5
+    assert reconciler.look() == ({claimed: None}, [])
+    clock[0] += 1
+    left, settled = reconciler.look()
+    if after_s is None:
+        assert left == {claimed: None}
+        return
+    assert left == {}
+    assert [one.job.name for one in settled] == ["job"]
+    assert [job.name for job in queue.jobs(JobState.PENDING)] == ["job"]
+    assert list(queue.slurm.glob("*")) == []
+
+
+def test_another_clusters_claims_are_not_ours(queue: Queue, clock: list[float]) -> None:
+    handed_over(queue, token=dead_token())
+    assert Reconciler(queue, Retries(queue), "other").look() == ({}, [])
+
+
+def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
+    queue: Queue, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, failed = handed_over(queue, "held"), handed_over(queue, "failed", retries=1)
+    assert held.owner is not None
+    assert failed.owner is not None
+    Requests(queue).put(held, Wish.HOLD)
+    known = {held.owner.token: SlurmJob(1, "CANCELLED"), failed.owner.token: SlurmJob(2, "OUT_OF_MEMORY")}
+    monkeypatch.setattr(commands, "jobs_of", lambda user: known)
+    assert Reconciler(queue, Retries(queue), "lab").look()[0] == {}
+    assert queue.states() == {"held": JobState.HELD, "failed": JobState.PENDING}
+    (again,) = queue.jobs(JobState.PENDING)
+    failures = Retries(queue).of(again)
+    assert failures is not None
+    assert (failures.number, failures.reason) == (1, "job 2 of Slurm ended (OUT_OF_MEMORY)")
+
+
+def test_a_start_that_comes_when_its_claim_is_gone_does_nothing(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accel_trainer.queue.slurm import job
+
+    monkeypatch.setattr(job, "SHOWN_S", 0.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    path = write_job(queue.folder / "job.json")
+    assert job.main(["--queue", str(queue.folder), "--token", "gone"]) == 0
+    assert path.exists()
