@@ -41,10 +41,14 @@ class Standby:
         waiting = replace(launch, worker_args=(STAND_BY, str(self._words)))
         self._trainer = Trainer(waiting, self.owner.token, self._log)
 
+    @property
+    def has_died(self) -> bool:
+        return self._trainer.exit_code is not None
+
     async def start(self, launch: Launch, token: str, log: Path) -> Trainer:
         """The same as `Trainer`, sooner where the job is launched as the one that was expected. Raises OSError."""
         assert token == self.owner.token
-        if self._trainer.exit_code is not None or _of_any_job(launch) != self._launch:
+        if self.has_died or _of_any_job(launch) != self._launch:
             await self.end()
             return Trainer(launch, token, log)
         self._has_job = True
@@ -93,7 +97,7 @@ class Ahead:
             return
         self._looked = now
         is_idle = outlook.is_checked and not running and not outlook.good
-        if self._standby is not None and (is_idle or outlook.pause is not None):
+        if self._standby is not None and (self._standby.has_died or is_idle or outlook.pause is not None):
             await self.close()
         elif self._standby is None and (launch := self._next_launch(outlook, slots, running)) is not None:
             with suppress(OSError):  # the disk is full: those who need it will say so

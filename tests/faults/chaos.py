@@ -287,7 +287,10 @@ class _ZombieWatch:
                         dead = {}
                         break
                     zombies = [child for child in parent.children() if child.status() == psutil.STATUS_ZOMBIE]
-                    dead |= {child.pid: (now, f"zombie of {parent.name()} {parent.pid}") for child in zombies}
+                    dead |= {
+                        child.pid: (now, f"{child.name()}, zombie of {' '.join(parent.cmdline()[2:5])} ({parent.pid})")
+                        for child in zombies
+                    }
             self._since = {pid: self._since.get(pid, now) for pid in dead}
             self.lasting |= {dead[pid][1] for pid, since in self._since.items() if now - since > ZOMBIE_S}
 

@@ -85,6 +85,7 @@ def test_without_the_process_of_wandb_the_job_is_trained_to_its_end(tmp_path, se
         lab.add(num_epochs=2, pause_s=0.05, trackers=["wandb"])
         lab.start()
         lab.wait_for_step(2)
+        wait_until(lambda: "wandb: offline" in (lab.run() / "log.txt").read_text())  # it has started
         lab.send("wandb", signal.SIGKILL)
         assert lab.wait() == 0
         assert checks.differences(lab.run(), lab.undisturbed(server)) == []
