@@ -1,8 +1,9 @@
 """From one job's last step to the next one's first: in a queue, and launched bare: `python benchmarks/gap.py`.
 
 Bare is a shell that runs the same `accelerate launch` for one job after the other. Both in turn, A B A B, on the
-bundled digits; medians. The gap has in it what both ways need: the last evaluation and save, the end of one process
-and the start of the next.
+bundled digits; medians. The gap has in it what both ways need: the last evaluation and save, the end of one process and
+the start of the next. The queue starts the next one's trainer ahead; jobs of a few seconds (`--epochs 2`) end before that
+has imported all.
 """
 
 import argparse
@@ -31,14 +32,14 @@ ENVIRONMENT = {
 }
 
 
-def write_jobs(folder: Path) -> None:
+def write_jobs(folder: Path, epochs: int) -> None:
     for name in NAMES:
         job = {
             "architecture": "clocked:Clocked",
             "architecture_args": {"clock": str(folder / f"{name}.clock")},
             "model_dir": str(folder / "models" / name),
             "dataset": "digits",
-            "num_epochs": 2,
+            "num_epochs": epochs,
         }
         (folder / f"{name}.json").write_text(json.dumps(job))
 
@@ -65,12 +66,14 @@ def run_bare(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=7, help="how often each way (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=40, help="of each job (%(default)s)")
+    args = parser.parse_args()
     pairs: list[tuple[float, float]] = []
-    for _ in range(parser.parse_args().pairs):
+    for _ in range(args.pairs):
         found = []
         for run in (run_queue, run_bare):
             with tempfile.TemporaryDirectory() as folder:
-                write_jobs(Path(folder))
+                write_jobs(Path(folder), args.epochs)
                 run(Path(folder))
                 found.append(gap_s(Path(folder)))
         pairs.append((found[0], found[1]))

@@ -139,6 +139,7 @@ class Reporter:
             global_step=progress.global_step,
             **_first_scores(train),
             images_per_s=train["images_per_s"],
+            eta_s=(self.status.num_epochs - progress.epoch) * sum(row["seconds"] for row in rows),
             best=progress.best,
             best_epoch=progress.best_epoch,
         )

@@ -11,6 +11,7 @@ from helpers import wait_until
 
 from accel_trainer.report.tables import read_performance
 from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.training.checkpoint import Progress
 from accel_trainer.training.reporting import Plotter, Reporter, begin_logging, write_performance
 
 
@@ -56,6 +57,14 @@ def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
     (read,) = read_performance(run)
     assert math.isnan(read.scores["acc1"])
     assert read.scores["loss"] == math.inf
+
+
+def test_what_is_left_is_known_after_an_epoch_however_short(run: RunFolder) -> None:
+    reporter = Reporter(run, Status(state=RunState.TRAINING, num_epochs=5), speaks=True)
+    reporter.report_epoch(Progress(epoch=2, history=[row(2, "train"), row(2, "val", seconds=0.25)]), "acc1")
+    said = run.read_status()
+    assert said is not None
+    assert said.eta_s == 3 * 0.75
 
 
 def test_a_preparation_is_in_the_status_until_it_is_done(run: RunFolder) -> None:
