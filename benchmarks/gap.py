@@ -2,8 +2,8 @@
 
 Bare is a shell that runs the same `accelerate launch` for one job after the other. Both in turn, A B A B, on the
 bundled digits; medians. The gap has in it what both ways need: the last evaluation and save, the end of one process and
-the start of the next. The queue starts the next one's trainer ahead; jobs of a few seconds (`--epochs 2`) end before that
-has imported all.
+the start of the next. The queue starts the next one's trainer ahead; jobs of a few seconds (`--epochs 2`) end before
+that has imported all.
 """
 
 import argparse
