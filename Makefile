@@ -1,28 +1,42 @@
 # make demo    set up, train the example jobs on real data, print the comparison
 # make test    set up, then lint, type-check and run every test (what CI runs)
 # make check   the same without the slow tests
+# make bench   everything beside its peers, in an environment of its own; writes docs/benchmarks.md: make bench ROUNDS=7
 # make chaos   kill everything at random, over and over, and compare what comes of it: make chaos SCHEDULES=100
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+BENCH  ?= .venv-bench
 READY  := $(VENV)/.installed
 # Tests of one file stay together: they share what takes long to make.
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 # The demo has a queue of its own, so that it never runs jobs that are yours.
 DEMO   := demo
 SCHEDULES := 10
+ROUNDS := 7
 
-.PHONY: demo test check chaos lint format docs setup clean
+.PHONY: demo test check chaos bench lint format docs setup clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+# Of $(VENV) and of $(BENCH) alike.
+%/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "accel-train needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --quiet -e ".[test]"
-	@touch $(READY)
+	test -x $*/bin/python || $(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --upgrade pip
+	$*/bin/python -m pip install --quiet --quiet -e ".[test]"
+	@touch $@
+
+# Each on its own: a peer that cannot be installed is left out, and the page says so.
+$(BENCH)/.peers: $(BENCH)/.installed benchmarks/requirements.txt
+	@grep -v '^#' benchmarks/requirements.txt | while read -r peer; do \
+		$(BENCH)/bin/python -m pip install --quiet --quiet "$$peer" || echo "left out: $$peer"; \
+	done
+	@touch $@
+
+bench: $(BENCH)/.peers
+	$(BENCH)/bin/python benchmarks/run.py --rounds $(ROUNDS)
 
 demo: $(READY)
 	mkdir -p $(DEMO)/training_queue
@@ -56,5 +70,5 @@ docs: $(READY)
 	$(BIN)/python docs/draw_pictures.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(BENCH) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

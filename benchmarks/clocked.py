@@ -1,14 +1,16 @@
-"""A model that notes when it is trained: how a benchmark sees from outside when a job's steps were."""
+"""Models that note when they are used: how a benchmark sees from outside when a job's steps were."""
 
 import time
 from pathlib import Path
 
 import torch
+from clock import Note
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
 
 class Clocked(nn.Module):
-    """A linear classifier; each training step's time, in seconds since 1970, becomes a line of the file `clock`."""
+    """A linear classifier."""
 
     def __init__(self, num_classes: int, image_size: int, clock: str) -> None:
         super().__init__()
@@ -16,12 +18,25 @@ class Clocked(nn.Module):
         self._clock = Path(clock)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled() and not images.is_meta:
-            with self._clock.open("a") as clock:
-                clock.write(f"{time.time()!r}\n")
+        _note(self._clock, self, images)
         return self.decoder(images.flatten(1))
 
 
-def steps(clock: Path) -> list[float]:
-    """When the steps were."""
-    return [float(line) for line in clock.read_text().splitlines()]
+class ClockedResNet18(ResNet):
+    """torchvision's resnet18."""
+
+    def __init__(self, num_classes: int, clock: str) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes)
+        self._clock = Path(clock)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _note(self._clock, self, x)
+        return super().forward(x)
+
+
+def _note(clock: Path, model: nn.Module, images: Tensor) -> None:
+    """Only steps of the training, and batches of an evaluation."""
+    if images.is_meta or (model.training and not torch.is_grad_enabled()):
+        return
+    with clock.open("a") as file:
+        file.write(Note(time.time(), model.training, len(images)).line())

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clocked import steps
+from clock import steps
 
 from accel_trainer.config import read_job
 from accel_trainer.permission import ALLOW_VARIABLE

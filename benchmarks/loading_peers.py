@@ -1,0 +1,92 @@
+"""How others load images for training: random resized crops and flips of an ImageFolder tree, normalised floats.
+
+Each gives a pass over all images in an order of its own, with as many worker processes or threads as it is told. What
+is not installed is named, with why.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import NOT_INSTALLED, versions
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+SIZE, BATCH = 224, 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PACKAGES = ("torchvision", "timm", "nvidia-dali-cuda120")
+
+Pass = Callable[[int], Iterator[torch.Tensor]]
+
+
+def torchvision_reference(folder: Path, workers: int) -> Pass:
+    """The training preset of torchvision's classification reference: Pillow crops before there are floats."""
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+            v2.ToPureTensor(),
+        ]
+    )
+    images = ImageFolder(str(folder / "train"), transform)
+    loader = DataLoader(images, BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
+    return lambda _: (batch for batch, _ in loader)
+
+
+def timm_loader(folder: Path, workers: int) -> Pass:
+    from timm.data import create_dataset, create_loader
+
+    loader = create_loader(
+        create_dataset("", root=str(folder / "train")),
+        (3, SIZE, SIZE),
+        BATCH,
+        is_training=True,
+        color_jitter=0.0,
+        num_workers=workers,
+        device=torch.device("cpu"),
+    )
+    return lambda _: (batch for batch, _ in loader)
+
+
+def dali(folder: Path, workers: int) -> Pass:
+    """NVIDIA's DALI on the CPU, with as many threads."""
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+    @pipeline_def  # type: ignore[untyped-decorator]
+    def pipeline() -> Any:
+        files, labels = fn.readers.file(file_root=str(folder / "train"), random_shuffle=True, name="files")
+        crops = fn.decoders.image_random_crop(files, device="cpu", output_type=types.RGB)
+        resized = fn.resize(crops, size=(SIZE, SIZE), antialias=True)
+        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
+        floats = fn.crop_mirror_normalize(
+            resized, mirror=fn.random.coin_flip(), mean=mean, std=std, dtype=types.FLOAT, output_layout="CHW"
+        )
+        return floats, labels
+
+    pipe = pipeline(batch_size=BATCH, num_threads=workers, device_id=None, seed=0)
+    pipe.build()
+    batches = DALIGenericIterator(pipe, ["images", "labels"], reader_name="files", auto_reset=True)
+    return lambda _: (batch[0]["images"] for batch in batches)
+
+
+PEERS: dict[str, tuple[str, Callable[[Path, int], Pass]]] = {
+    "torchvision reference": ("torchvision", torchvision_reference),
+    "timm": ("timm", timm_loader),
+    "NVIDIA DALI on the CPU": ("nvidia-dali-cuda120", dali),
+}
+# It has no wheel, and its source needs OpenCV and libjpeg-turbo with their headers on the machine.
+LEFT_OUT = {"FFCV": "left out: its package is built from source, with the headers of OpenCV"}
+
+
+def peer_passes(folder: Path, workers: int) -> tuple[dict[str, Pass], dict[str, str]]:
+    """Those that are installed; and why the others are not there."""
+    found = versions(package for package, _ in PEERS.values())
+    missing = {name: f"`{p}` is {NOT_INSTALLED}" for name, (p, _) in PEERS.items() if found[p] == NOT_INSTALLED}
+    there = {name: make(folder, workers) for name, (_, make) in PEERS.items() if name not in missing}
+    return there, missing | LEFT_OUT

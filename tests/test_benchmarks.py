@@ -1,0 +1,184 @@
+"""What the comparison with peers makes of its measurements. No peer is needed."""
+
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import clocked
+import contestants
+import loop
+import pytest
+import races
+import torch
+from clock import Note, notes, steps
+from contestants import Contestant, Work
+from machine import NOT_INSTALLED, Machine, this_machine, versions
+from page import page
+from races import Failed, Memory, Race
+from results import DIFFERENCE, Goal, Section, median_compared, rows
+
+QUIET = Machine("a processor", 2, 16.4, "a system", "3.11.7", load=0.1)
+# Two epochs of two steps, and a validation of three images in two batches after each.
+WORK = Work("nothing", num_epochs=2, batch_size=4, num_train=9, num_val=3)
+VALIDATION = [Note(0.0, False, 2), Note(0.0, False, 1)]
+EPOCH = [Note(0.0, True, 4), Note(0.0, True, 4), *VALIDATION]
+
+
+def race_of(work: Work, *times: float, began: float = 100.0) -> Race:
+    return Race(work, began, [Note(began + time, True, work.batch_size) for time in times], Memory(50.0, 70.0))
+
+
+def section(**changes):
+    values = {"bare": [100.0, 200.0, 300.0], "other": [50.0, 180.0, 330.0]}
+    return Section(
+        **{"title": "Speed", "about": "What.", "unit": "x/s", "values": values, "baseline": "bare"} | changes
+    )
+
+
+def test_medians_and_ranges_are_of_the_rounds_and_so_are_comparisons():
+    bare, other = rows(section())
+    assert (bare.median, bare.lowest, bare.highest, bare.compared) == (200, 100, 300, (1, 1, 1))
+    assert (other.median, other.lowest, other.highest) == (180, 50, 330)
+    assert other.compared == pytest.approx((0.9, 0.5, 1.1))
+    assert rows(section(comparison=DIFFERENCE))[1].compared == (-20, -50, 30)
+    assert median_compared(section().values, "other", "bare") == pytest.approx(0.9)
+    assert median_compared(section().values, "other", "nobody") is None
+
+
+def test_without_its_baseline_nothing_is_compared():
+    assert [row.compared for row in rows(section(baseline="nobody"))] == [None, None]
+
+
+def test_the_page_says_who_was_measured_where_and_who_was_not():
+    goal = Goal("other at least 0.95 of bare", 0.9, is_met=False)
+    known = {"torch": "2.14.1", "lightning": NOT_INSTALLED}
+    text = page([section(goals=[goal], missing={"third": "not there"})], QUIET, known, 3, date(2026, 1, 2))
+    assert "| other | 180 | 50 to 330 | 0.90 | 0.50 to 1.10 |" in text
+    assert "| third | not there |" in text
+    assert "| other at least 0.95 of bare | 0.90 | **no** |" in text
+    for line in ("| lightning | not installed |", "| torch | 2.14.1 |", "| rounds | 3 |", "| date | 2026-01-02 |"):
+        assert line in text
+    assert "a processor, 2 cores" in text
+    assert "busy" not in text
+    for table in text.split("\n\n"):
+        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) <= 1, table
+
+
+def test_the_page_of_a_busy_machine_says_so():
+    busy = Machine("a processor", 2, 16.4, "a system", "3.11.7", load=1.9)
+    assert "busy" in page([section()], busy, {}, 1, date(2026, 1, 2))
+
+
+def test_this_machine_and_versions():
+    assert versions(["torch", "no-such-package"]) == {
+        "torch": torch.__version__.partition("+")[0],
+        "no-such-package": NOT_INSTALLED,
+    }
+    machine = this_machine()
+    assert machine.cores >= 1
+    assert machine.processor
+    assert machine.memory_gb > 0.1
+
+
+def test_times_of_a_race_leave_out_the_first_epoch():
+    work = Work("nothing", num_epochs=4, batch_size=10, num_train=35)  # three steps each
+    ran = race_of(work, 5, 7, 9, 20, 21, 22, 30, 32, 34, 50, 51, 52)
+    assert ran.first_step_s == 5
+    assert ran.steady == pytest.approx(2 * 3 * 10 / (2 + 4 + 2))  # from the first to the last step of epochs 2 to 4
+    assert ran.whole == pytest.approx(2 * 3 * 10 / 30)  # from the start of epoch 2 to that of epoch 4
+
+
+def test_who_does_other_work_is_refused():
+    races.refuse_other_work(WORK, EPOCH * 2)
+    for other in (EPOCH, [*EPOCH, *EPOCH[1:]], [*EPOCH, *EPOCH[:3]], [*EPOCH[:2] * 2, *VALIDATION * 2]):
+        with pytest.raises(Failed):
+            races.refuse_other_work(WORK, other)
+
+
+def test_a_model_notes_its_steps_and_evaluations_and_nothing_else(tmp_path):
+    model = clocked.ClockedResNet18(10, str(tmp_path / "clock"))
+    images = torch.zeros(2, 3, 32, 32)
+    model(images)
+    with torch.no_grad():
+        model(images)  # statistics of BatchNorm, say
+        model.eval()(images[:1])
+    clocked.Clocked(10, 32, str(tmp_path / "clock")).to("meta")(images.to("meta"))
+    seen = notes(tmp_path / "clock")
+    assert [(note.is_step, note.num_images) for note in seen] == [(True, 2), (False, 1)]
+    assert steps(tmp_path / "clock") == [seen[0].time]
+
+
+def test_memory_is_that_of_descendants_too(tmp_path):
+    """Measured by a process that is small, as `run.py` is."""
+    child = "kept = b'x' * 200_000_000; import time; time.sleep(1.5)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    measure = f"""
+import sys
+from pathlib import Path
+import races
+memory = races.run([sys.executable, "-c", {parent!r}], Path(), Path("log"), {{}})
+print(memory.largest_mb, memory.all_mb, "torch" in sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(races.BENCHMARKS)}
+    ran = subprocess.run(
+        [sys.executable, "-c", measure], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    largest, together, has_torch = ran.stdout.split()
+    assert 190 < float(largest) < 300
+    assert 190 < float(together) < 300
+    assert has_torch == b"False"
+
+
+def test_a_failure_is_told_by_the_last_line(tmp_path):
+    with pytest.raises(Failed, match="exit code 1: ValueError: no"):
+        races.run([sys.executable, "-c", "raise ValueError('no')"], tmp_path, tmp_path / "log", {})
+
+
+def test_who_is_not_installed_or_fails_is_named_and_the_others_go_on(monkeypatch):
+    def run_race(one: Contestant, work: Work) -> Race:
+        if one.name == "broken":
+            raise Failed("exit code 1: no")
+        return race_of(work, 2, 3, 10, 11)
+
+    everybody = [Contestant(name, lambda work, folder: []) for name in (loop.BARE, "broken", loop.OURS)]
+    everybody.append(Contestant("absent", lambda work, folder: [], "no-such-package"))
+    monkeypatch.setattr(loop, "CONTESTANTS", everybody)
+    monkeypatch.setattr(loop, "race", run_race)
+    monkeypatch.setattr(loop, "make_data", lambda folder: folder)
+    outcome = loop.compare(lambda data: WORK, 2, lambda line: None)
+    assert {name: len(each) for name, each in outcome.races.items()} == {loop.BARE: 2, loop.OURS: 2}
+    assert outcome.absent == {"absent": "`no-such-package` is not installed", "broken": "failed: exit code 1: no"}
+    (start,) = outcome.sections(loop=False, startup=True)
+    assert start.values[loop.OURS] == [2, 2]
+
+
+def test_goals_are_those_beside_the_best_peer():
+    values = {loop.BARE: [100.0], loop.LAUNCHED: [90.0], "Lightning": [80.0], loop.OURS: [97.0]}
+    bare, best = loop.speed_goals(values)
+    assert (bare.found, bare.is_met) == (pytest.approx(0.97), False)
+    assert (best.found, best.is_met) == (pytest.approx(97 / 90), True)
+    (leanest,) = loop.memory_goals(values)
+    assert (leanest.found, leanest.is_met) == (pytest.approx(97 / 80), False)
+    (start,) = loop.start_goals(values)
+    assert (start.found, start.is_met) == (7, False)
+    assert loop.speed_goals({}) == loop.start_goals({}) == loop.memory_goals({}) == []
+
+
+@pytest.mark.slow
+def test_the_bare_loop_and_ours_do_the_same_work(tmp_path):
+    """Else `race` raises Failed."""
+    work = Work(str(races.make_data(tmp_path)), num_epochs=1)
+    everybody = {one.name: one for one in contestants.CONTESTANTS}
+    for name in (loop.BARE, loop.OURS):
+        assert races.race(everybody[name], work).first_step_s > 0
+
+
+def test_peers_are_scripts_that_are_there_and_their_packages_are_installed_by_make_bench(tmp_path):
+    installed = (races.BENCHMARKS / "requirements.txt").read_text().splitlines()
+    for one in contestants.CONTESTANTS:
+        scripts = [word for word in one.prepare(WORK, tmp_path) if word.endswith(".py")]
+        assert all(Path(script).is_file() for script in scripts)
+        assert scripts or one.is_ours
+        assert one.package is None or one.package in installed
