@@ -12,8 +12,10 @@ from helpers import COMMAND, kill_tree
 
 
 def pytest_configure() -> None:
-    """Signals are as at a terminal, also under nohup or another parent that has SIGHUP ignored."""
+    """Signals are as at a terminal, also under nohup, or in the background of a shell, which has Ctrl-C ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _keep_to_own_cores()
 
 
