@@ -3,18 +3,19 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue.pulses import LEASE_S, Observer, Pulse, Work, runner_of
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.slurm.commands import SlurmJob
-from accel_trainer.queue.slurm.reconcile import glance, this_user
-from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, words
 from accel_trainer.runs import RunFolder, Status, duration
+
+if TYPE_CHECKING:
+    from accel_trainer.queue.slurm.commands import SlurmJob
+    from accel_trainer.queue.slurm.records import Record
 
 # Of so many pending jobs is said why they do not run; to read more of them would take seconds.
 MOST_NOTES = 100
@@ -45,10 +46,10 @@ def overview(queue: Queue, most: int | None = None) -> Iterator[Row]:
     running = queue.jobs(JobState.RUNNING)
     observer = Observer(queue)
     pulses, silences_s = observer.pulses() if running else {}, observer.silences_s(running)
-    in_slurm = glance(running)
+    clusters = [job for job in running if job.owner is not None and job.owner.cluster is not None]
+    in_slurm = _glance() if clusters else {}
     for job in running:
-        is_clusters = job.owner is not None and job.owner.cluster is not None
-        yield _in_slurm(queue, job, in_slurm) if is_clusters else _running(job, pulses, silences_s)
+        yield _in_slurm(queue, job, in_slurm) if job in clusters else _running(job, pulses, silences_s)
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
@@ -83,8 +84,17 @@ def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[st
     )
 
 
-def _in_slurm(queue: Queue, job: QueuedJob, known: Mapping[str, SlurmJob] | None) -> Row:
+def _glance() -> "Mapping[str, SlurmJob] | None":
+    """Loaded when there is such a claim: where nobody uses Slurm, a status needs it not."""
+    from accel_trainer.queue.slurm.reconcile import glance
+
+    return glance()
+
+
+def _in_slurm(queue: Queue, job: QueuedJob, known: "Mapping[str, SlurmJob] | None") -> Row:
     """known: what Slurm says, by the tokens of claims; None where it says nothing."""
+    from accel_trainer.queue.slurm.records import Records
+
     assert job.owner is not None
     found, record = None if known is None else known.get(job.owner.token), Records(queue).of(job.owner.token)
     said = _said(job)
@@ -109,7 +119,9 @@ def _in_slurm(queue: Queue, job: QueuedJob, known: Mapping[str, SlurmJob] | None
     )
 
 
-def _why_unknown(known: Mapping[str, SlurmJob] | None, record: Record | None) -> str:
+def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None") -> str:
+    from accel_trainer.queue.slurm.reconcile import this_user
+
     if known is None:
         return "squeue gives no answer here"
     if record is not None and record.user != this_user():

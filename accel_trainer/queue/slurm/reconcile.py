@@ -153,10 +153,8 @@ def end_waiting(queue: Queue, job: QueuedJob) -> None:
         Records(queue).forget(job.owner.token)
 
 
-def glance(running: list[QueuedJob]) -> Mapping[str, SlurmJob] | None:
+def glance() -> Mapping[str, SlurmJob] | None:
     """What Slurm says of claims, by their tokens, for who only wants to show it; None where it says nothing."""
-    if not any(job.owner is not None and job.owner.cluster is not None for job in running):
-        return {}
     try:
         return commands.jobs_of(this_user(), commands.GLANCE_S)
     except SlurmError:
