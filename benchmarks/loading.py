@@ -117,14 +117,30 @@ def packed(images: ImageSet, folder: Path, storage: str) -> ImageSet:
     return open_data_set(str(place), folder, None, None)
 
 
-def compare(passes: dict[str, Pass], rounds: int) -> None:
-    found: dict[str, list[float]] = {name: [] for name in passes}
+def prepared(number: int) -> tuple[Path, ImageSet, ImageSet, ImageSet]:
+    """So many photographs: their folder, and the sets that the files, a raw and a JPEG pack of them are."""
+    place = Path(tempfile.gettempdir()) / "accel-train-loading"
+    place.mkdir(exist_ok=True)
+    folder = photographs(place, number)
+    files = open_data_set(str(folder), place, None, None)
+    return folder, files, packed(files, folder, "raw"), packed(files, folder, "jpeg")
+
+
+def measure(passes: dict[str, Pass], rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
+    """Images per second of each, `rounds` times in turn, after a warm-up."""
+    values: dict[str, list[float]] = {name: [] for name in passes}
     epochs = itertools.count(1)
-    for number in range(rounds + 1):  # the first is the warm-up
+    for number in range(rounds + 1):
         for name, read_all in passes.items():
             speed = images_per_s(read_all, epochs)
+            say(f"round {number} of {rounds}  {name:<44}{speed:7.0f} images/s")
             if number:
-                found[name].append(speed)
+                values[name].append(speed)
+    return values
+
+
+def compare(passes: dict[str, Pass], rounds: int) -> None:
+    found = measure(passes, rounds, lambda line: None)
     first = found[next(iter(found))]
     for name, speeds in found.items():
         ratio = statistics.median(a / b for a, b in zip(speeds, first, strict=True))
@@ -155,11 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--epochs", type=int, default=0, help="only watch the memory over so many epochs")
     options = parser.parse_args()
-    place = Path(tempfile.gettempdir()) / "accel-train-loading"
-    place.mkdir(exist_ok=True)
-    folder = photographs(place, options.images)
-    files = open_data_set(str(folder), place, None, None)
-    raw, jpeg = (packed(files, folder, storage) for storage in ("raw", "jpeg"))
+    folder, files, raw, jpeg = prepared(options.images)
     with Loader(options.threads) as loader:
         if options.epochs:
             watch_memory(ours(files, loader, on_device=False), options.epochs)
