@@ -20,7 +20,8 @@ from clock import steps
 from accel_trainer.config import read_job
 from accel_trainer.permission import ALLOW_VARIABLE
 from accel_trainer.queue.attempt import Attempt
-from accel_trainer.queue.launcher import Flags, plan_launch, this_machine
+from accel_trainer.queue.launcher import Flags, plan_launch
+from accel_trainer.queue.machine import this_machine
 
 LIMIT_S = 0.5
 NAMES = ("a", "b")

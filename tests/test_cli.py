@@ -15,7 +15,8 @@ from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
 from accel_trainer.cli import jobs, running
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Gpu, Machine
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.machine import Gpu, Machine
 
 
 def one_line(result: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:

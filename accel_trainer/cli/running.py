@@ -1,7 +1,6 @@
 """The verbs that train: a queue's jobs, or one."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +26,8 @@ from accel_trainer.cli.slurm import hand_to_slurm, refuse_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.permission import allow_imports
-from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch, refuse_missing_gpus, this_machine
+from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch
+from accel_trainer.queue.machine import this_machine
 from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
@@ -161,7 +161,7 @@ def train(
     from accel_trainer.processes import Owner, StopRequest
     from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, go_through
     from accel_trainer.queue.ending import EndingKind
-    from accel_trainer.queue.store import new_log
+    from accel_trainer.queue.logs import new_log
 
     allow_imports(allow)
     job = read_job(file)
@@ -200,7 +200,7 @@ def _asked(flags: Flags) -> Flags:
             return flags
         try:
             chosen = hardware_flags(None, None, answer)
-            refuse_missing_gpus(chosen, machine)
+            machine.refuse_missing(chosen.gpus or ())
         except UserError as error:
             typer.echo(str(error))
             continue
@@ -262,5 +262,5 @@ def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags, places: "S
     wanted = num_processes_wanted(job, flags)
     if (place := places.fit(wanted)) is None:
         raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")
-    machine = replace(this_machine(), cores=place.cores)
+    machine = place.machine(this_machine())
     return str(plan_launch(job, place.flags(flags), machine, attempt.worker_args))

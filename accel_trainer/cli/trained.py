@@ -23,7 +23,8 @@ from accel_trainer.cli.errands import ANSWER, sent
 from accel_trainer.errors import UserError
 from accel_trainer.keys import short, shown
 from accel_trainer.permission import allow_imports
-from accel_trainer.queue.launcher import Launch, plan_launch, this_machine
+from accel_trainer.queue.launcher import Launch, plan_launch
+from accel_trainer.queue.machine import this_machine
 from accel_trainer.runs import RunFolder, duration, runs_in
 
 if TYPE_CHECKING:

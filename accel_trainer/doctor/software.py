@@ -15,7 +15,9 @@ from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.probe import Probe, ProbeFailed
 from accel_trainer.errors import UserError, printable
 from accel_trainer.processes import StopRequest
-from accel_trainer.queue.launcher import Flags, Machine, plan_launch, read_config, users_default
+from accel_trainer.queue.accelerate_config import read_config, users_default
+from accel_trainer.queue.launcher import Flags, plan_launch
+from accel_trainer.queue.machine import Machine
 
 OURS = "accel-train"
 # Those whose versions a person asks for first.

@@ -19,7 +19,8 @@ from accel_trainer.queue.ending import (
     with_first_cause,
     with_memory,
 )
-from accel_trainer.queue.launcher import Flags, Launch, Machine, plan_launch
+from accel_trainer.queue.launcher import Flags, Launch, plan_launch
+from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.queue.supervision import AttemptWatcher, Orders, no_orders, stay_with

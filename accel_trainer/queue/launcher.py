@@ -2,92 +2,29 @@
 
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, first_line
+from accel_trainer.errors import UserError
 from accel_trainer.permission import ALLOW_VARIABLE
-from accel_trainer.processes import CORES_VARIABLE, usable_cores
-from accel_trainer.untrusted import read_bytes
+from accel_trainer.processes import CORES_VARIABLE
+from accel_trainer.queue.accelerate_config import (
+    ONE_PROCESS,
+    integer,
+    read_config,
+    refuse_unknown_type,
+    users_default,
+)
+from accel_trainer.queue.machine import Machine
 
 # How long torchrun lets ranks save after it was told to stop.
 SHUTDOWN_S = 90
-# Unquoted, YAML reads NO as false.
-ONE_PROCESS = ("NO", False)
-MULTI_GPU_TYPES = ("MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
-# Of a file of `accelerate config`.
-MAX_CONFIG, MAX_CONFIG_DEPTH = 64 * 1024, 10
 WORKER = "accel_trainer.training.worker"
-
-
-@dataclass(frozen=True)
-class Gpu:
-    index: str
-    name: str
-    memory: str
-
-    def __str__(self) -> str:
-        return f"{self.index}: {self.name} ({self.memory})"
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Machines that train one job together, and which of them this is. The first one's address and port are for all."""
-
-    number: int = 1
-    rank: int = 0
-    address: str = ""
-    port: int = 0
-
-    def words(self) -> list[str]:
-        """What tells accelerate of them; nothing where there is one."""
-        if self.number == 1:
-            return []
-        place = ["--main_process_ip", self.address, "--main_process_port", str(self.port)]
-        return ["--num_machines", str(self.number), "--machine_rank", str(self.rank), "--same_network", *place]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The devices that are there."""
-
-    gpus: tuple[Gpu, ...]
-    has_mps: bool
-    cores: int
-    nodes: Nodes = Nodes()
-
-
-@cache
-def this_machine() -> Machine:
-    """Looks without torch: the process that starts trainers must not touch a GPU."""
-    has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
-    return Machine(tuple(_gpus()), has_mps, usable_cores())
-
-
-def _gpus() -> list[Gpu]:
-    """NVIDIA's GPUs, in the order of the bus; only those that CUDA_VISIBLE_DEVICES leaves, where it is set."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not (tool := shutil.which("nvidia-smi")):
-        return []
-    query = [tool, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    gpus = []
-    for line in answer.strip().splitlines():
-        index, uuid, name, memory = (part.strip() for part in line.split(","))
-        if visible is None or any(word in (index, uuid) for word in visible.split(",")):
-            gpus.append(Gpu(index, name, memory))
-    return gpus
 
 
 @dataclass(frozen=True)
@@ -136,7 +73,7 @@ def plan_launch(
     """The launch of a job's training, or of another module for it. Flags go before the job's accelerate_config, that
     before the user's own default of `accelerate config`, that before what is there. Raises UserError.
     """
-    refuse_missing_gpus(flags, machine)
+    machine.refuse_missing(flags.gpus or ())
     path = _config_path(job, flags)
     if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
         flags = replace(flags, num_processes=job.num_processes)
@@ -147,7 +84,7 @@ def plan_launch(
     if job.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         # Not among the temporary files of the attempt: the next one needs not compile it again.
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
-    if machine.cores < this_machine().cores:
+    if machine.is_shared:
         environment[CORES_VARIABLE] = str(machine.cores)
     if flags.gpus is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -164,15 +101,7 @@ def num_processes_wanted(job: Job, flags: Flags) -> int | None:
     if (path := _config_path(job, flags)) is None:
         return None
     content = read_config(path)
-    return _integer(path, content, "num_processes", 1) // _integer(path, content, "num_machines", 1)
-
-
-def refuse_missing_gpus(flags: Flags, machine: Machine) -> None:
-    """Raises UserError for a GPU that is not there, naming those that are."""
-    there = [gpu.index for gpu in machine.gpus]
-    if missing := [index for index in flags.gpus or () if index not in there]:
-        found = f"there are {', '.join(there)}" if there else "no GPU was found on this machine"
-        raise UserError(f"--gpus: no GPU {', '.join(missing)}; {found}")
+    return integer(path, content, "num_processes", 1) // integer(path, content, "num_machines", 1)
 
 
 def _config_path(job: Job, flags: Flags) -> Path | None:
@@ -183,52 +112,13 @@ def _config_path(job: Job, flags: Flags) -> Path | None:
     return users_default()
 
 
-def users_default() -> Path | None:
-    """The file that `accelerate config` writes, if there is one."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    home = Path(os.environ.get("HF_HOME", cache_home / "huggingface")).expanduser()
-    path = home / "accelerate" / "default_config.yaml"
-    return path if path.is_file() else None
-
-
-def read_config(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        text = read_bytes(path, MAX_CONFIG)
-        _refuse_what_grows(path, text)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"accelerate_config: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"accelerate_config: {path} is not YAML: {first_line(error)}") from error
-    if isinstance(content, dict) and content.get("compute_environment", "LOCAL_MACHINE") != "LOCAL_MACHINE":
-        raise UserError(f"accelerate_config: {path}: compute_environment may only be LOCAL_MACHINE")
-    if not isinstance(content, dict) or "distributed_type" not in content:
-        raise UserError(f"accelerate_config: {path} has no distributed_type: it is not a file of `accelerate config`")
-    return content
-
-
-def _refuse_what_grows(path: Path, text: bytes) -> None:
-    """A few aliases can stand for billions of values, and PyYAML takes minutes over a small file that is deep."""
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(text):
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"accelerate_config: {path}: write out what its aliases (*name) stand for")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_CONFIG_DEPTH:
-            raise UserError(f"accelerate_config: {path} is nested too deeply")
-
-
 def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:
-    _refuse_unknown_type(path, content)
+    refuse_unknown_type(path, content)
     nodes = machine.nodes
     if nodes.number > 1:  # they were told from outside; the file's own are of other machines
         content = {**content, "num_machines": 1, "machine_rank": 0, "main_process_port": nodes.port}
-    is_one_machine = _integer(path, content, "num_machines", 1) == 1
-    count = _integer(path, content, "num_processes", 1)
+    is_one_machine = integer(path, content, "num_machines", 1) == 1
+    count = integer(path, content, "num_processes", 1)
     if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine tell nothing of the others'
         count = _count(flags, count)
     refuse_uneven(count, nodes.number)
@@ -243,31 +133,8 @@ def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Ma
     if content.get("use_cpu"):
         environment["ACCELERATE_USE_CPU"] = "true"
         args += ["--num_cpu_threads_per_process", str(_threads(machine, count))]
-    machine_rank = nodes.rank if is_one_machine else _integer(path, content, "machine_rank", 0, least=0)
+    machine_rank = nodes.rank if is_one_machine else integer(path, content, "machine_rank", 0, least=0)
     return Launch(tuple(args), environment, count, machine_rank=machine_rank)
-
-
-def _refuse_unknown_type(path: Path, content: Mapping[str, Any]) -> None:
-    """What the training loop is made for: one process, or a copy of the model in each of several."""
-    kind = content["distributed_type"]
-    if kind == "MULTI_CPU":
-        raise UserError(
-            f"accelerate_config: {path}: with distributed_type MULTI_CPU, accelerate starts one process; "
-            "for several on the CPU use MULTI_GPU with use_cpu: true, as accelerate_configs/multi_cpu.yaml"
-        )
-    if kind not in (*ONE_PROCESS, *MULTI_GPU_TYPES):
-        raise UserError(
-            f"accelerate_config: {path}: distributed_type {kind} is not supported; it is NO or "
-            f"{', '.join(MULTI_GPU_TYPES)}"
-        )
-
-
-def _integer(path: Path, content: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
-    value = content.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"accelerate_config: {path}: {key}: {value!r} is not an integer of {least} or more")
-    return value
 
 
 def _by_what_is_there(flags: Flags, machine: Machine) -> Launch:

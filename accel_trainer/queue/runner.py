@@ -4,34 +4,32 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.processes import StopRequest, this_host
+from accel_trainer.queue.abandoned import Abandoned
 from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_through, start_anew
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Machine
-from accel_trainer.queue.outlook import LOOK_EVERY_S, Outlook, OutlookWatcher, Told, choose_next
+from accel_trainer.queue.fast_failures import FastFailures
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.machine import Machine
+from accel_trainer.queue.outlook import Outlook, OutlookWatcher, Told, choose_next
 from accel_trainer.queue.pauses import Pauses
-from accel_trainer.queue.pulses import LEASE_S, Observer, OwnPulse
-from accel_trainer.queue.recording import record_ending, take_over
+from accel_trainer.queue.pulses import OwnPulse
+from accel_trainer.queue.recording import record_ending
 from accel_trainer.queue.requests import OrdersOfClaim
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.scratch import remove_abandoned
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.standby import Ahead, Running, Standby
-from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.store import Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.supervision import AttemptWatcher
-from accel_trainer.queue.trainer import POLL_S, ending_leftovers
+from accel_trainer.queue.trainer import POLL_S
 from accel_trainer.queue.waiting import Needs, starting_params
-from accel_trainer.runs import duration
-
-# So many different jobs that fail, one after the other, so soon after their start: it is not the jobs, it is the host.
-FAST_FAILURES, FAST_S = 3, 60.0
 
 
 class QueueWatcher(AttemptWatcher, OutlookWatcher, Protocol):
@@ -81,22 +79,21 @@ class Runner:
         self.num_run = 0
         self.num_blocked = 0
         self._slots = Slots(machine, flags) if slots is None else slots
-        self._occupied, self._reclaims_stale = occupied, reclaims_stale
+        self._occupied = occupied
         self._checker = Checker(flags, queue.folder)
         self._retries = Retries(queue, retry_after_s)
         self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
         self._pulse = OwnPulse(queue, self._slots.number)
-        self._observer = Observer(queue)
+        self._abandoned = Abandoned(queue, self._retries, with_stale=reclaims_stale)
         self._ahead = Ahead(queue, flags, machine, is_wanted=starts_ahead)
         self._running: dict[str, Running] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_counted = False
         self._wants_look = True
-        self._reclaimed_at = 0.0
         self._told = Told(watcher)
         self._told_large: set[str] = set()
         self._told_occupied: Collection[str] = ()
-        self._fast_failures: list[str] = []
+        self._fast_failures = FastFailures()
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable.
@@ -107,7 +104,7 @@ class Runner:
         self.stop.listen(*STOP_SIGNALS)
         remove_abandoned()
         self.queue.remove_half_written()
-        self._observer.remove_dead()
+        self._abandoned.forget_dead()
         try:
             asyncio.run(self._run(watch))
         finally:
@@ -115,7 +112,7 @@ class Runner:
             self._pulse.stop()
 
     async def _run(self, watch: bool) -> None:
-        await self._reclaim()
+        await self._put_back_abandoned()
         try:
             while not self.stop:
                 self._pulse.beat()
@@ -167,8 +164,8 @@ class Runner:
         """Whether nothing is left to do, as far as has just been seen."""
         outlook = self._outlook
         self._told.pause(outlook)
-        if not self._slots.is_full:
-            await self._reclaim_now_and_then()
+        if not self._slots.is_full and self._abandoned.is_due:
+            await self._put_back_abandoned()
         if self._attempts or self._wants_look:
             return False
         left = self._will_not_run()
@@ -270,7 +267,7 @@ class Runner:
                 ending = await go_through(
                     attempt,
                     place.flags(self.flags),
-                    replace(self.machine, cores=place.cores),
+                    place.machine(self.machine),
                     self.stop,
                     self.watcher,
                     OrdersOfClaim(self.queue, claimed),
@@ -294,38 +291,11 @@ class Runner:
 
     def _note_failure(self, name: str, ending: Ending, seconds: float) -> None:
         """Pause this host where one job after the other fails at once: its GPU, its disk or its data may be why."""
-        if ending.kind is EndingKind.DONE or (ending.kind is EndingKind.FAILED and seconds > FAST_S):
-            self._fast_failures.clear()
-        elif ending.kind is EndingKind.FAILED and name not in self._fast_failures:
-            self._fast_failures.append(name)
-        if len(self._fast_failures) < FAST_FAILURES:
-            return
-        told = ", ".join(self._fast_failures)
-        self._fast_failures.clear()
-        reason = f"{FAST_FAILURES} jobs in a row failed within {duration(FAST_S)} of their start ({told})"
-        with suppress(OSError):
-            Pauses(self.queue).add(this_host(), reason)
+        if (reason := self._fast_failures.add(name, ending, seconds)) is not None:
+            with suppress(OSError):
+                Pauses(self.queue).add(this_host(), reason)
 
-    # -- what others have left ---------------------------------------------------------------------------------------
-
-    async def _reclaim_now_and_then(self) -> None:
-        if time.monotonic() - self._reclaimed_at > LOOK_EVERY_S / 4:
-            await self._reclaim()
-
-    async def _reclaim(self) -> None:
-        """Put back the jobs of runners of this machine that died, once their trainers are gone; and those of runners
-        elsewhere from which nothing was heard for long, where that is wanted."""
-        running = self.queue.jobs(JobState.RUNNING)
-        silent = self._observer.silences_s(running)
-        for job in running:
-            if job.owner is None:
-                continue
-            is_stale = self._reclaims_stale and silent.get(job.path.name, 0.0) > LEASE_S
-            if not (is_stale or job.owner.is_dead()):
-                continue
-            for _ in ending_leftovers(job.owner.token):
-                await asyncio.sleep(POLL_S)
-            if take_over(self.queue, self._retries, job):
-                self._wants_look = True
-                self.watcher.reclaimed(job)
-        self._reclaimed_at = time.monotonic()
+    async def _put_back_abandoned(self) -> None:
+        async for job in self._abandoned.put_back():
+            self._wants_look = True
+            self.watcher.reclaimed(job)

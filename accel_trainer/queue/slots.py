@@ -5,7 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from accel_trainer.errors import UserError
-from accel_trainer.queue.launcher import Flags, Machine, refuse_missing_gpus
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class Place:
 
     gpus: tuple[str, ...] = ()
     cores: int = 1
+
+    def machine(self, machine: Machine) -> Machine:
+        return machine.share(self.cores)
 
     def flags(self, flags: Flags) -> Flags:
         return replace(flags, gpus=self.gpus) if self.gpus else flags
@@ -35,7 +39,7 @@ class Slots:
         slots: int | None = None,
     ) -> None:
         """Raises UserError for what the machine has not."""
-        refuse_missing_gpus(flags, machine)
+        machine.refuse_missing(flags.gpus or ())
         self.gpus = flags.gpus if flags.gpus is not None else tuple(gpu.index for gpu in machine.gpus)
         if self.gpus and slots is not None:
             raise UserError("--slots is for machines without GPUs; use --gpus-per-job and --jobs-per-gpu")

@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from accel_trainer.config import read_job
+from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError
 from accel_trainer.files import write_atomic
 from accel_trainer.processes import Owner
-from accel_trainer.queue.launcher import Flags, Launch, Machine, plan_launch
+from accel_trainer.queue.launcher import Flags, Launch, num_processes_wanted, plan_launch
+from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.outlook import Outlook, choose_next
 from accel_trainer.queue.scratch import scratch_folder
 from accel_trainer.queue.slots import Place, Slots
@@ -122,9 +123,7 @@ class Ahead:
         if outlook.pause is not None:
             return None
         if not running and not outlook.may_begin:
-            first = next(iter(outlook.pending), None)
-            place = slots.fit(None)
-            return None if first is None or place is None else self._launch(first, place)
+            return next((self._first_launch(job, slots) for job in outlook.pending), None)
         left = next((attempt.place for attempt in running if attempt.is_about_to_end), None)
         if left is None:
             return None
@@ -134,11 +133,22 @@ class Ahead:
             lambda needs: slots.fit_after(left, needs.num_processes),
             lambda needs: slots.could_fit(needs.num_processes),
         )
-        return None if chosen is None else self._launch(*chosen)
-
-    def _launch(self, queued: QueuedJob, place: Place) -> Launch | None:
+        if chosen is None:
+            return None
+        queued, place = chosen
         try:
-            job = read_job(queued.path, queued.name)
-            return plan_launch(job, place.flags(self._flags), replace(self._machine, cores=place.cores))
+            return self._launch(read_job(queued.path, queued.name), place)
         except UserError:
             return None  # it will be said of the job
+
+    def _first_launch(self, queued: QueuedJob, slots: Slots) -> Launch | None:
+        """How a job that is not checked yet will be launched, if it is found good."""
+        try:
+            job = read_job(queued.path, queued.name)
+            place = slots.fit(num_processes_wanted(job, self._flags))
+            return None if place is None else self._launch(job, place)
+        except UserError:
+            return None
+
+    def _launch(self, job: Job, place: Place) -> Launch:
+        return plan_launch(job, place.flags(self._flags), place.machine(self._machine))

@@ -17,22 +17,20 @@ whether the target is there, not by the call.
 
 import filecmp
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
 from accel_trainer.errors import UserError
 from accel_trainer.files import remove_half_written, write_atomic
 from accel_trainer.processes import Owner
+from accel_trainer.queue.logs import new_log, newest_log
+from accel_trainer.queue.names import claim_name, file_name, natural_key, read_claim, without_number
 from accel_trainer.untrusted import MEBIBYTE, read_text
 
 MAX_REASON = MEBIBYTE
-# How an older program of the labs names what it trains: of its process nothing is known but the host.
-OLD_CLAIM = re.compile(r"(?P<host>[^@/]+)_gpu-[0-9,]+_job-\d+__(?P<name>.+)", re.DOTALL)
 
 
 class QueueUnusable(UserError):
@@ -59,12 +57,6 @@ class QueuedJob:
     path: Path
     state: JobState
     owner: Owner | None = None
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts 'job2' before 'job10'."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts if part]
 
 
 class Queue:
@@ -144,7 +136,8 @@ class Queue:
                 continue
             path, stem = self.folder_of(state) / name, name.removesuffix(".json")
             if state is JobState.RUNNING:
-                yield _claimed(stem, path)
+                claimed, owner = read_claim(stem)
+                yield QueuedJob(claimed, path, state, owner)
             else:
                 yield QueuedJob(stem, path, state)
 
@@ -184,7 +177,7 @@ class Queue:
     def claim(self, job: QueuedJob, owner: Owner | None = None) -> QueuedJob | None:
         """Take a pending job, for this process if nobody is named; None if another was faster."""
         owner = owner or Owner.new()
-        target = self.folder_of(JobState.RUNNING) / f"{job.name}@{owner.host}.{owner.token}.json"
+        target = self.folder_of(JobState.RUNNING) / claim_name(job.name, owner)
         if not _moved(job.path, target):
             return None
         return QueuedJob(job.name, target, JobState.RUNNING, owner)
@@ -251,7 +244,7 @@ class Queue:
 
     def _move(self, job: QueuedJob, state: JobState) -> Path:
         """Rename into a folder, beside what has the same name there unless that is the same job file."""
-        folder, stem = self.folder_of(state), _file_name(job.name)
+        folder, stem = self.folder_of(state), file_name(job.name)
         target, number = folder / f"{stem}.json", 2
         while os.path.lexists(target) and (target == job.path or not _same_content(job.path, target)):
             target, number = folder / f"{stem}~{number}.json", number + 1
@@ -261,38 +254,14 @@ class Queue:
 
     def newest_log(self, name: str) -> Path | None:
         """The log of the last attempt at a job; None before the first."""
-        stem = _file_name(name)
-        found = (re.fullmatch(rf"{re.escape(stem)}\.(\d+)\.log", path.name) for path in self.logs.glob("*.log"))
-        number = max((int(match[1]) for match in found if match is not None), default=None)
-        return None if number is None else self.logs / f"{stem}.{number}.log"
+        return newest_log(self.logs, file_name(name))
 
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""
         try:
-            return new_log(self.logs, _file_name(name))
+            return new_log(self.logs, file_name(name))
         except OSError as error:
             raise QueueUnusable(f"no log can be made in {self.logs}: {error.strerror}") from error
-
-
-def new_log(folder: Path, name: str) -> Path:
-    """Make `<folder>/<name>.<n>.log` with the first n that is free."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = folder / f"{name}.{number}.log"
-        with suppress(FileExistsError):
-            path.touch(exist_ok=False)
-            return path
-        number += 1
-
-
-def _claimed(stem: str, path: Path) -> QueuedJob:
-    """A job in running/, which its file's name tells to be whose."""
-    if (old := OLD_CLAIM.fullmatch(stem)) is not None:
-        return QueuedJob(old["name"], path, JobState.RUNNING, Owner(old["host"], ""))
-    claim, _, token = stem.rpartition(".")
-    name, _, host = claim.rpartition("@")
-    return QueuedJob(name or stem, path, JobState.RUNNING, Owner(host, token))
 
 
 class JobGone(UserError):
@@ -316,8 +285,8 @@ def _reason_path(path: Path) -> Path:
 
 
 def _names(job: QueuedJob) -> tuple[str, ...]:
-    """Its name; beside another of its name that is over, a job has a number after it."""
-    own = re.sub(r"~\d+$", "", job.name)
+    """Its name in its folder, and its own."""
+    own = without_number(job.name)
     return (job.name, own) if job.state.is_over and own != job.name else (job.name,)
 
 
@@ -331,11 +300,3 @@ def _same_content(one: Path, other: Path) -> bool:
     with suppress(OSError):
         return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
     return False
-
-
-def _file_name(name: str) -> str:
-    """A job's own name; for a job that is refused for its name, one that misleads nobody."""
-    try:
-        return job_name(Path(f"{name}.json"))
-    except UserError:
-        return re.sub(r"[^\w .+=@,~()\[\]-]|\.\.+", "_", name).lstrip("-. ")[: MAX_NAME_BYTES // 4] or "unnamed"

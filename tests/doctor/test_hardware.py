@@ -12,7 +12,7 @@ import pytest
 from accel_trainer.doctor import hardware
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.queue import launcher
-from accel_trainer.queue.launcher import Gpu, Machine, this_machine
+from accel_trainer.queue.machine import Gpu, Machine, this_machine
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)

@@ -11,7 +11,7 @@ from accel_trainer.doctor import software
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.doctor.probe import Probe, ProbeFailed
 from accel_trainer.queue import errand
-from accel_trainer.queue.launcher import Gpu, Machine, this_machine
+from accel_trainer.queue.machine import Gpu, Machine, this_machine
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from accel_trainer import ownership
 from accel_trainer.cli import app, control
 from accel_trainer.display import TerminalWatcher
-from accel_trainer.queue.launcher import Flags, this_machine
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.machine import this_machine
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.runs import RunFolder, RunState

@@ -18,7 +18,8 @@ from accel_trainer.processes import Owner, StopRequest, this_host
 from accel_trainer.queue import attempt as attempt_module
 from accel_trainer.queue.attempt import Attempt, go_through
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Launch, Machine
+from accel_trainer.queue.launcher import Flags, Launch
+from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.trainer import Trainer
 
 

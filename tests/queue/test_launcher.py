@@ -11,8 +11,8 @@ from helpers import REPOSITORY
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
 from accel_trainer.permission import ALLOW_VARIABLE
-from accel_trainer.queue import launcher
-from accel_trainer.queue.launcher import Flags, Gpu, Machine, Nodes, plan_launch
+from accel_trainer.queue.launcher import Flags, Launch, plan_launch
+from accel_trainer.queue.machine import Gpu, Machine, Nodes, this_machine
 
 CPU = Machine((), has_mps=False, cores=8)
 TWO_GPUS = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=8)
@@ -172,10 +172,14 @@ def test_gpus_are_asked_of_nvidia_smi_and_hidden_ones_do_not_count(tmp_path, mon
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [gpu.index for gpu in launcher._gpus()] == expected
+    this_machine.cache_clear()
+    try:
+        assert [gpu.index for gpu in this_machine().gpus] == expected
+    finally:
+        this_machine.cache_clear()
 
 
-def plan(tmp_path: Path, content: str, flags: Flags | None = None) -> launcher.Launch:
+def plan(tmp_path: Path, content: str, flags: Flags | None = None) -> Launch:
     path = tmp_path / "config.yaml"
     path.write_text(content)
     return plan_launch(job(), Flags(config=path) if flags is None else flags, TWO_GPUS)

@@ -22,7 +22,8 @@ from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Machine
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable

@@ -12,11 +12,12 @@ import pytest
 from helpers import write_job
 
 from accel_trainer import processes
-from accel_trainer.queue import checker, outlook
+from accel_trainer.queue import abandoned, checker, fast_failures, outlook
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Gpu, Machine
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.machine import Gpu, Machine
 from accel_trainer.queue.outlook import choose_next
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.retries import Retries
@@ -196,7 +197,8 @@ def test_nobody_gives_up_while_another_runner_trains(runner, trained, monkeypatc
         if len(looks) == 20:
             runner.queue.finish(claimed, JobState.DONE)
 
-    monkeypatch.setattr(runner, "_reclaim", is_done_at_the_20th)
+    monkeypatch.setattr(runner_module.Abandoned, "is_due", True)
+    monkeypatch.setattr(runner, "_put_back_abandoned", is_done_at_the_20th)
     runner.run()
     assert (trained, runner.watcher.told, runner.num_blocked) == (["child"], [], 0)
 
@@ -428,7 +430,7 @@ def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
 
 
 def test_jobs_that_have_trained_for_a_while_pause_nobody(runner, trained, monkeypatch):
-    monkeypatch.setattr(runner_module, "FAST_S", 0.0)
+    monkeypatch.setattr(fast_failures, "FAST_S", 0.0)
     for name in "abc":
         write_job(runner.queue.folder / f"{name}.json")
     trained.endings = [failed()] * 3
@@ -449,7 +451,7 @@ def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
 
 def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, monkeypatch):
     claimed_elsewhere(runner, monkeypatch, "a")
-    monkeypatch.setattr(runner_module, "LEASE_S", 0.2)
+    monkeypatch.setattr(abandoned, "LEASE_S", 0.2)
     runner.run()
     assert trained == []
     wants = Runner(runner.queue, Flags(), Machine((), False, 2), Recorder(), reclaims_stale=True)

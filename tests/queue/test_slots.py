@@ -8,9 +8,9 @@ from helpers import said_by
 
 from accel_trainer.config import Job
 from accel_trainer.processes import CORES_VARIABLE, usable_cores
-from accel_trainer.queue import launcher
 from accel_trainer.queue.gpu_use import GpuUse
-from accel_trainer.queue.launcher import Flags, Gpu, Machine, num_processes_wanted, plan_launch
+from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch
+from accel_trainer.queue.machine import Gpu, Machine
 from accel_trainer.queue.slots import Place, Slots
 
 CPU = Machine((), False, 8)
@@ -93,10 +93,9 @@ def test_a_job_or_its_config_says_how_many_processes_it_wants(tmp_path) -> None:
     assert launch.num_processes == 8, "the others are on the other machine"
 
 
-def test_a_job_is_launched_with_as_many_processes_as_it_says_on_the_cores_it_has(monkeypatch) -> None:
-    monkeypatch.setattr(launcher, "this_machine", lambda: CPU)
+def test_a_job_is_launched_with_as_many_processes_as_it_says_on_the_cores_it_has() -> None:
     job = Job(architecture="resnet18", num_processes=2)
-    launch = plan_launch(job, Flags(), Machine((), False, 4))
+    launch = plan_launch(job, Flags(), Place(cores=4).machine(CPU))
     assert launch.num_processes == 2
     assert launch.environment[CORES_VARIABLE] == "4"
     assert "--num_cpu_threads_per_process 2" in str(launch)

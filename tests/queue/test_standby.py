@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from accel_trainer import processes
 from accel_trainer.queue import standby as standby_module
-from accel_trainer.queue.launcher import Flags, Gpu, Launch, Machine
+from accel_trainer.queue.launcher import Flags, Launch
+from accel_trainer.queue.machine import Gpu, Machine
 from accel_trainer.queue.pauses import Pause
 from accel_trainer.queue.scratch import scratch_folder
 from accel_trainer.queue.slots import Place, Slots
@@ -133,6 +134,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> type[Noted]:
 
 
 GPU = Machine((Gpu("1", "GPU", "24 GB"),), False, 2)
+TWO = Machine((*GPU.gpus, Gpu("2", "GPU", "24 GB")), False, 2)
 
 
 def outlook(queue: Queue, *names: str, **changes: object) -> SimpleNamespace:
@@ -158,11 +160,13 @@ def running(place: Place, eta_s: float | None, said_by: str = "token") -> Runnin
     return Running(run, "token", place)
 
 
-def look(queue: Queue, seen: SimpleNamespace, *attempts: Running, is_wanted: bool = True) -> Ahead:
-    slots = Slots(GPU, Flags(), gpus_per_job=1)
+def look(
+    queue: Queue, seen: SimpleNamespace, *attempts: Running, is_wanted: bool = True, machine: Machine = GPU
+) -> Ahead:
+    slots = Slots(machine, Flags(), gpus_per_job=1)
     for attempt in attempts:
         slots.take(attempt.place)
-    ahead = Ahead(queue, Flags(), GPU, is_wanted=is_wanted)
+    ahead = Ahead(queue, Flags(), machine, is_wanted=is_wanted)
     asyncio.run(ahead.look(seen, slots, attempts))
     return ahead
 
@@ -176,8 +180,11 @@ def test_it_is_started_when_a_job_is_about_to_end(queue, noted, eta_s, said_by, 
 
 
 def test_it_is_started_while_the_first_jobs_are_checked(queue, noted) -> None:
-    look(queue, outlook(queue, "b", good={}, is_checked=False, may_begin=False))
-    assert len(noted.began) == 1
+    seen = outlook(queue, "b", good={}, is_checked=False, may_begin=False)
+    look(queue, seen, machine=TWO)
+    write_job(queue.folder / "b.json", num_processes=2)
+    look(queue, seen, machine=TWO)
+    assert [launch.environment["CUDA_VISIBLE_DEVICES"] for launch in noted.began] == ["1", "1,2"], "as it will be"
 
 
 def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wanted(queue, noted) -> None:

@@ -11,7 +11,9 @@ import pytest
 from accel_trainer import processes
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner
-from accel_trainer.queue.store import JobGone, JobState, Queue, QueueUnusable, natural_key, new_log
+from accel_trainer.queue.logs import new_log
+from accel_trainer.queue.names import natural_key
+from accel_trainer.queue.store import JobGone, JobState, Queue, QueueUnusable
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from accel_trainer.config import read_job
 from accel_trainer.errors import UserError
 from accel_trainer.queue.attempt import attempt_of_queue, go_through
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Machine, Nodes, this_machine
+from accel_trainer.queue.launcher import Flags
+from accel_trainer.queue.logs import new_log
+from accel_trainer.queue.machine import Machine, Nodes, this_machine
 from accel_trainer.queue.recording import as_asked, record_ending
 from accel_trainer.queue.requests import OrdersOfClaim, Requests
 from accel_trainer.queue.retries import Retries
@@ -34,7 +36,7 @@ from accel_trainer.queue.slurm import commands
 from accel_trainer.queue.slurm.commands import SlurmError
 from accel_trainer.queue.slurm.reconcile import this_user
 from accel_trainer.queue.slurm.records import Record, Records
-from accel_trainer.queue.store import JobState, Queue, QueuedJob, new_log
+from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.supervision import no_orders
 from accel_trainer.queue.waiting import starting_params
 from accel_trainer.runs import RunFolder
@@ -181,10 +183,10 @@ def _machine(num_nodes: int, port: int) -> Machine:
     given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
     cores = min(machine.cores, max(1, int(given))) if given.isdigit() else machine.cores
     if num_nodes == 1:
-        return replace(machine, cores=cores)
+        return machine.share(cores)
     # srun runs on the first node.
     address, rank = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_PROCID"])
-    return replace(machine, cores=cores, nodes=Nodes(num_nodes, rank, address, port))
+    return replace(machine.share(cores), nodes=Nodes(num_nodes, rank, address, port))
 
 
 def _find(queue: Queue, token: str) -> QueuedJob | None:

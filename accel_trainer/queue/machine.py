@@ -1,0 +1,86 @@
+"""The machine that trains: its GPUs, its cores, and the others that train the same job with it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cache
+
+from accel_trainer.errors import UserError
+from accel_trainer.processes import usable_cores
+
+
+@dataclass(frozen=True)
+class Gpu:
+    index: str
+    name: str
+    memory: str
+
+    def __str__(self) -> str:
+        return f"{self.index}: {self.name} ({self.memory})"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Machines that train one job together, and which of them this is. The first one's address and port are for all."""
+
+    number: int = 1
+    rank: int = 0
+    address: str = ""
+    port: int = 0
+
+    def words(self) -> list[str]:
+        """What tells accelerate of them; nothing where there is one."""
+        if self.number == 1:
+            return []
+        place = ["--main_process_ip", self.address, "--main_process_port", str(self.port)]
+        return ["--num_machines", str(self.number), "--machine_rank", str(self.rank), "--same_network", *place]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The devices that are there. `is_shared`: the cores are a part of those that this process may use."""
+
+    gpus: tuple[Gpu, ...]
+    has_mps: bool
+    cores: int
+    nodes: Nodes = Nodes()
+    is_shared: bool = False
+
+    def share(self, cores: int) -> "Machine":
+        """What a job sees that has only so many of the cores."""
+        return replace(self, cores=cores, is_shared=self.is_shared or cores < self.cores)
+
+    def refuse_missing(self, gpus: Collection[str]) -> None:
+        """Raises UserError for a GPU that is not there, naming those that are."""
+        there = [gpu.index for gpu in self.gpus]
+        if missing := [index for index in gpus if index not in there]:
+            found = f"there are {', '.join(there)}" if there else "no GPU was found on this machine"
+            raise UserError(f"--gpus: no GPU {', '.join(missing)}; {found}")
+
+
+@cache
+def this_machine() -> Machine:
+    """Looks without torch: the process that starts trainers must not touch a GPU."""
+    has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
+    return Machine(tuple(_gpus()), has_mps, usable_cores())
+
+
+def _gpus() -> list[Gpu]:
+    """NVIDIA's GPUs, in the order of the bus; only those that CUDA_VISIBLE_DEVICES leaves, where it is set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not (tool := shutil.which("nvidia-smi")):
+        return []
+    query = [tool, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = []
+    for line in answer.strip().splitlines():
+        index, uuid, name, memory = (part.strip() for part in line.split(","))
+        if visible is None or any(word in (index, uuid) for word in visible.split(",")):
+            gpus.append(Gpu(index, name, memory))
+    return gpus
