@@ -1,7 +1,9 @@
 """The verbs that change what becomes of jobs, on the files of a queue and with a real runner."""
 
+import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from typer.testing import CliRunner, Result
 from accel_trainer.cli import app, control
 from accel_trainer.errors import UserError
 from accel_trainer.processes import Owner, this_host
-from accel_trainer.queue import pulses
+from accel_trainer.queue import pulses, trainer
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.requests import Request, Requests, Wish
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.runs import TOKEN_VARIABLE
 
 
 def run(*words: str) -> Result:
@@ -150,6 +153,21 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(queue: Queue, wish: Wish 
     assert run("reclaim").output == "a: put back; its runner is dead\n"
     assert states(queue) == {"a": state}
     assert not queue.requests.exists() or list(queue.requests.iterdir()) == []
+
+
+def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "REST_S", 0.2)
+    owner = Owner(this_host(), dead_token())
+    write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: owner.token}) as left:
+        collecting = threading.Thread(target=left.wait)
+        collecting.start()
+        lines = run("reclaim").output.splitlines()
+        collecting.join()
+    assert len(lines) == 2
+    assert "its trainer still is here" in lines[0]
+    assert lines[1] == "a: put back; its runner is dead"
+    assert states(queue) == {"a": "pending"}
 
 
 @pytest.mark.parametrize("name", ["a@grey.boot-1-2-x", "grey_gpu-0_job-1__a", "a"])
