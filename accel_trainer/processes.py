@@ -135,6 +135,18 @@ def children() -> set[int]:
     return set()
 
 
+def dead(pids: set[int]) -> set[int]:
+    """Those of some processes of this one that have ended, and that nobody has waited for yet."""
+    import psutil
+
+    found = set()
+    for pid in pids:
+        with suppress(psutil.Error, OSError):
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                found.add(pid)
+    return found
+
+
 def reap_when_dead(pid: int) -> None:
     """Wait, aside, for the end of a child that nobody else waits for in time: else it stays as a zombie."""
 

@@ -3,7 +3,9 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -12,7 +14,7 @@ from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, did_you_mean, first_line
-from accel_trainer.processes import children, reap_when_dead
+from accel_trainer.processes import children, dead, reap_when_dead
 from accel_trainer.runs import RunFolder, duration
 from accel_trainer.training.reporting import scores_of
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 WANDB_TIMEOUT_S = 30
 # How long a training waits for its trackers to start, and for an answer of one later.
 START_S, CALL_S = 120.0, 300.0
+LOOK_S = 1.0
 
 
 def check_trackers(job: Job) -> None:
@@ -88,13 +91,27 @@ class Tracking:
             return
         self._starting = None
         try:
-            starting.wait(START_S)
+            self._wait_for(starting)
         except (TimeoutError, ConnectionError) as error:
             self._accelerator.trackers = []
             log.warning("the trackers cannot be started (%s); performance.csv has everything", first_line(error))
         for pid in children() - self._children_before:
             reap_when_dead(pid)  # wandb itself waits for its process only when it ends
         for_all_trackers(self._accelerator, lambda tracker: self._describe(tracker, self._job))
+
+    def _wait_for(self, starting: "_Aside") -> None:
+        """Raises what is wrong with what starts; TimeoutError; ConnectionError where it waits for what is dead."""
+        deadline = time.monotonic() + START_S
+        dead_before: set[int] = set()
+        while time.monotonic() < deadline - LOOK_S:
+            with suppress(TimeoutError):
+                starting.wait(LOOK_S)
+                return
+            now_dead = dead(children() - self._children_before)
+            if now_dead & dead_before:  # one that had been waited for would be gone by now
+                raise ConnectionError("the process behind one has ended while it started")
+            dead_before = now_dead
+        starting.wait(max(0.0, deadline - time.monotonic()))
 
     def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
         """Start all trackers. A server that does not answer is no reason not to train: wandb then goes offline."""
@@ -122,7 +139,12 @@ class Tracking:
     def _init_with_wandb(self, job: Job, settings: Mapping[str, Any]) -> None:
         # Runs that are not online have nothing to resume on a server: their id alone joins them when they are synced.
         resume = "allow" if settings["mode"] == "online" else None
-        self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
+        try:
+            self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
+        except Exception as error:
+            if not _is_between_processes(error):
+                raise
+            raise ConnectionError(first_line(error) or "the process behind wandb is gone") from error
 
     @staticmethod
     def _describe(tracker: "GeneralTracker", job: Job) -> None:
@@ -207,6 +229,12 @@ class _Aside:
             raise TimeoutError(f"no answer within {duration(seconds)}")
         if self._failed is not None:
             raise self._failed
+
+
+def _is_between_processes(error: Exception) -> bool:
+    """Whether wandb cannot talk to its own process, as when that was killed: nothing that a user has asked for. Its
+    errors for users are public ones."""
+    return type(error).__module__.startswith("wandb.sdk.")
 
 
 def _wandb_settings(job: Job, run: RunFolder, group: str, id_: str) -> dict[str, Any]:

@@ -1,19 +1,25 @@
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import wandb
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from helpers import wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError
+from accel_trainer.processes import children
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.tracking import Tracking, check_trackers, end_training, wandb_mode
 
@@ -253,6 +259,28 @@ def test_trackers_that_hang_while_they_start_are_done_without(
     end_training(accelerator)
     told = "the trackers cannot be started (no answer within 0s); performance.csv has everything"
     assert caplog.messages == [told]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 0.15, 0.2, 0.25])
+def test_a_training_goes_on_when_the_process_of_wandb_is_killed_while_it_starts(
+    run: RunFolder, make_job: MakeJob, caplog: pytest.LogCaptureFixture, after_s: float
+) -> None:
+    before = children()
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline"})
+    accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=run.path)
+    tracking = Tracking(accelerator, job, run, group=None, id_="id")
+    core = wait_until(lambda: [pid for pid in children() - before if psutil.Process(pid).name() == "wandb-core"])[0]
+    time.sleep(after_s)
+    os.kill(core, signal.SIGKILL)
+    began = time.monotonic()
+    tracking.log_epoch(ROWS)
+    assert time.monotonic() - began < 30, "not as long as it would wait for one that is slow"
+    assert "the trackers cannot be started (" in caplog.text or "wandb is gone (" in caplog.text
+    end_training(accelerator)
+    wait_until(lambda: children() == before, 10)
+    with suppress(Exception):  # it says once more that its process is gone
+        wandb.teardown()
 
 
 def test_nobody_waits_for_trackers_before_there_is_something_to_log(
