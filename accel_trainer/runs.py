@@ -33,6 +33,11 @@ STAND_BY = "--stand-by"
 MAX_STATUS, MAX_PERFORMANCE = MEBIBYTE, 256 * MEBIBYTE
 
 
+def stood_down(words: Path) -> Path:
+    """The file that is there when a process of those which wait for these words has gone, told to stop."""
+    return words.with_suffix(".stood-down")
+
+
 class RunState(StrEnum):
     """What rank 0 last said of its run."""
 

@@ -21,7 +21,7 @@ from accel_trainer.queue.scratch import scratch_folder
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.queue.trainer import Trainer
-from accel_trainer.runs import STAND_BY, RunFolder
+from accel_trainer.runs import STAND_BY, RunFolder, stood_down
 
 # So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.
 AHEAD_S = 20.0
@@ -49,13 +49,14 @@ class Standby:
     async def start(self, launch: Launch, token: str, log: Path) -> Trainer:
         """The same as `Trainer`, sooner where the job is launched as the one that was expected. Raises OSError."""
         assert token == self.owner.token
-        if self.has_died or _of_any_job(launch) != self._launch:
-            await self.end()
-            return Trainer(launch, token, log)
-        self._has_job = True
-        self._trainer.log_to(log)
-        write_atomic(self._words, json.dumps(launch.worker_args), durable=False)
-        return self._trainer
+        if not self.has_died and _of_any_job(launch) == self._launch:
+            self._trainer.log_to(log)
+            write_atomic(self._words, json.dumps(launch.worker_args), durable=False)
+            self._has_job = not stood_down(self._words).exists()
+        if self._has_job:
+            return self._trainer
+        await self.end()
+        return Trainer(launch, token, log)
 
     async def end(self) -> None:
         """At once, if it has got no job."""

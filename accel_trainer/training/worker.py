@@ -36,7 +36,7 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.errors import UserError, listed
 from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, held_by, take
-from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder, RunState, Status
+from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder, RunState, Status, stood_down
 from accel_trainer.training.reporting import Reporter, begin_logging
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # How often to see whether the run folder is ours still: sooner than another trainer could have started in it.
 CHECK_S = 3.0
 STAND_BY_POLL_S = 0.02
+# Not 0: the launcher ends the other processes as well, which would wait for this one.
+STOOD_DOWN_CODE = 1
 
 EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 
@@ -51,7 +53,7 @@ EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     if words[:1] == [STAND_BY] and (words := _stand_by(Path(words[1]))) is None:
-        return 0
+        return STOOD_DOWN_CODE
     parser = argparse.ArgumentParser(prog="accel_trainer.training.worker", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
@@ -76,13 +78,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _stand_by(file: Path) -> Sequence[str] | None:
-    """Import what takes seconds, and wait for a job's words; None: this process is not needed."""
+    """Import what takes seconds, and wait for a job's words; None: this process was told to stop."""
+    import accel_trainer.training.session  # noqa: F401 - torch above all
 
     with suppress(ImportError):
         import wandb  # noqa: F401 - for the job
     while not file.exists():
         if asked_to_stop():
-            return None
+            # First this, then another look: either we see the words or who gives them sees that we are gone.
+            stood_down(file).touch()
+            if not file.exists():
+                return None
         time.sleep(STAND_BY_POLL_S)
     told: list[str] = json.loads(file.read_text())
     return told

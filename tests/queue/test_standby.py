@@ -14,9 +14,10 @@ from helpers import trainers_in, wait_until, write_job
 from safetensors.torch import load_file
 
 from accel_trainer import processes
+from accel_trainer.config import Job
 from accel_trainer.queue import standby as standby_module
-from accel_trainer.queue.launcher import Flags, Launch
-from accel_trainer.queue.machine import Gpu, Machine
+from accel_trainer.queue.launcher import Flags, Launch, plan_launch
+from accel_trainer.queue.machine import Gpu, Machine, this_machine
 from accel_trainer.queue.pauses import Pause
 from accel_trainer.queue.scratch import scratch_folder
 from accel_trainer.queue.slots import Place, Slots
@@ -79,17 +80,19 @@ def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: Queue) 
     assert not scratch_folder(standby.owner.token).exists()
 
 
-@pytest.mark.parametrize("how", ["of another kind", "died"])
+@pytest.mark.parametrize("how", ["of another kind", "died", "stood down"])
 def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its_own(queue: Queue, how: str) -> None:
     standby = Standby(queue, Stub((), {"ONE": "1"}, 1))
-    launch = Stub((), {"ONE": "1" if how == "died" else "2"}, 1, ("a.json",))
+    launch = Stub((), {"ONE": "2" if how == "of another kind" else "1"}, 1, ("a.json",))
     log = queue.next_log("a")
     if how == "died":
         wait_until(lambda: left(standby))
         processes.send_signal(left(standby), signal.SIGKILL)
         wait_until(lambda: standby.has_died)
+    if how == "stood down":  # one of its processes; the others and the launcher are still there
+        (scratch_folder(standby.owner.token) / "words.stood-down").touch()
     assert begin(standby, launch, log).exit_code == 0
-    assert log.read_text() == "began\nanew a.json\n"
+    assert log.read_text().endswith("began\nanew a.json\n")
     assert list(queue.logs.iterdir()) == [log]
 
 
@@ -269,6 +272,26 @@ def test_the_second_job_is_trained_by_a_process_that_was_there_before_the_first_
     weights = [load_file(f"models/{name}/params/best.safetensors") for name in ("a", "b")]
     assert all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0]), "whoever trained it"
     assert "finished 3 epochs" in (two_jobs.logs / "b.1.log").read_text()
+
+
+@pytest.mark.slow
+def test_none_stands_by_without_the_others(queue: Queue) -> None:
+    """One of several processes is told to stop, by whoever: the others could only wait for it."""
+    standby = Standby(queue, plan_launch(Job(architecture="resnet18"), Flags(num_processes=2), this_machine()))
+
+    def rank_0() -> int | None:
+        """Once it has imported torch: it has listened to signals before."""
+        for pid in left(standby):
+            with suppress(psutil.Error, OSError):
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                if psutil.Process(pid).environ().get("RANK") == "0" and "libtorch" in maps:
+                    return pid
+        return None
+
+    processes.send_signal([wait_until(rank_0)], signal.SIGTERM)
+    wait_until(lambda: standby.has_died, timeout_s=60)
+    asyncio.run(standby.end())
+    assert not left(standby)
 
 
 @pytest.mark.slow
