@@ -135,16 +135,15 @@ def children() -> set[int]:
     return set()
 
 
-def dead(pids: set[int]) -> set[int]:
-    """Those of some processes of this one that have ended, and that nobody has waited for yet."""
+def has_living_child(name: str) -> bool:
+    """Whether a program of this name runs that this process has started."""
     import psutil
 
-    found = set()
-    for pid in pids:
-        with suppress(psutil.Error, OSError):
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                found.add(pid)
-    return found
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() == name and child.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def reap_when_dead(pid: int) -> None:

@@ -110,6 +110,7 @@ class Runner:
         finally:
             self._checker.close()
             self._pulse.stop()
+            remove_abandoned()  # also of trainers that were still ending when we began
 
     async def _run(self, watch: bool) -> None:
         await self._put_back_abandoned()

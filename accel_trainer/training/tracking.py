@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
 from accel_trainer.errors import UserError, did_you_mean, first_line
-from accel_trainer.processes import children, dead, reap_when_dead
+from accel_trainer.processes import children, has_living_child, reap_when_dead
 from accel_trainer.runs import RunFolder, duration
 from accel_trainer.training.reporting import scores_of
 
@@ -28,6 +27,8 @@ WANDB_TIMEOUT_S = 30
 # How long a training waits for its trackers to start, and for an answer of one later.
 START_S, CALL_S = 120.0, 300.0
 LOOK_S = 1.0
+# wandb starts this at once, and waits for it for ever if it is killed too soon.
+WANDB_CORE, LOOKS_IN_VAIN = "wandb-core", 5
 
 
 def check_trackers(job: Job) -> None:
@@ -78,11 +79,12 @@ class Tracking:
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
         self._accelerator, self._job = accelerator, job
         self._children_before = children()
+        self._needs_core = False
         self._starting: _Aside | None = _Aside(lambda: self._start(job, run, group or "", id_))
 
     def check(self) -> None:
         """Raises what is wrong with the trackers, once that is known."""
-        if self._starting is not None and self._starting.is_over:
+        if self._starting is not None and self._starting.is_over_within(0.0):
             self.wait()
 
     def wait(self) -> None:
@@ -101,26 +103,33 @@ class Tracking:
 
     def _wait_for(self, starting: "_Aside") -> None:
         """Raises what is wrong with what starts; TimeoutError; ConnectionError where it waits for what is dead."""
-        deadline = time.monotonic() + START_S
-        dead_before: set[int] = set()
-        while time.monotonic() < deadline - LOOK_S:
-            with suppress(TimeoutError):
-                starting.wait(LOOK_S)
-                return
-            now_dead = dead(children() - self._children_before)
-            if now_dead & dead_before:  # one that had been waited for would be gone by now
-                raise ConnectionError("the process behind one has ended while it started")
-            dead_before = now_dead
-        starting.wait(max(0.0, deadline - time.monotonic()))
+        began, looks_in_vain = time.monotonic(), 0
+        while not starting.is_over_within(LOOK_S):
+            looks_in_vain = looks_in_vain + 1 if self._needs_core and not has_living_child(WANDB_CORE) else 0
+            if looks_in_vain == LOOKS_IN_VAIN:
+                raise ConnectionError("wandb's process has ended while it started")
+            if time.monotonic() - began > START_S:
+                break
+        starting.wait(0.0)
 
     def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
-        """Start all trackers. A server that does not answer is no reason not to train: wandb then goes offline."""
-        if "wandb" not in job.trackers:
-            self._accelerator.init_trackers(job.wandb.project)
-            return
+        """Start all trackers. Raises what is wrong with them, and ConnectionError where wandb's process is gone."""
+        try:
+            if "wandb" in job.trackers:
+                self._start_with_wandb(job, run, group, id_)
+            else:
+                self._accelerator.init_trackers(job.wandb.project)
+        except Exception as error:
+            if not _is_between_processes(error):
+                raise
+            raise ConnectionError(first_line(error) or "wandb's process is gone") from error
+
+    def _start_with_wandb(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
+        """A server that does not answer is no reason not to train: wandb then goes offline."""
         import wandb
 
-        mode = wandb_mode(job) if self._accelerator.is_main_process else "disabled"
+        self._needs_core = self._accelerator.is_main_process  # from its first question on, whether there is a login
+        mode = wandb_mode(job) if self._needs_core else "disabled"
         settings = _wandb_settings(job, run, group, id_)
         try:
             self._init_with_wandb(job, {**settings, "mode": mode})
@@ -139,12 +148,7 @@ class Tracking:
     def _init_with_wandb(self, job: Job, settings: Mapping[str, Any]) -> None:
         # Runs that are not online have nothing to resume on a server: their id alone joins them when they are synced.
         resume = "allow" if settings["mode"] == "online" else None
-        try:
-            self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
-        except Exception as error:
-            if not _is_between_processes(error):
-                raise
-            raise ConnectionError(first_line(error) or "the process behind wandb is gone") from error
+        self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
 
     @staticmethod
     def _describe(tracker: "GeneralTracker", job: Job) -> None:
@@ -209,6 +213,7 @@ class _Aside:
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
         self._failed: BaseException | None = None
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
         self._thread.start()
 
@@ -218,15 +223,14 @@ class _Aside:
         except BaseException as error:
             self._failed = error
 
-    @property
-    def is_over(self) -> bool:
+    def is_over_within(self, seconds: float) -> bool:
+        self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def wait(self, seconds: float) -> None:
         """Raises what the call does, and TimeoutError."""
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            raise TimeoutError(f"no answer within {duration(seconds)}")
+        if not self.is_over_within(seconds):
+            raise TimeoutError(f"no answer within {duration(time.monotonic() - self._began)}")
         if self._failed is not None:
             raise self._failed
 

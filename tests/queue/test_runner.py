@@ -1,7 +1,9 @@
 """Which job is next, what jobs wait for, and what does not stop a runner."""
 
 import asyncio
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -12,7 +14,7 @@ import pytest
 from helpers import write_job
 
 from accel_trainer import processes
-from accel_trainer.queue import abandoned, checker, fast_failures, outlook
+from accel_trainer.queue import abandoned, checker, fast_failures, outlook, scratch
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.ending import Ending, EndingKind
@@ -25,7 +27,7 @@ from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.waiting import Needs
-from accel_trainer.runs import RunState
+from accel_trainer.runs import TOKEN_VARIABLE, RunState
 
 
 def jobs(*names: str) -> list[QueuedJob]:
@@ -278,6 +280,24 @@ def test_failures_of_a_runner_that_was_killed_count(runner, trained):
     runner.run()
     assert trained == ["a"]
     assert files(JobState.FAILED) == ["a"]
+
+
+def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner, trained, monkeypatch):
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", os.getcwd)
+    dead = "another-boot-2-x"
+    scratch.make_scratch(dead)
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: dead}) as left:
+
+        async def until_it_has_ended(*_: object) -> Ending:
+            assert scratch.scratch_folder(dead).exists()
+            left.kill()
+            left.wait()
+            return Ending(EndingKind.DONE)
+
+        monkeypatch.setattr(runner_module, "go_through", until_it_has_ended)
+        write_job(runner.queue.folder / "a.json")
+        runner.run()
+    assert not scratch.scratch_folder(dead).exists()
 
 
 def test_what_killed_runners_have_left_half_written_is_removed(runner, trained):
