@@ -91,14 +91,11 @@ def plain(folder: Path, workers: int) -> Pass:
     return lambda _: (batch for batch, _ in loader)
 
 
-def ours(images: ImageSet, loader: Loader, *, on_device: bool) -> Pass:
-    read = ImageReader(
-        images.train,
-        Views(RandomResizedCrop(SIZE), image_size=SIZE, on_device=on_device),
-        replace_corrupt=True,
-    )
-    sampling = TrainSampling(len(images.train.labels), BATCH, accumulation=1, world_size=1, seed=0)
-    return lambda epoch: (batch.inputs.images for batch in loader.batches(read, sampling.micro_batches(epoch, rank=0)))
+def ours(images: ImageSet, loader: Loader, *, on_device: bool, batch: int = BATCH, size: int = SIZE) -> Pass:
+    views = Views(RandomResizedCrop(size), image_size=size, on_device=on_device)
+    read = ImageReader(images.train, views, replace_corrupt=True)
+    sampling = TrainSampling(len(images.train.labels), batch, accumulation=1, world_size=1, seed=0)
+    return lambda epoch: (made.inputs.images for made in loader.batches(read, sampling.micro_batches(epoch, rank=0)))
 
 
 def images_per_s(read_all: Pass, epochs: Iterator[int]) -> float:

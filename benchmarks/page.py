@@ -18,7 +18,7 @@ made within each round, and are medians of that. Nobody's own meter counts: time
 def page(
     sections: Sequence[Section], machine: Machine, versions: Mapping[str, str], rounds: int, day: date, notes: str = ""
 ) -> str:
-    parts = [HEAD, _about(machine, versions, rounds, day)]
+    parts = [HEAD, about(machine, versions, rounds, day)]
     if machine.is_busy:
         parts.append(
             f"**The machine was busy** when this began (load average {machine.load:.1f} on {machine.cores} cores): "
@@ -28,8 +28,8 @@ def page(
     return "\n".join([*parts, *([notes] if notes else [])])
 
 
-def _about(machine: Machine, versions: Mapping[str, str], rounds: int, day: date) -> str:
-    return _table(
+def about(machine: Machine, versions: Mapping[str, str], rounds: int, day: date) -> str:
+    return table(
         ("", ""),
         [
             ("date", f"{day:%Y-%m-%d}"),
@@ -50,10 +50,10 @@ def _section(section: Section) -> str:
     lines = [_cells(row, section) for row in rows(section)]
     lines += [(name, why, "", "", "") for name, why in section.missing.items()]
     parts = [f"## {section.title}\n", section.about + "\n", f"The baseline is: {section.baseline}.\n"]
-    parts.append(_table(headings, lines))
+    parts.append(table(headings, lines))
     if section.goals:
         goals = [(goal.text, f"{goal.found:.2f}", "yes" if goal.is_met else "**no**") for goal in section.goals]
-        parts.append(_table(("goal", "found", "reached"), goals))
+        parts.append(table(("goal", "found", "reached"), goals))
     return "\n".join(parts)
 
 
@@ -66,6 +66,6 @@ def _cells(row: Row, section: Section) -> tuple[str, ...]:
     return (*cells, median, f"{lowest} to {highest}")
 
 
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     marks = ["---", *["---:"] * (len(headings) - 1)] if len(headings) > 2 else ["---"] * len(headings)
     return "".join(f"| {' | '.join(line)} |\n" for line in (headings, marks, *lines))
