@@ -128,6 +128,21 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
+@cache
+def _of_bytes(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift that normalise pixels from 0 to 255, float32 of shape (3, 1, 1)."""
+    scales = [1 / (255 * std) for std in STD]
+    shifts = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
+    scale, shift = (torch.tensor(values, device=device).view(3, 1, 1) for values in (scales, shifts))
+    return scale, shift
+
+
+def normalised(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+    """What `normalise` makes of uint8 (..., 3, height, width) / 255, to 1e-6, with half as many passes over them."""
+    scale, shift = _of_bytes(pixels.device)
+    return torch.mul(pixels, scale, out=out).add_(shift)
+
+
 def normalise(images: Tensor) -> Tensor:
     """float32 (..., 3, height, width) in 0..1 to a mean of 0 and a standard deviation of 1 over ImageNet, in place."""
     mean, std = _statistics(images.device)

@@ -33,6 +33,7 @@ from accel_trainer.data.transforms import (
     RandomResizedCrop,
     Transform,
     normalise,
+    normalised,
 )
 from accel_trainer.spans import Phase, span
 
@@ -130,14 +131,17 @@ class Views:
 
     def show(self, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
+        is_simple = not (self.on_device or self.effects)
         # Effects work in memory of their own: how the library multiplies depends on where in a batch an image lies.
-        room = torch.empty_like(out) if self.effects and not self.on_device else out
+        room = out if self.on_device or is_simple else torch.empty(out.shape, dtype=torch.uint8)
         for view in range(self.num_views):
-            room[view].copy_(self._cut(pixels, drawn, view))
-        if not self.on_device:
-            finished = self._finish(room.div_(255), self._fetch(drawn))
-            if finished is not out:
-                out.copy_(finished)
+            cut = self._cut(pixels, drawn, view)
+            if is_simple:
+                normalised(cut, out=room[view])
+            else:
+                room[view].copy_(cut)
+        if room is not out:
+            out.copy_(self._finish(room, self._fetch(drawn)))
 
     def _cut(self, pixels: Tensor, drawn: Drawn, view: int) -> Tensor:
         """One view, uint8 (3, image_size, image_size)."""
@@ -150,7 +154,10 @@ class Views:
         return [effect.fetch(parameters) for effect, parameters in zip(self.effects, drawn.effects, strict=True)]
 
     def _finish(self, images: Tensor, fetched: Sequence[Any]) -> Tensor:
-        """float32 (rows, 3, height, width) in 0..1 to normalised ones; the input may be overwritten."""
+        """uint8 (rows, 3, height, width) to what the model sees, float32."""
+        if not self.effects:
+            return normalised(images)
+        images = images.to(torch.float32).div_(255)
         for effect, parameters in zip(self.effects, fetched, strict=True):
             images = effect.apply(images, parameters)
         return normalise(images)
@@ -165,7 +172,7 @@ class Views:
         fetched = self._fetch(drawn)
 
         def finish(images: Tensor) -> Tensor:
-            return self._arrange(self._finish(images.to(torch.float32).div_(255), fetched), mixing)
+            return self._arrange(self._finish(images, fetched), mixing)
 
         return Inputs(shown, finish)
 

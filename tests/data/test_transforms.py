@@ -14,6 +14,7 @@ from accel_trainer.data.transforms import (
     RandomResizedCrop,
     crop_box,
     normalise,
+    normalised,
     pixels_of,
 )
 
@@ -145,6 +146,7 @@ def test_normalising_is_torchvisions() -> None:
     ours = normalise(images / 255)
     torch.testing.assert_close(ours, theirs(images), rtol=1e-6, atol=1e-6)
     assert torch.equal(pixels_of(ours), images)
+    torch.testing.assert_close(normalised(images), ours, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.synthetic_occluders import make_occluders
-from accel_trainer.data.transforms import normalise
+from accel_trainer.data.transforms import normalise, normalised
 from accel_trainer.training import build, contrastive, loop
 from accel_trainer.training.loop import TrainingLoop
 
@@ -103,7 +103,8 @@ def make_meta_loop(make_loop: Callable[..., TrainingLoop], monkeypatch: pytest.M
     monkeypatch.setattr(build, "make_model", partial(on_meta, make=build.make_model))
     monkeypatch.setattr(build, "job_images", partial(augmented_there, make=build.job_images))
     monkeypatch.setattr(contrastive.torch, "autocast", lambda *args, **given: nullcontext())
-    normalise(torch.empty(1, 3, 1, 1, device=META))  # keeps its numbers there from the first time on
+    for kept in (normalise, normalised):  # their numbers are there from the first time on
+        kept(torch.empty(1, 3, 1, 1, device=META))
     monkeypatch.setattr(loop, "FiniteCheck", lambda *parts: None)  # looks for values, when it is made
 
     def make(folder: Path, **given: Any) -> TrainingLoop:
