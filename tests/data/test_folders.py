@@ -40,6 +40,21 @@ def test_a_folder_has_the_classes_labels_order_and_pixels_of_torchvision(tree: P
         assert abs(difference).max() <= 1  # two JPEG decoders
 
 
+def test_paths_are_those_of_the_files_whatever_their_names(
+    tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["cat/a\udcff.png", "cat/Größe.png", "ant/" + "x" * 200 + ".png"]
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / "a.png").rename(tmp_path / "set" / name)
+    monkeypatch.chdir(tmp_path / "set")
+    for folder in (Path(), tmp_path / "set"):
+        images = ImageFolder(folder)
+        theirs = datasets.ImageFolder(str(folder))
+        assert [Path(images.describe(i)) for i in range(3)] == [Path(path) for path, _ in theirs.samples]
+        assert {images.read(i).shape for i in range(3)} == {images.read(0).shape}
+
+
 @pytest.mark.parametrize("other", ["a-b", "a b", "a.b", "a+b"])
 def test_nested_folders_come_in_the_order_of_torchvision(
     tmp_path: Path, write_image: Callable[..., Path], other: str
