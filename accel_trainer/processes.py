@@ -139,8 +139,9 @@ def has_living_child(name: str) -> bool:
     """Whether a program of this name runs that this process has started."""
     import psutil
 
-    for child in psutil.Process().children():
+    for pid in children():
         with suppress(psutil.Error):
+            child = psutil.Process(pid)
             if child.name() == name and child.status() != psutil.STATUS_ZOMBIE:
                 return True
     return False

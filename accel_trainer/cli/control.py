@@ -217,14 +217,10 @@ def _reclaim(store: Queue, job: QueuedJob, silence_s: float | None) -> bool:
         return False
     else:
         why = f"nothing was heard of its runner on {_host(job)} for {duration(silence_s)}"
-    from accel_trainer.queue.trainer import ending_leftovers  # with asyncio, which other verbs need not import
+    from accel_trainer.queue.trainer import end_leftovers  # with asyncio, which other verbs need not import
 
-    has_said = False
-    for _ in ending_leftovers(job.owner.token):
-        if not has_said:
-            typer.echo(f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two")
-            has_said = True
-        time.sleep(POLL_S)
+    still_here = f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two"
+    end_leftovers(job.owner.token, lambda: typer.echo(still_here))
     if take_over(store, Retries(store), job):
         typer.echo(f"{job.name}: put back; {why}")
     return True

@@ -131,16 +131,15 @@ class Views:
 
     def show(self, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
         """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
-        is_simple = not (self.on_device or self.effects)
+        if not (self.on_device or self.effects):
+            for view in range(self.num_views):
+                normalised(self._cut(pixels, drawn, view), out=out[view])
+            return
         # Effects work in memory of their own: how the library multiplies depends on where in a batch an image lies.
-        room = out if self.on_device or is_simple else torch.empty(out.shape, dtype=torch.uint8)
+        room = out if self.on_device else torch.empty(out.shape, dtype=torch.uint8)
         for view in range(self.num_views):
-            cut = self._cut(pixels, drawn, view)
-            if is_simple:
-                normalised(cut, out=room[view])
-            else:
-                room[view].copy_(cut)
-        if room is not out:
+            room[view].copy_(self._cut(pixels, drawn, view))
+        if not self.on_device:
             out.copy_(self._finish(room, self._fetch(drawn)))
 
     def _cut(self, pixels: Tensor, drawn: Drawn, view: int) -> Tensor:

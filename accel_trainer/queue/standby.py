@@ -5,7 +5,7 @@ It touches no GPU before it has a job. Its processes carry the token of the next
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +124,12 @@ class Ahead:
         if outlook.pause is not None:
             return None
         if not running and not outlook.may_begin:
-            return next((self._first_launch(job, slots) for job in outlook.pending), None)
+            # The first is not checked yet; so it will be launched if it is found good.
+            wanted = (
+                self._launch(queued, lambda job: slots.fit(num_processes_wanted(job, self._flags)))
+                for queued in outlook.pending
+            )
+            return next(wanted, None)
         left = next((attempt.place for attempt in running if attempt.is_about_to_end), None)
         if left is None:
             return None
@@ -137,19 +142,13 @@ class Ahead:
         if chosen is None:
             return None
         queued, place = chosen
-        try:
-            return self._launch(read_job(queued.path, queued.name), place)
-        except UserError:
-            return None  # it will be said of the job
+        return self._launch(queued, lambda job: place)
 
-    def _first_launch(self, queued: QueuedJob, slots: Slots) -> Launch | None:
-        """How a job that is not checked yet will be launched, if it is found good."""
+    def _launch(self, queued: QueuedJob, place_of: Callable[[Job], Place | None]) -> Launch | None:
         try:
             job = read_job(queued.path, queued.name)
-            place = slots.fit(num_processes_wanted(job, self._flags))
-            return None if place is None else self._launch(job, place)
+            if (place := place_of(job)) is None:
+                return None
+            return plan_launch(job, place.flags(self._flags), place.machine(self._machine))
         except UserError:
-            return None
-
-    def _launch(self, job: Job, place: Place) -> Launch:
-        return plan_launch(job, place.flags(self._flags), place.machine(self._machine))
+            return None  # it will be said of the job

@@ -96,9 +96,11 @@ class Trainer:
         return False
 
 
-def end_leftovers(token: str) -> None:
-    """End what is left of an attempt whose launcher is gone, and wait until it is."""
-    for _ in ending_leftovers(token):
+def end_leftovers(token: str, waiting: Callable[[], None] = lambda: None) -> None:
+    """End what is left of an attempt whose launcher is gone, and wait until it is; `waiting` is told once, if so."""
+    for number, _ in enumerate(ending_leftovers(token)):
+        if number == 0:
+            waiting()
         time.sleep(POLL_S)
 
 
