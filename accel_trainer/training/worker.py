@@ -12,6 +12,7 @@ from accel_trainer.processes import (
     StopRequest,
     asked_to_stop,
     die_with_parent,
+    died_here,
     leave,
     with_variable,
 )
@@ -24,6 +25,7 @@ if __name__ == "__main__":
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import threading
@@ -78,12 +80,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _stand_by(file: Path) -> Sequence[str] | None:
-    """Import what takes seconds, and wait for a job's words; None: this process was told to stop."""
+    """Import what takes seconds, and wait for a job's words; None: it was told to stop, or its runner is gone."""
     import accel_trainer.training.session  # noqa: F401 - torch above all
 
     with suppress(ImportError):
         import wandb  # noqa: F401 - for the job
+    token, looked = os.environ.get(TOKEN_VARIABLE, ""), -math.inf
     while not file.exists():
+        # Who died before we could ask to be told of it has not told us.
+        if time.monotonic() - looked > CHECK_S:
+            looked = time.monotonic()
+            if died_here(token):
+                return None
         if asked_to_stop():
             # First this, then another look: either we see the words or who gives them sees that we are gone.
             stood_down(file).touch()

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import wait_until, write_job
+from helpers import dead_token, wait_until, write_job
 
 from accel_trainer import ownership
 from accel_trainer.config import Job
 from accel_trainer.ownership import take
 from accel_trainer.processes import Owner, this_host
-from accel_trainer.runs import TOKEN_VARIABLE, RunFolder
+from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder
 from accel_trainer.training import worker
 
 
@@ -38,6 +38,16 @@ def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_
     file = write_job(Path("child.json"), finetune=True, finetune_args={"starting_params": "parent"})
     assert worker.main([str(file), "--name=child", *words]) == 0
     assert given[0].finetune_args.starting_params == expected
+
+
+# -- standing by -----------------------------------------------------------------------------------------------------
+
+
+def test_who_stands_by_for_a_runner_that_died_before_it_was_noticed_ends(tmp_path: Path) -> None:
+    """The launcher may die with its runner before this process has asked the kernel to tell it."""
+    environment = {**os.environ, TOKEN_VARIABLE: dead_token()}
+    command = [sys.executable, "-m", "accel_trainer.training.worker", STAND_BY, str(tmp_path / "words.json")]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == worker.STOOD_DOWN_CODE
 
 
 # -- started by hand --------------------------------------------------------------------------------------------------
