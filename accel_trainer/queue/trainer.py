@@ -66,6 +66,7 @@ class Trainer:
 
     def kill(self) -> None:
         """At once, all of it."""
+        self._launcher.kill()  # in its first moment nothing tells yet that it carries the token
         processes.send_signal(processes.with_variable(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 

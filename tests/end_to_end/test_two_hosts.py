@@ -38,7 +38,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
         monkeypatch.setattr(control, "LEASE_S", 0.0)
         monkeypatch.setattr(ownership, "SILENT_S", 0.0)
-        monkeypatch.setattr("accel_trainer.queue.trainer.end_leftovers", lambda token: None)  # they are elsewhere
+        monkeypatch.setattr("accel_trainer.queue.trainer.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
         monkeypatch.setattr("accel_trainer.queue.attempt.end_leftovers", lambda token: None)
         successor = Runner(queue, Flags(), this_machine(), TerminalWatcher())

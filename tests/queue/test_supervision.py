@@ -3,18 +3,20 @@
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from helpers import wait_until
 
+from accel_trainer import processes
 from accel_trainer.config import Job
 from accel_trainer.processes import Owner, StopRequest
 from accel_trainer.queue import supervision
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.supervision import stay_with
 from accel_trainer.queue.trainer import Trainer
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState
 
 
 class Launched(Launch):
@@ -39,6 +41,20 @@ class Recorder:
 
     def cutting(self, name: str, reason: str) -> None:
         self.told.append(reason)
+
+
+def test_a_launcher_is_killed_also_in_the_moment_in_which_its_environment_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel shows none of a process whose program is just being put into place."""
+    trainer = Trainer(Launched((), {}, 1, ("import time; time.sleep(60)",)), Owner.new().token, tmp_path / "log")
+    with monkeypatch.context() as moment:
+        moment.setattr(processes, "with_variable", lambda name, value: [])
+        began = time.monotonic()
+        trainer.kill()
+    assert time.monotonic() - began < 30
+    asyncio.run(trainer.end())
+    assert not processes.with_variable(TOKEN_VARIABLE, trainer.token)
 
 
 BEGIN = """
