@@ -282,9 +282,8 @@ def test_failures_of_a_runner_that_was_killed_count(runner, trained):
     assert files(JobState.FAILED) == ["a"]
 
 
-def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner, trained, monkeypatch):
-    monkeypatch.setattr(scratch.tempfile, "gettempdir", os.getcwd)
-    dead = "another-boot-2-x"
+def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner, trained, temporary, monkeypatch):
+    dead = f"another-boot-{os.getpid()}-x"
     scratch.make_scratch(dead)
     with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: dead}) as left:
 

@@ -1,13 +1,11 @@
 """The temporary files of an attempt go with it."""
 
 import asyncio
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import wait_until
+from helpers import dead_token, wait_until
 
 from accel_trainer.processes import Owner
 from accel_trainer.queue import scratch
@@ -15,14 +13,7 @@ from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.scratch import make_scratch, remove_abandoned, scratch_folder
 from accel_trainer.queue.trainer import Trainer
 
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path_factory, monkeypatch) -> Path:
-    folder = Path("/tmp") / f"at-{os.getpid()}"
-    folder.mkdir()
-    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(folder))
-    yield folder
-    subprocess.run(["rm", "-r", str(folder)], check=True)
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 class Litter(Launch):
@@ -48,7 +39,7 @@ def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
 
 
 def test_what_was_never_taken_up_again_is_removed_and_nothing_else(temporary):
-    mine, dead = Owner.new().token, "another-boot-2-x"
+    mine, dead = Owner.new().token, dead_token()
     for token in (mine, dead):
         make_scratch(token)
     (temporary / "accel-train-evaluate-1").mkdir()
@@ -57,7 +48,7 @@ def test_what_was_never_taken_up_again_is_removed_and_nothing_else(temporary):
 
 
 def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temporary):
-    dead = "another-boot-2-x"
+    dead = dead_token()
     trainer = Trainer(Litter((), {}, 1), dead, tmp_path / "log")
     remove_abandoned()
     assert scratch_folder(dead).is_dir()
@@ -73,7 +64,7 @@ def test_the_folder_is_nobody_elses(temporary):
 
 def test_paths_stay_short_enough_for_sockets_and_what_is_abandoned_is_found_there_too(monkeypatch):
     monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
-    dead = f"another-boot-{os.getpid()}-x"
+    dead = dead_token()
     make_scratch(dead)
     assert scratch_folder(dead).parent == Path("/tmp")
     assert len(str(scratch_folder(dead))) < 40
