@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import skimage.data
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -44,12 +45,13 @@ Pass = Callable[[int], Iterator[torch.Tensor]]
 
 
 def make_photographs(folder: Path, number: int) -> None:
-    """Cut from the two photographs that scikit-learn has, mirrored or not, each as large a file as the others."""
-    pictures = [Image.fromarray(image) for image in load_sample_images().images]
+    """Cut from the photographs that come with scikit-learn and scikit-image, mirrored or not, in files of one size."""
+    taken = [*load_sample_images().images, skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket()]
+    pictures = [Image.fromarray(image) for image in taken]
     generator = np.random.default_rng(0)
     for split, count in (("train", number), ("val", CLASSES)):
         for image in range(count):
-            picture = pictures[image % 2]
+            picture = pictures[image % len(pictures)]
             x, y = (int(generator.integers(0, room + 1)) for room in (picture.width - WIDTH, picture.height - HEIGHT))
             cut = picture.crop((x, y, x + WIDTH, y + HEIGHT))
             if generator.random() < 0.5:
@@ -60,7 +62,8 @@ def make_photographs(folder: Path, number: int) -> None:
 
 
 def save_at_size(image: Image.Image, path: Path) -> None:
-    for quality in range(95, 50, -5):
+    """The best quality that takes no more bytes."""
+    for quality in range(100, 50, -1):
         image.save(path, quality=quality)
         if path.stat().st_size <= BYTES:
             return
@@ -68,7 +71,7 @@ def save_at_size(image: Image.Image, path: Path) -> None:
 
 def photographs(folder: Path, number: int) -> Path:
     """Made once for this number, and kept."""
-    made = folder / f"photographs-{number}"
+    made = folder / f"photographs-of-90-kb-{number}"
     if not made.exists():
         aside = Path(tempfile.mkdtemp(dir=folder))
         make_photographs(aside, number)

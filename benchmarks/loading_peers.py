@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PACKAGES = ("torchvision", "timm", "nvidia-dali-cuda120")
+PACKAGES = ("torchvision", "timm", "nvidia-dali-cuda120", "ffcv")
 
 Pass = Callable[[int], Iterator[torch.Tensor]]
 
@@ -75,14 +75,61 @@ def dali(folder: Path, workers: int) -> Pass:
     return lambda _: (batch[0]["images"] for batch in batches)
 
 
+def ffcv(mode: str, longest: int | None) -> Callable[[Path, int], Pass]:
+    """FFCV, from a file of its own with JPEGs or plain pixels, resized to a longest side where one is named."""
+
+    def make(folder: Path, workers: int) -> Pass:
+        import numpy as np
+        from ffcv.fields import IntField, RGBImageField
+        from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
+        from ffcv.writer import DatasetWriter
+
+        packed = folder / f"{mode}-{longest}.beton"
+        if not packed.exists():
+            fields = {"image": RGBImageField(mode, longest), "label": IntField()}
+            aside = packed.with_suffix(".tmp")
+            writer = DatasetWriter(str(aside), fields, num_workers=workers)
+            writer.from_indexed_dataset(ImageFolder(str(folder / "train")))
+            aside.rename(packed)
+        mean, std = (255 * np.array(values) for values in (MEAN, STD))
+        # What numba compiles comes first: in another order FFCV looks for one for ever.
+        compiled = [
+            RandomResizedCropRGBImageDecoder((SIZE, SIZE)),
+            RandomHorizontalFlip(),
+            NormalizeImage(mean, std, np.float32),
+        ]
+        loader = Loader(
+            str(packed),
+            batch_size=BATCH,
+            num_workers=workers,
+            os_cache=True,
+            order=OrderOption.RANDOM,
+            drop_last=True,
+            pipelines={"image": [*compiled, ToTensor(), ToTorchImage()], "label": [IntDecoder(), ToTensor()]},
+        )
+        return lambda _: (images for images, _ in loader)
+
+    return make
+
+
+DALI, FFCV_JPEG, FFCV_SMALL_JPEG, FFCV_RAW = (
+    "NVIDIA DALI on the CPU",
+    "FFCV, JPEG",
+    "FFCV, JPEG of 256",
+    "FFCV, raw of 256",
+)
+# The longest side of photographs of 500x375 whose shorter one becomes 256.
+LONGEST = 341
 PEERS: dict[str, tuple[str, Callable[[Path, int], Pass]]] = {
     "torchvision reference": ("torchvision", torchvision_reference),
     "timm": ("timm", timm_loader),
-    "NVIDIA DALI on the CPU": ("nvidia-dali-cuda120", dali),
+    DALI: ("nvidia-dali-cuda120", dali),
+    FFCV_JPEG: ("ffcv", ffcv("jpg", None)),
+    FFCV_SMALL_JPEG: ("ffcv", ffcv("jpg", LONGEST)),
+    FFCV_RAW: ("ffcv", ffcv("raw", LONGEST)),
 }
-# It has no wheel; built with the headers of OpenCV and libjpeg-turbo, its loader gave no batch within ten minutes
-# (1.0.2, with numpy 2.4 and numba 0.68).
-LEFT_OUT = {"FFCV": "left out: 1.0.2 built, but gave no batch within ten minutes"}
 
 
 def peer_passes(folder: Path, workers: int) -> tuple[dict[str, Pass], dict[str, str]]:
@@ -90,4 +137,4 @@ def peer_passes(folder: Path, workers: int) -> tuple[dict[str, Pass], dict[str, 
     found = versions(package for package, _ in PEERS.values())
     missing = {name: f"`{p}` is {NOT_INSTALLED}" for name, (p, _) in PEERS.items() if found[p] == NOT_INSTALLED}
     there = {name: make(folder, workers) for name, (_, make) in PEERS.items() if name not in missing}
-    return there, missing | LEFT_OUT
+    return there, missing

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import clocked
 import contestants
+import growth
+import loading_beside
 import loop
 import pytest
 import races
@@ -164,6 +166,28 @@ def test_goals_are_those_beside_the_best_peer():
     (start,) = loop.start_goals(values)
     assert (start.found, start.is_met) == (7, False)
     assert loop.speed_goals({}) == loop.start_goals({}) == loop.memory_goals({}) == []
+
+
+def test_goals_of_loading_are_those_beside_who_took_part():
+    values = {loading_beside.PLAIN: [100.0, 100.0], loading_beside.OURS: [150.0, 300.0], "FFCV, JPEG": [200.0, 400.0]}
+    plain, ffcv = loading_beside.goals(values)
+    assert (plain.found, plain.is_met) == (2.25, True)
+    assert (ffcv.found, ffcv.is_met) == (0.75, False)
+
+
+@pytest.mark.slow
+def test_the_page_of_growth_says_what_it_takes_to_open_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "COUNTS", (1000, 2000))
+    (tmp_path / "sets").mkdir()
+    opened = growth.openings(tmp_path / "sets", 1)
+    assert list((tmp_path / "sets").iterdir()) == []
+    assert list(opened) == [1000, 2000]
+    loaded = {"threads": {1: {"files": 10.0, "raw pack": 20.0}, 2: {"files": 1234.0, "raw pack": 40.0}}}
+    growth.draw(tmp_path / "growth.png", loaded, opened)
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+    text = growth.page(QUIET, 1, loaded, opened)
+    assert "| 2 | 1,234 | 40 |" in text
+    assert f"| 2,000 | {opened[2000]['folders'].seconds:.2f} |" in text
 
 
 @pytest.mark.slow
