@@ -1,5 +1,9 @@
 """What a process computes with."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -19,3 +23,33 @@ def test_float32_is_float32_and_kernels_are_not_chosen_by_time(make_job, run, mo
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()
+
+
+# 16 tensors of 8 MB at the same time, over and over, as in a step; how many pages the system gave for them.
+PAGES = """
+import resource, sys, torch
+from accel_trainer.training.hardware import keep_freed_memory
+if sys.argv[1:]:
+    keep_freed_memory()
+def once():
+    return [torch.ones(2**21) for _ in range(16)]
+for _ in range(3):
+    once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages(*words: str, **environment: str) -> int:
+    command = [sys.executable, "-c", PAGES, *words]
+    ran = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True, text=True)
+    return int(ran.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_that_was_freed_is_not_asked_of_the_system_again():
+    assert pages() > 10_000
+    assert pages("keep") < 1000
+    assert pages("keep", MALLOC_TRIM_THRESHOLD_="100000") > 10_000, "what is set by hand stays"
