@@ -23,7 +23,9 @@ Everybody trains resnet18 (10 classes) on the bundled digits, 1,347 images of 32
 the optimizer, each in its own way. The model notes its steps, and a run with more or fewer steps or images than the
 others' does not count. The peers' images are tensors in memory, ready for the model; ours are stored as 8x8 and resized
 by the one thread of our loader, beside the one of the training. Progress bars and logs are as each tool has them by
-default, written to a file; Lightning's own logger too. Nobody else has a tracker, but for ours in the last line."""
+default, written to a file; Lightning's own logger too. Nobody else has a tracker, but for ours in the last line.
+All compute with the same kernels of torch; what makes ours faster on a CPU is that the memory which a step has freed
+stays for the next one, and SGD in one kernel a parameter."""
 
 
 def compare(work: Callable[[str], Work], rounds: int, say: Callable[[str], None]) -> "Outcome":
