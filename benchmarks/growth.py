@@ -34,7 +34,7 @@ from accel_trainer.data.source import ImageSet
 from accel_trainer.data.sources import open_data_set
 
 DOCS = Path(__file__).parent.parent / "docs"
-PICTURE = "pictures/growth.png"
+PICTURE = "growth.png"
 NUM_IMAGES = 1024
 USUAL = {"threads": 2, "batch": 64, "crop": 224}
 # One is changed, the others are as usual.
@@ -227,7 +227,6 @@ def main() -> None:
     loaded = speeds(options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         opened = openings(Path(folder), options.rounds)
-    (options.output / PICTURE).parent.mkdir(exist_ok=True)
     draw(options.output / PICTURE, loaded, opened)
     (options.output / "growth.md").write_text(page(machine, options.rounds, loaded, opened))
 
