@@ -9,7 +9,7 @@ from faults.schedules import draw
 
 pytestmark = pytest.mark.slow
 
-NUM_SCHEDULES = 10
+NUM_SCHEDULES = 7
 
 
 @pytest.mark.parametrize("seed", range(NUM_SCHEDULES))
