@@ -50,6 +50,5 @@ def pages(*words: str, **environment: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_memory_that_was_freed_is_not_asked_of_the_system_again():
-    assert pages() > 10_000
     assert pages("keep") < 1000
     assert pages("keep", MALLOC_TRIM_THRESHOLD_="100000") > 10_000, "what is set by hand stays"
