@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.errors import printable
+from accel_trainer.core.text import duration, printable
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.pauses import Pause
 from accel_trainer.queue.store import JobState, QueuedJob
 from accel_trainer.queue.waiting import Missing, words
-from accel_trainer.runs import RunFolder, RunState, Status, duration
+from accel_trainer.runs import RunFolder, RunState, Status
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner
-from accel_trainer.runs import RunFolder, duration
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.text import duration
+from accel_trainer.runs import RunFolder
 
 BEAT_S = 30.0
 # Without a sign of life of another machine's owner. A network drive may show it a minute late.

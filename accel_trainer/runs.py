@@ -4,7 +4,6 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 """
 
 import json
-import math
 import os
 import secrets
 import shutil
@@ -19,16 +18,14 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
-from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json, read_text
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, read_text, write_atomic
 
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
 PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 # In place of a trainer's words: they will be in the file that follows, as a JSON array.
 STAND_BY = "--stand-by"
-
 # Of status.json, and of a performance.csv of 100,000 epochs.
 MAX_STATUS, MAX_PERFORMANCE = MEBIBYTE, 256 * MEBIBYTE
 
@@ -109,20 +106,6 @@ class RankError(NamedTuple):
     reason: str
     state: RunState
     fitting_batch_size: int | None
-
-
-def duration(seconds: float) -> str:
-    """'45s', '3m 05s', '2h 07m' or '3d 04h'; '-' for what is no time."""
-    if not math.isfinite(seconds):
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job, job_name, read_job
-from accel_trainer.errors import UserError
-from accel_trainer.keys import canonical
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import canonical
 from accel_trainer.queue.launcher import Flags, plan_launch
 from accel_trainer.queue.machine import this_machine
 from accel_trainer.queue.store import JobState, Queue

@@ -18,7 +18,7 @@ from pathlib import Path
 from clock import steps
 
 from accel_trainer.config import read_job
-from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.launcher import Flags, plan_launch
 from accel_trainer.queue.machine import this_machine

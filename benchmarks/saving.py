@@ -16,8 +16,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from accel_trainer.config import Job
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training import checkpoint
 from accel_trainer.training.build import build

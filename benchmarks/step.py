@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.spans import Phase, span
+from accel_trainer.core.spans import Phase, span
 
 ROUNDS, STEPS, WARM_UP = 3, 20, 5
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
 # A job that trains in seconds and has neither BatchNorm nor dropout, whose results depend on the process count.
@@ -102,7 +102,7 @@ def kill_tree(pid: int) -> None:
 
 def dead_token() -> str:
     """The token of a process of this machine that has ended."""
-    code = "from accel_trainer.processes import Owner; print(Owner.new().token)"
+    code = "from accel_trainer.core.lease import Owner; print(Owner.new().token)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

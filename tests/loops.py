@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from accel_trainer.processes import StopRequest
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.training.loop import Stopped, TrainingLoop
 from accel_trainer.training.start import Start
 from accel_trainer.training.taking_up import take_up

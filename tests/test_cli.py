@@ -281,7 +281,7 @@ def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_f
         return Ending(EndingKind.DONE)
 
     monkeypatch.setattr("accel_trainer.queue.attempt.go_through", go_through)
-    monkeypatch.setattr("accel_trainer.processes.StopRequest.listen", lambda *_: None)
+    monkeypatch.setattr("accel_trainer.core.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
     running.train(write_job(Path("child.json"), **CHILD, after=["first"]))
     assert "after: only a queue waits for other jobs; child is trained now" in capsys.readouterr().err

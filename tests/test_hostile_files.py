@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import plant_no_file, said_by
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.evaluation.trained import trained_classes, trained_job
 from accel_trainer.report.tables import compare, read_performance
 from accel_trainer.runs import RunFolder

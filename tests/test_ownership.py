@@ -11,9 +11,9 @@ import pytest
 from helpers import said_by
 
 from accel_trainer import ownership
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner, boot_id, start_time, this_host
 from accel_trainer.ownership import Ownership, OwnershipLost, take
-from accel_trainer.processes import Owner, boot_id, start_time, this_host
 from accel_trainer.runs import RunFolder
 
 DEAD = Owner(this_host(), f"{boot_id()}-{os.getpid()}-12345-abcd")  # our process id, given out again
@@ -192,9 +192,9 @@ def test_a_file_server_that_hangs_for_a_moment_takes_nothing_away(
 RACE = """
 import json, multiprocessing, os, sys, time
 from pathlib import Path
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.ownership import take
-from accel_trainer.processes import Owner, this_host
+from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.runs import RunFolder
 
 folder, context = Path(sys.argv[1]), multiprocessing.get_context("fork")

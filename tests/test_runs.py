@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from helpers import file_names, said_by
 
-from accel_trainer.errors import UserError
-from accel_trainer.runs import RunFolder, RunState, Status, duration, runs_in
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import duration
+from accel_trainer.runs import RunFolder, RunState, Status, runs_in
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, sweeps
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.runs import RunFolder
 from accel_trainer.verdicts import checked_alike

@@ -4,7 +4,7 @@ import sys
 
 from accel_trainer.cli import control, doctor, jobs, packing, profiling, queue, running, sweeps, trained, watching
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALLED, app, tell
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import QueueUnusable
 
 __all__ = [

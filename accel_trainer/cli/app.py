@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.errors import UserError, did_you_mean, printable
-from accel_trainer.permission import ALLOW_OPTION, ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_OPTION, ALLOW_VARIABLE
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, printable
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 

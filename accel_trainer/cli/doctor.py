@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALLED, SOME_FAILED, JsonOption, QueueOption, app
+from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Grade
-from accel_trainer.errors import printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

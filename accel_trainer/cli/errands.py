@@ -37,7 +37,7 @@ def sent(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterator[Back]
 
     Raises UserError, and typer.Exit where it was stopped or had no answer: then its output is kept, and named.
     """
-    from accel_trainer.processes import StopRequest
+    from accel_trainer.core.processes import StopRequest
     from accel_trainer.queue.attempt import STOP_SIGNALS
     from accel_trainer.queue.errand import NoAnswer, send
 

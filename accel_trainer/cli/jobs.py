@@ -27,8 +27,8 @@ from accel_trainer.cli.app import (
     write,
 )
 from accel_trainer.config import read_job
-from accel_trainer.errors import UserError
-from accel_trainer.permission import allow_imports
+from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import Queue
 from accel_trainer.verdicts import make_check, verdict
 

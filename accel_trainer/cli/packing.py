@@ -9,8 +9,8 @@ import typer
 
 from accel_trainer.cli.app import SOME_FAILED, app, tell
 from accel_trainer.config import Job
-from accel_trainer.errors import listed
-from accel_trainer.processes import usable_cores
+from accel_trainer.core.processes import usable_cores
+from accel_trainer.core.text import listed
 
 if TYPE_CHECKING:
     from accel_trainer.data.packed import Manifest

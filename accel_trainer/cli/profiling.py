@@ -22,11 +22,11 @@ from accel_trainer.cli.app import (
 )
 from accel_trainer.cli.errands import sent
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
-from accel_trainer.permission import allow_imports
+from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.spans import Phase
 from accel_trainer.queue.launcher import Launch, plan_launch
 from accel_trainer.queue.machine import this_machine
-from accel_trainer.spans import Phase
 
 if TYPE_CHECKING:
     from accel_trainer.profiling.figures import Profile

@@ -24,8 +24,8 @@ from accel_trainer.cli.app import (
 )
 from accel_trainer.cli.slurm import hand_to_slurm, refuse_options
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
-from accel_trainer.permission import allow_imports
+from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch
 from accel_trainer.queue.machine import this_machine
 from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
@@ -157,8 +157,9 @@ def train(
     """Train one job without the queue."""
     import asyncio
 
+    from accel_trainer.core.lease import Owner
+    from accel_trainer.core.processes import StopRequest
     from accel_trainer.display import TerminalWatcher
-    from accel_trainer.processes import Owner, StopRequest
     from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, go_through
     from accel_trainer.queue.ending import EndingKind
     from accel_trainer.queue.logs import new_log

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from accel_trainer.cli.app import tell
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.ending import EndingKind
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import Queue, QueuedJob

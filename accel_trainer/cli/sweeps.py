@@ -17,10 +17,10 @@ from accel_trainer.config import job_name
 from accel_trainer.config.axes import Settings, grid, parse_axes, random_search
 from accel_trainer.config.reading import parse_json, read_bytes
 from accel_trainer.config.sweeps import Base, SweptJob, check_sweep_name, in_few_lines, swept_jobs
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
-from accel_trainer.keys import short, shown
-from accel_trainer.permission import allow_imports
+from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.text import short, shown
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.verdicts import checked_alike, make_check, verdict_of

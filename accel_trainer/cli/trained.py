@@ -20,12 +20,12 @@ from accel_trainer.cli.app import (
     tell,
 )
 from accel_trainer.cli.errands import ANSWER, sent
-from accel_trainer.errors import UserError
-from accel_trainer.keys import short, shown
-from accel_trainer.permission import allow_imports
+from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import duration, short, shown
 from accel_trainer.queue.launcher import Launch, plan_launch
 from accel_trainer.queue.machine import this_machine
-from accel_trainer.runs import RunFolder, duration, runs_in
+from accel_trainer.runs import RunFolder, runs_in
 
 if TYPE_CHECKING:
     from accel_trainer.report.tables import Comparison

@@ -12,11 +12,11 @@ import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueOption, app, existing_queue, find_job
 from accel_trainer.cli.slurm import SlurmDesk
-from accel_trainer.errors import UserError, printable
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import duration, printable
 from accel_trainer.queue.overview import Row, overview
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.runs import duration
 
 # Rows of each state that are over or wait, in a table.
 FEW = 20

@@ -10,8 +10,8 @@ from itertools import product
 from typing import Any, Literal, assert_never, get_args
 
 from accel_trainer.config.reading import LONE_SURROGATE, parse_json
-from accel_trainer.errors import UserError
-from accel_trainer.keys import canonical, shown
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import canonical, shown
 
 MAX_JOBS = 1000
 # Of numbers that are drawn: short enough for a name, and thousands of them in any range.

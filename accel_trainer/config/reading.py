@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from accel_trainer import untrusted
 from accel_trainer.config.job import Job
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.core import files
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
 
 MAX_BYTES = 256 * 1024
 MAX_NAME_BYTES = 120
@@ -60,7 +61,7 @@ def read_job(path: Path, name: str | None = None) -> Job:
 def read_bytes(path: Path) -> bytes:
     """The content of a regular, not oversized file; a symbolic link is not followed."""
     try:
-        return untrusted.read_bytes(path, MAX_BYTES, follow_links=False)
+        return files.read_bytes(path, MAX_BYTES, follow_links=False)
     except OSError as error:
         reason = "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
         raise UserError(f"{path}: {reason}") from error

@@ -19,8 +19,8 @@ from accel_trainer.config.axes import Settings
 from accel_trainer.config.job import Job, default_args, default_path
 from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.config.reading import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
-from accel_trainer.errors import UserError
-from accel_trainer.keys import canonical, short, shown
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import canonical, short, shown
 
 MAX_VALUE = 32  # of the characters that a value has in a name
 MAX_TAG = 64  # Weights & Biases takes no longer ones

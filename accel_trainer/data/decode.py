@@ -13,7 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from accel_trainer import untrusted
+from accel_trainer.core import files
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -40,7 +40,7 @@ class CorruptImage(Exception):
 def read_image(path: str | Path) -> Tensor:
     """`decode` of a file. Raises CorruptImage."""
     try:
-        return decode(untrusted.read_bytes(path, MAX_BYTES))
+        return decode(files.read_bytes(path, MAX_BYTES))
     except OSError as error:
         raise CorruptImage(error.strerror or str(error)) from error
 

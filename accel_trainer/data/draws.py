@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from accel_trainer import randomness
+from accel_trainer.core import keyed_random
 
 Numbers = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
@@ -47,7 +47,7 @@ class Draws:
         subjects = np.array([self.step]) if self.batch_dependence else self.indices
         views = range(1) if self.view_dependence else range(self.num_views)
         drawn = [
-            randomness.words(randomness.key(self.seed, purpose, *shared, self.epoch, view), subjects, count)
+            keyed_random.words(keyed_random.key(self.seed, purpose, *shared, self.epoch, view), subjects, count)
             for view in views
         ]
         shape = (len(self.indices), self.num_views, count)
@@ -56,7 +56,7 @@ class Draws:
 
     def uniforms(self, purpose: str, count: int) -> Numbers:
         """Numbers in [0, 1): float64 of shape (rows, count)."""
-        return randomness.unit_interval(self.words(purpose, count))
+        return keyed_random.unit_interval(self.words(purpose, count))
 
     def keys(self, purpose: str) -> Keys:
         """A key of 64 bits for a random field in each row (see accel_trainer.data.fields): uint64 of shape (rows,)."""
@@ -64,8 +64,8 @@ class Draws:
 
     def for_whole_batch(self, purpose: str) -> float:
         """One number in [0, 1) for the global batch, whatever is shared."""
-        key = randomness.key(self.seed, purpose, self.epoch)
-        return float(randomness.uniforms(key, [self.step], 1)[0, 0])
+        key = keyed_random.key(self.seed, purpose, self.epoch)
+        return float(keyed_random.uniforms(key, [self.step], 1)[0, 0])
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.decode import read_image
 from accel_trainer.data.source import ImageSet, Labels, require_same_classes
-from accel_trainer.errors import UserError, did_you_mean, listed
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line, listed
 from accel_trainer.data.decode import CorruptImage, decode, read_image
 from accel_trainer.data.source import ImageSet, Labels, require_same_classes
-from accel_trainer.errors import UserError, did_you_mean, first_line, listed
 
 TRAIN_SPLITS = ("train", "training")
 VAL_SPLITS = ("val", "validation", "valid", "dev", "test")

@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import usable_cores
+from accel_trainer.core.spans import Phase, spanned
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.mixing import Labels
 from accel_trainer.data.parts import Whole, Work, make, shared
@@ -24,9 +27,6 @@ from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.data.source import Source
 from accel_trainer.data.threads import in_order, on_one_core, single_core_threads
 from accel_trainer.data.views import Drawn, Inputs, Views
-from accel_trainer.errors import UserError
-from accel_trainer.processes import usable_cores
-from accel_trainer.spans import Phase, spanned
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from accel_trainer.data.cache import cache_folder, cached
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.safe_torch import load_tensors
+from accel_trainer.core.text import first_line, listed
 from accel_trainer.data.decode import MAX_PIXELS
-from accel_trainer.errors import UserError, first_line, listed
-from accel_trainer.tensor_files import load_tensors
 
 log = logging.getLogger(__name__)
 

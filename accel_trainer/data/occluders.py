@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.masks import Masks, PngMasks, TensorMasks
-from accel_trainer.errors import UserError, did_you_mean, listed
 
 OCCLUDERS_PT = "occluders.pt"
 WHERE_FROM = "https://github.com/ddcoggan/VisualOccludersDataset"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config.augmentations import Color, Occlusion
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.draws import Draws, Integers, Keys, Numbers, Parameters, choose, which
 from accel_trainer.data.effects import change_rows
 from accel_trainer.data.masks import Masks
 from accel_trainer.data.noise import fourier_field, pink_spectrum
 from accel_trainer.data.occluders import Form, open_forms
 from accel_trainer.data.transforms import CROP_NUMBERS, crop_box, resize
-from accel_trainer.errors import UserError
 
 # A window of the mask is used, as the authors of the Visual Occluders Dataset do: 224 of 256 pixels.
 WINDOW = 7 / 8

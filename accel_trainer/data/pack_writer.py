@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.packed import (
     AGAIN,
@@ -34,7 +35,6 @@ from accel_trainer.data.packed import (
 from accel_trainer.data.source import Source
 from accel_trainer.data.threads import in_order, single_core_threads
 from accel_trainer.data.transforms import resize, with_short_side
-from accel_trainer.errors import UserError
 
 log = logging.getLogger(__name__)
 

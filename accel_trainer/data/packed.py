@@ -25,10 +25,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
-from accel_trainer import untrusted
+from accel_trainer.core import files
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.source import ImageSet, Labels
-from accel_trainer.errors import UserError
 
 VERSION = 1
 MANIFEST = "pack.json"
@@ -51,7 +51,7 @@ Records = npt.NDArray[np.void]
 SplitName = Literal["train", "val"]
 AGAIN = "delete the pack and pack again"
 _MAX_INDEX = 2**32
-_MAX_MANIFEST = 64 * untrusted.MEBIBYTE
+_MAX_MANIFEST = 64 * files.MEBIBYTE
 
 
 class PackedSplit(BaseModel):
@@ -104,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Raises UserError for what is no pack, or one of another version."""
     path = folder / MANIFEST
     try:
-        given = untrusted.read_json(path, _MAX_MANIFEST)
+        given = files.read_json(path, _MAX_MANIFEST)
     except FileNotFoundError as error:
         raise UserError(f"dataset: {folder} is no pack: it has no {MANIFEST}; `accel-train pack` makes one") from error
     except OSError as error:
@@ -232,7 +232,7 @@ def digest_of_labels(labels: Labels) -> str:
 def _read_index(folder: Path, split: str, manifest: Manifest, about: PackedSplit) -> Records:
     path = folder / f"{split}.index"
     try:
-        content = untrusted.read_bytes(path, _MAX_INDEX)
+        content = files.read_bytes(path, _MAX_INDEX)
     except OSError as error:
         raise UserError(f"dataset: {path} cannot be read: {error.strerror}; {AGAIN}") from error
     if digest(content) != about.index or len(content) != about.images * RECORD.itemsize:

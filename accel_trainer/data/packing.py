@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import remove_half_written, write_atomic
 from accel_trainer.data.pack_writer import CHUNK, Entries, Packing, SplitWriter, open_to_append
 from accel_trainer.data.packed import (
     MANIFEST,
@@ -26,8 +28,6 @@ from accel_trainer.data.source import ImageSet, Source
 from accel_trainer.data.sources import BUNDLED
 from accel_trainer.data.spectrum import Progress
 from accel_trainer.data.threads import in_order, single_core_threads
-from accel_trainer.errors import UserError
-from accel_trainer.files import remove_half_written, write_atomic
 
 
 def pack(images: ImageSet, dataset: str, folder: Path, how: Packing, num_threads: int, progress: Progress) -> Manifest:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from accel_trainer import randomness
-from accel_trainer.errors import UserError
+from accel_trainer.core import keyed_random
+from accel_trainer.core.errors import UserError
 
 Indices = npt.NDArray[np.int64]
 
@@ -78,7 +78,7 @@ class TrainSampling:
 
     def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
         """The batches of one rank from `first_step` on, `accumulation` of them for each step."""
-        order = randomness.permutation(randomness.key(self.seed, "order", epoch), self.num_images)
+        order = keyed_random.permutation(keyed_random.key(self.seed, "order", epoch), self.num_images)
         own = self.images_per_forward
         for step in range(first_step, self.steps_per_epoch):
             global_batch = order[step * self.images_per_step : (step + 1) * self.images_per_step]
@@ -115,7 +115,7 @@ def whole_batches(num_images: int, batch_size: int, rank: int, world_size: int, 
     For images that are compared with each other. The order is random, or neighbours would be of one class, and the
     same in every epoch; the last batch may be smaller.
     """
-    order = randomness.permutation(randomness.key(seed, "validation order"), num_images)
+    order = keyed_random.permutation(keyed_random.key(seed, "validation order"), num_images)
     for step, start in enumerate(range(0, num_images, batch_size)):
         if step % world_size == rank:
             indices = order[start : start + batch_size]

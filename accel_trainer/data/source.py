@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from accel_trainer.errors import UserError, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
 
 Labels = npt.NDArray[np.int64]
 

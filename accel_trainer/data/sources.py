@@ -9,11 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
 from accel_trainer.data.decode import from_array
 from accel_trainer.data.folders import open_folders, open_validation_folder
 from accel_trainer.data.packed import is_pack, open_pack, open_packed_split
 from accel_trainer.data.source import ImageSet, Labels, Source
-from accel_trainer.errors import UserError, listed
 
 BUNDLED = ("digits",)
 

@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.data.cache import cache_folder, cached
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.processes import usable_cores
+from accel_trainer.core.safe_torch import load_tensors
+from accel_trainer.core.text import first_line
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.source import Source
 from accel_trainer.data.threads import single_core_threads
 from accel_trainer.data.transforms import CentreCrop
-from accel_trainer.errors import UserError, first_line
-from accel_trainer.processes import usable_cores
-from accel_trainer.tensor_files import load_tensors
 
 log = logging.getLogger(__name__)
 

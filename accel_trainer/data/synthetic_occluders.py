@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from accel_trainer import randomness
+from accel_trainer.core import keyed_random
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders import OCCLUDERS_PT, holds_masks
-from accel_trainer.errors import UserError, did_you_mean, listed
 
 Field = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -109,7 +110,7 @@ def _mask(form: str, visibility: int, index: int, size: int, seed: int) -> Pixel
     """One mask: uint8 of shape (1 or 4, size, size), alpha 0 or 255."""
     # A silhouette is drawn as its textured twin is.
     shape = "natural" if form == "natural_silhouette" else form
-    rng = np.random.Generator(np.random.Philox(randomness.key(seed, shape, visibility, index)))
+    rng = np.random.Generator(np.random.Philox(keyed_random.key(seed, shape, visibility, index)))
     alpha = _highest(_FIELDS[shape](rng, size), 1 - visibility / 100, rng)
     return np.concatenate([_texture(rng, size), alpha]) if form == "natural" else alpha
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.words import transform_words
+from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.blur import Blur, ContrastiveBlur, FrameBlur
 from accel_trainer.data.buffers import BATCHES
 from accel_trainer.data.colour import ColourJitter, Grey
@@ -35,7 +36,6 @@ from accel_trainer.data.transforms import (
     normalise,
     normalised,
 )
-from accel_trainer.spans import Phase, span
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.data.cache import cache_folder
+from accel_trainer.core.files import cache_folder
 from accel_trainer.doctor import hardware, software, storage, tracking, trials
 from accel_trainer.doctor.findings import Check, Finding, Grade, examine, problem
 from accel_trainer.doctor.probe import Probe, ProbeFailed

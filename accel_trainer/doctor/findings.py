@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from accel_trainer.errors import first_line
+from accel_trainer.core.text import first_line
 
 
 class Grade(StrEnum):

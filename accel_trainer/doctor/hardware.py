@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.core.processes import usable_cores
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
-from accel_trainer.processes import usable_cores
 from accel_trainer.queue.machine import Machine, this_machine
 
 GIGABYTE = 10**9

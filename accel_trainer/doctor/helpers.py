@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from accel_trainer.processes import parent_death_signal
+from accel_trainer.core.processes import parent_death_signal
 
 # Forked: it starts in a millisecond, and what a test has put in place of a system call counts there too.
 _FORK = multiprocessing.get_context("fork")

@@ -2,7 +2,7 @@
 them, its device and the way between them. Rank 0 writes what came of it to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.processes import die_with_parent, leave
+from accel_trainer.core.processes import die_with_parent, leave
 
 if __name__ == "__main__":
     die_with_parent()
@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import write_atomic
 
 
 def main(answer: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import IO, Any, Self
 
-from accel_trainer.processes import parent_death_signal
+from accel_trainer.core.processes import parent_death_signal
 
 
 class ProbeFailed(Exception):

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.probe import Probe, ProbeFailed
-from accel_trainer.errors import UserError, printable
-from accel_trainer.processes import StopRequest
 from accel_trainer.queue.accelerate_config import read_config, users_default
 from accel_trainer.queue.launcher import Flags, plan_launch
 from accel_trainer.queue.machine import Machine

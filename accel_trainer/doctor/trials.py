@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from accel_trainer.config.reading import MAX_NAME_BYTES
+from accel_trainer.core.files import sync_folder
+from accel_trainer.core.lease import Owner
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.helpers import helper, race
-from accel_trainer.files import sync_folder
-from accel_trainer.processes import Owner
 
 NUM_ROUNDS, LIMIT_S = 300, 1.5
 NUM_LOOKS = 5

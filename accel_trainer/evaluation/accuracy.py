@@ -13,11 +13,12 @@ from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.source import Source
 from accel_trainer.data.sources import open_images, open_validation, with_classes
 from accel_trainer.data.views import Views
-from accel_trainer.errors import UserError, first_line
 from accel_trainer.evaluation.trained import trained_classes, trained_job, trained_weights
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.build import deterministic_kernels

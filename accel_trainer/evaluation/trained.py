@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.errors import UserError, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import read_json
+from accel_trainer.core.text import listed
 from accel_trainer.runs import RunFolder
-from accel_trainer.untrusted import read_json
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
 NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")

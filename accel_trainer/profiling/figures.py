@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from accel_trainer.spans import Phase
+from accel_trainer.core.spans import Phase
 
 MODEL = (Phase.FORWARD, Phase.BACKWARD)
 # Shares from which on it is not the model that limits.

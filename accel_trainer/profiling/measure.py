@@ -13,15 +13,15 @@ from torch.profiler import ProfilerActivity, record_function
 
 from accel_trainer.config import Job
 from accel_trainer.config.words import LEARNING_RATE_WORDS
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest, usable_cores
+from accel_trainer.core.spans import Phase, heard_by
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.sampling import BatchPlan, TrainSampling
-from accel_trainer.errors import UserError
-from accel_trainer.processes import StopRequest, usable_cores
 from accel_trainer.profiling.figures import Profile, Setting
 from accel_trainer.profiling.recorder import Recorder, own_seconds
 from accel_trainer.profiling.trace import add_threads
 from accel_trainer.runs import RunFolder, RunState, Status
-from accel_trainer.spans import Phase, heard_by
 from accel_trainer.training.batch_size import is_out_of_memory
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.evaluation import EvaluationSet

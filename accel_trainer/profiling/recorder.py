@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from accel_trainer.spans import Phase
+from accel_trainer.core.spans import Phase
 
 # Where a process loads its own images, this is part of its waiting for them.
 OF_LOADER = (Phase.LOADING, Phase.READING, Phase.SHOWING)

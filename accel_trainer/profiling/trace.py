@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import write_atomic
 from accel_trainer.profiling.recorder import Span
 
 

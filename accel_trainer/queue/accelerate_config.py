@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.errors import UserError, first_line
-from accel_trainer.untrusted import read_bytes
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import read_bytes
+from accel_trainer.core.text import first_line
 
 # Unquoted, YAML reads NO as false.
 ONE_PROCESS = ("NO", False)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.processes import StopRequest, killed_for_memory
 from accel_trainer.ownership import Ownership, OwnershipLost, nobody, take
-from accel_trainer.processes import Owner, StopRequest, killed_for_memory, this_host
 from accel_trainer.queue.ending import (
     Cut,
     Ending,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from accel_trainer.config import read_job
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, parent_death_signal
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.queue.launcher import Flags, num_processes_wanted
 from accel_trainer.queue.scratch import make_scratch, remove_scratch
 from accel_trainer.queue.store import QueuedJob

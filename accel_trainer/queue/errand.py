@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, StopRequest
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.queue.ending import last_words
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.trainer import POLL_S, Trainer

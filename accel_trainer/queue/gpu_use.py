@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from accel_trainer.errors import UserError, first_line
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
 
 # A GPU on which nobody is has some memory taken by the driver.
 FREE_BELOW = 0.05

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
-from accel_trainer.permission import ALLOW_VARIABLE
-from accel_trainer.processes import CORES_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import CORES_VARIABLE
 from accel_trainer.queue.accelerate_config import (
     ONE_PROCESS,
     integer,

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 
-from accel_trainer.errors import UserError
-from accel_trainer.processes import usable_cores
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import usable_cores
 
 
 @dataclass(frozen=True)

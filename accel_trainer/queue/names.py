@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
 
 # How an older program of the labs names what it trains: of its process nothing is known but the host.
 OLD_CLAIM = re.compile(r"(?P<host>[^@/]+)_gpu-[0-9,]+_job-\d+__(?P<name>.+)", re.DOTALL)

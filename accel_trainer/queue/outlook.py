@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from accel_trainer.processes import this_host
+from accel_trainer.core.lease import this_host
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.pauses import Pause, Pauses
 from accel_trainer.queue.retries import Retries

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import duration
 from accel_trainer.queue.pulses import LEASE_S, Observer, Pulse, Work, runner_of
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, words
-from accel_trainer.runs import RunFolder, Status, duration
+from accel_trainer.runs import RunFolder, Status
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.commands import SlurmJob

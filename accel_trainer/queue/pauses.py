@@ -11,10 +11,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.queue.requests import this_person
 from accel_trainer.queue.store import Queue
-from accel_trainer.untrusted import read_json
 
 
 @dataclass(frozen=True)

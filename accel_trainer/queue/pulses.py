@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import Owner, boot_id, machine_id, this_host
+from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.lease import Owner, boot_id, machine_id, this_host
 from accel_trainer.queue.store import Queue, QueuedJob
-from accel_trainer.untrusted import read_json
 
 BEAT_S = 30.0
 # Whoever has been silent for so long is given up, if a person says so. Longer than it takes until a run folder's lock

@@ -13,12 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import this_host
+from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.lease import this_host
 from accel_trainer.queue.ending import Cut, EndingKind
 from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.runs import RunState
-from accel_trainer.untrusted import read_json
 
 LOOK_EVERY_S = 1.0
 # A network drive may deny for a moment that a file is there.

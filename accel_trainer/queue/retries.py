@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.queue.store import JobGone, Queue, QueuedJob, QueueUnusable
-from accel_trainer.untrusted import read_json
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from accel_trainer.config import read_job
-from accel_trainer.errors import UserError
-from accel_trainer.processes import StopRequest, this_host
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import this_host
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.queue.abandoned import Abandoned
 from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_through, start_anew
 from accel_trainer.queue.checker import Checker

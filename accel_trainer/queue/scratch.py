@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from accel_trainer import processes
-from accel_trainer.processes import Owner, this_host
+from accel_trainer.core import processes
+from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.runs import TOKEN_VARIABLE
 
 PREFIX = "accel-train-run-"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.machine import Machine
 

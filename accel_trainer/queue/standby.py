@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import Owner
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.lease import Owner
 from accel_trainer.queue.launcher import Flags, Launch, num_processes_wanted, plan_launch
 from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.outlook import Outlook, choose_next

@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from accel_trainer.errors import UserError
-from accel_trainer.files import remove_half_written, write_atomic
-from accel_trainer.processes import Owner
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import MEBIBYTE, read_text, remove_half_written, write_atomic
+from accel_trainer.core.lease import Owner
 from accel_trainer.queue.logs import new_log, newest_log
 from accel_trainer.queue.names import claim_name, file_name, natural_key, read_claim, without_number
-from accel_trainer.untrusted import MEBIBYTE, read_text
 
 MAX_REASON = MEBIBYTE
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from accel_trainer import processes
+from accel_trainer.core import processes
 from accel_trainer.queue.launcher import SHUTDOWN_S, Launch
 from accel_trainer.queue.scratch import make_scratch, remove_scratch
 from accel_trainer.runs import PROCESSES_VARIABLE, TOKEN_VARIABLE

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self, assert_never
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 
 # Where each job is that is waited for and not done; None: nowhere in the queue.

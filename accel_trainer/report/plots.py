@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.files import put_in_place
+from accel_trainer.core.files import put_in_place
 from accel_trainer.report.tables import Row, read_performance
 from accel_trainer.runs import RunFolder
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from accel_trainer.errors import UserError, did_you_mean, listed
-from accel_trainer.keys import flat
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, flat, listed
 from accel_trainer.runs import RunFolder
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
 from accel_trainer.training.reporting import begin_logging
 
 log = logging.getLogger(__name__)

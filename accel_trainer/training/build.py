@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from accel_trainer import randomness
 from accel_trainer.config import Job
+from accel_trainer.core import keyed_random
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.source import ImageSet
 from accel_trainer.data.sources import open_images
 from accel_trainer.data.spectrum import Progress, read_spectrum
 from accel_trainer.data.views import needs_spectrum, training_views
-from accel_trainer.errors import UserError
 from accel_trainer.training.images import JobImages, job_images, make_sampling, possible_batch_sizes
 from accel_trainer.training.objectives import Objective, make_objective
 from accel_trainer.training.paper import cycles_of, make_model, model_on_paper
@@ -49,7 +49,7 @@ def build(
     """Everything for training on `world_size` processes. Raises UserError. progress: as for `job_images`."""
     own = job_images(job, world_size, augment_on_device=augment_on_device, progress=progress)
     num_classes = len(own.images.classes)
-    torch.manual_seed(randomness.key(job.seed, "initialization"))
+    torch.manual_seed(keyed_random.key(job.seed, "initialization"))
     model = make_model(job, num_classes)
     objective = make_objective(job, num_classes, cycles_of(job, model, num_classes))
     freeze_for(job, model)

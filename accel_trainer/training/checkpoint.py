@@ -24,11 +24,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load, save
 from torch import Tensor
 
-from accel_trainer.errors import UserError, first_line
-from accel_trainer.files import sync_folder, write_atomic
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, sync_folder, write_atomic
+from accel_trainer.core.safe_torch import tensors_in
+from accel_trainer.core.text import first_line
 from accel_trainer.runs import RunFolder
-from accel_trainer.tensor_files import tensors_in
-from accel_trainer.untrusted import MEBIBYTE, read_bytes, read_json
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accel_trainer.config.parameters import CONTRASTIVE
-from accel_trainer.errors import UserError
-from accel_trainer.training.construct import construct
+from accel_trainer.core.construct import construct
+from accel_trainer.core.errors import UserError
 
 CONTRAST_MODES = ("all", "one")
 

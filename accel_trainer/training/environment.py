@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from accel_trainer.config.changes import Changes
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import write_atomic
 from accel_trainer.runs import RunFolder
 
 PACKAGES = (

@@ -9,8 +9,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import parse_flag_from_env
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.loader import default_num_threads
-from accel_trainer.errors import UserError
 from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder
 
 log = logging.getLogger(__name__)

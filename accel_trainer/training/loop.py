@@ -15,12 +15,12 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.spans import Phase, span, spanned, waited_for
+from accel_trainer.core.text import listed
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.sampling import BatchPlan
-from accel_trainer.errors import listed
-from accel_trainer.processes import StopRequest
 from accel_trainer.runs import Divergence, RunFolder
-from accel_trainer.spans import Phase, span, spanned, waited_for
 from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts

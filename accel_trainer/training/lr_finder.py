@@ -14,9 +14,9 @@ import torch
 from accelerate import Accelerator
 
 from accel_trainer.config import Job
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Batch, Loader
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.build import Parts
 from accel_trainer.training.loop import Stopped

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 LossCycle = int | Literal["uniform"] | None
 

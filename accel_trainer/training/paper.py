@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, first_line
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
 from accel_trainer.training.outputs import by_cycle
 from accel_trainer.training.starting_weights import arguments_of_published
 from accel_trainer.zoo import registry

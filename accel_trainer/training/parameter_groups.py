@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 # Batch and instance norms derive from the first.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

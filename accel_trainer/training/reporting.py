@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import this_host
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.lease import this_host
 from accel_trainer.runs import RunFolder, RunState, Status
 
 if TYPE_CHECKING:  # the worker speaks before it has imported torch

@@ -16,10 +16,10 @@ from accelerate.utils import broadcast_object_list
 
 from accel_trainer.config import Job
 from accel_trainer.config.words import LEARNING_RATE_WORDS
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.batch_size import Fits, largest, make_fits
 from accel_trainer.training.build import Parts

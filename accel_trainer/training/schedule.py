@@ -11,8 +11,9 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, first_line
-from accel_trainer.training.construct import construct, find_class, subclasses
+from accel_trainer.core.construct import construct, find_class, subclasses
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
 from accel_trainer.training.parameter_groups import parameter_groups
 
 # These want functions or other schedulers, which a job file cannot give.

@@ -12,12 +12,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.text import duration, listed
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.sheet import draw_sheet
-from accel_trainer.errors import UserError, listed
-from accel_trainer.files import write_atomic
-from accel_trainer.processes import StopRequest
-from accel_trainer.runs import RunFolder, RunState, duration
+from accel_trainer.runs import RunFolder, RunState
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.carry_over import misfit
 from accel_trainer.training.checkpoint import StateStore, save_weights

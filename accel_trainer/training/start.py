@@ -12,8 +12,8 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.changes import MAY_CHANGE, Changes, in_words, single
-from accel_trainer.errors import UserError
-from accel_trainer.files import write_atomic
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.checkpoint import StateStore, TrainState, load_weights, save_weights
 

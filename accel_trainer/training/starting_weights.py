@@ -13,7 +13,8 @@ from torchvision import models
 
 from accel_trainer.config import Job
 from accel_trainer.config.words import is_weights_path
-from accel_trainer.errors import UserError, first_line, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line, listed
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.transfer import Transfer, compare, transfer
 from accel_trainer.training.weight_files import read_shapes, read_weights, refusal, weights_file, weights_of

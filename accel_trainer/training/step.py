@@ -3,10 +3,10 @@
 import torch
 from accelerate import Accelerator
 
-from accel_trainer import randomness
 from accel_trainer.config import Job
+from accel_trainer.core import keyed_random
+from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.loader import Batch
-from accel_trainer.spans import Phase, span
 from accel_trainer.training.averaging import train_mode
 from accel_trainer.training.build import Parts
 from accel_trainer.training.fused import prefer_fused
@@ -59,4 +59,4 @@ class TrainingStep:
     def seed_model(self, global_step: int, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""
         rank = self.accelerator.process_index
-        torch.manual_seed(randomness.key(self.job.seed, "model", global_step, micro_batch, rank))
+        torch.manual_seed(keyed_random.key(self.job.seed, "model", global_step, micro_batch, rank))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, did_you_mean, first_line
-from accel_trainer.processes import children, has_living_child, reap_when_dead
-from accel_trainer.runs import RunFolder, duration
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import children, has_living_child, reap_when_dead
+from accel_trainer.core.text import did_you_mean, duration, first_line
+from accel_trainer.runs import RunFolder
 from accel_trainer.training.reporting import scores_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError, did_you_mean, first_line, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line, listed
 from accel_trainer.training.weight_files import plain_names, plainly_named
 
 Tensors = Mapping[str, Tensor]

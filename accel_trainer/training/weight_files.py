@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from accel_trainer.config.words import WEIGHT_SUFFIXES
-from accel_trainer.errors import UserError, first_line, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.safe_torch import load_tensors
+from accel_trainer.core.text import first_line, listed
 from accel_trainer.runs import RunFolder
-from accel_trainer.tensor_files import load_tensors
 from accel_trainer.training.checkpoint import load_weights
 
 # Where training scripts put a state dict that they save with other things; the first that holds weights counts.

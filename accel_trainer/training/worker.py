@@ -6,13 +6,12 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.processes import (
+from accel_trainer.core.lease import Owner, died_here
+from accel_trainer.core.processes import (
     STACKS_SIGNAL,
-    Owner,
     StopRequest,
     asked_to_stop,
     die_with_parent,
-    died_here,
     leave,
     with_variable,
 )
@@ -36,7 +35,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
 from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, held_by, take
 from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder, RunState, Status, stood_down
 from accel_trainer.training.reporting import Reporter, begin_logging

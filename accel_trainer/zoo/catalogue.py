@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torchvision import models
 
-from accel_trainer.errors import UserError, did_you_mean, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.zoo import registry
 
 NUM_CLASSES = 1000

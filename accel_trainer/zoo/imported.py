@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from accel_trainer.errors import UserError, did_you_mean, first_line
-from accel_trainer.permission import may_import, refuse_import
-from accel_trainer.zoo.arguments import refuse_unknown, with_classes
+from accel_trainer.core.allow_imports import may_import, refuse_import
+from accel_trainer.core.construct import refuse_unknown, with_classes
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line
 
 
 def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:

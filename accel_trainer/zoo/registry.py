@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision import models
 
-from accel_trainer.errors import UserError, did_you_mean, first_line
+from accel_trainer.core.construct import refuse_unknown, with_classes
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line
 from accel_trainer.zoo import blt, cornet, imported, small, timm_models
-from accel_trainer.zoo.arguments import refuse_unknown, with_classes
 
 # Our own, which win over torchvision's of the same name.
 ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from accel_trainer.errors import UserError, did_you_mean, first_line
-from accel_trainer.zoo.arguments import with_classes
+from accel_trainer.core.construct import with_classes
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line
 from accel_trainer.zoo.imported import import_aside
 
 PREFIX = "timm:"

@@ -11,8 +11,8 @@ from helpers import COMMAND, dead_token, wait_until, write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, control
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, this_host
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.queue import pulses, trainer
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.requests import Request, Requests, Wish

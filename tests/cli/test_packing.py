@@ -9,9 +9,9 @@ from helpers import write_job
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.packed import open_pack
 from accel_trainer.data.sources import Digits
-from accel_trainer.errors import UserError
 
 
 def typed(*words: str, code: int = 0) -> str:

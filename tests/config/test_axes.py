@@ -10,7 +10,7 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.config.axes import MAX_JOBS, Axis, Range, grid, parse_axes, random_search
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 
 def values(text: str) -> list[Any]:

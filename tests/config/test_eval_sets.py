@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 
 def parse(*eval_sets: str, **given: Any) -> Job:

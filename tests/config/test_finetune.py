@@ -8,7 +8,7 @@ import pytest
 
 from accel_trainer.config import Job, parse_job
 from accel_trainer.config.words import is_weights_path
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 
 def parse(**given: Any) -> Job:

@@ -7,7 +7,7 @@ import pytest
 from helpers import plant_no_file
 
 from accel_trainer.config import job_name, parse_job, read_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 MINIMAL = b'{"architecture": "resnet18"}'
 

@@ -10,7 +10,7 @@ from accel_trainer.config import Job, parse_job
 from accel_trainer.config.changes import in_words
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
 from accel_trainer.config.words import transform_words
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 
 def parse(**given: Any) -> Job:

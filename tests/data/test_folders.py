@@ -7,10 +7,10 @@ import pytest
 from torchvision import datasets
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.folders import ImageFolder
 from accel_trainer.data.sources import open_images
-from accel_trainer.errors import UserError
 
 TREE = (
     "cat/b.png", "cat/a.PNG", "cat/10.jpeg", "cat/9.jpg", "cat/old/z.png", "cat/old/older/a.png", "cat/new/a.png",

@@ -12,10 +12,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.source import ImageSet
 from accel_trainer.data.sources import open_images, open_validation
-from accel_trainer.errors import UserError
 
 PETS = datasets.ClassLabel(names=["cat", "dog"])
 TRAIN, VAL = [0, 1, 1, 0], [1, 0, 1]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.folders import ImageFolder
 from accel_trainer.data.loader import READY_AHEAD, Batch, ImageReader, Loader, default_num_threads
 from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches
 from accel_trainer.data.sources import Digits
 from accel_trainer.data.transforms import CentreCrop, RandomResizedCrop
 from accel_trainer.data.views import Inputs, Views
-from accel_trainer.errors import UserError
 
 
 def plan(*indices: int, step: int = 0) -> BatchPlan:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from accel_trainer import randomness
+from accel_trainer.core import keyed_random
 from accel_trainer.data.draws import Draws
 from accel_trainer.data.noise import Noise, NoiseParameters, fourier_field, half_spectrum, pink_spectrum
 
@@ -31,7 +31,7 @@ def draws(count: int, **others: Any) -> Draws:
 
 
 def keys(count: int) -> npt.NDArray[np.uint64]:
-    return randomness.words(randomness.key("noise"), range(count), 1)[:, 0]
+    return keyed_random.words(keyed_random.key("noise"), range(count), 1)[:, 0]
 
 
 def amplitudes(size: int) -> torch.Tensor:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder
 from accel_trainer.data import masks as masks_module
-from accel_trainer.data.cache import cache_folder
 from accel_trainer.data.masks import Masks
 from accel_trainer.data.occluders import Form, open_forms
-from accel_trainer.errors import UserError
 
 # Binary masks whose top 3 of 10 rows are covered: visibility 70.
 TOP = torch.zeros(10, 6, dtype=torch.uint8)

@@ -15,10 +15,10 @@ from torchvision.transforms import RandomResizedCrop
 
 from accel_trainer.config import Job
 from accel_trainer.config.augmentations import Occlusion
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.draws import Draws
 from accel_trainer.data.occlusion import Occlude, OcclusionParameters
 from accel_trainer.data.synthetic_occluders import make_occluders
-from accel_trainer.errors import UserError
 from accel_trainer.training.build import check_augmentations
 
 UNLIKELY = 1e-4

@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.data import pack_writer
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.folders import open_folders
@@ -27,7 +28,6 @@ from accel_trainer.data.source import ImageSet, Source
 from accel_trainer.data.sources import open_data_set, open_images, open_validation
 from accel_trainer.data.transforms import CentreCrop, RandomResizedCrop
 from accel_trainer.data.views import Views
-from accel_trainer.errors import UserError
 
 RAW, JPEG = Packing(32, "raw"), Packing(32, "jpeg", 90)
 # Short sides below, at and above 32 pixels, upright and not; one is grey.

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.sampling import (
     BatchPlan,
     TrainSampling,
@@ -8,7 +9,6 @@ from accel_trainer.data.sampling import (
     evaluation_batches,
     whole_batches,
 )
-from accel_trainer.errors import UserError
 
 NUM_IMAGES, BATCH_SIZE = 103, 16
 

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.data import spectrum as spectrum_module
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.sources import ClassSubset, Digits
 from accel_trainer.data.spectrum import mean_spectrum, measure, read_spectrum
 from accel_trainer.data.transforms import CentreCrop
-from accel_trainer.errors import UserError
 
 
 class Stub:

@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.sources import ClassSubset, Digits, open_images, with_classes
-from accel_trainer.errors import UserError
 
 # -- the bundled digits ------------------------------------------------------------------------------------------
 

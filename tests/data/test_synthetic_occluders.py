@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.occluders import open_forms
 from accel_trainer.data.synthetic_occluders import FORMS, _chebyshev, _dots, make_occluders
-from accel_trainer.errors import UserError
 
 make = functools.partial(make_occluders, told=lambda line: None)
 LEVELS = (10, 30, 50, 70, 90)

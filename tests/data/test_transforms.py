@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import v2
 
-from accel_trainer import randomness
+from accel_trainer.core import keyed_random
 from accel_trainer.data.draws import Draws
 from accel_trainer.data.transforms import (
     CROP_TRIES,
@@ -56,7 +56,7 @@ def test_the_centre_crop_is_torchvisions_to_the_bit(height: int, width: int, siz
 
 def boxes(height: int, width: int, count: int, scale: tuple[float, float] = (0.08, 1.0)) -> np.ndarray:
     """(top, left, height, width) of as many crops."""
-    numbers = randomness.uniforms(randomness.key("boxes"), range(count), 2 * CROP_TRIES + 2)
+    numbers = keyed_random.uniforms(keyed_random.key("boxes"), range(count), 2 * CROP_TRIES + 2)
     return np.array([crop_box(height, width, row, scale) for row in numbers])
 
 

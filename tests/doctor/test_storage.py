@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from helpers import own_disk
 
+from accel_trainer.core.lease import Owner
 from accel_trainer.doctor import storage
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.doctor.storage import Mount, judge_mount, mount_of
-from accel_trainer.processes import Owner
 from accel_trainer.queue.store import JobState, Queue
 
 TERABYTES_GB = 1e6
@@ -166,7 +166,7 @@ def test_scratch_goes_with_all_that_is_in_it_whatever_happens(queue: Path) -> No
 
 
 def test_scratch_of_a_killed_doctor_goes_and_that_of_a_living_one_stays(queue: Path) -> None:
-    code = "from accel_trainer.processes import Owner; print(Owner.new().token)"
+    code = "from accel_trainer.core.lease import Owner; print(Owner.new().token)"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     for token in (dead, Owner.new().token, "otherhost-1-2-3"):
         (queue / f"{storage.PREFIX}{token}/claims").mkdir(parents=True)

@@ -10,7 +10,7 @@ from helpers import REPOSITORY, write_job
 from PIL import Image
 
 from accel_trainer.config import read_job
-from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.runs import RunFolder, RunState
 from accel_trainer.training.images import job_images
 

@@ -17,13 +17,13 @@ from torch import nn
 from torchvision.transforms import v2
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.sources import Digits
 from accel_trainer.data.views import evaluation_views
-from accel_trainer.errors import UserError
 from accel_trainer.evaluation import worker
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.evaluation.trained import trained_job
-from accel_trainer.processes import StopRequest
 from accel_trainer.report.tables import Row, read_performance
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training.evaluation import evaluation_set

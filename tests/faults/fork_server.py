@@ -139,7 +139,7 @@ def _train(
     """What a rank that `accelerate launch` has started does."""
     import injection
 
-    from accel_trainer.processes import parent_death_signal
+    from accel_trainer.core.processes import parent_death_signal
     from accel_trainer.training import session, worker
 
     parent_death_signal(signal.SIGKILL)()

@@ -20,7 +20,7 @@ from faults.fork_server import ForkServer
 from faults.site.injection import FAULTS_VARIABLE, role_of
 from helpers import COMMAND, REPOSITORY, wait_until
 
-from accel_trainer.processes import parent_death_signal
+from accel_trainer.core.processes import parent_death_signal
 
 MARK = "ACCEL_TRAIN_TEST_LAB"
 SHARED_MEMORY = Path("/dev/shm")

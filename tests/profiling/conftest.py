@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from accel_trainer.core.spans import Phase
 from accel_trainer.profiling.figures import Profile, Setting, limit
-from accel_trainer.spans import Phase
 
 SETTING = Setting("cpu", 1, 2, 2, "float32", channels_last=False, compile=False, augments_on_device=False)
 STEP = {Phase.WAITING: 0.001, Phase.FORWARD: 0.04, Phase.BACKWARD: 0.05, Phase.OPTIMIZER: 0.009}

@@ -11,11 +11,11 @@ from helpers import file_names
 from loops import TINY
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.spans import Phase
 from accel_trainer.data import loader
-from accel_trainer.errors import UserError
 from accel_trainer.profiling.figures import limit
 from accel_trainer.profiling.measure import profile
-from accel_trainer.spans import Phase
 
 PAUSE_S = 0.02
 SLOW = {"architecture": "tiny_models:Unhurried", "architecture_args": {"pause_s": PAUSE_S}}

@@ -6,9 +6,9 @@ import threading
 import pytest
 import torch
 
+from accel_trainer.core.spans import Phase, heard_by, span
 from accel_trainer.profiling.recorder import Recorder, Span, own_seconds
 from accel_trainer.profiling.trace import add_threads
-from accel_trainer.spans import Phase, heard_by, span
 
 CPU = torch.device("cpu")
 

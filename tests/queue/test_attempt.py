@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY, wait_until
 
-from accel_trainer import ownership, processes
+from accel_trainer import ownership
 from accel_trainer.config import Job
+from accel_trainer.core import processes
+from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.ownership import take
-from accel_trainer.processes import Owner, StopRequest, this_host
 from accel_trainer.queue import attempt as attempt_module
 from accel_trainer.queue.attempt import Attempt, go_through
 from accel_trainer.queue.ending import Ending, EndingKind

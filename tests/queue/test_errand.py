@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer import processes
-from accel_trainer.errors import UserError
-from accel_trainer.processes import StopRequest
+from accel_trainer.core import processes
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.queue import errand
 from accel_trainer.queue.errand import NoAnswer, send
 from accel_trainer.queue.launcher import Launch

@@ -9,8 +9,8 @@ import yaml
 from helpers import REPOSITORY
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
-from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.launcher import Flags, Launch, plan_launch
 from accel_trainer.queue.machine import Gpu, Machine, Nodes, this_machine
 

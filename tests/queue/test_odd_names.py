@@ -17,7 +17,7 @@ import pytest
 from helpers import own_disk, said_by, write_job
 
 from accel_trainer.config import read_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.checker import Checker

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
-from accel_trainer import processes
+from accel_trainer.core import lease
 from accel_trainer.queue import abandoned, checker, fast_failures, outlook, scratch
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
@@ -300,8 +300,8 @@ def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner,
 
 
 def test_what_killed_runners_have_left_half_written_is_removed(runner, trained):
-    left = runner.queue.folder / "failed" / f".a.reason.txt.{processes.boot_id()}-1-1-abcd.tmp"
-    others = [runner.queue.folder / f".b.json.{processes.Owner.new().token}.tmp", runner.queue.folder / ".c.json.tmp"]
+    left = runner.queue.folder / "failed" / f".a.reason.txt.{lease.boot_id()}-1-1-abcd.tmp"
+    others = [runner.queue.folder / f".b.json.{lease.Owner.new().token}.tmp", runner.queue.folder / ".c.json.tmp"]
     for path in (left, *others):
         path.touch()
     runner.run()
@@ -443,8 +443,8 @@ def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
     trained.endings = [failed(), Ending(EndingKind.DONE), failed(), failed(), failed()]
     runner.run()
     assert trained == list("abcde")
-    pause = Pauses(runner.queue).of(processes.this_host())
-    assert pause.host == processes.this_host()
+    pause = Pauses(runner.queue).of(lease.this_host())
+    assert pause.host == lease.this_host()
     assert pause.reason == "3 jobs in a row failed within 1m 00s of their start (c, d, e)"
 
 

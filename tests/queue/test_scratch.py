@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import dead_token, wait_until
 
-from accel_trainer.processes import Owner
+from accel_trainer.core.lease import Owner
 from accel_trainer.queue import scratch
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.scratch import make_scratch, remove_abandoned, scratch_folder

@@ -7,7 +7,7 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.config import Job
-from accel_trainer.processes import CORES_VARIABLE, usable_cores
+from accel_trainer.core.processes import CORES_VARIABLE, usable_cores
 from accel_trainer.queue.gpu_use import GpuUse
 from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch
 from accel_trainer.queue.machine import Gpu, Machine

@@ -13,8 +13,8 @@ import pytest
 from helpers import trainers_in, wait_until, write_job
 from safetensors.torch import load_file
 
-from accel_trainer import processes
 from accel_trainer.config import Job
+from accel_trainer.core import processes
 from accel_trainer.queue import standby as standby_module
 from accel_trainer.queue.launcher import Flags, Launch, plan_launch
 from accel_trainer.queue.machine import Gpu, Machine, this_machine

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer import processes
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner
+from accel_trainer.core import lease
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
 from accel_trainer.queue.logs import new_log
 from accel_trainer.queue.names import natural_key
 from accel_trainer.queue.store import JobGone, JobState, Queue, QueueUnusable
@@ -92,36 +92,36 @@ def test_a_rename_that_succeeds_and_reports_an_error_is_a_claim(queue, monkeypat
 
 
 def test_an_owner_is_dead_when_its_process_is(queue):
-    code = "from accel_trainer.processes import Owner; o = Owner.new(); print(o.token, o.is_dead())"
+    code = "from accel_trainer.core.lease import Owner; o = Owner.new(); print(o.token, o.is_dead())"
     token, was_dead = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert was_dead == "False"
-    assert Owner(processes.this_host(), token).is_dead()
+    assert Owner(lease.this_host(), token).is_dead()
     assert not Owner("another-host", token).is_dead(), "of another machine's processes nothing is known"
 
 
 def test_an_owner_with_a_reused_process_id_or_of_another_boot_is_dead():
     boot, pid, started, word = Owner.new().token.split("-")
     assert pid == str(os.getpid())
-    assert not Owner(processes.this_host(), f"{boot}-{pid}-{started}-{word}").is_dead()
-    assert Owner(processes.this_host(), f"{boot}-{pid}-{int(started) + 1}-{word}").is_dead()
-    assert Owner(processes.this_host(), f"other-{pid}-{started}-{word}").is_dead()
-    assert Owner(processes.this_host(), "nonsense").is_dead()
+    assert not Owner(lease.this_host(), f"{boot}-{pid}-{started}-{word}").is_dead()
+    assert Owner(lease.this_host(), f"{boot}-{pid}-{int(started) + 1}-{word}").is_dead()
+    assert Owner(lease.this_host(), f"other-{pid}-{started}-{word}").is_dead()
+    assert Owner(lease.this_host(), "nonsense").is_dead()
 
 
 def test_of_another_machine_of_the_same_name_nothing_is_known(monkeypatch):
-    dead = Owner(processes.this_host(), f"{processes.boot_id()}-999999999-1-abcd")
+    dead = Owner(lease.this_host(), f"{lease.boot_id()}-999999999-1-abcd")
     assert dead.is_here
     assert dead.is_dead()
-    monkeypatch.setattr(processes, "machine_id", lambda: "another")
+    monkeypatch.setattr(lease, "machine_id", lambda: "another")
     assert not dead.is_here
     assert not dead.is_dead()
 
 
 def test_a_host_is_compared_whole(monkeypatch):
     token = Owner.new().token.replace("-", "x-", 1)
-    monkeypatch.setenv(processes.HOST_VARIABLE, "grey")
+    monkeypatch.setenv(lease.HOST_VARIABLE, "grey")
     assert not Owner("rey", token).is_dead()
     assert Owner("grey", token).is_dead()
 
@@ -278,4 +278,4 @@ def test_a_reason_that_cannot_be_read_is_none(queue, kind):
 @pytest.mark.parametrize("pid", ["\u00b2", "9" * 5000, "-1", "1/../../etc", " 1", ""])
 def test_a_token_that_nobody_has_made_is_of_nobody(pid):
     """Tokens stand in names of files, and in status.json, which others may have written."""
-    assert Owner(processes.this_host(), f"{processes.boot_id()}-{pid}-1-word").is_dead()
+    assert Owner(lease.this_host(), f"{lease.boot_id()}-{pid}-1-word").is_dead()

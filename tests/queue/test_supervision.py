@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from helpers import wait_until
 
-from accel_trainer import processes
 from accel_trainer.config import Job
-from accel_trainer.processes import Owner, StopRequest
+from accel_trainer.core import processes
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.queue import supervision
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.supervision import stay_with

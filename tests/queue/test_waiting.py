@@ -10,7 +10,7 @@ import pytest
 from helpers import write_job
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, as_it_starts, cycles, find_parent, in_order, starting_params, words
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from helpers import said_by
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.report.tables import Comparison, compare, differing, named, read_performance, with_only
 from accel_trainer.runs import RunFolder, RunState, Status
 

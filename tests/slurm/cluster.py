@@ -17,7 +17,7 @@ from typing import Self
 import psutil
 from helpers import wait_until
 
-from accel_trainer.processes import parent_death_signal
+from accel_trainer.core.processes import parent_death_signal
 
 NEEDED_VARIABLE = "ACCEL_TRAIN_NEED_SLURM"
 NODES = ("n1", "n2")

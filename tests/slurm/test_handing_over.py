@@ -10,7 +10,7 @@ import pytest
 from helpers import dead_token, said_by, write_job
 from slurm.cluster import shim
 
-from accel_trainer.processes import Owner, died_here, this_host
+from accel_trainer.core.lease import Owner, died_here, this_host
 from accel_trainer.queue.ending import EndingKind
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.pulses import Observer

@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from accel_trainer.config import Job
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.permission import ALLOW_VARIABLE
-from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import TrainingLoop

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torchvision import models
 
-from accel_trainer import randomness
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
-from accel_trainer.permission import ALLOW_VARIABLE
+from accel_trainer.core import keyed_random
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.errors import UserError
 from accel_trainer.training import build as building
 from accel_trainer.training.build import Checker, build, check_writable, count_parameters, deterministic_kernels
 
@@ -37,7 +37,7 @@ def test_the_initialization_is_torchvisions_and_follows_from_the_seed_alone(make
     def initial(seed: int) -> dict[str, torch.Tensor]:
         return dict(build(make_job(seed=seed), world_size=1).model.state_dict())
 
-    torch.manual_seed(randomness.key(5, "initialization"))
+    torch.manual_seed(keyed_random.key(5, "initialization"))
     expected = models.squeezenet1_1(num_classes=10).state_dict()
     torch.manual_seed(123)
     assert all(torch.equal(value, expected[name]) for name, value in initial(seed=5).items())
@@ -177,7 +177,7 @@ def test_what_others_models_must_give_is_told_on_paper_and_before_training(
 def test_others_weights_follow_from_the_seed_alone(make_job: MakeJob) -> None:
     job = make_job(architecture="lab_of_others:Base", seed=5)
     weight = build(job, world_size=1).model.get_parameter("readout.weight")
-    torch.manual_seed(randomness.key(5, "initialization"))
+    torch.manual_seed(keyed_random.key(5, "initialization"))
     assert torch.equal(weight, torch.nn.Linear(3, 10).weight)
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.checkpoint import (
     NotSaved,

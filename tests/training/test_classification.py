@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.mixing import Labels, MixedLabels
 from accel_trainer.data.views import Inputs
-from accel_trainer.errors import UserError
 from accel_trainer.training.classification import (
     CLASSIFICATION_LOSSES,
     INDEX_TARGETS,

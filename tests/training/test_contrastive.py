@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.training.contrastive import (
     ContrastiveLoss,
     ContrastiveSums,

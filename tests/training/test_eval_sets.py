@@ -12,9 +12,9 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.errors import UserError
-from accel_trainer.processes import StopRequest
 from accel_trainer.report.tables import compare, read_performance
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training import tracking as tracking_module

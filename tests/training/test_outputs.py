@@ -3,7 +3,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.training.outputs import Cycles, auxiliary_logits, by_cycle, main_output
 
 Outputs = namedtuple("Outputs", ["logits", "aux_logits2", "aux_logits1"])

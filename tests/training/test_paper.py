@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.training.paper import cycles_of, make_model, model_on_paper
 
 MakeJob = Callable[..., Job]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.training.parameter_groups import layers
 from accel_trainer.training.schedule import make_optimizer
 from accel_trainer.zoo import registry

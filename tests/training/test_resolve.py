@@ -17,9 +17,9 @@ from ranks import run_two_ranks
 from safetensors.torch import load_file
 
 from accel_trainer.config import Job, read_job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.errors import UserError
-from accel_trainer.processes import StopRequest
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training import batch_size, resolve
 from accel_trainer.training import lr_finder as finder
@@ -217,7 +217,7 @@ os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WO
 from pathlib import Path
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
-from accel_trainer.processes import StopRequest
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.runs import RunFolder, RunState, Status
 from accel_trainer.training import resolve
 from accel_trainer.training.build import build

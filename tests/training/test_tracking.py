@@ -18,8 +18,8 @@ from helpers import wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from accel_trainer.config import Job
-from accel_trainer.errors import UserError
-from accel_trainer.processes import children
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import children
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.tracking import Tracking, check_trackers, end_training, wandb_mode
 

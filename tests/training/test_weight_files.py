@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.transfer import transfer
 from accel_trainer.training.weight_files import read_shapes, read_weights, weights_file

@@ -10,8 +10,8 @@ from helpers import dead_token, wait_until, write_job
 
 from accel_trainer import ownership
 from accel_trainer.config import Job
+from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.ownership import take
-from accel_trainer.processes import Owner, this_host
 from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder
 from accel_trainer.training import worker
 

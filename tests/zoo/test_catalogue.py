@@ -3,7 +3,7 @@
 import pytest
 from torchvision import models
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.zoo import registry
 from accel_trainer.zoo.catalogue import Entry, catalogue
 

@@ -12,8 +12,8 @@ import torch
 from helpers import REPOSITORY
 from torch import nn
 
-from accel_trainer.errors import UserError
-from accel_trainer.permission import ALLOW_VARIABLE, allow_imports
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE, allow_imports
+from accel_trainer.core.errors import UserError
 from accel_trainer.zoo import registry
 
 MODELS = """

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.training.outputs import auxiliary_logits, main_output
 from accel_trainer.zoo import registry
 

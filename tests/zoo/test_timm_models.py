@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.zoo import registry, timm_models
 
 

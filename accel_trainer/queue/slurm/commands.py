@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from accel_trainer.errors import UserError
-from accel_trainer.processes import parent_death_signal
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import parent_death_signal
 
 # The comment of a job of Slurm has the token of its claim: so it is found again without its id.
 COMMENT = "accel-train:"

@@ -6,7 +6,7 @@ puts itself back into Slurm's queue, and the claim stays. Else Slurm starts it a
 looks after the claims will see.
 """
 
-from accel_trainer.processes import asked_to_stop
+from accel_trainer.core.processes import asked_to_stop
 
 if __name__ == "__main__":
     asked_to_stop()  # heard from the first moment on
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from accel_trainer.config import read_job
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue.attempt import attempt_of_queue, go_through
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from accel_trainer.config import read_job
-from accel_trainer.errors import UserError
-from accel_trainer.processes import died_here
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import died_here
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.recording import Recorded, as_asked, record_ending, take_over
 from accel_trainer.queue.retries import Retries

@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.queue.store import Queue
-from accel_trainer.untrusted import read_json
 
 OLD_S = 24 * 3600.0
 

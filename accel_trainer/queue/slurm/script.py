@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.errors import UserError
-from accel_trainer.permission import ALLOW_VARIABLE
-from accel_trainer.processes import HOST_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import HOST_VARIABLE
 from accel_trainer.queue.launcher import SHUTDOWN_S, Flags, refuse_uneven
 from accel_trainer.queue.slurm.commands import COMMENT
 from accel_trainer.queue.waiting import Needs

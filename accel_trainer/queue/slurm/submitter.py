@@ -7,8 +7,9 @@ is found by the next one: a claim is made first, and has its token in the commen
 import time
 from typing import Protocol
 
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner, StopRequest
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.queue.attempt import STOP_SIGNALS
 from accel_trainer.queue.checker import Checker
 from accel_trainer.queue.launcher import Flags

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from accel_trainer.spans import Phase, heard_by, span, spanned, waited_for
+from accel_trainer.core.spans import Phase, heard_by, span, spanned, waited_for
 
 
 class Heard:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import plant_no_file
 
-from accel_trainer.untrusted import read_bytes, read_json, read_text
+from accel_trainer.core.files import read_bytes, read_json, read_text
 
 
 def test_a_file_is_read_as_far_as_it_may_be_long(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from helpers import dead_token
 
-from accel_trainer.data.cache import cache_folder, cached
-from accel_trainer.errors import UserError
-from accel_trainer.processes import Owner
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.lease import Owner
 
 
 class Maker:

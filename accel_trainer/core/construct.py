@@ -1,11 +1,12 @@
-"""Make an object of torch that a job file names, with keyword arguments that the job file gives."""
+"""A class by its name, with keyword arguments that are checked."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
-from accel_trainer.errors import UserError, did_you_mean, first_line, listed
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line, listed
 
 T = TypeVar("T")
 
@@ -52,3 +53,23 @@ def construct(key: str, known: Mapping[str, type[T]], name: str, args: Mapping[s
         return kind(*given, **args)
     except Exception as error:  # torch checks few of its arguments, and fails in many ways
         raise UserError(f"{key}_args: {name}: {first_line(error)}") from error
+
+
+def with_classes(args: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """The arguments with `num_classes`. Raises UserError where they say another number."""
+    args = {"num_classes": num_classes, **args}
+    if args["num_classes"] != num_classes:
+        raise UserError(
+            f"architecture_args.num_classes: {args['num_classes']!r}, but the data set has {num_classes} classes; "
+            "remove it: the output layer always fits"
+        )
+    return args
+
+
+def refuse_unknown(name: str, args: Mapping[str, Any], accepted: Sequence[str]) -> None:
+    """Raises UserError for the first argument that the model of that name does not take."""
+    if unknown := [argument for argument in args if argument not in accepted]:
+        raise UserError(
+            f"architecture_args.{unknown[0]}: {name} takes no such argument"
+            f"{did_you_mean(unknown[0], accepted)}; it takes {', '.join(accepted) or 'none'}"
+        )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from accel_trainer.errors import UserError
-from accel_trainer.permission import ALLOW_VARIABLE, allow_imports, may_import, refuse_import
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE, allow_imports, may_import, refuse_import
+from accel_trainer.core.errors import UserError
 
 
 def allowed(monkeypatch: pytest.MonkeyPatch, packages: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from accel_trainer.keys import canonical, flat, short, shown
+from accel_trainer.core.text import canonical, flat, short, shown
 
 
 def test_nested_objects_become_one_object_of_dotted_keys() -> None:

@@ -10,8 +10,9 @@ import psutil
 import pytest
 from helpers import wait_until
 
-from accel_trainer import processes
-from accel_trainer.processes import Owner, StopRequest, children, reap_when_dead
+from accel_trainer.core import lease, processes
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import StopRequest, children, reap_when_dead
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,11 +53,11 @@ def test_processes_are_found_by_their_environment_until_they_are_gone() -> None:
     try:
         wait_until(lambda: processes.with_variable(name, value) == [sleeper.pid], timeout_s=10)
         assert not processes.with_variable(name, "another value")
-        assert processes.start_time(sleeper.pid) is not None
+        assert lease.start_time(sleeper.pid) is not None
     finally:
         sleeper.kill()
     wait_until(lambda: not processes.with_variable(name, value), timeout_s=10)
-    assert processes.start_time(sleeper.pid) is None, "a zombie is no living process"
+    assert lease.start_time(sleeper.pid) is None, "a zombie is no living process"
     sleeper.wait()
 
 
@@ -66,7 +67,7 @@ def test_every_owner_has_a_token_of_its_own() -> None:
 
 def test_who_hangs_when_its_parent_dies_is_killed_after_a_while() -> None:
     child = (
-        "import signal, time; from accel_trainer.processes import die_with_parent;"
+        "import signal, time; from accel_trainer.core.processes import die_with_parent;"
         "signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True)); die_with_parent(0.3);"
         "print('ready', flush=True); time.sleep(60); time.sleep(60); time.sleep(60)"
     )
@@ -79,7 +80,7 @@ def test_who_hangs_when_its_parent_dies_is_killed_after_a_while() -> None:
     pid = next(int(line) for line in said if line.isdigit())
     process.kill()
     process.wait()
-    wait_until(lambda: processes.start_time(pid) is None, timeout_s=20)
+    wait_until(lambda: lease.start_time(pid) is None, timeout_s=20)
     assert "asked" in process.stdout.read()
 
 

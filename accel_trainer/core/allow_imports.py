@@ -2,7 +2,7 @@
 
 import os
 
-from accel_trainer.errors import UserError
+from accel_trainer.core.errors import UserError
 
 # Packages, separated by commas. The processes that check and train jobs inherit it.
 ALLOW_VARIABLE = "ACCEL_TRAIN_ALLOW_IMPORTS"

@@ -1,9 +1,39 @@
-"""Values inside nested objects by where they are: `optimizer_args.lr`."""
+"""Text for people: suggestions, lists, durations, values, and keys of nested objects."""
 
+import difflib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean …?' for a misspelt word, or '' when nothing known is near it."""
+    by_lower_case = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)
+    if not near:
+        return ""
+    return "; did you mean " + " or ".join(repr(by_lower_case[name]) for name in near) + "?"
+
+
+def listed(names: Iterable[str], at_most: int = 12) -> str:
+    """'a, b, c' for a message; a long list ends in how many more there are."""
+    names = [name if name.isprintable() else repr(name) for name in names]
+    shown = ", ".join(names[:at_most])
+    return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what could move its cursor or change its colours is written out, as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,3 +82,17 @@ def _with_whole_numbers(value: Any) -> Any:
             return {key: _with_whole_numbers(part) for key, part in value.items()}
         case _:
             return value
+
+
+def duration(seconds: float) -> str:
+    """'45s', '3m 05s', '2h 07m' or '3d 04h'; '-' for what is no time."""
+    if not math.isfinite(seconds):
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"

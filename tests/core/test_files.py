@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import file_names
 
-from accel_trainer.files import write_atomic
+from accel_trainer.core.files import write_atomic
 
 
 @pytest.mark.parametrize("durable", [True, False])

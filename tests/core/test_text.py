@@ -1,6 +1,7 @@
 import pytest
 
-from accel_trainer.errors import UserError, did_you_mean, listed, printable
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed, printable
 
 
 def test_an_error_joins_its_problems_and_keeps_them_apart() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import REPOSITORY
 
-from accel_trainer.tensor_files import load_tensors
+from accel_trainer.core.safe_torch import load_tensors
 
 
 class Malicious:
