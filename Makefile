@@ -66,7 +66,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/accel-train schema --output docs/job.schema.json
-	$(BIN)/python -m accel_trainer.config.reference README.md
+	$(BIN)/python -m accel_trainer.config.schema README.md
 	$(BIN)/python docs/draw_pictures.py
 
 clean:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from accel_trainer.cli import app
 from accel_trainer.config import read_job
-from accel_trainer.config.reference import json_schema, with_table
+from accel_trainer.config.schema import json_schema, with_table
 
 PICTURES = REPOSITORY / "docs/pictures"
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -1,6 +1,6 @@
 """What lies in a run folder may have been put there by anybody: every reader of it against every kind of file.
 
-Nothing is waited for, read without end, or more than one line. Job files are in config/test_job_files.py, weights in
+Nothing is waited for, read without end, or more than one line. Job files are in config/test_parse.py, weights in
 training/test_weight_files.py, images in data/test_decode.py.
 """
 

@@ -80,7 +80,7 @@ def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; the terminal if not given.")] = None,
 ) -> None:
     """Print the JSON schema of job files, for editors."""
-    from accel_trainer.config.reference import json_schema
+    from accel_trainer.config.schema import json_schema
 
     text = json.dumps(json_schema(), indent=2)
     if output is None:

@@ -14,7 +14,7 @@ from accel_trainer.cli.app import (
     tell,
 )
 from accel_trainer.config import job_name
-from accel_trainer.config.reading import read_bytes
+from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import Queue

@@ -14,9 +14,9 @@ import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, counted
 from accel_trainer.config import job_name
-from accel_trainer.config.axes import Settings, grid, parse_axes, random_search
-from accel_trainer.config.reading import parse_json, read_bytes
-from accel_trainer.config.sweeps import Base, SweptJob, check_sweep_name, in_few_lines, swept_jobs
+from accel_trainer.config.parse import parse_json, read_bytes
+from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
+from accel_trainer.config.sweep.expand import Base, SweptJob, check_sweep_name, in_few_lines, swept_jobs
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic

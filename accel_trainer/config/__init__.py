@@ -1,6 +1,6 @@
 """A job file, validated. Nothing in here knows torch or the queue."""
 
 from accel_trainer.config.job import Job
-from accel_trainer.config.reading import job_name, parse_job, read_job
+from accel_trainer.config.parse import job_name, parse_job, read_job
 
 __all__ = ["Job", "job_name", "parse_job", "read_job"]

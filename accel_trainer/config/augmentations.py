@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from accel_trainer.config.base import Probabilities, Probability, Section, WithoutNulls, one_or_list
+from accel_trainer.config.fields import Probabilities, Probability, Section, WithoutNulls, one_or_list
 
 NoiseType = Literal["gaussian", "fourier"]
 Sigma = Annotated[float, Field(ge=0, le=10_000)]

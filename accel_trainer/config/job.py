@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from accel_trainer.config.changes import MAY_CHANGE, UNTOLD
-from accel_trainer.config.contradictions import contradictions
+from accel_trainer.config.cross_checks import contradictions
+from accel_trainer.config.diff import MAY_CHANGE, UNTOLD
+from accel_trainer.config.fields import LEARNING_RATE_WORDS, eval_split, is_weights_path
 from accel_trainer.config.parameters import (
     CONTRASTIVE,
     DataParameters,
@@ -17,7 +18,6 @@ from accel_trainer.config.parameters import (
     OptimizationParameters,
     RunParameters,
 )
-from accel_trainer.config.words import LEARNING_RATE_WORDS, eval_split, is_weights_path
 
 
 def default_path(architecture: str, name: str) -> Path:

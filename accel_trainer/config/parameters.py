@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
-from accel_trainer.config.base import Keywords, Section, WithoutNulls
+from accel_trainer.config.fields import Keywords, Section, WithoutNulls
 
 CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
 DEFAULT_SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}

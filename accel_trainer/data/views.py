@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.config.words import transform_words
+from accel_trainer.config.fields import transform_words
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.blur import Blur, ContrastiveBlur, FrameBlur
 from accel_trainer.data.buffers import BATCHES

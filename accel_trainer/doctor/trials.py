@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from accel_trainer.config.reading import MAX_NAME_BYTES
+from accel_trainer.config.parse import MAX_NAME_BYTES
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import Owner
 from accel_trainer.doctor.findings import Finding, ok, problem, warning

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch.profiler import ProfilerActivity, record_function
 
 from accel_trainer.config import Job
-from accel_trainer.config.words import LEARNING_RATE_WORDS
+from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.spans import Phase, heard_by

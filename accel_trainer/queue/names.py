@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from accel_trainer.config.reading import MAX_NAME_BYTES, job_name
+from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 

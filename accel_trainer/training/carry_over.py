@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from accel_trainer.config import Job
-from accel_trainer.config.changes import Changes
+from accel_trainer.config.diff import Changes
 from accel_trainer.config.parameters import DataParameters
 from accel_trainer.training.checkpoint import Progress
 from accel_trainer.training.schedule import kept_of_each

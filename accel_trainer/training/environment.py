@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from accel_trainer.config.changes import Changes
+from accel_trainer.config.diff import Changes
 from accel_trainer.core.files import write_atomic
 from accel_trainer.runs import RunFolder
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from accel_trainer.config import Job
-from accel_trainer.config.words import LEARNING_RATE_WORDS
+from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.config.changes import MAY_CHANGE, Changes, in_words, single
+from accel_trainer.config.diff import MAY_CHANGE, Changes, in_words, single
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.runs import RunFolder

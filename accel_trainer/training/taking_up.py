@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from accel_trainer.config.changes import Changes
+from accel_trainer.config.diff import Changes
 from accel_trainer.training.carry_over import averages_of_use, best_so_far, carry_optimizer_over, measures_the_same
 from accel_trainer.training.checkpoint import TrainState
 from accel_trainer.training.loop import TrainingLoop

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from accel_trainer.config.words import WEIGHT_SUFFIXES
+from accel_trainer.config.fields import WEIGHT_SUFFIXES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.config.changes import in_words
+from accel_trainer.config.diff import in_words
+from accel_trainer.config.fields import transform_words
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
-from accel_trainer.config.words import transform_words
 from accel_trainer.core.errors import UserError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from accel_trainer.config.changes import Changes
+from accel_trainer.config.diff import Changes
 from accel_trainer.runs import RunFolder
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.summary import MAX_LINES, model_summary

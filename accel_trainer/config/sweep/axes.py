@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, assert_never, get_args
 
-from accel_trainer.config.reading import LONE_SURROGATE, parse_json
+from accel_trainer.config.parse import LONE_SURROGATE, parse_json
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical, shown
 

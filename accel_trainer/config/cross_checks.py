@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from accel_trainer.config.words import (
+from accel_trainer.config.fields import (
     LEARNING_RATE_WORDS,
     TRANSFORM_BASES,
     TRANSFORM_MODIFIERS,

@@ -1,6 +1,6 @@
 """The reference of the job file, from its definition: a JSON schema and the table in the README.
 
-As a program (`python -m accel_trainer.config.reference README.md`): puts the table between its two marks.
+As a program (`python -m accel_trainer.config.schema README.md`): puts the table between its two marks.
 """
 
 import ast
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from accel_trainer.config.augmentations import Blur, Mixing, Noise, Occlusion
-from accel_trainer.config.base import Section
+from accel_trainer.config.fields import Section
 from accel_trainer.config.job import Job
 from accel_trainer.config.parameters import (
     DataParameters,

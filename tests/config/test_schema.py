@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.config.reference import BEGIN, END, json_schema, parameter_table, with_table
+from accel_trainer.config.schema import BEGIN, END, json_schema, parameter_table, with_table
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = sorted((REPOSITORY / "training_queue" / "examples").glob("*.json"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers import said_by
 
-from accel_trainer.config.axes import MAX_JOBS, Axis, Range, grid, parse_axes, random_search
+from accel_trainer.config.sweep.axes import MAX_JOBS, Axis, Range, grid, parse_axes, random_search
 from accel_trainer.core.errors import UserError
 
 

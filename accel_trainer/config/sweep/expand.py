@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from accel_trainer.config.axes import Settings
 from accel_trainer.config.job import Job, default_args, default_path
 from accel_trainer.config.parameters import FinetuneParameters
-from accel_trainer.config.reading import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
+from accel_trainer.config.parse import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
+from accel_trainer.config.sweep.axes import Settings
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical, short, shown
 

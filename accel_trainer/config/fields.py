@@ -1,0 +1,73 @@
+"""What the sections of a job file are made of: the base class, field types, and values that are more than names."""
+
+import re
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Strict: unknown keys and wrong types are errors.
+
+    The docstring under a field is its documentation. accel_trainer.config.schema reads it from the source when it
+    is wanted: pydantic would do so at every start, which takes longer than everything else that is imported.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        # Validators are made when a job is first read: `accel-train status` of an empty queue needs none.
+        defer_build=True,
+    )
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _no_nulls(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+# "no-nulls" objects: in a job file null and absent mean the same, at every level we define.
+WithoutNulls = BeforeValidator(_no_nulls)
+
+
+def one_or_list(item: Any) -> BeforeValidator:
+    """Takes one value where a list is meant, and says so in the JSON schema."""
+    return BeforeValidator(_as_list, json_schema_input_type=item | list[item])
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Probabilities = Annotated[list[Probability], one_or_list(Probability), Field(min_length=1)]
+Keywords = dict[str, Any]
+TRANSFORM_BASES = ("default", "contrastive", "none")
+TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
+TRANSFORM_POLICIES = ("randaugment", "trivialaugment", "augmix")
+LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+
+
+def transform_words(transform_type: str) -> list[str]:
+    """The words of a transform_type, the base first: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
+    words, rest = [], transform_type
+    for word in (*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES):
+        if f"-{word}-" in f"{rest}-":
+            rest = f"{rest}-".replace(f"-{word}-", "-", 1).removesuffix("-")
+            words.append(word)
+    return [rest, *words]
+
+
+def eval_split(dataset: str) -> str:
+    """What performance.csv calls a further data set: `val_` and its name, or the last part of that of an 'hf:' set."""
+    name = PurePath(dataset).name if dataset.startswith("hf:") else dataset
+    return "val_" + re.sub(r"[^\w.-]+", "_", name.removeprefix("hf:"))
+
+
+def is_weights_path(word: str) -> bool:
+    """Whether a word can only be that of a file or folder, not of published weights or of a job."""
+    return "/" in word or word.startswith("~") or PurePath(word).suffix.lower() in WEIGHT_SUFFIXES

@@ -1,0 +1,1 @@
+"""Sweeps: one job and some axes to many jobs."""
