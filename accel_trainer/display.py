@@ -13,13 +13,15 @@ from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.pauses import Pause
 from accel_trainer.queue.store import JobState, QueuedJob
 from accel_trainer.queue.waiting import Missing, words
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.log import LogTail
+from accel_trainer.run.status import RunState, Status
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+
 SHOW_EVERY_S = 0.3
-_TIMESTAMP = len("2026-01-01 00:00:00 ")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -46,30 +48,6 @@ def _cell(value: Any) -> str:
             return f"{value:,}"
         case _:
             return printable(str(value)).replace("\n", r"\n")
-
-
-class LogTail:
-    """The lines that have come to a run's log.txt since this was made."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._position = path.stat().st_size if path.exists() else 0
-
-    def new_lines(self) -> list[str]:
-        """Whole new lines, without their time stamps."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                text = file.read()
-        except OSError:
-            return []
-        whole = text[: text.rfind(b"\n") + 1]
-        self._position += len(whole)
-        return [_without_time(line) for line in whole.decode(errors="replace").splitlines()]
-
-
-def _without_time(line: str) -> str:
-    return line[_TIMESTAMP:] if line[:4].isdigit() and line[4:5] == "-" else line
 
 
 @dataclass

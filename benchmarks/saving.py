@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import checkpoint
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import Stopped, TrainingLoop

@@ -41,8 +41,8 @@ def test_rooms_import_only_what_they_may():
     forbidden = {
         "config": ("accel_trainer.queue", "accel_trainer.training", "accel_trainer.data", "torch"),
         "queue": ("accel_trainer.training", "accel_trainer.data", "accel_trainer.zoo", "accel_trainer.report", "torch"),
-        "zoo": ("accel_trainer.config", "accel_trainer.data", "accel_trainer.runs", "accel_trainer.queue"),
-        "data": ("accel_trainer.training", "accel_trainer.runs", "accel_trainer.queue", "accel_trainer.zoo"),
+        "zoo": ("accel_trainer.config", "accel_trainer.data", "accel_trainer.run.folder", "accel_trainer.queue"),
+        "data": ("accel_trainer.training", "accel_trainer.run.folder", "accel_trainer.queue", "accel_trainer.zoo"),
         "training": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "evaluation": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "profiling": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from accel_trainer import display
-from accel_trainer.display import LogTail, TerminalWatcher, table
+from accel_trainer.display import TerminalWatcher, table
 from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.log import LogTail
+from accel_trainer.run.status import RunState, Status
 
 
 def test_a_table_has_numbers_to_the_right_and_no_trailing_space():

@@ -11,9 +11,10 @@ import pytest
 from helpers import plant_no_file, said_by
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.evaluation.trained import trained_classes, trained_job
-from accel_trainer.report.tables import compare, read_performance
-from accel_trainer.runs import RunFolder
+from accel_trainer.report.tables import compare
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.load import trained_classes, trained_job
+from accel_trainer.run.performance import read_performance
 
 CONTENTS = {
     "nothing": b"",

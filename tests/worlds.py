@@ -10,7 +10,8 @@ from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Batch, Loader
 from accel_trainer.data.sampling import BatchPlan
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import Stopped, TrainingLoop
 from accel_trainer.training.reporting import Reporter

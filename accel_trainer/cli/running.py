@@ -31,7 +31,8 @@ from accel_trainer.queue.machine import this_machine
 from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState
 
 if TYPE_CHECKING:
     from accel_trainer.queue.runner import Runner

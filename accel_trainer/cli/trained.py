@@ -25,7 +25,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, short, shown
 from accel_trainer.queue.launcher import Launch, plan_launch
 from accel_trainer.queue.machine import this_machine
-from accel_trainer.runs import RunFolder, runs_in
+from accel_trainer.run.folder import RunFolder, runs_in
 
 if TYPE_CHECKING:
     from accel_trainer.report.tables import Comparison
@@ -87,7 +87,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure trained weights on the validation images of their own or of another data set."""
-    from accel_trainer.evaluation.trained import trained_job, trained_weights
+    from accel_trainer.run.load import trained_job, trained_weights
 
     allow_imports(allow)
     folder = RunFolder(run)

@@ -19,8 +19,8 @@ from accel_trainer.data.loader import Loader
 from accel_trainer.data.source import Source
 from accel_trainer.data.sources import open_images, open_validation, with_classes
 from accel_trainer.data.views import Views
-from accel_trainer.evaluation.trained import trained_classes, trained_job, trained_weights
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import deterministic_kernels
 from accel_trainer.training.checkpoint import load_weights
 from accel_trainer.training.evaluation import Evaluator

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.answers import answer
 
 

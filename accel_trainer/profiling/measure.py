@@ -21,7 +21,8 @@ from accel_trainer.data.sampling import BatchPlan, TrainSampling
 from accel_trainer.profiling.figures import Profile, Setting
 from accel_trainer.profiling.recorder import Recorder, own_seconds
 from accel_trainer.profiling.trace import add_threads
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.batch_size import is_out_of_memory
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.evaluation import EvaluationSet

@@ -9,7 +9,6 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest, killed_for_memory
-from accel_trainer.ownership import Ownership, OwnershipLost, nobody, take
 from accel_trainer.queue.ending import (
     Cut,
     Ending,
@@ -26,7 +25,9 @@ from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.queue.supervision import AttemptWatcher, Orders, no_orders, stay_with
 from accel_trainer.queue.trainer import Trainer, end_leftovers
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import Ownership, OwnershipLost, nobody, take
+from accel_trainer.run.status import RunState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

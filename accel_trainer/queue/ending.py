@@ -8,7 +8,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 
 LOG_END_BYTES = 64 * 1024
 # A launcher that dies of these was told to end by somebody else than its runner; so was one with such last words.

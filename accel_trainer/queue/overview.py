@@ -12,7 +12,8 @@ from accel_trainer.queue.pulses import LEASE_S, Observer, Pulse, Work, runner_of
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, words
-from accel_trainer.runs import RunFolder, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import Status
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.commands import SlurmJob

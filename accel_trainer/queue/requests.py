@@ -17,7 +17,7 @@ from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import this_host
 from accel_trainer.queue.ending import Cut, EndingKind
 from accel_trainer.queue.store import Queue, QueuedJob
-from accel_trainer.runs import RunState
+from accel_trainer.run.status import RunState
 
 LOOK_EVERY_S = 1.0
 # A network drive may deny for a moment that a file is there.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.runs import TOKEN_VARIABLE
+from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
 PREFIX = "accel-train-run-"
 OWNER_FILE = ".owner"

@@ -10,11 +10,12 @@ from typing import Protocol
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
-from accel_trainer.ownership import Ownership
 from accel_trainer.queue.ending import Cut
 from accel_trainer.queue.launcher import SHUTDOWN_S
 from accel_trainer.queue.trainer import POLL_S, Trainer
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import Ownership
+from accel_trainer.run.status import RunState
 
 LISTEN_EVERY_S = 1.0
 

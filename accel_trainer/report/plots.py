@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.files import put_in_place
-from accel_trainer.report.tables import Row, read_performance
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import Row, read_performance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

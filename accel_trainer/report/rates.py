@@ -7,7 +7,7 @@ import csv
 import sys
 from pathlib import Path
 
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 
 def draw_rates(run: RunFolder, found: float | None) -> None:

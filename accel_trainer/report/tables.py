@@ -1,7 +1,5 @@
 """Run folders to rows: what `accel-train compare` prints."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,42 +7,11 @@ from typing import Any
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, flat, listed
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import Row, read_performance
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
 NO_SETTINGS = ("architecture", "description", "finetune_args.finetune_dir", "model_dir", "num_epochs", "primary_metric")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of performance.csv; `lr` and images_per_s of that split's pass.
-
-    scores: what was measured, `loss` among it, and accuracies in percent.
-    """
-
-    epoch: int
-    split: str
-    scores: Mapping[str, float]
-    lr: float
-    images_per_s: float
-    seconds: float
-
-
-def read_performance(run: RunFolder) -> list[Row]:
-    """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
-    try:
-        return [_row(line) for line in csv.DictReader(io.StringIO(run.read_performance(), newline=""))]
-    except FileNotFoundError:
-        return []
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{run.performance}: cannot be read: {error!r}") from error
-
-
-def _row(line: Mapping[str, str]) -> Row:
-    about = {key: float(line[key]) for key in ("lr", "images_per_s", "seconds")}
-    others = {key: value for key, value in line.items() if key not in ("epoch", "split", *about)}
-    scores = {"loss": float(line["loss"]), **{key: float(value) for key, value in others.items() if value}}
-    return Row(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
 
 
 @dataclass(frozen=True)

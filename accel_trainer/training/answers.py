@@ -12,7 +12,7 @@ from typing import Any
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
-from accel_trainer.training.reporting import begin_logging
+from accel_trainer.run.log import begin_logging
 
 log = logging.getLogger(__name__)
 

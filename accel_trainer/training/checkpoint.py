@@ -28,7 +28,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, sync_folder, write_atomic
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
 

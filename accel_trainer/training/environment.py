@@ -15,7 +15,7 @@ import torch
 
 from accel_trainer.config.diff import Changes
 from accel_trainer.core.files import write_atomic
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 PACKAGES = (
     "accel-train",

@@ -11,7 +11,8 @@ from accelerate.utils import parse_flag_from_env
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.loader import default_num_threads
-from accel_trainer.runs import PROCESSES_VARIABLE, RunFolder
+from accel_trainer.launch.protocol import PROCESSES_VARIABLE
+from accel_trainer.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,9 @@ from accel_trainer.core.spans import Phase, span, spanned, waited_for
 from accel_trainer.core.text import listed
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.sampling import BatchPlan
-from accel_trainer.runs import Divergence, RunFolder
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import performance_row, write_performance
+from accel_trainer.run.status import Divergence
 from accel_trainer.training.agreement import Agreement
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
@@ -29,7 +31,7 @@ from accel_trainer.training.evaluation import EvaluationSet, Evaluator
 from accel_trainer.training.finite import FiniteCheck
 from accel_trainer.training.images import in_memory_format
 from accel_trainer.training.metrics import Meter
-from accel_trainer.training.reporting import Plotter, Reporter, performance_row, write_performance
+from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.schedule import learning_rate
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking

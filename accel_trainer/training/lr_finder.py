@@ -17,7 +17,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Batch, Loader
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.build import Parts
 from accel_trainer.training.loop import Stopped
 from accel_trainer.training.schedule import set_learning_rate

@@ -8,7 +8,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from accel_trainer.config import Job
 from accel_trainer.core.text import first_line
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.batch_size import largest, make_fits
 from accel_trainer.training.build import build
 from accel_trainer.training.checkpoint import StateStore

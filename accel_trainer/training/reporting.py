@@ -1,62 +1,30 @@
 """What a run says of itself while it trains: its log, status.json, performance.csv and plots. Rank 0 only."""
 
-import csv
-import io
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import this_host
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import _first_scores, scores_of
+from accel_trainer.run.status import RunState, Status
 
-if TYPE_CHECKING:  # the worker speaks before it has imported torch
+if TYPE_CHECKING:
     from accel_trainer.data.sampling import TrainSampling
     from accel_trainer.training.checkpoint import Progress
 
-log = logging.getLogger("accel_trainer")
 
-# What every row of performance.csv has; scores stand in between.
-FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "split", "loss"), ("lr", "images_per_s", "seconds")
+log = logging.getLogger("accel_trainer")
 STATUS_EVERY_S = 1.0
 PLOT_EVERY_S = 10.0
 # Between attempts at writing how a run has ended.
 LAST_WORD_WAITS_S = (0.0, 1.0, 2.0, 4.0)
-
-
-def begin_logging(run: RunFolder | None, rank: int) -> None:
-    """Log to standard output, and on rank 0 also to the run's log.txt, which has no other program's noise."""
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    output = _Output(sys.stdout)
-    output.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
-    log.handlers = [output]
-    if run is not None and rank == 0:
-        file = _LogFile(run.log, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
-        log.addHandler(file)
-
-
-class _Forgiving(logging.Handler):
-    """A line that cannot be written, because the disk is full, is lost; nothing else is."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-
-
-class _Output(_Forgiving, logging.StreamHandler[TextIO]):
-    pass
-
-
-class _LogFile(_Forgiving, logging.FileHandler):
-    pass
 
 
 class Reporter:
@@ -177,49 +145,11 @@ class Reporter:
             self._run.overwrite_status(self.status)
 
 
-def performance_row(
-    epoch: int, split: str, scores: Mapping[str, float], rate: float, num_images: int, seconds: float
-) -> dict[str, Any]:
-    """A row of performance.csv: what was measured over `num_images` in `seconds`."""
-    speed = num_images / max(seconds, 1e-9)
-    return {"epoch": epoch, "split": split, **scores, "lr": rate, "images_per_s": speed, "seconds": seconds}
-
-
-def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """What was measured of the model: the loss and its scores, accuracies in percent."""
-    return {name: value for name, value in row.items() if name == "loss" or name not in FIRST_COLUMNS + LAST_COLUMNS}
-
-
-def _first_scores(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss and the first accuracy, as the status has them."""
-    loss, *others = scores_of(row).items()
-    name, value = others[0]
-    return {"loss": loss[1], "score_name": name, "score": value}
-
-
 def _in_words(row: Mapping[str, Any]) -> str:
     """`val loss 0.1234 acc1 98.7%`; accuracies of single cycles are left to performance.csv."""
     loss, *others = scores_of(row).items()
     shown = [f"{name} {value:.2f}%" for name, value in others if name != "acc5" and "_cycle" not in name]
     return " ".join([f"{row['split']} loss {loss[1]:.4f}", *shown])
-
-
-def write_performance(run: RunFolder, history: Sequence[Mapping[str, Any]]) -> None:
-    """performance.csv, whole: an epoch that is replayed after a crash has its row once.
-
-    A score that was not measured for a row is left empty.
-    """
-    scores = dict.fromkeys(name for row in history for name in scores_of(row) if name not in FIRST_COLUMNS)
-    columns = (*FIRST_COLUMNS, *scores, *LAST_COLUMNS)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _rounded(row.get(key)) for key in columns} for row in history)
-    write_atomic(run.performance, text.getvalue())
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 class Plotter:

@@ -20,7 +20,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.batch_size import Fits, largest, make_fits
 from accel_trainer.training.build import Parts
 from accel_trainer.training.images import possible_batch_sizes

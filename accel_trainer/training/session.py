@@ -18,14 +18,16 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration, listed
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.sheet import draw_sheet
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import write_performance
+from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Parts, build, deterministic_kernels
 from accel_trainer.training.carry_over import misfit
 from accel_trainer.training.checkpoint import StateStore, save_weights
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
-from accel_trainer.training.reporting import Plotter, Reporter, write_performance
+from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.resolve import Resolver
 from accel_trainer.training.start import Start, find_start
 from accel_trainer.training.starting_weights import start_from_weights, starts_from_weights

@@ -14,7 +14,7 @@ from accel_trainer.config import Job
 from accel_trainer.config.diff import MAY_CHANGE, Changes, in_words, single
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.checkpoint import StateStore, TrainState, load_weights, save_weights
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from accel_trainer.config import Job
 from accel_trainer.config.fields import is_weights_path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line, listed
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.transfer import Transfer, compare, transfer
 from accel_trainer.training.weight_files import read_shapes, read_weights, refusal, weights_file, weights_of
 from accel_trainer.zoo import registry

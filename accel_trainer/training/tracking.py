@@ -15,8 +15,8 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
 from accel_trainer.core.text import did_you_mean, duration, first_line
-from accel_trainer.runs import RunFolder
-from accel_trainer.training.reporting import scores_of
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import scores_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.text import first_line
-from accel_trainer.runs import RunState
+from accel_trainer.run.status import RunState
 from accel_trainer.training.batch_size import is_out_of_memory
 from accel_trainer.training.checkpoint import NotSaved, StateStore
 

@@ -15,7 +15,7 @@ from accel_trainer.config.fields import WEIGHT_SUFFIXES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.checkpoint import load_weights
 
 # Where training scripts put a state dict that they save with other things; the first that holds weights counts.

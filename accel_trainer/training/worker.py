@@ -37,9 +37,12 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
-from accel_trainer.ownership import BEAT_S, Ownership, OwnershipLost, held_by, take
-from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder, RunState, Status, stood_down
-from accel_trainer.training.reporting import Reporter, begin_logging
+from accel_trainer.launch.protocol import STAND_BY, TOKEN_VARIABLE, stood_down
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import BEAT_S, Ownership, OwnershipLost, held_by, take
+from accel_trainer.run.log import begin_logging
+from accel_trainer.run.status import RunState, Status
+from accel_trainer.training.reporting import Reporter
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from typer.testing import CliRunner, Result
 from accel_trainer.cli import app, control
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import pulses, trainer
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.requests import Request, Requests, Wish
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.runs import TOKEN_VARIABLE
 
 
 def run(*words: str) -> Result:

@@ -14,7 +14,8 @@ from accel_trainer.queue import overview
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.pulses import OwnPulse
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 
 
 def run(*words: str) -> Result:

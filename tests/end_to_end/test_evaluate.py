@@ -9,8 +9,8 @@ import psutil
 import pytest
 from helpers import kill_tree, wait_until, write_job
 
-from accel_trainer.report.tables import read_performance
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import read_performance
 
 CHEAP = {"class_subset": [0, 1, 2], "num_epochs": 1, "batch_size": 65, "eval_sets": ["digits"], "model_dir": "run"}
 

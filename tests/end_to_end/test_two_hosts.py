@@ -9,14 +9,15 @@ import pytest
 from helpers import COMMAND, trainers_in, wait_until, write_job
 from typer.testing import CliRunner
 
-from accel_trainer import ownership
 from accel_trainer.cli import app, control
 from accel_trainer.display import TerminalWatcher
 from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.machine import this_machine
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.run import lock
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         # Ten minutes later.
         monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
         monkeypatch.setattr(control, "LEASE_S", 0.0)
-        monkeypatch.setattr(ownership, "SILENT_S", 0.0)
+        monkeypatch.setattr(lock, "SILENT_S", 0.0)
         monkeypatch.setattr("accel_trainer.queue.trainer.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
         monkeypatch.setattr("accel_trainer.queue.attempt.end_leftovers", lambda token: None)

@@ -23,9 +23,10 @@ from accel_trainer.data.sources import Digits
 from accel_trainer.data.views import evaluation_views
 from accel_trainer.evaluation import worker
 from accel_trainer.evaluation.accuracy import evaluate
-from accel_trainer.evaluation.trained import trained_job
-from accel_trainer.report.tables import Row, read_performance
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.load import trained_job
+from accel_trainer.run.performance import Row, read_performance
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.evaluation import evaluation_set
 from accel_trainer.training.paper import make_model
 from accel_trainer.training.reporting import Reporter

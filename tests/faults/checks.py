@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 # What is written aside, and must not outlive the run or the queue that it was written for.
 ASIDE = re.compile(r"\..*\.tmp|\.probe-.*|\.new|\.error-rank-.*")

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY, wait_until
 
-from accel_trainer import ownership
 from accel_trainer.config import Job
 from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.ownership import take
 from accel_trainer.queue import attempt as attempt_module
 from accel_trainer.queue.attempt import Attempt, go_through
 from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.launcher import Flags, Launch
 from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.trainer import Trainer
+from accel_trainer.run import lock
+from accel_trainer.run.lock import take
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_folder_that_was_taken_over_from_another_machine_is_told_in_the_log(at
 
 
 def test_a_trainer_whose_folder_was_taken_over_is_ended_at_once(attempt, monkeypatch):
-    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)
     code = f"import os, time; os.remove({str(attempt.run.lock(1))!r}); time.sleep(60)"
     monkeypatch.setattr(attempt_module, "plan_launch", lambda *_: Command((), {}, 1, (code,)))
     ours = own_attempt(attempt)

@@ -16,7 +16,8 @@ from accel_trainer.queue.ending import (
     with_first_cause,
     with_memory,
 )
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 
 DONE, FAILED, BACK = EndingKind.DONE, EndingKind.FAILED, EndingKind.BACK_TO_PENDING
 OVER_TIME = Cut("time_limit: 5s are over", RunState.PREEMPTED)

@@ -10,10 +10,10 @@ import pytest
 from accel_trainer.core import processes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import errand
 from accel_trainer.queue.errand import NoAnswer, send
 from accel_trainer.queue.launcher import Launch
-from accel_trainer.runs import TOKEN_VARIABLE
 
 
 class Script(Launch):

@@ -27,7 +27,7 @@ from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.runs import RunState
+from accel_trainer.run.status import RunState
 
 DAY_S = 24 * 3600.0
 COMPOSED = unicodedata.normalize("NFC", "Größe-é")

@@ -14,6 +14,7 @@ import pytest
 from helpers import write_job
 
 from accel_trainer.core import lease
+from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import abandoned, checker, fast_failures, outlook, scratch
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.attempt import Attempt
@@ -27,7 +28,7 @@ from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
 from accel_trainer.queue.waiting import Needs
-from accel_trainer.runs import TOKEN_VARIABLE, RunState
+from accel_trainer.run.status import RunState
 
 
 def jobs(*names: str) -> list[QueuedJob]:

@@ -13,11 +13,13 @@ from accel_trainer.config import Job
 from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import supervision
 from accel_trainer.queue.launcher import Launch
 from accel_trainer.queue.supervision import stay_with
 from accel_trainer.queue.trainer import Trainer
-from accel_trainer.runs import TOKEN_VARIABLE, RunFolder, RunState
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState
 
 
 class Launched(Launch):

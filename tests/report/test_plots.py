@@ -10,7 +10,7 @@ from PIL import Image
 
 from accel_trainer.report import plots
 from accel_trainer.report.plots import MORE_COLORS, draw
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds\n"
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from accel_trainer.report.rates import draw_rates
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 
 @pytest.mark.parametrize("found", [None, 0.01])

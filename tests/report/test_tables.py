@@ -7,8 +7,10 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.report.tables import Comparison, compare, differing, named, read_performance, with_only
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.report.tables import Comparison, compare, differing, named, with_only
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import read_performance
+from accel_trainer.run.status import RunState, Status
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds"
 TABLE = f"""{HEADER}

@@ -23,7 +23,7 @@ from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.slurm.script import Wishes, arguments, script, seconds_of
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs
-from accel_trainer.runs import RunState
+from accel_trainer.run.status import RunState
 
 
 @pytest.fixture

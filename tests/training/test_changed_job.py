@@ -18,7 +18,8 @@ from torch import nn
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import session
 from accel_trainer.training.carry_over import averages_of_use, best_so_far, measures_the_same, misfit
 from accel_trainer.training.checkpoint import Progress

@@ -19,7 +19,7 @@ from torch import nn
 from torchvision import models
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.checkpoint import (
     NotSaved,
     Progress,

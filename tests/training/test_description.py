@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 
 from accel_trainer.config.diff import Changes
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.environment import record_attempt
 from accel_trainer.training.summary import MAX_LINES, model_summary
 

@@ -15,12 +15,14 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.report.tables import compare, read_performance
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.report.tables import compare
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import read_performance, write_performance
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import tracking as tracking_module
 from accel_trainer.training.build import Checker, build
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.reporting import Reporter, write_performance
+from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.tracking import Tracking
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)

@@ -11,7 +11,7 @@ import torch
 from loops import TINY, train
 from safetensors.torch import load_file
 
-from accel_trainer.runs import Divergence
+from accel_trainer.run.status import Divergence
 from accel_trainer.training.agreement import Decision
 from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
 

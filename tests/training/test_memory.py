@@ -17,7 +17,8 @@ from helpers import one_core
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import batch_size, memory, session, worker
 from accel_trainer.training.batch_size import is_out_of_memory
 

@@ -9,10 +9,12 @@ import psutil
 import pytest
 from helpers import wait_until
 
-from accel_trainer.report.tables import read_performance
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.log import begin_logging
+from accel_trainer.run.performance import read_performance, write_performance
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.checkpoint import Progress
-from accel_trainer.training.reporting import Plotter, Reporter, begin_logging, write_performance
+from accel_trainer.training.reporting import Plotter, Reporter
 
 
 def row(epoch: int, split: str, **more: float) -> dict[str, object]:

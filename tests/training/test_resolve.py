@@ -20,7 +20,8 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import batch_size, resolve
 from accel_trainer.training import lr_finder as finder
 from accel_trainer.training.batch_size import Trial, largest, measure
@@ -218,7 +219,8 @@ from pathlib import Path
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import resolve
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import Stopped

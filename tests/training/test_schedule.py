@@ -13,7 +13,7 @@ from torch.optim.swa_utils import SWALR
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState
 from accel_trainer.training.schedule import (
     OPTIMIZERS,

@@ -12,7 +12,7 @@ import torch
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.start import Start, find_start
 

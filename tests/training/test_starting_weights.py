@@ -21,7 +21,8 @@ from torchvision.models import densenet
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.runs import RunFolder, RunState, Status
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import Checker, build, make_model
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.tracking import Tracking, check_trackers, end_training, wandb_mode
 
 MakeJob = Callable[..., Job]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from loops import TINY, taken_up, train
 
-from accel_trainer.runs import RunFolder, RunState
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState
 from accel_trainer.training import checkpoint
 from accel_trainer.training.checkpoint import StateStore
 from accel_trainer.training.loop import TrainingLoop

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.transfer import transfer
 from accel_trainer.training.weight_files import read_shapes, read_weights, weights_file
 

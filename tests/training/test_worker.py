@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from helpers import dead_token, wait_until, write_job
 
-from accel_trainer import ownership
 from accel_trainer.config import Job
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.ownership import take
-from accel_trainer.runs import STAND_BY, TOKEN_VARIABLE, RunFolder
+from accel_trainer.launch.protocol import STAND_BY, TOKEN_VARIABLE
+from accel_trainer.run import lock
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import take
 from accel_trainer.training import worker
 
 
@@ -99,7 +100,7 @@ def test_what_a_dead_runner_has_left_is_waited_for_by_who_started_another_by_han
 
 def test_signs_of_life_are_given_while_it_trains(monkeypatch):
     monkeypatch.setattr(worker, "BEAT_S", 0.01)
-    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)
 
     def train(job: Job, run: RunFolder, *_: object) -> int:
         os.utime(run.lock(1), (0, 0))

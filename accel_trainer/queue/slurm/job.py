@@ -39,7 +39,7 @@ from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.supervision import no_orders
 from accel_trainer.queue.waiting import starting_params
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 # A listing of a network drive may be so old.
 SHOWN_S, LOOK_EVERY_S = 60.0, 1.0

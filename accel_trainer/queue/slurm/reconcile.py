@@ -20,7 +20,7 @@ from accel_trainer.queue.slurm import commands
 from accel_trainer.queue.slurm.commands import SlurmError, SlurmJob
 from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.runs import RunState
+from accel_trainer.run.status import RunState
 
 # So long a claim of which Slurm knows nothing is left alone: while sbatch may still be on its way to the controller,
 # and where that cannot be any more.

@@ -16,7 +16,7 @@ from pathlib import Path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.text import duration
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 BEAT_S = 30.0
 # Without a sign of life of another machine's owner. A network drive may show it a minute late.

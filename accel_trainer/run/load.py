@@ -7,7 +7,7 @@ from accel_trainer.config import Job, parse_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json
 from accel_trainer.core.text import listed
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
 NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")

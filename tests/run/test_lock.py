@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from helpers import said_by
 
-from accel_trainer import ownership
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, boot_id, start_time, this_host
-from accel_trainer.ownership import Ownership, OwnershipLost, take
-from accel_trainer.runs import RunFolder
+from accel_trainer.run import lock
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import Ownership, OwnershipLost, take
 
 DEAD = Owner(this_host(), f"{boot_id()}-{os.getpid()}-12345-abcd")  # our process id, given out again
 LIVING = Owner(this_host(), f"{boot_id()}-{os.getpid()}-{start_time(os.getpid())}-abcd")
@@ -123,13 +123,13 @@ def test_a_living_owner_is_seen_below_a_dead_one(run: RunFolder) -> None:
 def test_who_finds_another_after_taking_gives_it_back(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another has come with a number that was free again."""
     leave_lock(run, DEAD, number=1)
-    create = ownership._create
+    create = lock._create
 
     def create_and_be_met(path: Path, owner: Owner) -> None:
         create(path, owner)
         leave_lock(run, LIVING, number=1)
 
-    monkeypatch.setattr(ownership, "_create", create_and_be_met)
+    monkeypatch.setattr(lock, "_create", create_and_be_met)
     assert f"process {os.getpid()} on" in said_by(take_it, run)
     assert run.locks() == [1]
 
@@ -152,7 +152,7 @@ def test_a_sign_of_life_is_given_now_and_then(run: RunFolder, monkeypatch: pytes
     os.utime(run.lock(1), (0, 0))
     taken.beat()
     assert run.lock(1).stat().st_mtime == 0, "it is not time yet"
-    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)
     taken.beat()
     assert time.time() - run.lock(1).stat().st_mtime < 60
 
@@ -161,7 +161,7 @@ def test_a_sign_of_life_is_given_now_and_then(run: RunFolder, monkeypatch: pytes
 def test_an_owner_that_was_given_up_learns_of_it_and_leaves_the_lock_of_the_next(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
-    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)
     taken = take_it(run)
     run.lock(1).unlink()
     if is_there:
@@ -175,7 +175,7 @@ def test_an_owner_that_was_given_up_learns_of_it_and_leaves_the_lock_of_the_next
 def test_a_file_server_that_hangs_for_a_moment_takes_nothing_away(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.0)
     taken = take_it(run)
 
     def fail(*_: object) -> None:
@@ -193,9 +193,9 @@ RACE = """
 import json, multiprocessing, os, sys, time
 from pathlib import Path
 from accel_trainer.core.errors import UserError
-from accel_trainer.ownership import take
+from accel_trainer.run.lock import take
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.runs import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 folder, context = Path(sys.argv[1]), multiprocessing.get_context("fork")
 

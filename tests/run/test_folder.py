@@ -8,7 +8,8 @@ from helpers import file_names, said_by
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
-from accel_trainer.runs import RunFolder, RunState, Status, runs_in
+from accel_trainer.run.folder import RunFolder, runs_in
+from accel_trainer.run.status import RunState, Status
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_status_of_a_later_version_is_read_too(run: RunFolder) -> None:
 
 def test_the_first_rank_that_failed_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([20.0, 10.0, 30.0, 5.0])
-    monkeypatch.setattr("accel_trainer.runs.time.time", lambda: next(clock))
+    monkeypatch.setattr("accel_trainer.run.folder.time.time", lambda: next(clock))
     for rank, token, error in [(1, "now", "an echo"), (2, "now", "the cause"), (3, "now", "late"), (4, "then", "old")]:
         run.write_rank_error(rank, token, error)
     assert run.first_rank_error("now")[1] == "rank-2: the cause"

@@ -1,0 +1,65 @@
+"""log.txt of a run: the handlers that write it, and the tail that a terminal shows."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.reporting import log
+
+
+def begin_logging(run: RunFolder | None, rank: int) -> None:
+    """Log to standard output, and on rank 0 also to the run's log.txt, which has no other program's noise."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    output = _Output(sys.stdout)
+    output.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    log.handlers = [output]
+    if run is not None and rank == 0:
+        file = _LogFile(run.log, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        log.addHandler(file)
+
+
+class _Forgiving(logging.Handler):
+    """A line that cannot be written, because the disk is full, is lost; nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class _Output(_Forgiving, logging.StreamHandler[TextIO]):
+    pass
+
+
+class _LogFile(_Forgiving, logging.FileHandler):
+    pass
+
+
+_TIMESTAMP = len("2026-01-01 00:00:00 ")
+
+
+class LogTail:
+    """The lines that have come to a run's log.txt since this was made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> list[str]:
+        """Whole new lines, without their time stamps."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                text = file.read()
+        except OSError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [_without_time(line) for line in whole.decode(errors="replace").splitlines()]
+
+
+def _without_time(line: str) -> str:
+    return line[_TIMESTAMP:] if line[:4].isdigit() and line[4:5] == "-" else line
