@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.text import duration, printable
-from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue.pauses import Pause
 from accel_trainer.queue.store import JobState, QueuedJob
 from accel_trainer.queue.waiting import Missing, words

@@ -8,8 +8,8 @@ from typing import Any
 from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
-from accel_trainer.queue.launcher import Flags, plan_launch
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.command import Flags, plan_launch
+from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.queue.waiting import as_it_starts
 

@@ -19,9 +19,9 @@ from clock import steps
 
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
-from accel_trainer.queue.attempt import Attempt
-from accel_trainer.queue.launcher import Flags, plan_launch
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.attempt import Attempt
+from accel_trainer.launch.command import Flags, plan_launch
+from accel_trainer.launch.machine import this_machine
 
 LIMIT_S = 0.5
 NAMES = ("a", "b")

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 
 from accel_trainer.config import read_job
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Machine
 from accel_trainer.queue.checker import Checker, Version
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.outlook import Outlook, choose_next
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slots import Slots

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from helpers import COMMAND, kill_tree
+
+from accel_trainer.launch import attempt_files
 
 
 def pytest_configure() -> None:
@@ -101,3 +104,13 @@ def heard_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     monkeypatch.setattr(logger, "propagate", True)
     monkeypatch.setattr(logger, "handlers", [])
     return caplog
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where scratch folders are made: of this test alone, and of a path short enough to be taken for that."""
+    folder = Path("/tmp") / f"at-{os.getpid()}"
+    folder.mkdir()
+    monkeypatch.setattr(attempt_files.tempfile, "gettempdir", lambda: str(folder))
+    yield folder
+    shutil.rmtree(folder)

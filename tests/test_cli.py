@@ -14,9 +14,9 @@ import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
 from accel_trainer.cli import jobs, running
-from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Gpu, Machine
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Gpu, Machine
+from accel_trainer.launch.outcome import Ending, EndingKind
 
 
 def one_line(result: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:
@@ -280,7 +280,7 @@ def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_f
         attempts.append(attempt)
         return Ending(EndingKind.DONE)
 
-    monkeypatch.setattr("accel_trainer.queue.attempt.go_through", go_through)
+    monkeypatch.setattr("accel_trainer.launch.attempt.go_through", go_through)
     monkeypatch.setattr("accel_trainer.core.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
     running.train(write_job(Path("child.json"), **CHILD, after=["first"]))

@@ -8,7 +8,7 @@ import pytest
 
 from accel_trainer import display
 from accel_trainer.display import TerminalWatcher, table
-from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
 from accel_trainer.run.status import RunState, Status

@@ -217,7 +217,7 @@ def _reclaim(store: Queue, job: QueuedJob, silence_s: float | None) -> bool:
         return False
     else:
         why = f"nothing was heard of its runner on {_host(job)} for {duration(silence_s)}"
-    from accel_trainer.queue.trainer import end_leftovers  # with asyncio, which other verbs need not import
+    from accel_trainer.launch.process_group import end_leftovers  # with asyncio, which other verbs need not import
 
     still_here = f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two"
     end_leftovers(job.owner.token, lambda: typer.echo(still_here))

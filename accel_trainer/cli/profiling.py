@@ -20,13 +20,13 @@ from accel_trainer.cli.app import (
     find_job,
     hardware_flags,
 )
-from accel_trainer.cli.errands import sent
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.spans import Phase
-from accel_trainer.queue.launcher import Launch, plan_launch
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.call_worker import sent
+from accel_trainer.launch.command import Launch, plan_launch
+from accel_trainer.launch.machine import this_machine
 
 if TYPE_CHECKING:
     from accel_trainer.profiling.figures import Profile

@@ -16,7 +16,7 @@ from accel_trainer.cli.app import (
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import allow_imports
-from accel_trainer.queue.launcher import Flags
+from accel_trainer.launch.command import Flags
 from accel_trainer.queue.store import Queue
 from accel_trainer.verdicts import duplicates, make_check, verdict
 

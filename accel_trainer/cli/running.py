@@ -26,8 +26,8 @@ from accel_trainer.cli.slurm import hand_to_slurm, refuse_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.command import Flags, num_processes_wanted, plan_launch
+from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
 from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
@@ -98,7 +98,7 @@ def run_queue(
     than there are, or because of a pause.
     """
     from accel_trainer.display import TerminalWatcher
-    from accel_trainer.queue.gpu_use import GpuUse
+    from accel_trainer.launch.machine import GpuUse
     from accel_trainer.queue.runner import Runner, nobody_else
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import Wishes
@@ -161,9 +161,9 @@ def train(
     from accel_trainer.core.lease import Owner
     from accel_trainer.core.processes import StopRequest
     from accel_trainer.display import TerminalWatcher
-    from accel_trainer.queue.attempt import STOP_SIGNALS, Attempt, go_through
-    from accel_trainer.queue.ending import EndingKind
-    from accel_trainer.queue.logs import new_log
+    from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, go_through
+    from accel_trainer.launch.attempt_files import new_log
+    from accel_trainer.launch.outcome import EndingKind
 
     allow_imports(allow)
     job = read_job(file)
@@ -257,7 +257,7 @@ def _print_commands(queue: Queue, flags: Flags, places: "Slots") -> None:
 
 def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags, places: "Slots") -> str:
     """How a job will be launched where nothing else runs."""
-    from accel_trainer.queue.attempt import attempt_of_queue
+    from accel_trainer.queue.run_claim import attempt_of_queue
 
     log = queue.logs / f"{queued.name}.log"
     attempt = attempt_of_queue(queue, queued, job, token="", log=log, starting_params=starting_params(job, queue))

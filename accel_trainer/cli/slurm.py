@@ -7,8 +7,8 @@ import typer
 
 from accel_trainer.cli.app import tell
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.ending import EndingKind
-from accel_trainer.queue.launcher import Flags
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.outcome import EndingKind
 from accel_trainer.queue.store import Queue, QueuedJob
 
 if TYPE_CHECKING:

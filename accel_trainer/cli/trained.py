@@ -19,12 +19,12 @@ from accel_trainer.cli.app import (
     hardware_flags,
     tell,
 )
-from accel_trainer.cli.errands import ANSWER, sent
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, short, shown
-from accel_trainer.queue.launcher import Launch, plan_launch
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.call_worker import ANSWER, sent
+from accel_trainer.launch.command import Launch, plan_launch
+from accel_trainer.launch.machine import this_machine
 from accel_trainer.run.folder import RunFolder, runs_in
 
 if TYPE_CHECKING:

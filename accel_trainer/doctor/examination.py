@@ -10,7 +10,7 @@ from accel_trainer.core.files import cache_folder
 from accel_trainer.doctor import hardware, software, storage, tracking, trials
 from accel_trainer.doctor.findings import Check, Finding, Grade, examine, problem
 from accel_trainer.doctor.probe import Probe, ProbeFailed
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.machine import this_machine
 
 # What is little for the place, in GB: job files and logs; states and weights; attempts' own files; spectra and masks.
 QUEUE_GB, MODELS_GB, TEMPORARY_GB, CACHE_GB = 1.0, 10.0, 2.0, 1.0

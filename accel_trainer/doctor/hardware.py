@@ -13,7 +13,7 @@ from typing import Any
 
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
-from accel_trainer.queue.machine import Machine, this_machine
+from accel_trainer.launch.machine import Machine, this_machine
 
 GIGABYTE = 10**9
 SMI_LIMIT_S = 10.0

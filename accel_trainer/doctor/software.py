@@ -16,9 +16,8 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.probe import Probe, ProbeFailed
-from accel_trainer.queue.accelerate_config import read_config, users_default
-from accel_trainer.queue.launcher import Flags, plan_launch
-from accel_trainer.queue.machine import Machine
+from accel_trainer.launch.command import Flags, plan_launch, read_config, users_default
+from accel_trainer.launch.machine import Machine
 
 OURS = "accel-train"
 # Those whose versions a person asks for first.
@@ -116,7 +115,7 @@ def _machines(content: Mapping[str, Any]) -> int:
 def launch(machine: Machine) -> Finding:
     """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU, as nothing else would
     be tried there."""
-    from accel_trainer.queue.errand import NoAnswer, send
+    from accel_trainer.launch.call_worker import NoAnswer, send
 
     default = users_default()
     if default is not None and _machines(read_config(default)) > 1:

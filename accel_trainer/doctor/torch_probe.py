@@ -5,7 +5,7 @@ import json
 import warnings
 from typing import Any
 
-from accel_trainer.queue.accelerate_config import users_default
+from accel_trainer.launch.command import users_default
 
 
 def look() -> dict[str, Any]:

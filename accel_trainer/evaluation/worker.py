@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.launch.call_worker import answer
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.answers import answer
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import read_job
-from accel_trainer.training.answers import answer
+from accel_trainer.launch.call_worker import answer
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from accel_trainer.launch.process_group import POLL_S, ending_leftovers
 from accel_trainer.queue.outlook import LOOK_EVERY_S
 from accel_trainer.queue.pulses import LEASE_S, Observer
 from accel_trainer.queue.recording import take_over
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.trainer import POLL_S, ending_leftovers
 
 
 class Abandoned:

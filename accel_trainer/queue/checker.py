@@ -15,9 +15,9 @@ from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import parent_death_signal
+from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
+from accel_trainer.launch.command import Flags, num_processes_wanted
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue.launcher import Flags, num_processes_wanted
-from accel_trainer.queue.scratch import make_scratch, remove_scratch
 from accel_trainer.queue.store import QueuedJob
 from accel_trainer.queue.waiting import Needs
 

@@ -1,7 +1,7 @@
 """Jobs that fail one after the other, soon after their start: then it is not the jobs, it is the machine."""
 
 from accel_trainer.core.text import duration
-from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.launch.outcome import Ending, EndingKind
 
 # So many different jobs, so soon.
 FAST_FAILURES, FAST_S = 3, 60.0

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue.requests import Requests
 from accel_trainer.queue.retries import Failures, Retries
 from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import this_host
-from accel_trainer.queue.ending import Cut, EndingKind
+from accel_trainer.launch.outcome import Cut, EndingKind
 from accel_trainer.queue.store import Queue, QueuedJob
 from accel_trainer.run.status import RunState
 

@@ -11,25 +11,25 @@ from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.attempt import STOP_SIGNALS, AttemptWatcher, go_through, start_anew
+from accel_trainer.launch.attempt_files import remove_abandoned
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.abandoned import Abandoned
-from accel_trainer.queue.attempt import STOP_SIGNALS, attempt_of_queue, go_through, start_anew
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.ending import Ending, EndingKind
 from accel_trainer.queue.fast_failures import FastFailures
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.outlook import Outlook, OutlookWatcher, Told, choose_next
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.pulses import OwnPulse
 from accel_trainer.queue.recording import record_ending
 from accel_trainer.queue.requests import OrdersOfClaim
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
-from accel_trainer.queue.scratch import remove_abandoned
+from accel_trainer.queue.run_claim import attempt_of_queue
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.standby import Ahead, Running, Standby
 from accel_trainer.queue.store import Queue, QueuedJob, QueueUnusable
-from accel_trainer.queue.supervision import AttemptWatcher
-from accel_trainer.queue.trainer import POLL_S
 from accel_trainer.queue.waiting import Needs, starting_params
 
 

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Machine
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Machine
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
+from accel_trainer.launch.attempt_files import scratch_folder
+from accel_trainer.launch.command import Flags, Launch, num_processes_wanted, plan_launch
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.process_group import Trainer
 from accel_trainer.launch.protocol import STAND_BY, stood_down
-from accel_trainer.queue.launcher import Flags, Launch, num_processes_wanted, plan_launch
-from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.outlook import Outlook, choose_next
-from accel_trainer.queue.scratch import scratch_folder
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.store import Queue, QueuedJob
-from accel_trainer.queue.trainer import Trainer
 from accel_trainer.run.folder import RunFolder
 
 # So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.

@@ -26,7 +26,7 @@ from pathlib import Path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_text, remove_half_written, write_atomic
 from accel_trainer.core.lease import Owner
-from accel_trainer.queue.logs import new_log, newest_log
+from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.names import claim_name, file_name, natural_key, read_claim, without_number
 
 MAX_REASON = MEBIBYTE

@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from accel_trainer.cli import app, control
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.launch import process_group
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import pulses, trainer
+from accel_trainer.queue import pulses
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.requests import Request, Requests, Wish
 from accel_trainer.queue.retries import Retries
@@ -156,7 +157,7 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(queue: Queue, wish: Wish 
 
 
 def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "REST_S", 0.2)
+    monkeypatch.setattr(process_group, "REST_S", 0.2)
     owner = Owner(this_host(), dead_token())
     write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
     with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: owner.token}) as left:

@@ -11,8 +11,8 @@ import pytest
 
 from accel_trainer.doctor import hardware
 from accel_trainer.doctor.findings import Grade
-from accel_trainer.queue import launcher
-from accel_trainer.queue.machine import Gpu, Machine, this_machine
+from accel_trainer.launch import command
+from accel_trainer.launch.machine import Gpu, Machine, this_machine
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
@@ -54,7 +54,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSmi:
 
 def test_a_machine_without_gpus_is_good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(launcher.sys, "platform", "linux")
+    monkeypatch.setattr(command.sys, "platform", "linux")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
     assert "no nvidia-smi in PATH" in finding.said

@@ -10,8 +10,8 @@ from accel_trainer.doctor import probe as probe_module
 from accel_trainer.doctor import software
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.doctor.probe import Probe, ProbeFailed
-from accel_trainer.queue import errand
-from accel_trainer.queue.machine import Gpu, Machine, this_machine
+from accel_trainer.launch import call_worker
+from accel_trainer.launch.machine import Gpu, Machine, this_machine
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
@@ -156,7 +156,7 @@ def test_a_real_launch_of_two_processes_works(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        (errand.NoAnswer("exit code 1"), "accelerate launch has failed: exit code 1"),
+        (call_worker.NoAnswer("exit code 1"), "accelerate launch has failed: exit code 1"),
         ({"processes": 1, "sum": 1.0, "device": "cpu", "backend": None}, "2 processes do not work together"),
         ({"processes": 2, "sum": 1.0, "device": "cpu", "backend": "gloo"}, "2 processes do not work together"),
         (None, "no answer within"),
@@ -169,7 +169,7 @@ def test_a_launch_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatc
             raise told
         return told
 
-    monkeypatch.setattr(errand, "send", send)
+    monkeypatch.setattr(call_worker, "send", send)
     finding = software.launch(CPU)
     assert finding.grade is Grade.PROBLEM
     assert said in finding.said
@@ -177,7 +177,7 @@ def test_a_launch_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatc
 
 def test_a_launch_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "LAUNCH_LIMIT_S", 0.5)
-    monkeypatch.setattr("accel_trainer.queue.launcher.Launch.argv", property(lambda self: ["sleep", "60"]))
+    monkeypatch.setattr("accel_trainer.launch.command.Launch.argv", property(lambda self: ["sleep", "60"]))
     assert "no answer within" in software.launch(CPU).said
 
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from accel_trainer.cli import app, control
 from accel_trainer.display import TerminalWatcher
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import this_machine
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.run import lock
@@ -39,9 +39,9 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
         monkeypatch.setattr(control, "LEASE_S", 0.0)
         monkeypatch.setattr(lock, "SILENT_S", 0.0)
-        monkeypatch.setattr("accel_trainer.queue.trainer.end_leftovers", lambda *_: None)  # they are elsewhere
+        monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
-        monkeypatch.setattr("accel_trainer.queue.attempt.end_leftovers", lambda token: None)
+        monkeypatch.setattr("accel_trainer.launch.attempt.end_leftovers", lambda token: None)
         successor = Runner(queue, Flags(), this_machine(), TerminalWatcher())
         monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
         successor.run()

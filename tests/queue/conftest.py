@@ -1,13 +1,10 @@
 """What the tests of a runner share."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from accel_trainer.queue import abandoned, checker, outlook, scratch
+from accel_trainer.queue import abandoned, checker, outlook
 from accel_trainer.queue import runner as runner_module
 
 
@@ -24,13 +21,3 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
         monkeypatch.setattr(checker.sys, "executable", "/bin/false")
 
     return put
-
-
-@pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where scratch folders are made: of this test alone, and of a path short enough to be taken for that."""
-    folder = Path("/tmp") / f"at-{os.getpid()}"
-    folder.mkdir()
-    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(folder))
-    yield folder
-    shutil.rmtree(folder)

@@ -9,11 +9,11 @@ import random
 import sys
 from pathlib import Path
 
+from accel_trainer.launch.attempt import Attempt
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue import checker, outlook, runner
-from accel_trainer.queue.attempt import Attempt
-from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.store import Queue
 
 

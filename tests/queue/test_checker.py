@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
+from accel_trainer.launch.command import Flags
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.store import JobState, Queue
 from accel_trainer.queue.waiting import Needs
 

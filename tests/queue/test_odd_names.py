@@ -18,12 +18,12 @@ from helpers import own_disk, said_by, write_job
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.launch.attempt import Attempt
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue import checker as checker_module
-from accel_trainer.queue.attempt import Attempt
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Machine
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable

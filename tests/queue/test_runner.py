@@ -14,13 +14,14 @@ import pytest
 from helpers import write_job
 
 from accel_trainer.core import lease
+from accel_trainer.launch import attempt_files
+from accel_trainer.launch.attempt import Attempt
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Gpu, Machine
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import abandoned, checker, fast_failures, outlook, scratch
+from accel_trainer.queue import abandoned, checker, fast_failures, outlook
 from accel_trainer.queue import runner as runner_module
-from accel_trainer.queue.attempt import Attempt
-from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.machine import Gpu, Machine
 from accel_trainer.queue.outlook import choose_next
 from accel_trainer.queue.pauses import Pauses
 from accel_trainer.queue.retries import Retries
@@ -285,11 +286,11 @@ def test_failures_of_a_runner_that_was_killed_count(runner, trained):
 
 def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner, trained, temporary, monkeypatch):
     dead = f"another-boot-{os.getpid()}-x"
-    scratch.make_scratch(dead)
+    attempt_files.make_scratch(dead)
     with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: dead}) as left:
 
         async def until_it_has_ended(*_: object) -> Ending:
-            assert scratch.scratch_folder(dead).exists()
+            assert attempt_files.scratch_folder(dead).exists()
             left.kill()
             left.wait()
             return Ending(EndingKind.DONE)
@@ -297,7 +298,7 @@ def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner,
         monkeypatch.setattr(runner_module, "go_through", until_it_has_ended)
         write_job(runner.queue.folder / "a.json")
         runner.run()
-    assert not scratch.scratch_folder(dead).exists()
+    assert not attempt_files.scratch_folder(dead).exists()
 
 
 def test_what_killed_runners_have_left_half_written_is_removed(runner, trained):

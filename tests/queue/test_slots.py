@@ -8,9 +8,8 @@ from helpers import said_by
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import CORES_VARIABLE, usable_cores
-from accel_trainer.queue.gpu_use import GpuUse
-from accel_trainer.queue.launcher import Flags, num_processes_wanted, plan_launch
-from accel_trainer.queue.machine import Gpu, Machine
+from accel_trainer.launch.command import Flags, num_processes_wanted, plan_launch
+from accel_trainer.launch.machine import Gpu, GpuUse, Machine
 from accel_trainer.queue.slots import Place, Slots
 
 CPU = Machine((), False, 8)

@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 
 from accel_trainer.config import Job
 from accel_trainer.core import processes
+from accel_trainer.launch.attempt_files import scratch_folder
+from accel_trainer.launch.command import Flags, Launch, plan_launch
+from accel_trainer.launch.machine import Gpu, Machine, this_machine
+from accel_trainer.launch.process_group import Trainer
 from accel_trainer.launch.protocol import STAND_BY
 from accel_trainer.queue import standby as standby_module
-from accel_trainer.queue.launcher import Flags, Launch, plan_launch
-from accel_trainer.queue.machine import Gpu, Machine, this_machine
 from accel_trainer.queue.pauses import Pause
-from accel_trainer.queue.scratch import scratch_folder
 from accel_trainer.queue.slots import Place, Slots
 from accel_trainer.queue.standby import Ahead, Running, Standby
 from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.queue.trainer import Trainer
 from accel_trainer.queue.waiting import Needs
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status

@@ -11,7 +11,7 @@ import pytest
 from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
-from accel_trainer.queue.logs import new_log
+from accel_trainer.launch.attempt_files import new_log
 from accel_trainer.queue.names import natural_key
 from accel_trainer.queue.store import JobGone, JobState, Queue, QueueUnusable
 

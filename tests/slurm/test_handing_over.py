@@ -11,8 +11,8 @@ from helpers import dead_token, said_by, write_job
 from slurm.cluster import shim
 
 from accel_trainer.core.lease import Owner, died_here, this_host
-from accel_trainer.queue.ending import EndingKind
-from accel_trainer.queue.launcher import Flags
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.outcome import EndingKind
 from accel_trainer.queue.pulses import Observer
 from accel_trainer.queue.requests import Requests, Wish
 from accel_trainer.queue.retries import Retries

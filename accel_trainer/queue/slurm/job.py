@@ -23,21 +23,20 @@ from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.attempt import attempt_of_queue, go_through
-from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags
-from accel_trainer.queue.logs import new_log
-from accel_trainer.queue.machine import Machine, Nodes, this_machine
+from accel_trainer.launch.attempt import go_through, no_orders
+from accel_trainer.launch.attempt_files import new_log, remove_abandoned
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.machine import Machine, Nodes, this_machine
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue.recording import as_asked, record_ending
 from accel_trainer.queue.requests import OrdersOfClaim, Requests
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.scratch import remove_abandoned
+from accel_trainer.queue.run_claim import attempt_of_queue
 from accel_trainer.queue.slurm import commands
 from accel_trainer.queue.slurm.commands import SlurmError
 from accel_trainer.queue.slurm.reconcile import this_user
 from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.supervision import no_orders
 from accel_trainer.queue.waiting import starting_params
 from accel_trainer.run.folder import RunFolder
 

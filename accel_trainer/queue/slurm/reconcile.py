@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import died_here
-from accel_trainer.queue.ending import Ending, EndingKind
+from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue.recording import Recorded, as_asked, record_ending, take_over
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import commands

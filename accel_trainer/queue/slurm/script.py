@@ -11,7 +11,7 @@ from pathlib import Path
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import HOST_VARIABLE
-from accel_trainer.queue.launcher import SHUTDOWN_S, Flags, refuse_uneven
+from accel_trainer.launch.command import SHUTDOWN_S, Flags, refuse_uneven
 from accel_trainer.queue.slurm.commands import COMMENT
 from accel_trainer.queue.waiting import Needs
 

@@ -10,9 +10,10 @@ from typing import Protocol
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.queue.attempt import STOP_SIGNALS
+from accel_trainer.launch.attempt import STOP_SIGNALS
+from accel_trainer.launch.command import Flags
+from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.launcher import Flags
 from accel_trainer.queue.outlook import Outlook, OutlookWatcher, Told, choose_next
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.slots import Place
@@ -22,7 +23,6 @@ from accel_trainer.queue.slurm.reconcile import Reconciler, Settled, this_user
 from accel_trainer.queue.slurm.records import Record, Records
 from accel_trainer.queue.slurm.script import Wishes, arguments, script
 from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.trainer import POLL_S
 from accel_trainer.queue.waiting import Needs
 
 # Slurm is asked so often, or for this part of the time where it is slow.

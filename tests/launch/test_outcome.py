@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.queue.ending import (
+from accel_trainer.launch.outcome import (
     Cut,
     Ending,
     EndingKind,

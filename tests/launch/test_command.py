@@ -11,8 +11,8 @@ from helpers import REPOSITORY
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.launcher import Flags, Launch, plan_launch
-from accel_trainer.queue.machine import Gpu, Machine, Nodes, this_machine
+from accel_trainer.launch.command import Flags, Launch, plan_launch
+from accel_trainer.launch.machine import Gpu, Machine, Nodes, this_machine
 
 CPU = Machine((), has_mps=False, cores=8)
 TWO_GPUS = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=8)

@@ -1,10 +1,8 @@
-"""A folder for the temporary files of one attempt's processes, so that none of them outlives it.
-
-Libraries remove theirs when they end; what is killed does not.
-"""
+"""The files of an attempt outside its run folder: its log and its temporary folder."""
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -54,3 +52,22 @@ def remove_abandoned() -> None:
             is_ours = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
             if is_ours and not processes.with_variable(TOKEN_VARIABLE, token):
                 remove_scratch(token)
+
+
+def new_log(folder: Path, name: str) -> Path:
+    """Make one, empty, with the first n that is free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = folder / f"{name}.{number}.log"
+        with suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+        number += 1
+
+
+def newest_log(folder: Path, name: str) -> Path | None:
+    """That of the last attempt; None before the first."""
+    found = (re.fullmatch(rf"{re.escape(name)}\.(\d+)\.log", path.name) for path in folder.glob("*.log"))
+    number = max((int(match[1]) for match in found if match is not None), default=None)
+    return None if number is None else folder / f"{name}.{number}.log"

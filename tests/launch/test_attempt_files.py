@@ -8,10 +8,10 @@ import pytest
 from helpers import dead_token, wait_until
 
 from accel_trainer.core.lease import Owner
-from accel_trainer.queue import scratch
-from accel_trainer.queue.launcher import Launch
-from accel_trainer.queue.scratch import make_scratch, remove_abandoned, scratch_folder
-from accel_trainer.queue.trainer import Trainer
+from accel_trainer.launch import attempt_files
+from accel_trainer.launch.attempt_files import make_scratch, remove_abandoned, scratch_folder
+from accel_trainer.launch.command import Launch
+from accel_trainer.launch.process_group import Trainer
 
 pytestmark = pytest.mark.usefixtures("temporary")
 
@@ -63,7 +63,7 @@ def test_the_folder_is_nobody_elses(temporary):
 
 
 def test_paths_stay_short_enough_for_sockets_and_what_is_abandoned_is_found_there_too(monkeypatch):
-    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
+    monkeypatch.setattr(attempt_files.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
     dead = dead_token()
     make_scratch(dead)
     assert scratch_folder(dead).parent == Path("/tmp")

@@ -10,10 +10,10 @@ import pytest
 from accel_trainer.core import processes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch import call_worker
+from accel_trainer.launch.call_worker import NoAnswer, send
+from accel_trainer.launch.command import Launch
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import errand
-from accel_trainer.queue.errand import NoAnswer, send
-from accel_trainer.queue.launcher import Launch
 
 
 class Script(Launch):
@@ -57,14 +57,14 @@ def test_of_a_worker_that_is_stopped_nothing_stays(
     answer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop, tokens = StopRequest(), []
-    start = errand.Trainer
+    start = call_worker.Trainer
 
-    def started(launch: Launch, token: str, log: Path) -> errand.Trainer:
+    def started(launch: Launch, token: str, log: Path) -> call_worker.Trainer:
         tokens.append(token)
         stop.signal = 2
         return start(launch, token, log)
 
-    monkeypatch.setattr(errand, "Trainer", started)
+    monkeypatch.setattr(call_worker, "Trainer", started)
     began = time.monotonic()
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(100)"
     assert send(script(code, answer), answer, tmp_path / "log", stop) is None

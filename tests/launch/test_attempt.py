@@ -15,12 +15,12 @@ from accel_trainer.config import Job
 from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.queue import attempt as attempt_module
-from accel_trainer.queue.attempt import Attempt, go_through
-from accel_trainer.queue.ending import Ending, EndingKind
-from accel_trainer.queue.launcher import Flags, Launch
-from accel_trainer.queue.machine import Machine
-from accel_trainer.queue.trainer import Trainer
+from accel_trainer.launch import attempt as attempt_module
+from accel_trainer.launch.attempt import Attempt, go_through
+from accel_trainer.launch.command import Flags, Launch
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.process_group import Trainer
 from accel_trainer.run import lock
 from accel_trainer.run.lock import take
 
@@ -56,7 +56,7 @@ def test_killing_a_trainer_leaves_nothing_of_it(tmp_path):
 
 
 def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("accel_trainer.queue.trainer.REST_S", 0.2)
+    monkeypatch.setattr("accel_trainer.launch.process_group.REST_S", 0.2)
     trainer = Trainer(Sleeper((), {}, 1, ("",)), "token-2", tmp_path / "log")
     wait_until(lambda: trainer.exit_code is not None)
     assert len(left("token-2")) == 1
@@ -67,7 +67,7 @@ def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
 def test_a_launcher_dies_with_its_runner(tmp_path):
     code = (
         "from pathlib import Path; import sys, time; sys.path.insert(0, sys.argv[2]);"
-        "from test_attempt import Sleeper; from accel_trainer.queue.trainer import Trainer;"
+        "from test_attempt import Sleeper; from accel_trainer.launch.process_group import Trainer;"
         "Trainer(Sleeper((), {}, 1, ('; import time; time.sleep(60)',)), 'token-3', Path(sys.argv[1]));"
         "print('started', flush=True); time.sleep(60)"
     )
@@ -159,7 +159,7 @@ def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, launch
 
 
 def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launched, tmp_path, monkeypatch):
-    monkeypatch.setattr("accel_trainer.queue.trainer.REST_S", 0.2)
+    monkeypatch.setattr("accel_trainer.launch.process_group.REST_S", 0.2)
     dead = Owner(this_host(), "another-boot-1-x")
     take(attempt.run, dead, end_leftovers=print, say=print)
     Trainer(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")

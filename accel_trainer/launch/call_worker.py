@@ -1,0 +1,122 @@
+"""A worker that is called for one JSON answer: both ends of that answer."""
+
+import asyncio
+import json
+import logging
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from accel_trainer.cli.app import SIGNALLED, SOME_FAILED, tell
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.command import Launch
+from accel_trainer.launch.outcome import last_words
+from accel_trainer.launch.process_group import POLL_S, Trainer
+from accel_trainer.run.log import begin_logging
+
+
+class NoAnswer(Exception):
+    """The worker ended without a word, for this reason."""
+
+
+def send(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:
+    """Launch a worker and wait for what it writes to `answer`; None if it was stopped, which ends it at once, and of a
+    machine that is not the first of several.
+
+    Raises UserError for the problems that it tells, and NoAnswer.
+    """
+    worker = asyncio.run(_until_it_ends(launch, log, stop))
+    if stop or (launch.machine_rank > 0 and worker.exit_code == 0):
+        return None
+    try:
+        told: dict[str, Any] = json.loads(answer.read_text())
+    except FileNotFoundError as error:
+        assert worker.exit_code is not None
+        raise NoAnswer(last_words(log, worker.exit_code)) from error
+    if "problems" in told:
+        raise UserError(*told["problems"])
+    return told
+
+
+async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> Trainer:
+    worker = Trainer(launch, Owner.new().token, log)
+    try:
+        while worker.exit_code is None:
+            if stop:
+                worker.kill()
+            await asyncio.sleep(POLL_S)
+    finally:
+        await worker.end()
+    return worker
+
+
+log = logging.getLogger(__name__)
+
+
+def answer(path: Path, rank: int, find: Callable[[], dict[str, Any]]) -> int:
+    """Write what is found, on rank 0; the exit code for people. Every rank calls it."""
+    begin_logging(None, rank)
+    try:
+        found = find()
+    except UserError as mistake:
+        log.error("error: %s", mistake)
+        found = {"problems": mistake.problems}
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    if rank == 0:
+        write_atomic(path, json.dumps(found), durable=False)
+    return 2 if "problems" in found else 0
+
+
+# What the worker writes, in the folder that it is given.
+ANSWER = "answer.json"
+
+
+@dataclass
+class Back:
+    """What came of it: a row, None of a machine that is not the first of several. `place` goes with the context, unless
+    its log is kept."""
+
+    row: dict[str, Any] | None
+    place: Path
+    is_kept: bool = False
+
+    def keep_log(self) -> Path:
+        self.is_kept = True
+        return self.place / "log.txt"
+
+
+@contextmanager
+def sent(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterator[Back]:
+    """Launch what is planned for a temporary folder, and wait for its answer there; a signal ends it.
+
+    Raises UserError, and typer.Exit where it was stopped or had no answer: then its output is kept, and named.
+    """
+    from accel_trainer.core.processes import StopRequest
+    from accel_trainer.launch.attempt import STOP_SIGNALS
+
+    back = Back(None, Path(tempfile.mkdtemp(prefix=f"accel-train-{verb}-")))
+    stop = StopRequest()
+    stop.listen(*STOP_SIGNALS)
+    try:
+        back.row = send(plan(back.place), back.place / ANSWER, back.place / "log.txt", stop)
+        if stop.signal is not None:
+            raise typer.Exit(SIGNALLED + stop.signal)
+        yield back
+    except NoAnswer as error:
+        tell([f"{what} has failed: {error}; all output: {back.keep_log()}"])
+        raise typer.Exit(SOME_FAILED) from error
+    finally:
+        if not back.is_kept:
+            shutil.rmtree(back.place)
