@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.text import duration, printable
 from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.queue.pauses import Pause
-from accel_trainer.queue.store import JobState, QueuedJob
-from accel_trainer.queue.waiting import Missing, words
+from accel_trainer.queue.control import Pause
+from accel_trainer.queue.dependencies import Missing, words
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
 from accel_trainer.run.status import RunState, Status

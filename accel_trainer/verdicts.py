@@ -10,8 +10,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.command import Flags, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.queue.waiting import as_it_starts
+from accel_trainer.queue.dependencies import as_it_starts
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 
 Check = Callable[[Job], dict[str, Any]]
 # What may be anything; of model_dir only where it is.

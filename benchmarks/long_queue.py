@@ -23,11 +23,12 @@ from accel_trainer.config import read_job
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import Machine
 from accel_trainer.queue.checker import Checker, Version
-from accel_trainer.queue.outlook import Outlook, choose_next
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.scheduler import Outlook, choose_next
 from accel_trainer.queue.slots import Slots
-from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.store import Queue
 
 NUM_CLAIMS = 50
 JOB = {

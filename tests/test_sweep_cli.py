@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from accel_trainer.cli import app, sweeps
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.verdicts import checked_alike
 

@@ -14,7 +14,8 @@ from accel_trainer.core.allow_imports import ALLOW_OPTION, ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
 from accel_trainer.launch.command import Flags
-from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.store import Queue, QueueUnusable
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
 

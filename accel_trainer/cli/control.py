@@ -11,12 +11,12 @@ from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, exis
 from accel_trainer.cli.slurm import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
-from accel_trainer.queue.pauses import Pauses
-from accel_trainer.queue.pulses import LEASE_S, Observer
-from accel_trainer.queue.recording import take_over
-from accel_trainer.queue.requests import Requests, Wish, this_person
+from accel_trainer.queue.control import Pauses, Requests, Wish, this_person
+from accel_trainer.queue.finish import take_over
+from accel_trainer.queue.heartbeat import LEASE_S, Observer
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.store import Queue, QueueUnusable
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
 HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]

@@ -28,9 +28,10 @@ from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import Flags, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
+from accel_trainer.queue.dependencies import Needs, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import Needs, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 

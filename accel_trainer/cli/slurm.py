@@ -9,7 +9,8 @@ from accel_trainer.cli.app import tell
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.outcome import EndingKind
-from accel_trainer.queue.store import Queue, QueuedJob
+from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.store import Queue
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.reconcile import Reconciler, Settled
@@ -37,7 +38,7 @@ def hand_to_slurm(queue: Queue, flags: Flags, wishes: "Wishes", retry_after_s: f
 
 def end_in_slurm(store: Queue, job: QueuedJob) -> None:
     """Have Slurm forget a job that it has not started; one that runs finds what is asked of it by itself."""
-    from accel_trainer.queue.slurm.commands import SlurmError
+    from accel_trainer.queue.slurm.client import SlurmError
     from accel_trainer.queue.slurm.reconcile import end_waiting
 
     try:
@@ -58,7 +59,7 @@ class SlurmDesk:
 
         None: Slurm does not know it, which a look in a while will make sure.
         """
-        from accel_trainer.queue.slurm.commands import SlurmError
+        from accel_trainer.queue.slurm.client import SlurmError
 
         asked = [job for job in jobs if job.owner is not None and job.owner.cluster is not None]
         if not asked:
@@ -70,7 +71,7 @@ class SlurmDesk:
 
     def _settle(self, jobs: Sequence[QueuedJob]) -> Mapping[QueuedJob, str | None]:
         from accel_trainer.queue.retries import Retries
-        from accel_trainer.queue.slurm.commands import cluster_name
+        from accel_trainer.queue.slurm.client import cluster_name
         from accel_trainer.queue.slurm.reconcile import Reconciler
 
         if self._reconciler is None:

@@ -22,7 +22,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import short, shown
 from accel_trainer.launch.command import Flags
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 from accel_trainer.verdicts import checked_alike, make_check, verdict_of
 
 

@@ -14,9 +14,10 @@ from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueO
 from accel_trainer.cli.slurm import SlurmDesk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, printable
-from accel_trainer.queue.overview import Row, overview
-from accel_trainer.queue.pauses import Pauses
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.control import Pauses
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.status_table import Row, overview
+from accel_trainer.queue.store import Queue
 
 # Rows of each state that are over or wait, in a table.
 FEW = 20

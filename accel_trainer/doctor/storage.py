@@ -15,7 +15,8 @@ from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.hardware import GIGABYTE
 from accel_trainer.doctor.helpers import NoWord, helper
 from accel_trainer.doctor.trials import MOVE
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 
 ANSWERS_WITHIN_S = 10.0
 PREFIX = ".doctor."

@@ -18,8 +18,8 @@ from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import Flags, num_processes_wanted
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue.store import QueuedJob
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.layout import QueuedJob
 
 # A file that does not parse may still be on its way: it is refused when it has not changed for so long.
 SETTLED_S = 2.0

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.launch.attempt import Attempt
+from accel_trainer.queue.layout import QueuedJob
 from accel_trainer.queue.retries import submission_of
-from accel_trainer.queue.store import Queue, QueuedJob
+from accel_trainer.queue.store import Queue
 
 
 def attempt_of_queue(

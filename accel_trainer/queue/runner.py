@@ -17,20 +17,18 @@ from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.launch.process_group import POLL_S
-from accel_trainer.queue.abandoned import Abandoned
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.fast_failures import FastFailures
-from accel_trainer.queue.outlook import Outlook, OutlookWatcher, Told, choose_next
-from accel_trainer.queue.pauses import Pauses
-from accel_trainer.queue.pulses import OwnPulse
-from accel_trainer.queue.recording import record_ending
-from accel_trainer.queue.requests import OrdersOfClaim
-from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
+from accel_trainer.queue.control import OrdersOfClaim, Pauses
+from accel_trainer.queue.dependencies import Needs, starting_params
+from accel_trainer.queue.finish import Abandoned, record_ending
+from accel_trainer.queue.heartbeat import OwnPulse
+from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.prewarm import Ahead, Running, Standby
+from accel_trainer.queue.retries import FIRST_WAIT_S, FastFailures, Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
+from accel_trainer.queue.scheduler import Outlook, OutlookWatcher, Told, choose_next
 from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.standby import Ahead, Running, Standby
-from accel_trainer.queue.store import Queue, QueuedJob, QueueUnusable
-from accel_trainer.queue.waiting import Needs, starting_params
+from accel_trainer.queue.store import Queue, QueueUnusable
 
 
 class QueueWatcher(AttemptWatcher, OutlookWatcher, Protocol):

@@ -19,43 +19,27 @@ import filecmp
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_text, remove_half_written, write_atomic
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log, newest_log
-from accel_trainer.queue.names import claim_name, file_name, natural_key, read_claim, without_number
+from accel_trainer.queue.layout import (
+    JobState,
+    QueuedJob,
+    claim_name,
+    file_name,
+    natural_key,
+    read_claim,
+    without_number,
+)
 
 MAX_REASON = MEBIBYTE
 
 
 class QueueUnusable(UserError):
     """The queue's folder itself cannot be used."""
-
-
-class JobState(StrEnum):
-    PENDING = "pending"
-    HELD = "held"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-    @property
-    def is_over(self) -> bool:
-        return self in (JobState.DONE, JobState.FAILED)
-
-
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job file in the queue. `owner` is there while it is running."""
-
-    name: str
-    path: Path
-    state: JobState
-    owner: Owner | None = None
 
 
 class Queue:

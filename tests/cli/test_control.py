@@ -15,11 +15,11 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.launch import process_group
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import pulses
-from accel_trainer.queue.pauses import Pauses
-from accel_trainer.queue.requests import Request, Requests, Wish
+from accel_trainer.queue import heartbeat
+from accel_trainer.queue.control import Pauses, Request, Requests, Wish
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.store import Queue
 
 
 def run(*words: str) -> Result:
@@ -188,20 +188,20 @@ def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(pulses.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     with monkeypatch.context() as there:
         there.setenv("ACCEL_TRAIN_HOST", "elsewhere")
-        pulse = pulses.OwnPulse(queue, 1)
+        pulse = heartbeat.OwnPulse(queue, 1)
         job = claimed(queue, "a")
         pulse.begin(job.owner.token, ("0",))
-    observer, name = pulses.Observer(queue), job.path.name
+    observer, name = heartbeat.Observer(queue), job.path.name
     assert observer.silences_s([job]) == {name: 0.0}
     now[0] += 590
-    assert pulses.Observer(queue).silences_s([job]) == {name: 590.0}, "it is remembered"
+    assert heartbeat.Observer(queue).silences_s([job]) == {name: 590.0}, "it is remembered"
     pulse.beat(at_once=True)
     assert observer.silences_s([job]) == {name: 0.0}
     now[0] += 601
-    assert observer.silences_s([job])[name] > pulses.LEASE_S
+    assert observer.silences_s([job])[name] > heartbeat.LEASE_S
 
 
 def test_what_was_seen_before_this_machine_was_started_counts_no_more(
@@ -210,11 +210,11 @@ def test_what_was_seen_before_this_machine_was_started_counts_no_more(
     path = write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
     job = QueuedJob("a", path, JobState.RUNNING, Owner("grey", "boot-1-2-x"))
     now = [1000.0]
-    monkeypatch.setattr(pulses.time, "monotonic", lambda: now[0])
-    pulses.Observer(queue).silences_s([job])
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
+    heartbeat.Observer(queue).silences_s([job])
     now[0] = 5000.0
-    monkeypatch.setattr(pulses, "boot_id", lambda: "another")
-    assert pulses.Observer(queue).silences_s([job]) == {path.name: 0.0}
+    monkeypatch.setattr(heartbeat, "boot_id", lambda: "another")
+    assert heartbeat.Observer(queue).silences_s([job]) == {path.name: 0.0}
 
 
 def test_the_host_of_an_old_claim_is_compared_whole(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

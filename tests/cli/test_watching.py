@@ -10,10 +10,11 @@ from helpers import write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, watching
-from accel_trainer.queue import overview
-from accel_trainer.queue.pauses import Pauses
-from accel_trainer.queue.pulses import OwnPulse
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue import status_table
+from accel_trainer.queue.control import Pauses
+from accel_trainer.queue.heartbeat import OwnPulse
+from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 
@@ -81,13 +82,13 @@ def test_what_an_earlier_attempt_said_is_not_said_again(queue: Queue) -> None:
 def test_a_job_of_a_silent_host_is_stale(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
     assert rows()["a"]["note"] is None
-    monkeypatch.setattr(overview, "LEASE_S", -1.0)
+    monkeypatch.setattr(status_table, "LEASE_S", -1.0)
     assert "stale: nothing was heard of its runner for" in rows()["a"]["note"]
 
 
 def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "FEW", 2)
-    monkeypatch.setattr(overview, "MOST_NOTES", 1)
+    monkeypatch.setattr(status_table, "MOST_NOTES", 1)
     for name in ("a", "b", "c"):
         write_job(queue.folder / f"{name}.json", after=["kept"])
     write_job(queue.folder / "held/kept.json")

@@ -15,7 +15,8 @@ from accel_trainer.core.lease import Owner
 from accel_trainer.doctor import storage
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.doctor.storage import Mount, judge_mount, mount_of
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 
 TERABYTES_GB = 1e6
 

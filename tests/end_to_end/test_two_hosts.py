@@ -13,8 +13,9 @@ from accel_trainer.cli import app, control
 from accel_trainer.display import TerminalWatcher
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import this_machine
+from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.runner import Runner
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.store import Queue
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState

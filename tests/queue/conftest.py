@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accel_trainer.queue import abandoned, checker, outlook
+from accel_trainer.queue import checker, finish, scheduler
 from accel_trainer.queue import runner as runner_module
 
 
@@ -15,7 +15,7 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
 
     def put(go_through: object) -> None:
         monkeypatch.setattr(runner_module, "go_through", go_through)
-        for module in (abandoned, outlook):
+        for module in (finish, scheduler):
             monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
         monkeypatch.setattr(checker, "SETTLED_S", 0.1)
         monkeypatch.setattr(checker.sys, "executable", "/bin/false")

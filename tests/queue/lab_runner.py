@@ -13,7 +13,7 @@ from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.queue import checker, outlook, runner
+from accel_trainer.queue import checker, runner, scheduler
 from accel_trainer.queue.store import Queue
 
 
@@ -75,8 +75,8 @@ def main() -> None:
         os.scandir = liar.listed  # type: ignore[assignment]
     runner.go_through = train
     runner.POLL_S = 0.005
-    runner.LOOK_EVERY_S = outlook.LOOK_EVERY_S = 0.2
-    outlook.LARGEST_PART = 0.5
+    runner.LOOK_EVERY_S = scheduler.LOOK_EVERY_S = 0.2
+    scheduler.LARGEST_PART = 0.5
     checker.sys.executable = "/bin/false"  # a file is not looked at with torch
     runner.Runner(Queue(queue), Flags(), Machine((), False, 2), Silent()).run()
 

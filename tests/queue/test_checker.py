@@ -9,8 +9,9 @@ from helpers import write_job
 from accel_trainer.launch.command import Flags
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
-from accel_trainer.queue.store import JobState, Queue
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import Queue
 
 RUNNER = Path(__file__).with_name("lab_runner.py")
 # All of them with `make chaos`.

@@ -24,9 +24,10 @@ from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
-from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
+from accel_trainer.queue.store import Queue, QueueUnusable
 from accel_trainer.run.status import RunState
 
 DAY_S = 24 * 3600.0

@@ -20,15 +20,16 @@ from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import abandoned, checker, fast_failures, outlook
+from accel_trainer.queue import checker, finish, retries, scheduler
 from accel_trainer.queue import runner as runner_module
-from accel_trainer.queue.outlook import choose_next
-from accel_trainer.queue.pauses import Pauses
+from accel_trainer.queue.control import Pauses
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.scheduler import choose_next
 from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.store import JobState, Queue, QueuedJob, QueueUnusable
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.store import Queue, QueueUnusable
 from accel_trainer.run.status import RunState
 
 
@@ -451,7 +452,7 @@ def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
 
 
 def test_jobs_that_have_trained_for_a_while_pause_nobody(runner, trained, monkeypatch):
-    monkeypatch.setattr(fast_failures, "FAST_S", 0.0)
+    monkeypatch.setattr(retries, "FAST_S", 0.0)
     for name in "abc":
         write_job(runner.queue.folder / f"{name}.json")
     trained.endings = [failed()] * 3
@@ -472,7 +473,7 @@ def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
 
 def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, monkeypatch):
     claimed_elsewhere(runner, monkeypatch, "a")
-    monkeypatch.setattr(abandoned, "LEASE_S", 0.2)
+    monkeypatch.setattr(finish, "LEASE_S", 0.2)
     runner.run()
     assert trained == []
     wants = Runner(runner.queue, Flags(), Machine((), False, 2), Recorder(), reclaims_stale=True)
@@ -515,7 +516,7 @@ class SlowCheck:
 def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, trained, monkeypatch, patience_s):
     monkeypatch.setattr(checker, "_Process", SlowCheck)
     monkeypatch.setattr(SlowCheck, "trained", trained, raising=False)
-    monkeypatch.setattr(outlook, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(scheduler, "PATIENCE_S", patience_s)
     for name in ("a", "b", "c"):
         write_job(runner.queue.folder / f"{name}.json")
     found = []

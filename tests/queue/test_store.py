@@ -12,8 +12,8 @@ from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log
-from accel_trainer.queue.names import natural_key
-from accel_trainer.queue.store import JobGone, JobState, Queue, QueueUnusable
+from accel_trainer.queue.layout import JobState, natural_key
+from accel_trainer.queue.store import JobGone, Queue, QueueUnusable
 
 
 @pytest.fixture

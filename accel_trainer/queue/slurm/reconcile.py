@@ -1,30 +1,92 @@
-"""What Slurm says of the claims that are a cluster's, and what becomes of those whose job of Slurm is over.
-
-A job that is over by its own word has left running/ by itself. Here come those that were cancelled, killed, or lost.
-"""
+"""What became of claims that Slurm has, and what is noted of each."""
 
 import getpass
+import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import died_here
 from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.queue.recording import Recorded, as_asked, record_ending, take_over
+from accel_trainer.queue.finish import Recorded, as_asked, record_ending, take_over
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.slurm import commands
-from accel_trainer.queue.slurm.commands import SlurmError, SlurmJob
-from accel_trainer.queue.slurm.records import Record, Records
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.slurm import client
+from accel_trainer.queue.slurm.client import SlurmError, SlurmJob
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.status import RunState
+
+OLD_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """user: whose job of Slurm it is. start: the token of the newest start; state, reason: what Slurm said when that
+    was told to stop, the state "" where it said nothing."""
+
+    user: str
+    id: int | None = None
+    start: str | None = None
+    state: str | None = None
+    reason: str | None = None
+
+    @property
+    def was_ended_by_slurm(self) -> bool:
+        """Whether the newest start was told to stop because the job was being ended, and not for its time."""
+        return self.state == "COMPLETING" and self.reason != "TimeLimit"
+
+
+class Records:
+    """Those of one queue. What cannot be written is done without."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._folder = queue.slurm
+
+    def of(self, token: str) -> Record | None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content: dict[str, Any] = read_json(self._path(token))
+            number = content["id"]
+            words = {key: None if content[key] is None else str(content[key]) for key in ("start", "state", "reason")}
+            return Record(str(content["user"]), None if number is None else int(number), **words)
+        return None
+
+    def write(self, token: str, record: Record) -> None:
+        with suppress(OSError):
+            self._folder.mkdir(exist_ok=True)
+            write_atomic(self._path(token), json.dumps(asdict(record)) + "\n")
+
+    def note_id(self, token: str, user: str, job_id: int) -> None:
+        """Unless it is noted: the job itself does so when it starts."""
+        record = self.of(token) or Record(user)
+        if record.id != job_id and record.start is None:
+            self.write(token, replace(record, id=job_id))
+
+    def forget(self, token: str) -> None:
+        with suppress(OSError):
+            self._path(token).unlink()
+
+    def forget_old(self, tokens: Iterable[str]) -> None:
+        """Remove the records of claims that are over since long, which were killed: `tokens` are those that are not."""
+        kept = {f"{token}.json" for token in tokens}
+        with suppress(OSError):
+            for path in self._folder.glob("[!.]*.json"):
+                if path.name not in kept and time.time() - path.stat().st_mtime > OLD_S:
+                    path.unlink(missing_ok=True)
+
+    def _path(self, token: str) -> Path:
+        return self._folder / f"{token}.json"
+
 
 # So long a claim of which Slurm knows nothing is left alone: while sbatch may still be on its way to the controller,
 # and where that cannot be any more.
-ON_ITS_WAY_S, GONE_S = commands.ANSWER_S + 30, 6.0
+ON_ITS_WAY_S, GONE_S = client.ANSWER_S + 30, 6.0
 # States after which a job goes on where it was.
 GOES_ON = ("TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
 OVER = (*GOES_ON, "CANCELLED", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE")
@@ -86,7 +148,7 @@ class Reconciler:
         """The claims that are left, each with its job of Slurm (None: it knows none), and those that were settled; of
         jobs of these names only, if any are given. Raises SlurmError and QueueUnusable."""
         claims = [job for job in self.claims() if names is None or job.name in names]
-        known = commands.jobs_of(self._user) if claims else {}
+        known = client.jobs_of(self._user) if claims else {}
         left: dict[QueuedJob, SlurmJob | None] = {}
         settled = []
         for job in claims:
@@ -139,15 +201,15 @@ def end_waiting(queue: Queue, job: QueuedJob) -> None:
     Raises SlurmError, and QueueUnusable.
     """
     assert job.owner is not None
-    if job.owner.cluster != commands.cluster_name():
+    if job.owner.cluster != client.cluster_name():
         raise SlurmError(f"{job.name} is in Slurm on {job.owner.cluster}: go to a machine of that cluster")
     record, user = Records(queue).of(job.owner.token), this_user()
-    found = commands.jobs_of(user).get(job.owner.token)
+    found = client.jobs_of(user).get(job.owner.token)
     job_id = found.id if found is not None else None if record is None else record.id
     if job_id is None:
         return
-    commands.cancel_waiting(job_id)
-    now = commands.job_of(job_id)
+    client.cancel_waiting(job_id)
+    now = client.job_of(job_id)
     if now is None or now.state in OVER:
         take_over(queue, Retries(queue), job)
         Records(queue).forget(job.owner.token)
@@ -156,6 +218,6 @@ def end_waiting(queue: Queue, job: QueuedJob) -> None:
 def glance() -> Mapping[str, SlurmJob] | None:
     """What Slurm says of claims, by their tokens, for who only wants to show it; None where it says nothing."""
     try:
-        return commands.jobs_of(this_user(), commands.GLANCE_S)
+        return client.jobs_of(this_user(), client.GLANCE_S)
     except SlurmError:
         return None

@@ -12,10 +12,10 @@ from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import HOST_VARIABLE
 from accel_trainer.launch.command import SHUTDOWN_S, Flags, refuse_uneven
-from accel_trainer.queue.slurm.commands import COMMENT
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.slurm.client import COMMENT
 
-ENTRY = "accel_trainer.queue.slurm.job"
+ENTRY = "accel_trainer.queue.slurm.start"
 # Slurm may send its signal half a minute early, and what is told to save has SHUTDOWN_S.
 WARN_S = SHUTDOWN_S + 30
 LEAST_S = 300.0

@@ -14,16 +14,16 @@ from accel_trainer.launch.attempt import STOP_SIGNALS
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.outlook import Outlook, OutlookWatcher, Told, choose_next
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
+from accel_trainer.queue.scheduler import Outlook, OutlookWatcher, Told, choose_next
 from accel_trainer.queue.slots import Place
-from accel_trainer.queue.slurm import commands
-from accel_trainer.queue.slurm.commands import Full, NoAnswer, SlurmError, SlurmJob
-from accel_trainer.queue.slurm.reconcile import Reconciler, Settled, this_user
-from accel_trainer.queue.slurm.records import Record, Records
+from accel_trainer.queue.slurm import client
+from accel_trainer.queue.slurm.client import Full, NoAnswer, SlurmError, SlurmJob
+from accel_trainer.queue.slurm.reconcile import Reconciler, Record, Records, Settled, this_user
 from accel_trainer.queue.slurm.script import Wishes, arguments, script
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.store import Queue
 
 # Slurm is asked so often, or for this part of the time where it is slow.
 ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
@@ -62,7 +62,7 @@ class Submitter:
         self.queue, self.stop = queue, StopRequest()
         self.num_failed = self.num_run = self.num_blocked = 0
         self._flags, self._wishes, self._watcher = flags, wishes, watcher
-        self._cluster = commands.cluster_name()
+        self._cluster = client.cluster_name()
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
         self._checker = Checker(flags, queue.folder)
         self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
@@ -158,7 +158,7 @@ class Submitter:
             return
         self._note_in_slurm(pending.name)
         try:
-            job_id = commands.submit(words, script(self.queue.folder, owner.token, self._flags, self._wishes.nodes))
+            job_id = client.submit(words, script(self.queue.folder, owner.token, self._flags, self._wishes.nodes))
         except NoAnswer as error:  # it may be there all the same: the claim stays until that is known
             self._rest(error)
         except SlurmError:

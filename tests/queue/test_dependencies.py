@@ -11,8 +11,9 @@ from helpers import write_job
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import Needs, as_it_starts, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.queue.dependencies import Needs, as_it_starts, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.store import Queue
 
 PENDING, HELD, RUNNING, DONE, FAILED = JobState
 

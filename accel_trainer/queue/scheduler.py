@@ -7,11 +7,12 @@ from typing import Protocol
 
 from accel_trainer.core.lease import this_host
 from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.pauses import Pause, Pauses
+from accel_trainer.queue.control import Pause, Pauses
+from accel_trainer.queue.dependencies import Missing, Needs, cycles, failed_parent
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slots import Place
-from accel_trainer.queue.store import JobGone, JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import Missing, Needs, cycles, failed_parent
+from accel_trainer.queue.store import JobGone, Queue
 
 LOOK_EVERY_S = 2.0
 # Looking may take this part of the time, however many jobs there are.

@@ -13,7 +13,8 @@ from typing import Self, assert_never
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
+from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.store import Queue
 
 # Where each job is that is waited for and not done; None: nowhere in the queue.
 Missing = Mapping[str, JobState | None]

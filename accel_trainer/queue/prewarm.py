@@ -19,9 +19,10 @@ from accel_trainer.launch.command import Flags, Launch, num_processes_wanted, pl
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.process_group import Trainer
 from accel_trainer.launch.protocol import STAND_BY, stood_down
-from accel_trainer.queue.outlook import Outlook, choose_next
+from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.scheduler import Outlook, choose_next
 from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.store import Queue, QueuedJob
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 
 # So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.

@@ -17,7 +17,8 @@ from typing import Any
 
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import Owner, boot_id, machine_id, this_host
-from accel_trainer.queue.store import Queue, QueuedJob
+from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.store import Queue
 
 BEAT_S = 30.0
 # Whoever has been silent for so long is given up, if a person says so. Longer than it takes until a run folder's lock

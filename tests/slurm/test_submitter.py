@@ -13,16 +13,16 @@ from slurm.cluster import shim
 from accel_trainer.core.lease import Owner, died_here, this_host
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.outcome import EndingKind
-from accel_trainer.queue.pulses import Observer
-from accel_trainer.queue.requests import Requests, Wish
+from accel_trainer.queue.control import Requests, Wish
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.heartbeat import Observer
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.slurm import commands, reconcile
-from accel_trainer.queue.slurm.commands import Full, NoAnswer, NoSlurm, SlurmError, SlurmJob
-from accel_trainer.queue.slurm.reconcile import GONE_S, ON_ITS_WAY_S, Reconciler, fate, fate_of_unknown
-from accel_trainer.queue.slurm.records import Record, Records
+from accel_trainer.queue.slurm import client, reconcile
+from accel_trainer.queue.slurm.client import Full, NoAnswer, NoSlurm, SlurmError, SlurmJob
+from accel_trainer.queue.slurm.reconcile import GONE_S, ON_ITS_WAY_S, Reconciler, Record, Records, fate, fate_of_unknown
 from accel_trainer.queue.slurm.script import Wishes, arguments, script, seconds_of
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.status import RunState
 
 
@@ -82,7 +82,7 @@ def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pyt
     words = shlex.split(last)
     assert words[:1] == ["exec"]
     assert words[2:] == [
-        "-m", "accel_trainer.queue.slurm.job", "--queue", str(Path("a queue").absolute()), "--token", "token",
+        "-m", "accel_trainer.queue.slurm.start", "--queue", str(Path("a queue").absolute()), "--token", "token",
         "--config", str(Path("c.yaml").absolute()), "--num-processes", "2",
     ]  # fmt: skip
     said = subprocess.run(
@@ -184,7 +184,7 @@ def test_a_submission_that_fails_is_known_to_have_been_refused_or_not(
 ) -> None:
     answering(tmp_path, monkeypatch, "sbatch", f"echo {shlex.quote(said)} >&2; exit 1")
     with pytest.raises(SlurmError) as caught:
-        commands.submit([], "script")
+        client.submit([], "script")
     assert type(caught.value) is kind
     (line,) = caught.value.problems
     assert line == f"sbatch: {said.splitlines()[-1].split(': ', 2)[2]}"
@@ -192,14 +192,14 @@ def test_a_submission_that_fails_is_known_to_have_been_refused_or_not(
 
 def test_numbers_and_lines_of_slurm_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(tmp_path, monkeypatch, "sbatch", "cat > /dev/null", "echo '123;lab'")
-    assert commands.submit([], "script") == 123
+    assert client.submit([], "script") == 123
     lines = (
         "7|RUNNING|None|gpu[1-2]|1-02:03:04|accel-train:abc-1",
         "8|PENDING|Nodes required for job are DOWN|||accel-train:def-2",
         "9_[1-3]|PENDING|Priority||0:00|of somebody else",
     )
     answering(tmp_path, monkeypatch, "squeue", f"echo {shlex.quote(chr(10).join(lines))}")
-    found = commands.jobs_of("me")
+    found = client.jobs_of("me")
     assert found == {
         "abc-1": SlurmJob(7, "RUNNING", "None", "gpu[1-2]", 93784.0),
         "def-2": SlurmJob(8, "PENDING", "Nodes required for job are DOWN"),
@@ -270,7 +270,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, to be set; and a Slurm that knows nothing, of the user 'me'."""
     now = [1000.0]
     monkeypatch.setattr(reconcile.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(commands, "jobs_of", lambda user: {})
+    monkeypatch.setattr(client, "jobs_of", lambda user: {})
     monkeypatch.setattr(reconcile, "this_user", lambda: "me")
     return now
 
@@ -320,7 +320,7 @@ def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
     assert failed.owner is not None
     Requests(queue).put(held, Wish.HOLD)
     known = {held.owner.token: SlurmJob(1, "CANCELLED"), failed.owner.token: SlurmJob(2, "OUT_OF_MEMORY")}
-    monkeypatch.setattr(commands, "jobs_of", lambda user: known)
+    monkeypatch.setattr(client, "jobs_of", lambda user: known)
     assert Reconciler(queue, Retries(queue), "lab").look()[0] == {}
     assert queue.states() == {"held": JobState.HELD, "failed": JobState.PENDING}
     (again,) = queue.jobs(JobState.PENDING)
@@ -330,10 +330,10 @@ def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
 
 
 def test_a_start_that_comes_when_its_claim_is_gone_does_nothing(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accel_trainer.queue.slurm import job
+    from accel_trainer.queue.slurm import start as start_module
 
-    monkeypatch.setattr(job, "SHOWN_S", 0.0)
+    monkeypatch.setattr(start_module, "SHOWN_S", 0.0)
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     path = write_job(queue.folder / "job.json")
-    assert job.main(["--queue", str(queue.folder), "--token", "gone"]) == 0
+    assert start_module.main(["--queue", str(queue.folder), "--token", "gone"]) == 0
     assert path.exists()

@@ -20,12 +20,13 @@ from accel_trainer.launch.command import Flags, Launch, plan_launch
 from accel_trainer.launch.machine import Gpu, Machine, this_machine
 from accel_trainer.launch.process_group import Trainer
 from accel_trainer.launch.protocol import STAND_BY
-from accel_trainer.queue import standby as standby_module
-from accel_trainer.queue.pauses import Pause
+from accel_trainer.queue import prewarm as standby_module
+from accel_trainer.queue.control import Pause
+from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.prewarm import Ahead, Running, Standby
 from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.standby import Ahead, Running, Standby
-from accel_trainer.queue.store import JobState, Queue
-from accel_trainer.queue.waiting import Needs
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 

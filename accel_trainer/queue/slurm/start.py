@@ -28,16 +28,16 @@ from accel_trainer.launch.attempt_files import new_log, remove_abandoned
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import Machine, Nodes, this_machine
 from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.queue.recording import as_asked, record_ending
-from accel_trainer.queue.requests import OrdersOfClaim, Requests
+from accel_trainer.queue.control import OrdersOfClaim, Requests
+from accel_trainer.queue.dependencies import starting_params
+from accel_trainer.queue.finish import as_asked, record_ending
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
-from accel_trainer.queue.slurm import commands
-from accel_trainer.queue.slurm.commands import SlurmError
-from accel_trainer.queue.slurm.reconcile import this_user
-from accel_trainer.queue.slurm.records import Record, Records
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import starting_params
+from accel_trainer.queue.slurm import client
+from accel_trainer.queue.slurm.client import SlurmError
+from accel_trainer.queue.slurm.reconcile import Record, Records, this_user
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 
 # A listing of a network drive may be so old.
@@ -128,7 +128,7 @@ class _First:
             return True
         _say("told to stop, but not ended, as before a time limit: this job is put back into Slurm's queue")
         try:
-            commands.requeue(self._job_id)
+            client.requeue(self._job_id)
         except SlurmError as error:
             _say(str(error))
             return self._state_now() != "RUNNING"
@@ -138,7 +138,7 @@ class _First:
         """Of this job, which is noted; "" where Slurm does not say."""
         found = None
         with suppress(SlurmError):
-            found = commands.job_of(self._job_id)
+            found = client.job_of(self._job_id)
         state, reason = ("", "") if found is None else (found.state, found.reason)
         self._record = replace(self._record, state=state, reason=reason)
         self._records.write(self._owner.token, self._record)

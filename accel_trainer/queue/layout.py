@@ -1,6 +1,8 @@
-"""What the names of files in a queue tell, and how a job's file is named."""
+"""Folders and file names of the queue, and the jobs in them."""
 
 import re
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
@@ -42,3 +44,25 @@ def file_name(name: str) -> str:
         return job_name(Path(f"{name}.json"))
     except UserError:
         return re.sub(r"[^\w .+=@,~()\[\]-]|\.\.+", "_", name).lstrip("-. ")[: MAX_NAME_BYTES // 4] or "unnamed"
+
+
+class JobState(StrEnum):
+    PENDING = "pending"
+    HELD = "held"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        return self in (JobState.DONE, JobState.FAILED)
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job file in the queue. `owner` is there while it is running."""
+
+    name: str
+    path: Path
+    state: JobState
+    owner: Owner | None = None

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
-from accel_trainer.queue.pulses import LEASE_S, Observer, Pulse, Work, runner_of
+from accel_trainer.queue.dependencies import Needs, words
+from accel_trainer.queue.heartbeat import LEASE_S, Observer, Pulse, Work, runner_of
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import JobState, Queue, QueuedJob
-from accel_trainer.queue.waiting import Needs, words
+from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import Status
 
 if TYPE_CHECKING:
-    from accel_trainer.queue.slurm.commands import SlurmJob
-    from accel_trainer.queue.slurm.records import Record
+    from accel_trainer.queue.slurm.client import SlurmJob
+    from accel_trainer.queue.slurm.reconcile import Record
 
 # Of so many pending jobs is said why they do not run; to read more of them would take seconds.
 MOST_NOTES = 100
@@ -95,7 +96,7 @@ def _glance() -> "Mapping[str, SlurmJob] | None":
 
 def _in_slurm(queue: Queue, job: QueuedJob, known: "Mapping[str, SlurmJob] | None") -> Row:
     """known: what Slurm says, by the tokens of claims; None where it says nothing."""
-    from accel_trainer.queue.slurm.records import Records
+    from accel_trainer.queue.slurm.reconcile import Records
 
     assert job.owner is not None
     found, record = None if known is None else known.get(job.owner.token), Records(queue).of(job.owner.token)
