@@ -17,13 +17,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from accel_trainer.config.augmentations import Occlusion
-from accel_trainer.data.blur import CONTRASTIVE_SIGMAS, ContrastiveBlur
-from accel_trainer.data.colour import ColourJitter
-from accel_trainer.data.draws import Draws
-from accel_trainer.data.effects import Effect
-from accel_trainer.data.noise import Noise, half_spectrum
-from accel_trainer.data.occlusion import Occlude
-from accel_trainer.data.synthetic_occluders import make_occluders
+from accel_trainer.data.augment.blur import CONTRASTIVE_SIGMAS, ContrastiveBlur
+from accel_trainer.data.augment.color import ColourJitter
+from accel_trainer.data.augment.effect import Effect
+from accel_trainer.data.augment.noise import Noise, half_spectrum
+from accel_trainer.data.augment.occlusion import Occlude
+from accel_trainer.data.occluders.synthetic import make_occluders
+from accel_trainer.data.rng.draws import Draws
 
 PAIRS, SIZE, SSNR = 60, 224, 0.5
 DRAWS = Draws(seed=0, epoch=1, step=0, indices=np.arange(PAIRS))

@@ -27,11 +27,11 @@ from loading import Pass, images_per_s, ours, prepared, resident_mb
 from machine import Machine, this_machine, versions
 from page import about, table
 
+from accel_trainer.data.dataset import ImageSet
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.pack_writer import Packing
-from accel_trainer.data.packing import pack
-from accel_trainer.data.source import ImageSet
-from accel_trainer.data.sources import open_data_set
+from accel_trainer.data.open import open_data_set
+from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.writer import pack
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURE = "growth.png"

@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from accel_trainer.data.augment.geometry import MEAN, STD, RandomResizedCrop
+from accel_trainer.data.batch_plan import TrainSampling
+from accel_trainer.data.dataset import ImageSet
 from accel_trainer.data.loader import ImageReader, Loader
-from accel_trainer.data.pack_writer import Packing
-from accel_trainer.data.packing import pack
-from accel_trainer.data.sampling import TrainSampling
-from accel_trainer.data.source import ImageSet
-from accel_trainer.data.sources import open_data_set
-from accel_trainer.data.transforms import MEAN, STD, RandomResizedCrop
+from accel_trainer.data.open import open_data_set
+from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.writer import pack
 from accel_trainer.data.views import Views
 
 SIZE, BATCH, WIDTH, HEIGHT, CLASSES = 224, 64, 500, 375, 4

@@ -17,14 +17,14 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.data.augment.geometry import pixels_of
+from accel_trainer.data.augment.spectrum import measure
+from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.decode import from_array
 from accel_trainer.data.loader import ImageReader
-from accel_trainer.data.sampling import BatchPlan
-from accel_trainer.data.sheet import contact_sheet
-from accel_trainer.data.spectrum import measure
-from accel_trainer.data.synthetic_occluders import FORMS, make_occluders
-from accel_trainer.data.transforms import pixels_of
-from accel_trainer.data.views import needs_spectrum, training_views
+from accel_trainer.data.occluders.synthetic import FORMS, make_occluders
+from accel_trainer.data.pipeline import needs_spectrum, training_views
+from accel_trainer.data.preview import contact_sheet
 
 SIZE, COLUMNS = 150, 6
 CHINA, FLOWER = 0, 1

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch, Loader
-from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import build

@@ -148,13 +148,13 @@ def make_occluders(
 
     All of them, 100 of each, take about 1.1 GB.
     """
-    from accel_trainer.data import synthetic_occluders
+    from accel_trainer.data.occluders import synthetic
 
-    chosen = list(synthetic_occluders.FORMS) if forms == "all" else _words(forms)
+    chosen = list(synthetic.FORMS) if forms == "all" else _words(forms)
     if wrong := [word for word in _words(visibility) if not word.isdigit()]:
         raise UserError(f"--visibility: {wrong[0]!r} is not a percentage; give numbers such as 20,40,60")
     levels = [int(word) for word in _words(visibility)]
-    synthetic_occluders.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, told=typer.echo)
+    synthetic.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, told=typer.echo)
 
 
 def _words(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.text import listed
 
 if TYPE_CHECKING:
-    from accel_trainer.data.packed import Manifest
+    from accel_trainer.data.pack.format import Manifest
 
 JPEG_QUALITY = 90
 # As in a job.
@@ -52,11 +52,11 @@ def pack(
     if verify:
         _verify(Path(dataset) if Path(dataset).is_dir() else data_root / dataset)
         return
-    from accel_trainer.data.pack_writer import Packing
-    from accel_trainer.data.packed import open_pack
-    from accel_trainer.data.packing import pack as write_pack
-    from accel_trainer.data.packing import what_is_packed
-    from accel_trainer.data.sources import open_data_set
+    from accel_trainer.data.open import open_data_set
+    from accel_trainer.data.pack.format import open_pack
+    from accel_trainer.data.pack.split_writer import Packing
+    from accel_trainer.data.pack.writer import pack as write_pack
+    from accel_trainer.data.pack.writer import what_is_packed
     from accel_trainer.display import preparation_bar
 
     images = open_data_set(dataset, data_root, image_column, label_column)
@@ -93,8 +93,8 @@ def _summary(manifest: "Manifest") -> str:
 
 def _verify(folder: Path) -> None:
     """Exit code 1 where an image is damaged."""
-    from accel_trainer.data.packed import read_manifest
-    from accel_trainer.data.packing import damaged_images
+    from accel_trainer.data.pack.format import read_manifest
+    from accel_trainer.data.pack.writer import damaged_images
     from accel_trainer.display import preparation_bar
 
     with preparation_bar("verifying") as progress:

@@ -20,12 +20,11 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.spans import Phase, spanned
+from accel_trainer.data.augment.mixing import Labels
+from accel_trainer.data.batch_plan import BatchPlan
+from accel_trainer.data.dataset import Source
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.mixing import Labels
-from accel_trainer.data.parts import Whole, Work, make, shared
-from accel_trainer.data.sampling import BatchPlan
-from accel_trainer.data.source import Source
-from accel_trainer.data.threads import in_order, on_one_core, single_core_threads
+from accel_trainer.data.shared_work import Whole, Work, in_order, make, on_one_core, shared, single_core_threads
 from accel_trainer.data.views import Drawn, Inputs, Views
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from torch import nn
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
+from accel_trainer.data.dataset import Source
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.source import Source
-from accel_trainer.data.sources import open_images, open_validation, with_classes
+from accel_trainer.data.open import open_images, open_validation, with_classes
 from accel_trainer.data.views import Views
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights

@@ -16,8 +16,8 @@ from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.spans import Phase, heard_by
+from accel_trainer.data.batch_plan import BatchPlan, TrainSampling
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.sampling import BatchPlan, TrainSampling
 from accel_trainer.profiling.figures import Profile, Setting
 from accel_trainer.profiling.recorder import Recorder, own_seconds
 from accel_trainer.profiling.trace import add_threads

@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from accel_trainer.config import Job
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.source import ImageSet
-from accel_trainer.data.sources import open_images
-from accel_trainer.data.spectrum import Progress, read_spectrum
-from accel_trainer.data.views import needs_spectrum, training_views
+from accel_trainer.data.augment.spectrum import Progress, read_spectrum
+from accel_trainer.data.dataset import ImageSet
+from accel_trainer.data.open import open_images
+from accel_trainer.data.pipeline import needs_spectrum, training_views
 from accel_trainer.training.images import JobImages, job_images, make_sampling, possible_batch_sizes
 from accel_trainer.training.objectives import Objective, make_objective
 from accel_trainer.training.paper import cycles_of, make_model, model_on_paper

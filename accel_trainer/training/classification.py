@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from accel_trainer.core.construct import construct
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.spans import Phase, span
+from accel_trainer.data.augment.mixing import Labels, MixedLabels, one_hot, repeat_each
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.mixing import Labels, MixedLabels, one_hot, repeat_each
 from accel_trainer.training.metrics import Judged, pack, percent, top_hits
 from accel_trainer.training.outputs import Cycles, auxiliary_logits, by_cycle
 

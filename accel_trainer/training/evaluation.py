@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job
 from accel_trainer.core.spans import Phase, span, waited_for
+from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches, whole_batches
+from accel_trainer.data.dataset import Source
 from accel_trainer.data.loader import Batch, ImageReader, Loader
-from accel_trainer.data.sampling import BatchPlan, evaluation_batches, whole_batches
-from accel_trainer.data.source import Source
 from accel_trainer.data.views import Views
 from accel_trainer.training.metrics import Meter
 from accel_trainer.training.objectives import Objective

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.data.augment.spectrum import Progress, mean_spectrum
+from accel_trainer.data.batch_plan import TrainSampling, batch_sizes
+from accel_trainer.data.dataset import ImageSet, Source
 from accel_trainer.data.loader import ImageReader
-from accel_trainer.data.sampling import TrainSampling, batch_sizes
-from accel_trainer.data.sheet import draw_sheet
-from accel_trainer.data.source import ImageSet, Source
-from accel_trainer.data.sources import open_images
-from accel_trainer.data.spectrum import Progress, mean_spectrum
-from accel_trainer.data.views import Views, evaluation_views, needs_spectrum, training_views
+from accel_trainer.data.open import open_images
+from accel_trainer.data.pipeline import evaluation_views, needs_spectrum, training_views
+from accel_trainer.data.preview import draw_sheet
+from accel_trainer.data.views import Views
 from accel_trainer.training.evaluation import EvaluationSet, evaluation_set
 from accel_trainer.training.neighbours import NeighbourTest
 

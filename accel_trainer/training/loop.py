@@ -18,8 +18,8 @@ from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.spans import Phase, span, spanned, waited_for
 from accel_trainer.core.text import listed
+from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch, ImageReader, Loader
-from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import performance_row, write_performance
 from accel_trainer.run.status import Divergence

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from accel_trainer.data.mixing import Labels, MixedLabels
+from accel_trainer.data.augment.mixing import Labels, MixedLabels
 
 
 @dataclass(frozen=True)

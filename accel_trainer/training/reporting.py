@@ -16,7 +16,7 @@ from accel_trainer.run.performance import _first_scores, scores_of
 from accel_trainer.run.status import RunState, Status
 
 if TYPE_CHECKING:
-    from accel_trainer.data.sampling import TrainSampling
+    from accel_trainer.data.batch_plan import TrainSampling
     from accel_trainer.training.checkpoint import Progress
 
 

@@ -17,7 +17,7 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration, listed
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.sheet import draw_sheet
+from accel_trainer.data.preview import draw_sheet
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
 from accel_trainer.run.status import RunState

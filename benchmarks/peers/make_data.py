@@ -5,7 +5,7 @@ import sys
 import torch
 
 from accel_trainer.config import Job
-from accel_trainer.data.sampling import evaluation_batches
+from accel_trainer.data.batch_plan import evaluation_batches
 from accel_trainer.training.build import job_images
 
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from accel_trainer.cli import app
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.packed import open_pack
-from accel_trainer.data.sources import Digits
+from accel_trainer.data.pack.format import open_pack
+from accel_trainer.data.sources.digits import Digits
 
 
 def typed(*words: str, code: int = 0) -> str:

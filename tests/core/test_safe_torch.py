@@ -40,8 +40,8 @@ def test_nothing_is_unpickled_anywhere_else() -> None:
     assert found == {
         ("accel_trainer/tensor_files.py", "torch.load("),
         # NumPy refuses pickles unless it is told to take them. One file is of our cache, the other of the package.
-        ("accel_trainer/data/masks.py", "np.load("),
-        ("accel_trainer/data/sources.py", "np.load("),
+        ("accel_trainer/data/occluders/masks.py", "np.load("),
+        ("accel_trainer/data/open.py", "np.load("),
         # What a user is told to do.
         ("accel_trainer/training/weight_files.py", "torch.load("),
         ("accel_trainer/training/weight_files.py", "weights_only=False"),

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from accel_trainer.data import buffers, views
-from accel_trainer.data.buffers import Buffers
+from accel_trainer.data import shared_work, views
+from accel_trainer.data.augment.geometry import RandomResizedCrop
+from accel_trainer.data.batch_plan import TrainSampling
 from accel_trainer.data.loader import READY_AHEAD, ImageReader, Loader
-from accel_trainer.data.sampling import TrainSampling
-from accel_trainer.data.sources import Digits
-from accel_trainer.data.transforms import RandomResizedCrop
+from accel_trainer.data.shared_work import Buffers
+from accel_trainer.data.sources.digits import Digits
 from accel_trainer.data.views import Views
 
 SHAPE = (4, 3, 300, 300)
@@ -75,7 +75,7 @@ def test_in_a_process_that_uses_cuda_torch_is_asked_for_pinned_memory(
 ) -> None:
     asked = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(buffers.torch, "empty", lambda shape, **more: asked.append((shape, more)))
+    monkeypatch.setattr(shared_work.torch, "empty", lambda shape, **more: asked.append((shape, more)))
     own.empty(SHAPE, torch.uint8)
     assert asked == [(SHAPE, {"dtype": torch.uint8, "pin_memory": True})]
 
@@ -104,7 +104,9 @@ def test_memory_does_not_grow_with_the_epochs(monkeypatch: pytest.MonkeyPatch, n
     made = []
     real = torch.empty
     monkeypatch.setattr(views, "BATCHES", Buffers())
-    monkeypatch.setattr(buffers.torch, "empty", lambda *words, **more: (made.append(words), real(*words, **more))[1])
+    monkeypatch.setattr(
+        shared_work.torch, "empty", lambda *words, **more: (made.append(words), real(*words, **more))[1]
+    )
     source = Digits("train")
     read = ImageReader(source, Views(RandomResizedCrop(48), image_size=48), replace_corrupt=True)
     sampling = TrainSampling(len(source.labels), 64, accumulation=1, world_size=1, seed=0)

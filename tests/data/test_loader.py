@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.folders import ImageFolder
+from accel_trainer.data.augment.geometry import CentreCrop, RandomResizedCrop
+from accel_trainer.data.batch_plan import BatchPlan, TrainSampling, evaluation_batches
 from accel_trainer.data.loader import READY_AHEAD, Batch, ImageReader, Loader, default_num_threads
-from accel_trainer.data.sampling import BatchPlan, TrainSampling, evaluation_batches
-from accel_trainer.data.sources import Digits
-from accel_trainer.data.transforms import CentreCrop, RandomResizedCrop
+from accel_trainer.data.sources.digits import Digits
+from accel_trainer.data.sources.folders import ImageFolder
 from accel_trainer.data.views import Inputs, Views
 
 

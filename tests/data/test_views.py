@@ -16,16 +16,16 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from accel_trainer.config import Job
-from accel_trainer.data.blur import Blur, ContrastiveBlur, FrameBlur
-from accel_trainer.data.colour import ColourJitter, Grey
-from accel_trainer.data.draws import Draws, Parameters
-from accel_trainer.data.erase import RandomErase
+from accel_trainer.data.augment.blur import Blur, ContrastiveBlur, FrameBlur
+from accel_trainer.data.augment.color import ColourJitter, Grey
+from accel_trainer.data.augment.erase import RandomErase
+from accel_trainer.data.augment.mixing import MixedLabels, mix
+from accel_trainer.data.augment.noise import Noise, pink_spectrum
+from accel_trainer.data.augment.occlusion import Occlude
+from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches
 from accel_trainer.data.loader import Batch, ImageReader, Loader
-from accel_trainer.data.mixing import MixedLabels, mix
-from accel_trainer.data.noise import Noise, pink_spectrum
-from accel_trainer.data.occlusion import Occlude
-from accel_trainer.data.sampling import BatchPlan, evaluation_batches
-from accel_trainer.data.synthetic_occluders import make_occluders
+from accel_trainer.data.occluders.synthetic import make_occluders
+from accel_trainer.data.rng.draws import Draws, Parameters
 from accel_trainer.data.views import Drawn
 from accel_trainer.training.images import JobImages, job_images
 

@@ -19,8 +19,8 @@ from torchvision.transforms import v2
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.data.sources import Digits
-from accel_trainer.data.views import evaluation_views
+from accel_trainer.data.pipeline import evaluation_views
+from accel_trainer.data.sources.digits import Digits
 from accel_trainer.evaluation import worker
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.folder import RunFolder

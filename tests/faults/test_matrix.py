@@ -15,7 +15,7 @@ import pytest
 from faults import checks
 from faults.fork_server import ForkServer
 
-from accel_trainer.data.synthetic_occluders import make_occluders
+from accel_trainer.data.occluders.synthetic import make_occluders
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from accel_trainer.data.sampling import evaluation_batches
+from accel_trainer.data.batch_plan import evaluation_batches
 from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.loop import TrainingLoop
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.data.augment.mixing import Labels, MixedLabels
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.mixing import Labels, MixedLabels
 from accel_trainer.data.views import Inputs
 from accel_trainer.training.classification import (
     CLASSIFICATION_LOSSES,

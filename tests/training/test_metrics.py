@@ -5,8 +5,8 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 
+from accel_trainer.data.augment.mixing import Labels, MixedLabels
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.mixing import Labels, MixedLabels
 from accel_trainer.data.views import Inputs
 from accel_trainer.training.classification import ClassificationObjective
 from accel_trainer.training.metrics import Meter, pack, top_hits

@@ -10,9 +10,9 @@ from PIL import Image
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.pack_writer import Packing
-from accel_trainer.data.packing import pack
-from accel_trainer.data.sources import open_data_set
+from accel_trainer.data.open import open_data_set
+from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.writer import pack
 from accel_trainer.training.build import Checker
 from accel_trainer.training.loop import TrainingLoop
 

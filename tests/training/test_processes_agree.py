@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from accel_trainer.config.parameters import CONTRASTIVE
+from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.sampling import BatchPlan
 from accel_trainer.training.metrics import percent
 
 WEIGHT = [0.5, 1.0, 2.0, 0.25]

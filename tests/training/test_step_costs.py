@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from accel_trainer.data.augment.geometry import normalise, normalised
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.synthetic_occluders import make_occluders
-from accel_trainer.data.transforms import normalise, normalised
+from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.training import build, contrastive, loop
 from accel_trainer.training.loop import TrainingLoop
 

@@ -1,0 +1,1 @@
+"""What is done to images: drawn for all rows at once, then applied."""

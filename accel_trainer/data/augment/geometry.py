@@ -1,0 +1,158 @@
+"""Geometry on uint8 pixels: what is drawn for an image, and how that is applied to it.
+
+A draw is a few numbers in [0, 1) for each image (see accel_trainer.data.rng.draws); an application is a pure
+function of an image and its numbers. No generator is involved, so threads do not matter.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from accel_trainer.data.rng.draws import Draws, Numbers, between
+
+# ImageNet's, as torchvision's models expect them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+CROP_SCALE = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+WEAK_CROP_SCALE = (0.8, 1.0)
+CROP_TRIES = 10
+# How many numbers a crop takes.
+CROP_NUMBERS = 2 * CROP_TRIES + 2
+# As torchvision's presets: 256 for a crop of 224.
+RESIZE_RATIO = 256 / 224
+
+
+class Transform(Protocol):
+    """How images become inputs of a fixed size."""
+
+    def draw(self, draws: Draws) -> Numbers:
+        """The random numbers of each row, float64 of shape (rows, some count)."""
+        ...
+
+    def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
+        """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
+        ...
+
+
+class CentreCrop:
+    """Resize so that the crop is 7/8 of the shorter side, then crop the centre: the transform of validation.
+
+    The same pixels as torchvision's v2.Resize(int(image_size * 256 / 224), antialias=True) and v2.CenterCrop.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        self.short_side = int(image_size * RESIZE_RATIO)
+
+    def draw(self, draws: Draws) -> Numbers:
+        return np.empty((len(draws), 0))
+
+    def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
+        return self.crop(image)
+
+    def crop(self, image: Tensor) -> Tensor:
+        """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
+        size = with_short_side(image.shape[-2], image.shape[-1], self.short_side)
+        resized = resize(image, size)
+        top, left = (round((side - self.image_size) / 2) for side in size)
+        return resized[:, top : top + self.image_size, left : left + self.image_size]
+
+
+class RandomResizedCrop:
+    """Inception-style crop and horizontal flip, with torchvision's distribution and ranges."""
+
+    def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
+        self.image_size = image_size
+        self.scale = scale
+
+    def draw(self, draws: Draws) -> Numbers:
+        return draws.uniforms("crop and flip", CROP_NUMBERS + 1)
+
+    def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
+        height, width = image.shape[-2:]
+        top, left, h, w = crop_box(height, width, numbers[:-1], self.scale)
+        # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
+        box = torch.from_numpy(image.numpy()[:, top : top + h, left : left + w])
+        cropped = resize(box, (self.image_size, self.image_size))
+        return cropped.flip(-1) if numbers[-1] < 0.5 else cropped
+
+
+def crop_box(
+    height: int, width: int, numbers: Sequence[float] | Numbers, scale: tuple[float, float] = CROP_SCALE
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop, as torchvision's RandomResizedCrop.get_params.
+
+    The first CROP_TRIES pairs of numbers are areas and aspect ratios to try, the last two are the position.
+    """
+    low, high = (math.log(ratio) for ratio in CROP_RATIO)
+    for attempt in range(CROP_TRIES):
+        area = height * width * between(*scale, numbers[2 * attempt])
+        ratio = math.exp(between(low, high, numbers[2 * attempt + 1]))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(numbers[2 * CROP_TRIES] * (height - h + 1))
+            left = int(numbers[2 * CROP_TRIES + 1] * (width - w + 1))
+            return top, left, h, w
+    ratio = width / height
+    h, w = height, width
+    if ratio < CROP_RATIO[0]:
+        h = round(w / CROP_RATIO[0])
+    elif ratio > CROP_RATIO[1]:
+        w = round(h * CROP_RATIO[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) of the same shape with that shorter side, as torchvision's Resize rounds the other one."""
+    long_side = int(short_side * max(height, width) / min(height, width))
+    return (short_side, long_side) if height <= width else (long_side, short_side)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bilinear resize of uint8 (3, height, width), in torch's native uint8 kernel."""
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, float32 of shape (3, 1, 1)."""
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
+
+
+@cache
+def _of_bytes(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift that normalise pixels from 0 to 255, float32 of shape (3, 1, 1)."""
+    scales = [1 / (255 * std) for std in STD]
+    shifts = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
+    scale, shift = (torch.tensor(values, device=device).view(3, 1, 1) for values in (scales, shifts))
+    return scale, shift
+
+
+def normalised(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+    """What `normalise` makes of uint8 (..., 3, height, width) / 255, to 1e-6, in fewer passes over them."""
+    scale, shift = _of_bytes(pixels.device)
+    floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
+    return floats.mul_(scale).add_(shift)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """float32 (..., 3, height, width) in 0..1 to a mean of 0 and a standard deviation of 1 over ImageNet, in place."""
+    mean, std = _statistics(images.device)
+    return images.sub_(mean).div_(std)
+
+
+def pixels_of(normalised: Tensor) -> Tensor:
+    """What `normalise` was given, as uint8: (..., 3, height, width)."""
+    mean, std = _statistics(normalised.device)
+    return (normalised * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

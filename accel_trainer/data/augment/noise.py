@@ -1,0 +1,121 @@
+"""Noise of a given strength: Gaussian, or with the Fourier amplitudes of the images and random phases."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from accel_trainer.config.augmentations import NoiseType, shares
+from accel_trainer.data.augment.effect import Drawn, change_rows, column
+from accel_trainer.data.rng.draws import Draws, Keys, Numbers, Parameters, choose, which
+from accel_trainer.data.rng.random_fields import normal_field, uniform_field
+
+# At a ratio of 0, three standard deviations of Gaussian noise reach from mid-grey to black and to white.
+GAUSSIAN_SD = 1 / 6
+
+
+@dataclass(frozen=True)
+class NoiseParameters(Parameters):
+    """ssnr: signal's share of signal plus noise, 0 to 1; kind: index into the noise types, -1 for none; key: of the
+    noise's random field.
+    """
+
+    ssnr: Numbers
+    kind: npt.NDArray[np.int64]
+    key: Keys
+
+
+class Noise(Drawn):
+    """Noise by one of several ratios, each as often as its share says, and none for the rest.
+
+    Both kinds shrink the image's contrast to (x - 0.5) * ssnr + 0.5, add noise, and clamp to 0..1. Gaussian noise has
+    the standard deviation (1 - ssnr) / 6 in every pixel and channel; Fourier noise is `fourier_field`, less 0.5,
+    times 1 - ssnr.
+    """
+
+    def __init__(
+        self,
+        noise_types: Sequence[NoiseType],
+        ssnrs: Sequence[float],
+        probs: Sequence[float],
+        spectrum: Tensor | None = None,
+    ) -> None:
+        self.noise_types = list(noise_types)
+        self.ssnrs = np.array([*ssnrs, 1.0])  # the last for -1: none drawn
+        self.shares = shares(len(ssnrs), list(probs))
+        self.spectrum = spectrum
+
+    def draw(self, draws: Draws) -> NoiseParameters:
+        numbers = draws.uniforms("noise", 2)
+        level = choose(numbers[:, 0], self.shares)
+        kind = which(numbers[:, 1], len(self.noise_types))
+        return NoiseParameters(self.ssnrs[level], np.where(level >= 0, kind, -1), draws.keys("noise field"))
+
+    def apply(self, images: Tensor, fetched: NoiseParameters) -> Tensor:
+        for kind, name in enumerate(self.noise_types):
+            rows = np.flatnonzero(fetched.kind == kind)
+            add = self._add_gaussian if name == "gaussian" else self._add_fourier
+            images = change_rows(images, rows, add, fetched.ssnr, fetched.key)
+        return images
+
+    def _add_gaussian(self, images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
+        noise = normal_field(key, tuple(images.shape[1:]), images.device)
+        noise.mul_(column((1 - ssnr) * GAUSSIAN_SD, images))
+        return _faded(images, ssnr).add_(noise).clamp_(0, 1)
+
+    def _add_fourier(self, images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
+        assert self.spectrum is not None
+        self.spectrum = self.spectrum.to(images.device, non_blocking=True)  # it stays where the images are
+        noise = fourier_field(key, self.spectrum).sub_(0.5)
+        return _faded(images, ssnr).addcmul_(noise, column(1 - ssnr, images)).clamp_(0, 1)
+
+
+def _faded(images: Tensor, ssnr: Numbers) -> Tensor:
+    """The signal: contrast around mid-grey shrunk to ssnr. Overwrites the images."""
+    share = column(ssnr, images)
+    return images.mul_(share).add_(0.5 * (1 - share))
+
+
+def half_spectrum(amplitudes: Tensor) -> Tensor:
+    """The columns of a two-dimensional spectrum (..., height, width) that the others mirror, as rfft2 gives them."""
+    return amplitudes[..., : amplitudes.shape[-1] // 2 + 1].contiguous()
+
+
+def fourier_field(keys: Keys, spectrum: Tensor) -> Tensor:
+    """Noise with given Fourier amplitudes and uniformly random phases, scaled to 0..1 in each channel.
+
+    spectrum: float32 (3, size, size // 2 + 1), a half_spectrum, of a square image; the result: float32
+    (rows, 3, size, size). Channels have phases of their own. The mean of a field is of no account: scaling moves it.
+    """
+    size = spectrum.shape[-2]
+    phases = uniform_field(keys, tuple(spectrum.shape), spectrum.device).mul_(2 * math.pi)
+    waves = torch.polar(spectrum.expand_as(phases), phases)
+    # The columns that mirror themselves must be their own mirror images, or the field would not be real.
+    _mirror_columns(waves, size)
+    field = torch.fft.irfft2(waves, s=(size, size))
+    low, high = field.amin((-2, -1), keepdim=True), field.amax((-2, -1), keepdim=True)
+    return field.sub_(low).div_((high - low).clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def _mirror_columns(waves: Tensor, size: int) -> None:
+    own_rows = [0] if size % 2 else [0, size // 2]
+    for column_index in own_rows:  # a square image: the same numbers
+        line = waves[..., column_index]
+        upper = line[..., 1 : (size + 1) // 2]
+        line[..., size // 2 + 1 :] = upper.conj().flip(-1)
+        for row in own_rows:
+            # Its own mirror image is real: of its amplitude, above or below zero as the phase has it.
+            wave = line[..., row]
+            line[..., row] = torch.where(wave.imag < 0, -wave.abs(), wave.abs()).to(wave.dtype)
+
+
+def pink_spectrum(size: int) -> Tensor:
+    """Amplitudes of 1 / frequency, as natural images have them on average: a half_spectrum, float32."""
+    down, across = torch.fft.fftfreq(size), torch.fft.rfftfreq(size)
+    frequency = torch.hypot(down[:, None], across[None])
+    frequency[0, 0] = 1.0
+    return (1 / frequency).expand(3, -1, -1).contiguous()

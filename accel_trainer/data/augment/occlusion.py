@@ -1,0 +1,201 @@
+"""Occluders in front of the images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from accel_trainer.config.augmentations import Color, Occlusion
+from accel_trainer.core.errors import UserError
+from accel_trainer.data.augment.effect import change_rows
+from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, resize
+from accel_trainer.data.augment.noise import fourier_field, pink_spectrum
+from accel_trainer.data.occluders.bank import Form, open_forms
+from accel_trainer.data.occluders.masks import Masks
+from accel_trainer.data.rng.draws import Draws, Integers, Keys, Numbers, Parameters, choose, which
+
+# A window of the mask is used, as the authors of the Visual Occluders Dataset do: 224 of 256 pixels.
+WINDOW = 7 / 8
+RESIZE_SCALE = (0.8, 1.0)
+UNOCCLUDED = 100
+
+
+@dataclass(frozen=True)
+class OcclusionParameters(Parameters):
+    """masks: index into all masks, -1 for no occluder; visibility: percent, 100 for no occluder; item: which mask of
+    those; place: flips and position of the window, float64 (rows, 4); crop: of `random_resize`; color: index into the
+    job's colours; rgb: a random colour, float64 (rows, 3) in 0..1; key: of pink noise.
+    """
+
+    masks: Integers
+    visibility: Integers
+    item: Integers
+    place: Numbers
+    crop: Numbers
+    color: Integers
+    rgb: Numbers
+    key: Keys
+
+
+@dataclass(frozen=True)
+class Occluders:
+    """What goes in front of some images.
+
+    rows: which images, int64 (k,); cover: opacity, uint8 (k, 1, size, size); textured: which of the k bring pixels of
+    their own, int64 (m,); textures: those pixels times the opacity, uint8 (m, 3, size, size); drawn: parameters of
+    the k rows.
+    """
+
+    rows: Integers
+    cover: Tensor
+    textured: Integers
+    textures: Tensor
+    drawn: OcclusionParameters
+
+
+class Occlude:
+    """Occlusion as a job describes it. Raises UserError where the folder has not what it asks for."""
+
+    def __init__(self, section: Occlusion, image_size: int) -> None:
+        self.section = section
+        self.image_size = image_size
+        self.forms = open_forms(Path(section.occluder_dir).expanduser(), section.form, _wanted(section))
+        self.all_masks: list[Masks] = []
+        visibility: list[int] = []
+        # For each form, how often each level is drawn, and which masks those are: -1 for none, and for no level.
+        self._shares: list[list[float]] = []
+        self._masks_of_level: list[Integers] = []
+        for form in self.forms:
+            place = {level: len(self.all_masks) + i for i, level in enumerate(form.levels)}
+            self.all_masks += form.levels.values()
+            visibility += form.levels
+            levels = _levels(section, form)
+            self._shares.append(_shares(section, levels))
+            self._masks_of_level.append(np.array([*(place.get(level, -1) for level in levels), -1]))
+        # The last of both is for -1.
+        self._visibility = np.array([*visibility, UNOCCLUDED])
+        self._counts = np.array([*map(len, self.all_masks), 0])
+        self.pink = pink_spectrum(image_size) if "pink_noise" in section.color else None
+
+    def draw(self, draws: Draws) -> OcclusionParameters:
+        numbers = draws.uniforms("occlusion", 11)
+        masks = self._masks(numbers[:, 0], numbers[:, 1])
+        if self.section.views is not None and draws.num_views > 1:
+            masks = np.where(np.isin(draws.views, self.section.views), masks, -1)
+        return OcclusionParameters(
+            masks=masks,
+            visibility=self._visibility[masks],
+            item=which(numbers[:, 2], self._counts[masks]),
+            place=numbers[:, 3:7],
+            crop=draws.uniforms("occluder crop", CROP_NUMBERS) if self.section.random_resize else numbers[:, :0],
+            color=which(numbers[:, 7], len(self.section.color)),
+            rgb=numbers[:, 8:11],
+            key=draws.keys("occluder colour"),
+        )
+
+    def _masks(self, level_number: Numbers, form_number: Numbers) -> Integers:
+        """Which masks: one number decides whether there is an occluder and of which visibility, another its form."""
+        by_form = [
+            masks[choose(level_number, shares)]
+            for masks, shares in zip(self._masks_of_level, self._shares, strict=True)
+        ]
+        return np.stack(by_form)[which(form_number, len(self.forms)), np.arange(len(form_number))]
+
+    def fetch(self, parameters: OcclusionParameters) -> Occluders:
+        rows = np.flatnonzero(parameters.masks >= 0)
+        drawn = parameters if len(rows) == len(parameters.masks) else parameters[rows]
+        masks = [self._mask(drawn, row) for row in range(len(rows))]
+        textured = [row for row, mask in enumerate(masks) if len(mask) == 4]
+        nothing = torch.empty(0, 1, self.image_size, self.image_size, dtype=torch.uint8)
+        return Occluders(
+            rows=rows,
+            cover=torch.stack([mask[-1:] for mask in masks]) if masks else nothing,
+            textured=np.array(textured, dtype=np.int64),
+            textures=torch.stack([masks[row][:3] for row in textured]) if textured else nothing.expand(-1, 3, -1, -1),
+            drawn=drawn,
+        )
+
+    def _mask(self, drawn: OcclusionParameters, row: int) -> Tensor:
+        """uint8 (1 or 4, size, size), flipped, cropped and resized; colours times opacity."""
+        mask = self.all_masks[int(drawn.masks[row])].read(int(drawn.item[row]))
+        if self.section.random_resize:
+            top, left, height, width = crop_box(mask.shape[-2], mask.shape[-1], drawn.crop[row], RESIZE_SCALE)
+            mask = mask[:, top : top + height, left : left + width]
+        down, across, from_top, from_left = drawn.place[row].tolist()
+        height, width = (max(1, round(side * WINDOW)) for side in mask.shape[-2:])
+        top, left = int(from_top * (mask.shape[-2] - height + 1)), int(from_left * (mask.shape[-1] - width + 1))
+        mask = _by_opacity(mask[:, top : top + height, left : left + width])
+        mask = resize(mask, (self.image_size, self.image_size))
+        flipped = [axis for axis, number in ((-2, down), (-1, across)) if number < 0.5]
+        return mask.flip(flipped) if flipped else mask
+
+    def apply(self, images: Tensor, fetched: Occluders) -> Tensor:
+        if len(fetched.rows) == 0:
+            return images
+        if len(fetched.rows) == len(images):
+            return self._cover(images, fetched)
+        rows = torch.from_numpy(fetched.rows).to(images.device, non_blocking=True)
+        return images.index_copy_(0, rows, self._cover(images.index_select(0, rows), fetched))
+
+    def _cover(self, images: Tensor, fetched: Occluders) -> Tensor:
+        """image * (1 - cover) + colour * cover, where a texture is that product already. Overwrites the images."""
+        cover = fetched.cover.to(images.device, non_blocking=True).to(torch.float32).div_(255)
+        texture = fetched.textures.to(images.device, non_blocking=True).to(torch.float32).div_(255)
+        if len(texture) == len(images):
+            return images.mul_(1 - cover).add_(texture)
+        if len(texture) == 0:
+            return images.lerp_(self._fill(fetched.drawn, images.device), cover)
+        rows = torch.from_numpy(fetched.textured).to(images.device, non_blocking=True)
+        covered = images[rows] * (1 - cover[rows]) + texture
+        return images.lerp_(self._fill(fetched.drawn, images.device), cover).index_copy_(0, rows, covered)
+
+    def _fill(self, drawn: OcclusionParameters, device: torch.device) -> Tensor:
+        """What L masks are filled with: float32 (k, 3, 1, 1), or (k, 3, size, size) with pink noise."""
+        colors = self.section.color
+        rgb = np.stack([_color(colors[color], drawn.rgb[row]) for row, color in enumerate(drawn.color.tolist())])
+        fill = torch.from_numpy(rgb.astype(np.float32)).to(device, non_blocking=True)[:, :, None, None]
+        if (pink := self.pink) is None:
+            return fill
+        noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
+        fill = fill.repeat(1, 1, self.image_size, self.image_size)
+        return change_rows(
+            fill, noisy, lambda _, key: fourier_field(key, pink.to(device, non_blocking=True)), drawn.key
+        )
+
+
+def _by_opacity(mask: Tensor) -> Tensor:
+    """RGBA with its colours times its opacity: resizing would else mix in the colour of what cannot be seen."""
+    if len(mask) == 1:
+        return mask
+    colours = mask[:3].to(torch.float32).mul_(mask[3:].to(torch.float32).div_(255)).round_()
+    return torch.cat([colours.to(torch.uint8), mask[3:]])
+
+
+def _color(color: Color, random_rgb: Numbers) -> Numbers:
+    return random_rgb if isinstance(color, str) else np.array(color) / 255
+
+
+def _wanted(section: Occlusion) -> list[int] | None:
+    """The visibilities of which there must be masks."""
+    if section.visibility == "all":
+        return None
+    return sorted({level for level in section.visibility if level != UNOCCLUDED})
+
+
+def _levels(section: Occlusion, form: Form) -> Sequence[int]:
+    return list(form.levels) if section.visibility == "all" else section.visibility
+
+
+def _shares(section: Occlusion, levels: Sequence[int]) -> list[float]:
+    weights = section.vis_probs or [1.0] * len(levels)
+    if len(weights) != len(levels):
+        raise UserError(
+            f"Occlusion.vis_probs: there are {len(weights)} for {len(levels)} visibilities in "
+            f"{Path(section.occluder_dir).expanduser()}: {', '.join(map(str, levels))}"
+        )
+    if sum(weights) == 0:
+        raise UserError("Occlusion.vis_probs: all are 0")
+    return [section.probability * weight / sum(weights) for weight in weights]

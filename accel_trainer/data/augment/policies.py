@@ -1,0 +1,295 @@
+"""The operations of augmentation policies, with the magnitudes and the pixels that torchvision gives them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from accel_trainer.data.rng.draws import Draws, Integers, Numbers, Parameters, which
+
+# uint8 (3, height, width) and a magnitude to the same image altered.
+Change = Callable[[Tensor, float], Tensor]
+
+
+def _shear_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
+    return functional.affine(image, 0.0, [0, 0], 1.0, [_degrees(magnitude), 0.0], mode, center=[0, 0])
+
+
+def _shear_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
+    return functional.affine(image, 0.0, [0, 0], 1.0, [0.0, _degrees(magnitude)], mode, center=[0, 0])
+
+
+def _degrees(tangent: float) -> float:
+    return math.degrees(math.atan(tangent))
+
+
+def _translate_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
+    return functional.affine(image, 0.0, [int(magnitude), 0], 1.0, [0.0, 0.0], mode)
+
+
+def _translate_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
+    return functional.affine(image, 0.0, [0, int(magnitude)], 1.0, [0.0, 0.0], mode)
+
+
+def _rotate(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
+    return functional.rotate(image, magnitude, mode)
+
+
+def _posterise(image: Tensor, magnitude: float) -> Tensor:
+    return functional.posterize(image, bits=round(magnitude))
+
+
+def _solarise(image: Tensor, magnitude: float) -> Tensor:
+    return functional.solarize(image, threshold=255 * magnitude)
+
+
+def _by_factor(adjust: Change, image: Tensor, magnitude: float) -> Tensor:
+    return adjust(image, 1.0 + magnitude)
+
+
+def _always(change: Callable[[Tensor], Tensor], image: Tensor, magnitude: float) -> Tensor:
+    return change(image)
+
+
+def _same(image: Tensor) -> Tensor:
+    return image
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A change and its magnitudes, evenly spaced from the first bin to the last; without magnitudes both are 0."""
+
+    change: Change
+    first: float = 0.0
+    last: float = 0.0
+    signed: bool = False  # a magnitude may be negative
+    side: int | None = None  # magnitudes are fractions of this dimension of the image: -1 is the width, -2 the height
+
+    def magnitude(self, magnitude_bin: int, num_bins: int, size: tuple[int, ...]) -> float:
+        """The magnitude of a bin, without a sign, for an image whose last two dimensions are those of `size`."""
+        unit = 1 if self.side is None else size[self.side]
+        # By the very function of torchvision, in float32: a translation of 15.9999 pixels is one of 15.
+        return float(torch.linspace(self.first * unit, self.last * unit, num_bins)[magnitude_bin])
+
+
+def operations_up_to(
+    mode: InterpolationMode,
+    *,
+    shear: float,
+    translation: float,
+    relative: bool,
+    rotation: float,
+    colouring: float,
+    bits: tuple[int, int],
+) -> dict[str, Operation]:
+    """All operations under torchvision's names, up to these magnitudes.
+
+    shear: as the tangent; translation: in pixels, or in widths and heights if `relative`; rotation: in degrees;
+    colouring: the largest difference of a factor from 1; bits: that posterising keeps, in the first and last bin.
+    """
+    signed = partial(Operation, signed=True)
+    return {
+        "Identity": Operation(partial(_always, _same)),
+        "ShearX": signed(partial(_shear_x, mode=mode), last=shear),
+        "ShearY": signed(partial(_shear_y, mode=mode), last=shear),
+        "TranslateX": signed(partial(_translate_x, mode=mode), last=translation, side=-1 if relative else None),
+        "TranslateY": signed(partial(_translate_y, mode=mode), last=translation, side=-2 if relative else None),
+        "Rotate": signed(partial(_rotate, mode=mode), last=rotation),
+        "Brightness": signed(partial(_by_factor, functional.adjust_brightness), last=colouring),
+        "Color": signed(partial(_by_factor, functional.adjust_saturation), last=colouring),
+        "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=colouring),
+        "Sharpness": signed(partial(_by_factor, functional.adjust_sharpness), last=colouring),
+        "Posterize": Operation(_posterise, first=bits[0], last=bits[1]),
+        "Solarize": Operation(_solarise, first=1.0, last=0.0),
+        "AutoContrast": Operation(partial(_always, functional.autocontrast)),
+        "Equalize": Operation(partial(_always, functional.equalize)),
+    }
+
+
+Drawn = TypeVar("Drawn", bound=Parameters)
+AUGMIX_BINS = 10
+AUGMIX_MAX_DEPTH = 3
+# What AugMix leaves out unless it is given all operations: they overlap with the corruptions of ImageNet-C.
+COLOURING = ("Brightness", "Color", "Contrast", "Sharpness")
+
+
+class Policy(Protocol[Drawn]):
+    """How images are altered at random."""
+
+    def draw(self, draws: Draws) -> Drawn:
+        """What is done to each image: arrays with one entry for each row of the draws."""
+        ...
+
+    def apply(self, image: Tensor, drawn: Drawn) -> Tensor:
+        """uint8 (3, height, width) of any size to uint8 of the same shape; `drawn` is of one row: drawn[i : i + 1].
+
+        The image is left as it is. The result may be the image itself, where nothing happens to it.
+        """
+        ...
+
+
+# -- what is drawn ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Operations(Parameters):
+    """Which operations are applied to each image in succession: arrays of shape (rows, count)."""
+
+    operation: Integers  # number of the operation among those of the policy
+    magnitude_bin: Integers  # 0 is the first; operations without a magnitude ignore it
+    sign: Integers  # 1 or -1; operations without a sign ignore it
+
+
+@dataclass(frozen=True)
+class Mixture(Operations):
+    """Which chains of operations are mixed for each image: the arrays of Operations are (rows, chains, depth)."""
+
+    depth: Integers  # (rows, chains): how many of a chain's operations count
+    weights: Numbers  # (rows, 1 + chains): of the image itself and of each chain; they add up to 1
+
+
+class _Operating:
+    """Has operations, draws some of them and applies them one after the other."""
+
+    def __init__(self, operations: dict[str, Operation], num_bins: int) -> None:
+        self.operations = operations
+        self.num_bins = num_bins
+        self._by_number = tuple(operations.values())
+
+    def _draw(self, draws: Draws, purpose: str, *shape: int, num_bins: int) -> Operations:
+        """Arrays of shape (rows, *shape): all operations, the first `num_bins` bins and both signs equally likely."""
+        numbers = draws.uniforms(purpose, 3 * math.prod(shape)).reshape(len(draws), 3, *shape)
+        return Operations(
+            operation=which(numbers[:, 0], len(self.operations)),
+            magnitude_bin=which(numbers[:, 1], num_bins),
+            sign=2 * which(numbers[:, 2], 2) - 1,
+        )
+
+    def _in_succession(self, image: Tensor, operation: Integers, magnitude_bin: Integers, sign: Integers) -> Tensor:
+        """The image after these operations; the arrays are of shape (count,)."""
+        drawn = zip(operation.tolist(), magnitude_bin.tolist(), sign.tolist(), strict=True)
+        for number, which_bin, direction in drawn:
+            chosen = self._by_number[number]
+            magnitude = chosen.magnitude(which_bin, self.num_bins, image.shape)
+            image = chosen.change(image, direction * magnitude if chosen.signed else magnitude)
+        return image
+
+
+# -- policies ---------------------------------------------------------------------------------------------------
+class RandAugment(_Operating):
+    """`num_ops` operations of one magnitude (Cubuk et al. 2020, "RandAugment"), as torchvision's v2.RandAugment.
+
+    magnitude: number of the bin, from 0 to num_magnitude_bins - 1. What comes from outside of the image is black.
+    """
+
+    def __init__(self, num_ops: int = 2, magnitude: int = 9, num_magnitude_bins: int = 31) -> None:
+        if num_ops < 1:
+            raise ValueError(f"num_ops is {num_ops}; RandAugment takes 1 operation or more")
+        _check_bins(num_magnitude_bins)
+        if not 0 <= magnitude < num_magnitude_bins:
+            raise ValueError(
+                f"magnitude is {magnitude}; of {num_magnitude_bins} bins the last is no. {num_magnitude_bins - 1}"
+            )
+        largest = {"shear": 0.3, "translation": 150 / 331, "rotation": 30.0, "colouring": 0.9}
+        super().__init__(
+            operations_up_to(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4)), num_magnitude_bins
+        )
+        self.num_ops = num_ops
+        self.magnitude = magnitude
+
+    def draw(self, draws: Draws) -> Operations:
+        drawn = self._draw(draws, "RandAugment", self.num_ops, num_bins=self.num_bins)
+        return replace(drawn, magnitude_bin=np.full_like(drawn.magnitude_bin, self.magnitude))
+
+    def apply(self, image: Tensor, drawn: Operations) -> Tensor:
+        return self._in_succession(image, drawn.operation[0], drawn.magnitude_bin[0], drawn.sign[0])
+
+
+class TrivialAugment(_Operating):
+    """One operation of any magnitude (Müller and Hutter 2021, "TrivialAugment"), as v2.TrivialAugmentWide.
+
+    Translations go up to 32 pixels, whatever the size of the image. What comes from outside of the image is black.
+    """
+
+    def __init__(self, num_magnitude_bins: int = 31) -> None:
+        _check_bins(num_magnitude_bins)
+        largest = {"shear": 0.99, "translation": 32.0, "rotation": 135.0, "colouring": 0.99}
+        super().__init__(
+            operations_up_to(InterpolationMode.NEAREST, **largest, relative=False, bits=(8, 2)), num_magnitude_bins
+        )
+
+    def draw(self, draws: Draws) -> Operations:
+        return self._draw(draws, "TrivialAugment", 1, num_bins=self.num_bins)
+
+    def apply(self, image: Tensor, drawn: Operations) -> Tensor:
+        return self._in_succession(image, drawn.operation[0], drawn.magnitude_bin[0], drawn.sign[0])
+
+
+class AugMix(_Operating):
+    """The image mixed with chains of operations on it (Hendrycks et al. 2020, "AugMix"), as torchvision's v2.AugMix.
+
+    The weight of the image itself is uniform in [0, 1), and the chains share the rest by Dirichlet(1, ..., 1).
+    severity: how many of the 10 magnitudes may come, from the first; chain_depth: operations in a chain, or 1 to 3 at
+    random if it is not positive; all_ops: also brightness, colour, contrast and sharpness. What comes from outside of
+    the image is black.
+    """
+
+    def __init__(self, severity: int = 3, mixture_width: int = 3, chain_depth: int = -1, all_ops: bool = True) -> None:
+        if not 1 <= severity <= AUGMIX_BINS:
+            raise ValueError(f"severity is {severity}; AugMix takes 1 to {AUGMIX_BINS}")
+        if mixture_width < 1:
+            raise ValueError(f"mixture_width is {mixture_width}; AugMix takes 1 chain or more")
+        largest = {"shear": 0.3, "translation": 1 / 3, "rotation": 30.0, "colouring": 0.9}
+        operations = operations_up_to(InterpolationMode.BILINEAR, **largest, relative=True, bits=(4, 0))
+        for name in ("Identity", *(() if all_ops else COLOURING)):
+            del operations[name]
+        super().__init__(operations, AUGMIX_BINS)
+        self.severity = severity
+        self.mixture_width = mixture_width
+        self.chain_depth = chain_depth
+
+    def draw(self, draws: Draws) -> Mixture:
+        depth = self._draw_depth(draws)
+        longest = self.chain_depth if self.chain_depth > 0 else AUGMIX_MAX_DEPTH
+        chains = self._draw(draws, "AugMix: chains", self.mixture_width, longest, num_bins=self.severity)
+        return Mixture(chains.operation, chains.magnitude_bin, chains.sign, depth, self._draw_weights(draws))
+
+    def _draw_depth(self, draws: Draws) -> Integers:
+        if self.chain_depth > 0:
+            return np.full((len(draws), self.mixture_width), self.chain_depth)
+        return 1 + which(draws.uniforms("AugMix: depth", self.mixture_width), AUGMIX_MAX_DEPTH)
+
+    def _draw_weights(self, draws: Draws) -> Numbers:
+        numbers = draws.uniforms("AugMix: weights", 1 + self.mixture_width)
+        own = numbers[:, :1]
+        # Exponential numbers over their sum are Dirichlet(1, ..., 1); of 1 - u, unlike u, there always is a logarithm.
+        exponential = -np.log1p(-numbers[:, 1:])
+        return np.hstack([own, (1 - own) * exponential / exponential.sum(axis=1, keepdims=True)])
+
+    def apply(self, image: Tensor, drawn: Mixture) -> Tensor:
+        # What decoding gives is not contiguous; one copy makes the first operation of every chain faster.
+        image = image.contiguous()
+        own, *weights = drawn.weights[0].tolist()
+        mixed = image * own
+        for chain, (weight, depth) in enumerate(zip(weights, drawn.depth[0].tolist(), strict=True)):
+            used = (0, chain, slice(depth))
+            altered = self._in_succession(image, drawn.operation[used], drawn.magnitude_bin[used], drawn.sign[used])
+            mixed += altered * weight
+        return mixed.to(torch.uint8)
+
+
+def _check_bins(num_magnitude_bins: int) -> None:
+    if num_magnitude_bins < 2:
+        raise ValueError(f"num_magnitude_bins is {num_magnitude_bins}; a first and a last bin are needed")
+
+
+POLICIES: dict[str, Callable[..., Policy[Any]]] = {
+    "randaugment": RandAugment,
+    "trivialaugment": TrivialAugment,
+    "augmix": AugMix,
+}

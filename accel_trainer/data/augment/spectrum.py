@@ -1,0 +1,159 @@
+"""The mean Fourier amplitudes of a training set: measured once, or read from a file."""
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.processes import usable_cores
+from accel_trainer.core.safe_torch import load_tensors
+from accel_trainer.core.text import first_line
+from accel_trainer.data.augment.geometry import CentreCrop
+from accel_trainer.data.dataset import Source
+from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.shared_work import single_core_threads
+
+log = logging.getLogger(__name__)
+
+NAME = "mean_magnitude"
+CHUNK = 64
+MEASURE = "leave it out to measure the spectrum of the training set"
+
+Progress = Callable[[int, int], None]
+
+
+def mean_spectrum(job: Job, images: Source, progress: Progress = lambda done, total: None) -> Tensor:
+    """Mean amplitudes |fft2| of a job's training images in 0..1, centre-cropped: float32 (3, size, size).
+
+    Read from Noise.mean_magnitude_path where the job has one; else measured, and kept in the cache folder for every
+    job with the same data set, classes and image size. Raises UserError.
+    """
+    assert job.Noise is not None
+    if job.Noise.mean_magnitude_path is not None:
+        return read_spectrum(Path(job.Noise.mean_magnitude_path).expanduser(), job.image_size)
+    path = cached(_cache_path(job, images), lambda aside: _measure_into(aside, job, images, progress))
+    return read_spectrum(path, job.image_size, remedy="delete it, and it is measured again")
+
+
+def read_spectrum(path: Path, image_size: int, remedy: str = MEASURE) -> Tensor:
+    """A spectrum from a .safetensors file, or a .pt file by the restricted unpickler: float32 (3, size, size).
+
+    One channel stands for all three; zero frequency may be first, as fft2 has it, or in the centre, as fftshift
+    leaves it. Raises UserError, with a remedy.
+    """
+    key = "Noise.mean_magnitude_path"
+    if not path.is_file():
+        raise UserError(f"{key}: no file {path}; {remedy}")
+    given = _read_tensor(path, remedy)
+    if given.dim() not in (2, 3) or not given.is_floating_point():
+        raise UserError(
+            f"{key}: {path} has a tensor of shape {tuple(given.shape)} and {given.dtype}, no amplitudes; {remedy}"
+        )
+    spectrum = given.expand(3, -1, -1) if given.dim() == 2 or given.shape[0] == 1 else given
+    if spectrum.shape != (3, image_size, image_size):
+        raise UserError(
+            f"{key}: {path} has the shape {tuple(given.shape)}; image_size {image_size} needs "
+            f"(3, {image_size}, {image_size}); {remedy}"
+        )
+    if not torch.isfinite(spectrum).all() or (spectrum < 0).any():
+        raise UserError(f"{key}: {path} has values that are no amplitudes: they must be 0 or more; {remedy}")
+    centre = image_size // 2
+    if spectrum[:, centre, centre].sum() > spectrum[:, 0, 0].sum():
+        spectrum = torch.fft.ifftshift(spectrum, dim=(-2, -1))
+    return spectrum.to(torch.float32).contiguous()
+
+
+def _read_tensor(path: Path, remedy: str) -> Tensor:
+    where = f"Noise.mean_magnitude_path: {path}"
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+            given = next(iter(tensors.values())) if len(tensors) == 1 else tensors.get(NAME)
+        else:
+            with torch.serialization.safe_globals(_NUMPY_ARRAYS):
+                given = load_tensors(path)
+    except pickle.UnpicklingError as error:
+        # torch's own text tells how to run the code all the same.
+        raise UserError(f"{where} holds more than a tensor, which could run code, or is damaged; {remedy}") from error
+    except Exception as error:  # damaged files fail in every way there is
+        raise UserError(f"{where} cannot be read: {first_line(error)}; {remedy}") from error
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+        given = torch.from_numpy(given)
+    if not isinstance(given, Tensor):
+        raise UserError(f"{where} holds no tensor of amplitudes (called {NAME!r} if there are several); {remedy}")
+    return given
+
+
+_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+# What pickled arrays of floats are made of, by NumPy 2 and 1, so that files of arrays can be read as well.
+_NUMPY_ARRAYS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    type(np.dtype(np.float32)),
+    type(np.dtype(np.float64)),
+    _RECONSTRUCT,
+    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
+]
+
+
+def _cache_path(job: Job, images: Source) -> Path:
+    is_folder = not job.dataset.startswith("hf:")
+    root = str(Path(job.data_root).expanduser().resolve()) if is_folder else ""
+    what = [job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
+    digest = hashlib.blake2b(json.dumps(what).encode() + images.labels.tobytes(), digest_size=8).hexdigest()
+    name = Path(job.dataset.removeprefix("hf:")).name or "images"
+    return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest}.safetensors"
+
+
+def _measure_into(path: Path, job: Job, images: Source, progress: Progress) -> None:
+    log.info("measuring the mean Fourier spectrum of %d training images, once", len(images.labels))
+    spectrum = measure(images, job.image_size, progress)
+    try:
+        save_file({NAME: spectrum}, path, metadata={"dataset": job.dataset, "images": str(len(images.labels))})
+    except SafetensorError as error:
+        raise UserError(f"cannot write to {path.parent}: {error}; set XDG_CACHE_HOME to a folder with room") from error
+
+
+def measure(images: Source, image_size: int, progress: Progress = lambda done, total: None) -> Tensor:
+    """Mean of |fft2| over all images that are not corrupt: float32 (3, size, size)."""
+    crop = CentreCrop(image_size)
+    total = torch.zeros(3, image_size, image_size, dtype=torch.float64)
+    count = 0
+    # The sums come in order, whoever is first: the same images have the same spectrum to the bit.
+    for chunk, (magnitudes, good) in enumerate(_sums_by_chunk(images, crop)):
+        total += magnitudes
+        count += good
+        progress(min((chunk + 1) * CHUNK, len(images.labels)), len(images.labels))
+    if not count:
+        raise UserError("Noise: there is no training image that could be read to measure the spectrum")
+    return (total / count).to(torch.float32)
+
+
+def _sums_by_chunk(images: Source, crop: CentreCrop) -> Iterator[tuple[Tensor, int]]:
+    def sum_of(chunk: range) -> tuple[Tensor, int]:
+        total, good = torch.zeros(3, crop.image_size, crop.image_size, dtype=torch.float64), 0
+        for index in chunk:
+            try:
+                pixels = crop.crop(images.read(index))
+            except CorruptImage:
+                continue
+            total += torch.fft.fft2(pixels.to(torch.float32).div_(255)).abs()
+            good += 1
+        return total, good
+
+    num_images = len(images.labels)
+    chunks = [range(start, min(start + CHUNK, num_images)) for start in range(0, num_images, CHUNK)]
+    with single_core_threads(usable_cores(), "spectrum") as pool:
+        yield from pool.map(sum_of, chunks)

@@ -1,0 +1,84 @@
+"""What a data set is: sources of labeled images, splits, subsets, other labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
+
+Labels = npt.NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Images with labels, by index; `read` may be called from many threads at once."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Labels:
+        """int64 of shape (number of images,), each in 0..len(classes)-1."""
+        ...
+
+    def read(self, index: int) -> Tensor:
+        """uint8 pixels of shape (3, height, width). Raises CorruptImage."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """What to call this image in a message: its path where it has one."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What a job trains and validates on. All have the same classes."""
+
+    train: Source
+    val: Source
+    further: Mapping[str, Source] = field(default_factory=dict)
+    """More to validate on, by what performance.csv calls it."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.train.classes
+
+
+def require_same_classes(name: str, train: Sequence[str], val: Sequence[str]) -> None:
+    """Refuse a data set whose splits have different classes: their labels would mean different things."""
+    only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
+    if told := [f"{listed(names)} only in {split}" for split, names in only.items() if names]:
+        raise UserError(f"dataset: {name!r} has other classes in train than in val: {' and '.join(told)}")
+
+
+class Relabelled:
+    """The images of a source, label l as `new_labels[l]`, or left out where that is -1."""
+
+    def __init__(self, source: Source, new_labels: Labels, classes: Sequence[str]) -> None:
+        self.source, self.classes = source, classes
+        labels = new_labels[source.labels]
+        self._indices = np.flatnonzero(labels >= 0)
+        self.labels: Labels = labels[self._indices]
+
+    def read(self, index: int) -> Tensor:
+        return self.source.read(int(self._indices[index]))
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(int(self._indices[index]))
+
+
+class ClassSubset(Relabelled):
+    """The images of some classes, whose labels become 0..k-1 in the order of `chosen`. Raises UserError."""
+
+    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
+        if beyond := [i for i in chosen if i >= len(source.classes)]:
+            raise UserError(
+                f"class_subset: no class {listed(map(str, beyond))}; there are {len(source.classes)}, from 0"
+            )
+        new_labels = np.full(len(source.classes), -1)
+        new_labels[list(chosen)] = np.arange(len(chosen))
+        super().__init__(source, new_labels, [source.classes[i] for i in chosen])

@@ -1,0 +1,1 @@
+"""What stands in front of images: forms, masks, and how masks are made."""

@@ -1,0 +1,103 @@
+"""The bank of occluders: folders of masks, laid out as in the Visual Occluders Dataset.
+
+`<folder>/<form>/<visibility in %>/` holds `occluders.pt` or PNGs, whose masks cover 1 - visibility of an image on
+average.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
+from accel_trainer.data.occluders.masks import Masks, PngMasks, TensorMasks
+
+OCCLUDERS_PT = "occluders.pt"
+WHERE_FROM = "https://github.com/ddcoggan/VisualOccludersDataset"
+INVERTED_MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of occluder, such as mudSplash, and its masks by visibility in percent, ascending."""
+
+    name: str
+    levels: dict[int, Masks]
+
+
+def open_forms(folder: Path, forms: Sequence[str], visibility: Sequence[int] | None) -> list[Form]:
+    """The asked forms, each once and in the order asked for, with the asked levels (None: all there are).
+
+    A sample of each level is looked at; the rest is read when it is used. Raises UserError with a line for each
+    mistake: what is not there, cannot be read, or is inverted.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"Occlusion.occluder_dir: no folder {folder}; get the Visual Occluders Dataset ({WHERE_FROM}), "
+            f"or make a stand-in: accel-train make-occluders {folder}"
+        )
+    problems: list[str] = []
+    try:
+        opened = [_open_form(folder, name, visibility, problems) for name in dict.fromkeys(forms)]
+    except OSError as error:
+        raise UserError(f"Occlusion.occluder_dir: cannot read {error.filename}: {error.strerror}") from error
+    if problems:
+        raise UserError(*problems)
+    return opened
+
+
+def holds_masks(folder: Path) -> bool:
+    """Whether there is an occluders.pt or a PNG in this folder."""
+    return folder.is_dir() and ((folder / OCCLUDERS_PT).exists() or bool(_png_names(folder)))
+
+
+def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, problems: list[str]) -> Form:
+    form = Form(name, {})
+    forms = _folders_in(folder)
+    if name not in forms:
+        has = f"{folder} has {listed(forms)}" if forms else f"there are no folders in {folder}"
+        problems.append(f"Occlusion.form: no form {name!r}; {has}{did_you_mean(name, forms)}")
+        return form
+    there = {int(level): folder / name / level for level in _folders_in(folder / name) if _is_visibility(level)}
+    if not there:
+        problems.append(f"Occlusion.form: {folder / name} has no folders of a visibility in percent, such as 50/")
+    elif absent := sorted(set(visibility or ()) - set(there)):
+        has = listed(map(str, sorted(there)), at_most=100)
+        problems.append(f"Occlusion.visibility: {name} has no {listed(map(str, absent))}; {folder / name} has {has}")
+    for level in sorted(there if visibility is None else there.keys() & set(visibility)):
+        try:
+            form.levels[level] = _open_level(there[level], level)
+        except UserError as error:
+            problems.extend(error.problems)
+    return form
+
+
+def _open_level(folder: Path, visibility: int) -> Masks:
+    path = folder / OCCLUDERS_PT
+    names = [] if path.exists() else _png_names(folder)
+    if not names and not path.exists():
+        raise UserError(f"Occlusion.occluder_dir: {folder} has no {OCCLUDERS_PT} and no PNGs")
+    masks = PngMasks(folder, names) if names else TensorMasks(path)
+    covered, visible = masks.sampled_coverage(), visibility / 100
+    if abs(covered - (1 - visible)) - abs(covered - visible) > INVERTED_MARGIN:
+        raise UserError(
+            f"Occlusion.occluder_dir: {folder}: masks cover {covered:.0%} where visibility {visibility} means "
+            f"{100 - visibility}%; invert them: 255 is what covers the image"
+        )
+    return masks
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _is_visibility(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and int(name) <= 100
+
+
+def _png_names(folder: Path) -> list[str]:
+    """Sorted; hidden files, such as those that macOS leaves next to others, do not count."""
+    names = (entry.name for entry in os.scandir(folder))
+    return sorted(name for name in names if name.lower().endswith(".png") and not name.startswith("."))

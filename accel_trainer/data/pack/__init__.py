@@ -1,0 +1,1 @@
+"""Packs: all images of a data set in a few files."""

@@ -1,0 +1,256 @@
+"""Packs: data sets whose images are stored small and ready to be read, as `accel-train pack` writes them.
+
+    NAME.pack/
+      pack.json      what it is: a Manifest
+      train.pixels   image after image: its pixels (or JPEG, or why it is corrupt), then its name
+      train.index    a record for each image (RECORD), in the order of the data set
+      val.pixels, val.index
+
+A pack that is read has every file whole: lengths and the checksums of the indices are looked at when it is opened,
+those of all images by `damaged`.
+"""
+
+import hashlib
+import os
+import stat
+import weakref
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import Tensor
+
+from accel_trainer.core import files
+from accel_trainer.core.errors import UserError
+from accel_trainer.data.dataset import ImageSet, Labels
+from accel_trainer.data.decode import CorruptImage, decode
+
+VERSION = 1
+MANIFEST = "pack.json"
+SUFFIX = ".pack"
+
+# Bytes of the image and, after them, of its name; height and width in pixels, 0 of a corrupt image; checksum: CRC-32
+# of image and name.
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("size", "<u4"),
+        ("name_size", "<u4"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("label", "<u4"),
+        ("checksum", "<u4"),
+    ]
+)
+Records = npt.NDArray[np.void]
+SplitName = Literal["train", "val"]
+AGAIN = "delete the pack and pack again"
+_MAX_INDEX = 2**32
+_MAX_MANIFEST = 64 * files.MEBIBYTE
+
+
+class PackedSplit(BaseModel):
+    """images: how many there are to be; labels: a digest of theirs. The rest is known when all are there: bytes of
+    .pixels, corrupt images, and a digest of .index."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: int = Field(ge=0)
+    labels: str
+    size: int | None = None
+    corrupt: int | None = None
+    index: str | None = None
+
+
+class Manifest(BaseModel):
+    """What pack.json says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
+    dataset: str
+    """What was packed, as a job names it, or its folder."""
+    short_side: int = Field(ge=1)
+    """Pixels; images whose short side was smaller are as they were."""
+    storage: Literal["raw", "jpeg"]
+    quality: int | None = None
+    """Of JPEG."""
+    classes: list[str]
+    splits: dict[SplitName, PackedSplit]
+
+    @property
+    def is_complete(self) -> bool:
+        return all(split.index is not None for split in self.splits.values())
+
+    @field_validator("splits")
+    @classmethod
+    def _has_both(cls, splits: dict[SplitName, PackedSplit]) -> dict[SplitName, PackedSplit]:
+        if len(splits) != len(get_args(SplitName)):
+            raise ValueError("one is missing")
+        return splits
+
+
+def is_pack(folder: Path) -> bool:
+    """Whether a folder is a pack, or claims to be one."""
+    return (folder / MANIFEST).exists() or (folder.suffix == SUFFIX and folder.is_dir())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises UserError for what is no pack, or one of another version."""
+    path = folder / MANIFEST
+    try:
+        given = files.read_json(path, _MAX_MANIFEST)
+    except FileNotFoundError as error:
+        raise UserError(f"dataset: {folder} is no pack: it has no {MANIFEST}; `accel-train pack` makes one") from error
+    except OSError as error:
+        raise UserError(f"dataset: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"dataset: {path} is damaged; {AGAIN}") from error
+    version = given.get("version") if isinstance(given, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise UserError(f"dataset: {folder} is a pack of version {version}, not {VERSION}; {AGAIN}")
+    try:
+        return Manifest.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"dataset: {path} is not what `accel-train pack` writes; {AGAIN}") from error
+
+
+def open_pack(folder: Path) -> ImageSet:
+    """Raises UserError for what is no pack, or not a whole one."""
+    return ImageSet(open_packed_split(folder, "train"), open_packed_split(folder, "val"))
+
+
+def open_packed_split(folder: Path, split: SplitName) -> "Packed":
+    """`train` or `val` of a pack. Raises UserError."""
+    manifest = read_manifest(folder)
+    if not manifest.is_complete:
+        raise UserError(f"dataset: {folder} is not complete; the same `accel-train pack` again goes on with it")
+    return Packed(folder, split, manifest)
+
+
+class PixelFile:
+    """A .pixels file, read at any place by any number of threads.
+
+    It is read, not mapped: a file that a disk cannot give, or that somebody cuts off, is then an error and not a
+    signal that kills the training, and its pages do not count as memory of the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise UserError(f"dataset: {path} cannot be read: {error.strerror}; {AGAIN}") from error
+        weakref.finalize(self, os.close, self._file).atexit = False
+        about = os.fstat(self._file)
+        if not stat.S_ISREG(about.st_mode):
+            raise UserError(f"dataset: {path} is not a regular file")
+        self.size = about.st_size
+
+    def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        """uint8 of shape (size,), without holding the interpreter's lock. Raises OSError."""
+        content = np.empty(size, dtype=np.uint8)
+        done = 0
+        while done < size:
+            count = os.preadv(self._file, [content.data[done:]], offset + done)
+            if count == 0:
+                raise OSError(0, "the file of packed images has become shorter")
+            done += count
+        return content
+
+
+class Packed:
+    """One split of a pack."""
+
+    def __init__(self, folder: Path, split: SplitName, manifest: Manifest) -> None:
+        about = manifest.splits[split]
+        self._folder, self._is_raw = folder, manifest.storage == "raw"
+        self.classes = manifest.classes
+        self.records = _read_index(folder, split, manifest, about)
+        self.file = PixelFile(folder / f"{split}.pixels")
+        if self.file.size != about.size:
+            raise UserError(
+                f"dataset: {folder}/{split}.pixels has {self.file.size:,} bytes instead of {about.size:,}; {AGAIN}"
+            )
+        self.labels: Labels = self.records["label"].astype(np.int64)
+
+    def read(self, index: int) -> Tensor:
+        record = self.records[index]
+        try:
+            content = self.file.read(int(record["offset"]), int(record["size"]))
+        except OSError as error:
+            raise CorruptImage(error.strerror or str(error)) from error
+        if not record["height"]:
+            raise CorruptImage(content.tobytes().decode(errors="replace"))
+        if self._is_raw:
+            return torch.from_numpy(content.reshape(record["height"], record["width"], 3)).permute(2, 0, 1)
+        return decode(content.tobytes())
+
+    def describe(self, index: int) -> str:
+        return f"{self.name(index)} in {self._folder}"
+
+    def name(self, index: int) -> str:
+        """What the data set that was packed calls the image."""
+        return name_of(self.file, self.records[index])
+
+
+def name_of(file: PixelFile, record: Any) -> str:
+    content = file.read(int(record["offset"]) + int(record["size"]), int(record["name_size"]))
+    return os.fsdecode(content.tobytes())
+
+
+def damaged(file: PixelFile, records: Records) -> Iterator[int]:
+    """Which of these images are not what was written."""
+    for position, record in enumerate(records):
+        try:
+            content = file.read(int(record["offset"]), int(record["size"]) + int(record["name_size"]))
+        except OSError:
+            yield position
+            continue
+        if zlib.crc32(content.data) != record["checksum"]:
+            yield position
+
+
+def ends(records: Records) -> npt.NDArray[np.uint64]:
+    """Where each image, with its name, ends in its file."""
+    sizes: npt.NDArray[np.uint64] = records["offset"] + records["size"] + records["name_size"]
+    return sizes
+
+
+def digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def digest_of_labels(labels: Labels) -> str:
+    return digest(labels.astype("<u4").tobytes())
+
+
+def _read_index(folder: Path, split: str, manifest: Manifest, about: PackedSplit) -> Records:
+    path = folder / f"{split}.index"
+    try:
+        content = files.read_bytes(path, _MAX_INDEX)
+    except OSError as error:
+        raise UserError(f"dataset: {path} cannot be read: {error.strerror}; {AGAIN}") from error
+    if digest(content) != about.index or len(content) != about.images * RECORD.itemsize:
+        raise UserError(f"dataset: {path} is damaged; {AGAIN}")
+    records: Records = np.frombuffer(content, RECORD)
+    if not _is_sound(records, manifest, about):
+        raise UserError(f"dataset: {path} is not what `accel-train pack` writes; {AGAIN}")
+    return records
+
+
+def _is_sound(records: Records, manifest: Manifest, about: PackedSplit) -> bool:
+    """Whether what it says can be: an index may come from anybody."""
+    end = ends(records)
+    has_pixels = records["height"] > 0
+    size = 3 * records["height"].astype(np.uint64) * records["width"]
+    return bool(
+        np.array_equal(records["offset"], np.concatenate([[0], end[:-1]]).astype(np.uint64))
+        and (end[-1] if len(end) else 0) == about.size
+        and (records["label"] < len(manifest.classes)).all()
+        and (manifest.storage == "jpeg" or (size == records["size"])[has_pixels].all())
+    )

@@ -1,0 +1,230 @@
+"""One split of a pack: images made small by threads, and appended to its files in the order of the data set.
+
+Their index follows them when they are on the disk, so that it never tells of what is not there: whoever is killed goes
+on behind the last image that the index knows.
+"""
+
+import errno
+import io
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.data.augment.geometry import resize, with_short_side
+from accel_trainer.data.dataset import Source
+from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.pack.format import (
+    AGAIN,
+    RECORD,
+    PackedSplit,
+    PixelFile,
+    Records,
+    damaged,
+    digest,
+    ends,
+    name_of,
+)
+from accel_trainer.data.shared_work import in_order, single_core_threads
+
+log = logging.getLogger(__name__)
+
+# Images that a thread makes in one go; these and as many again for each other thread are in memory.
+CHUNK = 16
+# Bytes of images between two times that they are waited for until they are on the disk.
+SETTLE_EVERY = 2**26
+# Failures to read that another time may not have.
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How images are stored. short_side: in pixels; quality: of JPEG, 1 to 100."""
+
+    short_side: int
+    storage: Literal["raw", "jpeg"]
+    quality: int | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image as it is stored; a corrupt one has no height, and the reason for content."""
+
+    content: bytes
+    name: bytes
+    height: int
+    width: int
+    label: int
+
+
+# -- images -------------------------------------------------------------------------------------------------------
+
+
+class Entries:
+    """The images of a source as they are stored, made by threads."""
+
+    def __init__(self, source: Source, how: Packing, num_threads: int) -> None:
+        self.source, self.how, self.num_threads = source, how, num_threads
+
+    def from_index(self, first: int) -> Iterator[list[Entry]]:
+        """A chunk at a time, in order."""
+        number = len(self.source.labels)
+        chunks = (range(start, min(start + CHUNK, number)) for start in range(first, number, CHUNK))
+        with single_core_threads(self.num_threads, "pack") as pool:
+            yield from in_order(lambda chunk: pool.submit(self._entries, chunk), chunks, self.num_threads + 1)
+
+    def _entries(self, chunk: range) -> list[Entry]:
+        return [self._entry(index) for index in chunk]
+
+    def _entry(self, index: int) -> Entry:
+        name, label = os.fsencode(self.source.describe(index)), int(self.source.labels[index])
+        try:
+            pixels = shrunk(self.source, index, self.how.short_side)
+        except CorruptImage as error:
+            if _may_pass(error.__cause__):
+                raise UserError(
+                    f"{self.source.describe(index)}: cannot be read: {error}; the same command goes on where it was"
+                ) from error
+            return Entry((str(error) or "corrupt").encode(errors="replace"), name, 0, 0, label)
+        except Exception as error:
+            raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
+        content = pixels.tobytes() if self.how.storage == "raw" else self._jpeg(pixels, index)
+        height, width, _ = pixels.shape
+        return Entry(content, name, height, width, label)
+
+    def _jpeg(self, pixels: npt.NDArray[np.uint8], index: int) -> bytes:
+        file = io.BytesIO()
+        try:
+            Image.fromarray(pixels).save(file, "JPEG", quality=self.how.quality)
+        except OSError as error:  # more than 65,500 pixels wide
+            raise UserError(
+                f"{self.source.describe(index)}: cannot be stored as JPEG: {error}; use --format raw"
+            ) from error
+        return file.getvalue()
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the machine was at fault and not the image, which a pack would call corrupt for ever."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING)
+
+
+def shrunk(source: Source, index: int, short_side: int) -> npt.NDArray[np.uint8]:
+    """An image, no larger than that: uint8 (height, width, 3). Raises CorruptImage."""
+    image = source.read(index)
+    height, width = image.shape[-2:]
+    if min(height, width) > short_side:
+        image = resize(image, with_short_side(height, width, short_side))
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+class SplitWriter:
+    """Appends images to the files of a split, from where they are whole. Raises UserError where what is there is of
+    other images, else OSError."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._pixels_path, self._index_path = folder / f"{split}.pixels", folder / f"{split}.index"
+        self._pixels, self._index = (open_to_append(path) for path in (self._pixels_path, self._index_path))
+        self.end = 0
+        self._waiting: list[Records] = []
+        self._unsettled = 0
+
+    def write(self, entries: Entries) -> Iterator[int]:
+        """Write what is missing; tells how many images are there."""
+        count = self._take_up(entries.source)
+        yield count
+        for chunk in entries.from_index(count):
+            self._add(chunk)
+            count += len(chunk)
+            yield count
+        self._settle()
+
+    def about(self, split: PackedSplit) -> PackedSplit:
+        """The same with what is known when all are written."""
+        index = self._index_path.read_bytes()
+        corrupt = int((np.frombuffer(index, RECORD)["height"] == 0).sum())
+        return split.model_copy(update={"size": self.end, "corrupt": corrupt, "index": digest(index)})
+
+    def _take_up(self, source: Source) -> int:
+        """How many images are there already; what is behind them is cut off."""
+        whole = os.fstat(self._index).st_size // RECORD.itemsize
+        records = np.fromfile(self._index_path, RECORD, whole)
+        file = PixelFile(self._pixels_path)
+        count = num_whole(file, records)
+        for index in range(max(0, count - CHUNK), count):
+            if (name := name_of(file, records[index])) != source.describe(index):
+                raise UserError(
+                    f"{self._pixels_path}: image {index} is {name}, in the data set it is "
+                    f"{source.describe(index)}; {AGAIN}"
+                )
+        self.end = int(ends(records[:count])[-1]) if count else 0
+        os.ftruncate(self._index, count * RECORD.itemsize)
+        os.ftruncate(self._pixels, self.end)
+        return count
+
+    def _add(self, chunk: Iterable[Entry]) -> None:
+        content, records = [], []
+        for entry in chunk:
+            if not entry.height:
+                log.warning("corrupt image %s: %s", os.fsdecode(entry.name), entry.content.decode(errors="replace"))
+            stored = entry.content + entry.name
+            sizes = (len(entry.content), len(entry.name), entry.height, entry.width)
+            records.append((self.end, *sizes, entry.label, zlib.crc32(stored)))
+            content.append(stored)
+            self.end += len(stored)
+            self._unsettled += len(stored)
+        _write(self._pixels, b"".join(content))
+        self._waiting.append(np.array(records, RECORD))
+        if self._unsettled >= SETTLE_EVERY:
+            self._settle()
+
+    def _settle(self) -> None:
+        """The index may tell of images that no power cut can take away, and of no others."""
+        os.fsync(self._pixels)
+        _write(self._index, b"".join(records.tobytes() for records in self._waiting))
+        os.fsync(self._index)
+        self._waiting.clear()
+        self._unsettled = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._pixels)
+        os.close(self._index)
+
+
+def num_whole(file: PixelFile, records: Records) -> int:
+    """How many images, from the first on, are all there. Those of the last time that they were waited for are read:
+    not every disk keeps what it says."""
+    end = ends(records)
+    count = int(np.searchsorted(end, file.size, side="right"))
+    if not count:
+        return 0
+    start = int(np.searchsorted(end, max(0, int(end[count - 1]) - SETTLE_EVERY)))
+    bad = next(damaged(file, records[start:count]), None)
+    return count if bad is None else start + bad
+
+
+def open_to_append(path: Path) -> int:
+    """A descriptor. Raises OSError, also where a link leads elsewhere."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+
+
+def _write(file: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(file, left) :]

@@ -1,0 +1,85 @@
+"""Which augmentations a job has, in which order."""
+
+from torch import Tensor
+
+from accel_trainer.config import Job
+from accel_trainer.config.fields import transform_words
+from accel_trainer.data.augment.blur import Blur, ContrastiveBlur, FrameBlur
+from accel_trainer.data.augment.color import ColourJitter, Grey
+from accel_trainer.data.augment.effect import Effect
+from accel_trainer.data.augment.erase import RandomErase
+from accel_trainer.data.augment.geometry import CROP_SCALE, WEAK_CROP_SCALE, CentreCrop, RandomResizedCrop, Transform
+from accel_trainer.data.augment.mixing import Mixer
+from accel_trainer.data.augment.noise import Noise, half_spectrum
+from accel_trainer.data.augment.occlusion import Occlude
+from accel_trainer.data.augment.policies import POLICIES
+from accel_trainer.data.views import Views
+
+
+def training_views(job: Job, spectrum: Tensor | None, *, on_device: bool = False) -> Views:
+    """The views of a job's training images. Raises UserError.
+
+    spectrum: the mean spectrum of the images, which Fourier noise needs.
+    """
+    base, *words = transform_words(job.transform_type)
+    policies = [POLICIES[word]() for word in words if word in POLICIES]
+    return Views(
+        _transform(base, job.image_size, is_weak="weak-resize" in words),
+        image_size=job.image_size,
+        seed=job.seed,
+        policy=policies[0] if policies else None,
+        effects=_effects(job, spectrum),
+        mixer=Mixer(job.image_size, job.cutmix, job.mixup) if job.cutmix or job.mixup else None,
+        num_views=job.views_per_image,
+        view_dependence=job.view_dependence,
+        batch_dependence=job.batch_dependence,
+        as_clip=job.video,
+        on_device=on_device,
+    )
+
+
+def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
+    """The views of a job's validation images: one, by the centre crop; or the frames of a clip, blurred as in
+    training, each image with the same draws in every epoch.
+    """
+    return Views(
+        CentreCrop(job.image_size),
+        image_size=job.image_size,
+        seed=job.seed,
+        effects=[FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else [],
+        num_views=job.views_per_image if job.video else 1,
+        view_dependence=job.view_dependence,
+        as_clip=job.video,
+        on_device=on_device,
+    )
+
+
+def needs_spectrum(job: Job) -> bool:
+    return job.Noise is not None and "fourier" in job.Noise.noise_types
+
+
+def _transform(base: str, image_size: int, *, is_weak: bool) -> Transform:
+    if base == "none":
+        return CentreCrop(image_size)
+    return RandomResizedCrop(image_size, WEAK_CROP_SCALE if is_weak else CROP_SCALE)
+
+
+def _effects(job: Job, spectrum: Tensor | None) -> list[Effect]:
+    """In the order in which they are applied."""
+    base, *words = transform_words(job.transform_type)
+    effects: list[Effect] = []
+    if base == "contrastive":
+        effects += [ColourJitter(), Grey()]
+        if "no-blur" not in words:
+            effects.append(ContrastiveBlur())
+    if job.Occlusion is not None:
+        effects.append(Occlude(job.Occlusion, job.image_size))
+    if job.Blur is not None:
+        blur = FrameBlur if job.video else Blur
+        effects.append(blur(job.Blur.sigmas, job.Blur.probs))
+    if job.Noise is not None:
+        half = None if spectrum is None else half_spectrum(spectrum)
+        effects.append(Noise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half))
+    if job.randomerase is not None:
+        effects.append(RandomErase(job.image_size, job.randomerase))
+    return effects

@@ -1,0 +1,1 @@
+"""Random numbers for images: functions of keys, without any generator."""

@@ -1,0 +1,177 @@
+"""Hugging Face datasets: from the hub, from what save_to_disk wrote, from parquet, arrow and image folders."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.data.dataset import ImageSet, Labels, require_same_classes
+from accel_trainer.data.decode import CorruptImage, decode, read_image
+
+TRAIN_SPLITS = ("train", "training")
+VAL_SPLITS = ("val", "validation", "valid", "dev", "test")
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
+# It looks for files in the current folder; newer versions of the library refuse it themselves.
+READERS_OF_PICKLES = ("pandas",)
+
+
+class HuggingFace:
+    """One split of a Hugging Face dataset; images are decoded here, by the same code as files.
+
+    `classes` are those of the whole data set; this split's labels become indices into them.
+    """
+
+    def __init__(self, split: Any, image_column: str, label_column: str, classes: Sequence[Any]) -> None:
+        from datasets import Image
+
+        self.classes = [str(name) for name in classes]
+        number = {name: i for i, name in enumerate(classes)}
+        own_names = _class_names(split, label_column)
+        given = split[label_column]
+        if any(label is None or (own_names is not None and label < 0) for label in given):
+            raise UserError(f"dataset: some images have no label (column {label_column!r})")
+        names = given if own_names is None else [own_names[label] for label in given]
+        self.labels: Labels = np.asarray([number[name] for name in names], dtype=np.int64)
+        self._rows = split.select_columns([image_column]).cast_column(image_column, Image(decode=False))
+        self._column = image_column
+
+    def read(self, index: int) -> Tensor:
+        row = self._rows[int(index)][self._column]
+        if row is None:
+            raise CorruptImage("the row has no image")
+        return decode(row["bytes"]) if row["bytes"] is not None else read_image(row["path"])
+
+    def describe(self, index: int) -> str:
+        row = self._rows[int(index)][self._column] or {}
+        return f"row {index} ({row['path']})" if row.get("path") else f"row {index}"
+
+
+def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> ImageSet:
+    """The train and validation splits of a data set, by hub id or path. Raises UserError."""
+    splits = _load_splits(name)
+    train, val = (splits[_first(splits, names, name)] for names in (TRAIN_SPLITS, VAL_SPLITS))
+    image, label = image_column or _image_column(train), label_column or _label_column(train)
+    for split in (train, val):
+        _check_columns(split, image, label)
+    classes = _class_names(train, label)
+    if classes is None:
+        classes = sorted({name for split in (train, val) for name in split[label] if name is not None})
+    elif (val_names := _class_names(val, label)) is not None:
+        require_same_classes(f"hf:{name}", classes, val_names)
+    return ImageSet(HuggingFace(train, image, label, classes), HuggingFace(val, image, label, classes))
+
+
+def open_hugging_face_validation(name: str, image_column: str | None, label_column: str | None) -> HuggingFace:
+    """The validation split alone. The columns are those given where the data set has them, else they are found.
+
+    Raises UserError.
+    """
+    splits = _load_splits(name)
+    val = splits[_first(splits, VAL_SPLITS, name)]
+    image = image_column if image_column in val.features else _image_column(val)
+    label = label_column if label_column in val.features else _label_column(val)
+    assert image is not None
+    assert label is not None
+    _check_columns(val, image, label)
+    classes = _class_names(val, label)
+    if classes is None:
+        classes = sorted({name for name in val[label] if name is not None})
+    return HuggingFace(val, image, label, classes)
+
+
+def _image_column(split: Any) -> str:
+    return _find_column(split, "image", _is_image, ("image", "img"))
+
+
+def _label_column(split: Any) -> str:
+    return _find_column(split, "label", _is_class_label, ("label", "labels", "class", "target"))
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _is_class_label(feature: Any) -> bool:
+    return type(feature).__name__ == "ClassLabel"
+
+
+def _class_names(split: Any, label_column: str) -> list[str] | None:
+    """The names behind the numbers of a ClassLabel column; None for a column that has the classes themselves."""
+    feature = split.features[label_column]
+    return list(feature.names) if _is_class_label(feature) else None
+
+
+def _check_columns(split: Any, image: str, label: str) -> None:
+    for key, column in (("image_column", image), ("label_column", label)):
+        if column not in split.features:
+            raise UserError(
+                f"{key}: no column {column!r}; there are {listed(split.features)}{did_you_mean(column, split.features)}"
+            )
+    if not _is_image(split.features[image]):
+        raise UserError(f"image_column: the column {image!r} has no images")
+    is_plain = getattr(split.features[label], "dtype", "") in ("string", "bool") or "int" in str(
+        getattr(split.features[label], "dtype", "")
+    )
+    if not is_plain:
+        raise UserError(f"label_column: the column {label!r} has neither class numbers nor names")
+
+
+def _load_splits(name: str) -> Any:
+    """A hub id, a folder of `save_to_disk`, a folder of images, or a folder or file of parquet or arrow."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    path = Path(name).expanduser()
+    try:
+        if (path / "dataset_dict.json").exists():
+            return datasets.load_from_disk(str(path))
+        for suffix, builder in BUILDERS.items():
+            found = [path] if path.suffix == suffix and path.is_file() else sorted(path.rglob(f"*{suffix}"))
+            if found:
+                return datasets.load_dataset(builder, data_files=_by_split(found))
+        # The absolute path: a bare word can be one of the library's own readers, of which some unpickle.
+        return datasets.load_dataset(str(path.absolute()) if path.exists() else _hub_id(name))
+    except Exception as error:  # the library raises a great many kinds
+        raise UserError(
+            f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub gives out: {first_line(error)}"
+        ) from error
+
+
+def _hub_id(name: str) -> str:
+    """Raises ValueError."""
+    if name in READERS_OF_PICKLES:
+        raise ValueError("it is a reader of the datasets library, whose files can hold code")
+    return name
+
+
+def _by_split(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Files by the split that their name or folder begins with: `train-00000.parquet`, `validation/0.arrow`."""
+    by_split: dict[str, list[str]] = {}
+    for path in paths:
+        words = [path.stem.split("-")[0].split("_")[0].lower(), path.parent.name.lower()]
+        known = [word for word in words if word in (*TRAIN_SPLITS, *VAL_SPLITS)]
+        by_split.setdefault(known[0] if known else "train", []).append(str(path))
+    return by_split
+
+
+def _first(splits: Any, names: Sequence[str], dataset: str) -> str:
+    for name in names:
+        if name in splits:
+            return name
+    raise UserError(f"dataset: 'hf:{dataset}' has no split {' or '.join(names)}; it has {listed(splits)}")
+
+
+def _find_column(split: Any, what: str, has_type: Callable[[Any], bool], names: Sequence[str]) -> str:
+    of_type = [column for column, feature in split.features.items() if has_type(feature)]
+    if len(of_type) == 1:
+        return str(of_type[0])
+    named = [column for column in names if column in (of_type or split.features)]
+    if named:
+        return named[0]
+    raise UserError(
+        f"{what}_column: cannot tell which column has the {what}s; name one of {listed(of_type or split.features)}"
+    )

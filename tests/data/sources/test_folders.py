@@ -1,0 +1,183 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision import datasets
+
+from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.open import open_images
+from accel_trainer.data.sources.folders import ImageFolder
+
+TREE = (
+    "cat/b.png", "cat/a.PNG", "cat/10.jpeg", "cat/9.jpg", "cat/old/z.png", "cat/old/older/a.png", "cat/new/a.png",
+    "Dog/1.png", "Dog/sub folder/Größe.png", "ant/only.jpg", "zebra/1.png", "zebra/2.png",
+)  # fmt: skip
+
+
+@pytest.fixture
+def tree(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
+    for number, name in enumerate(TREE):
+        write_image(tmp_path / "set" / name, brightness=20 * number, size=(6, 5 + number))
+    return tmp_path / "set"
+
+
+def found(source: ImageFolder) -> list[str]:
+    return [str(Path(source.describe(i)).relative_to(source.folder)) for i in range(len(source.labels))]
+
+
+def test_a_folder_has_the_classes_labels_order_and_pixels_of_torchvision(tree: Path) -> None:
+    ours, theirs = ImageFolder(tree), datasets.ImageFolder(str(tree))
+    assert list(ours.classes) == theirs.classes == ["Dog", "ant", "cat", "zebra"]
+    assert ours.labels.dtype == np.int64
+    assert ours.labels.tolist() == theirs.targets
+    assert [ours.describe(i) for i in range(len(TREE))] == [path for path, _ in theirs.samples]
+    for index, (image, _) in enumerate(theirs):
+        difference = ours.read(index).permute(1, 2, 0).numpy().astype(int) - np.asarray(image)
+        assert abs(difference).max() <= 1  # two JPEG decoders
+
+
+def test_paths_are_those_of_the_files_whatever_their_names(
+    tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["cat/a\udcff.png", "cat/Größe.png", "ant/" + "x" * 200 + ".png"]
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / "a.png").rename(tmp_path / "set" / name)
+    monkeypatch.chdir(tmp_path / "set")
+    for folder in (Path(), tmp_path / "set"):
+        images = ImageFolder(folder)
+        theirs = datasets.ImageFolder(str(folder))
+        assert [Path(images.describe(i)) for i in range(3)] == [Path(path) for path, _ in theirs.samples]
+        assert {images.read(i).shape for i in range(3)} == {images.read(0).shape}
+
+
+@pytest.mark.parametrize("other", ["a-b", "a b", "a.b", "a+b"])
+def test_nested_folders_come_in_the_order_of_torchvision(
+    tmp_path: Path, write_image: Callable[..., Path], other: str
+) -> None:
+    for name in ("a/1.png", "a/c/2.png", f"{other}/3.png"):
+        write_image(tmp_path / "set" / "cat" / name)
+    theirs = datasets.ImageFolder(str(tmp_path / "set"))
+    assert [str(tmp_path / "set" / name) for name in found(ImageFolder(tmp_path / "set"))] == [
+        path for path, _ in theirs.samples
+    ]
+
+
+def test_other_files_are_named_and_skipped(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("cat/labels.txt", "cat/old/thumbs.db", "README"):
+        (tree / name).write_text("not an image")
+    assert len(ImageFolder(tree).labels) == len(TREE)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == [
+        f"skipped {tree}/cat/labels.txt: not an image file",
+        f"skipped {tree}/cat/old/thumbs.db: not an image file",
+        f"2 files that are not images were skipped in {tree}",
+    ]
+
+
+def test_many_other_files_do_not_flood_the_log(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(100):
+        (tree / "cat" / f"{number}.txt").touch()
+    ImageFolder(tree)
+    assert len(caplog.records) == 21
+    assert "100 files" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize("hidden", ["cat/.a.png", "cat/._b.png", "cat/.thumbnails/a.png", ".cache/a.png"])
+def test_hidden_images_are_not_part_of_the_set(
+    tree: Path, write_image: Callable[..., Path], hidden: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tree / hidden)
+    source = ImageFolder(tree)
+    assert len(source.labels) == len(TREE)
+    assert len(source.classes) == 4
+    assert not caplog.records
+
+
+def test_links_to_class_folders_are_followed(tmp_path: Path, tree: Path) -> None:
+    (tmp_path / "subset").mkdir()
+    (tmp_path / "subset" / "cats").symlink_to(tree / "cat")
+    assert found(ImageFolder(tmp_path / "subset"))[0] == "cats/10.jpeg"
+    assert len(ImageFolder(tmp_path / "subset").labels) == 7
+
+
+def test_a_file_that_is_gone_is_a_corrupt_image(tree: Path) -> None:
+    source = ImageFolder(tree)
+    Path(source.describe(3)).unlink()
+    with pytest.raises(CorruptImage, match="No such file"):
+        source.read(3)
+
+
+# -- a training and a validation folder -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_splits(tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]) -> Job:
+    """A job on a set of two classes, with two images of each for training and one for validation."""
+    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png", "train/b/2.png", "val/a/1.png", "val/b/1.png"):
+        write_image(tmp_path / "sets" / "pets" / name)
+    return make_job(dataset="pets", data_root=str(tmp_path / "sets"))
+
+
+def test_a_set_has_a_training_and_a_validation_part(two_splits: Job) -> None:
+    images = open_images(two_splits)
+    assert list(images.classes) == ["a", "b"]
+    assert images.train.labels.tolist() == [0, 0, 1, 1]
+    assert images.val.labels.tolist() == [0, 1]
+
+
+def test_home_stands_for_itself_in_data_root(two_splits: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path(two_splits.data_root).parent))
+    images = open_images(two_splits.model_copy(update={"data_root": "~/sets"}))
+    assert len(images.train.labels) == 4
+
+
+def test_a_missing_set_lists_what_is_there(two_splits: Job) -> None:
+    with pytest.raises(UserError) as caught:
+        open_images(two_splits.model_copy(update={"dataset": "pet"}))
+    assert str(caught.value) == (
+        f"dataset: no folder {two_splits.data_root}/pet; {two_splits.data_root} has pets; bundled: digits"
+        "; did you mean 'pets'?"
+    )
+
+
+def test_a_missing_data_root_is_told(two_splits: Job) -> None:
+    with pytest.raises(UserError, match="dataset: no folder /nowhere/pets; there are no folders in /nowhere"):
+        open_images(two_splits.model_copy(update={"data_root": "/nowhere"}))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_split_is_told(two_splits: Job, split: str) -> None:
+    folder = Path(two_splits.data_root, "pets")
+    (folder / split).rename(folder / "test")
+    with pytest.raises(UserError, match=rf"dataset: .*/pets has no folder {split}/ with a folder for each class"):
+        open_images(two_splits)
+
+
+def test_a_split_without_class_folders_is_told(two_splits: Job) -> None:
+    folder = Path(two_splits.data_root, "pets", "val")
+    for name in ("a", "b"):
+        (folder / name).rename(folder.parent / name)
+    with pytest.raises(UserError, match=r"dataset: .*/val has no class folders in it"):
+        open_images(two_splits)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_without_images_is_told(two_splits: Job, split: str) -> None:
+    for path in Path(two_splits.data_root, "pets", split, "b").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=f"dataset: 'pets' has no {split} images of class b"):
+        open_images(two_splits)
+
+
+@pytest.mark.parametrize(("split", "where"), [("train", "c only in train"), ("val", "c only in val")])
+def test_splits_with_different_classes_are_refused(
+    two_splits: Job, write_image: Callable[..., Path], split: str, where: str
+) -> None:
+    write_image(Path(two_splits.data_root, "pets", split, "c", "1.png"))
+    with pytest.raises(UserError, match=f"'pets' has other classes in train than in val: {where}"):
+        open_images(two_splits)

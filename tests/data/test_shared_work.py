@@ -1,0 +1,76 @@
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+
+from accel_trainer.data.shared_work import Whole, make, shared
+
+
+class Squares:
+    """The squares of numbers, a part for each."""
+
+    def __init__(self, count: int, failing: int | None = None) -> None:
+        self.made: list[int | None] = [None] * count
+        self.failing, self.done = failing, 0
+
+    def parts(self, number: int) -> Sequence[Callable[[], None]]:
+        return [lambda i=i: self.square(i) for i in range(len(self.made))]  # type: ignore[misc]
+
+    def square(self, i: int) -> None:
+        if i == self.failing:
+            raise ZeroDivisionError("of all things")
+        self.made[i] = i * i
+        self.done += 1
+
+    def result(self) -> list[int | None]:
+        return self.made
+
+
+@pytest.fixture(params=[1, 3])
+def pool(request: pytest.FixtureRequest) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(request.param) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_all_parts_are_done_before_the_result_is_there(pool: ThreadPoolExecutor, count: int) -> None:
+    for _ in range(20):
+        expected = [i * i for i in range(count)]
+        assert shared(pool, lambda: Squares(count), 3).result(timeout=60) == make(Squares(count)) == expected
+
+
+def test_an_error_of_a_part_is_that_of_the_whole_and_ends_it(pool: ThreadPoolExecutor) -> None:
+    work = Squares(500, failing=3)
+    with pytest.raises(ZeroDivisionError, match="of all things"):
+        shared(pool, lambda: work, 3).result(timeout=60)
+    assert work.done < 490
+
+
+def test_an_error_of_the_beginning_or_of_the_end_is_that_of_the_whole(pool: ThreadPoolExecutor) -> None:
+    def fail() -> Squares:
+        raise KeyError("begin")
+
+    class Failing(Squares):
+        def result(self) -> list[int | None]:
+            raise KeyError("end")
+
+    for begin, word in ((fail, "begin"), (lambda: Failing(4), "end")):
+        with pytest.raises(KeyError, match=word):
+            shared(pool, begin, 3).result(timeout=60)
+
+
+def test_what_is_cancelled_is_not_begun() -> None:
+    begun, free = [], threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(free.wait)
+        future = shared(pool, lambda: begun.append(1) or Squares(3), 1)  # type: ignore[func-returns-value]
+        assert future.cancel()
+        free.set()
+        with pytest.raises(CancelledError):
+            future.result(timeout=60)
+    assert not begun
+
+
+def test_a_call_is_work_of_one_part(pool: ThreadPoolExecutor) -> None:
+    assert shared(pool, lambda: Whole(lambda: "made"), 3).result(timeout=60) == "made"
