@@ -342,10 +342,10 @@ def test_a_model_of_ones_own_needs_permission_and_what_it_prints_is_no_verdict(c
 
 
 def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
-    from accel_trainer.zoo import catalogue, timm_models
+    from accel_trainer.zoo import registry, timm_models
 
-    entries = catalogue.catalogue("alexnet")
-    monkeypatch.setattr(catalogue, "catalogue", lambda family: entries)
+    entries = registry.catalogue("alexnet")
+    monkeypatch.setattr(registry, "catalogue", lambda family: entries)
     jobs.models(family=None, as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert row == {

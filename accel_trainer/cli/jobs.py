@@ -99,7 +99,7 @@ def models(
     """List the models that a job can name, with their parameters at 1000 classes."""
     from accel_trainer.display import table
     from accel_trainer.zoo import timm_models
-    from accel_trainer.zoo.catalogue import catalogue
+    from accel_trainer.zoo.registry import catalogue
 
     rows = [asdict(entry) for entry in catalogue(family)]
     if as_json:

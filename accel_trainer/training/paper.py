@@ -11,7 +11,7 @@ from accel_trainer.core.text import first_line
 from accel_trainer.training.outputs import by_cycle
 from accel_trainer.training.starting_weights import arguments_of_published
 from accel_trainer.zoo import registry
-from accel_trainer.zoo.imported import in_one_line
+from accel_trainer.zoo.user_models import in_one_line
 
 
 def make_model(job: Job, num_classes: int) -> nn.Module:

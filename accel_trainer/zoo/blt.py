@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from accel_trainer.zoo.recurrent import (
+from accel_trainer.zoo.blocks import (
     Decoder,
     Head,
     ReadoutKind,

@@ -1,16 +1,18 @@
 """Which architectures there are, and how to build one for a number of classes."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.core.construct import refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import did_you_mean, first_line
-from accel_trainer.zoo import blt, cornet, imported, small, timm_models
+from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.zoo import blt, cornet, registry, small, timm_models, user_models
 
 # Our own, which win over torchvision's of the same name.
 ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}
@@ -45,7 +47,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         plain_name = name.removeprefix(timm_models.PREFIX)
         return timm_models.build(plain_name, args, num_classes=num_classes, image_size=image_size)
     if is_others(name):
-        return imported.build(name, args, num_classes=num_classes, image_size=image_size)
+        return user_models.build(name, args, num_classes=num_classes, image_size=image_size)
     if name not in (known := names()):
         raise UserError(
             f"architecture: no model {name!r} in the zoo or in torchvision"
@@ -115,9 +117,68 @@ _FIXED_BY_THE_BUILDER = frozenset(
         "conv_makers", "stem", "spatial_size", "temporal_size",
     }
 )  # fmt: skip
-
-
 _FIXED_IN_A_FAMILY = {
     "SwinTransformer": frozenset({"stochastic_depth_prob"}),
     "MaxVit": frozenset({"stochastic_depth_prob"}),
 }
+NUM_CLASSES = 1000
+IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model as it is built by name alone. `parameters`: at 1000 classes, and 224 pixels where they depend on it."""
+
+    name: str
+    family: str
+    source: Literal["zoo", "torchvision"]
+    takes: Literal["images", "clips", "both"]
+    parameters: int
+
+
+def catalogue(family: str | None = None) -> list[Entry]:
+    """The models of the zoo and of torchvision, of one family or of all. Raises UserError for an unknown family.
+
+    A family is the file that its builders are in, such as `cornet`, `resnet`, or `video.resnet` for models of clips.
+    """
+    names = registry.names()
+    if family is not None:
+        families = sorted({_family(name) for name in names})
+        if family.lower() not in families:
+            near = did_you_mean(family, families)
+            raise UserError(f"--family: there is no {family!r}{near}; there are {listed(families, len(families))}")
+        names = [name for name in names if _family(name) == family.lower()]
+    return [_entry(name) for name in names]
+
+
+def _family(name: str) -> str:
+    if name in registry.ZOO:
+        return registry.ZOO[name].__module__.rpartition(".")[2]
+    return str(models.get_model_builder(name).__module__).removeprefix("torchvision.models.")
+
+
+def _entry(name: str) -> Entry:
+    source: Literal["zoo", "torchvision"] = "zoo" if name in registry.ZOO else "torchvision"
+    with torch.device("meta"):
+        try:
+            model = registry.build(name, {}, num_classes=NUM_CLASSES, image_size=IMAGE_SIZE)
+        except NotImplementedError:
+            # On a CPU they take seconds and gigabytes.
+            return Entry(name, _family(name), source, "images", _published_parameters(name))
+        takes: Literal["images", "clips", "both"] = "clips" if registry.takes_only_clips(name) else "images"
+        if source == "zoo" and _takes_clips(model):
+            takes = "both"
+    return Entry(name, _family(name), source, takes, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _takes_clips(model: torch.nn.Module) -> bool:
+    try:
+        model.eval()(torch.empty(1, 2, 3, IMAGE_SIZE, IMAGE_SIZE))
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _published_parameters(name: str) -> int:
+    weights: Sequence[models.WeightsEnum] = list(models.get_model_weights(name))
+    return next(int(w.meta["num_params"]) for w in weights if len(w.meta["categories"]) == NUM_CLASSES)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from accel_trainer.zoo.recurrent import Decoder, Head, check_counts, check_kernel_sizes, layer_names
+from accel_trainer.zoo.blocks import Decoder, Head, check_counts, check_kernel_sizes, layer_names
 
 
 def small_cnn(

@@ -10,7 +10,7 @@ from torch import nn
 from accel_trainer.core.construct import with_classes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line
-from accel_trainer.zoo.imported import import_aside
+from accel_trainer.zoo.user_models import import_aside
 
 PREFIX = "timm:"
 # Beside the arguments of timm.create_model itself: what loads weights or files, and what gives features for logits.

@@ -5,7 +5,7 @@ from torchvision import models
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.zoo import registry
-from accel_trainer.zoo.catalogue import Entry, catalogue
+from accel_trainer.zoo.registry import Entry, catalogue
 
 
 def entries(family: str) -> dict[str, Entry]:
