@@ -20,10 +20,11 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training import checkpoint
 from accel_trainer.training.build import build
-from accel_trainer.training.loop import Stopped, TrainingLoop
+from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.state import checkpoint
 from accel_trainer.training.tracking import Tracking
 
 SAVES = 9

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.training.loop import Stopped, TrainingLoop
-from accel_trainer.training.start import Start
-from accel_trainer.training.taking_up import take_up
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.state.restore import take_up
+from accel_trainer.training.state.starting_point import Start
 from accel_trainer.training.tracking import Tracking
 
 # A job whose every part is small: images of 8x8, two steps in an epoch.

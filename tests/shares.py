@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
-from accel_trainer.training.evaluation import Evaluator
-from accel_trainer.training.images import JobImages, job_images
-from accel_trainer.training.objectives import Objective, make_objective
+from accel_trainer.training.build import JobImages, job_images, make_objective
+from accel_trainer.training.objectives.base import Objective
+from accel_trainer.training.validation import Evaluator
 
 SIZE = 8
 

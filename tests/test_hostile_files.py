@@ -1,7 +1,7 @@
 """What lies in a run folder may have been put there by anybody: every reader of it against every kind of file.
 
 Nothing is waited for, read without end, or more than one line. Job files are in config/test_parse.py, weights in
-training/test_weight_files.py, images in data/test_decode.py.
+training/pretrained/test_weight_files.py, images in data/test_decode.py.
 """
 
 import json

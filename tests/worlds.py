@@ -13,10 +13,11 @@ from accel_trainer.data.loader import Batch, Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import build
-from accel_trainer.training.loop import Stopped, TrainingLoop
+from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.start import Start
-from accel_trainer.training.taking_up import take_up
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.state.restore import take_up
+from accel_trainer.training.state.starting_point import Start
 from accel_trainer.training.tracking import Tracking
 
 # An image of a step: its epoch, the step, its position in the global batch, and which one it is.

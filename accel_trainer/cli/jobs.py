@@ -122,8 +122,8 @@ def preview(
     epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch to show the first images of.")] = 1,
 ) -> None:
     """Draw what the model will see: images in rows, their views in columns."""
+    from accel_trainer.data.preview import preview as draw
     from accel_trainer.display import preparation_bar
-    from accel_trainer.training.images import preview as draw
 
     job = read_job(file)
     out = out or Path(f"{job.name}.png")

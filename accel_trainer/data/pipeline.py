@@ -1,5 +1,7 @@
 """Which augmentations a job has, in which order."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from accel_trainer.config import Job
@@ -13,6 +15,10 @@ from accel_trainer.data.augment.mixing import Mixer
 from accel_trainer.data.augment.noise import Noise, half_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.augment.policies import POLICIES
+from accel_trainer.data.augment.spectrum import Progress, mean_spectrum
+from accel_trainer.data.batch_plan import TrainSampling, batch_sizes
+from accel_trainer.data.dataset import ImageSet, Source
+from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.views import Views
 
 
@@ -83,3 +89,33 @@ def _effects(job: Job, spectrum: Tensor | None) -> list[Effect]:
     if job.randomerase is not None:
         effects.append(RandomErase(job.image_size, job.randomerase))
     return effects
+
+
+def _training_reader(job: Job, train: Source, progress: Progress, *, augment_on_device: bool = False) -> ImageReader:
+    views = views_in_training(job, lambda: train, progress, augment_on_device=augment_on_device)
+    return ImageReader(train, views, replace_corrupt=True)
+
+
+def views_in_training(
+    job: Job, train: Callable[[], Source], progress: Progress = lambda done, total: None, *, augment_on_device: bool
+) -> Views:
+    """How a job sees its training images, which are opened only if their spectrum is wanted. Raises UserError."""
+    spectrum = mean_spectrum(job, train(), progress) if needs_spectrum(job) else None
+    return training_views(job, spectrum, on_device=augment_on_device)
+
+
+def possible_batch_sizes(job: Job, images: ImageSet, world_size: int) -> list[int]:
+    """Those that "auto" chooses from, smallest first."""
+    return batch_sizes(len(images.train.labels), job.num_views, world_size, job.gradient_accumulation)
+
+
+def make_sampling(job: Job, images: ImageSet, world_size: int) -> TrainSampling:
+    assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
+    return TrainSampling(
+        num_images=len(images.train.labels),
+        batch_size=job.batch_size,
+        accumulation=job.gradient_accumulation,
+        world_size=world_size,
+        seed=job.seed,
+        num_views=job.num_views,
+    )

@@ -8,10 +8,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from accel_trainer.config import Job
 from accel_trainer.data.augment.geometry import pixels_of
 from accel_trainer.data.augment.mixing import Labels, MixedLabels
+from accel_trainer.data.augment.spectrum import Progress
 from accel_trainer.data.batch_plan import TrainSampling
 from accel_trainer.data.loader import ImageReader
+from accel_trainer.data.open import open_images
+from accel_trainer.data.pipeline import _training_reader, make_sampling, possible_batch_sizes
 
 ROWS = 8
 # Images that have one view only stand side by side.
@@ -72,3 +76,10 @@ def _fitted(text: str, width: int, font: "ImageFont.FreeTypeFont | ImageFont.Ima
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: None) -> bytes:
+    """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
+    images = open_images(job)
+    job = job.on_paper(possible_batch_sizes(job, images, 1)[-1])
+    return draw_sheet(_training_reader(job, images.train, progress), make_sampling(job, images, 1), epoch)

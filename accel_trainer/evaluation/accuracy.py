@@ -18,22 +18,22 @@ from accel_trainer.core.text import first_line
 from accel_trainer.data.dataset import Source
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.open import open_images, open_validation, with_classes
+from accel_trainer.data.pipeline import views_in_training
 from accel_trainer.data.views import Views
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
-from accel_trainer.training.build import deterministic_kernels
-from accel_trainer.training.checkpoint import load_weights
-from accel_trainer.training.evaluation import Evaluator
-from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
-from accel_trainer.training.images import (
+from accel_trainer.training.build import make_objective
+from accel_trainer.training.knn import neighbour_test
+from accel_trainer.training.meta_model import cycles_of, make_model
+from accel_trainer.training.runtime.accelerator import (
+    augments_on_device,
+    deterministic_kernels,
     in_memory_format,
-    neighbour_test,
-    validation_set,
-    validation_views,
-    views_in_training,
+    loader_threads,
+    make_accelerator,
 )
-from accel_trainer.training.objectives import make_objective
-from accel_trainer.training.paper import cycles_of, make_model
+from accel_trainer.training.state.checkpoint import load_weights
+from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
 
 @dataclass(frozen=True)

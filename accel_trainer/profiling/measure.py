@@ -23,14 +23,19 @@ from accel_trainer.profiling.recorder import Recorder, own_seconds
 from accel_trainer.profiling.trace import add_threads
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.batch_size import is_out_of_memory
-from accel_trainer.training.build import Parts, build, deterministic_kernels
-from accel_trainer.training.evaluation import EvaluationSet
-from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
-from accel_trainer.training.loop import Diverged, TrainingLoop
-from accel_trainer.training.memory import BY_HAND
+from accel_trainer.training.build import Parts, build
+from accel_trainer.training.failures import Diverged, is_out_of_memory
+from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.resolve import Resolver
+from accel_trainer.training.runtime.accelerator import (
+    augments_on_device,
+    deterministic_kernels,
+    loader_threads,
+    make_accelerator,
+)
+from accel_trainer.training.tune.batch_size import BY_HAND
+from accel_trainer.training.tune.resolve import Resolver
+from accel_trainer.training.validation import EvaluationSet
 
 # Of the validation.
 WARM_UP_BATCHES, NUM_BATCHES = 2, 10

@@ -1,9 +1,7 @@
-"""From a Job to everything that its training needs; and the same on paper, to find mistakes early."""
+"""From a Job to everything that its training needs; and the same without values, to find mistakes early."""
 
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +13,63 @@ from accel_trainer.config import Job
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment.spectrum import Progress, read_spectrum
+from accel_trainer.data.batch_plan import TrainSampling
 from accel_trainer.data.dataset import ImageSet
+from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
-from accel_trainer.data.pipeline import needs_spectrum, training_views
-from accel_trainer.training.images import JobImages, job_images, make_sampling, possible_batch_sizes
-from accel_trainer.training.objectives import Objective, make_objective
-from accel_trainer.training.paper import cycles_of, make_model, model_on_paper
-from accel_trainer.training.schedule import Schedule, make_optimizer, make_schedule
-from accel_trainer.training.starting_weights import check_starting_weights
-from accel_trainer.training.summary import count_parameters
+from accel_trainer.data.pipeline import (
+    _training_reader,
+    make_sampling,
+    needs_spectrum,
+    possible_batch_sizes,
+    training_views,
+)
+from accel_trainer.training.knn import NeighbourTest, neighbour_test
+from accel_trainer.training.meta_model import count_parameters, cycles_of, make_model, model_on_paper
+from accel_trainer.training.objectives.base import Cycles, Objective
+from accel_trainer.training.objectives.classification import ClassificationObjective
+from accel_trainer.training.objectives.contrastive import ContrastiveObjective
+from accel_trainer.training.optim.lr_schedule import Schedule, make_schedule
+from accel_trainer.training.optim.optimizer import make_optimizer
+from accel_trainer.training.optim.parameter_groups import freeze_for
+from accel_trainer.training.pretrained.starting_weights import check_starting_weights
 from accel_trainer.training.tracking import check_trackers
-from accel_trainer.training.transfer import freeze_for
+from accel_trainer.training.validation import EvaluationSet, validation_set, validation_views
+
+
+@dataclass(frozen=True)
+class JobImages:
+    """What a job is trained and validated on, for one number of processes."""
+
+    images: ImageSet
+    sampling: TrainSampling
+    read_train: ImageReader
+    val: EvaluationSet
+    further: Mapping[str, EvaluationSet]
+    """More to validate on, by what performance.csv calls it."""
+    neighbours: NeighbourTest
+
+
+def job_images(
+    job: Job, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
+) -> JobImages:
+    """Open the images of a job. Raises UserError.
+
+    progress: told of images seen while the data set's spectrum is measured, where a job needs that.
+    """
+    images = open_images(job)
+    sampling = make_sampling(job, images, world_size)
+    read_train = _training_reader(job, images.train, progress, augment_on_device=augment_on_device)
+    views = validation_views(job, lambda: read_train.views, augment_on_device=augment_on_device)
+    return JobImages(
+        images=images,
+        sampling=sampling,
+        read_train=read_train,
+        val=validation_set(job, images.val, views, world_size),
+        further={split: validation_set(job, source, views, world_size) for split, source in images.further.items()},
+        neighbours=neighbour_test(job, images.train, images.val, world_size),
+    )
+
 
 # What decides which images a job sees.
 DATA_KEYS = ("dataset", "data_root", "class_subset", "image_column", "label_column", "eval_sets")
@@ -139,14 +183,9 @@ class Checker:
         return _check(job, self._images[key], world_size)
 
 
-@contextmanager
-def deterministic_kernels(wanted: bool) -> Iterator[None]:
-    """Only kernels that give the same bits every time, where the job asks for it."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        if wanted:
-            torch.use_deterministic_algorithms(False)
+def make_objective(job: Job, num_classes: int, num_cycles: int) -> Objective:
+    """A job's objective for a model with so many cycles. Raises UserError."""
+    cycles = Cycles.choose(num_cycles, job.loss_cycle)
+    if job.is_contrastive:
+        return ContrastiveObjective(job.criterion, job.criterion_args, job.num_views, cycles)
+    return ClassificationObjective(job.criterion, job.criterion_args, num_classes, cycles)

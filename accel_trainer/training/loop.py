@@ -23,35 +23,22 @@ from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import performance_row, write_performance
 from accel_trainer.run.status import Divergence
-from accel_trainer.training.agreement import Agreement
-from accel_trainer.training.averaging import Averages, renew_statistics
 from accel_trainer.training.build import Parts
-from accel_trainer.training.checkpoint import Progress, StateStore, TrainState, save_weights
-from accel_trainer.training.evaluation import EvaluationSet, Evaluator
-from accel_trainer.training.finite import FiniteCheck
-from accel_trainer.training.images import in_memory_format
-from accel_trainer.training.metrics import Meter
+from accel_trainer.training.failures import Diverged, FiniteCheck
+from accel_trainer.training.objectives.base import Meter
+from accel_trainer.training.optim.averaging import Averages, renew_statistics
+from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.reporting import Plotter, Reporter
-from accel_trainer.training.schedule import learning_rate
+from accel_trainer.training.runtime.accelerator import in_memory_format
+from accel_trainer.training.runtime.environment import this_world
+from accel_trainer.training.runtime.ranks import Agreement, Stopped
+from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
-from accel_trainer.training.world import this_world
+from accel_trainer.training.validation import EvaluationSet, Evaluator
 
 log = logging.getLogger(__name__)
-
 Row = dict[str, Any]
-
-
-class Diverged(Exception):
-    """A loss, or what it made of the weights, was not finite."""
-
-    def __init__(self, what: str, where: Divergence) -> None:
-        super().__init__(f"{what}; try a smaller learning rate or clip_grad_norm")
-        self.where = where
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and a state is saved if there is anything to save."""
 
 
 class TrainingLoop:

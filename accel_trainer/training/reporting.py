@@ -17,7 +17,7 @@ from accel_trainer.run.status import RunState, Status
 
 if TYPE_CHECKING:
     from accel_trainer.data.batch_plan import TrainSampling
-    from accel_trainer.training.checkpoint import Progress
+    from accel_trainer.training.state.checkpoint import Progress
 
 
 log = logging.getLogger("accel_trainer")

@@ -21,22 +21,26 @@ from accel_trainer.data.preview import draw_sheet
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
 from accel_trainer.run.status import RunState
-from accel_trainer.training.build import Parts, build, deterministic_kernels
-from accel_trainer.training.carry_over import misfit
-from accel_trainer.training.checkpoint import StateStore, save_weights
-from accel_trainer.training.environment import record_attempt
-from accel_trainer.training.hardware import augments_on_device, loader_threads, make_accelerator
-from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
+from accel_trainer.training.build import Parts, build
+from accel_trainer.training.failures import Diverged, explained
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.meta_model import count_parameters, model_summary
+from accel_trainer.training.pretrained.starting_weights import start_from_weights, starts_from_weights
+from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.reporting import Plotter, Reporter
-from accel_trainer.training.resolve import Resolver
-from accel_trainer.training.start import Start, find_start
-from accel_trainer.training.starting_weights import start_from_weights, starts_from_weights
-from accel_trainer.training.summary import count_parameters, model_summary
-from accel_trainer.training.taking_up import take_up
+from accel_trainer.training.runtime.accelerator import (
+    augments_on_device,
+    deterministic_kernels,
+    loader_threads,
+    make_accelerator,
+)
+from accel_trainer.training.runtime.environment import has_batch_norm, record_attempt
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.state.checkpoint import StateStore, misfit, save_weights
+from accel_trainer.training.state.restore import take_up
+from accel_trainer.training.state.starting_point import Start, find_start
 from accel_trainer.training.tracking import Tracking, end_training
-from accel_trainer.training.transfer import Transfer
-from accel_trainer.training.trouble import explained
-from accel_trainer.training.world import has_batch_norm
+from accel_trainer.training.tune.resolve import Resolver
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from accel_trainer.config import Job
 from accel_trainer.core import keyed_random
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.averaging import train_mode
 from accel_trainer.training.build import Parts
-from accel_trainer.training.fused import prefer_fused
-from accel_trainer.training.images import in_memory_format
-from accel_trainer.training.metrics import Judged
+from accel_trainer.training.objectives.base import Judged
+from accel_trainer.training.optim.optimizer import prefer_fused
+from accel_trainer.training.optim.parameter_groups import train_mode
+from accel_trainer.training.runtime.accelerator import in_memory_format
 
 
 class TrainingStep:

@@ -192,7 +192,7 @@ def _train_and_tell(
             traceback.print_exc()
     _tell(run, reporter, rank, state, error)
     if state is RunState.OUT_OF_MEMORY:  # which is told already, whatever becomes of the search
-        from accel_trainer.training.memory import advice
+        from accel_trainer.training.tune.batch_size import advice
 
         helps = advice(job, run)
         log.error("%s", helps.text)

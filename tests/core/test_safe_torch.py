@@ -43,8 +43,8 @@ def test_nothing_is_unpickled_anywhere_else() -> None:
         ("accel_trainer/data/occluders/masks.py", "np.load("),
         ("accel_trainer/data/open.py", "np.load("),
         # What a user is told to do.
-        ("accel_trainer/training/weight_files.py", "torch.load("),
-        ("accel_trainer/training/weight_files.py", "weights_only=False"),
+        ("accel_trainer/training/pretrained/weight_files.py", "torch.load("),
+        ("accel_trainer/training/pretrained/weight_files.py", "weights_only=False"),
     }
 
 

@@ -15,7 +15,7 @@ from accel_trainer.data.augment.mixing import MixedLabels
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.preview import _captions, _fitted, contact_sheet, draw_sheet
-from accel_trainer.training.images import JobImages, job_images
+from accel_trainer.training.build import JobImages, job_images
 
 MakeJob = Callable[..., Job]
 Pixels = npt.NDArray[np.uint8]

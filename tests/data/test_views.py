@@ -27,7 +27,7 @@ from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.rng.draws import Draws, Parameters
 from accel_trainer.data.views import Drawn
-from accel_trainer.training.images import JobImages, job_images
+from accel_trainer.training.build import JobImages, job_images
 
 MakeJob = Callable[..., Job]
 SIZE = 20

@@ -13,7 +13,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from accel_trainer.config import read_job
-from accel_trainer.training.images import preview
+from accel_trainer.data.preview import preview
 
 pytestmark = pytest.mark.slow
 

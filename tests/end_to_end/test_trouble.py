@@ -13,7 +13,7 @@ from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
-from accel_trainer.training.images import job_images
+from accel_trainer.training.build import job_images
 
 pytestmark = pytest.mark.slow
 

@@ -27,10 +27,10 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_job
 from accel_trainer.run.performance import Row, read_performance
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.evaluation import evaluation_set
-from accel_trainer.training.paper import make_model
+from accel_trainer.training.meta_model import make_model
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.session import train
+from accel_trainer.training.validation import evaluation_set
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 

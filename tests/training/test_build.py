@@ -13,7 +13,8 @@ from accel_trainer.core import keyed_random
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.training import build as building
-from accel_trainer.training.build import Checker, build, check_writable, count_parameters, deterministic_kernels
+from accel_trainer.training.build import Checker, build, check_writable, count_parameters
+from accel_trainer.training.runtime.accelerator import deterministic_kernels
 
 MakeJob = Callable[..., Job]
 

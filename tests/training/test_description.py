@@ -13,8 +13,8 @@ from torchvision import models
 
 from accel_trainer.config.diff import Changes
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.environment import record_attempt
-from accel_trainer.training.summary import MAX_LINES, model_summary
+from accel_trainer.training.meta_model import MAX_LINES, model_summary
+from accel_trainer.training.runtime.environment import record_attempt
 
 # -- environment ---------------------------------------------------------------------------------------------
 

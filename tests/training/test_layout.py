@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from accel_trainer.config import Job
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.start import Start
-from accel_trainer.training.taking_up import take_up
+from accel_trainer.training.state.restore import take_up
+from accel_trainer.training.state.starting_point import Start
 
 MakeLoop = Callable[..., TrainingLoop]
 

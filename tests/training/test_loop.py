@@ -12,8 +12,9 @@ from loops import TINY, train
 from safetensors.torch import load_file
 
 from accel_trainer.run.status import Divergence
-from accel_trainer.training.agreement import Decision
-from accel_trainer.training.loop import Diverged, Stopped, TrainingLoop
+from accel_trainer.training.failures import Diverged
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.runtime.ranks import Decision, Stopped
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor
 from accel_trainer.config.parameters import CONTRASTIVE
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.metrics import percent
+from accel_trainer.training.objectives.base import percent
 
 WEIGHT = [0.5, 1.0, 2.0, 0.25]
 TWO_VIEWS: dict[str, Any] = {"num_views": 2, "primary_metric": "contrastive_acc"}

@@ -13,8 +13,8 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import begin_logging
 from accel_trainer.run.performance import read_performance, write_performance
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.checkpoint import Progress
 from accel_trainer.training.reporting import Plotter, Reporter
+from accel_trainer.training.state.checkpoint import Progress
 
 
 def row(epoch: int, split: str, **more: float) -> dict[str, object]:

@@ -13,8 +13,8 @@ import pytest
 from loops import TINY, assert_same, outcome, taken_up, train, train_until
 
 from accel_trainer.training import loop as loop_module
-from accel_trainer.training.checkpoint import StateStore
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.state.checkpoint import StateStore
 from accel_trainer.training.tracking import Tracking
 
 MakeLoop = Callable[..., TrainingLoop]

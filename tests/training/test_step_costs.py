@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from accel_trainer.data.augment.geometry import normalise, normalised
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.occluders.synthetic import make_occluders
-from accel_trainer.training import build, contrastive, loop
+from accel_trainer.training import build, loop
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.objectives import contrastive
 
 META = torch.device("meta")
 STEPS = 3

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.training.outputs import auxiliary_logits, main_output
+from accel_trainer.training.objectives.base import auxiliary_logits, main_output
 from accel_trainer.zoo import registry
 
 # The smallest of each family, at an image size that it takes.

@@ -16,7 +16,7 @@ from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters,
 from accel_trainer.data.batch_plan import evaluation_batches
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.rng.draws import Draws
-from accel_trainer.training.images import job_images
+from accel_trainer.training.build import job_images
 
 UNLIKELY = 1e-4
 MakeJob = Callable[..., Job]

@@ -1,0 +1,111 @@
+"""Divergence, memory that ran out, full disks, and what helps."""
+
+import errno
+import textwrap
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from accel_trainer.core.text import first_line
+from accel_trainer.run.status import Divergence, RunState
+from accel_trainer.training.state.checkpoint import NotSaved, StateStore
+
+NOT_WRITABLE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be too large",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk has failed",
+    errno.EACCES: "permission is missing",
+    errno.EPERM: "permission is missing",
+}
+
+
+def explained(error: Exception, place: str, batch_size: int | str, states: StateStore) -> tuple[RunState, str] | None:
+    """What an error of a run is, and why, in one line; None of one that is not known.
+
+    place: where the run was, as "at step 3 (epoch 1)".
+    """
+    if is_out_of_memory(error):
+        with suppress(OSError):
+            traceback.print_exception(error)  # which layer wanted it
+        told = textwrap.shorten(first_line(error), 120, placeholder=" ...")
+        return RunState.OUT_OF_MEMORY, f"out of memory {place} with batch_size {batch_size} ({told})"
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE and _is_in(states.folder.parent, error.filename):
+        what = f"{error.filename} cannot be written"
+        if isinstance(error, NotSaved):
+            what = f"the state of step {error.step} cannot be saved in {error.filename}"
+        return RunState.FAILED, f"{NOT_WRITABLE[error.errno]}: {what} ({error.strerror}); {_kept(states)}"
+    return None
+
+
+def _is_in(folder: Path, file: str | None) -> bool:
+    return file is not None and Path(file).is_relative_to(folder)
+
+
+def _kept(states: StateStore) -> str:
+    step = states.newest_step
+    if step is None:
+        return "no state was saved before, so the run starts over"
+    return f"the state of step {step} is kept, and the run goes on from it"
+
+
+class FiniteCheck:
+    """Looks at weights, statistics and what the optimizer remembers.
+
+    A loss tells of them only one step later: an infinite gradient spoils the weights in a step whose loss was finite. A
+    buffer that was not finite when training began, such as a mask of -inf, is left alone.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._masks = {name for name, buffer in model.named_buffers() if not all_finite([buffer])}
+
+    def __call__(self) -> Tensor:
+        """On the device, bool (): nobody waits for it."""
+        return all_finite(self._tensors())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        yield from self._model.parameters()
+        yield from (buffer for name, buffer in self._model.named_buffers() if name not in self._masks)
+        for remembered in self._optimizer.state.values():
+            # Single numbers, such as the count of steps, may lie on the host.
+            yield from (value for value in remembered.values() if isinstance(value, Tensor) and value.dim())
+
+
+def all_finite(tensors: Iterator[Tensor] | list[Tensor]) -> Tensor:
+    """Whether every number in tensors of one device is finite; bool ()."""
+    # The largest magnitude is not finite if any is not, and takes a fraction of the time of looking at each.
+    extremes = [t.detach().abs().amax().isfinite() for t in tensors if t.is_floating_point() and t.numel()]
+    return torch.stack(extremes).all() if extremes else torch.tensor(True)
+
+
+class Diverged(Exception):
+    """A loss, or what it made of the weights, was not finite."""
+
+    def __init__(self, what: str, where: Divergence) -> None:
+        super().__init__(f"{what}; try a smaller learning rate or clip_grad_norm")
+        self.where = where
+
+
+# What Accelerate does not look for. Not seen on a GPU.
+NO_MEMORY = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError):
+        told = str(error)
+        if should_reduce_batch_size(error) or any(words in told for words in NO_MEMORY):
+            return True
+    return is_out_of_memory(error.__cause__)

@@ -1,0 +1,168 @@
+"""A model without values, on the meta device: its shapes, cycles, parameters and memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
+from accel_trainer.training.objectives.base import by_cycle
+from accel_trainer.training.pretrained.starting_weights import arguments_of_published
+from accel_trainer.zoo import registry
+from accel_trainer.zoo.user_models import in_one_line
+
+
+def make_model(job: Job, num_classes: int) -> nn.Module:
+    """The job's model with random weights, on torch's default device. Raises UserError."""
+    if registry.takes_only_clips(job.architecture) and not job.video:
+        raise UserError(f"architecture: {job.architecture} takes clips: set video to true, or use a model of images")
+    args = {**arguments_of_published(job), **job.architecture_args}
+    if job.is_contrastive:
+        # Its output is an embedding, which may have any size.
+        num_classes = args.get("num_classes", num_classes)
+    model = registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
+    if job.channels_last:
+        _store_channels_last(model)
+    return model
+
+
+def _store_channels_last(model: nn.Module) -> None:
+    """Module.to cannot, where a model has convolutions over time."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+
+
+def model_on_paper(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
+    """The model on the meta device, and of how many cycles it gives logits, or embeddings.
+
+    num_images: those of one forward pass. Raises UserError for shapes that cannot be trained.
+    """
+    try:
+        with torch.device("meta"):
+            return _model_and_cycles(job, num_classes, num_images)
+    except UserError:
+        if not registry.is_others(job.architecture):
+            raise
+        return _model_and_cycles(job, num_classes, num_images)  # others' code may need values
+
+
+def _model_and_cycles(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
+    try:
+        model = make_model(job, num_classes)
+    except NotImplementedError:
+        # RegNets compute their widths with tensors, which the meta device cannot do.
+        with torch.device("cpu"):
+            model = make_model(job, num_classes)
+    return model, cycles_of(job, model, num_classes, num_images if job.video else num_images * job.views_per_image)
+
+
+def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 2) -> int:
+    """Of how many cycles a model gives logits, or embeddings, in training; the model stays as it is.
+
+    Raises UserError for a model that does not work with the job's images, or gives something else.
+    """
+    num_examples = min(num_examples, 2)
+    try:
+        with torch.no_grad():
+            output = _shown_anywhere(model, job, num_examples)
+    except Exception as error:
+        raise _explained(error, job, num_examples) from error
+    return _num_cycles(job, output, num_examples, num_classes)
+
+
+def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
+    """What a forward pass of a model in training keeps for the backward pass, in float32, weights that it needs
+    included. What several layers keep of the same tensor counts once.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage  # held, so that no other takes its place
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+        _shown_anywhere(model, job, num_examples)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _shown_anywhere(model: nn.Module, job: Job, num_examples: int) -> object:
+    """What a model gives on the meta device, or if others have written it and it needs values, on the CPU."""
+    try:
+        return _shown(model, job, num_examples, torch.device("meta"))
+    except Exception:
+        if not registry.is_others(job.architecture):
+            raise
+        return _shown(model, job, num_examples, torch.device("cpu"))
+
+
+def _shown(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> object:
+    """What a model in training gives for examples that are zero, with copies of its weights on the device."""
+    frames = (job.views_per_image,) if job.video else ()
+    state = {
+        name: t.to(device) if t.device != device else t.clone()
+        for name, t in (*model.named_parameters(), *model.named_buffers())
+    }
+    model.train()
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
+        return torch.func.functional_call(model, state, (examples,))
+
+
+def _explained(error: Exception, job: Job, num_examples: int) -> UserError:
+    reason = in_one_line(error) if registry.is_others(job.architecture) else first_line(error)
+    if num_examples == 1 and "more than 1 value per channel" in str(error):
+        return UserError(
+            f"batch_size: {job.architecture} has BatchNorm, which needs more than one image for each process "
+            "and accumulation step"
+        )
+    if job.video:
+        return UserError(
+            f"video: {job.architecture} does not take clips of {job.views_per_image} frames "
+            f"(batch, frames, 3, {job.image_size}, {job.image_size}): {reason}"
+        )
+    return UserError(f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {reason}")
+
+
+def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int) -> int:
+    """Refuse what is not logits, or embeddings, of these examples. Raises UserError."""
+    architecture = job.architecture
+    main = getattr(output, "logits", None) if isinstance(output, tuple) else output  # named, of auxiliary heads
+    if not isinstance(main, Tensor):
+        raise UserError(f"architecture: {architecture} gives something of type {type(output).__name__}, not logits")
+    if not (2 <= main.dim() <= 4 and len(main) == num_examples):
+        raise UserError(
+            f"architecture: {architecture} gives a tensor {tuple(main.shape)} for {num_examples} images; it must be "
+            "(batch, classes), (batch, cycles, classes) or (batch, cycles, heads, classes)"
+        )
+    if main.shape[-1] != num_classes and not job.is_contrastive:
+        raise UserError(
+            f"architecture: {architecture} gives {main.shape[-1]} logits, but there are {num_classes} classes; "
+            "its constructor must take `num_classes` and make as many"
+        )
+    return by_cycle(main).shape[1]
+
+
+MAX_LINES = 24
+
+
+def model_summary(model: nn.Module, num_classes: int, image_size: int) -> str:
+    """Its parts with their types and numbers of parameters, and the sum; at most MAX_LINES parts."""
+    parts = [(name, type(part).__name__, count_parameters(part)) for name, part in model.named_children()]
+    shown = parts[:MAX_LINES]
+    width = max((len(name) for name, _, _ in shown), default=4)
+    kind_width = max((len(kind) for _, kind, _ in shown), default=4)
+    lines = [f"{type(model).__name__}: {image_size}x{image_size} pixels to {num_classes} classes"]
+    lines += [f"  {name:<{width}}  {kind:<{kind_width}}  {count:>13,}" for name, kind, count in shown]
+    if len(parts) > len(shown):
+        lines.append(f"  ... and {len(parts) - len(shown)} more")
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    lines.append(f"  {count_parameters(model):,} parameters, {trainable:,} of them trained")
+    return "\n".join(lines)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

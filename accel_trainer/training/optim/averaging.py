@@ -1,0 +1,106 @@
+"""Averages of a model's weights: exponential over steps (EMA), and of the ends of epochs (SWA)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from itertools import chain
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from accel_trainer.config import Job
+from accel_trainer.training.optim.parameter_groups import train_mode
+
+
+class Averages:
+    """The averages that a job asks for, of the plain model: no wrapper's names are in them."""
+
+    def __init__(self, job: Job, model: nn.Module) -> None:
+        self._all: dict[str, AveragedModel] = {}
+        if job.ema is not None:
+            # BatchNorm's statistics too: those of the newest step would not fit the weights.
+            self._all["ema"] = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(job.ema), use_buffers=True)
+        if job.swa is not None:
+            self._all["swa"], self._swa_start = AveragedModel(model), job.swa.start
+        self._ema, self._swa = self._all.get("ema"), self._all.get("swa")
+
+    def to(self, device: torch.device) -> Self:
+        for average in self._all.values():
+            average.module.to(device)
+        return self
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """The model with the moving average of its weights."""
+        return None if self._ema is None else self._ema.module
+
+    def after_step(self, model: nn.Module) -> None:
+        """Take an optimizer step in. Polyak and Juditsky 1992; decay * average + (1 - decay) * weights."""
+        if self._ema is None:
+            return
+        if self._ema.n_averaged == 0:  # which lies on the host
+            self._ema.update_parameters(model)
+        else:
+            _take_in(self._ema, model)
+
+    def after_epoch(self, epoch: int, model: nn.Module) -> None:
+        """Take the end of an epoch in. Izmailov et al. 2018."""
+        if self._swa is not None and epoch >= self._swa_start:
+            self._swa.update_parameters(model)
+
+    def swa_after(self, epoch: int, model: nn.Module) -> nn.Module | None:
+        """The model with the mean of the ends of epochs, this one included; nothing is taken in by it.
+
+        Its BatchNorm statistics are those of the newest weights: see `renew_statistics`.
+        """
+        if self._swa is None or epoch < self._swa_start:
+            return None
+        averaged = deepcopy(self._swa)
+        averaged.update_parameters(model)
+        return averaged.module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: average.state_dict() for name, average in self._all.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take averages up that `state_dict` gave; one that is not in there begins with the next step or epoch."""
+        for name, average in self._all.items():
+            if name in state:
+                average.load_state_dict(state[name])
+
+
+def _take_in(average: AveragedModel, model: nn.Module) -> None:
+    """What its `update_parameters` does after the first time, without the copying of its count of models to the device,
+    for which the host would wait in every step."""
+    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for own, new in zip(_tensors(average.module), _tensors(model), strict=True):
+        olds, news = by_type.setdefault(own.dtype, ([], []))
+        olds.append(own)
+        news.append(new)
+    assert average.multi_avg_fn is not None
+    for olds, news in by_type.values():
+        average.multi_avg_fn(olds, news, average.n_averaged)
+    average.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return (tensor.detach() for tensor in chain(model.parameters(), model.buffers()))
+
+
+def renew_statistics(model: nn.Module, inputs: Iterable[Tensor], frozen: Iterable[str] = ()) -> list[Tensor]:
+    """Replace BatchNorm statistics by their means over these batches, as torch's `update_bn` does, but for those in
+    frozen modules; the tensors that were renewed. A model that has none to renew looks at no batch."""
+    train_mode(model, frozen)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean of all batches alike
+    if norms:
+        for batch in inputs:
+            model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return [t for norm in norms for t in (norm.running_mean, norm.running_var) if t is not None]

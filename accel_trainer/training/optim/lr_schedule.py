@@ -1,0 +1,220 @@
+"""Learning rates over epochs: any scheduler of torch by name, stepped once after every epoch."""
+
+import inspect
+import warnings
+from typing import Any, Protocol
+
+import torch
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.swa_utils import SWALR
+
+from accel_trainer.config import Job
+from accel_trainer.core.construct import construct, find_class, subclasses
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
+from accel_trainer.training.optim.optimizer import _construct_optimizer, _share
+
+# These want functions or other schedulers, which a job file cannot give.
+_NOT_FROM_JSON = frozenset({"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"})
+SCHEDULERS = subclasses(lr_scheduler, lr_scheduler.LRScheduler, without=_NOT_FROM_JSON)
+# The plateau waits for metrics to get worse, which is no way to warm up.
+WARMUPS = {name: kind for name, kind in SCHEDULERS.items() if name != "ReduceLROnPlateau"}
+# Arguments of schedulers that are learning rates: those that may be a list, one for each parameter group, and those
+# that are one number for all of them.
+_RATES = ("base_lr", "max_lr", "min_lr")
+_SINGLE_RATES = ("eta_min", "eps")
+
+
+class Schedule(Protocol):
+    def step(self, primary_metric: float) -> None:
+        """Another epoch begins; `primary_metric` is that of the last one's validation."""
+        ...
+
+    def skip(self, epochs: int) -> None:
+        """Epochs are over of which no metric is known."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class ByEpoch:
+    """Any scheduler that counts epochs."""
+
+    def __init__(self, scheduler: lr_scheduler.LRScheduler) -> None:
+        self._scheduler = scheduler
+
+    def step(self, primary_metric: float) -> None:
+        self.skip(1)
+
+    def skip(self, epochs: int) -> None:
+        with warnings.catch_warnings():
+            # torch warns of a schedule that is ahead of its optimizer: a resumed one's steps were in another process.
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(epochs):
+                self._scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        # In older versions of torch that of SWALR has a function, which the restricted unpickler refuses.
+        return {key: value for key, value in self._scheduler.state_dict().items() if not callable(value)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._scheduler.load_state_dict(state)
+
+
+class ByMetric(ByEpoch):
+    """ReduceLROnPlateau: it looks at how the validation went."""
+
+    _scheduler: lr_scheduler.ReduceLROnPlateau
+
+    def step(self, primary_metric: float) -> None:
+        self._scheduler.step(primary_metric)
+
+    def skip(self, epochs: int) -> None:
+        """It has seen nothing of them."""
+
+
+class Then:
+    """One schedule for the first `num_steps` steps between epochs, and from then on another, which has seen none of
+    them."""
+
+    def __init__(self, first: Schedule, num_steps: int, second: Schedule) -> None:
+        self._first, self._num_steps, self._second = first, num_steps, second
+        self._steps = 0
+
+    def step(self, primary_metric: float) -> None:
+        (self._first if self._steps < self._num_steps else self._second).step(primary_metric)
+        self._steps += 1
+
+    def skip(self, epochs: int) -> None:
+        of_first = min(epochs, max(0, self._num_steps - self._steps))
+        self._first.skip(of_first)
+        self._second.skip(epochs - of_first)
+        self._steps += epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps, "first": self._first.state_dict(), "second": self._second.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._steps = state["steps"]
+        self._first.load_state_dict(state["first"])
+        self._second.load_state_dict(state["second"])
+
+
+def make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
+    """The job's learning rates for this optimizer: the warm-up if there is one, the scheduler, and SWA's rate.
+
+    All objects are new: to resume, load the states of the optimizer and of the schedule into them. Raises UserError
+    for what would fail in any of the job's epochs.
+
+    Warm-up: torch's SequentialLR. The scheduler's own epochs count from the end of the warm-up. ReduceLROnPlateau,
+    which SequentialLR does not take, finds the optimizer's own rate in the first epoch after the warm-up; the metric
+    of that epoch is the first that it sees, since rates that rise say nothing about where learning stops.
+
+    SWA: torch's SWALR takes the scheduler's place as in its documentation, which steps it after each epoch whose
+    weights are averaged: epoch `swa.start`, the first of them, still has the scheduler's rate (and momentum, which
+    stays). The rate first moves in the epoch after it and is `swa.swa_lr` from epoch start + anneal_epochs on; with 0
+    from epoch start + 1.
+    """
+    _rehearse(job, optimizer)
+    return _make_schedule(job, optimizer)
+
+
+def _rehearse(job: Job, optimizer: Optimizer) -> None:
+    """Go through all epochs with an optimizer of the same groups: some arguments fail only when a scheduler steps."""
+    groups = [
+        {**group, "params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]} for group in optimizer.param_groups
+    ]
+    schedule = _make_schedule(job, _construct_optimizer(job, groups))
+    num_warmup = _warmup_epochs(job)[0] if job.warmup_scheduler is not None else 0
+    for epoch in range(1, job.num_epochs):
+        try:
+            schedule.step(0.0)
+        except Exception as error:
+            key = "warmup_scheduler" if epoch < num_warmup else "scheduler"
+            raise UserError(f"{key}_args: {getattr(job, key)}: {first_line(error)}") from error
+
+
+def _make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
+    schedule = _warmup_and_main(job, optimizer)
+    if job.swa is None or job.swa.swa_lr is None:
+        return schedule
+    return Then(schedule, job.swa.start - 1, ByEpoch(_make_swa(job, optimizer)))
+
+
+def _warmup_and_main(job: Job, optimizer: Optimizer) -> Schedule:
+    if job.warmup_scheduler is None:
+        main = _make_main(job, optimizer)
+        return ByMetric(main) if isinstance(main, lr_scheduler.ReduceLROnPlateau) else ByEpoch(main)
+    num_epochs, args = _warmup_epochs(job)
+    args = _rates_of_groups("warmup_scheduler", args, optimizer)
+    warmup = construct("warmup_scheduler", WARMUPS, job.warmup_scheduler, args, optimizer)
+    main = _make_main(job, optimizer)
+    if not isinstance(main, lr_scheduler.ReduceLROnPlateau):
+        return ByEpoch(lr_scheduler.SequentialLR(optimizer, [warmup, main], [num_epochs]))
+    own_rate = lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    to_own_rate = lr_scheduler.SequentialLR(optimizer, [warmup, own_rate], [num_epochs])
+    return Then(ByEpoch(to_own_rate), num_epochs, ByMetric(main))
+
+
+def _make_main(job: Job, optimizer: Optimizer) -> lr_scheduler.LRScheduler:
+    args = _rates_of_groups("scheduler", job.scheduler_args, optimizer)
+    if args.get("last_epoch", -1) != -1:  # after a warm-up it would be ignored
+        raise UserError("scheduler_args.last_epoch: a schedule begins at its first epoch; remove it")
+    if job.scheduler == "ReduceLROnPlateau":
+        args.setdefault("mode", "max" if job.higher_is_better else "min")
+        if _shares_differ(optimizer):
+            # The least step, which would keep the rates of low layers from falling with the others.
+            args.setdefault("eps", 0.0)
+    return construct("scheduler", SCHEDULERS, job.scheduler, args, optimizer)
+
+
+def _warmup_epochs(job: Job) -> tuple[int, dict[str, Any]]:
+    """How many epochs the warm-up lasts, and the arguments that its scheduler takes."""
+    name, args = job.warmup_scheduler, dict(job.warmup_scheduler_args)
+    assert name is not None
+    parameters = inspect.signature(find_class("warmup_scheduler", WARMUPS, name)).parameters
+    if "total_iters" in parameters:
+        num_epochs = args.get("total_iters", parameters["total_iters"].default)
+    elif "total_iters" in args:
+        num_epochs = args.pop("total_iters")
+    else:
+        raise UserError(f"warmup_scheduler_args: {name} needs total_iters here: the number of epochs to warm up")
+    if type(num_epochs) is not int or num_epochs < 1:
+        raise UserError(
+            f"warmup_scheduler_args.total_iters: {num_epochs!r} is not a number of epochs, 1 or more; "
+            "for no warm-up remove warmup_scheduler"
+        )
+    return num_epochs, args
+
+
+def _make_swa(job: Job, optimizer: Optimizer) -> SWALR:
+    """SWALR, before its time. Without epochs to anneal over it sets the rate when it is made: that is undone."""
+    swa = job.swa
+    assert swa is not None
+    assert swa.swa_lr is not None
+    rates = [group["lr"] for group in optimizer.param_groups]
+    swa_lr: Any = [swa.swa_lr * _share(group) for group in optimizer.param_groups]
+    scheduler = SWALR(optimizer, swa_lr, swa.anneal_epochs, swa.anneal_strategy)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    return scheduler
+
+
+def _rates_of_groups(key: str, args: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """A scheduler's arguments with a list for each learning rate in them, so that every layer keeps its share."""
+    args = dict(args)
+    if not _shares_differ(optimizer):
+        return args
+    for name in (name for name in _SINGLE_RATES if args.get(name, 0) != 0):
+        raise UserError(f"{key}_args.{name}: would be the same for all layers, against layer_decay; leave it at 0")
+    for name in (name for name in _RATES if name in args):
+        if not isinstance(args[name], int | float):
+            raise UserError(f"{key}_args.{name}: with layer_decay it is one number, the rate of the output layer")
+        args[name] = [args[name] * _share(group) for group in optimizer.param_groups]
+    return args
+
+
+def _shares_differ(optimizer: Optimizer) -> bool:
+    return any(_share(group) != 1 for group in optimizer.param_groups)

@@ -1,0 +1,127 @@
+"""The optimizer of a job: any of torch by name, with fused kernels where they are faster."""
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from accel_trainer.config import Job
+from accel_trainer.core.construct import construct, find_class, subclasses
+from accel_trainer.core.errors import UserError
+from accel_trainer.training.optim.parameter_groups import parameter_groups
+
+# LBFGS wants a closure, SparseAdam sparse gradients.
+OPTIMIZERS = subclasses(torch.optim, Optimizer, without=frozenset({"LBFGS", "SparseAdam"}))
+
+
+def make_optimizer(job: Job, model: nn.Module) -> Optimizer:
+    """The job's optimizer over the parameters of the model that require a gradient. Raises UserError."""
+    kind = find_class("optimizer", OPTIMIZERS, job.optimizer)
+    if not job.decay_norm_and_bias and "weight_decay" not in inspect.signature(kind).parameters:
+        raise UserError(f"decay_norm_and_bias: {job.optimizer} has no weight decay at all; remove decay_norm_and_bias")
+    optimizer = _construct_optimizer(job, parameter_groups(job, model))
+    for group in optimizer.param_groups:
+        group["lr"] *= _share(group)
+    return optimizer
+
+
+def _construct_optimizer(job: Job, groups: list[dict[str, Any]]) -> Optimizer:
+    return construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
+
+
+def kept_of_each(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
+    """What the job's optimizer keeps of each parameter between two steps, by its names; parameters are numbered as in
+    a state dict. Found by a step of another one, over tensors of as many dimensions."""
+    groups = [
+        {**group, "params": [torch.zeros([1] * p.dim(), requires_grad=True, device="cpu") for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    for parameter in (p for group in groups for p in group["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    stand_in = _construct_optimizer(job, groups)
+    stand_in.step()
+    state = stand_in.state_dict()["state"]
+    num_parameters = sum(len(group["params"]) for group in groups)
+    return {number: set(state.get(number, {})) for number in range(num_parameters)}
+
+
+def _share(group: dict[str, Any]) -> float:
+    """Of the full learning rate, which the output layer has."""
+    return group.get("lr_scale", 1.0)
+
+
+def learning_rate(optimizer: Optimizer) -> float:
+    """The full one: that of the output layer, where layers have rates of their own."""
+    group = max(optimizer.param_groups, key=_share)
+    return float(group["lr"]) / _share(group)
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give the output layer this rate, and every other its share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * _share(group)
+
+
+def rate_for_batch(word: str, batch_size: int) -> float:
+    """The learning rate that a word in a job file stands for: "batch_linear" is batch_size / 2^5, "batch_nonlinear"
+    2^-7 sqrt(batch_size / 2^5). Raises ValueError for any other word."""
+    match word:
+        case "batch_linear":
+            return batch_size / 2**5
+        case "batch_nonlinear":
+            return 2**-7 * math.sqrt(batch_size / 2**5)
+        case _:
+            raise ValueError(f"{word!r} is no rule for a learning rate")
+
+
+# Those that torch has such kernels of, on a CPU too.
+FUSED = ("SGD", "Adam", "AdamW")
+
+
+def prefer_fused(job: Job, optimizer: Optimizer, device: torch.device) -> None:
+    """On a CPU use torch's fused kernels, which are two to four times as fast, unless the job says otherwise. On a GPU
+    torch chooses: several parameters in one kernel (foreach).
+
+    The kernels take for granted that what is kept of a parameter lies in memory as the parameter does, and compute
+    nonsense where not: what is loaded into the optimizer later, as of a job without channels_last, is laid out anew.
+    """
+    is_fused = device.type == "cpu" and job.optimizer in FUSED and _leaves_the_choice(job) and _are_dense(optimizer)
+    own = [True if is_fused else group.get("fused") for group in optimizer.param_groups]
+
+    def choose(optimizer: Optimizer) -> None:
+        for group, fused in zip(optimizer.param_groups, own, strict=True):
+            if "fused" in group:
+                group["fused"] = fused
+
+    def after_loading(optimizer: Optimizer) -> None:
+        choose(optimizer)  # what is loaded may be of a training on another device
+        _lay_out(optimizer)
+
+    choose(optimizer)
+    optimizer.register_load_state_dict_post_hook(after_loading)
+
+
+def _leaves_the_choice(job: Job) -> bool:
+    named = {name for name, value in job.optimizer_args.items() if value is not None}
+    return named.isdisjoint({"fused", "foreach", "differentiable", "capturable"})
+
+
+def _are_dense(optimizer: Optimizer) -> bool:
+    return all(p.is_floating_point() and _is_dense(p) for group in optimizer.param_groups for p in group["params"])
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether it fills its memory, in one of the orders that there are."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim(), torch.contiguous_format)
+    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=last)
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give what is kept of each parameter its order in memory."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

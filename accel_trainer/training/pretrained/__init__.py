@@ -1,0 +1,1 @@
+"""Weights of others that a run starts from."""

@@ -1,0 +1,137 @@
+"""What a job starts from: the weights of another run, a file, or those that torchvision publishes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from accel_trainer.config import Job
+from accel_trainer.config.fields import is_weights_path
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line, listed
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.pretrained.transfer import Transfer, compare, transfer
+from accel_trainer.training.pretrained.weight_files import read_shapes, read_weights, refusal, weights_file, weights_of
+from accel_trainer.zoo import registry
+
+# What torchvision gives a model when it takes these weights: they were trained on images in another range.
+GOES_WITH_PUBLISHED = {name: {"transform_input": True} for name in ("googlenet", "inception_v3")}
+
+
+def starts_from_weights(job: Job) -> bool:
+    return job.finetune or job.pretrained is not None
+
+
+def start_from_weights(job: Job, model: nn.Module) -> Transfer:
+    """Load what the job starts from. Raises UserError."""
+    with _errors_about(_key(job)):
+        source = _source(job)
+        if isinstance(source, models.WeightsEnum):
+            name, weights = str(source), _download(source)
+        else:
+            path = weights_file(source)
+            name, weights = str(path.absolute()), read_weights(path)
+        with _errors_about(name):
+            result = transfer(model, weights)
+    return replace(result, source=name, frozen=job.frozen_modules)
+
+
+def check_starting_weights(job: Job, model: nn.Module) -> None:
+    """Whether what a job starts from fits its model, which may be on the meta device. Raises UserError.
+
+    Nothing is downloaded. Weights that are still to be trained are passed over, and so are those of a run that has
+    begun: it needs them no more.
+    """
+    goes_on = job.checkpoint is None and RunFolder(job.run_path).has_run
+    if goes_on or not starts_from_weights(job):
+        return
+    with _errors_about(_key(job)):
+        source = _source(job)
+        if isinstance(source, models.WeightsEnum):
+            return
+        try:
+            path = weights_file(source)
+        except UserError:
+            if job.may_start_later:
+                return
+            raise
+        with _errors_about(str(path)):
+            compare(model, read_shapes(path))
+
+
+def _key(job: Job) -> str:
+    """The parameter that says what a job starts from."""
+    if job.finetuning is None:
+        return "pretrained"
+    return "finetune" if job.finetuning.starting_params is None else "finetune_args.starting_params"
+
+
+@contextmanager
+def _errors_about(what: str) -> Iterator[None]:
+    """Errors begin with what they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{what}: cannot be read: {error}") from error
+
+
+def _source(job: Job) -> Path | models.WeightsEnum:
+    """Where the weights are, or which of torchvision's they are. Raises UserError."""
+    if job.starting_path is not None:
+        return job.starting_path
+    assert job.pretrained is not None
+    published = published_weights(job.architecture)
+    if job.pretrained in published:
+        return published[job.pretrained]
+    # os.path: what cannot be a path at all does not exist either.
+    if is_weights_path(job.pretrained) or os.path.exists(job.pretrained):  # noqa: PTH110
+        return Path(job.pretrained).expanduser()
+    if not published:
+        raise UserError(
+            f"torchvision has no weights for {job.architecture}; instead of {job.pretrained!r} give the path of a "
+            "file of weights or of a run folder"
+        )
+    raise UserError(
+        f"torchvision has no weights {job.pretrained!r} for {job.architecture}; it has {listed(published)}; "
+        "the path of a file or of a run folder works too"
+    )
+
+
+def published_weights(architecture: str) -> dict[str, models.WeightsEnum]:
+    """torchvision's weights for an architecture, by name; none for those that are not torchvision's."""
+    if architecture in registry.ZOO:
+        return {}
+    try:
+        return dict(models.get_model_weights(architecture).__members__)
+    except ValueError:
+        return {}
+
+
+def arguments_of_published(job: Job) -> dict[str, Any]:
+    """What the architecture's constructor is to be given because of published weights."""
+    if job.pretrained is None or job.pretrained not in published_weights(job.architecture):
+        return {}
+    return GOES_WITH_PUBLISHED.get(job.architecture, {})
+
+
+def _download(published: models.WeightsEnum) -> dict[str, Tensor]:
+    """Published weights, from the network unless they are in torch.hub's folder already. Raises UserError."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(published.url).name
+    try:
+        content = published.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except Exception as error:  # of the network, the disk or the unpickler, in every way there is
+        if file.exists():
+            raise UserError(f"{file}: {refusal(error)}") from error
+        raise UserError(
+            f"{published}: {published.url} cannot be downloaded ({first_line(error)}); put that file at {file}, "
+            "or give pretrained the path of a file"
+        ) from error
+    return weights_of(content, file)

@@ -1,0 +1,1 @@
+"""What a run is trained in: accelerator, environment, ranks."""

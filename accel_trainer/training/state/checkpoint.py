@@ -1,0 +1,267 @@
+"""What is kept of a run: weights for people, and states to go on from.
+
+A state is a folder `resume/<global step>/` that appears by a rename when everything in it, checksums last, has
+reached the disk. What does not match its checksums is passed over, and the state before it is used.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import pickle
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, sync_folder, write_atomic
+from accel_trainer.core.safe_torch import tensors_in
+from accel_trainer.core.text import first_line
+from accel_trainer.run.folder import RunFolder
+
+log = logging.getLogger(__name__)
+KEEP_STATES = 2
+# The rows of performance.csv of 100,000 epochs are in it.
+MAX_MANIFEST = 256 * MEBIBYTE
+MAX_FILE = 2**40
+MANIFEST = "manifest.json"
+MODEL = "model.safetensors"
+TRAINER = "trainer.pt"
+STATE_NAME = re.compile(r"\d{9,}-\d{4,}")
+
+
+def save_weights(path: Path, state_dict: Mapping[str, Tensor], **about: str) -> None:
+    """Write weights so that `safetensors.torch.load_file` and a plain model's `load_state_dict` take them."""
+    write_atomic(path, save(_on_host(state_dict), metadata={"format": "pt", **about}))
+
+
+def _on_host(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of each: safetensors refuses tensors that share memory, which tied weights do."""
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in state_dict.items()
+    }
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Weights that `save_weights` wrote. Raises UserError."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path}: cannot be read as weights: it is no file")
+    try:
+        return load(path.read_bytes())
+    except Exception as error:  # a damaged file can fail in every way there is
+        raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
+
+
+@dataclass
+class Progress:
+    """How far a run has come, and what it has measured. All that is needed to go on, but for tensors.
+
+    epoch: epochs that are over, with their validation; step: optimizer steps of the next epoch that are done.
+    history: the rows of performance.csv.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    epoch_seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """A whole state: `tensors` is the model, `trainer` what the restricted unpickler takes back (optimizer,
+    schedule, loss scaler, sums of every rank)."""
+
+    progress: Progress
+    model: Mapping[str, Tensor]
+    trainer: Mapping[str, Any]
+    num_processes: int
+
+
+class NotSaved(OSError):
+    """The state of a (global) step could not be written into a folder."""
+
+    def __init__(self, error: OSError, step: int, folder: Path) -> None:
+        super().__init__(error.errno, error.strerror, str(folder))
+        self.step = step
+
+
+class StateStore:
+    """The states of one run."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.folder = run.resume
+        self._goes_on_from: Path | None = None
+
+    def go_on_from(self, progress: Progress) -> None:
+        """The run goes on from here: states beyond are of a past that is not its own, and give way to its own."""
+        self._goes_on_from = self._path(progress)
+
+    def save(self, state: TrainState) -> None:
+        """Write a state aside, make it durable, rename it into place, then drop all but the newest few.
+
+        Raises NotSaved, which leaves the states as they were.
+        """
+        target = self._path(state.progress)
+        try:
+            self._write(state, target)
+        except OSError as error:
+            raise NotSaved(error, state.progress.global_step, self.folder) from error
+        before = self._goes_on_from or target
+        others = [path for path in self._newest_first() if path != target]
+        ours = [path for path in others if path <= before and path < target]
+        for old in set(others) - set(ours[: KEEP_STATES - 1]):
+            _remove(old)
+        self._goes_on_from = target
+
+    def _write(self, state: TrainState, target: Path) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self._clean()
+        aside = self.folder / f".{secrets.token_hex(4)}.tmp"
+        aside.mkdir()
+        try:
+            about = {
+                "progress": asdict(state.progress),
+                "num_processes": state.num_processes,
+                "sha256": {
+                    MODEL: _write(aside / MODEL, save(_on_host(state.model))),
+                    TRAINER: _write(aside / TRAINER, _pickled(state.trainer)),
+                },
+            }
+            _write(aside / MANIFEST, json.dumps({**about, "checksum": _checksum(about)}).encode())
+            sync_folder(aside)
+            if os.path.lexists(target):  # the same step again: of an earlier attempt, or of this moment
+                _remove(target)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync_folder(self.folder)
+
+    def newest(self) -> TrainState | None:
+        """The newest state that is whole, or None. One that is not is named in the log."""
+        return next(self._whole_states(), None)
+
+    @property
+    def newest_step(self) -> int | None:
+        """The global step of the newest state, which may be damaged."""
+        return next((int(path.name.partition("-")[0]) for path in self._newest_first()), None)
+
+    def at_epoch(self, epoch: int) -> TrainState | None:
+        """The state at the end of an epoch, if it is still there."""
+        ends = (s for s in self._whole_states() if (s.progress.epoch, s.progress.step) == (epoch, 0))
+        return next(ends, None)
+
+    def _whole_states(self) -> Iterator[TrainState]:
+        for path in self._newest_first():
+            try:
+                yield _load(path)
+            except Exception as error:  # a damaged file can fail in every way there is
+                log.warning("the state %s is not whole (%s); using the one before it", path, first_line(error))
+
+    def keep_only_newest(self) -> None:
+        """A finished run keeps one state, for the day when num_epochs grows."""
+        for old in self._newest_first()[1:]:
+            _remove(old)
+
+    def _path(self, progress: Progress) -> Path:
+        # The end of an epoch and the start of the next have the same step, but not the same validation.
+        return self.folder / f"{progress.global_step:09d}-{progress.epoch:04d}"
+
+    def _newest_first(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted((p for p in self.folder.iterdir() if STATE_NAME.fullmatch(p.name) and p.is_dir()), reverse=True)
+
+    def _clean(self) -> None:
+        for left_over in self.folder.glob(".*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _load(path: Path) -> TrainState:
+    """A state that is whole. Raises ValueError and others."""
+    if path.is_symlink():
+        raise ValueError("it is a link")
+    manifest = read_json(path / MANIFEST, MAX_MANIFEST)
+    if not isinstance(manifest, dict) or manifest.pop("checksum", None) != _checksum(manifest):
+        raise ValueError(f"{MANIFEST} does not match its checksum")
+    if manifest["sha256"].keys() != {MODEL, TRAINER}:
+        raise ValueError(f"{MANIFEST} lists other files than a state has")
+    contents = {name: read_bytes(path / name, MAX_FILE) for name in (MODEL, TRAINER)}
+    for name, content in contents.items():
+        if _sha256(content) != manifest["sha256"][name]:
+            raise ValueError(f"{name} does not match its checksum")
+    return TrainState(
+        progress=TypeAdapter(Progress).validate_python(manifest["progress"]),
+        model=load(contents[MODEL]),
+        trainer=_unpickled(contents[TRAINER]),
+        num_processes=manifest["num_processes"],
+    )
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest's own content."""
+    return _sha256(json.dumps(manifest).encode())
+
+
+def _unpickled(file: bytes) -> dict[str, Any]:
+    try:
+        content = tensors_in(file)
+    except pickle.UnpicklingError as error:
+        # torch's own text tells how to run the code all the same.
+        raise ValueError(f"{TRAINER} holds more than plain data, which could run code, or is damaged") from error
+    if not isinstance(content, dict):
+        raise TypeError(f"{TRAINER} holds a {type(content).__name__}")
+    return content
+
+
+def _sha256(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _pickled(values: Mapping[str, Any]) -> memoryview:
+    file = io.BytesIO()
+    torch.save(dict(values), file)
+    return file.getbuffer()
+
+
+def _write(path: Path, content: bytes | memoryview) -> str:
+    """Write a file, wait for the disk, and give the checksum of what should be in it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return _sha256(content)
+
+
+def _remove(state: Path) -> None:
+    """Also what only looks like one; what cannot be removed stays."""
+    with suppress(OSError):
+        state.unlink() if state.is_symlink() else shutil.rmtree(state)
+
+
+def misfit(weights: Mapping[str, Tensor], model: nn.Module) -> str | None:
+    """The first way in which weights do not fit a model, or None if they do."""
+    own = model.state_dict()
+    for name in [*own, *weights]:
+        if name not in weights:
+            return f"{name} is missing"
+        if name not in own:
+            return f"{name} has no place"
+        if own[name].shape != weights[name].shape:
+            return f"{name} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+    return None

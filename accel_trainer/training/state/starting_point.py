@@ -1,0 +1,175 @@
+"""Where a run starts: at its newest state, at the beginning, or over again from an earlier point."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from accel_trainer.config import Job
+from accel_trainer.config.diff import MAY_CHANGE, Changes, in_words, single
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.state.checkpoint import StateStore, TrainState, load_weights, save_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """At most one of the two: a whole state, or only weights, after so many epochs.
+
+    changes: what the job of the attempt before had otherwise.
+    """
+
+    state: TrainState | None = None
+    weights: Mapping[str, Tensor] | None = None
+    epoch: int = 0
+    changes: Changes = field(default_factory=dict)
+
+    @property
+    def any_weights(self) -> Mapping[str, Tensor] | None:
+        """Those of the state, where there is one."""
+        return self.weights if self.state is None else self.state.model
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing of this run is there to go on from."""
+        return self.state is None and self.weights is None
+
+    @property
+    def differences(self) -> Changes:
+        """Of the changes those that make it another training."""
+        return {key: both for key, both in self.changes.items() if key not in MAY_CHANGE}
+
+
+def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]) -> Start:
+    """Where this attempt goes on. Every rank calls it and gets the same answer; rank 0 moves files.
+
+    With `checkpoint` the run starts over: what is in the folder goes to `previous/`, once for each submission of
+    the job, so that a job which is interrupted after that goes on and does not start over for ever.
+    Raises UserError, on all ranks alike.
+    """
+    changes: Changes = {}
+    starts_over = job.checkpoint is not None and run.read_origin().get("submission") != submission
+    if starts_over:
+        # After an interruption the choice is laid out already, and what it was made from may be moved away.
+        chosen = None if _is_laid_out(run, submission) else _choose(job, run)
+        wait_for_all()
+        if is_first:
+            if chosen is not None:
+                _lay_out(run, chosen, submission)
+            _move_in(run)
+    else:
+        changes = _accepted_changes(job, run)
+        if changes and is_first:
+            log.info("the job has changed: %s; going on", in_words(changes))
+    wait_for_all()
+    start = _at_newest(run, changes)
+    if start.state is not None and start.differences:
+        start = replace(start, state=_before_the_epoch(start.state, run, tells=is_first))
+    return start
+
+
+def _at_newest(run: RunFolder, changes: Changes) -> Start:
+    state = StateStore(run).newest()
+    if state is not None:
+        return Start(state=state, changes=changes)
+    if run.has_results:
+        raise UserError(
+            f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
+            "set checkpoint to the epoch of saved weights, or to -1 to start over (what is there is kept in previous/)"
+        )
+    origin = run.read_origin()
+    if origin.get("weights") and isinstance(epoch := origin.get("epoch"), int):
+        return Start(weights=load_weights(run.weights(epoch)), epoch=epoch, changes=changes)
+    return Start(changes=changes)
+
+
+def _accepted_changes(job: Job, run: RunFolder) -> Changes:
+    """What the run's job had otherwise. Unless this one allows it, two jobs in one folder are refused: they would be
+    one run with a past that is not its own."""
+    if not run.has_run:
+        return {}
+    config, found = run.read_config(), run.read_found()
+    if (differences := job.differences(config, found)) and not job.allow_changes:
+        told = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
+        raise UserError(
+            f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, set checkpoint "
+            "to -1 to start over (the old run is kept in previous/), or allow_changes to true to go on with what is new"
+        )
+    return job.changes(config, found)
+
+
+def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> TrainState:
+    """The state in which another job goes on: an epoch that was begun is begun again, or half of it would be of the
+    job before. Steps are counted on: of two states the one with more steps is the newer."""
+    progress = state.progress
+    if progress.step == 0:
+        return state
+    before = StateStore(run).at_epoch(progress.epoch)
+    if tells:
+        with_weights = (
+            "" if before is not None else f", with the weights of its step {progress.step}: older are not kept"
+        )
+        log.info("epoch %d is begun again%s", progress.epoch + 1, with_weights)
+    begun = replace((before or state).progress, step=0, epoch_seconds=0.0, global_step=progress.global_step)
+    return replace(before or state, progress=begun)
+
+
+def _choose(job: Job, run: RunFolder) -> Start:
+    """What of the older run the new one starts from."""
+    assert job.checkpoint is not None
+    if job.checkpoint == -1:
+        return Start()
+    if job.checkpoint == 0:
+        saved = run.weights(0)
+        return Start(weights=load_weights(saved) if saved.exists() else None)
+    if (state := StateStore(run).at_epoch(job.checkpoint)) is not None:
+        return Start(state=state)
+    path = run.weights(job.checkpoint)
+    if not path.exists():
+        there = ", ".join(sorted(p.stem for p in run.params.glob("[0-9]*.safetensors"))) or "none"
+        raise UserError(f"checkpoint: {run.path} has no weights of epoch {job.checkpoint}; there are: {there}")
+    log.info("epoch %d has weights but no whole state: the optimizer starts afresh", job.checkpoint)
+    return Start(weights=load_weights(path), epoch=job.checkpoint)
+
+
+def _is_laid_out(run: RunFolder, submission: str) -> bool:
+    return RunFolder(run.next_run).read_origin().get("submission") == submission
+
+
+def _lay_out(run: RunFolder, start: Start, submission: str) -> None:
+    """Write what the new run starts from; last the file that says it is complete."""
+    new = RunFolder(run.next_run)
+    shutil.rmtree(new.path, ignore_errors=True)
+    new.params.mkdir(parents=True)
+    origin: dict[str, Any] = {"submission": submission, "epoch": start.epoch, "weights": None}
+    if start.state is not None:
+        StateStore(new).save(start.state)
+    if start.weights is not None:
+        save_weights(new.weights(start.epoch), start.weights)
+        origin["weights"] = str(new.weights(start.epoch).relative_to(new.path))
+    write_atomic(new.origin, json.dumps(origin))
+
+
+def _move_in(run: RunFolder) -> None:
+    """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
+    new = RunFolder(run.next_run)
+    if (kept := run.set_aside()) is not None:
+        log.info("starting over; the older run is in %s", kept)
+    for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
+        _move_into(entry, run.path)
+    new.path.rmdir()
+
+
+def _move_into(entry: Path, folder: Path) -> None:
+    target = folder / entry.name
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    entry.rename(target)

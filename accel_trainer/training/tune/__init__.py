@@ -1,0 +1,1 @@
+"""Words of a job that stand for numbers: "auto" and "LRfinder"."""

@@ -1,0 +1,195 @@
+"""The largest batch size that fits, for "auto" and for a run that was out of memory."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor, nn
+
+from accel_trainer.config import Job
+from accel_trainer.core.text import first_line
+from accel_trainer.data.loader import Batch
+from accel_trainer.data.pipeline import possible_batch_sizes
+from accel_trainer.data.views import Inputs
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.build import Parts, build
+from accel_trainer.training.failures import is_out_of_memory
+from accel_trainer.training.meta_model import activation_bytes
+from accel_trainer.training.runtime.accelerator import augments_on_device, in_memory_format, make_accelerator
+from accel_trainer.training.state.checkpoint import StateStore
+
+Fits = Callable[[int], bool]
+# Of the memory that is available. The rest is for what is not measured: batches that are loaded ahead, what a layer
+# needs while it is computed, the validation.
+SHARE_OF_MEMORY = 0.5
+
+
+def largest(sizes: Sequence[int], fits: Fits) -> int | None:
+    """The last of ascending sizes before one that does not fit; None where the first does not."""
+    found = None
+    for size in sizes:
+        if not fits(size):
+            break
+        found = size
+    return found
+
+
+def make_fits(job: Job, parts: Parts, accelerator: Accelerator) -> Fits:
+    """What tells whether one process can train with batches of a size. It spoils the parts.
+
+    On a CUDA device it is tried. Elsewhere running out of memory cannot be survived: it is calculated.
+    """
+    parts_of_batch = job.num_views * accelerator.num_processes * job.gradient_accumulation
+    if accelerator.device.type == "cuda":
+        trial = Trial(job, parts, accelerator)
+        return lambda size: trial(size // parts_of_batch)
+    available = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    footprint = measure(job, parts)
+    return lambda size: footprint.of(size // parts_of_batch) <= SHARE_OF_MEMORY * available
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that training needs: whatever the batch, and for each image of a forward pass, with all its views."""
+
+    fixed: int
+    per_image: int
+
+    def of(self, images: int) -> int:
+        return self.fixed + images * self.per_image
+
+
+def measure(job: Job, parts: Parts) -> Footprint:
+    """What a job's model needs, on the CPU: parameters, gradients, the optimizer's state and averages; and what the
+    layers keep of an image for the backward pass, found on the meta device.
+
+    Matrices of a contrastive loss, which grow with the square of the batch, are not in it. The parts are spoilt.
+    """
+    examples = 1 if job.video else job.views_per_image
+    # Two images at least, for BatchNorm; the difference leaves weights out, which are kept whatever the batch.
+    few, more = (activation_bytes(job, parts.model, images * examples) for images in (2, 4))
+    copies = 1 + (job.ema is not None) + (job.swa is not None)
+    weights = _bytes([*parts.model.parameters(), *parts.model.buffers()])
+    return Footprint(fixed=copies * weights + _bytes_of_step(parts), per_image=(more - few) // 2)
+
+
+def _bytes_of_step(parts: Parts) -> int:
+    """Gradients, and what the optimizer remembers after a step."""
+    optimizer = parts.optimizer
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    remembered = [value for state in optimizer.state.values() for value in state.values()]
+    return _bytes(trained) + _bytes(remembered)
+
+
+def _bytes(values: Sequence[Any]) -> int:
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+
+class Trial:
+    """Tries two optimizer steps on random images on the device. Not run on a GPU.
+
+    Each rank tries alone, without the others' gradients: one that runs out of memory would leave them waiting. So a
+    contrastive loss compares the rank's own views only.
+    """
+
+    def __init__(self, job: Job, parts: Parts, accelerator: Accelerator) -> None:
+        self._job, self._accelerator = job, accelerator
+        self._model: nn.Module = parts.model.to(accelerator.device).train()
+        self._optimizer = parts.optimizer
+        self._objective = parts.objective.to(accelerator.device)
+        self._num_classes = len(parts.images.classes)
+
+    def __call__(self, num_images: int) -> bool:
+        """Whether forward passes of so many images, with all their views, fit."""
+        try:
+            for _ in range(2):  # the second has the optimizer's state beside it
+                self._step(num_images)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            self._optimizer.zero_grad()
+            clear_device_cache(garbage_collection=True)
+        return True
+
+    def _step(self, num_images: int) -> None:
+        for _ in range(min(2, self._job.gradient_accumulation)):  # the second has gradients beside it
+            batch = self._random_batch(num_images)
+            with self._accelerator.autocast():
+                output = self._model(in_memory_format(self._job, batch.inputs.on(self._accelerator.device)))
+                loss = self._objective.judge(output, batch, is_shared=False).share
+            loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _random_batch(self, num_images: int) -> Batch:
+        job = self._job
+        views, frames = (1, (job.views_per_image,)) if job.video else (job.views_per_image, ())
+        labels = torch.randint(self._num_classes, (num_images,)).repeat_interleave(views)
+        images = torch.rand(len(labels), *frames, 3, job.image_size, job.image_size)
+        return Batch(Inputs(images), labels, labels, step=0)
+
+
+log = logging.getLogger(__name__)
+BY_HAND = "use a smaller batch_size, or gradient_accumulation, which keeps the batch"
+
+
+@dataclass(frozen=True)
+class Advice:
+    text: str
+    fitting_batch_size: int | None = None
+
+
+def advice(job: Job, run: RunFolder) -> Advice:
+    """What to do about a lack of memory in a run, when all that it held is free again.
+
+    What would fit is looked for where another attempt may come by itself: the size is "auto", or there are retries.
+    This process finds it for its own share alone: it has left the others, which cannot meet it any more.
+    """
+    size = job.with_numbers(run.read_found()).batch_size
+    if not isinstance(size, int):
+        return Advice("use a smaller image_size or model")
+    if job.batch_size != "auto" and not job.retries:
+        return Advice(BY_HAND)
+    try:
+        fitting = fitting_batch_size(job.with_numbers({"auto": size}), run, size)
+    except Exception as error:  # the run has its reason; this would only have been a help
+        log.warning("what would fit into memory could not be found (%s)", first_line(error))
+        return Advice(BY_HAND)
+    if fitting is None:
+        return Advice("no smaller batch_size would fit either; use a smaller image_size or model")
+    return Advice(f"{fitting} would fit; {_how_to_use(fitting, job, size, StateStore(run))}", fitting)
+
+
+def fitting_batch_size(job: Job, run: RunFolder, below: int) -> int | None:
+    """The largest batch size below one that did not fit, on as many processes, that this process finds to fit."""
+    clear_device_cache(garbage_collection=True)
+    accelerator = make_accelerator(job, run)
+    world_size = accelerator.num_processes
+    job = job.on_paper(below)
+    parts = build(job, world_size, augment_on_device=augments_on_device(job, accelerator.device))
+    sizes = [size for size in possible_batch_sizes(job, parts.images, world_size) if size < below]
+    return largest(sizes, make_fits(job, parts, accelerator))
+
+
+def _how_to_use(fitting: int, job: Job, size: int, states: StateStore) -> str:
+    if job.batch_size != "auto":
+        accumulation = job.gradient_accumulation * math.ceil(size / fitting)
+        # Views of different micro-batches are not compared with each other.
+        if size % (accumulation * job.num_views) or job.is_contrastive:
+            return f"use batch_size {fitting}"
+        return f"gradient_accumulation {accumulation} keeps the batch of {size}"
+    if states.newest_step is None:
+        return "the next attempt takes no more"
+    return f"but the run has begun with {size}: free memory, or start over with batch_size {fitting} (checkpoint -1)"

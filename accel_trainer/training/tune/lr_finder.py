@@ -1,0 +1,145 @@
+"""A learning rate from a range test (Smith, "Cyclical Learning Rates for Training Neural Networks", 2017), as fastai
+and Lightning do it."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, islice
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from accel_trainer.config import Job
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.data.loader import Batch, Loader
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.build import Parts
+from accel_trainer.training.optim.optimizer import set_learning_rate
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.step import TrainingStep
+
+FIRST_RATE, LAST_RATE, NUM_STEPS = 1e-7, 10.0, 100
+# Of the running mean of the losses, per step.
+SMOOTHING = 0.9
+# The loss has diverged when it is so many times its least.
+DIVERGED = 4.0
+# Steps at the beginning whose running mean is of few losses.
+SKIPPED = 10
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A step of the test: its learning rate, the loss of its global batch, and the running mean of losses so far."""
+
+    rate: float
+    loss: float
+    smoothed: float
+
+
+def try_rates(
+    job: Job,
+    parts: Parts,
+    accelerator: Accelerator,
+    loader: Loader,
+    stop: StopRequest,
+    progress: Callable[[int, int], None],
+) -> list[Tried]:
+    """Train with rates that rise exponentially from 1e-7 to 10 in 100 steps, until the loss diverges.
+
+    The steps are those of the training: the same model, batches, loss and optimizer on all ranks, which call this
+    together and get the same answer; with `layer_decay` each layer has its share of the rate. A small training set is
+    gone through several times. The test ends early when the running mean is four times its least, or a loss is not
+    finite. The parts are spoilt by it; torch's generators and the loss scaler are as before.
+
+    progress: told of steps that were taken, and of how many. Raises Stopped, on all ranks alike.
+    """
+    with _undisturbed(accelerator):
+        step = TrainingStep(job, parts, accelerator)
+        step.train_mode()
+        tried: list[Tried] = []
+        for number, micro_batches in enumerate(_steps(parts, accelerator, loader)):
+            rate = FIRST_RATE * (LAST_RATE / FIRST_RATE) ** (number / (NUM_STEPS - 1))
+            set_learning_rate(step.optimizer, rate)
+            loss = _loss_of_all(step, number, micro_batches, stop)
+            progress(number + 1, NUM_STEPS)
+            if not math.isfinite(loss):
+                break
+            tried.append(Tried(rate, loss, _smoothed(loss, tried)))
+            if tried[-1].smoothed > DIVERGED * min(point.smoothed for point in tried):
+                break
+        progress(NUM_STEPS, NUM_STEPS)
+        return tried
+
+
+def steepest(tried: Sequence[Tried]) -> float | None:
+    """The rate at which the running mean of the losses falls steepest over the logarithm of the rate, to three digits,
+    on its way to its least; None where there is no such way.
+
+    What comes after the least does not count: a loss that has leapt up may fall steeper than any that is learning. Nor
+    do the first ten steps, whose means are of few losses.
+    """
+    if not tried:
+        return None
+    least = min(range(len(tried)), key=lambda number: tried[number].smoothed)
+    falling = tried[SKIPPED : least + 1]
+    if len(falling) < 2:
+        return None
+    slopes = np.gradient([point.smoothed for point in falling], np.log([point.rate for point in falling]))
+    return float(f"{falling[int(slopes.argmin())].rate:.3g}")
+
+
+def write_tried(run: RunFolder, tried: Sequence[Tried]) -> None:
+    """lr_finder.csv, a row for each step."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rate", "loss", "smoothed"])
+    writer.writerows([f"{value:.8g}" for value in vars(point).values()] for point in tried)
+    write_atomic(run.lr_finder, text.getvalue())
+
+
+def _smoothed(loss: float, before: Sequence[Tried]) -> float:
+    """An exponential running mean, without the bias of its beginning."""
+    total, weight = loss, 1.0
+    for age, point in enumerate(reversed(before), start=1):
+        total += SMOOTHING**age * point.loss
+        weight += SMOOTHING**age
+    return total / weight
+
+
+def _steps(parts: Parts, accelerator: Accelerator, loader: Loader) -> Iterator[list[Batch]]:
+    """This rank's micro-batches of each step, epoch after epoch as in training."""
+    accumulation, rank = parts.sampling.accumulation, accelerator.process_index
+    epochs = (parts.sampling.micro_batches(epoch, rank) for epoch in count(1))
+    plans = islice(chain.from_iterable(epochs), NUM_STEPS * accumulation)
+    batches = loader.batches(parts.read_train, plans)
+    for _ in range(NUM_STEPS):
+        yield list(islice(batches, accumulation))
+
+
+def _loss_of_all(step: TrainingStep, number: int, micro_batches: list[Batch], stop: StopRequest) -> float:
+    """Take a step; the loss of its global batch. Raises Stopped when any rank was asked to stop."""
+    shares = [step(batch, number, micro_batch).share.detach() for micro_batch, batch in enumerate(micro_batches)]
+    told = torch.stack([torch.stack(shares).sum().float(), torch.tensor(float(bool(stop))).to(shares[0].device)])
+    loss, stopped = step.accelerator.reduce(told, reduction="sum").tolist()
+    if stopped:
+        raise Stopped
+    return float(loss)
+
+
+@contextmanager
+def _undisturbed(accelerator: Accelerator) -> Iterator[None]:
+    """What is trained in here leaves no trace in torch's generators and in the loss scaler."""
+    scaler = accelerator.scaler
+    before = scaler.state_dict() if scaler is not None else None
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        if scaler is not None and before is not None:
+            scaler.load_state_dict(before)

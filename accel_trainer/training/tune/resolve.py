@@ -1,0 +1,178 @@
+"""Numbers of a job that are found before it is trained: a batch size and a learning rate that it names by words."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from accel_trainer.config import Job
+from accel_trainer.config.fields import LEARNING_RATE_WORDS
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.data.loader import Loader
+from accel_trainer.data.pipeline import possible_batch_sizes
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.build import Parts
+from accel_trainer.training.optim.optimizer import rate_for_batch
+from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.tune.batch_size import Fits, largest, make_fits
+from accel_trainer.training.tune.lr_finder import FIRST_RATE, steepest, try_rates, write_tried
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Finds the numbers once for each run; later attempts have them from its found.json.
+
+    make_parts: what trains such a job, with the weights it starts from; made anew for everything that is found, and
+    thrown away. largest_batch_size: the most that "auto" may choose, where an attempt before was out of memory with
+    more; known to rank 0.
+    changed: the parameters that are no longer those of the job that the run was begun with.
+    """
+
+    run: RunFolder
+    accelerator: Accelerator
+    loader: Loader
+    stop: StopRequest
+    reporter: Reporter
+    make_parts: Callable[[Job], Parts]
+    largest_batch_size: int | None = None
+    changed: Collection[str] = ()
+
+    def __call__(self, job: Job) -> Job:
+        """The job with numbers in the place of words, the same on all ranks, which call this together.
+
+        Raises UserError where none can be found, and Stopped.
+        """
+        if self._is_first and self._was_too_large:
+            self.run.config.unlink()  # what depends on the size is found anew, as if the run had not begun
+        if self._is_first and not self.run.has_run:
+            # Of an attempt that did not get as far as a run.
+            for path in (self.run.found, self.run.lr_finder, self.run.lr_finder_plot):
+                path.unlink(missing_ok=True)
+        if not job.has_words:
+            return job
+        # Asked of rank 0 alone, which is also the first to begin the run.
+        found = self._of_rank_0(self._found_before())
+        for word in (word for word in (job.batch_size, job.rate_word) if word in found):
+            self._say(f"{word} is {found[word]:g}, as found when the run began")
+        if not job.with_numbers(found).has_words:
+            return job.with_numbers(found)
+        if job.batch_size == "auto" and "auto" not in found:
+            found["auto"] = self._batch_size(job)
+            self._write(found)  # also for who runs out of memory while a rate is looked for
+        if job.rate_word is not None and job.rate_word not in found:
+            found[job.rate_word] = self._of_rank_0(self._rate(job.with_numbers(found), job.rate_word))
+        self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
+        self._write(found)
+        return job.with_numbers(found)
+
+    def _write(self, found: Mapping[str, Any]) -> None:
+        if self._is_first:
+            write_atomic(self.run.found, json.dumps(found, indent=2) + "\n")
+
+    def _found_before(self) -> dict[str, Any]:
+        """Without a learning rate that was found for another batch size or optimizer."""
+        found = dict(self.run.read_found()) if self.run.has_run else {}
+        is_outdated = not {"batch_size", "optimizer"}.isdisjoint(self.changed)
+        return {word: number for word, number in found.items() if not (is_outdated and word in LEARNING_RATE_WORDS)}
+
+    # -- the batch size -------------------------------------------------------------------------------------
+
+    @property
+    def _was_too_large(self) -> bool:
+        """Whether what was found in an attempt before is more than fits."""
+        limit, found = self.largest_batch_size, self.run.read_found().get("auto")
+        return limit is not None and found is not None and found > limit and self.run.has_run
+
+    def _batch_size(self, job: Job) -> int:
+        world_size = self.accelerator.num_processes
+        # The images are not known before they are open: a batch of one image for each forward pass opens them.
+        smallest = job.on_paper(job.num_views * world_size * job.gradient_accumulation)
+        parts = self.make_parts(smallest)
+        limit = self._of_rank_0(self.largest_batch_size)
+        possible = possible_batch_sizes(job, parts.images, world_size)
+        sizes = [size for size in possible if limit is None or size <= limit] or possible[:1]
+        size = largest(sizes, partial(self._fits_all, make_fits(smallest, parts, self.accelerator)))
+        if size is None:
+            raise UserError(
+                f"batch_size: not even {sizes[0]} fit into memory; use a smaller image_size or model, or give a number"
+            )
+        if size < sizes[-1]:
+            why = "do not fit into memory"
+        else:
+            why = "are more than the training set" if limit is None else "did not fit into memory in an earlier attempt"
+        self._say(f"batch_size: {size} ({2 * size} {why})")
+        return size
+
+    def _fits_all(self, fits: Fits, size: int) -> bool:
+        """Whether a size fits on every rank. Raises Stopped when any was asked to stop."""
+        told = torch.tensor([float(fits(size)), float(bool(self.stop))], device=self.accelerator.device)
+        num_fitting, num_stopped = self.accelerator.reduce(told, reduction="sum").tolist()
+        if num_stopped:
+            raise Stopped
+        return bool(num_fitting == self.accelerator.num_processes)
+
+    # -- the learning rate ----------------------------------------------------------------------------------
+
+    def _rate(self, job: Job, word: str) -> float:
+        if word != "LRfinder":
+            assert isinstance(job.batch_size, int)
+            rate = rate_for_batch(word, job.batch_size)
+            self._say(f"optimizer_args.lr: {rate:g} ({word} of batch_size {job.batch_size})")
+            return rate
+        rate = self._tested_rate(job)
+        plot = self.run.lr_finder_plot.name
+        self._say(f"optimizer_args.lr: {rate:g} (LRfinder: the loss falls steepest; see {plot})")
+        return rate
+
+    def _tested_rate(self, job: Job) -> float:
+        job = job.with_numbers({"LRfinder": FIRST_RATE})
+        progress = partial(self.reporter.report_preparation, "looking for a learning rate")
+        tried = try_rates(job, self.make_parts(job), self.accelerator, self.loader, self.stop, progress)
+        rate = steepest(tried)
+        if self._is_first and tried:
+            write_tried(self.run, tried)
+            self._draw(rate)
+        if rate is None:
+            seen = f" (see {self.run.lr_finder_plot})" if tried else ""
+            raise UserError(
+                f"optimizer_args.lr: LRfinder has seen no fall of the loss at any rate{seen}; give a number instead"
+            )
+        return rate
+
+    def _draw(self, rate: float | None) -> None:
+        """In another process, as all drawing is; without a picture a run is as good."""
+        words = [str(self.run.path)] if rate is None else [str(self.run.path), repr(rate)]
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [sys.executable, "-m", "accel_trainer.report.rates", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                timeout=60,
+            )
+
+    # -- across processes -----------------------------------------------------------------------------------
+
+    @property
+    def _is_first(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def _of_rank_0(self, value: Any) -> Any:
+        return broadcast_object_list([value])[0]
+
+    def _say(self, line: str) -> None:
+        if self._is_first:
+            log.info("%s", line)

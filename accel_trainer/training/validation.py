@@ -1,0 +1,105 @@
+"""How well a model does on a set of images, every one counted once whatever the number of processes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from accel_trainer.config import Job
+from accel_trainer.core.spans import Phase, span, waited_for
+from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches, whole_batches
+from accel_trainer.data.dataset import Source
+from accel_trainer.data.loader import Batch, ImageReader, Loader
+from accel_trainer.data.pipeline import evaluation_views
+from accel_trainer.data.views import Views
+from accel_trainer.training.objectives.base import Meter, Objective
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Images and how they are cut into batches. `compares` tells an objective that compares the images of a batch:
+    each batch, of as many as are compared in training, is then one process's."""
+
+    read: ImageReader
+    num_images: int
+    images_per_batch: int
+    examples_per_forward: int
+    compares: bool
+    seed: int
+
+    def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
+        if self.compares:
+            return whole_batches(self.num_images, self.images_per_batch, rank, world_size, self.seed)
+        return evaluation_batches(self.num_images, self.images_per_batch, rank, world_size)
+
+
+def evaluation_set(
+    job: Job, source: Source, views: Views, world_size: int, *, compares: bool = False, replace_corrupt: bool = False
+) -> EvaluationSet:
+    """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
+    be divisible by the number of processes."""
+    assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
+    images_per_step = job.batch_size // job.num_views
+    shown = max(1, images_per_step * job.views_per_image // world_size)
+    images = max(1, shown // views.num_views)
+    return EvaluationSet(
+        read=ImageReader(source, views, replace_corrupt=replace_corrupt),
+        num_images=len(source.labels),
+        images_per_batch=images_per_step // job.gradient_accumulation if compares else images,
+        examples_per_forward=images * views.examples_per_image,
+        compares=compares,
+        seed=job.seed,
+    )
+
+
+class Evaluator:
+    """Measures plain models; ranks have different numbers of batches and do not meet."""
+
+    def __init__(
+        self, accelerator: Accelerator, loader: Loader, objective: Objective, prepare: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.accelerator, self.loader, self.objective, self.prepare = accelerator, loader, objective, prepare
+
+    def measure(self, model: nn.Module, on: EvaluationSet, is_stopped: Callable[[], bool]) -> Tensor:
+        """This process's sums of the objective over its images; not all of them if it is stopped."""
+        meter = Meter(self.accelerator.device, self.objective.num_sums)
+        for batch, output in self.forward(model, on, is_stopped):
+            with span(Phase.METRICS):
+                meter.add(self.objective.judge(output, batch, is_shared=False).sums)
+        return meter.sums
+
+    def over_all(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
+        """Sums of this process, added up over all, and how many corrupt images all met. Every process calls it."""
+        corrupt = sums.new_tensor([len(reader.corrupt)])
+        *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
+        return totals, int(corrupt_images)
+
+    def forward(
+        self, model: nn.Module, on: EvaluationSet, is_stopped: Callable[[], bool]
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """This process's batches with what the model, in evaluation mode, gives for them."""
+        accelerator = self.accelerator
+        model.eval()
+        plans = on.batches(accelerator.process_index, accelerator.num_processes)
+        for batch in waited_for(self.loader.batches(on.read, plans)):
+            if is_stopped():
+                return
+            if not len(batch.labels):  # all corrupt
+                continue
+            images = batch.inputs.on(accelerator.device)
+            with span(Phase.FORWARD), torch.inference_mode(), accelerator.autocast():
+                outputs = [model(part) for part in self.prepare(images).split(on.examples_per_forward)]
+                output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+            yield batch, output
+
+
+def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_device: bool) -> Views:
+    """How a job sees images that it is validated on. A loss that compares views of an image sees them augmented as in
+    training, always the same way; any other sees each image as it is."""
+    return train_views() if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
+
+
+def validation_set(job: Job, source: Source, views: Views, world_size: int) -> EvaluationSet:
+    return evaluation_set(job, source, views, world_size, compares=job.is_contrastive)

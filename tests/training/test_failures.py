@@ -1,0 +1,103 @@
+"""Disks that cannot be written, in the words of the run that they end."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loops import TINY, taken_up, train
+
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState
+from accel_trainer.training.failures import explained
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.state import checkpoint
+from accel_trainer.training.state.checkpoint import StateStore
+
+MakeLoop = Callable[..., TrainingLoop]
+
+
+def failing(number: int) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full: "),
+        (errno.EDQUOT, "the disk quota is used up: "),
+        (errno.EIO, "the disk has failed: "),
+        (errno.EROFS, "the disk is read-only: "),
+        (errno.EACCES, "permission is missing: "),
+    ],
+)
+@pytest.mark.usefixtures("tiny_models")
+def test_a_state_that_cannot_be_saved_ends_the_run_and_tells_what_is_kept(
+    make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    loop = make_loop(tmp_path / "run", **TINY, num_epochs=1)
+    folder = f"cannot be saved in {loop.run.resume} ({os.strerror(number)}); "
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", failing(number))
+        with pytest.raises(checkpoint.NotSaved) as caught:
+            train(loop)
+    assert explained(caught.value, "", 128, loop.states) == (
+        RunState.FAILED,
+        f"{said}the state of step 2 {folder}no state was saved before, so the run starts over",
+    )
+    train(taken_up(make_loop(tmp_path / "run", **TINY, num_epochs=1)))
+    longer = taken_up(make_loop(tmp_path / "run", **TINY, num_epochs=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", failing(number))
+        with pytest.raises(checkpoint.NotSaved) as caught:
+            train(longer)
+    assert explained(caught.value, "", 128, longer.states) == (
+        RunState.FAILED,
+        f"{said}the state of step 4 {folder}the state of step 2 is kept, and the run goes on from it",
+    )
+
+
+@pytest.mark.parametrize("file", ["params/002.safetensors", "performance.csv"])
+@pytest.mark.usefixtures("tiny_models")
+def test_another_file_that_cannot_be_written_is_named(
+    make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    loop = train(make_loop(tmp_path / "run", **TINY, num_epochs=1))
+    loop = taken_up(make_loop(tmp_path / "run", **TINY, num_epochs=2))
+    replace = Path.replace
+
+    def replace_unless_full(self: Path, target: Path) -> Path:
+        if target == loop.run.path / file:
+            failing(errno.ENOSPC)()
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_unless_full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        train(loop)
+    step = 2 if file.startswith("params") else 4
+    assert explained(caught.value, "", 128, loop.states) == (
+        RunState.FAILED,
+        f"the disk is full: {loop.run.path / file} cannot be written (No space left on device); "
+        f"the state of step {step} is kept, and the run goes on from it",
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "/data/occluders/1.png"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "RUN/params"),
+        ValueError("another error"),
+    ],
+    ids=repr,
+)
+def test_other_errors_are_not_explained(run: RunFolder, error: Exception) -> None:
+    if isinstance(error, OSError) and str(error.filename).startswith("RUN"):
+        error.filename = str(run.params)
+    assert explained(error, "", 128, StateStore(run)) is None

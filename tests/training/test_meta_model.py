@@ -1,0 +1,90 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.training.meta_model import cycles_of, make_model, model_on_paper
+
+MakeJob = Callable[..., Job]
+
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+SMALL: dict[str, Any] = {"features": [32] * 4, "num_cycles": 4}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"architecture": "tiny_models:NormAndDropout"},
+        {"architecture": "shufflenet_v2_x0_5"},
+        {"architecture": "cornet_rt", "architecture_args": {**SMALL, "return_cycles": "all"}},
+    ],
+    ids=lambda given: given["architecture"],
+)
+def test_to_count_its_cycles_changes_neither_a_model_nor_what_is_drawn_next(
+    make_job: MakeJob, given: dict[str, Any]
+) -> None:
+    job = make_job(**given)
+    torch.manual_seed(3)
+    model = make_model(job, 10)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    places = {name: value.data_ptr() for name, value in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    assert cycles_of(job, model, 10) == (4 if "cornet" in job.architecture else 1)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    after = model.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert {name: value.data_ptr() for name, value in after.items()} == places
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("given", "num_cycles"),
+    [
+        ({"architecture": "squeezenet1_1"}, 1),
+        ({"architecture": "regnet_y_400mf"}, 1),
+        ({"architecture": "cornet_rt", "architecture_args": SMALL}, 1),
+        ({"architecture": "cornet_rt", "architecture_args": {**SMALL, "return_cycles": "all"}}, 4),
+        ({"architecture": "cornet_rt", "architecture_args": {**SMALL, "return_cycles": "all", "num_heads": 2}}, 4),
+        ({"architecture": "tiny_models:Cycles", "architecture_args": {"num_cycles": 4}}, 4),
+    ],
+    ids=str,
+)
+def test_a_model_on_paper_has_as_many_cycles_as_the_real_one(
+    make_job: MakeJob, given: dict[str, Any], num_cycles: int
+) -> None:
+    job = make_job(**given)
+    on_paper, cycles = model_on_paper(job, 10, 8)
+    model = make_model(job, 10)
+    assert cycles == cycles_of(job, model, 10) == num_cycles
+    assert {name: t.shape for name, t in on_paper.state_dict().items()} == {
+        name: t.shape for name, t in model.state_dict().items()
+    }
+
+
+def test_a_model_of_clips_is_shown_clips(make_job: MakeJob) -> None:
+    clips = {"architecture": "cornet_rt", "architecture_args": SMALL, "video": True, "num_views": 3, "batch_size": 48}
+    assert model_on_paper(make_job(**clips), 10, 8)[1] == 1
+    with pytest.raises(UserError, match=r"video: squeezenet1_1 does not take clips of 3 frames"):
+        model_on_paper(make_job(**{**clips, "architecture": "squeezenet1_1", "architecture_args": {}}), 10, 8)
+
+
+def test_embeddings_may_have_any_size_and_logits_may_not(make_job: MakeJob) -> None:
+    job = make_job(
+        architecture="tiny_models:NormAndDropout",
+        architecture_args={"num_classes": 5},
+        criterion="SimCLRLoss",
+        num_views=2,
+        primary_metric="contrastive_acc",
+    )
+    model = make_model(job, 10)
+    assert isinstance(model.decoder, nn.Linear)
+    assert (model.decoder.out_features, cycles_of(job, model, 10)) == (5, 1)
+    classifying = make_job(architecture="tiny_models:NormAndDropout")
+    with pytest.raises(UserError, match="gives 5 logits, but there are 10 classes"):
+        cycles_of(classifying, model, 10)
