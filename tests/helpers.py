@@ -129,6 +129,6 @@ def trainers_in(folder: Path) -> list[int]:
             words, place = process.cmdline(), process.cwd()
         except psutil.Error:
             continue
-        if "accel_trainer.training.worker" in " ".join(words) and place.startswith(str(folder)):
+        if "accel_trainer.workers.train" in " ".join(words) and place.startswith(str(folder)):
             found.append(process.pid)
     return found

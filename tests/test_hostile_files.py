@@ -11,7 +11,7 @@ import pytest
 from helpers import plant_no_file, said_by
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.report.tables import compare
+from accel_trainer.report.compare import compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job
 from accel_trainer.run.performance import read_performance

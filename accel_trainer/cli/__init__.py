@@ -2,7 +2,7 @@
 
 import sys
 
-from accel_trainer.cli import control, doctor, jobs, packing, profiling, queue, running, sweeps, trained, watching
+from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALLED, app, tell
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import QueueUnusable
@@ -11,15 +11,15 @@ __all__ = [
     "app",
     "control",
     "doctor",
-    "jobs",
+    "job_files",
     "main",
-    "packing",
-    "profiling",
-    "queue",
-    "running",
-    "sweeps",
-    "trained",
-    "watching",
+    "pack",
+    "profile",
+    "results",
+    "run_queue",
+    "sweep",
+    "train",
+    "watch",
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, tell
-from accel_trainer.cli.slurm import SlurmDesk, end_in_slurm
+from accel_trainer.cli.run_queue import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import Pauses, Requests, Wish, this_person

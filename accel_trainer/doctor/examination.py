@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.files import cache_folder
-from accel_trainer.doctor import hardware, software, storage, tracking, trials
-from accel_trainer.doctor.findings import Check, Finding, Grade, examine, problem
-from accel_trainer.doctor.probe import Probe, ProbeFailed
+from accel_trainer.doctor import filesystem_trials, hardware, software, storage
+from accel_trainer.doctor.findings import Check, Finding, Grade, Probe, ProbeFailed, examine, problem
 from accel_trainer.launch.machine import this_machine
 
 # What is little for the place, in GB: job files and logs; states and weights; attempts' own files; spectra and masks.
@@ -67,16 +66,17 @@ def _of_the_queue(queue: Path) -> Lines:
             yield "trials", problem(f"no folder can be made in {place()}: {error.strerror}", "mend its permissions")
             return
         yield from examine(
-            Check(name, partial(trials.tried, trial, scratch / name)) for name, trial in trials.TRIALS.items()
+            Check(name, partial(filesystem_trials.tried, trial, scratch / name))
+            for name, trial in filesystem_trials.TRIALS.items()
         )
 
 
 def _of_wandb(wandb: Probe) -> Lines:
-    told = cache(partial(tracking.ask_wandb, wandb))
+    told = cache(partial(software.ask_wandb, wandb))
     yield from examine(
         [
-            Check("wandb", lambda: tracking.login(told())),
-            Check("wandb server", lambda: tracking.server(told())),
+            Check("wandb", lambda: software.login(told())),
+            Check("wandb server", lambda: software.server(told())),
         ]
     )
 

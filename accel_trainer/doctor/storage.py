@@ -11,10 +11,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from accel_trainer.core.lease import Owner, died_here
+from accel_trainer.doctor.filesystem_trials import MOVE
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.hardware import GIGABYTE
-from accel_trainer.doctor.helpers import NoWord, helper
-from accel_trainer.doctor.trials import MOVE
+from accel_trainer.doctor.race import NoWord, helper
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import Queue
 

@@ -19,7 +19,7 @@ from accel_trainer.launch.machine import Machine
 
 # How long torchrun lets ranks save after it was told to stop.
 SHUTDOWN_S = 90
-WORKER = "accel_trainer.training.worker"
+WORKER = "accel_trainer.workers.train"
 
 
 @dataclass(frozen=True)

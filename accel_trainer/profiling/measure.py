@@ -19,8 +19,7 @@ from accel_trainer.core.spans import Phase, heard_by
 from accel_trainer.data.batch_plan import BatchPlan, TrainSampling
 from accel_trainer.data.loader import Loader
 from accel_trainer.profiling.figures import Profile, Setting
-from accel_trainer.profiling.recorder import Recorder, own_seconds
-from accel_trainer.profiling.trace import add_threads
+from accel_trainer.profiling.recorder import Recorder, add_threads, own_seconds
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import Parts, build

@@ -1,14 +1,18 @@
 """Spans with their times: by the host's clock, and on a CUDA device by the device's own."""
 
+import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from accel_trainer.core.files import write_atomic
 from accel_trainer.core.spans import Phase
 
 # Where a process loads its own images, this is part of its waiting for them.
@@ -99,3 +103,26 @@ def own_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
         if span.parent in there:
             seconds[span.parent.name] = seconds.get(span.parent.name, 0.0) - length
     return seconds
+
+
+def add_threads(path: Path, spans: Iterable[Span]) -> None:
+    """Put spans of other threads into a trace that torch has written, which hears of one thread only."""
+    trace = json.loads(path.read_text())
+    base = trace.get("baseTimeNanoseconds", 0)
+    numbers: dict[int, int] = {}
+    for span in spans:
+        numbers.setdefault(span.thread, len(numbers) + 1)
+        trace["traceEvents"].append(_event(span, base))
+    trace["traceEvents"] += [_name(thread, number) for thread, number in numbers.items()]
+    write_atomic(path, json.dumps(trace), durable=False)
+
+
+def _event(span: Span, base: int) -> dict[str, Any]:
+    """A complete event (X); times in microseconds."""
+    times = {"ts": (span.start - base) / 1000, "dur": (span.end - span.start) / 1000}
+    return {"ph": "X", "cat": "user_annotation", "name": span.name, "pid": os.getpid(), "tid": span.thread, **times}
+
+
+def _name(thread: int, number: int) -> dict[str, Any]:
+    about = {"ph": "M", "name": "thread_name", "pid": os.getpid(), "tid": thread}
+    return {**about, "ts": 0, "args": {"name": f"loader thread {number}"}}

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.doctor import probe as probe_module
+from accel_trainer.doctor import findings as probe_module
 from accel_trainer.doctor import software
-from accel_trainer.doctor.findings import Grade
-from accel_trainer.doctor.probe import Probe, ProbeFailed
+from accel_trainer.doctor.findings import Grade, Probe, ProbeFailed
 from accel_trainer.launch import call_worker
 from accel_trainer.launch.machine import Gpu, Machine, this_machine
 

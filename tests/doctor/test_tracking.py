@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.doctor import tracking
-from accel_trainer.doctor.findings import Grade
-from accel_trainer.doctor.probe import Probe
+from accel_trainer.doctor import software
+from accel_trainer.doctor.findings import Grade, Probe
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ONLINE = {"mode": "online", "server": "https://api.wandb.ai"}
@@ -21,7 +20,7 @@ OFFLINE = {"mode": "offline", "server": "https://api.wandb.ai"}
 
 def asked() -> dict[str, str]:
     with Probe("accel_trainer.doctor.wandb_probe") as probe:
-        return dict(tracking.ask_wandb(probe))
+        return dict(software.ask_wandb(probe))
 
 
 # -- login ------------------------------------------------------------------------------------------------------------
@@ -30,10 +29,10 @@ def asked() -> dict[str, str]:
 def test_nobody_is_logged_in() -> None:
     told = asked()
     assert told["mode"] == "offline"
-    finding = tracking.login(told)
+    finding = software.login(told)
     assert finding.grade is Grade.WARNING
     assert "nobody is logged in" in finding.said
-    assert tracking.server(told).grade is Grade.OK, "it is not asked"
+    assert software.server(told).grade is Grade.OK, "it is not asked"
 
 
 @pytest.mark.parametrize("place", ["environment", "netrc"])
@@ -46,7 +45,7 @@ def test_somebody_is_logged_in_and_the_key_is_not_shown(monkeypatch: pytest.Monk
         netrc.chmod(0o600)
     told = asked()
     assert told["mode"] == "online"
-    finding = tracking.login(told)
+    finding = software.login(told)
     assert finding.grade is Grade.OK
     assert KEY not in finding.said + json.dumps(told)
     assert ("WANDB_API_KEY" in finding.said) == (place == "environment")
@@ -54,7 +53,7 @@ def test_somebody_is_logged_in_and_the_key_is_not_shown(monkeypatch: pytest.Monk
 
 def test_a_mode_that_is_set_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    finding = tracking.login(OFFLINE)
+    finding = software.login(OFFLINE)
     assert (finding.grade, finding.said) == (Grade.OK, "offline, as WANDB_MODE says")
 
 
@@ -67,7 +66,7 @@ def test_settings_that_wandb_refuses_are_named_and_not_quoted(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv(variable, value)
     told = asked()
-    finding = tracking.login(told)
+    finding = software.login(told)
     assert finding.grade is Grade.PROBLEM
     assert variable in finding.said
     assert KEY not in finding.said + str(finding.fix) + json.dumps(told)
@@ -76,13 +75,13 @@ def test_settings_that_wandb_refuses_are_named_and_not_quoted(
 def test_a_key_that_wandb_refuses_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", f" {KEY} ")
     told = asked()
-    finding = tracking.login(told)
+    finding = software.login(told)
     assert KEY not in finding.said + str(finding.fix) + json.dumps(told)
 
 
 def test_a_wandb_that_cannot_be_imported_is_a_problem() -> None:
     Path("wandb.py").write_text("raise ImportError('no protobuf')")
-    finding = tracking.login(asked())
+    finding = software.login(asked())
     assert finding.grade is Grade.PROBLEM
     assert "wandb cannot be imported" in finding.said
 
@@ -114,7 +113,7 @@ def silent() -> Iterator[str]:
 
 
 def test_any_answer_is_one(answering: str) -> None:
-    finding = tracking.server({**ONLINE, "server": answering.replace("//", f"//user:{KEY}@")})
+    finding = software.server({**ONLINE, "server": answering.replace("//", f"//user:{KEY}@")})
     assert finding.grade is Grade.OK
     assert finding.said == f"{answering.removeprefix('http://')} answers"
 
@@ -122,22 +121,22 @@ def test_any_answer_is_one(answering: str) -> None:
 def test_a_server_that_is_not_there_is_a_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    finding = tracking.server({**ONLINE, "server": f"http://user:{KEY}@127.0.0.1:{port}"})
+    finding = software.server({**ONLINE, "server": f"http://user:{KEY}@127.0.0.1:{port}"})
     assert finding.grade is Grade.WARNING
     assert finding.said == f"127.0.0.1:{port} does not answer: Connection refused"
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "SERVER_LIMIT_S", 1.0)
+    monkeypatch.setattr(software, "SERVER_LIMIT_S", 1.0)
     began = time.monotonic()
-    finding = tracking.server({**ONLINE, "server": silent})
+    finding = software.server({**ONLINE, "server": silent})
     assert time.monotonic() - began < 10
     assert finding.grade is Grade.WARNING
     assert finding.said.endswith("does not answer: no answer within 1 s")
 
 
 def test_a_name_that_nobody_knows_is_a_line() -> None:
-    finding = tracking.server({**ONLINE, "server": "https://no-such-server.invalid"})
+    finding = software.server({**ONLINE, "server": "https://no-such-server.invalid"})
     assert finding.grade is Grade.WARNING
     assert "no-such-server.invalid does not answer: " in finding.said
     assert "\n" not in finding.said

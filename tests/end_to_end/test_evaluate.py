@@ -31,7 +31,7 @@ def evaluators() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(Path.cwd()) and "accel_trainer.evaluation.worker" in process.cmdline():
+            if process.cwd() == str(Path.cwd()) and "accel_trainer.workers.evaluate" in process.cmdline():
                 found.append(process)
         except psutil.Error:
             continue

@@ -10,7 +10,7 @@ from helpers import COMMAND, trainers_in, wait_until, write_job
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app, control
-from accel_trainer.display import TerminalWatcher
+from accel_trainer.cli.terminal import TerminalWatcher
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.layout import JobState

@@ -21,7 +21,6 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.sources.digits import Digits
-from accel_trainer.evaluation import worker
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_job
@@ -31,6 +30,7 @@ from accel_trainer.training.meta_model import make_model
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.session import train
 from accel_trainer.training.validation import evaluation_set
+from accel_trainer.workers import evaluate as worker
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 

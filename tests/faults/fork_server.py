@@ -84,7 +84,7 @@ class ForkServer:
 
 def serve() -> None:
     import accel_trainer.training.session
-    import accel_trainer.training.worker  # noqa: F401
+    import accel_trainer.workers.train  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(_ranks(**json.loads(line))), flush=True)
@@ -140,7 +140,8 @@ def _train(
     import injection
 
     from accel_trainer.core.processes import parent_death_signal
-    from accel_trainer.training import session, worker
+    from accel_trainer.training import session
+    from accel_trainer.workers import train
 
     parent_death_signal(signal.SIGKILL)()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -157,7 +158,7 @@ def _train(
         _kill_after(kill_after_step)
     if rank == 0:
         injection.arm(faults)
-    return worker.main([job, "--name=job"])
+    return train.main([job, "--name=job"])
 
 
 class _NoPlotter:

@@ -146,7 +146,7 @@ def test_a_config_that_is_no_file_is_not_waited_for(tmp_path, kind):
 
 def test_the_printed_command_can_be_typed():
     launch = plan_launch(job(), Flags(), CPU, ["a b.json", "--name=a b"])
-    assert str(launch).endswith("-m accel_trainer.training.worker 'a b.json' '--name=a b'")
+    assert str(launch).endswith("-m accel_trainer.workers.train 'a b.json' '--name=a b'")
     assert launch.argv[1:3] == ["-m", "accelerate.commands.launch"]
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from accel_trainer.core.spans import Phase, heard_by, span
-from accel_trainer.profiling.recorder import Recorder, Span, own_seconds
-from accel_trainer.profiling.trace import add_threads
+from accel_trainer.profiling.recorder import Recorder, Span, add_threads, own_seconds
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
-from accel_trainer.report.tables import compare
+from accel_trainer.report.compare import compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance, write_performance
 from accel_trainer.run.status import RunState, Status

@@ -22,7 +22,7 @@ FAULTS_VARIABLE = "ACCEL_TRAIN_TEST_FAULTS"
 # What the program of a process is called in a fault.
 ROLES = {
     "accelerate.commands.launch": "launcher",
-    "accel_trainer.training.worker": "worker",
+    "accel_trainer.workers.train": "worker",
     "accel_trainer.report.plots": "plotter",
     "accel_trainer.cli run-queue": "runner",
     "accel_trainer.cli validate": "checker",

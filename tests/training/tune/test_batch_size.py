@@ -19,9 +19,10 @@ from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training import session, worker
+from accel_trainer.training import session
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.tune import batch_size
+from accel_trainer.workers import train
 
 MakeJob = Callable[..., Job]
 
@@ -82,7 +83,7 @@ def hungry(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     """A job on two digits whose model is out of memory with more than 20 images at a time. As on a GPU, what fits is
     tried with the model itself."""
     monkeypatch.setattr(batch_size, "make_fits", fits_when_tried)
-    monkeypatch.setattr(worker, "begin_logging", lambda *_: None)
+    monkeypatch.setattr(train, "begin_logging", lambda *_: None)
     monkeypatch.setattr(session, "Plotter", lambda _: SimpleNamespace(draw=lambda: None, close=lambda: None))
 
     def make(**given: Any) -> Job:
@@ -111,7 +112,7 @@ def fits_when_tried(job: Job, parts: Any, accelerator: Any) -> Callable[[int], b
 def attempt(job: Job, path: Path, submission: str = "first") -> Status:
     run = RunFolder(path)
     run.create()
-    worker._train_and_tell(job, run, StopRequest(), 0, "token", None, submission)
+    train._train_and_tell(job, run, StopRequest(), 0, "token", None, submission)
     status = run.read_status()
     assert status is not None
     return status
@@ -264,7 +265,7 @@ def test_another_rank_leaves_what_it_was(hungry: MakeJob, tmp_path: Path, monkey
     """Rank 0 then dies of that the other is gone; the runner takes the first."""
     run = RunFolder(tmp_path / "run")
     run.create()
-    worker._train_and_tell(hungry(retries=1), run, StopRequest(), 1, "token", None, "first")
+    train._train_and_tell(hungry(retries=1), run, StopRequest(), 1, "token", None, "first")
     first = run.first_rank_error("token")
     assert first is not None
     assert (first.state, first.fitting_batch_size) == (RunState.OUT_OF_MEMORY, 16)
@@ -277,7 +278,7 @@ def test_what_another_rank_has_found_to_fit_counts_in_the_next_attempt(tmp_path:
     run.create()
     run.write_status(Status(state=RunState.FAILED, token="then", submission="first"))
     run.write_rank_error(1, "then", "out of memory", state=RunState.OUT_OF_MEMORY, fitting_batch_size=32)
-    assert worker._known_to_fit(run, "first") == 32
-    assert worker._known_to_fit(run, "second") is None
+    assert train._known_to_fit(run, "first") == 32
+    assert train._known_to_fit(run, "second") is None
     run.write_status(Status(state=RunState.FAILED, token="then", submission="first", fitting_batch_size=16))
-    assert worker._known_to_fit(run, "first") == 16
+    assert train._known_to_fit(run, "first") == 16

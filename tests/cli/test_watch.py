@@ -9,7 +9,7 @@ import pytest
 from helpers import write_job
 from typer.testing import CliRunner, Result
 
-from accel_trainer.cli import app, watching
+from accel_trainer.cli import app, watch
 from accel_trainer.queue import status_table
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.heartbeat import OwnPulse
@@ -87,7 +87,7 @@ def test_a_job_of_a_silent_host_is_stale(queue: Queue, monkeypatch: pytest.Monke
 
 
 def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "FEW", 2)
+    monkeypatch.setattr(watch, "FEW", 2)
     monkeypatch.setattr(status_table, "MOST_NOTES", 1)
     for name in ("a", "b", "c"):
         write_job(queue.folder / f"{name}.json", after=["kept"])
@@ -119,7 +119,7 @@ def test_the_newest_log_is_printed_or_its_end(queue: Queue) -> None:
 
 
 def test_a_log_is_followed_over_attempts_until_the_job_is_over(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.1)
     path = write_job(queue.folder / "a.json")
     said: list[str] = []
     follower = threading.Thread(target=lambda: said.append(run("logs", "-f", "a").stdout))
@@ -137,7 +137,7 @@ def test_a_log_is_followed_over_attempts_until_the_job_is_over(queue: Queue, mon
 
 
 def test_who_waits_learns_how_it_ended(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.05)
     paths = {name: write_job(queue.folder / f"{name}.json") for name in ("a", "b")}
     write_job(queue.folder / "done/c.json")
     results: list[Result] = []

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.doctor import trials
+from accel_trainer.doctor import filesystem_trials
 from accel_trainer.doctor.findings import Grade
-from accel_trainer.doctor.helpers import NoWord, helper, race
+from accel_trainer.doctor.race import NoWord, helper, race
 
 os_rename, os_open, os_listdir, touch = os.rename, os.open, os.listdir, Path.touch
 
@@ -29,8 +29,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """And all of them, however slow this machine is."""
-    monkeypatch.setattr(trials, "NUM_ROUNDS", 40)
-    monkeypatch.setattr(trials, "LIMIT_S", 30.0)
+    monkeypatch.setattr(filesystem_trials, "NUM_ROUNDS", 40)
+    monkeypatch.setattr(filesystem_trials, "LIMIT_S", 30.0)
 
 
 def refuse(number: int) -> Callable[..., None]:
@@ -40,16 +40,16 @@ def refuse(number: int) -> Callable[..., None]:
     return call
 
 
-@pytest.mark.parametrize("name", trials.TRIALS)
+@pytest.mark.parametrize("name", filesystem_trials.TRIALS)
 def test_a_local_disk_has_all_that_is_tried(name: str, tmp_path: Path) -> None:
-    finding = trials.tried(trials.TRIALS[name], tmp_path / name)
+    finding = filesystem_trials.tried(filesystem_trials.TRIALS[name], tmp_path / name)
     assert (finding.grade, finding.fix) == (Grade.OK, None), finding
 
 
-@pytest.mark.parametrize("name", trials.TRIALS)
+@pytest.mark.parametrize("name", filesystem_trials.TRIALS)
 def test_a_file_system_that_fails_in_a_trial_is_a_problem(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("in the way")
-    finding = trials.tried(trials.TRIALS[name], tmp_path / name)
+    finding = filesystem_trials.tried(filesystem_trials.TRIALS[name], tmp_path / name)
     assert finding.grade is Grade.PROBLEM
     assert "File exists" in finding.said
 
@@ -64,7 +64,7 @@ def test_a_rename_that_first_removes_the_file_is_seen(folder: Path, monkeypatch:
         os_rename(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    finding = trials.rename_replaces(folder)
+    finding = filesystem_trials.rename_replaces(folder)
     assert finding.grade is Grade.PROBLEM
     assert "others see none" in finding.said
     assert "or half of it (0)" in finding.said
@@ -80,7 +80,7 @@ def test_a_rename_that_copies_is_seen(folder: Path, monkeypatch: pytest.MonkeyPa
         source.unlink()
 
     monkeypatch.setattr(os, "replace", replace)
-    finding = trials.rename_replaces(folder)
+    finding = filesystem_trials.rename_replaces(folder)
     assert finding.grade is Grade.PROBLEM
     assert "or half of it" in finding.said
     assert "or half of it (0)" not in finding.said
@@ -88,7 +88,7 @@ def test_a_rename_that_copies_is_seen(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_rename_that_does_not_replace_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", lambda source, target: None)
-    assert trials.rename_replaces(folder).said == "a rename over a file does not replace it"
+    assert filesystem_trials.rename_replaces(folder).said == "a rename over a file does not replace it"
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_a_rename_that_succeeds_and_reports_an_error_is_noted_and_does_no_harm(
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     monkeypatch.setattr(os, "rename", rename)
-    finding = trials.claims(folder)
+    finding = filesystem_trials.claims(folder)
     assert finding.grade is Grade.OK
     assert "40 renames succeeded and reported an error (No such file or directory), which does no harm" in finding.said
 
@@ -114,7 +114,7 @@ def test_a_rename_that_copies_lets_two_win(folder: Path, monkeypatch: pytest.Mon
         source.unlink(missing_ok=True)
 
     monkeypatch.setattr(os, "rename", rename)
-    finding = trials.claims(folder)
+    finding = filesystem_trials.claims(folder)
     assert finding.grade is Grade.PROBLEM
     assert re.search(r"two processes both got one job, in \d+ of 40 races", finding.said)
 
@@ -131,17 +131,17 @@ def test_a_rename_that_tells_both_that_they_have_won_is_a_problem(
             return
 
     monkeypatch.setattr(os, "rename", rename)
-    assert "two processes both got one job" in trials.claims(folder).said
+    assert "two processes both got one job" in filesystem_trials.claims(folder).said
 
 
 def test_a_rename_that_loses_the_file_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "rename", lambda source, target: source.unlink())
-    assert "neither got it (No such file or directory), in 40 races" in trials.claims(folder).said
+    assert "neither got it (No such file or directory), in 40 races" in filesystem_trials.claims(folder).said
 
 
 def test_a_rename_that_is_not_permitted_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "rename", refuse(errno.EPERM))
-    assert "neither got it (Operation not permitted)" in trials.claims(folder).said
+    assert "neither got it (Operation not permitted)" in filesystem_trials.claims(folder).said
 
 
 # -- creation, links --------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_a_rename_that_is_not_permitted_is_a_problem(folder: Path, monkeypatch: 
 
 def test_a_creation_that_is_not_exclusive_lets_two_win(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", lambda path, flags, *rest: os_open(path, flags & ~os.O_EXCL, *rest))
-    finding = trials.exclusive_creation(folder)
+    finding = filesystem_trials.exclusive_creation(folder)
     assert finding.grade is Grade.PROBLEM
     assert "two processes both created one file" in finding.said
 
@@ -161,12 +161,12 @@ def test_a_creation_that_nobody_wins_is_a_problem(folder: Path, monkeypatch: pyt
         return os_open(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", no_creation)
-    assert "a file that nobody had was refused" in trials.exclusive_creation(folder).said
+    assert "a file that nobody had was refused" in filesystem_trials.exclusive_creation(folder).said
 
 
 def test_a_link_that_overwrites_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", shutil.copyfile)
-    assert trials.links(folder).said == "link() has replaced a file that was there"
+    assert filesystem_trials.links(folder).said == "link() has replaced a file that was there"
 
 
 def test_a_link_that_reports_an_error_and_overwrites_is_a_problem(
@@ -177,13 +177,13 @@ def test_a_link_that_reports_an_error_and_overwrites_is_a_problem(
         raise FileExistsError(errno.EEXIST, "File exists")
 
     monkeypatch.setattr(os, "link", link)
-    assert trials.links(folder).grade is Grade.PROBLEM
+    assert filesystem_trials.links(folder).grade is Grade.PROBLEM
 
 
 def test_a_file_system_without_links_is_good_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refuse(errno.EPERM))
     monkeypatch.setattr(os, "symlink", refuse(errno.EPERM))
-    finding = trials.links(folder)
+    finding = filesystem_trials.links(folder)
     assert finding.grade is Grade.OK
     assert "no hard links (Operation not permitted)" in finding.said
     assert "no symbolic links (Operation not permitted)" in finding.said
@@ -197,12 +197,12 @@ def test_a_file_server_with_another_time_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, offset: float, said: str
 ) -> None:
     now = time.time
-    monkeypatch.setattr(trials.time, "time", lambda: now() + offset)
-    finding = trials.clock(folder)
+    monkeypatch.setattr(filesystem_trials.time, "time", lambda: now() + offset)
+    finding = filesystem_trials.clock(folder)
     assert finding.grade is Grade.WARNING
     assert said in finding.said
-    monkeypatch.setattr(trials, "CLOCK_TOLERANCE_S", 1000)
-    finding = trials.clock(folder)
+    monkeypatch.setattr(filesystem_trials, "CLOCK_TOLERANCE_S", 1000)
+    finding = filesystem_trials.clock(folder)
     assert (finding.grade, said in finding.said) == (Grade.OK, True), "it is told all the same"
 
 
@@ -212,7 +212,7 @@ def test_a_rename_that_changes_the_time_stamp_is_a_problem(folder: Path, monkeyp
         os.utime(target, (1, 1))
 
     monkeypatch.setattr(os, "rename", rename)
-    assert "a rename changes the time stamp" in trials.clock(folder).said
+    assert "a rename changes the time stamp" in filesystem_trials.clock(folder).said
 
 
 @pytest.mark.parametrize(("late_s", "said"), [(0.3, r"after 0.[3-5] s"), (1000, "s or later")])
@@ -222,10 +222,10 @@ def test_a_folder_that_is_seen_late_by_others_is_told(
     def listdir(place: Path) -> list[str]:
         return [name for name in os_listdir(place) if time.time() - (place / name).stat().st_mtime > late_s]
 
-    monkeypatch.setattr(trials, "SEEN_LATE_S", 0.1)
-    monkeypatch.setattr(trials, "SEEN_LIMIT_S", 0.8)
+    monkeypatch.setattr(filesystem_trials, "SEEN_LATE_S", 0.1)
+    monkeypatch.setattr(filesystem_trials, "SEEN_LIMIT_S", 0.8)
     monkeypatch.setattr(os, "listdir", listdir)
-    finding = trials.visibility(folder)
+    finding = filesystem_trials.visibility(folder)
     assert finding.grade is Grade.WARNING
     assert re.search(said, finding.said), finding.said
 
@@ -233,10 +233,10 @@ def test_a_folder_that_is_seen_late_by_others_is_told(
 def test_a_disk_that_cannot_be_synced_is_a_problem_and_a_slow_one_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "SYNCED_LATE_S", 0.0)
-    assert trials.syncing(folder).grade is Grade.WARNING
+    monkeypatch.setattr(filesystem_trials, "SYNCED_LATE_S", 0.0)
+    assert filesystem_trials.syncing(folder).grade is Grade.WARNING
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
-    finding = trials.syncing(folder)
+    finding = filesystem_trials.syncing(folder)
     assert finding.grade is Grade.PROBLEM
     assert "fsync has failed: Input/output error" in finding.said
 
@@ -266,7 +266,7 @@ def test_names_that_are_not_possible_are_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[str], bool], grade: Grade, said: str
 ) -> None:
     names_refused(monkeypatch, is_refused)
-    finding = trials.names(folder)
+    finding = filesystem_trials.names(folder)
     assert finding.grade is grade, finding
     assert said in finding.said
 
@@ -274,14 +274,14 @@ def test_names_that_are_not_possible_are_told(
 def test_names_that_are_kept_in_another_spelling_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As HFS+ does, which decomposes all of them."""
     monkeypatch.setattr(os, "listdir", lambda place: [unicodedata.normalize("NFD", name) for name in os_listdir(place)])
-    finding = trials.names(folder)
+    finding = filesystem_trials.names(folder)
     assert finding.grade is Grade.WARNING
     assert "accents" in finding.said
 
 
 def test_names_without_case_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: self.name.lower() in map(str.lower, os_listdir(self.parent)))
-    finding = trials.case(folder)
+    finding = filesystem_trials.case(folder)
     assert finding.grade is Grade.WARNING
     assert "one name" in finding.said
 
@@ -294,7 +294,7 @@ def test_locks_that_do_not_work_are_noted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, flock: Callable[..., None], said: str
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", flock)
-    finding = trials.locks(folder)
+    finding = filesystem_trials.locks(folder)
     assert finding.grade is Grade.OK
     assert said in finding.said
 

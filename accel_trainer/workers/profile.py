@@ -17,7 +17,7 @@ from accel_trainer.launch.call_worker import answer
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="accel_trainer.profiling.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="accel_trainer.workers.profile", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
     parser.add_argument("--place", type=Path, required=True, help="folder to write everything in")

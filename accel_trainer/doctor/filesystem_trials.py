@@ -16,7 +16,7 @@ from accel_trainer.config.parse import MAX_NAME_BYTES
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import Owner
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
-from accel_trainer.doctor.helpers import helper, race
+from accel_trainer.doctor.race import helper, race
 
 NUM_ROUNDS, LIMIT_S = 300, 1.5
 NUM_LOOKS = 5

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from accel_trainer.api.verdicts import checked_alike, make_check, verdict_of
 from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, counted
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import parse_json, read_bytes
@@ -24,7 +25,6 @@ from accel_trainer.core.text import short, shown
 from accel_trainer.launch.command import Flags
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import Queue
-from accel_trainer.verdicts import checked_alike, make_check, verdict_of
 
 
 @app.command()
@@ -112,7 +112,7 @@ def _combinations(words: Sequence[str], number: int | None, seed: int) -> list[S
 
 def _check(base: Path, jobs: Sequence[SweptJob], queue: Queue) -> None:
     """Check whole jobs, as `add` does; those that are alike to a check, once. Raises UserError."""
-    from accel_trainer.display import preparation_bar
+    from accel_trainer.cli.terminal import preparation_bar
 
     check, coming = make_check(Flags()), {job.name for job in jobs}
     verdicts: dict[str, list[str]] = {}
@@ -222,7 +222,7 @@ def _row(job: SweptJob, path: Path | None) -> dict[str, Any]:
 
 
 def _table(jobs: Sequence[SweptJob]) -> str:
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     labels = short(jobs[0].settings)
     return table(["job", *labels.values()], [[job.name, *map(shown, job.settings.values())] for job in jobs])

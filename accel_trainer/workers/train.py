@@ -59,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     if words[:1] == [STAND_BY] and (words := _stand_by(Path(words[1]))) is None:
         return STOOD_DOWN_CODE
-    parser = argparse.ArgumentParser(prog="accel_trainer.training.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="accel_trainer.workers.train", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
     parser.add_argument("--group", help="group of runs in the trackers")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from accel_trainer.api.verdicts import duplicates, make_check, verdict
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
@@ -20,17 +21,19 @@ from accel_trainer.cli.app import (
     JsonOption,
     NamesOption,
     ProcessesOption,
+    QueueOption,
     app,
     counted,
     hardware_flags,
     tell,
     write,
 )
-from accel_trainer.config import read_job
+from accel_trainer.config import job_name, read_job
+from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
+from accel_trainer.launch.command import Flags
 from accel_trainer.queue.store import Queue
-from accel_trainer.verdicts import make_check, verdict
 
 
 @app.command()
@@ -97,7 +100,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that a job can name, with their parameters at 1000 classes."""
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
     from accel_trainer.zoo import timm_models
     from accel_trainer.zoo.registry import catalogue
 
@@ -122,8 +125,8 @@ def preview(
     epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch to show the first images of.")] = 1,
 ) -> None:
     """Draw what the model will see: images in rows, their views in columns."""
+    from accel_trainer.cli.terminal import preparation_bar
     from accel_trainer.data.preview import preview as draw
-    from accel_trainer.display import preparation_bar
 
     job = read_job(file)
     out = out or Path(f"{job.name}.png")
@@ -159,3 +162,29 @@ def make_occluders(
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
+
+
+@app.command()
+def add(
+    files: Files,
+    queue: QueueOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
+    force: Annotated[bool, typer.Option("--force", help="Also a job whose name or content is in the queue.")] = False,
+) -> None:
+    """Check job files and put copies of them into the queue."""
+    allow_imports(allow)
+    store = Queue(queue)
+    store.create()
+    check = make_check(Flags())
+    wrong, coming = False, {file.stem for file in files}
+    for file in files:
+        _, problems = verdict(file, check, store, coming)
+        if not problems and not force:
+            problems = duplicates(file, store)
+        tell(problems)
+        wrong |= bool(problems)
+        if not problems:
+            path = store.add(job_name(file), read_bytes(file), replace=force)
+            typer.echo(f"added {path}")
+    if wrong:
+        raise typer.Exit(MISTAKE)

@@ -19,7 +19,7 @@ from accel_trainer.run.folder import RunFolder
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="accel_trainer.evaluation.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="accel_trainer.workers.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--answer", type=Path, required=True, help="file to write")
     parser.add_argument("--weights", default="best")

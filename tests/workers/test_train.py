@@ -14,7 +14,7 @@ from accel_trainer.launch.protocol import STAND_BY, TOKEN_VARIABLE
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import take
-from accel_trainer.training import worker
+from accel_trainer.workers import train as worker
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_
 def test_who_stands_by_for_a_runner_that_died_before_it_was_noticed_ends(tmp_path: Path) -> None:
     """The launcher may die with its runner before this process has asked the kernel to tell it."""
     environment = {**os.environ, TOKEN_VARIABLE: dead_token()}
-    command = [sys.executable, "-m", "accel_trainer.training.worker", STAND_BY, str(tmp_path / "words.json")]
+    command = [sys.executable, "-m", "accel_trainer.workers.train", STAND_BY, str(tmp_path / "words.json")]
     assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == worker.STOOD_DOWN_CODE
 
 
@@ -117,7 +117,7 @@ def test_a_trainer_whose_folder_was_taken_over_writes_nothing_more(what: str, tm
     file = write_job(Path("job.json"), model_dir="run")
     code = f"""
 import sys, time
-from accel_trainer.training import worker
+from accel_trainer.workers import train as worker
 worker.CHECK_S = 0.05
 def train(job, run, *_):
     if {what!r} == "taken over":

@@ -10,13 +10,14 @@ import pytest
 from helpers import QUICK_JOB, file_names, write_job
 from typer.testing import CliRunner, Result
 
-from accel_trainer.cli import app, sweeps
+from accel_trainer.api.verdicts import checked_alike
+from accel_trainer.cli import app
+from accel_trainer.cli import sweep as sweep_module
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import Queue
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.verdicts import checked_alike
 
 SEEDS = ("--set", "seed=0,1")
 
@@ -37,7 +38,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise UserError("optimizer_args: too fast")
         return {}
 
-    monkeypatch.setattr(sweeps, "make_check", lambda flags: check)
+    monkeypatch.setattr(sweep_module, "make_check", lambda flags: check)
     return seen
 
 

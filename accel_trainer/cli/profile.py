@@ -60,7 +60,7 @@ def profile(
     def plan(place: Path) -> Launch:
         words = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
         flags = hardware_flags(config, num_processes, gpus)
-        return plan_launch(parsed, flags, this_machine(), words, worker="accel_trainer.profiling.worker")
+        return plan_launch(parsed, flags, this_machine(), words, worker="accel_trainer.workers.profile")
 
     with sent("profile", plan, f"{job}: the profile") as back:
         if back.row is None:
@@ -94,7 +94,7 @@ def _tables(profile: "Profile") -> str:
 
 
 def _phases(profile: "Profile") -> str:
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     # The validation of as many images, so that its forward pass can be compared.
     scale = 1000 * profile.images_per_process / profile.images_per_batch
@@ -114,7 +114,7 @@ def _name(phase: str) -> str:
 
 def _loading(profile: "Profile") -> str:
     """What the threads do beside the steps."""
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     names = {Phase.LOADING: "drawing, collecting"}
     rows = [[names.get(Phase(phase), phase), 1000 * seconds] for phase, seconds in profile.loading.items()]
@@ -124,7 +124,7 @@ def _loading(profile: "Profile") -> str:
 
 
 def _epoch(profile: "Profile") -> str:
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     rows = [[name, seconds] for name, seconds in profile.epoch.items()]
     return table(("an epoch", "s"), rows)

@@ -28,7 +28,7 @@ from accel_trainer.launch.machine import this_machine
 from accel_trainer.run.folder import RunFolder, runs_in
 
 if TYPE_CHECKING:
-    from accel_trainer.report.tables import Comparison
+    from accel_trainer.report.compare import Comparison
 
 
 @app.command()
@@ -45,19 +45,19 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Print a table of trained runs, and of those that were fine-tuned in their folders."""
-    from accel_trainer.report import tables
+    from accel_trainer.report import compare
 
     rows, problems = list["Comparison"](), list[str]()
     for path in runs:
         try:
-            rows += tables.compare(runs_in(path))
+            rows += compare.compare(runs_in(path))
         except UserError as error:
             problems += error.problems
     if columns is None:
-        keys = tables.differing(rows)
+        keys = compare.differing(rows)
     else:
-        keys = tables.named([word.strip() for word in columns.split(",")], rows) if rows else []
-    rows = tables.with_only(keys, rows)
+        keys = compare.named([word.strip() for word in columns.split(",")], rows) if rows else []
+    rows = compare.with_only(keys, rows)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     elif rows:
@@ -99,7 +99,7 @@ def evaluate(
         words += [f"--dataset={dataset}"] if dataset is not None else []
         words += [f"--data-root={data_root}"] if data_root is not None else []
         flags = hardware_flags(config, num_processes, gpus)
-        return plan_launch(job, flags, this_machine(), words, worker="accel_trainer.evaluation.worker")
+        return plan_launch(job, flags, this_machine(), words, worker="accel_trainer.workers.evaluate")
 
     with sent("evaluate", plan, f"{run}: the evaluation") as back:
         if (row := back.row) is None:
@@ -112,14 +112,14 @@ def evaluate(
 
 
 def _evaluation(row: Mapping[str, Any]) -> str:
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     loss = None if row["loss"] is None else f"{row['loss']:.4f}"
     return table(list(row), [list({**row, "loss": loss}.values())])
 
 
 def _comparison(rows: "Sequence[Comparison]") -> str:
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     settings = short(rows[0].settings)
     header = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer import display
-from accel_trainer.display import TerminalWatcher, table
+from accel_trainer.cli import terminal
+from accel_trainer.cli.terminal import TerminalWatcher, table
 from accel_trainer.launch.outcome import Ending, EndingKind
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
@@ -93,7 +93,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, caps
 def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(display.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
     watcher = TerminalWatcher()
     watcher.started("job", run, Path("job.1.log"))
     run.write_status(STATUS)
@@ -108,7 +108,7 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
 def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(display.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
     watcher = TerminalWatcher()
     watcher.started("job", run, Path("job.1.log"))
     run.write_status(Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
-from accel_trainer.cli import jobs, running
+from accel_trainer.cli import job_files, run_queue, train
 from accel_trainer.launch.command import Flags
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Ending, EndingKind
@@ -283,7 +283,7 @@ def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_f
     monkeypatch.setattr("accel_trainer.launch.attempt.go_through", go_through)
     monkeypatch.setattr("accel_trainer.core.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
-    running.train(write_job(Path("child.json"), **CHILD, after=["first"]))
+    train.train(write_job(Path("child.json"), **CHILD, after=["first"]))
     assert "after: only a queue waits for other jobs; child is trained now" in capsys.readouterr().err
     assert attempts[0].starting_params == Path("models/squeezenet1_1/parent")
 
@@ -346,7 +346,7 @@ def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
 
     entries = registry.catalogue("alexnet")
     monkeypatch.setattr(registry, "catalogue", lambda family: entries)
-    jobs.models(family=None, as_json=True)
+    job_files.models(family=None, as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert row == {
         "name": "alexnet",
@@ -355,13 +355,13 @@ def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
         "takes": "images",
         "parameters": 61_100_840,
     }
-    jobs.models(family=None, as_json=False)
+    job_files.models(family=None, as_json=False)
     header, line, timms = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "family", "source", "takes", "parameters"]
     assert line.split() == ["alexnet", "alexnet", "torchvision", "images", "61,100,840"]
     assert timms.startswith("and timm:<name>, such as timm:convnext_tiny, for 1,")
     monkeypatch.setattr(timm_models, "is_installed", lambda: False)
-    jobs.models(family=None, as_json=False)
+    job_files.models(family=None, as_json=False)
     assert capsys.readouterr().out.endswith("pip install 'accel-train[timm]'\n")
 
 
@@ -419,13 +419,13 @@ def test_at_a_terminal_with_several_gpus_one_is_asked_which_and_enter_takes_all(
             return True
 
     gpus = tuple(Gpu(str(i), "A100", "40 GiB") for i in range(2))
-    monkeypatch.setattr(running, "this_machine", lambda: Machine(gpus, False, 8))
+    monkeypatch.setattr(run_queue, "this_machine", lambda: Machine(gpus, False, 8))
     monkeypatch.setattr("sys.stdin", Terminal(answers))
     shown = Terminal()
     monkeypatch.setattr("sys.stdout", shown)
-    assert running._asked(Flags()).gpus == chosen
+    assert run_queue._asked(Flags()).gpus == chosen
     assert "0: A100 (40 GiB)" in shown.getvalue()
-    assert running._asked(Flags(num_processes=1)) == Flags(num_processes=1), "flags are an answer"
+    assert run_queue._asked(Flags(num_processes=1)) == Flags(num_processes=1), "flags are an answer"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueOption, app, existing_queue, find_job
-from accel_trainer.cli.slurm import SlurmDesk
+from accel_trainer.cli.run_queue import SlurmDesk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, printable
 from accel_trainer.queue.control import Pauses
@@ -44,7 +44,7 @@ def status(
 
 
 def _table(queue: Queue, everything: bool) -> str:
-    from accel_trainer.display import table
+    from accel_trainer.cli.terminal import table
 
     rows = list(overview(queue, most=None if everything else FEW))
     if not rows:

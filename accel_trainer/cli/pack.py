@@ -52,12 +52,12 @@ def pack(
     if verify:
         _verify(Path(dataset) if Path(dataset).is_dir() else data_root / dataset)
         return
+    from accel_trainer.cli.terminal import preparation_bar
     from accel_trainer.data.open import open_data_set
     from accel_trainer.data.pack.format import open_pack
     from accel_trainer.data.pack.split_writer import Packing
     from accel_trainer.data.pack.writer import pack as write_pack
     from accel_trainer.data.pack.writer import what_is_packed
-    from accel_trainer.display import preparation_bar
 
     images = open_data_set(dataset, data_root, image_column, label_column)
     how = Packing(size, storage.value, quality if storage is Storage.JPEG else None)
@@ -93,9 +93,9 @@ def _summary(manifest: "Manifest") -> str:
 
 def _verify(folder: Path) -> None:
     """Exit code 1 where an image is damaged."""
+    from accel_trainer.cli.terminal import preparation_bar
     from accel_trainer.data.pack.format import read_manifest
     from accel_trainer.data.pack.writer import damaged_images
-    from accel_trainer.display import preparation_bar
 
     with preparation_bar("verifying") as progress:
         bad = list(damaged_images(folder, usable_cores(), progress))

@@ -1,6 +1,7 @@
 """The verbs that train: a queue's jobs, or one."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,31 +14,29 @@ from accel_trainer.cli.app import (
     SOME_FAILED,
     AllowOption,
     ConfigOption,
-    File,
     GpusOption,
-    NamesOption,
     ProcessesOption,
     QueueOption,
     app,
     hardware_flags,
     tell,
 )
-from accel_trainer.cli.slurm import hand_to_slurm, refuse_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import Flags, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
+from accel_trainer.launch.outcome import EndingKind
 from accel_trainer.queue.dependencies import Needs, cycles, find_parent, in_order, starting_params, words
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.retries import FIRST_WAIT_S, submission_of
+from accel_trainer.queue.retries import FIRST_WAIT_S
 from accel_trainer.queue.store import Queue
-from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState
 
 if TYPE_CHECKING:
     from accel_trainer.queue.runner import Runner
     from accel_trainer.queue.slots import Slots
+    from accel_trainer.queue.slurm.reconcile import Reconciler, Settled
+    from accel_trainer.queue.slurm.script import Wishes
     from accel_trainer.queue.slurm.submitter import Submitter
 
 
@@ -98,7 +97,7 @@ def run_queue(
     Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, wants more GPUs
     than there are, or because of a pause.
     """
-    from accel_trainer.display import TerminalWatcher
+    from accel_trainer.cli.terminal import TerminalWatcher
     from accel_trainer.launch.machine import GpuUse
     from accel_trainer.queue.runner import Runner, nobody_else
     from accel_trainer.queue.slots import Slots
@@ -145,49 +144,6 @@ def _tell_outcome(runner: "Runner | Submitter", queue: Path) -> None:
         typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
     if runner.num_failed or runner.num_blocked:
         raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
-def train(
-    file: File,
-    config: ConfigOption = None,
-    gpus: GpusOption = None,
-    num_processes: ProcessesOption = None,
-    queue: NamesOption = DEFAULT_QUEUE,
-    allow: AllowOption = "",
-) -> None:
-    """Train one job without the queue."""
-    import asyncio
-
-    from accel_trainer.core.lease import Owner
-    from accel_trainer.core.processes import StopRequest
-    from accel_trainer.display import TerminalWatcher
-    from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, go_through
-    from accel_trainer.launch.attempt_files import new_log
-    from accel_trainer.launch.outcome import EndingKind
-
-    allow_imports(allow)
-    job = read_job(file)
-    flags = _asked(hardware_flags(config, num_processes, gpus))
-    plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
-    start = _done_parent(job, Queue(queue))
-    if job.after:
-        typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
-    run = RunFolder(job.run_path)
-    run.create()
-    token, submission = Owner.new().token, submission_of(file)
-    if (said := run.read_status()) is not None and said.state is RunState.FINISHED:
-        submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
-    log = new_log(run.attempts, "train")
-    attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
-    watcher, stop = TerminalWatcher(), StopRequest()
-    stop.listen(*STOP_SIGNALS)
-    ending = asyncio.run(go_through(attempt, flags, this_machine(), stop, watcher))
-    watcher.ended(job.name, ending, attempt.log)
-    if stop.signal is not None:
-        raise typer.Exit(SIGNALLED + stop.signal)
-    if ending.kind is not EndingKind.DONE:
-        raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)
 
 
 def _asked(flags: Flags) -> Flags:
@@ -267,3 +223,77 @@ def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags, places: "S
         raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")
     machine = place.machine(this_machine())
     return str(plan_launch(job, place.flags(flags), machine, attempt.worker_args))
+
+
+def refuse_options(options: Mapping[str, object], why: str) -> None:
+    """Raises UserError for the first of some options that is given."""
+    if given := [name for name, value in options.items() if value]:
+        raise UserError(f"{given[0]}: {why}")
+
+
+def hand_to_slurm(queue: Queue, flags: Flags, wishes: "Wishes", retry_after_s: float, *, watch: bool) -> "Submitter":
+    """Hand all jobs over, and stay until they are over."""
+    from accel_trainer.cli.terminal import TerminalWatcher
+    from accel_trainer.queue.slurm.submitter import Submitter
+
+    submitter = Submitter(queue, flags, wishes, TerminalWatcher(), retry_after_s)
+    submitter.run(watch=watch)
+    if submitter.stop and submitter.has_jobs_in_slurm:
+        typer.echo("what was handed over goes on in Slurm; `accel-train run-queue --slurm` shows it again")
+    return submitter
+
+
+def end_in_slurm(store: Queue, job: QueuedJob) -> None:
+    """Have Slurm forget a job that it has not started; one that runs finds what is asked of it by itself."""
+    from accel_trainer.queue.slurm.client import SlurmError
+    from accel_trainer.queue.slurm.reconcile import end_waiting
+
+    try:
+        end_waiting(store, job)
+    except SlurmError as error:
+        tell([f"{problem}; if the job runs, it ends all the same" for problem in error.problems])
+
+
+class SlurmDesk:
+    """Asks Slurm about claims that are its own, again and again. Loaded when there is one: other verbs need it not."""
+
+    def __init__(self, store: Queue) -> None:
+        self._store = store
+        self._reconciler: Reconciler | None = None
+
+    def settle(self, jobs: Sequence[QueuedJob]) -> Mapping[QueuedJob, str | None]:
+        """What is said of each of these jobs that is a cluster's; it is put where it belongs if Slurm has ended it.
+
+        None: Slurm does not know it, which a look in a while will make sure.
+        """
+        from accel_trainer.queue.slurm.client import SlurmError
+
+        asked = [job for job in jobs if job.owner is not None and job.owner.cluster is not None]
+        if not asked:
+            return {}
+        try:
+            return self._settle(asked)
+        except SlurmError as error:
+            return dict.fromkeys(asked, f"is in Slurm; {error}")
+
+    def _settle(self, jobs: Sequence[QueuedJob]) -> Mapping[QueuedJob, str | None]:
+        from accel_trainer.queue.retries import Retries
+        from accel_trainer.queue.slurm.client import cluster_name
+        from accel_trainer.queue.slurm.reconcile import Reconciler
+
+        if self._reconciler is None:
+            self._reconciler = Reconciler(self._store, Retries(self._store), cluster_name())
+        ours = [job for job in jobs if job.owner is not None and job.owner.cluster == self._reconciler.cluster]
+        said: dict[QueuedJob, str | None] = {
+            job: f"is in Slurm on {job.owner.cluster}: ask on a machine of that cluster" for job in jobs if job.owner
+        }
+        left, settled = self._reconciler.look({job.name for job in ours})
+        said |= dict.fromkeys(ours, "is over")
+        said |= {job: None if found is None else found.told for job, found in left.items()}
+        return said | {one.job: _became(one) for one in settled}
+
+
+def _became(settled: "Settled") -> str:
+    ending = settled.recorded.ending
+    where = "failed" if settled.recorded.has_failed else "held" if ending.kind is EndingKind.HELD else "put back"
+    return f"{where}; {ending.reason}"

@@ -7,7 +7,7 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.report.tables import Comparison, compare, differing, named, with_only
+from accel_trainer.report.compare import Comparison, compare, differing, named, with_only
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 from accel_trainer.run.status import RunState, Status

@@ -1,0 +1,1 @@
+"""The Python API; the command line is a user of it."""

@@ -1,0 +1,70 @@
+"""The verbs that train: a queue's jobs, or one."""
+
+import typer
+
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    MISTAKE,
+    SIGNALLED,
+    SOME_FAILED,
+    AllowOption,
+    ConfigOption,
+    File,
+    GpusOption,
+    NamesOption,
+    ProcessesOption,
+    app,
+    hardware_flags,
+)
+from accel_trainer.cli.run_queue import _asked, _done_parent
+from accel_trainer.config import read_job
+from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.launch.command import plan_launch
+from accel_trainer.launch.machine import this_machine
+from accel_trainer.queue.retries import submission_of
+from accel_trainer.queue.store import Queue
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState
+
+
+@app.command()
+def train(
+    file: File,
+    config: ConfigOption = None,
+    gpus: GpusOption = None,
+    num_processes: ProcessesOption = None,
+    queue: NamesOption = DEFAULT_QUEUE,
+    allow: AllowOption = "",
+) -> None:
+    """Train one job without the queue."""
+    import asyncio
+
+    from accel_trainer.cli.terminal import TerminalWatcher
+    from accel_trainer.core.lease import Owner
+    from accel_trainer.core.processes import StopRequest
+    from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, go_through
+    from accel_trainer.launch.attempt_files import new_log
+    from accel_trainer.launch.outcome import EndingKind
+
+    allow_imports(allow)
+    job = read_job(file)
+    flags = _asked(hardware_flags(config, num_processes, gpus))
+    plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
+    start = _done_parent(job, Queue(queue))
+    if job.after:
+        typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
+    run = RunFolder(job.run_path)
+    run.create()
+    token, submission = Owner.new().token, submission_of(file)
+    if (said := run.read_status()) is not None and said.state is RunState.FINISHED:
+        submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
+    log = new_log(run.attempts, "train")
+    attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
+    watcher, stop = TerminalWatcher(), StopRequest()
+    stop.listen(*STOP_SIGNALS)
+    ending = asyncio.run(go_through(attempt, flags, this_machine(), stop, watcher))
+    watcher.ended(job.name, ending, attempt.log)
+    if stop.signal is not None:
+        raise typer.Exit(SIGNALLED + stop.signal)
+    if ending.kind is not EndingKind.DONE:
+        raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)

@@ -1,0 +1,1 @@
+"""What is launched as a process of its own."""
