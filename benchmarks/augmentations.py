@@ -18,9 +18,9 @@ from torchvision.transforms import v2
 
 from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.data.augment.blur import CONTRASTIVE_SIGMAS, ContrastiveBlur
-from accel_trainer.data.augment.color import ColourJitter
+from accel_trainer.data.augment.color import ColorJitter
 from accel_trainer.data.augment.effect import Effect
-from accel_trainer.data.augment.noise import Noise, half_spectrum
+from accel_trainer.data.augment.noise import AddNoise, half_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.rng.draws import Draws
@@ -105,7 +105,7 @@ if __name__ == "__main__":
     PICTURES = [v2.functional.to_pil_image(image) for image in PIXELS]
     SPECTRUM = torch.fft.fft2(FLOATS).abs().mean(0)
     AMPLITUDES = SPECTRUM.numpy()
-    noise = Noise(["fourier"], [SSNR], [1.0], half_spectrum(SPECTRUM))
+    noise = AddNoise(["fourier"], [SSNR], [1.0], half_spectrum(SPECTRUM))
     compare("Fourier noise", 5, ours(noise), fourier_by_numpy, "numpy.fft.fft2, by channel")
     blur = v2.GaussianBlur(23, CONTRASTIVE_SIGMAS)
     compare("blur", 3, ours(ContrastiveBlur()), lambda number: blur(FLOATS[number]), "torchvision GaussianBlur(23)")
@@ -113,5 +113,5 @@ if __name__ == "__main__":
         compare_occlusion(form)
     jitter = v2.ColorJitter(0.8, 0.8, 0.8, 0.2)
     compare(
-        "colour jitter", 1, ours(ColourJitter(probability=1)), lambda n: jitter(FLOATS[n]), "torchvision ColorJitter"
+        "colour jitter", 1, ours(ColorJitter(probability=1)), lambda n: jitter(FLOATS[n]), "torchvision ColorJitter"
     )

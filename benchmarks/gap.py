@@ -20,7 +20,7 @@ from clock import steps
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.launch.attempt import Attempt
-from accel_trainer.launch.command import Flags, plan_launch
+from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 
 LIMIT_S = 0.5
@@ -59,7 +59,7 @@ def run_bare(folder: Path) -> None:
     for name in NAMES:
         file = folder / f"{name}.json"
         attempt = Attempt(read_job(file), file, token="", log=folder / f"{name}.log")
-        launch = plan_launch(attempt.job, Flags(), this_machine(), attempt.worker_args)
+        launch = plan_launch(attempt.job, LaunchOptions(), this_machine(), attempt.worker_args)
         with attempt.log.open("w") as log:
             subprocess.run(launch.argv, env={**ENVIRONMENT, **launch.environment}, check=True, stdout=log, stderr=log)
 

@@ -27,10 +27,10 @@ from loading import Pass, images_per_s, ours, prepared, resident_mb
 from machine import Machine, this_machine, versions
 from page import about, table
 
-from accel_trainer.data.dataset import ImageSet
+from accel_trainer.data.dataset import Splits
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.open import open_data_set
-from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -91,7 +91,7 @@ def speeds(rounds: int) -> dict[str, dict[int, dict[str, float]]]:
 
 
 @contextmanager
-def _reading(images: ImageSet, threads: int, batch: int, crop: int) -> Iterator[Pass]:
+def _reading(images: Splits, threads: int, batch: int, crop: int) -> Iterator[Pass]:
     with Loader(threads) as loader:
         yield ours(images, loader, on_device=True, batch=batch, size=crop)
 
@@ -147,7 +147,7 @@ class Dots:
 
 def make_pack(folder: Path, count: int) -> Path:
     place = folder / f"{count}.pack"
-    pack(ImageSet(Dots(count), Dots(CLASSES)), "", place, Packing(256, "raw", None), 2, lambda done, total: None)
+    pack(Splits(Dots(count), Dots(CLASSES)), "", place, PackSettings(256, "raw", None), 2, lambda done, total: None)
     return place
 
 

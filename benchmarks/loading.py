@@ -27,11 +27,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from accel_trainer.data.augment.geometry import MEAN, STD, RandomResizedCrop
-from accel_trainer.data.batch_plan import TrainSampling
-from accel_trainer.data.dataset import ImageSet
+from accel_trainer.data.batch_plan import TrainBatchPlanner
+from accel_trainer.data.dataset import Splits
 from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.data.open import open_data_set
-from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
 from accel_trainer.data.views import Views
 
@@ -94,10 +94,10 @@ def plain(folder: Path, workers: int) -> Pass:
     return lambda _: (batch for batch, _ in loader)
 
 
-def ours(images: ImageSet, loader: Loader, *, on_device: bool, batch: int = BATCH, size: int = SIZE) -> Pass:
+def ours(images: Splits, loader: Loader, *, on_device: bool, batch: int = BATCH, size: int = SIZE) -> Pass:
     views = Views(RandomResizedCrop(size), image_size=size, on_device=on_device)
     read = ImageReader(images.train, views, replace_corrupt=True)
-    sampling = TrainSampling(len(images.train.labels), batch, accumulation=1, world_size=1, seed=0)
+    sampling = TrainBatchPlanner(len(images.train.labels), batch, accumulation=1, world_size=1, seed=0)
     return lambda epoch: (made.inputs.images for made in loader.batches(read, sampling.micro_batches(epoch, rank=0)))
 
 
@@ -110,14 +110,14 @@ def images_per_s(read_all: Pass, epochs: Iterator[int]) -> float:
     return count / seconds
 
 
-def packed(images: ImageSet, folder: Path, storage: str) -> ImageSet:
+def packed(images: Splits, folder: Path, storage: str) -> Splits:
     place = folder / f"{storage}.pack"
-    how = Packing(256, storage, 90 if storage == "jpeg" else None)  # type: ignore[arg-type]
+    how = PackSettings(256, storage, 90 if storage == "jpeg" else None)  # type: ignore[arg-type]
     pack(images, str(folder), place, how, 2, lambda done, total: None)
     return open_data_set(str(place), folder, None, None)
 
 
-def prepared(number: int) -> tuple[Path, ImageSet, ImageSet, ImageSet]:
+def prepared(number: int) -> tuple[Path, Splits, Splits, Splits]:
     """So many photographs: their folder, and the sets that the files, a raw and a JPEG pack of them are."""
     place = Path(tempfile.gettempdir()) / "accel-train-loading"
     place.mkdir(exist_ok=True)

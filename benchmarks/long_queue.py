@@ -20,15 +20,15 @@ from pathlib import Path
 import psutil
 
 from accel_trainer.config import read_job
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
-from accel_trainer.queue.checker import Checker, Version
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.checker import PendingChecker, Version
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.scheduler import Outlook, choose_next
+from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Slots
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 NUM_CLAIMS = 50
 JOB = {
@@ -40,14 +40,14 @@ JOB = {
 }
 
 
-class AllGood(Checker):
+class AllGood(PendingChecker):
     """Reads every file once, as the runner does, and takes it for good: what torch says of it is not measured here."""
 
     def look(self, jobs):  # type: ignore[no-untyped-def]
         jobs = list(jobs)
         for job, version in ((job, Version.of(job.path)) for job in jobs):
             if version is not None and version not in self._needs:
-                self._needs[version] = Needs.of(read_job(job.path))
+                self._needs[version] = Requirements.of(read_job(job.path))
                 self._problems[version] = []
         return super().look(jobs)
 
@@ -59,7 +59,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def measure(number: int, folder: Path) -> list[float]:
-    queue = Queue(folder)
+    queue = QueueStore(folder)
     queue.create()
     for index in range(number):
         (folder / f"job-{index}.json").write_text(json.dumps({**JOB, "seed": index}))
@@ -67,14 +67,14 @@ def measure(number: int, folder: Path) -> list[float]:
     status = statistics.median(
         seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)) for _ in range(5)
     )
-    outlook = Outlook(queue, AllGood(Flags(), folder), Retries(queue), lambda job, reason: None)
-    first = seconds(outlook.look)
-    look = statistics.median(seconds(outlook.look) for _ in range(5))
-    slots = Slots(Machine((), False, 2), Flags())
+    outlook = Scheduler(queue, AllGood(LaunchOptions(), folder), Retries(queue), lambda job, reason: None)
+    first = seconds(outlook.refresh)
+    look = statistics.median(seconds(outlook.refresh) for _ in range(5))
+    slots = Slots(Machine((), False, 2), LaunchOptions())
     claims = []
     for _ in range(NUM_CLAIMS):
         began = time.perf_counter()
-        chosen = choose_next(outlook.good, outlook.waiting, lambda needs: slots.fit(needs.num_processes))
+        chosen = choose_next(outlook.valid, outlook.waiting, lambda needs: slots.fit(needs.num_processes))
         assert chosen is not None
         outlook.take(chosen[0])
         claimed = queue.claim(chosen[0])

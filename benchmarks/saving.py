@@ -31,7 +31,7 @@ SAVES = 9
 LIMIT = 0.05
 # What a save is made of: functions of the loop and of checkpoint.py, and what they do.
 STAGES = {
-    "_settle": "looking whether all is finite",
+    "_check_finite": "looking whether all is finite",
     "_on_host": "copying the weights",
     "save": "packing the weights",
     "_pickled": "packing the optimizer's state",

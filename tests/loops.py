@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.state.restore import take_up
-from accel_trainer.training.state.starting_point import Start
+from accel_trainer.training.state.restore import restore
+from accel_trainer.training.state.starting_point import StartingPoint
 from accel_trainer.training.tracking import Tracking
 
 # A job whose every part is small: images of 8x8, two steps in an epoch.
@@ -51,7 +51,7 @@ def train_until(loop: TrainingLoop, look: float) -> bool:
 
 def taken_up(loop: TrainingLoop) -> TrainingLoop:
     """A fresh loop that goes on from the newest state in its folder."""
-    take_up(loop, Start(state=loop.states.newest()))  # None before the first
+    restore(loop, StartingPoint(state=loop.states.newest()))  # None before the first
     return loop
 
 

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
-from accel_trainer.training.build import JobImages, job_images, make_objective
+from accel_trainer.training.build import TrainingData, make_objective, training_data
 from accel_trainer.training.objectives.base import Objective
 from accel_trainer.training.validation import Evaluator
 
 SIZE = 8
 
 
-def make_images(given: dict[str, Any], world_size: int) -> tuple[Job, JobImages]:
+def make_images(given: dict[str, Any], world_size: int) -> tuple[Job, TrainingData]:
     """The images of a job on four of the digits, whose model is made by who asks."""
     few: dict[str, Any] = {"architecture": "small_cnn", "dataset": "digits", "image_size": SIZE, "trackers": []}
     job = Job.model_validate({**few, "class_subset": [0, 1, 2, 3], "batch_size": 16, **given})
-    return job, job_images(job, world_size)
+    return job, training_data(job, world_size)
 
 
 def make_model(num_cycles: int = 1) -> nn.Module:
@@ -50,12 +50,12 @@ def gradient(given: dict[str, Any], rank: int, world_size: int, *, step: int = 1
     accumulation = own.sampling.accumulation
     plans = islice(own.sampling.micro_batches(1, rank, first_step=step), accumulation)
     for number, plan in enumerate(plans, start=1):
-        batch = own.read_train(plan)
+        batch = own.train_reader(plan)
         is_last = number == accumulation
         with nullcontext() if shared is None or is_last else shared.no_sync():
             output = (shared or model)(batch.inputs.on("cpu").double())
-            judged = objective.judge(output, batch, is_shared=True)
-            (judged.share * (world_size * accumulation) / accumulation).backward()
+            judged = objective.compute(output, batch, is_shared=True)
+            (judged.loss * (world_size * accumulation) / accumulation).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
@@ -74,6 +74,6 @@ def neighbours(rank: int, world_size: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     model = tiny_models.Pixels(10, SIZE)
     evaluator = make_evaluator(make_objective(job, 10, 1), rank, world_size)
-    features, labels = own.neighbours.own_bank(model, evaluator, lambda: False)
-    hits = own.neighbours.hits(model, (features, labels), evaluator, lambda: False)
+    features, labels = own.knn.local_bank(model, evaluator, lambda: False)
+    hits = own.knn.hits(model, (features, labels), evaluator, lambda: False)
     return {"features": features, "labels": labels, "hits": hits}

@@ -8,18 +8,18 @@ from typing import Any
 from accel_trainer.config import Job, job_name, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
-from accel_trainer.launch.command import Flags, plan_launch
+from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.queue.dependencies import as_it_starts
+from accel_trainer.queue.dependencies import with_parent_path
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 Check = Callable[[Job], dict[str, Any]]
 # What may be anything; of model_dir only where it is.
 UNCHECKED = ("description", "model_dir", "seed", "wandb")
 
 
-def make_check(flags: Flags) -> Check:
+def make_check(flags: LaunchOptions) -> Check:
     """What looks at whole jobs. It needs torch, which takes seconds to import: not before the first job that is
     worth a look."""
     checkers: list[Callable[[Job, int], Any]] = []
@@ -27,16 +27,16 @@ def make_check(flags: Flags) -> Check:
     def check(job: Job) -> dict[str, Any]:
         num_processes = plan_launch(job, flags, this_machine()).num_processes
         if not checkers:
-            from accel_trainer.training.build import Checker
+            from accel_trainer.training.build import JobChecker
 
-            checkers.append(Checker())
+            checkers.append(JobChecker())
         return asdict(checkers[0](job, num_processes))
 
     return check
 
 
 def verdict(
-    file: Path, check: Check, queue: Queue, coming: Collection[str] = ()
+    file: Path, check: Check, queue: QueueStore, coming: Collection[str] = ()
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """(summary, no problems) of a good job file, (None, problems) of another.
 
@@ -51,11 +51,11 @@ def verdict(
 
 
 def verdict_of(
-    job: Job, check: Check, queue: Queue, coming: Collection[str] = ()
+    job: Job, check: Check, queue: QueueStore, coming: Collection[str] = ()
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """The same for a job that has been read."""
     try:
-        return check(as_it_starts(job, queue, coming)), []
+        return check(with_parent_path(job, queue, coming)), []
     except UserError as error:
         return None, error.problems
     except OSError as error:  # such as a folder of the data set that may not be read
@@ -71,7 +71,7 @@ def checked_alike(job: Job) -> str:
     return canonical([given, where])
 
 
-def duplicates(file: Path, queue: Queue) -> list[str]:
+def duplicates(file: Path, queue: QueueStore) -> list[str]:
     """Why a job is in the queue already, by its name or by what it says. One that has failed may be tried again."""
     name, job = job_name(file), read_job(file)
     for state in (state for state in JobState if state is not JobState.FAILED):

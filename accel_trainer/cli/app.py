@@ -13,9 +13,9 @@ import typer
 from accel_trainer.core.allow_imports import ALLOW_OPTION, ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.store import Queue, QueueUnusable
+from accel_trainer.queue.store import QueueStore, QueueUnusable
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
 
@@ -51,13 +51,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 DEFAULT_QUEUE = Path("training_queue")
 
 
-def hardware_flags(config: Path | None, num_processes: int | None, gpus: str | None) -> Flags:
+def hardware_flags(config: Path | None, num_processes: int | None, gpus: str | None) -> LaunchOptions:
     indices = None
     if gpus is not None:
         indices = tuple(part.strip() for part in gpus.split(","))
         if not all(index.isdigit() for index in indices) or len(set(indices)) < len(indices):
             raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
-    return Flags(config, num_processes, indices)
+    return LaunchOptions(config, num_processes, indices)
 
 
 def counted(number: int, what: str) -> str:
@@ -77,15 +77,15 @@ def write(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def existing_queue(folder: Path) -> Queue:
+def existing_queue(folder: Path) -> QueueStore:
     """Raises QueueUnusable where there is none."""
-    store = Queue(folder)
+    store = QueueStore(folder)
     if not store.folder.is_dir():
         raise QueueUnusable(f"there is no queue in {folder}; `accel-train add` makes one")
     return store
 
 
-def find_job(store: Queue, name: str, among: Sequence[JobState] = ()) -> QueuedJob:
+def find_job(store: QueueStore, name: str, among: Sequence[JobState] = ()) -> QueuedJob:
     """A job by its name; of several, one in these states first. Raises UserError with the nearest name."""
     name = name.removesuffix(".json")
     for state in among:

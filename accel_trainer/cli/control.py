@@ -11,12 +11,12 @@ from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, exis
 from accel_trainer.cli.run_queue import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
-from accel_trainer.queue.control import Pauses, Requests, Wish, this_person
-from accel_trainer.queue.finish import take_over
-from accel_trainer.queue.heartbeat import LEASE_S, Observer
+from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
+from accel_trainer.queue.finish import requeue
+from accel_trainer.queue.heartbeat import LEASE_S, HeartbeatObserver
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import Queue, QueueUnusable
+from accel_trainer.queue.store import QueueStore, QueueUnusable
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
 HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]
@@ -31,13 +31,13 @@ POLL_S = 0.2
 def hold(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption = False) -> None:
     """Keep jobs back until `release`. One that is running is saved and stopped first."""
 
-    def change(store: Queue, job: QueuedJob) -> str | None:
+    def change(store: QueueStore, job: QueuedJob) -> str | None:
         match job.state:
             case JobState.PENDING:
                 store.hold(job)
                 return "held"
             case JobState.RUNNING:
-                return _ask(store, job, Wish.HOLD, "held", wait=not no_wait)
+                return _ask(store, job, ControlAction.HOLD, "held", wait=not no_wait)
             case JobState.HELD | JobState.DONE | JobState.FAILED:
                 raise UserError(f"{job.name} is {job.state}; only what is pending or running can be held")
 
@@ -48,7 +48,7 @@ def hold(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption =
 def release(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
     """Let held jobs be run again."""
 
-    def change(store: Queue, job: QueuedJob) -> str:
+    def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is not JobState.HELD:
             raise UserError(f"{job.name} is {job.state}, not held")
         store.release(job)
@@ -64,14 +64,14 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
     `retry` takes it up where it was.
     """
 
-    def change(store: Queue, job: QueuedJob) -> str | None:
+    def change(store: QueueStore, job: QueuedJob) -> str | None:
         match job.state:
             case JobState.PENDING | JobState.HELD:
-                store.finish(job, JobState.FAILED, f"cancelled by {this_person()}")
+                store.finish(job, JobState.FAILED, f"cancelled by {current_user()}")
                 Retries(store).forget(job.name)
                 return "cancelled"
             case JobState.RUNNING:
-                return _ask(store, job, Wish.CANCEL, "cancelled", wait=not no_wait)
+                return _ask(store, job, ControlAction.CANCEL, "cancelled", wait=not no_wait)
             case JobState.DONE | JobState.FAILED:
                 raise UserError(f"{job.name} is {job.state} already")
 
@@ -94,7 +94,7 @@ def retry(
     if not jobs:
         raise UserError("retry: name jobs, or say --failed")
 
-    def change(store: Queue, job: QueuedJob) -> str:
+    def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is not JobState.FAILED:
             raise UserError(f"{job.name} is {job.state}; only what has failed can be tried again")
         store.retry(job)
@@ -107,7 +107,7 @@ def retry(
 def rm(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
     """Remove jobs from the queue, not what they have trained. One that is running has to be cancelled first."""
 
-    def change(store: Queue, job: QueuedJob) -> str:
+    def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is JobState.RUNNING:
             raise UserError(f"{job.name} is running; cancel it first")
         store.remove(job)
@@ -124,10 +124,10 @@ def move(
     queue: QueueOption = DEFAULT_QUEUE,
 ) -> None:
     """Move jobs that wait, or are over, to another queue; what they have trained stays where it is."""
-    target = Queue(to)
+    target = QueueStore(to)
     target.create()
 
-    def change(store: Queue, job: QueuedJob) -> str:
+    def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is JobState.RUNNING:
             raise UserError(f"{job.name} is running; hold it first")
         return f"moved to {store.move_to(target, job)}"
@@ -144,7 +144,7 @@ def pause(
     """Take up no more jobs, until `resume`. What is running goes on."""
     existing_queue(queue)
     _refuse_odd_host(host)
-    typer.echo(Pauses(Queue(queue)).add(host, reason))
+    typer.echo(Pauses(QueueStore(queue)).add(host, reason))
 
 
 @app.command()
@@ -175,13 +175,13 @@ def reclaim(
     By this machine's own clock, which begins when it first sees them: `status`, `run-queue` and this look. Of jobs that
     were handed to Slurm, it is asked.
     """
-    store, observer = existing_queue(queue), Observer(Queue(queue))
+    store, observer = existing_queue(queue), HeartbeatObserver(QueueStore(queue))
     slurm = SlurmDesk(store)
     if jobs and (unknown := set(jobs) - {job.name for job in store.jobs(JobState.RUNNING)}):
         raise UserError(f"{sorted(unknown)[0]}: no job of this name is running in {queue}")
     while True:
         running = [job for job in store.jobs(JobState.RUNNING) if not jobs or job.name in jobs]
-        silent = observer.silences_s(running)
+        silent = observer.silence_s(running)
         in_slurm = slurm.settle(running)
         for job, told in in_slurm.items():
             if told is not None:
@@ -205,7 +205,7 @@ def reclaim(
         typer.echo(f"nothing is running in {queue}")
 
 
-def _reclaim(store: Queue, job: QueuedJob, silence_s: float | None) -> bool:
+def _reclaim(store: QueueStore, job: QueuedJob, silence_s: float | None) -> bool:
     """Put a job back if its owner is dead; whether nothing more is to be decided about it."""
     assert job.owner is not None
     if job.owner.is_dead():
@@ -221,7 +221,7 @@ def _reclaim(store: Queue, job: QueuedJob, silence_s: float | None) -> bool:
 
     still_here = f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two"
     end_leftovers(job.owner.token, lambda: typer.echo(still_here))
-    if take_over(store, Retries(store), job):
+    if requeue(store, Retries(store), job):
         typer.echo(f"{job.name}: put back; {why}")
     return True
 
@@ -236,7 +236,7 @@ def _host(job: QueuedJob) -> str:
 def _for_each(
     names: Sequence[str],
     queue: Path,
-    change: Callable[[Queue, QueuedJob], str | None],
+    change: Callable[[QueueStore, QueuedJob], str | None],
     among: Sequence[JobState] = (),
 ) -> None:
     """Change jobs one by one; what goes wrong with one does not keep the others."""
@@ -258,7 +258,7 @@ def _for_each(
         raise typer.Exit(MISTAKE)
 
 
-def _ask(store: Queue, job: QueuedJob, wish: Wish, told: str, *, wait: bool) -> str | None:
+def _ask(store: QueueStore, job: QueuedJob, wish: ControlAction, told: str, *, wait: bool) -> str | None:
     """Have the owner of a running job do something; None, and said why, where it has not done it."""
     assert job.owner is not None
     if job.owner.is_dead():

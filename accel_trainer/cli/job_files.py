@@ -32,8 +32,8 @@ from accel_trainer.config import job_name, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.command import Flags
-from accel_trainer.queue.store import Queue
+from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.queue.store import QueueStore
 
 
 @app.command()
@@ -50,7 +50,7 @@ def validate(
     allow_imports(allow)
     check = make_check(hardware_flags(config, num_processes, gpus))
     num_wrong = 0
-    store, coming = Queue(queue), {file.stem for file in files}
+    store, coming = QueueStore(queue), {file.stem for file in files}
     for file in files:
         with redirect_stdout(sys.stderr):  # what a user's model prints is no verdict
             summary, problems = verdict(file, check, store, coming)
@@ -173,9 +173,9 @@ def add(
 ) -> None:
     """Check job files and put copies of them into the queue."""
     allow_imports(allow)
-    store = Queue(queue)
+    store = QueueStore(queue)
     store.create()
-    check = make_check(Flags())
+    check = make_check(LaunchOptions())
     wrong, coming = False, {file.stem for file in files}
     for file in files:
         _, problems = verdict(file, check, store, coming)

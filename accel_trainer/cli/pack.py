@@ -55,12 +55,12 @@ def pack(
     from accel_trainer.cli.terminal import preparation_bar
     from accel_trainer.data.open import open_data_set
     from accel_trainer.data.pack.format import open_pack
-    from accel_trainer.data.pack.split_writer import Packing
+    from accel_trainer.data.pack.split_writer import PackSettings
     from accel_trainer.data.pack.writer import pack as write_pack
     from accel_trainer.data.pack.writer import what_is_packed
 
     images = open_data_set(dataset, data_root, image_column, label_column)
-    how = Packing(size, storage.value, quality if storage is Storage.JPEG else None)
+    how = PackSettings(size, storage.value, quality if storage is Storage.JPEG else None)
     folder = output or data_root / _name(dataset, size, storage)
     with preparation_bar("packing") as progress:
         manifest = write_pack(images, what_is_packed(dataset, data_root), folder, how, usable_cores(), progress)

@@ -21,7 +21,7 @@ from accel_trainer.cli.app import (
 )
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import duration, short, shown
+from accel_trainer.core.text import duration, format_value, shortest_suffixes
 from accel_trainer.launch.call_worker import ANSWER, sent
 from accel_trainer.launch.command import Launch, plan_launch
 from accel_trainer.launch.machine import this_machine
@@ -121,7 +121,7 @@ def _evaluation(row: Mapping[str, Any]) -> str:
 def _comparison(rows: "Sequence[Comparison]") -> str:
     from accel_trainer.cli.terminal import table
 
-    settings = short(rows[0].settings)
+    settings = shortest_suffixes(rows[0].settings)
     header = (
         "job",
         "architecture",
@@ -136,7 +136,7 @@ def _comparison(rows: "Sequence[Comparison]") -> str:
         "time",
     )
     cells = [
-        [r.job, r.architecture, *(None if value is None else shown(value) for value in r.settings.values()),
+        [r.job, r.architecture, *(None if value is None else format_value(value) for value in r.settings.values()),
          r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch, r.images_per_s,
          duration(r.seconds)]
         for r in rows

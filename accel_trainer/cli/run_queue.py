@@ -24,19 +24,26 @@ from accel_trainer.cli.app import (
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.command import Flags, num_processes_wanted, plan_launch
+from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.launch.outcome import EndingKind
-from accel_trainer.queue.dependencies import Needs, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.launch.outcome import OutcomeKind
+from accel_trainer.queue.dependencies import (
+    Requirements,
+    cycles,
+    describe_unmet,
+    find_parent,
+    in_order,
+    starting_params,
+)
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 if TYPE_CHECKING:
     from accel_trainer.queue.runner import Runner
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.reconcile import Reconciler, Settled
-    from accel_trainer.queue.slurm.script import Wishes
+    from accel_trainer.queue.slurm.script import SlurmOptions
     from accel_trainer.queue.slurm.submitter import Submitter
 
 
@@ -98,10 +105,10 @@ def run_queue(
     than there are, or because of a pause.
     """
     from accel_trainer.cli.terminal import TerminalWatcher
-    from accel_trainer.launch.machine import GpuUse
+    from accel_trainer.launch.machine import GpuMemory
     from accel_trainer.queue.runner import Runner, nobody_else
     from accel_trainer.queue.slots import Slots
-    from accel_trainer.queue.slurm.script import Wishes
+    from accel_trainer.queue.slurm.script import SlurmOptions
 
     allow_imports(allow)
     flags = hardware_flags(config, num_processes, gpus)
@@ -109,23 +116,23 @@ def run_queue(
         not_beside = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
         not_beside |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
         refuse_options(not_beside, "not with --slurm, which decides where and when a job runs")
-        wishes = Wishes(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
-        _tell_outcome(hand_to_slurm(Queue(queue), flags, wishes, retry_after, watch=watch), queue)
+        wishes = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
+        _tell_outcome(hand_to_slurm(QueueStore(queue), flags, wishes, retry_after, watch=watch), queue)
         return
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
     refuse_options(for_slurm, "only with --slurm")
     flags = flags if dry_run else _asked(flags)
     places = Slots(this_machine(), flags, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
     if dry_run:
-        _print_commands(Queue(queue), flags, places)
+        _print_commands(QueueStore(queue), flags, places)
         return
     runner = Runner(
-        Queue(queue),
+        QueueStore(queue),
         flags,
         this_machine(),
         TerminalWatcher(several=places.number > 1),
         slots=places,
-        occupied=GpuUse().occupied if wait_free else nobody_else,
+        occupied=GpuMemory().occupied if wait_free else nobody_else,
         retry_after_s=retry_after,
         reclaims_stale=reclaim_stale,
         starts_ahead=start_ahead,
@@ -146,10 +153,10 @@ def _tell_outcome(runner: "Runner | Submitter", queue: Path) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _asked(flags: Flags) -> Flags:
+def _asked(flags: LaunchOptions) -> LaunchOptions:
     """At a terminal, without flags, and with a choice of GPUs: ask which to use; Enter takes all."""
     machine = this_machine()
-    if flags != Flags() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if flags != LaunchOptions() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return flags
     for gpu in machine.gpus:
         typer.echo(f"  {gpu}")
@@ -166,7 +173,7 @@ def _asked(flags: Flags) -> Flags:
         return chosen
 
 
-def _done_parent(job: Job, queue: Queue) -> Path | None:
+def _done_parent(job: Job, queue: QueueStore) -> Path | None:
     """What a job starts from that is trained now. Raises UserError if that is a job which is not done."""
     parent = find_parent(job, queue)
     if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:
@@ -177,7 +184,7 @@ def _done_parent(job: Job, queue: Queue) -> Path | None:
     return starting_params(job, queue)
 
 
-def _print_commands(queue: Queue, flags: Flags, places: "Slots") -> None:
+def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") -> None:
     """The jobs that can be run, in their order, and why the others cannot."""
     pending = queue.jobs(JobState.PENDING)
     if not pending:
@@ -193,7 +200,7 @@ def _print_commands(queue: Queue, flags: Flags, places: "Slots") -> None:
             is_wrong = True
             tell(error.problems)
     states = queue.states()
-    missing = {name: Needs.of(job).missing(states) for name, job in jobs.items()}
+    missing = {name: Requirements.of(job).missing(states) for name, job in jobs.items()}
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
     for queued in order:
         try:
@@ -207,12 +214,12 @@ def _print_commands(queue: Queue, flags: Flags, places: "Slots") -> None:
         if (problem := in_a_cycle.get(queued.name)) is not None:
             tell([f"{queued.path}: {problem}"])
         else:
-            typer.echo(f"{queued.name}: {words(missing[queued.name])}", err=True)
+            typer.echo(f"{queued.name}: {describe_unmet(missing[queued.name])}", err=True)
     if is_wrong or left:
         raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
 
 
-def _command(queue: Queue, queued: QueuedJob, job: Job, flags: Flags, places: "Slots") -> str:
+def _command(queue: QueueStore, queued: QueuedJob, job: Job, flags: LaunchOptions, places: "Slots") -> str:
     """How a job will be launched where nothing else runs."""
     from accel_trainer.queue.run_claim import attempt_of_queue
 
@@ -231,7 +238,9 @@ def refuse_options(options: Mapping[str, object], why: str) -> None:
         raise UserError(f"{given[0]}: {why}")
 
 
-def hand_to_slurm(queue: Queue, flags: Flags, wishes: "Wishes", retry_after_s: float, *, watch: bool) -> "Submitter":
+def hand_to_slurm(
+    queue: QueueStore, flags: LaunchOptions, wishes: "SlurmOptions", retry_after_s: float, *, watch: bool
+) -> "Submitter":
     """Hand all jobs over, and stay until they are over."""
     from accel_trainer.cli.terminal import TerminalWatcher
     from accel_trainer.queue.slurm.submitter import Submitter
@@ -243,7 +252,7 @@ def hand_to_slurm(queue: Queue, flags: Flags, wishes: "Wishes", retry_after_s: f
     return submitter
 
 
-def end_in_slurm(store: Queue, job: QueuedJob) -> None:
+def end_in_slurm(store: QueueStore, job: QueuedJob) -> None:
     """Have Slurm forget a job that it has not started; one that runs finds what is asked of it by itself."""
     from accel_trainer.queue.slurm.client import SlurmError
     from accel_trainer.queue.slurm.reconcile import end_waiting
@@ -257,7 +266,7 @@ def end_in_slurm(store: Queue, job: QueuedJob) -> None:
 class SlurmDesk:
     """Asks Slurm about claims that are its own, again and again. Loaded when there is one: other verbs need it not."""
 
-    def __init__(self, store: Queue) -> None:
+    def __init__(self, store: QueueStore) -> None:
         self._store = store
         self._reconciler: Reconciler | None = None
 
@@ -295,5 +304,5 @@ class SlurmDesk:
 
 def _became(settled: "Settled") -> str:
     ending = settled.recorded.ending
-    where = "failed" if settled.recorded.has_failed else "held" if ending.kind is EndingKind.HELD else "put back"
+    where = "failed" if settled.recorded.has_failed else "held" if ending.kind is OutcomeKind.HELD else "put back"
     return f"{where}; {ending.reason}"

@@ -17,14 +17,14 @@ from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, c
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
-from accel_trainer.config.sweep.expand import Base, SweptJob, check_sweep_name, in_few_lines, swept_jobs
+from accel_trainer.config.sweep.expand import Base, SweptJob, check_sweep_name, group_problems, swept_jobs
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
-from accel_trainer.core.text import short, shown
-from accel_trainer.launch.command import Flags
+from accel_trainer.core.text import format_value, shortest_suffixes
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 @app.command()
@@ -80,7 +80,7 @@ def sweep(
     base_name, content = job_name(base), parse_json(read_bytes(base), str(base))
     sweep_name = base_name if name is None else check_sweep_name(name)
     jobs = swept_jobs(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
-    store = Queue(queue)
+    store = QueueStore(queue)
     target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
     places = _left_alone(jobs, target, force)
     new = [job for job in jobs if job.name not in places]
@@ -110,11 +110,11 @@ def _combinations(words: Sequence[str], number: int | None, seed: int) -> list[S
     return drawn
 
 
-def _check(base: Path, jobs: Sequence[SweptJob], queue: Queue) -> None:
+def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
     """Check whole jobs, as `add` does; those that are alike to a check, once. Raises UserError."""
     from accel_trainer.cli.terminal import preparation_bar
 
-    check, coming = make_check(Flags()), {job.name for job in jobs}
+    check, coming = make_check(LaunchOptions()), {job.name for job in jobs}
     verdicts: dict[str, list[str]] = {}
     mistakes: list[tuple[Settings, str]] = []
     with preparation_bar("checking") as progress:
@@ -125,7 +125,7 @@ def _check(base: Path, jobs: Sequence[SweptJob], queue: Queue) -> None:
                 _, verdicts[key] = verdict_of(swept.job, check, queue, coming)
             mistakes += [(swept.settings, problem) for problem in verdicts[key]]
     if mistakes:
-        raise UserError(*in_few_lines(str(base), mistakes))
+        raise UserError(*group_problems(str(base), mistakes))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Folder:
 class _IntoQueue:
     """Jobs go into a queue. With force, those that are done or have failed do not count as being there."""
 
-    queue: Queue
+    queue: QueueStore
     force: bool
     what = "added", "job"
 
@@ -224,5 +224,5 @@ def _row(job: SweptJob, path: Path | None) -> dict[str, Any]:
 def _table(jobs: Sequence[SweptJob]) -> str:
     from accel_trainer.cli.terminal import table
 
-    labels = short(jobs[0].settings)
-    return table(["job", *labels.values()], [[job.name, *map(shown, job.settings.values())] for job in jobs])
+    labels = shortest_suffixes(jobs[0].settings)
+    return table(["job", *labels.values()], [[job.name, *map(format_value, job.settings.values())] for job in jobs])

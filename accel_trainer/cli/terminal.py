@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.text import duration, printable
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Pause
-from accel_trainer.queue.dependencies import Missing, words
+from accel_trainer.queue.dependencies import Unmet, describe_unmet
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
@@ -108,7 +108,7 @@ class TerminalWatcher:
         self._show(name)
         self._say(f"{name}: {reason}" if self._several else reason)
 
-    def ended(self, name: str, ending: Ending, log: Path) -> None:
+    def ended(self, name: str, ending: Outcome, log: Path) -> None:
         self._show(name)
         self._trainers.pop(name, None)
         if self._bars is not None:
@@ -118,15 +118,15 @@ class TerminalWatcher:
                 self._bars = None
         why = "" if ending.reason is None else f" ({ending.reason})"
         match ending.kind:
-            case EndingKind.DONE:
+            case OutcomeKind.DONE:
                 self._say(f"{name}: done")
-            case EndingKind.BACK_TO_PENDING:
+            case OutcomeKind.INTERRUPTED:
                 self._say(f"{name}: stopped{why}; it goes on where it was when it is run again")
-            case EndingKind.HELD:
+            case OutcomeKind.HELD:
                 self._say(f"{name}: stopped{why}; `accel-train release {name}` lets it go on where it was")
-            case EndingKind.DISCARDED:
+            case OutcomeKind.SUPERSEDED:
                 self._say(f"{name}: given up{why}; what this trainer did counts no more")
-            case EndingKind.FAILED:
+            case OutcomeKind.FAILED:
                 self._say(f"{name}: failed: {ending.reason}\n  log: {log}")
 
     # -- a queue --------------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ class TerminalWatcher:
     def reclaimed(self, job: QueuedJob) -> None:
         self._say(f"{job.name}: its runner died; it goes on where it was")
 
-    def blocked(self, name: str, missing: Missing) -> None:
-        self._say(f"{name}: {words(missing)}")
+    def blocked(self, name: str, missing: Unmet) -> None:
+        self._say(f"{name}: {describe_unmet(missing)}")
 
     def too_large(self, name: str, num_processes: int) -> None:
         self._say(f"{name}: wants {num_processes} GPUs, which this runner has not")

@@ -22,7 +22,7 @@ from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.launch.command import plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.retries import submission_of
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 
@@ -42,15 +42,15 @@ def train(
     from accel_trainer.cli.terminal import TerminalWatcher
     from accel_trainer.core.lease import Owner
     from accel_trainer.core.processes import StopRequest
-    from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, go_through
+    from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, run_attempt
     from accel_trainer.launch.attempt_files import new_log
-    from accel_trainer.launch.outcome import EndingKind
+    from accel_trainer.launch.outcome import OutcomeKind
 
     allow_imports(allow)
     job = read_job(file)
     flags = _asked(hardware_flags(config, num_processes, gpus))
     plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
-    start = _done_parent(job, Queue(queue))
+    start = _done_parent(job, QueueStore(queue))
     if job.after:
         typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)
@@ -62,9 +62,9 @@ def train(
     attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
     watcher, stop = TerminalWatcher(), StopRequest()
     stop.listen(*STOP_SIGNALS)
-    ending = asyncio.run(go_through(attempt, flags, this_machine(), stop, watcher))
+    ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, watcher))
     watcher.ended(job.name, ending, attempt.log)
     if stop.signal is not None:
         raise typer.Exit(SIGNALLED + stop.signal)
-    if ending.kind is not EndingKind.DONE:
+    if ending.kind is not OutcomeKind.DONE:
         raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)

@@ -16,8 +16,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, printable
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.status_table import Row, overview
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.status_table import JobStatus, status_rows
+from accel_trainer.queue.store import QueueStore
 
 # Rows of each state that are over or wait, in a table.
 FEW = 20
@@ -34,7 +34,9 @@ def status(
     """List the jobs of the queue: how far they are, where, and since when."""
     store = existing_queue(queue)
     while True:
-        told = json.dumps([asdict(row) for row in overview(store)], indent=2) if as_json else _table(store, everything)
+        told = (
+            json.dumps([asdict(row) for row in status_rows(store)], indent=2) if as_json else _table(store, everything)
+        )
         if watch and sys.stdout.isatty():
             typer.echo("\x1b[H\x1b[2J", nl=False)  # to the upper left corner, and clear what is below
         typer.echo(told)
@@ -43,13 +45,13 @@ def status(
         time.sleep(LOOK_EVERY_S)
 
 
-def _table(queue: Queue, everything: bool) -> str:
+def _table(queue: QueueStore, everything: bool) -> str:
     from accel_trainer.cli.terminal import table
 
-    rows = list(overview(queue, most=None if everything else FEW))
+    rows = list(status_rows(queue, most=None if everything else FEW))
     if not rows:
         return "\n".join([f"no jobs in {queue.folder}", *map(str, Pauses(queue).all())])
-    shown: list[Row] = []
+    shown: list[JobStatus] = []
     more: list[str] = []
     for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.DONE):
         of_state = [row for row in rows if row.state == state]
@@ -61,7 +63,7 @@ def _table(queue: Queue, everything: bool) -> str:
     return "\n".join([table(header, [_cells(row) for row in shown]), *more, *map(str, Pauses(queue).all())])
 
 
-def _cells(row: Row) -> Sequence[object]:
+def _cells(row: JobStatus) -> Sequence[object]:
     epoch = None if row.epoch is None else f"{row.epoch}/{row.num_epochs}"
     best = None if row.best is None else f"{row.best:.4g} {row.metric or ''}".strip()
     gpus = f" gpu {','.join(row.devices)}" if row.devices else ""
@@ -92,7 +94,7 @@ def logs(
         typer.echo(printable(part), nl=False)
 
 
-def _growing(store: Queue, name: str, path: Path | None) -> Iterator[str]:
+def _growing(store: QueueStore, name: str, path: Path | None) -> Iterator[str]:
     """The output of a job, as it comes, over all its attempts from now on."""
     position = 0
     while True:

@@ -25,7 +25,7 @@ MAX_PATH_BYTES, MAX_PART_BYTES = 4000, 255
 AVERAGES = ("val_ema", "val_swa")
 
 
-def contradictions(job: "Job") -> list[str]:
+def cross_check(job: "Job") -> list[str]:
     """A line `key: what is wrong` for each."""
     return [
         *_path_problems(job),

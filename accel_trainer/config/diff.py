@@ -53,7 +53,7 @@ def single(changes: Changes) -> Iterator[tuple[str, Any, Any]]:
             yield key, then, now
 
 
-def in_words(changes: Changes) -> str:
+def describe(changes: Changes) -> str:
     """`num_epochs 2 -> 4, optimizer_args.lr 0.05 -> 0.01`, in the words of a job file."""
     return ", ".join(f"{name} {_shown(then)} -> {_shown(now)}" for name, then, now in single(changes))
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from accel_trainer.config.cross_checks import contradictions
+from accel_trainer.config.cross_checks import cross_check
 from accel_trainer.config.diff import MAY_CHANGE, UNTOLD
 from accel_trainer.config.fields import LEARNING_RATE_WORDS, eval_split, is_weights_path
 from accel_trainer.config.parameters import (
@@ -114,7 +114,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         return self.primary_metric != self.criterion
 
     @property
-    def rate_word(self) -> str | None:
+    def lr_rule(self) -> str | None:
         """What stands for the learning rate, where a word does."""
         lr = self.optimizer_args.get("lr")
         return lr if isinstance(lr, str) else None
@@ -122,18 +122,18 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @property
     def has_words(self) -> bool:
         """Whether numbers are still to be found."""
-        return self.batch_size == "auto" or self.rate_word is not None
+        return self.batch_size == "auto" or self.lr_rule is not None
 
     def with_numbers(self, found: Mapping[str, Any]) -> Self:
         """The same job with numbers in the place of those of its words that are found: {word: number}."""
         changes: dict[str, Any] = {}
         if self.batch_size in found:
             changes["batch_size"] = found[str(self.batch_size)]
-        if self.rate_word in found:
-            changes["optimizer_args"] = {**self.optimizer_args, "lr": found[str(self.rate_word)]}
+        if self.lr_rule in found:
+            changes["optimizer_args"] = {**self.optimizer_args, "lr": found[str(self.lr_rule)]}
         return self.model_copy(update=changes)
 
-    def on_paper(self, batch_size: int) -> Self:
+    def with_placeholders(self, batch_size: int) -> Self:
         """The same job with any numbers in the place of words, to look at what does not depend on them."""
         return self.with_numbers({"auto": batch_size, **dict.fromkeys(LEARNING_RATE_WORDS, 1e-3)})
 
@@ -141,7 +141,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         """Every parameter with its value, as JSON has it; a job file of the same job."""
         return {**self.model_dump(mode="json"), "model_dir": str(self.base_path)}
 
-    def changes(
+    def diff(
         self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, tuple[Any, Any]]:
         """What is otherwise than in the run with that config.json, but for what nobody needs to hear of:
@@ -159,11 +159,11 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
             if key not in UNTOLD and then.get(key) != now.get(key)
         }
 
-    def differences(
+    def incompatible_diff(
         self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, tuple[Any, Any]]:
         """Of these changes those that make this job another run than the one with that config.json."""
-        return {key: both for key, both in self.changes(config, found).items() if key not in MAY_CHANGE}
+        return {key: both for key, both in self.diff(config, found).items() if key not in MAY_CHANGE}
 
     @model_validator(mode="before")
     @classmethod
@@ -186,6 +186,6 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Cross-checks that need no torch. Each problem is 'key: what is wrong'."""
-        if problems := contradictions(self):
+        if problems := cross_check(self):
             raise ValueError("\n".join(problems))
         return self

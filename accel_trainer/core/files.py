@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import Owner, died_here
+from accel_trainer.core.lease import Owner, is_dead_token
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -22,7 +22,7 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        with put_in_place(path) as aside, aside.open("wb") as file:
+        with replacing(path) as aside, aside.open("wb") as file:
             file.write(data)
             if durable:
                 file.flush()
@@ -34,7 +34,7 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
 
 
 @contextmanager
-def put_in_place(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write; what is there at the end is renamed to `path`, and removed on any error."""
     aside = path.with_name(f".{path.name}.{Owner.new().token}.tmp")
     try:
@@ -46,11 +46,11 @@ def put_in_place(path: Path) -> Iterator[Path]:
         raise
 
 
-def remove_half_written(folder: Path) -> None:
+def remove_stale_temp_files(folder: Path) -> None:
     """Remove what processes of this machine that are gone have left half-written in a folder."""
     for path in folder.glob(".*.tmp"):
         token = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if died_here(token):
+        if is_dead_token(token):
             path.unlink(missing_ok=True)
 
 
@@ -119,8 +119,8 @@ def cached(path: Path, make: Callable[[Path], None]) -> Path:
         # Where locks are not shared, as on some network disks, it is made twice and the last one stays.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        remove_half_written(path.parent)
+        remove_stale_temp_files(path.parent)
         if not path.exists():
-            with put_in_place(path) as aside:
+            with replacing(path) as aside:
                 make(aside)
     return path

@@ -20,28 +20,28 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def splitmix64(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def words(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.uint64]:
+def random_bits(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.uint64]:
     """`count` words of 64 random bits for each index: uint64 of shape (len(indices), count).
 
     A row depends on the key and its index alone, not on the other indices.
     """
     with np.errstate(over="ignore"):
         index = np.asarray(indices).astype(np.uint64)
-        rows = mixed(mixed(index * _GOLDEN + np.uint64(draw_key)) ^ np.uint64(draw_key))
+        rows = splitmix64(splitmix64(index * _GOLDEN + np.uint64(draw_key)) ^ np.uint64(draw_key))
         columns = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
-        return mixed(rows[:, None] + columns[None, :])
+        return splitmix64(rows[:, None] + columns[None, :])
 
 
 def uniforms(draw_key: int, indices: Sequence[int] | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
     """`count` numbers in [0, 1) for each index: float64 of shape (len(indices), count); rows as those of `words`."""
-    return unit_interval(words(draw_key, indices, count))
+    return unit_interval(random_bits(draw_key, indices, count))
 
 
 def unit_interval(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:

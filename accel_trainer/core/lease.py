@@ -117,7 +117,7 @@ class Owner:
         return boot != boot_id() or not re.fullmatch(r"[0-9]{1,18}", pid) or start_time(int(pid)) != started
 
 
-def died_here(token: str) -> bool:
+def is_dead_token(token: str) -> bool:
     """Whether this is the token of a process that has run since this machine was started, and is gone. Of any other
     token nothing is known: on a shared drive it may be another machine's."""
     return token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead()

@@ -49,7 +49,7 @@ class StopRequest:
 
 
 @cache
-def asked_to_stop() -> StopRequest:
+def stop_request() -> StopRequest:
     """Whether a trainer was told to stop since this was first called."""
     stop = StopRequest()
     stop.listen(signal.SIGTERM, signal.SIGINT)
@@ -87,7 +87,7 @@ def _watch(parent: int, grace_s: float) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def with_variable(name: str, value: str) -> list[int]:
+def pids_with_env(name: str, value: str) -> list[int]:
     """Ids of this user's processes that have an environment variable of this value, but for our own.
 
     Children inherit the variable: so this finds all that a launcher has left behind, sessions, groups and
@@ -103,7 +103,7 @@ def with_variable(name: str, value: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-def variable(pid: int, name: str) -> str | None:
+def env_of(pid: int, name: str) -> str | None:
     """An environment variable of another process of this user."""
     import psutil
 
@@ -156,7 +156,7 @@ def send_signal(pids: list[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End at once: threads of libraries must not keep a process alive that is done, nor may a disk that is full."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -164,7 +164,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def killed_for_memory() -> int:
+def oom_kill_count() -> int:
     """How many processes the kernel has killed since the start of this machine because memory ran out, in whatever
     container; 0 where it does not say."""
     with suppress(OSError, ValueError):

@@ -31,15 +31,15 @@ class Phase(StrEnum):
 
     LOADING = "loading"  # a batch
     READING = "reading and decoding"
-    SHOWING = "cutting and augmenting"
+    RENDERING = "cutting and augmenting"
 
 
-class Recorder(Protocol):
+class SpanSink(Protocol):
     def span(self, name: Phase) -> AbstractContextManager[object]: ...
 
 
 _NOBODY = nullcontext()
-_recorder: Recorder | None = None
+_recorder: SpanSink | None = None
 
 
 def span(name: Phase) -> AbstractContextManager[object]:
@@ -61,7 +61,7 @@ def spanned(name: Phase) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
-def waited_for(items: Iterable[T]) -> Iterator[T]:
+def timed(items: Iterable[T]) -> Iterator[T]:
     """The items; that the next one is waited for is a span."""
     iterator = iter(items)
     while True:
@@ -74,7 +74,7 @@ def waited_for(items: Iterable[T]) -> Iterator[T]:
 
 
 @contextmanager
-def heard_by(recorder: Recorder) -> Iterator[None]:
+def recording(recorder: SpanSink) -> Iterator[None]:
     """A recorder hears the spans of all threads of this process."""
     global _recorder
     _recorder = recorder

@@ -36,7 +36,7 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(content: Mapping[str, Any]) -> dict[str, Any]:
     """{"a": {"b": 1}, "c": [2]} becomes {"a.b": 1, "c": [2]}; of an empty object nothing is left."""
     return dict(_flat(content, ""))
 
@@ -49,7 +49,7 @@ def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def short(keys: Iterable[str]) -> dict[str, str]:
+def shortest_suffixes(keys: Iterable[str]) -> dict[str, str]:
     """For each key the fewest of its last words that tell it from the others: `lr` for `optimizer_args.lr`."""
     keys = list(dict.fromkeys(keys))
     counts = Counter(ending for key in keys for ending in _endings(key))
@@ -62,7 +62,7 @@ def _endings(key: str) -> list[str]:
     return [".".join(words[start:]) for start in reversed(range(len(words)))]
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for a person: text as it is, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -28,7 +28,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
-class TrainSampling:
+class TrainBatchPlanner:
     """How the training set is cut into batches. The order is that of one process, whatever `world_size` is.
 
     `batch_size` counts views: with two of them, half as many images.

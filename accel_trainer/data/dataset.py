@@ -14,7 +14,7 @@ from accel_trainer.core.text import listed
 Labels = npt.NDArray[np.int64]
 
 
-class Source(Protocol):
+class ImageDataset(Protocol):
     """Images with labels, by index; `read` may be called from many threads at once."""
 
     @property
@@ -35,12 +35,12 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class Splits:
     """What a job trains and validates on. All have the same classes."""
 
-    train: Source
-    val: Source
-    further: Mapping[str, Source] = field(default_factory=dict)
+    train: ImageDataset
+    val: ImageDataset
+    eval_sets: Mapping[str, ImageDataset] = field(default_factory=dict)
     """More to validate on, by what performance.csv calls it."""
 
     @property
@@ -55,10 +55,10 @@ def require_same_classes(name: str, train: Sequence[str], val: Sequence[str]) ->
         raise UserError(f"dataset: {name!r} has other classes in train than in val: {' and '.join(told)}")
 
 
-class Relabelled:
+class Relabeled:
     """The images of a source, label l as `new_labels[l]`, or left out where that is -1."""
 
-    def __init__(self, source: Source, new_labels: Labels, classes: Sequence[str]) -> None:
+    def __init__(self, source: ImageDataset, new_labels: Labels, classes: Sequence[str]) -> None:
         self.source, self.classes = source, classes
         labels = new_labels[source.labels]
         self._indices = np.flatnonzero(labels >= 0)
@@ -71,10 +71,10 @@ class Relabelled:
         return self.source.describe(int(self._indices[index]))
 
 
-class ClassSubset(Relabelled):
+class ClassSubset(Relabeled):
     """The images of some classes, whose labels become 0..k-1 in the order of `chosen`. Raises UserError."""
 
-    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
+    def __init__(self, source: ImageDataset, chosen: Sequence[int]) -> None:
         if beyond := [i for i in chosen if i >= len(source.classes)]:
             raise UserError(
                 f"class_subset: no class {listed(map(str, beyond))}; there are {len(source.classes)}, from 0"

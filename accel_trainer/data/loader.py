@@ -22,10 +22,18 @@ from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.spans import Phase, spanned
 from accel_trainer.data.augment.mixing import Labels
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.dataset import Source
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.shared_work import Whole, Work, in_order, make, on_one_core, shared, single_core_threads
-from accel_trainer.data.views import Drawn, Inputs, Views
+from accel_trainer.data.shared_work import (
+    ParallelTask,
+    SingleTask,
+    in_order,
+    on_one_core,
+    run_here,
+    run_shared,
+    single_core_threads,
+)
+from accel_trainer.data.views import Inputs, ViewParameters, Views
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +65,7 @@ class ImageReader:
     and their labels; in evaluation it is left out.
     """
 
-    def __init__(self, source: Source, views: Views, *, replace_corrupt: bool) -> None:
+    def __init__(self, source: ImageDataset, views: Views, *, replace_corrupt: bool) -> None:
         self.source = source
         self.views = views
         self.replace_corrupt = replace_corrupt
@@ -65,24 +73,24 @@ class ImageReader:
         self._naming = threading.Lock()
 
     def __call__(self, plan: BatchPlan) -> Batch:
-        return make(self.begin(plan))
+        return run_here(self.begin(plan))
 
     @spanned(Phase.LOADING)
-    def begin(self, plan: BatchPlan) -> "Showing":
+    def begin(self, plan: BatchPlan) -> "BatchAssembly":
         """The same as work that threads can share."""
-        return Showing(self, plan)
+        return BatchAssembly(self, plan)
 
-    def show(self, index: int, drawn: Drawn, out: Tensor) -> bool:
+    def render(self, index: int, drawn: ViewParameters, out: Tensor) -> bool:
         """Write all views of an image; whether there is one that can be read."""
         pixels = self._pixels(index)
         if pixels is not None:
             self._show(index, pixels, drawn, out)
         return pixels is not None
 
-    @spanned(Phase.SHOWING)
-    def _show(self, index: int, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
+    @spanned(Phase.RENDERING)
+    def _show(self, index: int, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         try:
-            self.views.show(pixels, drawn, out)
+            self.views.render(pixels, drawn, out)
         except UserError:  # of an occluder's file: not the image's fault
             raise
         except Exception as error:
@@ -115,7 +123,7 @@ class ImageReader:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
 
 
-class Showing:
+class BatchAssembly:
     """A batch in the making: everything is drawn, and there is room for its images.
 
     Where images are mixed, each with the one before it in the global batch and the first with the last, there is one
@@ -127,7 +135,7 @@ class Showing:
         before = plan.global_indices[[plan.start - 1]] if views.mixer is not None else plan.indices[:0]
         self.indices = np.concatenate([before, plan.indices])
         self.drawn = views.draw(views.draws(plan, self.indices))
-        self.shown = views.empty(len(self.indices))
+        self.rendered = views.empty(len(self.indices))
         self.is_there = np.zeros(len(self.indices), dtype=bool)
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
@@ -139,7 +147,9 @@ class Showing:
     def _show(self, positions: range) -> None:
         for position in positions:
             rows = self._rows(position)
-            self.is_there[position] = self.read.show(int(self.indices[position]), self.drawn[rows], self.shown[rows])
+            self.is_there[position] = self.read.render(
+                int(self.indices[position]), self.drawn[rows], self.rendered[rows]
+            )
 
     def _rows(self, position: int) -> slice:
         """Where the views of an image are."""
@@ -150,13 +160,13 @@ class Showing:
     def result(self) -> Batch:
         if not self.is_there.all():
             rows = np.flatnonzero(np.repeat(self.is_there, self.read.views.num_views))
-            self.shown, self.drawn = self.shown[torch.from_numpy(rows)], self.drawn[rows]
+            self.rendered, self.drawn = self.rendered[torch.from_numpy(rows)], self.drawn[rows]
         return self._plain() if self.read.views.mixer is None else self._mixed()
 
     def _plain(self) -> Batch:
         views, labels, plan = self.read.views, self.read.source.labels, self.plan
         return Batch(
-            inputs=views.collect(self.shown, self.drawn, None),
+            inputs=views.collate(self.rendered, self.drawn, None),
             labels=views.labels(labels[plan.indices[self.is_there]]),
             global_labels=views.labels(labels[plan.global_indices]),
             step=plan.step,
@@ -168,7 +178,7 @@ class Showing:
         mixing = views.draw_mixing(views.draws(plan, plan.global_indices))
         global_labels = views.mixed_labels(labels, np.roll(labels, 1), mixing)
         return Batch(
-            inputs=views.collect(self.shown, self.drawn, mixing[_own(plan, views.num_views)]),
+            inputs=views.collate(self.rendered, self.drawn, mixing[_own(plan, views.num_views)]),
             labels=global_labels[_own(plan, views.examples_per_image)],
             global_labels=global_labels,
             step=plan.step,
@@ -203,7 +213,7 @@ class Loader:
 
         def submit(plan: BatchPlan) -> Future[Batch]:
             begin = partial(load.begin if isinstance(load, ImageReader) else partial(_whole, load), plan)
-            return shared(pool, begin, self.num_threads)
+            return run_shared(pool, begin, self.num_threads)
 
         yield from in_order(submit, plans, 1 + READY_AHEAD)
 
@@ -217,8 +227,8 @@ class Loader:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _whole(load: Callable[[BatchPlan], Batch], plan: BatchPlan) -> Work[Batch]:
-    return Whole(partial(load, plan))
+def _whole(load: Callable[[BatchPlan], Batch], plan: BatchPlan) -> ParallelTask[Batch]:
+    return SingleTask(partial(load, plan))
 
 
 def default_num_threads(processes_on_this_machine: int) -> int:

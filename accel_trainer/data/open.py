@@ -9,25 +9,25 @@ import numpy as np
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
-from accel_trainer.data.dataset import ClassSubset, ImageSet, Relabelled, Source
+from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits
 from accel_trainer.data.pack.format import is_pack, open_pack, open_packed_split
 from accel_trainer.data.sources.digits import BUNDLED, Digits
 from accel_trainer.data.sources.folders import open_folders, open_validation_folder
 
 
-def open_images(job: Job) -> ImageSet:
+def open_images(job: Job) -> Splits:
     """The data sets that a job names, with its class_subset. Raises UserError."""
     images = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column)
     if job.class_subset is not None:
-        images = ImageSet(ClassSubset(images.train, job.class_subset), ClassSubset(images.val, job.class_subset))
+        images = Splits(ClassSubset(images.train, job.class_subset), ClassSubset(images.val, job.class_subset))
     for split, source in (("train", images.train), ("val", images.val)):
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
             raise UserError(f"dataset: {job.dataset!r} has no {split} images of class {listed(empty)}")
-    return replace(images, further=_open_further(job, images.classes))
+    return replace(images, eval_sets=_open_further(job, images.classes))
 
 
-def _open_further(job: Job, classes: Sequence[str]) -> dict[str, Source]:
+def _open_further(job: Job, classes: Sequence[str]) -> dict[str, ImageDataset]:
     further = {}
     for split, name in job.eval_splits.items():
         try:
@@ -38,7 +38,7 @@ def _open_further(job: Job, classes: Sequence[str]) -> dict[str, Source]:
     return further
 
 
-def open_validation(job: Job, name: str, classes: Sequence[str]) -> Source:
+def open_validation(job: Job, name: str, classes: Sequence[str]) -> ImageDataset:
     """The validation images of a data set, labelled as the classes of a run, whichever of them it has.
 
     name: as in `dataset`, a folder below the job's data_root. Raises UserError.
@@ -47,7 +47,7 @@ def open_validation(job: Job, name: str, classes: Sequence[str]) -> Source:
     return with_classes(_open_validation(job, name), classes, name, leave_out_others=has_others)
 
 
-def _open_validation(job: Job, name: str) -> Source:
+def _open_validation(job: Job, name: str) -> ImageDataset:
     if name.startswith("hf:"):
         from accel_trainer.data.sources.hugging_face import open_hugging_face_validation
 
@@ -60,7 +60,9 @@ def _open_validation(job: Job, name: str) -> Source:
     )
 
 
-def with_classes(source: Source, classes: Sequence[str], name: str, *, leave_out_others: bool = False) -> Source:
+def with_classes(
+    source: ImageDataset, classes: Sequence[str], name: str, *, leave_out_others: bool = False
+) -> ImageDataset:
     """The images of a data set with the labels that their classes, by name, have among `classes`.
 
     Raises UserError for images of any other class, unless those are to be left out, and where no image is left.
@@ -76,16 +78,16 @@ def with_classes(source: Source, classes: Sequence[str], name: str, *, leave_out
         )
     if not (there & (new_labels >= 0)).any():
         raise UserError(f"dataset: {name!r} has no validation images of {listed(classes, 5)}")
-    return Relabelled(source, new_labels, classes)
+    return Relabeled(source, new_labels, classes)
 
 
-def open_data_set(name: str, data_root: Path, image_column: str | None, label_column: str | None) -> ImageSet:
+def open_data_set(name: str, data_root: Path, image_column: str | None, label_column: str | None) -> Splits:
     """A data set by the name that a job gives it, whole. Raises UserError."""
     if name.startswith("hf:"):
         from accel_trainer.data.sources.hugging_face import open_hugging_face
 
         return open_hugging_face(name.removeprefix("hf:"), image_column, label_column)
     if name in BUNDLED:
-        return ImageSet(Digits("train"), Digits("val"))
+        return Splits(Digits("train"), Digits("val"))
     root = data_root.expanduser()
     return open_pack(root / name) if is_pack(root / name) else open_folders(root, name, BUNDLED)

@@ -6,18 +6,18 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.fields import transform_words
-from accel_trainer.data.augment.blur import Blur, ContrastiveBlur, FrameBlur
-from accel_trainer.data.augment.color import ColourJitter, Grey
+from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
+from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.effect import Effect
 from accel_trainer.data.augment.erase import RandomErase
-from accel_trainer.data.augment.geometry import CROP_SCALE, WEAK_CROP_SCALE, CentreCrop, RandomResizedCrop, Transform
+from accel_trainer.data.augment.geometry import CROP_SCALE, WEAK_CROP_SCALE, CenterCrop, RandomResizedCrop, Transform
 from accel_trainer.data.augment.mixing import Mixer
-from accel_trainer.data.augment.noise import Noise, half_spectrum
+from accel_trainer.data.augment.noise import AddNoise, half_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.augment.policies import POLICIES
 from accel_trainer.data.augment.spectrum import Progress, mean_spectrum
-from accel_trainer.data.batch_plan import TrainSampling, batch_sizes
-from accel_trainer.data.dataset import ImageSet, Source
+from accel_trainer.data.batch_plan import TrainBatchPlanner, batch_sizes
+from accel_trainer.data.dataset import ImageDataset, Splits
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.views import Views
 
@@ -49,7 +49,7 @@ def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
     training, each image with the same draws in every epoch.
     """
     return Views(
-        CentreCrop(job.image_size),
+        CenterCrop(job.image_size),
         image_size=job.image_size,
         seed=job.seed,
         effects=[FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else [],
@@ -66,7 +66,7 @@ def needs_spectrum(job: Job) -> bool:
 
 def _transform(base: str, image_size: int, *, is_weak: bool) -> Transform:
     if base == "none":
-        return CentreCrop(image_size)
+        return CenterCrop(image_size)
     return RandomResizedCrop(image_size, WEAK_CROP_SCALE if is_weak else CROP_SCALE)
 
 
@@ -75,43 +75,49 @@ def _effects(job: Job, spectrum: Tensor | None) -> list[Effect]:
     base, *words = transform_words(job.transform_type)
     effects: list[Effect] = []
     if base == "contrastive":
-        effects += [ColourJitter(), Grey()]
+        effects += [ColorJitter(), Grayscale()]
         if "no-blur" not in words:
             effects.append(ContrastiveBlur())
     if job.Occlusion is not None:
         effects.append(Occlude(job.Occlusion, job.image_size))
     if job.Blur is not None:
-        blur = FrameBlur if job.video else Blur
+        blur = FrameBlur if job.video else GaussianBlur
         effects.append(blur(job.Blur.sigmas, job.Blur.probs))
     if job.Noise is not None:
         half = None if spectrum is None else half_spectrum(spectrum)
-        effects.append(Noise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half))
+        effects.append(AddNoise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half))
     if job.randomerase is not None:
         effects.append(RandomErase(job.image_size, job.randomerase))
     return effects
 
 
-def _training_reader(job: Job, train: Source, progress: Progress, *, augment_on_device: bool = False) -> ImageReader:
+def _training_reader(
+    job: Job, train: ImageDataset, progress: Progress, *, augment_on_device: bool = False
+) -> ImageReader:
     views = views_in_training(job, lambda: train, progress, augment_on_device=augment_on_device)
     return ImageReader(train, views, replace_corrupt=True)
 
 
 def views_in_training(
-    job: Job, train: Callable[[], Source], progress: Progress = lambda done, total: None, *, augment_on_device: bool
+    job: Job,
+    train: Callable[[], ImageDataset],
+    progress: Progress = lambda done, total: None,
+    *,
+    augment_on_device: bool,
 ) -> Views:
     """How a job sees its training images, which are opened only if their spectrum is wanted. Raises UserError."""
     spectrum = mean_spectrum(job, train(), progress) if needs_spectrum(job) else None
     return training_views(job, spectrum, on_device=augment_on_device)
 
 
-def possible_batch_sizes(job: Job, images: ImageSet, world_size: int) -> list[int]:
+def possible_batch_sizes(job: Job, images: Splits, world_size: int) -> list[int]:
     """Those that "auto" chooses from, smallest first."""
     return batch_sizes(len(images.train.labels), job.num_views, world_size, job.gradient_accumulation)
 
 
-def make_sampling(job: Job, images: ImageSet, world_size: int) -> TrainSampling:
+def make_sampling(job: Job, images: Splits, world_size: int) -> TrainBatchPlanner:
     assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
-    return TrainSampling(
+    return TrainBatchPlanner(
         num_images=len(images.train.labels),
         batch_size=job.batch_size,
         accumulation=job.gradient_accumulation,

@@ -12,7 +12,7 @@ from accel_trainer.config import Job
 from accel_trainer.data.augment.geometry import pixels_of
 from accel_trainer.data.augment.mixing import Labels, MixedLabels
 from accel_trainer.data.augment.spectrum import Progress
-from accel_trainer.data.batch_plan import TrainSampling
+from accel_trainer.data.batch_plan import TrainBatchPlanner
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import _training_reader, make_sampling, possible_batch_sizes
@@ -26,7 +26,7 @@ GAP, LINE, FONT_SIZE = 6, 17, 12
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
-def draw_sheet(read: ImageReader, sampling: TrainSampling, epoch: int = 1) -> bytes:
+def render_preview(read: ImageReader, sampling: TrainBatchPlanner, epoch: int = 1) -> bytes:
     """A PNG of the first training images of an epoch, from 1, as the model sees them; the same bytes every time."""
     num_views = read.views.num_views
     columns = COLUMNS_OF_SINGLE_VIEWS if num_views == 1 else 1
@@ -45,7 +45,7 @@ def _captions(labels: Labels, classes: Sequence[str]) -> list[str]:
     """What each example is: its class, or the two of a mixture with their shares."""
     if not isinstance(labels, MixedLabels):
         return [classes[label] for label in labels.tolist()]
-    parts = zip(labels.first.tolist(), labels.second.tolist(), labels.share.tolist(), strict=True)
+    parts = zip(labels.first.tolist(), labels.second.tolist(), labels.weight.tolist(), strict=True)
     return [f"{share:.0%} {classes[first]}, {1 - share:.0%} {classes[second]}" for first, second, share in parts]
 
 
@@ -81,5 +81,5 @@ def _fitted(text: str, width: int, font: "ImageFont.FreeTypeFont | ImageFont.Ima
 def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: None) -> bytes:
     """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
     images = open_images(job)
-    job = job.on_paper(possible_batch_sizes(job, images, 1)[-1])
-    return draw_sheet(_training_reader(job, images.train, progress), make_sampling(job, images, 1), epoch)
+    job = job.with_placeholders(possible_batch_sizes(job, images, 1)[-1])
+    return render_preview(_training_reader(job, images.train, progress), make_sampling(job, images, 1), epoch)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 Made = TypeVar("Made", covariant=True)
 
 
-class Work(Protocol[Made]):
+class ParallelTask(Protocol[Made]):
     """Something that is made of parts."""
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
@@ -27,14 +27,14 @@ class Work(Protocol[Made]):
         ...
 
 
-def make(work: Work[T]) -> T:
+def run_here(work: ParallelTask[T]) -> T:
     """Do all of it in this thread."""
     for part in work.parts(1):
         part()
     return work.result()
 
 
-class Whole(Generic[T]):
+class SingleTask(Generic[T]):
     """A call as work of one part."""
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -48,23 +48,23 @@ class Whole(Generic[T]):
         return self._made.pop()
 
 
-def shared(pool: ThreadPoolExecutor, begin: Callable[[], Work[T]], num_threads: int) -> Future[T]:
+def run_shared(pool: ThreadPoolExecutor, begin: Callable[[], ParallelTask[T]], num_threads: int) -> Future[T]:
     """Let the threads of a pool do it, one of which begins it. The first error ends it; what waits is given up when the
     future is cancelled or the pool is shut down."""
     return _Shared(pool, begin, num_threads).future
 
 
 class _Shared(Generic[T]):
-    def __init__(self, pool: ThreadPoolExecutor, begin: Callable[[], Work[T]], num_threads: int) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, begin: Callable[[], ParallelTask[T]], num_threads: int) -> None:
         self.future: Future[T] = Future()
         self._pool, self._num_threads = pool, num_threads
         self._lock = threading.Lock()
         self._left = 1  # the beginning
         self._error: BaseException | None = None
-        self._work: Work[T] | None = None
+        self._work: ParallelTask[T] | None = None
         pool.submit(self._do, lambda: self._begin(begin))
 
-    def _begin(self, begin: Callable[[], Work[T]]) -> None:
+    def _begin(self, begin: Callable[[], ParallelTask[T]]) -> None:
         if not self.future.set_running_or_notify_cancel():
             self._left = 0  # nobody waits
             return

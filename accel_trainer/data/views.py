@@ -15,7 +15,7 @@ from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
-from accel_trainer.data.augment.geometry import Transform, normalise, normalised
+from accel_trainer.data.augment.geometry import Transform, normalize, normalized
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
@@ -24,7 +24,7 @@ from accel_trainer.data.shared_work import BATCHES
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ViewParameters:
     """What was drawn for some rows: numbers of the crop, parameters of the policy and of each effect."""
 
     crop: Numbers
@@ -95,8 +95,8 @@ class Views:
     def draws(self, plan: BatchPlan, indices: npt.NDArray[np.int64]) -> Draws:
         return Draws(epoch=plan.epoch, step=plan.step, indices=indices, **self._sharing)
 
-    def draw(self, draws: Draws) -> Drawn:
-        return Drawn(
+    def draw(self, draws: Draws) -> ViewParameters:
+        return ViewParameters(
             crop=self.transform.draw(draws),
             policy=None if self.policy is None else self.policy.draw(draws),
             effects=tuple(effect.draw(draws) for effect in self.effects),
@@ -114,11 +114,11 @@ class Views:
         shape = (num_images * self.num_views, 3, self.image_size, self.image_size)
         return BATCHES.empty(shape, torch.uint8 if self.on_device else torch.float32)
 
-    def show(self, pixels: Tensor, drawn: Drawn, out: Tensor) -> None:
+    def render(self, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
         if not (self.on_device or self.effects):
             for view in range(self.num_views):
-                normalised(self._cut(pixels, drawn, view), out=out[view])
+                normalized(self._cut(pixels, drawn, view), out=out[view])
             return
         # Effects work in memory of their own: how the library multiplies depends on where in a batch an image lies.
         room = out if self.on_device else torch.empty(out.shape, dtype=torch.uint8)
@@ -127,40 +127,40 @@ class Views:
         if not self.on_device:
             out.copy_(self._finish(room, self._fetch(drawn)))
 
-    def _cut(self, pixels: Tensor, drawn: Drawn, view: int) -> Tensor:
+    def _cut(self, pixels: Tensor, drawn: ViewParameters, view: int) -> Tensor:
         """One view, uint8 (3, image_size, image_size)."""
         cut = self.transform.apply(pixels, drawn.crop[view])
         if self.policy is None or drawn.policy is None:
             return cut
         return self.policy.apply(cut, drawn.policy[view : view + 1])
 
-    def _fetch(self, drawn: Drawn) -> list[Any]:
+    def _fetch(self, drawn: ViewParameters) -> list[Any]:
         return [effect.fetch(parameters) for effect, parameters in zip(self.effects, drawn.effects, strict=True)]
 
     def _finish(self, images: Tensor, fetched: Sequence[Any]) -> Tensor:
         """uint8 (rows, 3, height, width) to what the model sees, float32."""
         if not self.effects:
-            return normalised(images)
+            return normalized(images)
         images = images.to(torch.float32).div_(255)
         for effect, parameters in zip(self.effects, fetched, strict=True):
             images = effect.apply(images, parameters)
-        return normalise(images)
+        return normalize(images)
 
-    def collect(self, shown: Tensor, drawn: Drawn, mixing: MixParameters | None) -> Inputs:
+    def collate(self, shown: Tensor, drawn: ViewParameters, mixing: MixParameters | None) -> Inputs:
         """What was shown of the images of a batch, with what is still to be done to it.
 
         With `mixing`, the first image is only there for the second to be mixed with.
         """
         if not self.on_device:
-            return Inputs(self._arrange(shown, mixing))
+            return Inputs(self._to_examples(shown, mixing))
         fetched = self._fetch(drawn)
 
         def finish(images: Tensor) -> Tensor:
-            return self._arrange(self._finish(images, fetched), mixing)
+            return self._to_examples(self._finish(images, fetched), mixing)
 
         return Inputs(shown, finish)
 
-    def _arrange(self, images: Tensor, mixing: MixParameters | None) -> Tensor:
+    def _to_examples(self, images: Tensor, mixing: MixParameters | None) -> Tensor:
         if mixing is not None:
             images = mix(images[self.num_views :], images[: -self.num_views], mixing)
         return images.unflatten(0, (-1, self.num_views)) if self.as_clip else images

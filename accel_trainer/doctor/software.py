@@ -18,7 +18,7 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, problem, warning
 from accel_trainer.doctor.server_probe import URL_VARIABLE
-from accel_trainer.launch.command import Flags, plan_launch, read_config, users_default
+from accel_trainer.launch.command import LaunchOptions, plan_launch, read_config, users_default
 from accel_trainer.launch.machine import Machine
 
 OURS = "accel-train"
@@ -83,7 +83,7 @@ def accelerate_default(machine: Machine, error_of_accelerate: str | None) -> Fin
     if path is None:
         return ok("no default file; jobs take what is there")
     try:
-        launch = plan_launch(ANY_JOB, Flags(config=path), machine)
+        launch = plan_launch(ANY_JOB, LaunchOptions(config=path), machine)
         content = read_config(path)
     except UserError as error:
         return problem(error.problems[0], mend)
@@ -122,7 +122,7 @@ def launch(machine: Machine) -> Finding:
     default = users_default()
     if default is not None and _machines(read_config(default)) > 1:
         return ok("not tried: the default file is for several machines")
-    flags = Flags() if machine.gpus or machine.has_mps else Flags(num_processes=2)
+    flags = LaunchOptions() if machine.gpus or machine.has_mps else LaunchOptions(num_processes=2)
     with tempfile.TemporaryDirectory(prefix="accel-train-doctor-") as place:
         answer, log = Path(place) / "answer.json", Path(place) / "log.txt"
         stop = StopRequest()

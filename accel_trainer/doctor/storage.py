@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from accel_trainer.core.lease import Owner, died_here
+from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.doctor.filesystem_trials import MOVE
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.hardware import GIGABYTE
 from accel_trainer.doctor.race import NoWord, helper
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 ANSWERS_WITHIN_S = 10.0
 PREFIX = ".doctor."
@@ -77,7 +77,7 @@ def existing_part(path: Path) -> Path:
 
 def folders(queue: Path) -> Finding:
     """A change of state is a rename, which cannot lead to another file system."""
-    store = Queue(queue)
+    store = QueueStore(queue)
     inside = [store.folder_of(state) for state in JobState if state is not JobState.PENDING]
     there = [folder for folder in inside if os.path.lexists(folder)]
     for folder in there:
@@ -181,7 +181,7 @@ def scratch_folder(place: Path) -> Iterator[Path]:
 
 def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(f"{PREFIX}*"):
-        if died_here(folder.name.removeprefix(PREFIX)):
+        if is_dead_token(folder.name.removeprefix(PREFIX)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

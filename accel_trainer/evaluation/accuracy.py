@@ -15,7 +15,7 @@ from torch import nn
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
-from accel_trainer.data.dataset import Source
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.open import open_images, open_validation, with_classes
 from accel_trainer.data.pipeline import views_in_training
@@ -23,7 +23,7 @@ from accel_trainer.data.views import Views
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
-from accel_trainer.training.knn import neighbour_test
+from accel_trainer.training.knn import knn_test
 from accel_trainer.training.meta_model import cycles_of, make_model
 from accel_trainer.training.runtime.accelerator import (
     augments_on_device,
@@ -74,7 +74,7 @@ def evaluate(
         accelerator = make_accelerator(job, run)
         resources.callback(accelerator.end_training)
         loader = resources.enter_context(Loader(loader_threads(job)))
-        measuring = _Measuring(job, classes, _load(job, path, len(classes)), accelerator, loader)
+        measuring = RunEvaluator(job, classes, _load(job, path, len(classes)), accelerator, loader)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
             scores |= measuring.test_neighbours(source)
@@ -97,7 +97,7 @@ def _epoch_of(path: Path) -> int | None:
     return int(epoch) if epoch.isdigit() else None
 
 
-class _Measuring:
+class RunEvaluator:
     """A trained model, and all that is needed to measure it as its training did."""
 
     def __init__(
@@ -111,7 +111,7 @@ class _Measuring:
         self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
         self.augment_on_device = augments_on_device(job, accelerator.device)
 
-    def validate(self, source: Source) -> tuple[dict[str, float], int]:
+    def validate(self, source: ImageDataset) -> tuple[dict[str, float], int]:
         """The scores, and how many images are corrupt."""
         on_device = self.augment_on_device
 
@@ -124,14 +124,14 @@ class _Measuring:
         totals, corrupt = self.evaluator.over_all(sums, images.read)
         return self.objective.scores(totals), corrupt
 
-    def test_neighbours(self, source: Source) -> dict[str, float]:
+    def test_neighbours(self, source: ImageDataset) -> dict[str, float]:
         """The score of the nearest neighbours among the run's training images."""
-        test = neighbour_test(self.job, self._train_images, source, self.world_size)
-        hits = test.hits(self.model, test.own_bank(self.model, self.evaluator, _never), self.evaluator, _never)
+        test = knn_test(self.job, self._train_images, source, self.world_size)
+        hits = test.hits(self.model, test.local_bank(self.model, self.evaluator, _never), self.evaluator, _never)
         return test.scores(self.evaluator.over_all(hits, test.val.read)[0])
 
     @cached_property
-    def _train_images(self) -> Source:
+    def _train_images(self) -> ImageDataset:
         return with_classes(open_images(self.job).train, self.classes, self.job.dataset)
 
 

@@ -12,23 +12,23 @@ from typing import Protocol
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.core.processes import StopRequest, killed_for_memory
+from accel_trainer.core.processes import StopRequest, oom_kill_count
 from accel_trainer.core.text import duration
-from accel_trainer.launch.command import SHUTDOWN_S, Flags, Launch, plan_launch
+from accel_trainer.launch.command import SHUTDOWN_S, Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import (
-    Cut,
-    Ending,
-    EndingKind,
-    judge,
-    judge_by_exit_code,
+    Outcome,
+    OutcomeKind,
+    StopReason,
+    outcome_of,
+    outcome_of_exit_code,
     record,
-    with_first_cause,
-    with_memory,
+    with_oom,
+    with_root_cause,
 )
-from accel_trainer.launch.process_group import POLL_S, Trainer, end_leftovers
+from accel_trainer.launch.process_group import POLL_S, ProcessGroup, end_leftovers
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import Ownership, OwnershipLost, nobody, take
+from accel_trainer.run.lock import LockLost, RunLock, acquire, never
 from accel_trainer.run.status import RunState
 
 LISTEN_EVERY_S = 1.0
@@ -48,7 +48,7 @@ class AttemptWatcher(Protocol):
         """The job's trainer is ended for this reason."""
 
 
-class Heartbeat:
+class StatusMonitor:
     """How long a run has been silent, by our own clock: whenever its trainer has done something it says so in
     status.json, once a second at most."""
 
@@ -72,30 +72,30 @@ class Heartbeat:
 
 
 # Asked again and again what is wanted of a job: why to end its trainer, or None.
-Orders = Callable[[], Cut | None]
+StopCheck = Callable[[], StopReason | None]
 
 
-def no_orders() -> Cut | None:
+def no_orders() -> StopReason | None:
     """Nobody wants anything of a job but that it is trained."""
     return None
 
 
-async def stay_with(
-    trainer: Trainer,
+async def supervise(
+    trainer: ProcessGroup,
     job: Job,
     run: RunFolder,
-    ownership: Ownership | None,
+    ownership: RunLock | None,
     stop: StopRequest,
     watcher: AttemptWatcher,
-    orders: Orders = no_orders,
-) -> Cut | None:
+    orders: StopCheck = no_orders,
+) -> StopReason | None:
     """Until the launcher has ended. When asked to stop, ask the trainer, and end it if it does not listen.
 
     Gives why the trainer was ended, if it was for another reason. Raises OwnershipLost.
     """
-    heartbeat, began = Heartbeat(run), time.monotonic()
+    heartbeat, began = StatusMonitor(run), time.monotonic()
     deadline: float | None = None
-    cut: Cut | None = None
+    cut: StopReason | None = None
     while trainer.exit_code is None:
         if deadline is None and not stop:
             cut = orders() or _why_to_end(job, time.monotonic() - began, heartbeat)
@@ -105,13 +105,13 @@ async def stay_with(
         if deadline is not None and (stop.is_urgent or time.monotonic() > deadline):
             trainer.kill()
         if ownership is not None:
-            ownership.beat()
+            ownership.heartbeat()
         watcher.tick()
         await asyncio.sleep(POLL_S)
     return cut
 
 
-async def _begin_to_end(trainer: Trainer, name: str, cut: Cut | None, watcher: AttemptWatcher) -> None:
+async def _begin_to_end(trainer: ProcessGroup, name: str, cut: StopReason | None, watcher: AttemptWatcher) -> None:
     """A trainer that works may save; one that does nothing any more would not listen."""
     if cut is None:
         watcher.stopping(name)
@@ -124,14 +124,14 @@ async def _begin_to_end(trainer: Trainer, name: str, cut: Cut | None, watcher: A
         trainer.ask_to_stop()
 
 
-def _why_to_end(job: Job, seconds: float, heartbeat: Heartbeat) -> Cut | None:
+def _why_to_end(job: Job, seconds: float, heartbeat: StatusMonitor) -> StopReason | None:
     """Whether a trainer has had its time, or has been silent for too long."""
     if job.time_limit is not None and seconds > 60 * job.time_limit:
         reason = f"time_limit: {duration(60 * job.time_limit)} are over; `accel-train retry {job.name}` lets it go on"
-        return Cut(reason, RunState.PREEMPTED)
+        return StopReason(reason, RunState.PREEMPTED)
     if heartbeat.silence_s() > 60 * job.stall_timeout:
         reason = f"stalled: no step for {duration(60 * job.stall_timeout)} (stall_timeout)"
-        return Cut(f"{reason}; what every process was doing is in the log", RunState.STALLED)
+        return StopReason(f"{reason}; what every process was doing is in the log", RunState.STALLED)
     return None
 
 
@@ -166,22 +166,22 @@ class Attempt:
 
 
 # Starts a trainer, given its launch, token and log. Raises OSError.
-Start = Callable[[Launch, str, Path], Awaitable[Trainer]]
+Start = Callable[[Launch, str, Path], Awaitable[ProcessGroup]]
 
 
-async def start_anew(launch: Launch, token: str, log: Path) -> Trainer:
-    return Trainer(launch, token, log)
+async def spawn(launch: Launch, token: str, log: Path) -> ProcessGroup:
+    return ProcessGroup(launch, token, log)
 
 
-async def go_through(
+async def run_attempt(
     attempt: Attempt,
-    flags: Flags,
+    flags: LaunchOptions,
     machine: Machine,
     stop: StopRequest,
     watcher: AttemptWatcher,
-    orders: Orders = no_orders,
-    start: Start = start_anew,
-) -> Ending:
+    orders: StopCheck = no_orders,
+    start: Start = spawn,
+) -> Outcome:
     """Launch a trainer and stay with it until it, all its processes and their temporary files are gone. Nobody else
     may train in its run folder meanwhile.
 
@@ -192,7 +192,7 @@ async def go_through(
         launch = plan_launch(attempt.job, flags, machine, attempt.worker_args)
         ownership = _take(attempt) if launch.machine_rank == 0 else None
     except UserError as error:
-        return Ending(EndingKind.FAILED, str(error), RunState.INVALID)
+        return Outcome(OutcomeKind.FAILED, str(error), RunState.INVALID)
     try:
         return await _run(attempt, launch, ownership, stop, watcher, orders, start)
     finally:
@@ -201,7 +201,7 @@ async def go_through(
             ownership.release()
 
 
-def _take(attempt: Attempt) -> Ownership:
+def _take(attempt: Attempt) -> RunLock:
     """Refuse a run folder in which another process trains; see to it that nothing of a dead one is left."""
 
     def say(line: str) -> None:
@@ -209,50 +209,56 @@ def _take(attempt: Attempt) -> Ownership:
             log.write(f"{line}\n")
 
     owner = Owner(this_host(), attempt.token)
-    follows = nobody if attempt.claim is None else attempt.claim.has_started
-    return take(attempt.run, owner, end_leftovers=end_leftovers, say=say, follows=follows)
+    follows = never if attempt.claim is None else attempt.claim.has_started
+    return acquire(attempt.run, owner, end_leftovers=end_leftovers, say=say, follows=follows)
 
 
 async def _run(
     attempt: Attempt,
     launch: Launch,
-    ownership: Ownership | None,
+    ownership: RunLock | None,
     stop: StopRequest,
     watcher: AttemptWatcher,
-    orders: Orders,
+    orders: StopCheck,
     start: Start,
-) -> Ending:
-    num_killed = killed_for_memory()
+) -> Outcome:
+    num_killed = oom_kill_count()
     try:
         trainer = await start(launch, attempt.token, attempt.log)
     except OSError as error:
-        return Ending(EndingKind.FAILED, f"the trainer cannot be started: {error}", RunState.FAILED)
+        return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.FAILED)
     watcher.started(attempt.job.name, attempt.run, attempt.log)
-    cut: Cut | None = None
+    cut: StopReason | None = None
     try:
-        cut = await stay_with(trainer, attempt.job, attempt.run, ownership, stop, watcher, orders)
-    except OwnershipLost as error:
+        cut = await supervise(trainer, attempt.job, attempt.run, ownership, stop, watcher, orders)
+    except LockLost as error:
         trainer.kill()  # what it would still save is another's
-        return Ending(EndingKind.DISCARDED, str(error))
+        return Outcome(OutcomeKind.SUPERSEDED, str(error))
     finally:
-        await trainer.end(lambda: stop.is_urgent)
-    num_killed = killed_for_memory() - num_killed
+        await trainer.stop(lambda: stop.is_urgent)
+    num_killed = oom_kill_count() - num_killed
     ending = _judge(attempt, launch, trainer, cut, asked_to_stop=bool(stop), num_killed=num_killed)
-    if ending.kind is EndingKind.BACK_TO_PENDING and cut is None and not stop and trainer.exit_code != -signal.SIGKILL:
+    if ending.kind is OutcomeKind.INTERRUPTED and cut is None and not stop and trainer.exit_code != -signal.SIGKILL:
         stop.note(signal.SIGTERM)
     return ending
 
 
 def _judge(
-    attempt: Attempt, launch: Launch, trainer: Trainer, cut: Cut | None, *, asked_to_stop: bool, num_killed: int
-) -> Ending:
+    attempt: Attempt,
+    launch: Launch,
+    trainer: ProcessGroup,
+    cut: StopReason | None,
+    *,
+    asked_to_stop: bool,
+    num_killed: int,
+) -> Outcome:
     code, log = trainer.exit_code, attempt.log
     assert code is not None
     if launch.machine_rank > 0:
-        ending = judge_by_exit_code(code, log, asked_to_stop=asked_to_stop, cut=cut)
-        return with_memory(ending, num_killed)
+        ending = outcome_of_exit_code(code, log, asked_to_stop=asked_to_stop, cut=cut)
+        return with_oom(ending, num_killed)
     said = attempt.run.read_status()
-    ending = judge(said, attempt.token, asked_to_stop=asked_to_stop, exit_code=code, log=log, cut=cut)
-    ending = with_memory(with_first_cause(ending, said, attempt.run, attempt.token), num_killed)
+    ending = outcome_of(said, attempt.token, asked_to_stop=asked_to_stop, exit_code=code, log=log, cut=cut)
+    ending = with_oom(with_root_cause(ending, said, attempt.run, attempt.token), num_killed)
     record(ending, said, attempt.run, attempt.token)
     return ending

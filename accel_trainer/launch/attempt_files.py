@@ -50,7 +50,7 @@ def remove_abandoned() -> None:
                 continue
             token = (folder / OWNER_FILE).read_text()
             is_ours = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
-            if is_ours and not processes.with_variable(TOKEN_VARIABLE, token):
+            if is_ours and not processes.pids_with_env(TOKEN_VARIABLE, token):
                 remove_scratch(token)
 
 

@@ -20,8 +20,8 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.command import Launch
-from accel_trainer.launch.outcome import last_words
-from accel_trainer.launch.process_group import POLL_S, Trainer
+from accel_trainer.launch.outcome import last_error_line
+from accel_trainer.launch.process_group import POLL_S, ProcessGroup
 from accel_trainer.run.log import begin_logging
 
 
@@ -42,21 +42,21 @@ def send(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str
         told: dict[str, Any] = json.loads(answer.read_text())
     except FileNotFoundError as error:
         assert worker.exit_code is not None
-        raise NoAnswer(last_words(log, worker.exit_code)) from error
+        raise NoAnswer(last_error_line(log, worker.exit_code)) from error
     if "problems" in told:
         raise UserError(*told["problems"])
     return told
 
 
-async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> Trainer:
-    worker = Trainer(launch, Owner.new().token, log)
+async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> ProcessGroup:
+    worker = ProcessGroup(launch, Owner.new().token, log)
     try:
         while worker.exit_code is None:
             if stop:
                 worker.kill()
             await asyncio.sleep(POLL_S)
     finally:
-        await worker.end()
+        await worker.stop()
     return worker
 
 

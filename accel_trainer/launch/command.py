@@ -23,14 +23,14 @@ WORKER = "accel_trainer.workers.train"
 
 
 @dataclass(frozen=True)
-class Flags:
+class LaunchOptions:
     """What the user said on the command line; it goes before everything else."""
 
     config: Path | None = None
     num_processes: int | None = None
     gpus: tuple[str, ...] | None = None
 
-    def words(self) -> list[str]:
+    def argv(self) -> list[str]:
         """The same flags, for another call of accel-train."""
         words = ["--config", str(self.config)] if self.config is not None else []
         words += ["--num-processes", str(self.num_processes)] if self.num_processes is not None else []
@@ -63,7 +63,7 @@ class Launch:
 
 
 def plan_launch(
-    job: Job, flags: Flags, machine: Machine, worker_args: Sequence[str] = (), worker: str = WORKER
+    job: Job, flags: LaunchOptions, machine: Machine, worker_args: Sequence[str] = (), worker: str = WORKER
 ) -> Launch:
     """The launch of a job's training, or of another module for it. Flags go before the job's accelerate_config, that
     before the user's own default of `accelerate config`, that before what is there. Raises UserError.
@@ -72,7 +72,7 @@ def plan_launch(
     path = _config_path(job, flags)
     if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
         flags = replace(flags, num_processes=job.num_processes)
-    launch = _by_what_is_there(flags, machine) if path is None else _by_config(path, read_config(path), flags, machine)
+    launch = _detected(flags, machine) if path is None else _by_config(path, read_config(path), flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here, whoever types the printed command has it too
@@ -86,7 +86,7 @@ def plan_launch(
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
 
 
-def num_processes_wanted(job: Job, flags: Flags) -> int | None:
+def num_processes_wanted(job: Job, flags: LaunchOptions) -> int | None:
     """How many processes, each with a GPU of its own, a job is to have on this machine; None where nobody says.
     Raises UserError."""
     if flags.num_processes is not None:
@@ -99,7 +99,7 @@ def num_processes_wanted(job: Job, flags: Flags) -> int | None:
     return integer(path, content, "num_processes", 1) // integer(path, content, "num_machines", 1)
 
 
-def _config_path(job: Job, flags: Flags) -> Path | None:
+def _config_path(job: Job, flags: LaunchOptions) -> Path | None:
     if flags.config is not None:
         return flags.config
     if job.accelerate_config is not None:
@@ -107,7 +107,7 @@ def _config_path(job: Job, flags: Flags) -> Path | None:
     return users_default()
 
 
-def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Machine) -> Launch:
+def _by_config(path: Path, content: Mapping[str, Any], flags: LaunchOptions, machine: Machine) -> Launch:
     refuse_unknown_type(path, content)
     nodes = machine.nodes
     if nodes.number > 1:  # they were told from outside; the file's own are of other machines
@@ -117,7 +117,7 @@ def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Ma
     if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine tell nothing of the others'
         count = _count(flags, count)
     refuse_uneven(count, nodes.number)
-    args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no", *nodes.words()]
+    args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no", *nodes.argv()]
     if content["distributed_type"] in ONE_PROCESS and count > 1:
         args.append("--multi_gpu")
     if count > 1 and is_one_machine and not content.get("main_process_port"):
@@ -132,14 +132,14 @@ def _by_config(path: Path, content: Mapping[str, Any], flags: Flags, machine: Ma
     return Launch(tuple(args), environment, count, machine_rank=machine_rank)
 
 
-def _by_what_is_there(flags: Flags, machine: Machine) -> Launch:
+def _detected(flags: LaunchOptions, machine: Machine) -> Launch:
     """One process for each GPU, or one on the CPU; several on the CPU only when asked for."""
     devices = len(flags.gpus) if flags.gpus is not None else len(machine.gpus)
     nodes = machine.nodes
     count = _count(flags, max(1, devices) * nodes.number)
     refuse_uneven(count, nodes.number)
     args = ["--num_processes", str(count), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    args += nodes.words() or ["--num_machines", "1"]
+    args += nodes.argv() or ["--num_machines", "1"]
     environment = {}
     if count > 1:
         args += ["--multi_gpu"]
@@ -163,7 +163,7 @@ def _threads(machine: Machine, count: int) -> int:
     return max(1, machine.cores * machine.nodes.number // count)
 
 
-def _count(flags: Flags, otherwise: int) -> int:
+def _count(flags: LaunchOptions, otherwise: int) -> int:
     if flags.num_processes is not None:
         return flags.num_processes
     return len(flags.gpus) if flags.gpus is not None else otherwise

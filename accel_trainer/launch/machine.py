@@ -33,7 +33,7 @@ class Nodes:
     address: str = ""
     port: int = 0
 
-    def words(self) -> list[str]:
+    def argv(self) -> list[str]:
         """What tells accelerate of them; nothing where there is one."""
         if self.number == 1:
             return []
@@ -92,7 +92,7 @@ def _gpus() -> list[Gpu]:
 FREE_BELOW = 0.05
 
 
-class GpuUse:
+class GpuMemory:
     """Looks at the memory of GPUs. Raises UserError where NVML is not there, or has no such GPU."""
 
     def __init__(self, free_below: float = FREE_BELOW) -> None:

@@ -21,7 +21,7 @@ REST_S = 10.0
 DUMP_S = 1.0
 
 
-class Trainer:
+class ProcessGroup:
     """The processes of one attempt at one job. All of them carry the attempt's token in their environment."""
 
     def __init__(self, launch: Launch, token: str, log: Path) -> None:
@@ -60,17 +60,17 @@ class Trainer:
         """Have every training process write to the log what each of its threads is doing."""
         for pid in self._workers():
             with self._log.open("a") as log:
-                log.write(f"\nstacks of rank {processes.variable(pid, 'RANK') or 0} (process {pid}):\n")
+                log.write(f"\nstacks of rank {processes.env_of(pid, 'RANK') or 0} (process {pid}):\n")
             processes.send_signal([pid], processes.STACKS_SIGNAL)
             await asyncio.sleep(DUMP_S)
 
     def kill(self) -> None:
         """At once, all of it."""
         self._launcher.kill()  # in its first moment nothing tells yet that it carries the token
-        processes.send_signal(processes.with_variable(TOKEN_VARIABLE, self.token), signal.SIGKILL)
+        processes.send_signal(processes.pids_with_env(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 
-    async def end(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
+    async def stop(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
         """See to it that all is gone; what still trains may save first, unless it is urgent."""
         if self.exit_code is None:
             self.ask_to_stop()
@@ -84,7 +84,7 @@ class Trainer:
 
     def _workers(self) -> list[int]:
         """The training processes themselves; all there is, while they are not started yet."""
-        mine = processes.with_variable(TOKEN_VARIABLE, self.token)
+        mine = processes.pids_with_env(TOKEN_VARIABLE, self.token)
         return [pid for pid in mine if self._is_worker(pid)] or mine
 
     def _is_worker(self, pid: int) -> bool:
@@ -111,7 +111,7 @@ def ending_leftovers(token: str, is_urgent: Callable[[], bool] = lambda: False) 
     Yields as long as there is something left, to be called again in a moment.
     """
     asked, deadline = False, time.monotonic() + REST_S
-    while left := processes.with_variable(TOKEN_VARIABLE, token):
+    while left := processes.pids_with_env(TOKEN_VARIABLE, token):
         if is_urgent() or (asked and time.monotonic() > deadline):
             processes.send_signal(left, signal.SIGKILL)
         elif not asked and time.monotonic() > deadline:

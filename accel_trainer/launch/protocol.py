@@ -6,9 +6,9 @@ from pathlib import Path
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
 PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 # In place of a trainer's words: they will be in the file that follows, as a JSON array.
-STAND_BY = "--stand-by"
+PREWARM = "--stand-by"
 
 
-def stood_down(words: Path) -> Path:
+def prewarm_cancelled(words: Path) -> Path:
     """The file that is there when a process of those which wait for these words has gone, told to stop."""
     return words.with_suffix(".stood-down")

@@ -131,7 +131,7 @@ def _faster_loading(profile: Profile) -> str:
     # Where the model computes on the same cores, more threads than those take each other's time.
     if setting.threads < setting.cores:
         helps.append(f"more threads (num_workers {setting.cores})")
-    if loading.get(Phase.READING, 0.0) > loading.get(Phase.SHOWING, 0.0):
+    if loading.get(Phase.READING, 0.0) > loading.get(Phase.RENDERING, 0.0):
         helps.append("`accel-train pack`")
     elif setting.device == "cuda" and not setting.augments_on_device:
         helps.append('augment_on "device"')

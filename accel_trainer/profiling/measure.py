@@ -15,14 +15,14 @@ from accel_trainer.config import Job
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest, usable_cores
-from accel_trainer.core.spans import Phase, heard_by
-from accel_trainer.data.batch_plan import BatchPlan, TrainSampling
+from accel_trainer.core.spans import Phase, recording
+from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner
 from accel_trainer.data.loader import Loader
 from accel_trainer.profiling.figures import Profile, Setting
-from accel_trainer.profiling.recorder import Recorder, add_threads, own_seconds
+from accel_trainer.profiling.recorder import SpanRecorder, add_threads, own_seconds
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.build import Parts, build
+from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import Diverged, is_out_of_memory
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
@@ -42,7 +42,7 @@ WARM_UP_BATCHES, NUM_BATCHES = 2, 10
 TRACED_STEPS = 5
 
 
-class Endless(TrainSampling):
+class Endless(TrainBatchPlanner):
     """All epochs as one: an epoch may have fewer steps than are measured."""
 
     def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
@@ -75,7 +75,7 @@ def profile(job: Job, scratch: Path, steps: int, warm_up: int, trace: Path) -> P
         loader = resources.enter_context(Loader(loader_threads(job)))
         loop = _make_loop(job, run, accelerator, loader)
         try:
-            return _Measuring(loop).whole(steps, warm_up, trace)
+            return ProfileRun(loop).whole(steps, warm_up, trace)
         except Diverged as error:
             raise UserError(str(error)) from error
         except Exception as error:
@@ -90,7 +90,7 @@ def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loade
     reporter = Reporter(run, Status(state=RunState.TRAINING), speaks=accelerator.is_main_process)
     on_device = augments_on_device(job, accelerator.device)
 
-    def make_parts(job: Job) -> Parts:
+    def make_parts(job: Job) -> Components:
         return build(job, accelerator.num_processes, augment_on_device=on_device)
 
     job = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
@@ -99,7 +99,7 @@ def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loade
     return TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
 
 
-class _Measuring:
+class ProfileRun:
     def __init__(self, loop: TrainingLoop) -> None:
         self.loop, self.device = loop, loop.accelerator.device
         self.accumulation = loop.parts.sampling.accumulation
@@ -113,7 +113,7 @@ class _Measuring:
         own = training.own(Phase.STEP, warm_up * self.accumulation)
         loading = training.of_loader(since=own[0].start)
         sampling, val = self.loop.parts.sampling, self.loop.parts.val
-        num_loaded = sum(span.name is Phase.SHOWING for span in loading)
+        num_loaded = sum(span.name is Phase.RENDERING for span in loading)
         batches = validation.own(Phase.METRICS, WARM_UP_BATCHES)
         num_batches = sum(span.name is Phase.METRICS and span.parent is None for span in batches)
         return Profile(
@@ -132,9 +132,9 @@ class _Measuring:
 
     def _record(
         self, act: Callable[[], object], annotate: Callable[[str], AbstractContextManager[Any]] | None = None
-    ) -> Recorder:
-        recorder = Recorder(self.device) if annotate is None else Recorder(self.device, annotate)
-        with heard_by(recorder):
+    ) -> SpanRecorder:
+        recorder = SpanRecorder(self.device) if annotate is None else SpanRecorder(self.device, annotate)
+        with recording(recorder):
             act()
         if self.device.type == "cuda":
             torch.cuda.synchronize()

@@ -16,7 +16,7 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.spans import Phase
 
 # Where a process loads its own images, this is part of its waiting for them.
-OF_LOADER = (Phase.LOADING, Phase.READING, Phase.SHOWING)
+OF_LOADER = (Phase.LOADING, Phase.READING, Phase.RENDERING)
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class Span:
         return (self.end - self.start) / 1e9
 
 
-class Recorder:
+class SpanRecorder:
     """Keeps the spans of all threads, in the order of their ends.
 
     On a CUDA device those of the thread that made it are what the device spends on them, a wait for the host

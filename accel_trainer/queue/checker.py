@@ -16,9 +16,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
-from accel_trainer.launch.command import Flags, num_processes_wanted
+from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import QueuedJob
 
 # A file that does not parse may still be on its way: it is refused when it has not changed for so long.
@@ -45,15 +45,15 @@ class Version:
         return cls(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
-class Checker:
+class PendingChecker:
     """Knows of every pending file whether it is good, wrong (and why), or not looked at yet."""
 
-    def __init__(self, flags: Flags, queue: Path) -> None:
+    def __init__(self, flags: LaunchOptions, queue: Path) -> None:
         """`flags` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
         self._flags = flags
-        self._words = [*flags.words(), "--queue", str(queue)]
+        self._words = [*flags.argv(), "--queue", str(queue)]
         self._problems: dict[Version, list[str]] = {}
-        self._needs: dict[Version, Needs] = {}  # of files of a good shape
+        self._needs: dict[Version, Requirements] = {}  # of files of a good shape
         self._first_seen: dict[Version, float] = {}
         self._process: _Process | None = None
 
@@ -61,10 +61,10 @@ class Checker:
     def is_busy(self) -> bool:
         return self._process is not None
 
-    def look(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Needs], list[tuple[QueuedJob, str]]]:
+    def look(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Requirements], list[tuple[QueuedJob, str]]]:
         """(good jobs with what they need, jobs that are wrong and why); never waits. Call it again and again."""
         self._collect()
-        good: dict[QueuedJob, Needs] = {}
+        good: dict[QueuedJob, Requirements] = {}
         wrong, unknown = [], []
         for job in jobs:
             if (version := Version.of(job.path)) is None:
@@ -73,7 +73,7 @@ class Checker:
             if problems is None and version not in self._needs:
                 try:
                     read = read_job(job.path)
-                    self._needs[version] = Needs.of(read, num_processes_wanted(read, self._flags))
+                    self._needs[version] = Requirements.of(read, num_processes_wanted(read, self._flags))
                 except UserError as error:
                     if not self._is_settled(version):
                         continue

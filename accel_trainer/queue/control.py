@@ -10,9 +10,9 @@ from pathlib import Path
 
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import this_host
-from accel_trainer.launch.outcome import Cut, EndingKind
+from accel_trainer.launch.outcome import OutcomeKind, StopReason
 from accel_trainer.queue.layout import QueuedJob
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
 LOOK_EVERY_S = 1.0
@@ -20,26 +20,26 @@ LOOK_EVERY_S = 1.0
 SURELY_GONE_S = 5.0
 
 
-class Wish(StrEnum):
+class ControlAction(StrEnum):
     CANCEL = "cancel"
     HOLD = "hold"
 
 
 @dataclass(frozen=True)
-class Request:
-    wish: Wish
+class ControlRequest:
+    wish: ControlAction
     by: str
 
     @property
-    def cut(self) -> Cut:
+    def cut(self) -> StopReason:
         match self.wish:
-            case Wish.CANCEL:
-                return Cut(f"cancelled by {self.by}", RunState.PREEMPTED, EndingKind.FAILED)
-            case Wish.HOLD:
-                return Cut(f"held by {self.by}", RunState.PREEMPTED, EndingKind.HELD)
+            case ControlAction.CANCEL:
+                return StopReason(f"cancelled by {self.by}", RunState.PREEMPTED, OutcomeKind.FAILED)
+            case ControlAction.HOLD:
+                return StopReason(f"held by {self.by}", RunState.PREEMPTED, OutcomeKind.HELD)
 
 
-def this_person() -> str:
+def current_user() -> str:
     """user@host, as far as it is known."""
     with suppress(Exception):  # no such user, in containers
         return f"{getpass.getuser()}@{this_host()}"
@@ -49,20 +49,20 @@ def this_person() -> str:
 class Requests:
     """The requests of one queue."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: QueueStore) -> None:
         self._folder = queue.requests
 
-    def put(self, job: QueuedJob, wish: Wish) -> None:
+    def put(self, job: QueuedJob, wish: ControlAction) -> None:
         """Ask the owner of a running job for something. Raises OSError."""
         assert job.owner is not None
         self._folder.mkdir(exist_ok=True)
-        content = {"action": wish, "by": this_person(), "time": time.time()}
+        content = {"action": wish, "by": current_user(), "time": time.time()}
         write_atomic(self._folder / f"{job.owner.token}.json", json.dumps(content) + "\n")
 
-    def of(self, token: str) -> Request | None:
+    def of(self, token: str) -> ControlRequest | None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             content = read_json(self._folder / f"{token}.json")
-            return Request(Wish(content["action"]), str(content["by"]))
+            return ControlRequest(ControlAction(content["action"]), str(content["by"]))
         return None
 
     def forget(self, token: str) -> None:
@@ -70,16 +70,16 @@ class Requests:
             (self._folder / f"{token}.json").unlink()
 
 
-class OrdersOfClaim:
+class ClaimControl:
     """What the owner of a claim is to do: what somebody has asked for; or to give the job up, its claim being gone."""
 
-    def __init__(self, queue: Queue, job: QueuedJob) -> None:
+    def __init__(self, queue: QueueStore, job: QueuedJob) -> None:
         assert job.owner is not None
         self._path, self._token, self._requests = job.path, job.owner.token, Requests(queue)
         self._looked = 0.0
         self._missing_since: float | None = None
 
-    def __call__(self) -> Cut | None:
+    def __call__(self) -> StopReason | None:
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY_S:
             return None
@@ -89,7 +89,7 @@ class OrdersOfClaim:
         if not self._is_gone(now):
             return None
         reason = f"its file {self._path} is gone: another process or a person has moved it"
-        return Cut(reason, RunState.PREEMPTED, EndingKind.DISCARDED)
+        return StopReason(reason, RunState.PREEMPTED, OutcomeKind.SUPERSEDED)
 
     def _is_gone(self, now: float) -> bool:
         try:
@@ -126,12 +126,12 @@ class Pause:
 class Pauses:
     """The pauses of one queue."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: QueueStore) -> None:
         self._folder = queue.paused
 
     def add(self, host: str | None, reason: str | None = None) -> Pause:
         """Raises OSError."""
-        pause = Pause(host, this_person(), time.time(), reason)
+        pause = Pause(host, current_user(), time.time(), reason)
         self._folder.mkdir(exist_ok=True)
         write_atomic(self._path(host), json.dumps(asdict(pause)) + "\n")
         return pause

@@ -14,14 +14,14 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 # Where each job is that is waited for and not done; None: nowhere in the queue.
-Missing = Mapping[str, JobState | None]
+Unmet = Mapping[str, JobState | None]
 
 
 @dataclass(frozen=True)
-class Needs:
+class Requirements:
     """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
     its turn; and how many devices, where it says so itself."""
 
@@ -47,12 +47,12 @@ class Needs:
         return {name: states.get(name) for name in names if states.get(name) is not JobState.DONE}
 
 
-def failed_parent(missing: Missing) -> str | None:
+def failed_parent(missing: Unmet) -> str | None:
     """The first job that is waited for and has failed."""
     return next((name for name, state in missing.items() if state is JobState.FAILED), None)
 
 
-def words(missing: Missing) -> str:
+def describe_unmet(missing: Unmet) -> str:
     """ "waits for 'a', which has failed, and for 'b', which is held"."""
     return "waits " + ", and ".join(f"for {name!r}, which {_where(state)}" for name, state in missing.items())
 
@@ -116,7 +116,7 @@ def _way_back(start: str, missing: Mapping[str, Collection[str]]) -> list[str]:
     return []
 
 
-def in_order(jobs: Sequence[QueuedJob], missing: Mapping[str, Missing]) -> list[QueuedJob]:
+def in_order(jobs: Sequence[QueuedJob], missing: Mapping[str, Unmet]) -> list[QueuedJob]:
     """The pending jobs that will be run when all goes well, as they will be: each time the first that may be.
 
     What is running counts as done.
@@ -144,7 +144,7 @@ def in_order(jobs: Sequence[QueuedJob], missing: Mapping[str, Missing]) -> list[
 # -- the job whose weights another starts from -------------------------------------------------------------------
 
 
-def find_parent(job: Job, queue: Queue, coming: Collection[str] = ()) -> QueuedJob | Path | None:
+def find_parent(job: Job, queue: QueueStore, coming: Collection[str] = ()) -> QueuedJob | Path | None:
     """What a single word in starting_params stands for: a job of the queue, or else a path.
 
     None when starting_params is no such word, or names a job that comes later: one that is `coming`, or in `after`.
@@ -165,12 +165,12 @@ def find_parent(job: Job, queue: Queue, coming: Collection[str] = ()) -> QueuedJ
     )
 
 
-def starting_params(job: Job, queue: Queue) -> Path | None:
+def starting_params(job: Job, queue: QueueStore) -> Path | None:
     """The path that a single word in starting_params stands for; of a job it is the run folder. Raises UserError."""
     return _path(find_parent(job, queue), job)
 
 
-def as_it_starts(job: Job, queue: Queue, coming: Collection[str] = ()) -> Job:
+def with_parent_path(job: Job, queue: QueueStore, coming: Collection[str] = ()) -> Job:
     """The job with a path as its starting_params, unless they name a job that is not done yet. Raises UserError."""
     parent = find_parent(job, queue, coming)
     if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:

@@ -6,68 +6,70 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S, ending_leftovers
 from accel_trainer.queue.control import Requests
-from accel_trainer.queue.heartbeat import LEASE_S, Observer
+from accel_trainer.queue.heartbeat import LEASE_S, HeartbeatObserver
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.retries import Failures, Retries
+from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.scheduler import LOOK_EVERY_S
-from accel_trainer.queue.store import JobGone, Queue
+from accel_trainer.queue.store import JobGone, QueueStore
 
 
 class Recorded(NamedTuple):
     """What became of the job; and its failures so far, where it is tried again."""
 
-    ending: Ending
-    failures: Failures | None = None
+    ending: Outcome
+    failures: FailureRecord | None = None
 
     @property
     def has_failed(self) -> bool:
-        return self.ending.kind is EndingKind.FAILED and self.failures is None
+        return self.ending.kind is OutcomeKind.FAILED and self.failures is None
 
 
-def record_ending(
-    queue: Queue, retries: Retries, claimed: QueuedJob, ending: Ending, log: Path, limit: int
+def finish_claim(
+    queue: QueueStore, retries: Retries, claimed: QueuedJob, ending: Outcome, log: Path, limit: int
 ) -> Recorded:
     """Move a claimed job to where it belongs now. It is tried again `limit` times. Raises QueueUnusable."""
-    failures: Failures | None = None
+    failures: FailureRecord | None = None
     try:
         match ending.kind:
-            case EndingKind.DONE:
+            case OutcomeKind.DONE:
                 queue.finish(claimed, JobState.DONE)
-            case EndingKind.BACK_TO_PENDING:
+            case OutcomeKind.INTERRUPTED:
                 queue.release(claimed)
-            case EndingKind.HELD:
+            case OutcomeKind.HELD:
                 queue.hold(claimed)
-            case EndingKind.FAILED:
+            case OutcomeKind.FAILED:
                 failures = _fail(queue, retries, claimed, ending, log, limit)
-            case EndingKind.DISCARDED:
+            case OutcomeKind.SUPERSEDED:
                 _give_up(queue, claimed)
     except JobGone as error:
-        ending = Ending(EndingKind.DISCARDED, str(error))
+        ending = Outcome(OutcomeKind.SUPERSEDED, str(error))
     if claimed.owner is not None:
         Requests(queue).forget(claimed.owner.token)
-    if failures is None and ending.kind in (EndingKind.DONE, EndingKind.FAILED):
+    if failures is None and ending.kind in (OutcomeKind.DONE, OutcomeKind.FAILED):
         retries.forget(claimed.name)
     return Recorded(ending, failures)
 
 
-def take_over(queue: Queue, retries: Retries, job: QueuedJob) -> bool:
+def requeue(queue: QueueStore, retries: Retries, job: QueuedJob) -> bool:
     """Put back a job whose owner is gone, or where somebody has asked for it to be put; whether nobody was faster."""
-    ending = as_asked(queue, job, Ending(EndingKind.BACK_TO_PENDING))
-    return record_ending(queue, retries, job, ending, job.path, 0).ending.kind is not EndingKind.DISCARDED
+    ending = apply_control(queue, job, Outcome(OutcomeKind.INTERRUPTED))
+    return finish_claim(queue, retries, job, ending, job.path, 0).ending.kind is not OutcomeKind.SUPERSEDED
 
 
-def as_asked(queue: Queue, job: QueuedJob, otherwise: Ending) -> Ending:
+def apply_control(queue: QueueStore, job: QueuedJob, otherwise: Outcome) -> Outcome:
     """How a claim ends that its owner gives up: as somebody has asked."""
     assert job.owner is not None
     if (request := Requests(queue).of(job.owner.token)) is not None:
-        return Ending(request.cut.kind, request.cut.reason)
+        return Outcome(request.cut.kind, request.cut.reason)
     return otherwise
 
 
-def _fail(queue: Queue, retries: Retries, claimed: QueuedJob, ending: Ending, log: Path, limit: int) -> Failures | None:
+def _fail(
+    queue: QueueStore, retries: Retries, claimed: QueuedJob, ending: Outcome, log: Path, limit: int
+) -> FailureRecord | None:
     """Put a job that has failed back, where it is to be tried again, and give its failures; else into failed/."""
     before = retries.of(claimed)
     number = 1 if before is None else before.number + 1
@@ -81,19 +83,19 @@ def _fail(queue: Queue, retries: Retries, claimed: QueuedJob, ending: Ending, lo
     return None
 
 
-def _give_up(queue: Queue, claimed: QueuedJob) -> None:
+def _give_up(queue: QueueStore, claimed: QueuedJob) -> None:
     """The run folder has become another's. Where the claim is still ours, the job may be run when that is over."""
     if claimed.path.exists():
         queue.release(claimed)
 
 
-class Abandoned:
+class Reclaimer:
     """The abandoned jobs of one queue, as seen by one runner."""
 
-    def __init__(self, queue: Queue, retries: Retries, *, with_stale: bool) -> None:
+    def __init__(self, queue: QueueStore, retries: Retries, *, with_stale: bool) -> None:
         """with_stale: also those of runners on other machines from which nothing was heard for long."""
         self._queue, self._retries, self._with_stale = queue, retries, with_stale
-        self._observer = Observer(queue)
+        self._observer = HeartbeatObserver(queue)
         self._looked = 0.0
 
     @property
@@ -107,7 +109,7 @@ class Abandoned:
     async def put_back(self) -> AsyncIterator[QueuedJob]:
         """Puts them back one by one, and gives those with which nobody was faster. Raises QueueUnusable."""
         running = self._queue.jobs(JobState.RUNNING)
-        silent = self._observer.silences_s(running)
+        silent = self._observer.silence_s(running)
         for job in running:
             if job.owner is None:
                 continue
@@ -116,6 +118,6 @@ class Abandoned:
                 continue
             for _ in ending_leftovers(job.owner.token):
                 await asyncio.sleep(POLL_S)
-            if take_over(self._queue, self._retries, job):
+            if requeue(self._queue, self._retries, job):
                 yield job
         self._looked = time.monotonic()

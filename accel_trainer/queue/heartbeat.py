@@ -18,7 +18,7 @@ from typing import Any
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import Owner, boot_id, machine_id, this_host
 from accel_trainer.queue.layout import QueuedJob
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 BEAT_S = 30.0
 # Whoever has been silent for so long is given up, if a person says so. Longer than it takes until a run folder's lock
@@ -27,7 +27,7 @@ LEASE_S = 600.0
 
 
 @dataclass(frozen=True)
-class Work:
+class RunningClaim:
     """A job that a runner is at: on which GPUs, and since when (in seconds since 1970, by the runner's clock)."""
 
     devices: tuple[str, ...]
@@ -35,13 +35,13 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Heartbeat:
     """What a runner says of itself. `work` has the tokens of its claims."""
 
     host: str
     sequence: int
     places: int = 1
-    work: Mapping[str, Work] = field(default_factory=dict)
+    work: Mapping[str, RunningClaim] = field(default_factory=dict)
 
 
 def runner_of(owner: Owner) -> str:
@@ -49,18 +49,18 @@ def runner_of(owner: Owner) -> str:
     return f"{owner.host}.{owner.token.rpartition('-')[0]}"
 
 
-class OwnPulse:
+class HeartbeatWriter:
     """That of this process; to be called again and again."""
 
-    def __init__(self, queue: Queue, places: int) -> None:
+    def __init__(self, queue: QueueStore, places: int) -> None:
         owner = Owner.new()
         self._path = queue.runners / f"{runner_of(owner)}.json"
         self._host, self._places = owner.host, places
         self._sequence, self._beaten = 0, 0.0
-        self._work: dict[str, Work] = {}
+        self._work: dict[str, RunningClaim] = {}
 
     def begin(self, token: str, devices: tuple[str, ...]) -> None:
-        self._work[token] = Work(devices, time.time())
+        self._work[token] = RunningClaim(devices, time.time())
         self.beat(at_once=True)
 
     def end(self, token: str) -> None:
@@ -73,7 +73,7 @@ class OwnPulse:
             return
         self._beaten = time.monotonic()
         self._sequence += 1
-        pulse = Pulse(self._host, self._sequence, self._places, self._work)
+        pulse = Heartbeat(self._host, self._sequence, self._places, self._work)
         with suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
             write_atomic(self._path, json.dumps(asdict(pulse)) + "\n", durable=False)
@@ -83,18 +83,18 @@ class OwnPulse:
             self._path.unlink()
 
 
-class Observer:
+class HeartbeatObserver:
     """What is known on this host of the queue's runners."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: QueueStore) -> None:
         self._runners, self._notes = queue.runners, queue.observed / f"{this_host()}.{machine_id()}.json"
 
-    def pulses(self) -> dict[str, Pulse]:
+    def pulses(self) -> dict[str, Heartbeat]:
         """What runners have said of themselves, by `runner_of` their claims."""
         found = ((path.stem, _read_pulse(path)) for path in self._runners.glob("[!.]*.json"))
         return {name: pulse for name, pulse in found if pulse is not None}
 
-    def silences_s(self, running: Iterable[QueuedJob]) -> dict[str, float]:
+    def silence_s(self, running: Iterable[QueuedJob]) -> dict[str, float]:
         """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
         others = {job.path.name: job for job in running if job.owner is not None and _is_observed(job.owner)}
         if not others:
@@ -134,12 +134,12 @@ def _is_observed(owner: Owner) -> bool:
     return owner.cluster is None and not owner.is_here
 
 
-def _read_pulse(path: Path) -> Pulse | None:
+def _read_pulse(path: Path) -> Heartbeat | None:
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content: dict[str, Any] = read_json(path)
         work = {
-            str(token): Work(tuple(map(str, said["devices"])), float(said["started"]))
+            str(token): RunningClaim(tuple(map(str, said["devices"])), float(said["started"]))
             for token, said in content["work"].items()
         }
-        return Pulse(str(content["host"]), int(content["sequence"]), int(content["places"]), work)
+        return Heartbeat(str(content["host"]), int(content["sequence"]), int(content["places"]), work)
     return None

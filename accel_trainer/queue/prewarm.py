@@ -15,14 +15,14 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import scratch_folder
-from accel_trainer.launch.command import Flags, Launch, num_processes_wanted, plan_launch
+from accel_trainer.launch.command import Launch, LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.process_group import Trainer
-from accel_trainer.launch.protocol import STAND_BY, stood_down
+from accel_trainer.launch.process_group import ProcessGroup
+from accel_trainer.launch.protocol import PREWARM, prewarm_cancelled
 from accel_trainer.queue.layout import QueuedJob
-from accel_trainer.queue.scheduler import Outlook, choose_next
-from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.scheduler import Scheduler, choose_next
+from accel_trainer.queue.slots import Allocation, Slots
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 
 # So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.
@@ -30,10 +30,10 @@ AHEAD_S = 20.0
 LOOK_EVERY_S = 1.0
 
 
-class Standby:
+class PrewarmedWorker:
     """One trainer without a job. `owner` is who makes the next claim."""
 
-    def __init__(self, queue: Queue, launch: Launch) -> None:
+    def __init__(self, queue: QueueStore, launch: Launch) -> None:
         """launch: that of the job which is expected. Raises OSError."""
         self.owner = Owner.new()
         self._has_job = False
@@ -41,30 +41,30 @@ class Standby:
         self._words = scratch_folder(self.owner.token) / "words.json"
         # Named as what is half-written: after a kill it is removed like that.
         self._log = queue.logs / f".standby.{self.owner.token}.tmp"
-        waiting = replace(launch, worker_args=(STAND_BY, str(self._words)))
-        self._trainer = Trainer(waiting, self.owner.token, self._log)
+        waiting = replace(launch, worker_args=(PREWARM, str(self._words)))
+        self._trainer = ProcessGroup(waiting, self.owner.token, self._log)
 
     @property
     def has_died(self) -> bool:
         return self._trainer.exit_code is not None
 
-    async def start(self, launch: Launch, token: str, log: Path) -> Trainer:
-        """The same as `Trainer`, sooner where the job is launched as the one that was expected. Raises OSError."""
+    async def start(self, launch: Launch, token: str, log: Path) -> ProcessGroup:
+        """The same as `ProcessGroup`, sooner where the job is launched as the one that was expected. Raises OSError."""
         assert token == self.owner.token
         if not self.has_died and _of_any_job(launch) == self._launch:
             self._trainer.log_to(log)
             write_atomic(self._words, json.dumps(launch.worker_args), durable=False)
-            self._has_job = not stood_down(self._words).exists()
+            self._has_job = not prewarm_cancelled(self._words).exists()
         if self._has_job:
             return self._trainer
         await self.end()
-        return Trainer(launch, token, log)
+        return ProcessGroup(launch, token, log)
 
     async def end(self) -> None:
         """At once, if it has got no job."""
         if not self._has_job:
             self._trainer.kill()
-            await self._trainer.end()
+            await self._trainer.stop()
             self._log.unlink(missing_ok=True)
 
 
@@ -73,12 +73,12 @@ def _of_any_job(launch: Launch) -> Launch:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningAttempt:
     """An attempt that is under way: what its trainer says, and what it has of the machine."""
 
     run: RunFolder
     token: str
-    place: Place
+    place: Allocation
 
     @property
     def is_about_to_end(self) -> bool:
@@ -86,33 +86,33 @@ class Running:
         return said is not None and said.token == self.token and said.eta_s is not None and said.eta_s < AHEAD_S
 
 
-class Ahead:
+class Prewarmer:
     """Has a trainer stand by when a job is about to end, or while the first ones are checked."""
 
-    def __init__(self, queue: Queue, flags: Flags, machine: Machine, *, is_wanted: bool) -> None:
+    def __init__(self, queue: QueueStore, flags: LaunchOptions, machine: Machine, *, is_wanted: bool) -> None:
         self._queue, self._flags, self._machine, self._is_wanted = queue, flags, machine, is_wanted
-        self._standby: Standby | None = None
+        self._standby: PrewarmedWorker | None = None
         self._looked = 0.0
 
-    async def look(self, outlook: Outlook, slots: Slots, running: Collection[Running]) -> None:
+    async def look(self, outlook: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> None:
         """Start a trainer where one will be needed soon, and end one that will not; to be called again and again."""
         now = time.monotonic()
         if not self._is_wanted or now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
-        is_idle = outlook.is_checked and not running and not outlook.good
+        is_idle = outlook.is_checked and not running and not outlook.valid
         if self._standby is not None and (self._standby.has_died or is_idle or outlook.pause is not None):
             await self.close()
         elif self._standby is None and (launch := self._next_launch(outlook, slots, running)) is not None:
             with suppress(OSError):  # the disk is full: those who need it will say so
-                self._standby = Standby(self._queue, launch)
+                self._standby = PrewarmedWorker(self._queue, launch)
 
     @property
     def owner(self) -> Owner | None:
         """Who is to make the next claim; None where nothing stands by."""
         return None if self._standby is None else self._standby.owner
 
-    def take(self) -> Standby | None:
+    def take(self) -> PrewarmedWorker | None:
         """What stands by is the claim's that `owner` has made."""
         standby, self._standby = self._standby, None
         return standby
@@ -121,7 +121,7 @@ class Ahead:
         if (standby := self.take()) is not None:
             await standby.end()
 
-    def _next_launch(self, outlook: Outlook, slots: Slots, running: Collection[Running]) -> Launch | None:
+    def _next_launch(self, outlook: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> Launch | None:
         """How the next job will be launched, if its place will be free in a moment."""
         if outlook.pause is not None:
             return None
@@ -136,7 +136,7 @@ class Ahead:
         if left is None:
             return None
         chosen = choose_next(
-            outlook.good,
+            outlook.valid,
             outlook.waiting,
             lambda needs: slots.fit_after(left, needs.num_processes),
             lambda needs: slots.could_fit(needs.num_processes),
@@ -146,7 +146,7 @@ class Ahead:
         queued, place = chosen
         return self._launch(queued, lambda job: place)
 
-    def _launch(self, queued: QueuedJob, place_of: Callable[[Job], Place | None]) -> Launch | None:
+    def _launch(self, queued: QueuedJob, place_of: Callable[[Job], Allocation | None]) -> Launch | None:
         try:
             job = read_job(queued.path, queued.name)
             if (place := place_of(job)) is None:

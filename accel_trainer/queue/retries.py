@@ -10,15 +10,15 @@ from pathlib import Path
 
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.text import duration
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.layout import QueuedJob
-from accel_trainer.queue.store import JobGone, Queue, QueueUnusable
+from accel_trainer.queue.store import JobGone, QueueStore, QueueUnusable
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
 
 @dataclass(frozen=True)
-class Failures:
+class FailureRecord:
     """The failures of one submission of a job so far: how many, when the last one was (in seconds since 1970), and
     why."""
 
@@ -37,13 +37,13 @@ def submission_of(file: Path) -> str:
 class Retries:
     """The failures of a queue's jobs, in `retries/<name>.json`: every runner of the queue knows of them."""
 
-    def __init__(self, queue: Queue, first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, queue: QueueStore, first_wait_s: float = FIRST_WAIT_S) -> None:
         self._folder, self._first_wait_s = queue.retries, first_wait_s
 
-    def add(self, job: QueuedJob, number: int, reason: str) -> Failures:
+    def add(self, job: QueuedJob, number: int, reason: str) -> FailureRecord:
         """The n-th failure of a job. Raises JobGone and QueueUnusable."""
         try:
-            failures = Failures(submission_of(job.path), number, time.time(), reason)
+            failures = FailureRecord(submission_of(job.path), number, time.time(), reason)
         except FileNotFoundError as error:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
         try:
@@ -53,10 +53,10 @@ class Retries:
             raise QueueUnusable(f"{self._path(job.name)} cannot be written: {error.strerror}") from error
         return failures
 
-    def of(self, job: QueuedJob) -> Failures | None:
+    def of(self, job: QueuedJob) -> FailureRecord | None:
         """Those of this submission of a job."""
         with suppress(OSError, ValueError, TypeError):
-            failures = Failures(**read_json(self._path(job.name)))
+            failures = FailureRecord(**read_json(self._path(job.name)))
             if failures.submission == submission_of(job.path):
                 return failures
         return None
@@ -65,17 +65,17 @@ class Retries:
         with suppress(OSError):
             self._path(name).unlink()
 
-    def rest_s(self, failures: Failures) -> float:
+    def backoff_s(self, failures: FailureRecord) -> float:
         """How long the job still rests: twice as long after each failure. A clock that was set back keeps nobody."""
         wait = min(self._first_wait_s * 2.0 ** (failures.number - 1), LONGEST_WAIT_S)
         since = time.time() - failures.time
         return max(0.0, wait - since) if since >= 0 else 0.0
 
-    def resting(self, jobs: Iterable[QueuedJob]) -> dict[str, float]:
+    def backing_off(self, jobs: Iterable[QueuedJob]) -> dict[str, float]:
         """The jobs whose turn it is not yet: for how many seconds."""
         known = self._known()
         failures = {job.name: self.of(job) for job in jobs if job.name in known}
-        rests = {name: self.rest_s(f) for name, f in failures.items() if f is not None}
+        rests = {name: self.backoff_s(f) for name, f in failures.items() if f is not None}
         return {name: rest for name, rest in rests.items() if rest > 0}
 
     def _known(self) -> set[str]:
@@ -91,17 +91,17 @@ class Retries:
 FAST_FAILURES, FAST_S = 3, 60.0
 
 
-class FastFailures:
+class CircuitBreaker:
     """Those of one runner, in a row."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
 
-    def add(self, name: str, ending: Ending, seconds: float) -> str | None:
+    def add(self, name: str, ending: Outcome, seconds: float) -> str | None:
         """Note how a job has ended, so long after its start; why the machine is to be left alone, if it is."""
-        if ending.kind is EndingKind.DONE or (ending.kind is EndingKind.FAILED and seconds > FAST_S):
+        if ending.kind is OutcomeKind.DONE or (ending.kind is OutcomeKind.FAILED and seconds > FAST_S):
             self._names.clear()
-        elif ending.kind is EndingKind.FAILED and name not in self._names:
+        elif ending.kind is OutcomeKind.FAILED and name not in self._names:
             self._names.append(name)
         if len(self._names) < FAST_FAILURES:
             return None

@@ -6,11 +6,11 @@ from accel_trainer.config import Job
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.queue.layout import QueuedJob
 from accel_trainer.queue.retries import submission_of
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 def attempt_of_queue(
-    queue: Queue, job_file: QueuedJob, job: Job, token: str, log: Path, starting_params: Path | None
+    queue: QueueStore, job_file: QueuedJob, job: Job, token: str, log: Path, starting_params: Path | None
 ) -> Attempt:
     """A try at a job of a queue."""
     return Attempt(

@@ -11,24 +11,24 @@ from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch.attempt import STOP_SIGNALS, AttemptWatcher, go_through, start_anew
+from accel_trainer.launch.attempt import STOP_SIGNALS, AttemptWatcher, run_attempt, spawn
 from accel_trainer.launch.attempt_files import remove_abandoned
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S
-from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.control import OrdersOfClaim, Pauses
-from accel_trainer.queue.dependencies import Needs, starting_params
-from accel_trainer.queue.finish import Abandoned, record_ending
-from accel_trainer.queue.heartbeat import OwnPulse
+from accel_trainer.queue.checker import PendingChecker
+from accel_trainer.queue.control import ClaimControl, Pauses
+from accel_trainer.queue.dependencies import Requirements, starting_params
+from accel_trainer.queue.finish import Reclaimer, finish_claim
+from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import QueuedJob
-from accel_trainer.queue.prewarm import Ahead, Running, Standby
-from accel_trainer.queue.retries import FIRST_WAIT_S, FastFailures, Retries
+from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
+from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
-from accel_trainer.queue.scheduler import Outlook, OutlookWatcher, Told, choose_next
-from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.store import Queue, QueueUnusable
+from accel_trainer.queue.scheduler import Notifier, OutlookWatcher, Scheduler, choose_next
+from accel_trainer.queue.slots import Allocation, Slots
+from accel_trainer.queue.store import QueueStore, QueueUnusable
 
 
 class QueueWatcher(AttemptWatcher, OutlookWatcher, Protocol):
@@ -39,7 +39,7 @@ class QueueWatcher(AttemptWatcher, OutlookWatcher, Protocol):
     def too_large(self, name: str, num_processes: int) -> None:
         """This job wants more GPUs than the runner has."""
 
-    def ended(self, name: str, ending: Ending, log: Path) -> None: ...
+    def ended(self, name: str, ending: Outcome, log: Path) -> None: ...
 
     def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
         """A job that has just failed will be tried again, for the n-th time of so many."""
@@ -58,8 +58,8 @@ class Runner:
 
     def __init__(
         self,
-        queue: Queue,
-        flags: Flags,
+        queue: QueueStore,
+        flags: LaunchOptions,
         machine: Machine,
         watcher: QueueWatcher,
         *,
@@ -79,20 +79,20 @@ class Runner:
         self.num_blocked = 0
         self._slots = Slots(machine, flags) if slots is None else slots
         self._occupied = occupied
-        self._checker = Checker(flags, queue.folder)
+        self._checker = PendingChecker(flags, queue.folder)
         self._retries = Retries(queue, retry_after_s)
-        self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
-        self._pulse = OwnPulse(queue, self._slots.number)
-        self._abandoned = Abandoned(queue, self._retries, with_stale=reclaims_stale)
-        self._ahead = Ahead(queue, flags, machine, is_wanted=starts_ahead)
-        self._running: dict[str, Running] = {}
+        self._outlook = Scheduler(queue, self._checker, self._retries, self._rejected)
+        self._pulse = HeartbeatWriter(queue, self._slots.number)
+        self._abandoned = Reclaimer(queue, self._retries, with_stale=reclaims_stale)
+        self._ahead = Prewarmer(queue, flags, machine, is_wanted=starts_ahead)
+        self._running: dict[str, RunningAttempt] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_counted = False
         self._wants_look = True
-        self._told = Told(watcher)
+        self._told = Notifier(watcher)
         self._told_large: set[str] = set()
         self._told_occupied: Collection[str] = ()
-        self._fast_failures = FastFailures()
+        self._fast_failures = CircuitBreaker()
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable.
@@ -148,7 +148,7 @@ class Runner:
         if not self._outlook.is_due(wanted=wanted):
             return False
         try:
-            self._outlook.look()
+            self._outlook.refresh()
         except (OSError, QueueUnusable):
             if not self._attempts:
                 raise
@@ -156,7 +156,7 @@ class Runner:
         self._wants_look = self._outlook.has_refused
         if not self._is_counted and self._outlook.may_begin and (pending := len(self._outlook.pending)):
             self._is_counted = True
-            good = len(self._outlook.good)
+            good = len(self._outlook.valid)
             self.watcher.found(good, self.num_failed, pending - good)
         return self._outlook.is_checked
 
@@ -190,7 +190,7 @@ class Runner:
 
     def _too_large(self) -> dict[str, int]:
         """The jobs that will never have room here, and how many processes each of them wants."""
-        good = self._outlook.good.items()
+        good = self._outlook.valid.items()
         return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
 
     def _tell_why_nothing_runs(self) -> None:
@@ -209,11 +209,11 @@ class Runner:
     def _begin_what_fits(self) -> bool:
         """Whether any job was begun."""
         outlook, has_begun = self._outlook, False
-        if outlook.pause is not None or not outlook.may_begin or not outlook.good or self._slots.is_full:
+        if outlook.pause is not None or not outlook.may_begin or not outlook.valid or self._slots.is_full:
             return False
         occupied = self._occupied(self._slots.unused_gpus)
         while not self.stop and not self._slots.is_full:
-            chosen = choose_next(outlook.good, outlook.waiting, self._fits_beside(occupied), self._could_fit)
+            chosen = choose_next(outlook.valid, outlook.waiting, self._fits_beside(occupied), self._could_fit)
             if chosen is None:
                 self._tell_occupied(occupied)
                 break
@@ -224,20 +224,20 @@ class Runner:
 
     def _tell_occupied(self, occupied: set[str]) -> None:
         """Say for which GPUs the jobs wait that could run on them."""
-        good, waiting = self._outlook.good, self._outlook.waiting
+        good, waiting = self._outlook.valid, self._outlook.waiting
         if occupied and choose_next(good, waiting, self._fits_beside(set()), self._could_fit) is None:
             occupied = set()
         if occupied and occupied != self._told_occupied:
             self.watcher.occupied(sorted(occupied, key=int))
         self._told_occupied = occupied
 
-    def _fits_beside(self, occupied: set[str]) -> Callable[[Needs], Place | None]:
+    def _fits_beside(self, occupied: set[str]) -> Callable[[Requirements], Allocation | None]:
         return lambda needs: self._slots.fit(needs.num_processes, occupied)
 
-    def _could_fit(self, needs: Needs) -> bool:
+    def _could_fit(self, needs: Requirements) -> bool:
         return self._slots.could_fit(needs.num_processes)
 
-    def _begin(self, pending: QueuedJob, place: Place) -> bool:
+    def _begin(self, pending: QueuedJob, place: Allocation) -> bool:
         """Claim a job and have it trained; whether nobody was faster."""
         self._wants_look = True
         if (claimed := self.queue.claim(pending, self._ahead.owner)) is None:
@@ -250,7 +250,7 @@ class Runner:
         self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place, standby)))
         return True
 
-    async def _attempt(self, claimed: QueuedJob, place: Place, standby: Standby | None) -> None:
+    async def _attempt(self, claimed: QueuedJob, place: Allocation, standby: PrewarmedWorker | None) -> None:
         assert claimed.owner is not None
         token = claimed.owner.token
         began, limit, log = time.monotonic(), 0, claimed.path
@@ -259,19 +259,19 @@ class Runner:
                 job = read_job(claimed.path, claimed.name)
                 start = starting_params(job, self.queue)
             except UserError as error:  # changed since it was checked, or the job that it starts from was
-                ending = Ending(EndingKind.FAILED, str(error))
+                ending = Outcome(OutcomeKind.FAILED, str(error))
             else:
                 limit, log = job.retries, self.queue.next_log(claimed.name)
                 attempt = attempt_of_queue(self.queue, claimed, job, token, log, start)
-                self._running[token] = Running(attempt.run, token, place)
-                ending = await go_through(
+                self._running[token] = RunningAttempt(attempt.run, token, place)
+                ending = await run_attempt(
                     attempt,
                     place.flags(self.flags),
                     place.machine(self.machine),
                     self.stop,
                     self.watcher,
-                    OrdersOfClaim(self.queue, claimed),
-                    start_anew if standby is None else standby.start,
+                    ClaimControl(self.queue, claimed),
+                    spawn if standby is None else standby.start,
                 )
             self._record(claimed, ending, log, limit, time.monotonic() - began)
         finally:
@@ -281,15 +281,15 @@ class Runner:
             self._slots.leave(place)
             self._pulse.end(token)
 
-    def _record(self, claimed: QueuedJob, ending: Ending, log: Path, limit: int, seconds: float) -> None:
-        ending, failures = recorded = record_ending(self.queue, self._retries, claimed, ending, log, limit)
+    def _record(self, claimed: QueuedJob, ending: Outcome, log: Path, limit: int, seconds: float) -> None:
+        ending, failures = recorded = finish_claim(self.queue, self._retries, claimed, ending, log, limit)
         self.num_failed += recorded.has_failed
         self.watcher.ended(claimed.name, ending, log)
         if failures is not None:
-            self.watcher.resting(claimed.name, self._retries.rest_s(failures), failures.number, limit)
+            self.watcher.resting(claimed.name, self._retries.backoff_s(failures), failures.number, limit)
         self._note_failure(claimed.name, ending, seconds)
 
-    def _note_failure(self, name: str, ending: Ending, seconds: float) -> None:
+    def _note_failure(self, name: str, ending: Outcome, seconds: float) -> None:
         """Pause this host where one job after the other fails at once: its GPU, its disk or its data may be why."""
         if (reason := self._fast_failures.add(name, ending, seconds)) is not None:
             with suppress(OSError):

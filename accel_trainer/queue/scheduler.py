@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from accel_trainer.core.lease import this_host
-from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pause, Pauses
-from accel_trainer.queue.dependencies import Missing, Needs, cycles, failed_parent
+from accel_trainer.queue.dependencies import Requirements, Unmet, cycles, failed_parent
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.slots import Place
-from accel_trainer.queue.store import JobGone, Queue
+from accel_trainer.queue.slots import Allocation
+from accel_trainer.queue.store import JobGone, QueueStore
 
 LOOK_EVERY_S = 2.0
 # Looking may take this part of the time, however many jobs there are.
@@ -29,7 +29,7 @@ class OutlookWatcher(Protocol):
 
     def rejected(self, job: QueuedJob, reason: str) -> None: ...
 
-    def blocked(self, name: str, missing: Missing) -> None:
+    def blocked(self, name: str, missing: Unmet) -> None:
         """Nothing is left that could be run, and this job waits for others. Said once for each change of them."""
 
     def paused(self, pause: Pause) -> None:
@@ -39,18 +39,18 @@ class OutlookWatcher(Protocol):
         """There is nothing to do, but there may be."""
 
 
-class Outlook:
+class Scheduler:
     """Looks at a queue now and then. Files that are wrong go to failed/ when they are met."""
 
     def __init__(
-        self, queue: Queue, checker: Checker, retries: Retries, refused: Callable[[QueuedJob, str], None]
+        self, queue: QueueStore, checker: PendingChecker, retries: Retries, refused: Callable[[QueuedJob, str], None]
     ) -> None:
         """refused: told of each job that is refused, with the reason."""
         self._queue, self._checker, self._retries, self._refused = queue, checker, retries, refused
         self.pending: Sequence[QueuedJob] = ()
         self.running: Sequence[QueuedJob] = ()
-        self.good: dict[QueuedJob, Needs] = {}
-        self.missing: dict[str, Missing] = {}
+        self.valid: dict[QueuedJob, Requirements] = {}
+        self.missing: dict[str, Unmet] = {}
         self.resting: Collection[str] = ()
         self.pause: Pause | None = None
         self.has_refused = False  # what waits for a job that was refused is to be looked at again
@@ -75,7 +75,7 @@ class Outlook:
         pause_s = self._cost_s / LARGEST_PART if wanted else max(LOOK_EVERY_S, self._cost_s / LARGEST_PART)
         return time.monotonic() - self._looked >= pause_s
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Raises QueueUnusable and OSError."""
         began = time.monotonic()
         try:
@@ -96,15 +96,15 @@ class Outlook:
         refused = {job for job, _ in wrong} | in_vain.keys()
         self.has_refused = bool(refused)
         self.pending = [job for job in pending if job not in refused]
-        self.good = dict(sorted(good.items(), key=lambda item: -item[1].priority))  # else as they were: by name
+        self.valid = dict(sorted(good.items(), key=lambda item: -item[1].priority))  # else as they were: by name
         self._note_checking()
         self.running = self._queue.jobs(JobState.RUNNING)
-        self.resting = self._retries.resting(good)
+        self.resting = self._retries.backing_off(good)
         self._note_blocked()
 
     def take(self, job: QueuedJob) -> None:
         """The job is not to be chosen again, until the next look tells more."""
-        self.good.pop(job, None)
+        self.valid.pop(job, None)
 
     @property
     def waiting(self) -> set[str]:
@@ -129,14 +129,14 @@ class Outlook:
         elif self._blocked_since is None:
             self._blocked_since = time.monotonic()
 
-    def _find_missing(self, good: Mapping[QueuedJob, Needs]) -> tuple[dict[str, Missing], dict[QueuedJob, str]]:
+    def _find_missing(self, good: Mapping[QueuedJob, Requirements]) -> tuple[dict[str, Unmet], dict[QueuedJob, str]]:
         """What the jobs that wait are waiting for; and those that wait in vain, for themselves or for what has failed,
         with the reason."""
         if not any(needs.waits for needs in good.values()):
             return {}, {}
         states = self._queue.states()
         found = {job.name: needs.missing(states) for job, needs in good.items() if needs.waits}
-        waiting: dict[str, Missing] = {name: missing for name, missing in found.items() if missing}
+        waiting: dict[str, Unmet] = {name: missing for name, missing in found.items() if missing}
         reasons = cycles(waiting)
         for name, missing in waiting.items():
             if (parent := failed_parent(missing)) is not None:
@@ -157,20 +157,20 @@ class Outlook:
         self._refused(job, reason)
 
 
-class Told:
+class Notifier:
     """What a watcher has been told already of why jobs are not taken up."""
 
     def __init__(self, watcher: OutlookWatcher) -> None:
         self._watcher = watcher
-        self._missing: Mapping[str, Missing] = {}
+        self._missing: Mapping[str, Unmet] = {}
         self._pause: Pause | None = None
 
-    def pause(self, outlook: Outlook) -> None:
+    def pause(self, outlook: Scheduler) -> None:
         if outlook.pause is not None and outlook.pause != self._pause:
             self._watcher.paused(outlook.pause)
         self._pause = outlook.pause
 
-    def missing(self, outlook: Outlook) -> None:
+    def missing(self, outlook: Scheduler) -> None:
         for name, missing in outlook.missing.items():
             if self._missing.get(name) != missing:
                 self._watcher.blocked(name, missing)
@@ -178,11 +178,11 @@ class Told:
 
 
 def choose_next(
-    jobs: Mapping[QueuedJob, Needs],
+    jobs: Mapping[QueuedJob, Requirements],
     waiting: Collection[str],
-    fit: Callable[[Needs], Place | None],
-    could_fit: Callable[[Needs], bool] = lambda needs: True,
-) -> tuple[QueuedJob, Place] | None:
+    fit: Callable[[Requirements], Allocation | None],
+    could_fit: Callable[[Requirements], bool] = lambda needs: True,
+) -> tuple[QueuedJob, Allocation] | None:
     """The job to run next and its place, of those that may be claimed, in their order.
 
     One that needs more room than there is now lets those of the same priority pass, and holds back all that have a

@@ -5,12 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 
 
 @dataclass(frozen=True)
-class Place:
+class Allocation:
     """What one job has of the machine; no GPUs where it trains on something else."""
 
     gpus: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ class Place:
     def machine(self, machine: Machine) -> Machine:
         return machine.share(self.cores)
 
-    def flags(self, flags: Flags) -> Flags:
+    def flags(self, flags: LaunchOptions) -> LaunchOptions:
         return replace(flags, gpus=self.gpus) if self.gpus else flags
 
 
@@ -32,7 +32,7 @@ class Slots:
     def __init__(
         self,
         machine: Machine,
-        flags: Flags,
+        flags: LaunchOptions,
         *,
         gpus_per_job: int | None = None,
         jobs_per_gpu: int = 1,
@@ -51,7 +51,7 @@ class Slots:
         self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or flags.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
         self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
-        self._taken: list[Place] = []
+        self._taken: list[Allocation] = []
 
     @property
     def number(self) -> int:
@@ -75,19 +75,19 @@ class Slots:
         """Whether there is room for a job of so many processes when nothing else is running."""
         return not self.gpus or self._wanted(num_processes) <= len(self.gpus)
 
-    def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Place | None:
+    def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Allocation | None:
         """The place that a job would have now, those GPUs left out that others occupy; None: there is no room."""
         if not self.gpus:
-            return Place(cores=max(1, self._cores // self._slots)) if self._places_left else None
+            return Allocation(cores=max(1, self._cores // self._slots)) if self._places_left else None
         wanted, load = self._wanted(num_processes), self._load()
         free = [gpu for gpu in self.gpus if load[gpu] < self._jobs_per_gpu and gpu not in occupied]
         if len(free) < wanted:
             return None
         emptiest = sorted(sorted(free, key=lambda gpu: load[gpu])[:wanted], key=self.gpus.index)
         share = wanted / (len(self.gpus) * self._jobs_per_gpu)
-        return Place(tuple(emptiest), max(1, int(self._cores * share)))
+        return Allocation(tuple(emptiest), max(1, int(self._cores * share)))
 
-    def fit_after(self, left: Place, num_processes: int | None) -> Place | None:
+    def fit_after(self, left: Allocation, num_processes: int | None) -> Allocation | None:
         """The place that a job will have when this one is left."""
         self.leave(left)
         try:
@@ -95,10 +95,10 @@ class Slots:
         finally:
             self.take(left)
 
-    def take(self, place: Place) -> None:
+    def take(self, place: Allocation) -> None:
         self._taken.append(place)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: Allocation) -> None:
         self._taken.remove(place)
 
     @property

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
-from accel_trainer.queue.dependencies import Needs, words
-from accel_trainer.queue.heartbeat import LEASE_S, Observer, Pulse, Work, runner_of
+from accel_trainer.queue.dependencies import Requirements, describe_unmet
+from accel_trainer.queue.heartbeat import LEASE_S, Heartbeat, HeartbeatObserver, RunningClaim, runner_of
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import Status
 
@@ -25,7 +25,7 @@ MOST_NOTES = 100
 
 
 @dataclass(frozen=True)
-class Row:
+class JobStatus:
     """A job. Times in seconds; `devices` are GPUs by their number, none on a CPU or where it is not known."""
 
     job: str
@@ -41,14 +41,14 @@ class Row:
     note: str | None = None
 
 
-def overview(queue: Queue, most: int | None = None) -> Iterator[Row]:
+def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatus]:
     """A row for each job of a queue, those that run first. Raises QueueUnusable.
 
     most: of so many jobs in each other state more is told than their names, which takes reading their files.
     """
     running = queue.jobs(JobState.RUNNING)
-    observer = Observer(queue)
-    pulses, silences_s = observer.pulses() if running else {}, observer.silences_s(running)
+    observer = HeartbeatObserver(queue)
+    pulses, silences_s = observer.pulses() if running else {}, observer.silence_s(running)
     clusters = [job for job in running if job.owner is not None and job.owner.cluster is not None]
     in_slurm = _glance() if clusters else {}
     for job in running:
@@ -57,16 +57,16 @@ def overview(queue: Queue, most: int | None = None) -> Iterator[Row]:
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
         is_told = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
-        yield Row(job.name, job.state, note=_why_pending(queue, job, states) if is_told else None)
+        yield JobStatus(job.name, job.state, note=_why_pending(queue, job, states) if is_told else None)
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
         for number, job in enumerate(queue.jobs(state)):
-            yield _not_running(queue, job) if most is None or number < most else Row(job.name, job.state)
+            yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
 
 
-def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[str, float]) -> Row:
+def _running(job: QueuedJob, pulses: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
     assert job.owner is not None
     pulse = pulses.get(runner_of(job.owner))
-    work: Work | None = None if pulse is None else pulse.work.get(job.owner.token)
+    work: RunningClaim | None = None if pulse is None else pulse.work.get(job.owner.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
     if job.owner.is_dead():
         note = "its runner died; run-queue takes it up"
@@ -75,7 +75,7 @@ def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[st
     said = _said(job)
     if said is not None and said.token != job.owner.token:
         said = None  # of an earlier attempt
-    return Row(
+    return JobStatus(
         job.name,
         job.state,
         host=job.owner.host or None,
@@ -89,12 +89,12 @@ def _running(job: QueuedJob, pulses: Mapping[str, Pulse], silences_s: Mapping[st
 
 def _glance() -> "Mapping[str, SlurmJob] | None":
     """Loaded when there is such a claim: where nobody uses Slurm, a status needs it not."""
-    from accel_trainer.queue.slurm.reconcile import glance
+    from accel_trainer.queue.slurm.reconcile import quick_lookup
 
-    return glance()
+    return quick_lookup()
 
 
-def _in_slurm(queue: Queue, job: QueuedJob, known: "Mapping[str, SlurmJob] | None") -> Row:
+def _in_slurm(queue: QueueStore, job: QueuedJob, known: "Mapping[str, SlurmJob] | None") -> JobStatus:
     """known: what Slurm says, by the tokens of claims; None where it says nothing."""
     from accel_trainer.queue.slurm.reconcile import Records
 
@@ -111,7 +111,7 @@ def _in_slurm(queue: Queue, job: QueuedJob, known: "Mapping[str, SlurmJob] | Non
         note = f"in Slurm on {job.owner.cluster}{number}; {_why_unknown(known, record)}"
     if is_running and said is not None and said.preparing is not None:
         note = f"{said.preparing}; {note}"
-    return Row(
+    return JobStatus(
         job.name,
         job.state,
         host=found.nodes if found is not None and found.nodes else job.owner.host,
@@ -132,9 +132,9 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
     return "Slurm does not know it (any more); `accel-train reclaim` sees to it"
 
 
-def _not_running(queue: Queue, job: QueuedJob) -> Row:
+def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
-    return Row(job.name, job.state, note=reason.split("\n")[0] if reason else None, **_progress(_said(job)))
+    return JobStatus(job.name, job.state, note=reason.split("\n")[0] if reason else None, **_progress(_said(job)))
 
 
 def _said(job: QueuedJob) -> Status | None:
@@ -151,13 +151,13 @@ def _progress(said: Status | None) -> dict[str, Any]:
     return {"epoch": said.epoch, "num_epochs": said.num_epochs, "metric": said.primary_metric, "best": said.best}
 
 
-def _why_pending(queue: Queue, queued: QueuedJob, states: Mapping[str, JobState]) -> str | None:
+def _why_pending(queue: QueueStore, queued: QueuedJob, states: Mapping[str, JobState]) -> str | None:
     try:
         job: Job = read_job(queued.path, queued.name)
     except UserError:
         return None  # it may still be on its way; else the runner refuses it
-    if missing := Needs.of(job).missing(states):
-        return words(missing)
+    if missing := Requirements.of(job).missing(states):
+        return describe_unmet(missing)
     if (failures := Retries(queue).of(queued)) is not None:
         return f"has failed and is tried again (retry {failures.number} of {job.retries}): {failures.reason}"
     return None

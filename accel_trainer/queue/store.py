@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_text, remove_half_written, write_atomic
+from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_files, write_atomic
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
@@ -42,7 +42,7 @@ class QueueUnusable(UserError):
     """The queue's folder itself cannot be used."""
 
 
-class Queue:
+class QueueStore:
     """A queue folder. Every method may be called by any number of processes at once."""
 
     def __init__(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ class Queue:
         """Remove what processes that were killed have left half-written."""
         others = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed, self.slurm)
         for folder in (*map(self.folder_of, JobState), *others):
-            remove_half_written(folder)
+            remove_stale_temp_files(folder)
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""
@@ -192,7 +192,7 @@ class Queue:
         job.path.unlink(missing_ok=True)
         _reason_path(job.path).unlink(missing_ok=True)
 
-    def move_to(self, other: "Queue", job: QueuedJob) -> Path:
+    def move_to(self, other: "QueueStore", job: QueuedJob) -> Path:
         """Put a job into the same state in another queue, on the same or another drive; its reason with it."""
         reason = self.reason(job)
         name = _names(job)[-1]

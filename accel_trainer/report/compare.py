@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import did_you_mean, flat, listed
+from accel_trainer.core.text import did_you_mean, flatten, listed
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import Row, read_performance
+from accel_trainer.run.performance import PerformanceRow, read_performance
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
 NO_SETTINGS = ("architecture", "description", "finetune_args.finetune_dir", "model_dir", "num_epochs", "primary_metric")
@@ -60,7 +60,7 @@ def _compare_one(run: RunFolder) -> Comparison:
         best_epoch=best[1] if best else None,
         images_per_s=speeds[len(speeds) // 2] if speeds else None,
         seconds=sum(row.seconds for row in rows),
-        settings=flat(config),
+        settings=flatten(config),
     )
 
 
@@ -107,7 +107,7 @@ def _keys(runs: Sequence[Comparison]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.settings))
 
 
-def _best(rows: Sequence[Row], metric: str) -> tuple[float, int] | None:
+def _best(rows: Sequence[PerformanceRow], metric: str) -> tuple[float, int] | None:
     """(value, epoch) of the best validation; the first one where several are equal."""
     is_loss = not any(metric in row.scores for row in rows)  # that goes by the criterion's name
     name = "loss" if is_loss else metric

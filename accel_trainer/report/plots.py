@@ -12,9 +12,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.core.files import put_in_place
+from accel_trainer.core.files import replacing
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import Row, read_performance
+from accel_trainer.run.performance import PerformanceRow, read_performance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,11 +52,11 @@ def draw(run: RunFolder) -> None:
     rate.set(xlabel="epoch", ylabel="learning rate")
     figure.suptitle(run.path.name, parse_math=False)
     for suffix, dpi in (("png", 120), ("pdf", 72)):
-        with put_in_place(run.plot(suffix)) as aside:
+        with replacing(run.plot(suffix)) as aside:
             figure.savefig(aside, format=suffix, dpi=dpi, **_no_date(suffix))
 
 
-def _curves(axes: "Axes", rows: list[Row], names: list[str], label: str) -> None:
+def _curves(axes: "Axes", rows: list[PerformanceRow], names: list[str], label: str) -> None:
     """A colour for each split, a style for each score."""
     further = dict.fromkeys(row.split for row in rows if row.split not in COLORS)
     for split, color in (COLORS | dict(zip(further, cycle(MORE_COLORS), strict=False))).items():
@@ -68,7 +68,7 @@ def _curves(axes: "Axes", rows: list[Row], names: list[str], label: str) -> None
     axes.legend(fontsize="x-small" if many else None, ncols=2 if many else 1)
 
 
-def _cycle_curves(axes: "Axes", rows: list[Row], names: list[str]) -> None:
+def _cycle_curves(axes: "Axes", rows: list[PerformanceRow], names: list[str]) -> None:
     """Validation accuracy of every cycle, the later the darker."""
     from matplotlib import colormaps
 
@@ -80,7 +80,7 @@ def _cycle_curves(axes: "Axes", rows: list[Row], names: list[str]) -> None:
     axes.legend(title="cycle")
 
 
-def _curve(axes: "Axes", rows: list[Row], name: str, title: str, **style: Any) -> None:
+def _curve(axes: "Axes", rows: list[PerformanceRow], name: str, title: str, **style: Any) -> None:
     """One score over the epochs in which it was measured; a single point is marked, a line of it would be nothing."""
     measured = [row for row in rows if name in row.scores]
     if measured:

@@ -244,7 +244,7 @@ class RunFolder:
         """Whether a training run was begun here."""
         return self.config.exists()
 
-    def set_aside(self) -> Path | None:
+    def archive(self) -> Path | None:
         """Move an older run of this folder to `previous/<n>`, so that a new one can start clean."""
         if not self.has_run:
             return None

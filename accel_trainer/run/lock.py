@@ -25,7 +25,7 @@ SILENT_S = 600.0
 BEING_TAKEN_S = 60.0
 
 
-class OwnershipLost(UserError):
+class LockLost(UserError):
     """Another process has taken the run folder over."""
 
 
@@ -55,14 +55,14 @@ class _Lock:
         )
 
 
-class Ownership:
+class RunLock:
     """A lock that is held, until `release`."""
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self._path, self._owner = path, owner
         self._beaten = time.monotonic()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Give a sign of life now and then; may be called as often as one likes. Raises OwnershipLost."""
         if time.monotonic() - self._beaten < BEAT_S:
             return
@@ -74,7 +74,7 @@ class Ownership:
     def check(self) -> None:
         """Raises OwnershipLost, and OSError where it cannot be told."""
         if not self._is_ours():
-            raise OwnershipLost(f"model_dir: another process has taken {self._path.parent} over: its lock is gone")
+            raise LockLost(f"model_dir: another process has taken {self._path.parent} over: its lock is gone")
 
     def release(self) -> None:
         with suppress(OSError):
@@ -89,19 +89,19 @@ class Ownership:
             return False
 
 
-def nobody(token: str) -> bool:
+def never(token: str) -> bool:
     """Follows no owner that may live."""
     return False
 
 
-def take(
+def acquire(
     run: RunFolder,
     owner: Owner,
     *,
     end_leftovers: Callable[[str], None],
     say: Callable[[str], None],
-    follows: Callable[[str], bool] = nobody,
-) -> Ownership:
+    follows: Callable[[str], bool] = never,
+) -> RunLock:
     """Take a run folder, which is there, for oneself. Raises UserError while another process has it.
 
     end_leftovers: sees to it that nothing is left of the processes of a dead owner, given its token.
@@ -114,13 +114,13 @@ def take(
         raise UserError(f"model_dir: cannot write to {run.path}: {error.strerror}") from error
 
 
-def held_by(run: RunFolder, token: str) -> Ownership | None:
+def find_lock(run: RunFolder, token: str) -> RunLock | None:
     """The lock that was taken with this token, for somebody who only wants to know whether it is held still."""
     for path in map(run.lock, run.locks()):
         with suppress(FileNotFoundError):
             owner, _ = _content(path.read_bytes())
             if owner is not None and owner.token == token:
-                return Ownership(path, owner)
+                return RunLock(path, owner)
     return None
 
 
@@ -130,7 +130,7 @@ def _take(
     end_leftovers: Callable[[str], None],
     say: Callable[[str], None],
     follows: Callable[[str], bool],
-) -> Ownership:
+) -> RunLock:
     old = _locks(run)
     _refuse_if_held(run, old, follows)
     for lock in old:
@@ -147,7 +147,7 @@ def _take(
     except FileExistsError:
         _refuse_if_held(run, _locks(run), follows)
         raise UserError(f"model_dir: another process has just trained in {run.path}; try again") from None
-    ours = Ownership(run.lock(number), owner)
+    ours = RunLock(run.lock(number), owner)
     # What was looked at before may have changed; who comes now sees ours.
     others = [lock for lock in _locks(run) if lock.number != number]
     try:

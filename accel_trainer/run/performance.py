@@ -53,7 +53,7 @@ def _rounded(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Row:
+class PerformanceRow:
     """One line of performance.csv; `lr` and images_per_s of that split's pass.
 
     scores: what was measured, `loss` among it, and accuracies in percent.
@@ -67,7 +67,7 @@ class Row:
     seconds: float
 
 
-def read_performance(run: RunFolder) -> list[Row]:
+def read_performance(run: RunFolder) -> list[PerformanceRow]:
     """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
     try:
         return [_row(line) for line in csv.DictReader(io.StringIO(run.read_performance(), newline=""))]
@@ -77,8 +77,8 @@ def read_performance(run: RunFolder) -> list[Row]:
         raise UserError(f"{run.performance}: cannot be read: {error!r}") from error
 
 
-def _row(line: Mapping[str, str]) -> Row:
+def _row(line: Mapping[str, str]) -> PerformanceRow:
     about = {key: float(line[key]) for key in ("lr", "images_per_s", "seconds")}
     others = {key: value for key, value in line.items() if key not in ("epoch", "split", *about)}
     scores = {"loss": float(line["loss"]), **{key: float(value) for key, value in others.items() if value}}
-    return Row(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
+    return PerformanceRow(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)

@@ -13,8 +13,8 @@ from accel_trainer.config import Job
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment.spectrum import Progress, read_spectrum
-from accel_trainer.data.batch_plan import TrainSampling
-from accel_trainer.data.dataset import ImageSet
+from accel_trainer.data.batch_plan import TrainBatchPlanner
+from accel_trainer.data.dataset import Splits
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import (
@@ -24,12 +24,12 @@ from accel_trainer.data.pipeline import (
     possible_batch_sizes,
     training_views,
 )
-from accel_trainer.training.knn import NeighbourTest, neighbour_test
-from accel_trainer.training.meta_model import count_parameters, cycles_of, make_model, model_on_paper
+from accel_trainer.training.knn import KnnTest, knn_test
+from accel_trainer.training.meta_model import count_parameters, cycles_of, make_model, meta_model
 from accel_trainer.training.objectives.base import Cycles, Objective
 from accel_trainer.training.objectives.classification import ClassificationObjective
 from accel_trainer.training.objectives.contrastive import ContrastiveObjective
-from accel_trainer.training.optim.lr_schedule import Schedule, make_schedule
+from accel_trainer.training.optim.lr_schedule import LRSchedule, make_schedule
 from accel_trainer.training.optim.optimizer import make_optimizer
 from accel_trainer.training.optim.parameter_groups import freeze_for
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
@@ -38,21 +38,21 @@ from accel_trainer.training.validation import EvaluationSet, validation_set, val
 
 
 @dataclass(frozen=True)
-class JobImages:
+class TrainingData:
     """What a job is trained and validated on, for one number of processes."""
 
-    images: ImageSet
-    sampling: TrainSampling
-    read_train: ImageReader
+    images: Splits
+    sampling: TrainBatchPlanner
+    train_reader: ImageReader
     val: EvaluationSet
-    further: Mapping[str, EvaluationSet]
+    eval_sets: Mapping[str, EvaluationSet]
     """More to validate on, by what performance.csv calls it."""
-    neighbours: NeighbourTest
+    knn: KnnTest
 
 
-def job_images(
+def training_data(
     job: Job, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
-) -> JobImages:
+) -> TrainingData:
     """Open the images of a job. Raises UserError.
 
     progress: told of images seen while the data set's spectrum is measured, where a job needs that.
@@ -61,13 +61,13 @@ def job_images(
     sampling = make_sampling(job, images, world_size)
     read_train = _training_reader(job, images.train, progress, augment_on_device=augment_on_device)
     views = validation_views(job, lambda: read_train.views, augment_on_device=augment_on_device)
-    return JobImages(
+    return TrainingData(
         images=images,
         sampling=sampling,
-        read_train=read_train,
+        train_reader=read_train,
         val=validation_set(job, images.val, views, world_size),
-        further={split: validation_set(job, source, views, world_size) for split, source in images.further.items()},
-        neighbours=neighbour_test(job, images.train, images.val, world_size),
+        eval_sets={split: validation_set(job, source, views, world_size) for split, source in images.eval_sets.items()},
+        knn=knn_test(job, images.train, images.val, world_size),
     )
 
 
@@ -76,7 +76,7 @@ DATA_KEYS = ("dataset", "data_root", "class_subset", "image_column", "label_colu
 
 
 @dataclass(frozen=True)
-class Parts(JobImages):
+class Components(TrainingData):
     """What a training loop is made of."""
 
     model: nn.Module
@@ -84,21 +84,21 @@ class Parts(JobImages):
     """Names of modules that are not trained."""
     objective: Objective
     optimizer: Optimizer
-    schedule: Schedule
+    schedule: LRSchedule
 
 
 def build(
     job: Job, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
-) -> Parts:
-    """Everything for training on `world_size` processes. Raises UserError. progress: as for `job_images`."""
-    own = job_images(job, world_size, augment_on_device=augment_on_device, progress=progress)
+) -> Components:
+    """Everything for training on `world_size` processes. Raises UserError. progress: as for `training_data`."""
+    own = training_data(job, world_size, augment_on_device=augment_on_device, progress=progress)
     num_classes = len(own.images.classes)
     torch.manual_seed(keyed_random.key(job.seed, "initialization"))
     model = make_model(job, num_classes)
     objective = make_objective(job, num_classes, cycles_of(job, model, num_classes))
     freeze_for(job, model)
     optimizer = make_optimizer(job, model)
-    return Parts(
+    return Components(
         **vars(own),
         model=model,
         frozen=job.frozen_modules,
@@ -123,12 +123,12 @@ class Summary:
     num_epochs: int
 
 
-def _check(job: Job, images: ImageSet, world_size: int) -> Summary:
+def _check(job: Job, images: Splits, world_size: int) -> Summary:
     num_classes = len(images.classes)
     is_open = job.batch_size == "auto"
-    job = job.on_paper(possible_batch_sizes(job, images, world_size)[0])
+    job = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
     sampling = make_sampling(job, images, world_size)
-    model, num_cycles = model_on_paper(job, num_classes, sampling.images_per_forward)
+    model, num_cycles = meta_model(job, num_classes, sampling.images_per_forward)
     make_objective(job, num_classes, num_cycles)
     check_augmentations(job)
     check_starting_weights(job, model)
@@ -168,11 +168,11 @@ def check_writable(job: Job) -> None:
         raise UserError(f"model_dir: cannot write to {job.run_path}: {error.strerror} in {folder}") from error
 
 
-class Checker:
+class JobChecker:
     """Checks jobs one after the other; jobs on one data set look through its folders once."""
 
     def __init__(self) -> None:
-        self._images: dict[str, ImageSet] = {}
+        self._images: dict[str, Splits] = {}
 
     def __call__(self, job: Job, world_size: int) -> Summary:
         """Build the job on the meta device, where nothing has a value. Raises UserError for what cannot work on

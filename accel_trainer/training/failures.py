@@ -27,7 +27,9 @@ NOT_WRITABLE = {
 }
 
 
-def explained(error: Exception, place: str, batch_size: int | str, states: StateStore) -> tuple[RunState, str] | None:
+def known_failure(
+    error: Exception, place: str, batch_size: int | str, states: StateStore
+) -> tuple[RunState, str] | None:
     """What an error of a run is, and why, in one line; None of one that is not known.
 
     place: where the run was, as "at step 3 (epoch 1)".

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.dataset import Source
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.training.objectives.base import pack, percent
@@ -22,7 +22,7 @@ TEMPERATURE = 0.07
 
 
 @dataclass(frozen=True)
-class NeighbourTest:
+class KnnTest:
     """The weighted k-nearest-neighbour classifier of Wu et al. 2018, on what goes into the model's head.
 
     bank, val: training and validation images, each in one view, without augmentation.
@@ -33,7 +33,9 @@ class NeighbourTest:
     num_classes: int
     num_neighbours: int
 
-    def own_bank(self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+    def local_bank(
+        self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]
+    ) -> tuple[Tensor, Tensor]:
         """This process's share of the training images: features, float32 (n, d), and labels, int64 (n,).
 
         Not all of them, or none, if it is stopped.
@@ -55,7 +57,7 @@ class NeighbourTest:
         device = bank.device
         sums = pack(device, 0, 0)
         for features, labels in self._features(model, self.val, evaluator, is_stopped):
-            right = nearest_neighbours_hits(
+            right = knn_hits(
                 features, labels, bank, bank_labels,
                 k=self.num_neighbours, temperature=TEMPERATURE, num_classes=self.num_classes,
             )  # fmt: skip
@@ -95,9 +97,9 @@ def _of_all_ranks(features: Tensor, labels: Tensor, evaluator: Evaluator) -> tup
     return in_order[0][is_there], in_order[1][is_there]
 
 
-def neighbour_test(job: Job, train: Source, val: Source, world_size: int) -> NeighbourTest:
+def knn_test(job: Job, train: ImageDataset, val: ImageDataset, world_size: int) -> KnnTest:
     """train, val: of the same classes."""
-    return NeighbourTest(
+    return KnnTest(
         bank=evaluation_set(job, train, evaluation_views(job), world_size, replace_corrupt=True),
         val=evaluation_set(job, val, evaluation_views(job), world_size),
         num_classes=len(train.classes),
@@ -107,7 +109,7 @@ def neighbour_test(job: Job, train: Source, val: Source, world_size: int) -> Nei
 
 # -- nearest neighbours -----------------------------------------------------------------------------------------------
 @torch.no_grad()
-def nearest_neighbours_hits(
+def knn_hits(
     features: Tensor,
     labels: Tensor,
     bank: Tensor,
@@ -140,7 +142,7 @@ def nearest_neighbours_hits(
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class Recorder:
+class FeatureHook:
     """Holds what went into a model's head in its last forward pass."""
 
     def __init__(self) -> None:
@@ -161,7 +163,7 @@ class Recorder:
 
 
 @contextmanager
-def representation(model: nn.Module) -> Iterator[Recorder]:
+def representation(model: nn.Module) -> Iterator[FeatureHook]:
     """Records what goes into the model's head, as long as the context lasts.
 
     The head is the first linear or convolutional layer of the child `decoder`, as the zoo's models have it, else the
@@ -172,7 +174,7 @@ def representation(model: nn.Module) -> Iterator[Recorder]:
     """
     layer = _head(model)
     channels_first = not isinstance(layer, nn.Linear)
-    recorder = Recorder()
+    recorder = FeatureHook()
     hook = layer.register_forward_pre_hook(lambda _, inputs: recorder.record(inputs[0], channels_first=channels_first))
     try:
         yield recorder

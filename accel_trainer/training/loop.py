@@ -16,21 +16,21 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.core.spans import Phase, span, spanned, waited_for
+from accel_trainer.core.spans import Phase, span, spanned, timed
 from accel_trainer.core.text import listed
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import performance_row, write_performance
 from accel_trainer.run.status import Divergence
-from accel_trainer.training.build import Parts
+from accel_trainer.training.build import Components
 from accel_trainer.training.failures import Diverged, FiniteCheck
 from accel_trainer.training.objectives.base import Meter
 from accel_trainer.training.optim.averaging import Averages, renew_statistics
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.runtime.accelerator import in_memory_format
-from accel_trainer.training.runtime.environment import this_world
+from accel_trainer.training.runtime.environment import this_environment
 from accel_trainer.training.runtime.ranks import Agreement, Stopped
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.step import TrainingStep
@@ -51,7 +51,7 @@ class TrainingLoop:
         self,
         job: Job,
         run: RunFolder,
-        parts: Parts,
+        parts: Components,
         accelerator: Accelerator,
         loader: Loader,
         stop: StopRequest,
@@ -66,7 +66,7 @@ class TrainingLoop:
         self.plain_model = self.step.plain_model
         if job.compile:
             self.plain_model.compile()
-        self.world = this_world(accelerator, loader.num_threads)
+        self.world = this_environment(accelerator, loader.num_threads)
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
         self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
         self.meter = Meter(accelerator.device, self.objective.num_sums)
@@ -106,15 +106,15 @@ class TrainingLoop:
             self.step_schedule(progress.epoch)
         self.step.train_mode()
         self.take_steps(sampling.micro_batches(epoch, self.rank, first_step=progress.step))
-        self._settle()
-        self._meet()
-        scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.read_train))
+        self._check_finite()
+        self._sync_stop()
+        scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.train_reader))
         return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
 
     def take_steps(self, plans: Iterable[BatchPlan]) -> None:
         """An optimizer step for every `accumulation` of these micro-batches, with all that belongs to it."""
         began = time.monotonic() - self.progress.epoch_seconds
-        for number, batch in enumerate(waited_for(self.loader.batches(self.parts.read_train, plans))):
+        for number, batch in enumerate(timed(self.loader.batches(self.parts.train_reader, plans))):
             with span(Phase.STEP):
                 self._learn(batch, number % self.parts.sampling.accumulation)
                 if self.accelerator.sync_gradients:
@@ -124,7 +124,7 @@ class TrainingLoop:
         judged = self.step(batch, self.progress.global_step, micro_batch)
         with span(Phase.METRICS):
             self.meter.add(judged.sums)
-            self._note_bad_step(judged.share.detach().isfinite(), self.progress.global_step + 1)
+            self._note_bad_step(judged.loss.detach().isfinite(), self.progress.global_step + 1)
 
     def _end_step(self, began: float) -> None:
         with span(Phase.AVERAGES):
@@ -155,7 +155,7 @@ class TrainingLoop:
         """What the validation finds in the model, on further data sets too, and in the averages of its weights."""
         self._share_buffers(self.plain_model)
         yield self._evaluate(epoch, "val", self.plain_model)
-        for split, images in self.parts.further.items():
+        for split, images in self.parts.eval_sets.items():
             yield self._evaluate(epoch, split, self.plain_model, images)
         if (ema := self.averages.ema) is not None:
             self._share_buffers(ema)
@@ -167,7 +167,7 @@ class TrainingLoop:
         began = time.monotonic()
         images = self.parts.val if further is None else further
         sums = self.evaluator.measure(model, images, self._is_stopped)
-        self._meet()
+        self._sync_stop()
         scores = self.objective.scores(self._over_all(sums, images.read))
         if further is None and self._tests_neighbours(epoch):
             scores |= self._neighbour_score(model)
@@ -179,21 +179,21 @@ class TrainingLoop:
 
     def _neighbour_score(self, model: nn.Module) -> dict[str, float]:
         """Accuracy of the nearest neighbours among the training images."""
-        test = self.parts.neighbours
-        own = test.own_bank(model, self.evaluator, self._is_stopped)
-        self._meet()
+        test = self.parts.knn
+        own = test.local_bank(model, self.evaluator, self._is_stopped)
+        self._sync_stop()
         hits = test.hits(model, own, self.evaluator, self._is_stopped)
-        self._meet()
+        self._sync_stop()
         return test.scores(self._over_all(hits, test.val.read))
 
     def _is_stopped(self) -> bool:
         """Between two batches of an evaluation."""
-        self.reporter.beat()
+        self.reporter.heartbeat()
         return bool(self.stop)
 
-    def _meet(self) -> None:
+    def _sync_stop(self) -> None:
         """Where ranks that have had different numbers of batches wait for each other, and leave together."""
-        self._leave_if(self.agreement.now(bool(self.stop), None).stop)
+        self._stop_if(self.agreement.now(bool(self.stop), None).stop)
 
     def _finished_swa(self, epoch: int) -> nn.Module | None:
         """After the last epoch, the averaged model with BatchNorm statistics of its own.
@@ -205,7 +205,7 @@ class TrainingLoop:
             return None
         with torch.no_grad(), self.accelerator.autocast():
             renewed = renew_statistics(swa, self._inputs_of_epoch(epoch), self.parts.frozen)
-        self._meet()
+        self._sync_stop()
         for statistic in renewed:  # of as many batches on every rank
             statistic.copy_(self.accelerator.reduce(statistic.clone(), reduction="mean"))
         self.finished_swa = swa
@@ -213,7 +213,7 @@ class TrainingLoop:
 
     def _inputs_of_epoch(self, epoch: int) -> Iterator[Tensor]:
         plans = self.parts.sampling.micro_batches(epoch, self.rank)
-        for number, batch in enumerate(self.loader.batches(self.parts.read_train, plans)):
+        for number, batch in enumerate(self.loader.batches(self.parts.train_reader, plans)):
             if self._is_stopped():
                 return
             self.step.seed_model(self.progress.global_step, number)
@@ -232,21 +232,21 @@ class TrainingLoop:
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
         decision = self.agreement.at_step(bool(self.stop), diverged_at)
         if decision.diverged_at is not None:
-            self._settle()  # another rank may have seen it in an earlier step, and not looked yet
+            self._check_finite()  # another rank may have seen it in an earlier step, and not looked yet
         if decision.save and not decision.stop:
             self.save_state()
-        self._leave_if(decision.stop)
+        self._stop_if(decision.stop)
 
-    def _settle(self) -> None:
+    def _check_finite(self) -> None:
         """All ranks look whether every loss so far was finite, and what it made of the weights. Raises Diverged."""
         self._note_bad_step(self.is_finite(), self.progress.global_step)
-        self._give_up_if(self.agreement.now(False, self._first_bad_step()).diverged_at)
+        self._raise_diverged(self.agreement.now(False, self._first_bad_step()).diverged_at)
 
     def _first_bad_step(self) -> int | None:
         step = int(self.bad_step)
         return step if step >= 0 else None
 
-    def _give_up_if(self, diverged_at: int | None) -> None:
+    def _raise_diverged(self, diverged_at: int | None) -> None:
         if diverged_at is None:
             return
         where = self._divergence(diverged_at, self._samples_of(diverged_at))
@@ -264,7 +264,7 @@ class TrainingLoop:
         plans = self.parts.sampling.micro_batches(self.progress.epoch + 1, rank=0, first_step=first_step)
         return next(plans).global_indices.tolist()
 
-    def _leave_if(self, stop: bool) -> None:
+    def _stop_if(self, stop: bool) -> None:
         if stop:
             self.save_state()
             raise Stopped
@@ -293,7 +293,7 @@ class TrainingLoop:
         if self.is_first:
             self._save_epoch_weights(epoch, is_best)
             tracking.log_epoch(rows)
-            tracking.summarise({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
+            tracking.summarize({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self.save_state()
         if self.is_first:
             write_performance(self.run, self.progress.history)
@@ -346,7 +346,7 @@ class TrainingLoop:
 
         What is not finite is never saved: the state before stays the newest. Raises Diverged.
         """
-        self._settle()
+        self._check_finite()
         sums = self.accelerator.gather(self.meter.sums[None].clone())
         if self.is_first:
             scaler = self.accelerator.scaler

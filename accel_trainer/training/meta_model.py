@@ -36,7 +36,7 @@ def _store_channels_last(model: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
 
 
-def model_on_paper(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
+def meta_model(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
     """The model on the meta device, and of how many cycles it gives logits, or embeddings.
 
     num_images: those of one forward pass. Raises UserError for shapes that cannot be trained.
@@ -68,7 +68,7 @@ def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 
     num_examples = min(num_examples, 2)
     try:
         with torch.no_grad():
-            output = _shown_anywhere(model, job, num_examples)
+            output = _forward_on_meta(model, job, num_examples)
     except Exception as error:
         raise _explained(error, job, num_examples) from error
     return _num_cycles(job, output, num_examples, num_classes)
@@ -85,11 +85,11 @@ def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
         kept[storage._cdata] = storage  # held, so that no other takes its place
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        _shown_anywhere(model, job, num_examples)
+        _forward_on_meta(model, job, num_examples)
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def _shown_anywhere(model: nn.Module, job: Job, num_examples: int) -> object:
+def _forward_on_meta(model: nn.Module, job: Job, num_examples: int) -> object:
     """What a model gives on the meta device, or if others have written it and it needs values, on the CPU."""
     try:
         return _shown(model, job, num_examples, torch.device("meta"))

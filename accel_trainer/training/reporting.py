@@ -16,7 +16,7 @@ from accel_trainer.run.performance import _first_scores, scores_of
 from accel_trainer.run.status import RunState, Status
 
 if TYPE_CHECKING:
-    from accel_trainer.data.batch_plan import TrainSampling
+    from accel_trainer.data.batch_plan import TrainBatchPlanner
     from accel_trainer.training.state.checkpoint import Progress
 
 
@@ -62,7 +62,7 @@ class Reporter:
         else:
             self._is_stale = False
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Something was done that is no step: whoever listens hears that the training lives."""
         if self.is_due():
             self.update()
@@ -75,7 +75,7 @@ class Reporter:
             self.update(preparing=what, prepared=done / total)
 
     def report_step(
-        self, progress: "Progress", sampling: "TrainSampling", scores: Mapping[str, float], rate: float
+        self, progress: "Progress", sampling: "TrainBatchPlanner", scores: Mapping[str, float], rate: float
     ) -> None:
         """Where the running epoch is; `scores` are its training scores so far, the one to look at after the loss."""
         seconds_per_step = progress.epoch_seconds / progress.step
@@ -119,7 +119,7 @@ class Reporter:
         self.status = self.status.model_copy(update=at)
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """Where the run is, in words; exactly so when a failure was noted."""
         status = self.status
         if not status.epoch:
@@ -128,7 +128,7 @@ class Reporter:
             return f"in the validation of epoch {status.epoch}"
         return f"at step {status.global_step + 1} (epoch {status.epoch})"
 
-    def end(self, state: RunState, error: str | None = None) -> None:
+    def finish(self, state: RunState, error: str | None = None) -> None:
         """The last word. It is tried for a while, and in the end in the place of the one before, which takes no room on
         a disk that is full; that it cannot be written hides nothing of what has happened."""
         word = {"state": state, "error": error, "failed_at": self.failed_at, "eta_s": None}

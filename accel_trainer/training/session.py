@@ -17,12 +17,12 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration, listed
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.preview import draw_sheet
+from accel_trainer.data.preview import render_preview
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
 from accel_trainer.run.status import RunState
-from accel_trainer.training.build import Parts, build
-from accel_trainer.training.failures import Diverged, explained
+from accel_trainer.training.build import Components, build
+from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.meta_model import count_parameters, model_summary
 from accel_trainer.training.pretrained.starting_weights import start_from_weights, starts_from_weights
@@ -36,9 +36,9 @@ from accel_trainer.training.runtime.accelerator import (
 )
 from accel_trainer.training.runtime.environment import has_batch_norm, record_attempt
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.state.checkpoint import StateStore, misfit, save_weights
-from accel_trainer.training.state.restore import take_up
-from accel_trainer.training.state.starting_point import Start, find_start
+from accel_trainer.training.state.checkpoint import StateStore, save_weights, shape_mismatch
+from accel_trainer.training.state.restore import restore
+from accel_trainer.training.state.starting_point import StartingPoint, find_starting_point
 from accel_trainer.training.tracking import Tracking, end_training
 from accel_trainer.training.tune.resolve import Resolver
 
@@ -56,7 +56,7 @@ def train(
         return _train(job, run, stop, reporter, group, submission)
     except Exception as error:
         size = job.with_numbers(run.read_found()).batch_size
-        if (known := explained(error, reporter.place, size, StateStore(run))) is None:
+        if (known := known_failure(error, reporter.position, size, StateStore(run))) is None:
             raise
         state, reason = known
         log.error("%s", reason)
@@ -114,7 +114,7 @@ def _prepare(
 ) -> tuple[TrainingLoop, str]:
     """Build all that trains a job, where the run was left; the loop, and the run's id on rank 0. Raises Stopped."""
     is_first = accelerator.is_main_process
-    start = find_start(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
+    start = find_starting_point(job, run, submission, is_first=is_first, wait_for_all=accelerator.wait_for_everyone)
     num_threads = loader_threads(job)
     loader = resources.enter_context(Loader(num_threads))
     make_parts = partial(_make_parts, start=start, accelerator=accelerator, reporter=reporter)
@@ -134,7 +134,7 @@ def _prepare(
         _refuse_misfit(start.state.model, parts)
     run_id = _begin_folder(job, run, start, parts, transferred, accelerator, num_threads) if is_first else ""
     loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
-    take_up(loop, start)
+    restore(loop, start)
     if is_first:
         # From here on the folder holds a run of this job.
         write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
@@ -169,8 +169,13 @@ def _outcome_of(loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None)
 
 
 def _make_parts(
-    job: Job, weights: Mapping[str, Tensor] | None, *, start: Start, accelerator: Accelerator, reporter: Reporter
-) -> tuple[Parts, Transfer | None]:
+    job: Job,
+    weights: Mapping[str, Tensor] | None,
+    *,
+    start: StartingPoint,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> tuple[Components, Transfer | None]:
     """What trains a job, with the weights that it starts from; and what of others' weights is among them."""
     parts = build(
         job,
@@ -182,21 +187,21 @@ def _make_parts(
     return parts, _transfer(job, parts, accelerator) if start.is_fresh and starts_from_weights(job) else None
 
 
-def _load_weights(parts: Parts, weights: Mapping[str, Tensor] | None) -> None:
+def _load_weights(parts: Components, weights: Mapping[str, Tensor] | None) -> None:
     if weights is not None:
         _refuse_misfit(weights, parts)
         parts.model.load_state_dict(dict(weights))
 
 
-def _refuse_misfit(weights: Mapping[str, Tensor], parts: Parts) -> None:
-    if (how := misfit(weights, parts.model)) is not None:
+def _refuse_misfit(weights: Mapping[str, Tensor], parts: Components) -> None:
+    if (how := shape_mismatch(weights, parts.model)) is not None:
         raise UserError(
             f"checkpoint: the saved weights do not fit this architecture: {how}; choose another model_dir, "
             "or set checkpoint to -1 to start over"
         )
 
 
-def _transfer(job: Job, parts: Parts, accelerator: Accelerator) -> Transfer:
+def _transfer(job: Job, parts: Components, accelerator: Accelerator) -> Transfer:
     """Load what the run starts from, on one process of each machine first: it may have to be downloaded."""
     goes_first = accelerator.is_local_main_process
     if not goes_first:
@@ -211,8 +216,8 @@ def _transfer(job: Job, parts: Parts, accelerator: Accelerator) -> Transfer:
 def _begin_folder(
     job: Job,
     run: RunFolder,
-    start: Start,
-    parts: Parts,
+    start: StartingPoint,
+    parts: Components,
     transferred: Transfer | None,
     accelerator: Accelerator,
     num_threads: int,
@@ -235,7 +240,7 @@ def _begin_folder(
             log.info("%s", line)
         write_atomic(run.starting_params, transferred.as_json())
     if start.differences or not (run.has_run and run.sample_inputs.exists()):
-        write_atomic(run.sample_inputs, draw_sheet(parts.read_train, parts.sampling))
+        write_atomic(run.sample_inputs, render_preview(parts.train_reader, parts.sampling))
     return record_attempt(
         run,
         job_name=job.name,

@@ -7,8 +7,8 @@ from accel_trainer.config import Job
 from accel_trainer.core import keyed_random
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.build import Parts
-from accel_trainer.training.objectives.base import Judged
+from accel_trainer.training.build import Components
+from accel_trainer.training.objectives.base import BatchResult
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
 from accel_trainer.training.runtime.accelerator import in_memory_format
@@ -20,7 +20,7 @@ class TrainingStep:
     The model and the optimizer of the parts are handed to Accelerate; `plain_model` is the model without its wrapper.
     """
 
-    def __init__(self, job: Job, parts: Parts, accelerator: Accelerator) -> None:
+    def __init__(self, job: Job, parts: Components, accelerator: Accelerator) -> None:
         self.job, self.accelerator = job, accelerator
         self.objective = parts.objective.to(accelerator.device)
         prefer_fused(job, parts.optimizer, accelerator.device)
@@ -34,7 +34,7 @@ class TrainingStep:
         self.model.train()
         train_mode(self.plain_model, self._frozen)
 
-    def __call__(self, batch: Batch, global_step: int, micro_batch: int) -> Judged:
+    def __call__(self, batch: Batch, global_step: int, micro_batch: int) -> BatchResult:
         """global_step: how many were taken before; micro_batch: of this step, from 0. All ranks call it alike."""
         accelerator = self.accelerator
         with accelerator.accumulate(self.model):
@@ -42,9 +42,9 @@ class TrainingStep:
             images = batch.inputs.on(accelerator.device)
             with span(Phase.FORWARD):
                 output = self.model(in_memory_format(self.job, images))
-                judged = self.objective.judge(output, batch, is_shared=True)
+                judged = self.objective.compute(output, batch, is_shared=True)
             with span(Phase.BACKWARD):
-                accelerator.backward(judged.share * self._divided_by)
+                accelerator.backward(judged.loss * self._divided_by)
             with span(Phase.OPTIMIZER):
                 self._take()
         return judged

@@ -81,7 +81,7 @@ class Tracking:
         self._accelerator, self._job = accelerator, job
         self._children_before = children()
         self._needs_core = False
-        self._starting: _Aside | None = _Aside(lambda: self._start(job, run, group or "", id_))
+        self._starting: BackgroundCall | None = BackgroundCall(lambda: self._start(job, run, group or "", id_))
 
     def check(self) -> None:
         """Raises what is wrong with the trackers, once that is known."""
@@ -102,7 +102,7 @@ class Tracking:
             reap_when_dead(pid)  # wandb itself waits for its process only when it ends
         for_all_trackers(self._accelerator, lambda tracker: self._describe(tracker, self._job))
 
-    def _wait_for(self, starting: "_Aside") -> None:
+    def _wait_for(self, starting: "BackgroundCall") -> None:
         """Raises what is wrong with what starts; TimeoutError; ConnectionError where it waits for what is dead."""
         began, looks_in_vain = time.monotonic(), 0
         while not starting.is_over_within(LOOK_S):
@@ -176,7 +176,7 @@ class Tracking:
 
         for_all_trackers(self._accelerator, log_values)
 
-    def summarise(self, values: Mapping[str, float | int | None]) -> None:
+    def summarize(self, values: Mapping[str, float | int | None]) -> None:
         """What a table of runs shows: the best values."""
         self.wait()
 
@@ -192,7 +192,7 @@ def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker
     and left out from then on."""
     for tracker in list(accelerator.trackers):
         try:
-            _Aside(partial(call, tracker)).wait(CALL_S)
+            BackgroundCall(partial(call, tracker)).wait(CALL_S)
         except Exception as error:
             accelerator.trackers.remove(tracker)
             log.warning(
@@ -207,7 +207,7 @@ def end_training(accelerator: "Accelerator") -> None:
     accelerator.end_training()
 
 
-class _Aside:
+class BackgroundCall:
     """A call in a thread, which may hang as long as the process lives: wandb does for ever when the process behind it
     is killed while it starts."""
 

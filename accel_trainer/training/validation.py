@@ -8,9 +8,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.core.spans import Phase, span, waited_for
+from accel_trainer.core.spans import Phase, span, timed
 from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches, whole_batches
-from accel_trainer.data.dataset import Source
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.views import Views
@@ -36,7 +36,13 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    job: Job, source: Source, views: Views, world_size: int, *, compares: bool = False, replace_corrupt: bool = False
+    job: Job,
+    source: ImageDataset,
+    views: Views,
+    world_size: int,
+    *,
+    compares: bool = False,
+    replace_corrupt: bool = False,
 ) -> EvaluationSet:
     """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
     be divisible by the number of processes."""
@@ -67,7 +73,7 @@ class Evaluator:
         meter = Meter(self.accelerator.device, self.objective.num_sums)
         for batch, output in self.forward(model, on, is_stopped):
             with span(Phase.METRICS):
-                meter.add(self.objective.judge(output, batch, is_shared=False).sums)
+                meter.add(self.objective.compute(output, batch, is_shared=False).sums)
         return meter.sums
 
     def over_all(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
@@ -83,7 +89,7 @@ class Evaluator:
         accelerator = self.accelerator
         model.eval()
         plans = on.batches(accelerator.process_index, accelerator.num_processes)
-        for batch in waited_for(self.loader.batches(on.read, plans)):
+        for batch in timed(self.loader.batches(on.read, plans)):
             if is_stopped():
                 return
             if not len(batch.labels):  # all corrupt
@@ -101,5 +107,5 @@ def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_d
     return train_views() if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
 
 
-def validation_set(job: Job, source: Source, views: Views, world_size: int) -> EvaluationSet:
+def validation_set(job: Job, source: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
     return evaluation_set(job, source, views, world_size, compares=job.is_contrastive)

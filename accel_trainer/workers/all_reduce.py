@@ -2,7 +2,7 @@
 them, its device and the way between them. Rank 0 writes what came of it to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.core.processes import die_with_parent, leave
+from accel_trainer.core.processes import die_with_parent, exit_now
 
 if __name__ == "__main__":
     die_with_parent()
@@ -36,4 +36,4 @@ def main(answer: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    leave(0)
+    exit_now(0)

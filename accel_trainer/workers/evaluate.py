@@ -3,7 +3,7 @@ file.
 """
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.core.processes import die_with_parent, leave
+from accel_trainer.core.processes import die_with_parent, exit_now
 
 if __name__ == "__main__":
     die_with_parent()
@@ -37,4 +37,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -1,7 +1,7 @@
 """What `accelerate launch` starts, once for each process, to profile a job: rank 0 writes what was found to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
-from accel_trainer.core.processes import die_with_parent, leave
+from accel_trainer.core.processes import die_with_parent, exit_now
 
 if __name__ == "__main__":
     die_with_parent()
@@ -37,4 +37,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

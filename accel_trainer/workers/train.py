@@ -6,18 +6,18 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.core.lease import Owner, died_here
+from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.processes import (
     STACKS_SIGNAL,
     StopRequest,
-    asked_to_stop,
     die_with_parent,
-    leave,
-    with_variable,
+    exit_now,
+    pids_with_env,
+    stop_request,
 )
 
 if __name__ == "__main__":
-    asked_to_stop()
+    stop_request()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     die_with_parent()
 
@@ -37,9 +37,9 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
-from accel_trainer.launch.protocol import STAND_BY, TOKEN_VARIABLE, stood_down
+from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cancelled
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import BEAT_S, Ownership, OwnershipLost, held_by, take
+from accel_trainer.run.lock import BEAT_S, LockLost, RunLock, acquire, find_lock
 from accel_trainer.run.log import begin_logging
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.reporting import Reporter
@@ -57,7 +57,7 @@ EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 
 def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
-    if words[:1] == [STAND_BY] and (words := _stand_by(Path(words[1]))) is None:
+    if words[:1] == [PREWARM] and (words := _stand_by(Path(words[1]))) is None:
         return STOOD_DOWN_CODE
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.train", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
@@ -74,12 +74,12 @@ def main(words: Sequence[str] | None = None) -> int:
         run = RunFolder(job.run_path)
         run.create()
         ownership = _take(run) if rank == 0 and not token else None  # with a token, its launcher has
-        launchers = held_by(run, token) if rank == 0 and token else None
+        launchers = find_lock(run, token) if rank == 0 and token else None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
     with _kept(ownership), _watched(launchers):
-        return _train_and_tell(job, run, asked_to_stop(), rank, token, args.group, args.submission)
+        return _train_and_tell(job, run, stop_request(), rank, token, args.group, args.submission)
 
 
 def _stand_by(file: Path) -> Sequence[str] | None:
@@ -93,11 +93,11 @@ def _stand_by(file: Path) -> Sequence[str] | None:
         # Who died before we could ask to be told of it has not told us.
         if time.monotonic() - looked > CHECK_S:
             looked = time.monotonic()
-            if died_here(token):
+            if is_dead_token(token):
                 return None
-        if asked_to_stop():
+        if stop_request():
             # First this, then another look: either we see the words or who gives them sees that we are gone.
-            stood_down(file).touch()
+            prewarm_cancelled(file).touch()
             if not file.exists():
                 return None
         time.sleep(STAND_BY_POLL_S)
@@ -105,32 +105,32 @@ def _stand_by(file: Path) -> Sequence[str] | None:
     return told
 
 
-def _take(run: RunFolder) -> Ownership:
+def _take(run: RunFolder) -> RunLock:
     def refuse_leftovers(token: str) -> None:
-        if left := with_variable(TOKEN_VARIABLE, token):
+        if left := pids_with_env(TOKEN_VARIABLE, token):
             raise UserError(
                 f"model_dir: what a dead process has started is still ending in {run.path}: processes "
                 f"{listed(map(str, left))}; try again when they are gone"
             )
 
-    return take(run, Owner.new(), end_leftovers=refuse_leftovers, say=print)
+    return acquire(run, Owner.new(), end_leftovers=refuse_leftovers, say=print)
 
 
 @contextmanager
-def _kept(ownership: Ownership | None) -> Iterator[None]:
+def _kept(ownership: RunLock | None) -> Iterator[None]:
     """Give signs of life while the body runs; one that lost its run folder must write nothing more."""
     if ownership is None:
         yield
         return
     try:
-        with _meanwhile(ownership.beat, BEAT_S):
+        with _meanwhile(ownership.heartbeat, BEAT_S):
             yield
     finally:
         ownership.release()
 
 
 @contextmanager
-def _watched(ownership: Ownership | None) -> Iterator[None]:
+def _watched(ownership: RunLock | None) -> Iterator[None]:
     """Write nothing more once the run folder is another's: a runner that is stopped, as by SIGSTOP, is given up and
     replaced elsewhere, and cannot tell its trainer."""
     if ownership is None:
@@ -154,7 +154,7 @@ def _meanwhile(act: Callable[[], None], every_s: float) -> Iterator[None]:
         while not is_over.wait(every_s):
             try:
                 act()
-            except OwnershipLost as error:
+            except LockLost as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
 
@@ -213,7 +213,7 @@ def _known_to_fit(run: RunFolder, submission: str) -> int | None:
 
 def _tell(run: RunFolder, reporter: Reporter, rank: int, state: RunState, error: str | None) -> None:
     if rank == 0:
-        reporter.end(state, error)
+        reporter.finish(state, error)
     elif error is not None and state is not RunState.DIVERGED:
         said = reporter.status
         with suppress(OSError):
@@ -221,4 +221,4 @@ def _tell(run: RunFolder, reporter: Reporter, rank: int, state: RunState, error:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

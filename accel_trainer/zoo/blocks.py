@@ -131,7 +131,7 @@ def read_out(
     return torch.cat(logits, dim=1) if has_cycles else torch.stack(logits, dim=1)
 
 
-def initialise_xavier_uniform(model: nn.Module) -> None:
+def initialize_xavier_uniform(model: nn.Module) -> None:
     """Xavier (Glorot) uniform weights and biases of 0, in every convolution and linear layer."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

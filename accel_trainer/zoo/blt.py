@@ -19,7 +19,7 @@ from accel_trainer.zoo.blocks import (
     check_counts,
     check_kernel_sizes,
     frames_of_cycles,
-    initialise_xavier_uniform,
+    initialize_xavier_uniform,
     layer_names,
     read_out,
 )
@@ -192,7 +192,7 @@ class BLT(nn.Module):
             )
             self.add_module(name, layer)
         self.decoder = Decoder(channels[-1], head)
-        initialise_xavier_uniform(self)
+        initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
         frames = frames_of_cycles(images, self.num_cycles)

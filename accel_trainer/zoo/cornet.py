@@ -18,7 +18,7 @@ from accel_trainer.zoo.blocks import (
     check_counts,
     check_kernel_sizes,
     frames_of_cycles,
-    initialise_xavier_uniform,
+    initialize_xavier_uniform,
     read_out,
 )
 
@@ -151,7 +151,7 @@ class CORnetZ(nn.Module):
         self.V4 = _pooled_area(channels[2], channels[3], kernels[2], stride=1)
         self.IT = _pooled_area(channels[3], channels[4], kernels[3], stride=1)
         self.decoder = Decoder(channels[4], head)
-        initialise_xavier_uniform(self)
+        initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
@@ -198,7 +198,7 @@ class CORnetR(nn.Module):
         self.V4 = RecurrentArea(channels[2], channels[3], kernels[2], stride=2)
         self.IT = RecurrentArea(channels[3], channels[4], kernels[3], stride=2)
         self.decoder = Decoder(channels[4], head)
-        initialise_xavier_uniform(self)
+        initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
         frames = frames_of_cycles(images, self.num_cycles)

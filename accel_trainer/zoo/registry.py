@@ -126,7 +126,7 @@ IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """A model as it is built by name alone. `parameters`: at 1000 classes, and 224 pixels where they depend on it."""
 
     name: str
@@ -136,7 +136,7 @@ class Entry:
     parameters: int
 
 
-def catalogue(family: str | None = None) -> list[Entry]:
+def catalogue(family: str | None = None) -> list[ModelEntry]:
     """The models of the zoo and of torchvision, of one family or of all. Raises UserError for an unknown family.
 
     A family is the file that its builders are in, such as `cornet`, `resnet`, or `video.resnet` for models of clips.
@@ -157,18 +157,18 @@ def _family(name: str) -> str:
     return str(models.get_model_builder(name).__module__).removeprefix("torchvision.models.")
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> ModelEntry:
     source: Literal["zoo", "torchvision"] = "zoo" if name in registry.ZOO else "torchvision"
     with torch.device("meta"):
         try:
             model = registry.build(name, {}, num_classes=NUM_CLASSES, image_size=IMAGE_SIZE)
         except NotImplementedError:
             # On a CPU they take seconds and gigabytes.
-            return Entry(name, _family(name), source, "images", _published_parameters(name))
+            return ModelEntry(name, _family(name), source, "images", _published_parameters(name))
         takes: Literal["images", "clips", "both"] = "clips" if registry.takes_only_clips(name) else "images"
         if source == "zoo" and _takes_clips(model):
             takes = "both"
-    return Entry(name, _family(name), source, takes, sum(parameter.numel() for parameter in model.parameters()))
+    return ModelEntry(name, _family(name), source, takes, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def _takes_clips(model: torch.nn.Module) -> bool:

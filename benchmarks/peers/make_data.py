@@ -6,14 +6,14 @@ import torch
 
 from accel_trainer.config import Job
 from accel_trainer.data.batch_plan import evaluation_batches
-from accel_trainer.training.build import job_images
+from accel_trainer.training.build import training_data
 
 
 def main() -> None:
     job = Job(architecture="resnet18", dataset="digits", image_size=32, transform_type="none")
-    images = job_images(job, world_size=1)
+    images = training_data(job, world_size=1)
     made = {}
-    for split, read in (("train", images.read_train), ("val", images.val.read)):
+    for split, read in (("train", images.train_reader), ("val", images.val.read)):
         number = len(read.source.labels)
         (plan,) = evaluation_batches(number, number, 0, 1)
         batch = read(plan)

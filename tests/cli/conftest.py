@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue

@@ -16,28 +16,28 @@ from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.launch import process_group
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import heartbeat
-from accel_trainer.queue.control import Pauses, Request, Requests, Wish
+from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, [*words])
 
 
-def states(queue: Queue) -> dict[str, str]:
+def states(queue: QueueStore) -> dict[str, str]:
     return {name: state.value for name, state in queue.states().items()}
 
 
-def claimed(queue: Queue, name: str) -> QueuedJob:
+def claimed(queue: QueueStore, name: str) -> QueuedJob:
     write_job(queue.folder / f"{name}.json")
     job = queue.claim(queue.find(name))
     assert job is not None
     return job
 
 
-def test_what_is_held_is_pending_again_when_it_is_released(queue: Queue) -> None:
+def test_what_is_held_is_pending_again_when_it_is_released(queue: QueueStore) -> None:
     write_job(queue.folder / "a.json")
     assert run("hold", "a").output == "a: held\n"
     assert states(queue) == {"a": "held"}
@@ -45,7 +45,7 @@ def test_what_is_held_is_pending_again_when_it_is_released(queue: Queue) -> None
     assert states(queue) == {"a": "pending"}
 
 
-def test_a_wrong_name_is_told_with_the_nearest_and_does_not_keep_the_others(queue: Queue) -> None:
+def test_a_wrong_name_is_told_with_the_nearest_and_does_not_keep_the_others(queue: QueueStore) -> None:
     write_job(queue.folder / "first.json")
     result = run("hold", "frist", "first")
     assert result.exit_code == 2
@@ -62,13 +62,13 @@ def test_a_wrong_name_is_told_with_the_nearest_and_does_not_keep_the_others(queu
         ("retry", "done", "a is done; only what has failed can be tried again"),
     ],
 )
-def test_what_makes_no_sense_is_refused(queue: Queue, verb: str, where: str, told: str) -> None:
+def test_what_makes_no_sense_is_refused(queue: QueueStore, verb: str, where: str, told: str) -> None:
     write_job(queue.folder / where / "a.json")
     result = run(verb, "a")
     assert (result.exit_code, result.stderr) == (2, f"error: {told}\n")
 
 
-def test_a_cancelled_job_has_failed_and_is_put_back_by_retry_with_its_retries_forgotten(queue: Queue) -> None:
+def test_a_cancelled_job_has_failed_and_is_put_back_by_retry_with_its_retries_forgotten(queue: QueueStore) -> None:
     write_job(queue.folder / "a.json", retries=3)
     Retries(queue).add(queue.find("a"), 1, "why")
     assert run("cancel", "a").output == "a: cancelled\n"
@@ -80,7 +80,7 @@ def test_a_cancelled_job_has_failed_and_is_put_back_by_retry_with_its_retries_fo
     assert list(queue.folder_of(JobState.FAILED).iterdir()) == []
 
 
-def test_all_that_have_failed_are_tried_again_under_their_own_names(queue: Queue) -> None:
+def test_all_that_have_failed_are_tried_again_under_their_own_names(queue: QueueStore) -> None:
     for name in ("a", "b~2"):
         write_job(queue.folder / "failed" / f"{name}.json")
         (queue.folder / "failed" / f"{name}.reason.txt").write_text("why")
@@ -90,7 +90,7 @@ def test_all_that_have_failed_are_tried_again_under_their_own_names(queue: Queue
     assert run("retry").exit_code != 0
 
 
-def test_what_is_removed_is_gone_with_its_reason(queue: Queue) -> None:
+def test_what_is_removed_is_gone_with_its_reason(queue: QueueStore) -> None:
     write_job(queue.folder / "failed/a.json")
     (queue.folder / "failed/a.reason.txt").write_text("why")
     assert run("rm", "a").output == "a: removed\n"
@@ -98,12 +98,12 @@ def test_what_is_removed_is_gone_with_its_reason(queue: Queue) -> None:
     assert list((queue.folder / "failed").iterdir()) == []
 
 
-def test_a_job_moves_to_another_queue_with_its_reason_and_time(queue: Queue) -> None:
+def test_a_job_moves_to_another_queue_with_its_reason_and_time(queue: QueueStore) -> None:
     path = write_job(queue.folder / "failed/a.json")
     (queue.folder / "failed/a.reason.txt").write_text("why\n")
     before, content = path.stat().st_mtime_ns, path.read_bytes()
     assert run("move", "a", "--to", "other").output == "a: moved to other/failed/a.json\n"
-    other = Queue(Path("other"))
+    other = QueueStore(Path("other"))
     assert (states(queue), states(other)) == ({}, {"a": "failed"})
     moved = other.find("a")
     assert (moved.path.stat().st_mtime_ns, moved.path.read_bytes()) == (before, content)
@@ -112,7 +112,7 @@ def test_a_job_moves_to_another_queue_with_its_reason_and_time(queue: Queue) -> 
     assert "a job of this name is failed in other" in run("move", "a", "--to", "other").stderr
 
 
-def test_a_pause_has_a_reason_and_ends(queue: Queue) -> None:
+def test_a_pause_has_a_reason_and_ends(queue: QueueStore) -> None:
     assert run("pause", "--host", "grey", "--reason", "the fans").exit_code == 0
     (pause,) = Pauses(queue).all()
     assert (pause.host, pause.reason) == ("grey", "the fans")
@@ -127,16 +127,16 @@ def test_a_pause_has_a_reason_and_ends(queue: Queue) -> None:
 # -- jobs that are running ------------------------------------------------------------------------------------------
 
 
-def test_the_owner_of_a_running_job_is_asked(queue: Queue) -> None:
+def test_the_owner_of_a_running_job_is_asked(queue: QueueStore) -> None:
     job = claimed(queue, "a")
     assert run("cancel", "--no-wait", "a").output == "a: is asked to stop, to be cancelled\n"
     request = Requests(queue).of(job.owner.token)
     assert request is not None
-    assert request.wish is Wish.CANCEL
+    assert request.wish is ControlAction.CANCEL
     assert request.cut.reason == f"cancelled by {request.by}"
 
 
-def test_who_waits_in_vain_for_an_owner_is_told(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_in_vain_for_an_owner_is_told(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed(queue, "a")
     monkeypatch.setattr(control, "LONGEST_S", 0.1)
     result = run("hold", "a")
@@ -144,8 +144,12 @@ def test_who_waits_in_vain_for_an_owner_is_told(queue: Queue, monkeypatch: pytes
     assert "has not answered in 0s; it still may" in result.stderr
 
 
-@pytest.mark.parametrize(("wish", "state"), [(None, "pending"), (Wish.CANCEL, "failed"), (Wish.HOLD, "held")])
-def test_of_a_dead_runner_is_done_what_was_asked_of_it(queue: Queue, wish: Wish | None, state: str) -> None:
+@pytest.mark.parametrize(
+    ("wish", "state"), [(None, "pending"), (ControlAction.CANCEL, "failed"), (ControlAction.HOLD, "held")]
+)
+def test_of_a_dead_runner_is_done_what_was_asked_of_it(
+    queue: QueueStore, wish: ControlAction | None, state: str
+) -> None:
     owner = Owner(this_host(), dead_token())
     path = write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
     if wish is not None:
@@ -156,7 +160,7 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(queue: Queue, wish: Wish 
     assert not queue.requests.exists() or list(queue.requests.iterdir()) == []
 
 
-def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_group, "REST_S", 0.2)
     owner = Owner(this_host(), dead_token())
     write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
@@ -173,7 +177,7 @@ def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: Queue, monkeyp
 
 @pytest.mark.parametrize("name", ["a@grey.boot-1-2-x", "grey_gpu-0_job-1__a", "a"])
 def test_a_runner_elsewhere_is_given_up_after_long_silence_only(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch, name: str
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     write_job(queue.folder / "running" / f"{name}.json")
     result = run("reclaim")
@@ -185,39 +189,39 @@ def test_a_runner_elsewhere_is_given_up_after_long_silence_only(
 
 
 def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     with monkeypatch.context() as there:
         there.setenv("ACCEL_TRAIN_HOST", "elsewhere")
-        pulse = heartbeat.OwnPulse(queue, 1)
+        pulse = heartbeat.HeartbeatWriter(queue, 1)
         job = claimed(queue, "a")
         pulse.begin(job.owner.token, ("0",))
-    observer, name = heartbeat.Observer(queue), job.path.name
-    assert observer.silences_s([job]) == {name: 0.0}
+    observer, name = heartbeat.HeartbeatObserver(queue), job.path.name
+    assert observer.silence_s([job]) == {name: 0.0}
     now[0] += 590
-    assert heartbeat.Observer(queue).silences_s([job]) == {name: 590.0}, "it is remembered"
+    assert heartbeat.HeartbeatObserver(queue).silence_s([job]) == {name: 590.0}, "it is remembered"
     pulse.beat(at_once=True)
-    assert observer.silences_s([job]) == {name: 0.0}
+    assert observer.silence_s([job]) == {name: 0.0}
     now[0] += 601
-    assert observer.silences_s([job])[name] > heartbeat.LEASE_S
+    assert observer.silence_s([job])[name] > heartbeat.LEASE_S
 
 
 def test_what_was_seen_before_this_machine_was_started_counts_no_more(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
     job = QueuedJob("a", path, JobState.RUNNING, Owner("grey", "boot-1-2-x"))
     now = [1000.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
-    heartbeat.Observer(queue).silences_s([job])
+    heartbeat.HeartbeatObserver(queue).silence_s([job])
     now[0] = 5000.0
     monkeypatch.setattr(heartbeat, "boot_id", lambda: "another")
-    assert heartbeat.Observer(queue).silences_s([job]) == {path.name: 0.0}
+    assert heartbeat.HeartbeatObserver(queue).silence_s([job]) == {path.name: 0.0}
 
 
-def test_the_host_of_an_old_claim_is_compared_whole(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_of_an_old_claim_is_compared_whole(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     write_job(queue.folder / "running/grey_gpu-0_job-1__my_net_gpu-1.json")
     (job,) = queue.jobs(JobState.RUNNING)
     assert (job.name, job.owner) == ("my_net_gpu-1", Owner("grey", ""))
@@ -227,7 +231,7 @@ def test_the_host_of_an_old_claim_is_compared_whole(queue: Queue, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue: Queue) -> None:
+def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue: QueueStore) -> None:
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", num_epochs=400)
     runner = subprocess.Popen([*COMMAND, "run-queue", "--slots", "2"], stdout=subprocess.DEVNULL)
@@ -245,8 +249,8 @@ def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue:
 
 
 def test_an_order_to_stop_says_what_becomes_of_the_job() -> None:
-    kinds = {wish: Request(wish, "me@here").cut.kind.name for wish in Wish}
-    assert kinds == {Wish.CANCEL: "FAILED", Wish.HOLD: "HELD"}
+    kinds = {wish: ControlRequest(wish, "me@here").cut.kind.name for wish in ControlAction}
+    assert kinds == {ControlAction.CANCEL: "FAILED", ControlAction.HOLD: "HELD"}
 
 
 def test_there_must_be_a_queue() -> None:

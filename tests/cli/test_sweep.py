@@ -16,7 +16,7 @@ from accel_trainer.cli import sweep as sweep_module
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 
 SEEDS = ("--set", "seed=0,1")
@@ -80,7 +80,7 @@ def test_a_sweep_is_checked_as_add_does_and_all_or_nothing_is_written(cli):
     files = sorted(Path().glob(words.pop()))
     assert len(files) == 4
     assert cli(*words, *files).returncode == 0
-    assert len(Queue(Path("training_queue")).jobs(JobState.PENDING)) == 4
+    assert len(QueueStore(Path("training_queue")).jobs(JobState.PENDING)) == 4
 
 
 # -- folders -----------------------------------------------------------------------------------------------------
@@ -190,12 +190,12 @@ def test_a_folder_may_have_any_name(checked):
 def test_jobs_go_straight_into_the_queue(checked):
     result = sweep(*SEEDS, "--add", "--queue", "q")
     assert result.stdout == "added 2 jobs to q: base-seed0 ... base-seed1\nnext: accel-train run-queue --queue q\n"
-    assert [job.name for job in Queue(Path("q")).jobs(JobState.PENDING)] == ["base-seed0", "base-seed1"]
+    assert [job.name for job in QueueStore(Path("q")).jobs(JobState.PENDING)] == ["base-seed0", "base-seed1"]
     assert not Path("base").exists()
 
 
 def test_a_job_that_is_anywhere_in_the_queue_is_not_added_again(checked):
-    queue = Queue(Path("training_queue"))
+    queue = QueueStore(Path("training_queue"))
     sweep("--set", "seed=0,1,2,3,4", "--add")
     pending, running, held, done, failed = queue.jobs(JobState.PENDING)
     queue.claim(running)
@@ -212,7 +212,7 @@ def test_a_job_that_is_anywhere_in_the_queue_is_not_added_again(checked):
 
 @pytest.mark.parametrize("state", [JobState.PENDING, JobState.DONE, JobState.FAILED])
 def test_another_job_of_the_name_is_not_replaced(checked, state):
-    queue = Queue(Path("training_queue"))
+    queue = QueueStore(Path("training_queue"))
     sweep("--set", "seed=1", "--add")
     (job,) = queue.jobs(JobState.PENDING)
     if state is not JobState.PENDING:
@@ -289,7 +289,7 @@ def test_a_base_that_is_no_job_file_is_told(checked):
 def test_a_sweep_starts_from_a_job_that_is_in_the_queue_or_not_at_all(checked):
     words = ("--set", "finetune=true", "--set", "finetune_args.starting_params=parent", *SEEDS)
     assert "'parent' is neither a path nor a job of the queue" in refused(*words)
-    Queue(Path("q")).create()
+    QueueStore(Path("q")).create()
     write_job(Path("q/parent.json"))
     assert sweep(*words, "--queue", "q").exit_code == 0
 

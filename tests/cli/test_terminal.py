@@ -8,7 +8,7 @@ import pytest
 
 from accel_trainer.cli import terminal
 from accel_trainer.cli.terminal import TerminalWatcher, table
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
 from accel_trainer.run.status import RunState, Status
@@ -33,7 +33,7 @@ def test_a_log_sends_no_commands_to_the_terminal(run, capsys):
     run.log.touch()
     watcher.started("job", run, Path("log"))
     run.log.write_text("2026-01-01 00:00:00 skipped corrupt image \x1b]0;evil\x07.png\n")
-    watcher.ended("job", Ending(EndingKind.FAILED, "\x1b[31mboom"), Path("log"))
+    watcher.ended("job", Outcome(OutcomeKind.FAILED, "\x1b[31mboom"), Path("log"))
     said = capsys.readouterr().out
     assert r"skipped corrupt image \x1b]0;evil\x07.png" in said
     assert r"failed: \x1b[31mboom" in said
@@ -50,7 +50,7 @@ def test_numbers_in_a_status_that_no_trainer_has_written_do_not_end_a_queue(run,
     )
     watcher.started("job", run, Path("log"))
     watcher.tick()
-    watcher.ended("job", Ending(EndingKind.DONE), Path("log"))
+    watcher.ended("job", Outcome(OutcomeKind.DONE), Path("log"))
 
 
 def test_the_tail_of_a_log_gives_each_whole_line_once(tmp_path):
@@ -85,7 +85,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, caps
     watcher.started("job", run, Path("job.1.log"))
     run.write_status(STATUS)
     run.log.write_text("2026-01-01 00:00:00 epoch 1/4\n")
-    watcher.ended("job", Ending(EndingKind.DONE), Path("job.1.log"))
+    watcher.ended("job", Outcome(OutcomeKind.DONE), Path("job.1.log"))
     said = capsys.readouterr().out.splitlines()
     assert said[-2:] == ["  epoch 1/4", "job: done"]
 
@@ -99,7 +99,7 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     run.write_status(STATUS)
     watcher._show("job")
     watcher._bars._progress.refresh()
-    watcher.ended("job", Ending(EndingKind.FAILED, "why"), Path("job.1.log"))
+    watcher.ended("job", Outcome(OutcomeKind.FAILED, "why"), Path("job.1.log"))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"epoch 2/4 .*38% loss 0\.5000  acc1 87\.6%  1,234 images/s  lr 0\.01  1m 15s left", said)
     assert "job: failed: why" in said
@@ -114,7 +114,7 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
     run.write_status(Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
     watcher._show("job")
     watcher._bars._progress.refresh()
-    watcher.ended("job", Ending(EndingKind.DONE), Path("job.1.log"))
+    watcher.ended("job", Outcome(OutcomeKind.DONE), Path("job.1.log"))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"measuring the spectrum .*25%", said)
 
@@ -127,7 +127,7 @@ def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):
     watcher = TerminalWatcher()
     watcher.started("job", run, Path("job.1.log"))
     watcher.stopping("a")
-    watcher.ended("job", Ending(EndingKind.BACK_TO_PENDING), Path("job.1.log"))
+    watcher.ended("job", Outcome(OutcomeKind.INTERRUPTED), Path("job.1.log"))
 
 
 def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
         watcher.started(name, run, Path("log"))
         run.log.write_text(f"2026-01-01 00:00:00 epoch of {name}\n")
     watcher.tick()
-    watcher.ended("a", Ending(EndingKind.DONE), Path("log"))
+    watcher.ended("a", Outcome(OutcomeKind.DONE), Path("log"))
     watcher.stopping("a")
     watcher.stopping("b")
     said = capsys.readouterr().out.splitlines()
@@ -149,10 +149,10 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (EndingKind.HELD, "job: stopped (held by me); `accel-train release job` lets it go on where it was"),
-        (EndingKind.DISCARDED, "job: given up (held by me); what this trainer did counts no more"),
+        (OutcomeKind.HELD, "job: stopped (held by me); `accel-train release job` lets it go on where it was"),
+        (OutcomeKind.SUPERSEDED, "job: given up (held by me); what this trainer did counts no more"),
     ],
 )
 def test_what_became_of_a_job_that_was_taken_away_is_said(kind, told, capsys):
-    TerminalWatcher().ended("job", Ending(kind, "held by me"), Path("log"))
+    TerminalWatcher().ended("job", Outcome(kind, "held by me"), Path("log"))
     assert capsys.readouterr().out.splitlines() == [told]

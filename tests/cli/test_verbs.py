@@ -14,9 +14,9 @@ import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
 from accel_trainer.cli import job_files, run_queue, train
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 
 
 def one_line(result: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:
@@ -278,9 +278,9 @@ def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_f
 
     async def go_through(attempt, *_):
         attempts.append(attempt)
-        return Ending(EndingKind.DONE)
+        return Outcome(OutcomeKind.DONE)
 
-    monkeypatch.setattr("accel_trainer.launch.attempt.go_through", go_through)
+    monkeypatch.setattr("accel_trainer.launch.attempt.run_attempt", go_through)
     monkeypatch.setattr("accel_trainer.core.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
     train.train(write_job(Path("child.json"), **CHILD, after=["first"]))
@@ -423,9 +423,9 @@ def test_at_a_terminal_with_several_gpus_one_is_asked_which_and_enter_takes_all(
     monkeypatch.setattr("sys.stdin", Terminal(answers))
     shown = Terminal()
     monkeypatch.setattr("sys.stdout", shown)
-    assert run_queue._asked(Flags()).gpus == chosen
+    assert run_queue._asked(LaunchOptions()).gpus == chosen
     assert "0: A100 (40 GiB)" in shown.getvalue()
-    assert run_queue._asked(Flags(num_processes=1)) == Flags(num_processes=1), "flags are an answer"
+    assert run_queue._asked(LaunchOptions(num_processes=1)) == LaunchOptions(num_processes=1), "flags are an answer"
 
 
 @pytest.mark.slow

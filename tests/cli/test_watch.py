@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from accel_trainer.cli import app, watch
 from accel_trainer.queue import status_table
 from accel_trainer.queue.control import Pauses
-from accel_trainer.queue.heartbeat import OwnPulse
+from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 
@@ -27,12 +27,12 @@ def rows() -> dict[str, dict[str, object]]:
     return {row["job"]: row for row in json.loads(run("status", "--json").stdout)}
 
 
-def begun(queue: Queue, name: str, devices: tuple[str, ...] = ()) -> QueuedJob:
+def begun(queue: QueueStore, name: str, devices: tuple[str, ...] = ()) -> QueuedJob:
     """A job that this process has claimed, with something in its status.json."""
     write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}")
     job = queue.claim(queue.find(name))
     assert job is not None
-    OwnPulse(queue, 1).begin(job.owner.token, devices)
+    HeartbeatWriter(queue, 1).begin(job.owner.token, devices)
     folder = RunFolder(Path(f"models/{name}"))
     folder.create()
     folder.write_status(
@@ -44,7 +44,7 @@ def begun(queue: Queue, name: str, devices: tuple[str, ...] = ()) -> QueuedJob:
     return job
 
 
-def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: Queue) -> None:
+def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: QueueStore) -> None:
     job = begun(queue, "a", ("0", "3"))
     row = rows()["a"]
     expected = {
@@ -70,7 +70,7 @@ def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: Queue)
     ]
 
 
-def test_what_an_earlier_attempt_said_is_not_said_again(queue: Queue) -> None:
+def test_what_an_earlier_attempt_said_is_not_said_again(queue: QueueStore) -> None:
     job = begun(queue, "a")
     folder = RunFolder(Path("models/a"))
     folder.write_status(folder.read_status().model_copy(update={"token": "another"}))
@@ -79,14 +79,14 @@ def test_what_an_earlier_attempt_said_is_not_said_again(queue: Queue) -> None:
     assert rows()["a"]["epoch"] == 3
 
 
-def test_a_job_of_a_silent_host_is_stale(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_a_silent_host_is_stale(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
     assert rows()["a"]["note"] is None
     monkeypatch.setattr(status_table, "LEASE_S", -1.0)
     assert "stale: nothing was heard of its runner for" in rows()["a"]["note"]
 
 
-def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "FEW", 2)
     monkeypatch.setattr(status_table, "MOST_NOTES", 1)
     for name in ("a", "b", "c"):
@@ -99,14 +99,14 @@ def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: Queue, monkeypatc
     assert [rows()[name]["note"] for name in "ab"] == ["waits for 'kept', which is held", None]
 
 
-def test_a_pause_is_said(queue: Queue) -> None:
+def test_a_pause_is_said(queue: QueueStore) -> None:
     Pauses(queue).add("grey", "the fans")
     assert run("status").stdout.splitlines()[-1].endswith(": the fans")
     write_job(queue.folder / "a.json")
     assert run("status").stdout.splitlines()[-1].startswith("the queue on grey is paused since ")
 
 
-def test_the_newest_log_is_printed_or_its_end(queue: Queue) -> None:
+def test_the_newest_log_is_printed_or_its_end(queue: QueueStore) -> None:
     write_job(queue.folder / "done/a.json")
     for number, text in ((9, "old\n"), (10, "one\ntwo \x1b[2J\n")):
         (queue.logs / f"a.{number}.log").write_text(text)
@@ -118,7 +118,9 @@ def test_the_newest_log_is_printed_or_its_end(queue: Queue) -> None:
     assert "new: it was not started yet" in str(result.exception)
 
 
-def test_a_log_is_followed_over_attempts_until_the_job_is_over(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_followed_over_attempts_until_the_job_is_over(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.1)
     path = write_job(queue.folder / "a.json")
     said: list[str] = []
@@ -136,7 +138,7 @@ def test_a_log_is_followed_over_attempts_until_the_job_is_over(queue: Queue, mon
     assert said == ["naïve one\ntwo\n"]
 
 
-def test_who_waits_learns_how_it_ended(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_learns_how_it_ended(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.05)
     paths = {name: write_job(queue.folder / f"{name}.json") for name in ("a", "b")}
     write_job(queue.folder / "done/c.json")

@@ -58,12 +58,12 @@ def test_a_completed_fine_tuning_job_is_a_job_file_of_the_same_job() -> None:
     for job in (finetune(freeze_modules=["layer1"]), parse(finetune=True, finetune_args={"starting_params": "w.pt"})):
         again = parse_job(json.dumps(job.completed()).encode(), "job", where="config.json")
         assert again.run_path == job.run_path
-        assert job.differences(again.completed()) == {}
+        assert job.incompatible_diff(again.completed()) == {}
 
 
 def test_what_a_run_starts_from_makes_it_another_run() -> None:
-    assert "finetune_args" in finetune(freeze_modules=["layer1"]).differences(finetune().completed())
-    assert "pretrained" in parse(pretrained="DEFAULT").differences(parse().completed())
+    assert "finetune_args" in finetune(freeze_modules=["layer1"]).incompatible_diff(finetune().completed())
+    assert "pretrained" in parse(pretrained="DEFAULT").incompatible_diff(parse().completed())
 
 
 @pytest.mark.parametrize("folder", [".", "/elsewhere", "~/a", ".new", "a/.b"])

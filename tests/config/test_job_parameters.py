@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.config.diff import in_words
+from accel_trainer.config.diff import describe
 from accel_trainer.config.fields import transform_words
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
 from accel_trainer.core.errors import UserError
@@ -348,7 +348,7 @@ def test_a_path_takes_the_place_of_a_name_and_is_none_itself(path: str, text: st
     job = named.starting_from(Path(path))
     assert job.parent_job is None
     assert job.completed()["finetune_args"] == {**named.completed()["finetune_args"], "starting_params": text}
-    assert named.differences(job.completed()).keys() == {"finetune_args"}
+    assert named.incompatible_diff(job.completed()).keys() == {"finetune_args"}
 
 
 def test_a_job_without_fine_tuning_has_no_parent() -> None:
@@ -467,7 +467,7 @@ def test_a_completed_job_is_a_job_file_of_the_same_job() -> None:
     ],
 )
 def test_what_does_not_change_the_training_leaves_it_the_same_run(change: dict[str, Any]) -> None:
-    assert parse(**change).differences(parse().completed()) == {}
+    assert parse(**change).incompatible_diff(parse().completed()) == {}
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_what_does_not_change_the_training_leaves_it_the_same_run(change: dict[s
     ],
 )
 def test_what_changes_the_training_makes_it_another_run(change: dict[str, Any], difference: dict[str, Any]) -> None:
-    assert parse(**change).differences(parse().completed()) == difference
+    assert parse(**change).incompatible_diff(parse().completed()) == difference
 
 
 @pytest.mark.parametrize(
@@ -499,4 +499,4 @@ def test_what_changes_the_training_makes_it_another_run(change: dict[str, Any], 
     ],
 )
 def test_changes_are_told_in_the_words_of_a_job_file(change: dict[str, Any], told: str) -> None:
-    assert in_words(parse(**change).changes(parse().completed())) == told
+    assert describe(parse(**change).diff(parse().completed())) == told

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from accel_trainer.core.text import canonical, flat, short, shown
+from accel_trainer.core.text import canonical, flatten, format_value, shortest_suffixes
 
 
 def test_nested_objects_become_one_object_of_dotted_keys() -> None:
-    assert flat({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}) == {
+    assert flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}) == {
         "a.b.c": 1,
         "a.d": [1, {"e": 2}],
         "f": None,
@@ -27,8 +27,8 @@ def test_nested_objects_become_one_object_of_dotted_keys() -> None:
     ],
 )
 def test_keys_are_as_short_as_tells_them_apart(keys: list[str], expected: list[str]) -> None:
-    assert [short(keys)[key] for key in keys] == expected
-    assert len(set(short(keys).values())) == len(set(keys))
+    assert [shortest_suffixes(keys)[key] for key in keys] == expected
+    assert len(set(shortest_suffixes(keys).values())) == len(set(keys))
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_what_means_the_same_has_the_same_text(one: Any, other: Any, is_same: bo
 
 
 def test_a_person_reads_text_without_quotes_and_all_else_as_json() -> None:
-    assert list(map(shown, ["é", True, None, 1e-5, [1, "a"]])) == ["é", "true", "null", "1e-05", '[1, "a"]']
+    assert list(map(format_value, ["é", True, None, 1e-5, [1, "a"]])) == ["é", "true", "null", "1e-05", '[1, "a"]']

@@ -27,7 +27,7 @@ def test_the_mixing_function_is_splitmix64() -> None:
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     states = [(1234567 + n * 0x9E3779B97F4A7C15) % 2**64 for n in (1, 2, 3)]
     with np.errstate(over="ignore"):
-        assert keyed_random.mixed(np.array(states, dtype=np.uint64)).tolist() == published
+        assert keyed_random.splitmix64(np.array(states, dtype=np.uint64)).tolist() == published
 
 
 def test_the_same_key_gives_the_same_numbers() -> None:

@@ -51,12 +51,12 @@ def test_processes_are_found_by_their_environment_until_they_are_gone() -> None:
     name, value = "ACCEL_TRAIN_TEST", f"value-{os.getpid()}"
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, name: value})
     try:
-        wait_until(lambda: processes.with_variable(name, value) == [sleeper.pid], timeout_s=10)
-        assert not processes.with_variable(name, "another value")
+        wait_until(lambda: processes.pids_with_env(name, value) == [sleeper.pid], timeout_s=10)
+        assert not processes.pids_with_env(name, "another value")
         assert lease.start_time(sleeper.pid) is not None
     finally:
         sleeper.kill()
-    wait_until(lambda: not processes.with_variable(name, value), timeout_s=10)
+    wait_until(lambda: not processes.pids_with_env(name, value), timeout_s=10)
     assert lease.start_time(sleeper.pid) is None, "a zombie is no living process"
     sleeper.wait()
 

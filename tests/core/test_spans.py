@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from accel_trainer.core.spans import Phase, heard_by, span, spanned, waited_for
+from accel_trainer.core.spans import Phase, recording, span, spanned, timed
 
 
 class Heard:
@@ -26,7 +26,7 @@ def test_where_nobody_listens_a_span_is_nothing():
     with span(Phase.STEP), span(Phase.STEP):
         pass
     heard = Heard()
-    with heard_by(heard):
+    with recording(heard):
         pass
     with span(Phase.STEP):
         pass
@@ -39,7 +39,7 @@ def test_spans_are_heard_from_all_threads_also_when_they_end_in_an_error():
         return 1 / number
 
     heard = Heard()
-    with heard_by(heard):
+    with recording(heard):
         thread = threading.Thread(target=load, args=(2,))
         thread.start()
         thread.join()
@@ -58,8 +58,8 @@ def test_waiting_for_an_item_is_a_span_and_what_is_done_with_it_is_not():
             heard.words.append(f"make {number}")
             yield number
 
-    with heard_by(heard):
-        for number in waited_for(items()):
+    with recording(heard):
+        for number in timed(items()):
             heard.words.append(f"use {number}")
     wait = "waiting for images"
     once = [[f"<{wait}", f"make {number}", f"{wait}>", f"use {number}"] for number in range(2)]
@@ -76,7 +76,7 @@ def test_what_is_no_longer_waited_for_is_closed():
             closed.append(True)
 
     def take() -> None:
-        for number in waited_for(items()):
+        for number in timed(items()):
             if number == 3:
                 raise ValueError
 

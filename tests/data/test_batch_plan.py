@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.batch_plan import BatchPlan, TrainSampling, batch_sizes, evaluation_batches, whole_batches
+from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner, batch_sizes, evaluation_batches, whole_batches
 
 NUM_IMAGES, BATCH_SIZE = 103, 16
 
 
-def sampling(world_size: int = 1, accumulation: int = 1, seed: int = 0) -> TrainSampling:
-    return TrainSampling(NUM_IMAGES, BATCH_SIZE, accumulation, world_size, seed)
+def sampling(world_size: int = 1, accumulation: int = 1, seed: int = 0) -> TrainBatchPlanner:
+    return TrainBatchPlanner(NUM_IMAGES, BATCH_SIZE, accumulation, world_size, seed)
 
 
-def by_rank(plans_of: TrainSampling, epoch: int = 1, first_step: int = 0) -> list[list[BatchPlan]]:
+def by_rank(plans_of: TrainBatchPlanner, epoch: int = 1, first_step: int = 0) -> list[list[BatchPlan]]:
     ranks = range(plans_of.world_size)
     return [list(plans_of.micro_batches(epoch, rank, first_step)) for rank in ranks]
 
@@ -76,12 +76,12 @@ def test_a_batch_that_cannot_be_made_is_told_with_sizes_that_can(
     batch_size: int, world_size: int, accumulation: int, said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        TrainSampling(NUM_IMAGES, batch_size, accumulation, world_size, seed=0)
+        TrainBatchPlanner(NUM_IMAGES, batch_size, accumulation, world_size, seed=0)
     assert str(caught.value) == said
 
 
 def test_views_count_in_the_batch_size() -> None:
-    one, two = sampling(), TrainSampling(NUM_IMAGES, 2 * BATCH_SIZE, 1, 1, seed=0, num_views=2)
+    one, two = sampling(), TrainBatchPlanner(NUM_IMAGES, 2 * BATCH_SIZE, 1, 1, seed=0, num_views=2)
     assert (two.images_per_step, two.images_per_forward, two.steps_per_epoch) == (16, 16, one.steps_per_epoch)
     assert two.examples_per_epoch == 2 * one.examples_per_epoch
     for plan, other in zip(one.micro_batches(1, 0), two.micro_batches(1, 0), strict=True):
@@ -97,13 +97,13 @@ def test_views_count_in_the_batch_size() -> None:
 )
 def test_views_count_in_what_is_said_of_a_batch(batch_size: int, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        TrainSampling(NUM_IMAGES, batch_size, accumulation=2, world_size=2, seed=0, num_views=2)
+        TrainBatchPlanner(NUM_IMAGES, batch_size, accumulation=2, world_size=2, seed=0, num_views=2)
     assert str(caught.value) == said
 
 
 def test_too_few_images_for_the_processes_are_told_without_an_impossible_size() -> None:
     with pytest.raises(UserError) as caught:
-        TrainSampling(num_images=3, batch_size=8, accumulation=1, world_size=8, seed=0)
+        TrainBatchPlanner(num_images=3, batch_size=8, accumulation=1, world_size=8, seed=0)
     assert "use at most 0" not in str(caught.value)
 
 
@@ -160,4 +160,4 @@ def test_sizes_to_choose_from_can_be_divided_and_are_no_more_than_the_training_s
     assert batch_sizes(*given) == sizes
     num_images, num_views, world_size, accumulation = given
     for size in sizes if sizes[-1] <= num_images * num_views else []:
-        assert TrainSampling(num_images, size, accumulation, world_size, 0, num_views).steps_per_epoch >= 1
+        assert TrainBatchPlanner(num_images, size, accumulation, world_size, 0, num_views).steps_per_epoch >= 1

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from accel_trainer.data import shared_work, views
 from accel_trainer.data.augment.geometry import RandomResizedCrop
-from accel_trainer.data.batch_plan import TrainSampling
+from accel_trainer.data.batch_plan import TrainBatchPlanner
 from accel_trainer.data.loader import READY_AHEAD, ImageReader, Loader
 from accel_trainer.data.shared_work import Buffers
 from accel_trainer.data.sources.digits import Digits
@@ -109,7 +109,7 @@ def test_memory_does_not_grow_with_the_epochs(monkeypatch: pytest.MonkeyPatch, n
     )
     source = Digits("train")
     read = ImageReader(source, Views(RandomResizedCrop(48), image_size=48), replace_corrupt=True)
-    sampling = TrainSampling(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
+    sampling = TrainBatchPlanner(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
     with Loader(num_threads) as loader:
         for epoch in range(3):
             for batch in loader.batches(read, sampling.micro_batches(epoch, rank=0)):
@@ -120,7 +120,7 @@ def test_memory_does_not_grow_with_the_epochs(monkeypatch: pytest.MonkeyPatch, n
 def test_a_batch_that_is_kept_stays_as_it_was() -> None:
     source = Digits("train")
     read = ImageReader(source, Views(RandomResizedCrop(48), image_size=48), replace_corrupt=True)
-    sampling = TrainSampling(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
+    sampling = TrainBatchPlanner(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
     with Loader(2) as loader:
         kept = list(loader.batches(read, sampling.micro_batches(1, rank=0)))
     for batch, plan in zip(kept, sampling.micro_batches(1, rank=0), strict=True):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.augment.geometry import CentreCrop, RandomResizedCrop
-from accel_trainer.data.batch_plan import BatchPlan, TrainSampling, evaluation_batches
+from accel_trainer.data.augment.geometry import CenterCrop, RandomResizedCrop
+from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner, evaluation_batches
 from accel_trainer.data.loader import READY_AHEAD, Batch, ImageReader, Loader, default_num_threads
 from accel_trainer.data.sources.digits import Digits
 from accel_trainer.data.sources.folders import ImageFolder
@@ -22,7 +22,7 @@ def plan(*indices: int, step: int = 0) -> BatchPlan:
     return BatchPlan(1, step, np.array(indices, dtype=np.int64), np.array(indices, dtype=np.int64))
 
 
-def uncoloured(transform: CentreCrop | RandomResizedCrop) -> Views:
+def uncoloured(transform: CenterCrop | RandomResizedCrop) -> Views:
     """Views whose batches are still uint8."""
     return Views(transform, image_size=transform.image_size, on_device=True)
 
@@ -37,7 +37,7 @@ def loader_threads() -> list[str]:
 def batches_with(num_threads: int) -> list[Batch]:
     source = Digits("train")
     read = ImageReader(source, uncoloured(RandomResizedCrop(16)), replace_corrupt=True)
-    plans = TrainSampling(len(source.labels), 64, accumulation=1, world_size=2, seed=0).micro_batches(1, rank=1)
+    plans = TrainBatchPlanner(len(source.labels), 64, accumulation=1, world_size=2, seed=0).micro_batches(1, rank=1)
     with Loader(num_threads) as loader:
         return list(loader.batches(read, plans))
 
@@ -54,7 +54,7 @@ def test_batches_do_not_depend_on_the_number_of_threads(num_threads: int) -> Non
 
 def test_a_batch_has_the_images_and_labels_of_its_plan() -> None:
     source = Digits("val")
-    read = ImageReader(source, uncoloured(CentreCrop(8)), replace_corrupt=False)
+    read = ImageReader(source, uncoloured(CenterCrop(8)), replace_corrupt=False)
     batch = read(BatchPlan(1, 5, np.array([7, 3]), np.array([7, 3, 9, 1])))
     assert batch.inputs.images.shape == (2, 3, 8, 8)
     assert batch.inputs.images.dtype == torch.uint8
@@ -100,7 +100,7 @@ class Meeting:
 
 def test_all_threads_load_one_batch_together() -> None:
     """So the first batch of an epoch is there as soon as can be."""
-    read = ImageReader(Meeting(3), uncoloured(CentreCrop(8)), replace_corrupt=True)
+    read = ImageReader(Meeting(3), uncoloured(CenterCrop(8)), replace_corrupt=True)
     with Loader(3) as loader:
         (batch,) = loader.batches(read, [plan(*range(48))])
     assert batch.inputs.images[:, 0, 0, 0].tolist() == list(range(48))
@@ -115,7 +115,7 @@ def test_without_threads_a_batch_is_loaded_when_it_is_asked_for() -> None:
 
 
 def endless_digits(loader: Loader) -> Iterator[Batch]:
-    read = ImageReader(Digits("val"), uncoloured(CentreCrop(8)), replace_corrupt=False)
+    read = ImageReader(Digits("val"), uncoloured(CenterCrop(8)), replace_corrupt=False)
     return loader.batches(read, (plan(step % 450) for step in itertools.count()))
 
 
@@ -184,7 +184,7 @@ def test_a_corrupt_training_image_gives_way_to_the_next_of_its_class(
     folder: ImageFolder, broken: list[int], given: list[int], num_threads: int
 ) -> None:
     break_images(folder, *broken)
-    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
     with Loader(num_threads) as loader:
         (batch,) = loader.batches(read, [plan(0, 1, 2, 3)])
     assert brightness(batch) == given
@@ -195,7 +195,7 @@ def test_a_corrupt_training_image_gives_way_to_the_next_of_its_class(
 
 def test_a_corrupt_image_is_left_out_of_an_evaluation(folder: ImageFolder) -> None:
     break_images(folder, 1, 3, 4, 5)
-    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=False)
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=False)
     batches = [read(wanted) for wanted in evaluation_batches(9, batch_size=3, rank=0, world_size=1)]
     assert [brightness(batch) for batch in batches] == [[0, 2], [], [6, 7, 8]]
     assert [batch.labels.tolist() for batch in batches] == [[0, 0], [], [2, 2, 2]]
@@ -204,7 +204,7 @@ def test_a_corrupt_image_is_left_out_of_an_evaluation(folder: ImageFolder) -> No
 
 def test_a_corrupt_image_is_named_once(folder: ImageFolder, caplog: pytest.LogCaptureFixture) -> None:
     break_images(folder, 1)
-    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
     for _ in range(3):
         read(plan(0, 1))
     (record,) = caplog.records
@@ -214,7 +214,7 @@ def test_a_corrupt_image_is_named_once(folder: ImageFolder, caplog: pytest.LogCa
 
 def test_a_class_without_a_good_image_is_the_users_error(folder: ImageFolder) -> None:
     break_images(folder, 3, 4, 5)
-    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
     with Loader(2) as loader, pytest.raises(UserError, match="dataset: every training image of class 'b' is corrupt"):
         list(loader.batches(read, [plan(0), plan(4), plan(1)]))
 
@@ -227,7 +227,7 @@ def test_an_unexpected_error_names_the_image(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("of all things")
 
-    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
     monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.transform, "apply", fail)))
     with Loader(num_threads) as loader, pytest.raises(RuntimeError, match=r"b/4\.png: of all things"):
         list(loader.batches(read, [plan(4)]))
@@ -239,7 +239,7 @@ def test_a_users_error_stays_one(folder: ImageFolder, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise UserError("Occlusion: no")
 
-    read = ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
     monkeypatch.setattr(read.views.transform, "apply", fail)
     with Loader(1) as loader, pytest.raises(UserError, match=r"^Occlusion: no$"):
         list(loader.batches(read, [plan(4)]))
@@ -249,7 +249,7 @@ def test_an_error_comes_in_its_turn(folder: ImageFolder) -> None:
     def load(wanted: BatchPlan) -> Batch:
         if wanted.step == 3:
             raise RuntimeError("the fourth")
-        return ImageReader(folder, uncoloured(CentreCrop(4)), replace_corrupt=True)(wanted)
+        return ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)(wanted)
 
     seen = []
     with Loader(3) as loader, pytest.raises(RuntimeError, match="the fourth"):

@@ -14,8 +14,8 @@ from accel_trainer.config import Job
 from accel_trainer.data.augment.mixing import MixedLabels
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.preview import _captions, _fitted, contact_sheet, draw_sheet
-from accel_trainer.training.build import JobImages, job_images
+from accel_trainer.data.preview import _captions, _fitted, contact_sheet, render_preview
+from accel_trainer.training.build import TrainingData, training_data
 
 MakeJob = Callable[..., Job]
 Pixels = npt.NDArray[np.uint8]
@@ -26,10 +26,10 @@ CLIPS = {"video": True, "num_views": 3, "architecture": "r3d_18"}
 
 
 @pytest.fixture
-def parts_of(make_job: MakeJob) -> Callable[..., JobImages]:
-    def parts(**given: Any) -> JobImages:
+def parts_of(make_job: MakeJob) -> Callable[..., TrainingData]:
+    def parts(**given: Any) -> TrainingData:
         few = {"architecture": "squeezenet1_1", "dataset": "digits", "batch_size": 48, "image_size": 16}
-        return job_images(make_job(**{**few, **given}), 1)
+        return training_data(make_job(**{**few, **given}), 1)
 
     return parts
 
@@ -51,10 +51,10 @@ def sheet_size(rows: int, columns: int, tile: int) -> tuple[int, ...]:
     return (LINE + rows * (tile + LINE + GAP) + GAP, columns * (tile + GAP) + GAP, 3)
 
 
-def first_batch(parts: JobImages, epoch: int = 1) -> Batch:
+def first_batch(parts: TrainingData, epoch: int = 1) -> Batch:
     """The whole first global batch of an epoch."""
     plan = next(parts.sampling.micro_batches(epoch, rank=0))
-    return parts.read_train(BatchPlan(plan.epoch, plan.step, plan.global_indices, plan.global_indices))
+    return parts.train_reader(BatchPlan(plan.epoch, plan.step, plan.global_indices, plan.global_indices))
 
 
 def seen(batch: Batch) -> Pixels:
@@ -68,11 +68,11 @@ def seen(batch: Batch) -> Pixels:
     [{}, {"num_views": 2, "transform_type": "contrastive"}, CLIPS, {"cutmix": True, "mixup": True}],
     ids=["images", "views", "clips", "mixtures"],
 )
-def test_the_same_job_draws_the_same_bytes_twice(parts_of: Callable[..., JobImages], given: dict[str, Any]) -> None:
+def test_the_same_job_draws_the_same_bytes_twice(parts_of: Callable[..., TrainingData], given: dict[str, Any]) -> None:
     first, second = (parts_of(**given) for _ in range(2))
-    sheets = [draw_sheet(parts.read_train, parts.sampling) for parts in (first, first, second)]
+    sheets = [render_preview(parts.train_reader, parts.sampling) for parts in (first, first, second)]
     assert sheets[0] == sheets[1] == sheets[2]
-    assert draw_sheet(first.read_train, first.sampling, epoch=2) != sheets[0]
+    assert render_preview(first.train_reader, first.sampling, epoch=2) != sheets[0]
 
 
 @pytest.mark.parametrize("given", [{}, {"mixup": True, "num_views": 2}, CLIPS])
@@ -80,8 +80,8 @@ def test_the_picture_does_not_depend_on_processes_and_accumulation(make_job: Mak
     job = {"architecture": "squeezenet1_1", "dataset": "digits", "batch_size": 24, "image_size": 16, **given}
     sheets = set()
     for world_size, accumulation in ((1, 1), (2, 1), (1, 2), (2, 2)):
-        parts = job_images(make_job(**job, gradient_accumulation=accumulation), world_size)
-        sheets.add(draw_sheet(parts.read_train, parts.sampling))
+        parts = training_data(make_job(**job, gradient_accumulation=accumulation), world_size)
+        sheets.add(render_preview(parts.train_reader, parts.sampling))
     assert len(sheets) == 1
 
 
@@ -100,10 +100,10 @@ def test_the_picture_does_not_depend_on_processes_and_accumulation(make_job: Mak
     ],
 )
 def test_rows_are_images_and_columns_are_views_or_frames(
-    parts_of: Callable[..., JobImages], given: dict[str, Any], rows: int, columns: int
+    parts_of: Callable[..., TrainingData], given: dict[str, Any], rows: int, columns: int
 ) -> None:
     parts = parts_of(**given)
-    sheet = opened(draw_sheet(parts.read_train, parts.sampling))
+    sheet = opened(render_preview(parts.train_reader, parts.sampling))
     assert sheet.shape == sheet_size(rows, columns, tile=96)
     images = seen(first_batch(parts))
     for row, column in {(0, 0), (0, columns - 1), (rows - 1, 0)}:
@@ -116,10 +116,10 @@ def test_rows_are_images_and_columns_are_views_or_frames(
 
 @pytest.mark.parametrize(("size", "enlarged"), [(96, 1), (97, 1), (48, 2), (95, 2), (50, 2), (33, 3), (8, 12)])
 def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
-    parts_of: Callable[..., JobImages], size: int, enlarged: int
+    parts_of: Callable[..., TrainingData], size: int, enlarged: int
 ) -> None:
     parts = parts_of(image_size=size, batch_size=5, randomerase="random")
-    sheet = opened(draw_sheet(parts.read_train, parts.sampling))
+    sheet = opened(render_preview(parts.train_reader, parts.sampling))
     tile = size * enlarged
     assert sheet.shape == sheet_size(2, 4, tile)
     for number, image in enumerate(seen(first_batch(parts))):
@@ -131,10 +131,10 @@ def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
 @pytest.mark.parametrize("mixing", [{"cutmix": True}, {"mixup": True}])
 @pytest.mark.parametrize("batch_size", [6, 48])
 def test_mixtures_are_those_of_the_batch_also_where_only_a_part_of_it_is_shown(
-    parts_of: Callable[..., JobImages], mixing: dict[str, Any], batch_size: int
+    parts_of: Callable[..., TrainingData], mixing: dict[str, Any], batch_size: int
 ) -> None:
     parts = parts_of(image_size=96, batch_size=batch_size, **mixing)
-    sheet = opened(draw_sheet(parts.read_train, parts.sampling))
+    sheet = opened(render_preview(parts.train_reader, parts.sampling))
     images = seen(first_batch(parts))
     for number in (0, 1, 5):
         difference = tile_at(sheet, number // 4, number % 4, 96).astype(int) - images[number]
@@ -143,8 +143,8 @@ def test_mixtures_are_those_of_the_batch_also_where_only_a_part_of_it_is_shown(
 
 def test_what_is_drawn_on_the_device_looks_the_same(make_job: MakeJob) -> None:
     job = make_job(architecture="squeezenet1_1", dataset="digits", batch_size=8, image_size=16, randomerase=0.5)
-    loader, device = (job_images(job, 1, augment_on_device=on_device) for on_device in (False, True))
-    sheets = [opened(draw_sheet(parts.read_train, parts.sampling)) for parts in (loader, device)]
+    loader, device = (training_data(job, 1, augment_on_device=on_device) for on_device in (False, True))
+    sheets = [opened(render_preview(parts.train_reader, parts.sampling)) for parts in (loader, device)]
     np.testing.assert_allclose(sheets[0].astype(int), sheets[1].astype(int), atol=1)
 
 
@@ -155,9 +155,9 @@ def ink(sheet: Pixels, top: int, left: int, width: int) -> bool:
     return bool((sheet[top : top + LINE, left : left + width] < 128).any())
 
 
-def test_every_tile_has_a_caption_and_every_column_of_views_a_title(parts_of: Callable[..., JobImages]) -> None:
+def test_every_tile_has_a_caption_and_every_column_of_views_a_title(parts_of: Callable[..., TrainingData]) -> None:
     parts = parts_of(num_views=3, batch_size=6)
-    sheet = opened(draw_sheet(parts.read_train, parts.sampling))
+    sheet = opened(render_preview(parts.train_reader, parts.sampling))
     for column in range(3):
         left = GAP + column * (96 + GAP)
         assert ink(sheet, 0, left, 96)
@@ -175,7 +175,7 @@ def test_captions_of_mixtures_name_both_classes_with_their_shares() -> None:
 
 
 def test_frames_of_a_clip_have_the_caption_of_the_clip(
-    parts_of: Callable[..., JobImages], monkeypatch: pytest.MonkeyPatch
+    parts_of: Callable[..., TrainingData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, Any] = {}
 
@@ -189,8 +189,8 @@ def test_frames_of_a_clip_have_the_caption_of_the_clip(
         ({"num_views": 3}, ["view 0", "view 1", "view 2"]),
     ):
         parts = parts_of(batch_size=24, **given)
-        draw_sheet(parts.read_train, parts.sampling)
-        labels = parts.read_train.source.labels[next(parts.sampling.micro_batches(1, 0)).global_indices]
+        render_preview(parts.train_reader, parts.sampling)
+        labels = parts.train_reader.source.labels[next(parts.sampling.micro_batches(1, 0)).global_indices]
         assert len(set(labels)) > 1
         assert told == {
             "tiles": 24,
@@ -199,7 +199,7 @@ def test_frames_of_a_clip_have_the_caption_of_the_clip(
             "columns": 3,
         }
     single = parts_of(batch_size=6)
-    draw_sheet(single.read_train, single.sampling, epoch=7)
+    render_preview(single.train_reader, single.sampling, epoch=7)
     assert (told["titles"], told["columns"]) == (["epoch 7"], 4)
 
 

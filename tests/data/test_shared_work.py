@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from accel_trainer.data.shared_work import Whole, make, shared
+from accel_trainer.data.shared_work import SingleTask, run_here, run_shared
 
 
 class Squares:
@@ -37,13 +37,13 @@ def pool(request: pytest.FixtureRequest) -> Iterator[ThreadPoolExecutor]:
 def test_all_parts_are_done_before_the_result_is_there(pool: ThreadPoolExecutor, count: int) -> None:
     for _ in range(20):
         expected = [i * i for i in range(count)]
-        assert shared(pool, lambda: Squares(count), 3).result(timeout=60) == make(Squares(count)) == expected
+        assert run_shared(pool, lambda: Squares(count), 3).result(timeout=60) == run_here(Squares(count)) == expected
 
 
 def test_an_error_of_a_part_is_that_of_the_whole_and_ends_it(pool: ThreadPoolExecutor) -> None:
     work = Squares(500, failing=3)
     with pytest.raises(ZeroDivisionError, match="of all things"):
-        shared(pool, lambda: work, 3).result(timeout=60)
+        run_shared(pool, lambda: work, 3).result(timeout=60)
     assert work.done < 490
 
 
@@ -57,14 +57,14 @@ def test_an_error_of_the_beginning_or_of_the_end_is_that_of_the_whole(pool: Thre
 
     for begin, word in ((fail, "begin"), (lambda: Failing(4), "end")):
         with pytest.raises(KeyError, match=word):
-            shared(pool, begin, 3).result(timeout=60)
+            run_shared(pool, begin, 3).result(timeout=60)
 
 
 def test_what_is_cancelled_is_not_begun() -> None:
     begun, free = [], threading.Event()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(free.wait)
-        future = shared(pool, lambda: begun.append(1) or Squares(3), 1)  # type: ignore[func-returns-value]
+        future = run_shared(pool, lambda: begun.append(1) or Squares(3), 1)  # type: ignore[func-returns-value]
         assert future.cancel()
         free.set()
         with pytest.raises(CancelledError):
@@ -73,4 +73,4 @@ def test_what_is_cancelled_is_not_begun() -> None:
 
 
 def test_a_call_is_work_of_one_part(pool: ThreadPoolExecutor) -> None:
-    assert shared(pool, lambda: Whole(lambda: "made"), 3).result(timeout=60) == "made"
+    assert run_shared(pool, lambda: SingleTask(lambda: "made"), 3).result(timeout=60) == "made"

@@ -16,18 +16,18 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from accel_trainer.config import Job
-from accel_trainer.data.augment.blur import Blur, ContrastiveBlur, FrameBlur
-from accel_trainer.data.augment.color import ColourJitter, Grey
+from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
+from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.erase import RandomErase
 from accel_trainer.data.augment.mixing import MixedLabels, mix
-from accel_trainer.data.augment.noise import Noise, pink_spectrum
+from accel_trainer.data.augment.noise import AddNoise, pink_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.rng.draws import Draws, Parameters
-from accel_trainer.data.views import Drawn
-from accel_trainer.training.build import JobImages, job_images
+from accel_trainer.data.views import ViewParameters
+from accel_trainer.training.build import TrainingData, training_data
 
 MakeJob = Callable[..., Job]
 SIZE = 20
@@ -46,14 +46,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Build = Callable[..., JobImages]
+Build = Callable[..., TrainingData]
 
 
 @pytest.fixture
 def parts_of(make_job: MakeJob) -> Build:
-    def parts(world_size: int = 1, on_device: bool = False, **given: Any) -> JobImages:
+    def parts(world_size: int = 1, on_device: bool = False, **given: Any) -> TrainingData:
         few = {"architecture": "squeezenet1_1", "dataset": "digits", "batch_size": 32, "image_size": SIZE}
-        return job_images(make_job(**{**few, **given}), world_size, augment_on_device=on_device)
+        return training_data(make_job(**{**few, **given}), world_size, augment_on_device=on_device)
 
     return parts
 
@@ -85,24 +85,24 @@ def everything(files: Path) -> dict[str, Any]:
     }
 
 
-def plans(parts: JobImages, epoch: int = 1, rank: int = 0) -> Iterator[BatchPlan]:
+def plans(parts: TrainingData, epoch: int = 1, rank: int = 0) -> Iterator[BatchPlan]:
     return parts.sampling.micro_batches(epoch, rank)
 
 
-def first(parts: JobImages, epoch: int = 1) -> Batch:
-    return parts.read_train(next(plans(parts, epoch)))
+def first(parts: TrainingData, epoch: int = 1) -> Batch:
+    return parts.train_reader(next(plans(parts, epoch)))
 
 
 def images_of(batch: Batch) -> torch.Tensor:
     return batch.inputs.on("cpu")
 
 
-def drawn_by(parts: JobImages, plan: BatchPlan) -> Drawn:
-    views = parts.read_train.views
+def drawn_by(parts: TrainingData, plan: BatchPlan) -> ViewParameters:
+    views = parts.train_reader.views
     return views.draw(views.draws(plan, plan.global_indices))
 
 
-def numbers_of(drawn: Drawn) -> dict[str, np.ndarray]:
+def numbers_of(drawn: ViewParameters) -> dict[str, np.ndarray]:
     """Every array that was drawn."""
     arrays = {"crop": drawn.crop}
     for what in (drawn.policy, *drawn.effects):
@@ -133,8 +133,8 @@ class OneImage:
         return str(index)
 
 
-def of_one_image(parts: JobImages) -> ImageReader:
-    return ImageReader(OneImage(2000), parts.read_train.views, replace_corrupt=True)
+def of_one_image(parts: TrainingData) -> ImageReader:
+    return ImageReader(OneImage(2000), parts.train_reader.views, replace_corrupt=True)
 
 
 # -- order ------------------------------------------------------------------------------------------------------
@@ -147,25 +147,25 @@ def of_one_image(parts: JobImages) -> ImageReader:
         ({"transform_type": "none"}, None, []),
         ({"transform_type": "none-trivialaugment"}, None, []),
         ({"transform_type": "default-weak-resize"}, (0.8, 1.0), []),
-        ({"transform_type": "contrastive"}, (0.08, 1.0), [ColourJitter, Grey, ContrastiveBlur]),
-        ({"transform_type": "contrastive-no-blur-weak-resize"}, (0.8, 1.0), [ColourJitter, Grey]),
-        ({"Blur": {"sigmas": 1}, "randomerase": 0}, (0.08, 1.0), [Blur, RandomErase]),
+        ({"transform_type": "contrastive"}, (0.08, 1.0), [ColorJitter, Grayscale, ContrastiveBlur]),
+        ({"transform_type": "contrastive-no-blur-weak-resize"}, (0.8, 1.0), [ColorJitter, Grayscale]),
+        ({"Blur": {"sigmas": 1}, "randomerase": 0}, (0.08, 1.0), [GaussianBlur, RandomErase]),
         ({"Blur": {"sigmas": [1, 2]}, "video": True}, (0.08, 1.0), [FrameBlur]),
-        ({"Noise": {"ssnrs": 0.5}, "Blur": {"sigmas": 1}}, (0.08, 1.0), [Blur, Noise]),
+        ({"Noise": {"ssnrs": 0.5}, "Blur": {"sigmas": 1}}, (0.08, 1.0), [GaussianBlur, AddNoise]),
     ],
 )
 def test_a_job_has_the_effects_that_it_names(
     parts_of: Build, given: dict[str, Any], scale: tuple[float, float] | None, expected: list[type]
 ) -> None:
-    views = parts_of(**given).read_train.views
+    views = parts_of(**given).train_reader.views
     assert [type(effect) for effect in views.effects] == expected
     assert getattr(views.transform, "scale", None) == scale
 
 
 def test_effects_come_in_the_order_of_the_documents(parts_of: Build, everything: dict[str, Any]) -> None:
     parts = parts_of(**everything)
-    kinds = [ColourJitter, Grey, ContrastiveBlur, Occlude, Blur, Noise, RandomErase]
-    assert [type(effect) for effect in parts.read_train.views.effects] == kinds
+    kinds = [ColorJitter, Grayscale, ContrastiveBlur, Occlude, GaussianBlur, AddNoise, RandomErase]
+    assert [type(effect) for effect in parts.train_reader.views.effects] == kinds
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -173,7 +173,7 @@ def test_a_batch_is_cropped_then_altered_by_every_effect_then_normalised_then_mi
     parts_of: Build, everything: dict[str, Any], on_device: bool
 ) -> None:
     parts = parts_of(on_device=on_device, **{**everything, "batch_size": 24})
-    read, plan = parts.read_train, next(plans(parts))
+    read, plan = parts.train_reader, next(plans(parts))
     views, drawn = read.views, drawn_by(parts, plan)
     cropped = [
         views.policy.apply(views.transform.apply(read.source.read(index), drawn.crop[row]), drawn.policy[row : row + 1])
@@ -195,7 +195,7 @@ def test_an_erased_box_has_no_noise_and_an_occluder_has(parts_of: Build, everyth
     plan = next(plans(parts))
     boxes = drawn_by(parts, plan).effects[1].box.tolist()
     grey = NORMALISE(torch.full((3, 1, 1), 0.25))
-    for image, (top, bottom, left, right) in zip(images_of(parts.read_train(plan)), boxes, strict=True):
+    for image, (top, bottom, left, right) in zip(images_of(parts.train_reader(plan)), boxes, strict=True):
         inside = image[:, top:bottom, left:right]
         torch.testing.assert_close(inside, grey.expand_as(inside), rtol=0, atol=1e-6)
     occlusion = {**everything["Occlusion"], "form": "barVert04", "color": [[0, 0, 255]], "probability": 1}
@@ -212,14 +212,14 @@ def test_an_erased_box_has_no_noise_and_an_occluder_has(parts_of: Build, everyth
 
 
 def global_batches(
-    parts: JobImages, world_size: int, num_threads: int, accumulation: int = 1, steps: int = 2
+    parts: TrainingData, world_size: int, num_threads: int, accumulation: int = 1, steps: int = 2
 ) -> list[tuple[torch.Tensor, Any, Any]]:
     """Images, labels and global labels of the first batches, put together from those of all processes."""
     of_rank = []
     for rank in range(world_size):
         with Loader(num_threads) as loader:
             of_rank.append(
-                list(loader.batches(parts.read_train, islice(plans(parts, rank=rank), steps * accumulation)))
+                list(loader.batches(parts.train_reader, islice(plans(parts, rank=rank), steps * accumulation)))
             )
     wholes = []
     for step in range(steps):
@@ -275,7 +275,7 @@ def test_whoever_loads_has_one_core_for_it_and_gives_the_others_back(parts_of: B
 
     def load(plan: BatchPlan) -> Batch:
         cores.append(torch.get_num_threads())
-        return parts.read_train(plan)
+        return parts.train_reader(plan)
 
     with Loader(num_threads) as loader:
         for _ in loader.batches(load, islice(plans(parts), 4)):
@@ -294,7 +294,7 @@ def test_the_device_makes_the_images_that_the_loader_makes(
         assert ours.keys() == theirs.keys()
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-        by_loader, by_device = loader.read_train(plan), device.read_train(plan)
+        by_loader, by_device = loader.train_reader(plan), device.train_reader(plan)
         assert by_device.inputs.images.dtype == torch.uint8
         assert by_loader.inputs.images.dtype == images_of(by_device).dtype == torch.float32
         torch.testing.assert_close(images_of(by_device), images_of(by_loader), rtol=0, atol=1e-5)
@@ -318,9 +318,9 @@ def test_epochs_and_seeds_differ(parts_of: Build, everything: dict[str, Any]) ->
     """Also where they show the same images: the order is not all that changes."""
     one, other = parts_of(**everything), parts_of(seed=1, **everything)
     plan = next(plans(one))
-    images = images_of(one.read_train(plan))
+    images = images_of(one.train_reader(plan))
     for parts, another in ((one, replace(plan, epoch=2)), (other, plan)):
-        different = (images_of(parts.read_train(another)) - images).abs().amax((1, 2, 3)) > 0.01
+        different = (images_of(parts.train_reader(another)) - images).abs().amax((1, 2, 3)) > 0.01
         assert different.all()
 
 
@@ -369,7 +369,7 @@ def test_with_batch_dependence_a_batch_has_one_occluder_one_crop_and_one_colour(
 def test_with_batch_dependence_the_batch_is_that_of_all_processes(parts_of: Build, everything: dict[str, Any]) -> None:
     """Of the optimizer step: also over accumulation steps."""
     parts = parts_of(2, batch_dependence=True, gradient_accumulation=2, **everything)
-    views = parts.read_train.views
+    views = parts.train_reader.views
     crops = {
         views.draw(views.draws(plan, plan.indices)).crop[::2].tobytes()
         for rank in range(2)
@@ -387,8 +387,8 @@ def test_with_view_dependence_all_views_of_an_image_are_identical(
     images = images_of(batch).unflatten(0, (10, 3))
     assert torch.equal(images, images[:, :1].expand_as(images))
     if mixing:
-        assert (batch.labels.share.view(10, 3) == batch.labels.share[::3, None]).all()
-        assert len(batch.labels.share.unique()) > 5
+        assert (batch.labels.weight.view(10, 3) == batch.labels.weight[::3, None]).all()
+        assert len(batch.labels.weight.unique()) > 5
 
 
 @pytest.mark.parametrize("views", [[0], [1], [0, 2]])
@@ -411,7 +411,7 @@ def test_an_occluder_of_some_views_leaves_the_others_alone(
 def test_all_views_have_the_label_of_their_image(parts_of: Build, num_views: int, on_device: bool) -> None:
     parts = parts_of(2, on_device, num_views=num_views, batch_size=24)
     plan = next(plans(parts, rank=1))
-    batch = parts.read_train(plan)
+    batch = parts.train_reader(plan)
     labels = parts.images.train.labels
     assert len(images_of(batch)) == len(batch.labels) == 12
     assert batch.labels.tolist() == np.repeat(labels[plan.indices], num_views).tolist()
@@ -423,10 +423,10 @@ def test_all_views_have_the_label_of_their_image(parts_of: Build, num_views: int
 def test_mixed_labels_are_those_of_the_image_and_of_the_one_before(parts_of: Build, num_views: int) -> None:
     parts = parts_of(num_views=num_views, batch_size=24, cutmix=True)
     plan = next(plans(parts))
-    batch, labels = parts.read_train(plan), parts.images.train.labels[plan.global_indices]
+    batch, labels = parts.train_reader(plan), parts.images.train.labels[plan.global_indices]
     assert batch.labels.first.tolist() == np.repeat(labels, num_views).tolist()
     assert batch.labels.second.tolist() == np.repeat(np.roll(labels, 1), num_views).tolist()
-    assert len(batch.labels.share.unique()) > 12
+    assert len(batch.labels.weight.unique()) > 12
 
 
 # -- validation -------------------------------------------------------------------------------------------------
@@ -480,11 +480,11 @@ def test_a_clip_has_one_label_and_its_frames_are_mixed_alike(parts_of: Build) ->
     for given in ({}, {"view_dependence": False}):
         parts = parts_of(mixup=True, **CLIPS, **given)
         plan = next(plans(parts))
-        batch, labels = parts.read_train(plan), parts.images.train.labels[plan.global_indices]
+        batch, labels = parts.train_reader(plan), parts.images.train.labels[plan.global_indices]
         assert batch.labels.first.tolist() == labels.tolist()
         assert batch.labels.second.tolist() == np.roll(labels, 1).tolist()
         clips, plain = images_of(batch), images_of(first(parts_of(**CLIPS, **given)))
-        share = batch.labels.share[:, None, None, None, None]
+        share = batch.labels.weight[:, None, None, None, None]
         torch.testing.assert_close(clips, share * plain + (1 - share) * plain.roll(1, 0), rtol=0, atol=1e-5)
 
 
@@ -514,7 +514,7 @@ def test_validation_clips_do_not_depend_on_batches_processes_and_epochs(parts_of
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build, split: str) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": [0.25, 0.75]}})
-    reader = parts.read_train if split == "train" else parts.val.read
+    reader = parts.train_reader if split == "train" else parts.val.read
     sigma = reader.views.draw(Draws(0, 1, 0, np.arange(4000), 2)).effects[0].sigma.reshape(-1, 2)
     assert set(sigma[:, 0]) == {0.0, 2.0}
     assert set(sigma[:, 1]) == {0.0, 1.0}
@@ -524,7 +524,7 @@ def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build,
 def test_validation_frames_share_the_draw_of_their_blur_as_training_frames_do(parts_of: Build) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": 0.5}})
     plan = BatchPlan(0, 0, np.arange(200), np.arange(200))
-    for reader in (parts.read_train, parts.val.read):
+    for reader in (parts.train_reader, parts.val.read):
         sigma = reader.views.draw(reader.views.draws(plan, plan.indices)).effects[0].sigma.reshape(-1, 2)
         assert ((sigma[:, 0] > 0) == (sigma[:, 1] > 0)).all()
 
@@ -588,7 +588,7 @@ def test_folders_and_hugging_face_give_the_same_batches(
     names = list(CLASSES) if subset is None else ["cow", "ant"]
     assert list(folders.images.classes) == list(hugging_face.images.classes) == names
     for plan in plans(folders):
-        ours, theirs = folders.read_train(plan), hugging_face.read_train(plan)
+        ours, theirs = folders.train_reader(plan), hugging_face.train_reader(plan)
         assert len(images_of(ours)) == len(ours.labels) == 12
         assert torch.equal(images_of(ours), images_of(theirs))
         assert same_labels(ours.labels, theirs.labels)
@@ -597,7 +597,7 @@ def test_folders_and_hugging_face_give_the_same_batches(
         ours, theirs = folders.val.read(plan), hugging_face.val.read(plan)
         assert torch.equal(images_of(ours), images_of(theirs))
         assert torch.equal(ours.labels, theirs.labels)
-    assert folders.read_train.corrupt == hugging_face.read_train.corrupt
+    assert folders.train_reader.corrupt == hugging_face.train_reader.corrupt
     assert folders.val.read.corrupt == hugging_face.val.read.corrupt
     broken = 0 if not corrupt else 3 if subset is None else 2
     assert len(folders.val.read.corrupt) == broken
@@ -628,7 +628,7 @@ def test_a_corrupt_image_gives_way_in_mixtures_to_the_image_that_stands_for_it(
     where = sets(True)[0]
     mixed, plain = parts_of(batch_size=18, mixup=True, **where), parts_of(batch_size=18, **where)
     batch, images = first(mixed), images_of(first(plain))
-    share = batch.labels.share[:, None, None, None]
+    share = batch.labels.weight[:, None, None, None]
     torch.testing.assert_close(images_of(batch), share * images + (1 - share) * images.roll(1, 0), rtol=0, atol=1e-5)
 
 
@@ -659,7 +659,7 @@ def test_images_of_an_odd_size_are_the_same_to_the_bit_wherever_in_a_batch_they_
 def test_the_device_makes_the_images_of_an_odd_size_that_the_loader_makes(parts_of: Build, odd: dict[str, Any]) -> None:
     loader, device = (parts_of(on_device=on_device, **odd) for on_device in (False, True))
     for plan in islice(plans(loader), 2):
-        by_loader, by_device = images_of(loader.read_train(plan)), images_of(device.read_train(plan))
+        by_loader, by_device = images_of(loader.train_reader(plan)), images_of(device.train_reader(plan))
         torch.testing.assert_close(by_device, by_loader, rtol=0, atol=1e-5)
 
 

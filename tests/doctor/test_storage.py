@@ -16,14 +16,14 @@ from accel_trainer.doctor import storage
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.doctor.storage import Mount, judge_mount, mount_of
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 TERABYTES_GB = 1e6
 
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Path:
-    store = Queue(tmp_path / "training_queue")
+    store = QueueStore(tmp_path / "training_queue")
     store.create()
     return store.folder
 
@@ -158,7 +158,7 @@ def test_scratch_goes_with_all_that_is_in_it_whatever_happens(queue: Path) -> No
         with storage.scratch_folder(queue) as scratch:
             (scratch / "a").mkdir()
             (scratch / "a/b").write_text("")
-            assert Queue(queue).jobs(JobState.PENDING) == []
+            assert QueueStore(queue).jobs(JobState.PENDING) == []
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ from helpers import file_names, wait_until
 from accel_trainer.cli import doctor as verb
 from accel_trainer.doctor import examination, storage
 from accel_trainer.doctor.findings import Check, Finding, Grade, examine, ok, problem, warning
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 def test_a_check_that_breaks_is_a_problem_and_the_next_one_is_made() -> None:
@@ -67,7 +67,7 @@ def test_lines_for_people_rows_for_programs_and_the_exit_code(
 
 
 def test_a_good_machine_has_no_problem_and_nothing_is_left(cli, own_environment) -> None:
-    Queue(Path("training_queue")).create()
+    QueueStore(Path("training_queue")).create()
     before = set(own_environment.rglob("*"))
     result = cli("doctor")
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
@@ -107,7 +107,7 @@ def test_a_queue_that_cannot_be_used_is_a_problem_and_the_rest_is_looked_at(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_doctor_that_is_interrupted_leaves_nothing(background, number: signal.Signals) -> None:
     queue = Path("training_queue")
-    Queue(queue).create()
+    QueueStore(queue).create()
     process = background("doctor")
     wait_until(lambda: list(queue.glob(f"{storage.PREFIX}*/claims/*")) or process.poll() is not None)
     process.send_signal(number)

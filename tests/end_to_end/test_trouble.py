@@ -13,7 +13,7 @@ from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
-from accel_trainer.training.build import job_images
+from accel_trainer.training.build import training_data
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_the_images_of_a_step_are_those_of_all_processes(cli, tmp_path):
     assert result.returncode == 1, result.stdout
     said = RunFolder(tmp_path / "run").read_status()
     assert said.state is RunState.DIVERGED
-    sampling = job_images(read_job(file), 1).sampling
+    sampling = training_data(read_job(file), 1).sampling
     batches = [plan.global_indices.tolist() for plan in sampling.micro_batches(1, 0)][::2]
     (step,) = (step for step, samples in enumerate(batches) if 37 in samples)
     assert (said.diverged.step, said.diverged.epoch) == (step + 1, 1)

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from accel_trainer.cli import app, control
 from accel_trainer.cli.terminal import TerminalWatcher
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.runner import Runner
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    queue, run = Queue(Path("training_queue")), RunFolder(Path("run"))
+    queue, run = QueueStore(Path("training_queue")), RunFolder(Path("run"))
     queue.create()
     write_job(queue.folder / "a.json", model_dir="run", num_epochs=3)
     sleeper = subprocess.Popen(
@@ -43,7 +43,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
         monkeypatch.setattr("accel_trainer.launch.attempt.end_leftovers", lambda token: None)
-        successor = Runner(queue, Flags(), this_machine(), TerminalWatcher())
+        successor = Runner(queue, LaunchOptions(), this_machine(), TerminalWatcher())
         monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
         successor.run()
         wait_until(lambda: not trainers.intersection(trainers_in(Path.cwd())), timeout_s=10)

@@ -24,7 +24,7 @@ from accel_trainer.data.sources.digits import Digits
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_job
-from accel_trainer.run.performance import Row, read_performance
+from accel_trainer.run.performance import PerformanceRow, read_performance
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.meta_model import make_model
 from accel_trainer.training.reporting import Reporter
@@ -102,7 +102,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         return finish(tmp_path_factory.mktemp("trained") / "run", save_interval=1, ema=0.9, swa={"start": 1})
 
 
-def row(run: RunFolder, epoch: int | None, split: str = "val") -> Row:
+def row(run: RunFolder, epoch: int | None, split: str = "val") -> PerformanceRow:
     (found,) = [row for row in read_performance(run) if (row.epoch, row.split) == (epoch, split)]
     return found
 

@@ -16,13 +16,13 @@ from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import attempt as attempt_module
-from accel_trainer.launch.attempt import Attempt, go_through
-from accel_trainer.launch.command import Flags, Launch
+from accel_trainer.launch.attempt import Attempt, run_attempt
+from accel_trainer.launch.command import Launch, LaunchOptions
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.launch.process_group import Trainer
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.launch.process_group import ProcessGroup
 from accel_trainer.run import lock
-from accel_trainer.run.lock import take
+from accel_trainer.run.lock import acquire
 
 
 @pytest.fixture
@@ -43,24 +43,24 @@ class Sleeper(Launch):
 
 
 def left(token: str) -> list[int]:
-    return processes.with_variable("ACCEL_TRAIN_TOKEN", token)
+    return processes.pids_with_env("ACCEL_TRAIN_TOKEN", token)
 
 
 def test_killing_a_trainer_leaves_nothing_of_it(tmp_path):
-    trainer = Trainer(Sleeper((), {}, 1, (".wait()",)), "token-1", tmp_path / "log")
+    trainer = ProcessGroup(Sleeper((), {}, 1, (".wait()",)), "token-1", tmp_path / "log")
     wait_until(lambda: len(left("token-1")) == 2)
     trainer.kill()
     assert trainer.exit_code == -signal.SIGKILL
     wait_until(lambda: not left("token-1"), timeout_s=5)
-    asyncio.run(trainer.end())
+    asyncio.run(trainer.stop())
 
 
 def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("accel_trainer.launch.process_group.REST_S", 0.2)
-    trainer = Trainer(Sleeper((), {}, 1, ("",)), "token-2", tmp_path / "log")
+    trainer = ProcessGroup(Sleeper((), {}, 1, ("",)), "token-2", tmp_path / "log")
     wait_until(lambda: trainer.exit_code is not None)
     assert len(left("token-2")) == 1
-    asyncio.run(trainer.end())
+    asyncio.run(trainer.stop())
     assert not left("token-2")
 
 
@@ -102,8 +102,8 @@ class NobodyWatches:
     def stopping(self, name): ...
 
 
-def run_it(attempt: Attempt) -> Ending:
-    return asyncio.run(go_through(attempt, Flags(), Machine((), False, 1), StopRequest(), NobodyWatches()))
+def run_it(attempt: Attempt) -> Outcome:
+    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), StopRequest(), NobodyWatches()))
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def launched(monkeypatch) -> list[list[int]]:
         seen.append(True)
         start(trainer, launch, token, log)
 
-    start = Trainer.__init__
+    start = ProcessGroup.__init__
     monkeypatch.setattr(attempt_module, "plan_launch", plan)
-    monkeypatch.setattr(Trainer, "__init__", started)
+    monkeypatch.setattr(ProcessGroup, "__init__", started)
     return seen
 
 
@@ -142,11 +142,11 @@ def test_a_run_folder_is_the_attempt_s_own_while_it_lasts(attempt, launched):
 
 
 def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, launched):
-    taken = take(attempt.run, Owner.new(), end_leftovers=print, say=print)
+    taken = acquire(attempt.run, Owner.new(), end_leftovers=print, say=print)
     attempt.run.config.write_text("theirs")
     before = {path: path.stat().st_mtime_ns for path in attempt.run.path.rglob("*")}
     ending = run_it(own_attempt(attempt))
-    assert (ending.kind, ending.is_users_mistake) == (EndingKind.FAILED, True)
+    assert (ending.kind, ending.is_users_mistake) == (OutcomeKind.FAILED, True)
     assert ending.reason.startswith(
         f"model_dir: another process is training in {attempt.run.path}: process {os.getpid()}"
     )
@@ -161,8 +161,8 @@ def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, launch
 def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launched, tmp_path, monkeypatch):
     monkeypatch.setattr("accel_trainer.launch.process_group.REST_S", 0.2)
     dead = Owner(this_host(), "another-boot-1-x")
-    take(attempt.run, dead, end_leftovers=print, say=print)
-    Trainer(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
+    acquire(attempt.run, dead, end_leftovers=print, say=print)
+    ProcessGroup(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
     wait_until(lambda: len(left(dead.token)) == 1)
     run_it(own_attempt(attempt))
     assert not left(dead.token)
@@ -171,7 +171,7 @@ def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launch
 
 
 def test_a_folder_that_was_taken_over_from_another_machine_is_told_in_the_log(attempt, launched):
-    take(attempt.run, Owner("another-host", "boot-1-2-x"), end_leftovers=print, say=print)
+    acquire(attempt.run, Owner("another-host", "boot-1-2-x"), end_leftovers=print, say=print)
     os.utime(attempt.run.lock(1), (0, 0))
     run_it(own_attempt(attempt))
     first, _ = attempt.log.read_text().split("=====\n")[1].splitlines()
@@ -184,14 +184,14 @@ def test_a_trainer_whose_folder_was_taken_over_is_ended_at_once(attempt, monkeyp
     monkeypatch.setattr(attempt_module, "plan_launch", lambda *_: Command((), {}, 1, (code,)))
     ours = own_attempt(attempt)
     ending = run_it(ours)
-    assert ending.kind is EndingKind.DISCARDED
+    assert ending.kind is OutcomeKind.SUPERSEDED
     assert ending.reason == f"model_dir: another process has taken {attempt.run.path} over: its lock is gone"
     assert not left(ours.token)
 
 
 def test_the_lock_is_that_of_the_main_machine(attempt, monkeypatch):
-    taken = take(attempt.run, Owner.new(), end_leftovers=print, say=print)
+    taken = acquire(attempt.run, Owner.new(), end_leftovers=print, say=print)
     monkeypatch.setattr(attempt_module, "plan_launch", lambda *_: Command((), {}, 1, ("",), machine_rank=1))
-    assert run_it(own_attempt(attempt)).kind is EndingKind.DONE
+    assert run_it(own_attempt(attempt)).kind is OutcomeKind.DONE
     assert attempt.run.locks() == [1]
     taken.release()

@@ -11,7 +11,7 @@ from accel_trainer.core.lease import Owner
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt_files import make_scratch, remove_abandoned, scratch_folder
 from accel_trainer.launch.command import Launch
-from accel_trainer.launch.process_group import Trainer
+from accel_trainer.launch.process_group import ProcessGroup
 
 pytestmark = pytest.mark.usefixtures("temporary")
 
@@ -29,12 +29,12 @@ class Litter(Launch):
 
 def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
     token = Owner.new().token
-    trainer = Trainer(Litter((), {}, 1), token, tmp_path / "log")
+    trainer = ProcessGroup(Litter((), {}, 1), token, tmp_path / "log")
     wait_until(lambda: "left" in (tmp_path / "log").read_text())
     assert len(list(scratch_folder(token).iterdir())) == 3  # and whose they are
     assert list(temporary.iterdir()) == [scratch_folder(token)]
     trainer.kill()
-    asyncio.run(trainer.end())
+    asyncio.run(trainer.stop())
     assert list(temporary.iterdir()) == []
 
 
@@ -49,11 +49,11 @@ def test_what_was_never_taken_up_again_is_removed_and_nothing_else(temporary):
 
 def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temporary):
     dead = dead_token()
-    trainer = Trainer(Litter((), {}, 1), dead, tmp_path / "log")
+    trainer = ProcessGroup(Litter((), {}, 1), dead, tmp_path / "log")
     remove_abandoned()
     assert scratch_folder(dead).is_dir()
     trainer.kill()
-    asyncio.run(trainer.end())
+    asyncio.run(trainer.stop())
     assert not scratch_folder(dead).exists()
 
 

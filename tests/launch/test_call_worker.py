@@ -57,16 +57,16 @@ def test_of_a_worker_that_is_stopped_nothing_stays(
     answer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop, tokens = StopRequest(), []
-    start = call_worker.Trainer
+    start = call_worker.ProcessGroup
 
-    def started(launch: Launch, token: str, log: Path) -> call_worker.Trainer:
+    def started(launch: Launch, token: str, log: Path) -> call_worker.ProcessGroup:
         tokens.append(token)
         stop.signal = 2
         return start(launch, token, log)
 
-    monkeypatch.setattr(call_worker, "Trainer", started)
+    monkeypatch.setattr(call_worker, "ProcessGroup", started)
     began = time.monotonic()
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(100)"
     assert send(script(code, answer), answer, tmp_path / "log", stop) is None
     assert time.monotonic() - began < 30
-    assert not processes.with_variable(TOKEN_VARIABLE, tokens[0])
+    assert not processes.pids_with_env(TOKEN_VARIABLE, tokens[0])

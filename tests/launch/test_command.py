@@ -11,7 +11,7 @@ from helpers import REPOSITORY
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.command import Flags, Launch, plan_launch
+from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Gpu, Machine, Nodes, this_machine
 
 CPU = Machine((), has_mps=False, cores=8)
@@ -25,7 +25,7 @@ def job(**changes) -> Job:
 
 
 def test_a_cpu_machine_gets_one_process():
-    launch = plan_launch(job(), Flags(), CPU)
+    launch = plan_launch(job(), LaunchOptions(), CPU)
     assert launch.num_processes == 1
     assert launch.environment["ACCELERATE_USE_CPU"] == "true"
     assert "--cpu" in launch.accelerate_args
@@ -33,7 +33,7 @@ def test_a_cpu_machine_gets_one_process():
 
 
 def test_several_processes_on_a_cpu_go_by_gloo_not_by_the_flag_that_starts_one():
-    launch = plan_launch(job(), Flags(num_processes=4), CPU)
+    launch = plan_launch(job(), LaunchOptions(num_processes=4), CPU)
     assert launch.num_processes == 4
     assert launch.environment["ACCELERATE_USE_CPU"] == "true"
     assert "--multi_gpu" in launch.accelerate_args
@@ -43,7 +43,7 @@ def test_several_processes_on_a_cpu_go_by_gloo_not_by_the_flag_that_starts_one()
 
 
 def test_every_gpu_gets_a_process_and_a_free_port():
-    launch = plan_launch(job(), Flags(), TWO_GPUS)
+    launch = plan_launch(job(), LaunchOptions(), TWO_GPUS)
     assert launch.num_processes == 2
     assert "--multi_gpu" in launch.accelerate_args
     assert launch.accelerate_args[launch.accelerate_args.index("--main_process_port") + 1] == "0"
@@ -51,7 +51,7 @@ def test_every_gpu_gets_a_process_and_a_free_port():
 
 
 def test_chosen_gpus_are_the_only_ones_visible_in_the_order_of_the_bus():
-    launch = plan_launch(job(), Flags(gpus=("1",)), TWO_GPUS)
+    launch = plan_launch(job(), LaunchOptions(gpus=("1",)), TWO_GPUS)
     assert launch.num_processes == 1
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == "1"
     assert launch.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
@@ -60,11 +60,11 @@ def test_chosen_gpus_are_the_only_ones_visible_in_the_order_of_the_bus():
 @pytest.mark.parametrize(("machine", "there"), [(TWO_GPUS, "there are 0, 1"), (CPU, "no GPU was found")])
 def test_a_gpu_that_is_not_there_is_refused(machine, there):
     with pytest.raises(UserError, match=there):
-        plan_launch(job(), Flags(gpus=("0", "5")), machine)
+        plan_launch(job(), LaunchOptions(gpus=("0", "5")), machine)
 
 
 def test_a_mac_uses_its_gpu():
-    launch = plan_launch(job(), Flags(), MAC)
+    launch = plan_launch(job(), LaunchOptions(), MAC)
     assert launch.num_processes == 1
     assert "ACCELERATE_USE_CPU" not in launch.environment
 
@@ -75,13 +75,13 @@ def test_a_flag_goes_before_the_job_and_the_job_before_the_users_default(own_env
     default.write_text((CONFIGS / "multi_cpu.yaml").read_text())
     own, flag = str(CONFIGS / "cpu.yaml"), CONFIGS / "single_gpu.yaml"
 
-    def config_of(job: Job, flags: Flags) -> str:
+    def config_of(job: Job, flags: LaunchOptions) -> str:
         args = plan_launch(job, flags, CPU).accelerate_args
         return args[args.index("--config_file") + 1]
 
-    assert config_of(job(), Flags()) == str(default)
-    assert config_of(job(accelerate_config=own), Flags()) == own
-    assert config_of(job(accelerate_config=own), Flags(config=flag)) == str(flag)
+    assert config_of(job(), LaunchOptions()) == str(default)
+    assert config_of(job(accelerate_config=own), LaunchOptions()) == own
+    assert config_of(job(accelerate_config=own), LaunchOptions(config=flag)) == str(flag)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -90,14 +90,14 @@ def test_every_config_that_comes_with_us_is_known_to_accelerate_and_says_when_to
 
     assert path.read_text().startswith("# ")
     config = load_config_from_file(str(path))
-    launch = plan_launch(job(), Flags(config=path), TWO_GPUS)
+    launch = plan_launch(job(), LaunchOptions(config=path), TWO_GPUS)
     assert launch.num_processes == config.num_processes
     uses_cpu = yaml.safe_load(path.read_text()).get("use_cpu", False)
     assert ("ACCELERATE_USE_CPU" in launch.environment) == uses_cpu
 
 
 def test_the_number_of_processes_overrides_a_config():
-    launch = plan_launch(job(), Flags(config=CONFIGS / "cpu.yaml", num_processes=2), CPU)
+    launch = plan_launch(job(), LaunchOptions(config=CONFIGS / "cpu.yaml", num_processes=2), CPU)
     assert launch.num_processes == 2
     assert "--multi_gpu" in launch.accelerate_args
 
@@ -124,7 +124,7 @@ def test_a_config_that_is_none_is_refused(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=message):
-        plan_launch(job(), Flags(config=path), CPU)
+        plan_launch(job(), LaunchOptions(config=path), CPU)
 
 
 def test_a_config_that_stands_for_billions_of_values_is_refused_at_once(tmp_path):
@@ -133,7 +133,7 @@ def test_a_config_that_stands_for_billions_of_values_is_refused_at_once(tmp_path
     path = tmp_path / "config.yaml"
     path.write_text("\n".join([*lines, "num_processes: *a29"]))
     with pytest.raises(UserError, match="write out what its aliases"):
-        plan_launch(job(), Flags(config=path), CPU)
+        plan_launch(job(), LaunchOptions(config=path), CPU)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
@@ -141,25 +141,25 @@ def test_a_config_that_is_no_file_is_not_waited_for(tmp_path, kind):
     path = tmp_path / "config.yaml"
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/null")
     with pytest.raises(UserError, match="cannot be read: not a regular file"):
-        plan_launch(job(accelerate_config=str(path)), Flags(), CPU)
+        plan_launch(job(accelerate_config=str(path)), LaunchOptions(), CPU)
 
 
 def test_the_printed_command_can_be_typed():
-    launch = plan_launch(job(), Flags(), CPU, ["a b.json", "--name=a b"])
+    launch = plan_launch(job(), LaunchOptions(), CPU, ["a b.json", "--name=a b"])
     assert str(launch).endswith("-m accel_trainer.workers.train 'a b.json' '--name=a b'")
     assert launch.argv[1:3] == ["-m", "accelerate.commands.launch"]
 
 
 def test_packages_that_may_be_imported_are_in_the_printed_command(monkeypatch):
-    assert ALLOW_VARIABLE not in plan_launch(job(), Flags(), CPU).environment
+    assert ALLOW_VARIABLE not in plan_launch(job(), LaunchOptions(), CPU).environment
     monkeypatch.setenv(ALLOW_VARIABLE, "my_lab,other.models")
-    assert str(plan_launch(job(), Flags(), CPU)).count(f"{ALLOW_VARIABLE}=my_lab,other.models ") == 1
+    assert str(plan_launch(job(), LaunchOptions(), CPU)).count(f"{ALLOW_VARIABLE}=my_lab,other.models ") == 1
 
 
 def test_flags_survive_being_passed_on():
-    words = Flags(Path("c.yaml"), 2, ("0", "1")).words()
+    words = LaunchOptions(Path("c.yaml"), 2, ("0", "1")).argv()
     assert words == ["--config", "c.yaml", "--num-processes", "2", "--gpus", "0,1"]
-    assert Flags().words() == []
+    assert LaunchOptions().argv() == []
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_gpus_are_asked_of_nvidia_smi_and_hidden_ones_do_not_count(tmp_path, mon
         this_machine.cache_clear()
 
 
-def plan(tmp_path: Path, content: str, flags: Flags | None = None) -> Launch:
+def plan(tmp_path: Path, content: str, flags: LaunchOptions | None = None) -> Launch:
     path = tmp_path / "config.yaml"
     path.write_text(content)
-    return plan_launch(job(), Flags(config=path) if flags is None else flags, TWO_GPUS)
+    return plan_launch(job(), LaunchOptions(config=path) if flags is None else flags, TWO_GPUS)
 
 
 @pytest.mark.parametrize("kind", ["MULTI_CPU", "FSDP", "DEEPSPEED", "XLA", "nonsense"])
@@ -204,7 +204,7 @@ def test_a_number_of_processes_that_is_none_is_refused(tmp_path, line):
 def test_chosen_gpus_go_before_those_of_a_config_and_compiling_is_the_jobs_business(tmp_path):
     path = tmp_path / "config.yaml"
     content = "distributed_type: MULTI_GPU\ngpu_ids: '0'\ndynamo_config: {dynamo_backend: INDUCTOR}\n"
-    launch = plan(tmp_path, content, Flags(config=path, gpus=("0", "1")))
+    launch = plan(tmp_path, content, LaunchOptions(config=path, gpus=("0", "1")))
     args = launch.accelerate_args
     assert args[args.index("--gpu_ids") + 1] == "all"
     assert args[args.index("--dynamo_backend") + 1] == "no"
@@ -219,10 +219,12 @@ def test_the_rank_of_a_machine_is_known_where_there_are_several(tmp_path):
 
 def test_what_is_compiled_is_kept_for_the_next_attempt(monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(), Flags(), CPU).environment
-    assert "torchinductor" in plan_launch(job(compile=True), Flags(), CPU).environment["TORCHINDUCTOR_CACHE_DIR"]
+    assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(), LaunchOptions(), CPU).environment
+    assert (
+        "torchinductor" in plan_launch(job(compile=True), LaunchOptions(), CPU).environment["TORCHINDUCTOR_CACHE_DIR"]
+    )
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")  # is inherited
-    assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(compile=True), Flags(), CPU).environment
+    assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(compile=True), LaunchOptions(), CPU).environment
 
 
 def test_of_several_nodes_each_has_its_part_and_accelerate_is_told(tmp_path):
@@ -237,12 +239,12 @@ def test_of_several_nodes_each_has_its_part_and_accelerate_is_told(tmp_path):
         assert args.num_processes == launch.num_processes
         return args
 
-    assert told(Flags(), TWO_GPUS).num_processes == 4
-    assert told(Flags(num_processes=2), TWO_GPUS).num_processes == 2
-    on_cpu = told(Flags(), CPU)
+    assert told(LaunchOptions(), TWO_GPUS).num_processes == 4
+    assert told(LaunchOptions(num_processes=2), TWO_GPUS).num_processes == 2
+    on_cpu = told(LaunchOptions(), CPU)
     assert (on_cpu.num_processes, on_cpu.num_cpu_threads_per_process, on_cpu.multi_gpu) == (2, 8, True)
     path = tmp_path / "config.yaml"
     path.write_text("distributed_type: MULTI_GPU\nnum_machines: 3\nmachine_rank: 2\nnum_processes: 6\n")
-    assert told(Flags(config=path), TWO_GPUS).num_processes == 6
+    assert told(LaunchOptions(config=path), TWO_GPUS).num_processes == 6
     with pytest.raises(UserError, match="num_processes: 3 do not divide over 2 nodes"):
-        told(Flags(num_processes=3), CPU)
+        told(LaunchOptions(num_processes=3), CPU)

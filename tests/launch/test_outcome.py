@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 
 from accel_trainer.launch.outcome import (
-    Cut,
-    Ending,
-    EndingKind,
-    judge,
-    judge_by_exit_code,
-    last_words,
+    Outcome,
+    OutcomeKind,
+    StopReason,
+    last_error_line,
+    outcome_of,
+    outcome_of_exit_code,
     record,
-    with_first_cause,
-    with_memory,
+    with_oom,
+    with_root_cause,
 )
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 
-DONE, FAILED, BACK = EndingKind.DONE, EndingKind.FAILED, EndingKind.BACK_TO_PENDING
-OVER_TIME = Cut("time_limit: 5s are over", RunState.PREEMPTED)
-STALLED = Cut("stalled: no step for 5s", RunState.STALLED)
+DONE, FAILED, BACK = OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.INTERRUPTED
+OVER_TIME = StopReason("time_limit: 5s are over", RunState.PREEMPTED)
+STALLED = StopReason("stalled: no step for 5s", RunState.STALLED)
 
 
 @pytest.fixture
@@ -58,47 +58,47 @@ def run(tmp_path: Path) -> RunFolder:
 )
 def test_the_last_word_of_the_trainer_decides(state, asked_to_stop, expected, log):
     status = Status(state=state, token="mine", error="why")
-    assert judge(status, "mine", asked_to_stop=asked_to_stop, exit_code=0, log=log).kind is expected
+    assert outcome_of(status, "mine", asked_to_stop=asked_to_stop, exit_code=0, log=log).kind is expected
 
 
 @pytest.mark.parametrize("status", [None, Status(state=RunState.FINISHED, token="an earlier attempt's")])
 def test_without_a_word_of_this_attempt_nothing_is_done_even_at_exit_code_0(status, log):
-    ending = judge(status, "mine", asked_to_stop=False, exit_code=0, log=log)
+    ending = outcome_of(status, "mine", asked_to_stop=False, exit_code=0, log=log)
     assert ending.kind is FAILED
     assert ending.reason.endswith("CUDA exploded")
-    assert judge(status, "mine", asked_to_stop=True, exit_code=1, log=log).kind is BACK
+    assert outcome_of(status, "mine", asked_to_stop=True, exit_code=1, log=log).kind is BACK
 
 
 def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
     path = tmp_path / "log"
     path.write_text("error: model_dir: cannot write\nTraceback\n  something\n")
-    assert last_words(path, 2) == "model_dir: cannot write"
+    assert last_error_line(path, 2) == "model_dir: cannot write"
     path.write_text("")
-    assert last_words(path, -9) == "exit code -9"
+    assert last_error_line(path, -9) == "exit code -9"
 
 
 @pytest.mark.parametrize(
     ("state", "cut", "ending"),
     [
-        (RunState.PREEMPTED, OVER_TIME, Ending(FAILED, OVER_TIME.reason, RunState.PREEMPTED)),
-        (RunState.TRAINING, OVER_TIME, Ending(FAILED, OVER_TIME.reason, RunState.PREEMPTED)),
-        (RunState.TRAINING, STALLED, Ending(FAILED, STALLED.reason, RunState.STALLED)),
-        (RunState.FINISHED, OVER_TIME, Ending(DONE, state=RunState.FINISHED)),
-        (RunState.FAILED, OVER_TIME, Ending(FAILED, "why", RunState.FAILED)),
-        (None, STALLED, Ending(FAILED, STALLED.reason, RunState.STALLED)),
+        (RunState.PREEMPTED, OVER_TIME, Outcome(FAILED, OVER_TIME.reason, RunState.PREEMPTED)),
+        (RunState.TRAINING, OVER_TIME, Outcome(FAILED, OVER_TIME.reason, RunState.PREEMPTED)),
+        (RunState.TRAINING, STALLED, Outcome(FAILED, STALLED.reason, RunState.STALLED)),
+        (RunState.FINISHED, OVER_TIME, Outcome(DONE, state=RunState.FINISHED)),
+        (RunState.FAILED, OVER_TIME, Outcome(FAILED, "why", RunState.FAILED)),
+        (None, STALLED, Outcome(FAILED, STALLED.reason, RunState.STALLED)),
     ],
 )
 def test_a_trainer_that_its_runner_has_ended_failed_for_that_reason(state, cut, ending, log):
     said = None if state is None else Status(state=state, token="mine", error="why")
-    assert judge(said, "mine", asked_to_stop=False, exit_code=1, log=log, cut=cut) == ending
+    assert outcome_of(said, "mine", asked_to_stop=False, exit_code=1, log=log, cut=cut) == ending
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
     said = Status(state=RunState.STARTING, token="mine")
-    assert judge(said, "mine", asked_to_stop=False, exit_code=-number, log=log).kind is BACK
-    assert judge(None, "mine", asked_to_stop=False, exit_code=-number, log=log).kind is BACK
-    assert judge(said, "mine", asked_to_stop=False, exit_code=-signal.SIGKILL, log=log).kind is FAILED
+    assert outcome_of(said, "mine", asked_to_stop=False, exit_code=-number, log=log).kind is BACK
+    assert outcome_of(None, "mine", asked_to_stop=False, exit_code=-number, log=log).kind is BACK
+    assert outcome_of(said, "mine", asked_to_stop=False, exit_code=-signal.SIGKILL, log=log).kind is FAILED
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,20 @@ def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
 )
 def test_launchers_that_are_told_to_end_while_they_start_give_no_signal_as_their_exit_code(words, log):
     log.write_text(f"Traceback (most recent call last):\n  File\n{words}\n")
-    assert judge(None, "mine", asked_to_stop=False, exit_code=1, log=log).kind is BACK
+    assert outcome_of(None, "mine", asked_to_stop=False, exit_code=1, log=log).kind is BACK
 
 
 @pytest.mark.parametrize(
     ("ending", "may_be_retried"),
     [
-        (Ending(FAILED, "why", RunState.FAILED), True),
-        (Ending(FAILED, "why", RunState.OUT_OF_MEMORY), True),
-        (Ending(FAILED, "why", RunState.STALLED), True),
-        (Ending(FAILED, "why", RunState.DIVERGED), False),
-        (Ending(FAILED, "why", RunState.INVALID), False),
-        (Ending(FAILED, "why", RunState.PREEMPTED), False),
-        (Ending(FAILED, "why"), False),
-        (Ending(DONE, state=RunState.FINISHED), False),
+        (Outcome(FAILED, "why", RunState.FAILED), True),
+        (Outcome(FAILED, "why", RunState.OUT_OF_MEMORY), True),
+        (Outcome(FAILED, "why", RunState.STALLED), True),
+        (Outcome(FAILED, "why", RunState.DIVERGED), False),
+        (Outcome(FAILED, "why", RunState.INVALID), False),
+        (Outcome(FAILED, "why", RunState.PREEMPTED), False),
+        (Outcome(FAILED, "why"), False),
+        (Outcome(DONE, state=RunState.FINISHED), False),
     ],
 )
 def test_what_would_fail_again_is_not_tried_again(ending, may_be_retried):
@@ -129,7 +129,7 @@ def test_what_would_fail_again_is_not_tried_again(ending, may_be_retried):
 
 @pytest.mark.parametrize(("exit_code", "asked", "kind"), [(0, False, DONE), (1, False, FAILED), (1, True, BACK)])
 def test_on_another_machine_than_the_main_one_the_exit_code_counts(log, exit_code, asked, kind):
-    assert judge_by_exit_code(exit_code, log, asked_to_stop=asked, cut=None).kind is kind
+    assert outcome_of_exit_code(exit_code, log, asked_to_stop=asked, cut=None).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -138,28 +138,28 @@ def test_on_another_machine_than_the_main_one_the_exit_code_counts(log, exit_cod
 def test_the_rank_that_failed_first_gives_the_reason(run, rank_0_failed_at, reason):
     run.write_rank_error(1, "mine", "gone", failed_at=20.0)
     said = Status(state=RunState.FAILED, token="mine", error="disk full", failed_at=rank_0_failed_at)
-    ending = with_first_cause(Ending(FAILED, "disk full", RunState.FAILED), said, run, "mine")
-    assert ending == Ending(FAILED, reason, RunState.FAILED)
+    ending = with_root_cause(Outcome(FAILED, "disk full", RunState.FAILED), said, run, "mine")
+    assert ending == Outcome(FAILED, reason, RunState.FAILED)
 
 
 def test_the_kernel_kills_without_a_word_but_counts(monkeypatch):
-    ending = Ending(FAILED, "the trainer was ended", RunState.FAILED)
-    assert with_memory(ending, 0) is ending
-    told = with_memory(ending, 2)
+    ending = Outcome(FAILED, "the trainer was ended", RunState.FAILED)
+    assert with_oom(ending, 0) is ending
+    told = with_oom(ending, 2)
     assert told.state is RunState.OUT_OF_MEMORY
     assert "out of memory and has killed 2" in told.reason
-    diverged = Ending(FAILED, "not finite", RunState.DIVERGED)
-    assert with_memory(diverged, 2) is diverged
+    diverged = Outcome(FAILED, "not finite", RunState.DIVERGED)
+    assert with_oom(diverged, 2) is diverged
 
 
 def test_the_status_of_a_run_that_was_ended_from_outside_says_so(run):
     run.write_status(Status(state=RunState.TRAINING, token="mine", epoch=3, eta_s=12.0))
-    record(Ending(FAILED, "stalled", RunState.STALLED), run.read_status(), run, "mine")
+    record(Outcome(FAILED, "stalled", RunState.STALLED), run.read_status(), run, "mine")
     said = run.read_status()
     assert (said.state, said.error, said.epoch, said.eta_s) == (RunState.STALLED, "stalled", 3, None)
 
 
-@pytest.mark.parametrize("ending", [Ending(BACK), Ending(DONE, state=RunState.FINISHED)])
+@pytest.mark.parametrize("ending", [Outcome(BACK), Outcome(DONE, state=RunState.FINISHED)])
 def test_the_status_of_a_run_that_goes_on_is_its_own(run, ending):
     run.write_status(Status(state=RunState.TRAINING, token="mine"))
     record(ending, run.read_status(), run, "mine")
@@ -170,7 +170,7 @@ def test_what_a_rank_knows_of_its_memory_is_in_the_status(run):
     """Its own file goes with the attempt."""
     run.write_rank_error(1, "mine", "full", 1.0, RunState.OUT_OF_MEMORY, fitting_batch_size=64)
     said = Status(state=RunState.FAILED, token="mine", error="connection closed by peer", failed_at=2.0)
-    ending = with_first_cause(Ending(FAILED, said.error, said.state), said, run, "mine")
+    ending = with_root_cause(Outcome(FAILED, said.error, said.state), said, run, "mine")
     record(ending, said, run, "mine")
     told = run.read_status()
     assert (told.state, told.error, told.fitting_batch_size) == (RunState.OUT_OF_MEMORY, "rank-1: full", 64)
@@ -178,5 +178,5 @@ def test_what_a_rank_knows_of_its_memory_is_in_the_status(run):
 
 def test_the_status_of_another_attempt_is_left_alone(run):
     run.write_status(Status(state=RunState.TRAINING, token="theirs"))
-    record(Ending(FAILED, "why", RunState.FAILED), run.read_status(), run, "mine")
+    record(Outcome(FAILED, "why", RunState.FAILED), run.read_status(), run, "mine")
     assert run.read_status().state is RunState.TRAINING

@@ -14,9 +14,9 @@ from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import attempt
-from accel_trainer.launch.attempt import stay_with
+from accel_trainer.launch.attempt import supervise
 from accel_trainer.launch.command import Launch
-from accel_trainer.launch.process_group import Trainer
+from accel_trainer.launch.process_group import ProcessGroup
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
@@ -50,14 +50,14 @@ def test_a_launcher_is_killed_also_in_the_moment_in_which_its_environment_cannot
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel shows none of a process whose program is just being put into place."""
-    trainer = Trainer(Launched((), {}, 1, ("import time; time.sleep(60)",)), Owner.new().token, tmp_path / "log")
+    trainer = ProcessGroup(Launched((), {}, 1, ("import time; time.sleep(60)",)), Owner.new().token, tmp_path / "log")
     with monkeypatch.context() as moment:
-        moment.setattr(processes, "with_variable", lambda name, value: [])
+        moment.setattr(processes, "pids_with_env", lambda name, value: [])
         began = time.monotonic()
         trainer.kill()
     assert time.monotonic() - began < 30
-    asyncio.run(trainer.end())
-    assert not processes.with_variable(TOKEN_VARIABLE, trainer.token)
+    asyncio.run(trainer.stop())
+    assert not processes.pids_with_env(TOKEN_VARIABLE, trainer.token)
 
 
 BEGIN = """
@@ -107,14 +107,14 @@ def in_short(monkeypatch) -> None:
 def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **limits: float):
     """(why the trainer was cut, what was told, what is in its log)"""
     log, watcher = run.path / "log", Recorder()
-    trainer = Trainer(Launched((), {}, 1, (code,)), Owner.new().token, log)
+    trainer = ProcessGroup(Launched((), {}, 1, (code,)), Owner.new().token, log)
     try:
         wait_until(log.exists)
         job = Job(architecture="resnet18", **limits)
-        cut = asyncio.run(stay_with(trainer, job, run, None, StopRequest() if stop is None else stop, watcher))
+        cut = asyncio.run(supervise(trainer, job, run, None, StopRequest() if stop is None else stop, watcher))
     finally:
         trainer.kill()
-        asyncio.run(trainer.end())
+        asyncio.run(trainer.stop())
     return cut, watcher.told, log.read_text()
 
 
@@ -153,7 +153,7 @@ def test_a_heartbeat_is_heard_by_our_own_clock(run, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(attempt.time, "monotonic", lambda: now[0])
     run.status_file.write_text("{}")
-    heartbeat = attempt.Heartbeat(run)
+    heartbeat = attempt.StatusMonitor(run)
     now[0] += 50
     assert heartbeat.silence_s() == 50
     os.utime(run.status_file, (1, 1))  # whatever the clock of the file's server

@@ -19,7 +19,7 @@ PROFILE = Profile(
     images_per_batch=64,
     step=STEP,
     validation={Phase.FORWARD: 0.04},
-    loading={Phase.LOADING: 0.0001, Phase.READING: 0.0008, Phase.SHOWING: 0.0001},
+    loading={Phase.LOADING: 0.0001, Phase.READING: 0.0008, Phase.RENDERING: 0.0001},
     saving=1.0,
     steps_per_epoch=1000,
     val_images=6400,
@@ -50,7 +50,7 @@ def test_a_row_is_plain_and_can_be_read_back():
 
 
 WAITS = {**STEP, Phase.WAITING: 0.062, Phase.FORWARD: 0.014, Phase.BACKWARD: 0.015}
-SHOWS = {Phase.LOADING: 0.0001, Phase.READING: 0.0002, Phase.SHOWING: 0.0007}
+SHOWS = {Phase.LOADING: 0.0001, Phase.READING: 0.0002, Phase.RENDERING: 0.0007}
 
 
 @pytest.mark.parametrize(

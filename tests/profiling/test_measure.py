@@ -34,10 +34,10 @@ def test_every_phase_is_measured_and_together_they_are_the_step(tmp_path):
     found = profile(job, tmp_path / "scratch", steps=6, warm_up=2, trace=trace)
     assert found.num_steps == 6
     assert (found.steps_per_epoch, found.images_per_step, found.val_images) == (2, 128, 91)
-    absent = {Phase.AUGMENTATION, Phase.SAVING, Phase.LOADING, Phase.READING, Phase.SHOWING}
+    absent = {Phase.AUGMENTATION, Phase.SAVING, Phase.LOADING, Phase.READING, Phase.RENDERING}
     assert found.step.keys() == set(Phase) - absent
     assert found.step[Phase.FORWARD] >= 2 * PAUSE_S  # twice in a step, and nowhere else
-    assert found.loading.keys() == {Phase.LOADING, Phase.READING, Phase.SHOWING}
+    assert found.loading.keys() == {Phase.LOADING, Phase.READING, Phase.RENDERING}
     assert {Phase.WAITING, Phase.COPY, Phase.FORWARD, Phase.METRICS} == found.validation.keys()
     assert all(seconds >= 0 for times in (found.step, found.loading, found.validation) for seconds in times.values())
     assert found.saving > 0

@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
-from accel_trainer.core.spans import Phase, heard_by, span
-from accel_trainer.profiling.recorder import Recorder, Span, add_threads, own_seconds
+from accel_trainer.core.spans import Phase, recording, span
+from accel_trainer.profiling.recorder import Span, SpanRecorder, add_threads, own_seconds
 
 CPU = torch.device("cpu")
 
@@ -35,13 +35,13 @@ def test_a_phase_has_the_time_that_its_inner_phases_leave():
 
 
 def test_steps_that_warm_up_are_left_out_and_so_is_what_other_threads_do():
-    recorder = Recorder(CPU)
+    recorder = SpanRecorder(CPU)
 
     def load() -> None:
         with span(Phase.LOADING), span(Phase.READING):
             pass
 
-    with heard_by(recorder):
+    with recording(recorder):
         for _ in range(3):
             with span(Phase.WAITING):
                 load()

@@ -14,7 +14,7 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
     long."""
 
     def put(go_through: object) -> None:
-        monkeypatch.setattr(runner_module, "go_through", go_through)
+        monkeypatch.setattr(runner_module, "run_attempt", go_through)
         for module in (finish, scheduler):
             monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
         monkeypatch.setattr(checker, "SETTLED_S", 0.1)

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from accel_trainer.launch.attempt import Attempt
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import checker, runner, scheduler
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 class Silent:
@@ -24,13 +24,13 @@ class Silent:
         return lambda *_: None
 
 
-async def train(attempt: Attempt, *_: object) -> Ending:
+async def train(attempt: Attempt, *_: object) -> Outcome:
     """One line in the run folder for every attempt that came to its end."""
     attempt.run.create()
     await asyncio.sleep(random.uniform(0, 0.03))
     with (attempt.run.path / "attempts").open("a") as file:
         file.write(f"{os.getpid()}\n")
-    return Ending(EndingKind.DONE)
+    return Outcome(OutcomeKind.DONE)
 
 
 class Listing(list["os.DirEntry[str]"]):
@@ -73,12 +73,12 @@ def main() -> None:
         liar = Liar(int(sys.argv[2]))
         Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
         os.scandir = liar.listed  # type: ignore[assignment]
-    runner.go_through = train
+    runner.run_attempt = train
     runner.POLL_S = 0.005
     runner.LOOK_EVERY_S = scheduler.LOOK_EVERY_S = 0.2
     scheduler.LARGEST_PART = 0.5
     checker.sys.executable = "/bin/false"  # a file is not looked at with torch
-    runner.Runner(Queue(queue), Flags(), Machine((), False, 2), Silent()).run()
+    runner.Runner(QueueStore(queue), LaunchOptions(), Machine((), False, 2), Silent()).run()
 
 
 if __name__ == "__main__":

@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue import checker as checker_module
-from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.checker import PendingChecker
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
 
 
-def look_until_settled(checker: Checker, queue: Queue):
+def look_until_settled(checker: PendingChecker, queue: QueueStore):
     while True:
         good, wrong = checker.look(queue.jobs(JobState.PENDING))
         if not checker.is_busy and len(good) + len(wrong) == len(queue.jobs(JobState.PENDING)):
@@ -33,7 +33,7 @@ def test_good_and_wrong_jobs_are_told_apart_and_a_changed_file_is_looked_at_agai
     write_job(queue.folder / "good.json")
     write_job(queue.folder / "shape.json", batch_size=-1)
     wrong = write_job(queue.folder / "name.json", optimizer="AdamX", batch_size=66)
-    checker = Checker(Flags(num_processes=3), queue.folder)
+    checker = PendingChecker(LaunchOptions(num_processes=3), queue.folder)
     good, problems = look_until_settled(checker, queue)
     assert good == []
     assert "batch_size: -1 is not allowed" in problems["shape"]
@@ -49,7 +49,7 @@ def test_good_and_wrong_jobs_are_told_apart_and_a_changed_file_is_looked_at_agai
 def test_a_file_on_its_way_is_not_refused_before_it_has_settled(queue, monkeypatch):
     monkeypatch.setattr(checker_module, "SETTLED_S", 0.5)
     (queue.folder / "slow.json").write_text('{"architecture": ')
-    checker = Checker(Flags(), queue.folder)
+    checker = PendingChecker(LaunchOptions(), queue.folder)
     began = time.monotonic()
     while time.monotonic() - began < 0.4:
         assert checker.look(queue.jobs(JobState.PENDING)) == ({}, [])
@@ -63,7 +63,7 @@ def test_a_file_on_its_way_is_not_refused_before_it_has_settled(queue, monkeypat
 def test_a_check_that_breaks_leaves_the_verdict_to_the_trainer(queue, monkeypatch):
     monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
     write_job(queue.folder / "a.json")
-    assert look_until_settled(Checker(Flags(), queue.folder), queue) == (["a"], {})
+    assert look_until_settled(PendingChecker(LaunchOptions(), queue.folder), queue) == (["a"], {})
 
 
 def test_jobs_that_wait_are_good_before_their_parents_are_and_a_parent_that_is_nowhere_is_wrong(queue):
@@ -72,20 +72,24 @@ def test_jobs_that_wait_are_good_before_their_parents_are_and_a_parent_that_is_n
     write_job(queue.folder / "later.json", finetune=True, after=["not-there-yet"], model_dir="run")
     write_job(queue.folder / "parent.json")
     write_job(queue.folder / "typo.json", **{**start, "finetune_args": {"starting_params": "parnt"}})
-    checker = Checker(Flags(), queue.folder)
+    checker = PendingChecker(LaunchOptions(), queue.folder)
     good, problems = look_until_settled(checker, queue)
     assert good == ["child", "later", "parent"]
     assert "'parnt' is neither a path nor a job of the queue training_queue" in problems["typo"]
     assert "did you mean 'parent'?" in problems["typo"]
     needs = {job.name: need for job, need in checker.look(queue.jobs(JobState.PENDING))[0].items()}
-    assert needs == {"child": Needs(parent="parent"), "later": Needs(after=("not-there-yet",)), "parent": Needs()}
+    assert needs == {
+        "child": Requirements(parent="parent"),
+        "later": Requirements(after=("not-there-yet",)),
+        "parent": Requirements(),
+    }
     checker.close()
 
 
 def test_a_file_is_read_once_until_it_changes(queue, monkeypatch):
     monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
     path = write_job(queue.folder / "a.json", after=["b"])
-    checker = Checker(Flags(), queue.folder)
+    checker = PendingChecker(LaunchOptions(), queue.folder)
     read = []
     read_job = checker_module.read_job
     monkeypatch.setattr(checker_module, "read_job", lambda path: (read.append(path), read_job(path))[1])

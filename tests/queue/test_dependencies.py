@@ -11,16 +11,24 @@ from helpers import write_job
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.dependencies import Needs, as_it_starts, cycles, find_parent, in_order, starting_params, words
+from accel_trainer.queue.dependencies import (
+    Requirements,
+    cycles,
+    describe_unmet,
+    find_parent,
+    in_order,
+    starting_params,
+    with_parent_path,
+)
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 PENDING, HELD, RUNNING, DONE, FAILED = JobState
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
 
@@ -30,24 +38,26 @@ def fine_tuned(start: str, *after: str) -> Job:
 
 
 def test_a_job_needs_what_it_names_once_until_it_is_done():
-    needs = Needs.of(fine_tuned("c", "a", "b", "c"))
+    needs = Requirements.of(fine_tuned("c", "a", "b", "c"))
     assert needs.missing({"a": DONE, "b": RUNNING, "c": FAILED}) == {"b": RUNNING, "c": FAILED}
     assert needs.missing(dict.fromkeys("abc", DONE)) == {}
     assert needs.missing({}) == dict.fromkeys("abc")
     assert needs.waits
-    assert not Needs.of(fine_tuned("models/c")).waits
+    assert not Requirements.of(fine_tuned("models/c")).waits
 
 
 def test_a_word_is_a_path_only_when_no_job_has_that_name():
     Path("run").mkdir()
-    assert Needs(parent="run").missing({}) == {}
-    assert Needs(parent="run").missing({"run": RUNNING}) == {"run": RUNNING}
-    assert Needs(after=("run",)).missing({}) == {"run": None}
+    assert Requirements(parent="run").missing({}) == {}
+    assert Requirements(parent="run").missing({"run": RUNNING}) == {"run": RUNNING}
+    assert Requirements(after=("run",)).missing({}) == {"run": None}
 
 
 def test_words_say_where_each_is():
-    assert words({"parent": FAILED}) == "waits for 'parent', which has failed"
-    assert words({"a": HELD, "b": None}) == "waits for 'a', which is held, and for 'b', which is not in the queue"
+    assert describe_unmet({"parent": FAILED}) == "waits for 'parent', which has failed"
+    assert (
+        describe_unmet({"a": HELD, "b": None}) == "waits for 'a', which is held, and for 'b', which is not in the queue"
+    )
 
 
 def test_only_what_waits_for_itself_is_in_a_cycle():
@@ -99,7 +109,7 @@ def test_a_name_stands_for_the_run_folder_of_the_job_wherever_that_is(queue, sta
     write_job(queue.folder_of(state) / name, model_dir="~/runs/a")
     job = fine_tuned("parent")
     assert starting_params(job, queue) == Path("~/runs/a").expanduser()
-    checked = as_it_starts(job, queue)
+    checked = with_parent_path(job, queue)
     if state is DONE:
         assert checked.finetune_args.starting_params == str(Path("~/runs/a").expanduser())
         assert checked.parent_job is None
@@ -121,10 +131,10 @@ def test_of_two_of_one_name_that_are_done_the_newer_counts(queue):
 
 def test_a_path_is_left_alone_and_a_word_that_exists_is_made_one(queue):
     job = fine_tuned("run/params/best.safetensors")
-    assert (find_parent(job, queue), as_it_starts(job, queue)) == (None, job)
+    assert (find_parent(job, queue), with_parent_path(job, queue)) == (None, job)
     Path("run").mkdir()
     assert starting_params(fine_tuned("run"), queue) == Path("run")
-    made = as_it_starts(fine_tuned("run"), queue)
+    made = with_parent_path(fine_tuned("run"), queue)
     assert (made.finetune_args.starting_params, made.parent_job) == ("./run", None)
 
 

@@ -12,21 +12,21 @@ import pytest
 from helpers import write_job
 
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 
 RUNNER = Path(__file__).with_name("lab_runner.py")
 # All of them with `make chaos`.
 NUM_JOBS, NUM_KILLS = (400, 80) if os.environ.get("ACCEL_TRAIN_THOROUGH_TESTS") else (100, 20)
 
 
-def start(queue: Queue, *words: str) -> subprocess.Popen[bytes]:
+def start(queue: QueueStore, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, str(RUNNER), str(queue.folder), *words])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lies", [False, True])
 def test_of_many_jobs_each_is_finished_once_whoever_is_killed(lies: bool) -> None:
-    queue, draw = Queue(Path("queue")), random.Random(5)
+    queue, draw = QueueStore(Path("queue")), random.Random(5)
     queue.create()
     names = [f"job{number}" for number in range(NUM_JOBS)]
     for name in names:

@@ -19,15 +19,15 @@ from helpers import own_disk, said_by, write_job
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.attempt import Attempt
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import checker as checker_module
-from accel_trainer.queue.checker import Checker
+from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
-from accel_trainer.queue.store import Queue, QueueUnusable
+from accel_trainer.queue.store import QueueStore, QueueUnusable
 from accel_trainer.run.status import RunState
 
 DAY_S = 24 * 3600.0
@@ -66,8 +66,8 @@ BAD = {
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
 
@@ -76,10 +76,10 @@ class Watcher:
     """Keeps what it is told of endings and refusals."""
 
     def __init__(self) -> None:
-        self.ended_as: dict[str, Ending] = {}
+        self.ended_as: dict[str, Outcome] = {}
         self.refused: dict[str, str] = {}
 
-    def ended(self, name: str, ending: Ending, log: Path) -> None:
+    def ended(self, name: str, ending: Outcome, log: Path) -> None:
         self.ended_as[name] = ending
 
     def rejected(self, job: QueuedJob, reason: str) -> None:
@@ -93,9 +93,9 @@ class Trainings(list[str]):
     """The names of the jobs that were trained; `act` is what happens meanwhile, `ending` how all of them end."""
 
     act: Callable[[Attempt], None] = staticmethod(lambda attempt: None)
-    ending = Ending(EndingKind.DONE)
+    ending = Outcome(OutcomeKind.DONE)
 
-    async def __call__(self, attempt: Attempt, *_: object) -> Ending:
+    async def __call__(self, attempt: Attempt, *_: object) -> Outcome:
         self.append(attempt.job.name)
         self.act(attempt)
         return self.ending
@@ -109,10 +109,10 @@ def trainings(in_place_of_trainers: Callable[[object], None]) -> Trainings:
 
 
 @pytest.fixture
-def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[Queue], Watcher]:
-    def run(queue: Queue) -> Watcher:
+def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[QueueStore], Watcher]:
+    def run(queue: QueueStore) -> Watcher:
         watcher: Any = Watcher()
-        runner = Runner(queue, Flags(), Machine((), False, 2), watcher, retry_after_s=0.05)
+        runner = Runner(queue, LaunchOptions(), Machine((), False, 2), watcher, retry_after_s=0.05)
         monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
         runner.run()
         return watcher
@@ -120,7 +120,7 @@ def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     return run
 
 
-def in_state(queue: Queue, state: JobState) -> list[str]:
+def in_state(queue: QueueStore, state: JobState) -> list[str]:
     return [job.name for job in queue.jobs(state)]
 
 
@@ -279,8 +279,8 @@ def test_after_the_clock_was_set_back_no_job_rests_for_a_day_and_failures_are_st
     with monkeypatch.context() as tomorrow:
         tomorrow.setattr(time, "time", lambda: now() + DAY_S)
         retries.add(job, 2, "memory ran out")
-        assert retries.resting([job])["a"] == pytest.approx(120, abs=5)
-    assert retries.resting([job]) == {}
+        assert retries.backing_off([job])["a"] == pytest.approx(120, abs=5)
+    assert retries.backing_off([job]) == {}
     failures = retries.of(job)
     assert failures is not None
     assert failures.number == 2
@@ -300,7 +300,7 @@ def test_a_file_that_is_copied_slowly_is_neither_refused_nor_run_before_it_is_wh
     monkeypatch.setattr(checker_module, "SETTLED_S", 0.4)
     monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
     whole = write_job(Path("a.json")).read_bytes()
-    checker, target = Checker(Flags(), queue.folder), queue.folder / "a.json"
+    checker, target = PendingChecker(LaunchOptions(), queue.folder), queue.folder / "a.json"
     target.touch()
     for end in range(0, len(whole), 40):
         with target.open("r+b") as file:
@@ -331,10 +331,10 @@ def test_a_file_that_stays_half_is_refused_with_the_place_where_it_ends(queue, t
 
 
 @pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Queue]:
+def read_only(tmp_path: Path) -> Iterator[QueueStore]:
     """A queue with a job, on a disk that can only be read."""
     with own_disk(tmp_path / "disk", "size=1m") as disk:
-        queue = Queue(disk / "training_queue")
+        queue = QueueStore(disk / "training_queue")
         queue.create()
         write_job(queue.folder / "a.json")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -356,10 +356,10 @@ def test_a_queue_on_a_disk_that_can_only_be_read_is_shown_and_otherwise_unusable
 
 
 @pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[tuple[Queue, Callable[[], None]]]:
+def full_disk(tmp_path: Path) -> Iterator[tuple[QueueStore, Callable[[], None]]]:
     """A queue, and what fills its disk to the last byte."""
     with own_disk(tmp_path / "disk", "size=256k") as disk:
-        queue = Queue(disk / "training_queue")
+        queue = QueueStore(disk / "training_queue")
         queue.create()
 
         def fill() -> None:
@@ -389,7 +389,7 @@ def test_on_a_full_disk_jobs_end_where_they_belong_and_a_runner_says_why(full_di
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")
     trainings.act = lambda attempt: fill() if len(trainings) == 1 else None
-    trainings.ending = Ending(EndingKind.FAILED, "the disk is full")
+    trainings.ending = Outcome(OutcomeKind.FAILED, "the disk is full")
     watcher = run_all(queue)
     assert in_state(queue, JobState.FAILED) == ["a", "b"]
     assert {name: ending.reason for name, ending in watcher.ended_as.items()} == dict.fromkeys("ab", "the disk is full")
@@ -400,7 +400,7 @@ def test_a_failure_that_cannot_be_counted_ends_the_runner_and_loses_no_job(full_
     queue, fill = full_disk
     write_job(queue.folder / "a.json", retries=1)
     trainings.act = lambda attempt: fill()
-    trainings.ending = Ending(EndingKind.FAILED, "the disk is full", RunState.FAILED)
+    trainings.ending = Outcome(OutcomeKind.FAILED, "the disk is full", RunState.FAILED)
     with pytest.raises(QueueUnusable, match=r"retries/a.json cannot be written: No space left"):
         run_all(queue)
     assert in_state(queue, JobState.RUNNING) == ["a"], "the next runner takes it up"

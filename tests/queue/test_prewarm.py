@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 from accel_trainer.config import Job
 from accel_trainer.core import processes
 from accel_trainer.launch.attempt_files import scratch_folder
-from accel_trainer.launch.command import Flags, Launch, plan_launch
+from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Gpu, Machine, this_machine
-from accel_trainer.launch.process_group import Trainer
-from accel_trainer.launch.protocol import STAND_BY
+from accel_trainer.launch.process_group import ProcessGroup
+from accel_trainer.launch.protocol import PREWARM
 from accel_trainer.queue import prewarm as standby_module
 from accel_trainer.queue.control import Pause
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.prewarm import Ahead, Running, Standby
-from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
+from accel_trainer.queue.slots import Allocation, Slots
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 
@@ -40,7 +40,7 @@ if sys.argv[1] == "{STAND_BY}":
     print("told", file.read_text())
 else:
     print("anew", *sys.argv[1:])
-""".replace("{STAND_BY}", STAND_BY)
+""".replace("{STAND_BY}", PREWARM)
 
 
 class Stub(Launch):
@@ -52,27 +52,27 @@ class Stub(Launch):
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
 
 
-def begin(standby: Standby, launch: Launch, log: Path) -> Trainer:
-    async def until_its_end() -> Trainer:
+def begin(standby: PrewarmedWorker, launch: Launch, log: Path) -> ProcessGroup:
+    async def until_its_end() -> ProcessGroup:
         trainer = await standby.start(launch, standby.owner.token, log)
         while trainer.exit_code is None:
             await asyncio.sleep(0.02)
-        await trainer.end()
+        await trainer.stop()
         await standby.end()
         return trainer
 
     return asyncio.run(until_its_end())
 
 
-def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: Queue) -> None:
+def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: QueueStore) -> None:
     launch = Stub((), {}, 1, ("a.json", "--name=a"))
-    standby = Standby(queue, replace(launch, worker_args=("another job",)))
+    standby = PrewarmedWorker(queue, replace(launch, worker_args=("another job",)))
     (before,) = queue.logs.iterdir()
     wait_until(before.read_text)
     log = queue.next_log("a")
@@ -84,8 +84,10 @@ def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: Queue) 
 
 
 @pytest.mark.parametrize("how", ["of another kind", "died", "stood down"])
-def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its_own(queue: Queue, how: str) -> None:
-    standby = Standby(queue, Stub((), {"ONE": "1"}, 1))
+def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its_own(
+    queue: QueueStore, how: str
+) -> None:
+    standby = PrewarmedWorker(queue, Stub((), {"ONE": "1"}, 1))
     launch = Stub((), {"ONE": "2" if how == "of another kind" else "1"}, 1, ("a.json",))
     log = queue.next_log("a")
     if how == "died":
@@ -99,12 +101,12 @@ def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its
     assert list(queue.logs.iterdir()) == [log]
 
 
-def left(standby: Standby) -> list[int]:
-    return processes.with_variable("ACCEL_TRAIN_TOKEN", standby.owner.token)
+def left(standby: PrewarmedWorker) -> list[int]:
+    return processes.pids_with_env("ACCEL_TRAIN_TOKEN", standby.owner.token)
 
 
-def test_of_who_stood_by_for_nothing_nothing_stays(queue: Queue) -> None:
-    standby = Standby(queue, Stub((), {}, 1))
+def test_of_who_stood_by_for_nothing_nothing_stays(queue: QueueStore) -> None:
+    standby = PrewarmedWorker(queue, Stub((), {}, 1))
     wait_until(lambda: left(standby))
     asyncio.run(standby.end())
     assert not left(standby)
@@ -122,7 +124,7 @@ class Noted:
     ended: list[Launch]
     has_died = False
 
-    def __init__(self, queue: Queue, launch: Launch) -> None:
+    def __init__(self, queue: QueueStore, launch: Launch) -> None:
         self._launch = launch
         self.began.append(launch)
 
@@ -134,7 +136,7 @@ class Noted:
 def noted(monkeypatch: pytest.MonkeyPatch) -> type[Noted]:
     monkeypatch.setattr(Noted, "began", [], raising=False)
     monkeypatch.setattr(Noted, "ended", [], raising=False)
-    monkeypatch.setattr(standby_module, "Standby", Noted)
+    monkeypatch.setattr(standby_module, "PrewarmedWorker", Noted)
     monkeypatch.setattr(standby_module, "LOOK_EVERY_S", -1.0)
     return Noted
 
@@ -143,14 +145,14 @@ GPU = Machine((Gpu("1", "GPU", "24 GB"),), False, 2)
 TWO = Machine((*GPU.gpus, Gpu("2", "GPU", "24 GB")), False, 2)
 
 
-def outlook(queue: Queue, *names: str, **changes: object) -> SimpleNamespace:
+def outlook(queue: QueueStore, *names: str, **changes: object) -> SimpleNamespace:
     """What was seen of a queue in which these jobs may be run."""
     for name in names:
         write_job(queue.folder / f"{name}.json")
     pending = queue.jobs(JobState.PENDING)
     seen = {
         "pending": pending,
-        "good": {job: Needs() for job in pending},
+        "good": {job: Requirements() for job in pending},
         "waiting": set(),
         "pause": None,
         "is_checked": True,
@@ -159,20 +161,20 @@ def outlook(queue: Queue, *names: str, **changes: object) -> SimpleNamespace:
     return SimpleNamespace(**{**seen, **changes})
 
 
-def running(place: Place, eta_s: float | None, said_by: str = "token") -> Running:
+def running(place: Allocation, eta_s: float | None, said_by: str = "token") -> RunningAttempt:
     run = RunFolder(Path("run"))
     run.create()
     run.write_status(Status(state=RunState.TRAINING, token=said_by, eta_s=eta_s))
-    return Running(run, "token", place)
+    return RunningAttempt(run, "token", place)
 
 
 def look(
-    queue: Queue, seen: SimpleNamespace, *attempts: Running, is_wanted: bool = True, machine: Machine = GPU
-) -> Ahead:
-    slots = Slots(machine, Flags(), gpus_per_job=1)
+    queue: QueueStore, seen: SimpleNamespace, *attempts: RunningAttempt, is_wanted: bool = True, machine: Machine = GPU
+) -> Prewarmer:
+    slots = Slots(machine, LaunchOptions(), gpus_per_job=1)
     for attempt in attempts:
         slots.take(attempt.place)
-    ahead = Ahead(queue, Flags(), machine, is_wanted=is_wanted)
+    ahead = Prewarmer(queue, LaunchOptions(), machine, is_wanted=is_wanted)
     asyncio.run(ahead.look(seen, slots, attempts))
     return ahead
 
@@ -181,7 +183,7 @@ def look(
     ("eta_s", "said_by", "expected"), [(5.0, "token", 1), (60.0, "token", 0), (None, "token", 0), (5.0, "old", 0)]
 )
 def test_it_is_started_when_a_job_is_about_to_end(queue, noted, eta_s, said_by, expected) -> None:
-    look(queue, outlook(queue, "b"), running(Place(("1",), 2), eta_s, said_by))
+    look(queue, outlook(queue, "b"), running(Allocation(("1",), 2), eta_s, said_by))
     assert [launch.environment["CUDA_VISIBLE_DEVICES"] for launch in noted.began] == ["1"] * expected
 
 
@@ -194,7 +196,7 @@ def test_it_is_started_while_the_first_jobs_are_checked(queue, noted) -> None:
 
 
 def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wanted(queue, noted) -> None:
-    ending = running(Place(("1",), 2), 5.0)
+    ending = running(Allocation(("1",), 2), 5.0)
     look(queue, outlook(queue, "b", pause=Pause(None, "me", 0.0, None)), ending)
     look(queue, outlook(queue, "b"), ending, is_wanted=False)
     look(queue, outlook(queue, "b", waiting={"b"}), ending)
@@ -202,15 +204,15 @@ def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wante
 
 
 def test_it_is_ended_when_another_runner_has_taken_the_last_job(queue, noted) -> None:
-    ahead = look(queue, outlook(queue, "b"), running(Place(("1",), 2), 5.0))
-    asyncio.run(ahead.look(outlook(queue, good={}), Slots(GPU, Flags()), ()))
+    ahead = look(queue, outlook(queue, "b"), running(Allocation(("1",), 2), 5.0))
+    asyncio.run(ahead.look(outlook(queue, good={}), Slots(GPU, LaunchOptions()), ()))
     assert noted.ended == noted.began
     assert ahead.owner is None
 
 
 def test_another_takes_the_place_of_one_that_has_died(queue, noted, monkeypatch) -> None:
-    ending = running(Place(("1",), 2), 5.0)
-    ahead, seen, slots = look(queue, outlook(queue, "b"), ending), outlook(queue, "b"), Slots(GPU, Flags())
+    ending = running(Allocation(("1",), 2), 5.0)
+    ahead, seen, slots = look(queue, outlook(queue, "b"), ending), outlook(queue, "b"), Slots(GPU, LaunchOptions())
     slots.take(ending.place)
     with monkeypatch.context() as patch:
         patch.setattr(noted, "has_died", True)
@@ -232,12 +234,12 @@ SLOW_STEPS = {
 
 def standing_by() -> psutil.Process | None:
     """The training process that has no job yet."""
-    at_work = {job.owner.token for job in Queue(Path("training_queue")).jobs(JobState.RUNNING)}
+    at_work = {job.owner.token for job in QueueStore(Path("training_queue")).jobs(JobState.RUNNING)}
     for pid in trainers_in(Path.cwd()):
         with suppress(psutil.Error):
             process = psutil.Process(pid)
             words = process.cmdline()
-            if "accelerate.commands.launch" in words or STAND_BY not in words:
+            if "accelerate.commands.launch" in words or PREWARM not in words:
                 continue
             if process.environ()["ACCEL_TRAIN_TOKEN"] not in at_work:
                 return process
@@ -245,7 +247,7 @@ def standing_by() -> psutil.Process | None:
 
 
 @pytest.fixture
-def two_jobs(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Queue:
+def two_jobs(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> QueueStore:
     monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     for name in ("a", "b"):
@@ -260,7 +262,7 @@ def state_of(name: str) -> str | None:
 
 @pytest.mark.slow
 def test_the_second_job_is_trained_by_a_process_that_was_there_before_the_first_one_ended(
-    two_jobs: Queue, background
+    two_jobs: QueueStore, background
 ) -> None:
     runner = background("run-queue")
     wait_until(lambda: state_of("a") == "training")
@@ -278,9 +280,11 @@ def test_the_second_job_is_trained_by_a_process_that_was_there_before_the_first_
 
 
 @pytest.mark.slow
-def test_none_stands_by_without_the_others(queue: Queue) -> None:
+def test_none_stands_by_without_the_others(queue: QueueStore) -> None:
     """One of several processes is told to stop, by whoever: the others could only wait for it."""
-    standby = Standby(queue, plan_launch(Job(architecture="resnet18"), Flags(num_processes=2), this_machine()))
+    standby = PrewarmedWorker(
+        queue, plan_launch(Job(architecture="resnet18"), LaunchOptions(num_processes=2), this_machine())
+    )
 
     def rank_0() -> int | None:
         """Once it has imported torch: it has listened to signals before."""
@@ -298,7 +302,7 @@ def test_none_stands_by_without_the_others(queue: Queue) -> None:
 
 
 @pytest.mark.slow
-def test_who_stands_by_dies_with_its_runner(two_jobs: Queue, background, cli) -> None:
+def test_who_stands_by_dies_with_its_runner(two_jobs: QueueStore, background, cli) -> None:
     runner = background("run-queue")
     wait_until(lambda: state_of("a") == "training")
     process = wait_until(standing_by)

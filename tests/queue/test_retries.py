@@ -10,18 +10,18 @@ from helpers import write_job
 from accel_trainer.queue import retries as retries_module
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries, submission_of
-from accel_trainer.queue.store import JobGone, Queue
+from accel_trainer.queue.store import JobGone, QueueStore
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
 
 
 @pytest.fixture
-def job(queue: Queue) -> QueuedJob:
+def job(queue: QueueStore) -> QueuedJob:
     write_job(queue.folder / "job.json")
     return queue.jobs(JobState.PENDING)[0]
 
@@ -38,18 +38,18 @@ def test_a_submission_is_known_again_after_the_file_has_moved(tmp_path):
 def test_a_job_rests_twice_as_long_after_each_failure_and_an_hour_at_most(queue, job, monkeypatch):
     monkeypatch.setattr(retries_module.time, "time", lambda: 1000.0)
     retries = Retries(queue, 60)
-    rests = [retries.rest_s(retries.add(job, number, "why")) for number in (1, 2, 3, 20)]
+    rests = [retries.backoff_s(retries.add(job, number, "why")) for number in (1, 2, 3, 20)]
     assert rests == [60, 120, 240, 3600]
 
 
 def test_every_runner_knows_who_rests_until_it_is_over(queue, job, monkeypatch):
     Retries(queue, 60).add(job, 1, "why")
     others = Retries(queue, 60)
-    assert 0 < others.resting([job])["job"] <= 60
+    assert 0 < others.backing_off([job])["job"] <= 60
     assert others.of(job).reason == "why"
     now = time.time()
     monkeypatch.setattr(retries_module.time, "time", lambda: now + 61)
-    assert others.resting([job]) == {}
+    assert others.backing_off([job]) == {}
     assert others.of(job).number == 1
 
 
@@ -57,7 +57,7 @@ def test_a_clock_that_was_set_back_keeps_nobody_waiting(queue, job, monkeypatch)
     retries = Retries(queue, 60)
     retries.add(job, 1, "why")
     monkeypatch.setattr(retries_module.time, "time", lambda: 0.0)
-    assert retries.resting([job]) == {}
+    assert retries.backing_off([job]) == {}
 
 
 def test_a_job_that_was_submitted_anew_has_not_failed(queue, job):
@@ -65,14 +65,14 @@ def test_a_job_that_was_submitted_anew_has_not_failed(queue, job):
     retries.add(job, 1, "why")
     write_job(job.path, seed=17)
     assert retries.of(job) is None
-    assert retries.resting([job]) == {}
+    assert retries.backing_off([job]) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "\0", json.dumps({"number": 1})])
 def test_a_note_that_cannot_be_read_is_none(queue, job, content):
     queue.retries.mkdir()
     (queue.retries / "job.json").write_text(content)
-    assert Retries(queue, 60).resting([job]) == {}
+    assert Retries(queue, 60).backing_off([job]) == {}
 
 
 def test_a_job_whose_file_was_taken_away_is_gone(queue, job):

@@ -16,20 +16,20 @@ from helpers import write_job
 from accel_trainer.core import lease
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt import Attempt
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
-from accel_trainer.launch.outcome import Ending, EndingKind
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import checker, finish, retries, scheduler
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.control import Pauses
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.scheduler import choose_next
-from accel_trainer.queue.slots import Place, Slots
-from accel_trainer.queue.store import Queue, QueueUnusable
+from accel_trainer.queue.slots import Allocation, Slots
+from accel_trainer.queue.store import QueueStore, QueueUnusable
 from accel_trainer.run.status import RunState
 
 
@@ -37,26 +37,26 @@ def jobs(*names: str) -> list[QueuedJob]:
     return [QueuedJob(name, Path(f"{name}.json"), JobState.PENDING) for name in names]
 
 
-def chosen(given: dict[str, Needs], waiting: Collection[str] = (), room: int = 1, most: int = 4) -> str | None:
+def chosen(given: dict[str, Requirements], waiting: Collection[str] = (), room: int = 1, most: int = 4) -> str | None:
     """The name of the next job, where there is room for so many processes now and for `most` at best."""
     found = choose_next(
         {job: given[job.name] for job in jobs(*given)},
         waiting,
-        lambda needs: Place() if (needs.num_processes or 1) <= room else None,
+        lambda needs: Allocation() if (needs.num_processes or 1) <= room else None,
         lambda needs: (needs.num_processes or 1) <= most,
     )
     return None if found is None else found[0].name
 
 
 def test_the_first_job_that_waits_for_nothing_is_next():
-    assert chosen({"a": Needs(), "b": Needs()}) == "a"
-    assert chosen({"a": Needs(), "b": Needs()}, waiting={"a"}) == "b"
-    assert chosen({"a": Needs()}, waiting={"a"}) is None
+    assert chosen({"a": Requirements(), "b": Requirements()}) == "a"
+    assert chosen({"a": Requirements(), "b": Requirements()}, waiting={"a"}) == "b"
+    assert chosen({"a": Requirements()}, waiting={"a"}) is None
     assert chosen({}) is None
 
 
 def test_who_has_no_room_lets_its_equals_pass_but_nobody_who_is_less_urgent():
-    large, small = Needs(num_processes=2), Needs(num_processes=1)
+    large, small = Requirements(num_processes=2), Requirements(num_processes=1)
     assert chosen({"a": large, "b": small}) == "b"
     assert chosen({"a": replace(large, priority=1), "b": small}) is None
     assert chosen({"a": replace(large, priority=1), "b": replace(small, priority=1), "c": small}) == "b"
@@ -100,15 +100,15 @@ class Trained(list[str]):
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
-        self.endings: list[Ending] = []
+        self.endings: list[Outcome] = []
         self.attempts: dict[str, Attempt] = {}
 
-    async def go_through(self, attempt: Attempt, *_: object) -> Ending:
+    async def go_through(self, attempt: Attempt, *_: object) -> Outcome:
         self.append(attempt.job.name)
         self.attempts[attempt.job.name] = attempt
         if self.endings:
             return self.endings.pop(0)
-        return Ending(EndingKind.FAILED if attempt.job.name in self.failing else EndingKind.DONE)
+        return Outcome(OutcomeKind.FAILED if attempt.job.name in self.failing else OutcomeKind.DONE)
 
 
 @pytest.fixture
@@ -120,14 +120,16 @@ def trained(in_place_of_trainers) -> Trained:
 
 @pytest.fixture
 def runner(trained, monkeypatch) -> Runner:
-    runner = Runner(Queue(Path("training_queue")), Flags(), Machine((), False, 2), Recorder(), retry_after_s=0.2)
+    runner = Runner(
+        QueueStore(Path("training_queue")), LaunchOptions(), Machine((), False, 2), Recorder(), retry_after_s=0.2
+    )
     monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
     runner.queue.create()
     return runner
 
 
 def files(state: JobState) -> list[str]:
-    return [job.name for job in Queue(Path("training_queue")).jobs(state)]
+    return [job.name for job in QueueStore(Path("training_queue")).jobs(state)]
 
 
 def test_jobs_run_after_those_that_they_wait_for(runner, trained):
@@ -156,7 +158,7 @@ def test_a_parent_that_was_done_before_is_no_reason_to_wait_and_one_that_is_put_
 
 
 def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
-    trained.endings = [Ending(EndingKind.FAILED, "why")]
+    trained.endings = [Outcome(OutcomeKind.FAILED, "why")]
     folder = runner.queue.folder
     write_job(folder / "parent.json")
     write_job(folder / "child.json", **PARENT)
@@ -202,7 +204,7 @@ def test_nobody_gives_up_while_another_runner_trains(runner, trained, monkeypatc
         if len(looks) == 20:
             runner.queue.finish(claimed, JobState.DONE)
 
-    monkeypatch.setattr(runner_module.Abandoned, "is_due", True)
+    monkeypatch.setattr(runner_module.Reclaimer, "is_due", True)
     monkeypatch.setattr(runner, "_put_back_abandoned", is_done_at_the_20th)
     runner.run()
     assert (trained, runner.watcher.told, runner.num_blocked) == (["child"], [], 0)
@@ -242,14 +244,14 @@ def test_a_parent_whose_file_is_no_job_any_more_fails_the_child_that_starts_from
 # -- jobs that are tried again -------------------------------------------------------------------------------------
 
 
-def failed(state: RunState = RunState.FAILED) -> Ending:
-    return Ending(EndingKind.FAILED, "why", state)
+def failed(state: RunState = RunState.FAILED) -> Outcome:
+    return Outcome(OutcomeKind.FAILED, "why", state)
 
 
 def test_a_job_is_tried_again_as_often_as_it_says_while_others_are_trained(runner, trained):
     write_job(runner.queue.folder / "a.json", retries=2)
     write_job(runner.queue.folder / "b.json")
-    trained.endings = [failed(), Ending(EndingKind.DONE), failed(RunState.OUT_OF_MEMORY)]
+    trained.endings = [failed(), Outcome(OutcomeKind.DONE), failed(RunState.OUT_OF_MEMORY)]
     runner.run()
     assert trained == ["a", "b", "a", "a"]
     assert runner.watcher.rests == [("a", 1, 2), ("a", 2, 2)]
@@ -290,13 +292,13 @@ def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner,
     attempt_files.make_scratch(dead)
     with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: dead}) as left:
 
-        async def until_it_has_ended(*_: object) -> Ending:
+        async def until_it_has_ended(*_: object) -> Outcome:
             assert attempt_files.scratch_folder(dead).exists()
             left.kill()
             left.wait()
-            return Ending(EndingKind.DONE)
+            return Outcome(OutcomeKind.DONE)
 
-        monkeypatch.setattr(runner_module, "go_through", until_it_has_ended)
+        monkeypatch.setattr(runner_module, "run_attempt", until_it_has_ended)
         write_job(runner.queue.folder / "a.json")
         runner.run()
     assert not attempt_files.scratch_folder(dead).exists()
@@ -326,7 +328,7 @@ class SideBySide:
         self.cores: set[int] = set()
         self.error: Exception | None = None
 
-    async def go_through(self, attempt: Attempt, flags: Flags, machine: Machine, *_: object) -> Ending:
+    async def go_through(self, attempt: Attempt, flags: LaunchOptions, machine: Machine, *_: object) -> Outcome:
         name = attempt.job.name
         self.running.add(name)
         self.gpus[name] = flags.gpus
@@ -339,7 +341,7 @@ class SideBySide:
         self.running.discard(name)
         if self.error is not None and name == "a":
             raise self.error
-        return Ending(EndingKind.DONE)
+        return Outcome(OutcomeKind.DONE)
 
 
 GPUS = Machine(tuple(Gpu(str(index), "a GPU", "24 GiB") for index in range(4)), False, 8)
@@ -347,9 +349,9 @@ GPUS = Machine(tuple(Gpu(str(index), "a GPU", "24 GiB") for index in range(4)), 
 
 def with_slots(runner: Runner, monkeypatch, machine: Machine, number: int, **wishes: int) -> tuple[Runner, SideBySide]:
     several = SideBySide(number)
-    monkeypatch.setattr(runner_module, "go_through", several.go_through)
-    slots = Slots(machine, Flags(), **wishes)
-    new = Runner(runner.queue, Flags(), machine, Recorder(), slots=slots)
+    monkeypatch.setattr(runner_module, "run_attempt", several.go_through)
+    slots = Slots(machine, LaunchOptions(), **wishes)
+    new = Runner(runner.queue, LaunchOptions(), machine, Recorder(), slots=slots)
     monkeypatch.setattr(new.stop, "listen", lambda *_: None)
     return new, several
 
@@ -401,7 +403,7 @@ def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(runner,
     write_job(runner.queue.folder / "a.json")
     write_job(runner.queue.folder / "b.json")
     runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
-    look, failing = runner._outlook.look, [1]
+    look, failing = runner._outlook.refresh, [1]
 
     def fails_once_while_training() -> None:
         if several.running and failing:
@@ -409,7 +411,7 @@ def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(runner,
             raise error
         look()
 
-    monkeypatch.setattr(runner._outlook, "look", fails_once_while_training)
+    monkeypatch.setattr(runner._outlook, "refresh", fails_once_while_training)
     several.lasts_s = 0.5
     runner.run()
     assert (failing, files(JobState.DONE)) == ([], ["a", "b"])
@@ -443,7 +445,7 @@ def test_a_runner_that_is_paused_takes_up_nothing_and_says_why(runner, trained):
 def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
     for name in "abcde":
         write_job(runner.queue.folder / f"{name}.json")
-    trained.endings = [failed(), Ending(EndingKind.DONE), failed(), failed(), failed()]
+    trained.endings = [failed(), Outcome(OutcomeKind.DONE), failed(), failed(), failed()]
     runner.run()
     assert trained == list("abcde")
     pause = Pauses(runner.queue).of(lease.this_host())
@@ -476,7 +478,7 @@ def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runne
     monkeypatch.setattr(finish, "LEASE_S", 0.2)
     runner.run()
     assert trained == []
-    wants = Runner(runner.queue, Flags(), Machine((), False, 2), Recorder(), reclaims_stale=True)
+    wants = Runner(runner.queue, LaunchOptions(), Machine((), False, 2), Recorder(), reclaims_stale=True)
     monkeypatch.setattr(wants.stop, "listen", lambda *_: None)
     write_job(runner.queue.folder / "b.json")
     time.sleep(0.3)
@@ -532,8 +534,8 @@ def test_it_is_said_for_which_gpus_jobs_wait(trained, monkeypatch):
     answers = [{"0", "2"}, {"0", "2"}, {"2"}, set[str]()]
     machine = Machine(tuple(Gpu(str(number), "GPU", "24 GB") for number in range(3)), False, 4)
     runner = Runner(
-        Queue(Path("training_queue")),
-        Flags(),
+        QueueStore(Path("training_queue")),
+        LaunchOptions(),
         machine,
         Recorder(),
         occupied=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0],

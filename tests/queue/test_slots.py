@@ -8,9 +8,9 @@ from helpers import said_by
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import CORES_VARIABLE, usable_cores
-from accel_trainer.launch.command import Flags, num_processes_wanted, plan_launch
-from accel_trainer.launch.machine import Gpu, GpuUse, Machine
-from accel_trainer.queue.slots import Place, Slots
+from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
+from accel_trainer.launch.machine import Gpu, GpuMemory, Machine
+from accel_trainer.queue.slots import Allocation, Slots
 
 CPU = Machine((), False, 8)
 GPUS = Machine(tuple(Gpu(str(index), "a GPU", "24 GiB") for index in range(4)), False, 8)
@@ -28,52 +28,54 @@ def filled(slots: Slots, *wanted: int | None) -> list[tuple[str, ...] | None]:
 
 
 def test_without_a_wish_one_job_has_all() -> None:
-    assert filled(Slots(GPUS, Flags()), None, None) == [("0", "1", "2", "3"), None]
-    assert filled(Slots(CPU, Flags()), None, None) == [(), None]
+    assert filled(Slots(GPUS, LaunchOptions()), None, None) == [("0", "1", "2", "3"), None]
+    assert filled(Slots(CPU, LaunchOptions()), None, None) == [(), None]
 
 
 def test_a_job_that_says_how_many_it_needs_leaves_the_others() -> None:
-    assert filled(Slots(GPUS, Flags()), 1, 2, 2, 1) == [("0",), ("1", "2"), None, ("3",)]
+    assert filled(Slots(GPUS, LaunchOptions()), 1, 2, 2, 1) == [("0",), ("1", "2"), None, ("3",)]
 
 
 def test_gpus_that_were_named_are_for_each_job_in_turn() -> None:
-    assert filled(Slots(GPUS, Flags(gpus=("2", "0"))), 1, 1) == [("2", "0"), None]
+    assert filled(Slots(GPUS, LaunchOptions(gpus=("2", "0"))), 1, 1) == [("2", "0"), None]
 
 
 def test_several_jobs_share_a_gpu_the_emptiest_first() -> None:
-    slots = Slots(GPUS, Flags(gpus=("1", "3")), gpus_per_job=1, jobs_per_gpu=2)
+    slots = Slots(GPUS, LaunchOptions(gpus=("1", "3")), gpus_per_job=1, jobs_per_gpu=2)
     assert filled(slots, *[None] * 5) == [("1",), ("3",), ("1",), ("3",), None]
     assert slots.is_full
-    slots.leave(Place(("3",), cores=2))
-    assert (slots.is_full, slots.fit(2), slots.fit(1)) == (False, None, Place(("3",), cores=2))
+    slots.leave(Allocation(("3",), cores=2))
+    assert (slots.is_full, slots.fit(2), slots.fit(1)) == (False, None, Allocation(("3",), cores=2))
 
 
 def test_what_others_use_is_left_to_them() -> None:
-    slots = Slots(GPUS, Flags(), gpus_per_job=2)
-    assert slots.fit(None, occupied={"0", "2"}) == Place(("1", "3"), cores=4)
+    slots = Slots(GPUS, LaunchOptions(), gpus_per_job=2)
+    assert slots.fit(None, occupied={"0", "2"}) == Allocation(("1", "3"), cores=4)
     assert slots.fit(None, occupied={"0", "1", "2"}) is None
-    slots.take(Place(("1", "3"), cores=4))
+    slots.take(Allocation(("1", "3"), cores=4))
     assert slots.unused_gpus == ["0", "2"]
 
 
 def test_the_cores_are_shared() -> None:
-    assert Slots(CPU, Flags(), slots=3).fit(None) == Place(cores=2)
-    assert Slots(CPU, Flags(), slots=16).fit(None) == Place(cores=1)
-    assert Slots(GPUS, Flags(), gpus_per_job=1, jobs_per_gpu=2).fit(None) == Place(("0",), cores=1)
-    assert Slots(GPUS, Flags()).fit(3) == Place(("0", "1", "2"), cores=6)
+    assert Slots(CPU, LaunchOptions(), slots=3).fit(None) == Allocation(cores=2)
+    assert Slots(CPU, LaunchOptions(), slots=16).fit(None) == Allocation(cores=1)
+    assert Slots(GPUS, LaunchOptions(), gpus_per_job=1, jobs_per_gpu=2).fit(None) == Allocation(("0",), cores=1)
+    assert Slots(GPUS, LaunchOptions()).fit(3) == Allocation(("0", "1", "2"), cores=6)
 
 
 @pytest.mark.parametrize(
     ("machine", "flags", "wishes", "told"),
     [
-        (CPU, Flags(), {"gpus_per_job": 1}, "no GPU was found on this machine; use --slots"),
-        (CPU, Flags(), {"jobs_per_gpu": 2}, "no GPU was found on this machine; use --slots"),
-        (CPU, Flags(gpus=("0",)), {}, "--gpus: no GPU 0"),
-        (GPUS, Flags(), {"slots": 2}, "--slots is for machines without GPUs"),
-        (GPUS, Flags(gpus=("0", "1")), {"gpus_per_job": 3}, "--gpus-per-job: 3 are more than there are, 2"),
+        (CPU, LaunchOptions(), {"gpus_per_job": 1}, "no GPU was found on this machine; use --slots"),
+        (CPU, LaunchOptions(), {"jobs_per_gpu": 2}, "no GPU was found on this machine; use --slots"),
+        (CPU, LaunchOptions(gpus=("0",)), {}, "--gpus: no GPU 0"),
+        (GPUS, LaunchOptions(), {"slots": 2}, "--slots is for machines without GPUs"),
+        (GPUS, LaunchOptions(gpus=("0", "1")), {"gpus_per_job": 3}, "--gpus-per-job: 3 are more than there are, 2"),
     ],
 )
-def test_what_a_machine_has_not_is_refused(machine: Machine, flags: Flags, wishes: dict[str, int], told: str) -> None:
+def test_what_a_machine_has_not_is_refused(
+    machine: Machine, flags: LaunchOptions, wishes: dict[str, int], told: str
+) -> None:
     assert told in said_by(lambda: Slots(machine, flags, **wishes))
 
 
@@ -83,22 +85,22 @@ def test_a_job_or_its_config_says_how_many_processes_it_wants(tmp_path) -> None:
     machines = tmp_path / "machines.yaml"
     machines.write_text("distributed_type: MULTI_GPU\nnum_processes: 8\nnum_machines: 2\nmachine_rank: 1\n")
     plain = Job(architecture="resnet18")
-    assert num_processes_wanted(plain, Flags()) is None
-    assert num_processes_wanted(plain.model_copy(update={"num_processes": 3}), Flags()) == 3
-    assert num_processes_wanted(plain.model_copy(update={"accelerate_config": str(config)}), Flags()) == 2
-    assert num_processes_wanted(plain.model_copy(update={"accelerate_config": str(machines)}), Flags()) == 4
-    assert num_processes_wanted(plain.model_copy(update={"num_processes": 3}), Flags(num_processes=1)) == 1
-    launch = plan_launch(plain, Flags(config=machines, gpus=("0", "1", "2", "3")), GPUS)
+    assert num_processes_wanted(plain, LaunchOptions()) is None
+    assert num_processes_wanted(plain.model_copy(update={"num_processes": 3}), LaunchOptions()) == 3
+    assert num_processes_wanted(plain.model_copy(update={"accelerate_config": str(config)}), LaunchOptions()) == 2
+    assert num_processes_wanted(plain.model_copy(update={"accelerate_config": str(machines)}), LaunchOptions()) == 4
+    assert num_processes_wanted(plain.model_copy(update={"num_processes": 3}), LaunchOptions(num_processes=1)) == 1
+    launch = plan_launch(plain, LaunchOptions(config=machines, gpus=("0", "1", "2", "3")), GPUS)
     assert launch.num_processes == 8, "the others are on the other machine"
 
 
 def test_a_job_is_launched_with_as_many_processes_as_it_says_on_the_cores_it_has() -> None:
     job = Job(architecture="resnet18", num_processes=2)
-    launch = plan_launch(job, Flags(), Place(cores=4).machine(CPU))
+    launch = plan_launch(job, LaunchOptions(), Allocation(cores=4).machine(CPU))
     assert launch.num_processes == 2
     assert launch.environment[CORES_VARIABLE] == "4"
     assert "--num_cpu_threads_per_process 2" in str(launch)
-    assert CORES_VARIABLE not in plan_launch(job, Flags(), CPU).environment
+    assert CORES_VARIABLE not in plan_launch(job, LaunchOptions(), CPU).environment
 
 
 @pytest.mark.parametrize(("share", "expected"), [("1", 1), ("0", 1), ("100000", None), ("many", None)])
@@ -136,12 +138,12 @@ class Nvml(SimpleNamespace):
 
 def test_a_gpu_whose_memory_is_taken_is_somebodys(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=True))
-    assert GpuUse().occupied(["0", "1", "2"]) == {"1"}
-    assert "GPU 7 cannot be looked at: Invalid Argument" in said_by(GpuUse().occupied, ["7"])
+    assert GpuMemory().occupied(["0", "1", "2"]) == {"1"}
+    assert "GPU 7 cannot be looked at: Invalid Argument" in said_by(GpuMemory().occupied, ["7"])
 
 
 def test_without_the_library_or_the_driver_it_is_said_what_to_do(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=False))
-    assert "--wait-free: NVIDIA's management library does not answer: Driver Not Loaded" in said_by(GpuUse)
+    assert "--wait-free: NVIDIA's management library does not answer: Driver Not Loaded" in said_by(GpuMemory)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "pip install nvidia-ml-py" in said_by(GpuUse)
+    assert "pip install nvidia-ml-py" in said_by(GpuMemory)

@@ -13,17 +13,17 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log
 from accel_trainer.queue.layout import JobState, natural_key
-from accel_trainer.queue.store import JobGone, Queue, QueueUnusable
+from accel_trainer.queue.store import JobGone, QueueStore, QueueUnusable
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Queue:
-    queue = Queue(tmp_path / "training_queue")
+def queue(tmp_path: Path) -> QueueStore:
+    queue = QueueStore(tmp_path / "training_queue")
     queue.create()
     return queue
 
 
-def names(queue: Queue, state: JobState) -> list[str]:
+def names(queue: QueueStore, state: JobState) -> list[str]:
     return [job.name for job in queue.jobs(state)]
 
 
@@ -164,7 +164,7 @@ def test_logs_are_numbered(tmp_path):
 def test_a_queue_below_a_file_is_unusable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(QueueUnusable, match="cannot be used"):
-        Queue(tmp_path / "file").create()
+        QueueStore(tmp_path / "file").create()
 
 
 def test_a_released_job_keeps_its_name_and_a_newcomer_gets_another(queue):
@@ -252,7 +252,7 @@ def test_the_queue_itself_and_its_logs_may_be_links(tmp_path):
         (tmp_path / f"real-{name}").mkdir()
     (tmp_path / "queue").symlink_to("real-queue")
     (tmp_path / "queue" / "logs").symlink_to(tmp_path / "real-logs")
-    queue = Queue(tmp_path / "queue")
+    queue = QueueStore(tmp_path / "queue")
     queue.create()
     queue.add("a", b"{}")
     assert queue.claim(queue.jobs(JobState.PENDING)[0]) is not None

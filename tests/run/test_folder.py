@@ -144,7 +144,7 @@ def fill(run: RunFolder) -> None:
 
 def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunFolder) -> None:
     fill(run)
-    assert run.set_aside() == run.path / "previous" / "1"
+    assert run.archive() == run.path / "previous" / "1"
     moved = ["config.json", "environment.json", "params/best.safetensors", "performance.csv"]
     assert file_names(run.path / "previous" / "1") == moved
     assert file_names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in moved)])
@@ -154,7 +154,7 @@ def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunF
 def test_the_lock_of_who_sets_an_older_run_aside_stays(run: RunFolder) -> None:
     fill(run)
     run.lock(3).touch()
-    assert run.set_aside() is not None
+    assert run.archive() is not None
     assert run.locks() == [3]
 
 
@@ -162,12 +162,12 @@ def test_older_runs_are_counted(run: RunFolder) -> None:
     (run.path / "previous" / "9").mkdir(parents=True)
     (run.path / "previous" / "notes").mkdir()
     fill(run)
-    assert run.set_aside() == run.path / "previous" / "10"
+    assert run.archive() == run.path / "previous" / "10"
 
 
 def test_a_folder_without_a_run_has_nothing_to_set_aside(run: RunFolder) -> None:
     run.log.write_text("log")
-    assert run.set_aside() is None
+    assert run.archive() is None
     assert file_names(run.path) == ["log.txt"]
 
 
@@ -186,9 +186,9 @@ def test_setting_aside_that_was_interrupted_is_finished_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename_until_killed)
         with pytest.raises(KeyboardInterrupt):
-            run.set_aside()
+            run.archive()
     assert run.has_run
-    run.set_aside()
+    run.archive()
     assert not run.has_run
     kept = [path.name for path in (run.path / "previous").rglob("*") if path.is_file()]
     assert sorted(kept) == ["best.safetensors", "config.json", "environment.json", "performance.csv"]

@@ -14,7 +14,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, boot_id, start_time, this_host
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import Ownership, OwnershipLost, take
+from accel_trainer.run.lock import LockLost, RunLock, acquire
 
 DEAD = Owner(this_host(), f"{boot_id()}-{os.getpid()}-12345-abcd")  # our process id, given out again
 LIVING = Owner(this_host(), f"{boot_id()}-{os.getpid()}-{start_time(os.getpid())}-abcd")
@@ -35,9 +35,9 @@ def leave_lock(run: RunFolder, owner: Owner | None, number: int = 1, age_s: floa
     os.utime(run.lock(number), (time.time() - age_s,) * 2)
 
 
-def take_it(run: RunFolder, said: list[str] | None = None) -> Ownership:
+def take_it(run: RunFolder, said: list[str] | None = None) -> RunLock:
     lines = [] if said is None else said
-    return take(run, Owner.new(), end_leftovers=lambda token: lines.append(f"ended {token}"), say=lines.append)
+    return acquire(run, Owner.new(), end_leftovers=lambda token: lines.append(f"ended {token}"), say=lines.append)
 
 
 def test_a_folder_is_one_process_s_until_it_gives_it_back(run: RunFolder) -> None:
@@ -81,7 +81,7 @@ def test_what_is_left_of_a_dead_owner_can_refuse(run: RunFolder) -> None:
         raise UserError(f"{token} is still there")
 
     with pytest.raises(UserError, match="is still there"):
-        take(run, Owner.new(), end_leftovers=refuse, say=print)
+        acquire(run, Owner.new(), end_leftovers=refuse, say=print)
     assert run.locks() == [1]
 
 
@@ -150,10 +150,10 @@ def test_a_folder_that_is_full_or_gone_is_told(run: RunFolder, monkeypatch: pyte
 def test_a_sign_of_life_is_given_now_and_then(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = take_it(run)
     os.utime(run.lock(1), (0, 0))
-    taken.beat()
+    taken.heartbeat()
     assert run.lock(1).stat().st_mtime == 0, "it is not time yet"
     monkeypatch.setattr(lock, "BEAT_S", 0.0)
-    taken.beat()
+    taken.heartbeat()
     assert time.time() - run.lock(1).stat().st_mtime < 60
 
 
@@ -166,8 +166,8 @@ def test_an_owner_that_was_given_up_learns_of_it_and_leaves_the_lock_of_the_next
     run.lock(1).unlink()
     if is_there:
         leave_lock(run, LIVING)
-    with pytest.raises(OwnershipLost, match=r"another process has taken .*run over"):
-        taken.beat()
+    with pytest.raises(LockLost, match=r"another process has taken .*run over"):
+        taken.heartbeat()
     taken.release()
     assert run.locks() == ([1] if is_there else [])
 
@@ -183,8 +183,8 @@ def test_a_file_server_that_hangs_for_a_moment_takes_nothing_away(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", fail)
-        taken.beat()
-    taken.beat()
+        taken.heartbeat()
+    taken.heartbeat()
 
 
 # -- races ------------------------------------------------------------------------------------------------------------
@@ -274,8 +274,8 @@ def test_a_folder_is_never_two_processes_that_come_and_go(tmp_path: Path) -> Non
 def test_who_is_started_in_the_place_of_another_machines_owner_follows_it_at_once(run: RunFolder) -> None:
     """As the next start of a claim of a cluster does, on another node; on this machine it can be seen who lives."""
 
-    def follow(claim: Owner) -> Ownership:
-        return take(
+    def follow(claim: Owner) -> RunLock:
+        return acquire(
             run, claim.start(), end_leftovers=lambda token: None, say=lambda line: None, follows=claim.has_started
         )
 

@@ -10,30 +10,38 @@ import pytest
 from helpers import dead_token, said_by, write_job
 from slurm.cluster import shim
 
-from accel_trainer.core.lease import Owner, died_here, this_host
-from accel_trainer.launch.command import Flags
-from accel_trainer.launch.outcome import EndingKind
-from accel_trainer.queue.control import Requests, Wish
-from accel_trainer.queue.dependencies import Needs
-from accel_trainer.queue.heartbeat import Observer
+from accel_trainer.core.lease import Owner, is_dead_token, this_host
+from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.outcome import OutcomeKind
+from accel_trainer.queue.control import ControlAction, Requests
+from accel_trainer.queue.dependencies import Requirements
+from accel_trainer.queue.heartbeat import HeartbeatObserver
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client, reconcile
-from accel_trainer.queue.slurm.client import Full, NoAnswer, NoSlurm, SlurmError, SlurmJob
-from accel_trainer.queue.slurm.reconcile import GONE_S, ON_ITS_WAY_S, Reconciler, Record, Records, fate, fate_of_unknown
-from accel_trainer.queue.slurm.script import Wishes, arguments, script, seconds_of
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.slurm.client import NoSlurm, SlurmError, SlurmJob, SlurmTimeout, SubmitLimit
+from accel_trainer.queue.slurm.reconcile import (
+    GONE_S,
+    ON_ITS_WAY_S,
+    Reconciler,
+    Record,
+    Records,
+    outcome_from_slurm,
+    outcome_of_unknown,
+)
+from accel_trainer.queue.slurm.script import SlurmOptions, arguments, script, seconds_of
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
 
 @pytest.fixture
-def queue() -> Queue:
-    queue = Queue(Path("training_queue"))
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
 
 
-def handed_over(queue: Queue, name: str = "job", token: str | None = None, **changes: Any) -> QueuedJob:
+def handed_over(queue: QueueStore, name: str = "job", token: str | None = None, **changes: Any) -> QueuedJob:
     path = write_job(queue.folder / f"{name}.json", **changes)
     owner = Owner.of_cluster("lab")
     owner = owner if token is None else Owner(owner.host, token)
@@ -45,16 +53,16 @@ def handed_over(queue: Queue, name: str = "job", token: str | None = None, **cha
 # -- claims ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_claim_of_a_cluster_is_nobodys_that_could_be_dead_or_silent(queue: Queue) -> None:
+def test_a_claim_of_a_cluster_is_nobodys_that_could_be_dead_or_silent(queue: QueueStore) -> None:
     """Not even when the process is gone that has handed it over."""
     claimed = handed_over(queue, "a.b@c", dead_token())
     (found,) = queue.jobs(JobState.RUNNING)
     assert found == claimed
     assert found.owner is not None
     assert (found.name, found.owner.host, found.owner.cluster) == ("a.b@c", "slurm+lab", "lab")
-    assert died_here(found.owner.token)
+    assert is_dead_token(found.owner.token)
     assert not found.owner.is_dead()
-    assert Observer(queue).silences_s([found]) == {}
+    assert HeartbeatObserver(queue).silence_s([found]) == {}
     assert Owner.new().cluster is None
     assert Owner.of_cluster("a/b c@d").cluster == "a_b_c_d"
 
@@ -77,7 +85,7 @@ def test_every_start_of_a_claim_is_a_process_of_its_own() -> None:
 def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "my_lab")
     monkeypatch.setenv("PYTHONPATH", "a path/with $words")
-    text = script(Path("a queue"), "token", Flags(Path("c.yaml"), num_processes=2), 1)
+    text = script(Path("a queue"), "token", LaunchOptions(Path("c.yaml"), num_processes=2), 1)
     *_, last = text.splitlines()
     words = shlex.split(last)
     assert words[:1] == ["exec"]
@@ -94,21 +102,21 @@ def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pyt
 
 
 def test_on_several_nodes_a_step_gets_the_signal_and_all_know_a_free_port() -> None:
-    text = script(Path("queue"), "token", Flags(), 3)
+    text = script(Path("queue"), "token", LaunchOptions(), 3)
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     last = text.splitlines()[-1]
     assert last.startswith("exec srun --nodes=3 --ntasks=3 --ntasks-per-node=1 ")
     port = subprocess.run(["bash"], input="echo " + last[last.index("--port") :], capture_output=True, text=True)
     assert 1024 < int(port.stdout.split()[1]) < 65536
-    one, three = (arguments("job", "t", Needs(), Wishes(nodes=nodes), Path("logs")) for nodes in (1, 3))
+    one, three = (arguments("job", "t", Requirements(), SlurmOptions(nodes=nodes), Path("logs")) for nodes in (1, 3))
     assert "--signal=B:TERM@120" in one
     assert "--signal=TERM@120" in three
 
 
 def test_what_sbatch_is_told_of_a_job(tmp_path: Path) -> None:
-    wishes = Wishes("gpu", "1-00:00", gpus_per_job=4, nodes=2, sbatch_args=("--mem=32G", "--signal=B:TERM@300"))
+    wishes = SlurmOptions("gpu", "1-00:00", gpus_per_job=4, nodes=2, sbatch_args=("--mem=32G", "--signal=B:TERM@300"))
     wishes.refuse_wrong()
-    words = arguments("my job", "t0", Needs(), wishes, tmp_path / "50%")
+    words = arguments("my job", "t0", Requirements(), wishes, tmp_path / "50%")
     for word in (
         "--job-name=my job", "--comment=accel-train:t0", "--requeue", "--open-mode=append", "--partition=gpu",
         "--time=1-00:00", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=2",
@@ -116,22 +124,27 @@ def test_what_sbatch_is_told_of_a_job(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert word in words
     assert words[-2:] == ["--mem=32G", "--signal=B:TERM@300"], "what the user says counts"
-    assert "--gpus-per-node=4" in arguments("job", "t", Needs(num_processes=8), wishes, tmp_path)
-    assert not [word for word in arguments("job", "t", Needs(num_processes=8), Wishes(), tmp_path) if "gpu" in word]
+    assert "--gpus-per-node=4" in arguments("job", "t", Requirements(num_processes=8), wishes, tmp_path)
+    assert not [
+        word for word in arguments("job", "t", Requirements(num_processes=8), SlurmOptions(), tmp_path) if "gpu" in word
+    ]
 
 
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [
-        (Wishes(sbatch_args=("--array=1-3",)), "--sbatch-arg: --array=1-3: every job of the queue is one job of Slurm"),
-        (Wishes(sbatch_args=("-N2",)), "--sbatch-arg: -N2: use --nodes of run-queue"),
-        (Wishes(sbatch_args=("mem=3",)), "--sbatch-arg: 'mem=3' is no option of sbatch"),
-        (Wishes(time="4"), "--time: 4 leaves no time to train: a job is told to save 120 s before"),
-        (Wishes(time="1h"), "--time: '1h' is not minutes, hours:minutes:seconds or days-hours"),
-        (Wishes(gpus_per_job=3, nodes=2), "--gpus-per-job: 3 do not divide over 2 nodes"),
+        (
+            SlurmOptions(sbatch_args=("--array=1-3",)),
+            "--sbatch-arg: --array=1-3: every job of the queue is one job of Slurm",
+        ),
+        (SlurmOptions(sbatch_args=("-N2",)), "--sbatch-arg: -N2: use --nodes of run-queue"),
+        (SlurmOptions(sbatch_args=("mem=3",)), "--sbatch-arg: 'mem=3' is no option of sbatch"),
+        (SlurmOptions(time="4"), "--time: 4 leaves no time to train: a job is told to save 120 s before"),
+        (SlurmOptions(time="1h"), "--time: '1h' is not minutes, hours:minutes:seconds or days-hours"),
+        (SlurmOptions(gpus_per_job=3, nodes=2), "--gpus-per-job: 3 do not divide over 2 nodes"),
     ],
 )
-def test_wishes_that_make_no_sense_are_refused_in_a_line(wishes: Wishes, told: str) -> None:
+def test_wishes_that_make_no_sense_are_refused_in_a_line(wishes: SlurmOptions, told: str) -> None:
     assert said_by(wishes.refuse_wrong).startswith(told)
 
 
@@ -171,9 +184,12 @@ POLICY = "sbatch: error: Batch job submission failed: Job violates accounting/QO
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", NoAnswer),
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", NoAnswer),
-        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", Full),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", SlurmTimeout),
+        (
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            SlurmTimeout,
+        ),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", SubmitLimit),
         (POLICY, SlurmError),
         ("sbatch: fatal: Could not establish a configuration source", NoSlurm),
         ("sbatch: error: Batch job submission failed: Invalid partition name specified", SlurmError),
@@ -209,7 +225,7 @@ def test_numbers_and_lines_of_slurm_are_read(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_squeue_that_hangs_keeps_nobody_from_a_status(
-    queue: Queue, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: QueueStore, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = handed_over(queue)
     assert claimed.owner is not None
@@ -221,7 +237,7 @@ def test_a_squeue_that_hangs_keeps_nobody_from_a_status(
     assert (row["state"], row["note"]) == ("running", "in Slurm on lab, job 12; squeue gives no answer here")
 
 
-def test_where_there_is_no_slurm_its_jobs_are_left_alone(queue: Queue, cli: Any) -> None:
+def test_where_there_is_no_slurm_its_jobs_are_left_alone(queue: QueueStore, cli: Any) -> None:
     claimed = handed_over(queue)
     asked = cli("reclaim", PATH="/nowhere")
     assert asked.stdout == (
@@ -242,27 +258,27 @@ def test_where_there_is_no_slurm_its_jobs_are_left_alone(queue: Queue, cli: Any)
         ("PENDING", None, None, None),
         ("COMPLETING", Record("me"), None, None),
         ("REQUEUED", None, None, None),
-        ("TIMEOUT", None, EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
-        ("NODE_FAIL", Record("me"), EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
-        ("PREEMPTED", None, EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
-        ("CANCELLED", Record("me", 1, "start", ""), EndingKind.FAILED, RunState.PREEMPTED),
-        ("FAILED", Record("me", 1), EndingKind.FAILED, RunState.FAILED),
-        ("OUT_OF_MEMORY", None, EndingKind.FAILED, RunState.OUT_OF_MEMORY),
-        ("COMPLETED", Record("me", 1, "start", "RUNNING"), EndingKind.BACK_TO_PENDING, RunState.PREEMPTED),
+        ("TIMEOUT", None, OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
+        ("NODE_FAIL", Record("me"), OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
+        ("PREEMPTED", None, OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
+        ("CANCELLED", Record("me", 1, "start", ""), OutcomeKind.FAILED, RunState.PREEMPTED),
+        ("FAILED", Record("me", 1), OutcomeKind.FAILED, RunState.FAILED),
+        ("OUT_OF_MEMORY", None, OutcomeKind.FAILED, RunState.OUT_OF_MEMORY),
+        ("COMPLETED", Record("me", 1, "start", "RUNNING"), OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
     ],
 )
 def test_what_a_state_of_slurm_means_for_a_claim_that_is_there_still(
-    state: str, record: Record | None, kind: EndingKind | None, run: RunState | None
+    state: str, record: Record | None, kind: OutcomeKind | None, run: RunState | None
 ) -> None:
-    ending = fate(SlurmJob(1, state), record)
+    ending = outcome_from_slurm(SlurmJob(1, state), record)
     assert (None if ending is None else ending.kind, None if ending is None else ending.state) == (kind, run)
 
 
 def test_of_what_slurm_has_forgotten_it_is_remembered_who_ended_it() -> None:
-    assert fate_of_unknown(None).kind is EndingKind.BACK_TO_PENDING
-    assert fate_of_unknown(Record("me", 1, "start")).kind is EndingKind.BACK_TO_PENDING, "killed without a word"
-    assert fate_of_unknown(Record("me", 1, "start", "COMPLETING", "None")).kind is EndingKind.FAILED
-    assert fate_of_unknown(Record("me", 1, "start", "COMPLETING", "TimeLimit")).kind is EndingKind.BACK_TO_PENDING
+    assert outcome_of_unknown(None).kind is OutcomeKind.INTERRUPTED
+    assert outcome_of_unknown(Record("me", 1, "start")).kind is OutcomeKind.INTERRUPTED, "killed without a word"
+    assert outcome_of_unknown(Record("me", 1, "start", "COMPLETING", "None")).kind is OutcomeKind.FAILED
+    assert outcome_of_unknown(Record("me", 1, "start", "COMPLETING", "TimeLimit")).kind is OutcomeKind.INTERRUPTED
 
 
 @pytest.fixture
@@ -286,7 +302,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
 )
 def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
-    record: Record | None, is_submitter_dead: bool, after_s: float | None, queue: Queue, clock: list[float]
+    record: Record | None, is_submitter_dead: bool, after_s: float | None, queue: QueueStore, clock: list[float]
 ) -> None:
     claimed = handed_over(queue, token=dead_token() if is_submitter_dead else None)
     assert claimed.owner is not None
@@ -307,18 +323,18 @@ def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
     assert list(queue.slurm.glob("*")) == []
 
 
-def test_another_clusters_claims_are_not_ours(queue: Queue, clock: list[float]) -> None:
+def test_another_clusters_claims_are_not_ours(queue: QueueStore, clock: list[float]) -> None:
     handed_over(queue, token=dead_token())
     assert Reconciler(queue, Retries(queue), "other").look() == ({}, [])
 
 
 def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
-    queue: Queue, clock: list[float], monkeypatch: pytest.MonkeyPatch
+    queue: QueueStore, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, failed = handed_over(queue, "held"), handed_over(queue, "failed", retries=1)
     assert held.owner is not None
     assert failed.owner is not None
-    Requests(queue).put(held, Wish.HOLD)
+    Requests(queue).put(held, ControlAction.HOLD)
     known = {held.owner.token: SlurmJob(1, "CANCELLED"), failed.owner.token: SlurmJob(2, "OUT_OF_MEMORY")}
     monkeypatch.setattr(client, "jobs_of", lambda user: known)
     assert Reconciler(queue, Retries(queue), "lab").look()[0] == {}
@@ -329,7 +345,9 @@ def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
     assert (failures.number, failures.reason) == (1, "job 2 of Slurm ended (OUT_OF_MEMORY)")
 
 
-def test_a_start_that_comes_when_its_claim_is_gone_does_nothing(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_comes_when_its_claim_is_gone_does_nothing(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from accel_trainer.queue.slurm import start as start_module
 
     monkeypatch.setattr(start_module, "SHOWN_S", 0.0)

@@ -13,7 +13,7 @@ from accel_trainer.core import keyed_random
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.training import build as building
-from accel_trainer.training.build import Checker, build, check_writable, count_parameters
+from accel_trainer.training.build import JobChecker, build, check_writable, count_parameters
 from accel_trainer.training.runtime.accelerator import deterministic_kernels
 
 MakeJob = Callable[..., Job]
@@ -30,7 +30,7 @@ def test_a_job_becomes_what_its_training_needs(make_job: MakeJob) -> None:
     assert parts.model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
     assert isinstance(parts.optimizer, torch.optim.AdamW)
     assert parts.optimizer.param_groups[0]["params"] == list(parts.model.parameters())
-    assert parts.read_train.replace_corrupt
+    assert parts.train_reader.replace_corrupt
     assert not parts.val.read.replace_corrupt
 
 
@@ -51,7 +51,7 @@ def test_the_initialization_is_torchvisions_and_follows_from_the_seed_alone(make
 @pytest.mark.parametrize("architecture", ["squeezenet1_1", "regnet_y_400mf", "resnet18"])
 def test_a_job_on_paper_has_the_numbers_of_the_real_one(make_job: MakeJob, architecture: str) -> None:
     job = make_job(architecture=architecture, batch_size=100, num_epochs=3)
-    summary = Checker()(job, world_size=1)
+    summary = JobChecker()(job, world_size=1)
     assert summary.parameters == count_parameters(models.get_model(architecture, num_classes=10))
     assert (summary.classes, summary.train_images, summary.val_images) == (10, 1347, 450)
     assert (summary.steps_per_epoch, summary.num_epochs) == (13, 3)
@@ -77,7 +77,7 @@ def test_a_job_on_paper_has_the_numbers_of_the_real_one(make_job: MakeJob, archi
 )
 def test_what_cannot_work_is_found_on_paper(make_job: MakeJob, given: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        Checker()(make_job(**{"batch_size": 96, **given}), world_size=3)
+        JobChecker()(make_job(**{"batch_size": 96, **given}), world_size=3)
     assert str(caught.value).startswith(said)
 
 
@@ -150,7 +150,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["Base", "ReadsValues", "HasNumpy", "Branches"])
 def test_what_the_meta_device_cannot_do_others_models_may(make_job: MakeJob, name: str) -> None:
     job = make_job(architecture=f"lab_of_others:{name}")
-    assert Checker()(job, world_size=1).parameters == 3 * 10 + 10
+    assert JobChecker()(job, world_size=1).parameters == 3 * 10 + 10
     assert not any(parameter.is_meta for parameter in build(job, world_size=1).model.parameters())
 
 
@@ -168,7 +168,7 @@ def test_what_others_models_must_give_is_told_on_paper_and_before_training(
     make_job: MakeJob, name: str, said: str
 ) -> None:
     job = make_job(architecture=f"lab_of_others:{name}")
-    for prepare in (Checker(), build):
+    for prepare in (JobChecker(), build):
         with pytest.raises(UserError) as caught:
             prepare(job, world_size=1)
         assert said in str(caught.value)
@@ -184,16 +184,16 @@ def test_others_weights_follow_from_the_seed_alone(make_job: MakeJob) -> None:
 
 def test_a_model_of_timm_is_checked_like_any_other(make_job: MakeJob) -> None:
     job = make_job(architecture="timm:vit_tiny_patch16_224", architecture_args={"depth": 1})
-    assert Checker()(job, world_size=1).parameters > 500_000
+    assert JobChecker()(job, world_size=1).parameters > 500_000
     with pytest.raises(
         UserError, match=r"image_size: timm:vit_tiny_patch16_224 does not work with images of 32 pixels"
     ):
-        Checker()(make_job(architecture=job.architecture, architecture_args={"img_size": 48}), world_size=1)
+        JobChecker()(make_job(architecture=job.architecture, architecture_args={"img_size": 48}), world_size=1)
 
 
 def test_nothing_is_written_on_paper(make_job: MakeJob) -> None:
     job = make_job()
-    Checker()(job, world_size=1)
+    JobChecker()(job, world_size=1)
     check_writable(job)
     assert not job.run_path.parent.exists()
 
@@ -201,7 +201,7 @@ def test_nothing_is_written_on_paper(make_job: MakeJob) -> None:
 def test_jobs_on_one_data_set_look_through_it_once(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, open_images = [], building.open_images
     monkeypatch.setattr(building, "open_images", lambda job: opened.append(job) or open_images(job))
-    check = Checker()
+    check = JobChecker()
     for given in ({}, {"seed": 1}, {"class_subset": [1, 2]}, {"class_subset": [1, 2], "num_epochs": 3}):
         check(make_job(**given), world_size=1)
     assert [job.class_subset for job in opened] == [None, [1, 2]]

@@ -20,7 +20,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance, write_performance
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import tracking as tracking_module
-from accel_trainer.training.build import Checker, build
+from accel_trainer.training.build import JobChecker, build
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.tracking import Tracking
@@ -92,7 +92,7 @@ def test_they_do_not_decide_what_is_best_and_may_change(
     loop = train(with_white)
     val = [row["acc1"] for row in loop.progress.history if row["split"] == "val"]
     assert loop.progress.best == max(val)
-    assert not job().differences(with_white.completed())
+    assert not job().incompatible_diff(with_white.completed())
     # In a table too, whatever the others have.
     run.config.write_text('{"architecture": "small_cnn", "num_epochs": 2, "primary_metric": "acc1"}')
     history = [{**row, "acc1": 100.0} if row["split"] == "val_white" else row for row in loop.progress.history]
@@ -114,7 +114,7 @@ def test_they_do_not_decide_what_is_best_and_may_change(
 def test_what_is_wrong_with_one_is_found_on_paper(
     job: Callable[..., Job], tmp_path: Path, eval_sets: list[str], said: str
 ) -> None:
-    check = Checker()
+    check = JobChecker()
     assert check(job(), world_size=1).classes == 2
     root = tmp_path / "sets"
     if "odd" in eval_sets:
@@ -130,5 +130,5 @@ def test_what_is_wrong_with_one_is_found_on_paper(
 def test_a_contrastive_job_compares_as_many_images_there_as_in_training(job: Callable[..., Job]) -> None:
     given: dict[str, Any] = {"criterion": "SimCLRLoss", "num_views": 2, "eval_sets": ["digits"]}
     parts = build(job(**given), world_size=1)
-    assert parts.further["val_digits"].images_per_batch == parts.val.images_per_batch == 32
-    assert parts.further["val_digits"].compares
+    assert parts.eval_sets["val_digits"].images_per_batch == parts.val.images_per_batch == 32
+    assert parts.eval_sets["val_digits"].compares

@@ -11,7 +11,7 @@ from loops import TINY, taken_up, train
 
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
-from accel_trainer.training.failures import explained
+from accel_trainer.training.failures import known_failure
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.state import checkpoint
 from accel_trainer.training.state.checkpoint import StateStore
@@ -46,7 +46,7 @@ def test_a_state_that_cannot_be_saved_ends_the_run_and_tells_what_is_kept(
         patch.setattr(checkpoint, "_write", failing(number))
         with pytest.raises(checkpoint.NotSaved) as caught:
             train(loop)
-    assert explained(caught.value, "", 128, loop.states) == (
+    assert known_failure(caught.value, "", 128, loop.states) == (
         RunState.FAILED,
         f"{said}the state of step 2 {folder}no state was saved before, so the run starts over",
     )
@@ -56,7 +56,7 @@ def test_a_state_that_cannot_be_saved_ends_the_run_and_tells_what_is_kept(
         patch.setattr(checkpoint, "_write", failing(number))
         with pytest.raises(checkpoint.NotSaved) as caught:
             train(longer)
-    assert explained(caught.value, "", 128, longer.states) == (
+    assert known_failure(caught.value, "", 128, longer.states) == (
         RunState.FAILED,
         f"{said}the state of step 4 {folder}the state of step 2 is kept, and the run goes on from it",
     )
@@ -80,7 +80,7 @@ def test_another_file_that_cannot_be_written_is_named(
     with pytest.raises(OSError, match="No space left on device") as caught:
         train(loop)
     step = 2 if file.startswith("params") else 4
-    assert explained(caught.value, "", 128, loop.states) == (
+    assert known_failure(caught.value, "", 128, loop.states) == (
         RunState.FAILED,
         f"the disk is full: {loop.run.path / file} cannot be written (No space left on device); "
         f"the state of step {step} is kept, and the run goes on from it",
@@ -100,4 +100,4 @@ def test_another_file_that_cannot_be_written_is_named(
 def test_other_errors_are_not_explained(run: RunFolder, error: Exception) -> None:
     if isinstance(error, OSError) and str(error.filename).startswith("RUN"):
         error.filename = str(run.params)
-    assert explained(error, "", 128, StateStore(run)) is None
+    assert known_failure(error, "", 128, StateStore(run)) is None

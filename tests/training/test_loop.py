@@ -77,7 +77,7 @@ def test_a_mask_of_infinity_in_a_model_is_no_divergence(make_loop, tmp_path, mon
 
 def darken(loop: TrainingLoop, index: int) -> None:
     """One training image becomes black."""
-    source = loop.parts.read_train.source
+    source = loop.parts.train_reader.source
     read = source.read
     object.__setattr__(source, "read", lambda i: torch.zeros_like(read(i)) if i == index else read(i))
 

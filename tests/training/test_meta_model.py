@@ -7,7 +7,7 @@ from torch import nn
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.training.meta_model import cycles_of, make_model, model_on_paper
+from accel_trainer.training.meta_model import cycles_of, make_model, meta_model
 
 MakeJob = Callable[..., Job]
 
@@ -59,7 +59,7 @@ def test_a_model_on_paper_has_as_many_cycles_as_the_real_one(
     make_job: MakeJob, given: dict[str, Any], num_cycles: int
 ) -> None:
     job = make_job(**given)
-    on_paper, cycles = model_on_paper(job, 10, 8)
+    on_paper, cycles = meta_model(job, 10, 8)
     model = make_model(job, 10)
     assert cycles == cycles_of(job, model, 10) == num_cycles
     assert {name: t.shape for name, t in on_paper.state_dict().items()} == {
@@ -69,9 +69,9 @@ def test_a_model_on_paper_has_as_many_cycles_as_the_real_one(
 
 def test_a_model_of_clips_is_shown_clips(make_job: MakeJob) -> None:
     clips = {"architecture": "cornet_rt", "architecture_args": SMALL, "video": True, "num_views": 3, "batch_size": 48}
-    assert model_on_paper(make_job(**clips), 10, 8)[1] == 1
+    assert meta_model(make_job(**clips), 10, 8)[1] == 1
     with pytest.raises(UserError, match=r"video: squeezenet1_1 does not take clips of 3 frames"):
-        model_on_paper(make_job(**{**clips, "architecture": "squeezenet1_1", "architecture_args": {}}), 10, 8)
+        meta_model(make_job(**{**clips, "architecture": "squeezenet1_1", "architecture_args": {}}), 10, 8)
 
 
 def test_embeddings_may_have_any_size_and_logits_may_not(make_job: MakeJob) -> None:

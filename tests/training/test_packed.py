@@ -11,9 +11,9 @@ from PIL import Image
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.open import open_data_set
-from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
-from accel_trainer.training.build import Checker
+from accel_trainer.training.build import JobChecker
 from accel_trainer.training.loop import TrainingLoop
 
 MakeLoop = Callable[..., TrainingLoop]
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
             Image.fromarray(pixels).save(path)
         path.write_bytes(b"broken")
     files = open_data_set("set", tmp_path, None, None)
-    pack(files, "set", tmp_path / "set.pack", Packing(40, "raw"), 2, lambda done, total: None)
+    pack(files, "set", tmp_path / "set.pack", PackSettings(40, "raw"), 2, lambda done, total: None)
     return tmp_path
 
 
@@ -53,10 +53,10 @@ def test_a_pack_of_small_images_trains_bit_for_bit_as_they_do(root: Path, make_l
     )
     assert_same(outcome(from_files), outcome(from_pack))
     for loop in (from_files, from_pack):
-        assert [len(read.corrupt) for read in (loop.parts.read_train, loop.parts.val.read)] == [1, 1]
+        assert [len(read.corrupt) for read in (loop.parts.train_reader, loop.parts.val.read)] == [1, 1]
 
 
 def test_a_job_on_half_a_pack_is_refused_when_it_is_checked(root: Path, make_job: Callable[..., Job]) -> None:
     (root / "set.pack/val.index").write_bytes(b"")
     with pytest.raises(UserError, match=r"^dataset: .*val\.index is damaged; delete the pack and pack again$"):
-        Checker()(make_job(dataset="set.pack", data_root=str(root)), 1)
+        JobChecker()(make_job(dataset="set.pack", data_root=str(root)), 1)

@@ -86,7 +86,7 @@ def pixels_and_labels(on: Any) -> tuple[np.ndarray, np.ndarray]:
 def test_the_test_by_neighbours_is_scikit_learns_on_any_number_of_processes(on_two: list[dict[str, Any]]) -> None:
     """The bank has an odd number of images: one process has one more than the other."""
     job, own = make_images({"class_subset": None, "batch_size": 128}, 1)
-    test = own.neighbours
+    test = own.knn
     (bank, bank_labels), (images, labels) = pixels_and_labels(test.bank), pixels_and_labels(test.val)
     reference = KNeighborsClassifier(
         job.knn_neighbours, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.07)

@@ -91,14 +91,14 @@ def test_a_status_keeps_what_is_not_changed(run: RunFolder) -> None:
     assert status.host
     assert status.pid
     assert status.updated > 1.5e9
-    reporter.end(RunState.FAILED, "out of memory")
+    reporter.finish(RunState.FAILED, "out of memory")
     ended = run.read_status()
     assert ended is not None
     assert (ended.state, ended.error, ended.epoch, ended.eta_s) == (RunState.FAILED, "out of memory", 2, None)
 
 
 def test_other_ranks_keep_silent(run: RunFolder) -> None:
-    Reporter(run, Status(state=RunState.STARTING), speaks=False).end(RunState.FINISHED)
+    Reporter(run, Status(state=RunState.STARTING), speaks=False).finish(RunState.FINISHED)
     assert run.read_status() is None
 
 
@@ -154,7 +154,7 @@ def test_the_last_word_is_tried_hard(
     reporter.update()
     replace, calls = Path.replace, iter(range(1000))
     monkeypatch.setattr(Path, "replace", lambda *args: full() if next(calls) < times else replace(*args))
-    reporter.end(RunState.FAILED, "a reason")
+    reporter.finish(RunState.FAILED, "a reason")
     status = run.read_status()
     assert status is not None
     assert (status.state, status.error) == (RunState.FAILED, "a reason")
@@ -165,7 +165,7 @@ def test_the_last_word_is_tried_hard(
 def test_a_last_word_that_cannot_be_written_raises_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accel_trainer.training.reporting.time.sleep", lambda _: None)
     monkeypatch.setattr(Path, "open", full)
-    Reporter(run, Status(state=RunState.STARTING), speaks=True).end(RunState.FAILED, "a reason")
+    Reporter(run, Status(state=RunState.STARTING), speaks=True).finish(RunState.FAILED, "a reason")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

@@ -79,7 +79,7 @@ def test_the_rate_of_the_run_that_is_stopped_moves_in_every_epoch(make_loop: Mak
 WRITES = {
     "save_weights": loop_module,
     "log_epoch": Tracking,
-    "summarise": Tracking,
+    "summarize": Tracking,
     "save": StateStore,
     "write_performance": loop_module,
 }

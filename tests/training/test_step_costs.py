@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from accel_trainer.data.augment.geometry import normalise, normalised
+from accel_trainer.data.augment.geometry import normalize, normalized
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.training import build, loop
@@ -102,9 +102,9 @@ def make_meta_loop(make_loop: Callable[..., TrainingLoop], monkeypatch: pytest.M
 
     monkeypatch.setattr(Accelerator, "device", property(lambda self: META))
     monkeypatch.setattr(build, "make_model", partial(on_meta, make=build.make_model))
-    monkeypatch.setattr(build, "job_images", partial(augmented_there, make=build.job_images))
+    monkeypatch.setattr(build, "training_data", partial(augmented_there, make=build.training_data))
     monkeypatch.setattr(contrastive.torch, "autocast", lambda *args, **given: nullcontext())
-    for kept in (normalise, normalised):  # their numbers are there from the first time on
+    for kept in (normalize, normalized):  # their numbers are there from the first time on
         kept(torch.empty(1, 3, 1, 1, device=META))
     monkeypatch.setattr(loop, "FiniteCheck", lambda *parts: None)  # looks for values, when it is made
 

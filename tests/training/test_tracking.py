@@ -130,7 +130,7 @@ def track(job: Job, run: RunFolder) -> None:
     for epoch, accuracy in ((1, 50.0), (2, 75.0), (2, 75.0)):
         scores = {"epoch": epoch, "loss": 1.0, "acc1": accuracy, "acc5": 100.0, "lr": 0.1, "images_per_s": 10.0}
         tracking.log_epoch([{**scores, "split": "train"}, {**scores, "split": "val"}])
-        tracking.summarise({"best/acc1": accuracy, "best/epoch": epoch})
+        tracking.summarize({"best/acc1": accuracy, "best/epoch": epoch})
     accelerator.end_training()
 
 
@@ -230,7 +230,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
     accelerator, tracking = tracked(monkeypatch, run, make_job(), moody, steady)
     for _ in range(2):
         tracking.log_epoch(ROWS)
-        tracking.summarise({"best/acc1": 1.0})
+        tracking.summarize({"best/acc1": 1.0})
     end_training(accelerator)
     assert steady.told == ["store_init_configuration", "log", "log", "finish"]
     assert moody.told == steady.told[: steady.told.index(failing) + 1]

@@ -10,10 +10,10 @@ from helpers import dead_token, wait_until, write_job
 
 from accel_trainer.config import Job
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.launch.protocol import STAND_BY, TOKEN_VARIABLE
+from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import take
+from accel_trainer.run.lock import acquire
 from accel_trainer.workers import train as worker
 
 
@@ -47,7 +47,7 @@ def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_
 def test_who_stands_by_for_a_runner_that_died_before_it_was_noticed_ends(tmp_path: Path) -> None:
     """The launcher may die with its runner before this process has asked the kernel to tell it."""
     environment = {**os.environ, TOKEN_VARIABLE: dead_token()}
-    command = [sys.executable, "-m", "accel_trainer.workers.train", STAND_BY, str(tmp_path / "words.json")]
+    command = [sys.executable, "-m", "accel_trainer.workers.train", PREWARM, str(tmp_path / "words.json")]
     assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == worker.STOOD_DOWN_CODE
 
 
@@ -77,7 +77,7 @@ def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_
     monkeypatch.setattr(worker, "_train_and_tell", pytest.fail)
     run = RunFolder(Path("run"))
     run.create()
-    take(run, Owner.new(), end_leftovers=print, say=print)
+    acquire(run, Owner.new(), end_leftovers=print, say=print)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -87,14 +87,14 @@ def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_
 
 def test_what_a_dead_runner_has_left_is_waited_for_by_who_started_another_by_hand(monkeypatch, capsys):
     monkeypatch.setattr(worker, "_train_and_tell", lambda *_: 0)
-    monkeypatch.setattr(worker, "with_variable", lambda name, value: [7, 8] if value == "dead" else [])
+    monkeypatch.setattr(worker, "pids_with_env", lambda name, value: [7, 8] if value == "dead" else [])
     run = RunFolder(Path("run"))
     run.create()
-    take(run, Owner(this_host(), "dead"), end_leftovers=print, say=print)
+    acquire(run, Owner(this_host(), "dead"), end_leftovers=print, say=print)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 2
     assert "is still ending in run: processes 7, 8; try again" in capsys.readouterr().err
-    monkeypatch.setattr(worker, "with_variable", lambda name, value: [])
+    monkeypatch.setattr(worker, "pids_with_env", lambda name, value: [])
     assert worker.main([str(file), "--name=job"]) == 0
 
 
@@ -132,7 +132,7 @@ sys.exit(worker.main([{str(file)!r}, "--name=job"]))
     run = RunFolder(Path("run"))
     run.create()
     owner = Owner.new()
-    take(run, owner, end_leftovers=print, say=print)
+    acquire(run, owner, end_leftovers=print, say=print)
     environment = {**os.environ, TOKEN_VARIABLE: owner.token}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode == 0) == (what == "kept"), ended.stderr

@@ -5,10 +5,10 @@ from torchvision import models
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.zoo import registry
-from accel_trainer.zoo.registry import Entry, catalogue
+from accel_trainer.zoo.registry import ModelEntry, catalogue
 
 
-def entries(family: str) -> dict[str, Entry]:
+def entries(family: str) -> dict[str, ModelEntry]:
     return {entry.name: entry for entry in catalogue(family)}
 
 
@@ -22,7 +22,7 @@ def entries(family: str) -> dict[str, Entry]:
     ],
 )
 def test_the_numbers_are_those_that_torchvision_publishes(family: str, name: str, parameters: int) -> None:
-    assert entries(family)[name] == Entry(name, family, "torchvision", "images", parameters)
+    assert entries(family)[name] == ModelEntry(name, family, "torchvision", "images", parameters)
     assert models.get_model_weights(name).DEFAULT.meta["num_params"] == parameters
 
 

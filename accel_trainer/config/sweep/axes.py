@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never, get_args
 
 from accel_trainer.config.parse import LONE_SURROGATE, parse_json
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import canonical, shown
+from accel_trainer.core.text import canonical, format_value
 
 MAX_JOBS = 1000
 # Of numbers that are drawn: short enough for a name, and thousands of them in any range.
@@ -163,7 +163,7 @@ def _axis(word: str) -> Axis:
     values = [_value(part, where) for part in parts]
     texts = [canonical(value) for value in values]
     if twice := [value for number, value in enumerate(values) if texts[number] in texts[:number]]:
-        raise UserError(f"{where}: {shown(twice[0])}: given twice; keep one")
+        raise UserError(f"{where}: {format_value(twice[0])}: given twice; keep one")
     return Axis(key, tuple(values))
 
 

@@ -20,7 +20,7 @@ from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.config.parse import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
 from accel_trainer.config.sweep.axes import Settings
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import canonical, short, shown
+from accel_trainer.core.text import canonical, format_value, shortest_suffixes
 
 MAX_VALUE = 32  # of the characters that a value has in a name
 MAX_TAG = 64  # Weights & Biases takes no longer ones
@@ -56,7 +56,7 @@ def swept_jobs(base: Base, sweep: str, combinations: Sequence[Settings]) -> list
         except UserError as error:
             mistakes += [(settings, problem) for problem in error.problems]
     if mistakes:
-        raise UserError(*in_few_lines(base.where, mistakes))
+        raise UserError(*group_problems(base.where, mistakes))
     return jobs
 
 
@@ -64,8 +64,8 @@ def _swept_job(base: Base, sweep: str, name: str, settings: Settings) -> SweptJo
     given = copy.deepcopy(dict(base.given))
     for key in sorted(settings, key=lambda key: key.count(".")):  # an optimizer before its arguments
         _put(given, key, settings[key])
-    _have_own_folder(given, base.name, name)
-    _be_tracked(given, sweep, settings)
+    _assign_run_folder(given, base.name, name)
+    _assign_group(given, sweep, settings)
     content = f"{json.dumps(given, indent=2, ensure_ascii=False)}\n".encode()
     try:
         return SweptJob(name, settings, content, parse_job(content, name, base.where))
@@ -73,7 +73,7 @@ def _swept_job(base: Base, sweep: str, name: str, settings: Settings) -> SweptJo
         raise UserError(*(problem.removeprefix(f"{base.where}: ") for problem in error.problems)) from error
 
 
-def in_few_lines(where: str, mistakes: Sequence[tuple[Settings, str]]) -> list[str]:
+def group_problems(where: str, mistakes: Sequence[tuple[Settings, str]]) -> list[str]:
     """Each problem once, with the first combination that has it, and how many others do."""
     counts = Counter(problem for _, problem in mistakes)
     lines = []
@@ -85,7 +85,7 @@ def in_few_lines(where: str, mistakes: Sequence[tuple[Settings, str]]) -> list[s
 
 
 def in_words(settings: Settings) -> str:
-    return ", ".join(f"{key}={shown(value)}" for key, value in settings.items())
+    return ", ".join(f"{key}={format_value(value)}" for key, value in settings.items())
 
 
 # -- what a job of a sweep says ----------------------------------------------------------------------------------
@@ -104,12 +104,14 @@ def _put(given: dict[str, Any], key: str, value: Any) -> None:
         if place.get(word) is None or isinstance(place[word], bool):  # `cutmix: true` is an object with its defaults
             place[word] = {}
         if not isinstance(place[word], dict):
-            raise UserError(f"{path}: {shown(place[word])} is no object {{...}} in which {following} could be set")
+            raise UserError(
+                f"{path}: {format_value(place[word])} is no object {{...}} in which {following} could be set"
+            )
         place, path = place[word], f"{path}.{following}"
     place[inner[-1]] = value
 
 
-def _have_own_folder(given: dict[str, Any], base_name: str, name: str) -> None:
+def _assign_run_folder(given: dict[str, Any], base_name: str, name: str) -> None:
     """Jobs may never share a run folder. By default it has the job's name; one that is given gets one inside.
 
     With `finetune` model_dir may be where the weights come from: then it stays, and finetune_dir has the folder inside.
@@ -131,14 +133,14 @@ def _have_own_folder(given: dict[str, Any], base_name: str, name: str) -> None:
         given["finetune_args"] = {**args, "finetune_dir": str(PurePath(folder, name))}
 
 
-def _be_tracked(given: dict[str, Any], sweep: str, settings: Settings) -> None:
+def _assign_group(given: dict[str, Any], sweep: str, settings: Settings) -> None:
     """One group in Weights & Biases for the sweep, with a tag for each of its values."""
     section = given.get("wandb") or {}
     tags = (section.get("tags") or []) if isinstance(section, dict) else None
     if not isinstance(tags, list):  # is refused
         return
-    labels = short(settings)
-    own = [_tag(sweep), *(_tag(f"{labels[key]}={shown(value)}") for key, value in settings.items())]
+    labels = shortest_suffixes(settings)
+    own = [_tag(sweep), *(_tag(f"{labels[key]}={format_value(value)}") for key, value in settings.items())]
     tags = [*tags, *(tag for tag in own if tag not in tags)]
     group = section.get("group") if "wandb.group" in settings or "wandb" in settings else None
     given["wandb"] = {**section, "group": group or sweep, "tags": tags}
@@ -183,7 +185,7 @@ def _folded(name: str) -> str:
 
 
 def _name(sweep: str, settings: Settings) -> str:
-    labels = short(settings)
+    labels = shortest_suffixes(settings)
     name = "-".join([sweep, *(_part(_filed(labels[key]), value) for key, value in settings.items())])
     return name if len(os.fsencode(name)) <= MAX_NAME_BYTES else _marked(name, settings)
 
@@ -212,8 +214,8 @@ def _text(value: Any) -> tuple[str, bool]:
             parts = [("", False) if isinstance(part, list) else _text(part) for part in value]
             text, is_whole = "_".join(text for text, _ in parts), all(whole for _, whole in parts)
         case _:
-            text = _filed(shown(value))
-            is_whole = text == shown(value) and text != ""
+            text = _filed(format_value(value))
+            is_whole = text == format_value(value) and text != ""
     return text[:MAX_VALUE], is_whole and len(text) <= MAX_VALUE
 
 

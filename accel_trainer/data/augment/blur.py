@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config.augmentations import shares
-from accel_trainer.data.augment.effect import Drawn, change_rows, column
+from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, between, choose
 
 # Below this (pixels), a pixel's neighbours have no weight that a float32 could hold.
@@ -27,7 +27,7 @@ class BlurParameters(Parameters):
     sigma: Numbers
 
 
-class Blur(Drawn):
+class GaussianBlur(SimpleEffect):
     """Blur by one of several sigmas: each as often as its share says, and none for the rest."""
 
     def __init__(self, sigmas: Sequence[float], probs: Sequence[float]) -> None:
@@ -42,7 +42,7 @@ class Blur(Drawn):
         return change_rows(images, rows, gaussian_blur, fetched.sigma)
 
 
-class FrameBlur(Blur):
+class FrameBlur(GaussianBlur):
     """Blur of a clip: frame t has sigmas[t], as often as its probability says."""
 
     def __init__(self, sigmas: Sequence[float], probs: Sequence[float]) -> None:
@@ -55,7 +55,7 @@ class FrameBlur(Blur):
         return BlurParameters(np.where(is_blurred, self.sigmas[frames], 0.0))
 
 
-class ContrastiveBlur(Drawn):
+class ContrastiveBlur(SimpleEffect):
     """The blur of contrastive learning: every image by a sigma of its own."""
 
     def draw(self, draws: Draws) -> BlurParameters:

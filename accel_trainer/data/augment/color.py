@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.data.augment.effect import Drawn, change_rows, column
+from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, between
 
 # ITU-R 601-2 luma, as torchvision rounds it.
@@ -25,7 +25,7 @@ class JitterParameters(Parameters):
     factors: Numbers
 
 
-class ColourJitter(Drawn):
+class ColorJitter(SimpleEffect):
     """Brightness, contrast, saturation and hue changed by random factors in a random order: torchvision's
     ColorJitter, in `probability` of the images. The defaults are those of SimCLR (Chen et al. 2020).
     """
@@ -59,22 +59,22 @@ class ColourJitter(Drawn):
 
 
 @dataclass(frozen=True)
-class GreyParameters(Parameters):
+class GrayscaleParameters(Parameters):
     """is_grey: bool (rows,)."""
 
     is_grey: npt.NDArray[np.bool_]
 
 
-class Grey(Drawn):
+class Grayscale(SimpleEffect):
     """Grey, in three equal channels, in `probability` of the images: torchvision's RandomGrayscale."""
 
     def __init__(self, probability: float = 0.2) -> None:
         self.probability = probability
 
-    def draw(self, draws: Draws) -> GreyParameters:
-        return GreyParameters(draws.uniforms("grey", 1)[:, 0] < self.probability)
+    def draw(self, draws: Draws) -> GrayscaleParameters:
+        return GrayscaleParameters(draws.uniforms("grey", 1)[:, 0] < self.probability)
 
-    def apply(self, images: Tensor, fetched: GreyParameters) -> Tensor:
+    def apply(self, images: Tensor, fetched: GrayscaleParameters) -> Tensor:
         return change_rows(images, np.flatnonzero(fetched.is_grey), _grey)
 
 

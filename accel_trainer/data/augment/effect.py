@@ -33,7 +33,7 @@ class Effect(Protocol):
         ...
 
 
-class Drawn:
+class SimpleEffect:
     """An effect whose parameters are all that it needs."""
 
     def fetch(self, parameters: Any) -> Any:

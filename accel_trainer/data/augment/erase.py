@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.data.augment.effect import Drawn, change_rows, inside
+from accel_trainer.data.augment.effect import SimpleEffect, change_rows, inside
 from accel_trainer.data.rng.draws import Draws, Keys, Parameters, between, which
 from accel_trainer.data.rng.random_fields import uniform_field
 
@@ -30,7 +30,7 @@ class EraseParameters(Parameters):
     key: Keys
 
 
-class RandomErase(Drawn):
+class RandomErase(SimpleEffect):
     """Fill a random box of half of the images: 2 to 33% of the area, as torchvision's RandomErasing draws it.
 
     value: a brightness in 0..1, one for each channel, or "random" for pixels that are uniform in 0..1.

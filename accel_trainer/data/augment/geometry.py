@@ -42,7 +42,7 @@ class Transform(Protocol):
         ...
 
 
-class CentreCrop:
+class CenterCrop:
     """Resize so that the crop is 7/8 of the shorter side, then crop the centre: the transform of validation.
 
     The same pixels as torchvision's v2.Resize(int(image_size * 256 / 224), antialias=True) and v2.CenterCrop.
@@ -139,20 +139,20 @@ def _of_bytes(device: torch.device) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def normalised(pixels: Tensor, out: Tensor | None = None) -> Tensor:
-    """What `normalise` makes of uint8 (..., 3, height, width) / 255, to 1e-6, in fewer passes over them."""
+def normalized(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+    """What `normalize` makes of uint8 (..., 3, height, width) / 255, to 1e-6, in fewer passes over them."""
     scale, shift = _of_bytes(pixels.device)
     floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
     return floats.mul_(scale).add_(shift)
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """float32 (..., 3, height, width) in 0..1 to a mean of 0 and a standard deviation of 1 over ImageNet, in place."""
     mean, std = _statistics(images.device)
     return images.sub_(mean).div_(std)
 
 
 def pixels_of(normalised: Tensor) -> Tensor:
-    """What `normalise` was given, as uint8: (..., 3, height, width)."""
+    """What `normalize` was given, as uint8: (..., 3, height, width)."""
     mean, std = _statistics(normalised.device)
     return (normalised * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

@@ -27,16 +27,16 @@ class MixedLabels:
 
     first: Tensor
     second: Tensor
-    share: Tensor
+    weight: Tensor
 
     def __len__(self) -> int:
         return len(self.first)
 
     def __getitem__(self, some: slice) -> Self:
-        return type(self)(self.first[some], self.second[some], self.share[some])
+        return type(self)(self.first[some], self.second[some], self.weight[some])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        parts = (part.to(device, non_blocking=non_blocking) for part in (self.first, self.second, self.share))
+        parts = (part.to(device, non_blocking=non_blocking) for part in (self.first, self.second, self.weight))
         return type(self)(*parts)
 
 
@@ -50,7 +50,7 @@ def repeat_each(labels: Labels, times: int) -> Labels:
         return labels
     if not isinstance(labels, MixedLabels):
         return labels.repeat_interleave(times)
-    parts = (part.repeat_interleave(times) for part in (labels.first, labels.second, labels.share))
+    parts = (part.repeat_interleave(times) for part in (labels.first, labels.second, labels.weight))
     return MixedLabels(*parts)
 
 
@@ -58,7 +58,7 @@ def one_hot(labels: Labels, num_classes: int) -> Tensor:
     """Targets that add up to 1, soft ones of mixtures: (n, num_classes)."""
     if not isinstance(labels, MixedLabels):
         return F.one_hot(labels, num_classes)
-    share = labels.share[:, None]
+    share = labels.weight[:, None]
     return share * F.one_hot(labels.first, num_classes) + (1 - share) * F.one_hot(labels.second, num_classes)
 
 

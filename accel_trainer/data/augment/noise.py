@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config.augmentations import NoiseType, shares
-from accel_trainer.data.augment.effect import Drawn, change_rows, column
+from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Keys, Numbers, Parameters, choose, which
 from accel_trainer.data.rng.random_fields import normal_field, uniform_field
 
@@ -29,7 +29,7 @@ class NoiseParameters(Parameters):
     key: Keys
 
 
-class Noise(Drawn):
+class AddNoise(SimpleEffect):
     """Noise by one of several ratios, each as often as its share says, and none for the rest.
 
     Both kinds shrink the image's contrast to (x - 0.5) * ssnr + 0.5, add noise, and clamp to 0..1. Gaussian noise has

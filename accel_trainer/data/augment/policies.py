@@ -42,11 +42,11 @@ def _rotate(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
     return functional.rotate(image, magnitude, mode)
 
 
-def _posterise(image: Tensor, magnitude: float) -> Tensor:
+def _posterize(image: Tensor, magnitude: float) -> Tensor:
     return functional.posterize(image, bits=round(magnitude))
 
 
-def _solarise(image: Tensor, magnitude: float) -> Tensor:
+def _solarize(image: Tensor, magnitude: float) -> Tensor:
     return functional.solarize(image, threshold=255 * magnitude)
 
 
@@ -106,8 +106,8 @@ def operations_up_to(
         "Color": signed(partial(_by_factor, functional.adjust_saturation), last=colouring),
         "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=colouring),
         "Sharpness": signed(partial(_by_factor, functional.adjust_sharpness), last=colouring),
-        "Posterize": Operation(_posterise, first=bits[0], last=bits[1]),
-        "Solarize": Operation(_solarise, first=1.0, last=0.0),
+        "Posterize": Operation(_posterize, first=bits[0], last=bits[1]),
+        "Solarize": Operation(_solarize, first=1.0, last=0.0),
         "AutoContrast": Operation(partial(_always, functional.autocontrast)),
         "Equalize": Operation(partial(_always, functional.equalize)),
     }

@@ -20,8 +20,8 @@ from accel_trainer.core.files import cache_folder, cached
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line
-from accel_trainer.data.augment.geometry import CentreCrop
-from accel_trainer.data.dataset import Source
+from accel_trainer.data.augment.geometry import CenterCrop
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.shared_work import single_core_threads
 
@@ -34,7 +34,7 @@ MEASURE = "leave it out to measure the spectrum of the training set"
 Progress = Callable[[int, int], None]
 
 
-def mean_spectrum(job: Job, images: Source, progress: Progress = lambda done, total: None) -> Tensor:
+def mean_spectrum(job: Job, images: ImageDataset, progress: Progress = lambda done, total: None) -> Tensor:
     """Mean amplitudes |fft2| of a job's training images in 0..1, centre-cropped: float32 (3, size, size).
 
     Read from Noise.mean_magnitude_path where the job has one; else measured, and kept in the cache folder for every
@@ -108,7 +108,7 @@ _NUMPY_ARRAYS: list[Any] = [
 ]
 
 
-def _cache_path(job: Job, images: Source) -> Path:
+def _cache_path(job: Job, images: ImageDataset) -> Path:
     is_folder = not job.dataset.startswith("hf:")
     root = str(Path(job.data_root).expanduser().resolve()) if is_folder else ""
     what = [job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
@@ -117,7 +117,7 @@ def _cache_path(job: Job, images: Source) -> Path:
     return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest}.safetensors"
 
 
-def _measure_into(path: Path, job: Job, images: Source, progress: Progress) -> None:
+def _measure_into(path: Path, job: Job, images: ImageDataset, progress: Progress) -> None:
     log.info("measuring the mean Fourier spectrum of %d training images, once", len(images.labels))
     spectrum = measure(images, job.image_size, progress)
     try:
@@ -126,9 +126,9 @@ def _measure_into(path: Path, job: Job, images: Source, progress: Progress) -> N
         raise UserError(f"cannot write to {path.parent}: {error}; set XDG_CACHE_HOME to a folder with room") from error
 
 
-def measure(images: Source, image_size: int, progress: Progress = lambda done, total: None) -> Tensor:
+def measure(images: ImageDataset, image_size: int, progress: Progress = lambda done, total: None) -> Tensor:
     """Mean of |fft2| over all images that are not corrupt: float32 (3, size, size)."""
-    crop = CentreCrop(image_size)
+    crop = CenterCrop(image_size)
     total = torch.zeros(3, image_size, image_size, dtype=torch.float64)
     count = 0
     # The sums come in order, whoever is first: the same images have the same spectrum to the bit.
@@ -141,7 +141,7 @@ def measure(images: Source, image_size: int, progress: Progress = lambda done, t
     return (total / count).to(torch.float32)
 
 
-def _sums_by_chunk(images: Source, crop: CentreCrop) -> Iterator[tuple[Tensor, int]]:
+def _sums_by_chunk(images: ImageDataset, crop: CenterCrop) -> Iterator[tuple[Tensor, int]]:
     def sum_of(chunk: range) -> tuple[Tensor, int]:
         total, good = torch.zeros(3, crop.image_size, crop.image_size, dtype=torch.float64), 0
         for index in chunk:

@@ -7,7 +7,7 @@
       val.pixels, val.index
 
 A pack that is read has every file whole: lengths and the checksums of the indices are looked at when it is opened,
-those of all images by `damaged`.
+those of all images by `corrupt_records`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from accel_trainer.core import files
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.dataset import ImageSet, Labels
+from accel_trainer.data.dataset import Labels, Splits
 from accel_trainer.data.decode import CorruptImage, decode
 
 VERSION = 1
@@ -120,9 +120,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"dataset: {path} is not what `accel-train pack` writes; {AGAIN}") from error
 
 
-def open_pack(folder: Path) -> ImageSet:
+def open_pack(folder: Path) -> Splits:
     """Raises UserError for what is no pack, or not a whole one."""
-    return ImageSet(open_packed_split(folder, "train"), open_packed_split(folder, "val"))
+    return Splits(open_packed_split(folder, "train"), open_packed_split(folder, "val"))
 
 
 def open_packed_split(folder: Path, split: SplitName) -> "Packed":
@@ -203,7 +203,7 @@ def name_of(file: PixelFile, record: Any) -> str:
     return os.fsdecode(content.tobytes())
 
 
-def damaged(file: PixelFile, records: Records) -> Iterator[int]:
+def corrupt_records(file: PixelFile, records: Records) -> Iterator[int]:
     """Which of these images are not what was written."""
     for position, record in enumerate(records):
         try:

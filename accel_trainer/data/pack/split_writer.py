@@ -21,7 +21,7 @@ from PIL import Image
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment.geometry import resize, with_short_side
-from accel_trainer.data.dataset import Source
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.pack.format import (
     AGAIN,
@@ -29,7 +29,7 @@ from accel_trainer.data.pack.format import (
     PackedSplit,
     PixelFile,
     Records,
-    damaged,
+    corrupt_records,
     digest,
     ends,
     name_of,
@@ -47,7 +47,7 @@ PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackSettings:
     """How images are stored. short_side: in pixels; quality: of JPEG, 1 to 100."""
 
     short_side: int
@@ -56,7 +56,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PackedImage:
     """An image as it is stored; a corrupt one has no height, and the reason for content."""
 
     content: bytes
@@ -72,34 +72,34 @@ class Entry:
 class Entries:
     """The images of a source as they are stored, made by threads."""
 
-    def __init__(self, source: Source, how: Packing, num_threads: int) -> None:
+    def __init__(self, source: ImageDataset, how: PackSettings, num_threads: int) -> None:
         self.source, self.how, self.num_threads = source, how, num_threads
 
-    def from_index(self, first: int) -> Iterator[list[Entry]]:
+    def from_index(self, first: int) -> Iterator[list[PackedImage]]:
         """A chunk at a time, in order."""
         number = len(self.source.labels)
         chunks = (range(start, min(start + CHUNK, number)) for start in range(first, number, CHUNK))
         with single_core_threads(self.num_threads, "pack") as pool:
             yield from in_order(lambda chunk: pool.submit(self._entries, chunk), chunks, self.num_threads + 1)
 
-    def _entries(self, chunk: range) -> list[Entry]:
+    def _entries(self, chunk: range) -> list[PackedImage]:
         return [self._entry(index) for index in chunk]
 
-    def _entry(self, index: int) -> Entry:
+    def _entry(self, index: int) -> PackedImage:
         name, label = os.fsencode(self.source.describe(index)), int(self.source.labels[index])
         try:
-            pixels = shrunk(self.source, index, self.how.short_side)
+            pixels = downscaled(self.source, index, self.how.short_side)
         except CorruptImage as error:
             if _may_pass(error.__cause__):
                 raise UserError(
                     f"{self.source.describe(index)}: cannot be read: {error}; the same command goes on where it was"
                 ) from error
-            return Entry((str(error) or "corrupt").encode(errors="replace"), name, 0, 0, label)
+            return PackedImage((str(error) or "corrupt").encode(errors="replace"), name, 0, 0, label)
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
         content = pixels.tobytes() if self.how.storage == "raw" else self._jpeg(pixels, index)
         height, width, _ = pixels.shape
-        return Entry(content, name, height, width, label)
+        return PackedImage(content, name, height, width, label)
 
     def _jpeg(self, pixels: npt.NDArray[np.uint8], index: int) -> bytes:
         file = io.BytesIO()
@@ -117,7 +117,7 @@ def _may_pass(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING)
 
 
-def shrunk(source: Source, index: int, short_side: int) -> npt.NDArray[np.uint8]:
+def downscaled(source: ImageDataset, index: int, short_side: int) -> npt.NDArray[np.uint8]:
     """An image, no larger than that: uint8 (height, width, 3). Raises CorruptImage."""
     image = source.read(index)
     height, width = image.shape[-2:]
@@ -156,7 +156,7 @@ class SplitWriter:
         corrupt = int((np.frombuffer(index, RECORD)["height"] == 0).sum())
         return split.model_copy(update={"size": self.end, "corrupt": corrupt, "index": digest(index)})
 
-    def _take_up(self, source: Source) -> int:
+    def _take_up(self, source: ImageDataset) -> int:
         """How many images are there already; what is behind them is cut off."""
         whole = os.fstat(self._index).st_size // RECORD.itemsize
         records = np.fromfile(self._index_path, RECORD, whole)
@@ -173,7 +173,7 @@ class SplitWriter:
         os.ftruncate(self._pixels, self.end)
         return count
 
-    def _add(self, chunk: Iterable[Entry]) -> None:
+    def _add(self, chunk: Iterable[PackedImage]) -> None:
         content, records = [], []
         for entry in chunk:
             if not entry.height:
@@ -215,7 +215,7 @@ def num_whole(file: PixelFile, records: Records) -> int:
     if not count:
         return 0
     start = int(np.searchsorted(end, max(0, int(end[count - 1]) - SETTLE_EVERY)))
-    bad = next(damaged(file, records[start:count]), None)
+    bad = next(corrupt_records(file, records[start:count]), None)
     return count if bad is None else start + bad
 
 

@@ -11,26 +11,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import remove_half_written, write_atomic
+from accel_trainer.core.files import remove_stale_temp_files, write_atomic
 from accel_trainer.data.augment.spectrum import Progress
-from accel_trainer.data.dataset import ImageSet, Source
+from accel_trainer.data.dataset import ImageDataset, Splits
 from accel_trainer.data.pack.format import (
     MANIFEST,
     Manifest,
     Packed,
     PackedSplit,
     SplitName,
-    damaged,
+    corrupt_records,
     digest_of_labels,
     open_pack,
     read_manifest,
 )
-from accel_trainer.data.pack.split_writer import CHUNK, Entries, Packing, SplitWriter, open_to_append
+from accel_trainer.data.pack.split_writer import CHUNK, Entries, PackSettings, SplitWriter, open_to_append
 from accel_trainer.data.shared_work import in_order, single_core_threads
 from accel_trainer.data.sources.digits import BUNDLED
 
 
-def pack(images: ImageSet, dataset: str, folder: Path, how: Packing, num_threads: int, progress: Progress) -> Manifest:
+def pack(
+    images: Splits, dataset: str, folder: Path, how: PackSettings, num_threads: int, progress: Progress
+) -> Manifest:
     """Write both splits of a data set, or what is missing of them. dataset: what to call it. Raises UserError."""
     wanted = Manifest(
         dataset=dataset,
@@ -41,7 +43,7 @@ def pack(images: ImageSet, dataset: str, folder: Path, how: Packing, num_threads
         splits={"train": _to_pack(images.train), "val": _to_pack(images.val)},
     )
     total = sum(split.images for split in wanted.splits.values())
-    sources: dict[SplitName, Source] = {"train": images.train, "val": images.val}
+    sources: dict[SplitName, ImageDataset] = {"train": images.train, "val": images.val}
     with _taken(folder):
         try:
             manifest, done = _begun(folder, wanted), 0
@@ -93,7 +95,7 @@ def damaged_images(folder: Path, num_threads: int, progress: Progress) -> Iterat
             chunks = [range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK)]
 
             def look(chunk: range, source: Packed = source) -> list[int]:
-                return [chunk[i] for i in damaged(source.file, source.records[chunk.start : chunk.stop])]
+                return [chunk[i] for i in corrupt_records(source.file, source.records[chunk.start : chunk.stop])]
 
             for chunk, bad in zip(
                 chunks, in_order(lambda chunk: pool.submit(look, chunk), chunks, num_threads + 1), strict=True
@@ -103,7 +105,7 @@ def damaged_images(folder: Path, num_threads: int, progress: Progress) -> Iterat
                 progress(done, total)
 
 
-def _to_pack(source: Source) -> PackedSplit:
+def _to_pack(source: ImageDataset) -> PackedSplit:
     return PackedSplit(images=len(source.labels), labels=digest_of_labels(source.labels))
 
 
@@ -129,7 +131,7 @@ def _taken(folder: Path) -> Iterator[None]:
 
 def _begun(folder: Path, wanted: Manifest) -> Manifest:
     """The manifest of the pack that is to be, or that of what there is of it."""
-    remove_half_written(folder)
+    remove_stale_temp_files(folder)
     if not (folder / MANIFEST).exists():
         _write_manifest(folder, wanted)
         return wanted

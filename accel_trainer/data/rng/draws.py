@@ -47,7 +47,7 @@ class Draws:
         subjects = np.array([self.step]) if self.batch_dependence else self.indices
         views = range(1) if self.view_dependence else range(self.num_views)
         drawn = [
-            keyed_random.words(keyed_random.key(self.seed, purpose, *shared, self.epoch, view), subjects, count)
+            keyed_random.random_bits(keyed_random.key(self.seed, purpose, *shared, self.epoch, view), subjects, count)
             for view in views
         ]
         shape = (len(self.indices), self.num_views, count)

@@ -32,7 +32,7 @@ def _xor_shift(x: Tensor, bits: int) -> Tensor:
 def _hashes(keys: Keys, count: int, device: torch.device) -> Tensor:
     """32 random bits each: int32 of shape (len(keys), count)."""
     # Mixed once more, so that keys that are alike in some bits do not give fields that are alike.
-    halves = torch.from_numpy(keyed_random.mixed(keys).view(np.int32).reshape(-1, 2)).to(device, non_blocking=True)
+    halves = torch.from_numpy(keyed_random.splitmix64(keys).view(np.int32).reshape(-1, 2)).to(device, non_blocking=True)
     counter = torch.arange(count, dtype=torch.int32, device=device).mul_(_signed(_GOLDEN))
     x = counter[None] + halves[:, :1]
     _xor_shift(x, 16).mul_(_signed(_FIRST))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.data.dataset import ImageSet, Labels, require_same_classes
+from accel_trainer.data.dataset import Labels, Splits, require_same_classes
 from accel_trainer.data.decode import read_image
 
 log = logging.getLogger(__name__)
@@ -81,12 +81,12 @@ def _images_below(folder: Path) -> tuple[list[str], list[str]]:
     return images, [path for path in paths if not path.lower().endswith(IMAGE_SUFFIXES)]
 
 
-def open_folders(root: Path, name: str, bundled: tuple[str, ...]) -> ImageSet:
+def open_folders(root: Path, name: str, bundled: tuple[str, ...]) -> Splits:
     """`<root>/<name>/{train,val}/<class>/`. Raises UserError, naming what is there and what comes bundled."""
     folder = _find(root, name, bundled)
     train, val = (_open_split(folder, split) for split in ("train", "val"))
     require_same_classes(name, train.classes, val.classes)
-    return ImageSet(train, val)
+    return Splits(train, val)
 
 
 def open_validation_folder(root: Path, name: str, bundled: tuple[str, ...]) -> ImageFolder:

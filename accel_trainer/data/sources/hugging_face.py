@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line, listed
-from accel_trainer.data.dataset import ImageSet, Labels, require_same_classes
+from accel_trainer.data.dataset import Labels, Splits, require_same_classes
 from accel_trainer.data.decode import CorruptImage, decode, read_image
 
 TRAIN_SPLITS = ("train", "training")
@@ -50,7 +50,7 @@ class HuggingFace:
         return f"row {index} ({row['path']})" if row.get("path") else f"row {index}"
 
 
-def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> ImageSet:
+def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> Splits:
     """The train and validation splits of a data set, by hub id or path. Raises UserError."""
     splits = _load_splits(name)
     train, val = (splits[_first(splits, names, name)] for names in (TRAIN_SPLITS, VAL_SPLITS))
@@ -62,7 +62,7 @@ def open_hugging_face(name: str, image_column: str | None, label_column: str | N
         classes = sorted({name for split in (train, val) for name in split[label] if name is not None})
     elif (val_names := _class_names(val, label)) is not None:
         require_same_classes(f"hf:{name}", classes, val_names)
-    return ImageSet(HuggingFace(train, image, label, classes), HuggingFace(val, image, label, classes))
+    return Splits(HuggingFace(train, image, label, classes), HuggingFace(val, image, label, classes))
 
 
 def open_hugging_face_validation(name: str, image_column: str | None, label_column: str | None) -> HuggingFace:

@@ -29,11 +29,11 @@ class NoSlurm(SlurmError):
     """There is no such command here, or no configuration of Slurm."""
 
 
-class NoAnswer(SlurmError):
+class SlurmTimeout(SlurmError):
     """Nothing was said in time: what was asked for may have been done."""
 
 
-class Full(SlurmError):
+class SubmitLimit(SlurmError):
     """Not now: as many jobs as are allowed are waiting."""
 
 
@@ -71,7 +71,7 @@ def submit(arguments: Sequence[str], script: str) -> int:
     """The id of a new job. Raises SlurmError; of one for which there is NoAnswer it is not known."""
     answer = _call(["sbatch", "--parsable", *arguments], text=script)
     if (found := re.search(r"^(\d+)(;\S*)?$", answer, re.M)) is None:
-        raise NoAnswer(f"sbatch has said no number of a job: {answer.strip()!r}")
+        raise SlurmTimeout(f"sbatch has said no number of a job: {answer.strip()!r}")
     return int(found[1])
 
 
@@ -89,7 +89,7 @@ def job_of(job_id: int) -> SlurmJob | None:
     """One job; None if Slurm does not know it, or no more. Raises SlurmError."""
     try:
         listing = _call(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--format={FIELDS}"])
-    except NoAnswer:
+    except SlurmTimeout:
         raise
     except SlurmError as error:
         if "Invalid job id" in str(error):
@@ -126,7 +126,7 @@ def _call(words: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -> 
             preexec_fn=_unmoved(),
         )
     except subprocess.TimeoutExpired as error:
-        raise NoAnswer(f"{name} has not answered in {timeout_s:.0f} s") from error
+        raise SlurmTimeout(f"{name} has not answered in {timeout_s:.0f} s") from error
     except OSError as error:
         raise NoSlurm(f"{name} cannot be started: {error.strerror}") from error
     if done.returncode == 0:
@@ -136,9 +136,9 @@ def _call(words: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -> 
     if "configuration" in said:
         kind = NoSlurm
     elif done.returncode < 0 or UNANSWERED.search(said):
-        kind = NoAnswer
+        kind = SlurmTimeout
     elif FULL.search(done.stderr):
-        kind = Full
+        kind = SubmitLimit
     raise kind(f"{name}: {said}")
 
 

@@ -13,14 +13,14 @@ from typing import Any
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json, write_atomic
-from accel_trainer.core.lease import died_here
-from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.queue.finish import Recorded, as_asked, record_ending, take_over
+from accel_trainer.core.lease import is_dead_token
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue.finish import Recorded, apply_control, finish_claim, requeue
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError, SlurmJob
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
 OLD_S = 24 * 3600.0
@@ -46,7 +46,7 @@ class Record:
 class Records:
     """Those of one queue. What cannot be written is done without."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: QueueStore) -> None:
         self._folder = queue.slurm
 
     def of(self, token: str) -> Record | None:
@@ -99,27 +99,27 @@ def this_user() -> str:
     return str(os.getuid())
 
 
-def fate(job: SlurmJob, record: Record | None) -> Ending | None:
+def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
     """What the state of its job of Slurm means for a claim that is still there; None while that is not over."""
     if job.state not in OVER:
         return None
     what = f"job {job.id} of Slurm ended ({job.state})"
     if job.state in GOES_ON:
-        return Ending(EndingKind.BACK_TO_PENDING, what, RunState.PREEMPTED)
+        return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
     if job.state == "CANCELLED":
-        return Ending(EndingKind.FAILED, f"cancelled in Slurm (job {job.id})", RunState.PREEMPTED)
+        return Outcome(OutcomeKind.FAILED, f"cancelled in Slurm (job {job.id})", RunState.PREEMPTED)
     if job.state == "OUT_OF_MEMORY":
-        return Ending(EndingKind.FAILED, what, RunState.OUT_OF_MEMORY)
+        return Outcome(OutcomeKind.FAILED, what, RunState.OUT_OF_MEMORY)
     if record is not None and record.state is not None:  # told to stop, and killed before it was put back
-        return Ending(EndingKind.BACK_TO_PENDING, what, RunState.PREEMPTED)
-    return Ending(EndingKind.FAILED, f"{what} before it was known how the training went", RunState.FAILED)
+        return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
+    return Outcome(OutcomeKind.FAILED, f"{what} before it was known how the training went", RunState.FAILED)
 
 
-def fate_of_unknown(record: Record | None) -> Ending:
+def outcome_of_unknown(record: Record | None) -> Outcome:
     """Of a claim of whose job Slurm knows nothing, or nothing any more."""
     if record is not None and record.was_ended_by_slurm:  # one that is started again would be known
-        return Ending(EndingKind.FAILED, f"cancelled in Slurm (job {record.id})", RunState.PREEMPTED)
-    return Ending(EndingKind.BACK_TO_PENDING, "Slurm does not know it", RunState.PREEMPTED)
+        return Outcome(OutcomeKind.FAILED, f"cancelled in Slurm (job {record.id})", RunState.PREEMPTED)
+    return Outcome(OutcomeKind.INTERRUPTED, "Slurm does not know it", RunState.PREEMPTED)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Reconciler:
     """Looks at one cluster's claims again and again: a claim of which Slurm knows nothing is settled by a second look,
     some time after the first."""
 
-    def __init__(self, queue: Queue, retries: Retries, cluster: str) -> None:
+    def __init__(self, queue: QueueStore, retries: Retries, cluster: str) -> None:
         self._queue, self._retries, self.cluster = queue, retries, cluster
         self._records = Records(queue)
         self._user = this_user()
@@ -160,30 +160,32 @@ class Reconciler:
             ending = self._ending(token, found)
             if ending is None:
                 left[job] = found
-            elif (recorded := self._record(job, found, ending)).ending.kind is not EndingKind.DISCARDED:
+            elif (recorded := self._record(job, found, ending)).ending.kind is not OutcomeKind.SUPERSEDED:
                 settled.append(Settled(job, recorded))
         self._records.forget_old(job.owner.token for job in claims if job.owner is not None)
         return left, settled
 
-    def _ending(self, token: str, found: SlurmJob | None) -> Ending | None:
+    def _ending(self, token: str, found: SlurmJob | None) -> Outcome | None:
         record = self._records.of(token)
         if found is not None:
             self._unknown_since.pop(token, None)
-            return fate(found, record)
+            return outcome_from_slurm(found, record)
         if record is not None and record.user != self._user:
             return None  # another user's, which Slurm may not show to us
         since = self._unknown_since.setdefault(token, time.monotonic())
-        was_handed_over = (record is not None and record.id is not None) or died_here(token)
+        was_handed_over = (record is not None and record.id is not None) or is_dead_token(token)
         if time.monotonic() - since < (GONE_S if was_handed_over else ON_ITS_WAY_S):
             return None
-        return fate_of_unknown(record)
+        return outcome_of_unknown(record)
 
-    def _record(self, job: QueuedJob, found: SlurmJob | None, ending: Ending) -> Recorded:
+    def _record(self, job: QueuedJob, found: SlurmJob | None, ending: Outcome) -> Recorded:
         assert job.owner is not None
         log = self._queue.newest_log(job.name) or job.path
         if found is not None and (own := self._queue.logs / f"{job.name}.slurm-{found.id}.log").exists():
             log = own
-        recorded = record_ending(self._queue, self._retries, job, as_asked(self._queue, job, ending), log, _limit(job))
+        recorded = finish_claim(
+            self._queue, self._retries, job, apply_control(self._queue, job, ending), log, _limit(job)
+        )
         self._records.forget(job.owner.token)
         return recorded
 
@@ -195,7 +197,7 @@ def _limit(job: QueuedJob) -> int:
         return 0
 
 
-def end_waiting(queue: Queue, job: QueuedJob) -> None:
+def end_waiting(queue: QueueStore, job: QueuedJob) -> None:
     """Cancel in Slurm what it has not started: of what runs, its own start does what is asked of it.
 
     Raises SlurmError, and QueueUnusable.
@@ -211,11 +213,11 @@ def end_waiting(queue: Queue, job: QueuedJob) -> None:
     client.cancel_waiting(job_id)
     now = client.job_of(job_id)
     if now is None or now.state in OVER:
-        take_over(queue, Retries(queue), job)
+        requeue(queue, Retries(queue), job)
         Records(queue).forget(job.owner.token)
 
 
-def glance() -> Mapping[str, SlurmJob] | None:
+def quick_lookup() -> Mapping[str, SlurmJob] | None:
     """What Slurm says of claims, by their tokens, for who only wants to show it; None where it says nothing."""
     try:
         return client.jobs_of(this_user(), client.GLANCE_S)

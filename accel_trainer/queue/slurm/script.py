@@ -11,8 +11,8 @@ from pathlib import Path
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import HOST_VARIABLE
-from accel_trainer.launch.command import SHUTDOWN_S, Flags, refuse_uneven
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.launch.command import SHUTDOWN_S, LaunchOptions, refuse_uneven
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.slurm.client import COMMENT
 
 ENTRY = "accel_trainer.queue.slurm.start"
@@ -39,7 +39,7 @@ PORT = 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname
 
 
 @dataclass(frozen=True)
-class Wishes:
+class SlurmOptions:
     """What each job is to have, as the user has said it."""
 
     partition: str | None = None
@@ -61,12 +61,12 @@ class Wishes:
         if self.time is not None and seconds_of(self.time) < LEAST_S:
             raise UserError(f"--time: {self.time} leaves no time to train: a job is told to save {WARN_S} s before")
 
-    def refuse_unfit(self, needs: Needs) -> None:
+    def refuse_unfit(self, needs: Requirements) -> None:
         """Raises UserError for a job that cannot be cut into as many nodes."""
         if needs.num_processes is not None:
             refuse_uneven(needs.num_processes, self.nodes)
 
-    def gpus_per_node(self, needs: Needs) -> int | None:
+    def gpus_per_node(self, needs: Requirements) -> int | None:
         """A job that says how many processes it wants has as many GPUs, where there are to be any."""
         if self.gpus_per_job is None:
             return None
@@ -88,7 +88,7 @@ def seconds_of(time: str) -> float:
     return ((days or 0) * 24 + (hours or 0)) * 3600.0 + (minutes or 0) * 60 + (seconds or 0)
 
 
-def arguments(name: str, token: str, needs: Needs, wishes: Wishes, logs: Path) -> list[str]:
+def arguments(name: str, token: str, needs: Requirements, wishes: SlurmOptions, logs: Path) -> list[str]:
     """The words for sbatch; the user's own come last, so that they count."""
     output = str(logs.absolute()).replace("%", "%%")
     # To the step where there are several nodes: an srun that is told to end kills what it has started.
@@ -109,7 +109,7 @@ def arguments(name: str, token: str, needs: Needs, wishes: Wishes, logs: Path) -
     return [*words, *wishes.sbatch_args]
 
 
-def script(queue: Path, token: str, flags: Flags, nodes: int) -> str:
+def script(queue: Path, token: str, flags: LaunchOptions, nodes: int) -> str:
     """Begins the job's claim, on each of its nodes. The shell becomes what it starts, which so gets its signals."""
     command = [sys.executable, "-m", ENTRY, "--queue", str(queue.absolute()), "--token", token, *_words(flags)]
     lines = ["#!/bin/bash", f"unset {HOST_VARIABLE}", *_exports()]
@@ -121,9 +121,9 @@ def script(queue: Path, token: str, flags: Flags, nodes: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def _words(flags: Flags) -> Sequence[str]:
+def _words(flags: LaunchOptions) -> Sequence[str]:
     config = None if flags.config is None else flags.config.absolute()
-    return Flags(config, flags.num_processes).words()
+    return LaunchOptions(config, flags.num_processes).argv()
 
 
 def _exports() -> list[str]:

@@ -6,10 +6,10 @@ puts itself back into Slurm's queue, and the claim stays. Else Slurm starts it a
 looks after the claims will see.
 """
 
-from accel_trainer.core.processes import asked_to_stop
+from accel_trainer.core.processes import stop_request
 
 if __name__ == "__main__":
-    asked_to_stop()  # heard from the first moment on
+    stop_request()  # heard from the first moment on
 
 import argparse
 import asyncio
@@ -23,21 +23,21 @@ from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.attempt import go_through, no_orders
+from accel_trainer.launch.attempt import no_orders, run_attempt
 from accel_trainer.launch.attempt_files import new_log, remove_abandoned
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine, Nodes, this_machine
-from accel_trainer.launch.outcome import Ending, EndingKind
-from accel_trainer.queue.control import OrdersOfClaim, Requests
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue.control import ClaimControl, Requests
 from accel_trainer.queue.dependencies import starting_params
-from accel_trainer.queue.finish import as_asked, record_ending
+from accel_trainer.queue.finish import apply_control, finish_claim
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError
 from accel_trainer.queue.slurm.reconcile import Record, Records, this_user
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 
 # A listing of a network drive may be so old.
@@ -55,23 +55,25 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     machine = _machine(args.nodes, args.port)
     remove_abandoned()
-    queue = Queue(args.queue)
+    queue = QueueStore(args.queue)
     try:
         if (claimed := _find(queue, args.token)) is None:
             _say(f"the claim {args.token} is gone: its job was put back, or is over; nothing to do")
             return 0
-        flags = Flags(args.config, args.num_processes)
-        _First(queue, claimed).run(flags, machine) if machine.nodes.rank == 0 else _help(queue, claimed, flags, machine)
+        flags = LaunchOptions(args.config, args.num_processes)
+        FirstNode(queue, claimed).run(flags, machine) if machine.nodes.rank == 0 else _other_node(
+            queue, claimed, flags, machine
+        )
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 1
     return 0
 
 
-class _First:
+class FirstNode:
     """The start of a claim on its first node."""
 
-    def __init__(self, queue: Queue, claimed: QueuedJob) -> None:
+    def __init__(self, queue: QueueStore, claimed: QueuedJob) -> None:
         assert claimed.owner is not None
         self._queue, self._claimed, self._owner = queue, claimed, claimed.owner
         self._records, self._retries = Records(queue), Retries(queue)
@@ -81,33 +83,33 @@ class _First:
         user = this_user() if before is None else before.user
         self._record = Record(user, self._job_id, self._token)
 
-    def run(self, flags: Flags, machine: Machine) -> None:
+    def run(self, flags: LaunchOptions, machine: Machine) -> None:
         """Raises UserError."""
         self._records.write(self._owner.token, self._record)
         _say(f"{self._claimed.name}: start {os.environ.get('SLURM_RESTART_COUNT', '0')} of job {self._job_id}")
         if (request := Requests(self._queue).of(self._owner.token)) is not None:
-            self._end(Ending(request.cut.kind, request.cut.reason), self._claimed.path, 0)
+            self._end(Outcome(request.cut.kind, request.cut.reason), self._claimed.path, 0)
             return
         try:
             job = read_job(self._claimed.path, self._claimed.name)
             start = starting_params(job, self._queue)
         except UserError as error:  # changed since it was checked, or the job that it starts from was
-            self._end(Ending(EndingKind.FAILED, str(error)), self._claimed.path, 0)
+            self._end(Outcome(OutcomeKind.FAILED, str(error)), self._claimed.path, 0)
             return
-        log, stop = self._queue.next_log(self._claimed.name), asked_to_stop()
+        log, stop = self._queue.next_log(self._claimed.name), stop_request()
         attempt = attempt_of_queue(self._queue, self._claimed, job, self._token, log, start)
-        orders, watcher = OrdersOfClaim(self._queue, self._claimed), _Watcher(self._note_stop)
-        self._end(asyncio.run(go_through(attempt, flags, machine, stop, watcher, orders)), log, job.retries)
+        orders, watcher = ClaimControl(self._queue, self._claimed), _Watcher(self._note_stop)
+        self._end(asyncio.run(run_attempt(attempt, flags, machine, stop, watcher, orders)), log, job.retries)
 
-    def _end(self, ending: Ending, log: Path, limit: int) -> None:
+    def _end(self, ending: Outcome, log: Path, limit: int) -> None:
         if not self._is_newest():
             _say("another start has this claim now; what this one did counts no more")
             return
-        if asked_to_stop() and ending.kind is EndingKind.BACK_TO_PENDING:
-            ending = as_asked(self._queue, self._claimed, ending)
-            if ending.kind is EndingKind.BACK_TO_PENDING and self._stays_in_slurm():
+        if stop_request() and ending.kind is OutcomeKind.INTERRUPTED:
+            ending = apply_control(self._queue, self._claimed, ending)
+            if ending.kind is OutcomeKind.INTERRUPTED and self._stays_in_slurm():
                 return
-        recorded = record_ending(self._queue, self._retries, self._claimed, ending, log, limit)
+        recorded = finish_claim(self._queue, self._retries, self._claimed, ending, log, limit)
         self._records.forget(self._owner.token)
         reason = f": {recorded.ending.reason}" if recorded.ending.reason else ""
         _say(f"{self._claimed.name}: {recorded.ending.kind.name.lower().replace('_', ' ')}{reason}")
@@ -145,15 +147,15 @@ class _First:
         return state
 
 
-def _help(queue: Queue, claimed: QueuedJob, flags: Flags, machine: Machine) -> None:
+def _other_node(queue: QueueStore, claimed: QueuedJob, flags: LaunchOptions, machine: Machine) -> None:
     """Another node than the first, which alone does what is asked of the job: all processes stop together."""
     assert claimed.owner is not None
     job = read_job(claimed.path, claimed.name)
     token = claimed.owner.start().token
     log = new_log(queue.logs, f"{claimed.name}.node{machine.nodes.rank}")
     attempt = attempt_of_queue(queue, claimed, job, token, log, starting_params(job, queue))
-    ending = asyncio.run(go_through(attempt, flags, machine, asked_to_stop(), _Watcher(lambda: None), no_orders))
-    if ending.kind is EndingKind.FAILED:
+    ending = asyncio.run(run_attempt(attempt, flags, machine, stop_request(), _Watcher(lambda: None), no_orders))
+    if ending.kind is OutcomeKind.FAILED:
         raise UserError(f"node {machine.nodes.rank}: {ending.reason}; log: {log}")
 
 
@@ -188,13 +190,13 @@ def _machine(num_nodes: int, port: int) -> Machine:
     return replace(machine.share(cores), nodes=Nodes(num_nodes, rank, address, port))
 
 
-def _find(queue: Queue, token: str) -> QueuedJob | None:
+def _find(queue: QueueStore, token: str) -> QueuedJob | None:
     deadline = time.monotonic() + SHOWN_S
     while True:
         for job in queue.jobs(JobState.RUNNING):
             if job.owner is not None and job.owner.token == token:
                 return job
-        if time.monotonic() > deadline or asked_to_stop():
+        if time.monotonic() > deadline or stop_request():
             return None
         time.sleep(LOOK_EVERY_S)
 

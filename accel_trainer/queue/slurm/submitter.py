@@ -11,19 +11,19 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.attempt import STOP_SIGNALS
-from accel_trainer.launch.command import Flags
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.process_group import POLL_S
-from accel_trainer.queue.checker import Checker
-from accel_trainer.queue.dependencies import Needs
+from accel_trainer.queue.checker import PendingChecker
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
-from accel_trainer.queue.scheduler import Outlook, OutlookWatcher, Told, choose_next
-from accel_trainer.queue.slots import Place
+from accel_trainer.queue.scheduler import Notifier, OutlookWatcher, Scheduler, choose_next
+from accel_trainer.queue.slots import Allocation
 from accel_trainer.queue.slurm import client
-from accel_trainer.queue.slurm.client import Full, NoAnswer, SlurmError, SlurmJob
+from accel_trainer.queue.slurm.client import SlurmError, SlurmJob, SlurmTimeout, SubmitLimit
 from accel_trainer.queue.slurm.reconcile import Reconciler, Record, Records, Settled, this_user
-from accel_trainer.queue.slurm.script import Wishes, arguments, script
-from accel_trainer.queue.store import Queue
+from accel_trainer.queue.slurm.script import SlurmOptions, arguments, script
+from accel_trainer.queue.store import QueueStore
 
 # Slurm is asked so often, or for this part of the time where it is slow.
 ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
@@ -51,9 +51,9 @@ class Submitter:
 
     def __init__(
         self,
-        queue: Queue,
-        flags: Flags,
-        wishes: Wishes,
+        queue: QueueStore,
+        flags: LaunchOptions,
+        wishes: SlurmOptions,
         watcher: SubmitterWatcher,
         retry_after_s: float = FIRST_WAIT_S,
     ) -> None:
@@ -64,10 +64,10 @@ class Submitter:
         self._flags, self._wishes, self._watcher = flags, wishes, watcher
         self._cluster = client.cluster_name()
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
-        self._checker = Checker(flags, queue.folder)
-        self._outlook = Outlook(queue, self._checker, self._retries, self._rejected)
+        self._checker = PendingChecker(flags, queue.folder)
+        self._outlook = Scheduler(queue, self._checker, self._retries, self._rejected)
         self._reconciler = Reconciler(queue, self._retries, self._cluster)
-        self._told = Told(watcher)
+        self._told = Notifier(watcher)
         self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last said of each
         self._is_counted, self._trouble = False, ""
         self._asked, self._ask_after_s, self._rests_until = 0.0, 0.0, 0.0
@@ -95,13 +95,13 @@ class Submitter:
         self._ask_if_due()
         if not self._outlook.is_due(wanted=not self._outlook.is_checked or self._outlook.has_refused):
             return False
-        self._outlook.look()
+        self._outlook.refresh()
         self._note_what_is_over()
         if not self._outlook.is_checked:
             return False
         if not self._is_counted and self._outlook.pending:
             self._is_counted = True
-            self._watcher.found(len(self._outlook.good), self.num_failed, 0)
+            self._watcher.found(len(self._outlook.valid), self.num_failed, 0)
         return not self._hand_over() and self._is_over(watch)
 
     def _is_over(self, watch: bool) -> bool:
@@ -128,21 +128,21 @@ class Submitter:
         """Hand over all that may be run, in its order; whether there was anything."""
         outlook, has_begun = self._outlook, False
         if outlook.pause is not None or self._is_resting:
-            return bool(outlook.good) and outlook.pause is None
+            return bool(outlook.valid) and outlook.pause is None
         while not (self.stop or self._is_resting):
-            chosen = choose_next(outlook.good, outlook.waiting, lambda needs: Place())
+            chosen = choose_next(outlook.valid, outlook.waiting, lambda needs: Allocation())
             if chosen is None:
                 break
-            job, needs = chosen[0], outlook.good[chosen[0]]
+            job, needs = chosen[0], outlook.valid[chosen[0]]
             outlook.take(job)
             has_begun = True
             try:
                 self._submit(job, needs)
-            except Full as error:
+            except SubmitLimit as error:
                 self._rest(error)
         return has_begun
 
-    def _submit(self, pending: QueuedJob, needs: Needs) -> None:
+    def _submit(self, pending: QueuedJob, needs: Requirements) -> None:
         """Claim a job and hand it to sbatch. Raises Full and, where sbatch refuses it for good, UserError."""
         try:
             self._wishes.refuse_unfit(needs)
@@ -159,7 +159,7 @@ class Submitter:
         self._note_in_slurm(pending.name)
         try:
             job_id = client.submit(words, script(self.queue.folder, owner.token, self._flags, self._wishes.nodes))
-        except NoAnswer as error:  # it may be there all the same: the claim stays until that is known
+        except SlurmTimeout as error:  # it may be there all the same: the claim stays until that is known
             self._rest(error)
         except SlurmError:
             self._in_slurm.pop(pending.name)

@@ -13,14 +13,14 @@ from accel_trainer.data.loader import Batch
 
 
 @dataclass(frozen=True)
-class Judged:
+class BatchResult:
     """What an objective finds in some examples.
 
     share: their part of the loss of the global batch, a scalar with a gradient: the parts of all processes and
     micro-batches add up to that loss. sums: what is added up over batches, float (num_sums,), to be made scores of.
     """
 
-    share: Tensor
+    loss: Tensor
     sums: Tensor
 
 
@@ -69,7 +69,7 @@ def top_hits(logits: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
     ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
     beside = (-1, *[1] * (logits.dim() - 1))
     if isinstance(labels, MixedLabels):
-        share = labels.share.view(beside)
+        share = labels.weight.view(beside)
         hits = (ranked == labels.first.view(beside)) * share + (ranked == labels.second.view(beside)) * (1 - share)
     else:
         hits = ranked == labels.view(beside)
@@ -157,7 +157,7 @@ class Objective(Protocol):
 
     def to(self, device: torch.device) -> Self: ...
 
-    def judge(self, output: Any, batch: Batch, *, is_shared: bool) -> Judged:
+    def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """is_shared: other processes hold the other parts of this batch, as in training; each calls this."""
         ...
 

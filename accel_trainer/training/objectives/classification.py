@@ -13,7 +13,15 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.mixing import Labels, MixedLabels, one_hot, repeat_each
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.objectives.base import Cycles, Judged, auxiliary_logits, by_cycle, pack, percent, top_hits
+from accel_trainer.training.objectives.base import (
+    BatchResult,
+    Cycles,
+    auxiliary_logits,
+    by_cycle,
+    pack,
+    percent,
+    top_hits,
+)
 
 # What a loss wants as target: the class's index, or a number for each class.
 INDEX_TARGETS = {k.__name__: k for k in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)}
@@ -96,7 +104,9 @@ class ClassificationObjective:
         """Find arguments that the loss takes but cannot work with before the first batch does."""
         try:
             labels = torch.zeros(2, dtype=torch.int64)
-            loss = self.total(torch.full((2, self.cycles.number, self.num_classes), 0.5), labels) / self.divisor(labels)
+            loss = self.loss_sum(torch.full((2, self.cycles.number, self.num_classes), 0.5), labels) / self.normalizer(
+                labels
+            )
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"criterion_args: {self.name}: {error}") from error
         if loss.shape != ():
@@ -106,15 +116,15 @@ class ClassificationObjective:
         self._loss = self._loss.to(device)
         return self
 
-    def judge(self, output: Any, batch: Batch, *, is_shared: bool) -> Judged:
+    def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """output: logits of the batch's examples, on the device; see outputs.by_cycle for their shapes."""
         logits = by_cycle(output)
         labels = batch.labels.to(logits.device, non_blocking=True)
-        total = self.total(output, labels)
+        total = self.loss_sum(output, labels)
         with span(Phase.METRICS):
             hits1, hits5 = top_hits(logits.detach().mean(2), labels)
             sums = pack(logits.device, total, self.count(batch.labels), len(labels), hits5[self.cycles.reported], hits1)
-        return Judged(total / self.divisor(batch.global_labels), sums)
+        return BatchResult(total / self.normalizer(batch.global_labels), sums)
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
         loss, divisor, images, hits5, *hits1 = sums
@@ -125,7 +135,7 @@ class ClassificationObjective:
             **dict(zip(self.score_names, values, strict=False)),  # of a single cycle the accuracy has no second name
         }
 
-    def total(self, output: Any, labels: Labels) -> Tensor:
+    def loss_sum(self, output: Any, labels: Labels) -> Tensor:
         """Sum of the losses of some images: a float32 scalar.
 
         output: logits (n, classes), (n, cycles, classes) or (n, cycles, heads, classes), or a named tuple with
@@ -138,7 +148,7 @@ class ClassificationObjective:
             total = total + weight * self._losses(logits, labels).sum()
         return total
 
-    def divisor(self, labels: Labels) -> Tensor | int:
+    def normalizer(self, labels: Labels) -> Tensor | int:
         """What the sum over the images of a global batch is divided by to be the loss that is trained."""
         return 1 if self._reduction == "sum" else self.count(labels)
 
@@ -175,4 +185,4 @@ class ClassificationObjective:
 
 def _mixture(labels: MixedLabels, number_of: Callable[[Tensor], Tensor]) -> Tensor:
     """A number for each mixture: those of its two labels, each by its share."""
-    return labels.share * number_of(labels.first) + (1 - labels.share) * number_of(labels.second)
+    return labels.weight * number_of(labels.first) + (1 - labels.weight) * number_of(labels.second)

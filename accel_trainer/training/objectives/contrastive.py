@@ -12,7 +12,7 @@ from torch import Tensor
 from accel_trainer.config.parameters import CONTRASTIVE
 from accel_trainer.core.construct import construct
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.objectives.base import Cycles, Judged, by_cycle, pack, percent
+from accel_trainer.training.objectives.base import BatchResult, Cycles, by_cycle, pack, percent
 from accel_trainer.training.runtime.ranks import gather_rows, own_rank
 
 CONTRAST_MODES = ("all", "one")
@@ -176,7 +176,7 @@ class ContrastiveObjective:
     def to(self, device: torch.device) -> Self:
         return self
 
-    def judge(self, output: Any, batch: Batch, *, is_shared: bool) -> Judged:
+    def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """output: embeddings of the batch's views, on the device; see outputs.by_cycle for their shapes."""
         embeddings = by_cycle(output)
         labels = self._labels(batch.labels).to(embeddings.device, non_blocking=True)
@@ -185,7 +185,7 @@ class ContrastiveObjective:
         total = torch.stack([sums.total for sums in of_cycles.values()]).mean()
         anchors = self._loss.count(self._ids(self._labels(batch.global_labels)), self._num_views)
         reported = of_cycles[self.cycles.reported]
-        return Judged(total / anchors, pack(embeddings.device, total, reported.counted, reported.hits))
+        return BatchResult(total / anchors, pack(embeddings.device, total, reported.counted, reported.hits))
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
         loss, anchors, hits = sums

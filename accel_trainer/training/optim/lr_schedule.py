@@ -25,7 +25,7 @@ _RATES = ("base_lr", "max_lr", "min_lr")
 _SINGLE_RATES = ("eta_min", "eps")
 
 
-class Schedule(Protocol):
+class LRSchedule(Protocol):
     def step(self, primary_metric: float) -> None:
         """Another epoch begins; `primary_metric` is that of the last one's validation."""
         ...
@@ -39,7 +39,7 @@ class Schedule(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class ByEpoch:
+class EpochSchedule:
     """Any scheduler that counts epochs."""
 
     def __init__(self, scheduler: lr_scheduler.LRScheduler) -> None:
@@ -63,7 +63,7 @@ class ByEpoch:
         self._scheduler.load_state_dict(state)
 
 
-class ByMetric(ByEpoch):
+class PlateauSchedule(EpochSchedule):
     """ReduceLROnPlateau: it looks at how the validation went."""
 
     _scheduler: lr_scheduler.ReduceLROnPlateau
@@ -75,11 +75,11 @@ class ByMetric(ByEpoch):
         """It has seen nothing of them."""
 
 
-class Then:
+class ChainedSchedule:
     """One schedule for the first `num_steps` steps between epochs, and from then on another, which has seen none of
     them."""
 
-    def __init__(self, first: Schedule, num_steps: int, second: Schedule) -> None:
+    def __init__(self, first: LRSchedule, num_steps: int, second: LRSchedule) -> None:
         self._first, self._num_steps, self._second = first, num_steps, second
         self._steps = 0
 
@@ -102,7 +102,7 @@ class Then:
         self._second.load_state_dict(state["second"])
 
 
-def make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
+def make_schedule(job: Job, optimizer: Optimizer) -> LRSchedule:
     """The job's learning rates for this optimizer: the warm-up if there is one, the scheduler, and SWA's rate.
 
     All objects are new: to resume, load the states of the optimizer and of the schedule into them. Raises UserError
@@ -136,26 +136,26 @@ def _rehearse(job: Job, optimizer: Optimizer) -> None:
             raise UserError(f"{key}_args: {getattr(job, key)}: {first_line(error)}") from error
 
 
-def _make_schedule(job: Job, optimizer: Optimizer) -> Schedule:
+def _make_schedule(job: Job, optimizer: Optimizer) -> LRSchedule:
     schedule = _warmup_and_main(job, optimizer)
     if job.swa is None or job.swa.swa_lr is None:
         return schedule
-    return Then(schedule, job.swa.start - 1, ByEpoch(_make_swa(job, optimizer)))
+    return ChainedSchedule(schedule, job.swa.start - 1, EpochSchedule(_make_swa(job, optimizer)))
 
 
-def _warmup_and_main(job: Job, optimizer: Optimizer) -> Schedule:
+def _warmup_and_main(job: Job, optimizer: Optimizer) -> LRSchedule:
     if job.warmup_scheduler is None:
         main = _make_main(job, optimizer)
-        return ByMetric(main) if isinstance(main, lr_scheduler.ReduceLROnPlateau) else ByEpoch(main)
+        return PlateauSchedule(main) if isinstance(main, lr_scheduler.ReduceLROnPlateau) else EpochSchedule(main)
     num_epochs, args = _warmup_epochs(job)
     args = _rates_of_groups("warmup_scheduler", args, optimizer)
     warmup = construct("warmup_scheduler", WARMUPS, job.warmup_scheduler, args, optimizer)
     main = _make_main(job, optimizer)
     if not isinstance(main, lr_scheduler.ReduceLROnPlateau):
-        return ByEpoch(lr_scheduler.SequentialLR(optimizer, [warmup, main], [num_epochs]))
+        return EpochSchedule(lr_scheduler.SequentialLR(optimizer, [warmup, main], [num_epochs]))
     own_rate = lr_scheduler.ConstantLR(optimizer, factor=1.0)
     to_own_rate = lr_scheduler.SequentialLR(optimizer, [warmup, own_rate], [num_epochs])
-    return Then(ByEpoch(to_own_rate), num_epochs, ByMetric(main))
+    return ChainedSchedule(EpochSchedule(to_own_rate), num_epochs, PlateauSchedule(main))
 
 
 def _make_main(job: Job, optimizer: Optimizer) -> lr_scheduler.LRScheduler:

@@ -32,7 +32,7 @@ def _construct_optimizer(job: Job, groups: list[dict[str, Any]]) -> Optimizer:
     return construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
 
 
-def kept_of_each(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
+def optimizer_state_keys(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
     """What the job's optimizer keeps of each parameter between two steps, by its names; parameters are numbered as in
     a state dict. Found by a step of another one, over tensors of as many dimensions."""
     groups = [

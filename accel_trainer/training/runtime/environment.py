@@ -22,7 +22,7 @@ from accel_trainer.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class World:
+class Environment:
     """Of one attempt. `cpu_threads` are torch's own, in each process, where they compute; else 0."""
 
     num_processes: int
@@ -37,9 +37,9 @@ class World:
         return asdict(self)
 
 
-def this_world(accelerator: Accelerator, loader_threads: int) -> World:
+def this_environment(accelerator: Accelerator, loader_threads: int) -> Environment:
     device = accelerator.device.type
-    return World(
+    return Environment(
         num_processes=accelerator.num_processes,
         loader_threads=loader_threads,
         device=device,
@@ -51,7 +51,9 @@ def this_world(accelerator: Accelerator, loader_threads: int) -> World:
     )
 
 
-def going_on(then: Mapping[str, Any], now: World, *, has_batch_norm: bool, has_dropout: bool) -> str | None:
+def describe_change(
+    then: Mapping[str, Any], now: Environment, *, has_batch_norm: bool, has_dropout: bool
+) -> str | None:
     """What is to be said of going on in another world than the one that saved a state, in one line.
 
     then: what is known of that.

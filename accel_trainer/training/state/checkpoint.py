@@ -254,7 +254,7 @@ def _remove(state: Path) -> None:
         state.unlink() if state.is_symlink() else shutil.rmtree(state)
 
 
-def misfit(weights: Mapping[str, Tensor], model: nn.Module) -> str | None:
+def shape_mismatch(weights: Mapping[str, Tensor], model: nn.Module) -> str | None:
     """The first way in which weights do not fit a model, or None if they do."""
     own = model.state_dict()
     for name in [*own, *weights]:

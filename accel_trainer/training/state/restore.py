@@ -13,15 +13,15 @@ from accel_trainer.config import Job
 from accel_trainer.config.diff import Changes
 from accel_trainer.config.parameters import DataParameters
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.optim.optimizer import kept_of_each
-from accel_trainer.training.runtime.environment import going_on, has_batch_norm, has_dropout
+from accel_trainer.training.optim.optimizer import optimizer_state_keys
+from accel_trainer.training.runtime.environment import describe_change, has_batch_norm, has_dropout
 from accel_trainer.training.state.checkpoint import Progress, TrainState
-from accel_trainer.training.state.starting_point import Start
+from accel_trainer.training.state.starting_point import StartingPoint
 
 log = logging.getLogger(__name__)
 
 
-def take_up(loop: TrainingLoop, start: Start) -> None:
+def restore(loop: TrainingLoop, start: StartingPoint) -> None:
     """Bring a new loop to where the run was left. Weights that come without a state are in the model already."""
     if start.state is not None:
         if start.differences:
@@ -64,8 +64,8 @@ def _carry_over(loop: TrainingLoop, state: TrainState, differences: Changes) -> 
     loop.progress = replace(state.progress)
     loop.plain_model.load_state_dict(state.model)
     _load_scaler(loop, state)
-    keeps_optimizer = carry_optimizer_over(loop.job, differences, loop.optimizer, state.trainer["optimizer"])
-    averages = averages_of_use(state.trainer.get("averages", {}), differences)
+    keeps_optimizer = restore_optimizer(loop.job, differences, loop.optimizer, state.trainer["optimizer"])
+    averages = reusable_averages(state.trainer.get("averages", {}), differences)
     loop.averages.load_state_dict(averages)
     if not measures_the_same(loop.job, differences):
         loop.progress.best = loop.progress.best_epoch = None
@@ -83,7 +83,7 @@ def _carry_over(loop: TrainingLoop, state: TrainState, differences: Changes) -> 
 def _tell_of_another_world(loop: TrainingLoop, state: TrainState) -> None:
     model = loop.plain_model
     then = {"num_processes": state.num_processes, **state.trainer.get("world", {})}
-    line = going_on(then, loop.world, has_batch_norm=has_batch_norm(model), has_dropout=has_dropout(model))
+    line = describe_change(then, loop.world, has_batch_norm=has_batch_norm(model), has_dropout=has_dropout(model))
     if line is not None and loop.is_first and loop.progress.epoch < loop.job.num_epochs:
         log.info("%s", line)
 
@@ -106,19 +106,19 @@ MEASURED_BY = frozenset(
 )
 
 
-def carry_optimizer_over(job: Job, differences: Changes, optimizer: Optimizer, saved: Mapping[str, Any]) -> bool:
+def restore_optimizer(job: Job, differences: Changes, optimizer: Optimizer, saved: Mapping[str, Any]) -> bool:
     """Give the job's optimizer what another has kept of each parameter, such as momentum, if that fits; whether it
     does. Its own hyper-parameters stay."""
     if not GROUPED_BY.isdisjoint(differences):
         return False
-    wanted = kept_of_each(job, optimizer)
+    wanted = optimizer_state_keys(job, optimizer)
     if any(not wanted[index] <= kept.keys() for index, kept in saved["state"].items()):
         return False
     optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
     return True
 
 
-def averages_of_use(averages: Mapping[str, Any], differences: Changes) -> dict[str, Any]:
+def reusable_averages(averages: Mapping[str, Any], differences: Changes) -> dict[str, Any]:
     """Not a stochastic average of epochs from another first one on."""
     then, now = differences.get("swa", (None, None))
     is_of_others = then is not None and now is not None and then["start"] != now["start"]

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.config.diff import MAY_CHANGE, Changes, in_words, single
+from accel_trainer.config.diff import MAY_CHANGE, Changes, describe, single
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.run.folder import RunFolder
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """At most one of the two: a whole state, or only weights, after so many epochs.
 
     changes: what the job of the attempt before had otherwise.
@@ -48,7 +48,9 @@ class Start:
         return {key: both for key, both in self.changes.items() if key not in MAY_CHANGE}
 
 
-def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]) -> Start:
+def find_starting_point(
+    job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]
+) -> StartingPoint:
     """Where this attempt goes on. Every rank calls it and gets the same answer; rank 0 moves files.
 
     With `checkpoint` the run starts over: what is in the folder goes to `previous/`, once for each submission of
@@ -63,12 +65,12 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
         wait_for_all()
         if is_first:
             if chosen is not None:
-                _lay_out(run, chosen, submission)
-            _move_in(run)
+                _stage(run, chosen, submission)
+            _commit(run)
     else:
         changes = _accepted_changes(job, run)
         if changes and is_first:
-            log.info("the job has changed: %s; going on", in_words(changes))
+            log.info("the job has changed: %s; going on", describe(changes))
     wait_for_all()
     start = _at_newest(run, changes)
     if start.state is not None and start.differences:
@@ -76,10 +78,10 @@ def find_start(job: Job, run: RunFolder, submission: str, *, is_first: bool, wai
     return start
 
 
-def _at_newest(run: RunFolder, changes: Changes) -> Start:
+def _at_newest(run: RunFolder, changes: Changes) -> StartingPoint:
     state = StateStore(run).newest()
     if state is not None:
-        return Start(state=state, changes=changes)
+        return StartingPoint(state=state, changes=changes)
     if run.has_results:
         raise UserError(
             f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
@@ -87,8 +89,8 @@ def _at_newest(run: RunFolder, changes: Changes) -> Start:
         )
     origin = run.read_origin()
     if origin.get("weights") and isinstance(epoch := origin.get("epoch"), int):
-        return Start(weights=load_weights(run.weights(epoch)), epoch=epoch, changes=changes)
-    return Start(changes=changes)
+        return StartingPoint(weights=load_weights(run.weights(epoch)), epoch=epoch, changes=changes)
+    return StartingPoint(changes=changes)
 
 
 def _accepted_changes(job: Job, run: RunFolder) -> Changes:
@@ -97,13 +99,13 @@ def _accepted_changes(job: Job, run: RunFolder) -> Changes:
     if not run.has_run:
         return {}
     config, found = run.read_config(), run.read_found()
-    if (differences := job.differences(config, found)) and not job.allow_changes:
+    if (differences := job.incompatible_diff(config, found)) and not job.allow_changes:
         told = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
         raise UserError(
             f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, set checkpoint "
             "to -1 to start over (the old run is kept in previous/), or allow_changes to true to go on with what is new"
         )
-    return job.changes(config, found)
+    return job.diff(config, found)
 
 
 def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> TrainState:
@@ -122,29 +124,29 @@ def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> Trai
     return replace(before or state, progress=begun)
 
 
-def _choose(job: Job, run: RunFolder) -> Start:
+def _choose(job: Job, run: RunFolder) -> StartingPoint:
     """What of the older run the new one starts from."""
     assert job.checkpoint is not None
     if job.checkpoint == -1:
-        return Start()
+        return StartingPoint()
     if job.checkpoint == 0:
         saved = run.weights(0)
-        return Start(weights=load_weights(saved) if saved.exists() else None)
+        return StartingPoint(weights=load_weights(saved) if saved.exists() else None)
     if (state := StateStore(run).at_epoch(job.checkpoint)) is not None:
-        return Start(state=state)
+        return StartingPoint(state=state)
     path = run.weights(job.checkpoint)
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in run.params.glob("[0-9]*.safetensors"))) or "none"
         raise UserError(f"checkpoint: {run.path} has no weights of epoch {job.checkpoint}; there are: {there}")
     log.info("epoch %d has weights but no whole state: the optimizer starts afresh", job.checkpoint)
-    return Start(weights=load_weights(path), epoch=job.checkpoint)
+    return StartingPoint(weights=load_weights(path), epoch=job.checkpoint)
 
 
 def _is_laid_out(run: RunFolder, submission: str) -> bool:
     return RunFolder(run.next_run).read_origin().get("submission") == submission
 
 
-def _lay_out(run: RunFolder, start: Start, submission: str) -> None:
+def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
     """Write what the new run starts from; last the file that says it is complete."""
     new = RunFolder(run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
@@ -158,10 +160,10 @@ def _lay_out(run: RunFolder, start: Start, submission: str) -> None:
     write_atomic(new.origin, json.dumps(origin))
 
 
-def _move_in(run: RunFolder) -> None:
+def _commit(run: RunFolder) -> None:
     """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
     new = RunFolder(run.next_run)
-    if (kept := run.set_aside()) is not None:
+    if (kept := run.archive()) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
         _move_into(entry, run.path)

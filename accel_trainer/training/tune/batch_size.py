@@ -19,19 +19,19 @@ from accel_trainer.data.loader import Batch
 from accel_trainer.data.pipeline import possible_batch_sizes
 from accel_trainer.data.views import Inputs
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.build import Parts, build
+from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.meta_model import activation_bytes
 from accel_trainer.training.runtime.accelerator import augments_on_device, in_memory_format, make_accelerator
 from accel_trainer.training.state.checkpoint import StateStore
 
-Fits = Callable[[int], bool]
+FitsMemory = Callable[[int], bool]
 # Of the memory that is available. The rest is for what is not measured: batches that are loaded ahead, what a layer
 # needs while it is computed, the validation.
 SHARE_OF_MEMORY = 0.5
 
 
-def largest(sizes: Sequence[int], fits: Fits) -> int | None:
+def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
     """The last of ascending sizes before one that does not fit; None where the first does not."""
     found = None
     for size in sizes:
@@ -41,7 +41,7 @@ def largest(sizes: Sequence[int], fits: Fits) -> int | None:
     return found
 
 
-def make_fits(job: Job, parts: Parts, accelerator: Accelerator) -> Fits:
+def make_fits(job: Job, parts: Components, accelerator: Accelerator) -> FitsMemory:
     """What tells whether one process can train with batches of a size. It spoils the parts.
 
     On a CUDA device it is tried. Elsewhere running out of memory cannot be survived: it is calculated.
@@ -66,7 +66,7 @@ class Footprint:
         return self.fixed + images * self.per_image
 
 
-def measure(job: Job, parts: Parts) -> Footprint:
+def measure(job: Job, parts: Components) -> Footprint:
     """What a job's model needs, on the CPU: parameters, gradients, the optimizer's state and averages; and what the
     layers keep of an image for the backward pass, found on the meta device.
 
@@ -80,7 +80,7 @@ def measure(job: Job, parts: Parts) -> Footprint:
     return Footprint(fixed=copies * weights + _bytes_of_step(parts), per_image=(more - few) // 2)
 
 
-def _bytes_of_step(parts: Parts) -> int:
+def _bytes_of_step(parts: Components) -> int:
     """Gradients, and what the optimizer remembers after a step."""
     optimizer = parts.optimizer
     trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -102,7 +102,7 @@ class Trial:
     contrastive loss compares the rank's own views only.
     """
 
-    def __init__(self, job: Job, parts: Parts, accelerator: Accelerator) -> None:
+    def __init__(self, job: Job, parts: Components, accelerator: Accelerator) -> None:
         self._job, self._accelerator = job, accelerator
         self._model: nn.Module = parts.model.to(accelerator.device).train()
         self._optimizer = parts.optimizer
@@ -128,7 +128,7 @@ class Trial:
             batch = self._random_batch(num_images)
             with self._accelerator.autocast():
                 output = self._model(in_memory_format(self._job, batch.inputs.on(self._accelerator.device)))
-                loss = self._objective.judge(output, batch, is_shared=False).share
+                loss = self._objective.compute(output, batch, is_shared=False).loss
             loss.backward()
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -177,10 +177,10 @@ def fitting_batch_size(job: Job, run: RunFolder, below: int) -> int | None:
     clear_device_cache(garbage_collection=True)
     accelerator = make_accelerator(job, run)
     world_size = accelerator.num_processes
-    job = job.on_paper(below)
+    job = job.with_placeholders(below)
     parts = build(job, world_size, augment_on_device=augments_on_device(job, accelerator.device))
     sizes = [size for size in possible_batch_sizes(job, parts.images, world_size) if size < below]
-    return largest(sizes, make_fits(job, parts, accelerator))
+    return largest_fitting(sizes, make_fits(job, parts, accelerator))
 
 
 def _how_to_use(fitting: int, job: Job, size: int, states: StateStore) -> str:

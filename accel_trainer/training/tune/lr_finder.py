@@ -18,7 +18,7 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Batch, Loader
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.build import Parts
+from accel_trainer.training.build import Components
 from accel_trainer.training.optim.optimizer import set_learning_rate
 from accel_trainer.training.runtime.ranks import Stopped
 from accel_trainer.training.step import TrainingStep
@@ -43,7 +43,7 @@ class Tried:
 
 def try_rates(
     job: Job,
-    parts: Parts,
+    parts: Components,
     accelerator: Accelerator,
     loader: Loader,
     stop: StopRequest,
@@ -111,19 +111,19 @@ def _smoothed(loss: float, before: Sequence[Tried]) -> float:
     return total / weight
 
 
-def _steps(parts: Parts, accelerator: Accelerator, loader: Loader) -> Iterator[list[Batch]]:
+def _steps(parts: Components, accelerator: Accelerator, loader: Loader) -> Iterator[list[Batch]]:
     """This rank's micro-batches of each step, epoch after epoch as in training."""
     accumulation, rank = parts.sampling.accumulation, accelerator.process_index
     epochs = (parts.sampling.micro_batches(epoch, rank) for epoch in count(1))
     plans = islice(chain.from_iterable(epochs), NUM_STEPS * accumulation)
-    batches = loader.batches(parts.read_train, plans)
+    batches = loader.batches(parts.train_reader, plans)
     for _ in range(NUM_STEPS):
         yield list(islice(batches, accumulation))
 
 
 def _loss_of_all(step: TrainingStep, number: int, micro_batches: list[Batch], stop: StopRequest) -> float:
     """Take a step; the loss of its global batch. Raises Stopped when any rank was asked to stop."""
-    shares = [step(batch, number, micro_batch).share.detach() for micro_batch, batch in enumerate(micro_batches)]
+    shares = [step(batch, number, micro_batch).loss.detach() for micro_batch, batch in enumerate(micro_batches)]
     told = torch.stack([torch.stack(shares).sum().float(), torch.tensor(float(bool(stop))).to(shares[0].device)])
     loss, stopped = step.accelerator.reduce(told, reduction="sum").tolist()
     if stopped:

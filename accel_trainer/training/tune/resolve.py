@@ -22,11 +22,11 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.pipeline import possible_batch_sizes
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.build import Parts
+from accel_trainer.training.build import Components
 from accel_trainer.training.optim.optimizer import rate_for_batch
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.tune.batch_size import Fits, largest, make_fits
+from accel_trainer.training.tune.batch_size import FitsMemory, largest_fitting, make_fits
 from accel_trainer.training.tune.lr_finder import FIRST_RATE, steepest, try_rates, write_tried
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Resolver:
     loader: Loader
     stop: StopRequest
     reporter: Reporter
-    make_parts: Callable[[Job], Parts]
+    make_parts: Callable[[Job], Components]
     largest_batch_size: int | None = None
     changed: Collection[str] = ()
 
@@ -66,15 +66,15 @@ class Resolver:
             return job
         # Asked of rank 0 alone, which is also the first to begin the run.
         found = self._of_rank_0(self._found_before())
-        for word in (word for word in (job.batch_size, job.rate_word) if word in found):
+        for word in (word for word in (job.batch_size, job.lr_rule) if word in found):
             self._say(f"{word} is {found[word]:g}, as found when the run began")
         if not job.with_numbers(found).has_words:
             return job.with_numbers(found)
         if job.batch_size == "auto" and "auto" not in found:
             found["auto"] = self._batch_size(job)
             self._write(found)  # also for who runs out of memory while a rate is looked for
-        if job.rate_word is not None and job.rate_word not in found:
-            found[job.rate_word] = self._of_rank_0(self._rate(job.with_numbers(found), job.rate_word))
+        if job.lr_rule is not None and job.lr_rule not in found:
+            found[job.lr_rule] = self._of_rank_0(self._rate(job.with_numbers(found), job.lr_rule))
         self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
         self._write(found)
         return job.with_numbers(found)
@@ -100,12 +100,12 @@ class Resolver:
     def _batch_size(self, job: Job) -> int:
         world_size = self.accelerator.num_processes
         # The images are not known before they are open: a batch of one image for each forward pass opens them.
-        smallest = job.on_paper(job.num_views * world_size * job.gradient_accumulation)
+        smallest = job.with_placeholders(job.num_views * world_size * job.gradient_accumulation)
         parts = self.make_parts(smallest)
         limit = self._of_rank_0(self.largest_batch_size)
         possible = possible_batch_sizes(job, parts.images, world_size)
         sizes = [size for size in possible if limit is None or size <= limit] or possible[:1]
-        size = largest(sizes, partial(self._fits_all, make_fits(smallest, parts, self.accelerator)))
+        size = largest_fitting(sizes, partial(self._fits_all, make_fits(smallest, parts, self.accelerator)))
         if size is None:
             raise UserError(
                 f"batch_size: not even {sizes[0]} fit into memory; use a smaller image_size or model, or give a number"
@@ -117,7 +117,7 @@ class Resolver:
         self._say(f"batch_size: {size} ({2 * size} {why})")
         return size
 
-    def _fits_all(self, fits: Fits, size: int) -> bool:
+    def _fits_all(self, fits: FitsMemory, size: int) -> bool:
         """Whether a size fits on every rank. Raises Stopped when any was asked to stop."""
         told = torch.tensor([float(fits(size)), float(bool(self.stop))], device=self.accelerator.device)
         num_fitting, num_stopped = self.accelerator.reduce(told, reduction="sum").tolist()

@@ -11,10 +11,10 @@ from torchvision.transforms import v2
 
 from accel_trainer.config.augmentations import Blur as BlurSection
 from accel_trainer.data.augment.blur import (
-    Blur,
     BlurParameters,
     ContrastiveBlur,
     FrameBlur,
+    GaussianBlur,
     contrastive_radius,
     gaussian_blur,
 )
@@ -35,7 +35,7 @@ def draws(count: int, **others: Any) -> Draws:
 
 def blurred(images: torch.Tensor, *sigmas: float) -> torch.Tensor:
     """What `apply` makes of a copy of the images."""
-    return Blur([1.0], [1.0]).apply(images.clone(), BlurParameters(np.array(sigmas)))
+    return GaussianBlur([1.0], [1.0]).apply(images.clone(), BlurParameters(np.array(sigmas)))
 
 
 def scipys(image: torch.Tensor, sigma: float, radius: int) -> torch.Tensor:
@@ -129,7 +129,7 @@ def test_each_sigma_is_drawn_as_often_as_its_share_says(
     sigmas: list[float], probs: list[float], expected: dict[float, float]
 ) -> None:
     assert BlurSection(sigmas=sigmas, probs=probs).sigmas == sigmas  # a job file may say so
-    values, counts = np.unique(Blur(sigmas, probs).draw(draws(MANY)).sigma, return_counts=True)
+    values, counts = np.unique(GaussianBlur(sigmas, probs).draw(draws(MANY)).sigma, return_counts=True)
     assert values.tolist() == sorted(expected)
     if len(expected) > 1:
         shares = [MANY * expected[value] for value in values]
@@ -184,7 +184,9 @@ def test_contrastive_blur_is_torchvisions(size: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("blur", [Blur([1.0, 2.0, 3.0], [0.9]), FrameBlur([1.0, 2.0], [0.5]), ContrastiveBlur()])
+@pytest.mark.parametrize(
+    "blur", [GaussianBlur([1.0, 2.0, 3.0], [0.9]), FrameBlur([1.0, 2.0], [0.5]), ContrastiveBlur()]
+)
 def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(blur: Any) -> None:
     batch = blur.draw(draws(20, num_views=2)).sigma.reshape(20, 2)
     for image in (0, 7, 19):

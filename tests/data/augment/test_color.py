@@ -10,7 +10,7 @@ from scipy import stats
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from accel_trainer.data.augment.color import ColourJitter, Grey, GreyParameters, JitterParameters, luma
+from accel_trainer.data.augment.color import ColorJitter, Grayscale, GrayscaleParameters, JitterParameters, luma
 from accel_trainer.data.rng.draws import Draws
 
 MANY = 20_000
@@ -64,7 +64,7 @@ def adjusted(images: torch.Tensor, order: list[int], factors: list[float]) -> to
     """What `apply` makes of a copy of the images, all with the same parameters."""
     rows = len(images)
     parameters = JitterParameters(np.tile(order, (rows, 1)), np.tile(factors, (rows, 1)))
-    return ColourJitter().apply(images.clone(), parameters)
+    return ColorJitter().apply(images.clone(), parameters)
 
 
 # -- adjustments ------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_the_adjustments_are_made_in_the_order_that_is_drawn(order: tuple[int, .
 
 
 def test_jitter_is_torchvisions_composition_of_what_is_drawn() -> None:
-    jitter, images = ColourJitter(), torch.cat([pictures(60), of_bytes(1).expand(40, -1, -1, -1)[:, :, :13, :9]])
+    jitter, images = ColorJitter(), torch.cat([pictures(60), of_bytes(1).expand(40, -1, -1, -1)[:, :, :13, :9]])
     drawn = jitter.draw(draws(100))
     found = jitter.apply(images.clone(), jitter.fetch(drawn))
     theirs = v2.ColorJitter(0.8, 0.8, 0.8, 0.2)
@@ -110,7 +110,7 @@ def test_jitter_is_torchvisions_composition_of_what_is_drawn() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (13, 9), (33, 32)])
 def test_an_image_is_changed_the_same_whatever_else_is_in_the_batch(height: int, width: int) -> None:
-    jitter, images = ColourJitter(), pictures(30, height, width)
+    jitter, images = ColorJitter(), pictures(30, height, width)
     drawn = jitter.draw(draws(30))
     together = jitter.apply(images.clone(), drawn)
     for row in range(30):
@@ -119,7 +119,7 @@ def test_an_image_is_changed_the_same_whatever_else_is_in_the_batch(height: int,
 
 
 def test_no_images_stay_none() -> None:
-    jitter, grey = ColourJitter(), Grey()
+    jitter, grey = ColorJitter(), Grayscale()
     assert jitter.apply(pictures(0), jitter.draw(draws(0))).shape == (0, 3, 13, 9)
     assert grey.apply(pictures(0), grey.draw(draws(0))).shape == (0, 3, 13, 9)
 
@@ -129,15 +129,15 @@ def test_no_images_stay_none() -> None:
 
 @pytest.mark.parametrize("probability", [0.8, 0.0, 1.0])
 def test_jitter_is_drawn_as_often_as_its_probability_says(probability: float) -> None:
-    order = ColourJitter(probability=probability).draw(draws(MANY)).order
+    order = ColorJitter(probability=probability).draw(draws(MANY)).order
     changed = order[:, 0] >= 0
     assert (order[~changed] == -1).all()
     assert stats.binomtest(int(changed.sum()), MANY, probability).pvalue > UNLIKELY
-    assert ColourJitter().probability == 0.8
+    assert ColorJitter().probability == 0.8
 
 
 def test_all_orders_are_equally_frequent() -> None:
-    order = ColourJitter().draw(draws(MANY)).order
+    order = ColorJitter().draw(draws(MANY)).order
     order = order[order[:, 0] >= 0]
     values, counts = np.unique(order, axis=0, return_counts=True)
     assert values.tolist() == [list(one) for one in permutations(range(4))]
@@ -146,7 +146,7 @@ def test_all_orders_are_equally_frequent() -> None:
 
 @pytest.mark.parametrize("strengths", [(0.8, 0.8, 0.8, 0.2), (0.4, 1.5, 0.0, 0.5)])
 def test_factors_are_uniform_in_torchvisions_ranges(strengths: tuple[float, ...]) -> None:
-    factors = ColourJitter(*strengths).draw(draws(MANY)).factors
+    factors = ColorJitter(*strengths).draw(draws(MANY)).factors
     theirs = v2.ColorJitter(*strengths)
     for name, column in zip(NAMES, factors.T, strict=True):
         limits = getattr(theirs, name)
@@ -159,7 +159,7 @@ def test_factors_are_uniform_in_torchvisions_ranges(strengths: tuple[float, ...]
     assert np.abs(np.corrcoef(varied) - np.eye(len(varied))).max() < 0.03
 
 
-@pytest.mark.parametrize("effect", [ColourJitter(), Grey(0.5)])
+@pytest.mark.parametrize("effect", [ColorJitter(), Grayscale(0.5)])
 def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(effect: Any) -> None:
     batch = effect.draw(draws(20, num_views=2))
     for image in (0, 7, 19):
@@ -174,7 +174,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(e
 @pytest.mark.parametrize("name", IMAGES)
 def test_grey_is_torchvisions(name: str) -> None:
     images = IMAGES[name]
-    found = Grey().apply(images.clone(), GreyParameters(np.ones(len(images), dtype=bool)))
+    found = Grayscale().apply(images.clone(), GrayscaleParameters(np.ones(len(images), dtype=bool)))
     torch.testing.assert_close(found, tv.rgb_to_grayscale(images, num_output_channels=3), rtol=0, atol=1e-6)
     assert (found == found[:, :1]).all()
     torch.testing.assert_close(luma(images), tv.rgb_to_grayscale(images), rtol=0, atol=1e-6)
@@ -182,19 +182,19 @@ def test_grey_is_torchvisions(name: str) -> None:
 
 def test_only_the_images_that_are_drawn_become_grey() -> None:
     images, which = pictures(5), np.array([True, False, False, True, False])
-    found = Grey().apply(images.clone(), GreyParameters(which))
+    found = Grayscale().apply(images.clone(), GrayscaleParameters(which))
     assert torch.equal(found[~which], images[~which])
     torch.testing.assert_close(found[which], tv.rgb_to_grayscale(images[which], 3), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.0, 1.0])
 def test_grey_is_drawn_as_often_as_its_probability_says(probability: float) -> None:
-    num_grey = int(Grey(probability).draw(draws(MANY)).is_grey.sum())
+    num_grey = int(Grayscale(probability).draw(draws(MANY)).is_grey.sum())
     assert stats.binomtest(num_grey, MANY, probability).pvalue > UNLIKELY
-    assert Grey().probability == 0.2
+    assert Grayscale().probability == 0.2
 
 
 def test_grey_and_jitter_are_independent() -> None:
-    is_grey, order = Grey().draw(draws(MANY)).is_grey, ColourJitter().draw(draws(MANY)).order
+    is_grey, order = Grayscale().draw(draws(MANY)).is_grey, ColorJitter().draw(draws(MANY)).order
     counts = stats.contingency.crosstab(is_grey, order[:, 0]).count
     assert stats.chi2_contingency(counts).pvalue > UNLIKELY

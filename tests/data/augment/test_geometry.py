@@ -9,11 +9,11 @@ from torchvision.transforms import v2
 from accel_trainer.core import keyed_random
 from accel_trainer.data.augment.geometry import (
     CROP_TRIES,
-    CentreCrop,
+    CenterCrop,
     RandomResizedCrop,
     crop_box,
-    normalise,
-    normalised,
+    normalize,
+    normalized,
     pixels_of,
 )
 from accel_trainer.data.rng.draws import Draws
@@ -41,7 +41,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("size", [1, 7, 32, 97, 224])
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_the_centre_crop_is_torchvisions_to_the_bit(height: int, width: int, size: int) -> None:
-    image, ours = picture(height, width), CentreCrop(size)
+    image, ours = picture(height, width), CenterCrop(size)
     theirs = v2.Compose([v2.Resize(int(size * 256 / 224), antialias=True), v2.CenterCrop(size)])
     cropped = ours.apply(image, ours.draw(draws(0, 1))[0])
     assert cropped.dtype == torch.uint8
@@ -143,10 +143,10 @@ def test_normalising_is_torchvisions() -> None:
     theirs = v2.Compose(
         [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     )
-    ours = normalise(images / 255)
+    ours = normalize(images / 255)
     torch.testing.assert_close(ours, theirs(images), rtol=1e-6, atol=1e-6)
     assert torch.equal(pixels_of(ours), images)
-    torch.testing.assert_close(normalised(images), ours, rtol=0, atol=1e-6)
+    torch.testing.assert_close(normalized(images), ours, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("which", [0, 1])

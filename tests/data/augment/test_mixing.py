@@ -16,7 +16,7 @@ from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters,
 from accel_trainer.data.batch_plan import evaluation_batches
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.rng.draws import Draws
-from accel_trainer.training.build import job_images
+from accel_trainer.training.build import training_data
 
 UNLIKELY = 1e-4
 MakeJob = Callable[..., Job]
@@ -214,8 +214,8 @@ def test_a_part_of_mixed_labels_has_that_part_of_each() -> None:
     assert len(labels) == 5
     part = labels[1:3]
     assert (part.first.tolist(), part.second.tolist()) == ([1, 2], [6, 7])
-    assert part.share.tolist() == labels.share[1:3].tolist()
-    assert part.to("meta").second.device.type == part.to("meta").share.device.type == "meta"
+    assert part.weight.tolist() == labels.weight[1:3].tolist()
+    assert part.to("meta").second.device.type == part.to("meta").weight.device.type == "meta"
 
 
 # -- through a reader ---------------------------------------------------------------------------------------------
@@ -234,10 +234,10 @@ def make_job() -> MakeJob:
 
 def first_steps(job: Job, world_size: int = 1, num_steps: int = 2) -> list[list[Batch]]:
     """For each of the first steps of epoch 1 its parts in the order of the global batch."""
-    parts = job_images(job, world_size)
+    parts = training_data(job, world_size)
     of_rank = [parts.sampling.micro_batches(1, rank) for rank in range(world_size)]
     return [
-        [parts.read_train(next(plans)) for _ in range(job.gradient_accumulation) for plans in of_rank]
+        [parts.train_reader(next(plans)) for _ in range(job.gradient_accumulation) for plans in of_rank]
         for _ in range(num_steps)
     ]
 
@@ -248,7 +248,7 @@ def mixed(labels: Any) -> MixedLabels:
 
 
 def same(first: MixedLabels, second: MixedLabels) -> bool:
-    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("first", "second", "share"))
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("first", "second", "weight"))
 
 
 KINDS = {"cutmix": {"cutmix": True}, "mixup": {"mixup": {"alpha": 0.2}}, "both": {"cutmix": True, "mixup": True}}
@@ -268,12 +268,12 @@ def test_parts_of_a_batch_are_together_the_batch_of_one_process_to_the_bit(
         assert len(parts) == world_size * accumulation
         assert torch.equal(torch.cat([part.inputs.on("cpu") for part in parts]), one.inputs.on("cpu"))
         labels = [mixed(part.labels) for part in parts]
-        together = MixedLabels(*(torch.cat([getattr(x, n) for x in labels]) for n in ("first", "second", "share")))
+        together = MixedLabels(*(torch.cat([getattr(x, n) for x in labels]) for n in ("first", "second", "weight")))
         assert same(together, mixed(one.labels))
         for part in parts:
             assert same(mixed(part.global_labels), mixed(one.labels))
         # The shares that boxes leave are whole numbers of pixels.
-        pixels = mixed(one.labels).share.double() * 17**2
+        pixels = mixed(one.labels).weight.double() * 17**2
         kinds.append(bool((pixels - pixels.round()).abs().max() < 1e-4))
     assert kinds == [True, False]
 
@@ -290,13 +290,13 @@ def test_each_view_is_mixed_with_the_same_view_of_the_image_before_it(
     assert labels.first.tolist() == plain.labels.tolist()
     assert labels.second.tolist() == plain.labels.roll(num_views).tolist()
     images, found = plain.inputs.on("cpu"), batch.inputs.on("cpu")
-    before, share = images.roll(num_views, 0), labels.share[:, None, None, None]
+    before, share = images.roll(num_views, 0), labels.weight[:, None, None, None]
     is_own, is_other = ((found == source).all(1).sum((1, 2)) for source in (images, before))
     if bool((is_own + is_other >= 17**2).all()):
         # Every pixel is of one of both; of the other at least as many as the label says (more where both are alike).
         assert kind != "mixup"
-        assert (is_other >= ((1 - labels.share) * 17**2).round()).all()
-        assert (is_own >= (labels.share * 17**2).round()).all()
+        assert (is_other >= ((1 - labels.weight) * 17**2).round()).all()
+        assert (is_own >= (labels.weight * 17**2).round()).all()
     else:
         assert kind != "cutmix"
         torch.testing.assert_close(found, share * images + (1 - share) * before, rtol=0, atol=1e-6)
@@ -310,7 +310,7 @@ def test_the_frames_of_a_clip_have_one_share_and_one_label(make_job: MakeJob, ki
     ((batch,),) = first_steps(make_job(**given, **KINDS[kind]), num_steps=1)
     assert batch.inputs.on("cpu").shape == (4, 4, 3, 17, 17)
     assert len(mixed(batch.labels)) == 4
-    assert len(set(mixed(batch.labels).share.tolist())) == 4
+    assert len(set(mixed(batch.labels).weight.tolist())) == 4
     assert mixed(batch.labels).second.tolist() == plain.labels.roll(1).tolist()
     clips = batch.inputs.on("cpu")
     # Without a random crop the frames are one picture, and stay so where they are mixed alike.
@@ -323,7 +323,7 @@ def test_with_view_dependence_the_views_of_an_image_have_one_share(
     make_job: MakeJob, kind: str, view_dependence: bool
 ) -> None:
     for (batch,) in first_steps(make_job(**KINDS[kind], num_views=2, view_dependence=view_dependence)):
-        share = mixed(batch.labels).share.reshape(8, 2)
+        share = mixed(batch.labels).weight.reshape(8, 2)
         views = batch.inputs.on("cpu").unflatten(0, (8, 2))
         assert torch.equal(share[:, 0], share[:, 1]) == view_dependence
         assert torch.equal(views[:, 0], views[:, 1]) == view_dependence
@@ -331,23 +331,23 @@ def test_with_view_dependence_the_views_of_an_image_have_one_share(
 
 def test_batch_dependence_gives_the_parts_of_a_batch_one_share(make_job: MakeJob) -> None:
     steps = first_steps(make_job(mixup=True, batch_dependence=True), world_size=4, num_steps=3)
-    shares = [{x for part in parts for x in mixed(part.labels).share.tolist()} for parts in steps]
+    shares = [{x for part in parts for x in mixed(part.labels).weight.tolist()} for parts in steps]
     assert [len(of_step) for of_step in shares] == [1, 1, 1]
     assert len(set.union(*shares)) == 3
 
 
 def test_another_epoch_mixes_otherwise(make_job: MakeJob) -> None:
-    parts = job_images(make_job(mixup=True), 1)
+    parts = training_data(make_job(mixup=True), 1)
     plan = next(parts.sampling.micro_batches(1, 0))
-    first, again, later = (mixed(parts.read_train(one).labels) for one in (plan, plan, replace(plan, epoch=2)))
+    first, again, later = (mixed(parts.train_reader(one).labels) for one in (plan, plan, replace(plan, epoch=2)))
     assert same(first, again)
-    assert not np.isin(first.share.numpy(), later.share.numpy()).any()
+    assert not np.isin(first.weight.numpy(), later.weight.numpy()).any()
 
 
 def test_validation_is_not_mixed(make_job: MakeJob) -> None:
     (plan, *_) = evaluation_batches(450, 16, rank=0, world_size=1)
-    batch = job_images(make_job(mixup=True, cutmix=True), 1).val.read(plan)
-    plain = job_images(make_job(), 1).val.read(plan)
+    batch = training_data(make_job(mixup=True, cutmix=True), 1).val.read(plan)
+    plain = training_data(make_job(), 1).val.read(plan)
     assert isinstance(batch.labels, torch.Tensor)
     assert batch.labels.tolist() == plain.labels.tolist()
     assert torch.equal(batch.inputs.on("cpu"), plain.inputs.on("cpu"))

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from accel_trainer.core import keyed_random
-from accel_trainer.data.augment.noise import Noise, NoiseParameters, fourier_field, half_spectrum, pink_spectrum
+from accel_trainer.data.augment.noise import AddNoise, NoiseParameters, fourier_field, half_spectrum, pink_spectrum
 from accel_trainer.data.rng.draws import Draws
 
 MANY = 20_000
@@ -31,7 +31,7 @@ def draws(count: int, **others: Any) -> Draws:
 
 
 def keys(count: int) -> npt.NDArray[np.uint64]:
-    return keyed_random.words(keyed_random.key("noise"), range(count), 1)[:, 0]
+    return keyed_random.random_bits(keyed_random.key("noise"), range(count), 1)[:, 0]
 
 
 def amplitudes(size: int) -> torch.Tensor:
@@ -43,7 +43,7 @@ def amplitudes(size: int) -> torch.Tensor:
 def noisy(images: torch.Tensor, kind: int, ssnr: float | list[float]) -> torch.Tensor:
     """What `apply` makes of a copy of the images; each has a key of its own."""
     count, size = len(images), images.shape[-1]
-    noise = Noise(["gaussian", "fourier"], [0.0], [1.0], half_spectrum(amplitudes(size)))
+    noise = AddNoise(["gaussian", "fourier"], [0.0], [1.0], half_spectrum(amplitudes(size)))
     ssnrs = np.broadcast_to(np.array(ssnr, dtype=np.float64), (count,))
     return noise.apply(images.clone(), NoiseParameters(ssnrs, np.full(count, kind), keys(count)))
 
@@ -121,7 +121,7 @@ def test_noisy_images_stay_between_black_and_white(kind: int, size: int) -> None
 @pytest.mark.parametrize("size", SIZES)
 def test_an_image_has_the_same_noise_whatever_else_is_in_the_batch(kind: int, size: int) -> None:
     images, ssnrs = pictures(6, size), np.array([0.0, 0.3, 1.0, 0.5, 0.9, 0.1])
-    noise = Noise(["gaussian", "fourier"], [0.0], [1.0], half_spectrum(amplitudes(size)))
+    noise = AddNoise(["gaussian", "fourier"], [0.0], [1.0], half_spectrum(amplitudes(size)))
     mixed = NoiseParameters(ssnrs, np.array([kind, -1, 1 - kind, kind, kind, 1 - kind]), keys(6))
     together = noise.apply(images.clone(), mixed)
     for row in range(6):
@@ -262,7 +262,7 @@ def test_a_pink_spectrum_falls_as_one_over_the_frequency(size: int) -> None:
 def test_each_ratio_is_drawn_as_often_as_its_share_says(
     ssnrs: list[float], probs: list[float], expected: dict[float | None, float]
 ) -> None:
-    drawn = Noise(["gaussian"], ssnrs, probs).draw(draws(MANY))
+    drawn = AddNoise(["gaussian"], ssnrs, probs).draw(draws(MANY))
     assert set(drawn.kind) <= {-1, 0}
     counts = [
         int((drawn.kind < 0).sum()) if ssnr is None else int(((drawn.ssnr == ssnr) & (drawn.kind == 0)).sum())
@@ -275,7 +275,7 @@ def test_each_ratio_is_drawn_as_often_as_its_share_says(
 
 
 def test_both_types_are_equally_frequent_whatever_the_ratio() -> None:
-    drawn = Noise(["fourier", "gaussian"], [0.2, 0.4, 0.6], [0.1, 0.5, 0.2]).draw(draws(MANY))
+    drawn = AddNoise(["fourier", "gaussian"], [0.2, 0.4, 0.6], [0.1, 0.5, 0.2]).draw(draws(MANY))
     assert set(drawn.kind) == {-1, 0, 1}
     some = drawn.kind >= 0
     assert stats.chisquare(np.bincount(drawn.kind[some])).pvalue > UNLIKELY
@@ -285,7 +285,7 @@ def test_both_types_are_equally_frequent_whatever_the_ratio() -> None:
 
 
 def test_the_types_are_numbered_as_they_are_given() -> None:
-    noise = Noise(["fourier", "gaussian"], [0.0], [1.0], half_spectrum(amplitudes(16)))
+    noise = AddNoise(["fourier", "gaussian"], [0.0], [1.0], half_spectrum(amplitudes(16)))
     drawn = noise.draw(draws(40))
     found = noise.apply(pictures(40, 16), noise.fetch(drawn))
     # Fourier noise reaches exactly 0 and 1 in each channel.
@@ -294,7 +294,7 @@ def test_the_types_are_numbered_as_they_are_given() -> None:
 
 
 def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch() -> None:
-    noise = Noise(["gaussian", "fourier"], [0.2, 0.6], [0.4, 0.4])
+    noise = AddNoise(["gaussian", "fourier"], [0.2, 0.6], [0.4, 0.4])
     batch = noise.draw(draws(20, num_views=2))
     for image in (0, 7, 19):
         alone = noise.draw(draws(0, indices=np.array([image]), num_views=2))

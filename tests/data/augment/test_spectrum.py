@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment import spectrum as spectrum_module
-from accel_trainer.data.augment.geometry import CentreCrop
+from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.augment.spectrum import mean_spectrum, measure, read_spectrum
 from accel_trainer.data.dataset import ClassSubset
 from accel_trainer.data.decode import CorruptImage
@@ -67,7 +67,7 @@ def numpys(source: Any, size: int, indices: Any = None) -> np.ndarray:
     total = np.zeros((3, size, size))
     indices = range(len(source.labels)) if indices is None else indices
     for index in indices:
-        pixels = CentreCrop(size).crop(source.read(index)).numpy().astype(np.float64) / 255
+        pixels = CenterCrop(size).crop(source.read(index)).numpy().astype(np.float64) / 255
         total += np.abs(np.fft.fft2(pixels, axes=(1, 2)))
     return total / len(indices)
 

@@ -16,20 +16,20 @@ from torchvision.transforms import v2
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.augment.geometry import CentreCrop, RandomResizedCrop
+from accel_trainer.data.augment.geometry import CenterCrop, RandomResizedCrop
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.dataset import ImageSet, Source
+from accel_trainer.data.dataset import ImageDataset, Splits
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_data_set, open_images, open_validation
 from accel_trainer.data.pack import split_writer
 from accel_trainer.data.pack.format import RECORD, Manifest, Packed, open_pack
-from accel_trainer.data.pack.split_writer import Packing
+from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import damaged_images, pack
 from accel_trainer.data.sources.folders import open_folders
 from accel_trainer.data.views import Views
 
-RAW, JPEG = Packing(32, "raw"), Packing(32, "jpeg", 90)
+RAW, JPEG = PackSettings(32, "raw"), PackSettings(32, "jpeg", 90)
 # Short sides below, at and above 32 pixels, upright and not; one is grey.
 SHAPES = [(20, 24), (32, 40), (33, 32), (50, 97), (97, 50), (64, 64), (31, 200), (200, 31), (120, 90)]
 CORRUPT = {"train/a/3.png": "the file is empty", "train/b/6.png": "not an image", "val/a/1.png": "the file is empty"}
@@ -53,13 +53,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def packed(root: Path, how: Packing = RAW, folder: str = "set.pack", num_threads: int = 2) -> ImageSet:
+def packed(root: Path, how: PackSettings = RAW, folder: str = "set.pack", num_threads: int = 2) -> Splits:
     files = open_folders(root, "set", ())
     pack(files, str(root / "set"), root / folder, how, num_threads, lambda done, total: None)
     return open_pack(root / folder)
 
 
-def splits_of(root: Path, images: ImageSet) -> list[tuple[Source, Source]]:
+def splits_of(root: Path, images: Splits) -> list[tuple[ImageDataset, ImageDataset]]:
     files = open_folders(root, "set", ())
     return [(files.train, images.train), (files.val, images.val)]
 
@@ -68,7 +68,9 @@ def splits_of(root: Path, images: ImageSet) -> list[tuple[Source, Source]]:
 
 
 @pytest.mark.parametrize("how", [RAW, JPEG], ids=["raw", "jpeg"])
-def test_a_pack_has_the_classes_labels_order_and_corrupt_images_of_what_was_packed(root: Path, how: Packing) -> None:
+def test_a_pack_has_the_classes_labels_order_and_corrupt_images_of_what_was_packed(
+    root: Path, how: PackSettings
+) -> None:
     for files, ours in splits_of(root, packed(root, how)):
         assert ours.classes == files.classes
         assert ours.labels.dtype == np.int64
@@ -102,7 +104,7 @@ def test_an_image_is_resized_as_torchvision_and_pillow_do_and_a_small_one_is_as_
 
 
 def test_jpeg_is_near_the_pixels_and_takes_less_room(root: Path) -> None:
-    raw, good, poor = (packed(root, how, f"{how.quality}.pack") for how in (RAW, JPEG, Packing(32, "jpeg", 20)))
+    raw, good, poor = (packed(root, how, f"{how.quality}.pack") for how in (RAW, JPEG, PackSettings(32, "jpeg", 20)))
     far = [(images.train.read(8).to(torch.float32) - raw.train.read(8)).abs().mean() for images in (good, poor)]
     assert 0 < far[0] < 5 < far[1]
     sizes = [(root / f"{quality}.pack" / "train.pixels").stat().st_size for quality in (None, 90, 20)]
@@ -122,7 +124,7 @@ def test_the_files_do_not_depend_on_the_number_of_threads(root: Path) -> None:
 
 
 def test_a_reader_treats_the_corrupt_images_of_a_pack_as_those_of_files(root: Path) -> None:
-    for files, ours in splits_of(root, packed(root, Packing(1000, "raw"))):
+    for files, ours in splits_of(root, packed(root, PackSettings(1000, "raw"))):
         for replace_corrupt in (True, False):
             views = Views(RandomResizedCrop(16), image_size=16, on_device=True)
             read, other = (ImageReader(source, views, replace_corrupt=replace_corrupt) for source in (files, ours))
@@ -136,9 +138,9 @@ def test_validation_on_a_pack_of_256_is_that_on_the_files_for_an_image_size_of_2
     for split in ("train", "val"):
         for number, shape in enumerate([(300, 420), (257, 256), (500, 290)]):
             write_picture(tmp_path / "set" / split / "a" / f"{number}.png", number, shape)
-    for files, ours in splits_of(tmp_path, packed(tmp_path, Packing(256, "raw"))):
+    for files, ours in splits_of(tmp_path, packed(tmp_path, PackSettings(256, "raw"))):
         for index in range(3):
-            crop = CentreCrop(224).crop
+            crop = CenterCrop(224).crop
             assert torch.equal(crop(ours.read(index)), crop(files.read(index)))
 
 
@@ -159,7 +161,7 @@ def test_a_pack_is_a_data_set_to_validate_on(root: Path, make_job: Callable[...,
 
 
 def test_a_pack_can_be_packed_again(root: Path) -> None:
-    pack(packed(root), "set.pack", root / "small.pack", Packing(16, "raw"), 1, lambda done, total: None)
+    pack(packed(root), "set.pack", root / "small.pack", PackSettings(16, "raw"), 1, lambda done, total: None)
     smaller = open_pack(root / "small.pack").train
     assert smaller.read(8).shape == (3, 21, 16)
     with pytest.raises(CorruptImage, match="the file is empty"):
@@ -324,8 +326,8 @@ def test_what_is_there_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyP
     there = (root / "set.pack/train.index").stat().st_size // RECORD.itemsize
     assert 4 <= there < 18
     made: list[int] = []
-    real = split_writer.shrunk
-    monkeypatch.setattr(split_writer, "shrunk", lambda source, i, size: (made.append(i), real(source, i, size))[1])
+    real = split_writer.downscaled
+    monkeypatch.setattr(split_writer, "downscaled", lambda source, i, size: (made.append(i), real(source, i, size))[1])
     packed(root, num_threads=1)
     assert made == [*range(there, 18), *range(18)]
     made.clear()
@@ -347,7 +349,7 @@ def test_an_end_that_a_disk_has_lost_is_made_again(root: Path, monkeypatch: pyte
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(root: Path) -> None:
-    everything = Packing(1000, "raw")
+    everything = PackSettings(1000, "raw")
     packed(root, everything, "undisturbed.pack")
     with own_disk(root / "disk", "size=200k") as disk:
         said = said_by(packed, root, everything, "disk/set.pack")
@@ -362,7 +364,7 @@ def test_a_pack_of_something_else_is_not_touched(root: Path) -> None:
     packed(root)
     before = {path: path.read_bytes() for path in (root / "set.pack").iterdir()}
     assert "is a pack of size 32, raw; delete it, or" in said_by(packed, root, JPEG)
-    assert "is a pack of size 32, raw; delete it, or" in said_by(packed, root, Packing(31, "raw"))
+    assert "is a pack of size 32, raw; delete it, or" in said_by(packed, root, PackSettings(31, "raw"))
     write_picture(root / "set/train/b/99.png", 0, (5, 5))
     assert "set as it was before images came or went; delete it" in said_by(packed, root)
     assert before == {path: path.read_bytes() for path in (root / "set.pack").iterdir()}
@@ -402,7 +404,7 @@ def test_a_disk_that_fails_is_not_taken_for_a_corrupt_image(root: Path, monkeypa
     def fail(*words: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("accel_trainer.data.decode.untrusted.read_bytes", fail)
+    monkeypatch.setattr("accel_trainer.data.decode.files.read_bytes", fail)
     assert "cannot be read: Input/output error; the same command goes on where it was" in said_by(packed, root)
     monkeypatch.undo()
     assert len(packed(root).train.labels) == 18

@@ -30,7 +30,7 @@ def test_a_row_is_the_hash_of_seed_purpose_epoch_view_and_image() -> None:
     assert words.dtype == np.uint64
     assert words.shape == (6, 3)
     for row, (image, view) in enumerate([(7, 0), (7, 1), (2, 0), (2, 1), (9, 0), (9, 1)]):
-        expected = keyed_random.words(keyed_random.key(3, "colour", 1, view), [image], 3)
+        expected = keyed_random.random_bits(keyed_random.key(3, "colour", 1, view), [image], 3)
         np.testing.assert_array_equal(words[row : row + 1], expected)
 
 

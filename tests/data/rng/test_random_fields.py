@@ -21,7 +21,7 @@ ODD_KEYS = np.array(
 
 
 def keys(count: int, name: str = "fields") -> npt.NDArray[np.uint64]:
-    return keyed_random.words(keyed_random.key(name), range(count), 1)[:, 0]
+    return keyed_random.random_bits(keyed_random.key(name), range(count), 1)[:, 0]
 
 
 def splitmix(key: int) -> int:
@@ -189,11 +189,11 @@ APART = {
     "lower half": [(START, START ^ 1 << bit) for bit in range(32)],
     "lower half, by one": [(START, START + more) for more in range(1, 20)],
     "upper half, by random bits": [
-        (START, START ^ other << 32) for other in keyed_random.words(1, range(30), 1)[:, 0].tolist() if other
+        (START, START ^ other << 32) for other in keyed_random.random_bits(1, range(30), 1)[:, 0].tolist() if other
     ],
     "both, the lower by multiples of the constant": [
         (START, ((START >> 32) ^ other % 2**32) << 32 | (START + shift * GOLDEN) % 2**32)
-        for shift, other in zip(range(-10, 10), keyed_random.words(2, range(20), 1)[:, 0].tolist(), strict=True)
+        for shift, other in zip(range(-10, 10), keyed_random.random_bits(2, range(20), 1)[:, 0].tolist(), strict=True)
     ],
     "random": list(zip(keys(20).tolist(), keys(20, "others").tolist(), strict=True)),
 }

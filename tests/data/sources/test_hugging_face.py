@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.dataset import ImageSet
+from accel_trainer.data.dataset import Splits
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.open import open_images, open_validation
 
@@ -30,7 +30,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
-Open = Callable[..., ImageSet]
+Open = Callable[..., Splits]
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_the_loss_and_gradient_of_all_parts_are_those_of_torch_for_the_whole(
     expected = torchs_own(criterion, args, output, labels)
     (expected_gradient,) = torch.autograd.grad(expected, output)
     parts = zip(output.chunk(num_parts), labels.chunk(num_parts), strict=True)
-    total = sum(objective.total(*part) / objective.divisor(labels) for part in parts)
+    total = sum(objective.loss_sum(*part) / objective.normalizer(labels) for part in parts)
     (gradient,) = torch.autograd.grad(total, output)
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
@@ -82,8 +82,8 @@ def test_divisors_of_parts_add_up_to_that_of_the_whole(criterion: str, args: dic
     """So that an evaluation may add up batches."""
     objective = ClassificationObjective(criterion, {**args, "reduction": "mean"}, CLASSES)
     _, labels = batch(criterion)
-    parts = sum(float(objective.divisor(part)) for part in labels.split(3))
-    assert parts == pytest.approx(float(objective.divisor(labels)))
+    parts = sum(float(objective.normalizer(part)) for part in labels.split(3))
+    assert parts == pytest.approx(float(objective.normalizer(labels)))
 
 
 def test_auxiliary_heads_count_as_in_the_papers() -> None:
@@ -93,10 +93,10 @@ def test_auxiliary_heads_count_as_in_the_papers() -> None:
     googlenet = namedtuple("GoogLeNetOutputs", ["logits", "aux_logits2", "aux_logits1"])
     loss = nn.CrossEntropyLoss(reduction="sum")
     main, first, second = (loss(output, labels) for output in (logits, other, another))
-    torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * first)
-    torch.testing.assert_close(objective.total(inception(logits, None), labels), main)
+    torch.testing.assert_close(objective.loss_sum(inception(logits, other), labels), main + 0.4 * first)
+    torch.testing.assert_close(objective.loss_sum(inception(logits, None), labels), main)
     torch.testing.assert_close(
-        objective.total(googlenet(logits, another, other), labels), main + 0.3 * first + 0.3 * second
+        objective.loss_sum(googlenet(logits, another, other), labels), main + 0.3 * first + 0.3 * second
     )
 
 
@@ -105,7 +105,7 @@ def test_the_loss_is_computed_in_full_precision(dtype: torch.dtype) -> None:
     objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES)
     logits, labels = batch("")
     low = logits.detach().to(dtype)
-    total = objective.total(low, labels)
+    total = objective.loss_sum(low, labels)
     assert total.dtype == torch.float32
     torch.testing.assert_close(total, nn.CrossEntropyLoss(reduction="sum")(low.float(), labels))
 
@@ -151,7 +151,7 @@ def test_the_mean_loss_that_is_reported_does_not_depend_on_the_parts(reduction: 
     logits, labels = batch("")
     expected = nn.CrossEntropyLoss(torch.tensor(WEIGHT))(logits, labels)
     parts = list(zip(logits.split(3), labels.split(3), strict=True))
-    total = sum(objective.total(*part) for part in parts)
+    total = sum(objective.loss_sum(*part) for part in parts)
     count = sum(objective.count(part) for _, part in parts)
     assert (total / count).item() == pytest.approx(expected.item())
 
@@ -174,7 +174,7 @@ def mixtures(quarters: Tensor = QUARTERS) -> MixedLabels:
 
 def soft_targets(labels: MixedLabels) -> Tensor:
     targets = torch.zeros(len(labels), CLASSES)
-    for row, (first, second, share) in enumerate(zip(labels.first, labels.second, labels.share, strict=True)):
+    for row, (first, second, share) in enumerate(zip(labels.first, labels.second, labels.weight, strict=True)):
         targets[row, first] += share
         targets[row, second] += 1 - share
     return targets
@@ -208,7 +208,7 @@ def test_the_loss_and_gradient_of_parts_of_mixtures_are_those_of_torch_for_the_w
     (expected_gradient,) = torch.autograd.grad(expected, output)
     each = IMAGES // num_parts
     parts = [(output[start : start + each], labels[start : start + each]) for start in range(0, IMAGES, each)]
-    total = sum(objective.total(*part) / objective.divisor(labels) for part in parts)
+    total = sum(objective.loss_sum(*part) / objective.normalizer(labels) for part in parts)
     (gradient,) = torch.autograd.grad(total, output)
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
@@ -220,7 +220,7 @@ def test_the_cross_entropy_of_mixtures_is_that_of_their_soft_targets(smoothing: 
     args = {"label_smoothing": smoothing, "reduction": reduction}
     objective = ClassificationObjective("CrossEntropyLoss", args, CLASSES)
     (output, _), labels = batch(""), mixtures(torch.rand(IMAGES, generator=torch.Generator().manual_seed(1)) * 4)
-    loss = objective.total(output, labels) / objective.divisor(labels)
+    loss = objective.loss_sum(output, labels) / objective.normalizer(labels)
     torch.testing.assert_close(loss, F.cross_entropy(output, soft_targets(labels), **args), rtol=1e-6, atol=1e-6)
 
 
@@ -232,8 +232,8 @@ def test_class_weights_count_in_the_cross_entropy_of_mixtures_as_in_soft_targets
     (output, _), labels = batch(""), mixtures()
     targets, weight = soft_targets(labels), torch.tensor(WEIGHT)
     expected = F.cross_entropy(output, targets, weight=weight, label_smoothing=smoothing, reduction="sum")
-    torch.testing.assert_close(objective.total(output, labels), expected)
-    assert float(objective.divisor(labels)) == pytest.approx(float((targets * weight).sum()))
+    torch.testing.assert_close(objective.loss_sum(output, labels), expected)
+    assert float(objective.normalizer(labels)) == pytest.approx(float((targets * weight).sum()))
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
@@ -242,8 +242,10 @@ def test_images_that_are_all_themselves_have_the_loss_of_their_own_labels(criter
     objective = ClassificationObjective(criterion, args, CLASSES)
     output, labels = batch(criterion)
     unmixed = MixedLabels(labels, labels.roll(1), torch.ones(IMAGES))
-    torch.testing.assert_close(objective.total(output, unmixed), objective.total(output, labels), rtol=1e-6, atol=1e-6)
-    for divisor in (objective.divisor, objective.count):
+    torch.testing.assert_close(
+        objective.loss_sum(output, unmixed), objective.loss_sum(output, labels), rtol=1e-6, atol=1e-6
+    )
+    for divisor in (objective.normalizer, objective.count):
         assert float(divisor(unmixed)) == pytest.approx(float(divisor(labels)))
 
 
@@ -251,8 +253,8 @@ def test_images_that_are_all_themselves_have_the_loss_of_their_own_labels(criter
 def test_divisors_of_parts_of_mixtures_add_up_to_that_of_the_whole(criterion: str, args: dict[str, Any]) -> None:
     objective = ClassificationObjective(criterion, {**args, "reduction": "mean"}, CLASSES)
     labels = mixtures()
-    parts = sum(float(objective.divisor(labels[start : start + 3])) for start in range(0, IMAGES, 3))
-    assert parts == pytest.approx(float(objective.divisor(labels)))
+    parts = sum(float(objective.normalizer(labels[start : start + 3])) for start in range(0, IMAGES, 3))
+    assert parts == pytest.approx(float(objective.normalizer(labels)))
 
 
 def test_auxiliary_heads_are_shown_the_mixtures_too() -> None:
@@ -260,7 +262,7 @@ def test_auxiliary_heads_are_shown_the_mixtures_too() -> None:
     (logits, _), other, labels = batch(""), torch.randn(8, 5), mixtures()
     inception = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
     main, first = (F.cross_entropy(output, soft_targets(labels), reduction="sum") for output in (logits, other))
-    torch.testing.assert_close(objective.total(inception(logits, other), labels), main + 0.4 * first)
+    torch.testing.assert_close(objective.loss_sum(inception(logits, other), labels), main + 0.4 * first)
 
 
 # -- cycles and heads ---------------------------------------------------------------------------------------------
@@ -276,9 +278,9 @@ def outputs_of_cycles(*, heads: int | None = None) -> tuple[Tensor, Tensor]:
 
 
 def judged(objective: ClassificationObjective, output: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
-    found = objective.judge(output, Batch(Inputs(torch.empty(0)), labels, labels, 0), is_shared=True)
+    found = objective.compute(output, Batch(Inputs(torch.empty(0)), labels, labels, 0), is_shared=True)
     assert found.sums.shape == (objective.num_sums,)
-    return found.share, objective.scores(found.sums.tolist())
+    return found.loss, objective.scores(found.sums.tolist())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.training.knn import nearest_neighbours_hits, representation
+from accel_trainer.training.knn import knn_hits, representation
 from accel_trainer.training.objectives.contrastive import ContrastiveLoss, ContrastiveSums, contrastive_losses
 from accel_trainer.zoo import registry
 
@@ -333,9 +333,7 @@ def test_nearest_neighbours_classify_as_scikit_learns_do(
     reference = KNeighborsClassifier(min(k, 1000), metric="cosine", algorithm="brute", weights=weights)
     expected = (reference.fit(bank, bank_labels).predict(features) == labels.numpy()).sum()
     for chunk in (797, 100):
-        hits = nearest_neighbours_hits(
-            features, labels, bank, bank_labels, k=k, temperature=temperature, num_classes=10, chunk=chunk
-        )
+        hits = knn_hits(features, labels, bank, bank_labels, k=k, temperature=temperature, num_classes=10, chunk=chunk)
         assert hits.dtype == torch.int64
         assert hits.item() == expected
 
@@ -345,9 +343,7 @@ def test_nearer_neighbours_have_more_weight_however_small_the_temperature() -> N
     features, bank_labels = torch.tensor([[2.0, 0.0]]), torch.tensor([1, 0, 0])
     options: dict[str, Any] = {"k": 3, "num_classes": 2}
     for temperature, winner in ((1.0, 0), (0.1, 1), (0.0001, 1)):
-        hits = nearest_neighbours_hits(
-            features, torch.tensor([winner]), bank, bank_labels, temperature=temperature, **options
-        )
+        hits = knn_hits(features, torch.tensor([winner]), bank, bank_labels, temperature=temperature, **options)
         assert hits == 1
 
 

@@ -19,7 +19,7 @@ def sums_of(logits: torch.Tensor, labels: Labels, parts: list[slice]) -> tuple[C
     meter = Meter(CPU, objective.num_sums)
     for part in parts:
         batch = Batch(Inputs(torch.empty(0)), labels[part], labels[part], 0)
-        meter.add(objective.judge(logits[part], batch, is_shared=False).sums)
+        meter.add(objective.compute(logits[part], batch, is_shared=False).sums)
     return objective, meter.sums
 
 
@@ -112,7 +112,7 @@ def test_mixtures_count_by_their_shares_as_weights_do_in_scikit_learn(num_classe
     logits, labels = some_mixtures(num_classes)
     scores = metered(logits, labels, batch_size)
     twice = torch.cat([labels.first, labels.second]).numpy()
-    weights = torch.cat([labels.share, 1 - labels.share]).numpy()
+    weights = torch.cat([labels.weight, 1 - labels.weight]).numpy()
     scored = logits.repeat(2, 1).numpy()
     for k, ours in ((1, scores["acc1"]), (5, scores["acc5"])):
         if num_classes == 2:  # of which scikit-learn wants one score

@@ -42,7 +42,7 @@ def trained_weights(loop: TrainingLoop) -> Weights:
 
 def last_epochs_inputs(loop: TrainingLoop) -> Iterator[Tensor]:
     for plan in loop.parts.sampling.micro_batches(loop.job.num_epochs, 0):
-        yield loop.parts.read_train(plan).inputs.on("cpu")
+        yield loop.parts.train_reader(plan).inputs.on("cpu")
 
 
 # -- SWA ------------------------------------------------------------------------------------------------------------

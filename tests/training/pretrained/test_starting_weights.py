@@ -23,13 +23,13 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.build import Checker, build, make_model
+from accel_trainer.training.build import JobChecker, build, make_model
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import start_from_weights
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.session import train
-from accel_trainer.training.state.restore import take_up
-from accel_trainer.training.state.starting_point import Start
+from accel_trainer.training.state.restore import restore
+from accel_trainer.training.state.starting_point import StartingPoint
 from accel_trainer.training.tracking import Tracking
 
 MakeJob = Callable[..., Job]
@@ -100,7 +100,7 @@ def test_frozen_modules_stay_as_they_are_to_the_last_bit(
     accelerator, reporter = Accelerator(cpu=True), Reporter(run, Status(state=RunState.STARTING), speaks=True)
     with Loader(1) as loader:
         loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
-        take_up(loop, Start())
+        restore(loop, StartingPoint())
         loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)
     assert loop.progress.global_step >= 3
     for name, value in parts.model.state_dict().items():
@@ -150,7 +150,7 @@ def test_another_run_and_an_old_file_can_be_started_from(
         result = start_from_weights(job, model)
         assert len(result.loaded) == 18
         assert torch.equal(model.state_dict()["layer3.1.running_mean"], best["layer3.1.running_mean"])
-        assert Checker()(job, world_size=1).classes == 2
+        assert JobChecker()(job, world_size=1).classes == 2
 
 
 # -- on paper -----------------------------------------------------------------------------------------------------
@@ -160,9 +160,9 @@ def test_what_cannot_be_started_from_is_found_on_paper(
     finetuned: Callable[..., Job], parent: RunFolder, tmp_path: Path
 ) -> None:
     def said(**given: Any) -> str:
-        return said_by(Checker(), finetuned(**given), 1)
+        return said_by(JobChecker(), finetuned(**given), 1)
 
-    assert Checker()(finetuned(freeze=["layer1"]), world_size=1).classes == 2
+    assert JobChecker()(finetuned(freeze=["layer1"]), world_size=1).classes == 2
     missing = tmp_path / "no.pt"
     assert said(starting_params=str(missing)) == f"finetune_args.starting_params: there is no {missing}"
     assert said(freeze=["V1"]).startswith("finetune_args.freeze_modules: SmallCNN has no module 'V1'")
@@ -176,7 +176,7 @@ def test_what_cannot_be_started_from_is_found_on_paper(
 
 def test_weights_that_are_still_to_be_trained_are_passed_over_on_paper(finetuned: Callable[..., Job]) -> None:
     job = finetuned(starting_params="pretraining_job")
-    assert Checker()(job, world_size=1).classes == 2
+    assert JobChecker()(job, world_size=1).classes == 2
     # When it is to start they must be there.
     assert "there is no pretraining_job" in said_by(start_from_weights, job, make_model(job, 2))
 
@@ -184,11 +184,11 @@ def test_weights_that_are_still_to_be_trained_are_passed_over_on_paper(finetuned
 def test_a_run_that_has_begun_needs_its_parent_no_more(finetuned: Callable[..., Job], parent: RunFolder) -> None:
     parent.best_weights.unlink()
     job = finetuned()
-    assert "no best.safetensors" in said_by(Checker(), job, 1)
+    assert "no best.safetensors" in said_by(JobChecker(), job, 1)
     run = RunFolder(job.run_path)
     run.create()
     run.config.write_text("{}")
-    assert Checker()(job, world_size=1).classes == 2
+    assert JobChecker()(job, world_size=1).classes == 2
 
 
 # -- published weights --------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_published_weights_are_downloaded_once_and_loaded(
         assert list(result.skipped) == ["classifier.1.weight", "classifier.1.bias"]
         assert torch.equal(model.features[0].weight, published.features[0].weight)
     assert capsys.readouterr().out.count("Downloading") == 1
-    assert Checker()(job, world_size=1).classes == 10
+    assert JobChecker()(job, world_size=1).classes == 10
 
 
 def test_a_download_that_is_not_what_was_published_is_refused(make_job: MakeJob, published: nn.Module) -> None:
@@ -266,7 +266,7 @@ def test_published_weights_that_there_are_not_are_refused_on_paper(
     make_job: MakeJob, architecture: str, pretrained: str, said: str
 ) -> None:
     job = make_job(architecture=architecture, pretrained=pretrained)
-    assert said_by(Checker(), job, 1).startswith(f"pretrained: {said}")
+    assert said_by(JobChecker(), job, 1).startswith(f"pretrained: {said}")
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "cornet_z"])
@@ -277,7 +277,7 @@ def test_pretrained_takes_a_path_for_any_architecture(
     save_file(source.state_dict(), tmp_path / "plain_name")
     monkeypatch.chdir(tmp_path)
     job = make_job(architecture=architecture, pretrained="plain_name")
-    assert Checker()(job, world_size=1).classes == 10
+    assert JobChecker()(job, world_size=1).classes == 10
     result = start_from_weights(job, make_model(job, 10))
     assert len(result.skipped) == 2
     assert not result.missing

@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 from torchvision import models
 
-from accel_trainer.training.runtime.environment import World, going_on, has_batch_norm, has_dropout
+from accel_trainer.training.runtime.environment import Environment, describe_change, has_batch_norm, has_dropout
 
-THEN = World(1, 2, "cpu", 4, "float32", "2.13.0", "0.28.0")
+THEN = Environment(1, 2, "cpu", 4, "float32", "2.13.0", "0.28.0")
 ROUNDED = "the same images, augmentations and batches; sums are rounded differently"
 NORM, DROPOUT = "BatchNorm has the statistics of other parts of a batch", "dropout draws are others"
 
@@ -41,12 +41,12 @@ NORM, DROPOUT = "BatchNorm has the statistics of other parts of a batch", "dropo
     ],
 )
 def test_another_world_is_told_in_one_line(change: dict[str, Any], traits: tuple[bool, bool], line: str | None) -> None:
-    told = going_on(THEN.as_record(), replace(THEN, **change), has_batch_norm=traits[0], has_dropout=traits[1])
+    told = describe_change(THEN.as_record(), replace(THEN, **change), has_batch_norm=traits[0], has_dropout=traits[1])
     assert told == (None if line is None else f"going on {line}")
 
 
 def test_of_what_is_not_known_nothing_is_told() -> None:
-    assert going_on({"num_processes": 1}, THEN, has_batch_norm=True, has_dropout=True) is None
+    assert describe_change({"num_processes": 1}, THEN, has_batch_norm=True, has_dropout=True) is None
 
 
 @pytest.mark.parametrize(

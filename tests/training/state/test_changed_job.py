@@ -23,9 +23,9 @@ from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import session
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.state.checkpoint import Progress, misfit
-from accel_trainer.training.state.restore import averages_of_use, best_so_far, measures_the_same, take_up
-from accel_trainer.training.state.starting_point import find_start
+from accel_trainer.training.state.checkpoint import Progress, shape_mismatch
+from accel_trainer.training.state.restore import best_so_far, measures_the_same, restore, reusable_averages
+from accel_trainer.training.state.starting_point import find_starting_point
 
 MakeJob = Callable[..., Job]
 MakeLoop = Callable[..., TrainingLoop]
@@ -48,7 +48,7 @@ def heard(caplog: pytest.LogCaptureFixture) -> None:
 
 def begun(loop: TrainingLoop) -> TrainingLoop:
     """Take up what is in the run folder, as a session does, and say there whose job it is now."""
-    take_up(loop, find_start(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
+    restore(loop, find_starting_point(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
     loop.run.config.write_text(json.dumps(loop.job.completed()))
     return loop
 
@@ -184,7 +184,7 @@ def test_who_is_killed_just_after_the_change_goes_on_with_the_new_job_all_the_sa
         train(begun(make_loop(tmp_path / name, **THEN)))
         loop = make_loop(tmp_path / name, **now, allow_changes=True)
         if name == "before":
-            take_up(loop, find_start(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
+            restore(loop, find_starting_point(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
             loop = make_loop(tmp_path / name, **now, allow_changes=True)
         begun(loop)
         if name == "after":
@@ -251,7 +251,7 @@ def test_averages_that_are_new_start_afresh_and_those_that_are_gone_are_dropped(
     ],
 )
 def test_a_stochastic_average_is_of_the_epochs_that_the_job_names(differences: dict[str, Any], kept: set[str]) -> None:
-    assert averages_of_use({"ema": {}, "swa": {}}, differences).keys() == kept
+    assert reusable_averages({"ema": {}, "swa": {}}, differences).keys() == kept
 
 
 # -- the best epoch ---------------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_the_best_epoch_is_one_whose_weights_are_kept(
     ],
 )
 def test_weights_that_do_not_fit_are_told(model: nn.Module, said: str | None) -> None:
-    assert misfit(nn.Linear(2, 3).state_dict(), model) == said
+    assert shape_mismatch(nn.Linear(2, 3).state_dict(), model) == said
 
 
 def test_weights_of_another_architecture_are_refused_in_one_line(make_loop: MakeLoop, run: RunFolder) -> None:

@@ -14,13 +14,13 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
-from accel_trainer.training.state.starting_point import Start, find_start
+from accel_trainer.training.state.starting_point import StartingPoint, find_starting_point
 
 MakeJob = Callable[..., Job]
 
 
-def start(job: Job, run: RunFolder, submission: str = "first") -> Start:
-    return find_start(job, run, submission, is_first=True, wait_for_all=lambda: None)
+def start(job: Job, run: RunFolder, submission: str = "first") -> StartingPoint:
+    return find_starting_point(job, run, submission, is_first=True, wait_for_all=lambda: None)
 
 
 def weights(epoch: int) -> dict[str, torch.Tensor]:
@@ -43,7 +43,7 @@ def trained(run: RunFolder, make_job: MakeJob) -> RunFolder:
     return run
 
 
-def came_from(found: Start) -> tuple[str, int]:
+def came_from(found: StartingPoint) -> tuple[str, int]:
     """What a start is, and which epoch its weights are of."""
     assert found.state is None or found.weights is None
     if found.state is not None:
@@ -61,7 +61,7 @@ checkpoints = pytest.mark.parametrize("checkpoint", BEGINNINGS)
 
 
 def test_an_empty_folder_starts_from_nothing(run: RunFolder, make_job: MakeJob) -> None:
-    assert start(make_job(), run) == Start()
+    assert start(make_job(), run) == StartingPoint()
 
 
 def test_without_a_checkpoint_a_run_goes_on_from_its_newest_state(trained: RunFolder, make_job: MakeJob) -> None:
@@ -76,7 +76,7 @@ def test_without_a_checkpoint_a_run_goes_on_from_its_newest_state(trained: RunFo
 def test_a_run_whose_states_are_gone_starts_from_nothing(trained: RunFolder, make_job: MakeJob) -> None:
     for path in trained.resume.rglob("*.safetensors"):
         path.write_bytes(b"")
-    assert start(make_job(), trained) == Start()
+    assert start(make_job(), trained) == StartingPoint()
 
 
 @checkpoints
@@ -112,7 +112,7 @@ def test_the_same_submission_goes_on_and_the_next_starts_over(
 
 @pytest.mark.parametrize("checkpoint", [-1, 0])
 def test_starting_over_where_nothing_is_starts_from_nothing(run: RunFolder, make_job: MakeJob, checkpoint: int) -> None:
-    assert start(make_job(checkpoint=checkpoint), run) == Start()
+    assert start(make_job(checkpoint=checkpoint), run) == StartingPoint()
     assert not (run.path / "previous").exists()
 
 
@@ -230,7 +230,7 @@ def test_other_ranks_wait_and_move_nothing(trained: RunFolder, make_job: MakeJob
         else:
             answers.append(start(job, trained))
 
-    answers.append(find_start(job, trained, "first", is_first=False, wait_for_all=rank_0_works))
+    answers.append(find_starting_point(job, trained, "first", is_first=False, wait_for_all=rank_0_works))
     assert [came_from(answer) for answer in answers] == [("weights", 2)] * 2
 
 

@@ -22,14 +22,14 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.build import Checker, Parts, build
+from accel_trainer.training.build import Components, JobChecker, build
 from accel_trainer.training.meta_model import activation_bytes
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.accelerator import make_accelerator
 from accel_trainer.training.session import train
 from accel_trainer.training.tune import batch_size, resolve
 from accel_trainer.training.tune import lr_finder as finder
-from accel_trainer.training.tune.batch_size import Trial, largest, measure
+from accel_trainer.training.tune.batch_size import Trial, largest_fitting, measure
 from accel_trainer.training.tune.lr_finder import Tried, steepest
 
 MakeJob = Callable[..., Job]
@@ -140,8 +140,8 @@ def test_the_word_and_its_number_are_the_same_job_and_any_other_is_not(
     words = {"batch_size": "auto", "optimizer_args": lr("LRfinder")}
     found = {"auto": 64, "LRfinder": 0.5}
     config = make_job(**words).with_numbers(found).completed()
-    assert list(make_job(**{**words, **now}).differences(config, found)) == differ
-    assert "batch_size" in make_job(**words).differences(config)  # nothing is known to have been found
+    assert list(make_job(**{**words, **now}).incompatible_diff(config, found)) == differ
+    assert "batch_size" in make_job(**words).incompatible_diff(config)  # nothing is known to have been found
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_a_job_that_has_changed_has_the_numbers_of_its_own_words(
     with run.performance.open() as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file) if row["split"] == "train"]
     assert rates[1] == pytest.approx(rate)
-    assert not make_job(**{**given, "allow_changes": False}).differences(config, run.read_found())
+    assert not make_job(**{**given, "allow_changes": False}).incompatible_diff(config, run.read_found())
 
 
 def test_a_number_in_config_json_that_was_not_found_is_another_job(make_job: MakeJob) -> None:
     job = make_job(batch_size="auto")
     config = job.with_numbers({"auto": 32}).completed()
-    assert job.differences(config, {"auto": 64}) == {"batch_size": (32, 64)}
+    assert job.incompatible_diff(config, {"auto": 64}) == {"batch_size": (32, 64)}
 
 
 @pytest.mark.parametrize("given", [{"batch_size": "auto"}, {"optimizer_args": lr("LRfinder")}])
@@ -207,9 +207,9 @@ def test_what_an_attempt_without_a_run_has_found_is_forgotten(make_job: MakeJob,
 @pytest.mark.parametrize("architecture", ["small_cnn", "shufflenet_v2_x0_5"])
 def test_a_job_with_words_is_checked_on_paper(make_job: MakeJob, architecture: str) -> None:
     job = make_job(architecture=architecture, batch_size="auto", optimizer="AdamW", optimizer_args={"lr": "LRfinder"})
-    assert Checker()(job, world_size=2).steps_per_epoch is None
+    assert JobChecker()(job, world_size=2).steps_per_epoch is None
     with pytest.raises(UserError, match="too few"):
-        Checker()(job, world_size=1000)
+        JobChecker()(job, world_size=1000)
 
 
 TWO_RANKS = """
@@ -289,18 +289,18 @@ def test_the_running_mean_is_that_of_an_average_without_bias() -> None:
     assert [point.smoothed for point in tried] == pytest.approx(expected)
 
 
-def explode(parts: Parts, after: int, loss: float) -> None:
+def explode(parts: Components, after: int, loss: float) -> None:
     """Make the loss of all batches after the first ones another."""
-    judge, calls = parts.objective.judge, itertools.count()
+    judge, calls = parts.objective.compute, itertools.count()
 
     def exploding(*args: Any, **kwargs: Any) -> Any:
         judged = judge(*args, **kwargs)
-        return judged if next(calls) < after else replace(judged, share=judged.share * 0 + loss)
+        return judged if next(calls) < after else replace(judged, share=judged.loss * 0 + loss)
 
-    parts.objective.judge = exploding  # type: ignore[method-assign]
+    parts.objective.compute = exploding  # type: ignore[method-assign]
 
 
-def tried_rates(job: Job, run: RunFolder, parts: Parts) -> list[Tried]:
+def tried_rates(job: Job, run: RunFolder, parts: Components) -> list[Tried]:
     with Loader(0) as loader:
         return finder.try_rates(job, parts, make_accelerator(job, run), loader, StopRequest(), lambda *_: None)
 
@@ -320,7 +320,7 @@ def test_the_test_trains_as_torch_does_at_rates_that_rise_from_1e_7_to_10(make_j
     plans = itertools.chain.from_iterable(parts.sampling.micro_batches(epoch, 0) for epoch in itertools.count(1))
     parameters = list(parts.model.train().parameters())
     for point, plan in zip(tried, plans, strict=False):
-        batch = parts.read_train(plan)
+        batch = parts.train_reader(plan)
         loss = torch.nn.functional.cross_entropy(parts.model(batch.inputs.on("cpu")), batch.labels)
         assert point.loss == pytest.approx(loss.item(), rel=1e-4)
         with torch.no_grad():
@@ -374,7 +374,7 @@ def test_the_largest_size_that_fits_is_found_and_nothing_beyond_the_first_that_d
         tried.append(size)
         return size <= limit
 
-    assert largest([2, 4, 8, 16], fits) == found
+    assert largest_fitting([2, 4, 8, 16], fits) == found
     assert len([size for size in tried if size > limit]) <= 1
 
 
@@ -407,7 +407,7 @@ def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
 ) -> None:
     caplog.set_level(logging.INFO)
     job = make_job(batch_size="auto", num_views=2, gradient_accumulation=2)
-    on_paper = job.on_paper(8)
+    on_paper = job.with_placeholders(8)
     footprint = measure(on_paper, build(on_paper, 1))
     memory = type("Memory", (), {"available": 2 * footprint.of(8) + 2})
     monkeypatch.setattr(batch_size.psutil, "virtual_memory", lambda: memory)
