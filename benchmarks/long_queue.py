@@ -49,7 +49,7 @@ class AllGood(PendingChecker):
             if version is not None and version not in self._needs:
                 self._needs[version] = Requirements.of(read_job(job.path))
                 self._problems[version] = []
-        return super().look(jobs)
+        return super().check(jobs)
 
 
 def seconds(act: Callable[[], object]) -> float:

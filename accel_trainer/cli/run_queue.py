@@ -296,7 +296,7 @@ class SlurmDesk:
         said: dict[QueuedJob, str | None] = {
             job: f"is in Slurm on {job.owner.cluster}: ask on a machine of that cluster" for job in jobs if job.owner
         }
-        left, settled = self._reconciler.look({job.name for job in ours})
+        left, settled = self._reconciler.reconcile({job.name for job in ours})
         said |= dict.fromkeys(ours, "is over")
         said |= {job: None if found is None else found.told for job, found in left.items()}
         return said | {one.job: _became(one) for one in settled}

@@ -61,7 +61,7 @@ class PendingChecker:
     def is_busy(self) -> bool:
         return self._process is not None
 
-    def look(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Requirements], list[tuple[QueuedJob, str]]]:
+    def check(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Requirements], list[tuple[QueuedJob, str]]]:
         """(good jobs with what they need, jobs that are wrong and why); never waits. Call it again and again."""
         self._collect()
         good: dict[QueuedJob, Requirements] = {}

@@ -94,7 +94,7 @@ class Prewarmer:
         self._standby: PrewarmedWorker | None = None
         self._looked = 0.0
 
-    async def look(self, outlook: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> None:
+    async def refresh(self, outlook: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> None:
         """Start a trainer where one will be needed soon, and end one that will not; to be called again and again."""
         now = time.monotonic()
         if not self._is_wanted or now - self._looked < LOOK_EVERY_S:

@@ -26,12 +26,12 @@ from accel_trainer.queue.layout import QueuedJob
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
-from accel_trainer.queue.scheduler import Notifier, OutlookWatcher, Scheduler, choose_next
+from accel_trainer.queue.scheduler import Notifier, SchedulerWatcher, Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 
 
-class QueueWatcher(AttemptWatcher, OutlookWatcher, Protocol):
+class QueueWatcher(AttemptWatcher, SchedulerWatcher, Protocol):
     """Who is told how a queue goes."""
 
     def reclaimed(self, job: QueuedJob) -> None: ...
@@ -81,18 +81,18 @@ class Runner:
         self._occupied = occupied
         self._checker = PendingChecker(flags, queue.folder)
         self._retries = Retries(queue, retry_after_s)
-        self._outlook = Scheduler(queue, self._checker, self._retries, self._rejected)
-        self._pulse = HeartbeatWriter(queue, self._slots.number)
-        self._abandoned = Reclaimer(queue, self._retries, with_stale=reclaims_stale)
-        self._ahead = Prewarmer(queue, flags, machine, is_wanted=starts_ahead)
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected)
+        self._heartbeat = HeartbeatWriter(queue, self._slots.number)
+        self._reclaimer = Reclaimer(queue, self._retries, with_stale=reclaims_stale)
+        self._prewarmer = Prewarmer(queue, flags, machine, is_wanted=starts_ahead)
         self._running: dict[str, RunningAttempt] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_counted = False
         self._wants_look = True
-        self._told = Notifier(watcher)
+        self._notifier = Notifier(watcher)
         self._told_large: set[str] = set()
         self._told_occupied: Collection[str] = ()
-        self._fast_failures = CircuitBreaker()
+        self._circuit_breaker = CircuitBreaker()
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable.
@@ -103,32 +103,32 @@ class Runner:
         self.stop.listen(*STOP_SIGNALS)
         remove_abandoned()
         self.queue.remove_half_written()
-        self._abandoned.forget_dead()
+        self._reclaimer.forget_dead()
         try:
             asyncio.run(self._run(watch))
         finally:
             self._checker.close()
-            self._pulse.stop()
+            self._heartbeat.stop()
             remove_abandoned()  # also of trainers that were still ending when we began
 
     async def _run(self, watch: bool) -> None:
         await self._put_back_abandoned()
         try:
             while not self.stop:
-                self._pulse.beat()
+                self._heartbeat.beat()
                 self._collect()
                 has_looked = self._look_if_due()
                 has_begun = self._begin_what_fits()
-                await self._ahead.look(self._outlook, self._slots, self._running.values())
+                await self._prewarmer.refresh(self._scheduler, self._slots, self._running.values())
                 if has_looked and not has_begun and await self._is_over(watch):
                     return
                 self.watcher.tick()
                 await asyncio.sleep(POLL_S)
         finally:
-            await self._ahead.close()
+            await self._prewarmer.close()
             # What is running is told to stop with us, or goes on to its end.
             while self._attempts:
-                self._pulse.beat()
+                self._heartbeat.beat()
                 self.watcher.tick()
                 await asyncio.wait(self._attempts, timeout=POLL_S)
                 self._collect()
@@ -144,27 +144,27 @@ class Runner:
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def _look_if_due(self) -> bool:
-        wanted = self._wants_look or not self._outlook.is_checked
-        if not self._outlook.is_due(wanted=wanted):
+        wanted = self._wants_look or not self._scheduler.is_checked
+        if not self._scheduler.is_due(wanted=wanted):
             return False
         try:
-            self._outlook.refresh()
+            self._scheduler.refresh()
         except (OSError, QueueUnusable):
             if not self._attempts:
                 raise
             return False  # no reason to end a trainer; the next look may be luckier
-        self._wants_look = self._outlook.has_refused
-        if not self._is_counted and self._outlook.may_begin and (pending := len(self._outlook.pending)):
+        self._wants_look = self._scheduler.has_refused
+        if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted = True
-            good = len(self._outlook.valid)
+            good = len(self._scheduler.valid)
             self.watcher.found(good, self.num_failed, pending - good)
-        return self._outlook.is_checked
+        return self._scheduler.is_checked
 
     async def _is_over(self, watch: bool) -> bool:
         """Whether nothing is left to do, as far as has just been seen."""
-        outlook = self._outlook
-        self._told.pause(outlook)
-        if not self._slots.is_full and self._abandoned.is_due:
+        outlook = self._scheduler
+        self._notifier.pause(outlook)
+        if not self._slots.is_full and self._reclaimer.is_due:
             await self._put_back_abandoned()
         if self._attempts or self._wants_look:
             return False
@@ -182,7 +182,7 @@ class Runner:
 
     def _will_not_run(self) -> set[str]:
         """Names of the pending jobs that this runner can do nothing for."""
-        outlook = self._outlook
+        outlook = self._scheduler
         if outlook.pause is not None:
             return {job.name for job in outlook.pending}
         waits = set(outlook.missing) if outlook.is_blocked else set()
@@ -190,11 +190,11 @@ class Runner:
 
     def _too_large(self) -> dict[str, int]:
         """The jobs that will never have room here, and how many processes each of them wants."""
-        good = self._outlook.valid.items()
+        good = self._scheduler.valid.items()
         return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
 
     def _tell_why_nothing_runs(self) -> None:
-        self._told.missing(self._outlook)
+        self._notifier.missing(self._scheduler)
         for name, num_processes in self._too_large().items():
             if name not in self._told_large:
                 self._told_large.add(name)
@@ -208,7 +208,7 @@ class Runner:
 
     def _begin_what_fits(self) -> bool:
         """Whether any job was begun."""
-        outlook, has_begun = self._outlook, False
+        outlook, has_begun = self._scheduler, False
         if outlook.pause is not None or not outlook.may_begin or not outlook.valid or self._slots.is_full:
             return False
         occupied = self._occupied(self._slots.unused_gpus)
@@ -224,7 +224,7 @@ class Runner:
 
     def _tell_occupied(self, occupied: set[str]) -> None:
         """Say for which GPUs the jobs wait that could run on them."""
-        good, waiting = self._outlook.valid, self._outlook.waiting
+        good, waiting = self._scheduler.valid, self._scheduler.waiting
         if occupied and choose_next(good, waiting, self._fits_beside(set()), self._could_fit) is None:
             occupied = set()
         if occupied and occupied != self._told_occupied:
@@ -240,13 +240,13 @@ class Runner:
     def _begin(self, pending: QueuedJob, place: Allocation) -> bool:
         """Claim a job and have it trained; whether nobody was faster."""
         self._wants_look = True
-        if (claimed := self.queue.claim(pending, self._ahead.owner)) is None:
+        if (claimed := self.queue.claim(pending, self._prewarmer.owner)) is None:
             return False
         assert claimed.owner is not None
-        standby = self._ahead.take()
+        standby = self._prewarmer.take()
         self.num_run += 1
         self._slots.take(place)
-        self._pulse.begin(claimed.owner.token, place.gpus)
+        self._heartbeat.begin(claimed.owner.token, place.gpus)
         self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place, standby)))
         return True
 
@@ -279,7 +279,7 @@ class Runner:
                 await standby.end()
             self._running.pop(token, None)
             self._slots.leave(place)
-            self._pulse.end(token)
+            self._heartbeat.end(token)
 
     def _record(self, claimed: QueuedJob, ending: Outcome, log: Path, limit: int, seconds: float) -> None:
         ending, failures = recorded = finish_claim(self.queue, self._retries, claimed, ending, log, limit)
@@ -291,11 +291,11 @@ class Runner:
 
     def _note_failure(self, name: str, ending: Outcome, seconds: float) -> None:
         """Pause this host where one job after the other fails at once: its GPU, its disk or its data may be why."""
-        if (reason := self._fast_failures.add(name, ending, seconds)) is not None:
+        if (reason := self._circuit_breaker.add(name, ending, seconds)) is not None:
             with suppress(OSError):
                 Pauses(self.queue).add(this_host(), reason)
 
     async def _put_back_abandoned(self) -> None:
-        async for job in self._abandoned.put_back():
+        async for job in self._reclaimer.put_back():
             self._wants_look = True
             self.watcher.reclaimed(job)

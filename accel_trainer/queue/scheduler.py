@@ -21,7 +21,7 @@ LARGEST_PART = 0.05
 PATIENCE_S = 60.0
 
 
-class OutlookWatcher(Protocol):
+class SchedulerWatcher(Protocol):
     """Who is told what there is to do in a queue."""
 
     def found(self, good: int, wrong: int, unchecked: int) -> None:
@@ -87,7 +87,7 @@ class Scheduler:
     def _look(self) -> None:
         self.pause = Pauses(self._queue).of(this_host())
         pending = self._queue.jobs(JobState.PENDING)
-        good, wrong = self._checker.look(pending)
+        good, wrong = self._checker.check(pending)
         self.missing, in_vain = self._find_missing(good)
         for job, reason in (*wrong, *in_vain.items()):
             self._refuse(job, reason)
@@ -160,7 +160,7 @@ class Scheduler:
 class Notifier:
     """What a watcher has been told already of why jobs are not taken up."""
 
-    def __init__(self, watcher: OutlookWatcher) -> None:
+    def __init__(self, watcher: SchedulerWatcher) -> None:
         self._watcher = watcher
         self._missing: Mapping[str, Unmet] = {}
         self._pause: Pause | None = None

@@ -23,7 +23,7 @@ def queue() -> QueueStore:
 
 def look_until_settled(checker: PendingChecker, queue: QueueStore):
     while True:
-        good, wrong = checker.look(queue.jobs(JobState.PENDING))
+        good, wrong = checker.check(queue.jobs(JobState.PENDING))
         if not checker.is_busy and len(good) + len(wrong) == len(queue.jobs(JobState.PENDING)):
             return [job.name for job in good], {job.name: reason for job, reason in wrong}
         time.sleep(0.05)
@@ -52,10 +52,10 @@ def test_a_file_on_its_way_is_not_refused_before_it_has_settled(queue, monkeypat
     checker = PendingChecker(LaunchOptions(), queue.folder)
     began = time.monotonic()
     while time.monotonic() - began < 0.4:
-        assert checker.look(queue.jobs(JobState.PENDING)) == ({}, [])
+        assert checker.check(queue.jobs(JobState.PENDING)) == ({}, [])
         assert not checker.is_busy, "nor looked at by anybody else"
     time.sleep(0.3)
-    _, ((job, reason),) = checker.look(queue.jobs(JobState.PENDING))
+    _, ((job, reason),) = checker.check(queue.jobs(JobState.PENDING))
     assert job.name == "slow"
     assert "line 1" in reason
 
@@ -77,7 +77,7 @@ def test_jobs_that_wait_are_good_before_their_parents_are_and_a_parent_that_is_n
     assert good == ["child", "later", "parent"]
     assert "'parnt' is neither a path nor a job of the queue training_queue" in problems["typo"]
     assert "did you mean 'parent'?" in problems["typo"]
-    needs = {job.name: need for job, need in checker.look(queue.jobs(JobState.PENDING))[0].items()}
+    needs = {job.name: need for job, need in checker.check(queue.jobs(JobState.PENDING))[0].items()}
     assert needs == {
         "child": Requirements(parent="parent"),
         "later": Requirements(after=("not-there-yet",)),
@@ -98,5 +98,5 @@ def test_a_file_is_read_once_until_it_changes(queue, monkeypatch):
     assert read == [path]
     write_job(path, after=["b", "c"])
     look_until_settled(checker, queue)
-    (need,) = checker.look(queue.jobs(JobState.PENDING))[0].values()
+    (need,) = checker.check(queue.jobs(JobState.PENDING))[0].values()
     assert (read, need.after) == ([path, path], ("b", "c"))

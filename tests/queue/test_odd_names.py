@@ -307,12 +307,12 @@ def test_a_file_that_is_copied_slowly_is_neither_refused_nor_run_before_it_is_wh
             file.write(whole[:end])
         from_tomorrow(target, offset_s)
         for _ in range(4):
-            assert checker.look(queue.jobs(JobState.PENDING)) == ({}, [])
+            assert checker.check(queue.jobs(JobState.PENDING)) == ({}, [])
             assert not checker.is_busy
             time.sleep(0.02)
     target.write_bytes(whole)
     deadline = time.monotonic() + 20
-    while not (good := checker.look(queue.jobs(JobState.PENDING))[0]) and time.monotonic() < deadline:
+    while not (good := checker.check(queue.jobs(JobState.PENDING))[0]) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert [job.name for job in good] == ["a"]
     checker.close()

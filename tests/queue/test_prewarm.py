@@ -175,7 +175,7 @@ def look(
     for attempt in attempts:
         slots.take(attempt.place)
     ahead = Prewarmer(queue, LaunchOptions(), machine, is_wanted=is_wanted)
-    asyncio.run(ahead.look(seen, slots, attempts))
+    asyncio.run(ahead.refresh(seen, slots, attempts))
     return ahead
 
 
@@ -205,7 +205,7 @@ def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wante
 
 def test_it_is_ended_when_another_runner_has_taken_the_last_job(queue, noted) -> None:
     ahead = look(queue, outlook(queue, "b"), running(Allocation(("1",), 2), 5.0))
-    asyncio.run(ahead.look(outlook(queue, good={}), Slots(GPU, LaunchOptions()), ()))
+    asyncio.run(ahead.refresh(outlook(queue, good={}), Slots(GPU, LaunchOptions()), ()))
     assert noted.ended == noted.began
     assert ahead.owner is None
 
@@ -216,9 +216,9 @@ def test_another_takes_the_place_of_one_that_has_died(queue, noted, monkeypatch)
     slots.take(ending.place)
     with monkeypatch.context() as patch:
         patch.setattr(noted, "has_died", True)
-        asyncio.run(ahead.look(seen, slots, [ending]))
+        asyncio.run(ahead.refresh(seen, slots, [ending]))
     assert noted.ended == noted.began
-    asyncio.run(ahead.look(seen, slots, [ending]))
+    asyncio.run(ahead.refresh(seen, slots, [ending]))
     assert len(noted.began) == 2
 
 

@@ -403,7 +403,7 @@ def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(runner,
     write_job(runner.queue.folder / "a.json")
     write_job(runner.queue.folder / "b.json")
     runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
-    look, failing = runner._outlook.refresh, [1]
+    look, failing = runner._scheduler.refresh, [1]
 
     def fails_once_while_training() -> None:
         if several.running and failing:
@@ -411,7 +411,7 @@ def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(runner,
             raise error
         look()
 
-    monkeypatch.setattr(runner._outlook, "refresh", fails_once_while_training)
+    monkeypatch.setattr(runner._scheduler, "refresh", fails_once_while_training)
     several.lasts_s = 0.5
     runner.run()
     assert (failing, files(JobState.DONE)) == ([], ["a", "b"])

@@ -309,11 +309,11 @@ def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
     if record is not None:
         Records(queue).write(claimed.owner.token, record)
     reconciler = Reconciler(queue, Retries(queue), "lab")
-    assert reconciler.look() == ({claimed: None}, [])
+    assert reconciler.reconcile() == ({claimed: None}, [])
     clock[0] += (after_s or 10_000) - 0.5
-    assert reconciler.look() == ({claimed: None}, [])
+    assert reconciler.reconcile() == ({claimed: None}, [])
     clock[0] += 1
-    left, settled = reconciler.look()
+    left, settled = reconciler.reconcile()
     if after_s is None:
         assert left == {claimed: None}
         return
@@ -325,7 +325,7 @@ def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
 
 def test_another_clusters_claims_are_not_ours(queue: QueueStore, clock: list[float]) -> None:
     handed_over(queue, token=dead_token())
-    assert Reconciler(queue, Retries(queue), "other").look() == ({}, [])
+    assert Reconciler(queue, Retries(queue), "other").reconcile() == ({}, [])
 
 
 def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
@@ -337,7 +337,7 @@ def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
     Requests(queue).put(held, ControlAction.HOLD)
     known = {held.owner.token: SlurmJob(1, "CANCELLED"), failed.owner.token: SlurmJob(2, "OUT_OF_MEMORY")}
     monkeypatch.setattr(client, "jobs_of", lambda user: known)
-    assert Reconciler(queue, Retries(queue), "lab").look()[0] == {}
+    assert Reconciler(queue, Retries(queue), "lab").reconcile()[0] == {}
     assert queue.states() == {"held": JobState.HELD, "failed": JobState.PENDING}
     (again,) = queue.jobs(JobState.PENDING)
     failures = Retries(queue).of(again)

@@ -144,7 +144,7 @@ class Reconciler:
         running = self._queue.jobs(JobState.RUNNING)
         return [job for job in running if job.owner is not None and job.owner.cluster == self.cluster]
 
-    def look(self, names: set[str] | None = None) -> tuple[dict[QueuedJob, SlurmJob | None], list[Settled]]:
+    def reconcile(self, names: set[str] | None = None) -> tuple[dict[QueuedJob, SlurmJob | None], list[Settled]]:
         """The claims that are left, each with its job of Slurm (None: it knows none), and those that were settled; of
         jobs of these names only, if any are given. Raises SlurmError and QueueUnusable."""
         claims = [job for job in self.claims() if names is None or job.name in names]

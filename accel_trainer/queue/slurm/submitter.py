@@ -17,7 +17,7 @@ from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
-from accel_trainer.queue.scheduler import Notifier, OutlookWatcher, Scheduler, choose_next
+from accel_trainer.queue.scheduler import Notifier, SchedulerWatcher, Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError, SlurmJob, SlurmTimeout, SubmitLimit
@@ -31,7 +31,7 @@ ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
 REST_S = 30.0
 
 
-class SubmitterWatcher(OutlookWatcher, Protocol):
+class SubmitterWatcher(SchedulerWatcher, Protocol):
     """Who is told how the jobs go that are in Slurm."""
 
     def handed_over(self, name: str, job_id: int) -> None: ...
@@ -185,7 +185,7 @@ class Submitter:
             return
         began = time.monotonic()
         try:
-            left, settled = self._reconciler.look()
+            left, settled = self._reconciler.reconcile()
         except SlurmError as error:
             self._say_trouble(str(error))
         else:
