@@ -48,6 +48,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint
 	$(BIN)/pytest $(AT_ONCE) -m "not slow"
@@ -67,6 +68,7 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/accel-train schema --output docs/job.schema.json
 	$(BIN)/python -m accel_trainer.config.schema README.md
+	$(BIN)/python -m tests.rooms_contract docs/internals.md
 	$(BIN)/python docs/draw_pictures.py
 
 clean:

@@ -1,1 +1,1 @@
-"""The Python API; the command line is a user of it."""
+"""The Python API, of which the command line is a user."""

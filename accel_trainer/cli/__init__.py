@@ -1,4 +1,4 @@
-"""The command line: each verb parses, calls and prints. Exit codes are decided here and nowhere else."""
+"""The command line: each verb parses, calls and prints; exit codes."""
 
 import sys
 

@@ -4,7 +4,8 @@ Exit codes: 0 all done, 1 some job failed or could not be run (of doctor: there 
 command, 3 the queue cannot be used, 130 and 143 stopped by a signal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,8 @@ import typer
 from accel_trainer.core.allow_imports import ALLOW_OPTION, ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
-from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.call_worker import WorkerCall
+from accel_trainer.launch.command import Launch, LaunchOptions
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 
@@ -68,6 +70,21 @@ def counted(number: int, what: str) -> str:
 def tell(problems: Sequence[str]) -> None:
     for problem in problems:
         typer.echo(printable(f"error: {problem}"), err=True)
+
+
+@contextmanager
+def worker_call(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterator[WorkerCall]:
+    """Call a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
+    from accel_trainer.launch.call_worker import WorkerFailed, WorkerStopped, called_worker
+
+    try:
+        with called_worker(verb, plan) as call:
+            yield call
+    except WorkerStopped as stopped:
+        raise typer.Exit(SIGNALLED + stopped.number) from stopped
+    except WorkerFailed as error:
+        tell([f"{what} has failed: {error}; all output: {error.log}"])
+        raise typer.Exit(SOME_FAILED) from error
 
 
 def write(path: Path, content: bytes) -> None:

@@ -19,12 +19,13 @@ from accel_trainer.cli.app import (
     existing_queue,
     find_job,
     hardware_flags,
+    worker_call,
 )
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import Program
 from accel_trainer.core.spans import Phase
-from accel_trainer.launch.call_worker import sent
 from accel_trainer.launch.command import Launch, plan_launch
 from accel_trainer.launch.machine import this_machine
 
@@ -60,17 +61,17 @@ def profile(
     def plan(place: Path) -> Launch:
         words = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
         flags = hardware_flags(config, num_processes, gpus)
-        return plan_launch(parsed, flags, this_machine(), words, worker="accel_trainer.workers.profile")
+        return plan_launch(parsed, flags, this_machine(), words, worker=Program.PROFILE)
 
-    with sent("profile", plan, f"{job}: the profile") as back:
-        if back.row is None:
+    with worker_call("profile", plan, f"{job}: the profile") as call:
+        if call.row is None:
             typer.echo("the first machine has the result")
             return
-        _keep(back.place / "trace.json", path)
+        _keep(call.place / "trace.json", path)
     if as_json:
-        typer.echo(json.dumps({**back.row, "trace": str(path)}))
+        typer.echo(json.dumps({**call.row, "trace": str(path)}))
         return
-    found = Profile.of_row(back.row)
+    found = Profile.of_row(call.row)
     typer.echo("\n".join([_tables(found), "", f"{limit(found)}", f"trace (Perfetto, chrome://tracing): {path}"]))
 
 

@@ -18,11 +18,13 @@ from accel_trainer.cli.app import (
     app,
     hardware_flags,
     tell,
+    worker_call,
 )
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import Program
 from accel_trainer.core.text import duration, format_value, shortest_suffixes
-from accel_trainer.launch.call_worker import ANSWER, sent
+from accel_trainer.launch.call_worker import ANSWER
 from accel_trainer.launch.command import Launch, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.run.folder import RunFolder, runs_in
@@ -99,14 +101,14 @@ def evaluate(
         words += [f"--dataset={dataset}"] if dataset is not None else []
         words += [f"--data-root={data_root}"] if data_root is not None else []
         flags = hardware_flags(config, num_processes, gpus)
-        return plan_launch(job, flags, this_machine(), words, worker="accel_trainer.workers.evaluate")
+        return plan_launch(job, flags, this_machine(), words, worker=Program.EVALUATE)
 
-    with sent("evaluate", plan, f"{run}: the evaluation") as back:
-        if (row := back.row) is None:
+    with worker_call("evaluate", plan, f"{run}: the evaluation") as call:
+        if (row := call.row) is None:
             typer.echo("the first machine has the result")
             return
         if row["corrupt"]:
-            log = back.keep_log()
+            log = call.keep_log()
             typer.echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
         typer.echo(json.dumps(row) if as_json else _evaluation(row))
 

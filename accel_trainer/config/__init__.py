@@ -1,4 +1,4 @@
-"""A job file, validated. Nothing in here knows torch or the queue."""
+"""A job file, validated; sweeps; the JSON schema."""
 
 from accel_trainer.config.job import Job
 from accel_trainer.config.parse import job_name, parse_job, read_job

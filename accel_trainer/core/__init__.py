@@ -1,1 +1,1 @@
-"""Small tools that know nothing of jobs; no torch, but in `safe_torch`."""
+"""Small tools: errors, text, files, processes, leases, keyed random numbers. No torch, but in `safe_torch`."""

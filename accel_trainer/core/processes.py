@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -17,8 +18,30 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1
 # How many cores a job may take that is not alone on its machine.
 CORES_VARIABLE = "ACCEL_TRAIN_CORES"
+# How many processes a launcher has started for the job.
+PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 # At this signal a training process writes to its standard error what each of its threads is doing.
 STACKS_SIGNAL = signal.SIGUSR1
+
+
+class Program(StrEnum):
+    """Every module of ours that is launched as a process of its own, with `python -m`. They are all in `workers`, which
+    nothing imports."""
+
+    TRAIN = "accel_trainer.workers.train"
+    EVALUATE = "accel_trainer.workers.evaluate"
+    PROFILE = "accel_trainer.workers.profile"
+    ALL_REDUCE = "accel_trainer.workers.all_reduce"
+    PLOT = "accel_trainer.workers.plot"
+    VALIDATE = "accel_trainer.workers.validate"
+    SLURM_JOB = "accel_trainer.workers.slurm_job"
+    PROBE_TORCH = "accel_trainer.workers.probe_torch"
+    PROBE_WANDB = "accel_trainer.workers.probe_wandb"
+    PROBE_SERVER = "accel_trainer.workers.probe_server"
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line that runs it with this Python."""
+        return [sys.executable, "-m", self, *arguments]
 
 
 class StopRequest:
@@ -117,6 +140,11 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get(CORES_VARIABLE, "")
     return min(cores, max(1, int(share))) if re.fullmatch(r"[0-9]{1,6}", share) else cores
+
+
+def launched_processes() -> int:
+    """How many processes train together with this one, itself included, by what their launcher has said."""
+    return int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
 
 
 def children() -> set[int]:

@@ -1,1 +1,1 @@
-"""From stored images to batches of pixels. Nothing in here knows models or runs."""
+"""From stored images to batches of what models see."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.files import cache_folder
+from accel_trainer.core.processes import Program
 from accel_trainer.doctor import filesystem_trials, hardware, software, storage
 from accel_trainer.doctor.findings import Check, Finding, Grade, Probe, ProbeFailed, examine, problem
 from accel_trainer.launch.machine import this_machine
@@ -19,7 +20,7 @@ Lines = Generator[tuple[str, Finding]]
 
 def examination(queue: Path, *, deep: bool = False) -> Lines:
     """A line for each check, (its name, what it found), as soon as it is known. Closing it removes its scratch."""
-    with Probe("accel_trainer.doctor.torch_probe") as torch, Probe("accel_trainer.doctor.wandb_probe") as wandb:
+    with Probe(Program.PROBE_TORCH.command()) as torch, Probe(Program.PROBE_WANDB.command()) as wandb:
         yield from examine(
             [
                 Check("python", software.python),

@@ -2,10 +2,9 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -68,10 +67,10 @@ class ProbeFailed(Exception):
 
 
 class Probe:
-    """A module of ours that prints an object in JSON as its last line. It is started at once and asked late."""
+    """A program of ours that prints an object in JSON as its last line. It is started at once and asked late."""
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
-        self._module, self._environment = module, environment
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
         self._began = time.monotonic()
         self._failure: str | None = None
 
@@ -81,11 +80,10 @@ class Probe:
             self._output = self._files.enter_context(tempfile.TemporaryFile())
             self._errors = self._files.enter_context(tempfile.TemporaryFile())
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._errors,
-                env=self._environment,
                 preexec_fn=parent_death_signal(),
             )
         except OSError as error:  # no folder for temporary files, too many processes

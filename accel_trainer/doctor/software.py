@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.processes import Program, StopRequest
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, problem, warning
-from accel_trainer.doctor.server_probe import URL_VARIABLE
 from accel_trainer.launch.command import LaunchOptions, plan_launch, read_config, users_default
 from accel_trainer.launch.machine import Machine
 
@@ -117,7 +116,7 @@ def _machines(content: Mapping[str, Any]) -> int:
 def launch(machine: Machine) -> Finding:
     """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU, as nothing else would
     be tried there."""
-    from accel_trainer.launch.call_worker import NoAnswer, send
+    from accel_trainer.launch.call_worker import WorkerFailed, call_worker
 
     default = users_default()
     if default is not None and _machines(read_config(default)) > 1:
@@ -130,9 +129,9 @@ def launch(machine: Machine) -> Finding:
         limit.daemon = True
         limit.start()
         try:
-            plan = plan_launch(ANY_JOB, flags, machine, [str(answer)], worker="accel_trainer.workers.all_reduce")
-            told = send(plan, answer, log, stop)
-        except (UserError, NoAnswer) as error:
+            plan = plan_launch(ANY_JOB, flags, machine, [str(answer)], worker=Program.ALL_REDUCE)
+            told = call_worker(plan, answer, log, stop)
+        except (UserError, WorkerFailed) as error:
             return problem(f"accelerate launch has failed: {printable(str(error))}", "try `accelerate test`")
         finally:
             limit.cancel()
@@ -153,7 +152,7 @@ def ask_wandb(probe: Probe) -> Mapping[str, Any]:
     try:
         return probe.answer(WANDB_LIMIT_S)
     except ProbeFailed:  # for a reason that may quote a setting
-        return {"error": "wandb does not start", "fix": "look at `python -m accel_trainer.doctor.wandb_probe`"}
+        return {"error": "wandb does not start", "fix": f"look at `python -m {Program.PROBE_WANDB}`"}
 
 
 def login(told: Mapping[str, Any]) -> Finding:
@@ -177,9 +176,8 @@ def server(told: Mapping[str, Any]) -> Finding:
     url = urlsplit(told["server"])
     host = url.hostname or "?"  # without the name and password that may stand before it
     place = host if url.port is None else f"{host}:{url.port}"
-    environment = {**os.environ, URL_VARIABLE: f"{url.scheme}://{place}{url.path}"}
     try:
-        with Probe("accel_trainer.doctor.server_probe", environment) as probe:
+        with Probe(Program.PROBE_SERVER.command(f"{url.scheme}://{place}{url.path}")) as probe:
             error = probe.answer(SERVER_LIMIT_S)["error"]
     except ProbeFailed as failure:
         error = str(failure)

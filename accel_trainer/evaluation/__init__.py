@@ -1,1 +1,1 @@
-"""Runs that are trained, measured again."""
+"""Trained runs, measured again."""

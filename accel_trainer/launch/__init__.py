@@ -1,1 +1,1 @@
-"""One `accelerate launch`: its command, environment, supervision and outcome. It knows no queue."""
+"""One `accelerate launch`: command, environment, supervision, outcome."""

@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from accel_trainer.cli.app import SIGNALLED, SOME_FAILED, tell
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.attempt import STOP_SIGNALS
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.outcome import last_error_line
 from accel_trainer.launch.process_group import POLL_S, ProcessGroup
 from accel_trainer.run.log import begin_logging
 
 
-class NoAnswer(Exception):
-    """The worker ended without a word, for this reason."""
+class WorkerFailed(Exception):
+    """The worker ended without an answer. log: all that it has printed, where that is kept."""
+
+    log: Path | None = None
 
 
-def send(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:
+def call_worker(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:
     """Launch a worker and wait for what it writes to `answer`; None if it was stopped, which ends it at once, and of a
     machine that is not the first of several.
 
-    Raises UserError for the problems that it tells, and NoAnswer.
+    Raises UserError for the problems that it tells, and WorkerFailed.
     """
     worker = asyncio.run(_until_it_ends(launch, log, stop))
     if stop or (launch.machine_rank > 0 and worker.exit_code == 0):
@@ -42,7 +42,7 @@ def send(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str
         told: dict[str, Any] = json.loads(answer.read_text())
     except FileNotFoundError as error:
         assert worker.exit_code is not None
-        raise NoAnswer(last_error_line(log, worker.exit_code)) from error
+        raise WorkerFailed(last_error_line(log, worker.exit_code)) from error
     if "problems" in told:
         raise UserError(*told["problems"])
     return told
@@ -83,40 +83,47 @@ def answer(path: Path, rank: int, find: Callable[[], dict[str, Any]]) -> int:
 ANSWER = "answer.json"
 
 
+class WorkerStopped(Exception):
+    """A signal has ended the call before there was an answer."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by signal {number}")
+        self.number = number
+
+
 @dataclass
-class Back:
-    """What came of it: a row, None of a machine that is not the first of several. `place` goes with the context, unless
-    its log is kept."""
+class WorkerCall:
+    """What came of a call: a row, or None of a machine that is not the first of several. `place` goes with the context,
+    unless its log is kept."""
 
     row: dict[str, Any] | None
     place: Path
     is_kept: bool = False
 
     def keep_log(self) -> Path:
+        """The path of the worker's whole output, which stays."""
         self.is_kept = True
         return self.place / "log.txt"
 
 
 @contextmanager
-def sent(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterator[Back]:
+def called_worker(verb: str, plan: Callable[[Path], Launch]) -> Iterator[WorkerCall]:
     """Launch what is planned for a temporary folder, and wait for its answer there; a signal ends it.
 
-    Raises UserError, and typer.Exit where it was stopped or had no answer: then its output is kept, and named.
+    Raises UserError, WorkerStopped, and WorkerFailed, whose log is kept.
     """
-    from accel_trainer.core.processes import StopRequest
-    from accel_trainer.launch.attempt import STOP_SIGNALS
-
-    back = Back(None, Path(tempfile.mkdtemp(prefix=f"accel-train-{verb}-")))
+    call = WorkerCall(None, Path(tempfile.mkdtemp(prefix=f"accel-train-{verb}-")))
     stop = StopRequest()
     stop.listen(*STOP_SIGNALS)
     try:
-        back.row = send(plan(back.place), back.place / ANSWER, back.place / "log.txt", stop)
+        try:
+            call.row = call_worker(plan(call.place), call.place / ANSWER, call.place / "log.txt", stop)
+        except WorkerFailed as error:
+            error.log = call.keep_log()
+            raise
         if stop.signal is not None:
-            raise typer.Exit(SIGNALLED + stop.signal)
-        yield back
-    except NoAnswer as error:
-        tell([f"{what} has failed: {error}; all output: {back.keep_log()}"])
-        raise typer.Exit(SOME_FAILED) from error
+            raise WorkerStopped(stop.signal)
+        yield call
     finally:
-        if not back.is_kept:
-            shutil.rmtree(back.place)
+        if not call.is_kept:
+            shutil.rmtree(call.place)

@@ -13,13 +13,12 @@ from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_bytes
-from accel_trainer.core.processes import CORES_VARIABLE
+from accel_trainer.core.processes import CORES_VARIABLE, Program
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.machine import Machine
 
 # How long torchrun lets ranks save after it was told to stop.
 SHUTDOWN_S = 90
-WORKER = "accel_trainer.workers.train"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Launch:
     num_processes: int
     worker_args: tuple[str, ...] = ()
     machine_rank: int = 0
-    worker: str = WORKER
+    worker: Program = Program.TRAIN
 
     @property
     def argv(self) -> list[str]:
@@ -63,7 +62,7 @@ class Launch:
 
 
 def plan_launch(
-    job: Job, flags: LaunchOptions, machine: Machine, worker_args: Sequence[str] = (), worker: str = WORKER
+    job: Job, flags: LaunchOptions, machine: Machine, worker_args: Sequence[str] = (), worker: Program = Program.TRAIN
 ) -> Launch:
     """The launch of a job's training, or of another module for it. Flags go before the job's accelerate_config, that
     before the user's own default of `accelerate config`, that before what is there. Raises UserError.

@@ -4,7 +4,6 @@ from pathlib import Path
 
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
-PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 # In place of a trainer's words: they will be in the file that follows, as a JSON array.
 PREWARM = "--stand-by"
 

@@ -1,1 +1,1 @@
-"""Jobs as files, and the processes that train them. Nothing in here knows models, epochs or torch."""
+"""Jobs as files: claims, scheduling, attempts, where a job goes."""

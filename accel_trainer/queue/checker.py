@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from typing import IO
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
-from accel_trainer.core.processes import parent_death_signal
+from accel_trainer.core.processes import Program, parent_death_signal
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
@@ -112,20 +111,12 @@ class PendingChecker:
 
 
 class _Process:
-    """`accel-train validate --json` on some files; verdicts come as lines while it works."""
+    """workers/validate on some files; verdicts come as lines while it works."""
 
     def __init__(self, versions: list[Version], words: list[str]) -> None:
         self._open = {str(version.path): version for version in versions}
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        command = [
-            sys.executable,
-            "-m",
-            "accel_trainer.cli",
-            "validate",
-            "--json",
-            *words,
-            *self._open,
-        ]
+        command = Program.VALIDATE.command(*words, *self._open)
         self._token = Owner.new().token
         self._process = subprocess.Popen(
             command,

@@ -26,7 +26,7 @@ from accel_trainer.queue.layout import QueuedJob
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
-from accel_trainer.queue.scheduler import Notifier, SchedulerWatcher, Scheduler, choose_next
+from accel_trainer.queue.scheduler import Notifier, Scheduler, SchedulerWatcher, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 

@@ -1,1 +1,1 @@
-"""Finished numbers, for people. Nothing in here knows torch or the queue."""
+"""Run folders to tables and plots."""

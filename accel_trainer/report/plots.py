@@ -8,7 +8,6 @@ import sys
 import threading
 from contextlib import suppress
 from itertools import cycle
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +114,3 @@ def serve(run: RunFolder) -> None:
         if any(waiting):
             draw(run)
         going_on = all(waiting)
-
-
-if __name__ == "__main__":
-    serve(RunFolder(Path(sys.argv[1])))

@@ -4,8 +4,6 @@ As a program: `python -m accel_trainer.report.rates RUN [RATE]`, with the rate t
 """
 
 import csv
-import sys
-from pathlib import Path
 
 from accel_trainer.run.folder import RunFolder
 
@@ -33,7 +31,3 @@ def draw_rates(run: RunFolder, found: float | None) -> None:
     aside = run.lr_finder_plot.with_name(f".{run.lr_finder_plot.name}.tmp")
     figure.savefig(aside, format="png", dpi=120)
     aside.replace(run.lr_finder_plot)
-
-
-if __name__ == "__main__":
-    draw_rates(RunFolder(Path(sys.argv[1])), float(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TextIO
 
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.reporting import log
+
+log = logging.getLogger("accel_trainer")
 
 
 def begin_logging(run: RunFolder | None, rank: int) -> None:

@@ -1,1 +1,1 @@
-"""One training run. Nothing in here knows the queue or the command line."""
+"""One training run."""

@@ -3,7 +3,6 @@
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.lease import this_host
+from accel_trainer.core.processes import Program
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import _first_scores, scores_of
 from accel_trainer.run.status import RunState, Status
@@ -162,7 +162,7 @@ class Plotter:
         self._drawn = time.monotonic()
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "accel_trainer.report.plots", str(run.path)],
+            Program.PLOT.command(str(run.path)),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=environment,

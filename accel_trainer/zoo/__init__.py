@@ -1,1 +1,1 @@
-"""Architectures by name. Nothing in here knows jobs or data."""
+"""Architectures by name."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from accel_trainer.core.processes import Program
 from accel_trainer.doctor import findings as probe_module
 from accel_trainer.doctor import software
 from accel_trainer.doctor.findings import Grade, Probe, ProbeFailed
-from accel_trainer.launch import call_worker
+from accel_trainer.launch import call_worker as call_worker_module
 from accel_trainer.launch.machine import Gpu, Machine, this_machine
 
 CPU = Machine((), has_mps=False, cores=2)
@@ -57,7 +58,7 @@ def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatc
 
 def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("torchvision.py").write_text("raise ImportError('operator torchvision::nms does not exist')")
-    with Probe("accel_trainer.doctor.torch_probe") as probe:
+    with Probe(Program.PROBE_TORCH.command()) as probe:
         finding = software.torch_import(probe)
     assert finding.grade is Grade.PROBLEM
     assert finding.said.endswith("ImportError: operator torchvision::nms does not exist")
@@ -75,7 +76,7 @@ def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPat
 )
 def test_a_probe_that_breaks_says_so_in_one_line(code: str, said: str) -> None:
     Path("broken_probe.py").write_text(code)
-    with Probe("broken_probe") as probe, pytest.raises(ProbeFailed, match=said):
+    with Probe([sys.executable, "-m", "broken_probe"]) as probe, pytest.raises(ProbeFailed, match=said):
         probe.answer(1)
 
 
@@ -84,13 +85,13 @@ def test_a_probe_that_cannot_be_started_says_so_when_it_is_asked(monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(probe_module.tempfile, "TemporaryFile", full)
-    with Probe("accel_trainer.doctor.torch_probe") as probe, pytest.raises(ProbeFailed, match="No space left"):
+    with Probe(Program.PROBE_TORCH.command()) as probe, pytest.raises(ProbeFailed, match="No space left"):
         probe.answer(1)
 
 
 def test_the_last_line_of_a_probe_is_its_answer() -> None:
     Path("talking_probe.py").write_text("""print('imported'); print('{"a": 1}')""")
-    with Probe("talking_probe") as probe:
+    with Probe([sys.executable, "-m", "talking_probe"]) as probe:
         assert probe.answer(30) == probe.answer(30) == {"a": 1}
 
 
@@ -133,7 +134,7 @@ def test_a_default_file_is_judged_by_what_is_there(text: str, machine: Machine, 
 
 def test_what_accelerate_itself_has_against_a_default_file_is_a_problem() -> None:
     write_default("distributed_type: 'NO'\nnum_proceses: 2\n")
-    with Probe("accel_trainer.doctor.torch_probe") as probe:
+    with Probe(Program.PROBE_TORCH.command()) as probe:
         told = probe.answer(120)
         assert software.torch_import(probe).grade is Grade.OK
     finding = software.accelerate_default(CPU, told["config_error"])
@@ -155,7 +156,7 @@ def test_a_real_launch_of_two_processes_works(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        (call_worker.NoAnswer("exit code 1"), "accelerate launch has failed: exit code 1"),
+        (call_worker_module.WorkerFailed("exit code 1"), "accelerate launch has failed: exit code 1"),
         ({"processes": 1, "sum": 1.0, "device": "cpu", "backend": None}, "2 processes do not work together"),
         ({"processes": 2, "sum": 1.0, "device": "cpu", "backend": "gloo"}, "2 processes do not work together"),
         (None, "no answer within"),
@@ -168,7 +169,7 @@ def test_a_launch_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatc
             raise told
         return told
 
-    monkeypatch.setattr(call_worker, "send", send)
+    monkeypatch.setattr(call_worker_module, "call_worker", send)
     finding = software.launch(CPU)
     assert finding.grade is Grade.PROBLEM
     assert said in finding.said

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from accel_trainer.core.processes import Program
 from accel_trainer.doctor import software
 from accel_trainer.doctor.findings import Grade, Probe
 
@@ -19,7 +20,7 @@ OFFLINE = {"mode": "offline", "server": "https://api.wandb.ai"}
 
 
 def asked() -> dict[str, str]:
-    with Probe("accel_trainer.doctor.wandb_probe") as probe:
+    with Probe(Program.PROBE_WANDB.command()) as probe:
         return dict(software.ask_wandb(probe))
 
 

@@ -10,8 +10,8 @@ import pytest
 from accel_trainer.core import processes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch import call_worker
-from accel_trainer.launch.call_worker import NoAnswer, send
+from accel_trainer.launch import call_worker as call_worker_module
+from accel_trainer.launch.call_worker import WorkerFailed, call_worker
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
@@ -39,34 +39,34 @@ def writes(content: object) -> str:
 
 def test_the_answer_counts_and_not_the_exit_code(answer: Path, tmp_path: Path) -> None:
     launch = script(f"{writes({'acc1': 50})}; sys.exit(1)", answer)
-    assert send(launch, answer, tmp_path / "log", StopRequest()) == {"acc1": 50}
+    assert call_worker(launch, answer, tmp_path / "log", StopRequest()) == {"acc1": 50}
 
 
 def test_problems_are_those_of_the_user(answer: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        send(script(writes({"problems": ["one", "two"]}), answer), answer, tmp_path / "log", StopRequest())
+        call_worker(script(writes({"problems": ["one", "two"]}), answer), answer, tmp_path / "log", StopRequest())
     assert caught.value.problems == ["one", "two"]
 
 
 def test_a_worker_without_an_answer_leaves_its_last_words(answer: Path, tmp_path: Path) -> None:
-    with pytest.raises(NoAnswer, match="ValueError: oh"):
-        send(script("raise ValueError('oh')", answer), answer, tmp_path / "log", StopRequest())
+    with pytest.raises(WorkerFailed, match="ValueError: oh"):
+        call_worker(script("raise ValueError('oh')", answer), answer, tmp_path / "log", StopRequest())
 
 
 def test_of_a_worker_that_is_stopped_nothing_stays(
     answer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop, tokens = StopRequest(), []
-    start = call_worker.ProcessGroup
+    start = call_worker_module.ProcessGroup
 
-    def started(launch: Launch, token: str, log: Path) -> call_worker.ProcessGroup:
+    def started(launch: Launch, token: str, log: Path) -> call_worker_module.ProcessGroup:
         tokens.append(token)
         stop.signal = 2
         return start(launch, token, log)
 
-    monkeypatch.setattr(call_worker, "ProcessGroup", started)
+    monkeypatch.setattr(call_worker_module, "ProcessGroup", started)
     began = time.monotonic()
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(100)"
-    assert send(script(code, answer), answer, tmp_path / "log", stop) is None
+    assert call_worker(script(code, answer), answer, tmp_path / "log", stop) is None
     assert time.monotonic() - began < 30
     assert not processes.pids_with_env(TOKEN_VARIABLE, tokens[0])

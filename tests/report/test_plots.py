@@ -108,7 +108,7 @@ def test_every_further_data_set_has_a_colour_of_its_own(run: RunFolder, monkeypa
 @pytest.fixture
 def program(run: RunFolder) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "accel_trainer.report.plots", str(run.path)],
+        [sys.executable, "-m", "accel_trainer.workers.plot", str(run.path)],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

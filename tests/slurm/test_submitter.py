@@ -90,7 +90,7 @@ def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pyt
     words = shlex.split(last)
     assert words[:1] == ["exec"]
     assert words[2:] == [
-        "-m", "accel_trainer.queue.slurm.start", "--queue", str(Path("a queue").absolute()), "--token", "token",
+        "-m", "accel_trainer.workers.slurm_job", "--queue", str(Path("a queue").absolute()), "--token", "token",
         "--config", str(Path("c.yaml").absolute()), "--num-processes", "2",
     ]  # fmt: skip
     said = subprocess.run(

@@ -11,11 +11,11 @@ from pathlib import Path
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import HOST_VARIABLE
+from accel_trainer.core.processes import Program
 from accel_trainer.launch.command import SHUTDOWN_S, LaunchOptions, refuse_uneven
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.slurm.client import COMMENT
 
-ENTRY = "accel_trainer.queue.slurm.start"
 # Slurm may send its signal half a minute early, and what is told to save has SHUTDOWN_S.
 WARN_S = SHUTDOWN_S + 30
 LEAST_S = 300.0
@@ -111,7 +111,7 @@ def arguments(name: str, token: str, needs: Requirements, wishes: SlurmOptions, 
 
 def script(queue: Path, token: str, flags: LaunchOptions, nodes: int) -> str:
     """Begins the job's claim, on each of its nodes. The shell becomes what it starts, which so gets its signals."""
-    command = [sys.executable, "-m", ENTRY, "--queue", str(queue.absolute()), "--token", token, *_words(flags)]
+    command = Program.SLURM_JOB.command("--queue", str(queue.absolute()), "--token", token, *_words(flags))
     lines = ["#!/bin/bash", f"unset {HOST_VARIABLE}", *_exports()]
     if nodes == 1:
         return "\n".join([*lines, f"exec {shlex.join(command)}", ""])

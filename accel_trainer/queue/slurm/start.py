@@ -6,11 +6,6 @@ puts itself back into Slurm's queue, and the claim stays. Else Slurm starts it a
 looks after the claims will see.
 """
 
-from accel_trainer.core.processes import stop_request
-
-if __name__ == "__main__":
-    stop_request()  # heard from the first moment on
-
 import argparse
 import asyncio
 import os
@@ -23,6 +18,7 @@ from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import Program, stop_request
 from accel_trainer.launch.attempt import no_orders, run_attempt
 from accel_trainer.launch.attempt_files import new_log, remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
@@ -45,7 +41,7 @@ SHOWN_S, LOOK_EVERY_S = 60.0, 1.0
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=__spec__.name if __spec__ else None, description=__doc__)
+    parser = argparse.ArgumentParser(prog=Program.SLURM_JOB, description=__doc__)
     parser.add_argument("--queue", type=Path, required=True)
     parser.add_argument("--token", required=True, help="that of the claim")
     parser.add_argument("--config", type=Path)
@@ -204,7 +200,3 @@ def _find(queue: QueueStore, token: str) -> QueuedJob | None:
 def _say(text: str) -> None:
     with suppress(OSError):
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,7 +17,7 @@ from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
-from accel_trainer.queue.scheduler import Notifier, SchedulerWatcher, Scheduler, choose_next
+from accel_trainer.queue.scheduler import Notifier, Scheduler, SchedulerWatcher, choose_next
 from accel_trainer.queue.slots import Allocation
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError, SlurmJob, SlurmTimeout, SubmitLimit

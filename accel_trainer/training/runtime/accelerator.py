@@ -13,8 +13,8 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import launched_processes
 from accel_trainer.data.loader import default_num_threads
-from accel_trainer.launch.protocol import PROCESSES_VARIABLE
 from accel_trainer.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
     _choose_kernels()
     if device.type == "cpu":
         keep_freed_memory()
-    launched = int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
+    launched = launched_processes()
     if accelerator.num_processes != launched:
         # Each would train a model of its own, in the same folder.
         raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")

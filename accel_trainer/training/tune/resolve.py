@@ -3,7 +3,6 @@
 import json
 import logging
 import subprocess
-import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from accel_trainer.config import Job
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
-from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.processes import Program, StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.pipeline import possible_batch_sizes
 from accel_trainer.run.folder import RunFolder
@@ -155,10 +154,10 @@ class Resolver:
 
     def _draw(self, rate: float | None) -> None:
         """In another process, as all drawing is; without a picture a run is as good."""
-        words = [str(self.run.path)] if rate is None else [str(self.run.path), repr(rate)]
+        words = [] if rate is None else [f"--rate={rate!r}"]
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                [sys.executable, "-m", "accel_trainer.report.rates", *words],
+                Program.PLOT.command(str(self.run.path), "--lr-finder", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 timeout=60,

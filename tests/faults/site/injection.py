@@ -23,9 +23,9 @@ FAULTS_VARIABLE = "ACCEL_TRAIN_TEST_FAULTS"
 ROLES = {
     "accelerate.commands.launch": "launcher",
     "accel_trainer.workers.train": "worker",
-    "accel_trainer.report.plots": "plotter",
+    "accel_trainer.workers.plot": "plotter",
     "accel_trainer.cli run-queue": "runner",
-    "accel_trainer.cli validate": "checker",
+    "accel_trainer.workers.validate": "checker",
 }
 # Audit events, and how many of their arguments are paths.
 EVENTS = {"open": 1, "os.rename": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1, "os.fsync": 1}

@@ -3,13 +3,11 @@ a library knows: whoever waits for this process ends it."""
 
 import http.client
 import json
-import os
 import ssl
+import sys
 import urllib.error
 import urllib.request
 from typing import Any
-
-URL_VARIABLE = "ACCEL_TRAIN_DOCTOR_URL"
 
 
 def ask(url: str) -> dict[str, Any]:
@@ -26,4 +24,4 @@ def ask(url: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(ask(os.environ[URL_VARIABLE])))
+    print(json.dumps(ask(sys.argv[1])))

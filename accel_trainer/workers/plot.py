@@ -1,0 +1,31 @@
+"""Draws the curves of a run, in a process of its own: matplotlib takes time and memory that a training needs.
+
+Without an option it draws performance.png and .pdf each time that a line comes on its standard input; with
+`--lr-finder`, once, what the search for a learning rate has tried.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from accel_trainer.report.plots import serve
+from accel_trainer.report.rates import draw_rates
+from accel_trainer.run.folder import RunFolder
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(prog="accel_trainer.workers.plot", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--lr-finder", action="store_true", help="draw lr_finder.png instead")
+    parser.add_argument("--rate", type=float, help="the learning rate that was found")
+    args = parser.parse_args(words)
+    run = RunFolder(args.run)
+    if args.lr_finder:
+        draw_rates(run, args.rate)
+    else:
+        serve(run)
+
+
+if __name__ == "__main__":
+    main()

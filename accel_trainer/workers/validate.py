@@ -1,0 +1,37 @@
+"""Checks job files for a queue, in a process of its own, which may import torch.
+
+One JSON object a line, as soon as it is known: {"file", "problems"}.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from accel_trainer.api.verdicts import make_check, verdict
+from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.queue.store import QueueStore
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the command line and check one file after the other."""
+    parser = argparse.ArgumentParser(prog="accel_trainer.workers.validate", description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+", help="job files")
+    parser.add_argument("--queue", type=Path, required=True, help="the queue whose jobs they may start from")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--gpus")
+    args = parser.parse_args(words)
+    gpus = None if args.gpus is None else tuple(args.gpus.split(","))
+    check = make_check(LaunchOptions(args.config, args.num_processes, gpus))
+    store, coming = QueueStore(args.queue), {file.stem for file in args.files}
+    for file in args.files:
+        with redirect_stdout(sys.stderr):  # what a user's model prints is no verdict
+            _, problems = verdict(file, check, store, coming)
+        print(json.dumps({"file": str(file), "problems": problems}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
