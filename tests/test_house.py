@@ -1,6 +1,7 @@
 """The house: who may import whom, shown by imports that are planted in a copy of it."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,9 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     """The contracts, checked as `make lint` does."""
     code = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as run; run()"
     words = [sys.executable, "-c", code, "--no-cache"]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, cwd=folder, env={**os.environ, "COLUMNS": "400"}, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ def test_nothing_is_unpickled_anywhere_else() -> None:
         if word in path.read_text()
     }
     assert found == {
-        ("accel_trainer/safe_torch.py", "torch.load("),
+        ("accel_trainer/core/safe_torch.py", "torch.load("),
         # NumPy refuses pickles unless it is told to take them. One file is of our cache, the other of the package.
         ("accel_trainer/data/occluders/masks.py", "np.load("),
-        ("accel_trainer/data/open.py", "np.load("),
+        ("accel_trainer/data/sources/digits.py", "np.load("),
         # What a user is told to do.
         ("accel_trainer/training/pretrained/weight_files.py", "torch.load("),
         ("accel_trainer/training/pretrained/weight_files.py", "weights_only=False"),

@@ -67,8 +67,8 @@ def test_what_outlives_its_launcher_is_ended(tmp_path, monkeypatch):
 def test_a_launcher_dies_with_its_runner(tmp_path):
     code = (
         "from pathlib import Path; import sys, time; sys.path.insert(0, sys.argv[2]);"
-        "from test_attempt import Sleeper; from accel_trainer.launch.process_group import Trainer;"
-        "Trainer(Sleeper((), {}, 1, ('; import time; time.sleep(60)',)), 'token-3', Path(sys.argv[1]));"
+        "from test_attempt import Sleeper; from accel_trainer.launch.process_group import ProcessGroup;"
+        "ProcessGroup(Sleeper((), {}, 1, ('; import time; time.sleep(60)',)), 'token-3', Path(sys.argv[1]));"
         "print('started', flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "log"), str(Path(__file__).parent)]

@@ -27,7 +27,7 @@ class Launched(Launch):
 
     @property
     def argv(self) -> list[str]:
-        child = f"[sys.executable, '-c', {self.worker_args[0]!r}, {self.worker!r}]"
+        child = f"[sys.executable, '-c', {self.worker_args[0]!r}, {str(self.worker)!r}]"
         return [sys.executable, "-c", f"import subprocess, sys; sys.exit(subprocess.call({child}))"]
 
 

@@ -1,5 +1,6 @@
 """What the tests of a runner share."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,6 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
         for module in (finish, scheduler):
             monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
         monkeypatch.setattr(checker, "SETTLED_S", 0.1)
-        monkeypatch.setattr(checker.sys, "executable", "/bin/false")
+        monkeypatch.setattr(sys, "executable", "/bin/false")
 
     return put

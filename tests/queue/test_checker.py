@@ -1,5 +1,6 @@
 """Mistakes are found before a job is claimed."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_a_file_on_its_way_is_not_refused_before_it_has_settled(queue, monkeypat
 
 
 def test_a_check_that_breaks_leaves_the_verdict_to_the_trainer(queue, monkeypatch):
-    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     write_job(queue.folder / "a.json")
     assert look_until_settled(PendingChecker(LaunchOptions(), queue.folder), queue) == (["a"], {})
 
@@ -87,7 +88,7 @@ def test_jobs_that_wait_are_good_before_their_parents_are_and_a_parent_that_is_n
 
 
 def test_a_file_is_read_once_until_it_changes(queue, monkeypatch):
-    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     path = write_job(queue.folder / "a.json", after=["b"])
     checker = PendingChecker(LaunchOptions(), queue.folder)
     read = []

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -298,7 +299,7 @@ def test_after_the_clock_was_set_back_no_job_rests_for_a_day_and_failures_are_st
 def test_a_file_that_is_copied_slowly_is_neither_refused_nor_run_before_it_is_whole(queue, monkeypatch, offset_s):
     """Whatever its time stamps say: a copy may have those of its original, and a file server has a clock of its own."""
     monkeypatch.setattr(checker_module, "SETTLED_S", 0.4)
-    monkeypatch.setattr(checker_module.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     whole = write_job(Path("a.json")).read_bytes()
     checker, target = PendingChecker(LaunchOptions(), queue.folder), queue.folder / "a.json"
     target.touch()

@@ -152,7 +152,7 @@ def outlook(queue: QueueStore, *names: str, **changes: object) -> SimpleNamespac
     pending = queue.jobs(JobState.PENDING)
     seen = {
         "pending": pending,
-        "good": {job: Requirements() for job in pending},
+        "valid": {job: Requirements() for job in pending},
         "waiting": set(),
         "pause": None,
         "is_checked": True,
@@ -188,7 +188,7 @@ def test_it_is_started_when_a_job_is_about_to_end(queue, noted, eta_s, said_by, 
 
 
 def test_it_is_started_while_the_first_jobs_are_checked(queue, noted) -> None:
-    seen = outlook(queue, "b", good={}, is_checked=False, may_begin=False)
+    seen = outlook(queue, "b", valid={}, is_checked=False, may_begin=False)
     look(queue, seen, machine=TWO)
     write_job(queue.folder / "b.json", num_processes=2)
     look(queue, seen, machine=TWO)
@@ -205,7 +205,7 @@ def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wante
 
 def test_it_is_ended_when_another_runner_has_taken_the_last_job(queue, noted) -> None:
     ahead = look(queue, outlook(queue, "b"), running(Allocation(("1",), 2), 5.0))
-    asyncio.run(ahead.refresh(outlook(queue, good={}), Slots(GPU, LaunchOptions()), ()))
+    asyncio.run(ahead.refresh(outlook(queue, valid={}), Slots(GPU, LaunchOptions()), ()))
     assert noted.ended == noted.began
     assert ahead.owner is None
 

@@ -193,7 +193,7 @@ RACE = """
 import json, multiprocessing, os, sys, time
 from pathlib import Path
 from accel_trainer.core.errors import UserError
-from accel_trainer.run.lock import take
+from accel_trainer.run.lock import acquire
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.run.folder import RunFolder
 
@@ -201,7 +201,7 @@ folder, context = Path(sys.argv[1]), multiprocessing.get_context("fork")
 
 def try_to_take(run):
     try:
-        return take(run, Owner.new(), end_leftovers=lambda token: None, say=lambda line: None)
+        return acquire(run, Owner.new(), end_leftovers=lambda token: None, say=lambda line: None)
     except UserError:
         return None
 
