@@ -58,7 +58,9 @@ def decode(content: bytes) -> Tensor:
         if math.prod(size) > MAX_PIXELS:
             raise CorruptImage(f"its {size[0]:,} x {size[1]:,} pixels are too many ({MAX_PIXELS:,} at most)")
         try:
-            return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+            coded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            pixels: Tensor = decode_jpeg(coded, mode=ImageReadMode.RGB)
+            return pixels
         except RuntimeError:
             pass  # CMYK and other rare kinds: Pillow knows them, and says better what is wrong
     try:

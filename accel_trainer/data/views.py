@@ -66,7 +66,7 @@ class Views:
         *,
         image_size: int,
         seed: int = 0,
-        policy: Policy | None = None,
+        policy: Policy[Any] | None = None,
         effects: Sequence[Effect] = (),
         mixer: Mixer | None = None,
         num_views: int = 1,

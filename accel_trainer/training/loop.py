@@ -81,7 +81,7 @@ class TrainingLoop:
 
     @property
     def is_first(self) -> bool:
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     # -- the story ------------------------------------------------------------------------------------------
 
@@ -262,7 +262,8 @@ class TrainingLoop:
         here that another took its place."""
         first_step = global_step - 1 - (self.progress.global_step - self.progress.step)
         plans = self.parts.sampling.micro_batches(self.progress.epoch + 1, rank=0, first_step=first_step)
-        return next(plans).global_indices.tolist()
+        indices: list[int] = next(plans).global_indices.tolist()
+        return indices
 
     def _stop_if(self, stop: bool) -> None:
         if stop:

@@ -121,8 +121,8 @@ def read_out(
     With the cumulative readout those of a cycle are the sum of its own and all earlier ones.
     """
     if return_cycles == "last" and readout == "instantaneous":
-        return decoder(cycles[-1])
-    logits = [decoder(activations) for activations in cycles]
+        cycles = cycles[-1:]
+    logits: list[Tensor] = [decoder(activations) for activations in cycles]
     if readout == "cumulative":
         logits = list(accumulate(logits, torch.add))  # torch.cumsum has no deterministic form on CUDA
     if return_cycles == "last":

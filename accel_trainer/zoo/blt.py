@@ -272,7 +272,8 @@ class Layer(nn.Module):
 
     def drive(self, below: Tensor) -> Tensor:
         """The bottom-up input of the layer below, apart so that an image's is computed once for all cycles."""
-        return self.bottom_up(self.pool(below))
+        output: Tensor = self.bottom_up(self.pool(below))
+        return output
 
     def forward(self, drive: Tensor, own: Tensor | None, above: Tensor | None, cycle: int) -> Tensor:
         total = drive

@@ -154,7 +154,8 @@ class CORnetZ(nn.Module):
         initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
+        output: Tensor = self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
+        return output
 
 
 def _pooled_area(inputs: int, outputs: int, kernel_size: int, *, stride: int) -> nn.Sequential:
@@ -252,7 +253,8 @@ class RecurrentArea(nn.Module):
 
     def forward(self, below: Tensor | None, state: Tensor) -> Tensor:
         """The new state; without input from below, zeros stand for the processed input."""
-        return self.recurrent(state if below is None else self.input(below) + state)
+        output: Tensor = self.recurrent(state if below is None else self.input(below) + state)
+        return output
 
     def silent(self, below: Tensor) -> Tensor:
         """Zeros of the shape that the output has for an input of this shape."""
@@ -289,7 +291,8 @@ class CORnetS(nn.Module):
                 nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
+        output: Tensor = self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
+        return output
 
 
 class BottleneckArea(nn.Module):
@@ -311,7 +314,7 @@ class BottleneckArea(nn.Module):
         self.reduce_norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(num_cycles))
 
     def forward(self, below: Tensor) -> Tensor:
-        state = self.input(below)
+        state: Tensor = self.input(below)
         norms = zip(self.expand_norms, self.spatial_norms, self.reduce_norms, strict=True)
         for cycle, (expand_norm, spatial_norm, reduce_norm) in enumerate(norms):
             hidden = F.relu(expand_norm(self.expand(state)))

@@ -74,7 +74,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
 
 
 def _torchvisions(name: str, args: Mapping[str, Any]) -> nn.Module:
-    model = models.get_model(name, weights=None, **args)
+    model: nn.Module = models.get_model(name, weights=None, **args)
     if takes_only_clips(name):
         model.register_forward_pre_hook(_channels_before_frames)
     return model

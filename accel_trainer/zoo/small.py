@@ -48,7 +48,8 @@ class SmallCNN(nn.Module):
         activations = images
         for name in self.layer_names:
             activations = self.get_submodule(name)(activations)
-        return self.decoder(activations)
+        output: Tensor = self.decoder(activations)
+        return output
 
 
 def _layer(inputs: int, outputs: int, kernel_size: int, stride: int) -> nn.Sequential:

@@ -70,7 +70,8 @@ def _find(path: str) -> Callable[..., Any]:
         found = _member(path, found, name)
     if not callable(found):
         raise UserError(f"architecture: {path} is of type {type(found).__name__}; it must be a class or function")
-    return found
+    constructor: Callable[..., Any] = found
+    return constructor
 
 
 def _import(module: str) -> ModuleType:

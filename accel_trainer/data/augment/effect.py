@@ -65,4 +65,5 @@ def inside(boxes: npt.NDArray[np.int64], images: Tensor) -> Tensor:
     top, bottom, left, right = torch.from_numpy(boxes).to(images.device, non_blocking=True).T[..., None, None, None]
     down, across = (torch.arange(size, device=images.device) for size in images.shape[-2:])
     down = down[:, None]
-    return (top <= down) & (down < bottom) & (left <= across) & (across < right)
+    output: Tensor = (top <= down) & (down < bottom) & (left <= across) & (across < right)
+    return output

@@ -98,7 +98,8 @@ def fourier_field(keys: Keys, spectrum: Tensor) -> Tensor:
     _mirror_columns(waves, size)
     field = torch.fft.irfft2(waves, s=(size, size))
     low, high = field.amin((-2, -1), keepdim=True), field.amax((-2, -1), keepdim=True)
-    return field.sub_(low).div_((high - low).clamp_min(torch.finfo(torch.float32).tiny))
+    output: Tensor = field.sub_(low).div_((high - low).clamp_min(torch.finfo(torch.float32).tiny))
+    return output
 
 
 def _mirror_columns(waves: Tensor, size: int) -> None:

@@ -19,11 +19,13 @@ Change = Callable[[Tensor, float], Tensor]
 
 
 def _shear_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [0, 0], 1.0, [_degrees(magnitude), 0.0], mode, center=[0, 0])
+    changed: Tensor = functional.affine(image, 0.0, [0, 0], 1.0, [_degrees(magnitude), 0.0], mode, center=[0, 0])
+    return changed
 
 
 def _shear_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [0, 0], 1.0, [0.0, _degrees(magnitude)], mode, center=[0, 0])
+    changed: Tensor = functional.affine(image, 0.0, [0, 0], 1.0, [0.0, _degrees(magnitude)], mode, center=[0, 0])
+    return changed
 
 
 def _degrees(tangent: float) -> float:
@@ -31,23 +33,28 @@ def _degrees(tangent: float) -> float:
 
 
 def _translate_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [int(magnitude), 0], 1.0, [0.0, 0.0], mode)
+    changed: Tensor = functional.affine(image, 0.0, [int(magnitude), 0], 1.0, [0.0, 0.0], mode)
+    return changed
 
 
 def _translate_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.affine(image, 0.0, [0, int(magnitude)], 1.0, [0.0, 0.0], mode)
+    changed: Tensor = functional.affine(image, 0.0, [0, int(magnitude)], 1.0, [0.0, 0.0], mode)
+    return changed
 
 
 def _rotate(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    return functional.rotate(image, magnitude, mode)
+    changed: Tensor = functional.rotate(image, magnitude, mode)
+    return changed
 
 
 def _posterize(image: Tensor, magnitude: float) -> Tensor:
-    return functional.posterize(image, bits=round(magnitude))
+    changed: Tensor = functional.posterize(image, bits=round(magnitude))
+    return changed
 
 
 def _solarize(image: Tensor, magnitude: float) -> Tensor:
-    return functional.solarize(image, threshold=255 * magnitude)
+    changed: Tensor = functional.solarize(image, threshold=255 * magnitude)
+    return changed
 
 
 def _by_factor(adjust: Change, image: Tensor, magnitude: float) -> Tensor:
@@ -280,7 +287,8 @@ class AugMix(_Operating):
             used = (0, chain, slice(depth))
             altered = self._in_succession(image, drawn.operation[used], drawn.magnitude_bin[used], drawn.sign[used])
             mixed += altered * weight
-        return mixed.to(torch.uint8)
+        output: Tensor = mixed.to(torch.uint8)
+        return output
 
 
 def _check_bins(num_magnitude_bins: int) -> None:

@@ -259,7 +259,8 @@ def _alpha_or_rgba(image: Image.Image, num_channels: int) -> Pixels:
 
 def _spread(length: int, at_most: int) -> list[int]:
     """Up to `at_most` indices below `length`, evenly spread, the first and the last among them."""
-    return np.linspace(0, length - 1, min(length, at_most)).round().astype(int).tolist()
+    indices: list[int] = np.linspace(0, length - 1, min(length, at_most)).round().astype(int).tolist()
+    return indices
 
 
 def _mean_coverage(alphas: Iterable[Pixels]) -> float:

@@ -170,7 +170,8 @@ def _frequencies(rows: int, columns: int) -> Field:
     """Distance from the origin of Fourier space in cycles per picture, of shape (rows, columns)."""
     vertical = np.fft.fftfreq(rows, 1 / rows)[:, None]
     horizontal = np.fft.fftfreq(rows, 1 / rows)[:columns]
-    return np.hypot(vertical, horizontal).astype(np.float32)
+    field: Field = np.hypot(vertical, horizontal).astype(np.float32)
+    return field
 
 
 def _filtered_noise(rng: np.random.Generator, size: int, gain: Field) -> Field:
@@ -216,7 +217,8 @@ def _texture(rng: np.random.Generator, size: int) -> Pixels:
 
 def _logistic(field: npt.NDArray[np.floating]) -> Field:
     """From 0 to 1, the mean at 0.5."""
-    return (1 / (1 + np.exp(-2 * (field - field.mean()) / (field.std() or 1)))).astype(np.float32)
+    squashed: Field = (1 / (1 + np.exp(-2 * (field - field.mean()) / (field.std() or 1)))).astype(np.float32)
+    return squashed
 
 
 _FIELDS: dict[str, Callable[[np.random.Generator, int], Field]] = {

@@ -178,9 +178,11 @@ class ClassificationObjective:
         if self.name in INDEX_TARGETS:
             if isinstance(labels, MixedLabels):
                 return _mixture(labels, lambda some: self._loss(logits, some))
-            return self._loss(logits, labels)
-        targets = one_hot(labels, self.num_classes).to(logits.dtype)
-        return self._loss(logits, 2 * targets - 1 if self.name in SIGNED_TARGETS else targets)
+            losses: Tensor = self._loss(logits, labels)
+        else:
+            targets = one_hot(labels, self.num_classes).to(logits.dtype)
+            losses = self._loss(logits, 2 * targets - 1 if self.name in SIGNED_TARGETS else targets)
+        return losses
 
 
 def _mixture(labels: MixedLabels, number_of: Callable[[Tensor], Tensor]) -> Tensor:

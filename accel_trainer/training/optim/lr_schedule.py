@@ -167,7 +167,8 @@ def _make_main(job: Job, optimizer: Optimizer) -> lr_scheduler.LRScheduler:
         if _shares_differ(optimizer):
             # The least step, which would keep the rates of low layers from falling with the others.
             args.setdefault("eps", 0.0)
-    return construct("scheduler", SCHEDULERS, job.scheduler, args, optimizer)
+    scheduler: lr_scheduler.LRScheduler = construct("scheduler", SCHEDULERS, job.scheduler, args, optimizer)
+    return scheduler
 
 
 def _warmup_epochs(job: Job) -> tuple[int, dict[str, Any]]:

@@ -29,7 +29,8 @@ def make_optimizer(job: Job, model: nn.Module) -> Optimizer:
 
 
 def _construct_optimizer(job: Job, groups: list[dict[str, Any]]) -> Optimizer:
-    return construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
+    optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
+    return optimizer
 
 
 def optimizer_state_keys(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
@@ -50,7 +51,8 @@ def optimizer_state_keys(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
 
 def _share(group: dict[str, Any]) -> float:
     """Of the full learning rate, which the output layer has."""
-    return group.get("lr_scale", 1.0)
+    scale: float = group.get("lr_scale", 1.0)
+    return scale
 
 
 def learning_rate(optimizer: Optimizer) -> float:

@@ -96,7 +96,8 @@ def gather_rows(rows: Tensor) -> Tensor:
         raise TypeError(f"rows are {rows.dtype}: gather float32, float64 or int64")
     if not _has_group() or dist.get_world_size() == 1:
         return rows
-    return _GatherRows.apply(rows)
+    output: Tensor = _GatherRows.apply(rows)
+    return output
 
 
 def own_rank() -> int:

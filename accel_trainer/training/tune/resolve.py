@@ -167,7 +167,7 @@ class Resolver:
 
     @property
     def _is_first(self) -> bool:
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     def _of_rank_0(self, value: Any) -> Any:
         return broadcast_object_list([value])[0]
