@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from accel_trainer.cli.flags import with_flags
 from accel_trainer.core.allow_imports import ALLOW_OPTION, ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
@@ -68,8 +69,9 @@ def counted(number: int, what: str) -> str:
 
 
 def tell(problems: Sequence[str]) -> None:
+    """Print problems as errors, one a line, with the flags that they name."""
     for problem in problems:
-        typer.echo(printable(f"error: {problem}"), err=True)
+        typer.echo(printable(f"error: {with_flags(problem)}"), err=True)
 
 
 @contextmanager

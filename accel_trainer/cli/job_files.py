@@ -28,6 +28,7 @@ from accel_trainer.cli.app import (
     tell,
     write,
 )
+from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import job_name, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import allow_imports
@@ -54,6 +55,7 @@ def validate(
     for file in files:
         with redirect_stdout(sys.stderr):  # what a user's model prints is no verdict
             summary, problems = verdict(file, check, store, coming)
+        problems = [with_flags(problem) for problem in problems]
         num_wrong += bool(problems)
         if as_json:
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))

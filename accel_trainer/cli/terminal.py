@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.cli.flags import with_flags
 from accel_trainer.core.text import duration, printable
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Pause
@@ -182,7 +183,7 @@ class TerminalWatcher:
         self._say(f"{problem}; it is tried again")
 
     def _say(self, text: str) -> None:
-        text = printable(text)
+        text = printable(with_flags(text))
         with suppress(OSError):  # the terminal has gone; the training has not
             if self._bars is not None:
                 self._bars.print(text)

@@ -1,13 +1,6 @@
 import pytest
 
-from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed, printable
-
-
-def test_an_error_joins_its_problems_and_keeps_them_apart() -> None:
-    error = UserError("lr: too large", "seed: missing")
-    assert str(error) == "lr: too large\nseed: missing"
-    assert error.problems == ["lr: too large", "seed: missing"]
 
 
 @pytest.mark.parametrize(
