@@ -14,7 +14,7 @@ from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
 from accel_trainer.queue.finish import requeue
 from accel_trainer.queue.heartbeat import LEASE_S, HeartbeatObserver
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 
@@ -32,14 +32,12 @@ def hold(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption =
     """Keep jobs back until `release`. One that is running is saved and stopped first."""
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
-        match job.state:
-            case JobState.PENDING:
-                store.hold(job)
-                return "held"
-            case JobState.RUNNING:
-                return _ask(store, job, ControlAction.HOLD, "held", wait=not no_wait)
-            case JobState.HELD | JobState.DONE | JobState.FAILED:
-                raise UserError(f"{job.name} is {job.state}; only what is pending or running can be held")
+        if isinstance(job, ClaimedJob):
+            return _ask(store, job, ControlAction.HOLD, "held", wait=not no_wait)
+        if job.state is not JobState.PENDING:
+            raise UserError(f"{job.name} is {job.state}; only what is pending or running can be held")
+        store.hold(job)
+        return "held"
 
     _for_each(jobs, queue, change)
 
@@ -65,15 +63,13 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
     """
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
-        match job.state:
-            case JobState.PENDING | JobState.HELD:
-                store.finish(job, JobState.FAILED, f"cancelled by {current_user()}")
-                Retries(store).forget(job.name)
-                return "cancelled"
-            case JobState.RUNNING:
-                return _ask(store, job, ControlAction.CANCEL, "cancelled", wait=not no_wait)
-            case JobState.DONE | JobState.FAILED:
-                raise UserError(f"{job.name} is {job.state} already")
+        if isinstance(job, ClaimedJob):
+            return _ask(store, job, ControlAction.CANCEL, "cancelled", wait=not no_wait)
+        if job.state.is_over:
+            raise UserError(f"{job.name} is {job.state} already")
+        store.finish(job, JobState.FAILED, f"cancelled by {current_user()}")
+        Retries(store).forget(job.name)
+        return "cancelled"
 
     _for_each(jobs, queue, change)
 
@@ -180,7 +176,7 @@ def reclaim(
     if jobs and (unknown := set(jobs) - {job.name for job in store.jobs(JobState.RUNNING)}):
         raise UserError(f"{sorted(unknown)[0]}: no job of this name is running in {queue}")
     while True:
-        running = [job for job in store.jobs(JobState.RUNNING) if not jobs or job.name in jobs]
+        running = [job for job in store.claims() if not jobs or job.name in jobs]
         silent = observer.silence_s(running)
         in_slurm = slurm.settle(running)
         for job, told in in_slurm.items():
@@ -205,9 +201,8 @@ def reclaim(
         typer.echo(f"nothing is running in {queue}")
 
 
-def _reclaim(store: QueueStore, job: QueuedJob, silence_s: float | None) -> bool:
+def _reclaim(store: QueueStore, job: ClaimedJob, silence_s: float | None) -> bool:
     """Put a job back if its owner is dead; whether nothing more is to be decided about it."""
-    assert job.owner is not None
     if job.owner.is_dead():
         why = "its runner is dead"
     elif silence_s is None:
@@ -220,14 +215,14 @@ def _reclaim(store: QueueStore, job: QueuedJob, silence_s: float | None) -> bool
     from accel_trainer.launch.process_group import end_leftovers  # with asyncio, which other verbs need not import
 
     still_here = f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two"
-    end_leftovers(job.owner.token, lambda: typer.echo(still_here))
+    end_leftovers(job.token, lambda: typer.echo(still_here))
     if requeue(store, Retries(store), job):
         typer.echo(f"{job.name}: put back; {why}")
     return True
 
 
-def _host(job: QueuedJob) -> str:
-    return job.owner.host if job.owner is not None and job.owner.host else "an unknown host"
+def _host(job: ClaimedJob) -> str:
+    return job.owner.host or "an unknown host"
 
 
 # -- what they share -------------------------------------------------------------------------------------------------
@@ -258,9 +253,8 @@ def _for_each(
         raise typer.Exit(MISTAKE)
 
 
-def _ask(store: QueueStore, job: QueuedJob, wish: ControlAction, told: str, *, wait: bool) -> str | None:
+def _ask(store: QueueStore, job: ClaimedJob, wish: ControlAction, told: str, *, wait: bool) -> str | None:
     """Have the owner of a running job do something; None, and said why, where it has not done it."""
-    assert job.owner is not None
     if job.owner.is_dead():
         raise UserError(f"{job.name}: its runner is dead; `accel-train reclaim {job.name}` first")
     try:

@@ -35,7 +35,7 @@ from accel_trainer.queue.dependencies import (
     in_order,
     starting_params,
 )
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S
 from accel_trainer.queue.store import QueueStore
 
@@ -252,7 +252,7 @@ def hand_to_slurm(
     return submitter
 
 
-def end_in_slurm(store: QueueStore, job: QueuedJob) -> None:
+def end_in_slurm(store: QueueStore, job: ClaimedJob) -> None:
     """Have Slurm forget a job that it has not started; one that runs finds what is asked of it by itself."""
     from accel_trainer.queue.slurm.client import SlurmError
     from accel_trainer.queue.slurm.reconcile import end_waiting
@@ -270,14 +270,14 @@ class SlurmDesk:
         self._store = store
         self._reconciler: Reconciler | None = None
 
-    def settle(self, jobs: Sequence[QueuedJob]) -> Mapping[QueuedJob, str | None]:
+    def settle(self, jobs: Sequence[ClaimedJob]) -> Mapping[ClaimedJob, str | None]:
         """What is said of each of these jobs that is a cluster's; it is put where it belongs if Slurm has ended it.
 
         None: Slurm does not know it, which a look in a while will make sure.
         """
         from accel_trainer.queue.slurm.client import SlurmError
 
-        asked = [job for job in jobs if job.owner is not None and job.owner.cluster is not None]
+        asked = [job for job in jobs if job.owner.cluster is not None]
         if not asked:
             return {}
         try:
@@ -285,16 +285,16 @@ class SlurmDesk:
         except SlurmError as error:
             return dict.fromkeys(asked, f"is in Slurm; {error}")
 
-    def _settle(self, jobs: Sequence[QueuedJob]) -> Mapping[QueuedJob, str | None]:
+    def _settle(self, jobs: Sequence[ClaimedJob]) -> Mapping[ClaimedJob, str | None]:
         from accel_trainer.queue.retries import Retries
         from accel_trainer.queue.slurm.client import cluster_name
         from accel_trainer.queue.slurm.reconcile import Reconciler
 
         if self._reconciler is None:
             self._reconciler = Reconciler(self._store, Retries(self._store), cluster_name())
-        ours = [job for job in jobs if job.owner is not None and job.owner.cluster == self._reconciler.cluster]
-        said: dict[QueuedJob, str | None] = {
-            job: f"is in Slurm on {job.owner.cluster}: ask on a machine of that cluster" for job in jobs if job.owner
+        ours = [job for job in jobs if job.owner.cluster == self._reconciler.cluster]
+        said: dict[ClaimedJob, str | None] = {
+            job: f"is in Slurm on {job.owner.cluster}: ask on a machine of that cluster" for job in jobs
         }
         left, settled = self._reconciler.reconcile({job.name for job in ours})
         said |= dict.fromkeys(ours, "is over")

@@ -139,7 +139,7 @@ def wait(
     while left:
         if time.monotonic() >= ask_at:
             # Recorded here what Slurm has ended: nobody else may be there to do so.
-            slurm.settle([job for job in store.jobs(JobState.RUNNING) if job.name in left])
+            slurm.settle([job for job in store.claims() if job.name in left])
             ask_at = time.monotonic() + ASK_SLURM_EVERY_S
         states = store.states()
         for name in sorted(left):

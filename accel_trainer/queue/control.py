@@ -11,7 +11,7 @@ from pathlib import Path
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import this_host
 from accel_trainer.launch.outcome import OutcomeKind, StopReason
-from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
@@ -52,12 +52,11 @@ class Requests:
     def __init__(self, queue: QueueStore) -> None:
         self._folder = queue.requests
 
-    def put(self, job: QueuedJob, wish: ControlAction) -> None:
+    def put(self, job: ClaimedJob, wish: ControlAction) -> None:
         """Ask the owner of a running job for something. Raises OSError."""
-        assert job.owner is not None
         self._folder.mkdir(exist_ok=True)
         content = {"action": wish, "by": current_user(), "time": time.time()}
-        write_atomic(self._folder / f"{job.owner.token}.json", json.dumps(content) + "\n")
+        write_atomic(self._folder / f"{job.token}.json", json.dumps(content) + "\n")
 
     def of(self, token: str) -> ControlRequest | None:
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -73,9 +72,8 @@ class Requests:
 class ClaimControl:
     """What the owner of a claim is to do: what somebody has asked for; or to give the job up, its claim being gone."""
 
-    def __init__(self, queue: QueueStore, job: QueuedJob) -> None:
-        assert job.owner is not None
-        self._path, self._token, self._requests = job.path, job.owner.token, Requests(queue)
+    def __init__(self, queue: QueueStore, job: ClaimedJob) -> None:
+        self._path, self._token, self._requests = job.path, job.token, Requests(queue)
         self._looked = 0.0
         self._missing_since: float | None = None
 

@@ -10,7 +10,7 @@ from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S, ending_leftovers
 from accel_trainer.queue.control import Requests
 from accel_trainer.queue.heartbeat import LEASE_S, HeartbeatObserver
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState
 from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.scheduler import LOOK_EVERY_S
 from accel_trainer.queue.store import JobGone, QueueStore
@@ -28,7 +28,7 @@ class Recorded(NamedTuple):
 
 
 def finish_claim(
-    queue: QueueStore, retries: Retries, claimed: QueuedJob, ending: Outcome, log: Path, limit: int
+    queue: QueueStore, retries: Retries, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int
 ) -> Recorded:
     """Move a claimed job to where it belongs now. It is tried again `limit` times. Raises QueueUnusable."""
     failures: FailureRecord | None = None
@@ -46,29 +46,27 @@ def finish_claim(
                 _give_up(queue, claimed)
     except JobGone as error:
         ending = Outcome(OutcomeKind.SUPERSEDED, str(error))
-    if claimed.owner is not None:
-        Requests(queue).forget(claimed.owner.token)
+    Requests(queue).forget(claimed.token)
     if failures is None and ending.kind in (OutcomeKind.DONE, OutcomeKind.FAILED):
         retries.forget(claimed.name)
     return Recorded(ending, failures)
 
 
-def requeue(queue: QueueStore, retries: Retries, job: QueuedJob) -> bool:
+def requeue(queue: QueueStore, retries: Retries, job: ClaimedJob) -> bool:
     """Put back a job whose owner is gone, or where somebody has asked for it to be put; whether nobody was faster."""
     ending = apply_control(queue, job, Outcome(OutcomeKind.INTERRUPTED))
     return finish_claim(queue, retries, job, ending, job.path, 0).ending.kind is not OutcomeKind.SUPERSEDED
 
 
-def apply_control(queue: QueueStore, job: QueuedJob, otherwise: Outcome) -> Outcome:
+def apply_control(queue: QueueStore, job: ClaimedJob, otherwise: Outcome) -> Outcome:
     """How a claim ends that its owner gives up: as somebody has asked."""
-    assert job.owner is not None
-    if (request := Requests(queue).of(job.owner.token)) is not None:
+    if (request := Requests(queue).of(job.token)) is not None:
         return Outcome(request.cut.kind, request.cut.reason)
     return otherwise
 
 
 def _fail(
-    queue: QueueStore, retries: Retries, claimed: QueuedJob, ending: Outcome, log: Path, limit: int
+    queue: QueueStore, retries: Retries, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int
 ) -> FailureRecord | None:
     """Put a job that has failed back, where it is to be tried again, and give its failures; else into failed/."""
     before = retries.of(claimed)
@@ -83,7 +81,7 @@ def _fail(
     return None
 
 
-def _give_up(queue: QueueStore, claimed: QueuedJob) -> None:
+def _give_up(queue: QueueStore, claimed: ClaimedJob) -> None:
     """The run folder has become another's. Where the claim is still ours, the job may be run when that is over."""
     if claimed.path.exists():
         queue.release(claimed)
@@ -106,17 +104,15 @@ class Reclaimer:
         """Remove the signs of life of runners that are dead."""
         self._observer.remove_dead()
 
-    async def put_back(self) -> AsyncIterator[QueuedJob]:
+    async def put_back(self) -> AsyncIterator[ClaimedJob]:
         """Puts them back one by one, and gives those with which nobody was faster. Raises QueueUnusable."""
-        running = self._queue.jobs(JobState.RUNNING)
+        running = self._queue.claims()
         silent = self._observer.silence_s(running)
         for job in running:
-            if job.owner is None:
-                continue
             is_stale = self._with_stale and silent.get(job.path.name, 0.0) > LEASE_S
             if not (is_stale or job.owner.is_dead()):
                 continue
-            for _ in ending_leftovers(job.owner.token):
+            for _ in ending_leftovers(job.token):
                 await asyncio.sleep(POLL_S)
             if requeue(self._queue, self._retries, job):
                 yield job

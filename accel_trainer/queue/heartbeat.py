@@ -17,7 +17,7 @@ from typing import Any
 
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import Owner, boot_id, machine_id, this_host
-from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 
 BEAT_S = 30.0
@@ -94,15 +94,14 @@ class HeartbeatObserver:
         found = ((path.stem, _read_pulse(path)) for path in self._runners.glob("[!.]*.json"))
         return {name: pulse for name, pulse in found if pulse is not None}
 
-    def silence_s(self, running: Iterable[QueuedJob]) -> dict[str, float]:
+    def silence_s(self, running: Iterable[ClaimedJob]) -> dict[str, float]:
         """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
-        others = {job.path.name: job for job in running if job.owner is not None and _is_observed(job.owner)}
+        others = {job.path.name: job for job in running if _is_observed(job.owner)}
         if not others:
             return {}
         now, pulses, before = time.monotonic(), self.pulses(), self._read_notes()
         notes: dict[str, tuple[int, float]] = {}
         for name, job in others.items():
-            assert job.owner is not None
             pulse = pulses.get(runner_of(job.owner))
             sequence = -1 if pulse is None else pulse.sequence
             known = before.get(name)

@@ -1,7 +1,7 @@
 """Folders and file names of the queue, and the jobs in them."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -60,9 +60,21 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job file in the queue. `owner` is there while it is running."""
+    """A job file in the queue."""
 
     name: str
     path: Path
     state: JobState
-    owner: Owner | None = None
+
+
+@dataclass(frozen=True)
+class ClaimedJob(QueuedJob):
+    """A job file in running/, and the process or the cluster that has claimed it."""
+
+    state: JobState = field(default=JobState.RUNNING, init=False)
+    owner: Owner = field(kw_only=True)
+
+    @property
+    def token(self) -> str:
+        """The token of the claim: no other claim has the same."""
+        return self.owner.token

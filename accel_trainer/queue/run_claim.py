@@ -4,7 +4,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.launch.attempt import Attempt
-from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
 
@@ -21,5 +21,5 @@ def attempt_of_queue(
         group=queue.folder.resolve().name,
         submission=submission_of(job_file.path),
         starting_params=starting_params,
-        claim=job_file.owner,
+        claim=job_file.owner if isinstance(job_file, ClaimedJob) else None,
     )

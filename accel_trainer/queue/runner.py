@@ -22,7 +22,7 @@ from accel_trainer.queue.control import ClaimControl, Pauses
 from accel_trainer.queue.dependencies import Requirements, starting_params
 from accel_trainer.queue.finish import Reclaimer, finish_claim
 from accel_trainer.queue.heartbeat import HeartbeatWriter
-from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
@@ -34,7 +34,7 @@ from accel_trainer.queue.store import QueueStore, QueueUnusable
 class QueueWatcher(AttemptWatcher, SchedulerWatcher, Protocol):
     """Who is told how a queue goes."""
 
-    def reclaimed(self, job: QueuedJob) -> None: ...
+    def reclaimed(self, job: ClaimedJob) -> None: ...
 
     def too_large(self, name: str, num_processes: int) -> None:
         """This job wants more GPUs than the runner has."""
@@ -242,17 +242,15 @@ class Runner:
         self._wants_look = True
         if (claimed := self.queue.claim(pending, self._prewarmer.owner)) is None:
             return False
-        assert claimed.owner is not None
         standby = self._prewarmer.take()
         self.num_run += 1
         self._slots.take(place)
-        self._heartbeat.begin(claimed.owner.token, place.gpus)
+        self._heartbeat.begin(claimed.token, place.gpus)
         self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place, standby)))
         return True
 
-    async def _attempt(self, claimed: QueuedJob, place: Allocation, standby: PrewarmedWorker | None) -> None:
-        assert claimed.owner is not None
-        token = claimed.owner.token
+    async def _attempt(self, claimed: ClaimedJob, place: Allocation, standby: PrewarmedWorker | None) -> None:
+        token = claimed.token
         began, limit, log = time.monotonic(), 0, claimed.path
         try:
             try:
@@ -281,7 +279,7 @@ class Runner:
             self._slots.leave(place)
             self._heartbeat.end(token)
 
-    def _record(self, claimed: QueuedJob, ending: Outcome, log: Path, limit: int, seconds: float) -> None:
+    def _record(self, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int, seconds: float) -> None:
         ending, failures = recorded = finish_claim(self.queue, self._retries, claimed, ending, log, limit)
         self.num_failed += recorded.has_failed
         self.watcher.ended(claimed.name, ending, log)

@@ -10,7 +10,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
 from accel_trainer.queue.dependencies import Requirements, describe_unmet
 from accel_trainer.queue.heartbeat import LEASE_S, Heartbeat, HeartbeatObserver, RunningClaim, runner_of
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
@@ -46,13 +46,13 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
 
     most: of so many jobs in each other state more is told than their names, which takes reading their files.
     """
-    running = queue.jobs(JobState.RUNNING)
+    running = queue.claims()
     observer = HeartbeatObserver(queue)
     pulses, silences_s = observer.pulses() if running else {}, observer.silence_s(running)
-    clusters = [job for job in running if job.owner is not None and job.owner.cluster is not None]
+    clusters = [job for job in running if job.owner.cluster is not None]
     in_slurm = _glance() if clusters else {}
-    for job in running:
-        yield _in_slurm(queue, job, in_slurm) if job in clusters else _running(job, pulses, silences_s)
+    for claim in running:
+        yield _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, pulses, silences_s)
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
@@ -63,17 +63,16 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
             yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
 
 
-def _running(job: QueuedJob, pulses: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
-    assert job.owner is not None
+def _running(job: ClaimedJob, pulses: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
     pulse = pulses.get(runner_of(job.owner))
-    work: RunningClaim | None = None if pulse is None else pulse.work.get(job.owner.token)
+    work: RunningClaim | None = None if pulse is None else pulse.work.get(job.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
     if job.owner.is_dead():
         note = "its runner died; run-queue takes it up"
     elif silence_s > LEASE_S:
         note = f"stale: nothing was heard of its runner for {duration(silence_s)}; `accel-train reclaim` puts it back"
     said = _said(job)
-    if said is not None and said.token != job.owner.token:
+    if said is not None and said.token != job.token:
         said = None  # of an earlier attempt
     return JobStatus(
         job.name,
@@ -94,12 +93,11 @@ def _glance() -> "Mapping[str, SlurmJob] | None":
     return quick_lookup()
 
 
-def _in_slurm(queue: QueueStore, job: QueuedJob, known: "Mapping[str, SlurmJob] | None") -> JobStatus:
+def _in_slurm(queue: QueueStore, job: ClaimedJob, known: "Mapping[str, SlurmJob] | None") -> JobStatus:
     """known: what Slurm says, by the tokens of claims; None where it says nothing."""
     from accel_trainer.queue.slurm.reconcile import Records
 
-    assert job.owner is not None
-    found, record = None if known is None else known.get(job.owner.token), Records(queue).of(job.owner.token)
+    found, record = None if known is None else known.get(job.token), Records(queue).of(job.token)
     said = _said(job)
     if said is not None and not job.owner.has_started(said.token):
         said = None  # of an earlier claim

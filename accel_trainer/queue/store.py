@@ -26,6 +26,7 @@ from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_file
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
+    ClaimedJob,
     JobState,
     QueuedJob,
     claim_name,
@@ -107,6 +108,10 @@ class QueueStore:
         """The jobs in a state, 2 before 10."""
         return sorted(self._jobs(state), key=lambda job: (natural_key(job.name), job.name))
 
+    def claims(self) -> list[ClaimedJob]:
+        """The jobs that are running, each with its owner. Raises QueueUnusable."""
+        return [job for job in self.jobs(JobState.RUNNING) if isinstance(job, ClaimedJob)]
+
     def _jobs(self, state: JobState) -> Iterator[QueuedJob]:
         try:
             names = [entry.name for entry in os.scandir(self.folder_of(state))]
@@ -120,7 +125,7 @@ class QueueStore:
             path, stem = self.folder_of(state) / name, name.removesuffix(".json")
             if state is JobState.RUNNING:
                 claimed, owner = read_claim(stem)
-                yield QueuedJob(claimed, path, state, owner)
+                yield ClaimedJob(claimed, path, owner=owner)
             else:
                 yield QueuedJob(stem, path, state)
 
@@ -157,13 +162,13 @@ class QueueStore:
             raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
         return path
 
-    def claim(self, job: QueuedJob, owner: Owner | None = None) -> QueuedJob | None:
+    def claim(self, job: QueuedJob, owner: Owner | None = None) -> ClaimedJob | None:
         """Take a pending job, for this process if nobody is named; None if another was faster."""
         owner = owner or Owner.new()
         target = self.folder_of(JobState.RUNNING) / claim_name(job.name, owner)
         if not _moved(job.path, target):
             return None
-        return QueuedJob(job.name, target, JobState.RUNNING, owner)
+        return ClaimedJob(job.name, target, owner=owner)
 
     def release(self, job: QueuedJob) -> Path:
         """Put a job back where it can be claimed again, under its own name: its run folder follows from that.

@@ -17,7 +17,7 @@ from accel_trainer.launch import process_group
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import heartbeat
 from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 
@@ -153,7 +153,7 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(
     owner = Owner(this_host(), dead_token())
     path = write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
     if wish is not None:
-        Requests(queue).put(QueuedJob("a", path, JobState.RUNNING, owner), wish)
+        Requests(queue).put(ClaimedJob("a", path, owner=owner), wish)
     assert "accel-train reclaim a" in run("cancel", "a").stderr if wish is None else True
     assert run("reclaim").output == "a: put back; its runner is dead\n"
     assert states(queue) == {"a": state}
@@ -212,7 +212,7 @@ def test_what_was_seen_before_this_machine_was_started_counts_no_more(
     queue: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
-    job = QueuedJob("a", path, JobState.RUNNING, Owner("grey", "boot-1-2-x"))
+    job = ClaimedJob("a", path, owner=Owner("grey", "boot-1-2-x"))
     now = [1000.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     heartbeat.HeartbeatObserver(queue).silence_s([job])

@@ -58,7 +58,6 @@ def test_a_claim_of_a_cluster_is_nobodys_that_could_be_dead_or_silent(queue: Que
     claimed = handed_over(queue, "a.b@c", dead_token())
     (found,) = queue.jobs(JobState.RUNNING)
     assert found == claimed
-    assert found.owner is not None
     assert (found.name, found.owner.host, found.owner.cluster) == ("a.b@c", "slurm+lab", "lab")
     assert is_dead_token(found.owner.token)
     assert not found.owner.is_dead()
@@ -228,7 +227,6 @@ def test_a_squeue_that_hangs_keeps_nobody_from_a_status(
     queue: QueueStore, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = handed_over(queue)
-    assert claimed.owner is not None
     Records(queue).write(claimed.owner.token, Record("me", 12))
     answering(tmp_path, monkeypatch, "squeue", "exec sleep 600")
     result = cli("status", "--json")
@@ -305,7 +303,6 @@ def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
     record: Record | None, is_submitter_dead: bool, after_s: float | None, queue: QueueStore, clock: list[float]
 ) -> None:
     claimed = handed_over(queue, token=dead_token() if is_submitter_dead else None)
-    assert claimed.owner is not None
     if record is not None:
         Records(queue).write(claimed.owner.token, record)
     reconciler = Reconciler(queue, Retries(queue), "lab")
@@ -332,8 +329,6 @@ def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
     queue: QueueStore, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, failed = handed_over(queue, "held"), handed_over(queue, "failed", retries=1)
-    assert held.owner is not None
-    assert failed.owner is not None
     Requests(queue).put(held, ControlAction.HOLD)
     known = {held.owner.token: SlurmJob(1, "CANCELLED"), failed.owner.token: SlurmJob(2, "OUT_OF_MEMORY")}
     monkeypatch.setattr(client, "jobs_of", lambda user: known)

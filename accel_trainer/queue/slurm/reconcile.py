@@ -16,7 +16,7 @@ from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import is_dead_token
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.finish import Recorded, apply_control, finish_claim, requeue
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError, SlurmJob
@@ -126,7 +126,7 @@ def outcome_of_unknown(record: Record | None) -> Outcome:
 class Settled:
     """A claim that was put where it belongs."""
 
-    job: QueuedJob
+    job: ClaimedJob
     recorded: Recorded
 
 
@@ -140,20 +140,19 @@ class Reconciler:
         self._user = this_user()
         self._unknown_since: dict[str, float] = {}
 
-    def claims(self) -> list[QueuedJob]:
-        running = self._queue.jobs(JobState.RUNNING)
-        return [job for job in running if job.owner is not None and job.owner.cluster == self.cluster]
+    def claims(self) -> list[ClaimedJob]:
+        """The claims of this cluster. Raises QueueUnusable."""
+        return [job for job in self._queue.claims() if job.owner.cluster == self.cluster]
 
-    def reconcile(self, names: set[str] | None = None) -> tuple[dict[QueuedJob, SlurmJob | None], list[Settled]]:
+    def reconcile(self, names: set[str] | None = None) -> tuple[dict[ClaimedJob, SlurmJob | None], list[Settled]]:
         """The claims that are left, each with its job of Slurm (None: it knows none), and those that were settled; of
         jobs of these names only, if any are given. Raises SlurmError and QueueUnusable."""
         claims = [job for job in self.claims() if names is None or job.name in names]
         known = client.jobs_of(self._user) if claims else {}
-        left: dict[QueuedJob, SlurmJob | None] = {}
+        left: dict[ClaimedJob, SlurmJob | None] = {}
         settled = []
         for job in claims:
-            assert job.owner is not None
-            token = job.owner.token
+            token = job.token
             found = known.get(token)
             if found is not None:
                 self._records.note_id(token, self._user, found.id)
@@ -162,7 +161,7 @@ class Reconciler:
                 left[job] = found
             elif (recorded := self._record(job, found, ending)).ending.kind is not OutcomeKind.SUPERSEDED:
                 settled.append(Settled(job, recorded))
-        self._records.forget_old(job.owner.token for job in claims if job.owner is not None)
+        self._records.forget_old(job.token for job in claims)
         return left, settled
 
     def _ending(self, token: str, found: SlurmJob | None) -> Outcome | None:
@@ -178,15 +177,14 @@ class Reconciler:
             return None
         return outcome_of_unknown(record)
 
-    def _record(self, job: QueuedJob, found: SlurmJob | None, ending: Outcome) -> Recorded:
-        assert job.owner is not None
+    def _record(self, job: ClaimedJob, found: SlurmJob | None, ending: Outcome) -> Recorded:
         log = self._queue.newest_log(job.name) or job.path
         if found is not None and (own := self._queue.logs / f"{job.name}.slurm-{found.id}.log").exists():
             log = own
         recorded = finish_claim(
             self._queue, self._retries, job, apply_control(self._queue, job, ending), log, _limit(job)
         )
-        self._records.forget(job.owner.token)
+        self._records.forget(job.token)
         return recorded
 
 
@@ -197,16 +195,15 @@ def _limit(job: QueuedJob) -> int:
         return 0
 
 
-def end_waiting(queue: QueueStore, job: QueuedJob) -> None:
+def end_waiting(queue: QueueStore, job: ClaimedJob) -> None:
     """Cancel in Slurm what it has not started: of what runs, its own start does what is asked of it.
 
     Raises SlurmError, and QueueUnusable.
     """
-    assert job.owner is not None
     if job.owner.cluster != client.cluster_name():
         raise SlurmError(f"{job.name} is in Slurm on {job.owner.cluster}: go to a machine of that cluster")
-    record, user = Records(queue).of(job.owner.token), this_user()
-    found = client.jobs_of(user).get(job.owner.token)
+    record, user = Records(queue).of(job.token), this_user()
+    found = client.jobs_of(user).get(job.token)
     job_id = found.id if found is not None else None if record is None else record.id
     if job_id is None:
         return
@@ -214,7 +211,7 @@ def end_waiting(queue: QueueStore, job: QueuedJob) -> None:
     now = client.job_of(job_id)
     if now is None or now.state in OVER:
         requeue(queue, Retries(queue), job)
-        Records(queue).forget(job.owner.token)
+        Records(queue).forget(job.token)
 
 
 def quick_lookup() -> Mapping[str, SlurmJob] | None:

@@ -27,7 +27,7 @@ from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import ClaimControl, Requests
 from accel_trainer.queue.dependencies import starting_params
 from accel_trainer.queue.finish import apply_control, finish_claim
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
 from accel_trainer.queue.slurm import client
@@ -69,8 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
 class FirstNode:
     """The start of a claim on its first node."""
 
-    def __init__(self, queue: QueueStore, claimed: QueuedJob) -> None:
-        assert claimed.owner is not None
+    def __init__(self, queue: QueueStore, claimed: ClaimedJob) -> None:
         self._queue, self._claimed, self._owner = queue, claimed, claimed.owner
         self._records, self._retries = Records(queue), Retries(queue)
         self._job_id = int(os.environ["SLURM_JOB_ID"])
@@ -143,9 +142,8 @@ class FirstNode:
         return state
 
 
-def _other_node(queue: QueueStore, claimed: QueuedJob, flags: LaunchOptions, machine: Machine) -> None:
+def _other_node(queue: QueueStore, claimed: ClaimedJob, flags: LaunchOptions, machine: Machine) -> None:
     """Another node than the first, which alone does what is asked of the job: all processes stop together."""
-    assert claimed.owner is not None
     job = read_job(claimed.path, claimed.name)
     token = claimed.owner.start().token
     log = new_log(queue.logs, f"{claimed.name}.node{machine.nodes.rank}")
@@ -186,11 +184,11 @@ def _machine(num_nodes: int, port: int) -> Machine:
     return replace(machine.share(cores), nodes=Nodes(num_nodes, rank, address, port))
 
 
-def _find(queue: QueueStore, token: str) -> QueuedJob | None:
+def _find(queue: QueueStore, token: str) -> ClaimedJob | None:
     deadline = time.monotonic() + SHOWN_S
     while True:
-        for job in queue.jobs(JobState.RUNNING):
-            if job.owner is not None and job.owner.token == token:
+        for job in queue.claims():
+            if job.token == token:
                 return job
         if time.monotonic() > deadline or stop_request():
             return None
