@@ -16,8 +16,10 @@ from accel_trainer.config.parameters import (
     FinetuneParameters,
     ModelParameters,
     OptimizationParameters,
+    Positive,
     RunParameters,
 )
+from accel_trainer.core.errors import UserError
 
 
 def default_path(architecture: str, name: str) -> Path:
@@ -120,12 +122,13 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         return lr if isinstance(lr, str) else None
 
     @property
-    def has_words(self) -> bool:
-        """Whether numbers are still to be found."""
-        return self.batch_size == "auto" or self.lr_rule is not None
+    def is_resolved(self) -> bool:
+        """Whether the batch size and the learning rate are numbers."""
+        return self.batch_size != "auto" and self.lr_rule is None
 
-    def with_numbers(self, found: Mapping[str, Any]) -> Self:
-        """The same job with numbers in the place of those of its words that are found: {word: number}."""
+    def with_found(self, found: Mapping[str, Any]) -> Self:
+        """The same job with the numbers that were found: {"auto": batch size, rule of the learning rate: number}. What
+        is not among them stays as it is."""
         changes: dict[str, Any] = {}
         if self.batch_size in found:
             changes["batch_size"] = found[str(self.batch_size)]
@@ -133,9 +136,19 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
             changes["optimizer_args"] = {**self.optimizer_args, "lr": found[str(self.lr_rule)]}
         return self.model_copy(update=changes)
 
-    def with_placeholders(self, batch_size: int) -> Self:
-        """The same job with any numbers in the place of words, to look at what does not depend on them."""
-        return self.with_numbers({"auto": batch_size, **dict.fromkeys(LEARNING_RATE_WORDS, 1e-3)})
+    def resolve(self, found: Mapping[str, Any] = MappingProxyType({})) -> "ResolvedJob":
+        """The same job with all its numbers, of which those in `found` were looked for: {"auto": batch size, rule of
+        the learning rate: number}. Raises UserError for a number that is not known."""
+        job = self.with_found(found)
+        if job.batch_size == "auto":
+            raise UserError("batch_size: 'auto' is not resolved yet")
+        if job.lr_rule is not None:
+            raise UserError(f"optimizer_args.lr: {job.lr_rule!r} is not resolved yet")
+        return ResolvedJob.model_construct(self.model_fields_set, **dict(job))
+
+    def with_placeholders(self, batch_size: int) -> "ResolvedJob":
+        """The same job with some numbers where others are to be found, to look at what does not depend on them."""
+        return self.resolve({"auto": batch_size, **dict.fromkeys(LEARNING_RATE_WORDS, 1e-3)})
 
     def completed(self) -> dict[str, Any]:
         """Every parameter with its value, as JSON has it; a job file of the same job."""
@@ -150,7 +163,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         found: the numbers in there that stand for words of the run's job file, {word: number}. A job that says such a
         word, or the number, is the same; one that says another word is not.
         """
-        now = self.with_numbers(found).completed()
+        now = self.with_found(found).completed()
         # A run of a version that did not know a parameter had its default.
         then = {**Job(architecture=self.architecture).completed(), **config}
         return {
@@ -189,3 +202,10 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         if problems := cross_check(self):
             raise ValueError("\n".join(problems))
         return self
+
+
+class ResolvedJob(Job):
+    """A job whose numbers are all known: the batch size, and the learning rate where `optimizer_args` has one. Only
+    such a job can be trained. Made by `Job.resolve`."""
+
+    batch_size: Positive = 256

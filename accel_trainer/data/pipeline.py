@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.fields import transform_words
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
@@ -115,8 +115,7 @@ def possible_batch_sizes(job: Job, images: Splits, world_size: int) -> list[int]
     return batch_sizes(len(images.train.labels), job.num_views, world_size, job.gradient_accumulation)
 
 
-def make_sampling(job: Job, images: Splits, world_size: int) -> TrainBatchPlanner:
-    assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
+def make_sampling(job: ResolvedJob, images: Splits, world_size: int) -> TrainBatchPlanner:
     return TrainBatchPlanner(
         num_images=len(images.train.labels),
         batch_size=job.batch_size,

@@ -81,5 +81,5 @@ def _fitted(text: str, width: int, font: "ImageFont.FreeTypeFont | ImageFont.Ima
 def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: None) -> bytes:
     """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
     images = open_images(job)
-    job = job.with_placeholders(possible_batch_sizes(job, images, 1)[-1])
-    return render_preview(_training_reader(job, images.train, progress), make_sampling(job, images, 1), epoch)
+    resolved = job.with_placeholders(possible_batch_sizes(job, images, 1)[-1])
+    return render_preview(_training_reader(job, images.train, progress), make_sampling(resolved, images, 1), epoch)

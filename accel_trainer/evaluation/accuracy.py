@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors import safe_open
 from torch import nn
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.data.dataset import ImageDataset
@@ -81,7 +81,7 @@ def evaluate(
     return Evaluation(weights, _epoch_of(path), name, len(source.labels) - corrupt, corrupt, scores)
 
 
-def _load(job: Job, path: Path, num_classes: int) -> nn.Module:
+def _load(job: ResolvedJob, path: Path, num_classes: int) -> nn.Module:
     model = make_model(job, num_classes)
     try:
         model.load_state_dict(load_weights(path))
@@ -101,7 +101,7 @@ class RunEvaluator:
     """A trained model, and all that is needed to measure it as its training did."""
 
     def __init__(
-        self, job: Job, classes: list[str], model: nn.Module, accelerator: Accelerator, loader: Loader
+        self, job: ResolvedJob, classes: list[str], model: nn.Module, accelerator: Accelerator, loader: Loader
     ) -> None:
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
         self.objective = make_objective(job, len(classes), cycles_of(job, model, len(classes)))

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch.profiler import ProfilerActivity, record_function
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest, usable_cores
@@ -66,8 +66,8 @@ def profile(job: Job, scratch: Path, steps: int, warm_up: int, trace: Path) -> P
     Raises UserError.
     """
     run = RunFolder(scratch)
-    job = job.with_numbers(RunFolder(job.run_path).read_found()).model_copy(update={"trackers": []})
-    job = job.with_numbers(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
+    job = job.with_found(RunFolder(job.run_path).read_found()).model_copy(update={"trackers": []})
+    job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
     with ExitStack() as resources:
         resources.enter_context(deterministic_kernels(job.deterministic))
         accelerator = make_accelerator(job, run)
@@ -90,13 +90,13 @@ def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loade
     reporter = Reporter(run, Status(state=RunState.TRAINING), speaks=accelerator.is_main_process)
     on_device = augments_on_device(job, accelerator.device)
 
-    def make_parts(job: Job) -> Components:
+    def make_parts(job: ResolvedJob) -> Components:
         return build(job, accelerator.num_processes, augment_on_device=on_device)
 
-    job = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
-    parts = make_parts(job)
+    resolved = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
+    parts = make_parts(resolved)
     parts = replace(parts, sampling=Endless(**vars(parts.sampling)), val=Excerpt(**vars(parts.val)))
-    return TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
+    return TrainingLoop(resolved, run, parts, accelerator, loader, stop, reporter)
 
 
 class ProfileRun:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from accel_trainer.config import Job, parse_job
+from accel_trainer.config import Job, ResolvedJob, parse_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json
 from accel_trainer.core.text import listed
@@ -13,13 +13,13 @@ from accel_trainer.run.folder import RunFolder
 NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")
 
 
-def trained_job(run: RunFolder) -> Job:
+def trained_job(run: RunFolder) -> ResolvedJob:
     """The job of a run, to evaluate what it has trained. Raises UserError.
 
     What a version knew less of has its default; what it knew more of is an error.
     """
     config = {key: value for key, value in run.read_config().items() if key not in NOT_NEEDED}
-    return parse_job(json.dumps({**config, "trackers": []}).encode(), run.path.name, where=str(run.config))
+    return parse_job(json.dumps({**config, "trackers": []}).encode(), run.path.name, where=str(run.config)).resolve()
 
 
 def trained_classes(run: RunFolder) -> list[str]:

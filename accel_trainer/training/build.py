@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment.spectrum import Progress, read_spectrum
@@ -51,7 +51,7 @@ class TrainingData:
 
 
 def training_data(
-    job: Job, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
+    job: ResolvedJob, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
 ) -> TrainingData:
     """Open the images of a job. Raises UserError.
 
@@ -88,7 +88,7 @@ class Components(TrainingData):
 
 
 def build(
-    job: Job, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
+    job: ResolvedJob, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
 ) -> Components:
     """Everything for training on `world_size` processes. Raises UserError. progress: as for `training_data`."""
     own = training_data(job, world_size, augment_on_device=augment_on_device, progress=progress)
@@ -125,15 +125,14 @@ class Summary:
 
 def _check(job: Job, images: Splits, world_size: int) -> Summary:
     num_classes = len(images.classes)
-    is_open = job.batch_size == "auto"
-    job = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
-    sampling = make_sampling(job, images, world_size)
+    resolved = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
+    sampling = make_sampling(resolved, images, world_size)
     model, num_cycles = meta_model(job, num_classes, sampling.images_per_forward)
     make_objective(job, num_classes, num_cycles)
     check_augmentations(job)
     check_starting_weights(job, model)
     freeze_for(job, model)
-    make_schedule(job, make_optimizer(job, model))
+    make_schedule(resolved, make_optimizer(resolved, model))
     check_trackers(job)
     check_writable(job)
     return Summary(
@@ -143,7 +142,7 @@ def _check(job: Job, images: Splits, world_size: int) -> Summary:
         classes=num_classes,
         train_images=len(images.train.labels),
         val_images=len(images.val.labels),
-        steps_per_epoch=None if is_open else sampling.steps_per_epoch,
+        steps_per_epoch=None if job.batch_size == "auto" else sampling.steps_per_epoch,
         num_epochs=job.num_epochs,
     )
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch
@@ -97,7 +97,7 @@ def _of_all_ranks(features: Tensor, labels: Tensor, evaluator: Evaluator) -> tup
     return in_order[0][is_there], in_order[1][is_there]
 
 
-def knn_test(job: Job, train: ImageDataset, val: ImageDataset, world_size: int) -> KnnTest:
+def knn_test(job: ResolvedJob, train: ImageDataset, val: ImageDataset, world_size: int) -> KnnTest:
     """train, val: of the same classes."""
     return KnnTest(
         bank=evaluation_set(job, train, evaluation_views(job), world_size, replace_corrupt=True),

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.spans import Phase, span, spanned, timed
 from accel_trainer.core.text import listed
@@ -49,7 +49,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        job: Job,
+        job: ResolvedJob,
         run: RunFolder,
         parts: Components,
         accelerator: Accelerator,

@@ -11,7 +11,7 @@ from functools import partial
 from accelerate import Accelerator
 from torch import Tensor
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
@@ -55,7 +55,7 @@ def train(
     try:
         return _train(job, run, stop, reporter, group, submission)
     except Exception as error:
-        size = job.with_numbers(run.read_found()).batch_size
+        size = job.with_found(run.read_found()).batch_size
         if (known := known_failure(error, reporter.position, size, StateStore(run))) is None:
             raise
         state, reason = known
@@ -118,7 +118,7 @@ def _prepare(
     num_threads = loader_threads(job)
     loader = resources.enter_context(Loader(num_threads))
     make_parts = partial(_make_parts, start=start, accelerator=accelerator, reporter=reporter)
-    with_numbers = Resolver(
+    resolve = Resolver(
         run,
         accelerator,
         loader,
@@ -128,25 +128,25 @@ def _prepare(
         largest_batch_size=reporter.status.fitting_batch_size if start.is_fresh else None,
         changed=start.differences.keys(),
     )
-    job = with_numbers(job)
-    parts, transferred = make_parts(job, start.weights)
+    resolved = resolve(job)
+    parts, transferred = make_parts(resolved, start.weights)
     if start.state is not None:
         _refuse_misfit(start.state.model, parts)
-    run_id = _begin_folder(job, run, start, parts, transferred, accelerator, num_threads) if is_first else ""
-    loop = TrainingLoop(job, run, parts, accelerator, loader, stop, reporter)
+    run_id = _begin_folder(resolved, run, start, parts, transferred, accelerator, num_threads) if is_first else ""
+    loop = TrainingLoop(resolved, run, parts, accelerator, loader, stop, reporter)
     restore(loop, start)
     if is_first:
         # From here on the folder holds a run of this job.
-        write_atomic(run.config, json.dumps(job.completed(), indent=2) + "\n")
-    _announce(job, loop, num_threads)
+        write_atomic(run.config, json.dumps(resolved.completed(), indent=2) + "\n")
+    _announce(resolved, loop, num_threads)
     reporter.update(
         state=RunState.TRAINING,
         epoch=loop.progress.epoch,
-        num_epochs=job.num_epochs,
+        num_epochs=resolved.num_epochs,
         steps_per_epoch=parts.sampling.steps_per_epoch,
         best=loop.progress.best,
         best_epoch=loop.progress.best_epoch,
-        primary_metric=job.primary_metric,
+        primary_metric=resolved.primary_metric,
         num_processes=accelerator.num_processes,
         durable=True,
     )
@@ -169,7 +169,7 @@ def _outcome_of(loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None)
 
 
 def _make_parts(
-    job: Job,
+    job: ResolvedJob,
     weights: Mapping[str, Tensor] | None,
     *,
     start: StartingPoint,
@@ -201,7 +201,7 @@ def _refuse_misfit(weights: Mapping[str, Tensor], parts: Components) -> None:
         )
 
 
-def _transfer(job: Job, parts: Components, accelerator: Accelerator) -> Transfer:
+def _transfer(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> Transfer:
     """Load what the run starts from, on one process of each machine first: it may have to be downloaded."""
     goes_first = accelerator.is_local_main_process
     if not goes_first:
@@ -214,7 +214,7 @@ def _transfer(job: Job, parts: Components, accelerator: Accelerator) -> Transfer
 
 
 def _begin_folder(
-    job: Job,
+    job: ResolvedJob,
     run: RunFolder,
     start: StartingPoint,
     parts: Components,
@@ -252,7 +252,7 @@ def _begin_folder(
     )
 
 
-def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
+def _announce(job: ResolvedJob, loop: TrainingLoop, num_threads: int) -> None:
     accelerator, parts = loop.accelerator, loop.parts
     if not accelerator.is_main_process:
         return
@@ -276,14 +276,14 @@ def _announce(job: Job, loop: TrainingLoop, num_threads: int) -> None:
         log.info("going on in epoch %d after step %d", loop.progress.epoch + 1, loop.progress.step)
 
 
-def _examples(job: Job) -> str:
+def _examples(job: ResolvedJob) -> str:
     """What a batch is made of."""
     if job.video:
         return f"clips of {job.views_per_image} frames"
     return "images" if job.num_views == 1 else f"images in {job.num_views} views each"
 
 
-def _say_how_it_went(job: Job, loop: TrainingLoop, seconds: float) -> None:
+def _say_how_it_went(job: ResolvedJob, loop: TrainingLoop, seconds: float) -> None:
     best = loop.progress.best if loop.progress.best is not None else math.nan
     log.info(
         "finished %d epochs after %s; best %s %.4g in epoch %s",

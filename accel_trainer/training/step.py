@@ -3,7 +3,7 @@
 import torch
 from accelerate import Accelerator
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.core import keyed_random
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.loader import Batch
@@ -20,7 +20,7 @@ class TrainingStep:
     The model and the optimizer of the parts are handed to Accelerate; `plain_model` is the model without its wrapper.
     """
 
-    def __init__(self, job: Job, parts: Components, accelerator: Accelerator) -> None:
+    def __init__(self, job: ResolvedJob, parts: Components, accelerator: Accelerator) -> None:
         self.job, self.accelerator = job, accelerator
         self.objective = parts.objective.to(accelerator.device)
         prefer_fused(job, parts.optimizer, accelerator.device)

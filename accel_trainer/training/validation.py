@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.spans import Phase, span, timed
 from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches, whole_batches
 from accel_trainer.data.dataset import ImageDataset
@@ -36,7 +36,7 @@ class EvaluationSet:
 
 
 def evaluation_set(
-    job: Job,
+    job: ResolvedJob,
     source: ImageDataset,
     views: Views,
     world_size: int,
@@ -46,7 +46,6 @@ def evaluation_set(
 ) -> EvaluationSet:
     """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
     be divisible by the number of processes."""
-    assert isinstance(job.batch_size, int), "'auto' is resolved before anything is built"
     images_per_step = job.batch_size // job.num_views
     shown = max(1, images_per_step * job.views_per_image // world_size)
     images = max(1, shown // views.num_views)
@@ -107,5 +106,5 @@ def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_d
     return train_views() if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
 
 
-def validation_set(job: Job, source: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
+def validation_set(job: ResolvedJob, source: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
     return evaluation_set(job, source, views, world_size, compares=job.is_contrastive)

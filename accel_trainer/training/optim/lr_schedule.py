@@ -8,7 +8,7 @@ import torch
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
@@ -102,7 +102,7 @@ class ChainedSchedule:
         self._second.load_state_dict(state["second"])
 
 
-def make_schedule(job: Job, optimizer: Optimizer) -> LRSchedule:
+def make_schedule(job: ResolvedJob, optimizer: Optimizer) -> LRSchedule:
     """The job's learning rates for this optimizer: the warm-up if there is one, the scheduler, and SWA's rate.
 
     All objects are new: to resume, load the states of the optimizer and of the schedule into them. Raises UserError
@@ -121,7 +121,7 @@ def make_schedule(job: Job, optimizer: Optimizer) -> LRSchedule:
     return _make_schedule(job, optimizer)
 
 
-def _rehearse(job: Job, optimizer: Optimizer) -> None:
+def _rehearse(job: ResolvedJob, optimizer: Optimizer) -> None:
     """Go through all epochs with an optimizer of the same groups: some arguments fail only when a scheduler steps."""
     groups = [
         {**group, "params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]} for group in optimizer.param_groups
@@ -136,14 +136,14 @@ def _rehearse(job: Job, optimizer: Optimizer) -> None:
             raise UserError(f"{key}_args: {getattr(job, key)}: {first_line(error)}") from error
 
 
-def _make_schedule(job: Job, optimizer: Optimizer) -> LRSchedule:
+def _make_schedule(job: ResolvedJob, optimizer: Optimizer) -> LRSchedule:
     schedule = _warmup_and_main(job, optimizer)
     if job.swa is None or job.swa.swa_lr is None:
         return schedule
     return ChainedSchedule(schedule, job.swa.start - 1, EpochSchedule(_make_swa(job, optimizer)))
 
 
-def _warmup_and_main(job: Job, optimizer: Optimizer) -> LRSchedule:
+def _warmup_and_main(job: ResolvedJob, optimizer: Optimizer) -> LRSchedule:
     if job.warmup_scheduler is None:
         main = _make_main(job, optimizer)
         return PlateauSchedule(main) if isinstance(main, lr_scheduler.ReduceLROnPlateau) else EpochSchedule(main)
@@ -158,7 +158,7 @@ def _warmup_and_main(job: Job, optimizer: Optimizer) -> LRSchedule:
     return ChainedSchedule(EpochSchedule(to_own_rate), num_epochs, PlateauSchedule(main))
 
 
-def _make_main(job: Job, optimizer: Optimizer) -> lr_scheduler.LRScheduler:
+def _make_main(job: ResolvedJob, optimizer: Optimizer) -> lr_scheduler.LRScheduler:
     args = _rates_of_groups("scheduler", job.scheduler_args, optimizer)
     if args.get("last_epoch", -1) != -1:  # after a warm-up it would be ignored
         raise UserError("scheduler_args.last_epoch: a schedule begins at its first epoch; remove it")
@@ -190,7 +190,7 @@ def _warmup_epochs(job: Job) -> tuple[int, dict[str, Any]]:
     return num_epochs, args
 
 
-def _make_swa(job: Job, optimizer: Optimizer) -> SWALR:
+def _make_swa(job: ResolvedJob, optimizer: Optimizer) -> SWALR:
     """SWALR, before its time. Without epochs to anneal over it sets the rate when it is made: that is undone."""
     swa = job.swa
     assert swa is not None

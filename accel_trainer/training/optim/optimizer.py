@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
 from accel_trainer.training.optim.parameter_groups import parameter_groups
@@ -17,7 +17,7 @@ from accel_trainer.training.optim.parameter_groups import parameter_groups
 OPTIMIZERS = subclasses(torch.optim, Optimizer, without=frozenset({"LBFGS", "SparseAdam"}))
 
 
-def make_optimizer(job: Job, model: nn.Module) -> Optimizer:
+def make_optimizer(job: ResolvedJob, model: nn.Module) -> Optimizer:
     """The job's optimizer over the parameters of the model that require a gradient. Raises UserError."""
     kind = find_class("optimizer", OPTIMIZERS, job.optimizer)
     if not job.decay_norm_and_bias and "weight_decay" not in inspect.signature(kind).parameters:
@@ -28,12 +28,12 @@ def make_optimizer(job: Job, model: nn.Module) -> Optimizer:
     return optimizer
 
 
-def _construct_optimizer(job: Job, groups: list[dict[str, Any]]) -> Optimizer:
+def _construct_optimizer(job: ResolvedJob, groups: list[dict[str, Any]]) -> Optimizer:
     optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
     return optimizer
 
 
-def optimizer_state_keys(job: Job, optimizer: Optimizer) -> dict[int, set[str]]:
+def optimizer_state_keys(job: ResolvedJob, optimizer: Optimizer) -> dict[int, set[str]]:
     """What the job's optimizer keeps of each parameter between two steps, by its names; parameters are numbered as in
     a state dict. Found by a step of another one, over tensors of as many dimensions."""
     groups = [
@@ -83,7 +83,7 @@ def rate_for_batch(word: str, batch_size: int) -> float:
 FUSED = ("SGD", "Adam", "AdamW")
 
 
-def prefer_fused(job: Job, optimizer: Optimizer, device: torch.device) -> None:
+def prefer_fused(job: ResolvedJob, optimizer: Optimizer, device: torch.device) -> None:
     """On a CPU use torch's fused kernels, which are two to four times as fast, unless the job says otherwise. On a GPU
     torch chooses: several parameters in one kernel (foreach).
 
@@ -106,7 +106,7 @@ def prefer_fused(job: Job, optimizer: Optimizer, device: torch.device) -> None:
     optimizer.register_load_state_dict_post_hook(after_loading)
 
 
-def _leaves_the_choice(job: Job) -> bool:
+def _leaves_the_choice(job: ResolvedJob) -> bool:
     named = {name for name, value in job.optimizer_args.items() if value is not None}
     return named.isdisjoint({"fused", "foreach", "differentiable", "capturable"})
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.config.diff import Changes
 from accel_trainer.config.parameters import DataParameters
 from accel_trainer.training.loop import TrainingLoop
@@ -106,7 +106,7 @@ MEASURED_BY = frozenset(
 )
 
 
-def restore_optimizer(job: Job, differences: Changes, optimizer: Optimizer, saved: Mapping[str, Any]) -> bool:
+def restore_optimizer(job: ResolvedJob, differences: Changes, optimizer: Optimizer, saved: Mapping[str, Any]) -> bool:
     """Give the job's optimizer what another has kept of each parameter, such as momentum, if that fits; whether it
     does. Its own hyper-parameters stay."""
     if not GROUPED_BY.isdisjoint(differences):
@@ -125,7 +125,7 @@ def reusable_averages(averages: Mapping[str, Any], differences: Changes) -> dict
     return {name: state for name, state in averages.items() if not (is_of_others and name == "swa")}
 
 
-def measures_the_same(job: Job, differences: Changes) -> bool:
+def measures_the_same(job: ResolvedJob, differences: Changes) -> bool:
     """Whether values of the primary metric can be compared with those from before. Contrastive validations see images
     as in training, and clips are blurred."""
     measured_by = set(MEASURED_BY)
@@ -136,7 +136,7 @@ def measures_the_same(job: Job, differences: Changes) -> bool:
     return measured_by.isdisjoint(differences)
 
 
-def best_so_far(job: Job, differences: Changes, progress: Progress) -> tuple[float | None, int | None]:
+def best_so_far(job: ResolvedJob, differences: Changes, progress: Progress) -> tuple[float | None, int | None]:
     """The best value of the primary metric and its epoch; none where that is not the one whose weights are kept."""
     if "primary_metric" not in differences:
         return progress.best, progress.best_epoch

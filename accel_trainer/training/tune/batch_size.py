@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.text import first_line
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.pipeline import possible_batch_sizes
@@ -41,7 +41,7 @@ def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
     return found
 
 
-def make_fits(job: Job, parts: Components, accelerator: Accelerator) -> FitsMemory:
+def make_fits(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> FitsMemory:
     """What tells whether one process can train with batches of a size. It spoils the parts.
 
     On a CUDA device it is tried. Elsewhere running out of memory cannot be survived: it is calculated.
@@ -66,7 +66,7 @@ class Footprint:
         return self.fixed + images * self.per_image
 
 
-def measure(job: Job, parts: Components) -> Footprint:
+def measure(job: ResolvedJob, parts: Components) -> Footprint:
     """What a job's model needs, on the CPU: parameters, gradients, the optimizer's state and averages; and what the
     layers keep of an image for the backward pass, found on the meta device.
 
@@ -102,7 +102,7 @@ class Trial:
     contrastive loss compares the rank's own views only.
     """
 
-    def __init__(self, job: Job, parts: Components, accelerator: Accelerator) -> None:
+    def __init__(self, job: ResolvedJob, parts: Components, accelerator: Accelerator) -> None:
         self._job, self._accelerator = job, accelerator
         self._model: nn.Module = parts.model.to(accelerator.device).train()
         self._optimizer = parts.optimizer
@@ -157,13 +157,13 @@ def advice(job: Job, run: RunFolder) -> Advice:
     What would fit is looked for where another attempt may come by itself: the size is "auto", or there are retries.
     This process finds it for its own share alone: it has left the others, which cannot meet it any more.
     """
-    size = job.with_numbers(run.read_found()).batch_size
+    size = job.with_found(run.read_found()).batch_size
     if not isinstance(size, int):
         return Advice("use a smaller image_size or model")
     if job.batch_size != "auto" and not job.retries:
         return Advice(BY_HAND)
     try:
-        fitting = fitting_batch_size(job.with_numbers({"auto": size}), run, size)
+        fitting = fitting_batch_size(job.with_found({"auto": size}), run, size)
     except Exception as error:  # the run has its reason; this would only have been a help
         log.warning("what would fit into memory could not be found (%s)", first_line(error))
         return Advice(BY_HAND)
@@ -177,10 +177,10 @@ def fitting_batch_size(job: Job, run: RunFolder, below: int) -> int | None:
     clear_device_cache(garbage_collection=True)
     accelerator = make_accelerator(job, run)
     world_size = accelerator.num_processes
-    job = job.with_placeholders(below)
-    parts = build(job, world_size, augment_on_device=augments_on_device(job, accelerator.device))
+    resolved = job.with_placeholders(below)
+    parts = build(resolved, world_size, augment_on_device=augments_on_device(job, accelerator.device))
     sizes = [size for size in possible_batch_sizes(job, parts.images, world_size) if size < below]
-    return largest_fitting(sizes, make_fits(job, parts, accelerator))
+    return largest_fitting(sizes, make_fits(resolved, parts, accelerator))
 
 
 def _how_to_use(fitting: int, job: Job, size: int, states: StateStore) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from accel_trainer.config import Job
+from accel_trainer.config import ResolvedJob
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Batch, Loader
@@ -42,7 +42,7 @@ class Tried:
 
 
 def try_rates(
-    job: Job,
+    job: ResolvedJob,
     parts: Components,
     accelerator: Accelerator,
     loader: Loader,

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from accel_trainer.config import Job
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
@@ -46,14 +46,14 @@ class Resolver:
     loader: Loader
     stop: StopRequest
     reporter: Reporter
-    make_parts: Callable[[Job], Components]
+    make_parts: Callable[[ResolvedJob], Components]
     largest_batch_size: int | None = None
     changed: Collection[str] = ()
 
-    def __call__(self, job: Job) -> Job:
-        """The job with numbers in the place of words, the same on all ranks, which call this together.
+    def __call__(self, job: Job) -> ResolvedJob:
+        """The job with all its numbers, the same on all ranks, which call this together.
 
-        Raises UserError where none can be found, and Stopped.
+        Raises UserError where one cannot be found, and Stopped.
         """
         if self._is_first and self._was_too_large:
             self.run.config.unlink()  # what depends on the size is found anew, as if the run had not begun
@@ -61,22 +61,23 @@ class Resolver:
             # Of an attempt that did not get as far as a run.
             for path in (self.run.found, self.run.lr_finder, self.run.lr_finder_plot):
                 path.unlink(missing_ok=True)
-        if not job.has_words:
-            return job
+        if job.is_resolved:
+            return job.resolve()
         # Asked of rank 0 alone, which is also the first to begin the run.
         found = self._of_rank_0(self._found_before())
         for word in (word for word in (job.batch_size, job.lr_rule) if word in found):
             self._say(f"{word} is {found[word]:g}, as found when the run began")
-        if not job.with_numbers(found).has_words:
-            return job.with_numbers(found)
+        if job.with_found(found).is_resolved:
+            return job.resolve(found)
         if job.batch_size == "auto" and "auto" not in found:
             found["auto"] = self._batch_size(job)
             self._write(found)  # also for who runs out of memory while a rate is looked for
         if job.lr_rule is not None and job.lr_rule not in found:
-            found[job.lr_rule] = self._of_rank_0(self._rate(job.with_numbers(found), job.lr_rule))
+            trial = job.resolve({**found, job.lr_rule: FIRST_RATE})
+            found[job.lr_rule] = self._of_rank_0(self._rate(trial, job.lr_rule))
         self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
         self._write(found)
-        return job.with_numbers(found)
+        return job.resolve(found)
 
     def _write(self, found: Mapping[str, Any]) -> None:
         if self._is_first:
@@ -126,19 +127,17 @@ class Resolver:
 
     # -- the learning rate ----------------------------------------------------------------------------------
 
-    def _rate(self, job: Job, word: str) -> float:
-        if word != "LRfinder":
-            assert isinstance(job.batch_size, int)
-            rate = rate_for_batch(word, job.batch_size)
-            self._say(f"optimizer_args.lr: {rate:g} ({word} of batch_size {job.batch_size})")
+    def _rate(self, job: ResolvedJob, rule: str) -> float:
+        if rule != "LRfinder":
+            rate = rate_for_batch(rule, job.batch_size)
+            self._say(f"optimizer_args.lr: {rate:g} ({rule} of batch_size {job.batch_size})")
             return rate
         rate = self._tested_rate(job)
         plot = self.run.lr_finder_plot.name
         self._say(f"optimizer_args.lr: {rate:g} (LRfinder: the loss falls steepest; see {plot})")
         return rate
 
-    def _tested_rate(self, job: Job) -> float:
-        job = job.with_numbers({"LRfinder": FIRST_RATE})
+    def _tested_rate(self, job: ResolvedJob) -> float:
         progress = partial(self.reporter.report_preparation, "looking for a learning rate")
         tried = try_rates(job, self.make_parts(job), self.accelerator, self.loader, self.stop, progress)
         rate = steepest(tried)

@@ -90,7 +90,7 @@ def test_a_run_with_found_numbers_is_bit_for_bit_that_with_the_numbers_in_its_jo
     found = RunFolder(tmp_path / "words").read_found()
     assert found["auto"] == 32
     assert 1e-6 < found["LRfinder"] < 10
-    numbers = words.with_numbers(found)
+    numbers = words.with_found(found)
     torch.set_rng_state(generator)
     assert train_in(tmp_path / "numbers", numbers) == (RunState.FINISHED, None)
     one, other = weights(tmp_path / "words"), weights(tmp_path / "numbers")
@@ -139,7 +139,7 @@ def test_the_word_and_its_number_are_the_same_job_and_any_other_is_not(
 ) -> None:
     words = {"batch_size": "auto", "optimizer_args": lr("LRfinder")}
     found = {"auto": 64, "LRfinder": 0.5}
-    config = make_job(**words).with_numbers(found).completed()
+    config = make_job(**words).with_found(found).completed()
     assert list(make_job(**{**words, **now}).incompatible_diff(config, found)) == differ
     assert "batch_size" in make_job(**words).incompatible_diff(config)  # nothing is known to have been found
 
@@ -177,7 +177,7 @@ def test_a_job_that_has_changed_has_the_numbers_of_its_own_words(
 
 def test_a_number_in_config_json_that_was_not_found_is_another_job(make_job: MakeJob) -> None:
     job = make_job(batch_size="auto")
-    config = job.with_numbers({"auto": 32}).completed()
+    config = job.with_found({"auto": 32}).completed()
     assert job.incompatible_diff(config, {"auto": 64}) == {"batch_size": (32, 64)}
 
 
