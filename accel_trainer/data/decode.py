@@ -6,9 +6,11 @@ read that makes Pillow start another program, as PostScript does.
 
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -33,6 +35,10 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_OTHERS = frozenset({0xC4, 0xC8, 0xCC, *range(0xDB, 0xFF)})
 
 
+ImageLike = Image.Image | str | os.PathLike[str] | npt.NDArray[np.uint8] | Tensor
+"""An image as a caller may have it; see `to_pixels`."""
+
+
 class CorruptImage(Exception):
     """An image that cannot be decoded; the text says why."""
 
@@ -43,6 +49,34 @@ def read_image(path: str | Path) -> Tensor:
         return decode(files.read_bytes(path, MAX_BYTES))
     except OSError as error:
         raise CorruptImage(error.strerror or str(error)) from error
+
+
+def to_pixels(image: ImageLike) -> Tensor:
+    """uint8 (3, height, width), as `decode` gives it, of an image in any usual form.
+
+    image: a path; a PIL image of any mode; a uint8 array (height, width, 3), or (height, width) for gray; a uint8
+    tensor (3, height, width). Raises CorruptImage for what cannot be decoded, ValueError for another shape or dtype,
+    TypeError for anything else.
+    """
+    match image:
+        case str() | os.PathLike():
+            return read_image(os.fspath(image))
+        case Image.Image():
+            return _by_pillow(image)
+        case np.ndarray():
+            if image.dtype == np.uint8 and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+                return from_array(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
+            raise ValueError(
+                f"an array of shape {image.shape} and {image.dtype}; give uint8 (height, width, 3) or (height, width)"
+            )
+        case Tensor():
+            if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
+                return image.cpu()
+            raise ValueError(f"a tensor of shape {tuple(image.shape)} and {image.dtype}; give uint8 (3, height, width)")
+        case _:
+            raise TypeError(
+                f"an image is a path, a PIL image, an array or a tensor, not of type {type(image).__name__}"
+            )
 
 
 def decode(content: bytes) -> Tensor:
@@ -65,9 +99,19 @@ def decode(content: bytes) -> Tensor:
             pass  # CMYK and other rare kinds: Pillow knows them, and says better what is wrong
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return from_array(_rgb(image))
+            return _by_pillow(image)
     except UnidentifiedImageError as error:
         raise CorruptImage("not an image") from error
+    except CorruptImage:
+        raise
+    except Exception as error:  # Pillow's readers of damaged files fail in every way there is
+        raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+def _by_pillow(image: Image.Image) -> Tensor:
+    """uint8 (3, height, width). Raises CorruptImage."""
+    try:
+        return from_array(_rgb(image))
     except Exception as error:  # Pillow's readers of damaged files fail in every way there is
         raise CorruptImage(str(error) or type(error).__name__) from error
 

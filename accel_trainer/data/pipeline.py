@@ -1,7 +1,10 @@
 """Which augmentations a job has, in which order."""
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from accel_trainer.config import Job, ResolvedJob
@@ -16,9 +19,11 @@ from accel_trainer.data.augment.noise import AddNoise, half_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.augment.policies import POLICIES
 from accel_trainer.data.augment.spectrum import Progress, mean_spectrum
-from accel_trainer.data.batch_plan import TrainBatchPlanner, batch_sizes
+from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner, batch_sizes
 from accel_trainer.data.dataset import ImageDataset, Splits
+from accel_trainer.data.decode import ImageLike, to_pixels
 from accel_trainer.data.loader import ImageReader
+from accel_trainer.data.shared_work import on_one_core
 from accel_trainer.data.views import Views
 
 
@@ -58,6 +63,35 @@ def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
         as_clip=job.video,
         on_device=on_device,
     )
+
+
+class ValidationTransform:
+    """The validation preprocessing of a job as one function of an image, with the bits that the loader gives on a CPU.
+
+    The image is resized and center-cropped (`CenterCrop`) and normalized by ImageNet's statistics; a job with `video`
+    makes a clip of it, whose frames are blurred as in training. Of a contrastive job it is the preprocessing of the
+    nearest-neighbor test: one view, without augmentation.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._views = evaluation_views(job)
+
+    def __call__(self, image: ImageLike, index: int = 0) -> Tensor:
+        """float32 (3, image_size, image_size), or (frames, 3, image_size, image_size) where the job has `video`.
+
+        image: a path, a PIL image of any mode, a uint8 array (height, width, 3) or (height, width), or a uint8 tensor
+        (3, height, width). index: the number of the image in its data set, which decides the frames that are blurred
+        where Blur.probs is below 1. Raises CorruptImage for a file or a PIL image that cannot be decoded, and
+        ValueError for an array or a tensor of another shape or dtype.
+        """
+        return on_one_core(partial(self._render, to_pixels(image), index))
+
+    def _render(self, pixels: Tensor, index: int) -> Tensor:
+        views, indices = self._views, np.array([index])
+        drawn = views.draw(views.draws(BatchPlan(epoch=0, step=0, indices=indices, global_indices=indices), indices))
+        rendered = torch.empty(views.num_views, 3, views.image_size, views.image_size)
+        views.render(pixels, drawn, rendered)
+        return rendered if views.as_clip else rendered[0]
 
 
 def needs_spectrum(job: Job) -> bool:

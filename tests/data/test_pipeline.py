@@ -1,0 +1,99 @@
+"""Validation preprocessing as one function of an image, beside what the loader makes of the same image."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from accel_trainer.config import Job
+from accel_trainer.data.batch_plan import evaluation_batches
+from accel_trainer.data.dataset import ImageDataset
+from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.loader import ImageReader, Loader
+from accel_trainer.data.pipeline import ValidationTransform, evaluation_views
+from accel_trainer.data.sources.digits import Digits
+from accel_trainer.data.sources.folders import ImageFolder
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> ImageFolder:
+    """Two classes of JPEGs of several sizes and modes."""
+    random = np.random.default_rng(0)
+    for number, size in enumerate([(40, 60), (90, 31), (64, 64), (33, 35)]):
+        path = tmp_path / "set" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (9, 9, 3), np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).convert("L" if number == 2 else "RGB").save(path, quality=80)
+    return ImageFolder(tmp_path / "set")
+
+
+def loaded(job: Job, source: ImageDataset) -> Tensor:
+    """What the loader gives of all images of a validation set."""
+    reader = ImageReader(source, evaluation_views(job), replace_corrupt=False)
+    with Loader(2) as loader:
+        batches = loader.batches(reader, evaluation_batches(len(source.labels), 3, rank=0, world_size=1))
+        return torch.cat([batch.inputs.on("cpu") for batch in batches])
+
+
+VIDEO = {"video": True, "architecture": "cornet_rt", "Blur": {"sigmas": [3.0, 1.5, 0.0], "probs": [0.5]}}
+
+
+@pytest.mark.parametrize("given", [{}, {"criterion": "SimCLRLoss", "num_views": 2}, VIDEO])
+def test_transform_of_digits_has_the_bits_of_the_loader(make_job: MakeJob, given: dict[str, Any]) -> None:
+    job, digits = make_job(dataset="digits", image_size=20, **given), Digits("val")
+    digits.labels = digits.labels[:40]
+    transform = ValidationTransform(job)
+    expected = loaded(job, digits)
+    assert expected.shape[1:] == ((3, 3, 20, 20) if job.video else (3, 20, 20))
+    for index in range(40):
+        array = digits.read(index).permute(1, 2, 0).numpy()
+        assert torch.equal(transform(array, index), expected[index])
+        assert torch.equal(transform(digits.read(index), index), expected[index])
+
+
+@pytest.mark.parametrize("image_size", [16, 224])
+def test_transform_of_a_jpeg_has_the_bits_of_the_loader(
+    make_job: MakeJob, photographs: ImageFolder, image_size: int
+) -> None:
+    job = make_job(image_size=image_size)
+    transform = ValidationTransform(job)
+    for index, expected in enumerate(loaded(job, photographs)):
+        path = Path(photographs.describe(index))
+        with Image.open(path) as image:
+            for form in (path, str(path), image, np.asarray(image)):
+                given = transform(form)
+                assert given.dtype == torch.float32
+                assert given.is_contiguous()
+                assert torch.equal(given, expected)
+
+
+def test_transform_leaves_its_input_and_the_number_of_threads(make_job: MakeJob) -> None:
+    pixels = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8)
+    before, threads = pixels.clone(), torch.get_num_threads()
+    ValidationTransform(make_job(**VIDEO))(pixels)
+    assert torch.equal(pixels, before)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (np.zeros((5, 5, 4), np.uint8), ValueError, r"an array of shape \(5, 5, 4\) and uint8; give"),
+        (np.zeros((5, 5, 3)), ValueError, r"an array of shape \(5, 5, 3\) and float64; give"),
+        (torch.zeros(5, 5, 3, dtype=torch.uint8), ValueError, r"a tensor of shape \(5, 5, 3\) and torch.uint8; give"),
+        (b"bytes", TypeError, "not of type bytes"),
+        ("nowhere.png", CorruptImage, "No such file"),
+    ],
+)
+def test_transform_refuses_what_is_no_image_and_says_what_is(
+    make_job: MakeJob, image: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        ValidationTransform(make_job())(image)
