@@ -20,7 +20,7 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import checker, finish, retries, scheduler
+from accel_trainer.queue import checker, retries, scheduler
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements
@@ -475,7 +475,7 @@ def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
 
 def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, monkeypatch):
     claimed_elsewhere(runner, monkeypatch, "a")
-    monkeypatch.setattr(finish, "LEASE_S", 0.2)
+    monkeypatch.setattr(lease, "STALE_S", 0.2)
     runner.run()
     assert trained == []
     wants = Runner(runner.queue, LaunchOptions(), Machine((), False, 2), Recorder(), reclaims_stale=True)
