@@ -10,7 +10,7 @@ from helpers import COMMAND, trainers_in, wait_until, write_job
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app
-from accel_trainer.cli.terminal import TerminalWatcher
+from accel_trainer.cli.terminal import Terminal
 from accel_trainer.core import lease
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import this_machine
@@ -42,7 +42,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
         monkeypatch.setattr("accel_trainer.launch.attempt.end_leftovers", lambda token: None)
-        successor = Runner(queue, LaunchOptions(), this_machine(), TerminalWatcher())
+        successor = Runner(queue, LaunchOptions(), this_machine(), Terminal())
         monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
         successor.run()
         wait_until(lambda: not trainers.intersection(trainers_in(Path.cwd())), timeout_s=10)
