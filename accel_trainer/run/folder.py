@@ -297,11 +297,12 @@ def _read_object(path: Path) -> Mapping[str, Any]:
 
 def _neither_file_nor_folder(folder: Path) -> Path | None:
     """The first entry of a folder that is a link, a pipe or the like."""
-    for entry in os.scandir(folder):
-        with suppress(FileNotFoundError):  # a temporary file of another process
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                return Path(entry.path)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # a temporary file of another process
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    return Path(entry.path)
     return None
 
 

@@ -72,16 +72,16 @@ def test_who_hangs_when_its_parent_dies_is_killed_after_a_while() -> None:
         "print('ready', flush=True); time.sleep(60); time.sleep(60); time.sleep(60)"
     )
     parent = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", f"{parent}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    said = [process.stdout.readline().strip() for _ in range(2)]
-    pid = next(int(line) for line in said if line.isdigit())
-    process.kill()
-    process.wait()
-    wait_until(lambda: lease.start_time(pid) is None, timeout_s=20)
-    assert "asked" in process.stdout.read()
+    ) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline().strip() for _ in range(2)]
+        pid = next(int(line) for line in said if line.isdigit())
+        process.kill()
+        process.wait()
+        wait_until(lambda: lease.start_time(pid) is None, timeout_s=20)
+        assert "asked" in process.stdout.read()
 
 
 def test_a_child_that_is_killed_is_no_zombie_where_somebody_waits_for_it() -> None:

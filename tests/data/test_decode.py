@@ -89,6 +89,7 @@ def test_a_truncated_image_is_corrupt(kind: str, part: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", FORMATS)
 def test_damage_is_corrupt_or_harmless_but_never_another_error(kind: str) -> None:
     chance = random.Random(3)

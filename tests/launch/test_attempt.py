@@ -156,8 +156,9 @@ def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launch
     monkeypatch.setattr("accel_trainer.launch.process_group.REST_S", 0.2)
     dead = Owner(this_host(), "another-boot-1-x")
     acquire(attempt.run, dead, end_leftovers=print, say=print)
-    ProcessGroup(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
+    group = ProcessGroup(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
     wait_until(lambda: len(left(dead.token)) == 1)
+    wait_until(lambda: group.exit_code is not None)
     run_it(own_attempt(attempt))
     assert not left(dead.token)
     assert len(launched) == 2

@@ -152,7 +152,7 @@ def test_normalising_is_torchvisions() -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_random_crop_of_a_photograph_has_the_pixels_of_pillow(which: int) -> None:
     """Pillow's antialiased bilinear, within a tenth of a grey level."""
-    pixels = load_sample_images().images[which]
+    pixels = load_sample_images().images[which].copy()  # writable, as torch wants its arrays
     crop = RandomResizedCrop(224)
     differences = []
     for numbers in crop.draw(draws(*range(24))):
