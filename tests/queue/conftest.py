@@ -17,7 +17,10 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
     def put(go_through: object) -> None:
         monkeypatch.setattr(runner_module, "run_attempt", go_through)
         for module in (finish, scheduler):
-            monkeypatch.setattr(module, "LOOK_EVERY_S", 0.1)
+            monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
+        for module in (finish, runner_module):
+            monkeypatch.setattr(module, "POLL_S", 0.005)
+        monkeypatch.setattr(scheduler, "LARGEST_PART", 1.0)
         monkeypatch.setattr(checker, "SETTLED_S", 0.1)
         monkeypatch.setattr(sys, "executable", "/bin/false")
 
