@@ -113,7 +113,7 @@ def numbers_of(drawn: ViewParameters) -> dict[str, np.ndarray]:
 
 def same_labels(one: Any, other: Any) -> bool:
     if isinstance(one, MixedLabels):
-        return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("first", "second", "share"))
+        return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("first", "second", "weight"))
     return torch.equal(one, other)
 
 
@@ -229,7 +229,7 @@ def global_batches(
             assert same_labels(batch.global_labels, some[0].global_labels)
         mixed = [batch.labels for batch in some]
         labels = MixedLabels(
-            *(torch.cat([getattr(one, name) for one in mixed]) for name in ("first", "second", "share"))
+            *(torch.cat([getattr(one, name) for one in mixed]) for name in ("first", "second", "weight"))
         )
         wholes.append((torch.cat([images_of(batch) for batch in some]), labels, some[0].global_labels))
     return wholes
