@@ -1,12 +1,11 @@
 """What can be said of a job file before it is trained."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.config import Job, job_name, read_job
-from accel_trainer.config.derived import keys
+from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.command import LaunchOptions, plan_launch
@@ -17,7 +16,7 @@ from accel_trainer.queue.store import QueueStore
 
 Check = Callable[[Job], dict[str, Any]]
 # What may be anything; of model_dir only where it is.
-UNCHECKED = keys(lambda mark: not mark.is_checked)
+UNCHECKED = ("description", "model_dir", "seed", "wandb")
 
 
 def make_check(flags: LaunchOptions) -> Check:
@@ -65,30 +64,23 @@ def verdict_of(
 
 def checked_alike(job: Job) -> str:
     """The same text for jobs of which one verdict is enough: they differ in nothing that a check looks at."""
+    given = {key: value for key, value in job.completed().items() if key not in UNCHECKED}
+    if job.finetuning is not None:
+        given["finetune_args"] = {**(given["finetune_args"] or {}), "finetune_dir": None}
     where = [part for part in job.run_path.parts if part != job.name]
-    return canonical([_checked(job.completed()), where])
+    return canonical([given, where])
 
 
-def _checked(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What a check looks at, of a job or of one of its objects."""
-    return {
-        key: _checked(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in values.items()
-        if f"{prefix}{key}" not in UNCHECKED
-    }
-
-
-def duplicates(file: Path, queue: QueueStore) -> list[str]:
+def duplicates(job: Job, queue: QueueStore) -> list[str]:
     """Why a job is in the queue already, by its name or by what it says. One that has failed may be tried again."""
-    name, job = job_name(file), read_job(file)
     for state in (state for state in JobState if state is not JobState.FAILED):
         for other in queue.jobs(state):
-            if other.name == name:
-                return [f"{file}: a job {name!r} is {state} in the queue; rename the file, or --force"]
+            if other.name == job.name:
+                return [f"a job {job.name!r} is {state} in the queue; rename it, or add it with `force`"]
             try:
-                is_same = read_job(other.path, name).completed() == job.completed()
+                is_same = read_job(other.path, job.name).completed() == job.completed()
             except UserError:
                 continue
             if is_same:
-                return [f"{file}: the same as {other.name!r}, which is {state} in the queue; --force adds it anyway"]
+                return [f"the same as {other.name!r}, which is {state} in the queue; `force` adds it anyway"]
     return []

@@ -1,6 +1,8 @@
 """What a job file may have imported: only packages that the user allows. A job file alone runs no code."""
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from accel_trainer.core.errors import UserError
 
@@ -17,6 +19,23 @@ def allow_imports(packages: str) -> None:
     names = [*_names(os.environ.get(ALLOW_VARIABLE, ""), ALLOW_VARIABLE), *_names(packages, ALLOW_OPTION)]
     if names:
         os.environ[ALLOW_VARIABLE] = ",".join(dict.fromkeys(names))
+
+
+@contextmanager
+def imports_allowed(packages: str | Iterable[str]) -> Iterator[None]:
+    """Allow more packages while the body runs: their names, or one text with commas between them.
+
+    Raises UserError as `allow_imports`.
+    """
+    before = os.environ.get(ALLOW_VARIABLE)
+    try:
+        allow_imports(packages if isinstance(packages, str) else ",".join(packages))
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(ALLOW_VARIABLE, None)
+        else:
+            os.environ[ALLOW_VARIABLE] = before
 
 
 def may_import(module: str) -> bool:

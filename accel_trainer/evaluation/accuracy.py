@@ -13,18 +13,17 @@ from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
-from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import first_line
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.open import open_images, open_validation, with_classes
 from accel_trainer.data.pipeline import views_in_training
 from accel_trainer.data.views import Views
+from accel_trainer.evaluation.trained_model import trained_model
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
 from accel_trainer.training.knn import knn_test
-from accel_trainer.training.meta_model import cycles_of, make_model
+from accel_trainer.training.meta_model import cycles_of
 from accel_trainer.training.runtime.accelerator import (
     augments_on_device,
     deterministic_kernels,
@@ -32,7 +31,6 @@ from accel_trainer.training.runtime.accelerator import (
     loader_threads,
     make_accelerator,
 )
-from accel_trainer.training.state.checkpoint import load_weights
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
 
@@ -74,20 +72,11 @@ def evaluate(
         accelerator = make_accelerator(job, run)
         resources.callback(accelerator.end_training)
         loader = resources.enter_context(Loader(loader_threads(job)))
-        measuring = RunEvaluator(job, classes, _load(job, path, len(classes)), accelerator, loader)
+        measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), accelerator, loader)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
             scores |= measuring.test_neighbours(source)
     return Evaluation(weights, _epoch_of(path), name, len(source.labels) - corrupt, corrupt, scores)
-
-
-def _load(job: ResolvedJob, path: Path, num_classes: int) -> nn.Module:
-    model = make_model(job, num_classes)
-    try:
-        model.load_state_dict(load_weights(path))
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit {job.architecture}: {first_line(error)}") from error
-    return model
 
 
 def _epoch_of(path: Path) -> int | None:

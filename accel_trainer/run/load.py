@@ -1,17 +1,32 @@
 """What a run folder holds: the job that was trained, its classes, and its weights. Without torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from accel_trainer.config import Job, ResolvedJob, parse_job
-from accel_trainer.config.derived import parameters
+from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json
-from accel_trainer.core.text import listed
+from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
-NOT_NEEDED = parameters(lambda mark: mark.training_only)
+NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")
+
+
+def run_job(run: RunFolder) -> Job:
+    """The job of a run, whole, as it was trained. Raises UserError."""
+    config = dict(run.read_config())
+    # What a fine-tuned run has started from was checked then, and may be gone now.
+    tuned = {key: config.pop(key) for key in ("finetune", "finetune_args") if config.get(key)}
+    job = _parsed(run, config)
+    try:
+        args = FinetuneParameters.model_validate(tuned.get("finetune_args", {}))
+    except ValueError as error:
+        raise UserError(f"{run.config}: finetune_args: {first_line(error)}") from error
+    return job.model_copy(update={**tuned, "finetune_args": args}) if tuned else job
 
 
 def trained_job(run: RunFolder) -> ResolvedJob:
@@ -20,7 +35,12 @@ def trained_job(run: RunFolder) -> ResolvedJob:
     What a version knew less of has its default; what it knew more of is an error.
     """
     config = {key: value for key, value in run.read_config().items() if key not in NOT_NEEDED}
-    return parse_job(json.dumps({**config, "trackers": []}).encode(), run.path.name, where=str(run.config)).resolve()
+    return _parsed(run, {**config, "trackers": []}).resolve()
+
+
+def _parsed(run: RunFolder, config: Mapping[str, Any]) -> Job:
+    name = str(run.read_environment().get("job", run.path.name))
+    return parse_job(json.dumps(config).encode(), name, where=str(run.config))
 
 
 def trained_classes(run: RunFolder) -> list[str]:

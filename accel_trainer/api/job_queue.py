@@ -1,0 +1,74 @@
+"""A queue folder for scripts: put jobs into it, and see how far they are. `accel-train run-queue` trains them."""
+
+import json
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from accel_trainer.api.verdicts import duplicates, make_check, verdict_of
+from accel_trainer.config import Job, job_name, parse_job, read_job
+from accel_trainer.config.parse import read_bytes
+from accel_trainer.core.allow_imports import imports_allowed
+from accel_trainer.core.errors import UserError
+from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.queue.status_table import JobStatus, status_rows
+from accel_trainer.queue.store import QueueStore
+
+
+class Queue:
+    """The jobs of a folder, which is made by the first `add`."""
+
+    def __init__(self, folder: str | os.PathLike[str] = "training_queue") -> None:
+        self.folder = Path(folder).expanduser()
+        self._store = QueueStore(self.folder)
+        self._check = make_check(LaunchOptions())
+
+    def __repr__(self) -> str:
+        return f"Queue({str(self.folder)!r})"
+
+    def add(
+        self,
+        job: Job | str | os.PathLike[str],
+        *,
+        force: bool = False,
+        allow: str | Iterable[str] = (),
+        coming: Collection[str] = (),
+    ) -> Path:
+        """Check a job, down to its model and data set, and put it into the queue; its file there.
+
+        job: one with a name of its own, `Job(name=...)`, or the path of a job file, of which a copy is put there.
+        force: also one whose name or content is in the queue. allow: packages of yours that the job's model may be
+        imported from. coming: names of jobs that will be added and that it may start from.
+
+        Raises UserError, with a line for each mistake.
+        """
+        if isinstance(job, Job):
+            where, content = job.name, _content(job)
+        else:
+            path = Path(job).expanduser()
+            where, content, job = str(path), read_bytes(path), read_job(path)
+        self._store.create()
+        with imports_allowed(allow):
+            _, problems = verdict_of(job, self._check, self._store, coming)
+        if not problems and not force:
+            problems = duplicates(job, self._store)
+        if problems:
+            raise UserError(*(f"{where}: {problem}" for problem in problems))
+        return self._store.add(job.name, content, replace=force)
+
+    def jobs(self, most: int | None = None) -> list[JobStatus]:
+        """Every job: those that run first, then pending, held, failed and done ones. Raises UserError.
+
+        most: of so many that do not run, in each state, more is given than their names. All the others' files need not
+        be read.
+        """
+        return list(status_rows(self._store, most))
+
+
+def _content(job: Job) -> bytes:
+    """The file of a job: what was given, without defaults. Raises UserError for a name that no file can have."""
+    if job_name(Path(f"{job.name}.json")) != job.name:
+        raise UserError(f"{job.name!r}: a job's name may not contain '/'")
+    content = json.dumps(job.model_dump(mode="json", exclude_unset=True), indent=2).encode() + b"\n"
+    parse_job(content, job.name, where=job.name)  # a copy of a job may have been changed unchecked
+    return content

@@ -1,0 +1,181 @@
+"""A run folder for scripts and notebooks: what was trained, how well, and the model itself."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accel_trainer.config import Job
+from accel_trainer.core.allow_imports import imports_allowed
+from accel_trainer.core.errors import UserError
+from accel_trainer.report.compare import Comparison, compare
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.load import run_job, trained_classes, trained_job, trained_weights
+from accel_trainer.run.performance import read_performance
+from accel_trainer.run.status import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from accel_trainer.data.pipeline import ValidationTransform
+    from accel_trainer.evaluation.accuracy import Evaluation
+
+# Of a run folder, where nothing is but its own files.
+NO_RUNS = ("params", "resume", "logs")
+
+
+class History(list[dict[str, Any]]):
+    """The rows of performance.csv, one for each epoch and split.
+
+    Each has `epoch`, `split`, `loss` and the other scores that were measured (accuracies in percent), `lr`,
+    `images_per_s` and `seconds`.
+    """
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The same as a DataFrame; NaN for what was not measured. Raises UserError where pandas is missing."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UserError("history: a DataFrame needs pandas: pip install pandas") from error
+        return pd.DataFrame(list(self))
+
+    def _repr_html_(self) -> str | None:
+        """The table that a notebook shows."""
+        try:
+            return str(self.to_frame().to_html(index=False))
+        except UserError:
+            return None
+
+
+class Run:
+    """A trained run, or one that is being trained. What changes is read from the folder each time it is asked for.
+
+    The folder may have been moved since. Every property and method raises UserError for a file that cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._folder = RunFolder(Path(path).expanduser())
+        self._folder.read_config()
+
+    def __repr__(self) -> str:
+        status = self.status
+        return f"Run({str(self.path)!r}, {'unknown' if status is None else status.state})"
+
+    @property
+    def path(self) -> Path:
+        """The run folder, where it is now."""
+        return self._folder.path
+
+    @property
+    def job(self) -> Job:
+        """The job as it was trained, with all defaults, and numbers in the place of `auto` and the like.
+
+        Its `model_dir` is where the run was trained, which `path` may be no more.
+        """
+        return run_job(self._folder)
+
+    @property
+    def status(self) -> Status | None:
+        """status.json: state, epoch, best score, error; None where there is none."""
+        return self._folder.read_status()
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
+        return trained_classes(self._folder)
+
+    @property
+    def history(self) -> History:
+        """What was measured in each epoch, on each split. Empty before the end of the first epoch."""
+        rows = read_performance(self._folder)
+        return History(
+            {
+                "epoch": row.epoch,
+                "split": row.split,
+                **row.scores,
+                "lr": row.lr,
+                "images_per_s": row.images_per_s,
+                "seconds": row.seconds,
+            }
+            for row in rows
+        )
+
+    @property
+    def summary(self) -> Comparison:
+        """The run's row in `accel-train compare`, with all parameters of its job in `settings`."""
+        return compare([self._folder])[0]
+
+    def weights(self, name: str | int = "best") -> Path:
+        """The file of weights: best, final, ema, swa, or those that were saved after an epoch (0: the initialization).
+
+        It holds a plain state dict, for `safetensors.torch.load_file`.
+        """
+        return trained_weights(self._folder, trained_job(self._folder), str(name))
+
+    def model(self, weights: str | int = "best", *, allow: str | Iterable[str] = ()) -> "nn.Module":
+        """The trained model on the CPU: a plain module, not compiled, in evaluation mode.
+
+        It takes float32 (n, 3, image_size, image_size), or clips (n, frames, 3, image_size, image_size), as `transform`
+        gives them, and returns logits (n, classes), (n, cycles, classes) or (n, cycles, heads, classes); embeddings
+        after SimCLRLoss and SupConLoss.
+
+        weights: as in `weights`. allow: packages of yours that may be imported, if the job names a model of one.
+        """
+        from accel_trainer.evaluation.trained_model import trained_model
+
+        path = self.weights(weights)
+        with imports_allowed(allow):
+            return trained_model(trained_job(self._folder), path, len(self.classes))
+
+    @property
+    def transform(self) -> "ValidationTransform":
+        """The preprocessing of the run's validation: a function from an image, such as one of PIL, to what its model
+        takes, without the first dimension. The bits are those of the training's loader."""
+        from accel_trainer.data.pipeline import ValidationTransform
+
+        return ValidationTransform(trained_job(self._folder))
+
+    def evaluate(
+        self,
+        dataset: str | None = None,
+        *,
+        weights: str | int = "best",
+        data_root: str | os.PathLike[str] | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> "Evaluation":
+        """Measure weights on the validation images of the run's own data set, or of another one, in this process.
+
+        dataset: as in a job. data_root: where it is, if not where the job says. weights, allow: as in `model`.
+        """
+        from accel_trainer.evaluation.accuracy import evaluate
+
+        with imports_allowed(allow):
+            return evaluate(self._folder, str(weights), dataset, None if data_root is None else Path(data_root))
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """The run in a folder. Raises UserError where there is none."""
+    return Run(path)
+
+
+def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:
+    """The runs in some folders and below them, in the order of their paths; earlier ones, in `previous/`, are left out.
+
+    Raises UserError for a folder without any.
+    """
+    return [run for folder in folders for run in _runs_below(Path(folder).expanduser())]
+
+
+def _runs_below(folder: Path) -> list[Run]:
+    runs = [Run(path) for path in sorted(_folders_with_runs(folder))]
+    return runs or [Run(folder)]  # which says that there is none
+
+
+def _folders_with_runs(folder: Path) -> Iterator[Path]:
+    for place, inside, files in os.walk(folder):
+        path = Path(place)
+        if "config.json" in files:
+            yield path
+            inside[:] = [name for name in inside if name not in NO_RUNS]
+        inside[:] = [name for name in inside if not name.startswith(".") and name != "previous"]

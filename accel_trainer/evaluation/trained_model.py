@@ -1,0 +1,26 @@
+"""The model of a run, with trained weights in it."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from accel_trainer.config import ResolvedJob
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import first_line
+from accel_trainer.training.meta_model import make_model
+from accel_trainer.training.state.checkpoint import load_weights
+
+
+def trained_model(job: ResolvedJob, path: Path, num_classes: int) -> nn.Module:
+    """A job's model with the weights of a file, on torch's default device and in evaluation mode.
+
+    torch's generator stays where it was. Raises UserError for weights that do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = make_model(job, num_classes)
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit {job.architecture}: {first_line(error)}") from error
+    return model.eval()

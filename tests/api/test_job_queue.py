@@ -1,0 +1,60 @@
+"""A queue from Python."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers import write_job
+from tiny_runs import tiny_job
+
+from accel_trainer import Job, Queue, UserError
+from accel_trainer.config import read_job
+
+
+def test_a_job_is_added_as_a_file_that_says_what_was_given(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "queue")
+    job = tiny_job(tmp_path / "run", name="mine")
+    path = queue.add(job)
+    assert path == tmp_path / "queue/mine.json"
+    assert read_job(path).completed() == job.completed()
+    assert "momentum" not in path.read_text(), "no defaults"
+    assert [(row.job, row.state) for row in queue.jobs()] == [("mine", "pending")]
+
+
+def test_a_job_file_is_added_as_it_is(tmp_path: Path) -> None:
+    file = write_job(tmp_path / "quick.json")
+    path = Queue(tmp_path / "queue").add(file)
+    assert path.read_bytes() == file.read_bytes()
+
+
+def test_what_is_in_the_queue_is_added_again_only_by_force(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "queue")
+    queue.add(tiny_job(tmp_path / "run", name="mine"))
+    with pytest.raises(UserError, match="a job 'mine' is pending in the queue"):
+        queue.add(tiny_job(tmp_path / "run", name="mine", seed=1))
+    with pytest.raises(UserError, match="the same as 'mine', which is pending"):
+        queue.add(tiny_job(tmp_path / "run", name="other"))
+    queue.add(tiny_job(tmp_path / "run", name="mine", seed=1), force=True)
+    assert json.loads((queue.folder / "mine.json").read_text())["seed"] == 1
+
+
+def test_a_job_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "queue")
+    with pytest.raises(UserError, match="no model 'small_cnm'"):
+        queue.add(tiny_job(tmp_path, architecture="small_cnm"))
+    with pytest.raises(UserError, match="may not contain '/'"):
+        queue.add(Job(architecture="small_cnn", name="a/b"))
+    unchecked = tiny_job(tmp_path).model_copy(update={"num_epochs": -1})
+    with pytest.raises(UserError, match="num_epochs"):
+        queue.add(unchecked)
+    assert queue.jobs() == []
+
+
+def test_a_model_of_ones_own_is_allowed_for_one_call(tmp_path: Path) -> None:
+    queue, before = Queue(tmp_path / "queue"), dict(os.environ)
+    job = tiny_job(tmp_path / "run", architecture="tiny_models:NormAndDropout", architecture_args={})
+    with pytest.raises(UserError, match="is not allowed"):
+        queue.add(job)
+    queue.add(job, allow=["tiny_models"])
+    assert dict(os.environ) == before
