@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.api.verdicts import duplicates, make_check, verdict
+from accel_trainer.api.job_queue import Queue
+from accel_trainer.api.verdicts import make_check, verdict
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
@@ -29,12 +30,10 @@ from accel_trainer.cli.app import (
     write,
 )
 from accel_trainer.cli.flags import with_flags
-from accel_trainer.config import job_name, read_job
-from accel_trainer.config.parse import read_bytes
+from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.store import QueueStore, QueueUnusable
 
 
 @app.command()
@@ -175,18 +174,14 @@ def add(
 ) -> None:
     """Check job files and put copies of them into the queue."""
     allow_imports(allow)
-    store = QueueStore(queue)
-    store.create()
-    check = make_check(LaunchOptions())
-    wrong, coming = False, {file.stem for file in files}
+    target, wrong, coming = Queue(queue), False, {file.stem for file in files}
     for file in files:
-        _, problems = verdict(file, check, store, coming)
-        if not problems and not force:
-            problems = duplicates(file, store)
-        tell(problems)
-        wrong |= bool(problems)
-        if not problems:
-            path = store.add(job_name(file), read_bytes(file), replace=force)
-            typer.echo(f"added {path}")
+        try:
+            typer.echo(f"added {target.add(file, force=force, coming=coming)}")
+        except QueueUnusable:
+            raise
+        except UserError as error:
+            tell(error.problems)
+            wrong = True
     if wrong:
         raise typer.Exit(MISTAKE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from accel_trainer.api.trained_run import load_runs
 from accel_trainer.cli.app import (
     MISTAKE,
     AllowOption,
@@ -27,7 +28,7 @@ from accel_trainer.core.text import duration, format_value, shortest_suffixes
 from accel_trainer.launch.call_worker import ANSWER
 from accel_trainer.launch.command import Launch, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.run.folder import RunFolder, runs_in
+from accel_trainer.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from accel_trainer.report.compare import Comparison
@@ -52,7 +53,7 @@ def compare(
     rows, problems = list["Comparison"](), list[str]()
     for path in runs:
         try:
-            rows += compare.compare(runs_in(path))
+            rows += [run.summary for run in load_runs(path)]
         except UserError as error:
             problems += error.problems
     if columns is None:

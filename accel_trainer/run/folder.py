@@ -304,10 +304,3 @@ def _neither_file_nor_folder(folder: Path) -> Path | None:
                 if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                     return Path(entry.path)
     return None
-
-
-def runs_in(folder: Path) -> list[RunFolder]:
-    """The run of a folder and those that were fine-tuned inside it; the folder itself where there is none."""
-    inside = sorted(config.parent for config in folder.glob("*/config.json"))
-    runs = [RunFolder(path) for path in (folder, *inside) if RunFolder(path).has_run]
-    return runs or [RunFolder(folder)]

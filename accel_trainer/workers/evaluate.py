@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.api.trained_run import load_run
 from accel_trainer.launch.call_worker import answer
-from accel_trainer.run.folder import RunFolder
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,9 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
     rank = int(os.environ.get("RANK", 0))
 
     def find() -> dict[str, Any]:
-        from accel_trainer.evaluation.accuracy import evaluate
-
-        return evaluate(RunFolder(args.run), args.weights, args.dataset, args.data_root).as_row()
+        run = load_run(args.run)
+        return run.evaluate(args.dataset, weights=args.weights, data_root=args.data_root).as_row()
 
     return answer(args.answer, rank, find)
 

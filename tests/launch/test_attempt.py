@@ -96,8 +96,14 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
     return attempt
 
 
+class NobodyWatches:
+    def started(self, *_): ...
+    def tick(self): ...
+    def stopping(self, name): ...
+
+
 def run_it(attempt: Attempt) -> Outcome:
-    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), StopRequest(), lambda event: None))
+    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), StopRequest(), NobodyWatches()))
 
 
 @pytest.fixture

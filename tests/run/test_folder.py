@@ -8,7 +8,7 @@ from helpers import file_names, said_by
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
-from accel_trainer.run.folder import RunFolder, runs_in
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 
 
@@ -232,15 +232,3 @@ def test_an_environment_that_cannot_be_read_is_empty(run: RunFolder, content: st
 )
 def test_durations_are_told_in_the_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_a_folder_stands_for_its_run_and_those_that_were_fine_tuned_in_it(tmp_path: Path) -> None:
-    parent = tmp_path / "parent"
-    for run in (parent / "b", parent / "a", parent / "previous" / "1"):
-        run.mkdir(parents=True)
-        (run / "config.json").write_text("{}")
-    (parent / "logs").mkdir()
-    assert runs_in(parent) == [RunFolder(parent / "a"), RunFolder(parent / "b")]
-    (parent / "config.json").write_text("{}")
-    assert runs_in(parent) == [RunFolder(parent), RunFolder(parent / "a"), RunFolder(parent / "b")]
-    assert runs_in(tmp_path / "nothing") == [RunFolder(tmp_path / "nothing")], "which is told to be none"
