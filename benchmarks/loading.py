@@ -33,7 +33,7 @@ from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.data.open import open_data_set
 from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
-from accel_trainer.data.views import Views
+from accel_trainer.data.views import Augmentations, Views
 
 SIZE, BATCH, WIDTH, HEIGHT, CLASSES = 224, 64, 500, 375, 4
 BYTES = 90_000
@@ -95,7 +95,7 @@ def plain(folder: Path, workers: int) -> Pass:
 
 
 def ours(images: Splits, loader: Loader, *, on_device: bool, batch: int = BATCH, size: int = SIZE) -> Pass:
-    views = Views(RandomResizedCrop(size), image_size=size, on_device=on_device)
+    views = Views(Augmentations(RandomResizedCrop(size)), on_device=on_device)
     read = ImageReader(images.train, views, replace_corrupt=True)
     sampling = TrainBatchPlanner(len(images.train.labels), batch, accumulation=1, world_size=1, seed=0)
     return lambda epoch: (made.inputs.images for made in loader.batches(read, sampling.micro_batches(epoch, rank=0)))

@@ -23,7 +23,7 @@ from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.decode import from_array
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.occluders.synthetic import FORMS, make_occluders
-from accel_trainer.data.pipeline import needs_spectrum, training_views
+from accel_trainer.data.pipeline import training_views
 from accel_trainer.data.preview import contact_sheet
 
 SIZE, COLUMNS = 150, 6
@@ -54,7 +54,7 @@ PHOTOGRAPHS = Photographs()
 def shown(epoch: int = 1, **parameters: Any) -> Tensor:
     """The views of both photographs as a job's model sees them: uint8 (2, views, 3, size, size)."""
     job = Job.model_validate({"architecture": "resnet18", "image_size": SIZE, "transform_type": "none", **parameters})
-    spectrum = measure(PHOTOGRAPHS, SIZE) if needs_spectrum(job) else None
+    spectrum = measure(PHOTOGRAPHS, SIZE) if job.Noise is not None else None
     read = ImageReader(PHOTOGRAPHS, training_views(job, spectrum), replace_corrupt=False)
     both = np.array([CHINA, FLOWER])
     images = pixels_of(read(BatchPlan(epoch, 0, both, both)).inputs.on("cpu"))

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
+from accel_trainer.data.dataset import Splits
 
 Indices = npt.NDArray[np.int64]
 
@@ -87,12 +89,29 @@ class TrainBatchPlanner:
                 yield BatchPlan(epoch, step, global_batch[start : start + own], global_batch, start)
 
 
+def plan_training(job: ResolvedJob, images: Splits, world_size: int) -> TrainBatchPlanner:
+    """How a job's training images are cut into batches on `world_size` processes. Raises UserError."""
+    return TrainBatchPlanner(
+        num_images=len(images.train.labels),
+        batch_size=job.batch_size,
+        accumulation=job.gradient_accumulation,
+        world_size=world_size,
+        seed=job.seed,
+        num_views=job.num_views,
+    )
+
+
+def possible_batch_sizes(job: Job, images: Splits, world_size: int) -> list[int]:
+    """The batch sizes that "auto" chooses from, smallest first; see `batch_sizes`."""
+    return batch_sizes(len(images.train.labels), job.num_views, world_size, job.gradient_accumulation)
+
+
 def batch_sizes(num_images: int, num_views: int, world_size: int, accumulation: int) -> list[int]:
     """The sizes that "auto" chooses from, smallest first: a power of two of images in each forward pass, at most the
     training set.
 
     Two images at least, as BatchNorm needs, unless the training set is too small for that; one that is too small for
-    any size is refused by TrainSampling.
+    any size is refused by TrainBatchPlanner.
     """
     parts = num_views * world_size * accumulation
     sizes = [2 * parts]

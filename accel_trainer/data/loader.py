@@ -20,11 +20,12 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.spans import Phase, spanned
-from accel_trainer.data.augment.mixing import Labels
+from accel_trainer.data.augment.mixing import Labels, Mixer
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.shared_work import (
+    Buffers,
     ParallelTask,
     SingleTask,
     in_order,
@@ -76,9 +77,9 @@ class ImageReader:
         return run_here(self.begin(plan))
 
     @spanned(Phase.LOADING)
-    def begin(self, plan: BatchPlan) -> "BatchAssembly":
-        """The same as work that threads can share."""
-        return BatchAssembly(self, plan)
+    def begin(self, plan: BatchPlan, buffers: Buffers | None = None) -> "BatchAssembly":
+        """The same as a task that threads can share; its memory is from `buffers`, where given."""
+        return BatchAssembly(self, plan, buffers)
 
     def render(self, index: int, drawn: ViewParameters, out: Tensor) -> bool:
         """Write all views of an image; whether there is one that can be read."""
@@ -130,12 +131,12 @@ class BatchAssembly:
     image more than the plan has.
     """
 
-    def __init__(self, read: ImageReader, plan: BatchPlan) -> None:
+    def __init__(self, read: ImageReader, plan: BatchPlan, buffers: Buffers | None = None) -> None:
         self.read, self.plan, views = read, plan, read.views
         before = plan.global_indices[[plan.start - 1]] if views.mixer is not None else plan.indices[:0]
         self.indices = np.concatenate([before, plan.indices])
         self.drawn = views.draw(views.draws(plan, self.indices))
-        self.rendered = views.empty(len(self.indices))
+        self.rendered = views.empty(len(self.indices), buffers)
         self.is_there = np.zeros(len(self.indices), dtype=bool)
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
@@ -161,7 +162,8 @@ class BatchAssembly:
         if not self.is_there.all():
             rows = np.flatnonzero(np.repeat(self.is_there, self.read.views.num_views))
             self.rendered, self.drawn = self.rendered[torch.from_numpy(rows)], self.drawn[rows]
-        return self._plain() if self.read.views.mixer is None else self._mixed()
+        mixer = self.read.views.mixer
+        return self._plain() if mixer is None else self._mixed(mixer)
 
     def _plain(self) -> Batch:
         views, labels, plan = self.read.views, self.read.source.labels, self.plan
@@ -172,10 +174,10 @@ class BatchAssembly:
             step=plan.step,
         )
 
-    def _mixed(self) -> Batch:
+    def _mixed(self, mixer: Mixer) -> Batch:
         views, plan = self.read.views, self.plan
         labels = self.read.source.labels[plan.global_indices]
-        mixing = views.draw_mixing(views.draws(plan, plan.global_indices))
+        mixing = views.draw_mixing(mixer, views.draws(plan, plan.global_indices))
         global_labels = views.mixed_labels(labels, np.roll(labels, 1), mixing)
         return Batch(
             inputs=views.collate(self.rendered, self.drawn, mixing[_own(plan, views.num_views)]),
@@ -194,26 +196,33 @@ class Loader:
     """Loads batches in order, each by all of `num_threads`; 0 loads each when it is asked for.
 
     So the first batch of an epoch is there soon, and as many batches are in memory whatever the number of threads. Use
-    as a context manager: leaving it, mid-epoch too, leaves no thread behind.
+    as a context manager: leaving it, mid-epoch too, leaves no thread behind, and no memory but that of batches that
+    are still used.
     """
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
+        self._buffers = Buffers()
         self._pool = None
         if num_threads:
             self._pool = single_core_threads(num_threads, "loader")
 
     def batches(self, load: ImageReader | Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """The batches of these plans. An error in a thread is raised here, in its turn."""
+
+        def begin(plan: BatchPlan) -> ParallelTask[Batch]:
+            if isinstance(load, ImageReader):
+                return load.begin(plan, self._buffers)
+            return SingleTask(partial(load, plan))
+
         if self._pool is None:
             for plan in plans:
-                yield on_one_core(partial(load, plan))
+                yield on_one_core(partial(lambda plan: run_here(begin(plan)), plan))
             return
         pool = self._pool
 
         def submit(plan: BatchPlan) -> Future[Batch]:
-            begin = partial(load.begin if isinstance(load, ImageReader) else partial(_whole, load), plan)
-            return run_shared(pool, begin, self.num_threads)
+            return run_shared(pool, partial(begin, plan), self.num_threads)
 
         yield from in_order(submit, plans, 1 + READY_AHEAD)
 
@@ -223,12 +232,13 @@ class Loader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads; batches that were asked for in advance are dropped. Harmless when repeated."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _whole(load: Callable[[BatchPlan], Batch], plan: BatchPlan) -> ParallelTask[Batch]:
-    return SingleTask(partial(load, plan))
+        self._buffers.release()
 
 
 def default_num_threads(processes_on_this_machine: int) -> int:

@@ -12,10 +12,10 @@ from accel_trainer.config import Job
 from accel_trainer.data.augment.geometry import pixels_of
 from accel_trainer.data.augment.mixing import Labels, MixedLabels
 from accel_trainer.data.augment.spectrum import Progress
-from accel_trainer.data.batch_plan import TrainBatchPlanner
+from accel_trainer.data.batch_plan import TrainBatchPlanner, plan_training, possible_batch_sizes
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
-from accel_trainer.data.pipeline import _training_reader, make_sampling, possible_batch_sizes
+from accel_trainer.data.pipeline import training_spectrum, training_views
 
 ROWS = 8
 # Images that have one view only stand side by side.
@@ -82,4 +82,6 @@ def preview(job: Job, *, epoch: int, progress: Progress = lambda done, total: No
     """A picture of the first images of an epoch (PNG), as training will see them. Raises UserError."""
     images = open_images(job)
     resolved = job.with_placeholders(possible_batch_sizes(job, images, 1)[-1])
-    return render_preview(_training_reader(job, images.train, progress), make_sampling(resolved, images, 1), epoch)
+    views = training_views(job, training_spectrum(job, lambda: images.train, progress))
+    reader = ImageReader(images.train, views, replace_corrupt=True)
+    return render_preview(reader, plan_training(resolved, images, 1), epoch)

@@ -154,6 +154,7 @@ class Buffers:
     def __init__(self) -> None:
         self._spare: deque[Tensor] = deque()
         self._taking = threading.Lock()
+        self._is_released = False
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """As torch.empty. In a process that uses CUDA the memory is pinned, from torch's own ring of pinned buffers,
@@ -166,7 +167,7 @@ class Buffers:
         memory = self._take(size)
         # The storage of a tensor that is made of an array keeps this array, and nothing else does.
         lent = memory.numpy()[:]
-        weakref.finalize(lent, self._spare.append, memory).atexit = False
+        weakref.finalize(lent, self._take_back, memory).atexit = False
         return torch.from_numpy(lent).view(dtype).view(shape)
 
     def _take(self, size: int) -> Tensor:
@@ -181,5 +182,12 @@ class Buffers:
                 self._spare.popleft()
         return torch.empty(size, dtype=torch.uint8)
 
+    def _take_back(self, memory: Tensor) -> None:
+        # No lock: this may be called at any moment, also in a thread that holds it.
+        if not self._is_released:
+            self._spare.append(memory)
 
-BATCHES = Buffers()
+    def release(self) -> None:
+        """Let go of spare memory, and of memory that is still in use as soon as it is not."""
+        self._is_released = True
+        self._spare.clear()

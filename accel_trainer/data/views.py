@@ -15,12 +15,24 @@ from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
-from accel_trainer.data.augment.geometry import Transform, normalize, normalized
+from accel_trainer.data.augment.geometry import Crop, normalize, normalized
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.rng.draws import Draws, Numbers, Parameters
-from accel_trainer.data.shared_work import BATCHES
+from accel_trainer.data.rng.draws import DrawRules, Draws, Numbers, Parameters
+from accel_trainer.data.shared_work import Buffers
+
+
+@dataclass(frozen=True)
+class Augmentations:
+    """What is done to the images of a split, in this order. crop and policy: on uint8 pixels; effects: on floats in
+    0..1; mixer: on normalized images, each with the one before it in the global batch.
+    """
+
+    crop: Crop
+    policy: Policy[Any] | None = None
+    effects: Sequence[Effect] = ()
+    mixer: Mixer | None = None
 
 
 @dataclass(frozen=True)
@@ -57,33 +69,16 @@ class Views:
     """How the images of a split become what the model sees.
 
     as_clip: the views of an image are the frames of one example; else each view is an example. on_device: floats are
-    made on the device, from uint8 batches; else by whoever loads.
+    made on the device, from uint8 batches; else by the loader's threads.
     """
 
     def __init__(
-        self,
-        transform: Transform,
-        *,
-        image_size: int,
-        seed: int = 0,
-        policy: Policy[Any] | None = None,
-        effects: Sequence[Effect] = (),
-        mixer: Mixer | None = None,
-        num_views: int = 1,
-        view_dependence: bool = False,
-        batch_dependence: bool = False,
-        as_clip: bool = False,
-        on_device: bool = False,
+        self, how: Augmentations, rules: DrawRules | None = None, *, as_clip: bool = False, on_device: bool = False
     ) -> None:
-        self.transform, self.policy, self.effects, self.mixer = transform, policy, tuple(effects), mixer
-        self.image_size, self.num_views = image_size, num_views
+        self.crop, self.policy, self.effects, self.mixer = how.crop, how.policy, tuple(how.effects), how.mixer
+        self.rules = rules or DrawRules()
+        self.image_size, self.num_views = how.crop.image_size, self.rules.num_views
         self.as_clip, self.on_device = as_clip, on_device
-        self._sharing: dict[str, Any] = {
-            "seed": seed,
-            "num_views": num_views,
-            "view_dependence": view_dependence,
-            "batch_dependence": batch_dependence,
-        }
 
     @property
     def examples_per_image(self) -> int:
@@ -93,26 +88,31 @@ class Views:
     # -- drawing ------------------------------------------------------------------------------------------------
 
     def draws(self, plan: BatchPlan, indices: npt.NDArray[np.int64]) -> Draws:
-        return Draws(epoch=plan.epoch, step=plan.step, indices=indices, **self._sharing)
+        """The random numbers of some images of a plan, a row for each of their views."""
+        return self.rules.draws(plan.epoch, plan.step, indices)
 
     def draw(self, draws: Draws) -> ViewParameters:
+        """What is done to each view, one row each; mixtures are apart, in `draw_mixing`."""
         return ViewParameters(
-            crop=self.transform.draw(draws),
+            crop=self.crop.draw(draws),
             policy=None if self.policy is None else self.policy.draw(draws),
             effects=tuple(effect.draw(draws) for effect in self.effects),
         )
 
-    def draw_mixing(self, draws: Draws) -> MixParameters:
+    def draw_mixing(self, mixer: Mixer, draws: Draws) -> MixParameters:
         """One mixture for each row; the frames of a clip, which has one label, are mixed alike."""
-        assert self.mixer is not None
-        return self.mixer.draw(replace(draws, view_dependence=True) if self.as_clip else draws)
+        return mixer.draw(replace(draws, view_dependence=True) if self.as_clip else draws)
 
     # -- making -------------------------------------------------------------------------------------------------
 
-    def empty(self, num_images: int) -> Tensor:
-        """Room for what `show` makes of so many images."""
+    def empty(self, num_images: int, buffers: Buffers | None = None) -> Tensor:
+        """Room for what `render` makes of so many images: uint8 or float32 (rows, 3, image_size, image_size).
+
+        buffers: where the memory comes from, and goes back to when no tensor uses it anymore.
+        """
         shape = (num_images * self.num_views, 3, self.image_size, self.image_size)
-        return BATCHES.empty(shape, torch.uint8 if self.on_device else torch.float32)
+        dtype = torch.uint8 if self.on_device else torch.float32
+        return torch.empty(shape, dtype=dtype) if buffers is None else buffers.empty(shape, dtype)
 
     def render(self, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
@@ -129,7 +129,7 @@ class Views:
 
     def _cut(self, pixels: Tensor, drawn: ViewParameters, view: int) -> Tensor:
         """One view, uint8 (3, image_size, image_size)."""
-        cut = self.transform.apply(pixels, drawn.crop[view])
+        cut = self.crop.apply(pixels, drawn.crop[view])
         if self.policy is None or drawn.policy is None:
             return cut
         return self.policy.apply(cut, drawn.policy[view : view + 1])
@@ -146,19 +146,19 @@ class Views:
             images = effect.apply(images, parameters)
         return normalize(images)
 
-    def collate(self, shown: Tensor, drawn: ViewParameters, mixing: MixParameters | None) -> Inputs:
-        """What was shown of the images of a batch, with what is still to be done to it.
+    def collate(self, rendered: Tensor, drawn: ViewParameters, mixing: MixParameters | None) -> Inputs:
+        """The rendered views of a batch, with what is still to be done to them on the device.
 
         With `mixing`, the first image is only there for the second to be mixed with.
         """
         if not self.on_device:
-            return Inputs(self._to_examples(shown, mixing))
+            return Inputs(self._to_examples(rendered, mixing))
         fetched = self._fetch(drawn)
 
         def finish(images: Tensor) -> Tensor:
             return self._to_examples(self._finish(images, fetched), mixing)
 
-        return Inputs(shown, finish)
+        return Inputs(rendered, finish)
 
     def _to_examples(self, images: Tensor, mixing: MixParameters | None) -> Tensor:
         if mixing is not None:

@@ -16,7 +16,7 @@ from accel_trainer.config import ResolvedJob
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.open import open_images, open_validation, with_classes
-from accel_trainer.data.pipeline import views_in_training
+from accel_trainer.data.pipeline import training_spectrum, training_views
 from accel_trainer.data.views import Views
 from accel_trainer.evaluation.trained_model import trained_model
 from accel_trainer.run.folder import RunFolder
@@ -105,7 +105,8 @@ class RunEvaluator:
         on_device = self.augment_on_device
 
         def train_views() -> Views:
-            return views_in_training(self.job, lambda: self._train_images, augment_on_device=on_device)
+            spectrum = training_spectrum(self.job, lambda: self._train_images)
+            return training_views(self.job, spectrum, on_device=on_device)
 
         views = validation_views(self.job, train_views, augment_on_device=on_device)
         images = validation_set(self.job, source, views, self.world_size)

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,18 +11,12 @@ from torch.optim import Optimizer
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.augment.spectrum import Progress, read_spectrum
-from accel_trainer.data.batch_plan import TrainBatchPlanner
+from accel_trainer.data.augment.spectrum import Progress
+from accel_trainer.data.batch_plan import TrainBatchPlanner, plan_training, possible_batch_sizes
 from accel_trainer.data.dataset import Splits
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
-from accel_trainer.data.pipeline import (
-    _training_reader,
-    make_sampling,
-    needs_spectrum,
-    possible_batch_sizes,
-    training_views,
-)
+from accel_trainer.data.pipeline import check_augmentations, training_spectrum, training_views
 from accel_trainer.training.knn import KnnTest, knn_test
 from accel_trainer.training.meta_model import count_parameters, cycles_of, make_model, meta_model
 from accel_trainer.training.objectives.base import Cycles, Objective
@@ -58,13 +51,15 @@ def training_data(
     progress: told of images seen while the data set's spectrum is measured, where a job needs that.
     """
     images = open_images(job)
-    sampling = make_sampling(job, images, world_size)
-    read_train = _training_reader(job, images.train, progress, augment_on_device=augment_on_device)
-    views = validation_views(job, lambda: read_train.views, augment_on_device=augment_on_device)
+    sampling = plan_training(job, images, world_size)
+    train_views = training_views(
+        job, training_spectrum(job, lambda: images.train, progress), on_device=augment_on_device
+    )
+    views = validation_views(job, lambda: train_views, augment_on_device=augment_on_device)
     return TrainingData(
         images=images,
         sampling=sampling,
-        train_reader=read_train,
+        train_reader=ImageReader(images.train, train_views, replace_corrupt=True),
         val=validation_set(job, images.val, views, world_size),
         eval_sets={split: validation_set(job, source, views, world_size) for split, source in images.eval_sets.items()},
         knn=knn_test(job, images.train, images.val, world_size),
@@ -126,7 +121,7 @@ class Summary:
 def _check(job: Job, images: Splits, world_size: int) -> Summary:
     num_classes = len(images.classes)
     resolved = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
-    sampling = make_sampling(resolved, images, world_size)
+    sampling = plan_training(resolved, images, world_size)
     model, num_cycles = meta_model(job, num_classes, sampling.images_per_forward)
     make_objective(job, num_classes, num_cycles)
     check_augmentations(job)
@@ -145,13 +140,6 @@ def _check(job: Job, images: Splits, world_size: int) -> Summary:
         steps_per_epoch=None if job.batch_size == "auto" else sampling.steps_per_epoch,
         num_epochs=job.num_epochs,
     )
-
-
-def check_augmentations(job: Job) -> None:
-    """Find what is wrong with the files of augmentations, without measuring anything. Raises UserError."""
-    if needs_spectrum(job) and job.Noise is not None and job.Noise.mean_magnitude_path is not None:
-        read_spectrum(Path(job.Noise.mean_magnitude_path).expanduser(), job.image_size)
-    training_views(job, None)
 
 
 def check_writable(job: Job) -> None:

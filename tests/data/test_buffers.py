@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from accel_trainer.data import shared_work, views
+from accel_trainer.data import shared_work
 from accel_trainer.data.augment.geometry import RandomResizedCrop
 from accel_trainer.data.batch_plan import TrainBatchPlanner
 from accel_trainer.data.loader import READY_AHEAD, ImageReader, Loader
 from accel_trainer.data.shared_work import Buffers
 from accel_trainer.data.sources.digits import Digits
-from accel_trainer.data.views import Views
+from accel_trainer.data.views import Augmentations, Views
 
 SHAPE = (4, 3, 300, 300)
 
@@ -103,12 +103,11 @@ def test_memory_does_not_grow_with_the_epochs(monkeypatch: pytest.MonkeyPatch, n
     """New memory is asked for once for each batch that can be under way."""
     made = []
     real = torch.empty
-    monkeypatch.setattr(views, "BATCHES", Buffers())
     monkeypatch.setattr(
         shared_work.torch, "empty", lambda *words, **more: (made.append(words), real(*words, **more))[1]
     )
     source = Digits("train")
-    read = ImageReader(source, Views(RandomResizedCrop(48), image_size=48), replace_corrupt=True)
+    read = ImageReader(source, Views(Augmentations(RandomResizedCrop(48))), replace_corrupt=True)
     sampling = TrainBatchPlanner(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
     with Loader(num_threads) as loader:
         for epoch in range(3):
@@ -119,7 +118,7 @@ def test_memory_does_not_grow_with_the_epochs(monkeypatch: pytest.MonkeyPatch, n
 
 def test_a_batch_that_is_kept_stays_as_it_was() -> None:
     source = Digits("train")
-    read = ImageReader(source, Views(RandomResizedCrop(48), image_size=48), replace_corrupt=True)
+    read = ImageReader(source, Views(Augmentations(RandomResizedCrop(48))), replace_corrupt=True)
     sampling = TrainBatchPlanner(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
     with Loader(2) as loader:
         kept = list(loader.batches(read, sampling.micro_batches(1, rank=0)))
@@ -127,3 +126,29 @@ def test_a_batch_that_is_kept_stays_as_it_was() -> None:
         assert torch.equal(batch.inputs.images, read(plan).inputs.images)
     assert len({place(batch.inputs.images) for batch in kept}) == len(kept)
     assert np.isfinite(kept[0].inputs.images.numpy()).all()
+
+
+def test_released_memory_is_not_kept_even_when_it_comes_back_later(own: Buffers) -> None:
+    used, spare = own.empty(SHAPE, torch.float32), own.empty(SHAPE, torch.float32)
+    del spare
+    own.release()
+    assert not own._spare
+    del used
+    assert not own._spare
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+def test_a_loader_that_was_left_keeps_no_memory_of_its_batches(num_threads: int) -> None:
+    source = Digits("train")
+    read = ImageReader(source, Views(Augmentations(RandomResizedCrop(48))), replace_corrupt=True)
+    sampling = TrainBatchPlanner(len(source.labels), 64, accumulation=1, world_size=1, seed=0)
+    with Loader(num_threads) as loader:
+        batches = loader.batches(read, sampling.micro_batches(1, rank=0))
+        first, second = next(batches), next(batches)
+        del second
+        batches.close()
+        assert loader._buffers._spare
+    assert not loader._buffers._spare
+    assert first.inputs.images.isfinite().all()
+    del first
+    assert not loader._buffers._spare

@@ -15,7 +15,7 @@ from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner, evaluati
 from accel_trainer.data.loader import READY_AHEAD, Batch, ImageReader, Loader, default_num_threads
 from accel_trainer.data.sources.digits import Digits
 from accel_trainer.data.sources.folders import ImageFolder
-from accel_trainer.data.views import Inputs, Views
+from accel_trainer.data.views import Augmentations, Inputs, Views
 
 
 def plan(*indices: int, step: int = 0) -> BatchPlan:
@@ -24,7 +24,7 @@ def plan(*indices: int, step: int = 0) -> BatchPlan:
 
 def uncoloured(transform: CenterCrop | RandomResizedCrop) -> Views:
     """Views whose batches are still uint8."""
-    return Views(transform, image_size=transform.image_size, on_device=True)
+    return Views(Augmentations(transform), on_device=True)
 
 
 def loader_threads() -> list[str]:
@@ -228,7 +228,7 @@ def test_an_unexpected_error_names_the_image(
         raise ZeroDivisionError("of all things")
 
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
-    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.transform, "apply", fail)))
+    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.crop, "apply", fail)))
     with Loader(num_threads) as loader, pytest.raises(RuntimeError, match=r"b/4\.png: of all things"):
         list(loader.batches(read, [plan(4)]))
 
@@ -240,7 +240,7 @@ def test_a_users_error_stays_one(folder: ImageFolder, monkeypatch: pytest.Monkey
         raise UserError("Occlusion: no")
 
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
-    monkeypatch.setattr(read.views.transform, "apply", fail)
+    monkeypatch.setattr(read.views.crop, "apply", fail)
     with Loader(1) as loader, pytest.raises(UserError, match=r"^Occlusion: no$"):
         list(loader.batches(read, [plan(4)]))
 

@@ -159,7 +159,7 @@ def test_a_job_has_the_effects_that_it_names(
 ) -> None:
     views = parts_of(**given).train_reader.views
     assert [type(effect) for effect in views.effects] == expected
-    assert getattr(views.transform, "scale", None) == scale
+    assert getattr(views.crop, "scale", None) == scale
 
 
 def test_effects_come_in_the_order_of_the_documents(parts_of: Build, everything: dict[str, Any]) -> None:
@@ -176,7 +176,7 @@ def test_a_batch_is_cropped_then_altered_by_every_effect_then_normalised_then_mi
     read, plan = parts.train_reader, next(plans(parts))
     views, drawn = read.views, drawn_by(parts, plan)
     cropped = [
-        views.policy.apply(views.transform.apply(read.source.read(index), drawn.crop[row]), drawn.policy[row : row + 1])
+        views.policy.apply(views.crop.apply(read.source.read(index), drawn.crop[row]), drawn.policy[row : row + 1])
         for row, index in enumerate(np.repeat(plan.global_indices, 2).tolist())
     ]
     images = torch.stack(cropped) / 255
@@ -184,7 +184,7 @@ def test_a_batch_is_cropped_then_altered_by_every_effect_then_normalised_then_mi
         images = effect.apply(images, effect.fetch(parameters))
         assert 0 <= images.min() <= images.max() <= 1 + 1e-6
     images = NORMALISE(images)
-    mixed = mix(images, images.roll(2, 0), views.draw_mixing(views.draws(plan, plan.global_indices)))
+    mixed = mix(images, images.roll(2, 0), views.draw_mixing(views.mixer, views.draws(plan, plan.global_indices)))
     torch.testing.assert_close(images_of(read(plan)), mixed, rtol=0, atol=1e-5)
 
 

@@ -30,8 +30,10 @@ CROP_NUMBERS = 2 * CROP_TRIES + 2
 RESIZE_RATIO = 256 / 224
 
 
-class Transform(Protocol):
-    """How images become inputs of a fixed size."""
+class Crop(Protocol):
+    """How images become squares of one size."""
+
+    image_size: int
 
     def draw(self, draws: Draws) -> Numbers:
         """The random numbers of each row, float64 of shape (rows, some count)."""

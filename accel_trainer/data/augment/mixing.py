@@ -78,27 +78,27 @@ class Mixer:
 
     def __init__(self, image_size: int, cutmix: Mixing | None, mixup: Mixing | None) -> None:
         self.image_size = image_size
-        self.cutmix, self.mixup = cutmix, mixup
+        self._kinds = [(mixing.alpha, is_cut) for mixing, is_cut in ((cutmix, True), (mixup, False)) if mixing]
 
     def draw(self, draws: Draws) -> MixParameters:
         # Needed by few, and it takes a while to import.
         from scipy.special import betaincinv
 
-        is_cut = self._cuts(draws)
-        mixing = self.cutmix if is_cut else self.mixup
-        assert mixing is not None
+        alpha, is_cut = self._kind(draws)
         numbers = draws.uniforms("mixing", 3)
-        share = betaincinv(mixing.alpha, mixing.alpha, numbers[:, 0])
+        share = betaincinv(alpha, alpha, numbers[:, 0])
         box = np.zeros((len(draws), 4), dtype=np.int64)
         if is_cut:
             box = cut_boxes(share, numbers[:, 1:], self.image_size)
             share = 1 - (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / self.image_size**2
         return MixParameters(share, box, np.full(len(draws), is_cut))
 
-    def _cuts(self, draws: Draws) -> bool:
-        if self.cutmix is None or self.mixup is None:
-            return self.cutmix is not None
-        return draws.for_whole_batch("cutmix or mixup") < 0.5
+    def _kind(self, draws: Draws) -> tuple[float, bool]:
+        """alpha, and whether it is that of CutMix."""
+        if len(self._kinds) == 1:
+            return self._kinds[0]
+        cutmix, mixup = self._kinds
+        return cutmix if draws.for_whole_batch("cutmix or mixup") < 0.5 else mixup
 
 
 def cut_boxes(share: Numbers, centres: Numbers, size: int) -> npt.NDArray[np.int64]:

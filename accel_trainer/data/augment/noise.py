@@ -1,7 +1,7 @@
 """Noise of a given strength: Gaussian, or with the Fourier amplitudes of the images and random phases."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ class AddNoise(SimpleEffect):
         self.noise_types = list(noise_types)
         self.ssnrs = np.array([*ssnrs, 1.0])  # the last for -1: none drawn
         self.shares = shares(len(ssnrs), list(probs))
-        self.spectrum = spectrum
+        self._add = [_add_gaussian if name == "gaussian" else _fourier_adder(spectrum) for name in noise_types]
 
     def draw(self, draws: Draws) -> NoiseParameters:
         numbers = draws.uniforms("noise", 2)
@@ -56,22 +56,30 @@ class AddNoise(SimpleEffect):
         return NoiseParameters(self.ssnrs[level], np.where(level >= 0, kind, -1), draws.keys("noise field"))
 
     def apply(self, images: Tensor, fetched: NoiseParameters) -> Tensor:
-        for kind, name in enumerate(self.noise_types):
+        for kind, add in enumerate(self._add):
             rows = np.flatnonzero(fetched.kind == kind)
-            add = self._add_gaussian if name == "gaussian" else self._add_fourier
             images = change_rows(images, rows, add, fetched.ssnr, fetched.key)
         return images
 
-    def _add_gaussian(self, images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
-        noise = normal_field(key, tuple(images.shape[1:]), images.device)
-        noise.mul_(column((1 - ssnr) * GAUSSIAN_SD, images))
-        return _faded(images, ssnr).add_(noise).clamp_(0, 1)
 
-    def _add_fourier(self, images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
-        assert self.spectrum is not None
-        self.spectrum = self.spectrum.to(images.device, non_blocking=True)  # it stays where the images are
-        noise = fourier_field(key, self.spectrum).sub_(0.5)
+def _add_gaussian(images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
+    noise = normal_field(key, tuple(images.shape[1:]), images.device)
+    noise.mul_(column((1 - ssnr) * GAUSSIAN_SD, images))
+    return _faded(images, ssnr).add_(noise).clamp_(0, 1)
+
+
+def _fourier_adder(spectrum: Tensor | None) -> Callable[[Tensor, Numbers, Keys], Tensor]:
+    if spectrum is None:
+        raise ValueError("Fourier noise needs a spectrum")
+    on_device = spectrum
+
+    def add(images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
+        nonlocal on_device
+        on_device = on_device.to(images.device, non_blocking=True)  # it stays where the images are
+        noise = fourier_field(key, on_device).sub_(0.5)
         return _faded(images, ssnr).addcmul_(noise, column(1 - ssnr, images)).clamp_(0, 1)
+
+    return add
 
 
 def _faded(images: Tensor, ssnr: Numbers) -> Tensor:

@@ -37,12 +37,9 @@ Progress = Callable[[int, int], None]
 def mean_spectrum(job: Job, images: ImageDataset, progress: Progress = lambda done, total: None) -> Tensor:
     """Mean amplitudes |fft2| of a job's training images in 0..1, centre-cropped: float32 (3, size, size).
 
-    Read from Noise.mean_magnitude_path where the job has one; else measured, and kept in the cache folder for every
-    job with the same data set, classes and image size. Raises UserError.
+    Measured once, and kept in the cache folder for every job with the same data set, classes and image size.
+    progress: called with how many images are done, and of how many. Raises UserError.
     """
-    assert job.Noise is not None
-    if job.Noise.mean_magnitude_path is not None:
-        return read_spectrum(Path(job.Noise.mean_magnitude_path).expanduser(), job.image_size)
     path = cached(_cache_path(job, images), lambda aside: _measure_into(aside, job, images, progress))
     return read_spectrum(path, job.image_size, remedy="delete it, and it is measured again")
 

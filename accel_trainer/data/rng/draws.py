@@ -69,6 +69,20 @@ class Draws:
 
 
 @dataclass(frozen=True)
+class DrawRules:
+    """What random numbers follow from, whatever the batch: the fields of `Draws` that are those of a job."""
+
+    seed: int = 0
+    num_views: int = 1
+    view_dependence: bool = False
+    batch_dependence: bool = False
+
+    def draws(self, epoch: int, step: int, indices: npt.NDArray[np.int64]) -> Draws:
+        """The numbers for images of a global batch: indices int64 (images,), of the data set."""
+        return Draws(epoch=epoch, step=step, indices=indices, **vars(self))
+
+
+@dataclass(frozen=True)
 class Parameters:
     """What was drawn for an effect: arrays with one entry for each row."""
 

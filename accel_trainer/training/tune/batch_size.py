@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.text import first_line
+from accel_trainer.data.batch_plan import possible_batch_sizes
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.pipeline import possible_batch_sizes
 from accel_trainer.data.views import Inputs
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.build import Components, build

@@ -18,8 +18,8 @@ from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import Program, StopRequest
+from accel_trainer.data.batch_plan import possible_batch_sizes
 from accel_trainer.data.loader import Loader
-from accel_trainer.data.pipeline import possible_batch_sizes
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.build import Components
 from accel_trainer.training.optim.optimizer import rate_for_batch

@@ -275,7 +275,9 @@ def test_each_ratio_is_drawn_as_often_as_its_share_says(
 
 
 def test_both_types_are_equally_frequent_whatever_the_ratio() -> None:
-    drawn = AddNoise(["fourier", "gaussian"], [0.2, 0.4, 0.6], [0.1, 0.5, 0.2]).draw(draws(MANY))
+    drawn = AddNoise(["fourier", "gaussian"], [0.2, 0.4, 0.6], [0.1, 0.5, 0.2], half_spectrum(amplitudes(8))).draw(
+        draws(MANY)
+    )
     assert set(drawn.kind) == {-1, 0, 1}
     some = drawn.kind >= 0
     assert stats.chisquare(np.bincount(drawn.kind[some])).pvalue > UNLIKELY
@@ -294,10 +296,15 @@ def test_the_types_are_numbered_as_they_are_given() -> None:
 
 
 def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch() -> None:
-    noise = AddNoise(["gaussian", "fourier"], [0.2, 0.6], [0.4, 0.4])
+    noise = AddNoise(["gaussian", "fourier"], [0.2, 0.6], [0.4, 0.4], half_spectrum(amplitudes(8)))
     batch = noise.draw(draws(20, num_views=2))
     for image in (0, 7, 19):
         alone = noise.draw(draws(0, indices=np.array([image]), num_views=2))
         part = batch[2 * image : 2 * image + 2]
         assert (alone.ssnr.tolist(), alone.kind.tolist()) == (part.ssnr.tolist(), part.kind.tolist())
         assert alone.key.tolist() == part.key.tolist()
+
+
+def test_fourier_noise_without_a_spectrum_is_refused_when_it_is_made() -> None:
+    with pytest.raises(ValueError, match="Fourier noise needs a spectrum"):
+        AddNoise(["gaussian", "fourier"], [0.5], [1.0])

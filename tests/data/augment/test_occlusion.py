@@ -18,8 +18,8 @@ from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment.occlusion import Occlude, OcclusionParameters
 from accel_trainer.data.occluders.synthetic import make_occluders
+from accel_trainer.data.pipeline import check_augmentations
 from accel_trainer.data.rng.draws import Draws
-from accel_trainer.training.build import check_augmentations
 
 UNLIKELY = 1e-4
 FORMS, LEVELS = ["mudSplash", "barHorz04", "polkadot", "natural"], [10, 30, 50, 70, 90]

@@ -27,7 +27,7 @@ from accel_trainer.data.pack.format import RECORD, Manifest, Packed, open_pack
 from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import damaged_images, pack
 from accel_trainer.data.sources.folders import open_folders
-from accel_trainer.data.views import Views
+from accel_trainer.data.views import Augmentations, Views
 
 RAW, JPEG = PackSettings(32, "raw"), PackSettings(32, "jpeg", 90)
 # Short sides below, at and above 32 pixels, upright and not; one is grey.
@@ -126,7 +126,7 @@ def test_the_files_do_not_depend_on_the_number_of_threads(root: Path) -> None:
 def test_a_reader_treats_the_corrupt_images_of_a_pack_as_those_of_files(root: Path) -> None:
     for files, ours in splits_of(root, packed(root, PackSettings(1000, "raw"))):
         for replace_corrupt in (True, False):
-            views = Views(RandomResizedCrop(16), image_size=16, on_device=True)
+            views = Views(Augmentations(RandomResizedCrop(16)), on_device=True)
             read, other = (ImageReader(source, views, replace_corrupt=replace_corrupt) for source in (files, ours))
             plan = BatchPlan(1, 0, np.arange(18), np.arange(18))
             assert torch.equal(read(plan).inputs.images, other(plan).inputs.images)
