@@ -3,7 +3,7 @@
 import sys
 
 from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
-from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALLED, app, tell
+from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, app, print_problems
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import QueueUnusable
 
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        tell(error.problems)
+        print_problems(error.problems)
         sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable) else MISTAKE)
     except KeyboardInterrupt:
-        sys.exit(SIGNALLED + 2)
+        sys.exit(SIGNALED + 2)

@@ -20,7 +20,7 @@ from accel_trainer.launch.command import Launch, LaunchOptions
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 
-SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALLED = 1, 2, 3, 128
+SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALED = 1, 2, 3, 128
 
 app = typer.Typer(
     help="Drop job files into a folder, train every one of them, compare them.",
@@ -32,7 +32,7 @@ app = typer.Typer(
 Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
 File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
 QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
-NamesOption = Annotated[Path, typer.Option("--queue", help="Folder of the queue whose jobs it may start from.")]
+ParentQueueOption = Annotated[Path, typer.Option("--queue", help="Folder of the queue whose jobs it may start from.")]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
@@ -54,7 +54,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 DEFAULT_QUEUE = Path("training_queue")
 
 
-def hardware_flags(config: Path | None, num_processes: int | None, gpus: str | None) -> LaunchOptions:
+def launch_options(config: Path | None, num_processes: int | None, gpus: str | None) -> LaunchOptions:
     indices = None
     if gpus is not None:
         indices = tuple(part.strip() for part in gpus.split(","))
@@ -63,12 +63,12 @@ def hardware_flags(config: Path | None, num_processes: int | None, gpus: str | N
     return LaunchOptions(config, num_processes, indices)
 
 
-def counted(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
     """'1 epoch', '1,000 epochs'."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def tell(problems: Sequence[str]) -> None:
+def print_problems(problems: Sequence[str]) -> None:
     """Print problems as errors, one a line, with the flags that they name."""
     for problem in problems:
         typer.echo(printable(f"error: {with_flags(problem)}"), err=True)
@@ -83,13 +83,13 @@ def worker_call(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterato
         with called_worker(verb, plan) as call:
             yield call
     except WorkerStopped as stopped:
-        raise typer.Exit(SIGNALLED + stopped.number) from stopped
+        raise typer.Exit(SIGNALED + stopped.number) from stopped
     except WorkerFailed as error:
-        tell([f"{what} has failed: {error}; all output: {error.log}"])
+        print_problems([f"{what} has failed: {error}; all output: {error.log}"])
         raise typer.Exit(SOME_FAILED) from error
 
 
-def write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:

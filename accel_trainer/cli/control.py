@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, tell
+from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, print_problems
 from accel_trainer.cli.run_queue import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
@@ -248,7 +248,7 @@ def _for_each(
             raise
         except UserError as error:
             wrong = True
-            tell(error.problems)
+            print_problems(error.problems)
     if wrong:
         raise typer.Exit(MISTAKE)
 
@@ -271,7 +271,9 @@ def _ask(store: QueueStore, job: ClaimedJob, wish: ControlAction, told: str, *, 
     if job.path.exists() and job.owner.is_dead():
         raise UserError(f"{job.name}: its runner has just died; `accel-train reclaim {job.name}` does what was asked")
     if job.path.exists():
-        tell([f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"])
+        print_problems(
+            [f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"]
+        )
         return None
     now = store.find(job.name)
     return told if now is None or now.state is not JobState.DONE else "was done before it could be stopped"

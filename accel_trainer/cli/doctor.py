@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALLED, SOME_FAILED, JsonOption, QueueOption, app
+from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALED, SOME_FAILED, JsonOption, QueueOption, app
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Grade
 
@@ -39,7 +39,7 @@ def doctor(
                 typer.echo(_line(name, finding))
     if as_json:
         rows = [
-            {"check": name, "grade": finding.grade.value, "said": finding.said, "fix": finding.fix}
+            {"check": name, "grade": finding.grade.value, "said": finding.message, "fix": finding.fix}
             for name, finding in found.items()
         ]
         typer.echo(json.dumps(rows, indent=2))
@@ -51,7 +51,7 @@ def doctor(
 
 def _line(name: str, finding: Finding) -> str:
     fix = "" if finding.fix is None else f"; to mend it: {finding.fix}"
-    return printable(f"{finding.grade:<8} {name:<17} {finding.said}{fix}").replace("\n", r"\n")
+    return printable(f"{finding.grade:<8} {name:<17} {finding.message}{fix}").replace("\n", r"\n")
 
 
 def _summary(grades: list[Grade]) -> str:
@@ -67,7 +67,7 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(SIGNALLED + number)
+        raise SystemExit(SIGNALED + number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:

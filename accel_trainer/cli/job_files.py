@@ -20,14 +20,14 @@ from accel_trainer.cli.app import (
     Files,
     GpusOption,
     JsonOption,
-    NamesOption,
+    ParentQueueOption,
     ProcessesOption,
     QueueOption,
     app,
-    counted,
-    hardware_flags,
-    tell,
-    write,
+    count_of,
+    launch_options,
+    print_problems,
+    write_file,
 )
 from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import read_job
@@ -42,13 +42,13 @@ def validate(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
-    queue: NamesOption = DEFAULT_QUEUE,
+    queue: ParentQueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Check job files, down to their models and data sets, without training. With --json: one object a line."""
     allow_imports(allow)
-    check = make_check(hardware_flags(config, num_processes, gpus))
+    check = make_check(launch_options(config, num_processes, gpus))
     num_wrong = 0
     store, coming = QueueStore(queue), {file.stem for file in files}
     for file in files:
@@ -60,14 +60,14 @@ def validate(
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
             sys.stdout.flush()
             continue
-        tell(problems)
+        print_problems(problems)
         if summary:
             steps = summary["steps_per_epoch"]
             typer.echo(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
                 f"{summary['classes']} classes, {summary['train_images']:,} training images, "
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
-                f"{counted(summary['num_epochs'], 'epoch')}"
+                f"{count_of(summary['num_epochs'], 'epoch')}"
             )
     if num_wrong:
         raise typer.Exit(MISTAKE)
@@ -90,7 +90,7 @@ def schema(
     if output is None:
         typer.echo(text)
         return
-    write(output, f"{text}\n".encode())
+    write_file(output, f"{text}\n".encode())
 
 
 @app.command()
@@ -133,7 +133,7 @@ def preview(
     out = out or Path(f"{job.name}.png")
     with preparation_bar("measuring the spectrum of the images") as progress:
         picture = draw(job, epoch=epoch, progress=progress)
-    write(out, picture)
+    write_file(out, picture)
     typer.echo(f"wrote {out}")
 
 
@@ -181,7 +181,7 @@ def add(
         except QueueUnusable:
             raise
         except UserError as error:
-            tell(error.problems)
+            print_problems(error.problems)
             wrong = True
     if wrong:
         raise typer.Exit(MISTAKE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accel_trainer.cli.app import SOME_FAILED, app, tell
+from accel_trainer.cli.app import SOME_FAILED, app, print_problems
 from accel_trainer.config import Job
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.text import listed
@@ -100,6 +100,6 @@ def _verify(folder: Path) -> None:
     with preparation_bar("verifying") as progress:
         bad = list(damaged_images(folder, usable_cores(), progress))
     if bad:
-        tell([f"{folder}: damaged images: {listed(bad, 5)}; delete the pack and pack again"])
+        print_problems([f"{folder}: damaged images: {listed(bad, 5)}; delete the pack and pack again"])
         raise typer.Exit(SOME_FAILED)
     typer.echo(f"{folder}: sound: {_summary(read_manifest(folder))}")

@@ -18,7 +18,7 @@ from accel_trainer.cli.app import (
     app,
     existing_queue,
     find_job,
-    hardware_flags,
+    launch_options,
     worker_call,
 )
 from accel_trainer.config import Job, read_job
@@ -60,7 +60,7 @@ def profile(
 
     def plan(place: Path) -> Launch:
         words = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
-        flags = hardware_flags(config, num_processes, gpus)
+        flags = launch_options(config, num_processes, gpus)
         return plan_launch(parsed, flags, this_machine(), words, worker=Program.PROFILE)
 
     with worker_call("profile", plan, f"{job}: the profile") as call:
@@ -71,7 +71,7 @@ def profile(
     if as_json:
         typer.echo(json.dumps({**call.row, "trace": str(path)}))
         return
-    found = Profile.of_row(call.row)
+    found = Profile.from_row(call.row)
     typer.echo("\n".join([_tables(found), "", f"{limit(found)}", f"trace (Perfetto, chrome://tracing): {path}"]))
 
 
@@ -101,7 +101,7 @@ def _phases(profile: "Profile") -> str:
     scale = 1000 * profile.images_per_process / profile.images_per_batch
     validation = {phase: scale * seconds for phase, seconds in profile.validation.items()}
     rows = [
-        [_name(phase), 1000 * seconds, 100 * profile.share(Phase(phase)), validation.get(phase)]
+        [_name(phase), 1000 * seconds, 100 * profile.fraction(Phase(phase)), validation.get(phase)]
         for phase, seconds in profile.step.items()
     ]
     whole = ["all", 1000 * profile.step_s, 100.0, sum(validation.values())]

@@ -17,8 +17,8 @@ from accel_trainer.cli.app import (
     JsonOption,
     ProcessesOption,
     app,
-    hardware_flags,
-    tell,
+    launch_options,
+    print_problems,
     worker_call,
 )
 from accel_trainer.core.allow_imports import allow_imports
@@ -57,15 +57,15 @@ def compare(
         except UserError as error:
             problems += error.problems
     if columns is None:
-        keys = compare.differing(rows)
+        keys = compare.varying_parameters(rows)
     else:
-        keys = compare.named([word.strip() for word in columns.split(",")], rows) if rows else []
-    rows = compare.with_only(keys, rows)
+        keys = compare.find_parameters([word.strip() for word in columns.split(",")], rows) if rows else []
+    rows = compare.select_parameters(keys, rows)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     elif rows:
         typer.echo(_comparison(rows))
-    tell(problems)
+    print_problems(problems)
     if problems:
         raise typer.Exit(MISTAKE)
 
@@ -101,7 +101,7 @@ def evaluate(
         words = [str(run), f"--answer={place / ANSWER}", f"--weights={weights}"]
         words += [f"--dataset={dataset}"] if dataset is not None else []
         words += [f"--data-root={data_root}"] if data_root is not None else []
-        flags = hardware_flags(config, num_processes, gpus)
+        flags = launch_options(config, num_processes, gpus)
         return plan_launch(job, flags, this_machine(), words, worker=Program.EVALUATE)
 
     with worker_call("evaluate", plan, f"{run}: the evaluation") as call:

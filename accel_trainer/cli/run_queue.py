@@ -10,7 +10,7 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
-    SIGNALLED,
+    SIGNALED,
     SOME_FAILED,
     AllowOption,
     ConfigOption,
@@ -18,8 +18,8 @@ from accel_trainer.cli.app import (
     ProcessesOption,
     QueueOption,
     app,
-    hardware_flags,
-    tell,
+    launch_options,
+    print_problems,
 )
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
@@ -111,7 +111,7 @@ def run_queue(
     from accel_trainer.queue.slurm.script import SlurmOptions
 
     allow_imports(allow)
-    flags = hardware_flags(config, num_processes, gpus)
+    flags = launch_options(config, num_processes, gpus)
     if slurm:
         not_beside = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
         not_beside |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
@@ -146,7 +146,7 @@ def _tell_outcome(runner: "Runner | Submitter", queue: Path) -> None:
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
-        raise typer.Exit(SIGNALLED + runner.stop.signal)
+        raise typer.Exit(SIGNALED + runner.stop.signal)
     if runner.num_failed:
         typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
     if runner.num_failed or runner.num_blocked:
@@ -165,7 +165,7 @@ def _asked(flags: LaunchOptions) -> LaunchOptions:
         if not answer:
             return flags
         try:
-            chosen = hardware_flags(None, None, answer)
+            chosen = launch_options(None, None, answer)
             machine.refuse_missing(chosen.gpus or ())
         except UserError as error:
             typer.echo(str(error))
@@ -198,7 +198,7 @@ def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") ->
             jobs[queued.name] = job
         except UserError as error:
             is_wrong = True
-            tell(error.problems)
+            print_problems(error.problems)
     states = queue.states()
     missing = {name: Requirements.of(job).missing(states) for name, job in jobs.items()}
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
@@ -207,12 +207,12 @@ def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") ->
             typer.echo(_command(queue, queued, jobs[queued.name], flags, places))
         except UserError as error:
             is_wrong = True
-            tell(error.problems)
+            print_problems(error.problems)
     in_a_cycle = cycles(missing)
     left = jobs.keys() - {queued.name for queued in order}
     for queued in (queued for queued in pending if queued.name in left):
         if (problem := in_a_cycle.get(queued.name)) is not None:
-            tell([f"{queued.path}: {problem}"])
+            print_problems([f"{queued.path}: {problem}"])
         else:
             typer.echo(f"{queued.name}: {describe_unmet(missing[queued.name])}", err=True)
     if is_wrong or left:
@@ -260,7 +260,7 @@ def end_in_slurm(store: QueueStore, job: ClaimedJob) -> None:
     try:
         end_waiting(store, job)
     except SlurmError as error:
-        tell([f"{problem}; if the job runs, it ends all the same" for problem in error.problems])
+        print_problems([f"{problem}; if the job runs, it ends all the same" for problem in error.problems])
 
 
 class SlurmDesk:

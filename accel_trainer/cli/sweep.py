@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from accel_trainer.api.verdicts import checked_alike, make_check, verdict_of
-from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, counted
+from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
@@ -91,7 +91,7 @@ def sweep(
     if as_json:
         typer.echo(json.dumps([_row(job, places.get(job.name)) for job in jobs], indent=2))
     elif dry_run:
-        typer.echo(f"{_table(jobs)}\n\n{counted(len(jobs), 'job')}; nothing was written")
+        typer.echo(f"{_table(jobs)}\n\n{count_of(len(jobs), 'job')}; nothing was written")
     else:
         typer.echo(_told(new, len(places) - len(new), target))
         queue_option = "" if queue == DEFAULT_QUEUE else f" --queue {shlex.quote(str(queue))}"
@@ -211,10 +211,10 @@ def _put(jobs: Sequence[SweptJob], target: _Folder | _IntoQueue) -> dict[str, Pa
 def _told(new: Sequence[SweptJob], num_there: int, target: _Folder | _IntoQueue) -> str:
     did, what = target.what
     if not new:
-        return f"{counted(num_there, what)} {'is' if num_there == 1 else 'are'} in {target.folder} already"
+        return f"{count_of(num_there, what)} {'is' if num_there == 1 else 'are'} in {target.folder} already"
     names = new[0].name if len(new) == 1 else f"{new[0].name} ... {new[-1].name}"
     there = f" ({num_there:,} more are there already)" if num_there else ""
-    return f"{did} {counted(len(new), what)} to {target.folder}{there}: {names}"
+    return f"{did} {count_of(len(new), what)} to {target.folder}{there}: {names}"
 
 
 def _row(job: SweptJob, path: Path | None) -> dict[str, Any]:

@@ -5,16 +5,16 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
-    SIGNALLED,
+    SIGNALED,
     SOME_FAILED,
     AllowOption,
     ConfigOption,
     File,
     GpusOption,
-    NamesOption,
+    ParentQueueOption,
     ProcessesOption,
     app,
-    hardware_flags,
+    launch_options,
 )
 from accel_trainer.cli.run_queue import _asked, _done_parent
 from accel_trainer.config import read_job
@@ -33,7 +33,7 @@ def train(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
-    queue: NamesOption = DEFAULT_QUEUE,
+    queue: ParentQueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
 ) -> None:
     """Train one job without the queue."""
@@ -48,7 +48,7 @@ def train(
 
     allow_imports(allow)
     job = read_job(file)
-    flags = _asked(hardware_flags(config, num_processes, gpus))
+    flags = _asked(launch_options(config, num_processes, gpus))
     plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
     start = _done_parent(job, QueueStore(queue))
     if job.after:
@@ -65,6 +65,6 @@ def train(
     ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, watcher))
     watcher.ended(job.name, ending, attempt.log)
     if stop.signal is not None:
-        raise typer.Exit(SIGNALLED + stop.signal)
+        raise typer.Exit(SIGNALED + stop.signal)
     if ending.kind is not OutcomeKind.DONE:
         raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)

@@ -16,13 +16,13 @@ from accel_trainer.config.parse import MAX_NAME_BYTES
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import Owner
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
-from accel_trainer.doctor.race import helper, race
+from accel_trainer.doctor.race import race, start_helper
 
 NUM_ROUNDS, LIMIT_S = 300, 1.5
-NUM_LOOKS = 5
+NUM_LISTINGS = 5
 # What is slower than this is worth a word: seen by another process, synced, and apart from this machine's clock.
-SEEN_LATE_S, SEEN_LIMIT_S, SYNCED_LATE_S, CLOCK_TOLERANCE_S = 1.0, 5.0, 1.0, 5.0
-MOVE = "keep the queue on a local disk, or on NFS (mounted hard)"
+SLOW_LISTING_S, LISTING_LIMIT_S, SLOW_SYNC_S, CLOCK_TOLERANCE_S = 1.0, 5.0, 1.0, 5.0
+MOVE_QUEUE = "keep the queue on a local disk, or on NFS (mounted hard)"
 
 
 def rename_replaces(folder: Path) -> Finding:
@@ -44,21 +44,21 @@ def rename_replaces(folder: Path) -> Finding:
         connection.send((looks, missing, broken))
 
     began, number = time.monotonic(), 0
-    with helper(read) as reader:
-        reader.hear()
+    with start_helper(read) as reader:
+        reader.receive()
         while number < NUM_ROUNDS and time.monotonic() - began < LIMIT_S:
             number += 1
             aside = folder / "aside"
             aside.write_bytes(_content(number))
             os.replace(aside, target)  # noqa: PTH105 - the call that is tried
-        reader.tell("enough")
-        looks, missing, broken = reader.hear()
+        reader.send("enough")
+        looks, missing, broken = reader.receive()
     if target.read_bytes() != _content(number) or (folder / "aside").exists():
-        return problem("a rename over a file does not replace it", MOVE)
+        return problem("a rename over a file does not replace it", MOVE_QUEUE)
     if missing or broken:
         return problem(
             f"while a rename replaces a file, others see none ({missing} of {looks} looks) or half of it ({broken})",
-            MOVE,
+            MOVE_QUEUE,
         )
     return ok(f"replaces a file at once: {number} renames, {looks:,} looks of another process")
 
@@ -89,10 +89,10 @@ def claims(folder: Path) -> Finding:
     there = [sum(target(who, number).name in here for who in range(2)) for number in range(len(tries))]
     num_won = [sum(won for won, _ in both) for both in tries]
     if twice := sum(max(claimed, left) > 1 for claimed, left in zip(num_won, there, strict=True)):
-        return problem(f"two processes both got one job, in {twice} of {len(tries)} races", MOVE)
+        return problem(f"two processes both got one job, in {twice} of {len(tries)} races", MOVE_QUEUE)
     if lost := [both for both, left in zip(tries, there, strict=True) if left == 0]:
         said = next((said for both in lost for _, said in both if said is not None), "the file is lost")
-        return problem(f"of two processes that wanted a job neither got it ({said}), in {len(lost)} races", MOVE)
+        return problem(f"of two processes that wanted a job neither got it ({said}), in {len(lost)} races", MOVE_QUEUE)
     if odd := [said for both in tries for won, said in both if won and said is not None]:
         return ok(
             f"one of two processes won each of {len(tries)} races; {len(odd)} renames succeeded and reported an error "
@@ -113,9 +113,9 @@ def exclusive_creation(folder: Path) -> Finding:
 
     tries = race(create, lambda _: None, NUM_ROUNDS, LIMIT_S)
     if twice := sum(all(both) for both in tries):
-        return problem(f"two processes both created one file (O_EXCL), in {twice} of {len(tries)} races", MOVE)
+        return problem(f"two processes both created one file (O_EXCL), in {twice} of {len(tries)} races", MOVE_QUEUE)
     if lost := sum(not any(both) for both in tries):
-        return problem(f"a file that nobody had was refused (O_EXCL), in {lost} of {len(tries)} races", MOVE)
+        return problem(f"a file that nobody had was refused (O_EXCL), in {lost} of {len(tries)} races", MOVE_QUEUE)
     return ok(f"one of two processes won each of {len(tries)} races to create a file")
 
 
@@ -127,13 +127,13 @@ def links(folder: Path) -> Finding:
     said = []
     try:
         os.link(one, other)
-        return problem("link() has replaced a file that was there", MOVE)
+        return problem("link() has replaced a file that was there", MOVE_QUEUE)
     except FileExistsError:
         said.append("link() replaces nothing")
     except OSError as error:
         said.append(f"no hard links ({error.strerror}), which nothing here needs")
     if other.read_text() != "other":
-        return problem("link() has reported an error and replaced a file that was there", MOVE)
+        return problem("link() has reported an error and replaced a file that was there", MOVE_QUEUE)
     try:
         (folder / "symbolic").symlink_to("one")
         is_kept = (folder / "symbolic").is_symlink() and (folder / "symbolic").read_text() == "one"
@@ -152,7 +152,7 @@ def clock(folder: Path) -> Finding:
     stamp = path.stat().st_mtime_ns
     path.rename(moved)
     if moved.stat().st_mtime_ns != stamp:
-        return problem("a rename changes the time stamp of a file, by which a job's retries are counted", MOVE)
+        return problem("a rename changes the time stamp of a file, by which a job's retries are counted", MOVE_QUEUE)
     apart = stamp / 1e9 - (before + after) / 2
     said = f"{abs(apart):.1f} s {'behind' if apart < 0 else 'before'} this machine's"
     if abs(apart) > CLOCK_TOLERANCE_S + (after - before):
@@ -166,26 +166,27 @@ def visibility(folder: Path) -> Finding:
     def watch(connection: Connection) -> None:
         while True:
             name = connection.recv()
-            until = time.monotonic() + SEEN_LIMIT_S
+            until = time.monotonic() + LISTING_LIMIT_S
             while name not in os.listdir(folder) and time.monotonic() < until:  # noqa: PTH208 - only names
                 time.sleep(0.0005)
             connection.send(time.monotonic())
 
     delays = []
-    with helper(watch) as watcher:
-        for number in range(NUM_LOOKS):
-            watcher.tell(f"{number}.json")
+    with start_helper(watch) as watcher:
+        for number in range(NUM_LISTINGS):
+            watcher.send(f"{number}.json")
             aside = folder / ".aside"
             aside.write_text("{}")
             aside.replace(folder / f"{number}.json")
             renamed = time.monotonic()
-            delays.append(max(0.0, watcher.hear(2 * SEEN_LIMIT_S) - renamed))
-            if delays[-1] > SEEN_LIMIT_S / 2:
+            delays.append(max(0.0, watcher.receive(2 * LISTING_LIMIT_S) - renamed))
+            if delays[-1] > LISTING_LIMIT_S / 2:
                 break
     longest = max(delays)
-    if longest > SEEN_LATE_S:
+    if longest > SLOW_LISTING_S:
+        or_later = " or later" if longest > LISTING_LIMIT_S / 2 else ""
         return warning(
-            f"another process sees a new file after {longest:.1f} s{' or later' if longest > SEEN_LIMIT_S / 2 else ''}",
+            f"another process sees a new file after {longest:.1f} s{or_later}",
             "jobs start later for it, no harm is done; mount with a shorter actimeo to see them sooner",
         )
     return ok(f"another process sees a new file after {longest * 1000:.0f} ms")
@@ -201,10 +202,10 @@ def syncing(folder: Path) -> Finding:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return problem(f"fsync has failed: {error.strerror}; no state of a training could be saved", MOVE)
+        return problem(f"fsync has failed: {error.strerror}; no state of a training could be saved", MOVE_QUEUE)
     sync_folder(folder)
     took = time.monotonic() - began
-    if took > SYNCED_LATE_S:
+    if took > SLOW_SYNC_S:
         return warning(f"fsync takes {took:.1f} s", "trainings wait for it at every save: a faster disk helps")
     return ok(f"fsync takes {took * 1000:.0f} ms")
 
@@ -230,7 +231,9 @@ def names(folder: Path) -> Finding:
     if lost and lost != ["255 bytes"]:
         is_harmful = any("claim" in what for what in lost)
         give = problem if is_harmful else warning
-        return give(f"not kept in names: {', '.join(lost)}", MOVE if is_harmful else "give jobs plain, short names")
+        return give(
+            f"not kept in names: {', '.join(lost)}", MOVE_QUEUE if is_harmful else "give jobs plain, short names"
+        )
     return ok(f"kept as they are, up to {len(longest) if lost else 255} bytes")
 
 
@@ -269,8 +272,8 @@ def locks(folder: Path) -> Finding:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             return ok(f"no flock here ({error.strerror}); {needs_none}")
-        with helper(attempt) as other:
-            if other.hear():
+        with start_helper(attempt) as other:
+            if other.receive():
                 return ok(f"flock does not keep another process out; {needs_none}")
     return ok("flock keeps another process out")
 
@@ -289,10 +292,10 @@ TRIALS: dict[str, Callable[[Path], Finding]] = {
 }
 
 
-def tried(trial: Callable[[Path], Finding], folder: Path) -> Finding:
+def run_trial(trial: Callable[[Path], Finding], folder: Path) -> Finding:
     """A trial in a folder of its own. An error of the file system is what it has to say."""
     try:
         folder.mkdir()
         return trial(folder)
     except OSError as error:
-        return problem(f"the trial has failed: {error.strerror or error}", MOVE)
+        return problem(f"the trial has failed: {error.strerror or error}", MOVE_QUEUE)

@@ -25,20 +25,20 @@ class Finding:
     """What was found; `fix` is there unless all is well."""
 
     grade: Grade
-    said: str
+    message: str
     fix: str | None = None
 
 
-def ok(said: str) -> Finding:
-    return Finding(Grade.OK, said)
+def ok(message: str) -> Finding:
+    return Finding(Grade.OK, message)
 
 
-def warning(said: str, fix: str) -> Finding:
-    return Finding(Grade.WARNING, said, fix)
+def warning(message: str, fix: str) -> Finding:
+    return Finding(Grade.WARNING, message, fix)
 
 
-def problem(said: str, fix: str) -> Finding:
-    return Finding(Grade.PROBLEM, said, fix)
+def problem(message: str, fix: str) -> Finding:
+    return Finding(Grade.PROBLEM, message, fix)
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Check:
     """Something to look at, by the name that its line has."""
 
     name: str
-    look: Callable[[], Finding]
+    run: Callable[[], Finding]
 
 
-def examine(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
+def run_checks(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
     """The lines of some checks, each as soon as it is known. A check that breaks is a problem, too."""
     for check in checks:
         try:
-            finding = check.look()
+            finding = check.run()
         except Exception as error:
             finding = problem(
                 f"this check has broken: {type(error).__name__}: {first_line(error)}",

@@ -18,9 +18,9 @@ from accel_trainer.launch.machine import Machine, this_machine
 GIGABYTE = 10**9
 SMI_LIMIT_S = 10.0
 # What a trainer of one process has taken before its first image: torch, its libraries, a model.
-LITTLE_MEMORY = 3 * GIGABYTE
+TRAINER_MEMORY = 3 * GIGABYTE
 # What NCCL may take of shared memory for each GPU; a container has 64 MB unless it is told otherwise.
-SHARED_MEMORY_EACH = 10**8
+SHARED_MEMORY_PER_GPU = 10**8
 # Not what this container has of it, but where it is told.
 CGROUPS = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
@@ -69,37 +69,39 @@ def driver_cuda() -> str | None:
     return found[1] if found else None
 
 
-def torch_gpus(machine: Machine, told: Mapping[str, Any], driver: str | None) -> Finding:
-    """Whether torch sees the GPUs that the queue counts, and was made for them; `told` is of `torch_probe`."""
-    of_queue, of_torch = len(machine.gpus), len(told["gpus"])
+def torch_gpus(machine: Machine, torch_report: Mapping[str, Any], driver: str | None) -> Finding:
+    """Whether torch sees the GPUs that the queue counts, and was made for them; `torch_report` is of `torch_probe`."""
+    of_queue, of_torch = len(machine.gpus), len(torch_report["gpus"])
     if of_torch < of_queue:
         said = f"torch sees {of_torch} of {of_queue}"
-        if told["cuda"] is None:
+        if torch_report["cuda"] is None:
             return problem(
                 f"{said}: it was made without CUDA", "install torch for CUDA: https://pytorch.org/get-started/locally"
             )
-        if driver is not None and _major(told["cuda"]) > _major(driver):
+        if driver is not None and _major(torch_report["cuda"]) > _major(driver):
             return problem(
-                f"{said}: it was made for CUDA {told['cuda']}, and the driver knows {driver}",
+                f"{said}: it was made for CUDA {torch_report['cuda']}, and the driver knows {driver}",
                 f"update the driver, or install torch for CUDA {driver}: https://pytorch.org/get-started/locally",
             )
-        reason = f": {told['warnings'][-1]}" if told["warnings"] else ""
+        reason = f": {torch_report['warnings'][-1]}" if torch_report["warnings"] else ""
         return problem(f"{said}{reason}", "see that `python -c 'import torch; torch.zeros(1).cuda()'` works")
     if of_torch > of_queue:
         return warning(
             f"torch sees {of_torch}, run-queue counts {of_queue} and takes no more (it asks nvidia-smi)",
             "give run-queue --config with a file of accelerate_configs/",
         )
-    if unfit := [gpu for gpu in told["gpus"] if not _is_built_for(gpu["capability"], told["architectures"])]:
+    if unfit := [
+        gpu for gpu in torch_report["gpus"] if not _is_built_for(gpu["capability"], torch_report["architectures"])
+    ]:
         return problem(
             f"torch was not made for {unfit[0]['name']} (sm_{''.join(map(str, unfit[0]['capability']))})",
             "install a torch that was: https://pytorch.org/get-started/locally",
         )
-    if machine.has_mps and not told["mps"]:
+    if machine.has_mps and not torch_report["mps"]:
         return problem("torch cannot use this Mac's GPU (MPS)", "update macOS, or install torch for arm64")
     if of_torch == 0:
-        return ok("torch sees this Mac's GPU" if told["mps"] else "torch sees none either")
-    made_for = f"CUDA {told['cuda']}" if told["cuda"] else f"ROCm {told['hip']}"
+        return ok("torch sees this Mac's GPU" if torch_report["mps"] else "torch sees none either")
+    made_for = f"CUDA {torch_report['cuda']}" if torch_report["cuda"] else f"ROCm {torch_report['hip']}"
     return ok(f"torch sees {'it' if of_torch == 1 else f'all {of_torch}'}, and was made for {made_for}")
 
 
@@ -156,7 +158,7 @@ def memory() -> Finding:
     if limit is not None and limit < total:
         total, free, of_container = limit, min(free, limit - (used or 0)), " (the container's limit)"
     said = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{of_container}"
-    if free < LITTLE_MEMORY:
+    if free < TRAINER_MEMORY:
         return warning(f"{said}; a trainer may need more", "end what else needs memory, or give the container more")
     return ok(said)
 
@@ -169,7 +171,7 @@ def shared_memory(machine: Machine) -> Finding:
         return ok("there is no /dev/shm; nothing here needs one")
     size, free = about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
     said = f"{free / GIGABYTE:.1f} of {size / GIGABYTE:.1f} GB of /dev/shm free"
-    if len(machine.gpus) > 1 and free < SHARED_MEMORY_EACH * len(machine.gpus):
+    if len(machine.gpus) > 1 and free < SHARED_MEMORY_PER_GPU * len(machine.gpus):
         return warning(
             f"{said}, little for {len(machine.gpus)} GPUs that train together",
             "remove what is left there; in a container, docker run --shm-size=2g",

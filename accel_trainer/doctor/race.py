@@ -17,7 +17,7 @@ ANSWER_LIMIT_S = 10.0
 HEAD_START_S = 0.0005
 
 
-class NoWord(Exception):
+class HelperFailed(Exception):
     """A helper has not answered, or failed."""
 
 
@@ -27,24 +27,24 @@ class Helper:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
         self._connection.send(message)
 
-    def hear(self, limit_s: float = ANSWER_LIMIT_S) -> Any:
+    def receive(self, limit_s: float = ANSWER_LIMIT_S) -> Any:
         """What it says next. Raises NoWord."""
         try:
             if not self._connection.poll(limit_s):
-                raise NoWord(f"no answer of another process within {limit_s:.0f} s")
+                raise HelperFailed(f"no answer of another process within {limit_s:.0f} s")
             answer = self._connection.recv()
         except EOFError as error:
-            raise NoWord("another process has ended without a word") from error
+            raise HelperFailed("another process has ended without a word") from error
         if isinstance(answer, Exception):
-            raise NoWord(f"in another process: {answer}") from answer
+            raise HelperFailed(f"in another process: {answer}") from answer
         return answer
 
 
 @contextmanager
-def helper(work: Callable[[Connection], None]) -> Iterator[Helper]:
+def start_helper(work: Callable[[Connection], None]) -> Iterator[Helper]:
     """Another process that does some work, talks over a connection, and is ended at the exit."""
     ours, theirs = _FORK.Pipe()
     process = _FORK.Process(target=_work, args=(work, theirs, ours, parent_death_signal(signal.SIGKILL)), daemon=True)
@@ -92,13 +92,13 @@ def race(
     results = []
     deadline = time.monotonic() + limit_s
     with ExitStack() as stack:
-        two = [stack.enter_context(helper(runner(who))) for who in range(2)]
+        two = [stack.enter_context(start_helper(runner(who))) for who in range(2)]
         for number in range(num_rounds):
             if number and time.monotonic() > deadline:
                 break
             prepare(number)
             begin = time.monotonic() + HEAD_START_S
             for one in two:
-                one.tell((number, begin))
-            results.append((two[0].hear(), two[1].hear()))
+                one.send((number, begin))
+            results.append((two[0].receive(), two[1].receive()))
     return results

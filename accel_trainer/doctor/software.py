@@ -20,9 +20,9 @@ from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, probl
 from accel_trainer.launch.command import LaunchOptions, plan_launch, read_config, users_default
 from accel_trainer.launch.machine import Machine
 
-OURS = "accel-train"
+DISTRIBUTION = "accel-train"
 # Those whose versions a person asks for first.
-SHOWN = ("torch", "torchvision", "accelerate", "datasets", "wandb")
+MAIN_PACKAGES = ("torch", "torchvision", "accelerate", "datasets", "wandb")
 TORCH_LIMIT_S, LAUNCH_LIMIT_S = 120.0, 180.0
 ANY_JOB = Job(architecture="small_cnn")
 
@@ -39,9 +39,11 @@ def packages(requirements: Iterable[str] | None = None) -> Finding:
     from packaging.requirements import Requirement
 
     try:
-        wanted = list(map(Requirement, requirements if requirements is not None else metadata.requires(OURS) or []))
+        wanted = list(
+            map(Requirement, requirements if requirements is not None else metadata.requires(DISTRIBUTION) or [])
+        )
     except metadata.PackageNotFoundError:
-        return warning(f"{OURS} is not installed, so that it is not known what it needs", "pip install -e .")
+        return warning(f"{DISTRIBUTION} is not installed, so that it is not known what it needs", "pip install -e .")
     wrong, versions = [], {}
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -58,8 +60,8 @@ def packages(requirements: Iterable[str] | None = None) -> Finding:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
     if wrong:
-        return problem("; ".join(wrong), f"pip install --upgrade {OURS}, or what is named here")
-    return ok(", ".join(f"{name} {versions[name]}" for name in SHOWN if name in versions))
+        return problem("; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}, or what is named here")
+    return ok(", ".join(f"{name} {versions[name]}" for name in MAIN_PACKAGES if name in versions))
 
 
 def torch_import(probe: Probe) -> Finding:
@@ -113,7 +115,7 @@ def _machines(content: Mapping[str, Any]) -> int:
     return int(content.get("num_machines") or 1)
 
 
-def launch(machine: Machine) -> Finding:
+def trial_launch(machine: Machine) -> Finding:
     """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU, as nothing else would
     be tried there."""
     from accel_trainer.launch.call_worker import WorkerFailed, call_worker
@@ -147,7 +149,7 @@ def launch(machine: Machine) -> Finding:
 WANDB_LIMIT_S, SERVER_LIMIT_S = 30.0, 5.0
 
 
-def ask_wandb(probe: Probe) -> Mapping[str, Any]:
+def probe_wandb(probe: Probe) -> Mapping[str, Any]:
     """What `wandb_probe` tells: {"mode", "server"}, or {"error", "fix"}."""
     try:
         return probe.answer(WANDB_LIMIT_S)
@@ -155,7 +157,7 @@ def ask_wandb(probe: Probe) -> Mapping[str, Any]:
         return {"error": "wandb does not start", "fix": f"look at `python -m {Program.PROBE_WANDB}`"}
 
 
-def login(told: Mapping[str, Any]) -> Finding:
+def wandb_login(told: Mapping[str, Any]) -> Finding:
     if "error" in told:
         return problem(told["error"], f'{told["fix"]}, or give jobs "trackers": []')
     if os.environ.get("WANDB_MODE"):
@@ -169,7 +171,7 @@ def login(told: Mapping[str, Any]) -> Finding:
     return ok(f"online, with {where}")
 
 
-def server(told: Mapping[str, Any]) -> Finding:
+def wandb_server(told: Mapping[str, Any]) -> Finding:
     """Any answer counts; without one, a training goes on offline."""
     if told.get("mode") != "online":
         return ok("not asked: runs are not sent to one")

@@ -11,19 +11,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from accel_trainer.core.lease import Owner, is_dead_token
-from accel_trainer.doctor.filesystem_trials import MOVE
+from accel_trainer.doctor.filesystem_trials import MOVE_QUEUE
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.hardware import GIGABYTE
-from accel_trainer.doctor.race import NoWord, helper
+from accel_trainer.doctor.race import HelperFailed, start_helper
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 
-ANSWERS_WITHIN_S = 10.0
+RESPONSE_LIMIT_S = 10.0
 PREFIX = ".doctor."
 TRIAL_BYTES = 2**20
 FEW_FILES = 10_000
 # Of the options of a network drive: how long a folder may be remembered, in seconds.
-LONG_MEMORY_S = 60
+LONG_CACHE_S = 60
 
 # What is known of kinds of file systems that hold no queue well: how grave it is, and why.
 UNFIT = {
@@ -47,7 +47,7 @@ DOUBTFUL = {
 NETWORK = ("nfs", "nfs4")
 
 
-def answers(queue: Path) -> Finding:
+def responds(queue: Path) -> Finding:
     """Whether the file system says anything at all: on a network drive whose server is gone, every call waits."""
 
     def look(connection: Connection) -> None:
@@ -57,9 +57,9 @@ def answers(queue: Path) -> Finding:
         connection.send((str(existing), is_folder, existing == queue))
 
     try:
-        with helper(look) as other:
-            existing, is_folder, is_there = other.hear(ANSWERS_WITHIN_S)
-    except NoWord as error:
+        with start_helper(look) as other:
+            existing, is_folder, is_there = other.receive(RESPONSE_LIMIT_S)
+    except HelperFailed as error:
         return problem(f"{queue}: {error}", "is the file server there? `df` tells which drive does not answer")
     if not is_folder:
         return problem(f"{existing} is not a folder", "name another folder with --queue")
@@ -130,23 +130,23 @@ def all_mounts() -> list[Mount]:
 
 def file_system(folder: Path) -> Finding:
     mount = mount_of(folder, all_mounts())
-    return ok("of a kind that this system does not tell") if mount is None else judge_mount(mount)
+    return ok("of a kind that this system does not tell") if mount is None else assess_mount(mount)
 
 
-def judge_mount(mount: Mount) -> Finding:
+def assess_mount(mount: Mount) -> Finding:
     said = f"{mount.kind}, mounted at {mount.point}"
     if mount.option("ro") is not None:
         return problem(f"{said}: read-only", "mount it for writing, or name another folder with --queue")
     if (why := UNFIT.get(mount.kind)) is not None:
-        return problem(f"{said}: {why}", MOVE)
+        return problem(f"{said}: {why}", MOVE_QUEUE)
     if mount.kind in NETWORK:
-        return _judge_network(mount, said)
+        return _assess_network_mount(mount, said)
     if (why := DOUBTFUL.get(mount.kind)) is not None:
-        return warning(f"{said}: {why}", MOVE)
+        return warning(f"{said}: {why}", MOVE_QUEUE)
     return ok(said)
 
 
-def _judge_network(mount: Mount, said: str) -> Finding:
+def _assess_network_mount(mount: Mount, said: str) -> Finding:
     if mount.option("soft") is not None:
         return problem(
             f"{said}: a soft mount: when the server is slow, writes fail, and a rename may come later than its error",
@@ -154,7 +154,7 @@ def _judge_network(mount: Mount, said: str) -> Finding:
         )
     named = ("actimeo", "acdirmax")
     seconds = [int(value) for value in map(mount.option, named) if value is not None and value.isdigit()]
-    if seconds and max(seconds) > LONG_MEMORY_S:
+    if seconds and max(seconds) > LONG_CACHE_S:
         return warning(
             f"{said}: what is in a folder is remembered for up to {max(seconds)} s: others' changes are seen late",
             "mount it without actimeo, or with actimeo=10",
@@ -168,10 +168,10 @@ def _judge_network(mount: Mount, said: str) -> Finding:
 
 
 @contextmanager
-def scratch_folder(place: Path) -> Iterator[Path]:
+def scratch_folder(parent: Path) -> Iterator[Path]:
     """A folder for trials, which goes at the exit; those of doctors that were killed go too. Raises OSError."""
-    _remove_abandoned(place)
-    folder = place / f"{PREFIX}{Owner.new().token}"
+    _remove_abandoned(parent)
+    folder = parent / f"{PREFIX}{Owner.new().token}"
     folder.mkdir(mode=0o700)
     try:
         yield folder

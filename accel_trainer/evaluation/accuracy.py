@@ -75,7 +75,7 @@ def evaluate(
         measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), accelerator, loader)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
-            scores |= measuring.test_neighbours(source)
+            scores |= measuring.knn_scores(source)
     return Evaluation(weights, _epoch_of(path), name, len(source.labels) - corrupt, corrupt, scores)
 
 
@@ -100,7 +100,7 @@ class RunEvaluator:
         self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
         self.augment_on_device = augments_on_device(job, accelerator.device)
 
-    def validate(self, source: ImageDataset) -> tuple[dict[str, float], int]:
+    def validate(self, dataset: ImageDataset) -> tuple[dict[str, float], int]:
         """The scores, and how many images are corrupt."""
         on_device = self.augment_on_device
 
@@ -109,16 +109,16 @@ class RunEvaluator:
             return training_views(self.job, spectrum, on_device=on_device)
 
         views = validation_views(self.job, train_views, augment_on_device=on_device)
-        images = validation_set(self.job, source, views, self.world_size)
+        images = validation_set(self.job, dataset, views, self.world_size)
         sums = self.evaluator.measure(self.model, images, _never)
-        totals, corrupt = self.evaluator.over_all(sums, images.read)
+        totals, corrupt = self.evaluator.reduce_sums(sums, images.reader)
         return self.objective.scores(totals), corrupt
 
-    def test_neighbours(self, source: ImageDataset) -> dict[str, float]:
+    def knn_scores(self, source: ImageDataset) -> dict[str, float]:
         """The score of the nearest neighbours among the run's training images."""
         test = knn_test(self.job, self._train_images, source, self.world_size)
         hits = test.hits(self.model, test.local_bank(self.model, self.evaluator, _never), self.evaluator, _never)
-        return test.scores(self.evaluator.over_all(hits, test.val.read)[0])
+        return test.scores(self.evaluator.reduce_sums(hits, test.val.reader)[0])
 
     @cached_property
     def _train_images(self) -> ImageDataset:

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 from accel_trainer.core.spans import Phase
 
-MODEL = (Phase.FORWARD, Phase.BACKWARD)
+MODEL_PHASES = (Phase.FORWARD, Phase.BACKWARD)
 # Shares from which on it is not the model that limits.
-NOTEWORTHY_WAIT, MOST = 0.15, 0.5
+WAITING_FRACTION, DOMINANT_FRACTION = 0.15, 0.5
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Profile:
         validation = self.val_images / images * sum(self.validation.values())
         return {"training": self.steps_per_epoch * self.step_s, "validation": validation, "saving": self.saving}
 
-    def share(self, *phases: Phase) -> float:
+    def fraction(self, *phases: Phase) -> float:
         """Of a step."""
         return sum(self.step.get(phase, 0.0) for phase in phases) / self.step_s
 
@@ -92,7 +92,7 @@ class Profile:
         return {**asdict(self), **rates, "epoch": self.epoch, "limit": limit(self)}
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
         own = {key: value for key, value in row.items() if key in cls.__dataclass_fields__}
         return cls(**{**own, "setting": Setting(**row["setting"])})
 
@@ -101,25 +101,25 @@ def limit(profile: Profile) -> str:
     """In a sentence what limits the run, and what may help."""
     epoch = profile.epoch
     whole = sum(epoch.values())
-    if epoch["saving"] > MOST * whole:
+    if epoch["saving"] > DOMINANT_FRACTION * whole:
         return f"saving limits: it takes {epoch['saving'] / whole:.0%} of an epoch; {_longer_epochs(profile)}"
-    if epoch["validation"] > MOST * whole:
+    if epoch["validation"] > DOMINANT_FRACTION * whole:
         share = epoch["validation"] / whole
         return f"the validation limits: it takes {share:.0%} of an epoch; fewer validation images or eval_sets help"
-    if profile.share(Phase.WAITING) > NOTEWORTHY_WAIT:
+    if profile.fraction(Phase.WAITING) > WAITING_FRACTION:
         return _loading(profile)
-    largest = max((phase for phase in profile.step if phase not in MODEL), key=lambda name: profile.step[name])
-    if profile.step[largest] <= sum(profile.step.get(phase, 0.0) for phase in MODEL):
+    largest = max((phase for phase in profile.step if phase not in MODEL_PHASES), key=lambda name: profile.step[name])
+    if profile.step[largest] <= sum(profile.step.get(phase, 0.0) for phase in MODEL_PHASES):
         return _model(profile)
-    share, advice = profile.share(Phase(largest)), _ADVICE.get(Phase(largest), _BATCH)
-    return f"{_WORDS.get(Phase(largest), largest)} limits: it takes {share:.0%} of a step; {advice}"
+    share, advice = profile.fraction(Phase(largest)), _ADVICE.get(Phase(largest), _DEFAULT_ADVICE)
+    return f"{_PHASE_NAMES.get(Phase(largest), largest)} limits: it takes {share:.0%} of a step; {advice}"
 
 
 def _loading(profile: Profile) -> str:
     threads, number = profile.setting.threads, profile.setting.threads * profile.setting.num_processes
     who = f"{number} thread{'' if number == 1 else 's'} give{'s' if number == 1 else ''}" if threads else "it loads"
     return (
-        f"loading limits: the step waits {profile.share(Phase.WAITING):.0%} of the time for images; {who} "
+        f"loading limits: the step waits {profile.fraction(Phase.WAITING):.0%} of the time for images; {who} "
         f"{profile.images_per_s_of_threads:,.0f} images/s, the model could take "
         f"{profile.images_per_s_of_model:,.0f}; {_faster_loading(profile)}"
     )
@@ -149,8 +149,8 @@ def _model(profile: Profile) -> str:
     helps += [] if setting.channels_last else ["channels_last"]
     if setting.device == "cpu":
         helps.append("a GPU")
-    told = f"the model limits: forward and backward take {profile.share(*MODEL):.0%} of a step"
-    waits = f"images are waited for {profile.share(Phase.WAITING):.0%} of the time"
+    told = f"the model limits: forward and backward take {profile.fraction(*MODEL_PHASES):.0%} of a step"
+    waits = f"images are waited for {profile.fraction(Phase.WAITING):.0%} of the time"
     return f"{told}, {waits}; {' or '.join(helps or ['another GPU', 'a smaller image_size'])} may help"
 
 
@@ -158,8 +158,8 @@ def _longer_epochs(profile: Profile) -> str:
     return "a faster disk for model_dir helps" if profile.steps_per_epoch > 100 else "epochs are short for such a model"
 
 
-_BATCH = "a larger batch_size has fewer steps"
-_WORDS = {
+_DEFAULT_ADVICE = "a larger batch_size has fewer steps"
+_PHASE_NAMES = {
     Phase.COPY: "the copying to the device",
     Phase.AUGMENTATION: "augmentation on the device",
     Phase.OPTIMIZER: "the optimizer",

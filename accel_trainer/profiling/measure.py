@@ -19,7 +19,7 @@ from accel_trainer.core.spans import Phase, recording
 from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner
 from accel_trainer.data.loader import Loader
 from accel_trainer.profiling.figures import Profile, Setting
-from accel_trainer.profiling.recorder import SpanRecorder, add_threads, own_seconds
+from accel_trainer.profiling.recorder import SpanRecorder, add_loader_threads, exclusive_seconds
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import Components, build
@@ -32,7 +32,7 @@ from accel_trainer.training.runtime.accelerator import (
     loader_threads,
     make_accelerator,
 )
-from accel_trainer.training.tune.batch_size import BY_HAND
+from accel_trainer.training.tune.batch_size import SMALLER_BATCH_HINT
 from accel_trainer.training.tune.resolve import Resolver
 from accel_trainer.training.validation import EvaluationSet
 
@@ -42,7 +42,7 @@ WARM_UP_BATCHES, NUM_BATCHES = 2, 10
 TRACED_STEPS = 5
 
 
-class Endless(TrainBatchPlanner):
+class EndlessBatchPlanner(TrainBatchPlanner):
     """All epochs as one: an epoch may have fewer steps than are measured."""
 
     def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
@@ -51,21 +51,21 @@ class Endless(TrainBatchPlanner):
             first_step = 0
 
 
-class Excerpt(EvaluationSet):
+class EvaluationExcerpt(EvaluationSet):
     """As many batches as are measured, however large the set."""
 
     def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
         return islice(cycle(super().batches(rank, world_size)), WARM_UP_BATCHES + NUM_BATCHES)
 
 
-def profile(job: Job, scratch: Path, steps: int, warm_up: int, trace: Path) -> Profile:
+def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) -> Profile:
     """Measure so many steps after others that warm up, some batches of the validation, and a save of the whole state.
 
     scratch: an empty folder in place of the run folder, of which only the numbers are read that it has found; trace:
     the file that the first process writes, of a few more steps and another save. Every process of a launch calls it.
     Raises UserError.
     """
-    run = RunFolder(scratch)
+    run = RunFolder(scratch_dir)
     job = job.with_found(RunFolder(job.run_path).read_found()).model_copy(update={"trackers": []})
     job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
     with ExitStack() as resources:
@@ -75,13 +75,13 @@ def profile(job: Job, scratch: Path, steps: int, warm_up: int, trace: Path) -> P
         loader = resources.enter_context(Loader(loader_threads(job)))
         loop = _make_loop(job, run, accelerator, loader)
         try:
-            return ProfileRun(loop).whole(steps, warm_up, trace)
+            return ProfileRun(loop).measure(steps, warm_up, trace)
         except Diverged as error:
             raise UserError(str(error)) from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"batch_size: {loop.job.batch_size}: out of memory; {BY_HAND}") from error
+            raise UserError(f"batch_size: {loop.job.batch_size}: out of memory; {SMALLER_BATCH_HINT}") from error
 
 
 def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loader) -> TrainingLoop:
@@ -95,7 +95,9 @@ def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loade
 
     resolved = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
     parts = make_parts(resolved)
-    parts = replace(parts, sampling=Endless(**vars(parts.sampling)), val=Excerpt(**vars(parts.val)))
+    parts = replace(
+        parts, sampling=EndlessBatchPlanner(**vars(parts.sampling)), val=EvaluationExcerpt(**vars(parts.val))
+    )
     return TrainingLoop(resolved, run, parts, accelerator, loader, stop, reporter)
 
 
@@ -105,16 +107,16 @@ class ProfileRun:
         self.accumulation = loop.parts.sampling.accumulation
         self._plans = loop.parts.sampling.micro_batches(1, loop.rank)
 
-    def whole(self, steps: int, warm_up: int, trace: Path) -> Profile:
+    def measure(self, steps: int, warm_up: int, trace: Path) -> Profile:
         training = self._record(lambda: self._train(warm_up + steps))
         validation = self._record(self._validate)
         saving = self._record(self.loop.save_state)
         self._trace(trace)
-        own = training.own(Phase.STEP, warm_up * self.accumulation)
-        loading = training.of_loader(since=own[0].start)
+        own = training.main_thread_spans(Phase.STEP, warm_up * self.accumulation)
+        loading = training.loader_spans(since=own[0].start)
         sampling, val = self.loop.parts.sampling, self.loop.parts.val
         num_loaded = sum(span.name is Phase.RENDERING for span in loading)
-        batches = validation.own(Phase.METRICS, WARM_UP_BATCHES)
+        batches = validation.main_thread_spans(Phase.METRICS, WARM_UP_BATCHES)
         num_batches = sum(span.name is Phase.METRICS and span.parent is None for span in batches)
         return Profile(
             job=self.loop.job.name,
@@ -122,9 +124,9 @@ class ProfileRun:
             num_steps=steps,
             images_per_step=sampling.images_per_step,
             images_per_batch=val.images_per_batch,
-            step=_each(own_seconds(own), steps),
-            validation=_each(own_seconds(batches), num_batches),
-            loading=_each(own_seconds(loading), num_loaded),
+            step=_mean_seconds(exclusive_seconds(own), steps),
+            validation=_mean_seconds(exclusive_seconds(batches), num_batches),
+            loading=_mean_seconds(exclusive_seconds(loading), num_loaded),
             saving=sum(span.seconds() for span in saving.spans if span.name is Phase.SAVING),
             steps_per_epoch=sampling.steps_per_epoch,
             val_images=val.num_images,
@@ -155,7 +157,7 @@ class ProfileRun:
             recorder = self._record(self._traced, record_function)
         if self.loop.is_first:
             profiler.export_chrome_trace(str(path))
-            add_threads(path, [span for span in recorder.spans if span.thread != recorder.thread])
+            add_loader_threads(path, [span for span in recorder.spans if span.thread != recorder.thread])
 
     def _traced(self) -> None:
         self._train(TRACED_STEPS)
@@ -175,5 +177,5 @@ class ProfileRun:
         )
 
 
-def _each(seconds: dict[Phase, float], number: int) -> dict[str, float]:
+def _mean_seconds(seconds: dict[Phase, float], number: int) -> dict[str, float]:
     return {phase: seconds[phase] / max(number, 1) for phase in Phase if phase in seconds}

@@ -16,7 +16,7 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.spans import Phase
 
 # Where a process loads its own images, this is part of its waiting for them.
-OF_LOADER = (Phase.LOADING, Phase.READING, Phase.RENDERING)
+LOADER_PHASES = (Phase.LOADING, Phase.READING, Phase.RENDERING)
 
 
 @dataclass(eq=False)
@@ -28,12 +28,12 @@ class Span:
     parent: "Span | None"
     start: int
     end: int = 0
-    marks: tuple[Any, Any] | None = None
+    device_events: tuple[Any, Any] | None = None
 
     def seconds(self) -> float:
         """Of the device where it was asked, which must have come to the end; else of the host."""
-        if self.marks is not None:
-            return float(self.marks[0].elapsed_time(self.marks[1])) / 1000
+        if self.device_events is not None:
+            return float(self.device_events[0].elapsed_time(self.device_events[1])) / 1000
         return (self.end - self.start) / 1e9
 
 
@@ -54,8 +54,8 @@ class SpanRecorder:
     def span(self, name: Phase) -> Iterator[None]:
         parent, thread = getattr(self._open, "span", None), threading.get_native_id()
         is_own = thread == self.thread
-        marks = (_mark(), _mark()) if is_own and self._is_marked else None
-        span = Span(name, thread, parent, time.time_ns(), marks=marks)
+        marks = (_device_event(), _device_event()) if is_own and self._is_marked else None
+        span = Span(name, thread, parent, time.time_ns(), device_events=marks)
         self._open.span = span
         if marks is not None:
             marks[0].record()
@@ -69,31 +69,31 @@ class SpanRecorder:
             self._open.span = parent
             self.spans.append(span)
 
-    def own(self, after: Phase, skip: int) -> list[Span]:
+    def main_thread_spans(self, after: Phase, skip: int) -> list[Span]:
         """The spans of the recording thread, without those up to the `skip`-th end of an outermost span `after`."""
-        spans = [span for span in self.spans if span.thread == self.thread and span.name not in OF_LOADER]
+        spans = [span for span in self.spans if span.thread == self.thread and span.name not in LOADER_PHASES]
         ends = [number for number, span in enumerate(spans) if span.name is after and span.parent is None]
         cut = ends[:skip][-1:]  # the last of them; a process may have no image to validate
         return spans[cut[0] + 1 :] if cut else spans
 
-    def of_loader(self, since: int) -> list[Span]:
+    def loader_spans(self, since: int) -> list[Span]:
         """What the loader began from then on, by whichever thread, and has ended; all of it where that is nothing."""
-        spans = [span for span in self.spans if span.name in OF_LOADER]
+        spans = [span for span in self.spans if span.name in LOADER_PHASES]
         return [span for span in spans if _outermost(span).start >= since] or spans
 
 
 def _outermost(span: Span) -> Span:
     """What it is a part of, still in the loader."""
-    while span.parent is not None and span.parent.name in OF_LOADER:
+    while span.parent is not None and span.parent.name in LOADER_PHASES:
         span = span.parent
     return span
 
 
-def _mark() -> Any:
+def _device_event() -> Any:
     return torch.cuda.Event(enable_timing=True)
 
 
-def own_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
+def exclusive_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
     """How long each phase lasted, without those of the phases within it that are among the spans."""
     seconds: dict[Phase, float] = {}
     there = set(spans)
@@ -105,7 +105,7 @@ def own_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
     return seconds
 
 
-def add_threads(path: Path, spans: Iterable[Span]) -> None:
+def add_loader_threads(path: Path, spans: Iterable[Span]) -> None:
     """Put spans of other threads into a trace that torch has written, which hears of one thread only."""
     trace = json.loads(path.read_text())
     base = trace.get("baseTimeNanoseconds", 0)

@@ -64,7 +64,7 @@ def _compare_one(run: RunFolder) -> Comparison:
     )
 
 
-def differing(runs: Sequence[Comparison]) -> list[str]:
+def varying_parameters(runs: Sequence[Comparison]) -> list[str]:
     """The parameters that differ among runs of one group, such as those of a sweep."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
@@ -79,7 +79,7 @@ def differing(runs: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def named(words: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
+def find_parameters(words: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
     """The parameters that words mean: their last parts are enough, and a section stands for all that is in it.
 
     Raises UserError for a word that means none, or several.
@@ -97,7 +97,7 @@ def named(words: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
     return list(found)
 
 
-def with_only(keys: Sequence[str], runs: Sequence[Comparison]) -> list[Comparison]:
+def select_parameters(keys: Sequence[str], runs: Sequence[Comparison]) -> list[Comparison]:
     """The runs with these of their parameters; what a run does not have is None."""
     return [replace(run, settings={key: run.settings.get(key) for key in keys}) for run in runs]
 

@@ -26,7 +26,7 @@ CYCLE = "acc1_cycle"
 FEW_CURVES = 4
 
 
-def draw(run: RunFolder) -> None:
+def draw_curves(run: RunFolder) -> None:
     """Draw loss, accuracies and learning rate over epochs, and the accuracy of every cycle where there are several;
     files appear whole, by a rename."""
     import matplotlib
@@ -112,5 +112,5 @@ def serve(run: RunFolder) -> None:
         while not requests.empty():
             waiting.append(requests.get())
         if any(waiting):
-            draw(run)
+            draw_curves(run)
         going_on = all(waiting)

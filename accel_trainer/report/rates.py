@@ -8,7 +8,7 @@ import csv
 from accel_trainer.run.folder import RunFolder
 
 
-def draw_rates(run: RunFolder, found: float | None) -> None:
+def draw_range_test(run: RunFolder, found: float | None) -> None:
     """Draw the losses of the test over its learning rates, and the rate that was found, if one was; the file appears
     whole, by a rename."""
     import matplotlib

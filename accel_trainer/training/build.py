@@ -24,7 +24,7 @@ from accel_trainer.training.objectives.classification import ClassificationObjec
 from accel_trainer.training.objectives.contrastive import ContrastiveObjective
 from accel_trainer.training.optim.lr_schedule import LRSchedule, make_schedule
 from accel_trainer.training.optim.optimizer import make_optimizer
-from accel_trainer.training.optim.parameter_groups import freeze_for
+from accel_trainer.training.optim.parameter_groups import freeze_modules_of
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
 from accel_trainer.training.tracking import check_trackers
 from accel_trainer.training.validation import EvaluationSet, validation_set, validation_views
@@ -91,7 +91,7 @@ def build(
     torch.manual_seed(keyed_random.key(job.seed, "initialization"))
     model = make_model(job, num_classes)
     objective = make_objective(job, num_classes, cycles_of(job, model, num_classes))
-    freeze_for(job, model)
+    freeze_modules_of(job, model)
     optimizer = make_optimizer(job, model)
     return Components(
         **vars(own),
@@ -126,7 +126,7 @@ def _check(job: Job, images: Splits, world_size: int) -> Summary:
     make_objective(job, num_classes, num_cycles)
     check_augmentations(job)
     check_starting_weights(job, model)
-    freeze_for(job, model)
+    freeze_modules_of(job, model)
     make_schedule(resolved, make_optimizer(resolved, model))
     check_trackers(job)
     check_writable(job)

@@ -13,7 +13,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.pipeline import evaluation_views
-from accel_trainer.training.objectives.base import pack, percent
+from accel_trainer.training.objectives.base import float_vector, percent
 from accel_trainer.training.objectives.contrastive import embedding_rows
 from accel_trainer.training.runtime.ranks import gather_rows
 from accel_trainer.training.validation import EvaluationSet, Evaluator, evaluation_set
@@ -31,7 +31,7 @@ class KnnTest:
     bank: EvaluationSet
     val: EvaluationSet
     num_classes: int
-    num_neighbours: int
+    num_neighbors: int
 
     def local_bank(
         self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]
@@ -53,15 +53,15 @@ class KnnTest:
 
         All ranks call it, with their shares of the training images.
         """
-        bank, bank_labels = _of_all_ranks(*own, evaluator)
+        bank, bank_labels = _gather_features(*own, evaluator)
         device = bank.device
-        sums = pack(device, 0, 0)
+        sums = float_vector(device, 0, 0)
         for features, labels in self._features(model, self.val, evaluator, is_stopped):
             right = knn_hits(
                 features, labels, bank, bank_labels,
-                k=self.num_neighbours, temperature=TEMPERATURE, num_classes=self.num_classes,
+                k=self.num_neighbors, temperature=TEMPERATURE, num_classes=self.num_classes,
             )  # fmt: skip
-            sums += pack(device, right, len(labels))
+            sums += float_vector(device, right, len(labels))
         return sums
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
@@ -72,7 +72,7 @@ class KnnTest:
         self, model: nn.Module, on: EvaluationSet, evaluator: Evaluator, is_stopped: Callable[[], bool]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # A model that was compiled before would run past what is to record its features.
-        with torch.compiler.set_stance("force_eager"), representation(model) as recorded:
+        with torch.compiler.set_stance("force_eager"), capture_representation(model) as recorded:
             for batch, _ in evaluator.forward(model, on, is_stopped):
                 yield recorded.take(), _labels(batch, evaluator)
 
@@ -82,7 +82,7 @@ def _labels(batch: Batch, evaluator: Evaluator) -> Tensor:
     return batch.labels.to(evaluator.accelerator.device)
 
 
-def _of_all_ranks(features: Tensor, labels: Tensor, evaluator: Evaluator) -> tuple[Tensor, Tensor]:
+def _gather_features(features: Tensor, labels: Tensor, evaluator: Evaluator) -> tuple[Tensor, Tensor]:
     """The rows of all ranks, which hold every n-th image, in the order of the images: the same on any number of
     ranks. Ranks may have one row less than others."""
     accelerator = evaluator.accelerator
@@ -103,7 +103,7 @@ def knn_test(job: ResolvedJob, train: ImageDataset, val: ImageDataset, world_siz
         bank=evaluation_set(job, train, evaluation_views(job), world_size, replace_corrupt=True),
         val=evaluation_set(job, val, evaluation_views(job), world_size),
         num_classes=len(train.classes),
-        num_neighbours=job.knn_neighbours,
+        num_neighbors=job.knn_neighbours,
     )
 
 
@@ -163,7 +163,7 @@ class FeatureHook:
 
 
 @contextmanager
-def representation(model: nn.Module) -> Iterator[FeatureHook]:
+def capture_representation(model: nn.Module) -> Iterator[FeatureHook]:
     """Records what goes into the model's head, as long as the context lasts.
 
     The head is the first linear or convolutional layer of the child `decoder`, as the zoo's models have it, else the

@@ -26,7 +26,7 @@ from accel_trainer.run.status import Divergence
 from accel_trainer.training.build import Components
 from accel_trainer.training.failures import Diverged, FiniteCheck
 from accel_trainer.training.objectives.base import Meter
-from accel_trainer.training.optim.averaging import Averages, renew_statistics
+from accel_trainer.training.optim.averaging import Averages, update_batch_norm
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.runtime.accelerator import in_memory_format
@@ -168,7 +168,7 @@ class TrainingLoop:
         images = self.parts.val if further is None else further
         sums = self.evaluator.measure(model, images, self._is_stopped)
         self._sync_stop()
-        scores = self.objective.scores(self._over_all(sums, images.read))
+        scores = self.objective.scores(self._over_all(sums, images.reader))
         if further is None and self._tests_neighbours(epoch):
             scores |= self._neighbour_score(model)
         return self._row(epoch, split, scores, images.num_images, time.monotonic() - began)
@@ -184,7 +184,7 @@ class TrainingLoop:
         self._sync_stop()
         hits = test.hits(model, own, self.evaluator, self._is_stopped)
         self._sync_stop()
-        return test.scores(self._over_all(hits, test.val.read))
+        return test.scores(self._over_all(hits, test.val.reader))
 
     def _is_stopped(self) -> bool:
         """Between two batches of an evaluation."""
@@ -204,7 +204,7 @@ class TrainingLoop:
         if swa is None:
             return None
         with torch.no_grad(), self.accelerator.autocast():
-            renewed = renew_statistics(swa, self._inputs_of_epoch(epoch), self.parts.frozen)
+            renewed = update_batch_norm(swa, self._inputs_of_epoch(epoch), self.parts.frozen)
         self._sync_stop()
         for statistic in renewed:  # of as many batches on every rank
             statistic.copy_(self.accelerator.reduce(statistic.clone(), reduction="mean"))
@@ -328,7 +328,7 @@ class TrainingLoop:
 
     def _over_all(self, sums: Tensor, reader: ImageReader) -> list[float]:
         """Sums of this process, added up over all; and how many corrupt images they met, if any, into the log."""
-        totals, corrupt_images = self.evaluator.over_all(sums, reader)
+        totals, corrupt_images = self.evaluator.reduce_sums(sums, reader)
         if corrupt_images and self.is_first:
             log.warning("%d corrupt images skipped; each was named once", corrupt_images)
         return totals

@@ -9,7 +9,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.training.objectives.base import by_cycle
-from accel_trainer.training.pretrained.starting_weights import arguments_of_published
+from accel_trainer.training.pretrained.starting_weights import published_weights_args
 from accel_trainer.zoo import registry
 from accel_trainer.zoo.user_models import in_one_line
 
@@ -18,7 +18,7 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
     """The job's model with random weights, on torch's default device. Raises UserError."""
     if registry.takes_only_clips(job.architecture) and not job.video:
         raise UserError(f"architecture: {job.architecture} takes clips: set video to true, or use a model of images")
-    args = {**arguments_of_published(job), **job.architecture_args}
+    args = {**published_weights_args(job), **job.architecture_args}
     if job.is_contrastive:
         # Its output is an embedding, which may have any size.
         num_classes = args.get("num_classes", num_classes)
@@ -70,7 +70,7 @@ def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 
         with torch.no_grad():
             output = _forward_on_meta(model, job, num_examples)
     except Exception as error:
-        raise _explained(error, job, num_examples) from error
+        raise _user_error(error, job, num_examples) from error
     return _num_cycles(job, output, num_examples, num_classes)
 
 
@@ -92,14 +92,14 @@ def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
 def _forward_on_meta(model: nn.Module, job: Job, num_examples: int) -> object:
     """What a model gives on the meta device, or if others have written it and it needs values, on the CPU."""
     try:
-        return _shown(model, job, num_examples, torch.device("meta"))
+        return _forward_on(model, job, num_examples, torch.device("meta"))
     except Exception:
         if not registry.is_others(job.architecture):
             raise
-        return _shown(model, job, num_examples, torch.device("cpu"))
+        return _forward_on(model, job, num_examples, torch.device("cpu"))
 
 
-def _shown(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> object:
+def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> object:
     """What a model in training gives for examples that are zero, with copies of its weights on the device."""
     frames = (job.views_per_image,) if job.video else ()
     state = {
@@ -112,7 +112,7 @@ def _shown(model: nn.Module, job: Job, num_examples: int, device: torch.device) 
         return torch.func.functional_call(model, state, (examples,))
 
 
-def _explained(error: Exception, job: Job, num_examples: int) -> UserError:
+def _user_error(error: Exception, job: Job, num_examples: int) -> UserError:
     reason = in_one_line(error) if registry.is_others(job.architecture) else first_line(error)
     if num_examples == 1 and "more than 1 value per channel" in str(error):
         return UserError(

@@ -25,7 +25,7 @@ from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.meta_model import count_parameters, model_summary
-from accel_trainer.training.pretrained.starting_weights import start_from_weights, starts_from_weights
+from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
 from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.runtime.accelerator import (
@@ -207,7 +207,7 @@ def _transfer(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> 
     if not goes_first:
         accelerator.wait_for_everyone()
     try:
-        return start_from_weights(job, parts.model)
+        return load_starting_weights(job, parts.model)
     finally:
         if goes_first:  # the others find out for themselves what is wrong
             accelerator.wait_for_everyone()

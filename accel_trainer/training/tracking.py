@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 WANDB_TIMEOUT_S = 30
 # How long a training waits for its trackers to start, and for an answer of one later.
 START_S, CALL_S = 120.0, 300.0
-LOOK_S = 1.0
+POLL_S = 1.0
 # wandb starts this at once, and waits for it for ever if it is killed too soon.
-WANDB_CORE, LOOKS_IN_VAIN = "wandb-core", 5
+WANDB_CORE, MAX_FAILED_POLLS = "wandb-core", 5
 
 
 def check_trackers(job: Job) -> None:
@@ -85,7 +85,7 @@ class Tracking:
 
     def check(self) -> None:
         """Raises what is wrong with the trackers, once that is known."""
-        if self._starting is not None and self._starting.is_over_within(0.0):
+        if self._starting is not None and self._starting.finished_within(0.0):
             self.wait()
 
     def wait(self) -> None:
@@ -105,9 +105,9 @@ class Tracking:
     def _wait_for(self, starting: "BackgroundCall") -> None:
         """Raises what is wrong with what starts; TimeoutError; ConnectionError where it waits for what is dead."""
         began, looks_in_vain = time.monotonic(), 0
-        while not starting.is_over_within(LOOK_S):
+        while not starting.finished_within(POLL_S):
             looks_in_vain = looks_in_vain + 1 if self._needs_core and not has_living_child(WANDB_CORE) else 0
-            if looks_in_vain == LOOKS_IN_VAIN:
+            if looks_in_vain == MAX_FAILED_POLLS:
                 raise ConnectionError("wandb's process has ended while it started")
             if time.monotonic() - began > START_S:
                 break
@@ -121,7 +121,7 @@ class Tracking:
             else:
                 self._accelerator.init_trackers(job.wandb.project)
         except Exception as error:
-            if not _is_between_processes(error):
+            if not _is_internal_to_wandb(error):
                 raise
             raise ConnectionError(first_line(error) or "wandb's process is gone") from error
 
@@ -224,19 +224,19 @@ class BackgroundCall:
         except BaseException as error:
             self._failed = error
 
-    def is_over_within(self, seconds: float) -> bool:
+    def finished_within(self, seconds: float) -> bool:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def wait(self, seconds: float) -> None:
         """Raises what the call does, and TimeoutError."""
-        if not self.is_over_within(seconds):
+        if not self.finished_within(seconds):
             raise TimeoutError(f"no answer within {duration(time.monotonic() - self._began)}")
         if self._failed is not None:
             raise self._failed
 
 
-def _is_between_processes(error: Exception) -> bool:
+def _is_internal_to_wandb(error: Exception) -> bool:
     """Whether wandb cannot talk to its own process, as when that was killed: nothing that a user has asked for. Its
     errors for users are public ones."""
     return type(error).__module__.startswith("wandb.sdk.")

@@ -19,29 +19,32 @@ from accel_trainer.training.objectives.base import Meter, Objective
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images and how they are cut into batches. `compares` tells an objective that compares the images of a batch:
-    each batch, of as many as are compared in training, is then one process's."""
+    """Images and how they are cut into batches.
 
-    read: ImageReader
+    is_contrastive: the objective compares the images of a batch with each other. Each batch, of as many images as are
+    compared in training, then belongs to one process.
+    """
+
+    reader: ImageReader
     num_images: int
     images_per_batch: int
     examples_per_forward: int
-    compares: bool
+    is_contrastive: bool
     seed: int
 
     def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
-        if self.compares:
+        if self.is_contrastive:
             return whole_batches(self.num_images, self.images_per_batch, rank, world_size, self.seed)
         return evaluation_batches(self.num_images, self.images_per_batch, rank, world_size)
 
 
 def evaluation_set(
     job: ResolvedJob,
-    source: ImageDataset,
+    dataset: ImageDataset,
     views: Views,
     world_size: int,
     *,
-    compares: bool = False,
+    is_contrastive: bool = False,
     replace_corrupt: bool = False,
 ) -> EvaluationSet:
     """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
@@ -50,11 +53,11 @@ def evaluation_set(
     shown = max(1, images_per_step * job.views_per_image // world_size)
     images = max(1, shown // views.num_views)
     return EvaluationSet(
-        read=ImageReader(source, views, replace_corrupt=replace_corrupt),
-        num_images=len(source.labels),
-        images_per_batch=images_per_step // job.gradient_accumulation if compares else images,
+        reader=ImageReader(dataset, views, replace_corrupt=replace_corrupt),
+        num_images=len(dataset.labels),
+        images_per_batch=images_per_step // job.gradient_accumulation if is_contrastive else images,
         examples_per_forward=images * views.examples_per_image,
-        compares=compares,
+        is_contrastive=is_contrastive,
         seed=job.seed,
     )
 
@@ -67,35 +70,35 @@ class Evaluator:
     ) -> None:
         self.accelerator, self.loader, self.objective, self.prepare = accelerator, loader, objective, prepare
 
-    def measure(self, model: nn.Module, on: EvaluationSet, is_stopped: Callable[[], bool]) -> Tensor:
+    def measure(self, model: nn.Module, eval_set: EvaluationSet, is_stopped: Callable[[], bool]) -> Tensor:
         """This process's sums of the objective over its images; not all of them if it is stopped."""
         meter = Meter(self.accelerator.device, self.objective.num_sums)
-        for batch, output in self.forward(model, on, is_stopped):
+        for batch, output in self.forward(model, eval_set, is_stopped):
             with span(Phase.METRICS):
                 meter.add(self.objective.compute(output, batch, is_shared=False).sums)
         return meter.sums
 
-    def over_all(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
+    def reduce_sums(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
         """Sums of this process, added up over all, and how many corrupt images all met. Every process calls it."""
         corrupt = sums.new_tensor([len(reader.corrupt)])
         *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
         return totals, int(corrupt_images)
 
     def forward(
-        self, model: nn.Module, on: EvaluationSet, is_stopped: Callable[[], bool]
+        self, model: nn.Module, eval_set: EvaluationSet, is_stopped: Callable[[], bool]
     ) -> Iterator[tuple[Batch, Tensor]]:
         """This process's batches with what the model, in evaluation mode, gives for them."""
         accelerator = self.accelerator
         model.eval()
-        plans = on.batches(accelerator.process_index, accelerator.num_processes)
-        for batch in timed(self.loader.batches(on.read, plans)):
+        plans = eval_set.batches(accelerator.process_index, accelerator.num_processes)
+        for batch in timed(self.loader.batches(eval_set.reader, plans)):
             if is_stopped():
                 return
             if not len(batch.labels):  # all corrupt
                 continue
             images = batch.inputs.on(accelerator.device)
             with span(Phase.FORWARD), torch.inference_mode(), accelerator.autocast():
-                outputs = [model(part) for part in self.prepare(images).split(on.examples_per_forward)]
+                outputs = [model(part) for part in self.prepare(images).split(eval_set.examples_per_forward)]
                 output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
             yield batch, output
 
@@ -106,5 +109,5 @@ def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_d
     return train_views() if job.is_contrastive else evaluation_views(job, on_device=augment_on_device)
 
 
-def validation_set(job: ResolvedJob, source: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
-    return evaluation_set(job, source, views, world_size, compares=job.is_contrastive)
+def validation_set(job: ResolvedJob, dataset: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
+    return evaluation_set(job, dataset, views, world_size, is_contrastive=job.is_contrastive)

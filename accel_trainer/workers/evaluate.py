@@ -18,14 +18,14 @@ from accel_trainer.api.trained_run import load_run
 from accel_trainer.launch.call_worker import answer
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--answer", type=Path, required=True, help="file to write")
     parser.add_argument("--weights", default="best")
     parser.add_argument("--dataset")
     parser.add_argument("--data-root", type=Path)
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", 0))
 
     def find() -> dict[str, Any]:

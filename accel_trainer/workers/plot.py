@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accel_trainer.report.plots import serve
-from accel_trainer.report.rates import draw_rates
+from accel_trainer.report.rates import draw_range_test
 from accel_trainer.run.folder import RunFolder
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.plot", description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--lr-finder", action="store_true", help="draw lr_finder.png instead")
     parser.add_argument("--rate", type=float, help="the learning rate that was found")
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     run = RunFolder(args.run)
     if args.lr_finder:
-        draw_rates(run, args.rate)
+        draw_range_test(run, args.rate)
     else:
         serve(run)
 

@@ -10,7 +10,7 @@ import urllib.request
 from typing import Any
 
 
-def ask(url: str) -> dict[str, Any]:
+def probe_server(url: str) -> dict[str, Any]:
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=60).close()
     except (urllib.error.HTTPError, http.client.HTTPException):
@@ -24,4 +24,4 @@ def ask(url: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(ask(sys.argv[1])))
+    print(json.dumps(probe_server(sys.argv[1])))

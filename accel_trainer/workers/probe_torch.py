@@ -8,7 +8,7 @@ from typing import Any
 from accel_trainer.launch.command import users_default
 
 
-def look() -> dict[str, Any]:
+def probe_torch() -> dict[str, Any]:
     import torch
     import torchvision  # noqa: F401 - of a version that does not fit torch's, this import fails
     from accelerate.commands import launch  # noqa: F401 - what a job is launched with
@@ -43,4 +43,4 @@ def _config_error(path: str) -> str | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(look()))
+    print(json.dumps(probe_torch()))

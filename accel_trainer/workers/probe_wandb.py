@@ -10,7 +10,7 @@ from accel_trainer.config import Job
 from accel_trainer.training.tracking import wandb_mode
 
 
-def look() -> dict[str, Any]:
+def probe_wandb() -> dict[str, Any]:
     try:
         import wandb
 
@@ -27,4 +27,4 @@ def look() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(look()))
+    print(json.dumps(probe_wandb()))

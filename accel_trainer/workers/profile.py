@@ -16,14 +16,14 @@ from accel_trainer.config import read_job
 from accel_trainer.launch.call_worker import answer
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.profile", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
     parser.add_argument("--place", type=Path, required=True, help="folder to write everything in")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--warm-up", type=int, required=True)
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", 0))
 
     def find() -> dict[str, Any]:

@@ -192,9 +192,9 @@ def _train_and_tell(
             traceback.print_exc()
     _tell(run, reporter, rank, state, error)
     if state is RunState.OUT_OF_MEMORY:  # which is told already, whatever becomes of the search
-        from accel_trainer.training.tune.batch_size import advice
+        from accel_trainer.training.tune.batch_size import out_of_memory_advice
 
-        helps = advice(job, run)
+        helps = out_of_memory_advice(job, run)
         log.error("%s", helps.text)
         reporter.update(fitting_batch_size=helps.fitting_batch_size)
         _tell(run, reporter, rank, state, f"{error}; {helps.text}")

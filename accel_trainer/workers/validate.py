@@ -15,7 +15,7 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.store import QueueStore
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and check one file after the other."""
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.validate", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="job files")
@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--num-processes", type=int)
     parser.add_argument("--gpus")
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     gpus = None if args.gpus is None else tuple(args.gpus.split(","))
     check = make_check(LaunchOptions(args.config, args.num_processes, gpus))
     store, coming = QueueStore(args.queue), {file.stem for file in args.files}

@@ -13,7 +13,7 @@ def main() -> None:
     job = Job(architecture="resnet18", dataset="digits", image_size=32, transform_type="none")
     images = training_data(job, world_size=1)
     made = {}
-    for split, read in (("train", images.train_reader), ("val", images.val.read)):
+    for split, read in (("train", images.train_reader), ("val", images.val.reader)):
         number = len(read.source.labels)
         (plan,) = evaluation_batches(number, number, 0, 1)
         batch = read(plan)

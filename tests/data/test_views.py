@@ -436,7 +436,7 @@ def test_mixed_labels_are_those_of_the_image_and_of_the_one_before(parts_of: Bui
 def test_validation_images_are_only_resized_cropped_and_normalised(
     parts_of: Build, everything: dict[str, Any], on_device: bool
 ) -> None:
-    read = parts_of(on_device=on_device, **everything).val.read
+    read = parts_of(on_device=on_device, **everything).val.reader
     batch = read(next(evaluation_batches(450, 20, 0, 1)))
     crop = v2.Compose([v2.Resize(int(SIZE * 256 / 224), antialias=True), v2.CenterCrop(SIZE)])
     expected = torch.stack([NORMALISE(crop(read.source.read(index)) / 255) for index in range(20)])
@@ -490,8 +490,8 @@ def test_a_clip_has_one_label_and_its_frames_are_mixed_alike(parts_of: Build) ->
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_validation_clips_are_built_the_same_way_and_the_same_every_time(parts_of: Build, on_device: bool) -> None:
-    read = parts_of(on_device=on_device, **CLIPS).val.read
-    plain = parts_of(batch_size=12).val.read
+    read = parts_of(on_device=on_device, **CLIPS).val.reader
+    plain = parts_of(batch_size=12).val.reader
     whole = images_of(read(next(evaluation_batches(450, 9, 0, 1))))
     assert whole.shape == (9, 4, 3, SIZE, SIZE)
     torch.testing.assert_close(whole[:, 3], images_of(plain(next(evaluation_batches(450, 9, 0, 1)))))
@@ -502,7 +502,7 @@ def test_validation_clips_are_built_the_same_way_and_the_same_every_time(parts_o
 
 @pytest.mark.parametrize("probs", [1.0, [0.5, 0.25, 1.0, 0.5]])
 def test_validation_clips_do_not_depend_on_batches_processes_and_epochs(parts_of: Build, probs: Any) -> None:
-    read = parts_of(**{**CLIPS, "Blur": {"sigmas": SIGMAS, "probs": probs}}).val.read
+    read = parts_of(**{**CLIPS, "Blur": {"sigmas": SIGMAS, "probs": probs}}).val.reader
     whole = images_of(read(next(evaluation_batches(450, 12, 0, 1))))
     in_threes = [images_of(read(plan)) for plan in islice(evaluation_batches(450, 3, 0, 1), 4)]
     assert torch.equal(torch.cat(in_threes), whole)
@@ -514,7 +514,7 @@ def test_validation_clips_do_not_depend_on_batches_processes_and_epochs(parts_of
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build, split: str) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": [0.25, 0.75]}})
-    reader = parts.train_reader if split == "train" else parts.val.read
+    reader = parts.train_reader if split == "train" else parts.val.reader
     sigma = reader.views.draw(Draws(0, 1, 0, np.arange(4000), 2)).effects[0].sigma.reshape(-1, 2)
     assert set(sigma[:, 0]) == {0.0, 2.0}
     assert set(sigma[:, 1]) == {0.0, 1.0}
@@ -524,7 +524,7 @@ def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build,
 def test_validation_frames_share_the_draw_of_their_blur_as_training_frames_do(parts_of: Build) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": 0.5}})
     plan = BatchPlan(0, 0, np.arange(200), np.arange(200))
-    for reader in (parts.train_reader, parts.val.read):
+    for reader in (parts.train_reader, parts.val.reader):
         sigma = reader.views.draw(reader.views.draws(plan, plan.indices)).effects[0].sigma.reshape(-1, 2)
         assert ((sigma[:, 0] > 0) == (sigma[:, 1] > 0)).all()
 
@@ -594,13 +594,13 @@ def test_folders_and_hugging_face_give_the_same_batches(
         assert same_labels(ours.labels, theirs.labels)
     count = len(folders.images.val.labels)
     for plan in evaluation_batches(count, 5, 0, 1):
-        ours, theirs = folders.val.read(plan), hugging_face.val.read(plan)
+        ours, theirs = folders.val.reader(plan), hugging_face.val.reader(plan)
         assert torch.equal(images_of(ours), images_of(theirs))
         assert torch.equal(ours.labels, theirs.labels)
     assert folders.train_reader.corrupt == hugging_face.train_reader.corrupt
-    assert folders.val.read.corrupt == hugging_face.val.read.corrupt
+    assert folders.val.reader.corrupt == hugging_face.val.reader.corrupt
     broken = 0 if not corrupt else 3 if subset is None else 2
-    assert len(folders.val.read.corrupt) == broken
+    assert len(folders.val.reader.corrupt) == broken
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -609,10 +609,10 @@ def test_a_corrupt_image_of_clips_takes_its_draws_with_it(
 ) -> None:
     """Blurs stay with their images when others are left out; a batch may have none."""
     clips = {**CLIPS, "Blur": {"sigmas": SIGMAS, "probs": 0.5}, "on_device": on_device}
-    whole = parts_of(**clips, **sets(False)[0]).val.read
+    whole = parts_of(**clips, **sets(False)[0]).val.reader
     plan = BatchPlan(0, 0, np.arange(18), np.arange(18))
     expected = images_of(whole(plan))
-    broken = parts_of(**clips, **sets(True)[0]).val.read
+    broken = parts_of(**clips, **sets(True)[0]).val.reader
     batch, lost = broken(plan), [label * 6 + number for label, number in CORRUPT]
     kept = [index for index in range(18) if index not in lost]
     torch.testing.assert_close(images_of(batch), expected[kept], rtol=0, atol=1e-6)

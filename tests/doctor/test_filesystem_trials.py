@@ -14,7 +14,7 @@ import pytest
 
 from accel_trainer.doctor import filesystem_trials
 from accel_trainer.doctor.findings import Grade
-from accel_trainer.doctor.race import NoWord, helper, race
+from accel_trainer.doctor.race import HelperFailed, race, start_helper
 
 os_rename, os_open, os_listdir, touch = os.rename, os.open, os.listdir, Path.touch
 
@@ -42,16 +42,16 @@ def refuse(number: int) -> Callable[..., None]:
 
 @pytest.mark.parametrize("name", filesystem_trials.TRIALS)
 def test_a_local_disk_has_all_that_is_tried(name: str, tmp_path: Path) -> None:
-    finding = filesystem_trials.tried(filesystem_trials.TRIALS[name], tmp_path / name)
+    finding = filesystem_trials.run_trial(filesystem_trials.TRIALS[name], tmp_path / name)
     assert (finding.grade, finding.fix) == (Grade.OK, None), finding
 
 
 @pytest.mark.parametrize("name", filesystem_trials.TRIALS)
 def test_a_file_system_that_fails_in_a_trial_is_a_problem(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("in the way")
-    finding = filesystem_trials.tried(filesystem_trials.TRIALS[name], tmp_path / name)
+    finding = filesystem_trials.run_trial(filesystem_trials.TRIALS[name], tmp_path / name)
     assert finding.grade is Grade.PROBLEM
-    assert "File exists" in finding.said
+    assert "File exists" in finding.message
 
 
 # -- rename over a file -----------------------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ def test_a_rename_that_first_removes_the_file_is_seen(folder: Path, monkeypatch:
     monkeypatch.setattr(os, "replace", replace)
     finding = filesystem_trials.rename_replaces(folder)
     assert finding.grade is Grade.PROBLEM
-    assert "others see none" in finding.said
-    assert "or half of it (0)" in finding.said
+    assert "others see none" in finding.message
+    assert "or half of it (0)" in finding.message
 
 
 def test_a_rename_that_copies_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,13 +82,13 @@ def test_a_rename_that_copies_is_seen(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "replace", replace)
     finding = filesystem_trials.rename_replaces(folder)
     assert finding.grade is Grade.PROBLEM
-    assert "or half of it" in finding.said
-    assert "or half of it (0)" not in finding.said
+    assert "or half of it" in finding.message
+    assert "or half of it (0)" not in finding.message
 
 
 def test_a_rename_that_does_not_replace_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", lambda source, target: None)
-    assert filesystem_trials.rename_replaces(folder).said == "a rename over a file does not replace it"
+    assert filesystem_trials.rename_replaces(folder).message == "a rename over a file does not replace it"
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
@@ -104,7 +104,9 @@ def test_a_rename_that_succeeds_and_reports_an_error_is_noted_and_does_no_harm(
     monkeypatch.setattr(os, "rename", rename)
     finding = filesystem_trials.claims(folder)
     assert finding.grade is Grade.OK
-    assert "40 renames succeeded and reported an error (No such file or directory), which does no harm" in finding.said
+    assert (
+        "40 renames succeeded and reported an error (No such file or directory), which does no harm" in finding.message
+    )
 
 
 def test_a_rename_that_copies_lets_two_win(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ def test_a_rename_that_copies_lets_two_win(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "rename", rename)
     finding = filesystem_trials.claims(folder)
     assert finding.grade is Grade.PROBLEM
-    assert re.search(r"two processes both got one job, in \d+ of 40 races", finding.said)
+    assert re.search(r"two processes both got one job, in \d+ of 40 races", finding.message)
 
 
 def test_a_rename_that_tells_both_that_they_have_won_is_a_problem(
@@ -131,17 +133,17 @@ def test_a_rename_that_tells_both_that_they_have_won_is_a_problem(
             return
 
     monkeypatch.setattr(os, "rename", rename)
-    assert "two processes both got one job" in filesystem_trials.claims(folder).said
+    assert "two processes both got one job" in filesystem_trials.claims(folder).message
 
 
 def test_a_rename_that_loses_the_file_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "rename", lambda source, target: source.unlink())
-    assert "neither got it (No such file or directory), in 40 races" in filesystem_trials.claims(folder).said
+    assert "neither got it (No such file or directory), in 40 races" in filesystem_trials.claims(folder).message
 
 
 def test_a_rename_that_is_not_permitted_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "rename", refuse(errno.EPERM))
-    assert "neither got it (Operation not permitted)" in filesystem_trials.claims(folder).said
+    assert "neither got it (Operation not permitted)" in filesystem_trials.claims(folder).message
 
 
 # -- creation, links --------------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ def test_a_creation_that_is_not_exclusive_lets_two_win(folder: Path, monkeypatch
     monkeypatch.setattr(os, "open", lambda path, flags, *rest: os_open(path, flags & ~os.O_EXCL, *rest))
     finding = filesystem_trials.exclusive_creation(folder)
     assert finding.grade is Grade.PROBLEM
-    assert "two processes both created one file" in finding.said
+    assert "two processes both created one file" in finding.message
 
 
 def test_a_creation_that_nobody_wins_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,12 +163,12 @@ def test_a_creation_that_nobody_wins_is_a_problem(folder: Path, monkeypatch: pyt
         return os_open(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", no_creation)
-    assert "a file that nobody had was refused" in filesystem_trials.exclusive_creation(folder).said
+    assert "a file that nobody had was refused" in filesystem_trials.exclusive_creation(folder).message
 
 
 def test_a_link_that_overwrites_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", shutil.copyfile)
-    assert filesystem_trials.links(folder).said == "link() has replaced a file that was there"
+    assert filesystem_trials.links(folder).message == "link() has replaced a file that was there"
 
 
 def test_a_link_that_reports_an_error_and_overwrites_is_a_problem(
@@ -185,8 +187,8 @@ def test_a_file_system_without_links_is_good_enough(folder: Path, monkeypatch: p
     monkeypatch.setattr(os, "symlink", refuse(errno.EPERM))
     finding = filesystem_trials.links(folder)
     assert finding.grade is Grade.OK
-    assert "no hard links (Operation not permitted)" in finding.said
-    assert "no symbolic links (Operation not permitted)" in finding.said
+    assert "no hard links (Operation not permitted)" in finding.message
+    assert "no symbolic links (Operation not permitted)" in finding.message
 
 
 # -- time -------------------------------------------------------------------------------------------------------------
@@ -200,10 +202,10 @@ def test_a_file_server_with_another_time_is_told(
     monkeypatch.setattr(filesystem_trials.time, "time", lambda: now() + offset)
     finding = filesystem_trials.clock(folder)
     assert finding.grade is Grade.WARNING
-    assert said in finding.said
+    assert said in finding.message
     monkeypatch.setattr(filesystem_trials, "CLOCK_TOLERANCE_S", 1000)
     finding = filesystem_trials.clock(folder)
-    assert (finding.grade, said in finding.said) == (Grade.OK, True), "it is told all the same"
+    assert (finding.grade, said in finding.message) == (Grade.OK, True), "it is told all the same"
 
 
 def test_a_rename_that_changes_the_time_stamp_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +214,7 @@ def test_a_rename_that_changes_the_time_stamp_is_a_problem(folder: Path, monkeyp
         os.utime(target, (1, 1))
 
     monkeypatch.setattr(os, "rename", rename)
-    assert "a rename changes the time stamp" in filesystem_trials.clock(folder).said
+    assert "a rename changes the time stamp" in filesystem_trials.clock(folder).message
 
 
 @pytest.mark.parametrize(("late_s", "said"), [(0.3, r"after 0.[3-5] s"), (1000, "s or later")])
@@ -222,23 +224,23 @@ def test_a_folder_that_is_seen_late_by_others_is_told(
     def listdir(place: Path) -> list[str]:
         return [name for name in os_listdir(place) if time.time() - (place / name).stat().st_mtime > late_s]
 
-    monkeypatch.setattr(filesystem_trials, "SEEN_LATE_S", 0.1)
-    monkeypatch.setattr(filesystem_trials, "SEEN_LIMIT_S", 0.8)
+    monkeypatch.setattr(filesystem_trials, "SLOW_LISTING_S", 0.1)
+    monkeypatch.setattr(filesystem_trials, "LISTING_LIMIT_S", 0.8)
     monkeypatch.setattr(os, "listdir", listdir)
     finding = filesystem_trials.visibility(folder)
     assert finding.grade is Grade.WARNING
-    assert re.search(said, finding.said), finding.said
+    assert re.search(said, finding.message), finding.message
 
 
 def test_a_disk_that_cannot_be_synced_is_a_problem_and_a_slow_one_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filesystem_trials, "SYNCED_LATE_S", 0.0)
+    monkeypatch.setattr(filesystem_trials, "SLOW_SYNC_S", 0.0)
     assert filesystem_trials.syncing(folder).grade is Grade.WARNING
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
     finding = filesystem_trials.syncing(folder)
     assert finding.grade is Grade.PROBLEM
-    assert "fsync has failed: Input/output error" in finding.said
+    assert "fsync has failed: Input/output error" in finding.message
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def test_names_that_are_not_possible_are_told(
     names_refused(monkeypatch, is_refused)
     finding = filesystem_trials.names(folder)
     assert finding.grade is grade, finding
-    assert said in finding.said
+    assert said in finding.message
 
 
 def test_names_that_are_kept_in_another_spelling_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,14 +278,14 @@ def test_names_that_are_kept_in_another_spelling_are_told(folder: Path, monkeypa
     monkeypatch.setattr(os, "listdir", lambda place: [unicodedata.normalize("NFD", name) for name in os_listdir(place)])
     finding = filesystem_trials.names(folder)
     assert finding.grade is Grade.WARNING
-    assert "accents" in finding.said
+    assert "accents" in finding.message
 
 
 def test_names_without_case_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: self.name.lower() in map(str.lower, os_listdir(self.parent)))
     finding = filesystem_trials.case(folder)
     assert finding.grade is Grade.WARNING
-    assert "one name" in finding.said
+    assert "one name" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -296,19 +298,25 @@ def test_locks_that_do_not_work_are_noted(
     monkeypatch.setattr(fcntl, "flock", flock)
     finding = filesystem_trials.locks(folder)
     assert finding.grade is Grade.OK
-    assert said in finding.said
+    assert said in finding.message
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_helper_that_breaks_hangs_or_ends_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with helper(lambda connection: refuse(errno.EIO)()) as other, pytest.raises(NoWord, match="Input/output error"):
-        other.hear()
-    with helper(lambda connection: os._exit(0)) as other, pytest.raises(NoWord, match="ended without a word"):
-        other.hear()
-    with helper(lambda connection: time.sleep(60)) as other, pytest.raises(NoWord, match="no answer"):
-        other.hear(0.1)
+    with (
+        start_helper(lambda connection: refuse(errno.EIO)()) as other,
+        pytest.raises(HelperFailed, match="Input/output error"),
+    ):
+        other.receive()
+    with (
+        start_helper(lambda connection: os._exit(0)) as other,
+        pytest.raises(HelperFailed, match="ended without a word"),
+    ):
+        other.receive()
+    with start_helper(lambda connection: time.sleep(60)) as other, pytest.raises(HelperFailed, match="no answer"):
+        other.receive(0.1)
     assert capfd.readouterr() == ("", "")
 
 

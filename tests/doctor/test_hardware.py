@@ -57,23 +57,23 @@ def test_a_machine_without_gpus_is_good(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(command.sys, "platform", "linux")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
-    assert "no nvidia-smi in PATH" in finding.said
+    assert "no nvidia-smi in PATH" in finding.message
 
 
 def test_gpus_are_named_as_the_queue_counts_them(smi: FakeSmi, monkeypatch: pytest.MonkeyPatch) -> None:
     smi(TWO_GPUS)
-    assert hardware.gpus().said == "0: A100 (40960 MiB), 1: A100 (40960 MiB)"
+    assert hardware.gpus().message == "0: A100 (40960 MiB), 1: A100 (40960 MiB)"
     assert hardware.driver_cuda() == "12.4"
     this_machine.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
-    assert finding.said == "1: A100 (40960 MiB); 2 are there, CUDA_VISIBLE_DEVICES='GPU-b' chooses"
+    assert finding.message == "1: A100 (40960 MiB); 2 are there, CUDA_VISIBLE_DEVICES='GPU-b' chooses"
     this_machine.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     finding = hardware.gpus()
     assert finding.grade is Grade.WARNING
-    assert "none of 2: CUDA_VISIBLE_DEVICES='' hides them" in finding.said
+    assert "none of 2: CUDA_VISIBLE_DEVICES='' hides them" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_nvidia_smi_that_fails_or_hangs_is_a_problem(
     smi(script)
     finding = hardware.gpus()
     assert finding.grade is Grade.PROBLEM
-    assert finding.said.startswith(f"nvidia-smi: {said}")
+    assert finding.message.startswith(f"nvidia-smi: {said}")
     assert hardware.driver_cuda() is None
 
 
@@ -115,7 +115,7 @@ def test_torch_must_see_what_the_queue_counts(
 ) -> None:
     finding = hardware.torch_gpus(machine, {**TOLD, **changes}, driver)
     assert finding.grade is grade
-    assert said in finding.said
+    assert said in finding.message
     assert (finding.fix is None) == (grade is Grade.OK)
 
 
@@ -161,22 +161,22 @@ def test_a_container_with_less_time_than_cores_is_told(
     monkeypatch.setattr(hardware, "CGROUPS", tmp_path / "cg")
     monkeypatch.setattr(hardware, "usable_cores", lambda: 4)
     finding = hardware.cores()
-    assert finding.said.startswith("4 of ")
+    assert finding.message.startswith("4 of ")
     if said is None:
         assert finding.grade is Grade.OK
     else:
         assert finding.grade is Grade.WARNING
-        assert said in finding.said
+        assert said in finding.message
 
 
 def test_little_memory_is_a_warning_also_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "CGROUPS", tmp_path)
     has = SimpleNamespace(total=64 * 10**9, available=60 * 10**9)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: has)
-    assert hardware.memory().said == "60.0 of 64.0 GB free"
+    assert hardware.memory().message == "60.0 of 64.0 GB free"
     (tmp_path / "memory.max").write_text("8000000000\n")
     (tmp_path / "memory.current").write_text("1000000000\n")
-    assert hardware.memory().said == "7.0 of 8.0 GB free (the container's limit)"
+    assert hardware.memory().message == "7.0 of 8.0 GB free (the container's limit)"
     (tmp_path / "memory.current").write_text("7000000000\n")
     assert hardware.memory().grade is Grade.WARNING
     (tmp_path / "memory.max").write_text("max\n")
@@ -196,4 +196,4 @@ def test_shared_memory_matters_with_several_gpus(tmp_path: Path, monkeypatch: py
     assert hardware.shared_memory(TWO).grade is Grade.OK
     monkeypatch.undo()
     monkeypatch.setattr(hardware, "SHARED_MEMORY", tmp_path / "none")
-    assert "there is no /dev/shm" in hardware.shared_memory(TWO).said
+    assert "there is no /dev/shm" in hardware.shared_memory(TWO).message

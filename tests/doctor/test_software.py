@@ -18,7 +18,10 @@ TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=
 
 
 def test_python_is_named() -> None:
-    assert software.python().said.endswith(sys.executable) or "not in a virtual environment" in software.python().said
+    assert (
+        software.python().message.endswith(sys.executable)
+        or "not in a virtual environment" in software.python().message
+    )
 
 
 # -- packages ---------------------------------------------------------------------------------------------------------
@@ -27,7 +30,7 @@ def test_python_is_named() -> None:
 def test_what_is_installed_here_is_new_enough() -> None:
     finding = software.packages()
     assert finding.grade is Grade.OK, finding
-    assert f"torch {metadata.version('torch')}, torchvision " in finding.said
+    assert f"torch {metadata.version('torch')}, torchvision " in finding.message
 
 
 @pytest.mark.parametrize(
@@ -45,11 +48,11 @@ def test_what_is_missing_or_too_old_is_named(requirement: str, said: str | None)
     finding = software.packages([requirement, "pillow>=1"])
     assert (finding.grade is Grade.OK) == (said is None)
     if said is not None:
-        assert finding.said == said
+        assert finding.message == said
 
 
 def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software, "OURS", "no-such-package")
+    monkeypatch.setattr(software, "DISTRIBUTION", "no-such-package")
     assert software.packages().grade is Grade.WARNING
 
 
@@ -61,7 +64,7 @@ def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPat
     with Probe(Program.PROBE_TORCH.command()) as probe:
         finding = software.torch_import(probe)
     assert finding.grade is Grade.PROBLEM
-    assert finding.said.endswith("ImportError: operator torchvision::nms does not exist")
+    assert finding.message.endswith("ImportError: operator torchvision::nms does not exist")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def write_default(text: str) -> None:
 
 
 def test_no_default_file_is_good() -> None:
-    assert software.accelerate_default(TWO, None).said == "no default file; jobs take what is there"
+    assert software.accelerate_default(TWO, None).message == "no default file; jobs take what is there"
 
 
 @pytest.mark.parametrize(
@@ -128,8 +131,8 @@ def test_a_default_file_is_judged_by_what_is_there(text: str, machine: Machine, 
     write_default(text)
     finding = software.accelerate_default(machine, None)
     assert finding.grade is grade, finding
-    assert said in finding.said
-    assert "default_config.yaml" in finding.said
+    assert said in finding.message
+    assert "default_config.yaml" in finding.message
 
 
 def test_what_accelerate_itself_has_against_a_default_file_is_a_problem() -> None:
@@ -139,7 +142,7 @@ def test_what_accelerate_itself_has_against_a_default_file_is_a_problem() -> Non
         assert software.torch_import(probe).grade is Grade.OK
     finding = software.accelerate_default(CPU, told["config_error"])
     assert finding.grade is Grade.PROBLEM
-    assert "unknown keys (['num_proceses'])" in finding.said
+    assert "unknown keys (['num_proceses'])" in finding.message
 
 
 # -- a real launch ----------------------------------------------------------------------------------------------------
@@ -148,9 +151,9 @@ def test_what_accelerate_itself_has_against_a_default_file_is_a_problem() -> Non
 @pytest.mark.slow
 def test_a_real_launch_of_two_processes_works(monkeypatch: pytest.MonkeyPatch) -> None:
     this_machine.cache_clear()
-    finding = software.launch(this_machine())
+    finding = software.trial_launch(this_machine())
     assert finding.grade is Grade.OK, finding
-    assert finding.said == "2 processes on cpu by gloo" or this_machine() != CPU
+    assert finding.message == "2 processes on cpu by gloo" or this_machine() != CPU
 
 
 @pytest.mark.parametrize(
@@ -170,17 +173,17 @@ def test_a_launch_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatc
         return told
 
     monkeypatch.setattr(call_worker_module, "call_worker", send)
-    finding = software.launch(CPU)
+    finding = software.trial_launch(CPU)
     assert finding.grade is Grade.PROBLEM
-    assert said in finding.said
+    assert said in finding.message
 
 
 def test_a_launch_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "LAUNCH_LIMIT_S", 0.5)
     monkeypatch.setattr("accel_trainer.launch.command.Launch.argv", property(lambda self: ["sleep", "60"]))
-    assert "no answer within" in software.launch(CPU).said
+    assert "no answer within" in software.trial_launch(CPU).message
 
 
 def test_a_launch_of_several_machines_is_not_tried() -> None:
     write_default("distributed_type: MULTI_GPU\nnum_processes: 4\nnum_machines: 2\n")
-    assert "not tried" in software.launch(TWO).said
+    assert "not tried" in software.trial_launch(TWO).message

@@ -14,7 +14,7 @@ from helpers import own_disk
 from accel_trainer.core.lease import Owner
 from accel_trainer.doctor import storage
 from accel_trainer.doctor.findings import Grade
-from accel_trainer.doctor.storage import Mount, judge_mount, mount_of
+from accel_trainer.doctor.storage import Mount, assess_mount, mount_of
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 
@@ -32,10 +32,10 @@ def queue(tmp_path: Path) -> Path:
 
 
 def test_a_queue_answers_also_before_it_is_there(queue: Path) -> None:
-    assert storage.answers(queue).grade is Grade.OK
-    finding = storage.answers(queue / "not/yet")
+    assert storage.responds(queue).grade is Grade.OK
+    finding = storage.responds(queue / "not/yet")
     assert finding.grade is Grade.OK
-    assert f"what is said below is of {queue}" in finding.said
+    assert f"what is said below is of {queue}" in finding.message
     assert not (queue / "not").exists()
 
 
@@ -46,23 +46,23 @@ def test_what_is_no_folder_is_a_problem(tmp_path: Path, kind: str) -> None:
         path.symlink_to("nowhere")
     else:
         path.write_text("")
-    finding = storage.answers(path / "below" if kind == "below a file" else path)
+    finding = storage.responds(path / "below" if kind == "below a file" else path)
     assert finding.grade is Grade.PROBLEM
-    assert finding.said == f"{path} is not a folder"
+    assert finding.message == f"{path} is not a folder"
 
 
 def test_a_file_system_that_does_not_answer_is_a_problem(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "existing_part", lambda path: time.sleep(60))
-    monkeypatch.setattr(storage, "ANSWERS_WITHIN_S", 0.2)
-    finding = storage.answers(queue)
+    monkeypatch.setattr(storage, "RESPONSE_LIMIT_S", 0.2)
+    finding = storage.responds(queue)
     assert finding.grade is Grade.PROBLEM
-    assert "no answer of another process within" in finding.said
+    assert "no answer of another process within" in finding.message
 
 
 def test_folders_of_one_file_system_are_good(queue: Path) -> None:
-    assert storage.folders(queue).said == "all on one file system"
+    assert storage.folders(queue).message == "all on one file system"
     (queue / "held").rmdir()
-    assert storage.folders(queue).said == "3 of 4 are there"
+    assert storage.folders(queue).message == "3 of 4 are there"
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
@@ -75,18 +75,18 @@ def test_folders_that_are_none_are_a_problem(queue: Path, kind: str) -> None:
         running.write_text("")
     finding = storage.folders(queue)
     assert finding.grade is Grade.PROBLEM
-    assert f"{running} is {'a symbolic link' if kind == 'link' else 'not a folder'}" in finding.said
+    assert f"{running} is {'a symbolic link' if kind == 'link' else 'not a folder'}" in finding.message
 
 
 def test_a_folder_on_another_file_system_is_a_problem(queue: Path) -> None:
     with own_disk(queue / "running", "size=64k"):
-        assert "running is on another file system" in storage.folders(queue).said
+        assert "running is on another file system" in storage.folders(queue).message
 
 
 def test_a_folder_without_permission_is_a_problem(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != queue / "done")
     finding = storage.folders(queue)
-    assert (finding.grade, finding.said) == (Grade.PROBLEM, f"no permission to write in {queue / 'done'}")
+    assert (finding.grade, finding.message) == (Grade.PROBLEM, f"no permission to write in {queue / 'done'}")
 
 
 # -- kinds ------------------------------------------------------------------------------------------------------------
@@ -116,9 +116,9 @@ def test_a_folder_without_permission_is_a_problem(queue: Path, monkeypatch: pyte
     ],
 )
 def test_kinds_of_file_systems_are_judged(kind: str, options: str, grade: Grade, said: str) -> None:
-    finding = judge_mount(Mount("/q", kind, tuple(options.split(","))))
+    finding = assess_mount(Mount("/q", kind, tuple(options.split(","))))
     assert finding.grade is grade
-    assert said in finding.said
+    assert said in finding.message
 
 
 def test_a_folder_is_in_the_innermost_mount_and_of_several_in_the_last(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_folder_is_in_the_innermost_mount_and_of_several_in_the_last(tmp_path:
 def test_real_mounts_are_found(tmp_path: Path) -> None:
     with own_disk(tmp_path / "a disk", "size=64k") as disk:
         finding = storage.file_system(disk)
-        assert (finding.grade, f"tmpfs, mounted at {disk}: memory" in finding.said) == (Grade.WARNING, True)
+        assert (finding.grade, f"tmpfs, mounted at {disk}: memory" in finding.message) == (Grade.WARNING, True)
     with own_disk(tmp_path / "b", "ro,size=64k") as disk:
-        assert "read-only" in storage.file_system(disk).said
+        assert "read-only" in storage.file_system(disk).message
 
 
 # -- scratch ----------------------------------------------------------------------------------------------------------
@@ -184,10 +184,10 @@ def test_scratch_of_a_killed_doctor_goes_and_that_of_a_living_one_stays(queue: P
 def test_space_is_told_and_little_of_it_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = storage.space(tmp_path / "not/yet", 0.0)
     assert finding.grade is Grade.OK
-    assert finding.said.startswith(f"{tmp_path}: ")
+    assert finding.message.startswith(f"{tmp_path}: ")
     assert storage.space(tmp_path, TERABYTES_GB).grade is Grade.WARNING
     monkeypatch.setattr(storage, "FEW_FILES", 10**12)
-    assert "files only" in storage.space(tmp_path, 0.0).said
+    assert "files only" in storage.space(tmp_path, 0.0).message
     assert list(tmp_path.glob("[!hw]*")) == []
 
 
@@ -195,29 +195,29 @@ def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:
     with own_disk(tmp_path / "disk", "size=64k") as disk:
         finding = storage.space(disk, 0.0)
         assert finding.grade is Grade.PROBLEM
-        assert finding.said == f"{disk} cannot be written: {os.strerror(errno.ENOSPC)}"
+        assert finding.message == f"{disk} cannot be written: {os.strerror(errno.ENOSPC)}"
         assert not list(disk.iterdir())
 
 
 def test_a_disk_that_can_only_be_read_is_a_problem(tmp_path: Path) -> None:
     with own_disk(tmp_path / "disk", "ro,size=8m") as disk:
-        assert "Read-only file system" in storage.space(disk, 0.0).said
+        assert "Read-only file system" in storage.space(disk, 0.0).message
 
 
 def test_a_place_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
-    assert "Not a directory" in storage.space(tmp_path / "models", 0.0).said
+    assert "Not a directory" in storage.space(tmp_path / "models", 0.0).message
 
 
 def test_a_folder_for_temporary_files_that_is_not_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert storage.temporary(0.0).said.startswith(f"{tmp_path}: ")
+    assert storage.temporary(0.0).message.startswith(f"{tmp_path}: ")
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     finding = storage.temporary(0.0)
     assert finding.grade is Grade.WARNING
-    assert "nowhere' cannot be used" in finding.said
+    assert "nowhere' cannot be used" in finding.message
 
     def none() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")

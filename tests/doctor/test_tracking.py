@@ -21,7 +21,7 @@ OFFLINE = {"mode": "offline", "server": "https://api.wandb.ai"}
 
 def asked() -> dict[str, str]:
     with Probe(Program.PROBE_WANDB.command()) as probe:
-        return dict(software.ask_wandb(probe))
+        return dict(software.probe_wandb(probe))
 
 
 # -- login ------------------------------------------------------------------------------------------------------------
@@ -30,10 +30,10 @@ def asked() -> dict[str, str]:
 def test_nobody_is_logged_in() -> None:
     told = asked()
     assert told["mode"] == "offline"
-    finding = software.login(told)
+    finding = software.wandb_login(told)
     assert finding.grade is Grade.WARNING
-    assert "nobody is logged in" in finding.said
-    assert software.server(told).grade is Grade.OK, "it is not asked"
+    assert "nobody is logged in" in finding.message
+    assert software.wandb_server(told).grade is Grade.OK, "it is not asked"
 
 
 @pytest.mark.parametrize("place", ["environment", "netrc"])
@@ -46,16 +46,16 @@ def test_somebody_is_logged_in_and_the_key_is_not_shown(monkeypatch: pytest.Monk
         netrc.chmod(0o600)
     told = asked()
     assert told["mode"] == "online"
-    finding = software.login(told)
+    finding = software.wandb_login(told)
     assert finding.grade is Grade.OK
-    assert KEY not in finding.said + json.dumps(told)
-    assert ("WANDB_API_KEY" in finding.said) == (place == "environment")
+    assert KEY not in finding.message + json.dumps(told)
+    assert ("WANDB_API_KEY" in finding.message) == (place == "environment")
 
 
 def test_a_mode_that_is_set_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    finding = software.login(OFFLINE)
-    assert (finding.grade, finding.said) == (Grade.OK, "offline, as WANDB_MODE says")
+    finding = software.wandb_login(OFFLINE)
+    assert (finding.grade, finding.message) == (Grade.OK, "offline, as WANDB_MODE says")
 
 
 @pytest.mark.parametrize(
@@ -67,24 +67,24 @@ def test_settings_that_wandb_refuses_are_named_and_not_quoted(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv(variable, value)
     told = asked()
-    finding = software.login(told)
+    finding = software.wandb_login(told)
     assert finding.grade is Grade.PROBLEM
-    assert variable in finding.said
-    assert KEY not in finding.said + str(finding.fix) + json.dumps(told)
+    assert variable in finding.message
+    assert KEY not in finding.message + str(finding.fix) + json.dumps(told)
 
 
 def test_a_key_that_wandb_refuses_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", f" {KEY} ")
     told = asked()
-    finding = software.login(told)
-    assert KEY not in finding.said + str(finding.fix) + json.dumps(told)
+    finding = software.wandb_login(told)
+    assert KEY not in finding.message + str(finding.fix) + json.dumps(told)
 
 
 def test_a_wandb_that_cannot_be_imported_is_a_problem() -> None:
     Path("wandb.py").write_text("raise ImportError('no protobuf')")
-    finding = software.login(asked())
+    finding = software.wandb_login(asked())
     assert finding.grade is Grade.PROBLEM
-    assert "wandb cannot be imported" in finding.said
+    assert "wandb cannot be imported" in finding.message
 
 
 # -- server -----------------------------------------------------------------------------------------------------------
@@ -114,30 +114,30 @@ def silent() -> Iterator[str]:
 
 
 def test_any_answer_is_one(answering: str) -> None:
-    finding = software.server({**ONLINE, "server": answering.replace("//", f"//user:{KEY}@")})
+    finding = software.wandb_server({**ONLINE, "server": answering.replace("//", f"//user:{KEY}@")})
     assert finding.grade is Grade.OK
-    assert finding.said == f"{answering.removeprefix('http://')} answers"
+    assert finding.message == f"{answering.removeprefix('http://')} answers"
 
 
 def test_a_server_that_is_not_there_is_a_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    finding = software.server({**ONLINE, "server": f"http://user:{KEY}@127.0.0.1:{port}"})
+    finding = software.wandb_server({**ONLINE, "server": f"http://user:{KEY}@127.0.0.1:{port}"})
     assert finding.grade is Grade.WARNING
-    assert finding.said == f"127.0.0.1:{port} does not answer: Connection refused"
+    assert finding.message == f"127.0.0.1:{port} does not answer: Connection refused"
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "SERVER_LIMIT_S", 1.0)
     began = time.monotonic()
-    finding = software.server({**ONLINE, "server": silent})
+    finding = software.wandb_server({**ONLINE, "server": silent})
     assert time.monotonic() - began < 10
     assert finding.grade is Grade.WARNING
-    assert finding.said.endswith("does not answer: no answer within 1 s")
+    assert finding.message.endswith("does not answer: no answer within 1 s")
 
 
 def test_a_name_that_nobody_knows_is_a_line() -> None:
-    finding = software.server({**ONLINE, "server": "https://no-such-server.invalid"})
+    finding = software.wandb_server({**ONLINE, "server": "https://no-such-server.invalid"})
     assert finding.grade is Grade.WARNING
-    assert "no-such-server.invalid does not answer: " in finding.said
-    assert "\n" not in finding.said
+    assert "no-such-server.invalid does not answer: " in finding.message
+    assert "\n" not in finding.message

@@ -13,7 +13,7 @@ from helpers import file_names, wait_until
 
 from accel_trainer.cli import doctor as verb
 from accel_trainer.doctor import examination, storage
-from accel_trainer.doctor.findings import Check, Finding, Grade, examine, ok, problem, warning
+from accel_trainer.doctor.findings import Check, Finding, Grade, ok, problem, run_checks, warning
 from accel_trainer.queue.store import QueueStore
 
 
@@ -21,9 +21,9 @@ def test_a_check_that_breaks_is_a_problem_and_the_next_one_is_made() -> None:
     def broken() -> Finding:
         raise ValueError("first line\nsecond line")
 
-    lines = dict(examine([Check("one", broken), Check("two", lambda: ok("fine"))]))
+    lines = dict(run_checks([Check("one", broken), Check("two", lambda: ok("fine"))]))
     assert lines["one"].grade is Grade.PROBLEM
-    assert lines["one"].said == "this check has broken: ValueError: first line"
+    assert lines["one"].message == "this check has broken: ValueError: first line"
     assert lines["two"] == ok("fine")
 
 
@@ -62,7 +62,7 @@ def test_lines_for_people_rows_for_programs_and_the_exit_code(
     assert all(line.startswith(finding.grade.value) for line, finding in zip(lines, findings, strict=True))
     assert "\x1b" not in "".join(lines)
     rows = json.loads(said(as_json=True))
-    assert [(row["grade"], row["said"], row["fix"]) for row in rows] == [(f.grade, f.said, f.fix) for f in findings]
+    assert [(row["grade"], row["said"], row["fix"]) for row in rows] == [(f.grade, f.message, f.fix) for f in findings]
     assert [row["check"] for row in rows] == [f"check {number}" for number in range(len(findings))]
 
 
@@ -94,10 +94,10 @@ def test_a_queue_that_cannot_be_used_is_a_problem_and_the_rest_is_looked_at(
 
         place = "scratch_folder" if kind == "no folders" else "tempfile.TemporaryFile"
         monkeypatch.setattr(f"accel_trainer.doctor.storage.{place}", full)
-    lines = dict(examination._of_the_queue(queue))
+    lines = dict(examination._queue_checks(queue))
     *_, (name, last) = lines.items()
     assert last.grade is Grade.PROBLEM
-    assert (name, last.said) == {
+    assert (name, last.message) == {
         "a file": ("queue", f"{queue} is not a folder"),
         "full": ("space", f"{queue} cannot be written: No space left on device"),
         "no folders": ("trials", f"no folder can be made in {queue}: No space left on device"),

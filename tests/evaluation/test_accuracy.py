@@ -281,7 +281,7 @@ def test_a_config_of_a_version_that_knew_less_has_defaults(copied: Callable[...,
 def test_every_image_is_seen_once_on_numbers_of_processes_that_divide_nothing(world_size: int, compares: bool) -> None:
     job = Job.model_validate({**SMALL, "batch_size": 32})
     source = Digits("val")
-    on = evaluation_set(job, source, evaluation_views(job), world_size, compares=compares)
+    on = evaluation_set(job, source, evaluation_views(job), world_size, is_contrastive=compares)
     batches = [plan.indices for rank in range(world_size) for plan in on.batches(rank, world_size)]
     assert sorted(np.concatenate(batches).tolist()) == list(range(450))
     if compares:  # their number of negatives is that of training

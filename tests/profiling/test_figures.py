@@ -44,7 +44,7 @@ def test_rates_and_an_epoch():
 
 def test_a_row_is_plain_and_can_be_read_back():
     row = json.loads(json.dumps(PROFILE.as_row()))
-    assert Profile.of_row(row) == PROFILE
+    assert Profile.from_row(row) == PROFILE
     assert row["limit"] == limit(PROFILE)
     assert row["images_per_s"] == pytest.approx(640)
 

@@ -71,7 +71,7 @@ def test_a_step_that_waits_for_its_images_is_limited_by_loading(tmp_path, monkey
     found = profile(job, tmp_path / "scratch", steps=4, warm_up=1, trace=tmp_path / "trace.json")
     assert found.images_per_s_of_threads <= 100
     assert found.images_per_s <= 100
-    assert found.share(Phase.WAITING) > 0.5
+    assert found.fraction(Phase.WAITING) > 0.5
     assert limit(found).startswith("loading limits: the step waits ")
 
 

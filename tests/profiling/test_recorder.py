@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from accel_trainer.core.spans import Phase, recording, span
-from accel_trainer.profiling.recorder import Span, SpanRecorder, add_threads, own_seconds
+from accel_trainer.profiling.recorder import Span, SpanRecorder, add_loader_threads, exclusive_seconds
 
 CPU = torch.device("cpu")
 
@@ -28,10 +28,10 @@ def test_a_phase_has_the_time_that_its_inner_phases_leave():
         made(Phase.WAITING, 10, 12),
     ]
     expected = {"step": 2.5, "forward": 3, "metrics": 1.5, "backward": 3, "waiting for images": 2}
-    assert own_seconds(spans) == pytest.approx(expected)
-    assert sum(own_seconds(spans).values()) == pytest.approx(12)
+    assert exclusive_seconds(spans) == pytest.approx(expected)
+    assert sum(exclusive_seconds(spans).values()) == pytest.approx(12)
     # What began before the spans that are looked at is of no account.
-    assert own_seconds(spans[2:4]) == pytest.approx({"backward": 3, "metrics": 0.5})
+    assert exclusive_seconds(spans[2:4]) == pytest.approx({"backward": 3, "metrics": 0.5})
 
 
 def test_steps_that_warm_up_are_left_out_and_so_is_what_other_threads_do():
@@ -49,23 +49,23 @@ def test_steps_that_warm_up_are_left_out_and_so_is_what_other_threads_do():
                 thread = threading.Thread(target=load)
                 thread.start()
                 thread.join()
-    own = recorder.own(Phase.STEP, skip=1)
+    own = recorder.main_thread_spans(Phase.STEP, skip=1)
     assert [one.name for one in own] == ["waiting for images", "forward", "step"] * 2
     assert own[1].parent is own[2]
     assert all(one.end >= one.start for one in own)
-    assert len(recorder.own(Phase.STEP, skip=0)) == 9
-    loaded = recorder.of_loader(since=own[0].start)
+    assert len(recorder.main_thread_spans(Phase.STEP, skip=0)) == 9
+    loaded = recorder.loader_spans(since=own[0].start)
     assert [one.name for one in loaded] == ["reading and decoding", "loading"] * 4
-    assert len(recorder.of_loader(since=0)) == 12
+    assert len(recorder.loader_spans(since=0)) == 12
     # All of it, where nothing was begun since: a small number of steps has its images loaded before.
-    assert len(recorder.of_loader(since=2**62)) == 12
+    assert len(recorder.loader_spans(since=2**62)) == 12
 
 
 def test_other_threads_come_into_a_trace_where_torch_has_put_the_main_one(tmp_path):
     path = tmp_path / "trace.json"
     here = {"ph": "X", "name": "step", "ts": 5.0, "dur": 1.0}
     path.write_text(json.dumps({"baseTimeNanoseconds": 2000, "traceEvents": [here]}))
-    add_threads(path, [Span(Phase.LOADING, 7, None, 5000, 9000), Span(Phase.READING, 8, None, 5500, 6000)])
+    add_loader_threads(path, [Span(Phase.LOADING, 7, None, 5000, 9000), Span(Phase.READING, 8, None, 5500, 6000)])
     kept, loading, reading, *names = json.loads(path.read_text())["traceEvents"]
     assert kept == here
     assert (loading["name"], loading["ts"], loading["dur"], loading["tid"]) == ("loading", 3.0, 4.0, 7)

@@ -7,7 +7,7 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.report.compare import Comparison, compare, differing, named, with_only
+from accel_trainer.report.compare import Comparison, compare, find_parameters, select_parameters, varying_parameters
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 from accel_trainer.run.status import RunState, Status
@@ -154,15 +154,15 @@ def test_what_differs_in_a_sweep_is_shown(tmp_path: Path) -> None:
         {**SEARCH, "seed": 0, "optimizer_args": {"lr": 0.2, "betas": [0.9, 0.99]}, "Noise": {"ssnrs": [0.5]}},
         {"wandb": {"group": None}, "seed": 5, "dataset": "digits", "compile": True},
     )
-    assert differing(found) == ["optimizer_args.lr", "optimizer_args.betas", "dataset", "Noise.ssnrs"]
+    assert varying_parameters(found) == ["optimizer_args.lr", "optimizer_args.betas", "dataset", "Noise.ssnrs"]
 
 
 def test_runs_of_different_sweeps_are_not_set_against_each_other(tmp_path: Path) -> None:
     other = {"wandb": {"group": "other"}}
     found = rows(tmp_path, {**SEARCH, "seed": 0}, {**SEARCH, "seed": 1}, {**other, "lr": 1}, {**other, "lr": 2})
-    assert differing(found) == ["seed", "lr"]
-    assert differing(rows(tmp_path, {**SEARCH, "seed": 0}, {**other, "seed": 1})) == []
-    assert differing([]) == []
+    assert varying_parameters(found) == ["seed", "lr"]
+    assert varying_parameters(rows(tmp_path, {**SEARCH, "seed": 0}, {**other, "seed": 1})) == []
+    assert varying_parameters([]) == []
 
 
 def test_whose_a_run_is_and_where_and_what_every_table_has_is_no_column(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_whose_a_run_is_and_where_and_what_every_table_has_is_no_column(tmp_path
         }
         for number, word in enumerate("ab")
     ]
-    assert differing(rows(tmp_path, *changes)) == []
+    assert varying_parameters(rows(tmp_path, *changes)) == []
 
 
 def test_columns_are_named_by_the_end_of_their_keys(tmp_path: Path) -> None:
@@ -187,15 +187,15 @@ def test_columns_are_named_by_the_end_of_their_keys(tmp_path: Path) -> None:
         {"optimizer_args": {"lr": 0.1, "momentum": 0}, "Blur": {"probs": [1]}, "seed": 1},
         {"optimizer_args": {"lr": 0.1}, "Noise": {"probs": [1]}, "x_seed": 1},
     )
-    assert named(["lr", "seed", "Noise.probs", "lr"], found) == ["optimizer_args.lr", "seed", "Noise.probs"]
-    assert named(["optimizer_args"], found) == ["optimizer_args.lr", "optimizer_args.momentum"]
-    assert "'probs' may be Blur.probs, Noise.probs; say which" in said_by(named, ["probs"], found)
-    assert "no run has a parameter 'momentun'; did you mean 'momentum'" in said_by(named, ["momentun"], found)
-    assert "no run has a parameter ''" in said_by(named, [""], found)
+    assert find_parameters(["lr", "seed", "Noise.probs", "lr"], found) == ["optimizer_args.lr", "seed", "Noise.probs"]
+    assert find_parameters(["optimizer_args"], found) == ["optimizer_args.lr", "optimizer_args.momentum"]
+    assert "'probs' may be Blur.probs, Noise.probs; say which" in said_by(find_parameters, ["probs"], found)
+    assert "no run has a parameter 'momentun'; did you mean 'momentum'" in said_by(find_parameters, ["momentun"], found)
+    assert "no run has a parameter ''" in said_by(find_parameters, [""], found)
 
 
 def test_a_row_has_what_is_shown_of_its_parameters(tmp_path: Path) -> None:
     found = rows(tmp_path, {"optimizer_args": {"lr": 0.1}}, {"seed": 2})
-    settings = [row.settings for row in with_only(["seed", "optimizer_args.lr"], found)]
+    settings = [row.settings for row in select_parameters(["seed", "optimizer_args.lr"], found)]
     assert settings == [{"seed": None, "optimizer_args.lr": 0.1}, {"seed": 2, "optimizer_args.lr": None}]
     assert [list(one) for one in settings] == [["seed", "optimizer_args.lr"]] * 2

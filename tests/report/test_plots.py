@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from accel_trainer.report import plots
-from accel_trainer.report.plots import MORE_COLORS, draw
+from accel_trainer.report.plots import MORE_COLORS, draw_curves
 from accel_trainer.run.folder import RunFolder
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds\n"
@@ -33,7 +33,7 @@ def drawn(run: RunFolder) -> tuple[bytes, bytes]:
 
 
 def test_a_run_is_drawn_as_png_and_pdf_and_nothing_lies_beside_them(run: RunFolder) -> None:
-    draw(run)
+    draw_curves(run)
     with Image.open(run.plot("png")) as image:
         image.verify()
         assert image.width > image.height > 300
@@ -44,13 +44,13 @@ def test_a_run_is_drawn_as_png_and_pdf_and_nothing_lies_beside_them(run: RunFold
 
 
 def test_the_same_numbers_give_the_same_files(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw(run)
+    draw_curves(run)
     first = drawn(run)
     monkeypatch.setattr(time, "time", lambda: 2e9)
-    draw(run)
+    draw_curves(run)
     assert drawn(run) == first
     write_epochs(run, 4)
-    draw(run)
+    draw_curves(run)
     assert all(new != old for new, old in zip(drawn(run), first, strict=True))
 
 
@@ -59,7 +59,7 @@ def test_a_run_without_an_epoch_is_not_drawn(run: RunFolder, content: str | None
     run.performance.unlink()
     if content is not None:
         run.performance.write_text(content)
-    draw(run)
+    draw_curves(run)
     assert not run.plot("png").exists()
 
 
@@ -73,14 +73,14 @@ def test_a_run_without_an_epoch_is_not_drawn(run: RunFolder, content: str | None
 )
 def test_a_run_of_few_numbers_is_drawn(run: RunFolder, content: str) -> None:
     run.performance.write_text(HEADER + content)
-    draw(run)
+    draw_curves(run)
     assert run.plot("png").exists()
 
 
 @pytest.mark.parametrize("name", ["a$_$b", "costs $5", "50%_{x}^2", "é & <b>"])
 def test_the_name_of_a_run_is_only_a_name(run: RunFolder, name: str) -> None:
     named = RunFolder(run.path.rename(run.path.with_name(name)))
-    draw(named)
+    draw_curves(named)
     assert named.plot("pdf").exists()
 
 
@@ -96,7 +96,7 @@ def test_every_further_data_set_has_a_colour_of_its_own(run: RunFolder, monkeypa
         curve(axes, rows, name, title, **style)
 
     monkeypatch.setattr(plots, "_curve", remember)
-    draw(run)
+    draw_curves(run)
     colors = [drawn[f"{split} acc1"] for split in ("train", "val", *further)]
     assert all(count == 2 for _, count in colors)
     assert len({color for color, _ in colors}) == 2 + len(MORE_COLORS)  # then they begin again

@@ -31,7 +31,7 @@ def test_a_job_becomes_what_its_training_needs(make_job: MakeJob) -> None:
     assert isinstance(parts.optimizer, torch.optim.AdamW)
     assert parts.optimizer.param_groups[0]["params"] == list(parts.model.parameters())
     assert parts.train_reader.replace_corrupt
-    assert not parts.val.read.replace_corrupt
+    assert not parts.val.reader.replace_corrupt
 
 
 def test_the_initialization_is_torchvisions_and_follows_from_the_seed_alone(make_job: MakeJob) -> None:

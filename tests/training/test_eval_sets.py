@@ -131,4 +131,4 @@ def test_a_contrastive_job_compares_as_many_images_there_as_in_training(job: Cal
     given: dict[str, Any] = {"criterion": "SimCLRLoss", "num_views": 2, "eval_sets": ["digits"]}
     parts = build(job(**given), world_size=1)
     assert parts.eval_sets["val_digits"].images_per_batch == parts.val.images_per_batch == 32
-    assert parts.eval_sets["val_digits"].compares
+    assert parts.eval_sets["val_digits"].is_contrastive

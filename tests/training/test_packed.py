@@ -53,7 +53,7 @@ def test_a_pack_of_small_images_trains_bit_for_bit_as_they_do(root: Path, make_l
     )
     assert_same(outcome(from_files), outcome(from_pack))
     for loop in (from_files, from_pack):
-        assert [len(read.corrupt) for read in (loop.parts.train_reader, loop.parts.val.read)] == [1, 1]
+        assert [len(read.corrupt) for read in (loop.parts.train_reader, loop.parts.val.reader)] == [1, 1]
 
 
 def test_a_job_on_half_a_pack_is_refused_when_it_is_checked(root: Path, make_job: Callable[..., Job]) -> None:

@@ -112,7 +112,7 @@ SIMCLR: dict[str, Any] = {**TWO_VIEWS, "criterion": "SimCLRLoss", "batch_size": 
 def contrastive_validation(rank: int, world_size: int) -> tuple[Tensor, list[Batch], list[int]]:
     """This process's sums, the batches that it has seen, and the images in them."""
     job, own = make_images(SIMCLR, world_size)
-    read, batches, indices = own.val.read, list[Batch](), list[int]()
+    read, batches, indices = own.val.reader, list[Batch](), list[int]()
 
     def watched(plan: BatchPlan) -> Batch:
         indices.extend(plan.indices.tolist())

@@ -262,7 +262,7 @@ def test_trackers_that_hang_while_they_start_are_done_without(
 ) -> None:
     """wandb does when the process that it has started is killed in a certain moment; there is none here at all."""
     monkeypatch.setattr("accel_trainer.training.tracking.START_S", longest_s)
-    monkeypatch.setattr("accel_trainer.training.tracking.LOOK_S", 0.01)
+    monkeypatch.setattr("accel_trainer.training.tracking.POLL_S", 0.01)
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: hang())
     job = make_job(trackers=trackers, wandb={"mode": "offline"})

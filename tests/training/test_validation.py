@@ -30,8 +30,8 @@ def test_a_validation_shows_as_many_images_at_once_as_training_does(
 ) -> None:
     _, own = make_images(given, world_size)
     assert (own.val.images_per_batch, own.val.examples_per_forward) == (images_per_batch, examples_per_forward)
-    batch = own.val.read(next(own.val.batches(world_size - 1, world_size)))
-    assert len(batch.inputs.on("cpu")) == images_per_batch * (2 if own.val.compares else 1)
+    batch = own.val.reader(next(own.val.batches(world_size - 1, world_size)))
+    assert len(batch.inputs.on("cpu")) == images_per_batch * (2 if own.val.is_contrastive else 1)
 
 
 def test_what_is_shown_in_several_forward_passes_is_what_is_shown_in_one() -> None:

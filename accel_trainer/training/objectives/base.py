@@ -38,7 +38,7 @@ class Meter:
         self.sums += sums
 
 
-def pack(device: torch.device, *values: Tensor | float) -> Tensor:
+def float_vector(device: torch.device, *values: Tensor | float) -> Tensor:
     """Numbers and tensors (scalars or vectors), some still being computed, as one float vector on the device."""
     dtype = _dtype_of_sums(device)
 
@@ -56,9 +56,9 @@ def _dtype_of_sums(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def percent(hits: float, of: float) -> float:
+def percent(hits: float, total: float) -> float:
     """NaN of nothing."""
-    return 100 * hits / of if of else float("nan")
+    return 100 * hits / total if total else float("nan")
 
 
 def top_hits(logits: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
@@ -120,18 +120,18 @@ def by_cycle(output: Any) -> Tensor:
 class Cycles:
     """Which of a model's cycles are trained: `of` lists them; the scores are those of `reported`. Both count from 0."""
 
-    number: int = 1
-    of: tuple[int, ...] = (0,)
+    count: int = 1
+    indices: tuple[int, ...] = (0,)
 
     @property
     def reported(self) -> int:
         """The chosen cycle; of all of them the last."""
-        return self.of[-1]
+        return self.indices[-1]
 
-    def trained(self, outputs: Tensor) -> Tensor:
+    def select(self, outputs: Tensor) -> Tensor:
         """Those that are trained of outputs (n, cycles, ...): all of them, or one, as a view. A list of numbers as the
         index would be copied to the device, and waited for, in every step."""
-        return outputs if len(self.of) == self.number else outputs[:, self.of[0] : self.of[0] + 1]
+        return outputs if len(self.indices) == self.count else outputs[:, self.indices[0] : self.indices[0] + 1]
 
     @classmethod
     def choose(cls, number: int, loss_cycle: LossCycle) -> "Cycles":

@@ -18,7 +18,7 @@ from accel_trainer.training.objectives.base import (
     Cycles,
     auxiliary_logits,
     by_cycle,
-    pack,
+    float_vector,
     percent,
     top_hits,
 )
@@ -67,10 +67,10 @@ class ClassificationObjective:
         self.name = criterion
         self.num_classes = num_classes
         self.cycles = cycles
-        of_cycles = [f"acc1_cycle{cycle}" for cycle in range(cycles.number)] if cycles.number > 1 else []
+        of_cycles = [f"acc1_cycle{cycle}" for cycle in range(cycles.count)] if cycles.count > 1 else []
         self.score_names = ("acc1", "acc5", *of_cycles)
         # Losses, what they are divided by, images, hits at 5, hits at 1 of each cycle.
-        self.num_sums = 4 + cycles.number
+        self.num_sums = 4 + cycles.count
         if criterion == "BCELoss":
             raise UserError("criterion: BCELoss wants probabilities, and models give logits; use BCEWithLogitsLoss")
         args = dict(args)
@@ -104,7 +104,7 @@ class ClassificationObjective:
         """Find arguments that the loss takes but cannot work with before the first batch does."""
         try:
             labels = torch.zeros(2, dtype=torch.int64)
-            loss = self.loss_sum(torch.full((2, self.cycles.number, self.num_classes), 0.5), labels) / self.normalizer(
+            loss = self.loss_sum(torch.full((2, self.cycles.count, self.num_classes), 0.5), labels) / self.normalizer(
                 labels
             )
         except (RuntimeError, ValueError, TypeError) as error:
@@ -123,7 +123,9 @@ class ClassificationObjective:
         total = self.loss_sum(output, labels)
         with span(Phase.METRICS):
             hits1, hits5 = top_hits(logits.detach().mean(2), labels)
-            sums = pack(logits.device, total, self.count(batch.labels), len(labels), hits5[self.cycles.reported], hits1)
+            sums = float_vector(
+                logits.device, total, self.count(batch.labels), len(labels), hits5[self.cycles.reported], hits1
+            )
         return BatchResult(total / self.normalizer(batch.global_labels), sums)
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
@@ -141,7 +143,7 @@ class ClassificationObjective:
         output: logits (n, classes), (n, cycles, classes) or (n, cycles, heads, classes), or a named tuple with
         auxiliary logits; labels: int64 (n,), or mixed.
         """
-        trained = self.cycles.trained(by_cycle(output)).flatten(1, 2)
+        trained = self.cycles.select(by_cycle(output)).flatten(1, 2)
         each = trained.shape[1]
         total = self._losses(trained.flatten(0, 1), repeat_each(labels, each)).sum() / each
         for weight, logits in auxiliary_logits(output):

@@ -12,7 +12,7 @@ from torch import Tensor
 from accel_trainer.config.parameters import CONTRASTIVE
 from accel_trainer.core.construct import construct
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.objectives.base import BatchResult, Cycles, by_cycle, pack, percent
+from accel_trainer.training.objectives.base import BatchResult, Cycles, by_cycle, float_vector, percent
 from accel_trainer.training.runtime.ranks import gather_rows, own_rank
 
 CONTRAST_MODES = ("all", "one")
@@ -24,7 +24,7 @@ class AnchorScores(NamedTuple):
     other row is one, bool (n,). Without a positive the loss is 0 and means nothing."""
 
     losses: Tensor
-    counted: Tensor
+    has_positive: Tensor
     hits: Tensor
 
 
@@ -71,9 +71,9 @@ class ContrastiveSums(NamedTuple):
     """Sums over anchors: of their losses, a float32 scalar with a gradient (float64 of float64 embeddings); how many
     have a positive and so are counted, int64; for how many of these the most similar other row is one, int64."""
 
-    total: Tensor
-    counted: Tensor
-    hits: Tensor
+    loss_sum: Tensor
+    num_anchors: Tensor
+    num_hits: Tensor
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ContrastiveLoss:
             temperature=self.temperature,
             stride=stride,
         )
-        return ContrastiveSums(self.factor * scores.losses.sum(), scores.counted.sum(), scores.hits.sum())
+        return ContrastiveSums(self.factor * scores.losses.sum(), scores.has_positive.sum(), scores.hits.sum())
 
     def count(self, all_ids: Tensor, views: int) -> Tensor:
         """How many anchors of a whole batch have a positive, an int64 scalar: `counted` of all processes."""
@@ -181,11 +181,13 @@ class ContrastiveObjective:
         embeddings = by_cycle(output)
         labels = self._labels(batch.labels).to(embeddings.device, non_blocking=True)
         ids = self._ids(gather_rows(labels) if is_shared else labels)
-        of_cycles = {cycle: self._sums(embeddings[:, cycle], ids, is_shared=is_shared) for cycle in self.cycles.of}
-        total = torch.stack([sums.total for sums in of_cycles.values()]).mean()
+        of_cycles = {cycle: self._sums(embeddings[:, cycle], ids, is_shared=is_shared) for cycle in self.cycles.indices}
+        total = torch.stack([sums.loss_sum for sums in of_cycles.values()]).mean()
         anchors = self._loss.count(self._ids(self._labels(batch.global_labels)), self._num_views)
         reported = of_cycles[self.cycles.reported]
-        return BatchResult(total / anchors, pack(embeddings.device, total, reported.counted, reported.hits))
+        return BatchResult(
+            total / anchors, float_vector(embeddings.device, total, reported.num_anchors, reported.num_hits)
+        )
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
         loss, anchors, hits = sums

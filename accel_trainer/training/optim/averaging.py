@@ -42,7 +42,7 @@ class Averages:
         if self._ema.n_averaged == 0:  # which lies on the host
             self._ema.update_parameters(model)
         else:
-            _take_in(self._ema, model)
+            _update_average(self._ema, model)
 
     def after_epoch(self, epoch: int, model: nn.Module) -> None:
         """Take the end of an epoch in. Izmailov et al. 2018."""
@@ -52,7 +52,7 @@ class Averages:
     def swa_after(self, epoch: int, model: nn.Module) -> nn.Module | None:
         """The model with the mean of the ends of epochs, this one included; nothing is taken in by it.
 
-        Its BatchNorm statistics are those of the newest weights: see `renew_statistics`.
+        Its BatchNorm statistics are those of the newest weights: see `update_batch_norm`.
         """
         if self._swa is None or epoch < self._swa_start:
             return None
@@ -70,7 +70,7 @@ class Averages:
                 average.load_state_dict(state[name])
 
 
-def _take_in(average: AveragedModel, model: nn.Module) -> None:
+def _update_average(average: AveragedModel, model: nn.Module) -> None:
     """What its `update_parameters` does after the first time, without the copying of its count of models to the device,
     for which the host would wait in every step."""
     by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
@@ -88,7 +88,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     return (tensor.detach() for tensor in chain(model.parameters(), model.buffers()))
 
 
-def renew_statistics(model: nn.Module, inputs: Iterable[Tensor], frozen: Iterable[str] = ()) -> list[Tensor]:
+def update_batch_norm(model: nn.Module, inputs: Iterable[Tensor], frozen: Iterable[str] = ()) -> list[Tensor]:
     """Replace BatchNorm statistics by their means over these batches, as torch's `update_bn` does, but for those in
     frozen modules; the tensors that were renewed. A model that has none to renew looks at no batch."""
     train_mode(model, frozen)

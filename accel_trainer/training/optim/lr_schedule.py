@@ -12,7 +12,7 @@ from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
-from accel_trainer.training.optim.optimizer import _construct_optimizer, _share
+from accel_trainer.training.optim.optimizer import construct_optimizer, lr_scale
 
 # These want functions or other schedulers, which a job file cannot give.
 _NOT_FROM_JSON = frozenset({"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"})
@@ -126,7 +126,7 @@ def _rehearse(job: ResolvedJob, optimizer: Optimizer) -> None:
     groups = [
         {**group, "params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]} for group in optimizer.param_groups
     ]
-    schedule = _make_schedule(job, _construct_optimizer(job, groups))
+    schedule = _make_schedule(job, construct_optimizer(job, groups))
     num_warmup = _warmup_epochs(job)[0] if job.warmup_scheduler is not None else 0
     for epoch in range(1, job.num_epochs):
         try:
@@ -164,7 +164,7 @@ def _make_main(job: ResolvedJob, optimizer: Optimizer) -> lr_scheduler.LRSchedul
         raise UserError("scheduler_args.last_epoch: a schedule begins at its first epoch; remove it")
     if job.scheduler == "ReduceLROnPlateau":
         args.setdefault("mode", "max" if job.higher_is_better else "min")
-        if _shares_differ(optimizer):
+        if _scales_differ(optimizer):
             # The least step, which would keep the rates of low layers from falling with the others.
             args.setdefault("eps", 0.0)
     scheduler: lr_scheduler.LRScheduler = construct("scheduler", SCHEDULERS, job.scheduler, args, optimizer)
@@ -196,7 +196,7 @@ def _make_swa(job: ResolvedJob, optimizer: Optimizer) -> SWALR:
     assert swa is not None
     assert swa.swa_lr is not None
     rates = [group["lr"] for group in optimizer.param_groups]
-    swa_lr: Any = [swa.swa_lr * _share(group) for group in optimizer.param_groups]
+    swa_lr: Any = [swa.swa_lr * lr_scale(group) for group in optimizer.param_groups]
     scheduler = SWALR(optimizer, swa_lr, swa.anneal_epochs, swa.anneal_strategy)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -206,16 +206,16 @@ def _make_swa(job: ResolvedJob, optimizer: Optimizer) -> SWALR:
 def _rates_of_groups(key: str, args: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """A scheduler's arguments with a list for each learning rate in them, so that every layer keeps its share."""
     args = dict(args)
-    if not _shares_differ(optimizer):
+    if not _scales_differ(optimizer):
         return args
     for name in (name for name in _SINGLE_RATES if args.get(name, 0) != 0):
         raise UserError(f"{key}_args.{name}: would be the same for all layers, against layer_decay; leave it at 0")
     for name in (name for name in _RATES if name in args):
         if not isinstance(args[name], int | float):
             raise UserError(f"{key}_args.{name}: with layer_decay it is one number, the rate of the output layer")
-        args[name] = [args[name] * _share(group) for group in optimizer.param_groups]
+        args[name] = [args[name] * lr_scale(group) for group in optimizer.param_groups]
     return args
 
 
-def _shares_differ(optimizer: Optimizer) -> bool:
-    return any(_share(group) != 1 for group in optimizer.param_groups)
+def _scales_differ(optimizer: Optimizer) -> bool:
+    return any(lr_scale(group) != 1 for group in optimizer.param_groups)

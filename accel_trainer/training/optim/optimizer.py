@@ -22,13 +22,13 @@ def make_optimizer(job: ResolvedJob, model: nn.Module) -> Optimizer:
     kind = find_class("optimizer", OPTIMIZERS, job.optimizer)
     if not job.decay_norm_and_bias and "weight_decay" not in inspect.signature(kind).parameters:
         raise UserError(f"decay_norm_and_bias: {job.optimizer} has no weight decay at all; remove decay_norm_and_bias")
-    optimizer = _construct_optimizer(job, parameter_groups(job, model))
+    optimizer = construct_optimizer(job, parameter_groups(job, model))
     for group in optimizer.param_groups:
-        group["lr"] *= _share(group)
+        group["lr"] *= lr_scale(group)
     return optimizer
 
 
-def _construct_optimizer(job: ResolvedJob, groups: list[dict[str, Any]]) -> Optimizer:
+def construct_optimizer(job: ResolvedJob, groups: list[dict[str, Any]]) -> Optimizer:
     optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
     return optimizer
 
@@ -42,14 +42,14 @@ def optimizer_state_keys(job: ResolvedJob, optimizer: Optimizer) -> dict[int, se
     ]
     for parameter in (p for group in groups for p in group["params"]):
         parameter.grad = torch.zeros_like(parameter)
-    stand_in = _construct_optimizer(job, groups)
+    stand_in = construct_optimizer(job, groups)
     stand_in.step()
     state = stand_in.state_dict()["state"]
     num_parameters = sum(len(group["params"]) for group in groups)
     return {number: set(state.get(number, {})) for number in range(num_parameters)}
 
 
-def _share(group: dict[str, Any]) -> float:
+def lr_scale(group: dict[str, Any]) -> float:
     """Of the full learning rate, which the output layer has."""
     scale: float = group.get("lr_scale", 1.0)
     return scale
@@ -57,30 +57,30 @@ def _share(group: dict[str, Any]) -> float:
 
 def learning_rate(optimizer: Optimizer) -> float:
     """The full one: that of the output layer, where layers have rates of their own."""
-    group = max(optimizer.param_groups, key=_share)
-    return float(group["lr"]) / _share(group)
+    group = max(optimizer.param_groups, key=lr_scale)
+    return float(group["lr"]) / lr_scale(group)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give the output layer this rate, and every other its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * _share(group)
+        group["lr"] = rate * lr_scale(group)
 
 
-def rate_for_batch(word: str, batch_size: int) -> float:
+def rate_for_batch(rule: str, batch_size: int) -> float:
     """The learning rate that a word in a job file stands for: "batch_linear" is batch_size / 2^5, "batch_nonlinear"
     2^-7 sqrt(batch_size / 2^5). Raises ValueError for any other word."""
-    match word:
+    match rule:
         case "batch_linear":
             return batch_size / 2**5
         case "batch_nonlinear":
             return 2**-7 * math.sqrt(batch_size / 2**5)
         case _:
-            raise ValueError(f"{word!r} is no rule for a learning rate")
+            raise ValueError(f"{rule!r} is no rule for a learning rate")
 
 
 # Those that torch has such kernels of, on a CPU too.
-FUSED = ("SGD", "Adam", "AdamW")
+FUSED_OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
 
 def prefer_fused(job: ResolvedJob, optimizer: Optimizer, device: torch.device) -> None:
@@ -90,7 +90,9 @@ def prefer_fused(job: ResolvedJob, optimizer: Optimizer, device: torch.device) -
     The kernels take for granted that what is kept of a parameter lies in memory as the parameter does, and compute
     nonsense where not: what is loaded into the optimizer later, as of a job without channels_last, is laid out anew.
     """
-    is_fused = device.type == "cpu" and job.optimizer in FUSED and _leaves_the_choice(job) and _are_dense(optimizer)
+    is_fused = (
+        device.type == "cpu" and job.optimizer in FUSED_OPTIMIZERS and _chooses_no_kernel(job) and _are_dense(optimizer)
+    )
     own = [True if is_fused else group.get("fused") for group in optimizer.param_groups]
 
     def choose(optimizer: Optimizer) -> None:
@@ -100,13 +102,13 @@ def prefer_fused(job: ResolvedJob, optimizer: Optimizer, device: torch.device) -
 
     def after_loading(optimizer: Optimizer) -> None:
         choose(optimizer)  # what is loaded may be of a training on another device
-        _lay_out(optimizer)
+        _match_memory_format(optimizer)
 
     choose(optimizer)
     optimizer.register_load_state_dict_post_hook(after_loading)
 
 
-def _leaves_the_choice(job: ResolvedJob) -> bool:
+def _chooses_no_kernel(job: ResolvedJob) -> bool:
     named = {name for name, value in job.optimizer_args.items() if value is not None}
     return named.isdisjoint({"fused", "foreach", "differentiable", "capturable"})
 
@@ -121,7 +123,7 @@ def _is_dense(tensor: Tensor) -> bool:
     return tensor.is_contiguous() or tensor.is_contiguous(memory_format=last)
 
 
-def _lay_out(optimizer: Optimizer) -> None:
+def _match_memory_format(optimizer: Optimizer) -> None:
     """Give what is kept of each parameter its order in memory."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():

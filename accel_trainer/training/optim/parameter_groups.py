@@ -26,14 +26,14 @@ def parameter_groups(job: Job, model: nn.Module) -> list[dict[str, Any]]:
         raise UserError(f"{key}: {job.architecture} has no parameter left to train; leave some of them free")
     decayed = set(trained) if job.decay_norm_and_bias else _matrices(model)
     groups = []
-    for names, share in _layers_and_shares(job, model):
+    for names, share in _layers_and_scales(job, model):
         for in_group, decay in ((decayed, {}), (trained.keys() - decayed, {"weight_decay": 0.0})):
             if parameters := [trained[name] for name in names if name in trained and name in in_group]:
                 groups.append({"params": parameters, **share, **decay})
     return groups
 
 
-def _layers_and_shares(job: Job, model: nn.Module) -> list[tuple[list[str], dict[str, float]]]:
+def _layers_and_scales(job: Job, model: nn.Module) -> list[tuple[list[str], dict[str, float]]]:
     if job.layer_decay is None:
         return [([name for name, _ in model.named_parameters()], {})]
     found = layers(model)
@@ -111,17 +111,17 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
                 f"its own are {children}, those inside are named as in 'layer1.0'"
             )
         frozen.append(modules[name].requires_grad_(False))
-    if names and not trained(model):
+    if names and not trainable_parameters(model):
         raise UserError("finetune_args.freeze_modules: everything is frozen, nothing is left to train; leave one out")
     return frozen
 
 
-def freeze_for(job: Job, model: nn.Module) -> None:
+def freeze_modules_of(job: Job, model: nn.Module) -> None:
     """Freeze what the job says. Raises UserError."""
     freeze(model, job.frozen_modules)
 
 
-def trained(model: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that are not frozen."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 

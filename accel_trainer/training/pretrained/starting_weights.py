@@ -16,28 +16,34 @@ from accel_trainer.config.fields import is_weights_path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.pretrained.transfer import Transfer, compare, transfer
-from accel_trainer.training.pretrained.weight_files import read_shapes, read_weights, refusal, weights_file, weights_of
+from accel_trainer.training.pretrained.transfer import Transfer, plan_transfer, transfer
+from accel_trainer.training.pretrained.weight_files import (
+    describe_load_error,
+    extract_state_dict,
+    read_shapes,
+    read_weights,
+    weights_file,
+)
 from accel_trainer.zoo import registry
 
 # What torchvision gives a model when it takes these weights: they were trained on images in another range.
-GOES_WITH_PUBLISHED = {name: {"transform_input": True} for name in ("googlenet", "inception_v3")}
+PUBLISHED_WEIGHTS_ARGS = {name: {"transform_input": True} for name in ("googlenet", "inception_v3")}
 
 
 def starts_from_weights(job: Job) -> bool:
     return job.finetune or job.pretrained is not None
 
 
-def start_from_weights(job: Job, model: nn.Module) -> Transfer:
+def load_starting_weights(job: Job, model: nn.Module) -> Transfer:
     """Load what the job starts from. Raises UserError."""
-    with _errors_about(_key(job)):
+    with _prefix_errors(_parameter_name(job)):
         source = _source(job)
         if isinstance(source, models.WeightsEnum):
             name, weights = str(source), _download(source)
         else:
             path = weights_file(source)
             name, weights = str(path.absolute()), read_weights(path)
-        with _errors_about(name):
+        with _prefix_errors(name):
             result = transfer(model, weights)
     return replace(result, source=name, frozen=job.frozen_modules)
 
@@ -51,7 +57,7 @@ def check_starting_weights(job: Job, model: nn.Module) -> None:
     goes_on = job.checkpoint is None and RunFolder(job.run_path).has_run
     if goes_on or not starts_from_weights(job):
         return
-    with _errors_about(_key(job)):
+    with _prefix_errors(_parameter_name(job)):
         source = _source(job)
         if isinstance(source, models.WeightsEnum):
             return
@@ -61,11 +67,11 @@ def check_starting_weights(job: Job, model: nn.Module) -> None:
             if job.may_start_later:
                 return
             raise
-        with _errors_about(str(path)):
-            compare(model, read_shapes(path))
+        with _prefix_errors(str(path)):
+            plan_transfer(model, read_shapes(path))
 
 
-def _key(job: Job) -> str:
+def _parameter_name(job: Job) -> str:
     """The parameter that says what a job starts from."""
     if job.finetuning is None:
         return "pretrained"
@@ -73,7 +79,7 @@ def _key(job: Job) -> str:
 
 
 @contextmanager
-def _errors_about(what: str) -> Iterator[None]:
+def _prefix_errors(what: str) -> Iterator[None]:
     """Errors begin with what they are about."""
     try:
         yield
@@ -115,11 +121,11 @@ def published_weights(architecture: str) -> dict[str, models.WeightsEnum]:
         return {}
 
 
-def arguments_of_published(job: Job) -> dict[str, Any]:
+def published_weights_args(job: Job) -> dict[str, Any]:
     """What the architecture's constructor is to be given because of published weights."""
     if job.pretrained is None or job.pretrained not in published_weights(job.architecture):
         return {}
-    return GOES_WITH_PUBLISHED.get(job.architecture, {})
+    return PUBLISHED_WEIGHTS_ARGS.get(job.architecture, {})
 
 
 def _download(published: models.WeightsEnum) -> dict[str, Tensor]:
@@ -129,9 +135,9 @@ def _download(published: models.WeightsEnum) -> dict[str, Tensor]:
         content = published.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except Exception as error:  # of the network, the disk or the unpickler, in every way there is
         if file.exists():
-            raise UserError(f"{file}: {refusal(error)}") from error
+            raise UserError(f"{file}: {describe_load_error(error)}") from error
         raise UserError(
             f"{published}: {published.url} cannot be downloaded ({first_line(error)}); put that file at {file}, "
             "or give pretrained the path of a file"
         ) from error
-    return weights_of(content, file)
+    return extract_state_dict(content, file)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line, listed
-from accel_trainer.training.pretrained.weight_files import plain_names, plainly_named
+from accel_trainer.training.pretrained.weight_files import plain_names, with_plain_names
 
 Tensors = Mapping[str, Tensor]
 # How many names a line of the log has.
-MANY = 10
+MAX_LISTED = 10
 # Names in the weights that torchvision publishes, and those that its models have by now.
-RENAMED = (
+RENAMED_KEYS = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
@@ -66,23 +66,23 @@ class Transfer:
         ):
             if shapes:
                 pairs = (f"{name} ({_by(s.file)} there, {_by(s.model)} here)" for name, s in shapes.items())
-                yield f"  {what}: {listed(pairs, MANY)}"
+                yield f"  {what}: {listed(pairs, MAX_LISTED)}"
         for names, among, what in (
             (self.missing, own, "left as initialised, not in the file"),
             (self.unused, there, "in the file, but not in the model"),
         ):
             if names:
-                yield f"  {what}: {listed(by_module(names, among), MANY)}"
+                yield f"  {what}: {listed(collapse_modules(names, among), MAX_LISTED)}"
         new = [*self.skipped, *self.missing]
         if frozen := [module for module in self.frozen if any(name.startswith(f"{module}.") for name in new)]:
-            yield f"  frozen, though not all of it was loaded: {listed(frozen, MANY)}"
+            yield f"  frozen, though not all of it was loaded: {listed(frozen, MAX_LISTED)}"
 
 
 def _by(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def by_module(names: Collection[str], among: Iterable[str]) -> list[str]:
+def collapse_modules(names: Collection[str], among: Iterable[str]) -> list[str]:
     """The same names, those of a module as one where all that are `among` its are there: ['fc'] for fc.weight and
     fc.bias."""
     sizes = Counter(module for name in among for module in _modules_around(name))
@@ -120,7 +120,7 @@ def _copy(name: str, own: Tensor, found: Tensor) -> None:
         raise UserError(f"{name} has values that are not finite, as a run that diverged leaves them; use other weights")
 
 
-def compare(model: nn.Module, weights: Tensors) -> Transfer:
+def plan_transfer(model: nn.Module, weights: Tensors) -> Transfer:
     """What `transfer` does, on paper: only shapes are looked at. Raises UserError."""
     return _compare(model, *_pairs(model, weights))
 
@@ -142,7 +142,7 @@ def _compare(model: nn.Module, own: Tensors, found: Tensors, unused: Sequence[st
     # Counters of BatchNorm have the same shape in every model.
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if parameters.isdisjoint([*loaded, *reshaped]):
-        differing = f"; of another shape are {listed(by_module(list(skipped), own), 5)}" if skipped else ""
+        differing = f"; of another shape are {listed(collapse_modules(list(skipped), own), 5)}" if skipped else ""
         raise UserError(
             f"nothing fits {type(model).__name__}: there are {listed([*found, *unused], 3)}, the model has "
             f"{listed(own, 3)}{differing}; use weights of this architecture"
@@ -155,7 +155,7 @@ def _pairs(model: nn.Module, weights: Tensors) -> tuple[dict[str, Tensor], dict[
     """The model's tensors by name, the weights for them by the same names, and the names of the other weights."""
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     plain = plain_names(own)
-    weights = plainly_named(weights)
+    weights = with_plain_names(weights)
     found, unused = {}, []
     for name, value in weights.items():
         if (known := plain.get(name) or plain.get(_newer_name(name))) is not None:
@@ -167,7 +167,7 @@ def _pairs(model: nn.Module, weights: Tensors) -> tuple[dict[str, Tensor], dict[
 
 
 def _newer_name(name: str) -> str:
-    for old, new in RENAMED:
+    for old, new in RENAMED_KEYS:
         name = old.sub(new, name)
     return name
 

@@ -58,8 +58,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Prefixes of DataParallel and torch.compile are left out. Raises UserError.
     """
     if _is_safetensors(path):
-        return plainly_named(load_weights(path))
-    return weights_of(_unpickle(path, mmap=False), path)
+        return with_plain_names(load_weights(path))
+    return extract_state_dict(_unpickle(path, mmap=False), path)
 
 
 def read_shapes(path: Path) -> dict[str, Tensor]:
@@ -68,14 +68,14 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
     Only shapes are to be used, and whether a tensor is of floating point numbers. Raises UserError.
     """
     if not _is_safetensors(path):
-        return weights_of(_unpickle(path, mmap=_is_zip(path)), path)
+        return extract_state_dict(_unpickle(path, mmap=_is_zip(path)), path)
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             shapes = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
-    return plainly_named({name: _without_numbers(*described) for name, described in shapes.items()})
+    return with_plain_names({name: _without_numbers(*described) for name, described in shapes.items()})
 
 
 def _without_numbers(shape: list[int], dtype: str) -> Tensor:
@@ -110,10 +110,10 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:
         with warnings.catch_warnings(action="ignore"):
             return load_tensors(path, mmap=mmap)
     except Exception as error:  # a damaged file can fail in every way there is
-        raise UserError(f"{path}: {refusal(error)}") from error
+        raise UserError(f"{path}: {describe_load_error(error)}") from error
 
 
-def refusal(error: Exception) -> str:
+def describe_load_error(error: Exception) -> str:
     """Why torch.load gave nothing, in one line."""
     if (refused := re.search(r"GLOBAL (\S+)", str(error))) is not None:
         return (
@@ -126,14 +126,14 @@ def refusal(error: Exception) -> str:
     return f"cannot be read as weights: {first_line(error)}"
 
 
-def weights_of(content: Any, path: Path) -> dict[str, Tensor]:
+def extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in what torch.save wrote: it itself, or in a dict under one of the usual names, or under any
     name if it is the only one. Raises UserError."""
     weights = _state_dict(content, path)
     if not weights:
         kind = f"a dict of {listed(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
         raise UserError(f"{path}: holds no weights, but {kind}; save a model's state_dict()")
-    return plainly_named(weights)
+    return with_plain_names(weights)
 
 
 def _state_dict(content: Any, path: Path, depth: int = 0) -> dict[str, Tensor]:
@@ -163,7 +163,7 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     return tensors if any(value.is_floating_point() for value in tensors.values()) else {}
 
 
-def plainly_named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights, by the names of `plain_names`."""
     return {plain: weights[name] for plain, name in plain_names(weights).items()}
 

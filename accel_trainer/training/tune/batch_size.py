@@ -28,7 +28,7 @@ from accel_trainer.training.state.checkpoint import StateStore
 FitsMemory = Callable[[int], bool]
 # Of the memory that is available. The rest is for what is not measured: batches that are loaded ahead, what a layer
 # needs while it is computed, the validation.
-SHARE_OF_MEMORY = 0.5
+MEMORY_FRACTION = 0.5
 
 
 def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
@@ -41,18 +41,18 @@ def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
     return found
 
 
-def make_fits(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> FitsMemory:
+def memory_check(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> FitsMemory:
     """What tells whether one process can train with batches of a size. It spoils the parts.
 
     On a CUDA device it is tried. Elsewhere running out of memory cannot be survived: it is calculated.
     """
     parts_of_batch = job.num_views * accelerator.num_processes * job.gradient_accumulation
     if accelerator.device.type == "cuda":
-        trial = Trial(job, parts, accelerator)
+        trial = MemoryTrial(job, parts, accelerator)
         return lambda size: trial(size // parts_of_batch)
     available = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    footprint = measure(job, parts)
-    return lambda size: footprint.of(size // parts_of_batch) <= SHARE_OF_MEMORY * available
+    footprint = estimate_footprint(job, parts)
+    return lambda size: footprint.bytes_for(size // parts_of_batch) <= MEMORY_FRACTION * available
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Footprint:
     fixed: int
     per_image: int
 
-    def of(self, images: int) -> int:
+    def bytes_for(self, images: int) -> int:
         return self.fixed + images * self.per_image
 
 
-def measure(job: ResolvedJob, parts: Components) -> Footprint:
+def estimate_footprint(job: ResolvedJob, parts: Components) -> Footprint:
     """What a job's model needs, on the CPU: parameters, gradients, the optimizer's state and averages; and what the
     layers keep of an image for the backward pass, found on the meta device.
 
@@ -95,7 +95,7 @@ def _bytes(values: Sequence[Any]) -> int:
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
-class Trial:
+class MemoryTrial:
     """Tries two optimizer steps on random images on the device. Not run on a GPU.
 
     Each rank tries alone, without the others' gradients: one that runs out of memory would leave them waiting. So a
@@ -142,7 +142,7 @@ class Trial:
 
 
 log = logging.getLogger(__name__)
-BY_HAND = "use a smaller batch_size, or gradient_accumulation, which keeps the batch"
+SMALLER_BATCH_HINT = "use a smaller batch_size, or gradient_accumulation, which keeps the batch"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Advice:
     fitting_batch_size: int | None = None
 
 
-def advice(job: Job, run: RunFolder) -> Advice:
+def out_of_memory_advice(job: Job, run: RunFolder) -> Advice:
     """What to do about a lack of memory in a run, when all that it held is free again.
 
     What would fit is looked for where another attempt may come by itself: the size is "auto", or there are retries.
@@ -161,12 +161,12 @@ def advice(job: Job, run: RunFolder) -> Advice:
     if not isinstance(size, int):
         return Advice("use a smaller image_size or model")
     if job.batch_size != "auto" and not job.retries:
-        return Advice(BY_HAND)
+        return Advice(SMALLER_BATCH_HINT)
     try:
         fitting = fitting_batch_size(job.with_found({"auto": size}), run, size)
     except Exception as error:  # the run has its reason; this would only have been a help
         log.warning("what would fit into memory could not be found (%s)", first_line(error))
-        return Advice(BY_HAND)
+        return Advice(SMALLER_BATCH_HINT)
     if fitting is None:
         return Advice("no smaller batch_size would fit either; use a smaller image_size or model")
     return Advice(f"{fitting} would fit; {_how_to_use(fitting, job, size, StateStore(run))}", fitting)
@@ -180,7 +180,7 @@ def fitting_batch_size(job: Job, run: RunFolder, below: int) -> int | None:
     resolved = job.with_placeholders(below)
     parts = build(resolved, world_size, augment_on_device=augments_on_device(job, accelerator.device))
     sizes = [size for size in possible_batch_sizes(job, parts.images, world_size) if size < below]
-    return largest_fitting(sizes, make_fits(resolved, parts, accelerator))
+    return largest_fitting(sizes, memory_check(resolved, parts, accelerator))
 
 
 def _how_to_use(fitting: int, job: Job, size: int, states: StateStore) -> str:

@@ -27,13 +27,13 @@ FIRST_RATE, LAST_RATE, NUM_STEPS = 1e-7, 10.0, 100
 # Of the running mean of the losses, per step.
 SMOOTHING = 0.9
 # The loss has diverged when it is so many times its least.
-DIVERGED = 4.0
+DIVERGENCE_FACTOR = 4.0
 # Steps at the beginning whose running mean is of few losses.
-SKIPPED = 10
+NUM_SKIPPED = 10
 
 
 @dataclass(frozen=True)
-class Tried:
+class RangeTestPoint:
     """A step of the test: its learning rate, the loss of its global batch, and the running mean of losses so far."""
 
     rate: float
@@ -41,14 +41,14 @@ class Tried:
     smoothed: float
 
 
-def try_rates(
+def range_test(
     job: ResolvedJob,
     parts: Components,
     accelerator: Accelerator,
     loader: Loader,
     stop: StopRequest,
     progress: Callable[[int, int], None],
-) -> list[Tried]:
+) -> list[RangeTestPoint]:
     """Train with rates that rise exponentially from 1e-7 to 10 in 100 steps, until the loss diverges.
 
     The steps are those of the training: the same model, batches, loss and optimizer on all ranks, which call this
@@ -58,25 +58,25 @@ def try_rates(
 
     progress: told of steps that were taken, and of how many. Raises Stopped, on all ranks alike.
     """
-    with _undisturbed(accelerator):
+    with _preserve_random_state(accelerator):
         step = TrainingStep(job, parts, accelerator)
         step.train_mode()
-        tried: list[Tried] = []
+        tried: list[RangeTestPoint] = []
         for number, micro_batches in enumerate(_steps(parts, accelerator, loader)):
             rate = FIRST_RATE * (LAST_RATE / FIRST_RATE) ** (number / (NUM_STEPS - 1))
             set_learning_rate(step.optimizer, rate)
-            loss = _loss_of_all(step, number, micro_batches, stop)
+            loss = _global_loss(step, number, micro_batches, stop)
             progress(number + 1, NUM_STEPS)
             if not math.isfinite(loss):
                 break
-            tried.append(Tried(rate, loss, _smoothed(loss, tried)))
-            if tried[-1].smoothed > DIVERGED * min(point.smoothed for point in tried):
+            tried.append(RangeTestPoint(rate, loss, _smoothed(loss, tried)))
+            if tried[-1].smoothed > DIVERGENCE_FACTOR * min(point.smoothed for point in tried):
                 break
         progress(NUM_STEPS, NUM_STEPS)
         return tried
 
 
-def steepest(tried: Sequence[Tried]) -> float | None:
+def steepest_rate(tried: Sequence[RangeTestPoint]) -> float | None:
     """The rate at which the running mean of the losses falls steepest over the logarithm of the rate, to three digits,
     on its way to its least; None where there is no such way.
 
@@ -86,14 +86,14 @@ def steepest(tried: Sequence[Tried]) -> float | None:
     if not tried:
         return None
     least = min(range(len(tried)), key=lambda number: tried[number].smoothed)
-    falling = tried[SKIPPED : least + 1]
+    falling = tried[NUM_SKIPPED : least + 1]
     if len(falling) < 2:
         return None
     slopes = np.gradient([point.smoothed for point in falling], np.log([point.rate for point in falling]))
     return float(f"{falling[int(slopes.argmin())].rate:.3g}")
 
 
-def write_tried(run: RunFolder, tried: Sequence[Tried]) -> None:
+def write_range_test(run: RunFolder, tried: Sequence[RangeTestPoint]) -> None:
     """lr_finder.csv, a row for each step."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -102,7 +102,7 @@ def write_tried(run: RunFolder, tried: Sequence[Tried]) -> None:
     write_atomic(run.lr_finder, text.getvalue())
 
 
-def _smoothed(loss: float, before: Sequence[Tried]) -> float:
+def _smoothed(loss: float, before: Sequence[RangeTestPoint]) -> float:
     """An exponential running mean, without the bias of its beginning."""
     total, weight = loss, 1.0
     for age, point in enumerate(reversed(before), start=1):
@@ -121,7 +121,7 @@ def _steps(parts: Components, accelerator: Accelerator, loader: Loader) -> Itera
         yield list(islice(batches, accumulation))
 
 
-def _loss_of_all(step: TrainingStep, number: int, micro_batches: list[Batch], stop: StopRequest) -> float:
+def _global_loss(step: TrainingStep, number: int, micro_batches: list[Batch], stop: StopRequest) -> float:
     """Take a step; the loss of its global batch. Raises Stopped when any rank was asked to stop."""
     shares = [step(batch, number, micro_batch).loss.detach() for micro_batch, batch in enumerate(micro_batches)]
     told = torch.stack([torch.stack(shares).sum().float(), torch.tensor(float(bool(stop))).to(shares[0].device)])
@@ -132,7 +132,7 @@ def _loss_of_all(step: TrainingStep, number: int, micro_batches: list[Batch], st
 
 
 @contextmanager
-def _undisturbed(accelerator: Accelerator) -> Iterator[None]:
+def _preserve_random_state(accelerator: Accelerator) -> Iterator[None]:
     """What is trained in here leaves no trace in torch's generators and in the loss scaler."""
     scaler = accelerator.scaler
     before = scaler.state_dict() if scaler is not None else None

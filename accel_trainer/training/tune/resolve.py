@@ -25,8 +25,8 @@ from accel_trainer.training.build import Components
 from accel_trainer.training.optim.optimizer import rate_for_batch
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.tune.batch_size import FitsMemory, largest_fitting, make_fits
-from accel_trainer.training.tune.lr_finder import FIRST_RATE, steepest, try_rates, write_tried
+from accel_trainer.training.tune.batch_size import FitsMemory, largest_fitting, memory_check
+from accel_trainer.training.tune.lr_finder import FIRST_RATE, range_test, steepest_rate, write_range_test
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class Resolver:
         if job.is_resolved:
             return job.resolve()
         # Asked of rank 0 alone, which is also the first to begin the run.
-        found = self._of_rank_0(self._found_before())
+        found = self._broadcast(self._found_before())
         for word in (word for word in (job.batch_size, job.lr_rule) if word in found):
-            self._say(f"{word} is {found[word]:g}, as found when the run began")
+            self._log(f"{word} is {found[word]:g}, as found when the run began")
         if job.with_found(found).is_resolved:
             return job.resolve(found)
         if job.batch_size == "auto" and "auto" not in found:
@@ -74,7 +74,7 @@ class Resolver:
             self._write(found)  # also for who runs out of memory while a rate is looked for
         if job.lr_rule is not None and job.lr_rule not in found:
             trial = job.resolve({**found, job.lr_rule: FIRST_RATE})
-            found[job.lr_rule] = self._of_rank_0(self._rate(trial, job.lr_rule))
+            found[job.lr_rule] = self._broadcast(self._rate(trial, job.lr_rule))
         self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
         self._write(found)
         return job.resolve(found)
@@ -102,10 +102,10 @@ class Resolver:
         # The images are not known before they are open: a batch of one image for each forward pass opens them.
         smallest = job.with_placeholders(job.num_views * world_size * job.gradient_accumulation)
         parts = self.make_parts(smallest)
-        limit = self._of_rank_0(self.largest_batch_size)
+        limit = self._broadcast(self.largest_batch_size)
         possible = possible_batch_sizes(job, parts.images, world_size)
         sizes = [size for size in possible if limit is None or size <= limit] or possible[:1]
-        size = largest_fitting(sizes, partial(self._fits_all, make_fits(smallest, parts, self.accelerator)))
+        size = largest_fitting(sizes, partial(self._fits_all, memory_check(smallest, parts, self.accelerator)))
         if size is None:
             raise UserError(
                 f"batch_size: not even {sizes[0]} fit into memory; use a smaller image_size or model, or give a number"
@@ -114,7 +114,7 @@ class Resolver:
             why = "do not fit into memory"
         else:
             why = "are more than the training set" if limit is None else "did not fit into memory in an earlier attempt"
-        self._say(f"batch_size: {size} ({2 * size} {why})")
+        self._log(f"batch_size: {size} ({2 * size} {why})")
         return size
 
     def _fits_all(self, fits: FitsMemory, size: int) -> bool:
@@ -130,19 +130,19 @@ class Resolver:
     def _rate(self, job: ResolvedJob, rule: str) -> float:
         if rule != "LRfinder":
             rate = rate_for_batch(rule, job.batch_size)
-            self._say(f"optimizer_args.lr: {rate:g} ({rule} of batch_size {job.batch_size})")
+            self._log(f"optimizer_args.lr: {rate:g} ({rule} of batch_size {job.batch_size})")
             return rate
         rate = self._tested_rate(job)
         plot = self.run.lr_finder_plot.name
-        self._say(f"optimizer_args.lr: {rate:g} (LRfinder: the loss falls steepest; see {plot})")
+        self._log(f"optimizer_args.lr: {rate:g} (LRfinder: the loss falls steepest; see {plot})")
         return rate
 
     def _tested_rate(self, job: ResolvedJob) -> float:
         progress = partial(self.reporter.report_preparation, "looking for a learning rate")
-        tried = try_rates(job, self.make_parts(job), self.accelerator, self.loader, self.stop, progress)
-        rate = steepest(tried)
+        tried = range_test(job, self.make_parts(job), self.accelerator, self.loader, self.stop, progress)
+        rate = steepest_rate(tried)
         if self._is_first and tried:
-            write_tried(self.run, tried)
+            write_range_test(self.run, tried)
             self._draw(rate)
         if rate is None:
             seen = f" (see {self.run.lr_finder_plot})" if tried else ""
@@ -168,9 +168,9 @@ class Resolver:
     def _is_first(self) -> bool:
         return bool(self.accelerator.is_main_process)
 
-    def _of_rank_0(self, value: Any) -> Any:
+    def _broadcast(self, value: Any) -> Any:
         return broadcast_object_list([value])[0]
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if self._is_first:
             log.info("%s", line)

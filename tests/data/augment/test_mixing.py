@@ -346,8 +346,8 @@ def test_another_epoch_mixes_otherwise(make_job: MakeJob) -> None:
 
 def test_validation_is_not_mixed(make_job: MakeJob) -> None:
     (plan, *_) = evaluation_batches(450, 16, rank=0, world_size=1)
-    batch = training_data(make_job(mixup=True, cutmix=True), 1).val.read(plan)
-    plain = training_data(make_job(), 1).val.read(plan)
+    batch = training_data(make_job(mixup=True, cutmix=True), 1).val.reader(plan)
+    plain = training_data(make_job(), 1).val.reader(plan)
     assert isinstance(batch.labels, torch.Tensor)
     assert batch.labels.tolist() == plain.labels.tolist()
     assert torch.equal(batch.inputs.on("cpu"), plain.inputs.on("cpu"))

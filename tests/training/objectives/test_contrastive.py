@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.training.knn import knn_hits, representation
+from accel_trainer.training.knn import capture_representation, knn_hits
 from accel_trainer.training.objectives.contrastive import ContrastiveLoss, ContrastiveSums, contrastive_losses
 from accel_trainer.zoo import registry
 
@@ -31,7 +31,7 @@ def sums(loss: ContrastiveLoss, embeddings: Tensor, labels: Tensor | None = None
 
 def mean(loss: ContrastiveLoss, embeddings: Tensor, labels: Tensor | None = None, *, views: int = 2) -> Tensor:
     result = sums(loss, embeddings, labels, views=views)
-    return result.total / result.counted
+    return result.loss_sum / result.num_anchors
 
 
 def some_embeddings(images: int, views: int, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -74,8 +74,8 @@ def test_perfect_pairs_of_orthogonal_images_have_the_least_loss(
     pairs = 3 * torch.eye(images, dtype=torch.float64).repeat_interleave(2, 0)
     result = sums(ContrastiveLoss(criterion, {"temperature": temperature}), pairs, torch.arange(images))
     expected = math.log1p((2 * images - 2) * math.exp(-1 / temperature))
-    assert (result.total / result.counted).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    assert result.hits == result.counted == 2 * images
+    assert (result.loss_sum / result.num_anchors).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert result.num_hits == result.num_anchors == 2 * images
 
 
 # -- the papers -------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_the_loss_is_that_of_the_papers(criterion: str, mode: str, temperature: 
     anchors = range(0, len(ids), views if mode == "one" else 1)
     expected = as_in_the_papers(embeddings, ids, temperature, anchors)
     assert mean(loss, embeddings, LABELS, views=views).item() == pytest.approx(expected, rel=1e-12)
-    assert sums(loss, embeddings, LABELS, views=views).counted == len(anchors)
+    assert sums(loss, embeddings, LABELS, views=views).num_anchors == len(anchors)
 
 
 @pytest.mark.parametrize("views", [2, 3])
@@ -131,11 +131,11 @@ def test_an_anchor_without_positives_is_not_counted_but_is_a_negative_of_others(
     embeddings = some_embeddings(6, 1).requires_grad_()
     loss = ContrastiveLoss("SupConLoss", {})
     result = sums(loss, embeddings, LABELS, views=1)  # class 2 has one image
-    assert result.counted == 5
+    assert result.num_anchors == 5
     assert loss.count(LABELS, 1) == 5
     expected = as_in_the_papers(embeddings.detach(), LABELS.tolist(), 0.07, range(6))
-    assert (result.total / result.counted).item() == pytest.approx(expected, rel=1e-12)
-    (gradient,) = torch.autograd.grad(result.total, embeddings)
+    assert (result.loss_sum / result.num_anchors).item() == pytest.approx(expected, rel=1e-12)
+    (gradient,) = torch.autograd.grad(result.loss_sum, embeddings)
     assert gradient[3].abs().max() > 0
 
 
@@ -143,8 +143,8 @@ def test_an_anchor_without_positives_is_not_counted_but_is_a_negative_of_others(
 def test_a_batch_without_any_positive_has_neither_loss_nor_gradient(rows: int) -> None:
     embeddings = some_embeddings(rows, 1).requires_grad_()
     result = sums(ContrastiveLoss("SupConLoss", {}), embeddings, torch.arange(rows), views=1)
-    (gradient,) = torch.autograd.grad(result.total, embeddings)
-    assert (result.total, result.counted, result.hits) == (0, 0, 0)
+    (gradient,) = torch.autograd.grad(result.loss_sum, embeddings)
+    assert (result.loss_sum, result.num_anchors, result.num_hits) == (0, 0, 0)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
@@ -157,7 +157,8 @@ def test_the_number_of_anchors_of_a_batch_is_that_of_its_parts(mode: str) -> Non
         embeddings = some_embeddings(8, views)
         halves = [slice(0, 4 * views), slice(4 * views, None)]
         parts = [
-            loss(embeddings[half], ids[half], embeddings, ids, first=half.start, views=views).counted for half in halves
+            loss(embeddings[half], ids[half], embeddings, ids, first=half.start, views=views).num_anchors
+            for half in halves
         ]
         assert loss.count(ids, views) == sum(parts)
 
@@ -180,9 +181,9 @@ def test_logits_have_full_precision_under_autocast_and_of_low_embeddings(dtype: 
     low = some_embeddings(8, 2).to(dtype)
     loss = ContrastiveLoss("SimCLRLoss", {})
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = sums(loss, low).total
+        value = sums(loss, low).loss_sum
     assert value.dtype == torch.float32
-    torch.testing.assert_close(value.double(), sums(loss, low.double()).total, rtol=1e-5, atol=0)
+    torch.testing.assert_close(value.double(), sums(loss, low.double()).loss_sum, rtol=1e-5, atol=0)
 
 
 def test_embeddings_may_have_any_length_and_shape() -> None:
@@ -279,7 +280,7 @@ def distributed_gradient(gather, criterion, args, views, labels):
     all_ids = loss.ids(gather_rows(labels[rank * n : (rank + 1) * n]), views)
     ids = all_ids[rank * n : (rank + 1) * n]
     sums = loss(embeddings, ids, gather(embeddings), all_ids, first=rank * n, views=views)
-    (2 * sums.total / loss.count(all_ids, views)).backward()
+    (2 * sums.loss_sum / loss.count(all_ids, views)).backward()
     return gradient_of(model)
 
 gradients = [
@@ -302,7 +303,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_same_global_batch(tmp_p
         loss = ContrastiveLoss(criterion, args)
         ids, embeddings = loss.ids(all_labels, views), model(images)
         result = loss(embeddings, ids, embeddings, ids, first=0, views=views)
-        (result.total / result.counted).backward()
+        (result.loss_sum / result.num_anchors).backward()
         expected = common["gradient_of"](model)
         exact, naive = ours
         torch.testing.assert_close(exact, others[0], rtol=0, atol=1e-10)
@@ -357,7 +358,7 @@ def last_layer(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32"])
 def test_the_representation_of_torchvisions_models_goes_into_their_output_layer(name: str) -> None:
     model = registry.build(name, {}, num_classes=7, image_size=32).eval()
-    with torch.inference_mode(), representation(model) as recorder:
+    with torch.inference_mode(), capture_representation(model) as recorder:
         logits = model(torch.rand(2, 3, 32, 32))
         features = recorder.take()
         assert features.dtype == torch.float32
@@ -376,7 +377,7 @@ def test_the_representation_of_torchvisions_models_goes_into_their_output_layer(
 )
 def test_the_representation_of_the_zoos_models_is_pooled_and_of_the_last_cycle(name: str, args: dict[str, Any]) -> None:
     model = registry.build(name, args, num_classes=7, image_size=64).eval()
-    with torch.inference_mode(), representation(model) as recorder:
+    with torch.inference_mode(), capture_representation(model) as recorder:
         logits = model(torch.rand(2, 3, 64, 64))
         features = recorder.take()
         if args.get("return_cycles") == "all":
@@ -388,7 +389,7 @@ def test_the_representation_of_the_zoos_models_is_pooled_and_of_the_last_cycle(n
 def test_the_representation_of_a_model_that_ends_in_a_convolution_is_averaged_over_positions() -> None:
     model = registry.build("squeezenet1_1", {}, num_classes=7, image_size=64).eval()
     images = torch.rand(2, 3, 64, 64)
-    with torch.inference_mode(), representation(model) as recorder:
+    with torch.inference_mode(), capture_representation(model) as recorder:
         model(images)
         torch.testing.assert_close(recorder.take(), model.features(images).mean((2, 3)))
 
@@ -396,14 +397,14 @@ def test_the_representation_of_a_model_that_ends_in_a_convolution_is_averaged_ov
 def test_the_representation_of_a_layer_for_each_position_is_averaged_over_positions() -> None:
     model = nn.Sequential(nn.Flatten(2), nn.Linear(4, 7))
     inputs = torch.rand(2, 3, 2, 2)
-    with representation(model) as recorder:
+    with capture_representation(model) as recorder:
         model(inputs)
     torch.testing.assert_close(recorder.take(), inputs.flatten(2).mean(1))
 
 
 def test_a_representation_belongs_to_one_forward_pass_and_no_hook_stays() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).bfloat16()
-    with representation(model) as recorder:
+    with capture_representation(model) as recorder:
         model(torch.rand(5, 3).bfloat16())
         taken = recorder.take()
         assert taken.shape == (5, 4)
@@ -417,5 +418,8 @@ def test_a_representation_belongs_to_one_forward_pass_and_no_hook_stays() -> Non
 
 
 def test_a_model_without_layers_has_no_representation() -> None:
-    with pytest.raises(UserError, match="architecture: the model has no linear layer"), representation(nn.Flatten()):
+    with (
+        pytest.raises(UserError, match="architecture: the model has no linear layer"),
+        capture_representation(nn.Flatten()),
+    ):
         pass

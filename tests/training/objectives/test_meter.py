@@ -8,7 +8,7 @@ from torch import nn
 from accel_trainer.data.augment.mixing import Labels, MixedLabels
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.views import Inputs
-from accel_trainer.training.objectives.base import Meter, pack, top_hits
+from accel_trainer.training.objectives.base import Meter, float_vector, top_hits
 from accel_trainer.training.objectives.classification import ClassificationObjective
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_small_losses_are_not_lost_beside_large_sums() -> None:
     meter = Meter(CPU, 1)
     meter.sums[0] = 2**30  # where float32 has steps of 128
     for _ in range(1000):
-        meter.add(pack(CPU, torch.tensor(0.5)))
+        meter.add(float_vector(CPU, torch.tensor(0.5)))
     assert float(meter.sums[0]) == 2**30 + 500
 
 
@@ -83,7 +83,7 @@ def test_without_images_nothing_is_known() -> None:
 
 def test_a_meter_that_is_reset_starts_anew() -> None:
     meter = Meter(CPU, 2)
-    meter.add(pack(CPU, float("nan"), 1))
+    meter.add(float_vector(CPU, float("nan"), 1))
     meter.reset()
     assert meter.sums.tolist() == [0, 0]
 

@@ -53,7 +53,7 @@ def test_the_main_output_of_a_model_with_auxiliary_heads_is_its_logits() -> None
 )
 def test_cycles_are_chosen_from_both_ends(number: int, loss_cycle: int | None, of: tuple[int], reported: int) -> None:
     cycles = Cycles.choose(number, loss_cycle)
-    assert (cycles.number, cycles.of, cycles.reported) == (number, of, reported)
+    assert (cycles.count, cycles.indices, cycles.reported) == (number, of, reported)
 
 
 @pytest.mark.parametrize(

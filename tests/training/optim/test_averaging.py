@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from accel_trainer.data.batch_plan import evaluation_batches
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.optim.averaging import Averages, renew_statistics
+from accel_trainer.training.optim.averaging import Averages, update_batch_norm
 
 MakeLoop = Callable[..., TrainingLoop]
 Weights = dict[str, Tensor]
@@ -85,7 +85,7 @@ def test_swa_is_evaluated_after_the_last_epoch_and_a_plain_model_of_torchvision_
     model.eval()
     hits = 0
     for plan in evaluation_batches(loop.parts.val.num_images, 50, 0, 1):
-        batch = loop.parts.val.read(plan)
+        batch = loop.parts.val.reader(plan)
         with torch.inference_mode():
             hits += int((model(batch.inputs.on("cpu")).argmax(1) == batch.labels).sum())
     assert row["acc1"] == pytest.approx(100 * hits / loop.parts.val.num_images)
@@ -100,7 +100,7 @@ def test_statistics_of_frozen_modules_are_not_renewed_and_momenta_stay() -> None
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = [torch.randn(8, 3) + k for k in range(3)]
     with torch.no_grad():
-        renewed = renew_statistics(model, batches, frozen=["0"])
+        renewed = update_batch_norm(model, batches, frozen=["0"])
         in_between = [model[1][0](model[0](x)) for x in batches]
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before if not name.startswith("1.1."))
@@ -118,8 +118,8 @@ def test_a_model_without_statistics_looks_at_no_batch() -> None:
         yield
 
     model = nn.Sequential(nn.Linear(3, 3), nn.GroupNorm(1, 3), nn.BatchNorm1d(3, track_running_stats=False))
-    assert renew_statistics(model, no_batch()) == []
-    assert renew_statistics(nn.Sequential(nn.BatchNorm1d(3)), no_batch(), frozen=["0"]) == []
+    assert update_batch_norm(model, no_batch()) == []
+    assert update_batch_norm(nn.Sequential(nn.BatchNorm1d(3)), no_batch(), frozen=["0"]) == []
 
 
 def test_the_average_after_the_last_epoch_does_not_take_it_in(make_loop: MakeLoop, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import JobChecker, build, make_model
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.pretrained.starting_weights import start_from_weights
+from accel_trainer.training.pretrained.starting_weights import load_starting_weights
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.session import train
 from accel_trainer.training.state.restore import restore
@@ -95,7 +95,7 @@ def test_frozen_modules_stay_as_they_are_to_the_last_bit(
     run = RunFolder(tmp_path / "run")
     run.create()
     parts = build(job, world_size=1)
-    start_from_weights(job, parts.model)
+    load_starting_weights(job, parts.model)
     before = copy(parts.model)
     accelerator, reporter = Accelerator(cpu=True), Reporter(run, Status(state=RunState.STARTING), speaks=True)
     with Loader(1) as loader:
@@ -147,7 +147,7 @@ def test_another_run_and_an_old_file_can_be_started_from(
     for given in (parent.path, parent.params, parent.best_weights, old):
         job = finetuned(starting_params=str(given), model_dir=str(tmp_path / "new"))
         model = make_model(job, 2)
-        result = start_from_weights(job, model)
+        result = load_starting_weights(job, model)
         assert len(result.loaded) == 18
         assert torch.equal(model.state_dict()["layer3.1.running_mean"], best["layer3.1.running_mean"])
         assert JobChecker()(job, world_size=1).classes == 2
@@ -178,7 +178,7 @@ def test_weights_that_are_still_to_be_trained_are_passed_over_on_paper(finetuned
     job = finetuned(starting_params="pretraining_job")
     assert JobChecker()(job, world_size=1).classes == 2
     # When it is to start they must be there.
-    assert "there is no pretraining_job" in said_by(start_from_weights, job, make_model(job, 2))
+    assert "there is no pretraining_job" in said_by(load_starting_weights, job, make_model(job, 2))
 
 
 def test_a_run_that_has_begun_needs_its_parent_no_more(finetuned: Callable[..., Job], parent: RunFolder) -> None:
@@ -219,7 +219,7 @@ def test_published_weights_are_downloaded_once_and_loaded(
     job = make_job(pretrained="A")
     for _ in range(2):
         model = make_model(job, 10)
-        result = start_from_weights(job, model)
+        result = load_starting_weights(job, model)
         assert list(result.skipped) == ["classifier.1.weight", "classifier.1.bias"]
         assert torch.equal(model.features[0].weight, published.features[0].weight)
     assert capsys.readouterr().out.count("Downloading") == 1
@@ -228,7 +228,7 @@ def test_published_weights_are_downloaded_once_and_loaded(
 
 def test_a_download_that_is_not_what_was_published_is_refused(make_job: MakeJob, published: nn.Module) -> None:
     job = make_job(pretrained="DAMAGED")
-    assert "invalid hash value" in said_by(start_from_weights, job, make_model(job, 10))
+    assert "invalid hash value" in said_by(load_starting_weights, job, make_model(job, 10))
 
 
 def test_without_a_network_the_file_that_is_wanted_is_named(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,14 +239,14 @@ def test_without_a_network_the_file_that_is_wanted_is_named(make_job: MakeJob, m
     job = make_job(pretrained="IMAGENET1K_V1")
     url = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    said = said_by(start_from_weights, job, make_model(job, 10))
+    said = said_by(load_starting_weights, job, make_model(job, 10))
     assert said.startswith(f"pretrained: SqueezeNet1_1_Weights.IMAGENET1K_V1: {url} cannot be downloaded (<urlopen")
     assert said.endswith(f"put that file at {file}, or give pretrained the path of a file")
     # A file that is put there is taken, but not for its name alone.
     torch.save(models.squeezenet1_1().state_dict(), file)
-    assert len(start_from_weights(job, make_model(job, 10)).loaded) == 50
+    assert len(load_starting_weights(job, make_model(job, 10)).loaded) == 50
     file.write_text("<html>")
-    assert said_by(start_from_weights, job, make_model(job, 10)).startswith(f"pretrained: {file}: cannot be read")
+    assert said_by(load_starting_weights, job, make_model(job, 10)).startswith(f"pretrained: {file}: cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_pretrained_takes_a_path_for_any_architecture(
     monkeypatch.chdir(tmp_path)
     job = make_job(architecture=architecture, pretrained="plain_name")
     assert JobChecker()(job, world_size=1).classes == 10
-    result = start_from_weights(job, make_model(job, 10))
+    result = load_starting_weights(job, make_model(job, 10))
     assert len(result.skipped) == 2
     assert not result.missing
     assert not result.frozen
@@ -305,7 +305,7 @@ def test_a_densenet_as_it_is_published_is_loaded_as_torchvision_loads_it(
     expected = densenet.densenet121(weights="DEFAULT").state_dict()
     model = models.densenet121(num_classes=10)
     job = make_job(architecture="densenet121", pretrained="DEFAULT")
-    result = start_from_weights(job, model)
+    result = load_starting_weights(job, model)
     assert list(result.skipped) == ["classifier.weight", "classifier.bias"]
     assert not result.unused
     assert all("num_batches" in name for name in result.missing)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.training.optim.parameter_groups import freeze
-from accel_trainer.training.pretrained.transfer import Shapes, Transfer, by_module, compare, transfer
+from accel_trainer.training.pretrained.transfer import Shapes, Transfer, collapse_modules, plan_transfer, transfer
 
 
 def copy(model: nn.Module) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def test_what_fits_is_known_on_paper() -> None:
     with torch.device("meta"):
         paper = net(num_classes=5)
     weights = {**net(num_classes=3).state_dict(), "more": torch.ones(1)}
-    assert compare(paper, weights) == transfer(net(num_classes=5), weights)
+    assert plan_transfer(paper, weights) == transfer(net(num_classes=5), weights)
 
 
 # -- older names of torchvision's -------------------------------------------------------------------------------
@@ -174,9 +174,9 @@ def test_frozen_modules_that_keep_random_weights_are_told() -> None:
 
 def test_whole_modules_are_named_instead_of_what_is_in_them() -> None:
     among = ["w", "a.w", "a.b.w", "a.b.c.v", "d.w", "d.e.w"]
-    assert by_module(["w", "a.b.w", "a.b.c.v", "d.e.w"], among) == ["w", "a.b", "d.e"]
-    assert by_module(among[:4], among) == ["w", "a"]
-    assert by_module([], among) == []
+    assert collapse_modules(["w", "a.b.w", "a.b.c.v", "d.e.w"], among) == ["w", "a.b", "d.e"]
+    assert collapse_modules(among[:4], among) == ["w", "a"]
+    assert collapse_modules([], among) == []
 
 
 # -- freezing ---------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_the_allocator_of_the_cpu_is_understood() -> None:
 def hungry(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     """A job on two digits whose model is out of memory with more than 20 images at a time. As on a GPU, what fits is
     tried with the model itself."""
-    monkeypatch.setattr(batch_size, "make_fits", fits_when_tried)
+    monkeypatch.setattr(batch_size, "memory_check", fits_when_tried)
     monkeypatch.setattr(train, "begin_logging", lambda *_: None)
     monkeypatch.setattr(session, "Plotter", lambda _: SimpleNamespace(draw=lambda: None, close=lambda: None))
 
@@ -104,7 +104,7 @@ def hungry(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
 
 
 def fits_when_tried(job: Job, parts: Any, accelerator: Any) -> Callable[[int], bool]:
-    trial = batch_size.Trial(job, parts, accelerator)
+    trial = batch_size.MemoryTrial(job, parts, accelerator)
     share = job.num_views * accelerator.num_processes * job.gradient_accumulation
     return lambda size: trial(size // share)
 
@@ -126,7 +126,7 @@ OUT = (
 def test_a_run_that_is_out_of_memory_says_so(hungry: MakeJob, tmp_path: Path) -> None:
     said = attempt(hungry(), tmp_path / "run")
     assert said.state is RunState.OUT_OF_MEMORY
-    assert said.error == f"{OUT}total capacity); {batch_size.BY_HAND}"
+    assert said.error == f"{OUT}total capacity); {batch_size.SMALLER_BATCH_HINT}"
     assert (said.fitting_batch_size, said.failed_at is not None) == (None, True)
 
 
@@ -176,7 +176,7 @@ def test_all_memory_of_the_failed_training_is_free_when_what_fits_is_looked_for(
     assert alive == [0]
     assert said.state is RunState.OUT_OF_MEMORY, "a search that fails takes nothing back"
     assert said.error is not None
-    assert said.error.endswith(batch_size.BY_HAND)
+    assert said.error.endswith(batch_size.SMALLER_BATCH_HINT)
 
 
 def test_auto_does_not_choose_again_what_did_not_fit(
@@ -184,7 +184,7 @@ def test_auto_does_not_choose_again_what_did_not_fit(
 ) -> None:
     """And rates that were found for the larger batch are found anew."""
     caplog.set_level(logging.INFO, "accel_trainer")
-    monkeypatch.setattr("accel_trainer.training.tune.resolve.make_fits", lambda *_: lambda size: size <= 64)
+    monkeypatch.setattr("accel_trainer.training.tune.resolve.memory_check", lambda *_: lambda size: size <= 64)
     job, run = hungry(batch_size="auto", optimizer_args={"lr": "batch_linear"}), RunFolder(tmp_path / "run")
     said = attempt(job, run.path)
     assert said.state is RunState.OUT_OF_MEMORY
@@ -201,7 +201,7 @@ def test_auto_does_not_choose_again_what_did_not_fit(
 
 
 def test_what_fitted_is_of_one_submission(hungry: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accel_trainer.training.tune.resolve.make_fits", lambda *_: lambda size: size <= 64)
+    monkeypatch.setattr("accel_trainer.training.tune.resolve.memory_check", lambda *_: lambda size: size <= 64)
     job = hungry(batch_size="auto")
     assert attempt(job, tmp_path / "run", "first").fitting_batch_size == 16
     again = attempt(job, tmp_path / "run", "second")
@@ -212,7 +212,7 @@ def test_what_fitted_is_of_one_submission(hungry: MakeJob, tmp_path: Path, monke
 def test_a_lack_of_memory_while_a_rate_is_looked_for_counts_too(
     hungry: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accel_trainer.training.tune.resolve.make_fits", lambda *_: lambda size: size <= 64)
+    monkeypatch.setattr("accel_trainer.training.tune.resolve.memory_check", lambda *_: lambda size: size <= 64)
     job, run = hungry(batch_size="auto", optimizer_args={"lr": "LRfinder"}), RunFolder(tmp_path / "run")
     said = attempt(job, run.path)
     assert said.error is not None
@@ -223,7 +223,7 @@ def test_a_lack_of_memory_while_a_rate_is_looked_for_counts_too(
 
 
 def test_a_run_that_has_begun_keeps_its_batch(hungry: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accel_trainer.training.tune.resolve.make_fits", lambda *_: lambda size: size <= 16)
+    monkeypatch.setattr("accel_trainer.training.tune.resolve.memory_check", lambda *_: lambda size: size <= 16)
     job, run = hungry(batch_size="auto", num_epochs=1), RunFolder(tmp_path / "run")
     assert attempt(job, run.path).state is RunState.FINISHED
     job = job.model_copy(update={"num_epochs": 2})

@@ -29,8 +29,8 @@ from accel_trainer.training.runtime.accelerator import make_accelerator
 from accel_trainer.training.session import train
 from accel_trainer.training.tune import batch_size, resolve
 from accel_trainer.training.tune import lr_finder as finder
-from accel_trainer.training.tune.batch_size import Trial, largest_fitting, measure
-from accel_trainer.training.tune.lr_finder import Tried, steepest
+from accel_trainer.training.tune.batch_size import MemoryTrial, estimate_footprint, largest_fitting
+from accel_trainer.training.tune.lr_finder import RangeTestPoint, steepest_rate
 
 MakeJob = Callable[..., Job]
 
@@ -83,7 +83,7 @@ def lr(value: float | str) -> dict[str, Any]:
 def test_a_run_with_found_numbers_is_bit_for_bit_that_with_the_numbers_in_its_job_file(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "make_fits", lambda *_: lambda size: size <= 32)
+    monkeypatch.setattr(resolve, "memory_check", lambda *_: lambda size: size <= 32)
     generator = torch.get_rng_state()
     words = make_job(batch_size="auto", optimizer_args=lr("LRfinder"), gradient_accumulation=2)
     assert train_in(tmp_path / "words", words) == (RunState.FINISHED, None)
@@ -230,7 +230,7 @@ from accel_trainer.training.runtime.accelerator import make_accelerator
 args = {"lr": "LRfinder"}
 few = {"architecture": "small_cnn", "dataset": "digits", "image_size": 8, "class_subset": [0, 1], "trackers": []}
 job = Job.model_validate({**few, "batch_size": "auto", "optimizer_args": args})
-resolve.make_fits = lambda *_: lambda size: size <= (64 if rank == 0 else 32)
+resolve.memory_check = lambda *_: lambda size: size <= (64 if rank == 0 else 32)
 run, stop = RunFolder(Path(folder) / "run"), StopRequest()
 run.create()
 accelerator = make_accelerator(job, run)
@@ -261,21 +261,21 @@ def test_ranks_agree_on_the_numbers_and_on_a_stop(tmp_path: Path) -> None:
 # -- the learning rate -------------------------------------------------------------------------------------------
 
 
-def curve(losses: list[float]) -> list[Tried]:
-    return [Tried(10 ** (number / 10 - 6), loss, loss) for number, loss in enumerate(losses)]
+def curve(losses: list[float]) -> list[RangeTestPoint]:
+    return [RangeTestPoint(10 ** (number / 10 - 6), loss, loss) for number, loss in enumerate(losses)]
 
 
 def test_the_rate_is_where_the_loss_falls_steepest_on_its_way_to_its_least() -> None:
     """A logistic curve is steepest in its middle; after a leap a fall that is steeper still follows."""
     numbers = torch.arange(45.0)
     falling = (2 - torch.sigmoid((numbers - 30) / 3)).tolist()
-    assert steepest(curve(falling)) == pytest.approx(1e-3, rel=0.01)
-    assert steepest(curve([*falling, 4.0, 3.9, 2.5])) == pytest.approx(1e-3, rel=0.01)
+    assert steepest_rate(curve(falling)) == pytest.approx(1e-3, rel=0.01)
+    assert steepest_rate(curve([*falling, 4.0, 3.9, 2.5])) == pytest.approx(1e-3, rel=0.01)
 
 
 @pytest.mark.parametrize("losses", [[], [1.0] * 30, [1 + 0.1 * n for n in range(30)], [1.0, 0.5]])
 def test_a_loss_that_does_not_fall_has_no_rate(losses: list[float]) -> None:
-    assert steepest(curve(losses)) is None
+    assert steepest_rate(curve(losses)) is None
 
 
 def test_the_running_mean_is_that_of_an_average_without_bias() -> None:
@@ -283,9 +283,9 @@ def test_the_running_mean_is_that_of_an_average_without_bias() -> None:
     for number, loss in enumerate(losses, start=1):  # as in Adam
         mean = finder.SMOOTHING * mean + (1 - finder.SMOOTHING) * loss
         expected.append(mean / (1 - finder.SMOOTHING**number))
-    tried: list[Tried] = []
+    tried: list[RangeTestPoint] = []
     for loss in losses:
-        tried.append(Tried(0.1, loss, finder._smoothed(loss, tried)))
+        tried.append(RangeTestPoint(0.1, loss, finder._smoothed(loss, tried)))
     assert [point.smoothed for point in tried] == pytest.approx(expected)
 
 
@@ -300,9 +300,9 @@ def explode(parts: Components, after: int, loss: float) -> None:
     parts.objective.compute = exploding  # type: ignore[method-assign]
 
 
-def tried_rates(job: Job, run: RunFolder, parts: Components) -> list[Tried]:
+def tried_rates(job: Job, run: RunFolder, parts: Components) -> list[RangeTestPoint]:
     with Loader(0) as loader:
-        return finder.try_rates(job, parts, make_accelerator(job, run), loader, StopRequest(), lambda *_: None)
+        return finder.range_test(job, parts, make_accelerator(job, run), loader, StopRequest(), lambda *_: None)
 
 
 def test_the_test_trains_as_torch_does_at_rates_that_rise_from_1e_7_to_10(make_job: MakeJob, run: RunFolder) -> None:
@@ -350,7 +350,7 @@ def test_the_test_is_written_and_drawn_and_a_loss_that_never_falls_asks_for_a_nu
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = curve([1.0] * 30)
-    monkeypatch.setattr(resolve, "try_rates", lambda *_: points)
+    monkeypatch.setattr(resolve, "range_test", lambda *_: points)
     with pytest.raises(UserError, match=r"^optimizer_args\.lr: LRfinder has seen no fall .*; give a number instead$"):
         train_in(tmp_path / "run", make_job(optimizer_args=lr("LRfinder")))
     run = RunFolder(tmp_path / "run")
@@ -395,11 +395,11 @@ def test_what_a_job_needs_is_weights_gradients_state_averages_and_what_its_layer
     parts = build(job, 1)
     weights = 4 * sum(parameter.numel() for parameter in parts.model.parameters())
     steps = 4 * len(list(parts.model.parameters()))  # Adam counts them for each
-    footprint = measure(job, parts)
+    footprint = estimate_footprint(job, parts)
     assert footprint.fixed == 5 * weights + steps
-    assert footprint.of(3) - footprint.of(1) == 2 * footprint.per_image
+    assert footprint.bytes_for(3) - footprint.bytes_for(1) == 2 * footprint.per_image
     one_view = make_job(architecture="squeezenet1_1", image_size=32)
-    assert footprint.per_image == 2 * measure(one_view, build(one_view, 1)).per_image
+    assert footprint.per_image == 2 * estimate_footprint(one_view, build(one_view, 1)).per_image
 
 
 def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
@@ -408,8 +408,8 @@ def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
     caplog.set_level(logging.INFO)
     job = make_job(batch_size="auto", num_views=2, gradient_accumulation=2)
     on_paper = job.with_placeholders(8)
-    footprint = measure(on_paper, build(on_paper, 1))
-    memory = type("Memory", (), {"available": 2 * footprint.of(8) + 2})
+    footprint = estimate_footprint(on_paper, build(on_paper, 1))
+    memory = type("Memory", (), {"available": 2 * footprint.bytes_for(8) + 2})
     monkeypatch.setattr(batch_size.psutil, "virtual_memory", lambda: memory)
     train_in(tmp_path / "run", job)
     assert RunFolder(tmp_path / "run").read_found() == {"auto": 32}
@@ -417,7 +417,7 @@ def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
 
 
 def test_a_machine_without_memory_is_told(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "make_fits", lambda *_: lambda size: False)
+    monkeypatch.setattr(resolve, "memory_check", lambda *_: lambda size: False)
     with pytest.raises(UserError, match="batch_size: not even 2 fit into memory"):
         train_in(tmp_path / "run", make_job(batch_size="auto"))
 
@@ -434,7 +434,7 @@ def test_a_trial_takes_steps_and_tells_a_lack_of_memory_from_other_errors(make_j
             raise RuntimeError("another error")
 
     parts.model.register_forward_pre_hook(forward)
-    trial = Trial(job, parts, make_accelerator(job, run))
+    trial = MemoryTrial(job, parts, make_accelerator(job, run))
     assert trial(4)
     assert seen == [8] * 4
     assert not trial(5)
