@@ -1,11 +1,12 @@
 """What can be said of a job file before it is trained."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job, read_job
+from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.command import LaunchOptions, plan_launch
@@ -16,7 +17,7 @@ from accel_trainer.queue.store import QueueStore
 
 Check = Callable[[Job], dict[str, Any]]
 # What may be anything; of model_dir only where it is.
-UNCHECKED = ("description", "model_dir", "seed", "wandb")
+UNCHECKED = keys(lambda mark: not mark.is_checked)
 
 
 def make_check(flags: LaunchOptions) -> Check:
@@ -64,11 +65,17 @@ def verdict_of(
 
 def checked_alike(job: Job) -> str:
     """The same text for jobs of which one verdict is enough: they differ in nothing that a check looks at."""
-    given = {key: value for key, value in job.completed().items() if key not in UNCHECKED}
-    if job.finetuning is not None:
-        given["finetune_args"] = {**(given["finetune_args"] or {}), "finetune_dir": None}
     where = [part for part in job.run_path.parts if part != job.name]
-    return canonical([given, where])
+    return canonical([_checked(job.completed()), where])
+
+
+def _checked(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What a check looks at, of a job or of one of its objects."""
+    return {
+        key: _checked(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in UNCHECKED
+    }
 
 
 def duplicates(job: Job, queue: QueueStore) -> list[str]:

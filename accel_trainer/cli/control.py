@@ -10,10 +10,11 @@ import typer
 from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, print_problems
 from accel_trainer.cli.run_queue import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import STALE_S, is_stale
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
 from accel_trainer.queue.finish import requeue
-from accel_trainer.queue.heartbeat import LEASE_S, HeartbeatObserver
+from accel_trainer.queue.heartbeat import HeartbeatObserver
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore, QueueUnusable
@@ -195,7 +196,7 @@ def reclaim(
         seconds = silent[job.path.name]
         told = f"nothing was heard of its runner for {duration(seconds)}" if seconds > 1 else "its runner may live"
         typer.echo(
-            f"{job.name}: runs on {_host(job)}; {told}; it is given up after {duration(LEASE_S)}: come again, or --wait"
+            f"{job.name}: runs on {_host(job)}; {told}; it is given up after {duration(STALE_S)}: come again, or --wait"
         )
     if not running:
         typer.echo(f"nothing is running in {queue}")
@@ -208,7 +209,7 @@ def _reclaim(store: QueueStore, job: ClaimedJob, silence_s: float | None) -> boo
     elif silence_s is None:
         typer.echo(f"{job.name}: its runner lives")
         return True
-    elif silence_s < LEASE_S:
+    elif not is_stale(silence_s):
         return False
     else:
         why = f"nothing was heard of its runner on {_host(job)} for {duration(silence_s)}"

@@ -104,7 +104,7 @@ def run_queue(
     Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, wants more GPUs
     than there are, or because of a pause.
     """
-    from accel_trainer.cli.terminal import TerminalWatcher
+    from accel_trainer.cli.terminal import Terminal
     from accel_trainer.launch.machine import GpuMemory
     from accel_trainer.queue.runner import Runner, nobody_else
     from accel_trainer.queue.slots import Slots
@@ -130,7 +130,7 @@ def run_queue(
         QueueStore(queue),
         flags,
         this_machine(),
-        TerminalWatcher(several=places.number > 1),
+        Terminal(several=places.number > 1),
         slots=places,
         occupied=GpuMemory().occupied if wait_free else nobody_else,
         retry_after_s=retry_after,
@@ -242,10 +242,10 @@ def hand_to_slurm(
     queue: QueueStore, flags: LaunchOptions, wishes: "SlurmOptions", retry_after_s: float, *, watch: bool
 ) -> "Submitter":
     """Hand all jobs over, and stay until they are over."""
-    from accel_trainer.cli.terminal import TerminalWatcher
+    from accel_trainer.cli.terminal import Terminal
     from accel_trainer.queue.slurm.submitter import Submitter
 
-    submitter = Submitter(queue, flags, wishes, TerminalWatcher(), retry_after_s)
+    submitter = Submitter(queue, flags, wishes, Terminal(), retry_after_s)
     submitter.run(watch=watch)
     if submitter.stop and submitter.has_jobs_in_slurm:
         typer.echo("what was handed over goes on in Slurm; `accel-train run-queue --slurm` shows it again")

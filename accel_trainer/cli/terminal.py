@@ -2,18 +2,40 @@
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from accel_trainer.cli.flags import with_flags
 from accel_trainer.core.text import duration, printable
+from accel_trainer.launch.events import (
+    AttemptEvent,
+    AttemptFinished,
+    AttemptStarted,
+    AttemptStopping,
+    AttemptTerminating,
+    Tick,
+)
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue.control import Pause
-from accel_trainer.queue.dependencies import Unmet, describe_unmet
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.dependencies import describe_unmet
+from accel_trainer.queue.events import (
+    Event,
+    GpusInUse,
+    JobBlocked,
+    JobReclaimed,
+    JobRejected,
+    JobsFound,
+    JobSubmitted,
+    JobTooLarge,
+    QueuePaused,
+    RetryScheduled,
+    SlurmJobChanged,
+    SlurmJobOver,
+    SlurmProblem,
+    WaitingForJobs,
+)
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
 from accel_trainer.run.status import RunState, Status
@@ -59,8 +81,8 @@ class _Shown:
     tail: LogTail
 
 
-class TerminalWatcher:
-    """Shows the logs of trainers and, on a terminal, a progress bar for each; says how jobs ended.
+class Terminal:
+    """Prints events: the logs of trainers, how jobs ended, and on a terminal a progress bar for each trainer.
 
     Where several train side by side, each line begins with the name of its job.
     """
@@ -72,123 +94,165 @@ class TerminalWatcher:
         self._bars: _Bars | None = None
         self._is_waiting = self._is_stopping = False
 
-    # -- an attempt -----------------------------------------------------------------------------------------
+    def __call__(self, event: Event) -> None:
+        """Print an event. Does nothing where the terminal has gone."""
+        match event:
+            case Tick():
+                self._refresh_if_due()
+            case AttemptStarted(name=name, run=run):
+                self._is_waiting = False
+                self._print(_line(event))
+                self._add(name, run)
+            case AttemptTerminating(name=name, reason=reason):
+                self._refresh(name)
+                self._print(_line(event) if self._several else reason)
+            case AttemptFinished(name=name):
+                self._refresh(name)
+                self._remove(name)
+                self._print(_line(event))
+            case AttemptStopping():
+                if not self._is_stopping:
+                    self._print(_line(event))
+                self._is_stopping = True
+            case WaitingForJobs():
+                if not self._is_waiting:
+                    self._print(_line(event))
+                self._is_waiting = True
+            case _:
+                self._is_waiting &= not isinstance(event, JobSubmitted)
+                self._print(_line(event))
 
-    def started(self, name: str, run: RunFolder, log: Path) -> None:
-        self._is_waiting = False
-        self._say(f"\n{name}: training in {run.path} (all output: {log})")
+    def _add(self, name: str, run: RunFolder) -> None:
         self._trainers[name] = _Shown(run, LogTail(run.log))
         if sys.stdout.isatty():
             if self._bars is None:
                 self._bars = _Bars()
             self._bars.add(name, shows_name=self._several)
 
-    def tick(self) -> None:
-        if time.monotonic() - self._shown >= SHOW_EVERY_S:
-            self._shown = time.monotonic()
-            for name in self._trainers:
-                self._show(name)
-
-    def _show(self, name: str) -> None:
-        shown = self._trainers.get(name)
-        if shown is None:
-            return
-        before = f"  {name}: " if self._several else "  "
-        for line in shown.tail.new_lines():
-            self._say(f"{before}{line}")
-        if self._bars is not None and (status := shown.run.read_status()) is not None:
-            with suppress(OSError, OverflowError):
-                self._bars.show(name, status)
-
-    def stopping(self, name: str) -> None:
-        if not self._is_stopping:
-            self._is_stopping = True
-            self._say("stopping: the step is finished and the state saved; once more stops at once")
-
-    def cutting(self, name: str, reason: str) -> None:
-        self._show(name)
-        self._say(f"{name}: {reason}" if self._several else reason)
-
-    def ended(self, name: str, ending: Outcome, log: Path) -> None:
-        self._show(name)
+    def _remove(self, name: str) -> None:
         self._trainers.pop(name, None)
         if self._bars is not None:
             with suppress(OSError):
                 self._bars.remove(name)
             if not self._trainers:
                 self._bars = None
-        why = "" if ending.reason is None else f" ({ending.reason})"
-        match ending.kind:
-            case OutcomeKind.DONE:
-                self._say(f"{name}: done")
-            case OutcomeKind.INTERRUPTED:
-                self._say(f"{name}: stopped{why}; it goes on where it was when it is run again")
-            case OutcomeKind.HELD:
-                self._say(f"{name}: stopped{why}; `accel-train release {name}` lets it go on where it was")
-            case OutcomeKind.SUPERSEDED:
-                self._say(f"{name}: given up{why}; what this trainer did counts no more")
-            case OutcomeKind.FAILED:
-                self._say(f"{name}: failed: {ending.reason}\n  log: {log}")
 
-    # -- a queue --------------------------------------------------------------------------------------------
+    def _refresh_if_due(self) -> None:
+        if time.monotonic() - self._shown >= SHOW_EVERY_S:
+            self._shown = time.monotonic()
+            for name in self._trainers:
+                self._refresh(name)
 
-    def found(self, good: int, wrong: int, unchecked: int) -> None:
-        refused = f", {wrong} refused" if wrong else ""
-        more = f", {unchecked} not checked yet: they are while the first ones train" if unchecked else ""
-        self._say(f"{good} job{'' if good == 1 else 's'} to run{refused}{more}")
+    def _refresh(self, name: str) -> None:
+        """Print what is new in the log of a trainer, and move its bar."""
+        shown = self._trainers.get(name)
+        if shown is None:
+            return
+        before = f"  {name}: " if self._several else "  "
+        for line in shown.tail.new_lines():
+            self._print(f"{before}{line}")
+        if self._bars is not None and (status := shown.run.read_status()) is not None:
+            with suppress(OSError, OverflowError):
+                self._bars.show(name, status)
 
-    def rejected(self, job: QueuedJob, reason: str) -> None:
-        for line in reason.splitlines():
-            self._say(f"refused: {line}")
-
-    def reclaimed(self, job: QueuedJob) -> None:
-        self._say(f"{job.name}: its runner died; it goes on where it was")
-
-    def blocked(self, name: str, missing: Unmet) -> None:
-        self._say(f"{name}: {describe_unmet(missing)}")
-
-    def too_large(self, name: str, num_processes: int) -> None:
-        self._say(f"{name}: wants {num_processes} GPUs, which this runner has not")
-
-    def occupied(self, gpus: Collection[str]) -> None:
-        one = len(gpus) == 1
-        self._say(f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting")
-
-    def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
-        self._say(f"{name}: is tried again in {duration(seconds)} (retry {number} of {retries})")
-
-    def paused(self, pause: Pause) -> None:
-        host = "" if pause.host is None else f" --host {pause.host}"
-        self._say(f"{pause}; `accel-train resume{host}` ends that")
-
-    def waiting(self) -> None:
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._say("waiting for jobs; Ctrl-C ends this")
-
-    # -- jobs in Slurm --------------------------------------------------------------------------------------
-
-    def handed_over(self, name: str, job_id: int) -> None:
-        self._is_waiting = False
-        self._say(f"{name}: handed to Slurm, job {job_id}")
-
-    def in_slurm(self, name: str, told: str) -> None:
-        self._say(f"{name}: {told}")
-
-    def over(self, name: str, state: JobState | None, reason: str | None) -> None:
-        why = "" if reason is None else f": {reason}"
-        self._say(f"{name}: {'gone' if state is None else state}{why}")
-
-    def trouble(self, problem: str) -> None:
-        self._say(f"{problem}; it is tried again")
-
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         text = printable(with_flags(text))
         with suppress(OSError):  # the terminal has gone; the training has not
             if self._bars is not None:
                 self._bars.print(text)
             else:
                 print(text, flush=True)
+
+
+def _line(event: Event) -> str:
+    """An event in words; a line each, where there are several."""
+    match event:
+        case AttemptStarted() | AttemptStopping() | AttemptTerminating() | AttemptFinished() | Tick():
+            return _line_of_attempt(event)
+        case JobsFound() | JobRejected() | JobBlocked() | JobReclaimed() | JobTooLarge() | RetryScheduled():
+            return _line_of_job(event)
+        case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
+            return _line_of_slurm(event)
+        case GpusInUse(gpus=gpus):
+            one = len(gpus) == 1
+            return f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting"
+        case QueuePaused(pause=pause):
+            host = "" if pause.host is None else f" --host {pause.host}"
+            return f"{pause}; `accel-train resume{host}` ends that"
+        case WaitingForJobs():
+            return "waiting for jobs; Ctrl-C ends this"
+        case _:
+            assert_never(event)
+
+
+def _line_of_attempt(event: AttemptEvent) -> str:
+    match event:
+        case AttemptStarted(name=name, run=run, log=log):
+            return f"\n{name}: training in {run.path} (all output: {log})"
+        case AttemptStopping():
+            return "stopping: the step is finished and the state saved; once more stops at once"
+        case AttemptTerminating(name=name, reason=reason):
+            return f"{name}: {reason}"
+        case AttemptFinished(name=name, outcome=outcome, log=log):
+            return f"{name}: {_outcome(name, outcome, log)}"
+        case Tick():
+            return ""
+        case _:
+            assert_never(event)
+
+
+def _outcome(name: str, outcome: Outcome, log: Path) -> str:
+    why = "" if outcome.reason is None else f" ({outcome.reason})"
+    match outcome.kind:
+        case OutcomeKind.DONE:
+            return "done"
+        case OutcomeKind.INTERRUPTED:
+            return f"stopped{why}; it goes on where it was when it is run again"
+        case OutcomeKind.HELD:
+            return f"stopped{why}; `accel-train release {name}` lets it go on where it was"
+        case OutcomeKind.SUPERSEDED:
+            return f"given up{why}; what this trainer did counts no more"
+        case OutcomeKind.FAILED:
+            return f"failed: {outcome.reason}\n  log: {log}"
+        case _:
+            assert_never(outcome.kind)
+
+
+def _line_of_job(
+    event: JobsFound | JobRejected | JobBlocked | JobReclaimed | JobTooLarge | RetryScheduled,
+) -> str:
+    match event:
+        case JobsFound(valid=valid, invalid=invalid, unchecked=unchecked):
+            refused = f", {invalid} refused" if invalid else ""
+            more = f", {unchecked} not checked yet: they are while the first ones train" if unchecked else ""
+            return f"{valid} job{'' if valid == 1 else 's'} to run{refused}{more}"
+        case JobRejected(reason=reason):
+            return "\n".join(f"refused: {line}" for line in reason.splitlines())
+        case JobBlocked(name=name, unmet=unmet):
+            return f"{name}: {describe_unmet(unmet)}"
+        case JobReclaimed(job=job):
+            return f"{job.name}: its runner died; it goes on where it was"
+        case JobTooLarge(name=name, num_processes=num_processes):
+            return f"{name}: wants {num_processes} GPUs, which this runner has not"
+        case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
+            return f"{name}: is tried again in {duration(backoff_s)} (retry {number} of {retries})"
+        case _:
+            assert_never(event)
+
+
+def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmProblem) -> str:
+    match event:
+        case JobSubmitted(name=name, slurm_id=slurm_id):
+            return f"{name}: handed to Slurm, job {slurm_id}"
+        case SlurmJobChanged(name=name, description=description):
+            return f"{name}: {description}"
+        case SlurmJobOver(name=name, state=state, reason=reason):
+            why = "" if reason is None else f": {reason}"
+            return f"{name}: {'gone' if state is None else state}{why}"
+        case SlurmProblem(problem=problem):
+            return f"{problem}; it is tried again"
+        case _:
+            assert_never(event)
 
 
 class _Bars:

@@ -39,11 +39,12 @@ def train(
     """Train one job without the queue."""
     import asyncio
 
-    from accel_trainer.cli.terminal import TerminalWatcher
+    from accel_trainer.cli.terminal import Terminal
     from accel_trainer.core.lease import Owner
     from accel_trainer.core.processes import StopRequest
     from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, run_attempt
     from accel_trainer.launch.attempt_files import new_log
+    from accel_trainer.launch.events import AttemptFinished
     from accel_trainer.launch.outcome import OutcomeKind
 
     allow_imports(allow)
@@ -60,10 +61,10 @@ def train(
         submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
     log = new_log(run.attempts, "train")
     attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
-    watcher, stop = TerminalWatcher(), StopRequest()
+    terminal, stop = Terminal(), StopRequest()
     stop.listen(*STOP_SIGNALS)
-    ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, watcher))
-    watcher.ended(job.name, ending, attempt.log)
+    ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, terminal))
+    terminal(AttemptFinished(job.name, ending, attempt.log))
     if stop.signal is not None:
         raise typer.Exit(SIGNALED + stop.signal)
     if ending.kind is not OutcomeKind.DONE:

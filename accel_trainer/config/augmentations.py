@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from accel_trainer.config.fields import Probabilities, Probability, Section, WithoutNulls, one_or_list
+from accel_trainer.config.marks import DATA, PathKind
 
 NoiseType = Literal["gaussian", "fourier"]
 Sigma = Annotated[float, Field(ge=0, le=10_000)]
@@ -30,20 +31,20 @@ def _exceed_one(probs: list[float]) -> bool:
 class Mixing(Section):
     """CutMix or MixUp: two images and their labels in a random proportion."""
 
-    alpha: Annotated[float, Field(gt=0)] = 1.0
+    alpha: Annotated[float, Field(gt=0), DATA] = 1.0
     """The proportion is drawn from Beta(alpha, alpha)."""
 
 
 class Noise(Section):
     """Noise of a given strength, measured as the signal's share of signal plus noise."""
 
-    noise_types: Annotated[list[NoiseType], one_or_list(NoiseType), Field(min_length=1)] = ["gaussian"]
+    noise_types: Annotated[list[NoiseType], one_or_list(NoiseType), Field(min_length=1), DATA] = ["gaussian"]
     """`gaussian`, `fourier` (the images' mean amplitudes with random phases), or a list of both."""
-    ssnrs: Annotated[list[Probability], one_or_list(Probability), Field(min_length=1)] = [1.0]
+    ssnrs: Annotated[list[Probability], one_or_list(Probability), Field(min_length=1), DATA] = [1.0]
     """Signal-to-signal-plus-noise ratios, 0 (only noise) to 1 (none)."""
-    probs: Probabilities = [1.0]
+    probs: Annotated[Probabilities, DATA] = [1.0]
     """How often there is noise at all, the ratio then being any of `ssnrs`; or how often each of them is drawn."""
-    mean_magnitude_path: str | None = None
+    mean_magnitude_path: Annotated[str | None, DATA.but(path=PathKind.PATH)] = None
     """File of the mean Fourier amplitude spectrum, for `fourier`; absent: measured from the training set."""
 
     @model_validator(mode="after")
@@ -57,9 +58,9 @@ class Noise(Section):
 class Blur(Section):
     """Gaussian blur."""
 
-    sigmas: Annotated[list[Sigma], one_or_list(Sigma), Field(min_length=1)] = [1.0]
+    sigmas: Annotated[list[Sigma], one_or_list(Sigma), Field(min_length=1), DATA] = [1.0]
     """Standard deviations in pixels; 0 is no blur. In a video, those of the frames."""
-    probs: Probabilities = [1.0]
+    probs: Annotated[Probabilities, DATA] = [1.0]
     """How often there is blur at all, by any of `sigmas`; or how often each of them is drawn. In a video, how often
     each frame has its blur."""
 
@@ -104,26 +105,26 @@ _Share = Annotated[float, Field(gt=0, le=100)]
 class Occlusion(Section):
     """Something in front of the object, from folders laid out as in the Visual Occluders Dataset."""
 
-    occluder_dir: str = "~/Datasets/VisualOccludersDataset"
+    occluder_dir: Annotated[str, DATA.but(path=PathKind.PATH)] = "~/Datasets/VisualOccludersDataset"
     """The folder that holds `<form>/<visibility in %>/`."""
-    form: Annotated[list[str], one_or_list(str), Field(min_length=1)]
+    form: Annotated[list[str], one_or_list(str), Field(min_length=1), DATA]
     """One form of occluder or a list."""
-    probability: Probability = 1.0
+    probability: Annotated[Probability, DATA] = 1.0
     """How often an image is occluded at all."""
     visibility: Annotated[
-        Visibility, BeforeValidator(_percentages, json_schema_input_type=Literal["all"] | _Share | list[_Share])
+        Visibility, BeforeValidator(_percentages, json_schema_input_type=Literal["all"] | _Share | list[_Share]), DATA
     ] = "all"
     """How much of the image stays visible: a number, a list, or `all` there are. In percent (40) or as a share (0.4);
     1.0 and 100 leave the image as it is."""
-    vis_probs: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None = None
+    vis_probs: Annotated[Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None, DATA] = None
     """Weights over `visibility`; absent: all alike."""
     color: Annotated[
-        list[Color], BeforeValidator(_colors, json_schema_input_type=Color | list[Color]), Field(min_length=1)
+        list[Color], BeforeValidator(_colors, json_schema_input_type=Color | list[Color]), Field(min_length=1), DATA
     ] = ["random"]
     """`random`, `[r, g, b]` (0 to 255), `pink_noise`, or a list of those; for occluders without a texture."""
-    views: Annotated[list[ViewIndex], one_or_list(ViewIndex)] | None = None
+    views: Annotated[Annotated[list[ViewIndex], one_or_list(ViewIndex)] | None, DATA] = None
     """Which views to occlude, from 0; absent: all."""
-    random_resize: bool = False
+    random_resize: Annotated[bool, DATA] = False
     """Crop 80 to 100% of the occluder's area at random too."""
 
     @model_validator(mode="after")

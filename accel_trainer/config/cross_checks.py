@@ -2,9 +2,11 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import Any
 
+from accel_trainer.config.derived import MARKS, Parameters
 from accel_trainer.config.fields import (
     LEARNING_RATE_WORDS,
     TRANSFORM_BASES,
@@ -13,9 +15,7 @@ from accel_trainer.config.fields import (
     eval_split,
     transform_words,
 )
-
-if TYPE_CHECKING:
-    from accel_trainer.config.job import Job
+from accel_trainer.config.marks import PathKind
 
 # What a run folder has of its own, where no fine-tuned run may lie.
 RUN_FOLDERS = ("params", "resume", "logs", "previous")
@@ -24,8 +24,10 @@ MAX_PATH_BYTES, MAX_PART_BYTES = 4000, 255
 # Rows of performance.csv that are of averages of the weights.
 AVERAGES = ("val_ema", "val_swa")
 
+PATHS = {key: mark.path for key, mark in MARKS.items() if mark.path is not None}
 
-def cross_check(job: "Job") -> list[str]:
+
+def cross_check(job: Parameters) -> list[str]:
     """A line `key: what is wrong` for each."""
     return [
         *_path_problems(job),
@@ -49,21 +51,20 @@ def _num_bytes(path: str) -> int:
     return len(os.fsencode(path))
 
 
-def _path_problems(job: "Job") -> list[str]:
+def _paths(job: Parameters) -> Iterator[tuple[str, PathKind, str]]:
+    """(key, kind, path) of every path in a job."""
+    for key, kind in PATHS.items():
+        value: Any = job
+        for name in key.split("."):
+            value = getattr(value, name, None)
+        if value is not None:
+            yield from ((key, kind, path) for path in (value if isinstance(value, list) else [value]))
+
+
+def _path_problems(job: Parameters) -> list[str]:
     problems = []
-    keys = ("model_dir", "dataset", "data_root", "accelerate_config", "pretrained")
-    paths = {key: getattr(job, key) for key in keys}
-    if job.Occlusion is not None:
-        paths["Occlusion.occluder_dir"] = job.Occlusion.occluder_dir
-    if job.Noise is not None:
-        paths["Noise.mean_magnitude_path"] = job.Noise.mean_magnitude_path
-    if job.finetune_args is not None:
-        paths["finetune_args.starting_params"] = job.finetune_args.starting_params
-        paths["finetune_args.finetune_dir"] = job.finetune_args.finetune_dir
-    for key, given in [*paths.items(), *(("eval_sets", name) for name in job.eval_sets)]:
-        if given is None:
-            continue
-        is_dataset = key in ("dataset", "eval_sets")
+    for key, kind, given in _paths(job):
+        is_dataset = kind is PathKind.DATASET
         value = given.removeprefix("hf:") if is_dataset else given
         parts = PurePath(value).parts
         if not given:
@@ -76,7 +77,7 @@ def _path_problems(job: "Job") -> list[str]:
             problems.append(f"{key}: {given[:40]!r}... is too long to be a path")
         elif value.startswith("~") and not _has_home(value):
             problems.append(f"{key}: {given!r}: there is no such user")
-        elif ".." in parts and key != "accelerate_config":
+        elif ".." in parts and kind is not PathKind.CONFIG:
             problems.append(f"{key}: {given!r} may not contain '..'")
         elif is_dataset and value == given and PurePath(value).is_absolute():
             problems.append(
@@ -86,7 +87,7 @@ def _path_problems(job: "Job") -> list[str]:
     return problems
 
 
-def _data_problems(job: "Job") -> list[str]:
+def _data_problems(job: Parameters) -> list[str]:
     problems = []
     if job.class_subset is not None and len(set(job.class_subset)) < len(job.class_subset):
         problems.append(f"class_subset: {job.class_subset} names a class twice")
@@ -101,7 +102,7 @@ def _data_problems(job: "Job") -> list[str]:
     return problems
 
 
-def _eval_set_problems(job: "Job") -> list[str]:
+def _eval_set_problems(job: Parameters) -> list[str]:
     """Each needs a name of its own in performance.csv."""
     problems, names, counts = [], dict[str, str](), Counter(job.eval_sets)
     for name in job.eval_sets:
@@ -115,7 +116,7 @@ def _eval_set_problems(job: "Job") -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _transform_problems(job: "Job") -> list[str]:
+def _transform_problems(job: Parameters) -> list[str]:
     base, *words = transform_words(job.transform_type)
     policies = [word for word in words if word in TRANSFORM_POLICIES]
     given = f"transform_type: {job.transform_type!r}"
@@ -131,7 +132,7 @@ def _transform_problems(job: "Job") -> list[str]:
     return []
 
 
-def _view_problems(job: "Job") -> list[str]:
+def _view_problems(job: Parameters) -> list[str]:
     problems, views = [], job.views_per_image
     if isinstance(job.batch_size, int) and job.batch_size % job.num_views:
         below = job.batch_size // job.num_views * job.num_views
@@ -157,7 +158,7 @@ def _view_problems(job: "Job") -> list[str]:
     return problems
 
 
-def _optimization_problems(job: "Job") -> list[str]:
+def _optimization_problems(job: Parameters) -> list[str]:
     problems = []
     if job.is_contrastive and job.num_views < 2:
         problems.append(f"num_views: {job.criterion} compares views of an image: it needs 2 or more")
@@ -178,7 +179,7 @@ def _optimization_problems(job: "Job") -> list[str]:
     return problems
 
 
-def _finetune_problems(job: "Job") -> list[str]:
+def _finetune_problems(job: Parameters) -> list[str]:
     problems = []
     if job.finetune_args is not None and not job.finetune:
         problems.append("finetune_args: given, but finetune is false")
@@ -209,7 +210,7 @@ def _finetune_problems(job: "Job") -> list[str]:
     return problems
 
 
-def _order_problems(job: "Job") -> list[str]:
+def _order_problems(job: Parameters) -> list[str]:
     """Whether the jobs that must be done first can be such."""
     problems = []
     for name in job.after:

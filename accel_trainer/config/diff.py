@@ -4,42 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from accel_trainer.config.parameters import RunParameters
+from accel_trainer.config.derived import parameters
 
 Changes = Mapping[str, tuple[Any, Any]]
 """{key: (then, now)}"""
 
 # Without making it another run.
-MAY_CHANGE = frozenset(
-    {
-        *RunParameters.model_fields,
-        "augment_on",
-        "checkpoint",
-        "data_root",
-        "knn_interval",
-        "model_dir",
-        "name",
-        "num_epochs",
-        "num_workers",
-        "save_interval",
-    }
-)
+MAY_CHANGE = parameters(lambda mark: mark.may_change)
 # Of these, what nobody needs to hear of: it changes nothing of what is trained, measured or kept.
-UNTOLD = frozenset(
-    {
-        "after",
-        "allow_changes",
-        "checkpoint",
-        "description",
-        "model_dir",
-        "name",
-        "num_processes",
-        "priority",
-        "retries",
-        "stall_timeout",
-        "time_limit",
-    }
-)
+UNREPORTED = parameters(lambda mark: not mark.is_reported)
 
 
 def single(changes: Changes) -> Iterator[tuple[str, Any, Any]]:

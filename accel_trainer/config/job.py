@@ -3,117 +3,26 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from accel_trainer.config.cross_checks import cross_check
-from accel_trainer.config.diff import MAY_CHANGE, UNTOLD
-from accel_trainer.config.fields import LEARNING_RATE_WORDS, eval_split, is_weights_path
-from accel_trainer.config.parameters import (
-    CONTRASTIVE,
-    DataParameters,
-    FinetuneParameters,
-    ModelParameters,
-    OptimizationParameters,
-    Positive,
-    RunParameters,
-)
+from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, Parameters, default_args
+from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
+from accel_trainer.config.fields import LEARNING_RATE_WORDS
+from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
 from accel_trainer.core.errors import UserError
 
 
-def default_path(architecture: str, name: str) -> Path:
-    """The run folder of a job that names none."""
-    # A colon separates a drive, a stream or the paths of a list on one system or another.
-    return Path("models") / architecture.replace(":", ".") / name
-
-
-def default_args(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The `optimizer_args` or `scheduler_args` (by their owner) of a job that gives none: only the default optimizer
-    and scheduler have our default arguments."""
-    default = Job.model_fields[owner].default
-    is_default = given.get(owner) in (None, default)
-    return dict(Job.model_fields[f"{owner}_args"].default) if is_default else {}
-
-
-# Pydantic collects fields from the last base to the first.
-class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
+class Job(Parameters):
     """One job file, completed. `name` is that of the file, without `.json`."""
-
-    name: str = Field(default="job", exclude=True)
-
-    @property
-    def run_path(self) -> Path:
-        """The run folder. A relative model_dir counts from the current directory."""
-        return self.base_path / self.finetuning.finetune_dir if self.finetuning is not None else self.base_path
-
-    @property
-    def base_path(self) -> Path:
-        """The folder that model_dir names: the run's own, or with finetune that of its parent."""
-        if self.model_dir is None:
-            return default_path(self.architecture, self.name)
-        return Path(self.model_dir).expanduser()
-
-    @property
-    def finetuning(self) -> FinetuneParameters | None:
-        """How to fine-tune, or None where the job does not."""
-        return (self.finetune_args or FinetuneParameters()) if self.finetune else None
-
-    @property
-    def frozen_modules(self) -> tuple[str, ...]:
-        return tuple(self.finetuning.freeze_modules) if self.finetuning is not None else ()
-
-    @property
-    def starting_path(self) -> Path | None:
-        """Where the weights to fine-tune from are: a file, or a run folder, whose best ones are meant."""
-        if self.finetuning is None:
-            return None
-        given = self.finetuning.starting_params
-        return self.base_path if given is None else Path(given).expanduser()
-
-    @property
-    def may_start_later(self) -> bool:
-        """Whether what the job starts from may be missing as yet, because a job before it is to train it."""
-        return bool(self.after) or self.parent_job is not None
-
-    @property
-    def parent_job(self) -> str | None:
-        """The single word that starting_params is, if it is one: the name of a job, before it is that of a path."""
-        given = self.finetuning.starting_params if self.finetuning is not None else None
-        return None if given is None or is_weights_path(given) else given
 
     def starting_from(self, path: Path) -> Self:
         """The same job with a path as its starting_params, in place of the name of another job."""
         text = str(path) if "/" in str(path) else f"./{path}"  # a single word would be a name again
-        args = self.finetuning
-        assert args is not None
+        args = self.finetune_args or FinetuneParameters()
         return self.model_copy(update={"finetune_args": args.model_copy(update={"starting_params": text})})
-
-    @property
-    def views_per_image(self) -> int:
-        """How many images the model is shown of each: the views, or the frames of a clip.
-
-        `batch_size` counts num_views of them: where the frames come from Blur's sigmas, a clip counts once.
-        """
-        return len(self.Blur.sigmas) if self.video and self.Blur is not None else self.num_views
-
-    @property
-    def eval_splits(self) -> dict[str, str]:
-        """The further data sets, by what performance.csv calls them."""
-        return {eval_split(name): name for name in self.eval_sets}
-
-    @property
-    def is_contrastive(self) -> bool:
-        return self.criterion in CONTRASTIVE
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What the validation measures; the criterion's name stands for its loss."""
-        return (*(("contrastive_acc",) if self.is_contrastive else ("acc1", "acc5")), self.criterion)
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.primary_metric != self.criterion
 
     @property
     def lr_rule(self) -> str | None:
@@ -169,7 +78,7 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
         return {
             key: (then.get(key), now.get(key))
             for key in sorted(now.keys() | then.keys())
-            if key not in UNTOLD and then.get(key) != now.get(key)
+            if key not in UNREPORTED and then.get(key) != now.get(key)
         }
 
     def incompatible_diff(
@@ -189,8 +98,8 @@ class Job(RunParameters, OptimizationParameters, DataParameters, ModelParameters
             given.setdefault("view_dependence", True)
         if not given.get("finetune") and given.get("finetune_args") == {}:
             del given["finetune_args"]
-        for name in ("optimizer", "scheduler"):
-            given.setdefault(f"{name}_args", default_args(name, given))
+        for key in ARGUMENTS_OF:
+            given.setdefault(key, default_args(key, given))
         if given.get("criterion") in CONTRASTIVE:
             given.setdefault("primary_metric", given["criterion"])
             given.setdefault("knn_interval", 10)
@@ -208,4 +117,4 @@ class ResolvedJob(Job):
     """A job whose numbers are all known: the batch size, and the learning rate where `optimizer_args` has one. Only
     such a job can be trained. Made by `Job.resolve`."""
 
-    batch_size: Positive = 256
+    batch_size: Annotated[Positive, MARKS["batch_size"]] = 256

@@ -9,10 +9,16 @@ from pydantic import BeforeValidator, Field
 
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
 from accel_trainer.config.fields import Keywords, Section, WithoutNulls
+from accel_trainer.config.marks import DATA, MODEL, OPTIMIZATION, RUN, UNREPORTED, ChangesMetrics, PathKind
 
 CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
 DEFAULT_SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 DEFAULT_STEP: dict[str, Any] = {"step_size": 30, "gamma": 0.1}
+
+# What decides which images there are, and with that what a validation measures.
+SOURCE = DATA.but(decides_images=True, changes_metrics=ChangesMetrics.ALWAYS)
+# What names a run, or groups of runs, for people.
+LABEL = RUN.but(is_checked=False, is_setting=False)
 
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -21,93 +27,99 @@ Positive = Annotated[int, Field(ge=1)]
 class ModelParameters(Section):
     """Model"""
 
-    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
+    architecture: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"),
+        MODEL.but(decides_groups=True, is_setting=False),
+    ]
     """Name of a model of the zoo, or of a torchvision classification model of images or, with `video`, of clips, in
     lower case; `timm:` and a name of timm; or an import path such as `my_lab.models:Net`, of a package that the
     command line or the environment allows."""
-    architecture_args: Keywords = {}
+    architecture_args: Annotated[Keywords, MODEL.but(decides_groups=True)] = {}
     """Keyword arguments of the model's constructor. The output layer always fits the data set's classes."""
-    pretrained: str | None = None
+    pretrained: Annotated[str | None, MODEL.but(path=PathKind.PATH)] = None
     """Weights to start from: the name of torchvision's for the architecture (`DEFAULT`, `IMAGENET1K_V1`, ...), which
     are downloaded once; or a file or run folder, as for `starting_params`. An output layer of another size is new."""
-    model_dir: str | None = None
+    model_dir: Annotated[
+        str | None, UNREPORTED.but(training_only=True, is_checked=False, is_setting=False, path=PathKind.PATH)
+    ] = None
     """The run folder; `~` expands. Default `models/<architecture>/<job name>`, with `.` for a `:`. With `finetune` the
     parent's, and the run is in its `finetune_dir`."""
-    save_interval: Positive | None = None
+    save_interval: Annotated[Positive | None, RUN] = None
     """Keep the weights of every n-th epoch; absent: only the best and the last."""
 
 
 class DataParameters(Section):
     """Data"""
 
-    dataset: Annotated[str, Field(min_length=1)] = "ILSVRC2012"
+    dataset: Annotated[str, Field(min_length=1), SOURCE.but(path=PathKind.DATASET)] = "ILSVRC2012"
     """Folder below `data_root` with `train/` and `val/` class folders, or one that `accel-train pack` made;
     `hf:<hub id or path>` for Hugging Face datasets; or the bundled `digits`."""
-    data_root: str = "~/Datasets"
+    data_root: Annotated[str, RUN.but(decides_images=True, path=PathKind.PATH)] = "~/Datasets"
     """Where data set folders are."""
-    image_column: str | None = None
+    image_column: Annotated[str | None, SOURCE] = None
     """Column with the images of an `hf:` data set; absent: found by its type."""
-    label_column: str | None = None
+    label_column: Annotated[str | None, SOURCE] = None
     """Column with the labels of an `hf:` data set; absent: found by its type or name."""
-    class_subset: Annotated[list[NonNegative], Field(min_length=1)] | None = None
+    class_subset: Annotated[Annotated[list[NonNegative], Field(min_length=1)] | None, SOURCE] = None
     """Indices of the classes to use, in train and val; they become 0..k-1 in the order given. Absent: all."""
-    image_size: Positive = 224
+    image_size: Annotated[Positive, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = 224
     """Height and width in pixels."""
-    transform_type: str = "default"
+    transform_type: Annotated[str, DATA] = "default"
     """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `contrastive`: with colour jitter,
     grey and Gaussian blur, as for SimCLR; `none`: resize and centre crop, as in validation. Words added with `-`:
     `weak-resize` (80 to 100% of the area), `no-blur`, and one of `randaugment`, `trivialaugment`, `augmix`."""
-    num_views: Annotated[int, Field(ge=1, le=1000)] = 1
+    num_views: Annotated[int, Field(ge=1, le=1000), DATA] = 1
     """Views of each image; with a classification loss each is an example of its own."""
-    view_dependence: bool = False
+    view_dependence: Annotated[bool, DATA] = False
     """All views of an image share their random draws. Frames of a video do unless you say `false`."""
-    batch_dependence: bool = False
+    batch_dependence: Annotated[bool, DATA] = False
     """All images of a global batch share their random draws."""
-    video: bool = False
+    video: Annotated[bool, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = False
     """The views of an image are the frames of one clip, and the model takes (batch, frames, 3, height, width). With
     `Blur` there is a frame for each of its `sigmas`."""
-    cutmix: MixingOrOff = None
+    cutmix: Annotated[MixingOrOff, DATA] = None
     """`true`, or `{"alpha": a}`: paste a box of another image, and mix the labels by its area."""
-    mixup: MixingOrOff = None
+    mixup: Annotated[MixingOrOff, DATA] = None
     """`true`, or `{"alpha": a}`: blend with another image, and the labels alike. With both, each batch has one."""
-    randomerase: EraseValue = None
+    randomerase: Annotated[EraseValue, DATA] = None
     """What to fill an erased box with, in half of the images: a brightness from 0 (black; it is on) to 1, `[r, g, b]`
     of such, or `random` pixels; `false`: off."""
-    Noise: NoiseOrOff = None
+    Noise: Annotated[NoiseOrOff, DATA] = None
     """Noise on the images: `noise_types`, `ssnrs`, `probs`, `mean_magnitude_path`."""
-    Blur: BlurOrOff = None
+    Blur: Annotated[BlurOrOff, DATA] = None
     """Gaussian blur of the images: `sigmas`, `probs`."""
-    Occlusion: OcclusionOrOff = None
+    Occlusion: Annotated[OcclusionOrOff, DATA] = None
     """Occluders in front of the images: `occluder_dir`, `form`, `probability`, `visibility`, `vis_probs`, `color`,
     `views`, `random_resize`."""
-    augment_on: Literal["device", "loader"] | None = None
+    augment_on: Annotated[Literal["device", "loader"] | None, RUN] = None
     """Where colour, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
     threads. Absent: on a CUDA GPU, elsewhere by the threads. The images are the same to 1e-5."""
-    num_workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    num_workers: Annotated[Annotated[int, Field(ge=0, le=256)] | None, RUN] = None
     """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of
     cores."""
 
 
 class FinetuneParameters(Section):
-    starting_params: str | None = None
+    starting_params: Annotated[str | None, MODEL.but(path=PathKind.PATH)] = None
     """Weights to start from: a run folder (its best), a file (safetensors, or a state dict of `torch.save`), or the
     name of a job of the queue, which is then trained first. All that fits the model by name and shape is loaded.
     Absent: the best of the run in `model_dir`."""
-    finetune_dir: str = "finetune"
+    finetune_dir: Annotated[str, MODEL.but(is_checked=False, is_setting=False, path=PathKind.PATH)] = "finetune"
     """Folder of the fine-tuned run, inside `model_dir`."""
-    freeze_modules: list[str] = []
+    freeze_modules: Annotated[list[str], MODEL] = []
     """Names of modules that are not trained (`layer1.0`): no gradient, no weight decay, BatchNorm and dropout as in
     validation."""
 
 
 class SwaParameters(Section):
-    start: Positive
+    start: Annotated[Positive, OPTIMIZATION]
     """First epoch that is averaged."""
-    swa_lr: Annotated[float, Field(gt=0)] | None = None
+    swa_lr: Annotated[Annotated[float, Field(gt=0)] | None, OPTIMIZATION] = None
     """Learning rate while averaging, from the epoch after `start` on; absent: the schedule goes on as it is."""
-    anneal_epochs: NonNegative = 10
+    anneal_epochs: Annotated[NonNegative, OPTIMIZATION] = 10
     """Epochs to anneal to `swa_lr`; 0: at once."""
-    anneal_strategy: Literal["cos", "linear"] = "cos"
+    anneal_strategy: Annotated[Literal["cos", "linear"], OPTIMIZATION] = "cos"
     """How to anneal."""
 
 
@@ -118,131 +130,142 @@ def _swa(value: Any) -> Any:
 class OptimizationParameters(Section):
     """Optimization"""
 
-    num_epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
+    num_epochs: Annotated[int, Field(ge=1, le=100_000), OPTIMIZATION.but(may_change=True, is_setting=False)] = 100
     """How many times to go through the training set."""
-    batch_size: Positive | Literal["auto"] = 256
+    batch_size: Annotated[Positive | Literal["auto"], OPTIMIZATION.but(decides_rate=True)] = 256
     """Images for one optimizer step, over all processes, views and accumulation steps. The last, incomplete batch of
     an epoch is left out. `auto`: the largest that fits into memory, found before training and then kept; of a small
     data set on a CPU that may be all of it."""
-    gradient_accumulation: Positive = 1
+    gradient_accumulation: Annotated[Positive, OPTIMIZATION] = 1
     """Forward and backward passes for one optimizer step; each takes its share of `batch_size`. A contrastive loss
     compares only the views of one pass."""
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, OPTIMIZATION] = None
     """Largest norm of the gradient."""
-    criterion: str = "CrossEntropyLoss"
+    criterion: Annotated[str, OPTIMIZATION.but(changes_metrics=ChangesMetrics.LOSS)] = "CrossEntropyLoss"
     """A classification loss of torch.nn; or `SimCLRLoss`, which pulls the views of an image together, or
     `SupConLoss`, which does so with those of a class."""
-    criterion_args: Keywords = {}
+    criterion_args: Annotated[Keywords, OPTIMIZATION.but(changes_metrics=ChangesMetrics.LOSS)] = {}
     """Keyword arguments of the loss, such as `label_smoothing`, or `temperature` (0.07) of the contrastive ones."""
-    optimizer: str = "SGD"
+    optimizer: Annotated[str, OPTIMIZATION.but(decides_groups=True, decides_rate=True)] = "SGD"
     """A name in torch.optim."""
-    optimizer_args: Keywords = DEFAULT_SGD
+    optimizer_args: Annotated[Keywords, OPTIMIZATION.but(arguments_of="optimizer")] = DEFAULT_SGD
     """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
     torch's own. `lr` may be a word, whose number is found before training and then kept: `batch_linear` (batch_size /
     2^5), `batch_nonlinear` (2^-7 sqrt(batch_size / 2^5)) or `LRfinder` (a range test)."""
-    decay_norm_and_bias: bool = True
+    decay_norm_and_bias: Annotated[bool, OPTIMIZATION.but(decides_groups=True)] = True
     """Weight decay on biases and on the parameters of normalization layers too. `false`: only on what has two or more
     dimensions and is not part of a normalization layer."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    layer_decay: Annotated[Annotated[float, Field(gt=0, le=1)] | None, OPTIMIZATION.but(decides_groups=True)] = None
     """Learning rate of a layer as a share of that of the layer above; the output layer has the full rate. For
     fine-tuning. Absent: all layers have the same."""
-    scheduler: str = "StepLR"
+    scheduler: Annotated[str, OPTIMIZATION] = "StepLR"
     """A name in torch.optim.lr_scheduler, stepped between epochs."""
-    scheduler_args: Keywords = DEFAULT_STEP
+    scheduler_args: Annotated[Keywords, OPTIMIZATION.but(arguments_of="scheduler")] = DEFAULT_STEP
     """Keyword arguments of the scheduler, used as they are. The default is that of StepLR."""
-    warmup_scheduler: str | None = None
+    warmup_scheduler: Annotated[str | None, OPTIMIZATION] = None
     """A name in torch.optim.lr_scheduler, for the first epochs; after them `scheduler` begins, at its first epoch. Any
     but ReduceLROnPlateau."""
-    warmup_scheduler_args: Keywords = {}
+    warmup_scheduler_args: Annotated[Keywords, OPTIMIZATION] = {}
     """Keyword arguments of the warm-up scheduler, and `total_iters`, the number of epochs that it lasts. Schedulers
     that have a `total_iters` of their own have a default for it."""
-    primary_metric: str = "acc1"
+    primary_metric: Annotated[str, OPTIMIZATION.but(is_setting=False)] = "acc1"
     """The validation metric that decides which epoch is best and drives ReduceLROnPlateau: `acc1`, `acc5`,
     `contrastive_acc`, or the criterion's name for its loss."""
-    amp: bool = True
+    amp: Annotated[bool, OPTIMIZATION] = True
     """Mixed precision on a GPU: bf16 where it is supported, else fp16 with loss scaling. On a CPU: full precision."""
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    mixed_precision: Annotated[Literal["no", "fp16", "bf16"] | None, OPTIMIZATION] = None
     """Overrides `amp`."""
-    checkpoint: Annotated[int, Field(ge=-1)] | None = None
+    checkpoint: Annotated[Annotated[int, Field(ge=-1)] | None, UNREPORTED.but(training_only=True)] = None
     """Where to start: absent: go on from the newest state, or start; -1: from new random parameters; 0: from the run's
     saved initialization; n: from the weights of epoch n. An older run in the folder is moved to `previous/`."""
-    finetune: bool = False
+    finetune: Annotated[bool, MODEL.but(decides_groups=True, training_only=True)] = False
     """Start from trained weights, those of `finetune_args`."""
-    finetune_args: Annotated[FinetuneParameters | None, WithoutNulls] = None
+    finetune_args: Annotated[
+        FinetuneParameters | None, WithoutNulls, MODEL.but(decides_groups=True, training_only=True)
+    ] = None
     """How to fine-tune: `starting_params`, `finetune_dir`, `freeze_modules`."""
-    loss_cycle: int | Literal["uniform"] | None = None
+    loss_cycle: Annotated[int | Literal["uniform"] | None, OPTIMIZATION.but(changes_metrics=ChangesMetrics.ALWAYS)] = (
+        None
+    )
     """For models that give logits of several cycles: the cycle that is trained, from 0, or from -1 for the last
     backwards; `uniform`: all, by the mean of their losses. Absent: the last."""
     swa: Annotated[
-        SwaParameters | None, BeforeValidator(_swa, json_schema_input_type=bool | SwaParameters | None), WithoutNulls
+        SwaParameters | None,
+        BeforeValidator(_swa, json_schema_input_type=bool | SwaParameters | None),
+        WithoutNulls,
+        OPTIMIZATION,
     ] = None
     """Stochastic weight averaging: `start` (the first epoch whose end is averaged), `swa_lr`, `anneal_epochs`,
     `anneal_strategy`. The average is evaluated after the last epoch (`val_swa`), with BatchNorm statistics of its own,
     and kept in `params/swa.safetensors`."""
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, OPTIMIZATION] = None
     """Decay of an exponential moving average of the weights, such as 0.999: taken after every step, evaluated after
     every epoch (`val_ema`), kept in `params/ema.safetensors`."""
-    knn_interval: NonNegative = 0
+    knn_interval: Annotated[NonNegative, RUN] = 0
     """Epochs between tests of the representation by its nearest neighbours, on the validation set; the last epoch has
     one too. 0: never. Default 10 with a contrastive loss."""
-    knn_neighbours: Positive = 20
+    knn_neighbours: Annotated[Positive, RUN.but(may_change=False)] = 20
     """How many nearest neighbours vote."""
-    channels_last: bool = False
+    channels_last: Annotated[bool, OPTIMIZATION] = False
     """Store images and convolutions channels last, which is faster on many GPUs."""
-    compile: bool = False
+    compile: Annotated[bool, OPTIMIZATION] = False
     """Compile the model with torch.compile: the first steps take longer, the others less."""
-    deterministic: bool = False
+    deterministic: Annotated[bool, OPTIMIZATION] = False
     """Only deterministic kernels (slower on a GPU; on a CPU they are deterministic anyway)."""
-    seed: NonNegative = 0
+    seed: Annotated[NonNegative, OPTIMIZATION.but(changes_metrics=ChangesMetrics.AUGMENTED, is_checked=False)] = 0
     """Everything random follows from it."""
 
 
 class WandbParameters(Section):
-    project: Annotated[str, Field(pattern=r"^[^/\\#?%:\x00-\x1f.][^/\\#?%:\x00-\x1f]{0,127}$")] = "accel-train"
+    project: Annotated[
+        str,
+        Field(pattern=r"^[^/\\#?%:\x00-\x1f.][^/\\#?%:\x00-\x1f]{0,127}$"),
+        LABEL,
+    ] = "accel-train"
     """Project on Weights & Biases."""
-    entity: str | None = None
+    entity: Annotated[str | None, LABEL] = None
     """User or team; absent: your default."""
-    group: str | None = None
+    group: Annotated[str | None, LABEL] = None
     """Group of runs; absent: the name of the queue's folder."""
-    tags: list[str] = []
+    tags: Annotated[list[str], LABEL] = []
     """Tags of the run."""
-    mode: Literal["online", "offline", "disabled"] | None = None
+    mode: Annotated[Literal["online", "offline", "disabled"] | None, LABEL] = None
     """Absent: online when logged in, else offline."""
 
 
 class RunParameters(Section):
     """Run"""
 
-    description: str = ""
+    description: Annotated[str, LABEL.but(is_reported=False)] = ""
     """For people; kept with the run."""
-    trackers: list[str] = ["wandb"]
+    trackers: Annotated[list[str], RUN] = ["wandb"]
     """Where to log, by the names that Accelerate knows (`wandb`, `tensorboard`, ...); `[]`: nowhere."""
-    wandb: Annotated[WandbParameters, WithoutNulls] = WandbParameters()
+    wandb: Annotated[WandbParameters, WithoutNulls, LABEL] = WandbParameters()
     """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`."""
-    save_every_minutes: Annotated[float, Field(gt=0)] = 10.0
+    save_every_minutes: Annotated[float, Field(gt=0), RUN] = 10.0
     """How often to save a state to resume from within an epoch; one is saved at the end of every epoch too."""
-    accelerate_config: str | None = None
+    accelerate_config: Annotated[str | None, RUN.but(training_only=True, path=PathKind.CONFIG)] = None
     """YAML file of `accelerate config` to launch this job with; flags of `run-queue` go before it."""
-    num_processes: Annotated[int, Field(ge=1)] | None = None
+    num_processes: Annotated[Annotated[int, Field(ge=1)] | None, UNREPORTED] = None
     """Processes to launch, one for each GPU; flags of `run-queue` go before it. The training is the same with any
     number."""
-    eval_sets: list[str] = []
+    eval_sets: Annotated[list[str], RUN.but(decides_images=True, training_only=True, path=PathKind.DATASET)] = []
     """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
     performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""
-    allow_changes: bool = False
+    allow_changes: Annotated[bool, UNREPORTED] = False
     """Go on with a run whose other parameters were different, with the new values; an epoch that was begun is begun
     again. Absent: only harmless ones may change (`num_epochs`, `save_interval`, `num_workers`, `trackers`, ...)."""
-    priority: int = 0
+    priority: Annotated[int, UNREPORTED] = 0
     """Jobs with a higher one go first."""
-    after: list[str] = []
+    after: Annotated[list[str], UNREPORTED.but(training_only=True)] = []
     """Names of jobs of the queue that must be done before this one is trained."""
-    retries: NonNegative = 0
+    retries: Annotated[NonNegative, UNREPORTED] = 0
     """How often the queue tries again after a failure that may not happen another time, such as memory that ran out or
     a disk that is full; it goes on from the newest state, after a minute, then two, four, and so on. A mistake in the
     job, a loss that is not finite and `time_limit` are final."""
-    time_limit: Annotated[float, Field(gt=0)] | None = None
+    time_limit: Annotated[Annotated[float, Field(gt=0)] | None, UNREPORTED] = None
     """Longest time that a trainer may run, in minutes: then its state is saved and the job has failed. When it is put
     into the queue again, it goes on for as long."""
-    stall_timeout: Annotated[float, Field(gt=0)] = 30.0
+    stall_timeout: Annotated[float, Field(gt=0), UNREPORTED] = 30.0
     """Minutes without a step, or a batch of an evaluation, after which the trainer is ended; what every process was
     doing is then in the log."""

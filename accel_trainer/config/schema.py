@@ -13,35 +13,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from accel_trainer.config.augmentations import Blur, Mixing, Noise, Occlusion
+from accel_trainer.config.derived import Parameters
 from accel_trainer.config.fields import Section
 from accel_trainer.config.job import Job
-from accel_trainer.config.parameters import (
-    DataParameters,
-    FinetuneParameters,
-    ModelParameters,
-    OptimizationParameters,
-    RunParameters,
-    SwaParameters,
-    WandbParameters,
-)
+from accel_trainer.config.marks import sections_in
 
 BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
-NESTED: tuple[type[BaseModel], ...] = (
-    Mixing,
-    Noise,
-    Blur,
-    Occlusion,
-    FinetuneParameters,
-    SwaParameters,
-    WandbParameters,
-)
-SECTIONS: tuple[type[BaseModel], ...] = (
-    ModelParameters,
-    DataParameters,
-    OptimizationParameters,
-    RunParameters,
-)
+SECTIONS: tuple[type[BaseModel], ...] = Parameters.__bases__[::-1]
+NESTED = tuple({nested: None for field in Job.model_fields.values() for nested in sections_in(field.annotation)})
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
@@ -15,6 +14,7 @@ from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest, oom_kill_count
 from accel_trainer.core.text import duration
 from accel_trainer.launch.command import SHUTDOWN_S, Launch, LaunchOptions, plan_launch
+from accel_trainer.launch.events import AttemptStarted, AttemptStopping, AttemptTerminating, EmitAttempt, Tick
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import (
     Outcome,
@@ -32,20 +32,6 @@ from accel_trainer.run.lock import LockLost, RunLock, acquire, never
 from accel_trainer.run.status import RunState
 
 LISTEN_EVERY_S = 1.0
-
-
-class AttemptWatcher(Protocol):
-    """Who is told how an attempt goes; the words for people are its own."""
-
-    def started(self, name: str, run: RunFolder, log: Path) -> None: ...
-
-    def tick(self) -> None:
-        """A moment has passed while a trainer is running."""
-
-    def stopping(self, name: str) -> None: ...
-
-    def cutting(self, name: str, reason: str) -> None:
-        """The job's trainer is ended for this reason."""
 
 
 class StatusMonitor:
@@ -71,12 +57,12 @@ class StatusMonitor:
         return None
 
 
-# Asked again and again what is wanted of a job: why to end its trainer, or None.
+# Called again and again: why to end the trainer of a job, or None.
 StopCheck = Callable[[], StopReason | None]
 
 
-def no_orders() -> StopReason | None:
-    """Nobody wants anything of a job but that it is trained."""
+def never_stop() -> StopReason | None:
+    """Nobody asks for a job to be stopped."""
     return None
 
 
@@ -86,8 +72,8 @@ async def supervise(
     run: RunFolder,
     ownership: RunLock | None,
     stop: StopRequest,
-    watcher: AttemptWatcher,
-    orders: StopCheck = no_orders,
+    emit: EmitAttempt,
+    stop_check: StopCheck = never_stop,
 ) -> StopReason | None:
     """Until the launcher has ended. When asked to stop, ask the trainer, and end it if it does not listen.
 
@@ -98,25 +84,25 @@ async def supervise(
     cut: StopReason | None = None
     while trainer.exit_code is None:
         if deadline is None and not stop:
-            cut = orders() or _why_to_end(job, time.monotonic() - began, heartbeat)
+            cut = stop_check() or _why_to_end(job, time.monotonic() - began, heartbeat)
         if deadline is None and (stop or cut is not None):
             deadline = time.monotonic() + SHUTDOWN_S
-            await _begin_to_end(trainer, job.name, cut, watcher)
+            await _begin_to_end(trainer, job.name, cut, emit)
         if deadline is not None and (stop.is_urgent or time.monotonic() > deadline):
             trainer.kill()
         if ownership is not None:
             ownership.heartbeat()
-        watcher.tick()
+        emit(Tick())
         await asyncio.sleep(POLL_S)
     return cut
 
 
-async def _begin_to_end(trainer: ProcessGroup, name: str, cut: StopReason | None, watcher: AttemptWatcher) -> None:
+async def _begin_to_end(trainer: ProcessGroup, name: str, cut: StopReason | None, emit: EmitAttempt) -> None:
     """A trainer that works may save; one that does nothing any more would not listen."""
     if cut is None:
-        watcher.stopping(name)
+        emit(AttemptStopping(name))
     else:
-        watcher.cutting(name, cut.reason)
+        emit(AttemptTerminating(name, cut.reason))
     if cut is not None and cut.state is RunState.STALLED:
         await trainer.dump_stacks()
         trainer.kill()
@@ -175,11 +161,11 @@ async def spawn(launch: Launch, token: str, log: Path) -> ProcessGroup:
 
 async def run_attempt(
     attempt: Attempt,
-    flags: LaunchOptions,
+    options: LaunchOptions,
     machine: Machine,
     stop: StopRequest,
-    watcher: AttemptWatcher,
-    orders: StopCheck = no_orders,
+    emit: EmitAttempt,
+    stop_check: StopCheck = never_stop,
     start: Start = spawn,
 ) -> Outcome:
     """Launch a trainer and stay with it until it, all its processes and their temporary files are gone. Nobody else
@@ -189,12 +175,12 @@ async def run_attempt(
     """
     try:
         attempt.run.create()
-        launch = plan_launch(attempt.job, flags, machine, attempt.worker_args)
+        launch = plan_launch(attempt.job, options, machine, attempt.worker_args)
         ownership = _take(attempt) if launch.machine_rank == 0 else None
     except UserError as error:
         return Outcome(OutcomeKind.FAILED, str(error), RunState.INVALID)
     try:
-        return await _run(attempt, launch, ownership, stop, watcher, orders, start)
+        return await _run(attempt, launch, ownership, stop, emit, stop_check, start)
     finally:
         if ownership is not None:
             attempt.run.remove_leftovers()
@@ -218,8 +204,8 @@ async def _run(
     launch: Launch,
     ownership: RunLock | None,
     stop: StopRequest,
-    watcher: AttemptWatcher,
-    orders: StopCheck,
+    emit: EmitAttempt,
+    stop_check: StopCheck,
     start: Start,
 ) -> Outcome:
     num_killed = oom_kill_count()
@@ -227,10 +213,10 @@ async def _run(
         trainer = await start(launch, attempt.token, attempt.log)
     except OSError as error:
         return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.FAILED)
-    watcher.started(attempt.job.name, attempt.run, attempt.log)
+    emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log))
     cut: StopReason | None = None
     try:
-        cut = await supervise(trainer, attempt.job, attempt.run, ownership, stop, watcher, orders)
+        cut = await supervise(trainer, attempt.job, attempt.run, ownership, stop, emit, stop_check)
     except LockLost as error:
         trainer.kill()  # what it would still save is another's
         return Outcome(OutcomeKind.SUPERSEDED, str(error))

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
+from accel_trainer.core.lease import is_stale
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S, ending_leftovers
 from accel_trainer.queue.control import Requests
-from accel_trainer.queue.heartbeat import LEASE_S, HeartbeatObserver
+from accel_trainer.queue.heartbeat import HeartbeatObserver
 from accel_trainer.queue.layout import ClaimedJob, JobState
 from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.scheduler import LOOK_EVERY_S
@@ -109,8 +110,8 @@ class Reclaimer:
         running = self._queue.claims()
         silent = self._observer.silence_s(running)
         for job in running:
-            is_stale = self._with_stale and silent.get(job.path.name, 0.0) > LEASE_S
-            if not (is_stale or job.owner.is_dead()):
+            has_expired = self._with_stale and is_stale(silent.get(job.path.name, 0.0))
+            if not (has_expired or job.owner.is_dead()):
                 continue
             for _ in ending_leftovers(job.token):
                 await asyncio.sleep(POLL_S)

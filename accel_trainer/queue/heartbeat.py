@@ -16,14 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.files import read_json, write_atomic
-from accel_trainer.core.lease import Owner, boot_id, machine_id, this_host
+from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
-
-BEAT_S = 30.0
-# Whoever has been silent for so long is given up, if a person says so. Longer than it takes until a run folder's lock
-# is given up (`ownership`): who takes the job up finds the folder free.
-LEASE_S = 600.0
 
 
 @dataclass(frozen=True)

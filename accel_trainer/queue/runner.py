@@ -5,47 +5,41 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch.attempt import STOP_SIGNALS, AttemptWatcher, run_attempt, spawn
+from accel_trainer.launch.attempt import STOP_SIGNALS, run_attempt, spawn
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.events import AttemptFinished, Tick
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import ClaimControl, Pauses
 from accel_trainer.queue.dependencies import Requirements, starting_params
+from accel_trainer.queue.events import (
+    ChangeNotifier,
+    Emit,
+    GpusInUse,
+    JobReclaimed,
+    JobRejected,
+    JobsFound,
+    JobTooLarge,
+    RetryScheduled,
+    WaitingForJobs,
+)
 from accel_trainer.queue.finish import Reclaimer, finish_claim
 from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import attempt_of_queue
-from accel_trainer.queue.scheduler import Notifier, Scheduler, SchedulerWatcher, choose_next
+from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore, QueueUnusable
-
-
-class QueueWatcher(AttemptWatcher, SchedulerWatcher, Protocol):
-    """Who is told how a queue goes."""
-
-    def reclaimed(self, job: ClaimedJob) -> None: ...
-
-    def too_large(self, name: str, num_processes: int) -> None:
-        """This job wants more GPUs than the runner has."""
-
-    def ended(self, name: str, ending: Outcome, log: Path) -> None: ...
-
-    def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
-        """A job that has just failed will be tried again, for the n-th time of so many."""
-
-    def occupied(self, gpus: Collection[str]) -> None:
-        """Jobs could run but for these GPUs, which others use. Said once for each change of them."""
 
 
 def nobody_else(gpus: list[str]) -> set[str]:
@@ -61,7 +55,7 @@ class Runner:
         queue: QueueStore,
         flags: LaunchOptions,
         machine: Machine,
-        watcher: QueueWatcher,
+        emit: Emit,
         *,
         slots: Slots | None = None,
         occupied: Callable[[list[str]], set[str]] = nobody_else,
@@ -72,7 +66,7 @@ class Runner:
         """occupied: which of some GPUs are used by others. reclaims_stale: also take up the jobs of runners on other
         machines from which nothing was heard for long. starts_ahead: start the next job's trainer while another still
         works. Raises UserError."""
-        self.queue, self.flags, self.machine, self.watcher = queue, flags, machine, watcher
+        self.queue, self.flags, self.machine, self.emit = queue, flags, machine, emit
         self.stop = StopRequest()
         self.num_failed = 0
         self.num_run = 0
@@ -89,7 +83,7 @@ class Runner:
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_counted = False
         self._wants_look = True
-        self._notifier = Notifier(watcher)
+        self._notifier = ChangeNotifier(emit)
         self._told_large: set[str] = set()
         self._told_occupied: Collection[str] = ()
         self._circuit_breaker = CircuitBreaker()
@@ -122,14 +116,14 @@ class Runner:
                 await self._prewarmer.refresh(self._scheduler, self._slots, self._running.values())
                 if has_looked and not has_begun and await self._is_over(watch):
                     return
-                self.watcher.tick()
+                self.emit(Tick())
                 await asyncio.sleep(POLL_S)
         finally:
             await self._prewarmer.close()
             # What is running is told to stop with us, or goes on to its end.
             while self._attempts:
                 self._heartbeat.beat()
-                self.watcher.tick()
+                self.emit(Tick())
                 await asyncio.wait(self._attempts, timeout=POLL_S)
                 self._collect()
 
@@ -157,13 +151,13 @@ class Runner:
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted = True
             good = len(self._scheduler.valid)
-            self.watcher.found(good, self.num_failed, pending - good)
+            self.emit(JobsFound(good, self.num_failed, pending - good))
         return self._scheduler.is_checked
 
     async def _is_over(self, watch: bool) -> bool:
         """Whether nothing is left to do, as far as has just been seen."""
         outlook = self._scheduler
-        self._notifier.pause(outlook)
+        self._notifier.pause(outlook.pause)
         if not self._slots.is_full and self._reclaimer.is_due:
             await self._put_back_abandoned()
         if self._attempts or self._wants_look:
@@ -173,7 +167,7 @@ class Runner:
             return False  # another runner trains what these wait for, or they rest
         if watch:
             self._tell_why_nothing_runs()
-            self.watcher.waiting()
+            self.emit(WaitingForJobs())
             return False
         if outlook.pending:
             self._tell_why_nothing_runs()
@@ -194,15 +188,15 @@ class Runner:
         return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
 
     def _tell_why_nothing_runs(self) -> None:
-        self._notifier.missing(self._scheduler)
+        self._notifier.unmet(self._scheduler.missing)
         for name, num_processes in self._too_large().items():
             if name not in self._told_large:
                 self._told_large.add(name)
-                self.watcher.too_large(name, num_processes)
+                self.emit(JobTooLarge(name, num_processes))
 
     def _rejected(self, job: QueuedJob, reason: str) -> None:
         self.num_failed += 1
-        self.watcher.rejected(job, reason)
+        self.emit(JobRejected(job, reason))
 
     # -- taking up -------------------------------------------------------------------------------------------------
 
@@ -228,7 +222,7 @@ class Runner:
         if occupied and choose_next(good, waiting, self._fits_beside(set()), self._could_fit) is None:
             occupied = set()
         if occupied and occupied != self._told_occupied:
-            self.watcher.occupied(sorted(occupied, key=int))
+            self.emit(GpusInUse(tuple(sorted(occupied, key=int))))
         self._told_occupied = occupied
 
     def _fits_beside(self, occupied: set[str]) -> Callable[[Requirements], Allocation | None]:
@@ -267,7 +261,7 @@ class Runner:
                     place.flags(self.flags),
                     place.machine(self.machine),
                     self.stop,
-                    self.watcher,
+                    self.emit,
                     ClaimControl(self.queue, claimed),
                     spawn if standby is None else standby.start,
                 )
@@ -282,9 +276,10 @@ class Runner:
     def _record(self, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int, seconds: float) -> None:
         ending, failures = recorded = finish_claim(self.queue, self._retries, claimed, ending, log, limit)
         self.num_failed += recorded.has_failed
-        self.watcher.ended(claimed.name, ending, log)
+        self.emit(AttemptFinished(claimed.name, ending, log))
         if failures is not None:
-            self.watcher.resting(claimed.name, self._retries.backoff_s(failures), failures.number, limit)
+            backoff_s = self._retries.backoff_s(failures)
+            self.emit(RetryScheduled(claimed.name, backoff_s, failures.number, limit))
         self._note_failure(claimed.name, ending, seconds)
 
     def _note_failure(self, name: str, ending: Outcome, seconds: float) -> None:
@@ -296,4 +291,4 @@ class Runner:
     async def _put_back_abandoned(self) -> None:
         async for job in self._reclaimer.put_back():
             self._wants_look = True
-            self.watcher.reclaimed(job)
+            self.emit(JobReclaimed(job))

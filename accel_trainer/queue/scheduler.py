@@ -3,7 +3,6 @@ wait for what."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
 from accel_trainer.core.lease import this_host
 from accel_trainer.queue.checker import PendingChecker
@@ -21,31 +20,13 @@ LARGEST_PART = 0.05
 PATIENCE_S = 60.0
 
 
-class SchedulerWatcher(Protocol):
-    """Who is told what there is to do in a queue."""
-
-    def found(self, good: int, wrong: int, unchecked: int) -> None:
-        """The pending jobs have been checked, but for those that would take too long."""
-
-    def rejected(self, job: QueuedJob, reason: str) -> None: ...
-
-    def blocked(self, name: str, missing: Unmet) -> None:
-        """Nothing is left that could be run, and this job waits for others. Said once for each change of them."""
-
-    def paused(self, pause: Pause) -> None:
-        """No job is taken up on this host. Said once for each pause."""
-
-    def waiting(self) -> None:
-        """There is nothing to do, but there may be."""
-
-
 class Scheduler:
     """Looks at a queue now and then. Files that are wrong go to failed/ when they are met."""
 
     def __init__(
         self, queue: QueueStore, checker: PendingChecker, retries: Retries, refused: Callable[[QueuedJob, str], None]
     ) -> None:
-        """refused: told of each job that is refused, with the reason."""
+        """refused: called with each job that is refused, and the reason."""
         self._queue, self._checker, self._retries, self._refused = queue, checker, retries, refused
         self.pending: Sequence[QueuedJob] = ()
         self.running: Sequence[QueuedJob] = ()
@@ -155,26 +136,6 @@ class Scheduler:
         except JobGone:
             return  # another runner has refused it
         self._refused(job, reason)
-
-
-class Notifier:
-    """What a watcher has been told already of why jobs are not taken up."""
-
-    def __init__(self, watcher: SchedulerWatcher) -> None:
-        self._watcher = watcher
-        self._missing: Mapping[str, Unmet] = {}
-        self._pause: Pause | None = None
-
-    def pause(self, outlook: Scheduler) -> None:
-        if outlook.pause is not None and outlook.pause != self._pause:
-            self._watcher.paused(outlook.pause)
-        self._pause = outlook.pause
-
-    def missing(self, outlook: Scheduler) -> None:
-        for name, missing in outlook.missing.items():
-            if self._missing.get(name) != missing:
-                self._watcher.blocked(name, missing)
-        self._missing = outlook.missing
 
 
 def choose_next(

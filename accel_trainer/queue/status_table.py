@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import is_stale
 from accel_trainer.core.text import duration
 from accel_trainer.queue.dependencies import Requirements, describe_unmet
-from accel_trainer.queue.heartbeat import LEASE_S, Heartbeat, HeartbeatObserver, RunningClaim, runner_of
+from accel_trainer.queue.heartbeat import Heartbeat, HeartbeatObserver, RunningClaim, runner_of
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
@@ -69,7 +70,7 @@ def _running(job: ClaimedJob, pulses: Mapping[str, Heartbeat], silences_s: Mappi
     silence_s, note = silences_s.get(job.path.name, 0.0), None
     if job.owner.is_dead():
         note = "its runner died; run-queue takes it up"
-    elif silence_s > LEASE_S:
+    elif is_stale(silence_s):
         note = f"stale: nothing was heard of its runner for {duration(silence_s)}; `accel-train reclaim` puts it back"
     said = _said(job)
     if said is not None and said.token != job.token:

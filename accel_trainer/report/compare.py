@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, flatten, listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, read_performance
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
-NO_SETTINGS = ("architecture", "description", "finetune_args.finetune_dir", "model_dir", "num_epochs", "primary_metric")
+NO_SETTINGS = keys(lambda mark: not mark.is_setting)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,6 @@ def varying_parameters(runs: Sequence[Comparison]) -> list[str]:
         key
         for key in _keys(runs)
         if key not in NO_SETTINGS
-        and not key.startswith("wandb.")
         and any(one.get(key) != group[0].get(key) for group in groups.values() for one in group)
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job, ResolvedJob, parse_job
+from accel_trainer.config.derived import parameters
 from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json
@@ -13,7 +14,7 @@ from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
-NOT_NEEDED = ("accelerate_config", "after", "checkpoint", "eval_sets", "finetune", "finetune_args", "model_dir")
+NOT_NEEDED = parameters(lambda mark: mark.training_only)
 
 
 def run_job(run: RunFolder) -> Job:

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import Owner
+from accel_trainer.core.lease import BEAT_S, Owner
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
 
-BEAT_S = 30.0
-# Without a sign of life of another machine's owner. A network drive may show it a minute late.
-SILENT_S = 600.0
 # For what is in a lock to be written.
 BEING_TAKEN_S = 60.0
 
@@ -42,7 +39,7 @@ class _Lock:
     def is_given_up(self) -> bool:
         if self.owner is None:
             return self.age_s > BEING_TAKEN_S
-        return self.owner.is_dead() if self.owner.is_here else self.age_s > SILENT_S
+        return self.owner.has_expired(self.age_s)
 
     def refusal(self, run: RunFolder) -> UserError:
         if self.owner is None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.config.derived import parameters
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.augment.spectrum import Progress
@@ -67,7 +68,7 @@ def training_data(
 
 
 # What decides which images a job sees.
-DATA_KEYS = ("dataset", "data_root", "class_subset", "image_column", "label_column", "eval_sets")
+DATA_KEYS = sorted(parameters(lambda mark: mark.decides_images))
 
 
 @dataclass(frozen=True)

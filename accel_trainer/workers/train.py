@@ -6,7 +6,7 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.core.lease import Owner, is_dead_token
+from accel_trainer.core.lease import BEAT_S, Owner, is_dead_token
 from accel_trainer.core.processes import (
     STACKS_SIGNAL,
     StopRequest,
@@ -39,7 +39,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cancelled
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import BEAT_S, LockLost, RunLock, acquire, find_lock
+from accel_trainer.run.lock import LockLost, RunLock, acquire, find_lock
 from accel_trainer.run.log import begin_logging
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.reporting import Reporter

@@ -11,6 +11,7 @@ from helpers import COMMAND, dead_token, wait_until, write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, control
+from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.launch import process_group
@@ -183,7 +184,7 @@ def test_a_runner_elsewhere_is_given_up_after_long_silence_only(
     result = run("reclaim")
     assert "its runner may live; it is given up after 10m 00s: come again, or --wait" in result.output
     assert states(queue) == {"a": "running"}
-    monkeypatch.setattr(control, "LEASE_S", 0.0)
+    monkeypatch.setattr(lease, "STALE_S", 0.0)
     assert "a: put back; nothing was heard of its runner on " in run("reclaim", "a").output
     assert states(queue) == {"a": "pending"}
 
@@ -205,7 +206,7 @@ def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
     pulse.beat(at_once=True)
     assert observer.silence_s([job]) == {name: 0.0}
     now[0] += 601
-    assert observer.silence_s([job])[name] > heartbeat.LEASE_S
+    assert observer.silence_s([job])[name] > lease.STALE_S
 
 
 def test_what_was_seen_before_this_machine_was_started_counts_no_more(

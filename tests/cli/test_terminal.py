@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from accel_trainer.cli import terminal
-from accel_trainer.cli.terminal import TerminalWatcher, table
+from accel_trainer.cli.terminal import Terminal, table
+from accel_trainer.launch.events import AttemptFinished, AttemptStarted, AttemptStopping, Tick
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
@@ -29,11 +30,11 @@ def test_a_table_sends_no_commands_to_the_terminal():
 
 def test_a_log_sends_no_commands_to_the_terminal(run, capsys):
     """Names of images, classes and weights are in it, which others have given."""
-    watcher = TerminalWatcher()
+    shown = Terminal()
     run.log.touch()
-    watcher.started("job", run, Path("log"))
+    shown(AttemptStarted("job", run, Path("log")))
     run.log.write_text("2026-01-01 00:00:00 skipped corrupt image \x1b]0;evil\x07.png\n")
-    watcher.ended("job", Outcome(OutcomeKind.FAILED, "\x1b[31mboom"), Path("log"))
+    shown(AttemptFinished("job", Outcome(OutcomeKind.FAILED, "\x1b[31mboom"), Path("log")))
     said = capsys.readouterr().out
     assert r"skipped corrupt image \x1b]0;evil\x07.png" in said
     assert r"failed: \x1b[31mboom" in said
@@ -43,14 +44,14 @@ def test_a_log_sends_no_commands_to_the_terminal(run, capsys):
 @pytest.mark.parametrize("number", [10**400, -1, 0], ids=["vast", "negative", "zero"])
 def test_numbers_in_a_status_that_no_trainer_has_written_do_not_end_a_queue(run, monkeypatch, number):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    watcher = TerminalWatcher()
+    shown = Terminal()
     run.status_file.write_text(
         f'{{"state": "training", "steps_per_epoch": 5, "num_epochs": {number}, "epoch": {number}, "eta_s": Infinity, '
         '"loss": NaN, "images_per_s": -Infinity}'
     )
-    watcher.started("job", run, Path("log"))
-    watcher.tick()
-    watcher.ended("job", Outcome(OutcomeKind.DONE), Path("log"))
+    shown(AttemptStarted("job", run, Path("log")))
+    shown(Tick())
+    shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("log")))
 
 
 def test_the_tail_of_a_log_gives_each_whole_line_once(tmp_path):
@@ -81,11 +82,11 @@ STATUS = Status(
 
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, capsys):
-    watcher = TerminalWatcher()
-    watcher.started("job", run, Path("job.1.log"))
+    shown = Terminal()
+    shown(AttemptStarted("job", run, Path("job.1.log")))
     run.write_status(STATUS)
     run.log.write_text("2026-01-01 00:00:00 epoch 1/4\n")
-    watcher.ended("job", Outcome(OutcomeKind.DONE), Path("job.1.log"))
+    shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("job.1.log")))
     said = capsys.readouterr().out.splitlines()
     assert said[-2:] == ["  epoch 1/4", "job: done"]
 
@@ -94,12 +95,12 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
-    watcher = TerminalWatcher()
-    watcher.started("job", run, Path("job.1.log"))
+    shown = Terminal()
+    shown(AttemptStarted("job", run, Path("job.1.log")))
     run.write_status(STATUS)
-    watcher._show("job")
-    watcher._bars._progress.refresh()
-    watcher.ended("job", Outcome(OutcomeKind.FAILED, "why"), Path("job.1.log"))
+    shown._refresh("job")
+    shown._bars._progress.refresh()
+    shown(AttemptFinished("job", Outcome(OutcomeKind.FAILED, "why"), Path("job.1.log")))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"epoch 2/4 .*38% loss 0\.5000  acc1 87\.6%  1,234 images/s  lr 0\.01  1m 15s left", said)
     assert "job: failed: why" in said
@@ -109,12 +110,12 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
-    watcher = TerminalWatcher()
-    watcher.started("job", run, Path("job.1.log"))
+    shown = Terminal()
+    shown(AttemptStarted("job", run, Path("job.1.log")))
     run.write_status(Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
-    watcher._show("job")
-    watcher._bars._progress.refresh()
-    watcher.ended("job", Outcome(OutcomeKind.DONE), Path("job.1.log"))
+    shown._refresh("job")
+    shown._bars._progress.refresh()
+    shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("job.1.log")))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"measuring the spectrum .*25%", said)
 
@@ -124,22 +125,22 @@ def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("builtins.print", gone)
-    watcher = TerminalWatcher()
-    watcher.started("job", run, Path("job.1.log"))
-    watcher.stopping("a")
-    watcher.ended("job", Outcome(OutcomeKind.INTERRUPTED), Path("job.1.log"))
+    shown = Terminal()
+    shown(AttemptStarted("job", run, Path("job.1.log")))
+    shown(AttemptStopping("a"))
+    shown(AttemptFinished("job", Outcome(OutcomeKind.INTERRUPTED), Path("job.1.log")))
 
 
 def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys):
-    watcher, runs = TerminalWatcher(several=True), [RunFolder(tmp_path / name) for name in ("one", "two")]
+    shown, runs = Terminal(several=True), [RunFolder(tmp_path / name) for name in ("one", "two")]
     for run, name in zip(runs, ("a", "b"), strict=True):
         run.create()
-        watcher.started(name, run, Path("log"))
+        shown(AttemptStarted(name, run, Path("log")))
         run.log.write_text(f"2026-01-01 00:00:00 epoch of {name}\n")
-    watcher.tick()
-    watcher.ended("a", Outcome(OutcomeKind.DONE), Path("log"))
-    watcher.stopping("a")
-    watcher.stopping("b")
+    shown(Tick())
+    shown(AttemptFinished("a", Outcome(OutcomeKind.DONE), Path("log")))
+    shown(AttemptStopping("a"))
+    shown(AttemptStopping("b"))
     said = capsys.readouterr().out.splitlines()
     assert "  a: epoch of a" in said
     assert "  b: epoch of b" in said
@@ -154,5 +155,5 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
     ],
 )
 def test_what_became_of_a_job_that_was_taken_away_is_said(kind, told, capsys):
-    TerminalWatcher().ended("job", Outcome(kind, "held by me"), Path("log"))
+    Terminal()(AttemptFinished("job", Outcome(kind, "held by me"), Path("log")))
     assert capsys.readouterr().out.splitlines() == [told]

@@ -10,6 +10,7 @@ from helpers import write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, watch
+from accel_trainer.core import lease
 from accel_trainer.queue import status_table
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.heartbeat import HeartbeatWriter
@@ -82,7 +83,7 @@ def test_what_an_earlier_attempt_said_is_not_said_again(queue: QueueStore) -> No
 def test_a_job_of_a_silent_host_is_stale(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
     assert rows()["a"]["note"] is None
-    monkeypatch.setattr(status_table, "LEASE_S", -1.0)
+    monkeypatch.setattr(lease, "STALE_S", -1.0)
     assert "stale: nothing was heard of its runner for" in rows()["a"]["note"]
 
 

@@ -9,14 +9,14 @@ import pytest
 from helpers import COMMAND, trainers_in, wait_until, write_job
 from typer.testing import CliRunner
 
-from accel_trainer.cli import app, control
-from accel_trainer.cli.terminal import TerminalWatcher
+from accel_trainer.cli import app
+from accel_trainer.cli.terminal import Terminal
+from accel_trainer.core import lease
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import QueueStore
-from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 
@@ -38,12 +38,11 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         sleeper.send_signal(signal.SIGSTOP)
         # Ten minutes later.
         monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
-        monkeypatch.setattr(control, "LEASE_S", 0.0)
-        monkeypatch.setattr(lock, "SILENT_S", 0.0)
+        monkeypatch.setattr(lease, "STALE_S", 0.0)
         monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
         monkeypatch.setattr("accel_trainer.launch.attempt.end_leftovers", lambda token: None)
-        successor = Runner(queue, LaunchOptions(), this_machine(), TerminalWatcher())
+        successor = Runner(queue, LaunchOptions(), this_machine(), Terminal())
         monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
         successor.run()
         wait_until(lambda: not trainers.intersection(trainers_in(Path.cwd())), timeout_s=10)

@@ -96,14 +96,8 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
     return attempt
 
 
-class NobodyWatches:
-    def started(self, *_): ...
-    def tick(self): ...
-    def stopping(self, name): ...
-
-
 def run_it(attempt: Attempt) -> Outcome:
-    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), StopRequest(), NobodyWatches()))
+    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), StopRequest(), lambda event: None))
 
 
 @pytest.fixture

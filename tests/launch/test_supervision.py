@@ -16,6 +16,7 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import attempt
 from accel_trainer.launch.attempt import supervise
 from accel_trainer.launch.command import Launch
+from accel_trainer.launch.events import AttemptEvent, AttemptStopping, AttemptTerminating
 from accel_trainer.launch.process_group import ProcessGroup
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.run.folder import RunFolder
@@ -32,18 +33,17 @@ class Launched(Launch):
 
 
 class Recorder:
-    """A watcher that keeps what it is told."""
+    """Keeps why trainers were asked to stop."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def tick(self) -> None: ...
-
-    def stopping(self, name: str) -> None:
-        self.told.append("stopping")
-
-    def cutting(self, name: str, reason: str) -> None:
-        self.told.append(reason)
+    def __call__(self, event: AttemptEvent) -> None:
+        match event:
+            case AttemptStopping():
+                self.told.append("stopping")
+            case AttemptTerminating(reason=reason):
+                self.told.append(reason)
 
 
 def test_a_launcher_is_killed_also_in_the_moment_in_which_its_environment_cannot_be_read(
@@ -106,16 +106,16 @@ def in_short(monkeypatch) -> None:
 
 def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **limits: float):
     """(why the trainer was cut, what was told, what is in its log)"""
-    log, watcher = run.path / "log", Recorder()
+    log, recorder = run.path / "log", Recorder()
     trainer = ProcessGroup(Launched((), {}, 1, (code,)), Owner.new().token, log)
     try:
         wait_until(log.exists)
         job = Job(architecture="resnet18", **limits)
-        cut = asyncio.run(supervise(trainer, job, run, None, StopRequest() if stop is None else stop, watcher))
+        cut = asyncio.run(supervise(trainer, job, run, None, StopRequest() if stop is None else stop, recorder))
     finally:
         trainer.kill()
         asyncio.run(trainer.stop())
-    return cut, watcher.told, log.read_text()
+    return cut, recorder.told, log.read_text()
 
 
 def test_a_trainer_that_does_nothing_is_ended_and_its_stacks_are_in_the_log(run):

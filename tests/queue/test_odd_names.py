@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import own_disk, said_by, write_job
@@ -21,10 +20,12 @@ from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.events import AttemptFinished
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import PendingChecker
+from accel_trainer.queue.events import Event, JobRejected
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
@@ -73,21 +74,19 @@ def queue() -> QueueStore:
     return queue
 
 
-class Watcher:
-    """Keeps what it is told of endings and refusals."""
+class Recorder:
+    """Keeps how jobs ended, and why they were refused."""
 
     def __init__(self) -> None:
         self.ended_as: dict[str, Outcome] = {}
         self.refused: dict[str, str] = {}
 
-    def ended(self, name: str, ending: Outcome, log: Path) -> None:
-        self.ended_as[name] = ending
-
-    def rejected(self, job: QueuedJob, reason: str) -> None:
-        self.refused[job.name] = reason
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
+    def __call__(self, event: Event) -> None:
+        match event:
+            case AttemptFinished(name=name, outcome=outcome):
+                self.ended_as[name] = outcome
+            case JobRejected(job=job, reason=reason):
+                self.refused[job.name] = reason
 
 
 class Trainings(list[str]):
@@ -110,13 +109,13 @@ def trainings(in_place_of_trainers: Callable[[object], None]) -> Trainings:
 
 
 @pytest.fixture
-def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[QueueStore], Watcher]:
-    def run(queue: QueueStore) -> Watcher:
-        watcher: Any = Watcher()
-        runner = Runner(queue, LaunchOptions(), Machine((), False, 2), watcher, retry_after_s=0.05)
+def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[QueueStore], Recorder]:
+    def run(queue: QueueStore) -> Recorder:
+        recorder = Recorder()
+        runner = Runner(queue, LaunchOptions(), Machine((), False, 2), recorder, retry_after_s=0.05)
         monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
         runner.run()
-        return watcher
+        return recorder
 
     return run
 
@@ -141,10 +140,10 @@ def test_good_names_stay_as_they_are_through_all_of_a_jobs_life(queue, trainings
 def test_bad_names_are_refused_in_a_line_each_and_moved_under_names_that_mislead_nobody(queue, trainings, run_all):
     for seed, name in enumerate(BAD):
         write_job(queue.folder / f"{name}.json", seed=seed)
-    watcher = run_all(queue)
+    recorder = run_all(queue)
     assert trainings == []
-    assert watcher.refused.keys() == BAD.keys()
-    for name, reason in watcher.refused.items():
+    assert recorder.refused.keys() == BAD.keys()
+    for name, reason in recorder.refused.items():
         assert BAD[name][0] in reason
         assert "\n" not in reason
         assert reason.isprintable()
@@ -266,9 +265,9 @@ def test_after_the_clock_was_set_back_or_forth_jobs_are_run_and_wrong_ones_refus
     wrong = queue.folder / "wrong.json"
     wrong.write_text("{")
     stamp = from_tomorrow(wrong, offset_s).stat().st_mtime_ns
-    watcher = run_all(queue)
+    recorder = run_all(queue)
     assert trainings == ["good"]
-    assert watcher.refused.keys() == {"wrong"}
+    assert recorder.refused.keys() == {"wrong"}
     (failed,) = queue.jobs(JobState.FAILED)
     assert failed.path.stat().st_mtime_ns == stamp
 
@@ -322,10 +321,10 @@ def test_a_file_that_is_copied_slowly_is_neither_refused_nor_run_before_it_is_wh
 def test_a_file_that_stays_half_is_refused_with_the_place_where_it_ends(queue, trainings, run_all):
     (queue.folder / "half.json").write_text('{"architecture": "resnet18",\n "seed": ')
     (queue.folder / "empty.json").touch()
-    watcher = run_all(queue)
+    recorder = run_all(queue)
     assert trainings == []
-    assert "half.json: line 2, column 10" in watcher.refused["half"]
-    assert "empty.json: line 1, column 1" in watcher.refused["empty"]
+    assert "half.json: line 2, column 10" in recorder.refused["half"]
+    assert "empty.json: line 1, column 1" in recorder.refused["empty"]
 
 
 # -- disks ------------------------------------------------------------------------------------------------------------
@@ -391,9 +390,10 @@ def test_on_a_full_disk_jobs_end_where_they_belong_and_a_runner_says_why(full_di
         write_job(queue.folder / f"{name}.json")
     trainings.act = lambda attempt: fill() if len(trainings) == 1 else None
     trainings.ending = Outcome(OutcomeKind.FAILED, "the disk is full")
-    watcher = run_all(queue)
+    recorder = run_all(queue)
     assert in_state(queue, JobState.FAILED) == ["a", "b"]
-    assert {name: ending.reason for name, ending in watcher.ended_as.items()} == dict.fromkeys("ab", "the disk is full")
+    endings = {name: outcome.reason for name, outcome in recorder.ended_as.items()}
+    assert endings == dict.fromkeys("ab", "the disk is full")
     assert [queue.reason(job) for job in queue.jobs(JobState.FAILED)] == [None, None]
 
 

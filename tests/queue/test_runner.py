@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from helpers import write_job
@@ -20,10 +21,20 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import checker, finish, retries, scheduler
+from accel_trainer.queue import checker, retries, scheduler
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements
+from accel_trainer.queue.events import (
+    Event,
+    GpusInUse,
+    JobBlocked,
+    JobsFound,
+    JobTooLarge,
+    QueuePaused,
+    RetryScheduled,
+    WaitingForJobs,
+)
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
@@ -64,11 +75,7 @@ def test_who_has_no_room_lets_its_equals_pass_but_nobody_who_is_less_urgent():
     assert chosen({"a": replace(large, priority=1), "b": small}, most=1) == "b", "it will never have room here"
 
 
-class Silent:
-    """A watcher that says nothing."""
-
-    def __getattr__(self, name: str):
-        return lambda *_: None
+T = TypeVar("T")
 
 
 # -- jobs that wait for others -----------------------------------------------------------------------------------
@@ -76,23 +83,20 @@ class Silent:
 PARENT = {"finetune": True, "finetune_args": {"starting_params": "parent"}}
 
 
-class Recorder(Silent):
-    """A watcher that keeps what it is told of jobs that wait."""
+class Recorder:
+    """Keeps all events; does what is in `when_waiting`, one each time that a runner waits."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, dict[str, JobState | None]]] = []
+        self.events: list[Event] = []
         self.when_waiting: list[Callable[[], object]] = []
-        self.rests: list[tuple[str, int, int]] = []
 
-    def blocked(self, name: str, missing: dict[str, JobState | None]) -> None:
-        self.told.append((name, missing))
-
-    def resting(self, name: str, seconds: float, number: int, retries: int) -> None:
-        self.rests.append((name, number, retries))
-
-    def waiting(self) -> None:
-        if self.when_waiting:
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, WaitingForJobs) and self.when_waiting:
             self.when_waiting.pop(0)()
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 class Trained(list[str]):
@@ -140,7 +144,7 @@ def test_jobs_run_after_those_that_they_wait_for(runner, trained):
     write_job(runner.queue.folder / "parent.json", model_dir="runs/it")
     runner.run()
     assert trained == ["d", "parent", "b", "c", "a"]
-    assert (runner.num_failed, runner.num_blocked, runner.watcher.told) == (0, 0, [])
+    assert (runner.num_failed, runner.num_blocked, runner.emit.of(JobBlocked)) == (0, 0, [])
     assert "--starting-params=runs/it" in trained.attempts["b"].worker_args
     assert trained.attempts["a"].starting_params is None
     assert not [word for word in trained.attempts["a"].worker_args if word.startswith("--starting-params")]
@@ -168,7 +172,7 @@ def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
     before = (folder / "late.json").stat()
     runner.run()
     assert trained == ["parent"]
-    assert runner.watcher.told == [("late", {"nowhere": None, "kept": JobState.HELD})]
+    assert runner.emit.of(JobBlocked) == [JobBlocked("late", {"nowhere": None, "kept": JobState.HELD})]
     assert (runner.num_failed, runner.num_blocked) == (3, 1)
     assert files(JobState.PENDING) == ["late"]
     reasons = {job.name: runner.queue.reason(job) for job in runner.queue.jobs(JobState.FAILED)}
@@ -181,14 +185,14 @@ def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
 def test_with_watch_what_is_waited_for_may_come_and_is_told_once(runner, trained):
     folder = runner.queue.folder
     write_job(folder / "child.json", after=["parent"])
-    runner.watcher.when_waiting = [
+    runner.emit.when_waiting = [
         lambda: None,
         lambda: None,
         lambda: write_job(folder / "parent.json"),
         lambda: setattr(runner.stop, "signal", 2),
     ]
     runner.run(watch=True)
-    assert runner.watcher.told == [("child", {"parent": None})]
+    assert runner.emit.of(JobBlocked) == [JobBlocked("child", {"parent": None})]
     assert trained == ["parent", "child"]
 
 
@@ -207,7 +211,7 @@ def test_nobody_gives_up_while_another_runner_trains(runner, trained, monkeypatc
     monkeypatch.setattr(runner_module.Reclaimer, "is_due", True)
     monkeypatch.setattr(runner, "_put_back_abandoned", is_done_at_the_20th)
     runner.run()
-    assert (trained, runner.watcher.told, runner.num_blocked) == (["child"], [], 0)
+    assert (trained, runner.emit.of(JobBlocked), runner.num_blocked) == (["child"], [], 0)
 
 
 def test_jobs_that_wait_for_each_other_are_refused_before_anything_is_trained(runner, trained):
@@ -254,7 +258,8 @@ def test_a_job_is_tried_again_as_often_as_it_says_while_others_are_trained(runne
     trained.endings = [failed(), Outcome(OutcomeKind.DONE), failed(RunState.OUT_OF_MEMORY)]
     runner.run()
     assert trained == ["a", "b", "a", "a"]
-    assert runner.watcher.rests == [("a", 1, 2), ("a", 2, 2)]
+    rests = [(event.name, event.number, event.retries) for event in runner.emit.of(RetryScheduled)]
+    assert rests == [("a", 1, 2), ("a", 2, 2)]
     assert (files(JobState.DONE), runner.num_failed) == (["a", "b"], 0)
     assert list(runner.queue.retries.iterdir()) == []
 
@@ -381,11 +386,10 @@ def test_a_job_that_wants_more_gpus_than_there_are_is_told_and_stays(runner, tra
     write_job(runner.queue.folder / "a.json", num_processes=8)
     write_job(runner.queue.folder / "b.json")
     runner, several = with_slots(runner, monkeypatch, GPUS, 1)
-    told: list[object] = []
-    runner.watcher.too_large = lambda *given: told.append(given)
     runner.run()
+    told = runner.emit.of(JobTooLarge)
     assert several.gpus == {"b": ("0", "1", "2", "3")}
-    assert (files(JobState.PENDING), told, runner.num_blocked) == (["a"], [("a", 8)], 1)
+    assert (files(JobState.PENDING), told, runner.num_blocked) == (["a"], [JobTooLarge("a", 8)], 1)
 
 
 def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(runner, trained, monkeypatch):
@@ -432,12 +436,11 @@ def test_what_is_more_urgent_goes_first(runner, trained):
 
 def test_a_runner_that_is_paused_takes_up_nothing_and_says_why(runner, trained):
     write_job(runner.queue.folder / "a.json")
-    pauses, told = Pauses(runner.queue), []
-    runner.watcher.paused = told.append
+    pauses = Pauses(runner.queue)
     pauses.add("elsewhere")
     pause = pauses.add(None, "the disk is full")
     runner.run()
-    assert (trained, told, runner.num_blocked) == ([], [pause], 1)
+    assert (trained, runner.emit.of(QueuePaused), runner.num_blocked) == ([], [QueuePaused(pause)], 1)
     pauses.remove(None)
     runner.run()
     assert trained == ["a"]
@@ -476,7 +479,7 @@ def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
 
 def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, monkeypatch):
     claimed_elsewhere(runner, monkeypatch, "a")
-    monkeypatch.setattr(finish, "LEASE_S", 0.2)
+    monkeypatch.setattr(lease, "STALE_S", 0.2)
     runner.run()
     assert trained == []
     wants = Runner(runner.queue, LaunchOptions(), Machine((), False, 2), Recorder(), reclaims_stale=True)
@@ -522,13 +525,11 @@ def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, traine
     monkeypatch.setattr(scheduler, "PATIENCE_S", patience_s)
     for name in ("a", "b", "c"):
         write_job(runner.queue.folder / f"{name}.json")
-    found = []
-    runner.watcher.found = lambda *numbers: found.append(numbers)
     if patience_s > 1:
         threading.Timer(2, lambda: runner.stop.note(signal.SIGTERM)).start()
     runner.run()
     assert trained == (["a", "b", "c"] if patience_s < 1 else [])
-    assert found == ([(1, 0, 2)] if patience_s < 1 else [])
+    assert runner.emit.of(JobsFound) == ([JobsFound(1, 0, 2)] if patience_s < 1 else [])
 
 
 def test_it_is_said_for_which_gpus_jobs_wait(trained, monkeypatch):
@@ -544,8 +545,6 @@ def test_it_is_said_for_which_gpus_jobs_wait(trained, monkeypatch):
     monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
     runner.queue.create()
     write_job(runner.queue.folder / "a.json")
-    told = []
-    runner.watcher.occupied = told.append
     runner.run()
     assert trained == ["a"]
-    assert told == [["0", "2"], ["2"]]
+    assert runner.emit.of(GpusInUse) == [GpusInUse(("0", "2")), GpusInUse(("2",))]

@@ -106,13 +106,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_its_image
 
 
 def test_a_loss_that_is_not_finite_in_a_later_epoch_is_found_in_that_one(loop):
-    judge = loop.objective.judge
+    compute = loop.objective.compute
 
     def explode(output, batch, *, is_shared):
-        judged = judge(output, batch, is_shared=is_shared)
-        return replace(judged, share=judged.share * (torch.inf if loop.progress.global_step == 5 else 1))
+        judged = compute(output, batch, is_shared=is_shared)
+        return replace(judged, loss=judged.loss * (torch.inf if loop.progress.global_step == 5 else 1))
 
-    loop.objective.judge = explode
+    loop.objective.compute = explode
     with pytest.raises(Diverged, match=r"not finite at step 6 \(epoch 2, learning rate 0\.001, ") as caught:
         train(loop)
     batches = list(loop.parts.sampling.micro_batches(2, 0))

@@ -225,7 +225,7 @@ def test_a_step_calls_few_kernels_beside_those_of_the_model(make_loop, tmp_path,
     loop.reporter.is_due = lambda: False
     model, optimizer = loop.plain_model, loop.optimizer
     take_steps(loop, 1)
-    batch = loop.parts.read_train(next(loop.parts.sampling.micro_batches(1, 0)))
+    batch = loop.parts.train_reader(next(loop.parts.sampling.micro_batches(1, 0)))
 
     def plain() -> None:
         F.cross_entropy(model(batch.inputs.images), batch.labels).backward()
@@ -247,11 +247,11 @@ def test_the_validation_calls_no_more_kernels_than_a_forward_pass_of_training(ma
     val, sampling = loop.parts.val, loop.parts.sampling
     assert val.images_per_batch >= sampling.images_per_forward
     batches = math.ceil(val.num_images / val.images_per_batch)
-    batch = loop.parts.read_train(next(sampling.micro_batches(1, 0)))
+    batch = loop.parts.train_reader(next(sampling.micro_batches(1, 0)))
     loop.step.train_mode()
 
     def forward() -> None:
-        loop.objective.judge(loop.plain_model(batch.inputs.images), batch, is_shared=True)
+        loop.objective.compute(loop.plain_model(batch.inputs.images), batch, is_shared=True)
 
     training = kernels_of(forward)
     validation = kernels_of(lambda: loop.evaluator.measure(loop.plain_model, val, lambda: False))

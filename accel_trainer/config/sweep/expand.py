@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from accel_trainer.config.job import Job, default_args, default_path
+from accel_trainer.config.derived import ARGUMENTS_OF, default_args, default_path
+from accel_trainer.config.job import Job
 from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.config.parse import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
 from accel_trainer.config.sweep.axes import Settings
@@ -24,7 +25,6 @@ from accel_trainer.core.text import canonical, format_value, shortest_suffixes
 
 MAX_VALUE = 32  # of the characters that a value has in a name
 MAX_TAG = 64  # Weights & Biases takes no longer ones
-ARGUMENTS_OF = {"optimizer_args": "optimizer", "scheduler_args": "scheduler"}
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def _put(given: dict[str, Any], key: str, value: Any) -> None:
     if not inner:
         given[top] = value
         return
-    if given.get(top) is None and (owner := ARGUMENTS_OF.get(top)) is not None:
-        given[top] = default_args(owner, given)
+    if given.get(top) is None and top in ARGUMENTS_OF:
+        given[top] = default_args(top, given)
     place, path = given, top
     for word, following in zip((top, *inner[:-1]), inner, strict=True):
         if place.get(word) is None or isinstance(place[word], bool):  # `cutmix: true` is an object with its defaults

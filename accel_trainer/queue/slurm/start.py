@@ -11,17 +11,26 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import assert_never
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, stop_request
-from accel_trainer.launch.attempt import no_orders, run_attempt
+from accel_trainer.launch.attempt import run_attempt
 from accel_trainer.launch.attempt_files import new_log, remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.events import (
+    AttemptEvent,
+    AttemptFinished,
+    AttemptStarted,
+    AttemptStopping,
+    AttemptTerminating,
+    Tick,
+)
 from accel_trainer.launch.machine import Machine, Nodes, this_machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import ClaimControl, Requests
@@ -34,7 +43,6 @@ from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError
 from accel_trainer.queue.slurm.reconcile import Record, Records, this_user
 from accel_trainer.queue.store import QueueStore
-from accel_trainer.run.folder import RunFolder
 
 # A listing of a network drive may be so old.
 SHOWN_S, LOOK_EVERY_S = 60.0, 1.0
@@ -93,8 +101,8 @@ class FirstNode:
             return
         log, stop = self._queue.next_log(self._claimed.name), stop_request()
         attempt = attempt_of_queue(self._queue, self._claimed, job, self._token, log, start)
-        orders, watcher = ClaimControl(self._queue, self._claimed), _Watcher(self._note_stop)
-        self._end(asyncio.run(run_attempt(attempt, flags, machine, stop, watcher, orders)), log, job.retries)
+        control = ClaimControl(self._queue, self._claimed)
+        self._end(asyncio.run(run_attempt(attempt, flags, machine, stop, self._follow, control)), log, job.retries)
 
     def _end(self, ending: Outcome, log: Path, limit: int) -> None:
         if not self._is_newest():
@@ -113,6 +121,11 @@ class FirstNode:
         """A start that Slurm has given up, as when its node was silent, may wake up beside the next one."""
         now = self._records.of(self._owner.token)
         return now is None or now.start in (None, self._token)
+
+    def _follow(self, event: AttemptEvent) -> None:
+        _print(event)
+        if isinstance(event, AttemptStopping):
+            self._note_stop()
 
     def _note_stop(self) -> None:
         """First of all: there may be no time for more."""
@@ -148,28 +161,24 @@ def _other_node(queue: QueueStore, claimed: ClaimedJob, flags: LaunchOptions, ma
     token = claimed.owner.start().token
     log = new_log(queue.logs, f"{claimed.name}.node{machine.nodes.rank}")
     attempt = attempt_of_queue(queue, claimed, job, token, log, starting_params(job, queue))
-    ending = asyncio.run(run_attempt(attempt, flags, machine, stop_request(), _Watcher(lambda: None), no_orders))
+    ending = asyncio.run(run_attempt(attempt, flags, machine, stop_request(), _print))
     if ending.kind is OutcomeKind.FAILED:
         raise UserError(f"node {machine.nodes.rank}: {ending.reason}; log: {log}")
 
 
-class _Watcher:
-    """Few words, for the output of Slurm's job; the training's own are in the attempt's log and the run folder."""
-
-    def __init__(self, stopping: Callable[[], None]) -> None:
-        self._stopping = stopping
-
-    def started(self, name: str, run: RunFolder, log: Path) -> None:
-        _say(f"{name}: training in {run.path} (all output: {log})")
-
-    def tick(self) -> None: ...
-
-    def stopping(self, name: str) -> None:
-        _say(f"{name}: told to stop; the step is finished and the state saved")
-        self._stopping()
-
-    def cutting(self, name: str, reason: str) -> None:
-        _say(f"{name}: {reason}")
+def _print(event: AttemptEvent) -> None:
+    """Few lines, for the output of Slurm's job; the training's own are in the attempt's log and the run folder."""
+    match event:
+        case AttemptStarted(name=name, run=run, log=log):
+            _say(f"{name}: training in {run.path} (all output: {log})")
+        case AttemptStopping(name=name):
+            _say(f"{name}: told to stop; the step is finished and the state saved")
+        case AttemptTerminating(name=name, reason=reason):
+            _say(f"{name}: {reason}")
+        case Tick() | AttemptFinished():
+            pass
+        case _:
+            assert_never(event)
 
 
 def _machine(num_nodes: int, port: int) -> Machine:

@@ -5,7 +5,6 @@ is found by the next one: a claim is made first, and has its token in the commen
 """
 
 import time
-from typing import Protocol
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
@@ -15,9 +14,20 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
+from accel_trainer.queue.events import (
+    ChangeNotifier,
+    Emit,
+    JobRejected,
+    JobsFound,
+    JobSubmitted,
+    SlurmJobChanged,
+    SlurmJobOver,
+    SlurmProblem,
+    WaitingForJobs,
+)
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
-from accel_trainer.queue.scheduler import Notifier, Scheduler, SchedulerWatcher, choose_next
+from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError, SlurmJob, SlurmTimeout, SubmitLimit
@@ -31,21 +41,6 @@ ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
 REST_S = 30.0
 
 
-class SubmitterWatcher(SchedulerWatcher, Protocol):
-    """Who is told how the jobs go that are in Slurm."""
-
-    def handed_over(self, name: str, job_id: int) -> None: ...
-
-    def in_slurm(self, name: str, told: str) -> None:
-        """What Slurm says of a job. Said once for each change."""
-
-    def over(self, name: str, state: JobState | None, reason: str | None) -> None:
-        """A job has left running/ for this state; None: it is nowhere any more."""
-
-    def trouble(self, problem: str) -> None:
-        """Slurm does not do what is wanted; it is tried again."""
-
-
 class Submitter:
     """Hands over the jobs of one queue to the cluster of this machine."""
 
@@ -54,20 +49,20 @@ class Submitter:
         queue: QueueStore,
         flags: LaunchOptions,
         wishes: SlurmOptions,
-        watcher: SubmitterWatcher,
+        emit: Emit,
         retry_after_s: float = FIRST_WAIT_S,
     ) -> None:
         """Raises UserError for wishes that make no sense, and where there is no Slurm."""
         wishes.refuse_wrong()
         self.queue, self.stop = queue, StopRequest()
         self.num_failed = self.num_run = self.num_blocked = 0
-        self._flags, self._wishes, self._watcher = flags, wishes, watcher
+        self._flags, self._wishes, self._emit = flags, wishes, emit
         self._cluster = client.cluster_name()
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
         self._checker = PendingChecker(flags, queue.folder)
         self._outlook = Scheduler(queue, self._checker, self._retries, self._rejected)
         self._reconciler = Reconciler(queue, self._retries, self._cluster)
-        self._told = Notifier(watcher)
+        self._notifier = ChangeNotifier(emit)
         self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last said of each
         self._is_counted, self._trouble = False, ""
         self._asked, self._ask_after_s, self._rests_until = 0.0, 0.0, 0.0
@@ -101,26 +96,26 @@ class Submitter:
             return False
         if not self._is_counted and self._outlook.pending:
             self._is_counted = True
-            self._watcher.found(len(self._outlook.valid), self.num_failed, 0)
+            self._emit(JobsFound(len(self._outlook.valid), self.num_failed, 0))
         return not self._hand_over() and self._is_over(watch)
 
     def _is_over(self, watch: bool) -> bool:
         outlook = self._outlook
-        self._told.pause(outlook)
+        self._notifier.pause(outlook.pause)
         if self._in_slurm or self._reconciler.claims() or outlook.has_refused:
             return False
         left = len(outlook.pending)
         if left and outlook.pause is None and not outlook.is_blocked:
             return False  # some rest, or runners train what they wait for
-        self._told.missing(outlook)
+        self._notifier.unmet(outlook.missing)
         self.num_blocked = left
         if watch:
-            self._watcher.waiting()
+            self._emit(WaitingForJobs())
         return not watch
 
     def _rejected(self, job: QueuedJob, reason: str) -> None:
         self.num_failed += 1
-        self._watcher.rejected(job, reason)
+        self._emit(JobRejected(job, reason))
 
     # -- handing over ----------------------------------------------------------------------------------------------
 
@@ -168,7 +163,7 @@ class Submitter:
             raise
         else:
             self._records.note_id(owner.token, this_user(), job_id)
-            self._watcher.handed_over(pending.name, job_id)
+            self._emit(JobSubmitted(pending.name, job_id))
 
     @property
     def _is_resting(self) -> bool:
@@ -207,14 +202,14 @@ class Submitter:
         self._note_in_slurm(name)
         told = "" if found is None else found.told
         if told and self._in_slurm[name] != told:
-            self._watcher.in_slurm(name, told)
+            self._emit(SlurmJobChanged(name, told))
         self._in_slurm[name] = told
 
     def _tell_settled(self, settled: Settled) -> None:
         name, recorded = settled.job.name, settled.recorded
         self._note_in_slurm(name)
         if recorded.ending.reason:
-            self._watcher.in_slurm(name, recorded.ending.reason)
+            self._emit(SlurmJobChanged(name, recorded.ending.reason))
 
     def _note_what_is_over(self) -> None:
         """Tell of the jobs that were in Slurm and have left running/, by whomever they were moved."""
@@ -233,9 +228,9 @@ class Submitter:
         found = None if state is None else self.queue.find(name)
         reason = self.queue.reason(found) if found is not None and state is JobState.FAILED else None
         self.num_failed += state is JobState.FAILED
-        self._watcher.over(name, state, reason)
+        self._emit(SlurmJobOver(name, state, reason))
 
     def _say_trouble(self, problem: str) -> None:
         if problem != self._trouble:
             self._trouble = problem
-            self._watcher.trouble(problem)
+            self._emit(SlurmProblem(problem))

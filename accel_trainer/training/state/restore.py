@@ -10,8 +10,9 @@ import torch
 from torch.optim import Optimizer
 
 from accel_trainer.config import ResolvedJob
+from accel_trainer.config.derived import parameters
 from accel_trainer.config.diff import Changes
-from accel_trainer.config.parameters import DataParameters
+from accel_trainer.config.marks import ChangesMetrics
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.optim.optimizer import optimizer_state_keys
 from accel_trainer.training.runtime.environment import describe_change, has_batch_norm, has_dropout
@@ -89,21 +90,12 @@ def _tell_of_another_world(loop: TrainingLoop, state: TrainState) -> None:
 
 
 # What the number of an optimizer's parameters and their order follow from.
-GROUPED_BY = frozenset(
-    {
-        "architecture",
-        "architecture_args",
-        "decay_norm_and_bias",
-        "finetune",
-        "finetune_args",
-        "layer_decay",
-        "optimizer",
-    }
-)
+GROUPED_BY = parameters(lambda mark: mark.decides_groups)
 # What a validation measures follows from these, whatever the loss is.
-MEASURED_BY = frozenset(
-    {"class_subset", "dataset", "image_column", "image_size", "label_column", "loss_cycle", "video"}
-)
+MEASURED_BY = parameters(lambda mark: mark.changes_metrics is ChangesMetrics.ALWAYS)
+# And from these, where the validation sees images as the training does, or where the metric is the loss.
+AUGMENTED_BY = parameters(lambda mark: mark.changes_metrics is ChangesMetrics.AUGMENTED)
+LOSS_FOLLOWS_FROM = parameters(lambda mark: mark.changes_metrics is ChangesMetrics.LOSS)
 
 
 def restore_optimizer(job: ResolvedJob, differences: Changes, optimizer: Optimizer, saved: Mapping[str, Any]) -> bool:
@@ -130,9 +122,9 @@ def measures_the_same(job: ResolvedJob, differences: Changes) -> bool:
     as in training, and clips are blurred."""
     measured_by = set(MEASURED_BY)
     if job.is_contrastive or job.video:
-        measured_by |= {*DataParameters.model_fields, "seed"}
+        measured_by |= AUGMENTED_BY
     if job.is_contrastive or job.primary_metric == job.criterion:
-        measured_by |= {"criterion", "criterion_args"}
+        measured_by |= LOSS_FOLLOWS_FROM
     return measured_by.isdisjoint(differences)
 
 

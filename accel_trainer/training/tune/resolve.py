@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.config.derived import parameters
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
@@ -29,6 +30,8 @@ from accel_trainer.training.tune.batch_size import FitsMemory, largest_fitting, 
 from accel_trainer.training.tune.lr_finder import FIRST_RATE, range_test, steepest_rate, write_range_test
 
 log = logging.getLogger(__name__)
+# A learning rate that was found with others of these does not suit the job.
+RATE_FOLLOWS_FROM = parameters(lambda mark: mark.decides_rate)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Resolver:
     def _found_before(self) -> dict[str, Any]:
         """Without a learning rate that was found for another batch size or optimizer."""
         found = dict(self.run.read_found()) if self.run.has_run else {}
-        is_outdated = not {"batch_size", "optimizer"}.isdisjoint(self.changed)
+        is_outdated = not RATE_FOLLOWS_FROM.isdisjoint(self.changed)
         return {word: number for word, number in found.items() if not (is_outdated and word in LEARNING_RATE_WORDS)}
 
     # -- the batch size -------------------------------------------------------------------------------------

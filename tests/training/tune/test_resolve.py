@@ -295,7 +295,7 @@ def explode(parts: Components, after: int, loss: float) -> None:
 
     def exploding(*args: Any, **kwargs: Any) -> Any:
         judged = judge(*args, **kwargs)
-        return judged if next(calls) < after else replace(judged, share=judged.loss * 0 + loss)
+        return judged if next(calls) < after else replace(judged, loss=judged.loss * 0 + loss)
 
     parts.objective.compute = exploding  # type: ignore[method-assign]
 

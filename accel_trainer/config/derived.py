@@ -1,0 +1,119 @@
+"""What follows from the parameters of a job: paths, metrics, views, and which parameters have which marks."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from accel_trainer.config.fields import eval_split, is_weights_path
+from accel_trainer.config.marks import UNREPORTED, Mark, marks
+from accel_trainer.config.parameters import (
+    CONTRASTIVE,
+    DataParameters,
+    FinetuneParameters,
+    ModelParameters,
+    OptimizationParameters,
+    RunParameters,
+)
+
+
+def default_path(architecture: str, name: str) -> Path:
+    """The run folder of a job that names none."""
+    # A colon separates a drive, a stream or the paths of a list on one system or another.
+    return Path("models") / architecture.replace(":", ".") / name
+
+
+# Pydantic collects fields from the last base to the first.
+class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
+    """The parameters of all sections, and what follows from them. `name` is that of the job file, without `.json`."""
+
+    name: Annotated[str, UNREPORTED] = Field(default="job", exclude=True)
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder. A relative model_dir counts from the current directory."""
+        return self.base_path / self.finetuning.finetune_dir if self.finetuning is not None else self.base_path
+
+    @property
+    def base_path(self) -> Path:
+        """The folder that model_dir names: the run's own, or with finetune that of its parent."""
+        if self.model_dir is None:
+            return default_path(self.architecture, self.name)
+        return Path(self.model_dir).expanduser()
+
+    @property
+    def finetuning(self) -> FinetuneParameters | None:
+        """How to fine-tune, or None where the job does not."""
+        return (self.finetune_args or FinetuneParameters()) if self.finetune else None
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        return tuple(self.finetuning.freeze_modules) if self.finetuning is not None else ()
+
+    @property
+    def starting_path(self) -> Path | None:
+        """Where the weights to fine-tune from are: a file, or a run folder, whose best ones are meant."""
+        if self.finetuning is None:
+            return None
+        given = self.finetuning.starting_params
+        return self.base_path if given is None else Path(given).expanduser()
+
+    @property
+    def may_start_later(self) -> bool:
+        """Whether what the job starts from may be missing as yet, because a job before it is to train it."""
+        return bool(self.after) or self.parent_job is not None
+
+    @property
+    def parent_job(self) -> str | None:
+        """The single word that starting_params is, if it is one: the name of a job, before it is that of a path."""
+        given = self.finetuning.starting_params if self.finetuning is not None else None
+        return None if given is None or is_weights_path(given) else given
+
+    @property
+    def views_per_image(self) -> int:
+        """How many images the model is shown of each: the views, or the frames of a clip.
+
+        `batch_size` counts num_views of them: where the frames come from Blur's sigmas, a clip counts once.
+        """
+        return len(self.Blur.sigmas) if self.video and self.Blur is not None else self.num_views
+
+    @property
+    def eval_splits(self) -> dict[str, str]:
+        """The further data sets, by what performance.csv calls them."""
+        return {eval_split(name): name for name in self.eval_sets}
+
+    @property
+    def is_contrastive(self) -> bool:
+        return self.criterion in CONTRASTIVE
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the validation measures; the criterion's name stands for its loss."""
+        return (*(("contrastive_acc",) if self.is_contrastive else ("acc1", "acc5")), self.criterion)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.primary_metric != self.criterion
+
+
+MARKS = marks(Parameters)
+ARGUMENTS_OF = {key: mark.arguments_of for key, mark in MARKS.items() if mark.arguments_of is not None}
+
+
+def default_args(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `optimizer_args` or `scheduler_args` of a job that gives none: only the default optimizer and scheduler have
+    default arguments of ours."""
+    owner = ARGUMENTS_OF[key]
+    is_default = given.get(owner) in (None, Parameters.model_fields[owner].default)
+    return dict(Parameters.model_fields[key].default) if is_default else {}
+
+
+def parameters(condition: Callable[[Mark], object]) -> frozenset[str]:
+    """The names of the parameters whose marks fulfil a condition: `parameters(lambda mark: mark.may_change)`."""
+    return frozenset(name for name in keys(condition) if "." not in name)
+
+
+def keys(condition: Callable[[Mark], object]) -> frozenset[str]:
+    """The same with those of nested objects, by their paths: `finetune_args.finetune_dir`."""
+    return frozenset(key for key, mark in MARKS.items() if condition(mark))

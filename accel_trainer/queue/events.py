@@ -1,0 +1,151 @@
+"""What happens in a queue, as values: runners emit them, and a terminal prints them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from accel_trainer.launch.events import AttemptEvent
+from accel_trainer.queue.control import Pause
+from accel_trainer.queue.dependencies import Unmet
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+
+
+@dataclass(frozen=True)
+class JobsFound:
+    """The pending jobs have been checked, except for `unchecked` ones, for which that would take too long."""
+
+    valid: int
+    invalid: int
+    unchecked: int
+
+
+@dataclass(frozen=True)
+class JobRejected:
+    """A job was moved to failed/ before it was claimed; one line of `reason` for each mistake."""
+
+    job: QueuedJob
+    reason: str
+
+
+@dataclass(frozen=True)
+class JobBlocked:
+    """Nothing is left that could run, and this job waits for others. Emitted once for each change of them."""
+
+    name: str
+    unmet: Unmet
+
+
+@dataclass(frozen=True)
+class QueuePaused:
+    """No job is claimed on this host. Emitted once for each pause."""
+
+    pause: Pause
+
+
+@dataclass(frozen=True)
+class WaitingForJobs:
+    """There is nothing to do, but there may be later."""
+
+
+@dataclass(frozen=True)
+class JobReclaimed:
+    """A job whose owner is dead was returned to pending."""
+
+    job: ClaimedJob
+
+
+@dataclass(frozen=True)
+class JobTooLarge:
+    """A job needs more GPUs than the runner has."""
+
+    name: str
+    num_processes: int
+
+
+@dataclass(frozen=True)
+class GpusInUse:
+    """Jobs could run except that others use these GPUs. Emitted once for each change of them."""
+
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RetryScheduled:
+    """A job that has just failed is tried again in some seconds, for the n-th time of so many."""
+
+    name: str
+    backoff_s: float
+    number: int
+    retries: int
+
+
+@dataclass(frozen=True)
+class JobSubmitted:
+    """Slurm has accepted a job."""
+
+    name: str
+    slurm_id: int
+
+
+@dataclass(frozen=True)
+class SlurmJobChanged:
+    """Slurm reports something new of a job."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class SlurmJobOver:
+    """A job has left running/ for this state; None: it is nowhere any more. `reason`: why it has failed."""
+
+    name: str
+    state: JobState | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class SlurmProblem:
+    """Slurm does not do what it was asked for; it is asked again."""
+
+    problem: str
+
+
+QueueEvent = (
+    JobsFound
+    | JobRejected
+    | JobBlocked
+    | QueuePaused
+    | WaitingForJobs
+    | JobReclaimed
+    | JobTooLarge
+    | GpusInUse
+    | RetryScheduled
+    | JobSubmitted
+    | SlurmJobChanged
+    | SlurmJobOver
+    | SlurmProblem
+)
+Event = AttemptEvent | QueueEvent
+Emit = Callable[[Event], None]
+
+
+class ChangeNotifier:
+    """Emits why jobs are not claimed, each reason once for each change of it."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._unmet: Mapping[str, Unmet] = {}
+        self._pause: Pause | None = None
+
+    def pause(self, pause: Pause | None) -> None:
+        """Note the pause that this host has now."""
+        if pause is not None and pause != self._pause:
+            self._emit(QueuePaused(pause))
+        self._pause = pause
+
+    def unmet(self, unmet: Mapping[str, Unmet]) -> None:
+        """Note what jobs wait for, by their names."""
+        for name, others in unmet.items():
+            if self._unmet.get(name) != others:
+                self._emit(JobBlocked(name, others))
+        self._unmet = unmet
