@@ -14,7 +14,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.report.compare import compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job
-from accel_trainer.run.performance import read_performance
+from accel_trainer.run.performance import has_results, read_performance
+from accel_trainer.run.records import Origin, read_environment, read_found, read_origin
+from accel_trainer.run.status import RankError, first_rank_error, read_status, write_rank_error
 
 CONTENTS = {
     "nothing": b"",
@@ -61,22 +63,23 @@ def run(tmp_path: Path) -> RunFolder:
 @every_kind
 def test_a_status_that_cannot_be_read_says_nothing(run: RunFolder, kind: str) -> None:
     plant(run.status_file, kind)
-    assert run.read_status() is None
+    assert read_status(run) is None
 
 
 @every_kind
 def test_what_is_not_a_rank_s_error_is_none(run: RunFolder, kind: str) -> None:
     plant(run.rank_error(1), kind)
-    run.write_rank_error(2, "t", "boom", 2.0)
-    assert run.first_rank_error("t")[:2] == (2.0, "rank-2: boom")
+    write_rank_error(run, 2, RankError("t", "boom", 2.0))
+    assert first_rank_error(run, "t") == RankError("t", "rank-2: boom", 2.0)
 
 
 @every_kind
 def test_records_that_cannot_be_read_are_empty(run: RunFolder, kind: str) -> None:
     for path in (run.environment, run.found, run.origin):
         plant(path, kind)
-    for read in (run.read_environment, run.read_found, run.read_origin):
-        known = read()
+    assert read_origin(run) == Origin()
+    for read in (read_environment, read_found):
+        known = read(run)
         assert isinstance(known, dict)
         assert (known == {}) == (kind not in ("wrong types", "NaN"))
 
@@ -102,7 +105,7 @@ def test_classes_that_are_none_are_told_in_one_line(run: RunFolder, kind: str) -
 @every_kind
 def test_a_table_of_results_that_is_none_is_told_in_one_line_or_empty(run: RunFolder, kind: str) -> None:
     plant(run.performance, kind)
-    assert run.has_results is False
+    assert has_results(run) is False
     if kind in CONTENTS and "nested" not in kind:  # a header, of whatever columns, without lines below it
         assert read_performance(run) == []
     else:

@@ -12,7 +12,8 @@ from accel_trainer.report.compare import Comparison, compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import run_job, trained_classes, trained_job, trained_weights
 from accel_trainer.run.performance import read_performance
-from accel_trainer.run.status import Status
+from accel_trainer.run.records import read_config
+from accel_trainer.run.status import Status, read_status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._folder = RunFolder(Path(path).expanduser())
-        self._folder.read_config()
+        read_config(self._folder)
 
     def __repr__(self) -> str:
         status = self.status
@@ -78,7 +79,7 @@ class Run:
     @property
     def status(self) -> Status | None:
         """status.json: state, epoch, best score, error; None where there is none."""
-        return self._folder.read_status()
+        return read_status(self._folder)
 
     @property
     def classes(self) -> list[str]:

@@ -38,7 +38,7 @@ from accel_trainer.queue.events import (
 )
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState, Status, read_status
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -151,7 +151,7 @@ class Terminal:
         before = f"  {name}: " if self._several else "  "
         for line in shown.tail.new_lines():
             self._print(f"{before}{line}")
-        if self._bars is not None and (status := shown.run.read_status()) is not None:
+        if self._bars is not None and (status := read_status(shown.run)) is not None:
             with suppress(OSError, OverflowError):
                 self._bars.show(name, status)
 

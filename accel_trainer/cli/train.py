@@ -24,7 +24,7 @@ from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState
+from accel_trainer.run.status import RunState, read_status
 
 
 @app.command()
@@ -57,7 +57,7 @@ def train(
     run = RunFolder(job.run_path)
     run.create()
     token, submission = Owner.new().token, submission_of(file)
-    if (said := run.read_status()) is not None and said.state is RunState.FINISHED:
+    if (said := read_status(run)) is not None and said.state is RunState.FINISHED:
         submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
     log = new_log(run.attempts, "train")
     attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)

@@ -29,7 +29,7 @@ from accel_trainer.launch.outcome import (
 from accel_trainer.launch.process_group import POLL_S, ProcessGroup, end_leftovers
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost, RunLock, acquire, never
-from accel_trainer.run.status import RunState
+from accel_trainer.run.status import RunState, read_status
 
 LISTEN_EVERY_S = 1.0
 
@@ -243,7 +243,7 @@ def _judge(
     if launch.machine_rank > 0:
         ending = outcome_of_exit_code(code, log, asked_to_stop=asked_to_stop, cut=cut)
         return with_oom(ending, num_killed)
-    said = attempt.run.read_status()
+    said = read_status(attempt.run)
     ending = outcome_of(said, attempt.token, asked_to_stop=asked_to_stop, exit_code=code, log=log, cut=cut)
     ending = with_oom(with_root_cause(ending, said, attempt.run, attempt.token), num_killed)
     record(ending, said, attempt.run, attempt.token)

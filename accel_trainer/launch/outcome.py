@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState, Status, first_rank_error, write_status
 
 LOG_END_BYTES = 64 * 1024
 # A launcher that dies of these was told to end by somebody else than its runner; so was one with such last words.
@@ -111,13 +111,13 @@ def last_error_line(log: Path, exit_code: int) -> str:
 
 def with_root_cause(ending: Outcome, said: Status | None, run: RunFolder, token: str) -> Outcome:
     """When several ranks failed, the reason is that of the first: the others fail because it is gone."""
-    first = run.first_rank_error(token)
+    first = first_rank_error(run, token)
     if first is None or ending.kind is not OutcomeKind.FAILED or ending.is_users_mistake:
         return ending
     rank_0_failed_at = said.failed_at if said is not None and said.token == token else None
-    if rank_0_failed_at is not None and rank_0_failed_at <= first.failed_at:
+    if rank_0_failed_at is not None and rank_0_failed_at <= first.time:
         return ending
-    return Outcome(OutcomeKind.FAILED, first.reason, first.state, first.fitting_batch_size)
+    return Outcome(OutcomeKind.FAILED, first.error, first.state, first.fitting_batch_size)
 
 
 def with_oom(ending: Outcome, num_killed: int) -> Outcome:
@@ -138,4 +138,4 @@ def record(ending: Outcome, said: Status | None, run: RunFolder, token: str) -> 
     if ending.fitting_batch_size is not None:
         changes["fitting_batch_size"] = ending.fitting_batch_size
     with suppress(OSError):  # the queue has the reason as well
-        run.write_status(said.model_copy(update=changes))
+        write_status(run, said.model_copy(update=changes))

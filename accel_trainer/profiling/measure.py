@@ -21,6 +21,7 @@ from accel_trainer.data.loader import Loader
 from accel_trainer.profiling.figures import Profile, Setting
 from accel_trainer.profiling.recorder import SpanRecorder, add_loader_threads, exclusive_seconds
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_found
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import Diverged, is_out_of_memory
@@ -66,7 +67,7 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
     Raises UserError.
     """
     run = RunFolder(scratch_dir)
-    job = job.with_found(RunFolder(job.run_path).read_found()).model_copy(update={"trackers": []})
+    job = job.with_found(read_found(RunFolder(job.run_path))).model_copy(update={"trackers": []})
     job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
     with ExitStack() as resources:
         resources.enter_context(deterministic_kernels(job.deterministic))

@@ -24,6 +24,7 @@ from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import read_status
 
 # So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.
 AHEAD_S = 20.0
@@ -82,7 +83,7 @@ class RunningAttempt:
 
     @property
     def is_about_to_end(self) -> bool:
-        said = self.run.read_status()
+        said = read_status(self.run)
         return said is not None and said.token == self.token and said.eta_s is not None and said.eta_s < AHEAD_S
 
 

@@ -15,7 +15,7 @@ from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import Status
+from accel_trainer.run.status import Status, read_status
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.client import SlurmJob
@@ -139,7 +139,7 @@ def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
 def _said(job: QueuedJob) -> Status | None:
     """What the job's trainer last said."""
     try:
-        return RunFolder(read_job(job.path, job.name).run_path).read_status()
+        return read_status(RunFolder(read_job(job.path, job.name).run_path))
     except UserError:
         return None
 

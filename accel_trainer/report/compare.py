@@ -10,6 +10,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, flatten, listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, read_performance
+from accel_trainer.run.records import read_config, read_environment
+from accel_trainer.run.status import read_status
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
 NO_SETTINGS = keys(lambda mark: not mark.is_setting)
@@ -40,14 +42,14 @@ def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
 
 
 def _compare_one(run: RunFolder) -> Comparison:
-    config = run.read_config()
+    config = read_config(run)
     if missing := [key for key in ("architecture", "num_epochs", "primary_metric") if key not in config]:
         raise UserError(f"{run.config} is not the config of a run: it has no {missing[0]}")
-    status = run.read_status()
+    status = read_status(run)
     rows = read_performance(run)
     metric = str(config["primary_metric"])
     best = _best(rows, metric)
-    environment = run.read_environment()
+    environment = read_environment(run)
     speeds = sorted(row.images_per_s for row in rows if row.split == "train")
     return Comparison(
         job=str(environment.get("job", run.path.name)),

@@ -3,24 +3,15 @@
 The trainer writes it, the queue and the reports read it; they share nothing else.
 """
 
-import json
 import os
 import secrets
 import shutil
 import stat
-import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, read_text, write_atomic
-from accel_trainer.run.status import RankError, RunState, Status
-
-# Of status.json, and of a performance.csv of 100,000 epochs.
-MAX_STATUS, MAX_PERFORMANCE = MEBIBYTE, 256 * MEBIBYTE
 
 
 @dataclass(frozen=True)
@@ -121,7 +112,12 @@ class RunFolder:
         return self.path / f"performance.{suffix}"
 
     def rank_error(self, rank: int) -> Path:
+        """Why a rank other than 0 failed; status.json is rank 0's."""
         return self.path / f".error-rank-{rank}.json"
+
+    def rank_errors(self) -> list[Path]:
+        """The errors of ranks that there are."""
+        return list(self.path.glob(".error-rank-*.json"))
 
     def lock(self, number: int) -> Path:
         """What a process that has the folder to itself holds; of several the one with the highest number counts."""
@@ -160,59 +156,6 @@ class RunFolder:
         probe.unlink(missing_ok=True)
         return written
 
-    # -- the word of the trainer ------------------------------------------------------------------
-
-    def write_status(self, status: Status, *, durable: bool = True) -> None:
-        content = status.model_dump_json(indent=2)
-        write_atomic(self.status_file, content + "\n", durable=durable)
-
-    def overwrite_status(self, status: Status) -> None:
-        """Write the status into the file that is there, for a disk on which there is no room for a new one."""
-        with self.status_file.open("r+b") as file:
-            file.write(status.model_dump_json().encode())
-            file.truncate()
-
-    def read_status(self) -> Status | None:
-        """What rank 0 last said, or None when it has said nothing readable."""
-        try:
-            return Status.model_validate_json(read_bytes(self.status_file, MAX_STATUS))
-        except (OSError, ValueError):
-            return None
-
-    def write_rank_error(
-        self,
-        rank: int,
-        token: str,
-        error: str,
-        failed_at: float | None = None,
-        state: RunState = RunState.FAILED,
-        fitting_batch_size: int | None = None,
-    ) -> None:
-        """Rank 0 speaks for the run; another rank that fails leaves its reason here, and when it failed."""
-        content = {
-            "token": token,
-            "error": error,
-            "time": time.time() if failed_at is None else failed_at,
-            "state": state,
-            "fitting_batch_size": fitting_batch_size,
-        }
-        write_atomic(self.rank_error(rank), json.dumps(content))
-
-    def first_rank_error(self, token: str) -> RankError | None:
-        """When the first rank other than 0 failed in this attempt, and why.
-
-        A rank that fails takes the others down with it: their errors, later ones, are only echoes.
-        """
-        errors = []
-        for path in self.path.glob(".error-rank-*.json"):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                error = read_json(path)
-                if error["token"] == token:
-                    reason = f"{path.stem.removeprefix('.error-')}: {error['error']}"
-                    state = RunState(error["state"])
-                    errors.append(RankError(float(error["time"]), reason, state, error["fitting_batch_size"]))
-        return min(errors, key=lambda error: error.failed_at, default=None)
-
     def remove_leftovers(self) -> None:
         """Remove what a trainer has left that was killed; to be called when none trains here any more."""
         self.clear_rank_errors()
@@ -222,22 +165,9 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def clear_rank_errors(self) -> None:
-        for path in self.path.glob(".error-rank-*.json"):
+        """Remove the errors that ranks have left in earlier attempts."""
+        for path in self.rank_errors():
             path.unlink(missing_ok=True)
-
-    # -- what belongs to a run ---------------------------------------------------------------------
-
-    @property
-    def has_results(self) -> bool:
-        """Whether performance.csv has a row."""
-        try:
-            return len(self.read_performance().splitlines()) > 1
-        except OSError:
-            return False
-
-    def read_performance(self) -> str:
-        """The text of performance.csv. Raises OSError."""
-        return read_text(self.performance, MAX_PERFORMANCE)
 
     @property
     def has_run(self) -> bool:
@@ -261,38 +191,6 @@ class RunFolder:
             if entry.name not in kept:
                 entry.rename(target / entry.name)
         return target
-
-    def read_origin(self) -> Mapping[str, Any]:
-        """origin.json, empty when there is none that can be read."""
-        return _read_object(self.origin)
-
-    def read_environment(self) -> Mapping[str, Any]:
-        """environment.json, empty when there is none that can be read."""
-        return _read_object(self.environment)
-
-    def read_found(self) -> Mapping[str, Any]:
-        """found.json, empty when there is none that can be read."""
-        return _read_object(self.found)
-
-    def read_config(self) -> Mapping[str, Any]:
-        """The completed job that was trained here; a UserError where there is none."""
-        try:
-            config = read_json(self.config)
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path} is not a run folder: it has no {self.config.name}") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.config} cannot be read: {error}") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config} is not the config of a run")
-        return config
-
-
-def _read_object(path: Path) -> Mapping[str, Any]:
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _neither_file_nor_folder(folder: Path) -> Path | None:

@@ -9,9 +9,9 @@ from accel_trainer.config import Job, ResolvedJob, parse_job
 from accel_trainer.config.derived import parameters
 from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import read_json
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_classes, read_config, read_environment
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
 NOT_NEEDED = parameters(lambda mark: mark.training_only)
@@ -19,7 +19,7 @@ NOT_NEEDED = parameters(lambda mark: mark.training_only)
 
 def run_job(run: RunFolder) -> Job:
     """The job of a run, whole, as it was trained. Raises UserError."""
-    config = dict(run.read_config())
+    config = dict(read_config(run))
     # What a fine-tuned run has started from was checked then, and may be gone now.
     tuned = {key: config.pop(key) for key in ("finetune", "finetune_args") if config.get(key)}
     job = _parsed(run, config)
@@ -35,21 +35,18 @@ def trained_job(run: RunFolder) -> ResolvedJob:
 
     What a version knew less of has its default; what it knew more of is an error.
     """
-    config = {key: value for key, value in run.read_config().items() if key not in NOT_NEEDED}
+    config = {key: value for key, value in read_config(run).items() if key not in NOT_NEEDED}
     return _parsed(run, {**config, "trackers": []}).resolve()
 
 
 def _parsed(run: RunFolder, config: Mapping[str, Any]) -> Job:
-    name = str(run.read_environment().get("job", run.path.name))
+    name = str(read_environment(run).get("job", run.path.name))
     return parse_job(json.dumps(config).encode(), name, where=str(run.config))
 
 
 def trained_classes(run: RunFolder) -> list[str]:
     """The names of the classes that a run was trained on, in the order of its logits. Raises UserError."""
-    try:
-        return [str(entry["class"]) for entry in read_json(run.classes)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run.classes}: the classes of the run cannot be read: {error!r}") from error
+    return read_classes(run)
 
 
 def trained_weights(run: RunFolder, job: Job, word: str) -> Path:

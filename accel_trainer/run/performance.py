@@ -2,61 +2,28 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import write_atomic
+from accel_trainer.core.files import MEBIBYTE, read_text, write_atomic
 from accel_trainer.run.folder import RunFolder
 
-# What every row of performance.csv has; scores stand in between.
+# Of 100,000 epochs.
+MAX_PERFORMANCE = 256 * MEBIBYTE
+# What every row has; the scores stand in between.
 FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "split", "loss"), ("lr", "images_per_s", "seconds")
-
-
-def performance_row(
-    epoch: int, split: str, scores: Mapping[str, float], rate: float, num_images: int, seconds: float
-) -> dict[str, Any]:
-    """A row of performance.csv: what was measured over `num_images` in `seconds`."""
-    speed = num_images / max(seconds, 1e-9)
-    return {"epoch": epoch, "split": split, **scores, "lr": rate, "images_per_s": speed, "seconds": seconds}
-
-
-def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """What was measured of the model: the loss and its scores, accuracies in percent."""
-    return {name: value for name, value in row.items() if name == "loss" or name not in FIRST_COLUMNS + LAST_COLUMNS}
-
-
-def _first_scores(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss and the first accuracy, as the status has them."""
-    loss, *others = scores_of(row).items()
-    name, value = others[0]
-    return {"loss": loss[1], "score_name": name, "score": value}
-
-
-def write_performance(run: RunFolder, history: Sequence[Mapping[str, Any]]) -> None:
-    """performance.csv, whole: an epoch that is replayed after a crash has its row once.
-
-    A score that was not measured for a row is left empty.
-    """
-    scores = dict.fromkeys(name for row in history for name in scores_of(row) if name not in FIRST_COLUMNS)
-    columns = (*FIRST_COLUMNS, *scores, *LAST_COLUMNS)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _rounded(row.get(key)) for key in columns} for row in history)
-    write_atomic(run.performance, text.getvalue())
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 @dataclass(frozen=True)
 class PerformanceRow:
-    """One line of performance.csv; `lr` and images_per_s of that split's pass.
+    """What was measured in one pass over a split, after or during an epoch.
 
-    scores: what was measured, `loss` among it, and accuracies in percent.
+    epoch: counts from 1; epoch 0 is the initialization.
+    split: "train", "val", or a further one such as "val_ema".
+    scores: by name, `loss` among them; accuracies in percent.
+    lr: the learning rate of the epoch. images_per_s, seconds: of this split's pass.
     """
 
     epoch: int
@@ -66,19 +33,84 @@ class PerformanceRow:
     images_per_s: float
     seconds: float
 
+    @classmethod
+    def measured(
+        cls, epoch: int, split: str, scores: Mapping[str, float], lr: float, num_images: int, seconds: float
+    ) -> Self:
+        """The row of a pass over `num_images`, which took `seconds`."""
+        return cls(epoch, split, scores, lr, num_images / max(seconds, 1e-9), seconds)
+
+    def as_record(self) -> dict[str, Any]:
+        """Flat, as the columns of the table and the history of a saved state have it."""
+        about = {"lr": self.lr, "images_per_s": self.images_per_s, "seconds": self.seconds}
+        return {"epoch": self.epoch, "split": self.split, **self.scores, **about}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The row of which this is `as_record`. Raises KeyError."""
+        about = {key: record[key] for key in LAST_COLUMNS}
+        return cls(record["epoch"], record["split"], scores_of(record), **about)
+
+    @classmethod
+    def from_csv(cls, line: Mapping[str, str]) -> Self:
+        """The row of a line of the table. A score that was not measured is left out. Raises KeyError, ValueError."""
+        about = {key: float(line[key]) for key in LAST_COLUMNS}
+        others = {key: value for key, value in line.items() if key not in FIRST_COLUMNS + LAST_COLUMNS and value}
+        scores = {"loss": float(line["loss"]), **{key: float(value) for key, value in others.items()}}
+        return cls(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
+
+
+def performance_row(
+    epoch: int, split: str, scores: Mapping[str, float], rate: float, num_images: int, seconds: float
+) -> dict[str, Any]:
+    """The record of a row: what was measured over `num_images` in `seconds`."""
+    return PerformanceRow.measured(epoch, split, scores, rate, num_images, seconds).as_record()
+
+
+def scores_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured of the model: the loss and its scores, accuracies in percent."""
+    return {name: value for name, value in record.items() if name == "loss" or name not in FIRST_COLUMNS + LAST_COLUMNS}
+
+
+def first_scores(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss and the first accuracy, as the status has them."""
+    loss, first, *_ = scores_of(record).items()
+    return {"loss": loss[1], "score_name": first[0], "score": first[1]}
+
+
+def write_performance(run: RunFolder, history: Iterable[PerformanceRow]) -> None:
+    """Write performance.csv, whole: an epoch that is replayed after a crash has its row once.
+
+    A score that was not measured for a row is left empty. Raises OSError.
+    """
+    records = [row.as_record() for row in history]
+    scores = dict.fromkeys(name for record in records for name in scores_of(record) if name not in FIRST_COLUMNS)
+    columns = (*FIRST_COLUMNS, *scores, *LAST_COLUMNS)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _rounded(record.get(key)) for key in columns} for record in records)
+    write_atomic(run.performance, text.getvalue())
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.8g}") if isinstance(value, float) else value
+
 
 def read_performance(run: RunFolder) -> list[PerformanceRow]:
     """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
     try:
-        return [_row(line) for line in csv.DictReader(io.StringIO(run.read_performance(), newline=""))]
+        text = read_text(run.performance, MAX_PERFORMANCE)
+        return [PerformanceRow.from_csv(line) for line in csv.DictReader(io.StringIO(text, newline=""))]
     except FileNotFoundError:
         return []
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{run.performance}: cannot be read: {error!r}") from error
+        raise UserError(f"cannot be read: {error!r}", where=run.performance) from error
 
 
-def _row(line: Mapping[str, str]) -> PerformanceRow:
-    about = {key: float(line[key]) for key in ("lr", "images_per_s", "seconds")}
-    others = {key: value for key, value in line.items() if key not in ("epoch", "split", *about)}
-    scores = {"loss": float(line["loss"]), **{key: float(value) for key, value in others.items() if value}}
-    return PerformanceRow(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
+def has_results(run: RunFolder) -> bool:
+    """Whether performance.csv has a row, readable or not."""
+    try:
+        return len(read_text(run.performance, MAX_PERFORMANCE).splitlines()) > 1
+    except OSError:
+        return False

@@ -1,18 +1,25 @@
 """status.json: what rank 0 last reported of its run, and the errors of other ranks."""
 
+import time
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
+from accel_trainer.core.records import RecordStore
+from accel_trainer.run.folder import RunFolder
+
+MAX_STATUS = MEBIBYTE
+
 
 class RunState(StrEnum):
-    """What rank 0 last said of its run."""
+    """The state of a run, as rank 0 last reported it."""
 
     STARTING = "starting"
     TRAINING = "training"
     FINISHED = "finished"
-    PREEMPTED = "preempted"  # asked to stop: state saved, goes on when launched again
+    PREEMPTED = "preempted"  # asked to stop: state saved, resumes when launched again
     DIVERGED = "diverged"  # the loss was not finite
     OUT_OF_MEMORY = "out_of_memory"
     STALLED = "stalled"  # no step for too long: ended from outside
@@ -70,10 +77,53 @@ class Status(BaseModel):
     updated: float = 0.0
 
 
-class RankError(NamedTuple):
-    """Why and when a rank other than 0 failed, and what state that is."""
+@dataclass(frozen=True)
+class RankError:
+    """Why a rank other than 0 failed in an attempt, when (in seconds since 1970), and what state that is."""
 
-    failed_at: float
-    reason: str
-    state: RunState
-    fitting_batch_size: int | None
+    token: str
+    error: str
+    time: float = field(default_factory=time.time)
+    state: RunState = RunState.FAILED
+    fitting_batch_size: int | None = None
+
+
+_RANK_ERRORS = RecordStore(RankError)
+
+
+def write_status(run: RunFolder, status: Status, *, durable: bool = True) -> None:
+    """Replace status.json; `durable` waits for the disk. Raises OSError."""
+    write_atomic(run.status_file, status.model_dump_json(indent=2) + "\n", durable=durable)
+
+
+def overwrite_status(run: RunFolder, status: Status) -> None:
+    """Write the status into the file that is there, for a disk on which there is no room for a new one."""
+    with run.status_file.open("r+b") as file:
+        file.write(status.model_dump_json().encode())
+        file.truncate()
+
+
+def read_status(run: RunFolder) -> Status | None:
+    """What rank 0 last reported, or None when there is nothing readable."""
+    try:
+        return Status.model_validate_json(read_bytes(run.status_file, MAX_STATUS))
+    except (OSError, ValueError):
+        return None
+
+
+def write_rank_error(run: RunFolder, rank: int, error: RankError) -> None:
+    """Leave the reason why a rank failed; rank 0 reports its own in status.json. Raises OSError."""
+    _RANK_ERRORS.write(run.rank_error(rank), error)
+
+
+def first_rank_error(run: RunFolder, token: str) -> RankError | None:
+    """The first error of a rank other than 0 in this attempt; its text begins with the rank.
+
+    A rank that fails takes the others down with it: their errors, later ones, are only echoes.
+    """
+    errors = []
+    for path in run.rank_errors():
+        error = _RANK_ERRORS.read(path)
+        if error is not None and error.token == token:
+            errors.append(replace(error, error=f"{path.stem.removeprefix('.error-')}: {error.error}"))
+    return min(errors, key=lambda error: error.time, default=None)

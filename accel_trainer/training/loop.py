@@ -21,7 +21,7 @@ from accel_trainer.core.text import listed
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import performance_row, write_performance
+from accel_trainer.run.performance import PerformanceRow, performance_row, write_performance
 from accel_trainer.run.status import Divergence
 from accel_trainer.training.build import Components
 from accel_trainer.training.failures import Diverged, FiniteCheck
@@ -297,7 +297,7 @@ class TrainingLoop:
             tracking.summarize({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self.save_state()
         if self.is_first:
-            write_performance(self.run, self.progress.history)
+            write_performance(self.run, map(PerformanceRow.from_record, self.progress.history))
 
     def _is_better(self, metric: float) -> bool:
         best = self.progress.best

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import Program
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import _first_scores, scores_of
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.performance import first_scores, scores_of
+from accel_trainer.run.status import RunState, Status, overwrite_status, write_status
 
 if TYPE_CHECKING:
     from accel_trainer.data.batch_plan import TrainBatchPlanner
@@ -52,7 +52,7 @@ class Reporter:
         if not self._speaks:
             return
         try:
-            self._run.write_status(self.status, durable=durable)
+            write_status(self._run, self.status, durable=durable)
         except OSError as error:
             if durable:
                 raise
@@ -85,7 +85,7 @@ class Reporter:
             epoch=progress.epoch + 1,
             step=progress.step,
             global_step=progress.global_step,
-            **_first_scores(scores),
+            **first_scores(scores),
             lr=rate,
             images_per_s=sampling.batch_size / seconds_per_step,
             eta_s=steps_left * seconds_per_step,
@@ -105,7 +105,7 @@ class Reporter:
             epoch=progress.epoch,
             step=self.status.steps_per_epoch,
             global_step=progress.global_step,
-            **_first_scores(train),
+            **first_scores(train),
             images_per_s=train["images_per_s"],
             eta_s=(self.status.num_epochs - progress.epoch) * sum(row["seconds"] for row in rows),
             best=progress.best,
@@ -142,7 +142,7 @@ class Reporter:
                 return
         log.error("%s cannot be written (%s)", told.filename, told.strerror)
         with suppress(OSError):
-            self._run.overwrite_status(self.status)
+            overwrite_status(self._run, self.status)
 
 
 def _in_words(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """One training run from beginning to end: build, take up where it was left, train, tidy up."""
 
-import json
 import logging
 import math
 import time
@@ -19,7 +18,8 @@ from accel_trainer.core.text import duration, listed
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.preview import render_preview
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import write_performance
+from accel_trainer.run.performance import PerformanceRow, write_performance
+from accel_trainer.run.records import read_found, write_classes, write_config
 from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import Diverged, known_failure
@@ -55,7 +55,7 @@ def train(
     try:
         return _train(job, run, stop, reporter, group, submission)
     except Exception as error:
-        size = job.with_found(run.read_found()).batch_size
+        size = job.with_found(read_found(run)).batch_size
         if (known := known_failure(error, reporter.position, size, StateStore(run))) is None:
             raise
         state, reason = known
@@ -80,7 +80,7 @@ def _train(
         plotter = None
         if loop.is_first:
             # Also of a finished run: its trainer may have been killed just before it wrote them.
-            write_performance(run, loop.progress.history)
+            write_performance(run, map(PerformanceRow.from_record, loop.progress.history))
             plotter = Plotter(run)
             resources.callback(plotter.close)
         if loop.progress.epoch >= job.num_epochs:
@@ -137,7 +137,7 @@ def _prepare(
     restore(loop, start)
     if is_first:
         # From here on the folder holds a run of this job.
-        write_atomic(run.config, json.dumps(resolved.completed(), indent=2) + "\n")
+        write_config(run, resolved.completed())
     _announce(resolved, loop, num_threads)
     reporter.update(
         state=RunState.TRAINING,
@@ -225,11 +225,7 @@ def _begin_folder(
     """Write what describes the run, on its first attempt and, where it may change, on later ones; the run's id."""
     classes = parts.images.classes
     subset = job.class_subset if job.class_subset is not None else range(len(classes))
-    mapping = [
-        {"label": label, "class": name, "original_index": original}
-        for label, (name, original) in enumerate(zip(classes, subset, strict=True))
-    ]
-    write_atomic(run.classes, json.dumps(mapping, indent=2) + "\n")
+    write_classes(run, classes, subset)
     # Where a run was begun, they are its own; elsewhere they may be of an attempt that did not get this far.
     # Weights that are loaded may have become others since, and another job has others.
     is_begun = run.has_run and not (start.is_fresh and start.differences)

@@ -41,7 +41,7 @@ from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cance
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost, RunLock, acquire, find_lock
 from accel_trainer.run.log import begin_logging
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RankError, RunState, Status, first_rank_error, read_status, write_rank_error
 from accel_trainer.training.reporting import Reporter
 
 log = logging.getLogger(__name__)
@@ -203,10 +203,10 @@ def _train_and_tell(
 
 def _known_to_fit(run: RunFolder, submission: str) -> int | None:
     """The batch size that an attempt before at the same submission, which was out of memory, has found to fit."""
-    before = run.read_status()
+    before = read_status(run)
     if before is None or before.submission != submission:
         return None
-    said = [before, run.first_rank_error(before.token)]
+    said = [before, first_rank_error(run, before.token)]
     sizes = [word.fitting_batch_size for word in said if word is not None]
     return min((size for size in sizes if size is not None), default=None)
 
@@ -217,7 +217,8 @@ def _tell(run: RunFolder, reporter: Reporter, rank: int, state: RunState, error:
     elif error is not None and state is not RunState.DIVERGED:
         said = reporter.status
         with suppress(OSError):
-            run.write_rank_error(rank, said.token, error, reporter.failed_at, state, said.fitting_batch_size)
+            failed_at = time.time() if reporter.failed_at is None else reporter.failed_at
+            write_rank_error(run, rank, RankError(said.token, error, failed_at, state, said.fitting_batch_size))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from accel_trainer.launch.events import AttemptFinished, AttemptStarted, Attempt
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState, Status, write_status
 
 
 def test_a_table_has_numbers_to_the_right_and_no_trailing_space():
@@ -84,7 +84,7 @@ STATUS = Status(
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, capsys):
     shown = Terminal()
     shown(AttemptStarted("job", run, Path("job.1.log")))
-    run.write_status(STATUS)
+    write_status(run, STATUS)
     run.log.write_text("2026-01-01 00:00:00 epoch 1/4\n")
     shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("job.1.log")))
     said = capsys.readouterr().out.splitlines()
@@ -97,7 +97,7 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
     shown = Terminal()
     shown(AttemptStarted("job", run, Path("job.1.log")))
-    run.write_status(STATUS)
+    write_status(run, STATUS)
     shown._refresh("job")
     shown._bars._progress.refresh()
     shown(AttemptFinished("job", Outcome(OutcomeKind.FAILED, "why"), Path("job.1.log")))
@@ -112,7 +112,7 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
     shown = Terminal()
     shown(AttemptStarted("job", run, Path("job.1.log")))
-    run.write_status(Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
+    write_status(run, Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
     shown._refresh("job")
     shown._bars._progress.refresh()
     shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("job.1.log")))

@@ -17,7 +17,7 @@ from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState, Status, read_status, write_status
 
 
 def run(*words: str) -> Result:
@@ -36,7 +36,7 @@ def begun(queue: QueueStore, name: str, devices: tuple[str, ...] = ()) -> Queued
     HeartbeatWriter(queue, 1).begin(job.owner.token, devices)
     folder = RunFolder(Path(f"models/{name}"))
     folder.create()
-    folder.write_status(
+    write_status(folder,
         Status(
             state=RunState.TRAINING, token=job.owner.token, epoch=3, num_epochs=9, best=87.654321,
             primary_metric="acc1", eta_s=75.0,
@@ -74,7 +74,7 @@ def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: QueueS
 def test_what_an_earlier_attempt_said_is_not_said_again(queue: QueueStore) -> None:
     job = begun(queue, "a")
     folder = RunFolder(Path("models/a"))
-    folder.write_status(folder.read_status().model_copy(update={"token": "another"}))
+    write_status(folder, read_status(folder).model_copy(update={"token": "another"}))
     assert rows()["a"]["epoch"] is None
     queue.finish(job, JobState.DONE)
     assert rows()["a"]["epoch"] == 3

@@ -12,7 +12,8 @@ from PIL import Image
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState
+from accel_trainer.run.records import read_found
+from accel_trainer.run.status import RunState, read_status
 from accel_trainer.training.build import training_data
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,7 @@ def test_the_images_of_a_step_are_those_of_all_processes(cli, tmp_path):
     )
     result = cli("train", "job.json", "--num-processes", "2")
     assert result.returncode == 1, result.stdout
-    said = RunFolder(tmp_path / "run").read_status()
+    said = read_status(RunFolder(tmp_path / "run"))
     assert said.state is RunState.DIVERGED
     sampling = training_data(read_job(file), 1).sampling
     batches = [plan.global_indices.tolist() for plan in sampling.micro_batches(1, 0)][::2]
@@ -67,11 +68,11 @@ def test_a_process_of_several_that_is_out_of_memory_has_less_to_do_in_the_next_a
     write_job(Path("job.json"), **given, model_dir=str(tmp_path / "run"))
     run = RunFolder(tmp_path / "run")
     assert cli("train", "job.json", "--num-processes", "2").returncode == 1
-    said = run.read_status()
+    said = read_status(run)
     assert said.error.startswith("rank-1: out of memory at step 1 (epoch 1) with batch_size 1024 (CUDA out of memory.")
     assert said.error.endswith("512 would fit; the next attempt takes no more")
     assert (said.state, said.fitting_batch_size) == (RunState.OUT_OF_MEMORY, 512)
     again = cli("train", "job.json", "--num-processes", "2")
     assert again.returncode == 0, again.stdout
-    assert run.read_found() == {"auto": 512}
+    assert read_found(run) == {"auto": 512}
     assert "batch_size: 512 (1024 did not fit into memory in an earlier attempt)" in run.log.read_text()

@@ -18,7 +18,7 @@ from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.runner import Runner
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState
+from accel_trainer.run.status import RunState, read_status
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         [*COMMAND, "run-queue"], env={**os.environ, "ACCEL_TRAIN_HOST": "sleepy"}, stdout=subprocess.PIPE, text=True
     )
     try:
-        wait_until(lambda: (said := run.read_status()) is not None and said.step > 0)
+        wait_until(lambda: (said := read_status(run)) is not None and said.step > 0)
         (claim,) = queue.jobs(JobState.RUNNING)
         trainers = set(trainers_in(Path.cwd()))
         assert trainers
@@ -55,8 +55,8 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
     assert "a: given up (" in told
     assert sleeper.returncode == 0, "nothing has failed"
     assert [job.path.name for state in JobState for job in queue.jobs(state)] == ["a.json"]
-    said = run.read_status()
+    said = read_status(run)
     assert (said.state, said.epoch, said.token == claim.owner.token) == (RunState.FINISHED, 3, False)
-    rows = run.read_performance().splitlines()[1:]
+    rows = run.performance.read_text().splitlines()[1:]
     assert len(rows) == len({tuple(row.split(",")[:2]) for row in rows}) == 6
     assert not run.locks()

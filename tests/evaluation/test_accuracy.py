@@ -25,6 +25,7 @@ from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_job
 from accel_trainer.run.performance import PerformanceRow, read_performance
+from accel_trainer.run.records import read_config
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.meta_model import make_model
 from accel_trainer.training.reporting import Reporter
@@ -247,7 +248,7 @@ def copied(trained: RunFolder, tmp_path: Path) -> Callable[..., RunFolder]:
         run.create()
         run.best_weights.write_bytes(trained.best_weights.read_bytes())
         run.classes.write_bytes(trained.classes.read_bytes())
-        run.config.write_text(json.dumps({**trained.read_config(), **changes}))
+        run.config.write_text(json.dumps({**read_config(trained), **changes}))
         return run
 
     return copy
@@ -266,7 +267,7 @@ def test_what_is_no_run_of_this_version_is_refused(copied: Callable[..., RunFold
 
 def test_a_config_of_a_version_that_knew_less_has_defaults(copied: Callable[..., RunFolder]) -> None:
     run = copied()
-    config = dict(run.read_config())
+    config = dict(read_config(run))
     for name in ("label_column", "video", "swa", "ema", "eval_sets"):
         del config[name]
     run.config.write_text(json.dumps(config))

@@ -17,7 +17,7 @@ from accel_trainer.launch.outcome import (
     with_root_cause,
 )
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RankError, RunState, Status, read_status, write_rank_error, write_status
 
 DONE, FAILED, BACK = OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.INTERRUPTED
 OVER_TIME = StopReason("time_limit: 5s are over", RunState.PREEMPTED)
@@ -136,7 +136,7 @@ def test_on_another_machine_than_the_main_one_the_exit_code_counts(log, exit_cod
     ("rank_0_failed_at", "reason"), [(10.0, "disk full"), (30.0, "rank-1: gone"), (None, "rank-1: gone")]
 )
 def test_the_rank_that_failed_first_gives_the_reason(run, rank_0_failed_at, reason):
-    run.write_rank_error(1, "mine", "gone", failed_at=20.0)
+    write_rank_error(run, 1, RankError("mine", "gone", 20.0))
     said = Status(state=RunState.FAILED, token="mine", error="disk full", failed_at=rank_0_failed_at)
     ending = with_root_cause(Outcome(FAILED, "disk full", RunState.FAILED), said, run, "mine")
     assert ending == Outcome(FAILED, reason, RunState.FAILED)
@@ -153,30 +153,30 @@ def test_the_kernel_kills_without_a_word_but_counts(monkeypatch):
 
 
 def test_the_status_of_a_run_that_was_ended_from_outside_says_so(run):
-    run.write_status(Status(state=RunState.TRAINING, token="mine", epoch=3, eta_s=12.0))
-    record(Outcome(FAILED, "stalled", RunState.STALLED), run.read_status(), run, "mine")
-    said = run.read_status()
+    write_status(run, Status(state=RunState.TRAINING, token="mine", epoch=3, eta_s=12.0))
+    record(Outcome(FAILED, "stalled", RunState.STALLED), read_status(run), run, "mine")
+    said = read_status(run)
     assert (said.state, said.error, said.epoch, said.eta_s) == (RunState.STALLED, "stalled", 3, None)
 
 
 @pytest.mark.parametrize("ending", [Outcome(BACK), Outcome(DONE, state=RunState.FINISHED)])
 def test_the_status_of_a_run_that_goes_on_is_its_own(run, ending):
-    run.write_status(Status(state=RunState.TRAINING, token="mine"))
-    record(ending, run.read_status(), run, "mine")
-    assert run.read_status() == Status(state=RunState.TRAINING, token="mine")
+    write_status(run, Status(state=RunState.TRAINING, token="mine"))
+    record(ending, read_status(run), run, "mine")
+    assert read_status(run) == Status(state=RunState.TRAINING, token="mine")
 
 
 def test_what_a_rank_knows_of_its_memory_is_in_the_status(run):
     """Its own file goes with the attempt."""
-    run.write_rank_error(1, "mine", "full", 1.0, RunState.OUT_OF_MEMORY, fitting_batch_size=64)
+    write_rank_error(run, 1, RankError("mine", "full", 1.0, RunState.OUT_OF_MEMORY, fitting_batch_size=64))
     said = Status(state=RunState.FAILED, token="mine", error="connection closed by peer", failed_at=2.0)
     ending = with_root_cause(Outcome(FAILED, said.error, said.state), said, run, "mine")
     record(ending, said, run, "mine")
-    told = run.read_status()
+    told = read_status(run)
     assert (told.state, told.error, told.fitting_batch_size) == (RunState.OUT_OF_MEMORY, "rank-1: full", 64)
 
 
 def test_the_status_of_another_attempt_is_left_alone(run):
-    run.write_status(Status(state=RunState.TRAINING, token="theirs"))
-    record(Outcome(FAILED, "why", RunState.FAILED), run.read_status(), run, "mine")
-    assert run.read_status().state is RunState.TRAINING
+    write_status(run, Status(state=RunState.TRAINING, token="theirs"))
+    record(Outcome(FAILED, "why", RunState.FAILED), read_status(run), run, "mine")
+    assert read_status(run).state is RunState.TRAINING

@@ -28,7 +28,7 @@ from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttem
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState, Status, read_status, write_status
 
 CODE = """
 import pathlib, sys, time
@@ -164,7 +164,7 @@ def outlook(queue: QueueStore, *names: str, **changes: object) -> SimpleNamespac
 def running(place: Allocation, eta_s: float | None, said_by: str = "token") -> RunningAttempt:
     run = RunFolder(Path("run"))
     run.create()
-    run.write_status(Status(state=RunState.TRAINING, token=said_by, eta_s=eta_s))
+    write_status(run, Status(state=RunState.TRAINING, token=said_by, eta_s=eta_s))
     return RunningAttempt(run, "token", place)
 
 
@@ -256,7 +256,7 @@ def two_jobs(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> QueueStore:
 
 
 def state_of(name: str) -> str | None:
-    said = RunFolder(Path("models") / name).read_status()
+    said = read_status(RunFolder(Path("models") / name))
     return None if said is None else said.state
 
 

@@ -10,7 +10,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.report.compare import Comparison, compare, find_parameters, select_parameters, varying_parameters
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState, Status, write_status
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds"
 TABLE = f"""{HEADER}
@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> RunFolder:
     folder.config.write_text(json.dumps(CONFIG))
     folder.performance.write_text(TABLE)
     folder.environment.write_text(json.dumps({"job": "a job", "parameters": 17}))
-    folder.write_status(Status(state=RunState.TRAINING))
+    write_status(folder, Status(state=RunState.TRAINING))
     return folder
 
 

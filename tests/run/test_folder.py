@@ -9,7 +9,16 @@ from helpers import file_names, said_by
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.records import read_config, read_environment
+from accel_trainer.run.status import (
+    RankError,
+    RunState,
+    Status,
+    first_rank_error,
+    read_status,
+    write_rank_error,
+    write_status,
+)
 
 
 @pytest.fixture
@@ -90,48 +99,47 @@ def test_a_run_folder_may_itself_be_a_link_to_another_disk(tmp_path: Path) -> No
 @pytest.mark.parametrize("state", RunState)
 def test_a_status_is_read_as_it_was_written(run: RunFolder, state: RunState) -> None:
     status = Status(state=state, token="t", epoch=3, loss=0.1 + 0.2, best=None, error="naïve\nerror", updated=1.5e9)
-    run.write_status(status, durable=False)
-    assert run.read_status() == status
+    write_status(run, status, durable=False)
+    assert read_status(run) == status
 
 
 def test_a_loss_that_is_not_finite_gives_a_status_that_other_programs_can_read(run: RunFolder) -> None:
-    run.write_status(Status(state=RunState.DIVERGED, loss=float("nan"), lr=float("inf")), durable=False)
+    write_status(run, Status(state=RunState.DIVERGED, loss=float("nan"), lr=float("inf")), durable=False)
     status = json.loads(run.status_file.read_text(), parse_constant=pytest.fail)
     assert status["state"] == "diverged"
     assert status["loss"] is None
-    assert run.read_status() is not None
+    assert read_status(run) is not None
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"state": "train', b"[]", b'{"state": "dancing"}', b"\xff\xfe"])
 def test_a_status_that_cannot_be_read_is_none(run: RunFolder, content: bytes | None) -> None:
     if content is not None:
         run.status_file.write_bytes(content)
-    assert run.read_status() is None
+    assert read_status(run) is None
 
 
 def test_a_status_of_a_later_version_is_read_too(run: RunFolder) -> None:
     run.status_file.write_text('{"state": "finished", "moon_phase": "full"}')
-    assert run.read_status() == Status(state=RunState.FINISHED)
+    assert read_status(run) == Status(state=RunState.FINISHED)
 
 
 # -- errors of the ranks -------------------------------------------------------------------------------------
 
 
-def test_the_first_rank_that_failed_says_why(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([20.0, 10.0, 30.0, 5.0])
-    monkeypatch.setattr("accel_trainer.run.folder.time.time", lambda: next(clock))
-    for rank, token, error in [(1, "now", "an echo"), (2, "now", "the cause"), (3, "now", "late"), (4, "then", "old")]:
-        run.write_rank_error(rank, token, error)
-    assert run.first_rank_error("now")[1] == "rank-2: the cause"
+def test_the_first_rank_that_failed_says_why(run: RunFolder) -> None:
+    errors = [("now", "an echo", 20.0), ("now", "the cause", 10.0), ("now", "late", 30.0), ("then", "old", 5.0)]
+    for rank, (token, error, time) in enumerate(errors, start=1):
+        write_rank_error(run, rank, RankError(token, error, time))
+    assert first_rank_error(run, "now").error == "rank-2: the cause"
     run.clear_rank_errors()
-    assert run.first_rank_error("now") is None
+    assert first_rank_error(run, "now") is None
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"token": "now"}'])
 def test_a_rank_error_that_cannot_be_read_is_passed_over(run: RunFolder, content: str) -> None:
     run.rank_error(1).write_text(content)
-    run.write_rank_error(2, "now", "the cause")
-    assert run.first_rank_error("now")[1] == "rank-2: the cause"
+    write_rank_error(run, 2, RankError("now", "the cause"))
+    assert first_rank_error(run, "now").error == "rank-2: the cause"
 
 
 # -- an older run ----------------------------------------------------------------------------------------------
@@ -199,20 +207,20 @@ def test_setting_aside_that_was_interrupted_is_finished_the_next_time(
 
 def test_a_folder_without_a_config_is_no_run(run: RunFolder) -> None:
     with pytest.raises(UserError, match=r"a run is not a run folder: it has no config\.json"):
-        run.read_config()
+        read_config(run)
 
 
 def test_a_config_that_cannot_be_read_is_the_users_error(run: RunFolder) -> None:
     run.config.write_text('{"architecture": ')
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        run.read_config()
+        read_config(run)
 
 
 @pytest.mark.parametrize(("content", "read"), [(None, {}), ("{", {}), ('{"run_id": "a"}', {"run_id": "a"})])
 def test_an_environment_that_cannot_be_read_is_empty(run: RunFolder, content: str | None, read: dict) -> None:
     if content is not None:
         run.environment.write_text(content)
-    assert run.read_environment() == read
+    assert read_environment(run) == read
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.report.compare import compare
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import read_performance, write_performance
+from accel_trainer.run.performance import PerformanceRow, read_performance, write_performance
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import tracking as tracking_module
 from accel_trainer.training.build import JobChecker, build
@@ -96,7 +96,7 @@ def test_they_do_not_decide_what_is_best_and_may_change(
     # In a table too, whatever the others have.
     run.config.write_text('{"architecture": "small_cnn", "num_epochs": 2, "primary_metric": "acc1"}')
     history = [{**row, "acc1": 100.0} if row["split"] == "val_white" else row for row in loop.progress.history]
-    write_performance(run, history)
+    write_performance(run, map(PerformanceRow.from_record, history))
     assert compare([run])[0].best == pytest.approx(max(val))
 
 

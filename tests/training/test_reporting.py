@@ -4,6 +4,7 @@ import logging
 import math
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -11,31 +12,35 @@ from helpers import wait_until
 
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import begin_logging
-from accel_trainer.run.performance import read_performance, write_performance
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.performance import PerformanceRow, read_performance, write_performance
+from accel_trainer.run.status import RunState, Status, read_status
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.state.checkpoint import Progress
 
 
-def row(epoch: int, split: str, **more: float) -> dict[str, object]:
+def row(epoch: int, split: str, **more: float) -> dict[str, Any]:
     numbers = {"loss": 1 / 3, "acc1": 200 / 3, "acc5": 100.0, "lr": 1e-7, "images_per_s": 1234.5678, "seconds": 0.5}
-    return {"epoch": epoch, "split": split, **numbers, **more}
+    return PerformanceRow.from_record({"epoch": epoch, "split": split, **numbers, **more})
+
+
+def write(run: RunFolder, records: list[dict[str, Any]]) -> None:
+    write_performance(run, map(PerformanceRow.from_record, records))
 
 
 def test_the_table_of_a_run_is_read_by_the_reports(run: RunFolder) -> None:
     history = [row(epoch, split) for epoch in (1, 2) for split in ("train", "val")]
-    write_performance(run, history)
+    write(run, history)
     assert run.performance.read_text().splitlines()[0] == "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds"
     rows = read_performance(run)
     assert [(r.epoch, r.split) for r in rows] == [(1, "train"), (1, "val"), (2, "train"), (2, "val")]
     for name in ("loss", "acc1", "acc5"):
-        assert rows[3].scores[name] == pytest.approx(history[3][name], rel=1e-7)
+        assert rows[3].scores[name] == pytest.approx(history[3].scores[name], rel=1e-7)
     for name in ("lr", "images_per_s", "seconds"):
-        assert getattr(rows[3], name) == pytest.approx(history[3][name], rel=1e-7)
+        assert getattr(rows[3], name) == pytest.approx(getattr(history[3], name), rel=1e-7)
 
 
 def test_a_score_that_was_not_measured_for_a_row_is_left_empty(run: RunFolder) -> None:
-    write_performance(run, [row(1, "val"), row(2, "val", knn=50.0), row(2, "val_ema", acc1_cycle0=1.0)])
+    write(run, [row(1, "val"), row(2, "val", knn=50.0), row(2, "val_ema", acc1_cycle0=1.0)])
     header, first, second, _ = run.performance.read_text().splitlines()
     assert header == "epoch,split,loss,acc1,acc5,knn,acc1_cycle0,lr,images_per_s,seconds"
     assert first.count(",,") == 1
@@ -48,14 +53,14 @@ def test_a_score_that_was_not_measured_for_a_row_is_left_empty(run: RunFolder) -
 
 def test_the_table_is_written_whole_each_time(run: RunFolder) -> None:
     for last in (3, 2):
-        write_performance(run, [row(epoch, "val") for epoch in range(1, last + 1)])
+        write(run, [row(epoch, "val") for epoch in range(1, last + 1)])
     assert len(read_performance(run)) == 2
-    write_performance(run, [])
+    write(run, [])
     assert read_performance(run) == []
 
 
 def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
-    write_performance(run, [row(1, "val", acc1=math.nan, loss=math.inf)])
+    write(run, [row(1, "val", acc1=math.nan, loss=math.inf)])
     (read,) = read_performance(run)
     assert math.isnan(read.scores["acc1"])
     assert read.scores["loss"] == math.inf
@@ -64,7 +69,7 @@ def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
 def test_what_is_left_is_known_after_an_epoch_however_short(run: RunFolder) -> None:
     reporter = Reporter(run, Status(state=RunState.TRAINING, num_epochs=5), speaks=True)
     reporter.report_epoch(Progress(epoch=2, history=[row(2, "train"), row(2, "val", seconds=0.25)]), "acc1")
-    said = run.read_status()
+    said = read_status(run)
     assert said is not None
     assert said.eta_s == 3 * 0.75
 
@@ -73,7 +78,7 @@ def test_a_preparation_is_in_the_status_until_it_is_done(run: RunFolder) -> None
     reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
     for done, expected in ((1, ("measuring", 0.25)), (2, ("measuring", 0.25)), (4, (None, None))):
         reporter.report_preparation("measuring", done, 4)
-        status = run.read_status()
+        status = read_status(run)
         assert status is not None
         assert (status.preparing, status.prepared) == expected, "once a second, and at the end"
 
@@ -85,21 +90,21 @@ def test_a_status_keeps_what_is_not_changed(run: RunFolder) -> None:
     reporter = Reporter(run, Status(state=RunState.STARTING, token="t"), speaks=True)
     reporter.update(state=RunState.TRAINING, epoch=2, eta_s=60.0)
     reporter.update(step=7)
-    status = run.read_status()
+    status = read_status(run)
     assert status is not None
     assert (status.state, status.token, status.epoch, status.step) == (RunState.TRAINING, "t", 2, 7)
     assert status.host
     assert status.pid
     assert status.updated > 1.5e9
     reporter.finish(RunState.FAILED, "out of memory")
-    ended = run.read_status()
+    ended = read_status(run)
     assert ended is not None
     assert (ended.state, ended.error, ended.epoch, ended.eta_s) == (RunState.FAILED, "out of memory", 2, None)
 
 
 def test_other_ranks_keep_silent(run: RunFolder) -> None:
     Reporter(run, Status(state=RunState.STARTING), speaks=False).finish(RunState.FINISHED)
-    assert run.read_status() is None
+    assert read_status(run) is None
 
 
 def test_a_report_is_due_once_a_second(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +138,7 @@ def test_a_status_that_cannot_be_written_for_a_while_does_not_end_a_training(
         f"{run.status_file} cannot be written (No space left on device); the training goes on"
     ], "said once"
     reporter.update(epoch=1)
-    status = run.read_status()
+    status = read_status(run)
     assert status is not None
     assert (status.epoch, status.step) == (1, 3)
     monkeypatch.setattr(Path, "replace", full)
@@ -155,7 +160,7 @@ def test_the_last_word_is_tried_hard(
     replace, calls = Path.replace, iter(range(1000))
     monkeypatch.setattr(Path, "replace", lambda *args: full() if next(calls) < times else replace(*args))
     reporter.finish(RunState.FAILED, "a reason")
-    status = run.read_status()
+    status = read_status(run)
     assert status is not None
     assert (status.state, status.error) == (RunState.FAILED, "a reason")
     assert len(waits) == min(times + 1, 4)
@@ -209,7 +214,7 @@ def test_rank_0_logs_to_the_run_folder_and_every_rank_to_its_output(
 
 
 def test_plots_are_drawn_beside_the_training_and_are_there_in_the_end(run: RunFolder) -> None:
-    write_performance(run, [row(1, "train"), row(1, "val")])
+    write(run, [row(1, "train"), row(1, "val")])
     plotter = Plotter(run)
     plotter.draw()
     plotter.close()

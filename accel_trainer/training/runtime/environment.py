@@ -1,6 +1,5 @@
 """What a run is trained in, and what of that has changed."""
 
-import json
 import os
 import platform
 import secrets
@@ -17,8 +16,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from accel_trainer.config.diff import Changes
-from accel_trainer.core.files import write_atomic
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_environment, write_environment
 
 
 @dataclass(frozen=True)
@@ -134,14 +133,14 @@ def record_attempt(
 
     changes: what the job of the attempt before had otherwise, recorded as {key: [then, now]}.
     """
-    known = run.read_environment()
+    known = read_environment(run)
     run_id = str(known.get("run_id") or secrets.token_hex(6))
     attempt = _attempt(device, num_processes, loader_threads)
     if changes:
         attempt["changes"] = dict(changes)
     attempts = [*known.get("attempts", []), attempt]
     content = {"job": job_name, "run_id": run_id, "parameters": parameters, "attempts": attempts}
-    write_atomic(run.environment, json.dumps(content, indent=2) + "\n")
+    write_environment(run, content)
     return run_id
 
 

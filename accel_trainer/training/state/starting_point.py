@@ -1,20 +1,19 @@
 """Where a run starts: at its newest state, at the beginning, or over again from an earlier point."""
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.diff import MAY_CHANGE, Changes, describe, single
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import write_atomic
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import has_results
+from accel_trainer.run.records import Origin, read_config, read_found, read_origin, write_origin
 from accel_trainer.training.state.checkpoint import StateStore, TrainState, load_weights, save_weights
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def find_starting_point(
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
-    starts_over = job.checkpoint is not None and run.read_origin().get("submission") != submission
+    starts_over = job.checkpoint is not None and read_origin(run).submission != submission
     if starts_over:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
         chosen = None if _is_laid_out(run, submission) else _choose(job, run)
@@ -82,14 +81,14 @@ def _at_newest(run: RunFolder, changes: Changes) -> StartingPoint:
     state = StateStore(run).newest()
     if state is not None:
         return StartingPoint(state=state, changes=changes)
-    if run.has_results:
+    if has_results(run):
         raise UserError(
             f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
             "set checkpoint to the epoch of saved weights, or to -1 to start over (what is there is kept in previous/)"
         )
-    origin = run.read_origin()
-    if origin.get("weights") and isinstance(epoch := origin.get("epoch"), int):
-        return StartingPoint(weights=load_weights(run.weights(epoch)), epoch=epoch, changes=changes)
+    origin = read_origin(run)
+    if origin.weights and origin.epoch is not None:
+        return StartingPoint(weights=load_weights(run.weights(origin.epoch)), epoch=origin.epoch, changes=changes)
     return StartingPoint(changes=changes)
 
 
@@ -98,7 +97,7 @@ def _accepted_changes(job: Job, run: RunFolder) -> Changes:
     one run with a past that is not its own."""
     if not run.has_run:
         return {}
-    config, found = run.read_config(), run.read_found()
+    config, found = read_config(run), read_found(run)
     if (differences := job.incompatible_diff(config, found)) and not job.allow_changes:
         told = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
         raise UserError(
@@ -143,7 +142,7 @@ def _choose(job: Job, run: RunFolder) -> StartingPoint:
 
 
 def _is_laid_out(run: RunFolder, submission: str) -> bool:
-    return RunFolder(run.next_run).read_origin().get("submission") == submission
+    return read_origin(RunFolder(run.next_run)).submission == submission
 
 
 def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
@@ -151,13 +150,13 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
     new = RunFolder(run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
     new.params.mkdir(parents=True)
-    origin: dict[str, Any] = {"submission": submission, "epoch": start.epoch, "weights": None}
+    weights: str | None = None
     if start.state is not None:
         StateStore(new).save(start.state)
     if start.weights is not None:
         save_weights(new.weights(start.epoch), start.weights)
-        origin["weights"] = str(new.weights(start.epoch).relative_to(new.path))
-    write_atomic(new.origin, json.dumps(origin))
+        weights = str(new.weights(start.epoch).relative_to(new.path))
+    write_origin(new, Origin(submission, start.epoch, weights))
 
 
 def _commit(run: RunFolder) -> None:

@@ -19,6 +19,7 @@ from accel_trainer.data.batch_plan import possible_batch_sizes
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.views import Inputs
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_found
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.meta_model import activation_bytes
@@ -157,7 +158,7 @@ def out_of_memory_advice(job: Job, run: RunFolder) -> Advice:
     What would fit is looked for where another attempt may come by itself: the size is "auto", or there are retries.
     This process finds it for its own share alone: it has left the others, which cannot meet it any more.
     """
-    size = job.with_found(run.read_found()).batch_size
+    size = job.with_found(read_found(run)).batch_size
     if not isinstance(size, int):
         return Advice("use a smaller image_size or model")
     if job.batch_size != "auto" and not job.retries:

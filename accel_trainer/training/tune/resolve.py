@@ -1,6 +1,5 @@
 """Numbers of a job that are found before it is trained: a batch size and a learning rate that it names by words."""
 
-import json
 import logging
 import subprocess
 from collections.abc import Callable, Collection, Mapping
@@ -17,11 +16,11 @@ from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.derived import parameters
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import Program, StopRequest
 from accel_trainer.data.batch_plan import possible_batch_sizes
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_found, write_found
 from accel_trainer.training.build import Components
 from accel_trainer.training.optim.optimizer import rate_for_batch
 from accel_trainer.training.reporting import Reporter
@@ -84,11 +83,11 @@ class Resolver:
 
     def _write(self, found: Mapping[str, Any]) -> None:
         if self._is_first:
-            write_atomic(self.run.found, json.dumps(found, indent=2) + "\n")
+            write_found(self.run, found)
 
     def _found_before(self) -> dict[str, Any]:
         """Without a learning rate that was found for another batch size or optimizer."""
-        found = dict(self.run.read_found()) if self.run.has_run else {}
+        found = dict(read_found(self.run)) if self.run.has_run else {}
         is_outdated = not RATE_FOLLOWS_FROM.isdisjoint(self.changed)
         return {word: number for word, number in found.items() if not (is_outdated and word in LEARNING_RATE_WORDS)}
 
@@ -97,7 +96,7 @@ class Resolver:
     @property
     def _was_too_large(self) -> bool:
         """Whether what was found in an attempt before is more than fits."""
-        limit, found = self.largest_batch_size, self.run.read_found().get("auto")
+        limit, found = self.largest_batch_size, read_found(self.run).get("auto")
         return limit is not None and found is not None and found > limit and self.run.has_run
 
     def _batch_size(self, job: Job) -> int:

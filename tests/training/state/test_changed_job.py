@@ -19,6 +19,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_environment
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import session
 from accel_trainer.training.loop import TrainingLoop
@@ -362,7 +363,7 @@ def test_the_next_attempt_finds_the_new_job(make_small: MakeJob, run: RunFolder)
     assert train_in(run, make_small(**now, allow_changes=True)) == pytest.approx([0.05, 0.002])
     assert train_in(run, make_small(**{**now, "num_epochs": 3})) == pytest.approx([0.05, 0.002, 0.001])
     assert json.loads(run.config.read_text()) == make_small(**{**now, "num_epochs": 3}).completed()
-    before, changed, after = run.read_environment()["attempts"]
+    before, changed, after = read_environment(run)["attempts"]
     assert "changes" not in before
     assert changed["changes"].keys() == {"num_epochs", "optimizer_args", "transform_type"}
     assert changed["changes"]["num_epochs"] == [1, 2]

@@ -18,7 +18,16 @@ from helpers import one_core
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.records import read_found
+from accel_trainer.run.status import (
+    RankError,
+    RunState,
+    Status,
+    first_rank_error,
+    read_status,
+    write_rank_error,
+    write_status,
+)
 from accel_trainer.training import session
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.tune import batch_size
@@ -113,7 +122,7 @@ def attempt(job: Job, path: Path, submission: str = "first") -> Status:
     run = RunFolder(path)
     run.create()
     train._train_and_tell(job, run, StopRequest(), 0, "token", None, submission)
-    status = run.read_status()
+    status = read_status(run)
     assert status is not None
     return status
 
@@ -189,10 +198,10 @@ def test_auto_does_not_choose_again_what_did_not_fit(
     said = attempt(job, run.path)
     assert said.state is RunState.OUT_OF_MEMORY
     assert said.error == f"{OUT}total capacity); 16 would fit; the next attempt takes no more"
-    assert run.read_found() == {"auto": 64, "batch_linear": 2.0}
+    assert read_found(run) == {"auto": 64, "batch_linear": 2.0}
     said = attempt(job, run.path)
     assert said.state is RunState.FINISHED, said.error
-    assert run.read_found() == {"auto": 16, "batch_linear": 0.5}
+    assert read_found(run) == {"auto": 16, "batch_linear": 0.5}
     assert json.loads(run.config.read_text())["batch_size"] == 16
     assert "batch_size: 16 (32 did not fit into memory in an earlier attempt)" in caplog.messages
     caplog.clear()
@@ -219,7 +228,7 @@ def test_a_lack_of_memory_while_a_rate_is_looked_for_counts_too(
     assert said.error.startswith("out of memory before the first step with batch_size 64 (CUDA")
     assert said.fitting_batch_size == 16
     assert attempt(job, run.path).state is RunState.FINISHED
-    assert run.read_found()["auto"] == 16
+    assert read_found(run)["auto"] == 16
 
 
 def test_a_run_that_has_begun_keeps_its_batch(hungry: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +244,7 @@ def test_a_run_that_has_begun_keeps_its_batch(hungry: MakeJob, tmp_path: Path, m
         assert said.error.endswith(
             "8 would fit; but the run has begun with 16: free memory, or start over with batch_size 8 (checkpoint -1)"
         )
-        assert run.read_found() == {"auto": 16}
+        assert read_found(run) == {"auto": 16}
 
 
 def less_memory(most: int) -> Callable[..., None]:
@@ -266,19 +275,20 @@ def test_another_rank_leaves_what_it_was(hungry: MakeJob, tmp_path: Path, monkey
     run = RunFolder(tmp_path / "run")
     run.create()
     train._train_and_tell(hungry(retries=1), run, StopRequest(), 1, "token", None, "first")
-    first = run.first_rank_error("token")
+    first = first_rank_error(run, "token")
     assert first is not None
     assert (first.state, first.fitting_batch_size) == (RunState.OUT_OF_MEMORY, 16)
     assert first.reason == f"rank-1: {OUT}total capacity); 16 would fit; gradient_accumulation 4 keeps the batch of 64"
-    assert run.read_status() is None
+    assert read_status(run) is None
 
 
 def test_what_another_rank_has_found_to_fit_counts_in_the_next_attempt(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.create()
-    run.write_status(Status(state=RunState.FAILED, token="then", submission="first"))
-    run.write_rank_error(1, "then", "out of memory", state=RunState.OUT_OF_MEMORY, fitting_batch_size=32)
+    write_status(run, Status(state=RunState.FAILED, token="then", submission="first"))
+    error = RankError("then", "out of memory", state=RunState.OUT_OF_MEMORY, fitting_batch_size=32)
+    write_rank_error(run, 1, error)
     assert train._known_to_fit(run, "first") == 32
     assert train._known_to_fit(run, "second") is None
-    run.write_status(Status(state=RunState.FAILED, token="then", submission="first", fitting_batch_size=16))
+    write_status(run, Status(state=RunState.FAILED, token="then", submission="first", fitting_batch_size=16))
     assert train._known_to_fit(run, "first") == 16

@@ -21,6 +21,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_found
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import Components, JobChecker, build
 from accel_trainer.training.meta_model import activation_bytes
@@ -87,7 +88,7 @@ def test_a_run_with_found_numbers_is_bit_for_bit_that_with_the_numbers_in_its_jo
     generator = torch.get_rng_state()
     words = make_job(batch_size="auto", optimizer_args=lr("LRfinder"), gradient_accumulation=2)
     assert train_in(tmp_path / "words", words) == (RunState.FINISHED, None)
-    found = RunFolder(tmp_path / "words").read_found()
+    found = read_found(RunFolder(tmp_path / "words"))
     assert found["auto"] == 32
     assert 1e-6 < found["LRfinder"] < 10
     numbers = words.with_found(found)
@@ -166,13 +167,13 @@ def test_a_job_that_has_changed_has_the_numbers_of_its_own_words(
     train_in(run.path, job)
     given = {"optimizer_args": lr(then), "num_epochs": 2, "allow_changes": True, **now}
     assert train_in(run.path, make_job(**given)) == (RunState.FINISHED, None)
-    assert run.read_found() == found
+    assert read_found(run) == found
     config = json.loads(run.config.read_text())
     assert config["optimizer_args"] == lr(rate)
     with run.performance.open() as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file) if row["split"] == "train"]
     assert rates[1] == pytest.approx(rate)
-    assert not make_job(**{**given, "allow_changes": False}).incompatible_diff(config, run.read_found())
+    assert not make_job(**{**given, "allow_changes": False}).incompatible_diff(config, read_found(run))
 
 
 def test_a_number_in_config_json_that_was_not_found_is_another_job(make_job: MakeJob) -> None:
@@ -199,7 +200,7 @@ def test_what_an_attempt_without_a_run_has_found_is_forgotten(make_job: MakeJob,
     for path in (run.found, run.lr_finder, run.lr_finder_plot):
         path.write_text('{"batch_linear": 7}')
     train_in(run.path, make_job(optimizer_args=lr("batch_linear")))
-    assert run.read_found() == {"batch_linear": 1.0}
+    assert read_found(run) == {"batch_linear": 1.0}
     assert not run.lr_finder.exists()
     assert not run.lr_finder_plot.exists()
 
@@ -242,7 +243,7 @@ with Loader(0) as loader:
     told = [None, None]
     dist.all_gather_object(told, numbers.completed())
     assert told[0] == told[1]
-    assert rank or run.read_found() == {"auto": 32, "LRfinder": numbers.optimizer_args["lr"]}
+    assert rank or read_found(run) == {"auto": 32, "LRfinder": numbers.optimizer_args["lr"]}
     if rank == 1:
         stop.signal = 15
     try:
@@ -412,7 +413,7 @@ def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
     memory = type("Memory", (), {"available": 2 * footprint.bytes_for(8) + 2})
     monkeypatch.setattr(batch_size.psutil, "virtual_memory", lambda: memory)
     train_in(tmp_path / "run", job)
-    assert RunFolder(tmp_path / "run").read_found() == {"auto": 32}
+    assert read_found(RunFolder(tmp_path / "run")) == {"auto": 32}
     assert "batch_size: 32 (64 do not fit into memory)" in caplog.messages
 
 

@@ -1,0 +1,103 @@
+"""The JSON files of a run folder beside status.json: config, classes, origin, found, environment."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.records import RecordStore
+from accel_trainer.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Origin:
+    """origin.json: what a run that started over has started from.
+
+    submission: which submission of the job started over. epoch: whose weights it started from. weights: their file,
+    relative to the run folder; None where the state of that epoch was there.
+    """
+
+    submission: str | None = None
+    epoch: int | None = None
+    weights: str | None = None
+
+
+_ORIGINS = RecordStore(Origin)
+
+
+def read_origin(run: RunFolder) -> Origin:
+    """origin.json; one without content when there is none that can be read."""
+    return _ORIGINS.read(run.origin) or Origin()
+
+
+def write_origin(run: RunFolder, origin: Origin) -> None:
+    """Write origin.json. Raises OSError."""
+    _ORIGINS.write(run.origin, origin)
+
+
+def read_found(run: RunFolder) -> Mapping[str, Any]:
+    """found.json: the numbers that were found for `auto` and the like, by these words; empty when it cannot be read."""
+    return _read_object(run.found)
+
+
+def write_found(run: RunFolder, found: Mapping[str, Any]) -> None:
+    """Write found.json. Raises OSError."""
+    _write_indented(run.found, found)
+
+
+def read_environment(run: RunFolder) -> Mapping[str, Any]:
+    """environment.json: packages, machine and devices of the attempts; empty when it cannot be read."""
+    return _read_object(run.environment)
+
+
+def write_environment(run: RunFolder, environment: Mapping[str, Any]) -> None:
+    """Write environment.json. Raises OSError."""
+    _write_indented(run.environment, environment)
+
+
+def read_config(run: RunFolder) -> Mapping[str, Any]:
+    """config.json: the completed job that was trained here. Raises UserError where there is none."""
+    try:
+        config = read_json(run.config)
+    except FileNotFoundError as error:
+        raise UserError(f"{run.path} is not a run folder: it has no {run.config.name}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run.config} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{run.config} is not the config of a run")
+    return config
+
+
+def write_config(run: RunFolder, completed: Mapping[str, Any]) -> None:
+    """Write config.json; while it is there, a run was begun. Raises OSError."""
+    _write_indented(run.config, completed)
+
+
+def read_classes(run: RunFolder) -> list[str]:
+    """classes.json: the names of the classes, in the order of the logits. Raises UserError."""
+    try:
+        return [str(entry["class"]) for entry in read_json(run.classes)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the classes of the run cannot be read: {error!r}", where=run.classes) from error
+
+
+def write_classes(run: RunFolder, names: Sequence[str], original_indices: Sequence[int]) -> None:
+    """Write classes.json: for each logit its class, and the index of that in the whole data set. Raises OSError."""
+    classes = enumerate(zip(names, original_indices, strict=True))
+    content = [{"label": label, "class": name, "original_index": index} for label, (name, index) in classes]
+    _write_indented(run.classes, content)
+
+
+def _read_object(path: Path) -> Mapping[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_indented(path: Path, content: object) -> None:
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
