@@ -10,11 +10,10 @@ import typer
 from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, print_problems
 from accel_trainer.cli.run_queue import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import STALE_S, is_stale
+from accel_trainer.core.lease import STALE_S
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
-from accel_trainer.queue.finish import requeue
-from accel_trainer.queue.heartbeat import HeartbeatObserver
+from accel_trainer.queue.finish import OwnerReport, OwnerState, Reclaimer, requeue
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore, QueueUnusable
@@ -172,48 +171,50 @@ def reclaim(
     By this machine's own clock, which begins when it first sees them: `status`, `run-queue` and this look. Of jobs that
     were handed to Slurm, it is asked.
     """
-    store, observer = existing_queue(queue), HeartbeatObserver(QueueStore(queue))
-    slurm = SlurmDesk(store)
-    if jobs and (unknown := set(jobs) - {job.name for job in store.jobs(JobState.RUNNING)}):
+    store = existing_queue(queue)
+    reclaimer, slurm = Reclaimer(store, Retries(store)), SlurmDesk(store)
+    if jobs and (unknown := set(jobs) - {job.name for job in store.claims()}):
         raise UserError(f"{sorted(unknown)[0]}: no job of this name is running in {queue}")
     while True:
         running = [job for job in store.claims() if not jobs or job.name in jobs]
-        silent = observer.silence_s(running)
         in_slurm = slurm.settle(running)
         for job, told in in_slurm.items():
             if told is not None:
                 typer.echo(f"{job.name}: {told}")
-        others = [job for job in running if job not in in_slurm]
-        undecided = [job for job in others if not _reclaim(store, job, silent.get(job.path.name))]
-        undecided += [job for job, told in in_slurm.items() if told is None]
-        if not undecided or not wait:
+        undecided = [report for report in reclaimer.reports(running) if not _reclaim(store, report)]
+        unknown_to_slurm = [job for job, told in in_slurm.items() if told is None]
+        if not (undecided or unknown_to_slurm) or not wait:
             break
         time.sleep(POLL_S * 10)
-    for job in undecided:
-        if job in in_slurm:
-            typer.echo(f"{job.name}: Slurm does not know it; it is put back when that is sure: come again, or --wait")
-            continue
-        seconds = silent[job.path.name]
-        told = f"nothing was heard of its runner for {duration(seconds)}" if seconds > 1 else "its runner may live"
-        typer.echo(
-            f"{job.name}: runs on {_host(job)}; {told}; it is given up after {duration(STALE_S)}: come again, or --wait"
-        )
+    for report in undecided:
+        typer.echo(_why_undecided(report))
+    for job in unknown_to_slurm:
+        typer.echo(f"{job.name}: Slurm does not know it; it is put back when that is sure: come again, or --wait")
     if not running:
         typer.echo(f"nothing is running in {queue}")
 
 
-def _reclaim(store: QueueStore, job: ClaimedJob, silence_s: float | None) -> bool:
-    """Put a job back if its owner is dead; whether nothing more is to be decided about it."""
-    if job.owner.is_dead():
-        why = "its runner is dead"
-    elif silence_s is None:
-        typer.echo(f"{job.name}: its runner lives")
-        return True
-    elif not is_stale(silence_s):
-        return False
-    else:
-        why = f"nothing was heard of its runner on {_host(job)} for {duration(silence_s)}"
-    from accel_trainer.launch.process_group import end_leftovers  # with asyncio, which other verbs need not import
+def _why_undecided(report: OwnerReport) -> str:
+    silence = f"nothing was heard of its runner for {duration(report.silence_s)}"
+    told = silence if report.silence_s > 1 else "its runner may live"
+    where = f"{report.job.name}: runs on {_host(report.job)}"
+    return f"{where}; {told}; it is given up after {duration(STALE_S)}: come again, or --wait"
+
+
+def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
+    """Return a job to pending if its owner is dead; whether nothing more is to be decided about it."""
+    job = report.job
+    match report.state:
+        case OwnerState.ALIVE:
+            typer.echo(f"{job.name}: its runner lives")
+            return True
+        case OwnerState.UNKNOWN:
+            return False
+        case OwnerState.DEAD:
+            why = "its runner is dead"
+        case OwnerState.EXPIRED:
+            why = f"nothing was heard of its runner on {_host(job)} for {duration(report.silence_s)}"
+    from accel_trainer.launch.process_group import end_leftovers
 
     still_here = f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two"
     end_leftovers(job.token, lambda: typer.echo(still_here))

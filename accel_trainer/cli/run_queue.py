@@ -26,7 +26,6 @@ from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.launch.outcome import OutcomeKind
 from accel_trainer.queue.dependencies import (
     Requirements,
     cycles,
@@ -106,7 +105,7 @@ def run_queue(
     """
     from accel_trainer.cli.terminal import Terminal
     from accel_trainer.launch.machine import GpuMemory
-    from accel_trainer.queue.runner import Runner, nobody_else
+    from accel_trainer.queue.runner import Runner, RunnerOptions, nobody_else
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import SlurmOptions
 
@@ -126,17 +125,10 @@ def run_queue(
     if dry_run:
         _print_commands(QueueStore(queue), flags, places)
         return
-    runner = Runner(
-        QueueStore(queue),
-        flags,
-        this_machine(),
-        Terminal(several=places.number > 1),
-        slots=places,
-        occupied=GpuMemory().occupied if wait_free else nobody_else,
-        retry_after_s=retry_after,
-        reclaims_stale=reclaim_stale,
-        starts_ahead=start_ahead,
+    options = RunnerOptions(
+        flags, retry_after, reclaim_stale, start_ahead, GpuMemory().occupied if wait_free else nobody_else
     )
+    runner = Runner(QueueStore(queue), this_machine(), Terminal(several=places.number > 1), options, places)
     runner.run(watch=watch)
     _tell_outcome(runner, queue)
 
@@ -221,15 +213,15 @@ def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") ->
 
 def _command(queue: QueueStore, queued: QueuedJob, job: Job, flags: LaunchOptions, places: "Slots") -> str:
     """How a job will be launched where nothing else runs."""
-    from accel_trainer.queue.run_claim import attempt_of_queue
+    from accel_trainer.queue.run_claim import attempt_of
 
     log = queue.logs / f"{queued.name}.log"
-    attempt = attempt_of_queue(queue, queued, job, token="", log=log, starting_params=starting_params(job, queue))
+    attempt = attempt_of(queue, queued, job, token="", log=log, parent=starting_params(job, queue))
     wanted = num_processes_wanted(job, flags)
     if (place := places.fit(wanted)) is None:
         raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")
     machine = place.machine(this_machine())
-    return str(plan_launch(job, place.flags(flags), machine, attempt.worker_args))
+    return str(plan_launch(job, place.options(flags), machine, attempt.worker_args))
 
 
 def refuse_options(options: Mapping[str, object], why: str) -> None:
@@ -303,6 +295,6 @@ class SlurmDesk:
 
 
 def _became(settled: "Settled") -> str:
-    ending = settled.recorded.ending
-    where = "failed" if settled.recorded.has_failed else "held" if ending.kind is OutcomeKind.HELD else "put back"
-    return f"{where}; {ending.reason}"
+    finished = settled.finished
+    where = "put back" if finished.state is JobState.PENDING else finished.state
+    return f"{where}; {finished.outcome.reason}"

@@ -21,6 +21,7 @@ from accel_trainer.launch.events import (
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.dependencies import describe_unmet
 from accel_trainer.queue.events import (
+    ClaimFinished,
     Event,
     GpusInUse,
     JobBlocked,
@@ -36,6 +37,8 @@ from accel_trainer.queue.events import (
     SlurmProblem,
     WaitingForJobs,
 )
+from accel_trainer.queue.finish import FinishedClaim
+from accel_trainer.queue.layout import JobState
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
 from accel_trainer.run.status import RunState, Status, read_status
@@ -106,7 +109,7 @@ class Terminal:
             case AttemptTerminating(name=name, reason=reason):
                 self._refresh(name)
                 self._print(_line(event) if self._several else reason)
-            case AttemptFinished(name=name):
+            case AttemptFinished(name=name) | ClaimFinished(name=name):
                 self._refresh(name)
                 self._remove(name)
                 self._print(_line(event))
@@ -169,7 +172,7 @@ def _line(event: Event) -> str:
     match event:
         case AttemptStarted() | AttemptStopping() | AttemptTerminating() | AttemptFinished() | Tick():
             return _line_of_attempt(event)
-        case JobsFound() | JobRejected() | JobBlocked() | JobReclaimed() | JobTooLarge() | RetryScheduled():
+        case JobsFound() | JobRejected() | JobBlocked() | ClaimFinished() | JobReclaimed() | JobTooLarge():
             return _line_of_job(event)
         case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
             return _line_of_slurm(event)
@@ -179,6 +182,8 @@ def _line(event: Event) -> str:
         case QueuePaused(pause=pause):
             host = "" if pause.host is None else f" --host {pause.host}"
             return f"{pause}; `accel-train resume{host}` ends that"
+        case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
+            return f"{name}: is tried again in {duration(backoff_s)} (retry {number} of {retries})"
         case WaitingForJobs():
             return "waiting for jobs; Ctrl-C ends this"
         case _:
@@ -194,22 +199,20 @@ def _line_of_attempt(event: AttemptEvent) -> str:
         case AttemptTerminating(name=name, reason=reason):
             return f"{name}: {reason}"
         case AttemptFinished(name=name, outcome=outcome, log=log):
-            return f"{name}: {_outcome(name, outcome, log)}"
+            return f"{name}: {_outcome(outcome, log)}"
         case Tick():
             return ""
         case _:
             assert_never(event)
 
 
-def _outcome(name: str, outcome: Outcome, log: Path) -> str:
+def _outcome(outcome: Outcome, log: Path) -> str:
     why = "" if outcome.reason is None else f" ({outcome.reason})"
     match outcome.kind:
         case OutcomeKind.DONE:
             return "done"
         case OutcomeKind.INTERRUPTED:
             return f"stopped{why}; it goes on where it was when it is run again"
-        case OutcomeKind.HELD:
-            return f"stopped{why}; `accel-train release {name}` lets it go on where it was"
         case OutcomeKind.SUPERSEDED:
             return f"given up{why}; what this trainer did counts no more"
         case OutcomeKind.FAILED:
@@ -219,7 +222,7 @@ def _outcome(name: str, outcome: Outcome, log: Path) -> str:
 
 
 def _line_of_job(
-    event: JobsFound | JobRejected | JobBlocked | JobReclaimed | JobTooLarge | RetryScheduled,
+    event: JobsFound | JobRejected | JobBlocked | ClaimFinished | JobReclaimed | JobTooLarge,
 ) -> str:
     match event:
         case JobsFound(valid=valid, invalid=invalid, unchecked=unchecked):
@@ -230,14 +233,20 @@ def _line_of_job(
             return "\n".join(f"refused: {line}" for line in reason.splitlines())
         case JobBlocked(name=name, unmet=unmet):
             return f"{name}: {describe_unmet(unmet)}"
+        case ClaimFinished(name=name, finished=finished, log=log):
+            return f"{name}: {_where_it_went(name, finished, log)}"
         case JobReclaimed(job=job):
             return f"{job.name}: its runner died; it goes on where it was"
         case JobTooLarge(name=name, num_processes=num_processes):
             return f"{name}: wants {num_processes} GPUs, which this runner has not"
-        case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
-            return f"{name}: is tried again in {duration(backoff_s)} (retry {number} of {retries})"
         case _:
             assert_never(event)
+
+
+def _where_it_went(name: str, finished: FinishedClaim, log: Path) -> str:
+    if finished.state is JobState.HELD:
+        return f"stopped ({finished.outcome.reason}); `accel-train release {name}` lets it go on where it was"
+    return _outcome(finished.outcome, log)
 
 
 def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmProblem) -> str:

@@ -21,7 +21,6 @@ class OutcomeKind(Enum):
     DONE = auto()
     FAILED = auto()
     INTERRUPTED = auto()
-    HELD = auto()
     SUPERSEDED = auto()  # the job has become another's: nothing of this attempt counts
 
 

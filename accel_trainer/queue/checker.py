@@ -47,10 +47,10 @@ class Version:
 class PendingChecker:
     """Knows of every pending file whether it is good, wrong (and why), or not looked at yet."""
 
-    def __init__(self, flags: LaunchOptions, queue: Path) -> None:
-        """`flags` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
-        self._flags = flags
-        self._words = [*flags.argv(), "--queue", str(queue)]
+    def __init__(self, options: LaunchOptions, queue: Path) -> None:
+        """`options` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
+        self._options = options
+        self._words = [*options.argv(), "--queue", str(queue)]
         self._problems: dict[Version, list[str]] = {}
         self._needs: dict[Version, Requirements] = {}  # of files of a good shape
         self._first_seen: dict[Version, float] = {}
@@ -72,7 +72,7 @@ class PendingChecker:
             if problems is None and version not in self._needs:
                 try:
                     read = read_job(job.path)
-                    self._needs[version] = Requirements.of(read, num_processes_wanted(read, self._flags))
+                    self._needs[version] = Requirements.of(read, num_processes_wanted(read, self._options))
                 except UserError as error:
                     if not self._is_settled(version):
                         continue

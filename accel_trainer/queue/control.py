@@ -1,16 +1,15 @@
-"""Wishes of people: hold or cancel a claim, pause the queue."""
+"""What people ask of runners: to hold or cancel a claim, to pause the queue."""
 
 import getpass
-import json
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import this_host
-from accel_trainer.launch.outcome import OutcomeKind, StopReason
+from accel_trainer.core.records import RecordStore
+from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
@@ -21,22 +20,46 @@ SURELY_GONE_S = 5.0
 
 
 class ControlAction(StrEnum):
+    """What can be asked of the owner of a running job."""
+
     CANCEL = "cancel"
     HOLD = "hold"
 
 
 @dataclass(frozen=True)
 class ControlRequest:
-    wish: ControlAction
+    """What a person wants of a running job: `by` whom it was asked for, and when (in seconds since 1970)."""
+
+    action: ControlAction
     by: str
+    time: float = 0.0
 
     @property
-    def cut(self) -> StopReason:
-        match self.wish:
+    def stop_reason(self) -> StopReason:
+        """Why the trainer of the job is ended."""
+        return StopReason(self._reason, RunState.PREEMPTED, self._kind)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How an attempt ends that does what was asked for."""
+        return Outcome(self._kind, self._reason)
+
+    @property
+    def _reason(self) -> str:
+        match self.action:
             case ControlAction.CANCEL:
-                return StopReason(f"cancelled by {self.by}", RunState.PREEMPTED, OutcomeKind.FAILED)
+                return f"cancelled by {self.by}"
             case ControlAction.HOLD:
-                return StopReason(f"held by {self.by}", RunState.PREEMPTED, OutcomeKind.HELD)
+                return f"held by {self.by}"
+
+    @property
+    def _kind(self) -> OutcomeKind:
+        """Of a job that is held the attempt is interrupted; `finish_claim` moves it to held/."""
+        match self.action:
+            case ControlAction.CANCEL:
+                return OutcomeKind.FAILED
+            case ControlAction.HOLD:
+                return OutcomeKind.INTERRUPTED
 
 
 def current_user() -> str:
@@ -47,30 +70,31 @@ def current_user() -> str:
 
 
 class Requests:
-    """The requests of one queue."""
+    """The requests of one queue, each in a file named by the token of the claim. One that is damaged counts as none."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._folder = queue.requests
+        self._folder, self._records = queue.requests, RecordStore(ControlRequest)
 
-    def put(self, job: ClaimedJob, wish: ControlAction) -> None:
+    def put(self, job: ClaimedJob, action: ControlAction) -> None:
         """Ask the owner of a running job for something. Raises OSError."""
         self._folder.mkdir(exist_ok=True)
-        content = {"action": wish, "by": current_user(), "time": time.time()}
-        write_atomic(self._folder / f"{job.token}.json", json.dumps(content) + "\n")
+        self._records.write(self._path(job.token), ControlRequest(action, current_user(), time.time()))
 
     def of(self, token: str) -> ControlRequest | None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content = read_json(self._folder / f"{token}.json")
-            return ControlRequest(ControlAction(content["action"]), str(content["by"]))
-        return None
+        """What is asked of the owner of the claim with this token."""
+        return self._records.read(self._path(token))
 
     def forget(self, token: str) -> None:
+        """Remove what was asked for: it was done, or the claim is over."""
         with suppress(OSError):
-            (self._folder / f"{token}.json").unlink()
+            self._path(token).unlink()
+
+    def _path(self, token: str) -> Path:
+        return self._folder / f"{token}.json"
 
 
 class ClaimControl:
-    """What the owner of a claim is to do: what somebody has asked for; or to give the job up, its claim being gone."""
+    """The `StopCheck` of a claim: ends its trainer where somebody has asked for it, or where the claim is gone."""
 
     def __init__(self, queue: QueueStore, job: ClaimedJob) -> None:
         self._path, self._token, self._requests = job.path, job.token, Requests(queue)
@@ -83,7 +107,7 @@ class ClaimControl:
             return None
         self._looked = now
         if (request := self._requests.of(self._token)) is not None:
-            return request.cut
+            return request.stop_reason
         if not self._is_gone(now):
             return None
         reason = f"its file {self._path} is gone: another process or a person has moved it"
@@ -104,7 +128,7 @@ class ClaimControl:
 
 @dataclass(frozen=True)
 class Pause:
-    """Of one host, or of all where there is none; `since` in seconds since 1970."""
+    """No job is claimed on one host, or on any where `host` is None; `since` in seconds since 1970."""
 
     host: str | None
     by: str
@@ -113,6 +137,7 @@ class Pause:
 
     @property
     def where(self) -> str:
+        """What is paused, in words."""
         return "the queue" if self.host is None else f"the queue on {self.host}"
 
     def __str__(self) -> str:
@@ -122,20 +147,20 @@ class Pause:
 
 
 class Pauses:
-    """The pauses of one queue."""
+    """The pauses of one queue: a file for all hosts, one for each host. A file that is damaged is a pause as well."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._folder = queue.paused
+        self._folder, self._records = queue.paused, RecordStore(Pause, damaged=_unreadable_pause)
 
     def add(self, host: str | None, reason: str | None = None) -> Pause:
-        """Raises OSError."""
+        """Pause one host, or all. Raises OSError."""
         pause = Pause(host, current_user(), time.time(), reason)
         self._folder.mkdir(exist_ok=True)
-        write_atomic(self._path(host), json.dumps(asdict(pause)) + "\n")
+        self._records.write(self._path(host), pause)
         return pause
 
     def remove(self, host: str | None) -> bool:
-        """Whether there was one. Raises OSError."""
+        """End the pause of a host, or that of all; False where there was none. Raises OSError."""
         try:
             self._path(host).unlink()
         except FileNotFoundError:
@@ -143,27 +168,28 @@ class Pauses:
         return True
 
     def all(self) -> list[Pause]:
+        """All pauses."""
         found = (self._read(path) for path in sorted(self._folder.glob("[!.]*.json")))
         return [pause for pause in found if pause is not None]
 
     def of(self, host: str) -> Pause | None:
-        """What keeps this host from taking up jobs."""
+        """The pause because of which this host claims no jobs."""
         return self._read(self._path(None)) or self._read(self._path(host))
 
     def _path(self, host: str | None) -> Path:
         return self._folder / ("all.json" if host is None else f"@{host}.json")
 
     def _read(self, path: Path) -> Pause | None:
-        """A file that is there is a pause, whatever is in it."""
-        host = None if path.stem == "all" else path.stem.removeprefix("@")
-        try:
-            content = read_json(path)
-            reason = content["reason"]
-            return Pause(host, str(content["by"]), float(content["since"]), None if reason is None else str(reason))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            since = 0.0
-            with suppress(OSError):
-                since = path.stat().st_mtime
-            return Pause(host, "somebody", since)
+        pause = self._records.read(path)
+        return None if pause is None else replace(pause, host=_host_of(path))
+
+
+def _host_of(path: Path) -> str | None:
+    return None if path.stem == "all" else path.stem.removeprefix("@")
+
+
+def _unreadable_pause(path: Path) -> Pause:
+    since = 0.0
+    with suppress(OSError):
+        since = path.stat().st_mtime
+    return Pause(_host_of(path), "somebody", since)

@@ -1,11 +1,13 @@
 """What happens in a queue, as values: runners emit them, and a terminal prints them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from accel_trainer.launch.events import AttemptEvent
 from accel_trainer.queue.control import Pause
 from accel_trainer.queue.dependencies import Unmet
+from accel_trainer.queue.finish import FinishedClaim
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 
 
@@ -44,6 +46,15 @@ class QueuePaused:
 @dataclass(frozen=True)
 class WaitingForJobs:
     """There is nothing to do, but there may be later."""
+
+
+@dataclass(frozen=True)
+class ClaimFinished:
+    """An attempt at a claimed job is over, and the job has gone where it belongs."""
+
+    name: str
+    finished: FinishedClaim
+    log: Path
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ QueueEvent = (
     | JobBlocked
     | QueuePaused
     | WaitingForJobs
+    | ClaimFinished
     | JobReclaimed
     | JobTooLarge
     | GpusInUse
@@ -136,6 +148,8 @@ class ChangeNotifier:
         self._emit = emit
         self._unmet: Mapping[str, Unmet] = {}
         self._pause: Pause | None = None
+        self._too_large: set[str] = set()
+        self._gpus_in_use: Collection[str] = ()
 
     def pause(self, pause: Pause | None) -> None:
         """Note the pause that this host has now."""
@@ -149,3 +163,15 @@ class ChangeNotifier:
             if self._unmet.get(name) != others:
                 self._emit(JobBlocked(name, others))
         self._unmet = unmet
+
+    def too_large(self, num_processes: Mapping[str, int]) -> None:
+        """Note the jobs that this runner has never room for, and how many GPUs each of them needs."""
+        for name in num_processes.keys() - self._too_large:
+            self._emit(JobTooLarge(name, num_processes[name]))
+        self._too_large |= num_processes.keys()
+
+    def gpus_in_use(self, gpus: Collection[str]) -> None:
+        """Note the GPUs of others for which jobs wait."""
+        if gpus and gpus != self._gpus_in_use:
+            self._emit(GpusInUse(tuple(sorted(gpus, key=int))))
+        self._gpus_in_use = gpus

@@ -2,119 +2,173 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
-from typing import NamedTuple
 
 from accel_trainer.core.lease import is_stale
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S, ending_leftovers
-from accel_trainer.queue.control import Requests
+from accel_trainer.queue.control import ControlAction, ControlRequest, Requests
 from accel_trainer.queue.heartbeat import HeartbeatObserver
 from accel_trainer.queue.layout import ClaimedJob, JobState
 from accel_trainer.queue.retries import FailureRecord, Retries
-from accel_trainer.queue.scheduler import LOOK_EVERY_S
 from accel_trainer.queue.store import JobGone, QueueStore
 
+# How often a runner looks for claims whose owners are dead.
+LOOK_EVERY_S = 0.5
 
-class Recorded(NamedTuple):
-    """What became of the job; and its failures so far, where it is tried again."""
 
-    ending: Outcome
+@dataclass(frozen=True)
+class AttemptResult:
+    """How an attempt at a claimed job ended, where its output is, and how often the job is tried again if it fails."""
+
+    outcome: Outcome
+    log: Path
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class FinishedClaim:
+    """Why and where a claimed job has gone.
+
+    state: None where another process had moved it. failures: those so far, where the job is tried again.
+    """
+
+    outcome: Outcome
+    state: JobState | None
     failures: FailureRecord | None = None
 
-    @property
-    def has_failed(self) -> bool:
-        return self.ending.kind is OutcomeKind.FAILED and self.failures is None
 
+def finish_claim(queue: QueueStore, retries: Retries, claimed: ClaimedJob, result: AttemptResult) -> FinishedClaim:
+    """Move a claimed job to where it belongs now. Raises QueueUnusable.
 
-def finish_claim(
-    queue: QueueStore, retries: Retries, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int
-) -> Recorded:
-    """Move a claimed job to where it belongs now. It is tried again `limit` times. Raises QueueUnusable."""
-    failures: FailureRecord | None = None
+    Where somebody has asked for it to be held or canceled, an attempt that was interrupted was so for that.
+    """
+    request = Requests(queue).of(claimed.token)
     try:
-        match ending.kind:
-            case OutcomeKind.DONE:
-                queue.finish(claimed, JobState.DONE)
-            case OutcomeKind.INTERRUPTED:
-                queue.release(claimed)
-            case OutcomeKind.HELD:
-                queue.hold(claimed)
-            case OutcomeKind.FAILED:
-                failures = _fail(queue, retries, claimed, ending, log, limit)
-            case OutcomeKind.SUPERSEDED:
-                _give_up(queue, claimed)
+        finished = _move(queue, retries, claimed, result, request)
     except JobGone as error:
-        ending = Outcome(OutcomeKind.SUPERSEDED, str(error))
+        finished = FinishedClaim(Outcome(OutcomeKind.SUPERSEDED, str(error)), None)
     Requests(queue).forget(claimed.token)
-    if failures is None and ending.kind in (OutcomeKind.DONE, OutcomeKind.FAILED):
+    if finished.state in (JobState.DONE, JobState.FAILED):
         retries.forget(claimed.name)
-    return Recorded(ending, failures)
+    return finished
 
 
-def requeue(queue: QueueStore, retries: Retries, job: ClaimedJob) -> bool:
-    """Put back a job whose owner is gone, or where somebody has asked for it to be put; whether nobody was faster."""
-    ending = apply_control(queue, job, Outcome(OutcomeKind.INTERRUPTED))
-    return finish_claim(queue, retries, job, ending, job.path, 0).ending.kind is not OutcomeKind.SUPERSEDED
-
-
-def apply_control(queue: QueueStore, job: ClaimedJob, otherwise: Outcome) -> Outcome:
-    """How a claim ends that its owner gives up: as somebody has asked."""
-    if (request := Requests(queue).of(job.token)) is not None:
-        return Outcome(request.cut.kind, request.cut.reason)
-    return otherwise
+def _move(
+    queue: QueueStore, retries: Retries, claimed: ClaimedJob, result: AttemptResult, request: ControlRequest | None
+) -> FinishedClaim:
+    outcome = result.outcome
+    if request is not None and outcome.kind is OutcomeKind.INTERRUPTED:
+        outcome = request.outcome
+    match outcome.kind:
+        case OutcomeKind.DONE:
+            queue.finish(claimed, JobState.DONE)
+            return FinishedClaim(outcome, JobState.DONE)
+        case OutcomeKind.INTERRUPTED:
+            if request is not None and request.action is ControlAction.HOLD:
+                queue.hold(claimed)
+                return FinishedClaim(outcome, JobState.HELD)
+            queue.release(claimed)
+            return FinishedClaim(outcome, JobState.PENDING)
+        case OutcomeKind.FAILED:
+            return _fail(queue, retries, claimed, outcome, result)
+        case OutcomeKind.SUPERSEDED:
+            # The run folder has become another's. Where the claim is still ours, the job may run when that is over.
+            if claimed.path.exists():
+                queue.release(claimed)
+            return FinishedClaim(outcome, None)
 
 
 def _fail(
-    queue: QueueStore, retries: Retries, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int
-) -> FailureRecord | None:
-    """Put a job that has failed back, where it is to be tried again, and give its failures; else into failed/."""
+    queue: QueueStore, retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult
+) -> FinishedClaim:
+    """Return a job that has failed to pending, where it is to be tried again; else move it into failed/."""
     before = retries.of(claimed)
     number = 1 if before is None else before.number + 1
-    reason = ending.reason or "no reason given"
-    if ending.may_be_retried and number <= limit:
-        failures = retries.add(claimed, number, reason)  # first: whoever is killed now has counted it
+    reason = outcome.reason or "no reason given"
+    if outcome.may_be_retried and number <= result.retries:
+        failures = retries.add(claimed, number, reason)  # first: a runner that is killed now has counted it
         queue.release(claimed)
-        return failures
+        return FinishedClaim(outcome, JobState.PENDING, failures)
     tried = f" (tried {number} times)" if number > 1 else ""
-    queue.finish(claimed, JobState.FAILED, f"{reason}{tried}\nlog: {log}")
-    return None
+    queue.finish(claimed, JobState.FAILED, f"{reason}{tried}\nlog: {result.log}")
+    return FinishedClaim(outcome, JobState.FAILED)
 
 
-def _give_up(queue: QueueStore, claimed: ClaimedJob) -> None:
-    """The run folder has become another's. Where the claim is still ours, the job may be run when that is over."""
-    if claimed.path.exists():
-        queue.release(claimed)
+# -- claims whose owners are dead ---------------------------------------------------------------------------------
+
+
+def requeue(queue: QueueStore, retries: Retries, job: ClaimedJob) -> bool:
+    """Return a job whose owner is dead to pending, or where somebody has asked for it; False if another was faster."""
+    result = AttemptResult(Outcome(OutcomeKind.INTERRUPTED), job.path)
+    return finish_claim(queue, retries, job, result).outcome.kind is not OutcomeKind.SUPERSEDED
+
+
+class OwnerState(Enum):
+    """What is known of the owner of a claim: its lease expires when nothing was heard of it for long."""
+
+    ALIVE = auto()
+    DEAD = auto()
+    EXPIRED = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True)
+class OwnerReport:
+    """A claim, what is known of its owner, and for how long nothing was heard of it (0 for one of this machine)."""
+
+    job: ClaimedJob
+    state: OwnerState
+    silence_s: float = 0.0
 
 
 class Reclaimer:
-    """The abandoned jobs of one queue, as seen by one runner."""
+    """Finds the claims of one queue whose owners are dead, by processes of this machine and signs of life of others.
 
-    def __init__(self, queue: QueueStore, retries: Retries, *, with_stale: bool) -> None:
-        """with_stale: also those of runners on other machines from which nothing was heard for long."""
-        self._queue, self._retries, self._with_stale = queue, retries, with_stale
+    Of claims that are a cluster's Slurm knows more: they are left alone.
+    """
+
+    def __init__(self, queue: QueueStore, retries: Retries, *, with_expired: bool = False) -> None:
+        """with_expired: `reclaim` takes also the claims of other machines from which nothing was heard for long."""
+        self._queue, self._retries, self._with_expired = queue, retries, with_expired
         self._observer = HeartbeatObserver(queue)
         self._looked = 0.0
 
     @property
     def is_due(self) -> bool:
-        return time.monotonic() - self._looked > LOOK_EVERY_S / 4
+        """Whether it is time for `reclaim` again."""
+        return time.monotonic() - self._looked > LOOK_EVERY_S
 
     def forget_dead(self) -> None:
         """Remove the signs of life of runners that are dead."""
         self._observer.remove_dead()
 
-    async def put_back(self) -> AsyncIterator[ClaimedJob]:
-        """Puts them back one by one, and gives those with which nobody was faster. Raises QueueUnusable."""
-        running = self._queue.claims()
-        silent = self._observer.silence_s(running)
-        for job in running:
-            has_expired = self._with_stale and is_stale(silent.get(job.path.name, 0.0))
-            if not (has_expired or job.owner.is_dead()):
+    def reports(self, claims: Iterable[ClaimedJob]) -> Iterator[OwnerReport]:
+        """What is known of the owners of these claims. Silence counts from the first time that they are looked at."""
+        claims = [job for job in claims if job.owner.cluster is None]
+        silence_s = self._observer.silence_s(claims)
+        for job in claims:
+            if job.owner.is_dead():
+                yield OwnerReport(job, OwnerState.DEAD)
+            elif (seconds := silence_s.get(job.path.name)) is None:
+                yield OwnerReport(job, OwnerState.ALIVE)
+            else:
+                yield OwnerReport(job, OwnerState.EXPIRED if is_stale(seconds) else OwnerState.UNKNOWN, seconds)
+
+    async def reclaim(self) -> AsyncIterator[ClaimedJob]:
+        """Return to pending, one by one, the jobs whose owners are dead; not those with which another was faster.
+
+        Raises QueueUnusable.
+        """
+        for report in self.reports(self._queue.claims()):
+            expired = self._with_expired and report.state is OwnerState.EXPIRED
+            if not (expired or report.state is OwnerState.DEAD):
                 continue
-            for _ in ending_leftovers(job.token):
+            for _ in ending_leftovers(report.job.token):
                 await asyncio.sleep(POLL_S)
-            if requeue(self._queue, self._retries, job):
-                yield job
+            if requeue(self._queue, self._retries, report.job):
+                yield report.job
         self._looked = time.monotonic()

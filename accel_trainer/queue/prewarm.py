@@ -90,8 +90,8 @@ class RunningAttempt:
 class Prewarmer:
     """Has a trainer stand by when a job is about to end, or while the first ones are checked."""
 
-    def __init__(self, queue: QueueStore, flags: LaunchOptions, machine: Machine, *, is_wanted: bool) -> None:
-        self._queue, self._flags, self._machine, self._is_wanted = queue, flags, machine, is_wanted
+    def __init__(self, queue: QueueStore, options: LaunchOptions, machine: Machine, *, is_wanted: bool) -> None:
+        self._queue, self._options, self._machine, self._is_wanted = queue, options, machine, is_wanted
         self._standby: PrewarmedWorker | None = None
         self._looked = 0.0
 
@@ -129,7 +129,7 @@ class Prewarmer:
         if not running and not outlook.may_begin:
             # The first is not checked yet; so it will be launched if it is found good.
             wanted = (
-                self._launch(queued, lambda job: slots.fit(num_processes_wanted(job, self._flags)))
+                self._launch(queued, lambda job: slots.fit(num_processes_wanted(job, self._options)))
                 for queued in outlook.pending
             )
             return next(wanted, None)
@@ -152,6 +152,6 @@ class Prewarmer:
             job = read_job(queued.path, queued.name)
             if (place := place_of(job)) is None:
                 return None
-            return plan_launch(job, place.flags(self._flags), place.machine(self._machine))
+            return plan_launch(job, place.options(self._options), place.machine(self._machine))
         except UserError:
             return None  # it will be said of the job

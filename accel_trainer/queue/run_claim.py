@@ -1,25 +1,75 @@
-"""One attempt at one job: launch a trainer, stay with it, judge how it ended."""
+"""A claimed job, from its file to the outcome of one attempt at it: the same for a runner and for a start in Slurm."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.config import Job
-from accel_trainer.launch.attempt import Attempt
+from accel_trainer.config import Job, read_job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.attempt import Attempt, Start, never_stop, run_attempt, spawn
+from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.events import EmitAttempt
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue.control import ClaimControl
+from accel_trainer.queue.dependencies import starting_params
+from accel_trainer.queue.finish import AttemptResult
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
 
 
-def attempt_of_queue(
-    queue: QueueStore, job_file: QueuedJob, job: Job, token: str, log: Path, starting_params: Path | None
-) -> Attempt:
-    """A try at a job of a queue."""
+def attempt_of(queue: QueueStore, file: QueuedJob, job: Job, *, token: str, log: Path, parent: Path | None) -> Attempt:
+    """An attempt at a job of a queue. parent: the path that a name in its `starting_params` stands for."""
     return Attempt(
         job=job,
-        file=job_file.path,
+        file=file.path,
         token=token,
         log=log,
         group=queue.folder.resolve().name,
-        submission=submission_of(job_file.path),
-        starting_params=starting_params,
-        claim=job_file.owner if isinstance(job_file, ClaimedJob) else None,
+        submission=submission_of(file.path),
+        starting_params=parent,
+        claim=file.owner if isinstance(file, ClaimedJob) else None,
     )
+
+
+def ignore_attempt(attempt: Attempt) -> None:
+    """Nothing is done with an attempt before its trainer starts."""
+
+
+@dataclass(frozen=True)
+class ClaimRun:
+    """One attempt at a claimed job.
+
+    token: of this attempt; that of the claim, or of one start of a claim which is a cluster's.
+    options, machine: what it may use. On another node than the first, this node's trainer alone is judged, and nobody
+    asks it to stop: all processes of a job stop together.
+    prepared: called with the attempt before its trainer starts.
+    start: starts the trainer.
+    """
+
+    queue: QueueStore
+    claimed: ClaimedJob
+    token: str
+    options: LaunchOptions
+    machine: Machine
+    stop: StopRequest
+    emit: EmitAttempt
+    prepared: Callable[[Attempt], None] = ignore_attempt
+    start: Start = spawn
+
+    async def result(self) -> AttemptResult:
+        """Read the job and train it. Raises QueueUnusable."""
+        claimed, queue, node = self.claimed, self.queue, self.machine.nodes.rank
+        try:
+            job = read_job(claimed.path, claimed.name)
+            parent = starting_params(job, queue)
+        except UserError as error:  # changed since it was checked, or the job that it starts from was
+            return AttemptResult(Outcome(OutcomeKind.FAILED, str(error)), claimed.path)
+        log = queue.next_log(claimed.name if node == 0 else f"{claimed.name}.node{node}")
+        attempt = attempt_of(queue, claimed, job, token=self.token, log=log, parent=parent)
+        self.prepared(attempt)
+        stop_check = ClaimControl(queue, claimed) if node == 0 else never_stop
+        outcome = await run_attempt(attempt, self.options, self.machine, self.stop, self.emit, stop_check, self.start)
+        return AttemptResult(outcome, log, job.retries)

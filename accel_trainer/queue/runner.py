@@ -2,90 +2,105 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from accel_trainer.config import read_job
-from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch.attempt import STOP_SIGNALS, run_attempt, spawn
+from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, spawn
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.events import AttemptFinished, Tick
+from accel_trainer.launch.events import Tick
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.launch.outcome import Outcome
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.checker import PendingChecker
-from accel_trainer.queue.control import ClaimControl, Pauses
-from accel_trainer.queue.dependencies import Requirements, starting_params
+from accel_trainer.queue.control import Pauses
+from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
     ChangeNotifier,
+    ClaimFinished,
     Emit,
-    GpusInUse,
     JobReclaimed,
     JobRejected,
     JobsFound,
-    JobTooLarge,
     RetryScheduled,
     WaitingForJobs,
 )
-from accel_trainer.queue.finish import Reclaimer, finish_claim
+from accel_trainer.queue.finish import AttemptResult, Reclaimer, finish_claim
 from accel_trainer.queue.heartbeat import HeartbeatWriter
-from accel_trainer.queue.layout import ClaimedJob, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
-from accel_trainer.queue.run_claim import attempt_of_queue
+from accel_trainer.queue.run_claim import ClaimRun
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 
 
 def nobody_else(gpus: list[str]) -> set[str]:
-    """GPUs that others use, of these: not looked at."""
+    """Of these GPUs, those that others use: none, without a look."""
     return set()
 
 
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How a runner works.
+
+    launch: how each job is launched, where the job does not say.
+    retry_after_s: the wait before the first retry of a job; it doubles with each further one.
+    reclaims_stale: whether it takes also the jobs of runners on other machines of which nothing was heard for long.
+    prewarms: whether it starts the trainer of the next job while another still works.
+    gpus_in_use: which of some GPUs others use; those are not given to a job.
+    """
+
+    launch: LaunchOptions = field(default_factory=LaunchOptions)
+    retry_after_s: float = FIRST_WAIT_S
+    reclaims_stale: bool = False
+    prewarms: bool = False
+    gpus_in_use: Callable[[list[str]], set[str]] = nobody_else
+
+
+DEFAULT_OPTIONS = RunnerOptions()
+
+
 class Runner:
-    """Runs the jobs of one queue, as many at once as there are places."""
+    """Runs the jobs of one queue, as many at once as there are places.
+
+    num_run, num_failed: the jobs that were claimed, and those that have failed. num_blocked: those that are left after
+    `run` because they wait for others, have no room here, or because of a pause.
+    """
 
     def __init__(
         self,
         queue: QueueStore,
-        flags: LaunchOptions,
         machine: Machine,
         emit: Emit,
-        *,
+        options: RunnerOptions = DEFAULT_OPTIONS,
         slots: Slots | None = None,
-        occupied: Callable[[list[str]], set[str]] = nobody_else,
-        retry_after_s: float = FIRST_WAIT_S,
-        reclaims_stale: bool = False,
-        starts_ahead: bool = False,
     ) -> None:
-        """occupied: which of some GPUs are used by others. reclaims_stale: also take up the jobs of runners on other
-        machines from which nothing was heard for long. starts_ahead: start the next job's trainer while another still
-        works. Raises UserError."""
-        self.queue, self.flags, self.machine, self.emit = queue, flags, machine, emit
+        """emit: called with all that happens. slots: the places for jobs; without them one job has all GPUs.
+
+        Raises UserError.
+        """
+        self.queue, self.machine, self.emit, self.options = queue, machine, emit, options
         self.stop = StopRequest()
         self.num_failed = 0
         self.num_run = 0
         self.num_blocked = 0
-        self._slots = Slots(machine, flags) if slots is None else slots
-        self._occupied = occupied
-        self._checker = PendingChecker(flags, queue.folder)
-        self._retries = Retries(queue, retry_after_s)
-        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected)
+        self._slots = Slots(machine, options.launch) if slots is None else slots
+        self._checker = PendingChecker(options.launch, queue.folder)
+        self._retries = Retries(queue, options.retry_after_s)
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._reject)
         self._heartbeat = HeartbeatWriter(queue, self._slots.number)
-        self._reclaimer = Reclaimer(queue, self._retries, with_stale=reclaims_stale)
-        self._prewarmer = Prewarmer(queue, flags, machine, is_wanted=starts_ahead)
+        self._reclaimer = Reclaimer(queue, self._retries, with_expired=options.reclaims_stale)
+        self._prewarmer = Prewarmer(queue, options.launch, machine, is_wanted=options.prewarms)
         self._running: dict[str, RunningAttempt] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_counted = False
         self._wants_look = True
         self._notifier = ChangeNotifier(emit)
-        self._told_large: set[str] = set()
-        self._told_occupied: Collection[str] = ()
         self._circuit_breaker = CircuitBreaker()
 
     def run(self, *, watch: bool = False) -> None:
@@ -106,7 +121,7 @@ class Runner:
             remove_abandoned()  # also of trainers that were still ending when we began
 
     async def _run(self, watch: bool) -> None:
-        await self._put_back_abandoned()
+        await self._reclaim()
         try:
             while not self.stop:
                 self._heartbeat.beat()
@@ -159,18 +174,18 @@ class Runner:
         outlook = self._scheduler
         self._notifier.pause(outlook.pause)
         if not self._slots.is_full and self._reclaimer.is_due:
-            await self._put_back_abandoned()
+            await self._reclaim()
         if self._attempts or self._wants_look:
             return False
         left = self._will_not_run()
         if outlook.pending and len(left) < len(outlook.pending):
             return False  # another runner trains what these wait for, or they rest
         if watch:
-            self._tell_why_nothing_runs()
+            self._notify_why_nothing_runs()
             self.emit(WaitingForJobs())
             return False
         if outlook.pending:
-            self._tell_why_nothing_runs()
+            self._notify_why_nothing_runs()
             self.num_blocked = len(left)
         return True
 
@@ -187,14 +202,11 @@ class Runner:
         good = self._scheduler.valid.items()
         return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
 
-    def _tell_why_nothing_runs(self) -> None:
+    def _notify_why_nothing_runs(self) -> None:
         self._notifier.unmet(self._scheduler.missing)
-        for name, num_processes in self._too_large().items():
-            if name not in self._told_large:
-                self._told_large.add(name)
-                self.emit(JobTooLarge(name, num_processes))
+        self._notifier.too_large(self._too_large())
 
-    def _rejected(self, job: QueuedJob, reason: str) -> None:
+    def _reject(self, job: QueuedJob, reason: str) -> None:
         self.num_failed += 1
         self.emit(JobRejected(job, reason))
 
@@ -205,25 +217,23 @@ class Runner:
         outlook, has_begun = self._scheduler, False
         if outlook.pause is not None or not outlook.may_begin or not outlook.valid or self._slots.is_full:
             return False
-        occupied = self._occupied(self._slots.unused_gpus)
+        occupied = self.options.gpus_in_use(self._slots.unused_gpus)
         while not self.stop and not self._slots.is_full:
             chosen = choose_next(outlook.valid, outlook.waiting, self._fits_beside(occupied), self._could_fit)
             if chosen is None:
-                self._tell_occupied(occupied)
+                self._notify_of_gpus_in_use(occupied)
                 break
             job, place = chosen
             outlook.take(job)
             has_begun |= self._begin(job, place)
         return has_begun
 
-    def _tell_occupied(self, occupied: set[str]) -> None:
-        """Say for which GPUs the jobs wait that could run on them."""
-        good, waiting = self._scheduler.valid, self._scheduler.waiting
-        if occupied and choose_next(good, waiting, self._fits_beside(set()), self._could_fit) is None:
+    def _notify_of_gpus_in_use(self, occupied: set[str]) -> None:
+        """Notify for which GPUs the jobs wait that could run on them."""
+        valid, waiting = self._scheduler.valid, self._scheduler.waiting
+        if occupied and choose_next(valid, waiting, self._fits_beside(set()), self._could_fit) is None:
             occupied = set()
-        if occupied and occupied != self._told_occupied:
-            self.emit(GpusInUse(tuple(sorted(occupied, key=int))))
-        self._told_occupied = occupied
+        self._notifier.gpus_in_use(occupied)
 
     def _fits_beside(self, occupied: set[str]) -> Callable[[Requirements], Allocation | None]:
         return lambda needs: self._slots.fit(needs.num_processes, occupied)
@@ -236,59 +246,55 @@ class Runner:
         self._wants_look = True
         if (claimed := self.queue.claim(pending, self._prewarmer.owner)) is None:
             return False
-        standby = self._prewarmer.take()
+        prewarmed = self._prewarmer.take()
         self.num_run += 1
         self._slots.take(place)
         self._heartbeat.begin(claimed.token, place.gpus)
-        self._attempts.add(asyncio.get_running_loop().create_task(self._attempt(claimed, place, standby)))
+        self._attempts.add(asyncio.get_running_loop().create_task(self._run_claim(claimed, place, prewarmed)))
         return True
 
-    async def _attempt(self, claimed: ClaimedJob, place: Allocation, standby: PrewarmedWorker | None) -> None:
-        token = claimed.token
-        began, limit, log = time.monotonic(), 0, claimed.path
+    async def _run_claim(self, claimed: ClaimedJob, place: Allocation, prewarmed: PrewarmedWorker | None) -> None:
+        token, began = claimed.token, time.monotonic()
+
+        def note(attempt: Attempt) -> None:
+            self._running[token] = RunningAttempt(attempt.run, token, place)
+
+        run = ClaimRun(
+            self.queue,
+            claimed,
+            token,
+            place.options(self.options.launch),
+            place.machine(self.machine),
+            self.stop,
+            self.emit,
+            note,
+            spawn if prewarmed is None else prewarmed.start,
+        )
         try:
-            try:
-                job = read_job(claimed.path, claimed.name)
-                start = starting_params(job, self.queue)
-            except UserError as error:  # changed since it was checked, or the job that it starts from was
-                ending = Outcome(OutcomeKind.FAILED, str(error))
-            else:
-                limit, log = job.retries, self.queue.next_log(claimed.name)
-                attempt = attempt_of_queue(self.queue, claimed, job, token, log, start)
-                self._running[token] = RunningAttempt(attempt.run, token, place)
-                ending = await run_attempt(
-                    attempt,
-                    place.flags(self.flags),
-                    place.machine(self.machine),
-                    self.stop,
-                    self.emit,
-                    ClaimControl(self.queue, claimed),
-                    spawn if standby is None else standby.start,
-                )
-            self._record(claimed, ending, log, limit, time.monotonic() - began)
+            self._finish(claimed, await run.result(), began)
         finally:
-            if standby is not None:
-                await standby.end()
+            if prewarmed is not None:
+                await prewarmed.end()
             self._running.pop(token, None)
             self._slots.leave(place)
             self._heartbeat.end(token)
 
-    def _record(self, claimed: ClaimedJob, ending: Outcome, log: Path, limit: int, seconds: float) -> None:
-        ending, failures = recorded = finish_claim(self.queue, self._retries, claimed, ending, log, limit)
-        self.num_failed += recorded.has_failed
-        self.emit(AttemptFinished(claimed.name, ending, log))
-        if failures is not None:
+    def _finish(self, claimed: ClaimedJob, result: AttemptResult, began: float) -> None:
+        finished = finish_claim(self.queue, self._retries, claimed, result)
+        self.num_failed += finished.state is JobState.FAILED
+        self.emit(ClaimFinished(claimed.name, finished, result.log))
+        if (failures := finished.failures) is not None:
             backoff_s = self._retries.backoff_s(failures)
-            self.emit(RetryScheduled(claimed.name, backoff_s, failures.number, limit))
-        self._note_failure(claimed.name, ending, seconds)
+            self.emit(RetryScheduled(claimed.name, backoff_s, failures.number, result.retries))
+        self._note_failure(claimed.name, finished.outcome, time.monotonic() - began)
 
-    def _note_failure(self, name: str, ending: Outcome, seconds: float) -> None:
+    def _note_failure(self, name: str, outcome: Outcome, seconds: float) -> None:
         """Pause this host where one job after the other fails at once: its GPU, its disk or its data may be why."""
-        if (reason := self._circuit_breaker.add(name, ending, seconds)) is not None:
+        if (reason := self._circuit_breaker.add(name, outcome, seconds)) is not None:
             with suppress(OSError):
                 Pauses(self.queue).add(this_host(), reason)
 
-    async def _put_back_abandoned(self) -> None:
-        async for job in self._reclaimer.put_back():
+    async def _reclaim(self) -> None:
+        async for job in self._reclaimer.reclaim():
             self._wants_look = True
             self.emit(JobReclaimed(job))

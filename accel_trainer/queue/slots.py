@@ -19,8 +19,8 @@ class Allocation:
     def machine(self, machine: Machine) -> Machine:
         return machine.share(self.cores)
 
-    def flags(self, flags: LaunchOptions) -> LaunchOptions:
-        return replace(flags, gpus=self.gpus) if self.gpus else flags
+    def options(self, options: LaunchOptions) -> LaunchOptions:
+        return replace(options, gpus=self.gpus) if self.gpus else options
 
 
 class Slots:
@@ -32,15 +32,15 @@ class Slots:
     def __init__(
         self,
         machine: Machine,
-        flags: LaunchOptions,
+        options: LaunchOptions,
         *,
         gpus_per_job: int | None = None,
         jobs_per_gpu: int = 1,
         slots: int | None = None,
     ) -> None:
         """Raises UserError for what the machine has not."""
-        machine.refuse_missing(flags.gpus or ())
-        self.gpus = flags.gpus if flags.gpus is not None else tuple(gpu.index for gpu in machine.gpus)
+        machine.refuse_missing(options.gpus or ())
+        self.gpus = options.gpus if options.gpus is not None else tuple(gpu.index for gpu in machine.gpus)
         if self.gpus and slots is not None:
             raise UserError("--slots is for machines without GPUs; use --gpus-per-job and --jobs-per-gpu")
         if not self.gpus and (gpus_per_job is not None or jobs_per_gpu > 1):
@@ -48,7 +48,7 @@ class Slots:
         if gpus_per_job is not None and gpus_per_job > len(self.gpus):
             raise UserError(f"--gpus-per-job: {gpus_per_job} are more than there are, {len(self.gpus)}")
         # GPUs that were named, and nothing more, are for each job in turn: a flag goes before what a job says.
-        self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or flags.gpus is None
+        self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or options.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
         self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
         self._taken: list[Allocation] = []

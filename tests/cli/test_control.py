@@ -250,8 +250,8 @@ def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue:
 
 
 def test_an_order_to_stop_says_what_becomes_of_the_job() -> None:
-    kinds = {wish: ControlRequest(wish, "me@here").cut.kind.name for wish in ControlAction}
-    assert kinds == {ControlAction.CANCEL: "FAILED", ControlAction.HOLD: "HELD"}
+    kinds = {action: ControlRequest(action, "me@here").stop_reason.kind.name for action in ControlAction}
+    assert kinds == {ControlAction.CANCEL: "FAILED", ControlAction.HOLD: "INTERRUPTED"}
 
 
 def test_there_must_be_a_queue() -> None:

@@ -10,6 +10,9 @@ from accel_trainer.cli import terminal
 from accel_trainer.cli.terminal import Terminal, table
 from accel_trainer.launch.events import AttemptFinished, AttemptStarted, AttemptStopping, Tick
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue.events import ClaimFinished
+from accel_trainer.queue.finish import FinishedClaim
+from accel_trainer.queue.layout import JobState
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
 from accel_trainer.run.status import RunState, Status, write_status
@@ -148,12 +151,16 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "state", "told"),
     [
-        (OutcomeKind.HELD, "job: stopped (held by me); `accel-train release job` lets it go on where it was"),
-        (OutcomeKind.SUPERSEDED, "job: given up (held by me); what this trainer did counts no more"),
+        (
+            OutcomeKind.INTERRUPTED,
+            JobState.HELD,
+            "job: stopped (held by me); `accel-train release job` lets it go on where it was",
+        ),
+        (OutcomeKind.SUPERSEDED, None, "job: given up (held by me); what this trainer did counts no more"),
     ],
 )
-def test_what_became_of_a_job_that_was_taken_away_is_said(kind, told, capsys):
-    Terminal()(AttemptFinished("job", Outcome(kind, "held by me"), Path("log")))
+def test_what_became_of_a_job_that_was_taken_away_is_said(kind, state, told, capsys):
+    Terminal()(ClaimFinished("job", FinishedClaim(Outcome(kind, "held by me"), state), Path("log")))
     assert capsys.readouterr().out.splitlines() == [told]

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from accel_trainer.cli import app
 from accel_trainer.cli.terminal import Terminal
 from accel_trainer.core import lease
-from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.runner import Runner
@@ -42,7 +41,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
         assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
         monkeypatch.setattr("accel_trainer.launch.attempt.end_leftovers", lambda token: None)
-        successor = Runner(queue, LaunchOptions(), this_machine(), Terminal())
+        successor = Runner(queue, this_machine(), Terminal())
         monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
         successor.run()
         wait_until(lambda: not trainers.intersection(trainers_in(Path.cwd())), timeout_s=10)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accel_trainer.queue import checker, finish, scheduler
-from accel_trainer.queue import runner as runner_module
+from accel_trainer.queue import checker, finish, run_claim, scheduler
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
     long."""
 
     def put(go_through: object) -> None:
-        monkeypatch.setattr(runner_module, "run_attempt", go_through)
+        monkeypatch.setattr(run_claim, "run_attempt", go_through)
         for module in (finish, scheduler):
             monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
         for module in (finish, runner_module):

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from accel_trainer.launch.attempt import Attempt
-from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue import runner, scheduler
+from accel_trainer.queue import finish, run_claim, runner, scheduler
 from accel_trainer.queue.store import QueueStore
 
 
@@ -66,12 +65,12 @@ def main() -> None:
         liar = Liar(int(sys.argv[2]))
         Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
         os.scandir = liar.listed  # type: ignore[assignment]
-    runner.run_attempt = train
+    run_claim.run_attempt = train
     runner.POLL_S = 0.005
-    runner.LOOK_EVERY_S = scheduler.LOOK_EVERY_S = 0.2
+    finish.LOOK_EVERY_S, scheduler.LOOK_EVERY_S = 0.05, 0.2
     scheduler.LARGEST_PART = 0.5
     sys.executable = "/bin/false"  # a file is not looked at with torch
-    runner.Runner(QueueStore(queue), LaunchOptions(), Machine((), False, 2), lambda event: None).run()
+    runner.Runner(QueueStore(queue), Machine((), False, 2), lambda event: None).run()
 
 
 if __name__ == "__main__":

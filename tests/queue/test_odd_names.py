@@ -20,15 +20,14 @@ from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.events import AttemptFinished
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import PendingChecker
-from accel_trainer.queue.events import Event, JobRejected
+from accel_trainer.queue.events import ClaimFinished, Event, JobRejected
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner import Runner, RunnerOptions
 from accel_trainer.queue.store import QueueStore, QueueUnusable
 from accel_trainer.run.status import RunState
 
@@ -83,8 +82,8 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case AttemptFinished(name=name, outcome=outcome):
-                self.ended_as[name] = outcome
+            case ClaimFinished(name=name, finished=finished):
+                self.ended_as[name] = finished.outcome
             case JobRejected(job=job, reason=reason):
                 self.refused[job.name] = reason
 
@@ -112,7 +111,7 @@ def trainings(in_place_of_trainers: Callable[[object], None]) -> Trainings:
 def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[QueueStore], Recorder]:
     def run(queue: QueueStore) -> Recorder:
         recorder = Recorder()
-        runner = Runner(queue, LaunchOptions(), Machine((), False, 2), recorder, retry_after_s=0.05)
+        runner = Runner(queue, Machine((), False, 2), recorder, RunnerOptions(retry_after_s=0.05))
         monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
         runner.run()
         return recorder

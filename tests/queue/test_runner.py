@@ -21,7 +21,7 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import checker, retries, scheduler
+from accel_trainer.queue import checker, retries, run_claim, scheduler
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements
@@ -37,7 +37,7 @@ from accel_trainer.queue.events import (
 )
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner import Runner, RunnerOptions
 from accel_trainer.queue.scheduler import choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore, QueueUnusable
@@ -124,9 +124,8 @@ def trained(in_place_of_trainers) -> Trained:
 
 @pytest.fixture
 def runner(trained, monkeypatch) -> Runner:
-    runner = Runner(
-        QueueStore(Path("training_queue")), LaunchOptions(), Machine((), False, 2), Recorder(), retry_after_s=0.2
-    )
+    options = RunnerOptions(retry_after_s=0.2)
+    runner = Runner(QueueStore(Path("training_queue")), Machine((), False, 2), Recorder(), options)
     monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
     runner.queue.create()
     return runner
@@ -209,7 +208,7 @@ def test_nobody_gives_up_while_another_runner_trains(runner, trained, monkeypatc
             runner.queue.finish(claimed, JobState.DONE)
 
     monkeypatch.setattr(runner_module.Reclaimer, "is_due", True)
-    monkeypatch.setattr(runner, "_put_back_abandoned", is_done_at_the_20th)
+    monkeypatch.setattr(runner, "_reclaim", is_done_at_the_20th)
     runner.run()
     assert (trained, runner.emit.of(JobBlocked), runner.num_blocked) == (["child"], [], 0)
 
@@ -303,7 +302,7 @@ def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner,
             left.wait()
             return Outcome(OutcomeKind.DONE)
 
-        monkeypatch.setattr(runner_module, "run_attempt", until_it_has_ended)
+        monkeypatch.setattr(run_claim, "run_attempt", until_it_has_ended)
         write_job(runner.queue.folder / "a.json")
         runner.run()
     assert not attempt_files.scratch_folder(dead).exists()
@@ -355,9 +354,9 @@ GPUS = Machine(tuple(Gpu(str(index), "a GPU", "24 GiB") for index in range(4)), 
 
 def with_slots(runner: Runner, monkeypatch, machine: Machine, number: int, **wishes: int) -> tuple[Runner, SideBySide]:
     several = SideBySide(number)
-    monkeypatch.setattr(runner_module, "run_attempt", several.go_through)
+    monkeypatch.setattr(run_claim, "run_attempt", several.go_through)
     slots = Slots(machine, LaunchOptions(), **wishes)
-    new = Runner(runner.queue, LaunchOptions(), machine, Recorder(), slots=slots)
+    new = Runner(runner.queue, machine, Recorder(), slots=slots)
     monkeypatch.setattr(new.stop, "listen", lambda *_: None)
     return new, several
 
@@ -482,7 +481,7 @@ def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runne
     monkeypatch.setattr(lease, "STALE_S", 0.2)
     runner.run()
     assert trained == []
-    wants = Runner(runner.queue, LaunchOptions(), Machine((), False, 2), Recorder(), reclaims_stale=True)
+    wants = Runner(runner.queue, Machine((), False, 2), Recorder(), RunnerOptions(reclaims_stale=True))
     monkeypatch.setattr(wants.stop, "listen", lambda *_: None)
     write_job(runner.queue.folder / "b.json")
     time.sleep(0.3)
@@ -535,13 +534,8 @@ def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, traine
 def test_it_is_said_for_which_gpus_jobs_wait(trained, monkeypatch):
     answers = [{"0", "2"}, {"0", "2"}, {"2"}, set[str]()]
     machine = Machine(tuple(Gpu(str(number), "GPU", "24 GB") for number in range(3)), False, 4)
-    runner = Runner(
-        QueueStore(Path("training_queue")),
-        LaunchOptions(),
-        machine,
-        Recorder(),
-        occupied=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0],
-    )
+    options = RunnerOptions(gpus_in_use=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0])
+    runner = Runner(QueueStore(Path("training_queue")), machine, Recorder(), options)
     monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
     runner.queue.create()
     write_job(runner.queue.folder / "a.json")

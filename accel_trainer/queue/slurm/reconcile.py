@@ -1,21 +1,20 @@
 """What became of claims that Slurm has, and what is noted of each."""
 
 import getpass
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import is_dead_token
+from accel_trainer.core.records import RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue.finish import Recorded, apply_control, finish_claim, requeue
+from accel_trainer.queue.control import Requests
+from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim, requeue
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client
@@ -44,23 +43,21 @@ class Record:
 
 
 class Records:
-    """Those of one queue. What cannot be written is done without."""
+    """The records of one queue, each in a file named by the token of the claim. One that is damaged counts as none; one
+    that cannot be written is done without."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._folder = queue.slurm
+        self._folder, self._records = queue.slurm, RecordStore(Record)
 
     def of(self, token: str) -> Record | None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content: dict[str, Any] = read_json(self._path(token))
-            number = content["id"]
-            words = {key: None if content[key] is None else str(content[key]) for key in ("start", "state", "reason")}
-            return Record(str(content["user"]), None if number is None else int(number), **words)
-        return None
+        """What is noted of a claim."""
+        return self._records.read(self._path(token))
 
     def write(self, token: str, record: Record) -> None:
+        """Note this of a claim."""
         with suppress(OSError):
             self._folder.mkdir(exist_ok=True)
-            write_atomic(self._path(token), json.dumps(asdict(record)) + "\n")
+            self._records.write(self._path(token), record)
 
     def note_id(self, token: str, user: str, job_id: int) -> None:
         """Unless it is noted: the job itself does so when it starts."""
@@ -127,7 +124,7 @@ class Settled:
     """A claim that was put where it belongs."""
 
     job: ClaimedJob
-    recorded: Recorded
+    finished: FinishedClaim
 
 
 class Reconciler:
@@ -156,15 +153,15 @@ class Reconciler:
             found = known.get(token)
             if found is not None:
                 self._records.note_id(token, self._user, found.id)
-            ending = self._ending(token, found)
-            if ending is None:
+            outcome = self._outcome(token, found)
+            if outcome is None:
                 left[job] = found
-            elif (recorded := self._record(job, found, ending)).ending.kind is not OutcomeKind.SUPERSEDED:
-                settled.append(Settled(job, recorded))
+            elif (finished := self._finish(job, found, outcome)).outcome.kind is not OutcomeKind.SUPERSEDED:
+                settled.append(Settled(job, finished))
         self._records.forget_old(job.token for job in claims)
         return left, settled
 
-    def _ending(self, token: str, found: SlurmJob | None) -> Outcome | None:
+    def _outcome(self, token: str, found: SlurmJob | None) -> Outcome | None:
         record = self._records.of(token)
         if found is not None:
             self._unknown_since.pop(token, None)
@@ -177,18 +174,18 @@ class Reconciler:
             return None
         return outcome_of_unknown(record)
 
-    def _record(self, job: ClaimedJob, found: SlurmJob | None, ending: Outcome) -> Recorded:
+    def _finish(self, job: ClaimedJob, found: SlurmJob | None, outcome: Outcome) -> FinishedClaim:
         log = self._queue.newest_log(job.name) or job.path
         if found is not None and (own := self._queue.logs / f"{job.name}.slurm-{found.id}.log").exists():
             log = own
-        recorded = finish_claim(
-            self._queue, self._retries, job, apply_control(self._queue, job, ending), log, _limit(job)
-        )
+        if (request := Requests(self._queue).of(job.token)) is not None:
+            outcome = request.outcome  # whatever Slurm says: that is how a request ends a job
+        finished = finish_claim(self._queue, self._retries, job, AttemptResult(outcome, log, _retries_of(job)))
         self._records.forget(job.token)
-        return recorded
+        return finished
 
 
-def _limit(job: QueuedJob) -> int:
+def _retries_of(job: QueuedJob) -> int:
     try:
         return read_job(job.path, job.name).retries
     except UserError:

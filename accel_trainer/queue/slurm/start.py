@@ -17,11 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
-from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, stop_request
-from accel_trainer.launch.attempt import run_attempt
-from accel_trainer.launch.attempt_files import new_log, remove_abandoned
+from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.events import (
     AttemptEvent,
@@ -32,13 +30,12 @@ from accel_trainer.launch.events import (
     Tick,
 )
 from accel_trainer.launch.machine import Machine, Nodes, this_machine
-from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue.control import ClaimControl, Requests
-from accel_trainer.queue.dependencies import starting_params
-from accel_trainer.queue.finish import apply_control, finish_claim
+from accel_trainer.launch.outcome import OutcomeKind
+from accel_trainer.queue.control import ControlRequest, Requests
+from accel_trainer.queue.finish import AttemptResult, finish_claim
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.run_claim import attempt_of_queue
+from accel_trainer.queue.run_claim import ClaimRun
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError
 from accel_trainer.queue.slurm.reconcile import Record, Records, this_user
@@ -64,10 +61,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if (claimed := _find(queue, args.token)) is None:
             _say(f"the claim {args.token} is gone: its job was put back, or is over; nothing to do")
             return 0
-        flags = LaunchOptions(args.config, args.num_processes)
-        FirstNode(queue, claimed).run(flags, machine) if machine.nodes.rank == 0 else _other_node(
-            queue, claimed, flags, machine
-        )
+        options = LaunchOptions(args.config, args.num_processes)
+        if machine.nodes.rank == 0:
+            FirstNode(queue, claimed).run(options, machine)
+        else:
+            _run_other_node(queue, claimed, options, machine)
     except UserError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 1
@@ -86,36 +84,30 @@ class FirstNode:
         user = this_user() if before is None else before.user
         self._record = Record(user, self._job_id, self._token)
 
-    def run(self, flags: LaunchOptions, machine: Machine) -> None:
+    def run(self, options: LaunchOptions, machine: Machine) -> None:
         """Raises UserError."""
         self._records.write(self._owner.token, self._record)
         _say(f"{self._claimed.name}: start {os.environ.get('SLURM_RESTART_COUNT', '0')} of job {self._job_id}")
-        if (request := Requests(self._queue).of(self._owner.token)) is not None:
-            self._end(Outcome(request.cut.kind, request.cut.reason), self._claimed.path, 0)
+        if (request := self._request()) is not None:
+            self._end(AttemptResult(request.outcome, self._claimed.path))
             return
-        try:
-            job = read_job(self._claimed.path, self._claimed.name)
-            start = starting_params(job, self._queue)
-        except UserError as error:  # changed since it was checked, or the job that it starts from was
-            self._end(Outcome(OutcomeKind.FAILED, str(error)), self._claimed.path, 0)
-            return
-        log, stop = self._queue.next_log(self._claimed.name), stop_request()
-        attempt = attempt_of_queue(self._queue, self._claimed, job, self._token, log, start)
-        control = ClaimControl(self._queue, self._claimed)
-        self._end(asyncio.run(run_attempt(attempt, flags, machine, stop, self._follow, control)), log, job.retries)
+        run = ClaimRun(self._queue, self._claimed, self._token, options, machine, stop_request(), self._follow)
+        self._end(asyncio.run(run.result()))
 
-    def _end(self, ending: Outcome, log: Path, limit: int) -> None:
+    def _end(self, result: AttemptResult) -> None:
         if not self._is_newest():
             _say("another start has this claim now; what this one did counts no more")
             return
-        if stop_request() and ending.kind is OutcomeKind.INTERRUPTED:
-            ending = apply_control(self._queue, self._claimed, ending)
-            if ending.kind is OutcomeKind.INTERRUPTED and self._stays_in_slurm():
-                return
-        recorded = finish_claim(self._queue, self._retries, self._claimed, ending, log, limit)
+        is_interrupted = stop_request() and result.outcome.kind is OutcomeKind.INTERRUPTED
+        if is_interrupted and self._request() is None and self._stays_in_slurm():
+            return
+        finished = finish_claim(self._queue, self._retries, self._claimed, result)
         self._records.forget(self._owner.token)
-        reason = f": {recorded.ending.reason}" if recorded.ending.reason else ""
-        _say(f"{self._claimed.name}: {recorded.ending.kind.name.lower().replace('_', ' ')}{reason}")
+        reason = f": {finished.outcome.reason}" if finished.outcome.reason else ""
+        _say(f"{self._claimed.name}: {finished.state or 'taken over by another process'}{reason}")
+
+    def _request(self) -> ControlRequest | None:
+        return Requests(self._queue).of(self._owner.token)
 
     def _is_newest(self) -> bool:
         """A start that Slurm has given up, as when its node was silent, may wake up beside the next one."""
@@ -155,15 +147,12 @@ class FirstNode:
         return state
 
 
-def _other_node(queue: QueueStore, claimed: ClaimedJob, flags: LaunchOptions, machine: Machine) -> None:
+def _run_other_node(queue: QueueStore, claimed: ClaimedJob, options: LaunchOptions, machine: Machine) -> None:
     """Another node than the first, which alone does what is asked of the job: all processes stop together."""
-    job = read_job(claimed.path, claimed.name)
     token = claimed.owner.start().token
-    log = new_log(queue.logs, f"{claimed.name}.node{machine.nodes.rank}")
-    attempt = attempt_of_queue(queue, claimed, job, token, log, starting_params(job, queue))
-    ending = asyncio.run(run_attempt(attempt, flags, machine, stop_request(), _print))
-    if ending.kind is OutcomeKind.FAILED:
-        raise UserError(f"node {machine.nodes.rank}: {ending.reason}; log: {log}")
+    result = asyncio.run(ClaimRun(queue, claimed, token, options, machine, stop_request(), _print).result())
+    if result.outcome.kind is OutcomeKind.FAILED:
+        raise UserError(f"node {machine.nodes.rank}: {result.outcome.reason}; log: {result.log}")
 
 
 def _print(event: AttemptEvent) -> None:

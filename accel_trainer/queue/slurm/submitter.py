@@ -206,10 +206,10 @@ class Submitter:
         self._in_slurm[name] = told
 
     def _tell_settled(self, settled: Settled) -> None:
-        name, recorded = settled.job.name, settled.recorded
+        name, reason = settled.job.name, settled.finished.outcome.reason
         self._note_in_slurm(name)
-        if recorded.ending.reason:
-            self._emit(SlurmJobChanged(name, recorded.ending.reason))
+        if reason:
+            self._emit(SlurmJobChanged(name, reason))
 
     def _note_what_is_over(self) -> None:
         """Tell of the jobs that were in Slurm and have left running/, by whomever they were moved."""
