@@ -5,7 +5,7 @@ import sys
 from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, app, print_problems
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.store import QueueUnusable
+from accel_trainer.queue.layout import QueueUnusable
 
 __all__ = [
     "app",

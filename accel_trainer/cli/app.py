@@ -17,8 +17,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
 from accel_trainer.launch.call_worker import WorkerCall
 from accel_trainer.launch.command import Launch, LaunchOptions
-from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.store import QueueStore, QueueUnusable
+from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
+from accel_trainer.queue.store import QueueStore
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALED = 1, 2, 3, 128
 

@@ -14,9 +14,9 @@ from accel_trainer.core.lease import STALE_S
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
 from accel_trainer.queue.finish import OwnerReport, OwnerState, Reclaimer, requeue
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.store import QueueStore, QueueUnusable
+from accel_trainer.queue.store import QueueStore
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
 HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]

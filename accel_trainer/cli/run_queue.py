@@ -215,7 +215,7 @@ def _command(queue: QueueStore, queued: QueuedJob, job: Job, flags: LaunchOption
     """How a job will be launched where nothing else runs."""
     from accel_trainer.queue.run_claim import attempt_of
 
-    log = queue.logs / f"{queued.name}.log"
+    log = queue.paths.logs / f"{queued.name}.log"
     attempt = attempt_of(queue, queued, job, token="", log=log, parent=starting_params(job, queue))
     wanted = num_processes_wanted(job, flags)
     if (place := places.fit(wanted)) is None:

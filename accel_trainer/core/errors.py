@@ -5,7 +5,7 @@ Classes that one room raises are defined there:
     AccelTrainError        raised on purpose; all that a caller needs to catch
       UserError            a mistake that the user can fix; shown without a traceback
         InvalidJob         a job file, or a parameter in it
-        run.lock.FolderInUse, queue.store.QueueUnusable, queue.slurm.client.SlurmError, ...
+        run.lock.FolderInUse, queue.layout.QueueUnusable, queue.slurm.client.SlurmError, ...
       run.lock.LockLost    somebody else has taken over what this process worked on
 """
 

@@ -78,7 +78,7 @@ def existing_part(path: Path) -> Path:
 def folders(queue: Path) -> Finding:
     """A change of state is a rename, which cannot lead to another file system."""
     store = QueueStore(queue)
-    inside = [store.folder_of(state) for state in JobState if state is not JobState.PENDING]
+    inside = [store.paths.of(state) for state in JobState if state is not JobState.PENDING]
     there = [folder for folder in inside if os.path.lexists(folder)]
     for folder in there:
         mode = folder.lstat().st_mode

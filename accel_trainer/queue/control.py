@@ -73,7 +73,7 @@ class Requests:
     """The requests of one queue, each in a file named by the token of the claim. One that is damaged counts as none."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._folder, self._records = queue.requests, RecordStore(ControlRequest)
+        self._folder, self._records = queue.paths.requests, RecordStore(ControlRequest)
 
     def put(self, job: ClaimedJob, action: ControlAction) -> None:
         """Ask the owner of a running job for something. Raises OSError."""
@@ -150,7 +150,7 @@ class Pauses:
     """The pauses of one queue: a file for all hosts, one for each host. A file that is damaged is a pause as well."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._folder, self._records = queue.paused, RecordStore(Pause, damaged=_unreadable_pause)
+        self._folder, self._records = queue.paths.paused, RecordStore(Pause, damaged=_unreadable_pause)
 
     def add(self, host: str | None, reason: str | None = None) -> Pause:
         """Pause one host, or all. Raises OSError."""

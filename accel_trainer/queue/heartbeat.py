@@ -1,29 +1,26 @@
-"""Signs of life: each runner says every now and then that it lives, and what it does; others watch whether it does.
+"""Heartbeats: each runner says every now and then that it is alive, and what it does; others watch whether it does.
 
     training_queue/runners/<host>.<boot>-<pid>-<start>.json    written by the runner, with a number that goes up
     training_queue/observed/<host>.<machine>.json              when that number was last seen to change, by this host
 
 Clocks of machines differ, and may be set: an observer goes by its own, the one that counts from the start of the
-machine. Of a runner on this machine nothing needs to be observed, since it is known whether its process lives.
+machine. Of a runner on this machine nothing needs to be observed, since it is known whether its process is alive.
 """
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
+from accel_trainer.core.records import RecordStore
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 
 
 @dataclass(frozen=True)
 class RunningClaim:
-    """A job that a runner is at: on which GPUs, and since when (in seconds since 1970, by the runner's clock)."""
+    """A job that a runner trains: on which GPUs, and since when (in seconds since 1970, by the runner's clock)."""
 
     devices: tuple[str, ...]
     started: float
@@ -31,12 +28,25 @@ class RunningClaim:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a runner says of itself. `work` has the tokens of its claims."""
+    """What a runner says of itself: a number that goes up, for how many jobs it has places, and in `work` what it
+    trains, by the tokens of its claims."""
 
     host: str
     sequence: int
     places: int = 1
     work: Mapping[str, RunningClaim] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """By the names of the files of claims: the number last seen of their runner, and since when, by this machine's
+    clock, which starts again with each `boot`."""
+
+    boot: str
+    seen: Mapping[str, tuple[int, float]]
+
+
+HEARTBEATS, OBSERVATIONS = RecordStore(Heartbeat), RecordStore(Observations)
 
 
 def runner_of(owner: Owner) -> str:
@@ -45,35 +55,38 @@ def runner_of(owner: Owner) -> str:
 
 
 class HeartbeatWriter:
-    """That of this process; to be called again and again."""
+    """Writes the heartbeat of this process; `beat` is to be called again and again."""
 
     def __init__(self, queue: QueueStore, places: int) -> None:
         owner = Owner.new()
-        self._path = queue.runners / f"{runner_of(owner)}.json"
+        self._path = queue.paths.runners / f"{runner_of(owner)}.json"
         self._host, self._places = owner.host, places
         self._sequence, self._beaten = 0, 0.0
         self._work: dict[str, RunningClaim] = {}
 
     def begin(self, token: str, devices: tuple[str, ...]) -> None:
+        """Note a claim whose job is trained from now on."""
         self._work[token] = RunningClaim(devices, time.time())
         self.beat(at_once=True)
 
     def end(self, token: str) -> None:
+        """Note that a claim is over."""
         self._work.pop(token, None)
         self.beat(at_once=True)
 
     def beat(self, *, at_once: bool = False) -> None:
-        """A beat that is missed, on a full disk, does not matter."""
+        """Write the heartbeat if it is time. One that is missed, on a full disk, does not matter."""
         if not at_once and time.monotonic() - self._beaten < BEAT_S:
             return
         self._beaten = time.monotonic()
         self._sequence += 1
-        pulse = Heartbeat(self._host, self._sequence, self._places, self._work)
+        heartbeat = Heartbeat(self._host, self._sequence, self._places, self._work)
         with suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
-            write_atomic(self._path, json.dumps(asdict(pulse)) + "\n", durable=False)
+            HEARTBEATS.write(self._path, heartbeat, durable=False)
 
     def stop(self) -> None:
+        """Remove the heartbeat: the runner ends."""
         with suppress(OSError):
             self._path.unlink()
 
@@ -82,29 +95,29 @@ class HeartbeatObserver:
     """What is known on this host of the queue's runners."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._runners, self._notes = queue.runners, queue.observed / f"{this_host()}.{machine_id()}.json"
+        self._runners, self._notes = queue.paths.runners, queue.paths.observed / f"{this_host()}.{machine_id()}.json"
 
-    def pulses(self) -> dict[str, Heartbeat]:
-        """What runners have said of themselves, by `runner_of` their claims."""
-        found = ((path.stem, _read_pulse(path)) for path in self._runners.glob("[!.]*.json"))
-        return {name: pulse for name, pulse in found if pulse is not None}
+    def heartbeats(self) -> dict[str, Heartbeat]:
+        """The heartbeats of runners, by `runner_of` their claims. One that is damaged counts as none."""
+        found = ((path.stem, HEARTBEATS.read(path)) for path in self._runners.glob("[!.]*.json"))
+        return {name: heartbeat for name, heartbeat in found if heartbeat is not None}
 
     def silence_s(self, running: Iterable[ClaimedJob]) -> dict[str, float]:
         """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
         others = {job.path.name: job for job in running if _is_observed(job.owner)}
         if not others:
             return {}
-        now, pulses, before = time.monotonic(), self.pulses(), self._read_notes()
+        now, heartbeats, before = time.monotonic(), self.heartbeats(), self._read_notes()
         notes: dict[str, tuple[int, float]] = {}
         for name, job in others.items():
-            pulse = pulses.get(runner_of(job.owner))
-            sequence = -1 if pulse is None else pulse.sequence
+            heartbeat = heartbeats.get(runner_of(job.owner))
+            sequence = -1 if heartbeat is None else heartbeat.sequence
             known = before.get(name)
             notes[name] = known if known is not None and known[0] == sequence else (sequence, now)
         if notes != before:
             with suppress(OSError):
                 self._notes.parent.mkdir(exist_ok=True)
-                write_atomic(self._notes, json.dumps({"boot": boot_id(), "seen": notes}) + "\n", durable=False)
+                OBSERVATIONS.write(self._notes, Observations(boot_id(), notes), durable=False)
         return {name: now - since for name, (_, since) in notes.items()}
 
     def remove_dead(self) -> None:
@@ -114,26 +127,13 @@ class HeartbeatObserver:
                 path.unlink(missing_ok=True)
 
     def _read_notes(self) -> dict[str, tuple[int, float]]:
-        """Those since this machine was started: its clock begins anew then."""
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            content = read_json(self._notes)
-            if content["boot"] == boot_id():
-                now = time.monotonic()
-                return {name: (int(n), min(float(since), now)) for name, (n, since) in content["seen"].items()}
-        return {}
+        """Those since this machine was started: its clock begins again then."""
+        content, now = OBSERVATIONS.read(self._notes), time.monotonic()
+        if content is None or content.boot != boot_id():
+            return {}
+        return {name: (number, min(since, now)) for name, (number, since) in content.seen.items()}
 
 
 def _is_observed(owner: Owner) -> bool:
-    """Whether only signs of life can tell of it: a process of this machine can be seen, of a cluster Slurm be asked."""
+    """Whether only heartbeats show that it is alive: a process of this machine can be seen."""
     return owner.cluster is None and not owner.is_here
-
-
-def _read_pulse(path: Path) -> Heartbeat | None:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        content: dict[str, Any] = read_json(path)
-        work = {
-            str(token): RunningClaim(tuple(map(str, said["devices"])), float(said["started"]))
-            for token, said in content["work"].items()
-        }
-        return Heartbeat(str(content["host"]), int(content["sequence"]), int(content["places"]), work)
-    return None

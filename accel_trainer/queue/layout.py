@@ -1,6 +1,20 @@
-"""Folders and file names of the queue, and the jobs in them."""
+"""Folders and file names of the queue, and the jobs in them.
 
+training_queue/*.json           pending
+training_queue/held/            kept back
+training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json
+training_queue/done/, failed/   with <name>.reason.txt beside what failed
+training_queue/logs/            full output of every attempt
+training_queue/retries/         how often a job has failed that is tried again
+training_queue/requests/        what people ask of jobs that are running
+training_queue/paused/          hosts that claim no jobs for now
+training_queue/runners/         signs of life of the runners; observed/: when each host last saw one
+training_queue/slurm/           of each claim that is a cluster's: which user submitted it, as which job of Slurm
+"""
+
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -17,11 +31,6 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts 'job2' before 'job10'."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts if part]
-
-
-def claim_name(name: str, owner: Owner) -> str:
-    """The name of a job's file while somebody trains it."""
-    return f"{name}@{owner.host}.{owner.token}.json"
 
 
 def read_claim(stem: str) -> tuple[str, Owner]:
@@ -47,6 +56,8 @@ def file_name(name: str) -> str:
 
 
 class JobState(StrEnum):
+    """Where a job is: each state but `pending` has a folder of this name."""
+
     PENDING = "pending"
     HELD = "held"
     RUNNING = "running"
@@ -55,6 +66,7 @@ class JobState(StrEnum):
 
     @property
     def is_over(self) -> bool:
+        """Whether nothing more happens to the job by itself."""
         return self in (JobState.DONE, JobState.FAILED)
 
 
@@ -78,3 +90,87 @@ class ClaimedJob(QueuedJob):
     def token(self) -> str:
         """The token of the claim: no other claim has the same."""
         return self.owner.token
+
+
+class QueueUnusable(UserError):
+    """The queue's folder itself cannot be used."""
+
+
+@dataclass(frozen=True)
+class QueuePaths:
+    """Every path of one queue, and the jobs that are there."""
+
+    folder: Path
+
+    @property
+    def logs(self) -> Path:
+        """The output of attempts."""
+        return self.folder / "logs"
+
+    @property
+    def retries(self) -> Path:
+        """Failures of jobs that are tried again."""
+        return self.folder / "retries"
+
+    @property
+    def requests(self) -> Path:
+        """What people ask of jobs that are running."""
+        return self.folder / "requests"
+
+    @property
+    def paused(self) -> Path:
+        """Pauses, of hosts or of all."""
+        return self.folder / "paused"
+
+    @property
+    def runners(self) -> Path:
+        """Heartbeats of runners."""
+        return self.folder / "runners"
+
+    @property
+    def observed(self) -> Path:
+        """When each host last saw a heartbeat change."""
+        return self.folder / "observed"
+
+    @property
+    def slurm(self) -> Path:
+        """What is noted of claims that are a cluster's."""
+        return self.folder / "slurm"
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All folders in which files are written."""
+        records = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed, self.slurm)
+        return (*map(self.of, JobState), *records)
+
+    def of(self, state: JobState) -> Path:
+        """The folder of the jobs in a state."""
+        return self.folder if state is JobState.PENDING else self.folder / state.value
+
+    def claim(self, name: str, owner: Owner) -> Path:
+        """The file of a job while this owner has it."""
+        return self.of(JobState.RUNNING) / f"{name}@{owner.host}.{owner.token}.json"
+
+    def listed(self, state: JobState) -> Iterator[QueuedJob]:
+        """The jobs in a state, in no order; those that are running as `ClaimedJob`. Raises QueueUnusable."""
+        folder = self.of(state)
+        try:
+            names = [entry.name for entry in os.scandir(folder)]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise QueueUnusable(f"the queue {self.folder} cannot be read: {error.strerror}") from error
+        for name in names:
+            if not name.endswith(".json") or name.startswith("."):
+                continue
+            path, stem = folder / name, name.removesuffix(".json")
+            if state is JobState.RUNNING:
+                claimed, owner = read_claim(stem)
+                yield ClaimedJob(claimed, path, owner=owner)
+            else:
+                yield QueuedJob(stem, path, state)
+
+
+def reason_path(path: Path) -> Path:
+    """The file with the reason why a job in failed/ is there, beside the job's."""
+    return path.with_name(f"{path.stem}.reason.txt")

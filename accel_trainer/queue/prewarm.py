@@ -41,7 +41,7 @@ class PrewarmedWorker:
         self._launch = _of_any_job(launch)
         self._words = scratch_folder(self.owner.token) / "words.json"
         # Named as what is half-written: after a kill it is removed like that.
-        self._log = queue.logs / f".standby.{self.owner.token}.tmp"
+        self._log = queue.paths.logs / f".standby.{self.owner.token}.tmp"
         waiting = replace(launch, worker_args=(PREWARM, str(self._words)))
         self._trainer = ProcessGroup(waiting, self.owner.token, self._log)
 

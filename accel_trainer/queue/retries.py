@@ -1,18 +1,17 @@
-"""Jobs that are tried again after a failure: how often each has failed, and since when it rests."""
+"""Jobs that are tried again after a failure: how often each has failed, and how long it waits."""
 
-import json
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.records import RecordStore
 from accel_trainer.core.text import duration
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue.layout import QueuedJob
-from accel_trainer.queue.store import JobGone, QueueStore, QueueUnusable
+from accel_trainer.queue.layout import QueuedJob, QueueUnusable
+from accel_trainer.queue.store import JobGone, QueueStore
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
@@ -29,16 +28,17 @@ class FailureRecord:
 
 
 def submission_of(file: Path) -> str:
-    """What tells this submission of a job from the next: a file keeps it when it is moved."""
+    """Distinguishes this submission of a job from the next: a file keeps it when it is moved. Raises OSError."""
     about = file.stat()
     return f"{about.st_mtime_ns}-{about.st_size}"
 
 
 class Retries:
-    """The failures of a queue's jobs, in `retries/<name>.json`: every runner of the queue knows of them."""
+    """The failures of a queue's jobs, in `retries/<name>.json`, for all its runners. A damaged file counts as none."""
 
     def __init__(self, queue: QueueStore, first_wait_s: float = FIRST_WAIT_S) -> None:
-        self._folder, self._first_wait_s = queue.retries, first_wait_s
+        self._folder, self._first_wait_s = queue.paths.retries, first_wait_s
+        self._records = RecordStore(FailureRecord)
 
     def add(self, job: QueuedJob, number: int, reason: str) -> FailureRecord:
         """The n-th failure of a job. Raises JobGone and QueueUnusable."""
@@ -48,35 +48,36 @@ class Retries:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
         try:
             self._folder.mkdir(exist_ok=True)
-            write_atomic(self._path(job.name), json.dumps(asdict(failures)) + "\n")
+            self._records.write(self._path(job.name), failures)
         except OSError as error:  # a failure that is not counted would be tried again for ever
             raise QueueUnusable(f"{self._path(job.name)} cannot be written: {error.strerror}") from error
         return failures
 
     def of(self, job: QueuedJob) -> FailureRecord | None:
         """Those of this submission of a job."""
-        with suppress(OSError, ValueError, TypeError):
-            failures = FailureRecord(**read_json(self._path(job.name)))
-            if failures.submission == submission_of(job.path):
+        failures = self._records.read(self._path(job.name))
+        with suppress(OSError):
+            if failures is not None and failures.submission == submission_of(job.path):
                 return failures
         return None
 
     def forget(self, name: str) -> None:
+        """Count the failures of a job from 0 again."""
         with suppress(OSError):
             self._path(name).unlink()
 
     def backoff_s(self, failures: FailureRecord) -> float:
-        """How long the job still rests: twice as long after each failure. A clock that was set back keeps nobody."""
+        """Seconds that the job still waits: twice as long after each failure; 0 where the clock was set back."""
         wait = min(self._first_wait_s * 2.0 ** (failures.number - 1), LONGEST_WAIT_S)
         since = time.time() - failures.time
         return max(0.0, wait - since) if since >= 0 else 0.0
 
     def backing_off(self, jobs: Iterable[QueuedJob]) -> dict[str, float]:
-        """The jobs whose turn it is not yet: for how many seconds."""
+        """The names of the jobs that still wait, with the seconds."""
         known = self._known()
         failures = {job.name: self.of(job) for job in jobs if job.name in known}
-        rests = {name: self.backoff_s(f) for name, f in failures.items() if f is not None}
-        return {name: rest for name, rest in rests.items() if rest > 0}
+        waits = {name: self.backoff_s(f) for name, f in failures.items() if f is not None}
+        return {name: seconds for name, seconds in waits.items() if seconds > 0}
 
     def _known(self) -> set[str]:
         with suppress(OSError):
@@ -92,19 +93,19 @@ FAST_FAILURES, FAST_S = 3, 60.0
 
 
 class CircuitBreaker:
-    """Those of one runner, in a row."""
+    """Says when a runner should claim no more: after several jobs in a row that failed soon after their start."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
 
-    def add(self, name: str, ending: Outcome, seconds: float) -> str | None:
-        """Note how a job has ended, so long after its start; why the machine is to be left alone, if it is."""
-        if ending.kind is OutcomeKind.DONE or (ending.kind is OutcomeKind.FAILED and seconds > FAST_S):
+    def add(self, name: str, outcome: Outcome, seconds: float) -> str | None:
+        """Note how a job has ended, so long after its start; gives the reason to claim no more, if there is one."""
+        if outcome.kind is OutcomeKind.DONE or (outcome.kind is OutcomeKind.FAILED and seconds > FAST_S):
             self._names.clear()
-        elif ending.kind is OutcomeKind.FAILED and name not in self._names:
+        elif outcome.kind is OutcomeKind.FAILED and name not in self._names:
             self._names.append(name)
         if len(self._names) < FAST_FAILURES:
             return None
-        told = ", ".join(self._names)
+        names = ", ".join(self._names)
         self._names.clear()
-        return f"{FAST_FAILURES} jobs in a row failed within {duration(FAST_S)} of their start ({told})"
+        return f"{FAST_FAILURES} jobs in a row failed within {duration(FAST_S)} of their start ({names})"

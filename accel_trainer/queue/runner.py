@@ -30,13 +30,13 @@ from accel_trainer.queue.events import (
 )
 from accel_trainer.queue.finish import AttemptResult, Reclaimer, finish_claim
 from accel_trainer.queue.heartbeat import HeartbeatWriter
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import ClaimRun
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
-from accel_trainer.queue.store import QueueStore, QueueUnusable
+from accel_trainer.queue.store import QueueStore
 
 
 def nobody_else(gpus: list[str]) -> set[str]:

@@ -49,11 +49,11 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     """
     running = queue.claims()
     observer = HeartbeatObserver(queue)
-    pulses, silences_s = observer.pulses() if running else {}, observer.silence_s(running)
+    heartbeats, silences_s = observer.heartbeats() if running else {}, observer.silence_s(running)
     clusters = [job for job in running if job.owner.cluster is not None]
     in_slurm = _glance() if clusters else {}
     for claim in running:
-        yield _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, pulses, silences_s)
+        yield _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, heartbeats, silences_s)
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
@@ -64,9 +64,9 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
             yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
 
 
-def _running(job: ClaimedJob, pulses: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
-    pulse = pulses.get(runner_of(job.owner))
-    work: RunningClaim | None = None if pulse is None else pulse.work.get(job.token)
+def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
+    heartbeat = heartbeats.get(runner_of(job.owner))
+    work: RunningClaim | None = None if heartbeat is None else heartbeat.work.get(job.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
     if job.owner.is_dead():
         note = "its runner died; run-queue takes it up"

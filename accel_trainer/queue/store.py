@@ -1,17 +1,6 @@
 """The queue as folders: a job is a file, its state is the folder it is in, a change of state is a rename.
 
-    training_queue/*.json           pending
-    training_queue/held/            kept back
-    training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json
-    training_queue/done/, failed/   with <name>.reason.txt beside what failed
-    training_queue/logs/            full output of every attempt
-    training_queue/retries/         how often a job has failed that is tried again
-    training_queue/requests/        what people want of jobs that are running
-    training_queue/paused/          who takes up no jobs for now
-    training_queue/runners/         signs of life of the runners; observed/: when each host last saw one
-    training_queue/slurm/           of each claim that is a cluster's: who handed it over, as which job of Slurm
-
-Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is told by
+Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is decided by
 whether the target is there, not by the call.
 """
 
@@ -29,105 +18,53 @@ from accel_trainer.queue.layout import (
     ClaimedJob,
     JobState,
     QueuedJob,
-    claim_name,
+    QueuePaths,
+    QueueUnusable,
     file_name,
     natural_key,
-    read_claim,
+    reason_path,
     without_number,
 )
 
 MAX_REASON = MEBIBYTE
 
 
-class QueueUnusable(UserError):
-    """The queue's folder itself cannot be used."""
-
-
 class QueueStore:
     """A queue folder. Every method may be called by any number of processes at once."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def logs(self) -> Path:
-        return self.folder / "logs"
-
-    @property
-    def retries(self) -> Path:
-        return self.folder / "retries"
-
-    @property
-    def requests(self) -> Path:
-        return self.folder / "requests"
-
-    @property
-    def paused(self) -> Path:
-        return self.folder / "paused"
-
-    @property
-    def runners(self) -> Path:
-        return self.folder / "runners"
-
-    @property
-    def observed(self) -> Path:
-        return self.folder / "observed"
-
-    @property
-    def slurm(self) -> Path:
-        return self.folder / "slurm"
-
-    def folder_of(self, state: JobState) -> Path:
-        return self.folder if state is JobState.PENDING else self.folder / state.value
+        self.folder, self.paths = folder, QueuePaths(folder)
 
     def create(self) -> None:
         """Make the folders there are not yet. Raises QueueUnusable."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.folder_of(state) for state in JobState if state is not JobState.PENDING):
+            for folder in (self.paths.of(state) for state in JobState if state is not JobState.PENDING):
                 if folder.is_symlink():
                     raise QueueUnusable(
                         f"the queue {self.folder} cannot be used: {folder} is a symbolic link, which may lead where no "
                         "rename can move a job; make it a folder (that of the whole queue may be a link)"
                     )
                 folder.mkdir(exist_ok=True)
-            self.logs.mkdir(exist_ok=True)
+            self.paths.logs.mkdir(exist_ok=True)
         except OSError as error:
             raise QueueUnusable(f"the queue {self.folder} cannot be used: {error.strerror}") from error
-        for folder in (*(self.folder_of(state) for state in JobState), self.logs):
+        for folder in (*(self.paths.of(state) for state in JobState), self.paths.logs):
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise QueueUnusable(f"the queue {self.folder} cannot be used: no permission to write in {folder}")
 
     def remove_half_written(self) -> None:
         """Remove what processes that were killed have left half-written."""
-        others = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed, self.slurm)
-        for folder in (*map(self.folder_of, JobState), *others):
+        for folder in self.paths.all:
             remove_stale_temp_files(folder)
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""
-        return sorted(self._jobs(state), key=lambda job: (natural_key(job.name), job.name))
+        return sorted(self.paths.listed(state), key=lambda job: (natural_key(job.name), job.name))
 
     def claims(self) -> list[ClaimedJob]:
         """The jobs that are running, each with its owner. Raises QueueUnusable."""
         return [job for job in self.jobs(JobState.RUNNING) if isinstance(job, ClaimedJob)]
-
-    def _jobs(self, state: JobState) -> Iterator[QueuedJob]:
-        try:
-            names = [entry.name for entry in os.scandir(self.folder_of(state))]
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise QueueUnusable(f"the queue {self.folder} cannot be read: {error.strerror}") from error
-        for name in names:
-            if not name.endswith(".json") or name.startswith("."):
-                continue
-            path, stem = self.folder_of(state) / name, name.removesuffix(".json")
-            if state is JobState.RUNNING:
-                claimed, owner = read_claim(stem)
-                yield ClaimedJob(claimed, path, owner=owner)
-            else:
-                yield QueuedJob(stem, path, state)
 
     def states(self) -> dict[str, JobState]:
         """Where every job is. One that is in several places is done only if it is nowhere before that."""
@@ -147,7 +84,7 @@ class QueueStore:
         """All jobs, so that one which is moved meanwhile, to be run or back, is met where it was or where it goes."""
         first = (JobState.PENDING, JobState.HELD, JobState.RUNNING)
         for state in (*first, JobState.PENDING, JobState.DONE, JobState.FAILED):
-            yield from self._jobs(state)
+            yield from self.paths.listed(state)
 
     # -- changes of state ---------------------------------------------------------------------------------
 
@@ -165,7 +102,7 @@ class QueueStore:
     def claim(self, job: QueuedJob, owner: Owner | None = None) -> ClaimedJob | None:
         """Take a pending job, for this process if nobody is named; None if another was faster."""
         owner = owner or Owner.new()
-        target = self.folder_of(JobState.RUNNING) / claim_name(job.name, owner)
+        target = self.paths.claim(job.name, owner)
         if not _moved(job.path, target):
             return None
         return ClaimedJob(job.name, target, owner=owner)
@@ -189,13 +126,13 @@ class QueueStore:
         """Put a job that is over back, under the name it had."""
         own = _names(job)[-1]
         path = self._move(QueuedJob(own, job.path, job.state), JobState.PENDING)
-        _reason_path(job.path).unlink(missing_ok=True)
+        reason_path(job.path).unlink(missing_ok=True)
         return path
 
     def remove(self, job: QueuedJob) -> None:
         """Take a job out of the queue for good."""
         job.path.unlink(missing_ok=True)
-        _reason_path(job.path).unlink(missing_ok=True)
+        reason_path(job.path).unlink(missing_ok=True)
 
     def move_to(self, other: "QueueStore", job: QueuedJob) -> Path:
         """Put a job into the same state in another queue, on the same or another drive; its reason with it."""
@@ -203,36 +140,36 @@ class QueueStore:
         name = _names(job)[-1]
         if any(found.name == name for found in other.jobs(job.state)):
             raise UserError(f"{name}: a job of this name is {job.state} in {other.folder}")
-        target = other.folder_of(job.state) / f"{name}.json"
+        target = other.paths.of(job.state) / f"{name}.json"
         content, about = job.path.read_bytes(), job.path.stat()
         write_atomic(target, content)
         os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))  # the same submission
         if reason is not None:
-            write_atomic(_reason_path(target), reason + "\n")
+            write_atomic(reason_path(target), reason + "\n")
         self.remove(job)
         return target
 
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
         """Put a job into done/ or failed/, with the reason beside it."""
         path = self._move(job, state)
-        reason_path = _reason_path(path)
+        beside = reason_path(path)
         if reason is None:
-            reason_path.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
         else:
             with suppress(OSError):  # the disk is full: the job is where it belongs, and the runner says why
-                write_atomic(reason_path, reason.rstrip() + "\n")
+                write_atomic(beside, reason.rstrip() + "\n")
         return path
 
     def reason(self, job: QueuedJob) -> str | None:
         """Why a job is in failed/."""
         try:
-            return read_text(_reason_path(job.path), MAX_REASON).strip()
+            return read_text(reason_path(job.path), MAX_REASON).strip()
         except OSError:
             return None
 
     def _move(self, job: QueuedJob, state: JobState) -> Path:
         """Rename into a folder, beside what has the same name there unless that is the same job file."""
-        folder, stem = self.folder_of(state), file_name(job.name)
+        folder, stem = self.paths.of(state), file_name(job.name)
         target, number = folder / f"{stem}.json", 2
         while os.path.lexists(target) and (target == job.path or not _same_content(job.path, target)):
             target, number = folder / f"{stem}~{number}.json", number + 1
@@ -242,14 +179,14 @@ class QueueStore:
 
     def newest_log(self, name: str) -> Path | None:
         """The log of the last attempt at a job; None before the first."""
-        return newest_log(self.logs, file_name(name))
+        return newest_log(self.paths.logs, file_name(name))
 
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""
         try:
-            return new_log(self.logs, file_name(name))
+            return new_log(self.paths.logs, file_name(name))
         except OSError as error:
-            raise QueueUnusable(f"no log can be made in {self.logs}: {error.strerror}") from error
+            raise QueueUnusable(f"no log can be made in {self.paths.logs}: {error.strerror}") from error
 
 
 class JobGone(UserError):
@@ -265,11 +202,6 @@ def _moved(source: Path, target: Path) -> bool:
             raise QueueUnusable(f"{source} cannot be moved to {target.parent}: {error.strerror}") from error
         return os.path.lexists(target)
     return True
-
-
-def _reason_path(path: Path) -> Path:
-    """Where it is said why a job is in failed/."""
-    return path.with_name(f"{path.stem}.reason.txt")
 
 
 def _names(job: QueuedJob) -> tuple[str, ...]:

@@ -75,10 +75,10 @@ def test_a_cancelled_job_has_failed_and_is_put_back_by_retry_with_its_retries_fo
     assert run("cancel", "a").output == "a: cancelled\n"
     assert states(queue) == {"a": "failed"}
     assert queue.reason(queue.find("a")).startswith("cancelled by ")
-    assert list(queue.retries.iterdir()) == []
+    assert list(queue.paths.retries.iterdir()) == []
     assert run("retry", "a").output == "a: pending\n"
     assert states(queue) == {"a": "pending"}
-    assert list(queue.folder_of(JobState.FAILED).iterdir()) == []
+    assert list(queue.paths.of(JobState.FAILED).iterdir()) == []
 
 
 def test_all_that_have_failed_are_tried_again_under_their_own_names(queue: QueueStore) -> None:
@@ -158,7 +158,7 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(
     assert "accel-train reclaim a" in run("cancel", "a").stderr if wish is None else True
     assert run("reclaim").output == "a: put back; its runner is dead\n"
     assert states(queue) == {"a": state}
-    assert not queue.requests.exists() or list(queue.requests.iterdir()) == []
+    assert not queue.paths.requests.exists() or list(queue.paths.requests.iterdir()) == []
 
 
 def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:

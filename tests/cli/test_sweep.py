@@ -199,7 +199,7 @@ def test_a_job_that_is_anywhere_in_the_queue_is_not_added_again(checked):
     sweep("--set", "seed=0,1,2,3,4", "--add")
     pending, running, held, done, failed = queue.jobs(JobState.PENDING)
     queue.claim(running)
-    held.path.rename(queue.folder_of(JobState.HELD) / held.path.name)
+    held.path.rename(queue.paths.of(JobState.HELD) / held.path.name)
     queue.finish(done, JobState.DONE)
     queue.finish(failed, JobState.FAILED, "diverged")
     before = file_names(queue.folder)
@@ -218,7 +218,7 @@ def test_another_job_of_the_name_is_not_replaced(checked, state):
     if state is not JobState.PENDING:
         queue.finish(job, state, "a reason")
     write_job(Path("base.json"), num_epochs=7)
-    place = queue.folder_of(state) / "base-seed1.json"
+    place = queue.paths.of(state) / "base-seed1.json"
     assert refused(*SEEDS, "--add").startswith(f"{place}: there already, but not as this sweep has it")
     assert sweep(*SEEDS, "--add", "--force").exit_code == 0
     assert read_job(queue.folder / "base-seed1.json").num_epochs == 7

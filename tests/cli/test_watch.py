@@ -110,8 +110,8 @@ def test_a_pause_is_said(queue: QueueStore) -> None:
 def test_the_newest_log_is_printed_or_its_end(queue: QueueStore) -> None:
     write_job(queue.folder / "done/a.json")
     for number, text in ((9, "old\n"), (10, "one\ntwo \x1b[2J\n")):
-        (queue.logs / f"a.{number}.log").write_text(text)
-    (queue.logs / "a.b.11.log").write_text("another job's\n")
+        (queue.paths.logs / f"a.{number}.log").write_text(text)
+    (queue.paths.logs / "a.b.11.log").write_text("another job's\n")
     assert run("logs", "a").stdout == "one\ntwo \\x1b[2J\n"
     assert run("logs", "a", "-n", "1").stdout == "two \\x1b[2J\n"
     write_job(queue.folder / "new.json")
@@ -127,12 +127,12 @@ def test_a_log_is_followed_over_attempts_until_the_job_is_over(
     said: list[str] = []
     follower = threading.Thread(target=lambda: said.append(run("logs", "-f", "a").stdout))
     follower.start()
-    with (queue.logs / "a.1.log").open("w") as log:
+    with (queue.paths.logs / "a.1.log").open("w") as log:
         for word in ("naïve ", "one\n"):
             log.write(word)
             log.flush()
             time.sleep(0.1)
-    (queue.logs / "a.2.log").write_text("two\n")
+    (queue.paths.logs / "a.2.log").write_text("two\n")
     time.sleep(0.3)
     path.rename(queue.folder / "done/a.json")
     follower.join(10)

@@ -106,7 +106,7 @@ def test_the_order_of_many_is_a_topological_one():
 @pytest.mark.parametrize("state", JobState)
 def test_a_name_stands_for_the_run_folder_of_the_job_wherever_that_is(queue, state):
     name = "parent@host.1-2-3.json" if state is RUNNING else "parent.json"
-    write_job(queue.folder_of(state) / name, model_dir="~/runs/a")
+    write_job(queue.paths.of(state) / name, model_dir="~/runs/a")
     job = fine_tuned("parent")
     assert starting_params(job, queue) == Path("~/runs/a").expanduser()
     checked = with_parent_path(job, queue)
@@ -118,13 +118,13 @@ def test_a_name_stands_for_the_run_folder_of_the_job_wherever_that_is(queue, sta
 
 
 def test_without_a_model_dir_the_run_folder_follows_from_the_name_of_the_parent(queue):
-    write_job(queue.folder_of(DONE) / "parent~2.json")
+    write_job(queue.paths.of(DONE) / "parent~2.json")
     assert starting_params(fine_tuned("parent"), queue) == Path("models/squeezenet1_1/parent")
 
 
 def test_of_two_of_one_name_that_are_done_the_newer_counts(queue):
     for number, (name, folder) in enumerate([("parent~2", "first"), ("parent", "second")]):
-        path = write_job(queue.folder_of(DONE) / f"{name}.json", model_dir=folder)
+        path = write_job(queue.paths.of(DONE) / f"{name}.json", model_dir=folder)
         os.utime(path, (number + 1, number + 1))
     assert starting_params(fine_tuned("parent"), queue) == Path("second")
 
@@ -139,7 +139,7 @@ def test_a_path_is_left_alone_and_a_word_that_exists_is_made_one(queue):
 
 
 def test_a_word_that_is_neither_is_refused_with_near_names(queue):
-    write_job(queue.folder_of(DONE) / "parent.json")
+    write_job(queue.paths.of(DONE) / "parent.json")
     with pytest.raises(UserError, match="'parnt' is neither a path nor a job of the queue training_queue") as caught:
         find_parent(fine_tuned("parnt"), queue)
     assert str(caught.value).endswith("; did you mean 'parent'?")
@@ -148,7 +148,7 @@ def test_a_word_that_is_neither_is_refused_with_near_names(queue):
 
 
 def test_a_parent_whose_file_is_no_job_is_told_as_such(queue):
-    path = write_job(queue.folder_of(DONE) / "parent.json", batch_size=-1)
+    path = write_job(queue.paths.of(DONE) / "parent.json", batch_size=-1)
     with pytest.raises(UserError, match=rf"finetune_args.starting_params: {path}: batch_size: -1 is not allowed"):
         starting_params(fine_tuned("parent"), queue)
     assert read_job(write_job(path)).name == "parent"

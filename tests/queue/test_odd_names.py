@@ -25,10 +25,10 @@ from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.events import ClaimFinished, Event, JobRejected
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner, RunnerOptions
-from accel_trainer.queue.store import QueueStore, QueueUnusable
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
 DAY_S = 24 * 3600.0

@@ -73,13 +73,13 @@ def begin(standby: PrewarmedWorker, launch: Launch, log: Path) -> ProcessGroup:
 def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: QueueStore) -> None:
     launch = Stub((), {}, 1, ("a.json", "--name=a"))
     standby = PrewarmedWorker(queue, replace(launch, worker_args=("another job",)))
-    (before,) = queue.logs.iterdir()
+    (before,) = queue.paths.logs.iterdir()
     wait_until(before.read_text)
     log = queue.next_log("a")
     log.write_text("taken over\n")
     assert begin(standby, launch, log).exit_code == 0
     assert log.read_text() == 'began\ntaken over\ntold ["a.json", "--name=a"]\n'
-    assert list(queue.logs.iterdir()) == [log]
+    assert list(queue.paths.logs.iterdir()) == [log]
     assert not scratch_folder(standby.owner.token).exists()
 
 
@@ -98,7 +98,7 @@ def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its
         (scratch_folder(standby.owner.token) / "words.stood-down").touch()
     assert begin(standby, launch, log).exit_code == 0
     assert log.read_text().endswith("began\nanew a.json\n")
-    assert list(queue.logs.iterdir()) == [log]
+    assert list(queue.paths.logs.iterdir()) == [log]
 
 
 def left(standby: PrewarmedWorker) -> list[int]:
@@ -110,7 +110,7 @@ def test_of_who_stood_by_for_nothing_nothing_stays(queue: QueueStore) -> None:
     wait_until(lambda: left(standby))
     asyncio.run(standby.end())
     assert not left(standby)
-    assert not list(queue.logs.iterdir())
+    assert not list(queue.paths.logs.iterdir())
     assert not scratch_folder(standby.owner.token).exists()
 
 

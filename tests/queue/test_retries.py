@@ -70,8 +70,8 @@ def test_a_job_that_was_submitted_anew_has_not_failed(queue, job):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "\0", json.dumps({"number": 1})])
 def test_a_note_that_cannot_be_read_is_none(queue, job, content):
-    queue.retries.mkdir()
-    (queue.retries / "job.json").write_text(content)
+    queue.paths.retries.mkdir()
+    (queue.paths.retries / "job.json").write_text(content)
     assert Retries(queue, 60).backing_off([job]) == {}
 
 

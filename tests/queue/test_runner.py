@@ -35,12 +35,12 @@ from accel_trainer.queue.events import (
     RetryScheduled,
     WaitingForJobs,
 )
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner, RunnerOptions
 from accel_trainer.queue.scheduler import choose_next
 from accel_trainer.queue.slots import Allocation, Slots
-from accel_trainer.queue.store import QueueStore, QueueUnusable
+from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
 
@@ -260,7 +260,7 @@ def test_a_job_is_tried_again_as_often_as_it_says_while_others_are_trained(runne
     rests = [(event.name, event.number, event.retries) for event in runner.emit.of(RetryScheduled)]
     assert rests == [("a", 1, 2), ("a", 2, 2)]
     assert (files(JobState.DONE), runner.num_failed) == (["a", "b"], 0)
-    assert list(runner.queue.retries.iterdir()) == []
+    assert list(runner.queue.paths.retries.iterdir()) == []
 
 
 def test_a_job_that_has_failed_too_often_has_failed(runner, trained):
@@ -270,7 +270,7 @@ def test_a_job_that_has_failed_too_often_has_failed(runner, trained):
     assert trained == ["a", "a"]
     assert (files(JobState.FAILED), runner.num_failed) == (["a"], 1)
     assert "why (tried 2 times)" in runner.queue.reason(runner.queue.jobs(JobState.FAILED)[0])
-    assert list(runner.queue.retries.iterdir()) == []
+    assert list(runner.queue.paths.retries.iterdir()) == []
 
 
 @pytest.mark.parametrize("state", [RunState.DIVERGED, RunState.INVALID, RunState.PREEMPTED])

@@ -12,8 +12,8 @@ from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log
-from accel_trainer.queue.layout import JobState, natural_key
-from accel_trainer.queue.store import JobGone, QueueStore, QueueUnusable
+from accel_trainer.queue.layout import JobState, QueueUnusable, natural_key
+from accel_trainer.queue.store import JobGone, QueueStore
 
 
 @pytest.fixture
@@ -240,8 +240,8 @@ def test_a_job_that_is_released_while_the_folders_are_read_is_not_taken_for_done
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.PENDING])
 def test_a_folder_of_the_queue_that_is_a_link_is_refused(queue, tmp_path, state):
     (tmp_path / "elsewhere").mkdir()
-    queue.folder_of(state).rmdir()
-    queue.folder_of(state).symlink_to(tmp_path / "elsewhere")
+    queue.paths.of(state).rmdir()
+    queue.paths.of(state).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(QueueUnusable, match=rf"{state.value} is a symbolic link, which may lead where no rename"):
         queue.create()
 
@@ -262,7 +262,7 @@ def test_a_reason_that_cannot_be_read_is_none(queue, kind):
     queue.add("a", b"{}")
     queue.finish(queue.jobs(JobState.PENDING)[0], JobState.FAILED, "boom")
     (job,) = queue.jobs(JobState.FAILED)
-    reason = queue.folder_of(JobState.FAILED) / "a.reason.txt"
+    reason = queue.paths.of(JobState.FAILED) / "a.reason.txt"
     reason.unlink()
     match kind:
         case "not UTF-8":

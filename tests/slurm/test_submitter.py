@@ -317,7 +317,7 @@ def test_what_slurm_does_not_know_is_put_back_by_a_second_look(
     assert left == {}
     assert [one.job.name for one in settled] == ["job"]
     assert [job.name for job in queue.jobs(JobState.PENDING)] == ["job"]
-    assert list(queue.slurm.glob("*")) == []
+    assert list(queue.paths.slurm.glob("*")) == []
 
 
 def test_another_clusters_claims_are_not_ours(queue: QueueStore, clock: list[float]) -> None:

@@ -47,7 +47,7 @@ class Records:
     that cannot be written is done without."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._folder, self._records = queue.slurm, RecordStore(Record)
+        self._folder, self._records = queue.paths.slurm, RecordStore(Record)
 
     def of(self, token: str) -> Record | None:
         """What is noted of a claim."""
@@ -176,7 +176,7 @@ class Reconciler:
 
     def _finish(self, job: ClaimedJob, found: SlurmJob | None, outcome: Outcome) -> FinishedClaim:
         log = self._queue.newest_log(job.name) or job.path
-        if found is not None and (own := self._queue.logs / f"{job.name}.slurm-{found.id}.log").exists():
+        if found is not None and (own := self._queue.paths.logs / f"{job.name}.slurm-{found.id}.log").exists():
             log = own
         if (request := Requests(self._queue).of(job.token)) is not None:
             outcome = request.outcome  # whatever Slurm says: that is how a request ends a job

@@ -142,7 +142,7 @@ class Submitter:
         try:
             self._wishes.refuse_unfit(needs)
             owner = Owner.of_cluster(self._cluster)
-            words = arguments(pending.name, owner.token, needs, self._wishes, self.queue.logs)
+            words = arguments(pending.name, owner.token, needs, self._wishes, self.queue.paths.logs)
         except UserError as error:
             self.queue.finish(pending, JobState.FAILED, f"{pending.path}: {error}")
             self._rejected(pending, f"{pending.path}: {error}")
