@@ -21,6 +21,7 @@ from accel_trainer.cli.app import (
     launch_options,
     print_problems,
 )
+from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
@@ -160,7 +161,7 @@ def _asked(flags: LaunchOptions) -> LaunchOptions:
             chosen = launch_options(None, None, answer)
             machine.refuse_missing(chosen.gpus or ())
         except UserError as error:
-            typer.echo(str(error))
+            typer.echo(with_flags(str(error)))
             continue
         return chosen
 
@@ -275,7 +276,7 @@ class SlurmDesk:
         try:
             return self._settle(asked)
         except SlurmError as error:
-            return dict.fromkeys(asked, f"is in Slurm; {error}")
+            return dict.fromkeys(asked, f"is in Slurm; {with_flags(str(error))}")
 
     def _settle(self, jobs: Sequence[ClaimedJob]) -> Mapping[ClaimedJob, str | None]:
         from accel_trainer.queue.retries import Retries

@@ -95,16 +95,16 @@ class Prewarmer:
         self._standby: PrewarmedWorker | None = None
         self._looked = 0.0
 
-    async def refresh(self, outlook: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> None:
+    async def refresh(self, scheduler: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> None:
         """Start a trainer where one will be needed soon, and end one that will not; to be called again and again."""
         now = time.monotonic()
         if not self._is_wanted or now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
-        is_idle = outlook.is_checked and not running and not outlook.valid
-        if self._standby is not None and (self._standby.has_died or is_idle or outlook.pause is not None):
+        is_idle = scheduler.is_checked and not running and not scheduler.valid
+        if self._standby is not None and (self._standby.has_died or is_idle or scheduler.pause is not None):
             await self.close()
-        elif self._standby is None and (launch := self._next_launch(outlook, slots, running)) is not None:
+        elif self._standby is None and (launch := self._next_launch(scheduler, slots, running)) is not None:
             with suppress(OSError):  # the disk is full: those who need it will say so
                 self._standby = PrewarmedWorker(self._queue, launch)
 
@@ -122,23 +122,23 @@ class Prewarmer:
         if (standby := self.take()) is not None:
             await standby.end()
 
-    def _next_launch(self, outlook: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> Launch | None:
+    def _next_launch(self, scheduler: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> Launch | None:
         """How the next job will be launched, if its place will be free in a moment."""
-        if outlook.pause is not None:
+        if scheduler.pause is not None:
             return None
-        if not running and not outlook.may_begin:
+        if not running and not scheduler.may_begin:
             # The first is not checked yet; so it will be launched if it is found good.
             wanted = (
                 self._launch(queued, lambda job: slots.fit(num_processes_wanted(job, self._options)))
-                for queued in outlook.pending
+                for queued in scheduler.pending
             )
             return next(wanted, None)
         left = next((attempt.place for attempt in running if attempt.is_about_to_end), None)
         if left is None:
             return None
         chosen = choose_next(
-            outlook.valid,
-            outlook.waiting,
+            scheduler.valid,
+            scheduler.waiting,
             lambda needs: slots.fit_after(left, needs.num_processes),
             lambda needs: slots.could_fit(needs.num_processes),
         )

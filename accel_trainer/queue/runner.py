@@ -165,42 +165,42 @@ class Runner:
         self._wants_look = self._scheduler.has_refused
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted = True
-            good = len(self._scheduler.valid)
-            self.emit(JobsFound(good, self.num_failed, pending - good))
+            valid = len(self._scheduler.valid)
+            self.emit(JobsFound(valid, self.num_failed, pending - valid))
         return self._scheduler.is_checked
 
     async def _is_over(self, watch: bool) -> bool:
         """Whether nothing is left to do, as far as has just been seen."""
-        outlook = self._scheduler
-        self._notifier.pause(outlook.pause)
+        scheduler = self._scheduler
+        self._notifier.pause(scheduler.pause)
         if not self._slots.is_full and self._reclaimer.is_due:
             await self._reclaim()
         if self._attempts or self._wants_look:
             return False
         left = self._will_not_run()
-        if outlook.pending and len(left) < len(outlook.pending):
+        if scheduler.pending and len(left) < len(scheduler.pending):
             return False  # another runner trains what these wait for, or they rest
         if watch:
             self._notify_why_nothing_runs()
             self.emit(WaitingForJobs())
             return False
-        if outlook.pending:
+        if scheduler.pending:
             self._notify_why_nothing_runs()
             self.num_blocked = len(left)
         return True
 
     def _will_not_run(self) -> set[str]:
         """Names of the pending jobs that this runner can do nothing for."""
-        outlook = self._scheduler
-        if outlook.pause is not None:
-            return {job.name for job in outlook.pending}
-        waits = set(outlook.missing) if outlook.is_blocked else set()
+        scheduler = self._scheduler
+        if scheduler.pause is not None:
+            return {job.name for job in scheduler.pending}
+        waits = set(scheduler.missing) if scheduler.is_blocked else set()
         return waits | self._too_large().keys()
 
     def _too_large(self) -> dict[str, int]:
         """The jobs that will never have room here, and how many processes each of them wants."""
-        good = self._scheduler.valid.items()
-        return {job.name: needs.num_processes or 1 for job, needs in good if not self._could_fit(needs)}
+        valid = self._scheduler.valid.items()
+        return {job.name: needs.num_processes or 1 for job, needs in valid if not self._could_fit(needs)}
 
     def _notify_why_nothing_runs(self) -> None:
         self._notifier.unmet(self._scheduler.missing)
@@ -214,17 +214,17 @@ class Runner:
 
     def _begin_what_fits(self) -> bool:
         """Whether any job was begun."""
-        outlook, has_begun = self._scheduler, False
-        if outlook.pause is not None or not outlook.may_begin or not outlook.valid or self._slots.is_full:
+        scheduler, has_begun = self._scheduler, False
+        if scheduler.pause is not None or not scheduler.may_begin or not scheduler.valid or self._slots.is_full:
             return False
         occupied = self.options.gpus_in_use(self._slots.unused_gpus)
         while not self.stop and not self._slots.is_full:
-            chosen = choose_next(outlook.valid, outlook.waiting, self._fits_beside(occupied), self._could_fit)
+            chosen = choose_next(scheduler.valid, scheduler.waiting, self._fits_beside(occupied), self._could_fit)
             if chosen is None:
                 self._notify_of_gpus_in_use(occupied)
                 break
             job, place = chosen
-            outlook.take(job)
+            scheduler.take(job)
             has_begun |= self._begin(job, place)
         return has_begun
 

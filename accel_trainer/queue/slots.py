@@ -42,11 +42,11 @@ class Slots:
         machine.refuse_missing(options.gpus or ())
         self.gpus = options.gpus if options.gpus is not None else tuple(gpu.index for gpu in machine.gpus)
         if self.gpus and slots is not None:
-            raise UserError("--slots is for machines without GPUs; use --gpus-per-job and --jobs-per-gpu")
+            raise UserError("`slots` is for machines without GPUs", hint="use `gpus_per_job` and `jobs_per_gpu`")
         if not self.gpus and (gpus_per_job is not None or jobs_per_gpu > 1):
-            raise UserError("--gpus-per-job, --jobs-per-gpu: no GPU was found on this machine; use --slots")
+            raise UserError("`gpus_per_job`, `jobs_per_gpu`: no GPU was found on this machine", hint="use `slots`")
         if gpus_per_job is not None and gpus_per_job > len(self.gpus):
-            raise UserError(f"--gpus-per-job: {gpus_per_job} are more than there are, {len(self.gpus)}")
+            raise UserError(f"{gpus_per_job} are more than there are, {len(self.gpus)}", option="gpus_per_job")
         # GPUs that were named, and nothing more, are for each job in turn: a flag goes before what a job says.
         self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or options.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)

@@ -66,11 +66,11 @@ def test_the_cores_are_shared() -> None:
 @pytest.mark.parametrize(
     ("machine", "flags", "wishes", "told"),
     [
-        (CPU, LaunchOptions(), {"gpus_per_job": 1}, "no GPU was found on this machine; use --slots"),
-        (CPU, LaunchOptions(), {"jobs_per_gpu": 2}, "no GPU was found on this machine; use --slots"),
+        (CPU, LaunchOptions(), {"gpus_per_job": 1}, "no GPU was found on this machine; use `slots`"),
+        (CPU, LaunchOptions(), {"jobs_per_gpu": 2}, "no GPU was found on this machine; use `slots`"),
         (CPU, LaunchOptions(gpus=("0",)), {}, "--gpus: no GPU 0"),
-        (GPUS, LaunchOptions(), {"slots": 2}, "--slots is for machines without GPUs"),
-        (GPUS, LaunchOptions(gpus=("0", "1")), {"gpus_per_job": 3}, "--gpus-per-job: 3 are more than there are, 2"),
+        (GPUS, LaunchOptions(), {"slots": 2}, "`slots` is for machines without GPUs"),
+        (GPUS, LaunchOptions(gpus=("0", "1")), {"gpus_per_job": 3}, "`gpus_per_job`: 3 are more than there are, 2"),
     ],
 )
 def test_what_a_machine_has_not_is_refused(

@@ -111,7 +111,7 @@ def requeue(job_id: int) -> None:
 def _call(words: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -> str:
     name = words[0]
     if shutil.which(name) is None:
-        raise NoSlurm(f"{name} is not here: --slurm is for machines with the commands of Slurm")
+        raise NoSlurm(f"{name} is not here: `slurm` is for machines with the commands of Slurm")
     try:
         # A session of its own: Ctrl-C must not end a submission half-way.
         done = subprocess.run(

@@ -25,10 +25,10 @@ OURS = {
     "-a": "every job of the queue is one job of Slurm",
     "--comment": "it has the token of the job's claim",
     "--no-requeue": "what is preempted goes on",
-    "--nodes": "use --nodes of run-queue",
-    "-N": "use --nodes of run-queue",
-    "--ntasks": "use --num-processes",
-    "-n": "use --num-processes",
+    "--nodes": "use `nodes` of run-queue",
+    "-N": "use `nodes` of run-queue",
+    "--ntasks": "use `num_processes`",
+    "-n": "use `num_processes`",
     "--parsable": "it is said already",
     "--test-only": "nothing would be trained",
     "--wait": "run-queue waits itself",
@@ -53,13 +53,17 @@ class SlurmOptions:
         for word in self.sbatch_args:
             name = word.partition("=")[0] if word.startswith("--") else word[:2]
             if not word.startswith("-"):
-                raise UserError(f"--sbatch-arg: {word!r} is no option of sbatch; write one word, such as --mem=32G")
+                raise UserError(
+                    f"{word!r} is no option of sbatch", hint="write one word, such as --mem=32G", option="sbatch_arg"
+                )
             if name in OURS:
-                raise UserError(f"--sbatch-arg: {word}: {OURS[name]}")
+                raise UserError(f"{word}: {OURS[name]}", option="sbatch_arg")
         if self.gpus_per_job is not None:
             self._per_node(self.gpus_per_job)
         if self.time is not None and seconds_of(self.time) < LEAST_S:
-            raise UserError(f"--time: {self.time} leaves no time to train: a job is told to save {WARN_S} s before")
+            raise UserError(
+                f"{self.time} leaves no time to train: a job is told to save {WARN_S} s before", option="time"
+            )
 
     def refuse_unfit(self, needs: Requirements) -> None:
         """Raises UserError for a job that cannot be cut into as many nodes."""
@@ -74,7 +78,7 @@ class SlurmOptions:
 
     def _per_node(self, gpus: int) -> int:
         if gpus % self.nodes:
-            raise UserError(f"--gpus-per-job: {gpus} do not divide over {self.nodes} nodes")
+            raise UserError(f"{gpus} do not divide over {self.nodes} nodes", option="gpus_per_job")
         return gpus // self.nodes
 
 
@@ -82,17 +86,19 @@ def seconds_of(time: str) -> float:
     """Of a time as sbatch takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. Raises UserError."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
     if found is None:
-        raise UserError(f"--time: {time!r} is not minutes, hours:minutes:seconds or days-hours, as sbatch takes it")
+        raise UserError(
+            f"{time!r} is not minutes, hours:minutes:seconds or days-hours, as sbatch takes it", option="time"
+        )
     days, *parts = [None if part is None else int(part) for part in found.groups()]
     hours, minutes, seconds = parts if days is not None or parts[2] is not None else [None, parts[0], parts[1]]
     return ((days or 0) * 24 + (hours or 0)) * 3600.0 + (minutes or 0) * 60 + (seconds or 0)
 
 
-def arguments(name: str, token: str, needs: Requirements, wishes: SlurmOptions, logs: Path) -> list[str]:
+def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions, logs: Path) -> list[str]:
     """The words for sbatch; the user's own come last, so that they count."""
     output = str(logs.absolute()).replace("%", "%%")
     # To the step where there are several nodes: an srun that is told to end kills what it has started.
-    receiver = "B:" if wishes.nodes == 1 else ""
+    receiver = "B:" if options.nodes == 1 else ""
     words = [
         f"--job-name={name}",
         f"--comment={COMMENT}{token}",
@@ -101,17 +107,17 @@ def arguments(name: str, token: str, needs: Requirements, wishes: SlurmOptions, 
         f"--output={output}/{name}.slurm-%j.log",
         f"--signal={receiver}TERM@{WARN_S}",
     ]
-    words += [f"--partition={wishes.partition}"] if wishes.partition is not None else []
-    words += [f"--time={wishes.time}"] if wishes.time is not None else []
-    words += [f"--nodes={wishes.nodes}", "--ntasks-per-node=1"]
-    if (gpus := wishes.gpus_per_node(needs)) is not None:
+    words += [f"--partition={options.partition}"] if options.partition is not None else []
+    words += [f"--time={options.time}"] if options.time is not None else []
+    words += [f"--nodes={options.nodes}", "--ntasks-per-node=1"]
+    if (gpus := options.gpus_per_node(needs)) is not None:
         words.append(f"--gpus-per-node={gpus}")
-    return [*words, *wishes.sbatch_args]
+    return [*words, *options.sbatch_args]
 
 
-def script(queue: Path, token: str, flags: LaunchOptions, nodes: int) -> str:
+def script(queue: Path, token: str, launch: LaunchOptions, nodes: int) -> str:
     """Begins the job's claim, on each of its nodes. The shell becomes what it starts, which so gets its signals."""
-    command = Program.SLURM_JOB.command("--queue", str(queue.absolute()), "--token", token, *_words(flags))
+    command = Program.SLURM_JOB.command("--queue", str(queue.absolute()), "--token", token, *_words(launch))
     lines = ["#!/bin/bash", f"unset {HOST_VARIABLE}", *_exports()]
     if nodes == 1:
         return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
@@ -121,9 +127,9 @@ def script(queue: Path, token: str, flags: LaunchOptions, nodes: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def _words(flags: LaunchOptions) -> Sequence[str]:
-    config = None if flags.config is None else flags.config.absolute()
-    return LaunchOptions(config, flags.num_processes).argv()
+def _words(launch: LaunchOptions) -> Sequence[str]:
+    config = None if launch.config is None else launch.config.absolute()
+    return LaunchOptions(config, launch.num_processes).argv()
 
 
 def _exports() -> list[str]:

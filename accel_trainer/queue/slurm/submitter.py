@@ -47,20 +47,20 @@ class Submitter:
     def __init__(
         self,
         queue: QueueStore,
-        flags: LaunchOptions,
-        wishes: SlurmOptions,
+        launch: LaunchOptions,
+        options: SlurmOptions,
         emit: Emit,
         retry_after_s: float = FIRST_WAIT_S,
     ) -> None:
-        """Raises UserError for wishes that make no sense, and where there is no Slurm."""
-        wishes.refuse_wrong()
+        """Raises UserError for options that make no sense, and where there is no Slurm."""
+        options.refuse_wrong()
         self.queue, self.stop = queue, StopRequest()
         self.num_failed = self.num_run = self.num_blocked = 0
-        self._flags, self._wishes, self._emit = flags, wishes, emit
+        self._launch, self._options, self._emit = launch, options, emit
         self._cluster = client.cluster_name()
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
-        self._checker = PendingChecker(flags, queue.folder)
-        self._outlook = Scheduler(queue, self._checker, self._retries, self._rejected)
+        self._checker = PendingChecker(launch, queue.folder)
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected)
         self._reconciler = Reconciler(queue, self._retries, self._cluster)
         self._notifier = ChangeNotifier(emit)
         self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last said of each
@@ -88,26 +88,26 @@ class Submitter:
     def _turn(self, watch: bool) -> bool:
         """Whether that was all."""
         self._ask_if_due()
-        if not self._outlook.is_due(wanted=not self._outlook.is_checked or self._outlook.has_refused):
+        if not self._scheduler.is_due(wanted=not self._scheduler.is_checked or self._scheduler.has_refused):
             return False
-        self._outlook.refresh()
+        self._scheduler.refresh()
         self._note_what_is_over()
-        if not self._outlook.is_checked:
+        if not self._scheduler.is_checked:
             return False
-        if not self._is_counted and self._outlook.pending:
+        if not self._is_counted and self._scheduler.pending:
             self._is_counted = True
-            self._emit(JobsFound(len(self._outlook.valid), self.num_failed, 0))
+            self._emit(JobsFound(len(self._scheduler.valid), self.num_failed, 0))
         return not self._hand_over() and self._is_over(watch)
 
     def _is_over(self, watch: bool) -> bool:
-        outlook = self._outlook
-        self._notifier.pause(outlook.pause)
-        if self._in_slurm or self._reconciler.claims() or outlook.has_refused:
+        scheduler = self._scheduler
+        self._notifier.pause(scheduler.pause)
+        if self._in_slurm or self._reconciler.claims() or scheduler.has_refused:
             return False
-        left = len(outlook.pending)
-        if left and outlook.pause is None and not outlook.is_blocked:
+        left = len(scheduler.pending)
+        if left and scheduler.pause is None and not scheduler.is_blocked:
             return False  # some rest, or runners train what they wait for
-        self._notifier.unmet(outlook.missing)
+        self._notifier.unmet(scheduler.missing)
         self.num_blocked = left
         if watch:
             self._emit(WaitingForJobs())
@@ -121,15 +121,15 @@ class Submitter:
 
     def _hand_over(self) -> bool:
         """Hand over all that may be run, in its order; whether there was anything."""
-        outlook, has_begun = self._outlook, False
-        if outlook.pause is not None or self._is_resting:
-            return bool(outlook.valid) and outlook.pause is None
+        scheduler, has_begun = self._scheduler, False
+        if scheduler.pause is not None or self._is_resting:
+            return bool(scheduler.valid) and scheduler.pause is None
         while not (self.stop or self._is_resting):
-            chosen = choose_next(outlook.valid, outlook.waiting, lambda needs: Allocation())
+            chosen = choose_next(scheduler.valid, scheduler.waiting, lambda needs: Allocation())
             if chosen is None:
                 break
-            job, needs = chosen[0], outlook.valid[chosen[0]]
-            outlook.take(job)
+            job, needs = chosen[0], scheduler.valid[chosen[0]]
+            scheduler.take(job)
             has_begun = True
             try:
                 self._submit(job, needs)
@@ -140,9 +140,9 @@ class Submitter:
     def _submit(self, pending: QueuedJob, needs: Requirements) -> None:
         """Claim a job and hand it to sbatch. Raises Full and, where sbatch refuses it for good, UserError."""
         try:
-            self._wishes.refuse_unfit(needs)
+            self._options.refuse_unfit(needs)
             owner = Owner.of_cluster(self._cluster)
-            words = arguments(pending.name, owner.token, needs, self._wishes, self.queue.paths.logs)
+            words = arguments(pending.name, owner.token, needs, self._options, self.queue.paths.logs)
         except UserError as error:
             self.queue.finish(pending, JobState.FAILED, f"{pending.path}: {error}")
             self._rejected(pending, f"{pending.path}: {error}")
@@ -153,7 +153,7 @@ class Submitter:
             return
         self._note_in_slurm(pending.name)
         try:
-            job_id = client.submit(words, script(self.queue.folder, owner.token, self._flags, self._wishes.nodes))
+            job_id = client.submit(words, script(self.queue.folder, owner.token, self._launch, self._options.nodes))
         except SlurmTimeout as error:  # it may be there all the same: the claim stays until that is known
             self._rest(error)
         except SlurmError:
@@ -213,7 +213,7 @@ class Submitter:
 
     def _note_what_is_over(self) -> None:
         """Tell of the jobs that were in Slurm and have left running/, by whomever they were moved."""
-        gone = self._in_slurm.keys() - {job.name for job in self._outlook.running}
+        gone = self._in_slurm.keys() - {job.name for job in self._scheduler.running}
         if not gone:
             return
         states = self.queue.states()
