@@ -1,7 +1,7 @@
 """The verbs that train: a queue's jobs, or one."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
-    SIGNALED,
+    SIGNALLED,
     SOME_FAILED,
     AllowOption,
     ConfigOption,
@@ -35,14 +35,13 @@ from accel_trainer.queue.dependencies import (
     in_order,
     starting_params,
 )
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S
 from accel_trainer.queue.store import QueueStore
 
 if TYPE_CHECKING:
     from accel_trainer.queue.runner import Runner
     from accel_trainer.queue.slots import Slots
-    from accel_trainer.queue.slurm.reconcile import Reconciler, Settled
     from accel_trainer.queue.slurm.script import SlurmOptions
     from accel_trainer.queue.slurm.submitter import Submitter
 
@@ -111,52 +110,52 @@ def run_queue(
     from accel_trainer.queue.slurm.script import SlurmOptions
 
     allow_imports(allow)
-    flags = launch_options(config, num_processes, gpus)
-    if slurm:
-        not_beside = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
-        not_beside |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
-        refuse_options(not_beside, "not with --slurm, which decides where and when a job runs")
-        wishes = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
-        _tell_outcome(hand_to_slurm(QueueStore(queue), flags, wishes, retry_after, watch=watch), queue)
-        return
+    store, launch = QueueStore(queue), launch_options(config, num_processes, gpus)
+    beside_slurm = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
+    beside_slurm |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
-    refuse_options(for_slurm, "only with --slurm")
-    flags = flags if dry_run else _asked(flags)
-    places = Slots(this_machine(), flags, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
-    if dry_run:
-        _print_commands(QueueStore(queue), flags, places)
+    if slurm:
+        refuse_options(beside_slurm, "not with --slurm, which decides where and when a job runs")
+        job_options = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
+        _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, watch=watch), queue)
         return
-    options = RunnerOptions(
-        flags, retry_after, reclaim_stale, start_ahead, GpuMemory().occupied if wait_free else nobody_else
-    )
-    runner = Runner(QueueStore(queue), this_machine(), Terminal(several=places.number > 1), options, places)
+    refuse_options(for_slurm, "only with --slurm")
+    if not dry_run:
+        launch = ask_for_gpus(launch)
+    places = Slots(this_machine(), launch, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
+    if dry_run:
+        _print_commands(store, launch, places)
+        return
+    gpus_in_use = GpuMemory().occupied if wait_free else nobody_else
+    options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
+    runner = Runner(store, this_machine(), Terminal(several=places.number > 1), options, places)
     runner.run(watch=watch)
-    _tell_outcome(runner, queue)
+    _exit_with_outcome(runner, queue)
 
 
-def _tell_outcome(runner: "Runner | Submitter", queue: Path) -> None:
-    """What has come of it all, as an exit code."""
+def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:
+    """Print what has come of it all, and exit with the code for it."""
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
-        raise typer.Exit(SIGNALED + runner.stop.signal)
+        raise typer.Exit(SIGNALLED + runner.stop.signal)
     if runner.num_failed:
         typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
     if runner.num_failed or runner.num_blocked:
         raise typer.Exit(SOME_FAILED)
 
 
-def _asked(flags: LaunchOptions) -> LaunchOptions:
-    """At a terminal, without flags, and with a choice of GPUs: ask which to use; Enter takes all."""
+def ask_for_gpus(options: LaunchOptions) -> LaunchOptions:
+    """At a terminal, without options, and with a choice of GPUs: ask which to use; Enter takes all."""
     machine = this_machine()
-    if flags != LaunchOptions() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return flags
+    if options != LaunchOptions() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return options
     for gpu in machine.gpus:
         typer.echo(f"  {gpu}")
     while True:
         answer = typer.prompt("GPUs to use (such as 0,1; Enter: all)", default="", show_default=False).strip()
         if not answer:
-            return flags
+            return options
         try:
             chosen = launch_options(None, None, answer)
             machine.refuse_missing(chosen.gpus or ())
@@ -166,7 +165,7 @@ def _asked(flags: LaunchOptions) -> LaunchOptions:
         return chosen
 
 
-def _done_parent(job: Job, queue: QueueStore) -> Path | None:
+def done_parent(job: Job, queue: QueueStore) -> Path | None:
     """What a job starts from that is trained now. Raises UserError if that is a job which is not done."""
     parent = find_parent(job, queue)
     if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:
@@ -177,7 +176,7 @@ def _done_parent(job: Job, queue: QueueStore) -> Path | None:
     return starting_params(job, queue)
 
 
-def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") -> None:
+def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -> None:
     """The jobs that can be run, in their order, and why the others cannot."""
     pending = queue.jobs(JobState.PENDING)
     if not pending:
@@ -197,7 +196,7 @@ def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") ->
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
     for queued in order:
         try:
-            typer.echo(_command(queue, queued, jobs[queued.name], flags, places))
+            typer.echo(_command(queue, queued, jobs[queued.name], launch, places))
         except UserError as error:
             is_wrong = True
             print_problems(error.problems)
@@ -212,17 +211,17 @@ def _print_commands(queue: QueueStore, flags: LaunchOptions, places: "Slots") ->
         raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
 
 
-def _command(queue: QueueStore, queued: QueuedJob, job: Job, flags: LaunchOptions, places: "Slots") -> str:
+def _command(queue: QueueStore, queued: QueuedJob, job: Job, launch: LaunchOptions, places: "Slots") -> str:
     """How a job will be launched where nothing else runs."""
     from accel_trainer.queue.run_claim import attempt_of
 
     log = queue.paths.logs / f"{queued.name}.log"
     attempt = attempt_of(queue, queued, job, token="", log=log, parent=starting_params(job, queue))
-    wanted = num_processes_wanted(job, flags)
+    wanted = num_processes_wanted(job, launch)
     if (place := places.fit(wanted)) is None:
         raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")
     machine = place.machine(this_machine())
-    return str(plan_launch(job, place.options(flags), machine, attempt.worker_args))
+    return str(plan_launch(job, place.options(launch), machine, attempt.worker_args))
 
 
 def refuse_options(options: Mapping[str, object], why: str) -> None:
@@ -232,70 +231,14 @@ def refuse_options(options: Mapping[str, object], why: str) -> None:
 
 
 def hand_to_slurm(
-    queue: QueueStore, flags: LaunchOptions, wishes: "SlurmOptions", retry_after_s: float, *, watch: bool
+    queue: QueueStore, launch: LaunchOptions, options: "SlurmOptions", retry_after_s: float, *, watch: bool
 ) -> "Submitter":
     """Hand all jobs over, and stay until they are over."""
     from accel_trainer.cli.terminal import Terminal
     from accel_trainer.queue.slurm.submitter import Submitter
 
-    submitter = Submitter(queue, flags, wishes, Terminal(), retry_after_s)
+    submitter = Submitter(queue, launch, options, Terminal(), retry_after_s)
     submitter.run(watch=watch)
     if submitter.stop and submitter.has_jobs_in_slurm:
         typer.echo("what was handed over goes on in Slurm; `accel-train run-queue --slurm` shows it again")
     return submitter
-
-
-def end_in_slurm(store: QueueStore, job: ClaimedJob) -> None:
-    """Have Slurm forget a job that it has not started; one that runs finds what is asked of it by itself."""
-    from accel_trainer.queue.slurm.client import SlurmError
-    from accel_trainer.queue.slurm.reconcile import end_waiting
-
-    try:
-        end_waiting(store, job)
-    except SlurmError as error:
-        print_problems([f"{problem}; if the job runs, it ends all the same" for problem in error.problems])
-
-
-class SlurmDesk:
-    """Asks Slurm about claims that are its own, again and again. Loaded when there is one: other verbs need it not."""
-
-    def __init__(self, store: QueueStore) -> None:
-        self._store = store
-        self._reconciler: Reconciler | None = None
-
-    def settle(self, jobs: Sequence[ClaimedJob]) -> Mapping[ClaimedJob, str | None]:
-        """What is said of each of these jobs that is a cluster's; it is put where it belongs if Slurm has ended it.
-
-        None: Slurm does not know it, which a look in a while will make sure.
-        """
-        from accel_trainer.queue.slurm.client import SlurmError
-
-        asked = [job for job in jobs if job.owner.cluster is not None]
-        if not asked:
-            return {}
-        try:
-            return self._settle(asked)
-        except SlurmError as error:
-            return dict.fromkeys(asked, f"is in Slurm; {with_flags(str(error))}")
-
-    def _settle(self, jobs: Sequence[ClaimedJob]) -> Mapping[ClaimedJob, str | None]:
-        from accel_trainer.queue.retries import Retries
-        from accel_trainer.queue.slurm.client import cluster_name
-        from accel_trainer.queue.slurm.reconcile import Reconciler
-
-        if self._reconciler is None:
-            self._reconciler = Reconciler(self._store, Retries(self._store), cluster_name())
-        ours = [job for job in jobs if job.owner.cluster == self._reconciler.cluster]
-        said: dict[ClaimedJob, str | None] = {
-            job: f"is in Slurm on {job.owner.cluster}: ask on a machine of that cluster" for job in jobs
-        }
-        left, settled = self._reconciler.reconcile({job.name for job in ours})
-        said |= dict.fromkeys(ours, "is over")
-        said |= {job: None if found is None else found.told for job, found in left.items()}
-        return said | {one.job: _became(one) for one in settled}
-
-
-def _became(settled: "Settled") -> str:
-    finished = settled.finished
-    where = "put back" if finished.state is JobState.PENDING else finished.state
-    return f"{where}; {finished.outcome.reason}"

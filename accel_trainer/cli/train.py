@@ -5,18 +5,18 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
-    SIGNALED,
+    SIGNALLED,
     SOME_FAILED,
     AllowOption,
     ConfigOption,
     File,
     GpusOption,
-    ParentQueueOption,
+    NamesOption,
     ProcessesOption,
     app,
     launch_options,
 )
-from accel_trainer.cli.run_queue import _asked, _done_parent
+from accel_trainer.cli.run_queue import ask_for_gpus, done_parent
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.launch.command import plan_launch
@@ -33,7 +33,7 @@ def train(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
-    queue: ParentQueueOption = DEFAULT_QUEUE,
+    queue: NamesOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
 ) -> None:
     """Train one job without the queue."""
@@ -49,9 +49,9 @@ def train(
 
     allow_imports(allow)
     job = read_job(file)
-    flags = _asked(launch_options(config, num_processes, gpus))
+    flags = ask_for_gpus(launch_options(config, num_processes, gpus))
     plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
-    start = _done_parent(job, QueueStore(queue))
+    start = done_parent(job, QueueStore(queue))
     if job.after:
         typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)
@@ -66,6 +66,6 @@ def train(
     ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, terminal))
     terminal(AttemptFinished(job.name, ending, attempt.log))
     if stop.signal is not None:
-        raise typer.Exit(SIGNALED + stop.signal)
+        raise typer.Exit(SIGNALLED + stop.signal)
     if ending.kind is not OutcomeKind.DONE:
         raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)

@@ -12,7 +12,7 @@ import typer
 
 from accel_trainer.api.job_queue import Queue
 from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueOption, app, existing_queue, find_job
-from accel_trainer.cli.run_queue import SlurmDesk
+from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, printable
 from accel_trainer.queue.control import Pauses

@@ -423,9 +423,11 @@ def test_at_a_terminal_with_several_gpus_one_is_asked_which_and_enter_takes_all(
     monkeypatch.setattr("sys.stdin", Terminal(answers))
     shown = Terminal()
     monkeypatch.setattr("sys.stdout", shown)
-    assert run_queue._asked(LaunchOptions()).gpus == chosen
+    assert run_queue.ask_for_gpus(LaunchOptions()).gpus == chosen
     assert "0: A100 (40 GiB)" in shown.getvalue()
-    assert run_queue._asked(LaunchOptions(num_processes=1)) == LaunchOptions(num_processes=1), "flags are an answer"
+    assert run_queue.ask_for_gpus(LaunchOptions(num_processes=1)) == LaunchOptions(num_processes=1), (
+        "flags are an answer"
+    )
 
 
 @pytest.mark.slow
