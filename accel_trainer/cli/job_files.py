@@ -101,7 +101,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that a job can name, with their parameters at 1000 classes."""
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
     from accel_trainer.zoo import timm_models
     from accel_trainer.zoo.registry import catalogue
 
@@ -126,7 +126,7 @@ def preview(
     epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch to show the first images of.")] = 1,
 ) -> None:
     """Draw what the model will see: images in rows, their views in columns."""
-    from accel_trainer.cli.terminal import preparation_bar
+    from accel_trainer.cli.progress import preparation_bar
     from accel_trainer.data.preview import preview as draw
 
     job = read_job(file)

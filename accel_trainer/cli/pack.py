@@ -52,7 +52,7 @@ def pack(
     if verify:
         _verify(Path(dataset) if Path(dataset).is_dir() else data_root / dataset)
         return
-    from accel_trainer.cli.terminal import preparation_bar
+    from accel_trainer.cli.progress import preparation_bar
     from accel_trainer.data.open import open_data_set
     from accel_trainer.data.pack.format import open_pack
     from accel_trainer.data.pack.split_writer import PackSettings
@@ -93,7 +93,7 @@ def _summary(manifest: "Manifest") -> str:
 
 def _verify(folder: Path) -> None:
     """Exit code 1 where an image is damaged."""
-    from accel_trainer.cli.terminal import preparation_bar
+    from accel_trainer.cli.progress import preparation_bar
     from accel_trainer.data.pack.format import read_manifest
     from accel_trainer.data.pack.writer import damaged_images
 

@@ -95,7 +95,7 @@ def _tables(profile: "Profile") -> str:
 
 
 def _phases(profile: "Profile") -> str:
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     # The validation of as many images, so that its forward pass can be compared.
     scale = 1000 * profile.images_per_process / profile.images_per_batch
@@ -115,7 +115,7 @@ def _name(phase: str) -> str:
 
 def _loading(profile: "Profile") -> str:
     """What the threads do beside the steps."""
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     names = {Phase.LOADING: "drawing, collecting"}
     rows = [[names.get(Phase(phase), phase), 1000 * seconds] for phase, seconds in profile.loading.items()]
@@ -125,7 +125,7 @@ def _loading(profile: "Profile") -> str:
 
 
 def _epoch(profile: "Profile") -> str:
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     rows = [[name, seconds] for name, seconds in profile.epoch.items()]
     return table(("an epoch", "s"), rows)

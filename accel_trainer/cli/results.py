@@ -115,14 +115,14 @@ def evaluate(
 
 
 def _evaluation(row: Mapping[str, Any]) -> str:
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     loss = None if row["loss"] is None else f"{row['loss']:.4f}"
     return table(list(row), [list({**row, "loss": loss}.values())])
 
 
 def _comparison(rows: "Sequence[Comparison]") -> str:
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     settings = shortest_suffixes(rows[0].settings)
     header = (

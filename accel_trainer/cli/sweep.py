@@ -112,7 +112,7 @@ def _combinations(words: Sequence[str], number: int | None, seed: int) -> list[S
 
 def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
     """Check whole jobs, as `add` does; those that are alike to a check, once. Raises UserError."""
-    from accel_trainer.cli.terminal import preparation_bar
+    from accel_trainer.cli.progress import preparation_bar
 
     check, coming = make_check(LaunchOptions()), {job.name for job in jobs}
     verdicts: dict[str, list[str]] = {}
@@ -222,7 +222,7 @@ def _row(job: SweptJob, path: Path | None) -> dict[str, Any]:
 
 
 def _table(jobs: Sequence[SweptJob]) -> str:
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     labels = shortest_suffixes(jobs[0].settings)
     return table(["job", *labels.values()], [[job.name, *map(format_value, job.settings.values())] for job in jobs])

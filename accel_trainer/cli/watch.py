@@ -49,7 +49,7 @@ def status(
 
 
 def _table(queue: QueueStore, everything: bool) -> str:
-    from accel_trainer.cli.terminal import table
+    from accel_trainer.cli.tables import table
 
     rows = Queue(queue.folder).jobs(most=None if everything else FEW)
     if not rows:

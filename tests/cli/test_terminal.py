@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from accel_trainer.cli import terminal
-from accel_trainer.cli.terminal import Terminal, table
+from accel_trainer.cli.tables import table
+from accel_trainer.cli.terminal import Terminal
 from accel_trainer.launch.events import AttemptFinished, AttemptStarted, AttemptStopping, Tick
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.events import ClaimFinished
@@ -24,6 +25,14 @@ def test_a_table_has_numbers_to_the_right_and_no_trailing_space():
         "job      best  epochs",
         "a       98.77  3/3",
         "longer      -  1/3",
+    ]
+
+
+def test_columns_are_aligned_where_characters_are_two_cells_wide():
+    assert table(["job", "best"], [["日本", 1.0], ["abc", None]]).splitlines() == [
+        "job   best",
+        "日本  1.00",
+        "abc      -",
     ]
 
 

@@ -1,0 +1,132 @@
+"""Events as lines of text."""
+
+from pathlib import Path
+from typing import assert_never
+
+from accel_trainer.core.text import duration
+from accel_trainer.launch.events import (
+    AttemptEvent,
+    AttemptFinished,
+    AttemptStarted,
+    AttemptStopping,
+    AttemptTerminating,
+    Tick,
+)
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue.dependencies import describe_unmet
+from accel_trainer.queue.events import (
+    ClaimFinished,
+    Event,
+    GpusInUse,
+    JobBlocked,
+    JobReclaimed,
+    JobRejected,
+    JobsFound,
+    JobSubmitted,
+    JobTooLarge,
+    QueuePaused,
+    RetryScheduled,
+    SlurmJobChanged,
+    SlurmJobOver,
+    SlurmProblem,
+    WaitingForJobs,
+)
+from accel_trainer.queue.finish import FinishedClaim
+from accel_trainer.queue.layout import JobState
+
+
+def line_of(event: Event) -> str:
+    """An event in words; a line each, where there are several."""
+    match event:
+        case AttemptStarted() | AttemptStopping() | AttemptTerminating() | AttemptFinished() | Tick():
+            return _line_of_attempt(event)
+        case JobsFound() | JobRejected() | JobBlocked() | ClaimFinished() | JobReclaimed() | JobTooLarge():
+            return _line_of_job(event)
+        case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
+            return _line_of_slurm(event)
+        case GpusInUse(gpus=gpus):
+            one = len(gpus) == 1
+            return f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting"
+        case QueuePaused(pause=pause):
+            host = "" if pause.host is None else f" --host {pause.host}"
+            return f"{pause}; `accel-train resume{host}` ends that"
+        case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
+            return f"{name}: is tried again in {duration(backoff_s)} (retry {number} of {retries})"
+        case WaitingForJobs():
+            return "waiting for jobs; Ctrl-C ends this"
+        case _:
+            assert_never(event)
+
+
+def _line_of_attempt(event: AttemptEvent) -> str:
+    match event:
+        case AttemptStarted(name=name, run=run, log=log):
+            return f"\n{name}: training in {run.path} (all output: {log})"
+        case AttemptStopping():
+            return "stopping: the step is finished and the state saved; once more stops at once"
+        case AttemptTerminating(name=name, reason=reason):
+            return f"{name}: {reason}"
+        case AttemptFinished(name=name, outcome=outcome, log=log):
+            return f"{name}: {_outcome(outcome, log)}"
+        case Tick():
+            return ""
+        case _:
+            assert_never(event)
+
+
+def _outcome(outcome: Outcome, log: Path) -> str:
+    why = "" if outcome.reason is None else f" ({outcome.reason})"
+    match outcome.kind:
+        case OutcomeKind.DONE:
+            return "done"
+        case OutcomeKind.INTERRUPTED:
+            return f"stopped{why}; it goes on where it was when it is run again"
+        case OutcomeKind.SUPERSEDED:
+            return f"given up{why}; what this trainer did counts no more"
+        case OutcomeKind.FAILED:
+            return f"failed: {outcome.reason}\n  log: {log}"
+        case _:
+            assert_never(outcome.kind)
+
+
+def _line_of_job(
+    event: JobsFound | JobRejected | JobBlocked | ClaimFinished | JobReclaimed | JobTooLarge,
+) -> str:
+    match event:
+        case JobsFound(valid=valid, invalid=invalid, unchecked=unchecked):
+            refused = f", {invalid} refused" if invalid else ""
+            more = f", {unchecked} not checked yet: they are while the first ones train" if unchecked else ""
+            return f"{valid} job{'' if valid == 1 else 's'} to run{refused}{more}"
+        case JobRejected(reason=reason):
+            return "\n".join(f"refused: {line}" for line in reason.splitlines())
+        case JobBlocked(name=name, unmet=unmet):
+            return f"{name}: {describe_unmet(unmet)}"
+        case ClaimFinished(name=name, finished=finished, log=log):
+            return f"{name}: {_where_it_went(name, finished, log)}"
+        case JobReclaimed(job=job):
+            return f"{job.name}: its runner died; it goes on where it was"
+        case JobTooLarge(name=name, num_processes=num_processes):
+            return f"{name}: wants {num_processes} GPUs, which this runner has not"
+        case _:
+            assert_never(event)
+
+
+def _where_it_went(name: str, finished: FinishedClaim, log: Path) -> str:
+    if finished.state is JobState.HELD:
+        return f"stopped ({finished.outcome.reason}); `accel-train release {name}` lets it go on where it was"
+    return _outcome(finished.outcome, log)
+
+
+def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmProblem) -> str:
+    match event:
+        case JobSubmitted(name=name, slurm_id=slurm_id):
+            return f"{name}: handed to Slurm, job {slurm_id}"
+        case SlurmJobChanged(name=name, description=description):
+            return f"{name}: {description}"
+        case SlurmJobOver(name=name, state=state, reason=reason):
+            why = "" if reason is None else f": {reason}"
+            return f"{name}: {'gone' if state is None else state}{why}"
+        case SlurmProblem(problem=problem):
+            return f"{problem}; it is tried again"
+        case _:
+            assert_never(event)

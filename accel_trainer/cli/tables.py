@@ -1,0 +1,42 @@
+"""Tables on the terminal.
+
+rich draws the cells of a table at about a millisecond each: `status --all` of a queue with thousands of jobs would take
+half a minute. So only the widths of characters are rich's here.
+"""
+
+from collections.abc import Sequence
+
+from accel_trainer.core.text import printable
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns; numbers to the right, everything else to the left, None as '-'. No line is ever wrapped."""
+    from rich.cells import cell_len
+
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    is_number = [
+        all(isinstance(value, (int, float, type(None))) for value in column) for column in zip(*rows, strict=True)
+    ]
+    is_right = is_number or [False] * len(header)
+    lines = []
+    for line in cells:
+        padding = [" " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
+        padded = [
+            f"{space}{cell}" if right else f"{cell}{space}"
+            for cell, space, right in zip(line, padding, is_right, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case float():
+            return f"{value:,.2f}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return printable(str(value)).replace("\n", r"\n")
