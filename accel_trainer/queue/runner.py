@@ -48,7 +48,7 @@ def nobody_else(gpus: list[str]) -> set[str]:
 class RunnerOptions:
     """How a runner works.
 
-    launch: how each job is launched, where the job does not say.
+    launch: goes before what a job says of its launch.
     retry_after_s: the wait before the first retry of a job; it doubles with each further one.
     reclaims_stale: whether it takes also the jobs of runners on other machines of which nothing was heard for long.
     prewarms: whether it starts the trainer of the next job while another still works.
