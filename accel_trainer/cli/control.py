@@ -273,7 +273,9 @@ def _ask(store: QueueStore, job: ClaimedJob, wish: ControlAction, told: str, *, 
     if job.path.exists() and job.owner.is_dead():
         raise UserError(f"{job.name}: its runner has just died; `accel-train reclaim {job.name}` does what was asked")
     if job.path.exists():
-        print_problems([f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"])
+        print_problems(
+            [f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"]
+        )
         return None
     now = store.find(job.name)
     return told if now is None or now.state is not JobState.DONE else "was done before it could be stopped"

@@ -33,7 +33,8 @@ from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.queue.store import QueueStore, QueueUnusable
+from accel_trainer.queue.layout import QueueUnusable
+from accel_trainer.queue.store import QueueStore
 
 
 @app.command()

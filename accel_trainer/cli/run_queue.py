@@ -10,7 +10,7 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
-    SIGNALLED,
+    SIGNALED,
     SOME_FAILED,
     AllowOption,
     ConfigOption,
@@ -138,7 +138,7 @@ def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         typer.echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
-        raise typer.Exit(SIGNALLED + runner.stop.signal)
+        raise typer.Exit(SIGNALED + runner.stop.signal)
     if runner.num_failed:
         typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
     if runner.num_failed or runner.num_blocked:

@@ -5,13 +5,13 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
-    SIGNALLED,
+    SIGNALED,
     SOME_FAILED,
     AllowOption,
     ConfigOption,
     File,
     GpusOption,
-    NamesOption,
+    ParentQueueOption,
     ProcessesOption,
     app,
     launch_options,
@@ -33,7 +33,7 @@ def train(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
-    queue: NamesOption = DEFAULT_QUEUE,
+    queue: ParentQueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
 ) -> None:
     """Train one job without the queue."""
@@ -66,6 +66,6 @@ def train(
     ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, terminal))
     terminal(AttemptFinished(job.name, ending, attempt.log))
     if stop.signal is not None:
-        raise typer.Exit(SIGNALLED + stop.signal)
+        raise typer.Exit(SIGNALED + stop.signal)
     if ending.kind is not OutcomeKind.DONE:
         raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)

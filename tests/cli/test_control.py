@@ -133,8 +133,8 @@ def test_the_owner_of_a_running_job_is_asked(queue: QueueStore) -> None:
     assert run("cancel", "--no-wait", "a").output == "a: is asked to stop, to be cancelled\n"
     request = Requests(queue).of(job.owner.token)
     assert request is not None
-    assert request.wish is ControlAction.CANCEL
-    assert request.cut.reason == f"cancelled by {request.by}"
+    assert request.action is ControlAction.CANCEL
+    assert request.outcome.reason == f"cancelled by {request.by}"
 
 
 def test_who_waits_in_vain_for_an_owner_is_told(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accel_trainer.queue import checker, finish, run_claim, scheduler
+from accel_trainer.queue import checker, finish, run_claim, runner, scheduler
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
         monkeypatch.setattr(run_claim, "run_attempt", go_through)
         for module in (finish, scheduler):
             monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
-        for module in (finish, runner_module):
+        for module in (finish, runner):
             monkeypatch.setattr(module, "POLL_S", 0.005)
         monkeypatch.setattr(scheduler, "LARGEST_PART", 1.0)
         monkeypatch.setattr(checker, "SETTLED_S", 0.1)

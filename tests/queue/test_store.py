@@ -12,7 +12,7 @@ from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log
-from accel_trainer.queue.layout import JobState, QueueUnusable, natural_key
+from accel_trainer.queue.layout import JobState, QueuePaths, QueueUnusable, natural_key
 from accel_trainer.queue.store import JobGone, QueueStore
 
 
@@ -226,14 +226,14 @@ def test_a_job_that_is_released_while_the_folders_are_read_is_not_taken_for_done
     queue.add("a", b"{}")
     claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
     (queue.folder / "done/a.json").write_text("{}")
-    folder_of = queue.folder_of
+    folder_of = QueuePaths.of
 
-    def release_first(state: JobState) -> Path:
+    def release_first(paths: QueuePaths, state: JobState) -> Path:
         if state is JobState.RUNNING and claimed.path.exists():
             claimed.path.rename(queue.folder / "a.json")
-        return folder_of(state)
+        return folder_of(paths, state)
 
-    monkeypatch.setattr(queue, "folder_of", release_first)
+    monkeypatch.setattr(QueuePaths, "of", release_first)
     assert queue.states() == {"a": JobState.PENDING}
 
 
