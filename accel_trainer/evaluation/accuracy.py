@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.data.dataset import ImageDataset
-from accel_trainer.data.loader import Loader
 from accel_trainer.data.open import open_images, open_validation, with_classes
 from accel_trainer.data.pipeline import training_spectrum, training_views
 from accel_trainer.data.views import Views
@@ -24,13 +21,7 @@ from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
 from accel_trainer.training.knn import knn_test
 from accel_trainer.training.meta_model import cycles_of
-from accel_trainer.training.runtime.accelerator import (
-    augments_on_device,
-    deterministic_kernels,
-    in_memory_format,
-    loader_threads,
-    make_accelerator,
-)
+from accel_trainer.training.runtime.accelerator import Assembly, assembly, in_memory_format
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
 
@@ -67,12 +58,8 @@ def evaluate(
     job = there if is_own else job
     path, classes = trained_weights(run, job, weights), trained_classes(run)
     source = open_validation(there, name, classes)
-    with ExitStack() as resources:
-        resources.enter_context(deterministic_kernels(job.deterministic))
-        accelerator = make_accelerator(job, run)
-        resources.callback(accelerator.end_training)
-        loader = resources.enter_context(Loader(loader_threads(job)))
-        measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), accelerator, loader)
+    with assembly(job, run) as parts:
+        measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), parts)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
             scores |= measuring.knn_scores(source)
@@ -89,16 +76,15 @@ def _epoch_of(path: Path) -> int | None:
 class RunEvaluator:
     """A trained model, and all that is needed to measure it as its training did."""
 
-    def __init__(
-        self, job: ResolvedJob, classes: list[str], model: nn.Module, accelerator: Accelerator, loader: Loader
-    ) -> None:
+    def __init__(self, job: ResolvedJob, classes: list[str], model: nn.Module, parts: Assembly) -> None:
+        accelerator = parts.accelerator
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
         self.objective = make_objective(job, len(classes), cycles_of(job, model, len(classes)))
         self.objective = self.objective.to(accelerator.device)
         # In the precision of the training, but with no other processes to meet in a forward pass.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
-        self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
-        self.augment_on_device = augments_on_device(job, accelerator.device)
+        self.evaluator = Evaluator(accelerator, parts.loader, self.objective, partial(in_memory_format, job))
+        self.augment_on_device = parts.augment_on_device
 
     def validate(self, dataset: ImageDataset) -> tuple[dict[str, float], int]:
         """The scores, and how many images are corrupt."""

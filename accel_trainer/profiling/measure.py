@@ -1,14 +1,13 @@
 """A few steps of a training, with its own loop, in a folder that is thrown away."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch.profiler import ProfilerActivity, record_function
 
 from accel_trainer.config import Job, ResolvedJob
@@ -17,7 +16,6 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.spans import Phase, recording
 from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner
-from accel_trainer.data.loader import Loader
 from accel_trainer.profiling.figures import Profile, Setting
 from accel_trainer.profiling.recorder import SpanRecorder, add_loader_threads, exclusive_seconds
 from accel_trainer.run.folder import RunFolder
@@ -27,12 +25,7 @@ from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import Diverged, is_out_of_memory
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.runtime.accelerator import (
-    augments_on_device,
-    deterministic_kernels,
-    loader_threads,
-    make_accelerator,
-)
+from accel_trainer.training.runtime.accelerator import Assembly, assembly, augments_on_device
 from accel_trainer.training.tune.batch_size import SMALLER_BATCH_HINT
 from accel_trainer.training.tune.resolve import Resolver
 from accel_trainer.training.validation import EvaluationSet
@@ -69,12 +62,8 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
     run = RunFolder(scratch_dir)
     job = job.with_found(read_found(RunFolder(job.run_path))).model_copy(update={"trackers": []})
     job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
-    with ExitStack() as resources:
-        resources.enter_context(deterministic_kernels(job.deterministic))
-        accelerator = make_accelerator(job, run)
-        resources.callback(accelerator.end_training)
-        loader = resources.enter_context(Loader(loader_threads(job)))
-        loop = _make_loop(job, run, accelerator, loader)
+    with assembly(job, run) as parts:
+        loop = _make_loop(job, run, parts)
         try:
             return ProfileRun(loop).measure(steps, warm_up, trace)
         except Diverged as error:
@@ -85,14 +74,13 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
             raise UserError(f"batch_size: {loop.job.batch_size}: out of memory; {SMALLER_BATCH_HINT}") from error
 
 
-def _make_loop(job: Job, run: RunFolder, accelerator: Accelerator, loader: Loader) -> TrainingLoop:
+def _make_loop(job: Job, run: RunFolder, assembled: Assembly) -> TrainingLoop:
     run.create()
-    stop = StopRequest()
-    reporter = Reporter(run, Status(state=RunState.TRAINING), speaks=accelerator.is_main_process)
-    on_device = augments_on_device(job, accelerator.device)
+    accelerator, loader, stop = assembled.accelerator, assembled.loader, StopRequest()
+    reporter = Reporter(run, Status(state=RunState.TRAINING), speaks=assembled.is_first)
 
     def make_parts(job: ResolvedJob) -> Components:
-        return build(job, accelerator.num_processes, augment_on_device=on_device)
+        return build(job, accelerator.num_processes, augment_on_device=assembled.augment_on_device)
 
     resolved = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
     parts = make_parts(resolved)

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +23,21 @@ def begin_logging(run: RunFolder | None, rank: int) -> None:
         file = _LogFile(run.log, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         log.addHandler(file)
+
+
+@contextmanager
+def run_log(run: RunFolder, rank: int, *, prints: bool) -> Iterator[None]:
+    """Log as `begin_logging` does, without standard output unless it prints; afterwards as before."""
+    before = log.handlers, log.level, log.propagate
+    begin_logging(run, rank)
+    if not prints:
+        log.handlers = log.handlers[1:]
+    try:
+        yield
+    finally:
+        for handler in log.handlers:
+            handler.close()
+        log.handlers, log.level, log.propagate = before
 
 
 class _Forgiving(logging.Handler):

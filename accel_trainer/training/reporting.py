@@ -5,8 +5,9 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.lease import this_host
@@ -30,8 +31,15 @@ LAST_WORD_WAITS_S = (0.0, 1.0, 2.0, 4.0)
 class Reporter:
     """Keeps status.json current. The status is a snapshot that `update` changes; nothing is written too often."""
 
-    def __init__(self, run: RunFolder, status: Status, *, speaks: bool) -> None:
-        self._run = run
+    def __init__(
+        self,
+        run: RunFolder,
+        status: Status,
+        *,
+        speaks: bool,
+        on_status: Callable[[Status], None] = lambda status: None,
+    ) -> None:
+        self._run, self._on_status = run, on_status
         self._speaks = speaks
         self.status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
         self._written = 0.0
@@ -49,6 +57,7 @@ class Reporter:
         """
         self._written = time.monotonic()
         self.status = self.status.model_copy(update={**changes, "updated": time.time()})
+        self._on_status(self.status)
         if not self._speaks:
             return
         try:
@@ -150,6 +159,31 @@ def _in_words(row: Mapping[str, Any]) -> str:
     loss, *others = scores_of(row).items()
     shown = [f"{name} {value:.2f}%" for name, value in others if name != "acc5" and "_cycle" not in name]
     return " ".join([f"{row['split']} loss {loss[1]:.4f}", *shown])
+
+
+class TrainingFailed(Exception):
+    """A run that has ended for a known reason, such as divergence; `state` is what its status says."""
+
+    def __init__(self, state: RunState, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a session ended. reason: why, in one line, where it did not end well; error: what was raised, unless the
+    reason is a known one, such as divergence."""
+
+    state: RunState
+    reason: str | None = None
+    error: BaseException | None = None
+
+    def check(self) -> None:
+        """Raise what ended the run where it did not end well: the error itself, or TrainingFailed."""
+        if self.error is not None:
+            raise self.error
+        if self.reason is not None:
+            raise TrainingFailed(self.state, self.reason)
 
 
 class Plotter:

@@ -200,11 +200,10 @@ def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker
             )
 
 
-def end_training(accelerator: "Accelerator") -> None:
-    """End the trackers, which may take a while to upload what they have, and the process group."""
+def end_trackers(accelerator: "Accelerator") -> None:
+    """End the trackers, which may take a while to upload what they have."""
     for_all_trackers(accelerator, lambda tracker: tracker.finish())
     accelerator.trackers = []
-    accelerator.end_training()
 
 
 class BackgroundCall:

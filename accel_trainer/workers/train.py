@@ -9,7 +9,6 @@ import faulthandler
 from accel_trainer.core.lease import BEAT_S, Owner, is_dead_token
 from accel_trainer.core.processes import (
     STACKS_SIGNAL,
-    StopRequest,
     die_with_parent,
     exit_now,
     pids_with_env,
@@ -23,28 +22,24 @@ if __name__ == "__main__":
 
 import argparse
 import json
-import logging
 import math
 import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cancelled
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost, RunLock, acquire, find_lock
-from accel_trainer.run.log import begin_logging
-from accel_trainer.run.status import RankError, RunState, Status, first_rank_error, read_status, write_rank_error
-from accel_trainer.training.reporting import Reporter
-
-log = logging.getLogger(__name__)
+from accel_trainer.run.status import RunState
+from accel_trainer.training import session
+from accel_trainer.training.session import SessionOptions
 
 # How often to see whether the run folder is ours still: sooner than another trainer could have started in it.
 CHECK_S = 3.0
@@ -79,12 +74,14 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
     with _kept(ownership), _watched(launchers):
-        return _train_and_tell(job, run, stop_request(), rank, token, args.group, args.submission)
+        options = SessionOptions(rank=rank, token=token, submission=args.submission, group=args.group)
+        state = session.train(job, run, stop_request(), options).state
+    return EXIT_CODES.get(state, 1)
 
 
 def _stand_by(file: Path) -> Sequence[str] | None:
     """Import what takes seconds, and wait for a job's words; None: it was told to stop, or its runner is gone."""
-    import accel_trainer.training.session  # noqa: F401 - torch above all
+    import accel_trainer.training.trainer  # noqa: F401 - torch above all
 
     with suppress(ImportError):
         import wandb  # noqa: F401 - for the job
@@ -163,62 +160,6 @@ def _meanwhile(act: Callable[[], None], every_s: float) -> Iterator[None]:
         yield
     finally:
         is_over.set()
-
-
-def _train_and_tell(
-    job: Job, run: RunFolder, stop: StopRequest, rank: int, token: str, group: str | None, submission: str
-) -> int:
-    """Train; whatever happens, rank 0 says it in status.json, and another rank in its own file."""
-    begin_logging(run, rank)
-    status = Status(state=RunState.STARTING, token=token, submission=submission)
-    if rank == 0:
-        status = status.model_copy(update={"fitting_batch_size": _known_to_fit(run, submission)})
-    reporter = Reporter(run, status, speaks=rank == 0)
-    error: str | None = None
-    try:
-        if rank == 0:
-            run.clear_rank_errors()
-            reporter.update(durable=True)
-        from accel_trainer.training.session import train
-
-        state, error = train(job, run, stop, reporter, group=group, submission=submission)
-    except UserError as mistake:
-        state, error = RunState.INVALID, str(mistake)
-        log.error("error: %s", mistake)
-    except BaseException as failure:
-        state, error = RunState.FAILED, f"{type(failure).__name__}: {failure}".strip()
-        log.error("%s", error)
-        with suppress(OSError):
-            traceback.print_exc()
-    _tell(run, reporter, rank, state, error)
-    if state is RunState.OUT_OF_MEMORY:  # which is told already, whatever becomes of the search
-        from accel_trainer.training.tune.batch_size import out_of_memory_advice
-
-        helps = out_of_memory_advice(job, run)
-        log.error("%s", helps.text)
-        reporter.update(fitting_batch_size=helps.fitting_batch_size)
-        _tell(run, reporter, rank, state, f"{error}; {helps.text}")
-    return EXIT_CODES.get(state, 1)
-
-
-def _known_to_fit(run: RunFolder, submission: str) -> int | None:
-    """The batch size that an attempt before at the same submission, which was out of memory, has found to fit."""
-    before = read_status(run)
-    if before is None or before.submission != submission:
-        return None
-    said = [before, first_rank_error(run, before.token)]
-    sizes = [word.fitting_batch_size for word in said if word is not None]
-    return min((size for size in sizes if size is not None), default=None)
-
-
-def _tell(run: RunFolder, reporter: Reporter, rank: int, state: RunState, error: str | None) -> None:
-    if rank == 0:
-        reporter.finish(state, error)
-    elif error is not None and state is not RunState.DIVERGED:
-        said = reporter.status
-        with suppress(OSError):
-            failed_at = time.time() if reporter.failed_at is None else reporter.failed_at
-            write_rank_error(run, rank, RankError(said.token, error, failed_at, state, said.fitting_batch_size))
 
 
 if __name__ == "__main__":

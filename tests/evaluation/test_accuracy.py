@@ -26,9 +26,9 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_job
 from accel_trainer.run.performance import PerformanceRow, read_performance
 from accel_trainer.run.records import read_config
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState
 from accel_trainer.training.meta_model import make_model
-from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.training.session import train
 from accel_trainer.training.validation import evaluation_set
 from accel_trainer.workers import evaluate as worker
@@ -89,9 +89,7 @@ def finish(folder: Path, **changes: Any) -> RunFolder:
     job = Job.model_validate({**SMALL, "model_dir": str(folder), **changes})
     run = RunFolder(job.run_path)
     run.create()
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
-    assert train(job, run, StopRequest(), reporter, group=None, submission="s") == (RunState.FINISHED, None)
-    forget_accelerate()
+    assert train(job, run, StopRequest()) == TrainingResult(RunState.FINISHED)
     return run
 
 

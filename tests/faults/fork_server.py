@@ -83,7 +83,7 @@ class ForkServer:
 
 
 def serve() -> None:
-    import accel_trainer.training.session
+    import accel_trainer.training.trainer
     import accel_trainer.workers.train  # noqa: F401
 
     for line in sys.stdin:
@@ -140,7 +140,7 @@ def _train(
     import injection
 
     from accel_trainer.core.processes import parent_death_signal
-    from accel_trainer.training import session
+    from accel_trainer.training import trainer
     from accel_trainer.workers import train
 
     parent_death_signal(signal.SIGKILL)()
@@ -153,7 +153,7 @@ def _train(
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         os.environ |= {name: str(number) for name, number in numbers.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    session.Plotter = _NoPlotter
+    trainer.Plotter = _NoPlotter
     if kill_after_step is not None:
         _kill_after(kill_after_step)
     if rank == 0:

@@ -21,7 +21,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.tracking import Tracking, check_trackers, end_training, wandb_mode
+from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers, wandb_mode
 
 MakeJob = Callable[..., Job]
 # The hosted service has an older and a newer name; wandb takes a login to the older one for both.
@@ -231,7 +231,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
     for _ in range(2):
         tracking.log_epoch(ROWS)
         tracking.summarize({"best/acc1": 1.0})
-    end_training(accelerator)
+    end_trackers(accelerator)
     assert steady.told == ["store_init_configuration", "log", "log", "finish"]
     assert moody.told == steady.told[: steady.told.index(failing) + 1]
     assert caplog.messages == [LEFT]
@@ -243,7 +243,7 @@ def test_a_tracker_that_hangs_in_the_end_is_left_behind(
     monkeypatch.setattr("accel_trainer.training.tracking.CALL_S", 0.1)
     accelerator, tracking = tracked(monkeypatch, run, make_job(), Tracker({"finish": hang}))
     tracking.wait()
-    end_training(accelerator)
+    end_trackers(accelerator)
     assert caplog.messages == [LEFT.replace("Connection lost", "no answer within 0s")]
 
 
@@ -268,7 +268,7 @@ def test_trackers_that_hang_while_they_start_are_done_without(
     job = make_job(trackers=trackers, wandb={"mode": "offline"})
     tracking = Tracking(accelerator, job, run, group=None, id_="id")
     tracking.log_epoch(ROWS)
-    end_training(accelerator)
+    end_trackers(accelerator)
     assert caplog.messages == [f"the trackers cannot be started ({why}); performance.csv has everything"]
 
 
@@ -287,7 +287,7 @@ def test_a_training_goes_on_when_the_process_of_wandb_is_killed_while_it_starts(
     began = time.monotonic()
     tracking.log_epoch(ROWS)
     assert time.monotonic() - began < 30, "not as long as it would wait for one that is slow"
-    end_training(accelerator)
+    end_trackers(accelerator)
     assert "the trackers cannot be started (" in caplog.text or "wandb is gone (" in caplog.text
     wait_until(lambda: children() == before, 10)
     with suppress(Exception):  # it says once more that its process is gone

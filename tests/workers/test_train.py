@@ -14,6 +14,8 @@ from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import acquire
+from accel_trainer.run.status import RunState
+from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.workers import train as worker
 
 
@@ -31,11 +33,11 @@ def as_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_says(monkeypatch, words, expected):
     given: list[Job] = []
 
-    def train(job: Job, run: RunFolder, *_: object) -> int:
+    def train(job: Job, run: RunFolder, *_: object) -> TrainingResult:
         given.append(job)
-        return 0
+        return TrainingResult(RunState.FINISHED)
 
-    monkeypatch.setattr(worker, "_train_and_tell", train)
+    monkeypatch.setattr(worker.session, "train", train)
     file = write_job(Path("child.json"), finetune=True, finetune_args={"starting_params": "parent"})
     assert worker.main([str(file), "--name=child", *words]) == 0
     assert given[0].finetune_args.starting_params == expected
@@ -62,19 +64,19 @@ def test_rank_0_has_the_run_folder_to_itself_unless_its_launcher_has(monkeypatch
         monkeypatch.setenv(name, value)
     seen: list[list[int]] = []
 
-    def train(job: Job, run: RunFolder, *_: object) -> int:
+    def train(job: Job, run: RunFolder, *_: object) -> TrainingResult:
         seen.append(run.locks())
-        return 3
+        return TrainingResult(RunState.FAILED)
 
-    monkeypatch.setattr(worker, "_train_and_tell", train)
+    monkeypatch.setattr(worker.session, "train", train)
     file = write_job(Path("job.json"), model_dir="run")
-    assert worker.main([str(file), "--name=job"]) == 3
+    assert worker.main([str(file), "--name=job"]) == 1
     assert seen == [locks]
     assert RunFolder(Path("run")).locks() == []
 
 
 def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(monkeypatch, capsys):
-    monkeypatch.setattr(worker, "_train_and_tell", pytest.fail)
+    monkeypatch.setattr(worker.session, "train", pytest.fail)
     run = RunFolder(Path("run"))
     run.create()
     acquire(run, Owner.new(), end_leftovers=print, say=print)
@@ -86,7 +88,7 @@ def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_
 
 
 def test_what_a_dead_runner_has_left_is_waited_for_by_who_started_another_by_hand(monkeypatch, capsys):
-    monkeypatch.setattr(worker, "_train_and_tell", lambda *_: 0)
+    monkeypatch.setattr(worker.session, "train", lambda *_: TrainingResult(RunState.FINISHED))
     monkeypatch.setattr(worker, "pids_with_env", lambda name, value: [7, 8] if value == "dead" else [])
     run = RunFolder(Path("run"))
     run.create()
@@ -102,12 +104,12 @@ def test_signs_of_life_are_given_while_it_trains(monkeypatch):
     monkeypatch.setattr(worker, "BEAT_S", 0.01)
     monkeypatch.setattr(lock, "BEAT_S", 0.0)
 
-    def train(job: Job, run: RunFolder, *_: object) -> int:
+    def train(job: Job, run: RunFolder, *_: object) -> TrainingResult:
         os.utime(run.lock(1), (0, 0))
         wait_until(lambda: run.lock(1).stat().st_mtime > 0, timeout_s=10)
-        return 0
+        return TrainingResult(RunState.FINISHED)
 
-    monkeypatch.setattr(worker, "_train_and_tell", train)
+    monkeypatch.setattr(worker.session, "train", train)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 0
 
@@ -117,6 +119,8 @@ def test_a_trainer_whose_folder_was_taken_over_writes_nothing_more(what: str, tm
     file = write_job(Path("job.json"), model_dir="run")
     code = f"""
 import sys, time
+from accel_trainer.run.status import RunState
+from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.workers import train as worker
 worker.CHECK_S = 0.05
 def train(job, run, *_):
@@ -125,8 +129,8 @@ def train(job, run, *_):
         run.lock(2).write_text("another's")
     time.sleep(0.5)
     (run.path / "written").touch()
-    return 0
-worker._train_and_tell = train
+    return TrainingResult(RunState.FINISHED)
+worker.session.train = train
 sys.exit(worker.main([{str(file)!r}, "--name=job"]))
 """
     run = RunFolder(Path("run"))

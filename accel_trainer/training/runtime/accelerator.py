@@ -1,20 +1,28 @@
-"""What a process trains on: its Accelerator, kernels, and what of a job depends on the device."""
+"""What a process computes with: its Accelerator, kernels and loader, from the first step of a run to its last.
+
+`assembly` sets what is global to the process and restores it, so that one process can train again, in another precision
+or on another device. What stays after it, because it cannot be undone or does not matter: how the C library keeps freed
+memory (`keep_freed_memory`), torch's pools of threads and its context on a GPU, and modules that were imported.
+"""
 
 import ctypes
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import launched_processes
-from accel_trainer.data.loader import default_num_threads
+from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -24,18 +32,112 @@ _M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 2**25
 _M_TRIM_THRESHOLD, _TRIM_THRESHOLD = -1, 2**30
 
 
-def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
-    """The Accelerator for a job. Raises UserError for a precision that the device has not."""
+@dataclass(frozen=True)
+class Assembly:
+    """What every run, of whatever kind, computes with. augment_on_device: whether images are augmented there, or by
+    the loader's threads; joins_group: whether the process group is the caller's."""
+
+    accelerator: Accelerator
+    loader: Loader
+    augment_on_device: bool
+    joins_group: bool
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes what there is to write."""
+        return bool(self.accelerator.is_main_process)
+
+    def release(self) -> None:
+        """End the process group and the loader's threads, and let go of what was prepared for the device. The
+        accelerator still knows its device, and how many processes there were."""
+        self.loader.close()
+        if not self.joins_group:
+            self.accelerator.end_training()
+        self.accelerator.free_memory()
+
+
+@contextmanager
+def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembly]:
+    """All that a job computes with in this process; afterwards the process is as it was before.
+
+    cpu: leave a GPU alone, as the variable ACCELERATE_USE_CPU does. Raises UserError for a precision that the device
+    does not have.
+    """
+    with ExitStack() as resources:
+        resources.enter_context(_environment_restored())
+        resources.enter_context(_fresh_accelerate_state())
+        resources.enter_context(_exact_float32())
+        resources.enter_context(deterministic_kernels(job.deterministic))
+        joins_group = dist.is_available() and dist.is_initialized()
+        accelerator = make_accelerator(job, run, cpu=cpu)
+        resources.enter_context(_generators_restored(accelerator.device))
+        on_device = augments_on_device(job, accelerator.device)
+        parts = Assembly(accelerator, Loader(loader_threads(job)), on_device, joins_group)
+        resources.callback(parts.release)
+        yield parts
+
+
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Accelerate, torch and trackers leave variables behind."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _fresh_accelerate_state() -> Iterator[None]:
+    """Accelerate keeps device, precision and processes in the classes themselves: here from nothing, and then again as
+    the caller had it. A process group that the caller has made is joined, and left."""
+    before = [(kind, dict(kind._shared_state)) for kind in (AcceleratorState, GradientState, PartialState)]
+    for kind, _ in before:
+        kind._shared_state.clear()
+    try:
+        yield
+    finally:
+        for kind, state in before:
+            kind._shared_state.clear()
+            kind._shared_state.update(state)
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """float32 means float32 on a GPU too: TF32, which torch allows in convolutions, has 10 bits of its 23, and what
+    augments images there promises more. And cuDNN does not choose by trying which is the fastest: another choice in
+    another attempt would be other bits. Not run on a GPU."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@contextmanager
+def _generators_restored(device: torch.device) -> Iterator[None]:
+    """A run seeds torch's global generators in every step."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def make_accelerator(job: Job, run: RunFolder, *, cpu: bool = False) -> Accelerator:
+    """The Accelerator for a job, for `assembly`. Raises UserError for a precision that the device does not have."""
     # Made first, to know the device; Accelerator reads this variable itself, and PartialState does not.
-    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    device = PartialState(cpu=cpu).device
     accelerator = Accelerator(
+        cpu=cpu,
         mixed_precision=_precision(job, device),
         gradient_accumulation_steps=job.gradient_accumulation,
         log_with=job.trackers or None,
         project_dir=str(run.path),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    _choose_kernels()
     if device.type == "cpu":
         keep_freed_memory()
     launched = launched_processes()
@@ -43,15 +145,6 @@ def make_accelerator(job: Job, run: RunFolder) -> Accelerator:
         # Each would train a model of its own, in the same folder.
         raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
     return accelerator
-
-
-def _choose_kernels() -> None:
-    """float32 means float32 on a GPU too: TF32, which torch allows in convolutions, has 10 bits of its 23, and what
-    augments images there promises more. And cuDNN does not choose by trying which is the fastest: another choice in
-    another attempt would be other bits. Not run on a GPU."""
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def keep_freed_memory() -> None:
@@ -96,14 +189,17 @@ def loader_threads(job: Job) -> int:
 @contextmanager
 def deterministic_kernels(wanted: bool) -> Iterator[None]:
     """Only kernels that give the same bits every time, where the job asks for it."""
-    if wanted:
+    if not wanted:
+        yield
+        return
+    is_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with _environment_restored():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        if wanted:
-            torch.use_deterministic_algorithms(False)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(is_on, warn_only=warns)
 
 
 def in_memory_format(job: Job, inputs: Tensor) -> Tensor:

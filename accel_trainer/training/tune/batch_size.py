@@ -23,7 +23,7 @@ from accel_trainer.run.records import read_found
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.meta_model import activation_bytes
-from accel_trainer.training.runtime.accelerator import augments_on_device, in_memory_format, make_accelerator
+from accel_trainer.training.runtime.accelerator import Assembly, in_memory_format
 from accel_trainer.training.state.checkpoint import StateStore
 
 FitsMemory = Callable[[int], bool]
@@ -152,11 +152,11 @@ class Advice:
     fitting_batch_size: int | None = None
 
 
-def out_of_memory_advice(job: Job, run: RunFolder) -> Advice:
+def out_of_memory_advice(job: Job, run: RunFolder, parts: Assembly) -> Advice:
     """What to do about a lack of memory in a run, when all that it held is free again.
 
     What would fit is looked for where another attempt may come by itself: the size is "auto", or there are retries.
-    This process finds it for its own share alone: it has left the others, which cannot meet it any more.
+    This process finds it for its own part alone: it has left the others, which cannot be asked any more.
     """
     size = job.with_found(read_found(run)).batch_size
     if not isinstance(size, int):
@@ -164,7 +164,7 @@ def out_of_memory_advice(job: Job, run: RunFolder) -> Advice:
     if job.batch_size != "auto" and not job.retries:
         return Advice(SMALLER_BATCH_HINT)
     try:
-        fitting = fitting_batch_size(job.with_found({"auto": size}), run, size)
+        fitting = fitting_batch_size(job.with_found({"auto": size}), size, parts)
     except Exception as error:  # the run has its reason; this would only have been a help
         log.warning("what would fit into memory could not be found (%s)", first_line(error))
         return Advice(SMALLER_BATCH_HINT)
@@ -173,15 +173,17 @@ def out_of_memory_advice(job: Job, run: RunFolder) -> Advice:
     return Advice(f"{fitting} would fit; {_how_to_use(fitting, job, size, StateStore(run))}", fitting)
 
 
-def fitting_batch_size(job: Job, run: RunFolder, below: int) -> int | None:
-    """The largest batch size below one that did not fit, on as many processes, that this process finds to fit."""
+def fitting_batch_size(job: Job, below: int, parts: Assembly) -> int | None:
+    """The largest batch size below one that did not fit, on as many processes, that this process finds to fit.
+
+    parts: of the run that was out of memory, released: no other process answers there any more.
+    """
     clear_device_cache(garbage_collection=True)
-    accelerator = make_accelerator(job, run)
-    world_size = accelerator.num_processes
+    world_size = parts.accelerator.num_processes
     resolved = job.with_placeholders(below)
-    parts = build(resolved, world_size, augment_on_device=augments_on_device(job, accelerator.device))
-    sizes = [size for size in possible_batch_sizes(job, parts.images, world_size) if size < below]
-    return largest_fitting(sizes, memory_check(resolved, parts, accelerator))
+    components = build(resolved, world_size, augment_on_device=parts.augment_on_device)
+    sizes = [size for size in possible_batch_sizes(job, components.images, world_size) if size < below]
+    return largest_fitting(sizes, memory_check(resolved, components, parts.accelerator))
 
 
 def _how_to_use(fitting: int, job: Job, size: int, states: StateStore) -> str:

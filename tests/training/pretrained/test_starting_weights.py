@@ -26,7 +26,7 @@ from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import JobChecker, build, make_model
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights
-from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.reporting import Reporter, TrainingResult
 from accel_trainer.training.session import train
 from accel_trainer.training.state.restore import restore
 from accel_trainer.training.state.starting_point import StartingPoint
@@ -81,10 +81,7 @@ def finish(job: Job) -> RunFolder:
     """Train a job to its end in this process."""
     run = RunFolder(job.run_path)
     run.create()
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
-    assert train(job, run, StopRequest(), reporter, group=None, submission="s") == (RunState.FINISHED, None)
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    assert train(job, run, StopRequest()) == TrainingResult(RunState.FINISHED)
     return run
 
 

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from accel_trainer.training.runtime import accelerator
-from accel_trainer.training.runtime.accelerator import make_accelerator
+from accel_trainer.training.runtime.accelerator import assembly
 
 
 def test_float32_is_float32_and_kernels_are_not_chosen_by_time(make_job, run, monkeypatch: pytest.MonkeyPatch):
@@ -22,13 +21,12 @@ def test_float32_is_float32_and_kernels_are_not_chosen_by_time(make_job, run, mo
     before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = True
     try:
-        make_accelerator(make_job(), run)
-        assert told == [(-3, 2**25), (-1, 2**30)], "the C library, on a CPU"
-        assert [cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32] == [False] * 3
+        with assembly(make_job(), run):
+            assert told == [(-3, 2**25), (-1, 2**30)], "the C library, on a CPU"
+            assert [cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32] == [False] * 3
+        assert [cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32] == [True] * 3
     finally:
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
 
 
 # 16 tensors of 8 MB at the same time, over and over, as in a step; how many pages the system gave for them.

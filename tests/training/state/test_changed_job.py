@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from loops import TINY, assert_same, outcome, train, train_until
 from torch import nn
 
@@ -20,10 +19,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_environment
-from accel_trainer.run.status import RunState, Status
-from accel_trainer.training import session
+from accel_trainer.training import session, trainer
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.session import SessionOptions
 from accel_trainer.training.state.checkpoint import Progress, shape_mismatch
 from accel_trainer.training.state.restore import best_so_far, measures_the_same, restore, reusable_averages
 from accel_trainer.training.state.starting_point import find_starting_point
@@ -327,7 +325,7 @@ def test_weights_that_do_not_fit_are_told(model: nn.Module, said: str | None) ->
 def test_weights_of_another_architecture_are_refused_in_one_line(make_loop: MakeLoop, run: RunFolder) -> None:
     parts = make_loop(run.path, **THEN).parts
     with pytest.raises(UserError) as caught:
-        session._refuse_misfit({**parts.model.state_dict(), "decoder.weight": torch.zeros(3, 8)}, parts)
+        trainer._refuse_misfit({**parts.model.state_dict(), "decoder.weight": torch.zeros(3, 8)}, parts)
     assert str(caught.value) == (
         "checkpoint: the saved weights do not fit this architecture: decoder.weight is (3, 8), not (2, 8); "
         "choose another model_dir, or set checkpoint to -1 to start over"
@@ -338,12 +336,8 @@ def test_weights_of_another_architecture_are_refused_in_one_line(make_loop: Make
 
 
 def train_in(run: RunFolder, job: Job) -> list[float]:
-    """Train in this process, as a worker does; the rates of all epochs."""
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
-    done = session.train(job, run, StopRequest(), reporter, group=None, submission="first")
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    assert done == (RunState.FINISHED, None)
+    """Train in this process, as a worker does; the rates of all epochs. Raises what ended it."""
+    session.train(job, run, StopRequest(), SessionOptions(submission="first")).check()
     with run.performance.open() as file:
         return [float(row["lr"]) for row in csv.DictReader(file) if row["split"] == "train"]
 

@@ -5,6 +5,7 @@ import json
 import logging
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +29,10 @@ from accel_trainer.run.status import (
     write_rank_error,
     write_status,
 )
-from accel_trainer.training import session
+from accel_trainer.training import session, trainer
 from accel_trainer.training.failures import is_out_of_memory
+from accel_trainer.training.session import SessionOptions
 from accel_trainer.training.tune import batch_size
-from accel_trainer.workers import train
 
 MakeJob = Callable[..., Job]
 
@@ -92,8 +93,8 @@ def hungry(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     """A job on two digits whose model is out of memory with more than 20 images at a time. As on a GPU, what fits is
     tried with the model itself."""
     monkeypatch.setattr(batch_size, "memory_check", fits_when_tried)
-    monkeypatch.setattr(train, "begin_logging", lambda *_: None)
-    monkeypatch.setattr(session, "Plotter", lambda _: SimpleNamespace(draw=lambda: None, close=lambda: None))
+    monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(trainer, "Plotter", lambda _: SimpleNamespace(draw=lambda: None, close=lambda: None))
 
     def make(**given: Any) -> Job:
         few = {
@@ -121,7 +122,7 @@ def fits_when_tried(job: Job, parts: Any, accelerator: Any) -> Callable[[int], b
 def attempt(job: Job, path: Path, submission: str = "first") -> Status:
     run = RunFolder(path)
     run.create()
-    train._train_and_tell(job, run, StopRequest(), 0, "token", None, submission)
+    session.train(job, run, StopRequest(), SessionOptions(token="token", submission=submission))
     status = read_status(run)
     assert status is not None
     return status
@@ -274,11 +275,11 @@ def test_another_rank_leaves_what_it_was(hungry: MakeJob, tmp_path: Path, monkey
     """Rank 0 then dies of that the other is gone; the runner takes the first."""
     run = RunFolder(tmp_path / "run")
     run.create()
-    train._train_and_tell(hungry(retries=1), run, StopRequest(), 1, "token", None, "first")
+    session.train(hungry(retries=1), run, StopRequest(), SessionOptions(rank=1, token="token", submission="first"))
     first = first_rank_error(run, "token")
     assert first is not None
     assert (first.state, first.fitting_batch_size) == (RunState.OUT_OF_MEMORY, 16)
-    assert first.reason == f"rank-1: {OUT}total capacity); 16 would fit; gradient_accumulation 4 keeps the batch of 64"
+    assert first.error == f"rank-1: {OUT}total capacity); 16 would fit; gradient_accumulation 4 keeps the batch of 64"
     assert read_status(run) is None
 
 
@@ -286,9 +287,8 @@ def test_what_another_rank_has_found_to_fit_counts_in_the_next_attempt(tmp_path:
     run = RunFolder(tmp_path / "run")
     run.create()
     write_status(run, Status(state=RunState.FAILED, token="then", submission="first"))
-    error = RankError("then", "out of memory", state=RunState.OUT_OF_MEMORY, fitting_batch_size=32)
-    write_rank_error(run, 1, error)
-    assert train._known_to_fit(run, "first") == 32
-    assert train._known_to_fit(run, "second") is None
+    write_rank_error(run, 1, RankError("then", "out of memory", 0.0, RunState.OUT_OF_MEMORY, 32))
+    assert session._fitting_batch_size(run, "first") == 32
+    assert session._fitting_batch_size(run, "second") is None
     write_status(run, Status(state=RunState.FAILED, token="then", submission="first", fitting_batch_size=16))
-    assert train._known_to_fit(run, "first") == 16
+    assert session._fitting_batch_size(run, "first") == 16

@@ -22,12 +22,12 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_found
-from accel_trainer.run.status import RunState, Status
+from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Components, JobChecker, build
 from accel_trainer.training.meta_model import activation_bytes
-from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.training.runtime.accelerator import make_accelerator
-from accel_trainer.training.session import train
+from accel_trainer.training.session import SessionOptions, train
 from accel_trainer.training.tune import batch_size, resolve
 from accel_trainer.training.tune import lr_finder as finder
 from accel_trainer.training.tune.batch_size import MemoryTrial, estimate_footprint, largest_fitting
@@ -63,11 +63,12 @@ def make_job(make_job: MakeJob) -> MakeJob:
     return make
 
 
-def train_in(path: Path, job: Job, stop: StopRequest | None = None) -> tuple[RunState, str | None]:
+def train_in(path: Path, job: Job, stop: StopRequest | None = None) -> TrainingResult:
     run = RunFolder(path)
     run.create()
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
-    return train(job, run, stop or StopRequest(), reporter, group=None, submission="first")
+    result = train(job, run, stop or StopRequest(), SessionOptions(submission="first"))
+    result.check()
+    return result
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -87,13 +88,13 @@ def test_a_run_with_found_numbers_is_bit_for_bit_that_with_the_numbers_in_its_jo
     monkeypatch.setattr(resolve, "memory_check", lambda *_: lambda size: size <= 32)
     generator = torch.get_rng_state()
     words = make_job(batch_size="auto", optimizer_args=lr("LRfinder"), gradient_accumulation=2)
-    assert train_in(tmp_path / "words", words) == (RunState.FINISHED, None)
+    assert train_in(tmp_path / "words", words) == TrainingResult(RunState.FINISHED)
     found = read_found(RunFolder(tmp_path / "words"))
     assert found["auto"] == 32
     assert 1e-6 < found["LRfinder"] < 10
     numbers = words.with_found(found)
     torch.set_rng_state(generator)
-    assert train_in(tmp_path / "numbers", numbers) == (RunState.FINISHED, None)
+    assert train_in(tmp_path / "numbers", numbers) == TrainingResult(RunState.FINISHED)
     one, other = weights(tmp_path / "words"), weights(tmp_path / "numbers")
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     of_words, of_numbers = (load_file(RunFolder(tmp_path / n).weights(0)) for n in ("words", "numbers"))
@@ -115,7 +116,7 @@ def test_numbers_are_found_once_and_config_json_is_a_job_that_has_them(
 
     monkeypatch.setattr(resolve, "rate_for_batch", again)
     later = job.model_copy(update={"num_epochs": 2})
-    assert train_in(run.path, later) == (RunState.FINISHED, None)
+    assert train_in(run.path, later) == TrainingResult(RunState.FINISHED)
     assert "batch_nonlinear is 0.0078125, as found when the run began" in caplog.messages
     assert json.loads(run.config.read_text())["optimizer_args"] == lr(2**-7)
     with pytest.raises(AssertionError, match="found again"):
@@ -166,7 +167,7 @@ def test_a_job_that_has_changed_has_the_numbers_of_its_own_words(
     job, run = make_job(optimizer_args=lr(then)), RunFolder(tmp_path / "run")
     train_in(run.path, job)
     given = {"optimizer_args": lr(then), "num_epochs": 2, "allow_changes": True, **now}
-    assert train_in(run.path, make_job(**given)) == (RunState.FINISHED, None)
+    assert train_in(run.path, make_job(**given)) == TrainingResult(RunState.FINISHED)
     assert read_found(run) == found
     config = json.loads(run.config.read_text())
     assert config["optimizer_args"] == lr(rate)
@@ -188,7 +189,7 @@ def test_a_stop_while_numbers_are_looked_for_leaves_no_run(
 ) -> None:
     stop = StopRequest()
     stop.signal = 15
-    assert train_in(tmp_path / "run", make_job(**given), stop) == (RunState.PREEMPTED, None)
+    assert train_in(tmp_path / "run", make_job(**given), stop) == TrainingResult(RunState.PREEMPTED)
     run = RunFolder(tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} <= {"params", "status.json"}
     assert not list(run.params.iterdir())

@@ -1,0 +1,102 @@
+"""What describes a run to its readers: the files beside its results, and the first lines of its log."""
+
+import logging
+from dataclasses import dataclass
+
+from accel_trainer.config import ResolvedJob
+from accel_trainer.core.files import write_atomic
+from accel_trainer.core.text import listed
+from accel_trainer.data.preview import render_preview
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import write_classes
+from accel_trainer.training.build import Components
+from accel_trainer.training.meta_model import count_parameters, model_summary
+from accel_trainer.training.pretrained.transfer import Transfer
+from accel_trainer.training.runtime.accelerator import Assembly
+from accel_trainer.training.runtime.environment import has_batch_norm, record_attempt
+from accel_trainer.training.state.checkpoint import Progress, save_weights
+from accel_trainer.training.state.starting_point import StartingPoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A run as it begins, or resumes; rank 0 writes it. transferred: what was loaded of others' weights."""
+
+    job: ResolvedJob
+    run: RunFolder
+    start: StartingPoint
+    components: Components
+    transferred: Transfer | None
+    assembly: Assembly
+
+    def write(self) -> str:
+        """Write what describes the run, on its first attempt and, where it may change, on later ones; its id."""
+        self._write_classes()
+        self._write_first_weights()
+        self._write_sample_inputs()
+        accelerator = self.assembly.accelerator
+        return record_attempt(
+            self.run,
+            job_name=self.job.name,
+            device=accelerator.device,
+            num_processes=accelerator.num_processes,
+            loader_threads=self.assembly.loader.num_threads,
+            parameters=count_parameters(self.components.model),
+            changes=self.start.changes,
+        )
+
+    def _write_classes(self) -> None:
+        classes = self.components.images.classes
+        subset = self.job.class_subset if self.job.class_subset is not None else range(len(classes))
+        write_classes(self.run, classes, subset)
+
+    def _write_first_weights(self) -> None:
+        """Where a run has begun, they are its own; elsewhere they may be of an attempt that did not get this far.
+        Weights that are loaded may have changed since, and another job has others."""
+        run, start, transferred = self.run, self.start, self.transferred
+        has_begun = run.has_run and not (start.is_fresh and start.differences)
+        if transferred is not None or not (has_begun and run.weights(0).exists()):
+            weights = self.components.model.state_dict()
+            save_weights(run.weights(0), weights, epoch="0", architecture=self.job.architecture)
+        if transferred is not None:
+            for line in transferred.lines():
+                log.info("%s", line)
+            write_atomic(run.starting_params, transferred.as_json())
+
+    def _write_sample_inputs(self) -> None:
+        if self.start.differences or not (self.run.has_run and self.run.sample_inputs.exists()):
+            sheet = render_preview(self.components.train_reader, self.components.sampling)
+            write_atomic(self.run.sample_inputs, sheet)
+
+    def log(self, progress: Progress) -> None:
+        """Log what is trained, on what, and from where it resumes."""
+        job, components, accelerator = self.job, self.components, self.assembly.accelerator
+        images, sampling = components.images, components.sampling
+        log.info("%s", model_summary(components.model, len(images.classes), job.image_size))
+        if components.frozen:
+            log.info("frozen: %s", listed(components.frozen))
+        log.info(
+            "%d training and %d validation images; %d steps of %d %s in each of %d epochs",
+            len(images.train.labels), len(images.val.labels),
+            sampling.steps_per_epoch, sampling.images_per_step, _examples(job), job.num_epochs,
+        )  # fmt: skip
+        count = accelerator.num_processes
+        log.info(
+            "%d %s on %s, precision %s, loader threads in each: %d",
+            count, "process" if count == 1 else "processes", accelerator.device.type,
+            {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
+            self.assembly.loader.num_threads,
+        )  # fmt: skip
+        if count > 1 and has_batch_norm(components.model):
+            log.info("BatchNorm statistics are those of each process's %d images", sampling.batch_size // count)
+        if progress.global_step > 0 and progress.epoch < job.num_epochs:
+            log.info("going on in epoch %d after step %d", progress.epoch + 1, progress.step)
+
+
+def _examples(job: ResolvedJob) -> str:
+    """What a batch is made of."""
+    if job.video:
+        return f"clips of {job.views_per_image} frames"
+    return "images" if job.num_views == 1 else f"images in {job.num_views} views each"

@@ -1,0 +1,202 @@
+"""Builds what trains a job, restores what there is of its run, and trains it to its end."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.text import duration
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import PerformanceRow, write_performance
+from accel_trainer.run.records import read_found, write_config
+from accel_trainer.run.status import RunState
+from accel_trainer.training.build import Components, build
+from accel_trainer.training.description import Description
+from accel_trainer.training.failures import Diverged, known_failure
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
+from accel_trainer.training.pretrained.transfer import Transfer
+from accel_trainer.training.reporting import Plotter, Reporter, TrainingResult
+from accel_trainer.training.runtime.accelerator import Assembly
+from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.state.checkpoint import StateStore, shape_mismatch
+from accel_trainer.training.state.restore import restore
+from accel_trainer.training.state.starting_point import StartingPoint, find_starting_point
+from accel_trainer.training.tracking import Tracking, end_trackers
+from accel_trainer.training.tune.resolve import Resolver
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One attempt at a run, on one process. submission, group: as in SessionOptions."""
+
+    job: Job
+    run: RunFolder
+    stop: StopRequest
+    reporter: Reporter
+    assembly: Assembly
+    submission: str
+    group: str | None
+
+    def result(self) -> TrainingResult:
+        """Train; a known failure is a result. Raises UserError, and what is not known."""
+        try:
+            with ExitStack() as resources:
+                resources.callback(end_trackers, self.assembly.accelerator)
+                return self._train(resources)
+        except Exception as error:
+            size = self.job.with_found(read_found(self.run)).batch_size
+            if (known := known_failure(error, self.reporter.position, size, StateStore(self.run))) is None:
+                raise
+            state, reason = known
+            log.error("%s", reason)
+            return TrainingResult(state, reason)
+
+    def _train(self, resources: ExitStack) -> TrainingResult:
+        began = time.monotonic()
+        try:
+            loop, run_id = self._prepare()
+        except Stopped:
+            log.info("stopped before the first step; there is nothing to save")
+            return TrainingResult(RunState.PREEMPTED)
+        plotter = None
+        if loop.is_first:
+            # Also of a finished run: its trainer may have been killed just before it wrote them.
+            write_performance(self.run, map(PerformanceRow.from_record, loop.progress.history))
+            plotter = Plotter(self.run)
+            resources.callback(plotter.close)
+        if loop.progress.epoch >= loop.job.num_epochs:
+            if loop.is_first:
+                loop.states.keep_only_newest()
+            log.info(
+                "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over",
+                loop.progress.epoch,
+            )
+            return TrainingResult(RunState.FINISHED)
+        try:
+            tracking = Tracking(self.assembly.accelerator, loop.job, self.run, self.group, run_id)
+            resources.callback(tracking.wait)  # trackers that are still starting must not be ended
+            result = self._run(loop, tracking, plotter)
+        except BaseException:
+            self.reporter.note_failure(loop.progress)
+            raise
+        if result.state is RunState.FINISHED:
+            _log_end(loop, time.monotonic() - began)
+        return result
+
+    def _run(self, loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None) -> TrainingResult:
+        """The ends that a loop itself can come to."""
+        try:
+            loop.train(tracking, plotter)
+        except Stopped:
+            progress = loop.progress
+            log.info("stopped in epoch %d after step %d; the state is saved", progress.epoch + 1, progress.step)
+            return TrainingResult(RunState.PREEMPTED)
+        except Diverged as error:
+            log.error("%s", error)
+            self.reporter.update(diverged=error.where)
+            return TrainingResult(RunState.DIVERGED, str(error))
+        return TrainingResult(RunState.FINISHED)
+
+    # -- before the first step ------------------------------------------------------------------------------
+
+    def _prepare(self) -> tuple[TrainingLoop, str]:
+        """Build all that trains the job, and restore what there is of the run; the loop, and the run's id on rank 0.
+        Raises UserError and Stopped."""
+        accelerator, is_first = self.assembly.accelerator, self.assembly.is_first
+        wait = accelerator.wait_for_everyone
+        start = find_starting_point(self.job, self.run, self.submission, is_first=is_first, wait_for_all=wait)
+        job = self._resolved(start)
+        components, transferred = self._components(job, start, start.weights)
+        if start.state is not None:
+            _refuse_misfit(start.state.model, components)
+        description = Description(job, self.run, start, components, transferred, self.assembly)
+        run_id = description.write() if is_first else ""
+        loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
+        restore(loop, start)
+        if is_first:
+            # From here on the folder holds a run of this job.
+            write_config(self.run, job.completed())
+            description.log(loop.progress)
+        self.reporter.update(
+            state=RunState.TRAINING,
+            epoch=loop.progress.epoch,
+            num_epochs=job.num_epochs,
+            steps_per_epoch=components.sampling.steps_per_epoch,
+            best=loop.progress.best,
+            best_epoch=loop.progress.best_epoch,
+            primary_metric=job.primary_metric,
+            num_processes=accelerator.num_processes,
+            durable=True,
+        )
+        return loop, run_id
+
+    def _resolved(self, start: StartingPoint) -> ResolvedJob:
+        """The job with a batch size and a learning rate that are numbers."""
+        resolve = Resolver(
+            self.run,
+            self.assembly.accelerator,
+            self.assembly.loader,
+            self.stop,
+            self.reporter,
+            lambda job: self._components(job, start, start.any_weights)[0],
+            largest_batch_size=self.reporter.status.fitting_batch_size if start.is_fresh else None,
+            changed=start.differences.keys(),
+        )
+        return resolve(self.job)
+
+    def _components(
+        self, job: ResolvedJob, start: StartingPoint, weights: Mapping[str, Tensor] | None
+    ) -> tuple[Components, Transfer | None]:
+        """What trains a job, with these weights of its own; and what was loaded of others' weights, where it begins."""
+        accelerator = self.assembly.accelerator
+        components = build(
+            job,
+            accelerator.num_processes,
+            augment_on_device=self.assembly.augment_on_device,
+            progress=partial(self.reporter.report_preparation, "measuring the spectrum of the images"),
+        )
+        if weights is not None:
+            _refuse_misfit(weights, components)
+            components.model.load_state_dict(dict(weights))
+        transfers = start.is_fresh and starts_from_weights(job)
+        return components, _transfer(job, components, accelerator) if transfers else None
+
+
+def _refuse_misfit(weights: Mapping[str, Tensor], components: Components) -> None:
+    if (how := shape_mismatch(weights, components.model)) is not None:
+        raise UserError(
+            f"checkpoint: the saved weights do not fit this architecture: {how}; choose another model_dir, "
+            "or set checkpoint to -1 to start over"
+        )
+
+
+def _transfer(job: ResolvedJob, components: Components, accelerator: Accelerator) -> Transfer:
+    """Load what the run starts from, on one process of each machine first: it may have to be downloaded."""
+    goes_first = accelerator.is_local_main_process
+    if not goes_first:
+        accelerator.wait_for_everyone()
+    try:
+        return load_starting_weights(job, components.model)
+    finally:
+        if goes_first:  # the others find out for themselves what is wrong
+            accelerator.wait_for_everyone()
+
+
+def _log_end(loop: TrainingLoop, seconds: float) -> None:
+    best = loop.progress.best if loop.progress.best is not None else math.nan
+    log.info(
+        "finished %d epochs after %s; best %s %.4g in epoch %s",
+        loop.job.num_epochs, duration(seconds), loop.job.primary_metric, best, loop.progress.best_epoch,
+    )  # fmt: skip
