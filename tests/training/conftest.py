@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
+from accel_trainer.training import session
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
@@ -63,3 +65,9 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     return folder
+
+
+@pytest.fixture
+def sessions_in_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a session logs goes to whoever listens, instead of to its own handlers."""
+    monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext())

@@ -10,6 +10,7 @@ from helpers import dead_token, wait_until, write_job
 
 from accel_trainer.config import Job
 from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
@@ -22,7 +23,7 @@ from accel_trainer.workers import train as worker
 @pytest.fixture(autouse=True)
 def as_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals are not its own here, and nothing has launched it."""
-    monkeypatch.setattr(worker.StopRequest, "listen", lambda *_: None)
+    monkeypatch.setattr(StopRequest, "listen", lambda *_: None)
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     monkeypatch.delenv("RANK", raising=False)
 

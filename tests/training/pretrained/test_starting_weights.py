@@ -34,6 +34,8 @@ from accel_trainer.training.tracking import Tracking
 
 MakeJob = Callable[..., Job]
 
+pytestmark = pytest.mark.usefixtures("sessions_in_caplog")
+
 
 def copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}

@@ -29,7 +29,7 @@ from accel_trainer.training.state.starting_point import find_starting_point
 MakeJob = Callable[..., Job]
 MakeLoop = Callable[..., TrainingLoop]
 
-pytestmark = pytest.mark.usefixtures("tiny_models")
+pytestmark = pytest.mark.usefixtures("sessions_in_caplog", "tiny_models")
 
 # No dropout: its draws follow from the count of steps, which goes on where an epoch is begun again.
 THEN: dict[str, Any] = {

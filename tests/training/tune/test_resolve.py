@@ -35,6 +35,8 @@ from accel_trainer.training.tune.lr_finder import RangeTestPoint, steepest_rate
 
 MakeJob = Callable[..., Job]
 
+pytestmark = pytest.mark.usefixtures("sessions_in_caplog")
+
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
