@@ -65,7 +65,7 @@ def compare_occlusion(form: str) -> None:
     """Beside Pillow: with tensors in and out, as ours has them, and pasting alone."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_occluders(folder, [form], [50], number=20, told=lambda line: None)
+        make_occluders(folder, [form], [50], number=20, report=lambda line: None)
         masks = torch.load(folder / form / "50" / "occluders.pt", weights_only=True)
         for number, mask in enumerate(masks):
             v2.functional.to_pil_image(mask).save(folder / f"{number}.png")

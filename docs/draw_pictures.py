@@ -124,7 +124,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "pictures"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as occluders:
-        make_occluders(Path(occluders), list(FORMS), [10, 30, 50, 70, 90], number=3, told=lambda line: None)
+        make_occluders(Path(occluders), list(FORMS), [10, 30, 50, 70, 90], number=3, report=lambda line: None)
         for name, tiles in pictures(occluders).items():
             captions, images = zip(*tiles, strict=True)
             sheet = contact_sheet(torch.stack(images), captions, [], min(COLUMNS, len(images)))

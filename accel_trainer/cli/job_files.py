@@ -159,7 +159,7 @@ def make_occluders(
     if wrong := [word for word in _words(visibility) if not word.isdigit()]:
         raise UserError(f"--visibility: {wrong[0]!r} is not a percentage; give numbers such as 20,40,60")
     levels = [int(word) for word in _words(visibility)]
-    synthetic.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, told=typer.echo)
+    synthetic.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, report=typer.echo)
 
 
 def _words(text: str) -> list[str]:

@@ -21,6 +21,8 @@ DATA_ROOT = Path(Job.model_fields["data_root"].default)
 
 
 class Storage(StrEnum):
+    """How a pack stores images."""
+
     RAW = "raw"
     JPEG = "jpeg"
 
@@ -44,7 +46,7 @@ def pack(
     label_column: Annotated[str | None, typer.Option("--label-column", help="Of an hf: data set.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Only read a pack and see whether it is sound.")] = False,
 ) -> None:
-    """Store a data set's images small and ready to be read; the same command goes on where it was stopped.
+    """Store a data set's images small and ready to be read; the same command resumes where it was stopped.
 
     A job then names the pack as its dataset. It is made by as many threads as there are cores.
     """
@@ -78,17 +80,17 @@ def _name(dataset: str, size: int, storage: Storage) -> str:
 
 def _as_dataset(folder: Path, data_root: Path) -> str:
     root = data_root if folder.is_relative_to(data_root) else folder.parent
-    told = f'"dataset": {json.dumps(str(folder.relative_to(root)))}'
+    dataset = f'"dataset": {json.dumps(str(folder.relative_to(root)))}'
     is_default = root == DATA_ROOT.expanduser().absolute()
-    return told if is_default else f'{told}, "data_root": {json.dumps(str(root))}'
+    return dataset if is_default else f'{dataset}, "data_root": {json.dumps(str(root))}'
 
 
 def _summary(manifest: "Manifest") -> str:
     train, val = manifest.splits["train"], manifest.splits["val"]
     corrupt = (train.corrupt or 0) + (val.corrupt or 0)
     megabytes = ((train.size or 0) + (val.size or 0)) / 1e6
-    told = f"{train.images:,} training and {val.images:,} validation images, {megabytes:,.1f} MB"
-    return told + (f"; {corrupt:,} of them are corrupt" if corrupt else "")
+    text = f"{train.images:,} training and {val.images:,} validation images, {megabytes:,.1f} MB"
+    return text + (f"; {corrupt:,} of them are corrupt" if corrupt else "")
 
 
 def _verify(folder: Path) -> None:

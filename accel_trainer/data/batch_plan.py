@@ -66,6 +66,7 @@ class TrainBatchPlanner:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps; images that do not fill a global batch are left out."""
         return self.num_images // self.images_per_step
 
     @property
@@ -131,7 +132,7 @@ def evaluation_batches(num_images: int, batch_size: int, rank: int, world_size: 
 def whole_batches(num_images: int, batch_size: int, rank: int, world_size: int, seed: int) -> Iterator[BatchPlan]:
     """Every image once over all ranks, in batches that are one rank's each, whatever the number of ranks.
 
-    For images that are compared with each other. The order is random, or neighbours would be of one class, and the
+    For images that are compared with each other. The order is random, or neighbors would be of one class, and the
     same in every epoch; the last batch may be smaller.
     """
     order = keyed_random.permutation(keyed_random.key(seed, "validation order"), num_images)

@@ -18,7 +18,9 @@ class ImageDataset(Protocol):
     """Images with labels, by index; `read` may be called from many threads at once."""
 
     @property
-    def classes(self) -> Sequence[str]: ...
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in the order of the labels."""
+        ...
 
     @property
     def labels(self) -> Labels:
@@ -45,14 +47,15 @@ class Splits:
 
     @property
     def classes(self) -> Sequence[str]:
+        """Names of the classes, in the order of the labels; the same in every split."""
         return self.train.classes
 
 
 def require_same_classes(name: str, train: Sequence[str], val: Sequence[str]) -> None:
     """Refuse a data set whose splits have different classes: their labels would mean different things."""
     only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
-    if told := [f"{listed(names)} only in {split}" for split, names in only.items() if names]:
-        raise UserError(f"dataset: {name!r} has other classes in train than in val: {' and '.join(told)}")
+    if differences := [f"{listed(names)} only in {split}" for split, names in only.items() if names]:
+        raise UserError(f"dataset: {name!r} has other classes in train than in val: {' and '.join(differences)}")
 
 
 class Relabeled:
@@ -65,9 +68,11 @@ class Relabeled:
         self.labels: Labels = labels[self._indices]
 
     def read(self, index: int) -> Tensor:
+        """uint8 (3, height, width). Raises CorruptImage."""
         return self.source.read(int(self._indices[index]))
 
     def describe(self, index: int) -> str:
+        """What the source calls the image."""
         return self.source.describe(int(self._indices[index]))
 
 

@@ -1,6 +1,6 @@
 """From the bytes of an image file to pixels.
 
-Who made the file is not known: nothing is decoded before its header has said how large it becomes, and no format is
+Files are not trusted: nothing is decoded before its header has said how large it becomes, and no format is
 read that makes Pillow start another program, as PostScript does.
 """
 
@@ -30,7 +30,7 @@ MAX_BYTES = 2**30
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
 
 _JPEG_START = b"\xff\xd8\xff"
-# Markers of a frame, which tells the size: SOF0 to SOF15, without DHT, JPG and DAC. All those with a length before it.
+# Markers of a frame, which has the size: SOF0 to SOF15, without DHT, JPG and DAC. All those with a length before it.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_OTHERS = frozenset({0xC4, 0xC8, 0xCC, *range(0xDB, 0xFF)})
 
@@ -82,7 +82,7 @@ def to_pixels(image: ImageLike) -> Tensor:
 def decode(content: bytes) -> Tensor:
     """RGB pixels of an encoded image: uint8 of shape (3, height, width), in channels-last memory.
 
-    JPEG is decoded by libjpeg-turbo without holding the interpreter's lock, all else by Pillow. Grey images
+    JPEG is decoded by libjpeg-turbo without holding the interpreter's lock, all else by Pillow. Gray images
     become RGB, transparency is dropped, EXIF rotation is not applied (as in torchvision's ImageFolder).
     Raises CorruptImage.
     """
@@ -119,7 +119,7 @@ def _by_pillow(image: Image.Image) -> Tensor:
 def jpeg_size(content: bytes) -> tuple[int, int] | None:
     """(width, height) of a JPEG, as libjpeg finds them; None for what is no JPEG, or an unusual one.
 
-    Pillow could tell as well, but takes ten times as long.
+    Pillow finds it as well, but takes ten times as long.
     """
     if not content.startswith(_JPEG_START):
         return None
@@ -136,10 +136,10 @@ def jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _rgb(image: Image.Image) -> "np.ndarray":
-    """uint8 pixels (height, width, 3). 16-bit grey is scaled: Pillow's own conversion would make it white."""
+    """uint8 pixels (height, width, 3). 16-bit gray is scaled: Pillow's own conversion would make it white."""
     if image.mode.startswith("I"):
-        grey = np.clip(np.asarray(image, dtype=np.int64) // 257, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = np.clip(np.asarray(image, dtype=np.int64) // 257, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
 

@@ -49,8 +49,8 @@ MAX_THREADS = 8
 class Batch:
     """One process's part of a batch.
 
-    inputs: what the model is shown, of n examples (views, or clips); labels: theirs, int64 (n,) or mixed;
-    global_labels: those of the whole optimizer step, on all processes; step: within the epoch, from 0.
+    inputs: those of the model, for n examples (views, or clips); labels: theirs, int64 (n,) or mixed;
+    global_labels: those of the optimizer step, on all processes; step: within the epoch, from 0.
     """
 
     inputs: Inputs
@@ -74,6 +74,7 @@ class ImageReader:
         self._naming = threading.Lock()
 
     def __call__(self, plan: BatchPlan) -> Batch:
+        """The batch of a plan, loaded in this thread. Raises UserError for a class whose images are all corrupt."""
         return run_here(self.begin(plan))
 
     @spanned(Phase.LOADING)
@@ -85,11 +86,11 @@ class ImageReader:
         """Write all views of an image; whether there is one that can be read."""
         pixels = self._pixels(index)
         if pixels is not None:
-            self._show(index, pixels, drawn, out)
+            self._render_views(index, pixels, drawn, out)
         return pixels is not None
 
     @spanned(Phase.RENDERING)
-    def _show(self, index: int, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
+    def _render_views(self, index: int, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         try:
             self.views.render(pixels, drawn, out)
         except UserError:  # of an occluder's file: not the image's fault
@@ -125,7 +126,7 @@ class ImageReader:
 
 
 class BatchAssembly:
-    """A batch in the making: everything is drawn, and there is room for its images.
+    """A batch being loaded: everything is drawn, and there is room for its images.
 
     Where images are mixed, each with the one before it in the global batch and the first with the last, there is one
     image more than the plan has.
@@ -140,12 +141,13 @@ class BatchAssembly:
         self.is_there = np.zeros(len(self.indices), dtype=bool)
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
+        """Calls that render at most MAX_PART images each, in at least `number` parts where there are so many images."""
         count = len(self.indices)
         size = max(1, min(MAX_PART, -(-count // number)))
-        return [partial(self._show, range(start, min(start + size, count))) for start in range(0, count, size)]
+        return [partial(self._render, range(start, min(start + size, count))) for start in range(0, count, size)]
 
     @spanned(Phase.LOADING)
-    def _show(self, positions: range) -> None:
+    def _render(self, positions: range) -> None:
         for position in positions:
             rows = self._rows(position)
             self.is_there[position] = self.read.render(
@@ -159,6 +161,7 @@ class BatchAssembly:
 
     @spanned(Phase.LOADING)
     def result(self) -> Batch:
+        """The batch, without images that cannot be read."""
         if not self.is_there.all():
             rows = np.flatnonzero(np.repeat(self.is_there, self.read.views.num_views))
             self.rendered, self.drawn = self.rendered[torch.from_numpy(rows)], self.drawn[rows]
@@ -180,15 +183,15 @@ class BatchAssembly:
         mixing = views.draw_mixing(mixer, views.draws(plan, plan.global_indices))
         global_labels = views.mixed_labels(labels, np.roll(labels, 1), mixing)
         return Batch(
-            inputs=views.collate(self.rendered, self.drawn, mixing[_own(plan, views.num_views)]),
-            labels=global_labels[_own(plan, views.examples_per_image)],
+            inputs=views.collate(self.rendered, self.drawn, mixing[_local_slice(plan, views.num_views)]),
+            labels=global_labels[_local_slice(plan, views.examples_per_image)],
             global_labels=global_labels,
             step=plan.step,
         )
 
 
-def _own(plan: BatchPlan, each: int) -> slice:
-    """The part of this plan in what the global batch has, `each` for every image."""
+def _local_slice(plan: BatchPlan, each: int) -> slice:
+    """Where the images of this plan are in the global batch, with `each` rows for every image."""
     return slice(plan.start * each, (plan.start + len(plan.indices)) * each)
 
 
@@ -242,5 +245,5 @@ class Loader:
 
 
 def default_num_threads(processes_on_this_machine: int) -> int:
-    """Threads for each process: its share of the cores, and no more than help."""
+    """Threads for each process: its part of the cores that this process may use, 1 to MAX_THREADS."""
     return max(1, min(MAX_THREADS, usable_cores() // processes_on_this_machine))

@@ -24,22 +24,22 @@ def open_images(job: Job) -> Splits:
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
             raise UserError(f"dataset: {job.dataset!r} has no {split} images of class {listed(empty)}")
-    return replace(images, eval_sets=_open_further(job, images.classes))
+    return replace(images, eval_sets=_open_eval_sets(job, images.classes))
 
 
-def _open_further(job: Job, classes: Sequence[str]) -> dict[str, ImageDataset]:
-    further = {}
+def _open_eval_sets(job: Job, classes: Sequence[str]) -> dict[str, ImageDataset]:
+    opened: dict[str, ImageDataset] = {}
     for split, name in job.eval_splits.items():
         try:
-            further[split] = open_validation(job, name, classes)
+            opened[split] = open_validation(job, name, classes)
         except UserError as error:
             problems = (problem.removeprefix("dataset: ") for problem in error.problems)
             raise UserError(*(f"eval_sets: {problem}" for problem in problems)) from error
-    return further
+    return opened
 
 
 def open_validation(job: Job, name: str, classes: Sequence[str]) -> ImageDataset:
-    """The validation images of a data set, labelled as the classes of a run, whichever of them it has.
+    """The validation images of a data set, labeled as the classes of a run, whichever of them it has.
 
     name: as in `dataset`, a folder below the job's data_root. Raises UserError.
     """
@@ -82,7 +82,7 @@ def with_classes(
 
 
 def open_data_set(name: str, data_root: Path, image_column: str | None, label_column: str | None) -> Splits:
-    """A data set by the name that a job gives it, whole. Raises UserError."""
+    """A data set by the name that a job gives it, with all its classes. Raises UserError."""
     if name.startswith("hf:"):
         from accel_trainer.data.sources.hugging_face import open_hugging_face
 

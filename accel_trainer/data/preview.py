@@ -1,4 +1,4 @@
-"""A labelled picture of what a model sees: images in rows, their views in columns."""
+"""A labeled picture of what a model sees: images in rows, their views in columns."""
 
 import io
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from accel_trainer.data.pipeline import training_spectrum, training_views
 ROWS = 8
 # Images that have one view only stand side by side.
 COLUMNS_OF_SINGLE_VIEWS = 4
-# Small images are enlarged by a whole number, so that their pixels can be told apart.
+# Small images are enlarged by an integer factor, so that single pixels can be seen.
 MIN_TILE = 96
 GAP, LINE, FONT_SIZE = 6, 17, 12
 PAPER, INK = (255, 255, 255), (40, 40, 40)
@@ -42,11 +42,11 @@ def render_preview(read: ImageReader, sampling: TrainBatchPlanner, epoch: int = 
 
 
 def _captions(labels: Labels, classes: Sequence[str]) -> list[str]:
-    """What each example is: its class, or the two of a mixture with their shares."""
+    """What each example is: its class, or the two of a mixture with their weights."""
     if not isinstance(labels, MixedLabels):
         return [classes[label] for label in labels.tolist()]
     parts = zip(labels.first.tolist(), labels.second.tolist(), labels.weight.tolist(), strict=True)
-    return [f"{share:.0%} {classes[first]}, {1 - share:.0%} {classes[second]}" for first, second, share in parts]
+    return [f"{weight:.0%} {classes[first]}, {1 - weight:.0%} {classes[second]}" for first, second, weight in parts]
 
 
 def contact_sheet(tiles: Tensor, captions: Sequence[str], titles: Sequence[str], columns: int) -> bytes:

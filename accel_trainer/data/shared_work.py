@@ -1,4 +1,4 @@
-"""Work that threads share, one core each, with memory that is used again."""
+"""Tasks that threads divide among themselves, one core each, and memory that is reused."""
 
 import math
 import threading
@@ -12,64 +12,69 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-Made = TypeVar("Made", covariant=True)
+Result = TypeVar("Result", covariant=True)
 
 
-class ParallelTask(Protocol[Made]):
-    """Something that is made of parts."""
+class ParallelTask(Protocol[Result]):
+    """Work that is divided into parts, and has a result when all of them are done."""
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
-        """What is to be done, in at least so many parts where that makes sense; in any order, and at the same time."""
+        """The parts as calls, at least `number` of them where that makes sense; in any order, and at the same time."""
         ...
 
-    def result(self) -> Made:
-        """What was made; once all parts are done."""
+    def result(self) -> Result:
+        """The result, once all parts are done."""
         ...
 
 
-def run_here(work: ParallelTask[T]) -> T:
-    """Do all of it in this thread."""
-    for part in work.parts(1):
+def run_here(task: ParallelTask[T]) -> T:
+    """Run all parts of a task in this thread."""
+    for part in task.parts(1):
         part()
-    return work.result()
+    return task.result()
 
 
 class SingleTask(Generic[T]):
-    """A call as work of one part."""
+    """A call as a task of one part."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
-        self._made: list[T] = []
+        self._results: list[T] = []
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
-        return [lambda: self._made.append(self._call())]
+        """The call, as the only part."""
+        return [lambda: self._results.append(self._call())]
 
     def result(self) -> T:
-        return self._made.pop()
+        """What the call returned."""
+        return self._results.pop()
 
 
 def run_shared(pool: ThreadPoolExecutor, begin: Callable[[], ParallelTask[T]], num_threads: int) -> Future[T]:
-    """Let the threads of a pool do it, one of which begins it. The first error ends it; what waits is given up when the
-    future is cancelled or the pool is shut down."""
-    return _Shared(pool, begin, num_threads).future
+    """Run a task in the threads of a pool, of which one begins it.
+
+    The first error of a part becomes the future's. Parts that have not started are dropped when the future is
+    canceled or the pool is shut down.
+    """
+    return _SharedRun(pool, begin, num_threads).future
 
 
-class _Shared(Generic[T]):
+class _SharedRun(Generic[T]):
     def __init__(self, pool: ThreadPoolExecutor, begin: Callable[[], ParallelTask[T]], num_threads: int) -> None:
         self.future: Future[T] = Future()
         self._pool, self._num_threads = pool, num_threads
         self._lock = threading.Lock()
-        self._left = 1  # the beginning
+        self._left = 1  # `begin` itself
         self._error: BaseException | None = None
-        self._work: ParallelTask[T] | None = None
+        self._task: ParallelTask[T] | None = None
         pool.submit(self._do, lambda: self._begin(begin))
 
     def _begin(self, begin: Callable[[], ParallelTask[T]]) -> None:
         if not self.future.set_running_or_notify_cancel():
-            self._left = 0  # nobody waits
+            self._left = 0  # the future was canceled
             return
-        self._work = begin()
-        parts = self._work.parts(self._num_threads)
+        self._task = begin()
+        parts = self._task.parts(self._num_threads)
         self._left += len(parts)
         for part in parts:
             self._pool.submit(self._do, part)
@@ -90,13 +95,17 @@ class _Shared(Generic[T]):
         try:
             if self._error is not None:
                 raise self._error
-            assert self._work is not None
-            made = self._work.result()
-            self._work = None  # what it needs no more is free before anybody goes on
+            result = self._result()
         except BaseException as error:
             self.future.set_exception(error)
         else:
-            self.future.set_result(made)
+            self.future.set_result(result)
+
+    def _result(self) -> T:
+        if self._task is None:
+            raise RuntimeError("a task has no result before it begins")
+        task, self._task = self._task, None  # its memory is free before the result is used
+        return task.result()
 
 
 S = TypeVar("S")
@@ -114,7 +123,7 @@ def single_core_threads(number: int, name: str) -> ThreadPoolExecutor:
 
 
 def in_order(submit: Callable[[S], Future[T]], items: Iterable[S], at_once: int) -> Iterator[T]:
-    """What threads make of items, in their order, with `at_once` of them being made or waiting to be taken.
+    """The results of items, in the order of the items, with `at_once` of them being computed or waiting to be taken.
 
     An error in a thread is raised here, in its turn; what was not begun by then is never begun.
     """
@@ -132,7 +141,7 @@ def in_order(submit: Callable[[S], Future[T]], items: Iterable[S], at_once: int)
 
 
 def on_one_core(call: Callable[[], T]) -> T:
-    """Call in this thread as a thread of such a pool does."""
+    """Call in this thread, with one core as in `single_core_threads`."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -146,9 +155,8 @@ MIN_BYTES = 2**20
 
 
 class Buffers:
-    """Gives out memory, and takes it back by itself when no tensor is left that uses it: not a slice, and not what
-    autograd has kept for a backward pass. So whoever keeps a batch may; there are as many buffers as were in use at
-    once, and no more.
+    """Memory for batches, which comes back by itself when no tensor uses it anymore, neither a slice nor one that
+    autograd has saved for a backward pass. So batches may be kept; there are as many buffers as were in use at once.
     """
 
     def __init__(self) -> None:
@@ -158,7 +166,7 @@ class Buffers:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """As torch.empty. In a process that uses CUDA the memory is pinned, from torch's own ring of pinned buffers,
-        which knows when a copy that nobody waits for is over (not tried on a GPU)."""
+        which knows when an asynchronous copy is over (not tried on a GPU)."""
         size = math.prod(shape) * dtype.itemsize
         if torch.cuda.is_initialized():
             return torch.empty(shape, dtype=dtype, pin_memory=True)

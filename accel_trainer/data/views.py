@@ -1,6 +1,6 @@
 """From stored pixels to what a model sees: views of an image, effects on them, mixtures of images.
 
-Everything is drawn first, for all rows of a batch at once; then images are made one by one. What is done to floats
+Everything is drawn first, for all rows of a batch at once; then images are rendered one by one. What is done to floats
 can be done by the loader's threads or on the training's device, with the same code and the same result.
 """
 
@@ -174,8 +174,8 @@ class Views:
     def mixed_labels(
         self, labels: npt.NDArray[np.int64], before: npt.NDArray[np.int64], mixing: MixParameters
     ) -> MixedLabels:
-        """Labels of images that are mixed with the ones before them."""
-        share = torch.from_numpy(mixing.share.astype(np.float32))
+        """Labels of images, int64 (n,), that are mixed with the ones before them, whose labels are `before`."""
+        weight = torch.from_numpy(mixing.weight.astype(np.float32))
         return MixedLabels(
-            self.labels(labels), self.labels(before), share[:: self.num_views] if self.as_clip else share
+            self.labels(labels), self.labels(before), weight[:: self.num_views] if self.as_clip else weight
         )

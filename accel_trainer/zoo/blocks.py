@@ -27,10 +27,10 @@ def check_counts(argument: str, values: Any, *, areas: Sequence[str]) -> list[in
 
 
 def check_kernel_sizes(values: Any, *, areas: Sequence[str]) -> list[int]:
-    """One odd kernel size for each of the areas, so that padding can centre the kernel; ValueError otherwise."""
+    """One odd kernel size for each of the areas, so that padding can center the kernel; ValueError otherwise."""
     kernel_sizes = check_counts("kernel_sizes", values, areas=areas)
     if even := [size for size in kernel_sizes if size % 2 == 0]:
-        raise ValueError(f"kernel_sizes: {even[0]} is even; kernels here have a centre, so take {even[0] + 1}")
+        raise ValueError(f"kernel_sizes: {even[0]} is even; kernels here have a center, so take {even[0] + 1}")
     return kernel_sizes
 
 
@@ -101,6 +101,7 @@ class Decoder(nn.Module):
         self.heads = nn.ModuleList(_linear_layers(widths) for _ in range(head.num_heads))
 
     def forward(self, activations: Tensor) -> Tensor:
+        """Activations (batch, features, height, width) to logits."""
         pooled = activations.mean((-2, -1))
         logits = [head(pooled) for head in self.heads]
         return logits[0] if len(logits) == 1 else torch.stack(logits, dim=1)[:, None]

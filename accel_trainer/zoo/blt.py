@@ -195,6 +195,7 @@ class BLT(nn.Module):
         initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images or clips to logits, as `blt` describes them. Raises ValueError for images that are too small."""
         frames = frames_of_cycles(images, self.num_cycles)
         self._check_size(frames[0])
         before: list[Tensor | None] = [None] * len(self.layer_names)
@@ -276,6 +277,11 @@ class Layer(nn.Module):
         return output
 
     def forward(self, drive: Tensor, own: Tensor | None, above: Tensor | None, cycle: int) -> Tensor:
+        """Activations (batch, features, height, width) of a cycle.
+
+        drive: what `drive` gave, of that shape; own: activations of this layer in the cycle before; above: those of the
+        layer above; cycle: from 0, for its BatchNorm.
+        """
         total = drive
         if self.lateral is not None and own is not None:
             total = total + self.lateral(own)

@@ -154,6 +154,7 @@ class CORnetZ(nn.Module):
         initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, 3, height, width) to logits."""
         output: Tensor = self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
         return output
 
@@ -169,7 +170,7 @@ def _pooled_area(inputs: int, outputs: int, kernel_size: int, *, stride: int) ->
 class CORnetR(nn.Module):
     """CORnet-R, or CORnet-RT with `biological_unrolling`: see `cornet_r` and `cornet_rt`.
 
-    The papers give no initialisation for these two; it is that of CORnet-Z.
+    The papers give no initialization for these two; it is that of CORnet-Z.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class CORnetR(nn.Module):
         initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images or clips to logits, as `cornet_r` describes them."""
         frames = frames_of_cycles(images, self.num_cycles)
         states = self._silent(frames[0])
         highest = []
@@ -291,6 +293,7 @@ class CORnetS(nn.Module):
                 nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, 3, height, width) to logits."""
         output: Tensor = self.decoder(self.IT(self.V4(self.V2(self.V1(images)))))
         return output
 
@@ -314,6 +317,7 @@ class BottleneckArea(nn.Module):
         self.reduce_norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(num_cycles))
 
     def forward(self, below: Tensor) -> Tensor:
+        """Activations (batch, inputs, height, width) to (batch, outputs, height / 2, width / 2), rounded up."""
         state: Tensor = self.input(below)
         norms = zip(self.expand_norms, self.spatial_norms, self.reduce_norms, strict=True)
         for cycle, (expand_norm, spatial_norm, reduce_norm) in enumerate(norms):

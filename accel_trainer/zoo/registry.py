@@ -14,7 +14,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line, listed
 from accel_trainer.zoo import blt, cornet, registry, small, timm_models, user_models
 
-# Our own, which win over torchvision's of the same name.
+# Models of this package, which win over torchvision's of the same name.
 ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}
 
 
@@ -56,7 +56,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     args = with_classes(args, num_classes)
     accepted = list(inspect.signature(ZOO[name]).parameters) if name in ZOO else _constructor_arguments(name)
     for argument, value in (
-        # Families with a fixed input size are told it; the others take any.
+        # For families with a fixed input size; the others take any.
         ("image_size", image_size),
         ("input_size", (image_size, image_size)),
         # GoogLeNet and Inception warn where this is not said.
@@ -92,12 +92,12 @@ def _constructor_arguments(name: str) -> list[str]:
     less the ones that make the builder's model what it is (such as resnet18's `layers`).
     """
     builder: Callable[..., nn.Module] = models.get_model_builder(name)
-    made = inspect.signature(builder).return_annotation
-    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+    model_class = inspect.signature(builder).return_annotation
+    if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
         raise UserError(f"architecture: {name!r} is not a model that can be trained here")
-    fixed = _FIXED_BY_THE_BUILDER | _FIXED_IN_A_FAMILY.get(made.__name__, frozenset())
+    fixed = _FIXED_BY_THE_BUILDER | _FIXED_IN_A_FAMILY.get(model_class.__name__, frozenset())
     own = [p for p in inspect.signature(builder).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    constructor = list(inspect.signature(made).parameters.values())
+    constructor = list(inspect.signature(model_class).parameters.values())
     return list(
         dict.fromkeys(
             p.name

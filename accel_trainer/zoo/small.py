@@ -45,6 +45,7 @@ class SmallCNN(nn.Module):
         self.decoder = Decoder(channels[-1], head)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, 3, height, width) to logits."""
         activations = images
         for name in self.layer_names:
             activations = self.get_submodule(name)(activations)

@@ -23,6 +23,7 @@ DECIDED_HERE = frozenset(
 
 
 def is_installed() -> bool:
+    """Whether timm can be imported; it is not imported."""
     return importlib.util.find_spec("timm") is not None
 
 
@@ -35,7 +36,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     """A new model of timm, named without the prefix; its weights are random, nothing is downloaded.
 
     Takes images (batch, 3, image_size, image_size), gives logits (batch, num_classes). Models with a fixed input size
-    are told `image_size`. Raises UserError for an unknown name or argument.
+    get `image_size`. Raises UserError for an unknown name or argument.
     """
     timm = _timm()
     if name not in (known := timm.list_models()):

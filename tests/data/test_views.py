@@ -40,7 +40,7 @@ EVERY_SHARING = pytest.mark.parametrize(("view_dependence", "batch_dependence"),
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few small occluders, and a spectrum."""
     folder = tmp_path_factory.mktemp("files")
-    make_occluders(folder, ["barVert04", "natural"], [40, 70], number=5, size=32, told=lambda _: None)
+    make_occluders(folder, ["barVert04", "natural"], [40, 70], number=5, size=32, report=lambda _: None)
     half = pink_spectrum(SIZE)
     save_file({"mean_magnitude": torch.cat([half, half[..., 1:-1].flip(-1)], -1)}, folder / "pink.safetensors")
     return folder

@@ -59,7 +59,7 @@ Train = Callable[..., Path]
 def train(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Trains a job to its end, after a kill where one is asked for, and gives its run folder."""
     occluders = tmp_path_factory.mktemp("occluders")
-    make_occluders(occluders, ["polkadot"], [50], number=4, size=32, told=lambda line: None)
+    make_occluders(occluders, ["polkadot"], [50], number=4, size=32, report=lambda line: None)
 
     @cache
     def train(kind: str, num_processes: int, num_threads: int, kill_after_step: int | None = None) -> Path:

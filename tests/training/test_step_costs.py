@@ -145,7 +145,7 @@ def test_the_host_waits_for_nothing_in_a_step_and_in_a_batch_of_the_validation(m
 @pytest.mark.parametrize("form", [["barHorz04", "natural"], "mudSplash"])
 def test_nor_does_it_for_occluders(make_meta_loop, tmp_path, form, probability):
     """With a texture of their own, or of a colour or noise."""
-    make_occluders(tmp_path / "masks", ["barHorz04", "natural", "mudSplash"], [50], number=4, size=16, told=str)
+    make_occluders(tmp_path / "masks", ["barHorz04", "natural", "mudSplash"], [50], number=4, size=16, report=str)
     given = {"form": form, "visibility": 0.5, "probability": probability, "color": ["random", "pink_noise"]}
     loop = make_meta_loop(tmp_path / "run", Occlusion={**given, "occluder_dir": str(tmp_path / "masks")})
     with nothing_waited_for():

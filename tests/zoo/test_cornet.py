@@ -313,7 +313,7 @@ def test_every_argument_is_named_and_told_with_its_default(name: str) -> None:
 @pytest.mark.parametrize(
     ("build", "args", "said"),
     [
-        (cornet_z, {"kernel_sizes": [7, 4, 3, 3]}, "kernel_sizes: 4 is even; kernels here have a centre, so take 5"),
+        (cornet_z, {"kernel_sizes": [7, 4, 3, 3]}, "kernel_sizes: 4 is even; kernels here have a center, so take 5"),
         (cornet_z, {"kernel_sizes": [7, 3, 3]}, r"kernel_sizes: \[7, 3, 3\] is not a list of 4 numbers, for V1, V2"),
         (cornet_z, {"features": 64}, "features: 64 is not a list of 4 numbers"),
         (cornet_z, {"features": [64, 0, 64, 64]}, "features: 0 is not a whole number of at least 1"),

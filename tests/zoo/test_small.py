@@ -112,7 +112,7 @@ def test_every_argument_is_named_and_told_with_its_default() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ({"kernel_sizes": [3, 2]}, "kernel_sizes: 2 is even; kernels here have a centre, so take 3"),
+        ({"kernel_sizes": [3, 2]}, "kernel_sizes: 2 is even; kernels here have a center, so take 3"),
         ({"kernel_sizes": [3]}, r"kernel_sizes: \[3\] is not a list of 2 numbers, for layer1, layer2"),
         ({"features": []}, r"features: \[\] is not a list of numbers, one for each layer"),
         ({"features": [4, -1]}, "features: -1 is not a whole number of at least 1"),

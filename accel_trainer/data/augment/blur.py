@@ -11,13 +11,13 @@ from accel_trainer.config.augmentations import shares
 from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, between, choose
 
-# Below this (pixels), a pixel's neighbours have no weight that a float32 could hold.
+# Below this (pixels), a pixel's neighbors have no weight that a float32 could hold.
 NO_BLUR = 0.02
 # A kernel reaches this many standard deviations.
 REACH = 3
 # SimCLR's (Chen et al. 2020): any sigma of this range, by a kernel of a tenth of the image.
 CONTRASTIVE_SIGMAS = (0.1, 2.0)
-KERNEL_SHARE = 0.1
+KERNEL_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,18 @@ class BlurParameters(Parameters):
 
 
 class GaussianBlur(SimpleEffect):
-    """Blur by one of several sigmas: each as often as its share says, and none for the rest."""
+    """Blur by one of several sigmas: each as often as `probs` says, and none for the rest."""
 
     def __init__(self, sigmas: Sequence[float], probs: Sequence[float]) -> None:
         self.sigmas = np.array([*sigmas, 0.0])  # the last for -1: none drawn
-        self.shares = shares(len(sigmas), list(probs))
+        self.probabilities = shares(len(sigmas), list(probs))
 
     def draw(self, draws: Draws) -> BlurParameters:
-        return BlurParameters(self.sigmas[choose(draws.uniforms("blur", 1)[:, 0], self.shares)])
+        """One of the sigmas, or 0, for each row."""
+        return BlurParameters(self.sigmas[choose(draws.uniforms("blur", 1)[:, 0], self.probabilities)])
 
     def apply(self, images: Tensor, fetched: BlurParameters) -> Tensor:
+        """Blur the rows whose sigma is above NO_BLUR."""
         rows = np.flatnonzero(fetched.sigma > NO_BLUR)
         return change_rows(images, rows, gaussian_blur, fetched.sigma)
 
@@ -50,6 +52,7 @@ class FrameBlur(GaussianBlur):
         self.probs = np.broadcast_to(np.array(probs), self.sigmas.shape)
 
     def draw(self, draws: Draws) -> BlurParameters:
+        """The sigma of its frame, or 0, for each row."""
         frames = draws.views
         is_blurred = draws.uniforms("blur", 1)[:, 0] < self.probs[frames]
         return BlurParameters(np.where(is_blurred, self.sigmas[frames], 0.0))
@@ -59,15 +62,17 @@ class ContrastiveBlur(SimpleEffect):
     """The blur of contrastive learning: every image by a sigma of its own."""
 
     def draw(self, draws: Draws) -> BlurParameters:
+        """A sigma, uniform in CONTRASTIVE_SIGMAS, for each row."""
         return BlurParameters(between(*CONTRASTIVE_SIGMAS, draws.uniforms("contrastive blur", 1)[:, 0]))
 
     def apply(self, images: Tensor, fetched: BlurParameters) -> Tensor:
+        """Blur every row, with a kernel of `contrastive_radius`."""
         return gaussian_blur(images, fetched.sigma, contrastive_radius(images.shape[-1]))
 
 
 def contrastive_radius(image_size: int) -> int:
     """11 at 224 pixels: a kernel of 23, as SimCLR's."""
-    return max(1, round(image_size * KERNEL_SHARE / 2))
+    return max(1, round(image_size * KERNEL_FRACTION / 2))
 
 
 def gaussian_blur(images: Tensor, sigmas: Numbers, radius: int | None = None) -> Tensor:
@@ -85,7 +90,7 @@ def gaussian_blur(images: Tensor, sigmas: Numbers, radius: int | None = None) ->
 def _blur_matrices(sigmas: Numbers, reach: Numbers, size: int, images: Tensor) -> Tensor:
     """float32 (rows, size, size): the weights of all pixels of a line in each pixel of the blurred line.
 
-    A line and its mirror image, end to end, go on for ever with one period; so do the weights. Pixel j then counts by
+    A line and its mirror image, end to end, repeat with one period; so do the weights. Pixel j then counts by
     the weight at j - i and, mirrored, by that at j + i: the pixels at the ends have no mirror image.
     """
     period = max(1, 2 * (size - 1))

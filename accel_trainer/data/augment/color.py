@@ -1,4 +1,4 @@
-"""Colour jitter and grey, with the formulas of torchvision's float images."""
+"""Color jitter and grayscale, with the formulas of torchvision's float images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,18 +39,20 @@ class ColorJitter(SimpleEffect):
         probability: float = 0.8,
     ) -> None:
         strength = np.array([brightness, contrast, saturation, hue])
-        centre = np.array([1.0, 1.0, 1.0, 0.0])
-        self.low = np.append(np.maximum(0.0, centre[:3] - strength[:3]), -hue)
-        self.high = centre + strength
+        center = np.array([1.0, 1.0, 1.0, 0.0])
+        self.low = np.append(np.maximum(0.0, center[:3] - strength[:3]), -hue)
+        self.high = center + strength
         self.probability = probability
 
     def draw(self, draws: Draws) -> JitterParameters:
+        """Factors, and an order of the four adjustments, for each row."""
         numbers = draws.uniforms("colour jitter", 9)
         order = np.argsort(numbers[:, 1:5], axis=1)
         order[numbers[:, 0] >= self.probability] = -1
         return JitterParameters(order, between(self.low, self.high, numbers[:, 5:]))
 
     def apply(self, images: Tensor, fetched: JitterParameters) -> Tensor:
+        """The adjustments of each row in its order; values are clamped to 0..1 after each."""
         for turn in range(4):
             for which, adjust in enumerate(_ADJUSTMENTS):
                 rows = np.flatnonzero(fetched.order[:, turn] == which)
@@ -60,22 +62,24 @@ class ColorJitter(SimpleEffect):
 
 @dataclass(frozen=True)
 class GrayscaleParameters(Parameters):
-    """is_grey: bool (rows,)."""
+    """is_gray: bool (rows,)."""
 
-    is_grey: npt.NDArray[np.bool_]
+    is_gray: npt.NDArray[np.bool_]
 
 
 class Grayscale(SimpleEffect):
-    """Grey, in three equal channels, in `probability` of the images: torchvision's RandomGrayscale."""
+    """Gray, in three equal channels, in `probability` of the images: torchvision's RandomGrayscale."""
 
     def __init__(self, probability: float = 0.2) -> None:
         self.probability = probability
 
     def draw(self, draws: Draws) -> GrayscaleParameters:
+        """Which rows become gray."""
         return GrayscaleParameters(draws.uniforms("grey", 1)[:, 0] < self.probability)
 
     def apply(self, images: Tensor, fetched: GrayscaleParameters) -> Tensor:
-        return change_rows(images, np.flatnonzero(fetched.is_grey), _grey)
+        """The luma of those rows in all three channels."""
+        return change_rows(images, np.flatnonzero(fetched.is_gray), _gray)
 
 
 def luma(images: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ def luma(images: Tensor) -> Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).unsqueeze(1)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     return luma(images).expand_as(images).contiguous()
 
 
@@ -103,12 +107,12 @@ def _contrast(images: Tensor, factors: Numbers) -> Tensor:
 
 def _saturation(images: Tensor, factors: Numbers) -> Tensor:
     factor = column(factors, images)
-    grey = luma(images)
-    return images.mul_(factor).add_(grey.mul_(1 - factor)).clamp_(0, 1)
+    gray = luma(images)
+    return images.mul_(factor).add_(gray.mul_(1 - factor)).clamp_(0, 1)
 
 
 def _hue(images: Tensor, turns: Numbers) -> Tensor:
-    """Turn the hue by a share of the colour circle: in hue, saturation and value (Smith 1978), as torchvision."""
+    """Turn the hue by a fraction of the color circle, in hue, saturation and value (Smith 1978), as torchvision."""
     red, green, blue = images.unbind(1)
     value = images.amax(1)
     chroma = value - images.amin(1)

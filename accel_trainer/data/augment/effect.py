@@ -37,6 +37,7 @@ class SimpleEffect:
     """An effect whose parameters are all that it needs."""
 
     def fetch(self, parameters: Any) -> Any:
+        """The parameters as they are."""
         return parameters
 
 

@@ -41,6 +41,7 @@ class RandomErase(SimpleEffect):
         self.value = value
 
     def draw(self, draws: Draws) -> EraseParameters:
+        """A box for each row: the first of TRIES that is smaller than the image."""
         numbers = draws.uniforms("erase", 2 * TRIES + 3)
         area = self.image_size**2 * between(*AREA, numbers[:, :TRIES])
         low, high = (math.log(ratio) for ratio in RATIO)
@@ -57,6 +58,7 @@ class RandomErase(SimpleEffect):
         return EraseParameters(np.where(is_erased[:, None], box, 0), draws.keys("erase pixels"))
 
     def apply(self, images: Tensor, fetched: EraseParameters) -> Tensor:
+        """Fill the boxes with `value`."""
         rows = np.flatnonzero(fetched.box.any(axis=1))
         return change_rows(images, rows, self._erase, fetched.box, fetched.key)
 

@@ -45,7 +45,7 @@ class Crop(Protocol):
 
 
 class CenterCrop:
-    """Resize so that the crop is 7/8 of the shorter side, then crop the centre: the transform of validation.
+    """Resize so that the crop is 7/8 of the shorter side, then crop the center: the transform of validation.
 
     The same pixels as torchvision's v2.Resize(int(image_size * 256 / 224), antialias=True) and v2.CenterCrop.
     """
@@ -55,9 +55,11 @@ class CenterCrop:
         self.short_side = int(image_size * RESIZE_RATIO)
 
     def draw(self, draws: Draws) -> Numbers:
+        """No numbers: float64 (rows, 0)."""
         return np.empty((len(draws), 0))
 
     def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
+        """The same as `crop`."""
         return self.crop(image)
 
     def crop(self, image: Tensor) -> Tensor:
@@ -76,9 +78,11 @@ class RandomResizedCrop:
         self.scale = scale
 
     def draw(self, draws: Draws) -> Numbers:
+        """The numbers of `crop_box`, and one for the flip: float64 (rows, CROP_NUMBERS + 1)."""
         return draws.uniforms("crop and flip", CROP_NUMBERS + 1)
 
     def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
+        """Cut the box out, resize it to a square, and flip it where the last number is below 0.5."""
         height, width = image.shape[-2:]
         top, left, h, w = crop_box(height, width, numbers[:-1], self.scale)
         # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
@@ -133,8 +137,8 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _of_bytes(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and shift that normalise pixels from 0 to 255, float32 of shape (3, 1, 1)."""
+def _byte_scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift that normalize pixels from 0 to 255, float32 of shape (3, 1, 1)."""
     scales = [1 / (255 * std) for std in STD]
     shifts = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
     scale, shift = (torch.tensor(values, device=device).view(3, 1, 1) for values in (scales, shifts))
@@ -143,7 +147,7 @@ def _of_bytes(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def normalized(pixels: Tensor, out: Tensor | None = None) -> Tensor:
     """What `normalize` makes of uint8 (..., 3, height, width) / 255, to 1e-6, in fewer passes over them."""
-    scale, shift = _of_bytes(pixels.device)
+    scale, shift = _byte_scale_and_shift(pixels.device)
     floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
     return floats.mul_(scale).add_(shift)
 
@@ -154,7 +158,7 @@ def normalize(images: Tensor) -> Tensor:
     return images.sub_(mean).div_(std)
 
 
-def pixels_of(normalised: Tensor) -> Tensor:
-    """What `normalize` was given, as uint8: (..., 3, height, width)."""
-    mean, std = _statistics(normalised.device)
-    return (normalised * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+def pixels_of(normalized_images: Tensor) -> Tensor:
+    """The pixels before `normalize`, rounded: float32 (..., 3, height, width) to uint8 of the same shape."""
+    mean, std = _statistics(normalized_images.device)
+    return (normalized_images * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,6 +1,6 @@
 """CutMix (Yun et al. 2019) and MixUp (Zhang et al. 2018): every image with the one before it in the global batch.
 
-The order of a batch is random, so its neighbours are as good as any other pairs, and a process that holds a part of
+The order of a batch is random, so its neighbors are as good as any other pairs, and a process that holds a part of
 the batch needs only one image more to make the same mixtures as a process that holds all of it.
 """
 
@@ -20,9 +20,9 @@ from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, which
 
 @dataclass(frozen=True)
 class MixedLabels:
-    """Labels of mixtures: `first` for a share of each image, `second` for the rest.
+    """Labels of mixtures: `first` by a weight, `second` by the rest.
 
-    first, second: int64 (n,); share: float32 (n,) in 0..1.
+    first, second: int64 (n,); weight: float32 (n,) in 0..1.
     """
 
     first: Tensor
@@ -36,6 +36,7 @@ class MixedLabels:
         return type(self)(self.first[some], self.second[some], self.weight[some])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same on another device."""
         parts = (part.to(device, non_blocking=non_blocking) for part in (self.first, self.second, self.weight))
         return type(self)(*parts)
 
@@ -58,17 +59,17 @@ def one_hot(labels: Labels, num_classes: int) -> Tensor:
     """Targets that add up to 1, soft ones of mixtures: (n, num_classes)."""
     if not isinstance(labels, MixedLabels):
         return F.one_hot(labels, num_classes)
-    share = labels.weight[:, None]
-    return share * F.one_hot(labels.first, num_classes) + (1 - share) * F.one_hot(labels.second, num_classes)
+    weight = labels.weight[:, None]
+    return weight * F.one_hot(labels.first, num_classes) + (1 - weight) * F.one_hot(labels.second, num_classes)
 
 
 @dataclass(frozen=True)
 class MixParameters(Parameters):
-    """share: of the image itself, float64 (rows,); box: top, bottom, left and right of what another image covers,
+    """weight: of the image itself, float64 (rows,); box: top, bottom, left and right of what another image covers,
     int64 (rows, 4), empty with MixUp; is_cut: bool (rows,), CutMix or MixUp.
     """
 
-    share: Numbers
+    weight: Numbers
     box: npt.NDArray[np.int64]
     is_cut: npt.NDArray[np.bool_]
 
@@ -82,16 +83,17 @@ class Mixer:
 
     def draw(self, draws: Draws) -> MixParameters:
         # Needed by few, and it takes a while to import.
+        """A mixture for each row; whether it is CutMix or MixUp is drawn once for the global batch."""
         from scipy.special import betaincinv
 
         alpha, is_cut = self._kind(draws)
         numbers = draws.uniforms("mixing", 3)
-        share = betaincinv(alpha, alpha, numbers[:, 0])
+        weight = betaincinv(alpha, alpha, numbers[:, 0])
         box = np.zeros((len(draws), 4), dtype=np.int64)
         if is_cut:
-            box = cut_boxes(share, numbers[:, 1:], self.image_size)
-            share = 1 - (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / self.image_size**2
-        return MixParameters(share, box, np.full(len(draws), is_cut))
+            box = cut_boxes(weight, numbers[:, 1:], self.image_size)
+            weight = 1 - (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / self.image_size**2
+        return MixParameters(weight, box, np.full(len(draws), is_cut))
 
     def _kind(self, draws: Draws) -> tuple[float, bool]:
         """alpha, and whether it is that of CutMix."""
@@ -101,13 +103,13 @@ class Mixer:
         return cutmix if draws.for_whole_batch("cutmix or mixup") < 0.5 else mixup
 
 
-def cut_boxes(share: Numbers, centres: Numbers, size: int) -> npt.NDArray[np.int64]:
-    """Boxes of about 1 - share of the area, as torchvision's CutMix: top, bottom, left, right, int64 (rows, 4).
+def cut_boxes(weight: Numbers, centers: Numbers, size: int) -> npt.NDArray[np.int64]:
+    """Boxes of about 1 - weight of the area, as torchvision's CutMix: top, bottom, left, right, int64 (rows, 4).
 
-    centres: float64 (rows, 2) in 0..1. What sticks out of the image is cut off.
+    centers: float64 (rows, 2) in 0..1. What sticks out of the image is cut off.
     """
-    half = (0.5 * np.sqrt(1 - share) * size).astype(np.int64)
-    row, col = which(centres, size).T
+    half = (0.5 * np.sqrt(1 - weight) * size).astype(np.int64)
+    row, col = which(centers, size).T
     edges = (row - half, row + half, col - half, col + half)
     return np.stack([np.clip(edge, 0, size) for edge in edges], axis=1)
 
@@ -116,4 +118,4 @@ def mix(images: Tensor, others: Tensor, drawn: MixParameters) -> Tensor:
     """Mix each image with another one: float32 (rows, 3, height, width), both; neither is overwritten."""
     if drawn.is_cut.any():
         return torch.where(inside(drawn.box, images), others, images)
-    return torch.lerp(others, images, column(drawn.share, images))
+    return torch.lerp(others, images, column(drawn.weight, images))

@@ -14,13 +14,13 @@ from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Keys, Numbers, Parameters, choose, which
 from accel_trainer.data.rng.random_fields import normal_field, uniform_field
 
-# At a ratio of 0, three standard deviations of Gaussian noise reach from mid-grey to black and to white.
+# At a ratio of 0, three standard deviations of Gaussian noise reach from mid-gray to black and to white.
 GAUSSIAN_SD = 1 / 6
 
 
 @dataclass(frozen=True)
 class NoiseParameters(Parameters):
-    """ssnr: signal's share of signal plus noise, 0 to 1; kind: index into the noise types, -1 for none; key: of the
+    """ssnr: signal divided by signal plus noise, 0 to 1; kind: index into the noise types, -1 for none; key: of the
     noise's random field.
     """
 
@@ -30,7 +30,7 @@ class NoiseParameters(Parameters):
 
 
 class AddNoise(SimpleEffect):
-    """Noise by one of several ratios, each as often as its share says, and none for the rest.
+    """Noise by one of several ratios, each as often as `probs` says, and none for the rest.
 
     Both kinds shrink the image's contrast to (x - 0.5) * ssnr + 0.5, add noise, and clamp to 0..1. Gaussian noise has
     the standard deviation (1 - ssnr) / 6 in every pixel and channel; Fourier noise is `fourier_field`, less 0.5,
@@ -46,16 +46,18 @@ class AddNoise(SimpleEffect):
     ) -> None:
         self.noise_types = list(noise_types)
         self.ssnrs = np.array([*ssnrs, 1.0])  # the last for -1: none drawn
-        self.shares = shares(len(ssnrs), list(probs))
+        self.probabilities = shares(len(ssnrs), list(probs))
         self._add = [_add_gaussian if name == "gaussian" else _fourier_adder(spectrum) for name in noise_types]
 
     def draw(self, draws: Draws) -> NoiseParameters:
+        """A ratio, a kind of noise and the key of its random field for each row."""
         numbers = draws.uniforms("noise", 2)
-        level = choose(numbers[:, 0], self.shares)
+        level = choose(numbers[:, 0], self.probabilities)
         kind = which(numbers[:, 1], len(self.noise_types))
         return NoiseParameters(self.ssnrs[level], np.where(level >= 0, kind, -1), draws.keys("noise field"))
 
     def apply(self, images: Tensor, fetched: NoiseParameters) -> Tensor:
+        """Add its noise to each row that has any."""
         for kind, add in enumerate(self._add):
             rows = np.flatnonzero(fetched.kind == kind)
             images = change_rows(images, rows, add, fetched.ssnr, fetched.key)
@@ -83,9 +85,9 @@ def _fourier_adder(spectrum: Tensor | None) -> Callable[[Tensor, Numbers, Keys],
 
 
 def _faded(images: Tensor, ssnr: Numbers) -> Tensor:
-    """The signal: contrast around mid-grey shrunk to ssnr. Overwrites the images."""
-    share = column(ssnr, images)
-    return images.mul_(share).add_(0.5 * (1 - share))
+    """The signal: contrast around mid-gray shrunk to ssnr. Overwrites the images."""
+    contrast = column(ssnr, images)
+    return images.mul_(contrast).add_(0.5 * (1 - contrast))
 
 
 def half_spectrum(amplitudes: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ UNOCCLUDED = 100
 class OcclusionParameters(Parameters):
     """masks: index into all masks, -1 for no occluder; visibility: percent, 100 for no occluder; item: which mask of
     those; place: flips and position of the window, float64 (rows, 4); crop: of `random_resize`; color: index into the
-    job's colours; rgb: a random colour, float64 (rows, 3) in 0..1; key: of pink noise.
+    job's colors; rgb: a random color, float64 (rows, 3) in 0..1; key: of pink noise.
     """
 
     masks: Integers
@@ -66,14 +66,14 @@ class Occlude:
         self.all_masks: list[Masks] = []
         visibility: list[int] = []
         # For each form, how often each level is drawn, and which masks those are: -1 for none, and for no level.
-        self._shares: list[list[float]] = []
+        self._probabilities: list[list[float]] = []
         self._masks_of_level: list[Integers] = []
         for form in self.forms:
             place = {level: len(self.all_masks) + i for i, level in enumerate(form.levels)}
             self.all_masks += form.levels.values()
             visibility += form.levels
             levels = _levels(section, form)
-            self._shares.append(_shares(section, levels))
+            self._probabilities.append(_probabilities(section, levels))
             self._masks_of_level.append(np.array([*(place.get(level, -1) for level in levels), -1]))
         # The last of both is for -1.
         self._visibility = np.array([*visibility, UNOCCLUDED])
@@ -81,6 +81,7 @@ class Occlude:
         self.pink = pink_spectrum(image_size) if "pink_noise" in section.color else None
 
     def draw(self, draws: Draws) -> OcclusionParameters:
+        """Which mask is in front of each row, where, and what it is filled with."""
         numbers = draws.uniforms("occlusion", 11)
         masks = self._masks(numbers[:, 0], numbers[:, 1])
         if self.section.views is not None and draws.num_views > 1:
@@ -99,12 +100,13 @@ class Occlude:
     def _masks(self, level_number: Numbers, form_number: Numbers) -> Integers:
         """Which masks: one number decides whether there is an occluder and of which visibility, another its form."""
         by_form = [
-            masks[choose(level_number, shares)]
-            for masks, shares in zip(self._masks_of_level, self._shares, strict=True)
+            masks[choose(level_number, probabilities)]
+            for masks, probabilities in zip(self._masks_of_level, self._probabilities, strict=True)
         ]
         return np.stack(by_form)[which(form_number, len(self.forms)), np.arange(len(form_number))]
 
     def fetch(self, parameters: OcclusionParameters) -> Occluders:
+        """The masks of the rows that have one, at the size of the images. Raises UserError for an unreadable PNG."""
         rows = np.flatnonzero(parameters.masks >= 0)
         drawn = parameters if len(rows) == len(parameters.masks) else parameters[rows]
         masks = [self._mask(drawn, row) for row in range(len(rows))]
@@ -119,7 +121,7 @@ class Occlude:
         )
 
     def _mask(self, drawn: OcclusionParameters, row: int) -> Tensor:
-        """uint8 (1 or 4, size, size), flipped, cropped and resized; colours times opacity."""
+        """uint8 (1 or 4, size, size), flipped, cropped and resized; colors times opacity."""
         mask = self.all_masks[int(drawn.masks[row])].read(int(drawn.item[row]))
         if self.section.random_resize:
             top, left, height, width = crop_box(mask.shape[-2], mask.shape[-1], drawn.crop[row], RESIZE_SCALE)
@@ -133,6 +135,7 @@ class Occlude:
         return mask.flip(flipped) if flipped else mask
 
     def apply(self, images: Tensor, fetched: Occluders) -> Tensor:
+        """The images with their occluders in front."""
         if len(fetched.rows) == 0:
             return images
         if len(fetched.rows) == len(images):
@@ -141,7 +144,7 @@ class Occlude:
         return images.index_copy_(0, rows, self._cover(images.index_select(0, rows), fetched))
 
     def _cover(self, images: Tensor, fetched: Occluders) -> Tensor:
-        """image * (1 - cover) + colour * cover, where a texture is that product already. Overwrites the images."""
+        """image * (1 - cover) + color * cover, where a texture is that product already. Overwrites the images."""
         cover = fetched.cover.to(images.device, non_blocking=True).to(torch.float32).div_(255)
         texture = fetched.textures.to(images.device, non_blocking=True).to(torch.float32).div_(255)
         if len(texture) == len(images):
@@ -167,11 +170,11 @@ class Occlude:
 
 
 def _by_opacity(mask: Tensor) -> Tensor:
-    """RGBA with its colours times its opacity: resizing would else mix in the colour of what cannot be seen."""
+    """RGBA with its colors times its opacity: resizing would else mix in the color of what cannot be seen."""
     if len(mask) == 1:
         return mask
-    colours = mask[:3].to(torch.float32).mul_(mask[3:].to(torch.float32).div_(255)).round_()
-    return torch.cat([colours.to(torch.uint8), mask[3:]])
+    colors = mask[:3].to(torch.float32).mul_(mask[3:].to(torch.float32).div_(255)).round_()
+    return torch.cat([colors.to(torch.uint8), mask[3:]])
 
 
 def _color(color: Color, random_rgb: Numbers) -> Numbers:
@@ -189,7 +192,7 @@ def _levels(section: Occlusion, form: Form) -> Sequence[int]:
     return list(form.levels) if section.visibility == "all" else section.visibility
 
 
-def _shares(section: Occlusion, levels: Sequence[int]) -> list[float]:
+def _probabilities(section: Occlusion, levels: Sequence[int]) -> list[float]:
     weights = section.vis_probs or [1.0] * len(levels)
     if len(weights) != len(levels):
         raise UserError(

@@ -93,13 +93,13 @@ def operations_up_to(
     translation: float,
     relative: bool,
     rotation: float,
-    colouring: float,
+    color_change: float,
     bits: tuple[int, int],
 ) -> dict[str, Operation]:
     """All operations under torchvision's names, up to these magnitudes.
 
     shear: as the tangent; translation: in pixels, or in widths and heights if `relative`; rotation: in degrees;
-    colouring: the largest difference of a factor from 1; bits: that posterising keeps, in the first and last bin.
+    color_change: the largest difference of a factor from 1; bits: that `Posterize` keeps, in the first and last bin.
     """
     signed = partial(Operation, signed=True)
     return {
@@ -109,10 +109,10 @@ def operations_up_to(
         "TranslateX": signed(partial(_translate_x, mode=mode), last=translation, side=-1 if relative else None),
         "TranslateY": signed(partial(_translate_y, mode=mode), last=translation, side=-2 if relative else None),
         "Rotate": signed(partial(_rotate, mode=mode), last=rotation),
-        "Brightness": signed(partial(_by_factor, functional.adjust_brightness), last=colouring),
-        "Color": signed(partial(_by_factor, functional.adjust_saturation), last=colouring),
-        "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=colouring),
-        "Sharpness": signed(partial(_by_factor, functional.adjust_sharpness), last=colouring),
+        "Brightness": signed(partial(_by_factor, functional.adjust_brightness), last=color_change),
+        "Color": signed(partial(_by_factor, functional.adjust_saturation), last=color_change),
+        "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=color_change),
+        "Sharpness": signed(partial(_by_factor, functional.adjust_sharpness), last=color_change),
         "Posterize": Operation(_posterize, first=bits[0], last=bits[1]),
         "Solarize": Operation(_solarize, first=1.0, last=0.0),
         "AutoContrast": Operation(partial(_always, functional.autocontrast)),
@@ -124,7 +124,7 @@ Drawn = TypeVar("Drawn", bound=Parameters)
 AUGMIX_BINS = 10
 AUGMIX_MAX_DEPTH = 3
 # What AugMix leaves out unless it is given all operations: they overlap with the corruptions of ImageNet-C.
-COLOURING = ("Brightness", "Color", "Contrast", "Sharpness")
+COLOR_OPERATIONS = ("Brightness", "Color", "Contrast", "Sharpness")
 
 
 class Policy(Protocol[Drawn]):
@@ -202,7 +202,7 @@ class RandAugment(_Operating):
             raise ValueError(
                 f"magnitude is {magnitude}; of {num_magnitude_bins} bins the last is no. {num_magnitude_bins - 1}"
             )
-        largest = {"shear": 0.3, "translation": 150 / 331, "rotation": 30.0, "colouring": 0.9}
+        largest = {"shear": 0.3, "translation": 150 / 331, "rotation": 30.0, "color_change": 0.9}
         super().__init__(
             operations_up_to(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4)), num_magnitude_bins
         )
@@ -210,10 +210,12 @@ class RandAugment(_Operating):
         self.magnitude = magnitude
 
     def draw(self, draws: Draws) -> Operations:
+        """`num_ops` operations for each row, all of the one magnitude."""
         drawn = self._draw(draws, "RandAugment", self.num_ops, num_bins=self.num_bins)
         return replace(drawn, magnitude_bin=np.full_like(drawn.magnitude_bin, self.magnitude))
 
     def apply(self, image: Tensor, drawn: Operations) -> Tensor:
+        """The operations of this row, one after the other."""
         return self._in_succession(image, drawn.operation[0], drawn.magnitude_bin[0], drawn.sign[0])
 
 
@@ -225,24 +227,26 @@ class TrivialAugment(_Operating):
 
     def __init__(self, num_magnitude_bins: int = 31) -> None:
         _check_bins(num_magnitude_bins)
-        largest = {"shear": 0.99, "translation": 32.0, "rotation": 135.0, "colouring": 0.99}
+        largest = {"shear": 0.99, "translation": 32.0, "rotation": 135.0, "color_change": 0.99}
         super().__init__(
             operations_up_to(InterpolationMode.NEAREST, **largest, relative=False, bits=(8, 2)), num_magnitude_bins
         )
 
     def draw(self, draws: Draws) -> Operations:
+        """One operation of any magnitude for each row."""
         return self._draw(draws, "TrivialAugment", 1, num_bins=self.num_bins)
 
     def apply(self, image: Tensor, drawn: Operations) -> Tensor:
+        """The operation of this row."""
         return self._in_succession(image, drawn.operation[0], drawn.magnitude_bin[0], drawn.sign[0])
 
 
 class AugMix(_Operating):
     """The image mixed with chains of operations on it (Hendrycks et al. 2020, "AugMix"), as torchvision's v2.AugMix.
 
-    The weight of the image itself is uniform in [0, 1), and the chains share the rest by Dirichlet(1, ..., 1).
+    The weight of the image itself is uniform in [0, 1); the chains divide the rest by Dirichlet(1, ..., 1).
     severity: how many of the 10 magnitudes may come, from the first; chain_depth: operations in a chain, or 1 to 3 at
-    random if it is not positive; all_ops: also brightness, colour, contrast and sharpness. What comes from outside of
+    random if it is not positive; all_ops: also brightness, color, contrast and sharpness. What comes from outside of
     the image is black.
     """
 
@@ -251,9 +255,9 @@ class AugMix(_Operating):
             raise ValueError(f"severity is {severity}; AugMix takes 1 to {AUGMIX_BINS}")
         if mixture_width < 1:
             raise ValueError(f"mixture_width is {mixture_width}; AugMix takes 1 chain or more")
-        largest = {"shear": 0.3, "translation": 1 / 3, "rotation": 30.0, "colouring": 0.9}
+        largest = {"shear": 0.3, "translation": 1 / 3, "rotation": 30.0, "color_change": 0.9}
         operations = operations_up_to(InterpolationMode.BILINEAR, **largest, relative=True, bits=(4, 0))
-        for name in ("Identity", *(() if all_ops else COLOURING)):
+        for name in ("Identity", *(() if all_ops else COLOR_OPERATIONS)):
             del operations[name]
         super().__init__(operations, AUGMIX_BINS)
         self.severity = severity
@@ -261,6 +265,7 @@ class AugMix(_Operating):
         self.chain_depth = chain_depth
 
     def draw(self, draws: Draws) -> Mixture:
+        """Chains of operations, and the weights of their results, for each row."""
         depth = self._draw_depth(draws)
         longest = self.chain_depth if self.chain_depth > 0 else AUGMIX_MAX_DEPTH
         chains = self._draw(draws, "AugMix: chains", self.mixture_width, longest, num_bins=self.severity)
@@ -280,6 +285,7 @@ class AugMix(_Operating):
 
     def apply(self, image: Tensor, drawn: Mixture) -> Tensor:
         # What decoding gives is not contiguous; one copy makes the first operation of every chain faster.
+        """The weighted sum of the image and of what each chain makes of it."""
         image = image.contiguous()
         own, *weights = drawn.weights[0].tolist()
         mixed = image * own

@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 def mean_spectrum(job: Job, images: ImageDataset, progress: Progress = lambda done, total: None) -> Tensor:
-    """Mean amplitudes |fft2| of a job's training images in 0..1, centre-cropped: float32 (3, size, size).
+    """Mean amplitudes |fft2| of a job's training images in 0..1, center-cropped: float32 (3, size, size).
 
     Measured once, and kept in the cache folder for every job with the same data set, classes and image size.
     progress: called with how many images are done, and of how many. Raises UserError.
@@ -47,7 +47,7 @@ def mean_spectrum(job: Job, images: ImageDataset, progress: Progress = lambda do
 def read_spectrum(path: Path, image_size: int, remedy: str = MEASURE) -> Tensor:
     """A spectrum from a .safetensors file, or a .pt file by the restricted unpickler: float32 (3, size, size).
 
-    One channel stands for all three; zero frequency may be first, as fft2 has it, or in the centre, as fftshift
+    One channel stands for all three; zero frequency may be first, as fft2 has it, or in the center, as fftshift
     leaves it. Raises UserError, with a remedy.
     """
     key = "Noise.mean_magnitude_path"
@@ -66,8 +66,8 @@ def read_spectrum(path: Path, image_size: int, remedy: str = MEASURE) -> Tensor:
         )
     if not torch.isfinite(spectrum).all() or (spectrum < 0).any():
         raise UserError(f"{key}: {path} has values that are no amplitudes: they must be 0 or more; {remedy}")
-    centre = image_size // 2
-    if spectrum[:, centre, centre].sum() > spectrum[:, 0, 0].sum():
+    center = image_size // 2
+    if spectrum[:, center, center].sum() > spectrum[:, 0, 0].sum():
         spectrum = torch.fft.ifftshift(spectrum, dim=(-2, -1))
     return spectrum.to(torch.float32).contiguous()
 
@@ -82,7 +82,7 @@ def _read_tensor(path: Path, remedy: str) -> Tensor:
             with torch.serialization.safe_globals(_NUMPY_ARRAYS):
                 given = load_tensors(path)
     except pickle.UnpicklingError as error:
-        # torch's own text tells how to run the code all the same.
+        # torch's own message says how to run the code all the same.
         raise UserError(f"{where} holds more than a tensor, which could run code, or is damaged; {remedy}") from error
     except Exception as error:  # damaged files fail in every way there is
         raise UserError(f"{where} cannot be read: {first_line(error)}; {remedy}") from error
@@ -128,7 +128,7 @@ def measure(images: ImageDataset, image_size: int, progress: Progress = lambda d
     crop = CenterCrop(image_size)
     total = torch.zeros(3, image_size, image_size, dtype=torch.float64)
     count = 0
-    # The sums come in order, whoever is first: the same images have the same spectrum to the bit.
+    # The sums come in order, whichever thread is first: the same images have the same spectrum to the bit.
     for chunk, (magnitudes, good) in enumerate(_sums_by_chunk(images, crop)):
         total += magnitudes
         count += good

@@ -1,8 +1,8 @@
 """Masks of occluders: those of one occluders.pt, or of a folder of PNGs.
 
-A mask is alpha: 255 covers the image. Masks of one channel are filled with a colour by who uses them; those of four
-(RGBA) have a texture of their own. Nothing is read whole: files are mapped into memory, and all processes of a
-machine share the pages.
+A mask is alpha: 255 covers the image. Masks of one channel are filled with a color where they are used; those of four
+(RGBA) have a texture of their own. No file is read as a whole: files are mapped into memory, and all processes of a
+machine use the same pages.
 """
 
 import hashlib
@@ -81,6 +81,7 @@ class TensorMasks:
         return self._ends[-1]
 
     def read(self, index: int) -> Tensor:
+        """uint8 (1 or 4, h, w), a copy."""
         part = bisect_right(self._ends, index)
         return _to_uint8(self._parts[part][index - self._ends[part]], self._full[part])
 
@@ -97,7 +98,7 @@ def _load(path: Path) -> object:
         except RuntimeError:
             loaded = load_tensors(path)
     except pickle.UnpicklingError as error:
-        # torch's own text tells how to run the code all the same.
+        # torch's own message says how to run the code all the same.
         reason = "holds more than plain tensors, which is not loaded since it could run code, or is damaged"
         raise UserError(f"Occlusion.occluder_dir: {path} {reason}; save it with torch.save(masks)") from error
     except OSError as error:
@@ -144,7 +145,7 @@ def _as_masks(tensor: object) -> Tensor:
 
 
 def _full(part: Tensor) -> int:
-    """The value that stands for 255: 1 or 255, told from a sample of alpha. Raises ValueError for another range."""
+    """The value that stands for 255: 1 or 255, by a sample of alpha. Raises ValueError for another range."""
     if part.dtype == torch.bool:
         return 1
     ranges = [torch.aminmax(part[i, -1]) for i in _spread(len(part), SAMPLED_MASKS)]
@@ -156,7 +157,7 @@ def _full(part: Tensor) -> int:
 
 
 def _to_uint8(mask: Tensor, full: int) -> Tensor:
-    """A copy: who writes to it must not write to the mapped file's pages."""
+    """A copy: to write to it must not write to the pages of the mapped file."""
     if mask.dtype == torch.uint8 and full == 255:
         return torch.from_numpy(np.array(mask.numpy(), order="C"))
     return mask.to(torch.float32).mul(255 / full).round_().clamp_(0, 255).to(torch.uint8).contiguous()
@@ -184,6 +185,7 @@ class PngMasks:
         return len(self._names)
 
     def read(self, index: int) -> Tensor:
+        """uint8 (1 or 4, h, w), a copy. Raises UserError for a PNG that cannot be read."""
         if self._packed is None:
             # Two threads may both come here: they find the same file.
             path = cached(self._cache_file(), self._pack)
@@ -245,7 +247,7 @@ def _alpha_or_rgba(image: Image.Image, num_channels: int) -> Pixels:
     if image.mode in ("LA", "RGBA"):
         return np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
     if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's own conversion would make nearly all of it white.
+        # 16-bit gray: Pillow's own conversion would make nearly all of it white.
         alpha = (np.asarray(image, dtype=np.int64) // 257).astype(np.uint8)
     else:
         alpha = np.asarray(image.convert("L"))

@@ -19,7 +19,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders.bank import OCCLUDERS_PT, holds_masks
 
-Field = npt.NDArray[np.float32]
+FloatField = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 FORMS = {
@@ -40,13 +40,13 @@ FORMS = {
     "natural": "shapes as of foliage, with a texture in greens and browns of their own (RGBA)",
     "natural_silhouette": "the shapes of natural without their texture",
 }
-"""What can be made, in the dataset's own style of names, and what each looks like."""
+"""What can be made, in the dataset's own style of names, and how each looks."""
 
 _COUNTS = (4, 8, 16)
 _HORIZONTAL, _VERTICAL, _DIAGONALS = 0.0, math.pi / 2, (math.pi / 4, 3 * math.pi / 4)
 # Breaks ties (the pixels of a row of a bar are all equal) without moving an edge by more than a pixel.
 _TIE_BREAK = 1e-5
-# Dark and light ends of two ranges of colour, RGB from 0 to 1.
+# Dark and light ends of two ranges of color, RGB from 0 to 1.
 _GREENS = ((0.05, 0.13, 0.03), (0.55, 0.67, 0.27))
 _BROWNS = ((0.12, 0.07, 0.04), (0.65, 0.49, 0.33))
 
@@ -59,12 +59,13 @@ def make_occluders(
     number: int = 100,
     size: int = 256,
     seed: int = 0,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Write `<folder>/<form>/<visibility in %>/occluders.pt`: uint8 of shape (number, 1 or 4, size, size).
 
-    The same arguments make the same files. `told` hears one line for each file. Raises UserError, before anything
-    is written, for what cannot be made and for levels that have occluders already; and where it cannot write.
+    The same arguments make the same files. `report` is called with a line for each file. Raises UserError, before
+    anything is written, for forms that do not exist and for levels that have occluders already; and where it cannot
+    write.
     """
     levels = [(form, level) for form in dict.fromkeys(forms) for level in sorted(set(visibility))]
     problems = [*_what_cannot_be_made(forms, visibility, number, size), *_what_is_there(folder, levels)]
@@ -74,7 +75,7 @@ def make_occluders(
         path = folder / form / str(level) / OCCLUDERS_PT
         masks = np.stack([_mask(form, level, index, size, seed) for index in range(number)])
         _save(masks, path)
-        told(f"{path}: {number} masks")
+        report(f"{path}: {number} masks")
 
 
 def _what_cannot_be_made(forms: Sequence[str], visibility: Sequence[int], number: int, size: int) -> list[str]:
@@ -115,10 +116,10 @@ def _mask(form: str, visibility: int, index: int, size: int, seed: int) -> Pixel
     return np.concatenate([_texture(rng, size), alpha]) if form == "natural" else alpha
 
 
-def _highest(field: Field, share: float, rng: np.random.Generator) -> Pixels:
-    """255 where the field is highest, on this share of its pixels, 0 elsewhere: uint8 of shape (1, size, size)."""
+def _highest(field: FloatField, fraction: float, rng: np.random.Generator) -> Pixels:
+    """255 where the field is highest, on this fraction of its pixels, 0 elsewhere: uint8 of shape (1, size, size)."""
     values = field.ravel() + _TIE_BREAK * rng.random(field.size, dtype=np.float32)
-    covered = round(share * field.size)
+    covered = round(fraction * field.size)
     mask = np.zeros(field.size, np.uint8)
     mask[np.argpartition(-values, min(covered, field.size - 1))[:covered]] = 255
     return mask.reshape(1, *field.shape)
@@ -127,23 +128,23 @@ def _highest(field: Field, share: float, rng: np.random.Generator) -> Pixels:
 # -- fields: float32 of shape (size, size) ----------------------------------------------------------------------
 
 
-def _wave(rng: np.random.Generator, size: int, count: int, angle: float) -> Field:
+def _wave(rng: np.random.Generator, size: int, count: int, angle: float) -> FloatField:
     """A triangular wave from 0 to 1 with a random phase, `count` periods in the picture's height; angle 0: rows."""
     along = np.arange(size, dtype=np.float32) * np.float32(count / size)
     turns = along[:, None] * np.float32(math.cos(angle)) + along * np.float32(math.sin(angle)) + rng.random()
     return 1 - np.abs(2 * (turns % 1) - 1, dtype=np.float32)
 
 
-def _bars(rng: np.random.Generator, size: int, count: int, angles: Sequence[float]) -> Field:
+def _bars(rng: np.random.Generator, size: int, count: int, angles: Sequence[float]) -> FloatField:
     return _wave(rng, size, count, angles[int(rng.integers(len(angles)))])
 
 
-def _crossed_bars(rng: np.random.Generator, size: int, angles: tuple[float, float]) -> Field:
+def _crossed_bars(rng: np.random.Generator, size: int, angles: tuple[float, float]) -> FloatField:
     count = _COUNTS[rng.integers(len(_COUNTS))]
     return np.maximum(_wave(rng, size, count, angles[0]), _wave(rng, size, count, angles[1]))
 
 
-def _dots(rng: np.random.Generator, size: int, distance: Callable[[Field, Field], Field]) -> Field:
+def _dots(rng: np.random.Generator, size: int, distance: Callable[[FloatField, FloatField], FloatField]) -> FloatField:
     """Nearness to the nearest point of a jittered grid, in units of its cells."""
     count = rng.uniform(4, 12)
     cells = math.ceil(count) + 3  # one more on each side, and one for the offset
@@ -158,37 +159,37 @@ def _dots(rng: np.random.Generator, size: int, distance: Callable[[Field, Field]
     return -nearest
 
 
-def _euclidean_squared(dy: Field, dx: Field) -> Field:
+def _euclidean_squared(dy: FloatField, dx: FloatField) -> FloatField:
     return dy * dy + dx * dx
 
 
-def _chebyshev(dy: Field, dx: Field) -> Field:
+def _chebyshev(dy: FloatField, dx: FloatField) -> FloatField:
     return np.maximum(np.abs(dy), np.abs(dx))
 
 
-def _frequencies(rows: int, columns: int) -> Field:
+def _frequencies(rows: int, columns: int) -> FloatField:
     """Distance from the origin of Fourier space in cycles per picture, of shape (rows, columns)."""
     vertical = np.fft.fftfreq(rows, 1 / rows)[:, None]
     horizontal = np.fft.fftfreq(rows, 1 / rows)[:columns]
-    field: Field = np.hypot(vertical, horizontal).astype(np.float32)
+    field: FloatField = np.hypot(vertical, horizontal).astype(np.float32)
     return field
 
 
-def _filtered_noise(rng: np.random.Generator, size: int, gain: Field) -> Field:
+def _filtered_noise(rng: np.random.Generator, size: int, gain: FloatField) -> FloatField:
     """White noise filtered by `gain` of shape (size, size // 2 + 1), scaled to a standard deviation of 1."""
     noise = rng.standard_normal((size, size), dtype=np.float32)
     field = np.fft.irfft2(np.fft.rfft2(noise) * gain, s=(size, size))
     return (field / (field.std() or 1)).astype(np.float32)
 
 
-def _blobs(rng: np.random.Generator, size: int) -> Field:
+def _blobs(rng: np.random.Generator, size: int) -> FloatField:
     """Gaussian-filtered noise, the Gaussian's standard deviation from a fiftieth of the picture to a twelfth."""
     sigma = math.exp(rng.uniform(math.log(1 / 50), math.log(1 / 12)))
     frequency = _frequencies(size, size // 2 + 1)
     return _filtered_noise(rng, size, np.exp(-2 * (math.pi * sigma * frequency) ** 2))
 
 
-def _foliage(rng: np.random.Generator, size: int) -> Field:
+def _foliage(rng: np.random.Generator, size: int) -> FloatField:
     """Noise of five octaves, each of half the scale and half the amplitude of the one before."""
     sigma = math.exp(rng.uniform(math.log(1 / 30), math.log(1 / 10)))
     square = (math.pi * sigma * _frequencies(size, size // 2 + 1)) ** 2
@@ -200,7 +201,7 @@ def _foliage(rng: np.random.Generator, size: int) -> Field:
 def _texture(rng: np.random.Generator, size: int) -> Pixels:
     """RGB between greens and browns, hue and brightness each 1/f noise: uint8 of shape (3, size, size).
 
-    It goes on where the mask is transparent, so that resizing brings no dark rims.
+    It continues where the mask is transparent, so that resizing brings no dark rims.
     """
     gain = 1 / np.maximum(_frequencies(size, size), 1)
     noise = rng.standard_normal((2, size, size), dtype=np.float32)
@@ -215,13 +216,13 @@ def _texture(rng: np.random.Generator, size: int) -> Pixels:
     return np.round(np.stack(channels) * 255).astype(np.uint8)
 
 
-def _logistic(field: npt.NDArray[np.floating]) -> Field:
+def _logistic(field: npt.NDArray[np.floating]) -> FloatField:
     """From 0 to 1, the mean at 0.5."""
-    squashed: Field = (1 / (1 + np.exp(-2 * (field - field.mean()) / (field.std() or 1)))).astype(np.float32)
+    squashed: FloatField = (1 / (1 + np.exp(-2 * (field - field.mean()) / (field.std() or 1)))).astype(np.float32)
     return squashed
 
 
-_FIELDS: dict[str, Callable[[np.random.Generator, int], Field]] = {
+_FIELDS: dict[str, Callable[[np.random.Generator, int], FloatField]] = {
     **{f"barHorz{count:02}": partial(_bars, count=count, angles=[_HORIZONTAL]) for count in _COUNTS},
     **{f"barVert{count:02}": partial(_bars, count=count, angles=[_VERTICAL]) for count in _COUNTS},
     **{f"barObl{count:02}": partial(_bars, count=count, angles=_DIAGONALS) for count in _COUNTS},

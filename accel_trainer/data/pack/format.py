@@ -6,7 +6,7 @@
       train.index    a record for each image (RECORD), in the order of the data set
       val.pixels, val.index
 
-A pack that is read has every file whole: lengths and the checksums of the indices are looked at when it is opened,
+A pack is read only if every file is complete: lengths and the checksums of the indices are looked at when it is opened,
 those of all images by `corrupt_records`.
 """
 
@@ -85,6 +85,7 @@ class Manifest(BaseModel):
 
     @property
     def is_complete(self) -> bool:
+        """Whether all images of both splits are in the pack."""
         return all(split.index is not None for split in self.splits.values())
 
     @field_validator("splits")
@@ -101,7 +102,7 @@ def is_pack(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises UserError for what is no pack, or one of another version."""
+    """The manifest of a pack. Raises UserError for what is no pack, or one of another version."""
     path = folder / MANIFEST
     try:
         given = files.read_json(path, _MAX_MANIFEST)
@@ -121,7 +122,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def open_pack(folder: Path) -> Splits:
-    """Raises UserError for what is no pack, or not a whole one."""
+    """Both splits of a pack. Raises UserError for what is no pack, or an incomplete one."""
     return Splits(open_packed_split(folder, "train"), open_packed_split(folder, "val"))
 
 
@@ -129,14 +130,14 @@ def open_packed_split(folder: Path, split: SplitName) -> "Packed":
     """`train` or `val` of a pack. Raises UserError."""
     manifest = read_manifest(folder)
     if not manifest.is_complete:
-        raise UserError(f"dataset: {folder} is not complete; the same `accel-train pack` again goes on with it")
+        raise UserError(f"dataset: {folder} is not complete; the same `accel-train pack` again resumes it")
     return Packed(folder, split, manifest)
 
 
 class PixelFile:
     """A .pixels file, read at any place by any number of threads.
 
-    It is read, not mapped: a file that a disk cannot give, or that somebody cuts off, is then an error and not a
+    It is read, not mapped: a file that a disk cannot give, or that is truncated meanwhile, is then an error and not a
     signal that kills the training, and its pages do not count as memory of the process.
     """
 
@@ -179,6 +180,7 @@ class Packed:
         self.labels: Labels = self.records["label"].astype(np.int64)
 
     def read(self, index: int) -> Tensor:
+        """uint8 (3, height, width). Raises CorruptImage."""
         record = self.records[index]
         try:
             content = self.file.read(int(record["offset"]), int(record["size"]))
@@ -191,6 +193,7 @@ class Packed:
         return decode(content.tobytes())
 
     def describe(self, index: int) -> str:
+        """Its name in the data set that was packed, and the folder of the pack."""
         return f"{self.name(index)} in {self._folder}"
 
     def name(self, index: int) -> str:
@@ -199,6 +202,7 @@ class Packed:
 
 
 def name_of(file: PixelFile, record: Any) -> str:
+    """What the data set that was packed calls an image. Raises OSError."""
     content = file.read(int(record["offset"]) + int(record["size"]), int(record["name_size"]))
     return os.fsdecode(content.tobytes())
 
@@ -222,10 +226,12 @@ def ends(records: Records) -> npt.NDArray[np.uint64]:
 
 
 def digest(content: bytes) -> str:
+    """BLAKE2b of 16 bytes, as hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def digest_of_labels(labels: Labels) -> str:
+    """`digest` of labels, int64 (n,), as unsigned integers of 32 bits."""
     return digest(labels.astype("<u4").tobytes())
 
 
@@ -244,7 +250,7 @@ def _read_index(folder: Path, split: str, manifest: Manifest, about: PackedSplit
 
 
 def _is_sound(records: Records, manifest: Manifest, about: PackedSplit) -> bool:
-    """Whether what it says can be: an index may come from anybody."""
+    """Whether its records can be true: the file is not trusted."""
     end = ends(records)
     has_pixels = records["height"] > 0
     size = 3 * records["height"].astype(np.uint64) * records["width"]

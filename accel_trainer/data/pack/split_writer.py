@@ -1,7 +1,7 @@
-"""One split of a pack: images made small by threads, and appended to its files in the order of the data set.
+"""One split of a pack: images resized by threads, and appended to its files in the order of the data set.
 
-Their index follows them when they are on the disk, so that it never tells of what is not there: whoever is killed goes
-on behind the last image that the index knows.
+Their index follows them when they are on the disk, so that it names no image that is not there: after a kill, the next
+writer continues behind the last image of the index.
 """
 
 import errno
@@ -38,12 +38,12 @@ from accel_trainer.data.shared_work import in_order, single_core_threads
 
 log = logging.getLogger(__name__)
 
-# Images that a thread makes in one go; these and as many again for each other thread are in memory.
+# Images that a thread prepares in one go; these and as many again for each other thread are in memory.
 CHUNK = 16
-# Bytes of images between two times that they are waited for until they are on the disk.
-SETTLE_EVERY = 2**26
-# Failures to read that another time may not have.
-PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# Bytes of images between two times that the disk is waited for.
+SYNC_EVERY = 2**26
+# Failures to read that may not happen again.
+TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class PackedImage:
 # -- images -------------------------------------------------------------------------------------------------------
 
 
-class Entries:
-    """The images of a source as they are stored, made by threads."""
+class PackedImages:
+    """The images of a source as they are stored, prepared by threads."""
 
     def __init__(self, source: ImageDataset, how: PackSettings, num_threads: int) -> None:
         self.source, self.how, self.num_threads = source, how, num_threads
@@ -80,19 +80,19 @@ class Entries:
         number = len(self.source.labels)
         chunks = (range(start, min(start + CHUNK, number)) for start in range(first, number, CHUNK))
         with single_core_threads(self.num_threads, "pack") as pool:
-            yield from in_order(lambda chunk: pool.submit(self._entries, chunk), chunks, self.num_threads + 1)
+            yield from in_order(lambda chunk: pool.submit(self._packed_chunk, chunk), chunks, self.num_threads + 1)
 
-    def _entries(self, chunk: range) -> list[PackedImage]:
-        return [self._entry(index) for index in chunk]
+    def _packed_chunk(self, chunk: range) -> list[PackedImage]:
+        return [self._packed(index) for index in chunk]
 
-    def _entry(self, index: int) -> PackedImage:
+    def _packed(self, index: int) -> PackedImage:
         name, label = os.fsencode(self.source.describe(index)), int(self.source.labels[index])
         try:
             pixels = downscaled(self.source, index, self.how.short_side)
         except CorruptImage as error:
-            if _may_pass(error.__cause__):
+            if _is_transient(error.__cause__):
                 raise UserError(
-                    f"{self.source.describe(index)}: cannot be read: {error}; the same command goes on where it was"
+                    f"{self.source.describe(index)}: cannot be read: {error}; the same command resumes where it was"
                 ) from error
             return PackedImage((str(error) or "corrupt").encode(errors="replace"), name, 0, 0, label)
         except Exception as error:
@@ -112,9 +112,9 @@ class Entries:
         return file.getvalue()
 
 
-def _may_pass(error: BaseException | None) -> bool:
+def _is_transient(error: BaseException | None) -> bool:
     """Whether the machine was at fault and not the image, which a pack would call corrupt for ever."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in TRANSIENT)
 
 
 def downscaled(source: ImageDataset, index: int, short_side: int) -> npt.NDArray[np.uint8]:
@@ -138,17 +138,17 @@ class SplitWriter:
         self._pixels, self._index = (open_to_append(path) for path in (self._pixels_path, self._index_path))
         self.end = 0
         self._waiting: list[Records] = []
-        self._unsettled = 0
+        self._unsynced = 0
 
-    def write(self, entries: Entries) -> Iterator[int]:
-        """Write what is missing; tells how many images are there."""
-        count = self._take_up(entries.source)
+    def write(self, images: PackedImages) -> Iterator[int]:
+        """Write the images that are missing; yields how many are there."""
+        count = self._resume(images.source)
         yield count
-        for chunk in entries.from_index(count):
+        for chunk in images.from_index(count):
             self._add(chunk)
             count += len(chunk)
             yield count
-        self._settle()
+        self._sync()
 
     def about(self, split: PackedSplit) -> PackedSplit:
         """The same with what is known when all are written."""
@@ -156,7 +156,7 @@ class SplitWriter:
         corrupt = int((np.frombuffer(index, RECORD)["height"] == 0).sum())
         return split.model_copy(update={"size": self.end, "corrupt": corrupt, "index": digest(index)})
 
-    def _take_up(self, source: ImageDataset) -> int:
+    def _resume(self, source: ImageDataset) -> int:
         """How many images are there already; what is behind them is cut off."""
         whole = os.fstat(self._index).st_size // RECORD.itemsize
         records = np.fromfile(self._index_path, RECORD, whole)
@@ -175,27 +175,27 @@ class SplitWriter:
 
     def _add(self, chunk: Iterable[PackedImage]) -> None:
         content, records = [], []
-        for entry in chunk:
-            if not entry.height:
-                log.warning("corrupt image %s: %s", os.fsdecode(entry.name), entry.content.decode(errors="replace"))
-            stored = entry.content + entry.name
-            sizes = (len(entry.content), len(entry.name), entry.height, entry.width)
-            records.append((self.end, *sizes, entry.label, zlib.crc32(stored)))
+        for image in chunk:
+            if not image.height:
+                log.warning("corrupt image %s: %s", os.fsdecode(image.name), image.content.decode(errors="replace"))
+            stored = image.content + image.name
+            sizes = (len(image.content), len(image.name), image.height, image.width)
+            records.append((self.end, *sizes, image.label, zlib.crc32(stored)))
             content.append(stored)
             self.end += len(stored)
-            self._unsettled += len(stored)
+            self._unsynced += len(stored)
         _write(self._pixels, b"".join(content))
         self._waiting.append(np.array(records, RECORD))
-        if self._unsettled >= SETTLE_EVERY:
-            self._settle()
+        if self._unsynced >= SYNC_EVERY:
+            self._sync()
 
-    def _settle(self) -> None:
-        """The index may tell of images that no power cut can take away, and of no others."""
+    def _sync(self) -> None:
+        """Wait for the disk, then write the index: it names only images that outlive a power cut."""
         os.fsync(self._pixels)
         _write(self._index, b"".join(records.tobytes() for records in self._waiting))
         os.fsync(self._index)
         self._waiting.clear()
-        self._unsettled = 0
+        self._unsynced = 0
 
     def __enter__(self) -> Self:
         return self
@@ -208,13 +208,13 @@ class SplitWriter:
 
 
 def num_whole(file: PixelFile, records: Records) -> int:
-    """How many images, from the first on, are all there. Those of the last time that they were waited for are read:
-    not every disk keeps what it says."""
+    """How many images, from the first on, are all there. Those since the last sync are read:
+    not every disk keeps what it has acknowledged."""
     end = ends(records)
     count = int(np.searchsorted(end, file.size, side="right"))
     if not count:
         return 0
-    start = int(np.searchsorted(end, max(0, int(end[count - 1]) - SETTLE_EVERY)))
+    start = int(np.searchsorted(end, max(0, int(end[count - 1]) - SYNC_EVERY)))
     bad = next(corrupt_records(file, records[start:count]), None)
     return count if bad is None else start + bad
 

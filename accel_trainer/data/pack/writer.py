@@ -1,7 +1,7 @@
 """Writing a pack: see accel_trainer.data.pack.format for what one is.
 
 Its splits are written one after the other. The manifest is there from the first moment, says of a finished split what
-its files are, and is written aside and put in place.
+its files are, and is replaced atomically.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from accel_trainer.data.pack.format import (
     open_pack,
     read_manifest,
 )
-from accel_trainer.data.pack.split_writer import CHUNK, Entries, PackSettings, SplitWriter, open_to_append
+from accel_trainer.data.pack.split_writer import CHUNK, PackedImages, PackSettings, SplitWriter, open_to_append
 from accel_trainer.data.shared_work import in_order, single_core_threads
 from accel_trainer.data.sources.digits import BUNDLED
 
@@ -44,14 +44,14 @@ def pack(
     )
     total = sum(split.images for split in wanted.splits.values())
     sources: dict[SplitName, ImageDataset] = {"train": images.train, "val": images.val}
-    with _taken(folder):
+    with _locked(folder):
         try:
-            manifest, done = _begun(folder, wanted), 0
+            manifest, done = _begin_or_resume(folder, wanted), 0
             for split, source in sources.items():
                 about = manifest.splits[split]
                 if about.index is None:
                     finished = _write(
-                        folder, split, Entries(source, how, num_threads), about, _from(done, total, progress)
+                        folder, split, PackedImages(source, how, num_threads), about, _from(done, total, progress)
                     )
                     manifest = manifest.model_copy(update={"splits": {**manifest.splits, split: finished}})
                     _write_manifest(folder, manifest)
@@ -59,17 +59,17 @@ def pack(
                 progress(done, total)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be written: {error.strerror}; mend that, and the same command goes on where it was"
+                f"{folder}: cannot be written: {error.strerror}; fix that, and the same command resumes where it was"
             ) from error
     return manifest
 
 
 def _write(
-    folder: Path, split: SplitName, entries: Entries, about: PackedSplit, told: Callable[[int], None]
+    folder: Path, split: SplitName, images: PackedImages, about: PackedSplit, report: Callable[[int], None]
 ) -> PackedSplit:
     with SplitWriter(folder, split) as writer:
-        for count in writer.write(entries):
-            told(count)
+        for count in writer.write(images):
+            report(count)
         return writer.about(about)
 
 
@@ -84,7 +84,7 @@ def what_is_packed(name: str, data_root: Path) -> str:
 
 
 def damaged_images(folder: Path, num_threads: int, progress: Progress) -> Iterator[str]:
-    """Read a whole pack: the names of images that are not what was written. Raises UserError where not all is there."""
+    """Read all of a pack: the names of images that are not what was written. Raises UserError for an incomplete one."""
     images = open_pack(folder)
     assert isinstance(images.train, Packed)
     assert isinstance(images.val, Packed)
@@ -94,11 +94,11 @@ def damaged_images(folder: Path, num_threads: int, progress: Progress) -> Iterat
             number = len(source.labels)
             chunks = [range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK)]
 
-            def look(chunk: range, source: Packed = source) -> list[int]:
+            def damaged(chunk: range, source: Packed = source) -> list[int]:
                 return [chunk[i] for i in corrupt_records(source.file, source.records[chunk.start : chunk.stop])]
 
             for chunk, bad in zip(
-                chunks, in_order(lambda chunk: pool.submit(look, chunk), chunks, num_threads + 1), strict=True
+                chunks, in_order(lambda chunk: pool.submit(damaged, chunk), chunks, num_threads + 1), strict=True
             ):
                 yield from (source.name(index) for index in bad)
                 done += len(chunk)
@@ -110,8 +110,8 @@ def _to_pack(source: ImageDataset) -> PackedSplit:
 
 
 @contextmanager
-def _taken(folder: Path) -> Iterator[None]:
-    """Nobody else writes to the folder meanwhile. Raises UserError, also for a folder with anything else in it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder, so that no other process writes to it. Raises UserError, also for a folder with other files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MANIFEST).exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -129,7 +129,7 @@ def _taken(folder: Path) -> Iterator[None]:
         yield
 
 
-def _begun(folder: Path, wanted: Manifest) -> Manifest:
+def _begin_or_resume(folder: Path, wanted: Manifest) -> Manifest:
     """The manifest of the pack that is to be, or that of what there is of it."""
     remove_stale_temp_files(folder)
     if not (folder / MANIFEST).exists():

@@ -40,10 +40,10 @@ class Draws:
         """Which view each row is: int64 of shape (rows,)."""
         return np.tile(np.arange(self.num_views), len(self.indices))
 
-    def words(self, purpose: str, count: int) -> Keys:
+    def random_bits(self, purpose: str, count: int) -> Keys:
         """Random bits: uint64 of shape (rows, count)."""
         shared = ("batch",) if self.batch_dependence else ()
-        # One draw for the whole batch is made once and given to every image.
+        # A draw for the batch is computed once, for every image.
         subjects = np.array([self.step]) if self.batch_dependence else self.indices
         views = range(1) if self.view_dependence else range(self.num_views)
         drawn = [
@@ -51,16 +51,16 @@ class Draws:
             for view in views
         ]
         shape = (len(self.indices), self.num_views, count)
-        # A copy: views of one memory may not be written, which torch does not like to hear of.
+        # A copy: views of one memory may not be written, of which torch warns.
         return np.array(np.broadcast_to(np.stack(drawn, axis=1), shape)).reshape(-1, count)
 
     def uniforms(self, purpose: str, count: int) -> Numbers:
         """Numbers in [0, 1): float64 of shape (rows, count)."""
-        return keyed_random.unit_interval(self.words(purpose, count))
+        return keyed_random.unit_interval(self.random_bits(purpose, count))
 
     def keys(self, purpose: str) -> Keys:
-        """A key of 64 bits for a random field in each row ; see `random_fields`: uint64 of shape (rows,)."""
-        return self.words(purpose, 1)[:, 0]
+        """A key of 64 bits for a random field in each row; see `random_fields`: uint64 of shape (rows,)."""
+        return self.random_bits(purpose, 1)[:, 0]
 
     def for_whole_batch(self, purpose: str) -> float:
         """One number in [0, 1) for the global batch, whatever is shared."""

@@ -12,7 +12,7 @@ BUNDLED = ("digits",)
 
 
 class Digits:
-    """Handwritten digits, 8x8 grey: the test set of the UCI Optical Recognition of Handwritten Digits data set
+    """Handwritten digits, 8x8 gray: the test set of the UCI Optical Recognition of Handwritten Digits data set
     (Alpaydin and Kaynak, 1998; CC BY 4.0) that scikit-learn's load_digits gives, 1,797 images. A quarter of
     every class is held out for validation.
     """
@@ -26,7 +26,9 @@ class Digits:
         self._split = split
 
     def read(self, index: int) -> Tensor:
+        """uint8 (3, 8, 8), gray."""
         return from_array(np.repeat(self._images[index][:, :, None], 3, axis=2))
 
     def describe(self, index: int) -> str:
+        """Split and number."""
         return f"digits {self._split} {index}"

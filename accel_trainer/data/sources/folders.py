@@ -46,9 +46,11 @@ class ImageFolder:
         self.labels: Labels = np.repeat(np.arange(len(counts)), counts)
 
     def read(self, index: int) -> Tensor:
+        """uint8 (3, height, width). Raises CorruptImage."""
         return read_image(self._paths[index])
 
     def describe(self, index: int) -> str:
+        """The path of the file."""
         return self._paths[index]
 
 

@@ -40,12 +40,14 @@ class HuggingFace:
         self._column = image_column
 
     def read(self, index: int) -> Tensor:
+        """uint8 (3, height, width). Raises CorruptImage, also for a row without an image."""
         row = self._rows[int(index)][self._column]
         if row is None:
             raise CorruptImage("the row has no image")
         return decode(row["bytes"]) if row["bytes"] is not None else read_image(row["path"])
 
     def describe(self, index: int) -> str:
+        """The number of the row, and the path in it where it has one."""
         row = self._rows[int(index)][self._column] or {}
         return f"row {index} ({row['path']})" if row.get("path") else f"row {index}"
 

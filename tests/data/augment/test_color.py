@@ -189,12 +189,12 @@ def test_only_the_images_that_are_drawn_become_grey() -> None:
 
 @pytest.mark.parametrize("probability", [0.2, 0.0, 1.0])
 def test_grey_is_drawn_as_often_as_its_probability_says(probability: float) -> None:
-    num_grey = int(Grayscale(probability).draw(draws(MANY)).is_grey.sum())
+    num_grey = int(Grayscale(probability).draw(draws(MANY)).is_gray.sum())
     assert stats.binomtest(num_grey, MANY, probability).pvalue > UNLIKELY
     assert Grayscale().probability == 0.2
 
 
 def test_grey_and_jitter_are_independent() -> None:
-    is_grey, order = Grayscale().draw(draws(MANY)).is_grey, ColorJitter().draw(draws(MANY)).order
+    is_grey, order = Grayscale().draw(draws(MANY)).is_gray, ColorJitter().draw(draws(MANY)).order
     counts = stats.contingency.crosstab(is_grey, order[:, 0]).count
     assert stats.chi2_contingency(counts).pvalue > UNLIKELY

@@ -44,9 +44,9 @@ def pictures(count: int, size: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_shares_of_mixup_are_those_of_a_beta_distribution(alpha: float) -> None:
     drawn = mixup(alpha=alpha).draw(draws(*range(20_000)))
-    assert drawn.share.shape == (20_000,)
+    assert drawn.weight.shape == (20_000,)
     assert not drawn.is_cut.any()
-    assert stats.kstest(drawn.share, stats.beta(alpha, alpha).cdf).pvalue > UNLIKELY
+    assert stats.kstest(drawn.weight, stats.beta(alpha, alpha).cdf).pvalue > UNLIKELY
 
 
 def torchvisions_box(lam: float, r_y: int, r_x: int, size: int) -> tuple[list[int], float]:
@@ -77,7 +77,7 @@ def test_drawn_boxes_are_distributed_as_torchvisions(alpha: float) -> None:
     theirs = [
         torchvisions_box(lam, *rng.integers(32, size=2).tolist(), 32) for lam in rng.beta(alpha, alpha, size=5000)
     ]
-    assert stats.ks_2samp(drawn.share, [share for _, share in theirs]).pvalue > UNLIKELY
+    assert stats.ks_2samp(drawn.weight, [share for _, share in theirs]).pvalue > UNLIKELY
     for edge in range(4):
         assert stats.ks_2samp(drawn.box[:, edge], [box[edge] for box, _ in theirs]).pvalue > UNLIKELY
 
@@ -89,15 +89,15 @@ def test_a_box_covers_exactly_what_the_share_leaves(size: int) -> None:
     top, bottom, left, right = drawn.box.T
     assert (drawn.box >= 0).all()
     assert (drawn.box <= size).all()
-    np.testing.assert_array_equal((bottom - top) * (right - left), np.round((1 - drawn.share) * size**2))
-    np.testing.assert_allclose((bottom - top) * (right - left) / size**2, 1 - drawn.share, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal((bottom - top) * (right - left), np.round((1 - drawn.weight) * size**2))
+    np.testing.assert_allclose((bottom - top) * (right - left) / size**2, 1 - drawn.weight, rtol=0, atol=1e-15)
 
 
 def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch() -> None:
     for mixer in (cutmix(), mixup(), Mixer(32, Mixing(), Mixing())):
         all_at_once = mixer.draw(draws(4, 9, 0, 7))
         alone = mixer.draw(draws(0))
-        for name in ("share", "box", "is_cut"):
+        for name in ("weight", "box", "is_cut"):
             np.testing.assert_array_equal(getattr(all_at_once[2:3], name), getattr(alone, name))
 
 
@@ -118,7 +118,7 @@ def test_each_of_both_has_its_own_alpha() -> None:
         ours = draws(*range(2000), step=step)
         drawn = both.draw(ours)
         expected = (cutmix(alpha=4.0) if drawn.is_cut[0] else mixup(alpha=0.2)).draw(ours)
-        np.testing.assert_array_equal(drawn.share, expected.share)
+        np.testing.assert_array_equal(drawn.weight, expected.weight)
         np.testing.assert_array_equal(drawn.box, expected.box)
 
 
@@ -138,9 +138,9 @@ def test_which_of_both_it_is_does_not_depend_on_the_images(sharing: dict[str, bo
 def test_with_batch_dependence_a_batch_has_one_share_and_box_and_the_next_has_others(mixer: Mixer) -> None:
     drawn = [mixer.draw(draws(*range(50), step=step, batch_dependence=True)) for step in range(20)]
     for one in drawn:
-        assert len(np.unique(one.share)) == 1
+        assert len(np.unique(one.weight)) == 1
         assert len(np.unique(one.box, axis=0)) == 1
-    assert len({float(one.share[0]) for one in drawn}) > 15
+    assert len({float(one.weight[0]) for one in drawn}) > 15
 
 
 # -- pixels -------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_cutmix_takes_the_other_image_in_the_box_and_nowhere_else(size: int) -> 
         expected[:, top:bottom, left:right] = others[row].numpy()[:, top:bottom, left:right]
         np.testing.assert_array_equal(mixed[row].numpy(), expected)
         is_other = (mixed[row] == others[row]).all(0)
-        assert int(is_other.sum()) == round((1 - float(drawn.share[row])) * size**2)
+        assert int(is_other.sum()) == round((1 - float(drawn.weight[row])) * size**2)
     assert torch.equal(images, before[0])
     assert torch.equal(others, before[1])
 
@@ -171,7 +171,7 @@ def test_mixup_is_share_of_the_image_and_the_rest_of_the_other(size: int) -> Non
     images, others = pictures(40, size), pictures(40, size, seed=1)
     before = images.clone(), others.clone()
     drawn = parameters(mixup(size), 40)
-    share = drawn.share[:, None, None, None]
+    share = drawn.weight[:, None, None, None]
     expected = share * images.numpy().astype(np.float64) + (1 - share) * others.numpy().astype(np.float64)
     np.testing.assert_allclose(mix(images, others, drawn).numpy(), expected, rtol=0, atol=2e-7)
     assert torch.equal(images, before[0])

@@ -37,7 +37,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texture, `full` covers all, and rulers say by their red and green which column and row a pixel is of.
     """
     folder = tmp_path_factory.mktemp("occluders")
-    make_occluders(folder, FORMS, LEVELS, number=24, size=64, told=lambda line: None)
+    make_occluders(folder, FORMS, LEVELS, number=24, size=64, report=lambda line: None)
     any_of_256 = partial(torch.randint, 256, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     save(folder, "half", 50, any_of_256(size=(3, 1, 256, 256)))
     save(folder, "painted", 50, any_of_256(size=(3, 4, 256, 256)))

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import _auto_augment
 
 from accel_trainer.data.augment.policies import (
     AUGMIX_BINS,
-    COLOURING,
+    COLOR_OPERATIONS,
     POLICIES,
     AugMix,
     Mixture,
@@ -171,7 +171,7 @@ def test_with_the_same_draws_torchvisions_class_gives_the_same_image(
 
 
 def test_augmix_without_all_operations_leaves_the_colours_out() -> None:
-    assert AugMix().operations.keys() - AugMix(all_ops=False).operations.keys() == set(COLOURING)
+    assert AugMix().operations.keys() - AugMix(all_ops=False).operations.keys() == set(COLOR_OPERATIONS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.data.occluders.bank import open_forms
 from accel_trainer.data.occluders.synthetic import FORMS, _chebyshev, _dots, make_occluders
 
-make = functools.partial(make_occluders, told=lambda line: None)
+make = functools.partial(make_occluders, report=lambda line: None)
 LEVELS = (10, 30, 50, 70, 90)
 
 
@@ -275,7 +275,7 @@ def test_each_file_is_told_once_it_is_there(tmp_path: Path) -> None:
         assert Path(line.split(":")[0]).is_file()
         lines.append(line)
 
-    make_occluders(tmp_path, ["polkadot", "polkadot", "barObl04"], [20, 10, 20], number=2, size=64, told=told)
+    make_occluders(tmp_path, ["polkadot", "polkadot", "barObl04"], [20, 10, 20], number=2, size=64, report=told)
     assert lines == [
         f"{tmp_path}/{form}/{visibility}/occluders.pt: 2 masks"
         for form in ("polkadot", "barObl04")

@@ -208,7 +208,7 @@ def spoil(folder: Path, what: str) -> None:
         ("a manifest of a list", "is not what `accel-train pack` writes; delete the pack and pack again"),
         ("version", "is a pack of version 2, not 1; delete the pack and pack again"),
         ("one split", "is not what `accel-train pack` writes; delete the pack and pack again"),
-        ("unfinished", "is not complete; the same `accel-train pack` again goes on with it"),
+        ("unfinished", "is not complete; the same `accel-train pack` again resumes it"),
         ("no pixels", "train.pixels cannot be read: No such file or directory; delete the pack and pack again"),
         ("fewer pixels", "val.pixels has 1,000 bytes instead of "),
         ("a shorter index", "train.index is damaged; delete the pack and pack again"),
@@ -304,7 +304,7 @@ def is_complete(folder: Path) -> bool:
 
 def test_whoever_is_killed_at_any_moment_goes_on_to_the_same_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_writer, "CHUNK", 4)
-    monkeypatch.setattr(split_writer, "SETTLE_EVERY", 20_000)
+    monkeypatch.setattr(split_writer, "SYNC_EVERY", 20_000)
     packed(root, folder="undisturbed.pack")
     call = 0
     while not pack_until(root, monkeypatch, call := call + 1):
@@ -321,7 +321,7 @@ def test_whoever_is_killed_at_any_moment_goes_on_to_the_same_files(root: Path, m
 
 def test_what_is_there_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_writer, "CHUNK", 4)
-    monkeypatch.setattr(split_writer, "SETTLE_EVERY", 1)
+    monkeypatch.setattr(split_writer, "SYNC_EVERY", 1)
     assert not pack_until(root, monkeypatch, 14)
     there = (root / "set.pack/train.index").stat().st_size // RECORD.itemsize
     assert 4 <= there < 18
@@ -353,7 +353,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(root: Path) -> Non
     packed(root, everything, "undisturbed.pack")
     with own_disk(root / "disk", "size=200k") as disk:
         said = said_by(packed, root, everything, "disk/set.pack")
-        assert "No space left on device; mend that, and the same command goes on where it was" in said
+        assert "No space left on device; fix that, and the same command resumes where it was" in said
         subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
         packed(root, everything, "disk/set.pack")
         for name in ("train.pixels", "val.pixels", "train.index"):
@@ -405,7 +405,7 @@ def test_a_disk_that_fails_is_not_taken_for_a_corrupt_image(root: Path, monkeypa
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("accel_trainer.data.decode.files.read_bytes", fail)
-    assert "cannot be read: Input/output error; the same command goes on where it was" in said_by(packed, root)
+    assert "cannot be read: Input/output error; the same command resumes where it was" in said_by(packed, root)
     monkeypatch.undo()
     assert len(packed(root).train.labels) == 18
 

@@ -26,7 +26,7 @@ def draws(*indices: int, **others: Any) -> Draws:
 
 
 def test_a_row_is_the_hash_of_seed_purpose_epoch_view_and_image() -> None:
-    words = draws(7, 2, 9).words("colour", 3)
+    words = draws(7, 2, 9).random_bits("colour", 3)
     assert words.dtype == np.uint64
     assert words.shape == (6, 3)
     for row, (image, view) in enumerate([(7, 0), (7, 1), (2, 0), (2, 1), (9, 0), (9, 1)]):
@@ -44,11 +44,11 @@ def test_a_row_does_not_depend_on_the_other_images_nor_on_their_order(
         "view_dependence": view_dependence,
         "batch_dependence": batch_dependence,
     }
-    batch = draws(4, 0, 11, 6, **sharing).words("colour", 2).reshape(4, num_views, 2)
-    turned = draws(6, 11, 0, 4, **sharing).words("colour", 2).reshape(4, num_views, 2)
+    batch = draws(4, 0, 11, 6, **sharing).random_bits("colour", 2).reshape(4, num_views, 2)
+    turned = draws(6, 11, 0, 4, **sharing).random_bits("colour", 2).reshape(4, num_views, 2)
     np.testing.assert_array_equal(turned, batch[::-1])
     for position, image in enumerate((4, 0, 11, 6)):
-        np.testing.assert_array_equal(draws(image, **sharing).words("colour", 2), batch[position])
+        np.testing.assert_array_equal(draws(image, **sharing).random_bits("colour", 2), batch[position])
 
 
 def test_more_views_or_more_numbers_leave_the_first_ones_as_they_are() -> None:
@@ -58,8 +58,8 @@ def test_more_views_or_more_numbers_leave_the_first_ones_as_they_are() -> None:
 
 
 def test_the_number_of_the_batch_does_not_count_unless_the_batch_shares_its_numbers() -> None:
-    np.testing.assert_array_equal(draws(1, 2).words("colour", 2), draws(1, 2, step=6).words("colour", 2))
-    shared = [draws(1, 2, step=step, batch_dependence=True).words("colour", 2) for step in (5, 6)]
+    np.testing.assert_array_equal(draws(1, 2).random_bits("colour", 2), draws(1, 2, step=6).random_bits("colour", 2))
+    shared = [draws(1, 2, step=step, batch_dependence=True).random_bits("colour", 2) for step in (5, 6)]
     assert not np.isin(*shared).any()
 
 
@@ -71,30 +71,30 @@ def test_another_seed_epoch_or_purpose_draws_something_else(
     ours = draws(*range(20), view_dependence=view_dependence, batch_dependence=batch_dependence)
     purpose = other.get("purpose", "colour")
     theirs = replace(ours, **{name: value for name, value in other.items() if name != "purpose"})
-    assert not np.isin(ours.words("colour", 3), theirs.words(purpose, 3)).any()
+    assert not np.isin(ours.random_bits("colour", 3), theirs.random_bits(purpose, 3)).any()
 
 
 def test_with_view_dependence_all_views_of_an_image_have_the_same_numbers() -> None:
-    numbers = draws(*range(20), num_views=3, view_dependence=True).words("colour", 4).reshape(20, 3, 4)
+    numbers = draws(*range(20), num_views=3, view_dependence=True).random_bits("colour", 4).reshape(20, 3, 4)
     assert (numbers == numbers[:, :1]).all()
     assert len(np.unique(numbers[:, 0])) == 20 * 4
 
 
 def test_without_it_every_view_has_numbers_of_its_own() -> None:
-    assert len(np.unique(draws(*range(20), num_views=3).words("colour", 4))) == 20 * 3 * 4
+    assert len(np.unique(draws(*range(20), num_views=3).random_bits("colour", 4))) == 20 * 3 * 4
 
 
 @pytest.mark.parametrize("view_dependence", [False, True])
 def test_with_batch_dependence_all_images_have_the_same_numbers(view_dependence: bool) -> None:
     ours = draws(*range(20), num_views=3, batch_dependence=True, view_dependence=view_dependence)
-    numbers = ours.words("colour", 4).reshape(20, 3, 4)
+    numbers = ours.random_bits("colour", 4).reshape(20, 3, 4)
     assert (numbers == numbers[:1]).all()
     assert len(np.unique(numbers[0])) == (4 if view_dependence else 3 * 4)
 
 
 def test_a_batch_that_shares_its_numbers_has_not_those_of_the_image_with_its_number() -> None:
     shared, own = draws(5, 6, step=5, batch_dependence=True), draws(5, 6, step=5)
-    assert not np.isin(shared.words("colour", 4), own.words("colour", 4)).any()
+    assert not np.isin(shared.random_bits("colour", 4), own.random_bits("colour", 4)).any()
 
 
 def test_views_and_length_are_those_of_the_rows() -> None:
@@ -109,7 +109,7 @@ def test_no_images_have_no_numbers(view_dependence: bool, batch_dependence: bool
         draws(1, view_dependence=view_dependence, batch_dependence=batch_dependence),
         indices=np.array([], dtype=np.int64),
     )
-    assert nothing.words("colour", 4).shape == (0, 4)
+    assert nothing.random_bits("colour", 4).shape == (0, 4)
     assert nothing.keys("colour").shape == (0,)
     assert len(nothing) == 0
 
@@ -121,7 +121,7 @@ def test_no_images_have_no_numbers(view_dependence: bool, batch_dependence: bool
 def test_numbers_are_arrays_of_their_own_that_may_be_written(view_dependence: bool, batch_dependence: bool) -> None:
     ours = draws(*range(4), view_dependence=view_dependence, batch_dependence=batch_dependence)
     of_kinds: list[Callable[[], npt.NDArray[Any]]] = [
-        lambda: ours.words("colour", 3),
+        lambda: ours.random_bits("colour", 3),
         lambda: ours.uniforms("colour", 3),
         lambda: ours.keys("colour"),
     ]
@@ -134,7 +134,7 @@ def test_numbers_are_arrays_of_their_own_that_may_be_written(view_dependence: bo
 
 
 def test_uniforms_are_the_53_upper_bits_of_words() -> None:
-    words, numbers = draws(*range(50)).words("colour", 4), draws(*range(50)).uniforms("colour", 4)
+    words, numbers = draws(*range(50)).random_bits("colour", 4), draws(*range(50)).uniforms("colour", 4)
     assert [[(word >> 11) / 2**53 for word in row] for row in words.tolist()] == numbers.tolist()
 
 
