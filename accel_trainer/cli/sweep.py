@@ -19,7 +19,7 @@ from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
 from accel_trainer.config.sweep.expand import Base, SweptJob, check_sweep_name, group_problems, swept_jobs
 from accel_trainer.core.allow_imports import allow_imports
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import format_value, shortest_suffixes
 from accel_trainer.launch.command import LaunchOptions
@@ -78,7 +78,7 @@ def sweep(
     if add and out is not None:
         raise UserError("--out: with --add the jobs go into the queue; leave one of them out")
     base_name, content = job_name(base), parse_json(read_bytes(base), str(base))
-    sweep_name = base_name if name is None else check_sweep_name(name)
+    sweep_name = base_name if name is None else _checked_name(name)
     jobs = swept_jobs(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
     store = QueueStore(queue)
     target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
@@ -100,11 +100,24 @@ def sweep(
         typer.echo(f"next: {target.next_command(beginning if is_theirs else '', queue_option)}")
 
 
+def _checked_name(name: str) -> str:
+    try:
+        return check_sweep_name(name)
+    except UserError as error:
+        raise error.of_option("name") from error
+
+
 def _combinations(words: Sequence[str], number: int | None, seed: int) -> list[Settings]:
-    axes = parse_axes(words)
-    if number is None:
-        return grid(axes)
-    drawn = random_search(axes, number, seed)
+    try:
+        axes = parse_axes(words)
+        if number is None:
+            return grid(axes)
+    except UserError as error:
+        raise error.of_option("set") from error
+    try:
+        drawn = random_search(axes, number, seed)
+    except UserError as error:
+        raise error.of_option("random") from error
     if len(drawn) < number:
         typer.echo(f"--random {number}: there are only {len(drawn):,} combinations; these are all", err=True)
     return drawn
@@ -116,14 +129,14 @@ def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
 
     check, coming = make_check(LaunchOptions()), {job.name for job in jobs}
     verdicts: dict[str, list[str]] = {}
-    mistakes: list[tuple[Settings, str]] = []
+    mistakes: list[tuple[Settings, Problem]] = []
     with preparation_bar("checking") as progress:
         for done, swept in enumerate(jobs):
             key = checked_alike(swept.job)
             if key not in verdicts:
                 progress(done, len(jobs))
                 _, verdicts[key] = verdict_of(swept.job, check, queue, coming)
-            mistakes += [(swept.settings, problem) for problem in verdicts[key]]
+            mistakes += [(swept.settings, Problem(problem)) for problem in verdicts[key]]
     if mistakes:
         raise UserError(*group_problems(str(base), mistakes))
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,6 +16,7 @@ from accel_trainer.config.fields import (
     transform_words,
 )
 from accel_trainer.config.marks import PathKind
+from accel_trainer.core.errors import Problem
 
 # What a run folder has of its own, where no fine-tuned run may lie.
 RUN_FOLDERS = ("params", "resume", "logs", "previous")
@@ -27,8 +28,16 @@ AVERAGES = ("val_ema", "val_swa")
 PATHS = {key: mark.path for key, mark in MARKS.items() if mark.path is not None}
 
 
-def cross_check(job: Parameters) -> list[str]:
-    """A line `key: what is wrong` for each."""
+class Contradiction(ValueError):
+    """Parameters of a job contradict each other. A ValueError, as pydantic takes no other from a validator."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def cross_check(job: Parameters) -> list[Problem]:
+    """What contradicts itself in a job, with the key that is to be changed."""
     return [
         *_path_problems(job),
         *_data_problems(job),
@@ -61,165 +70,170 @@ def _paths(job: Parameters) -> Iterator[tuple[str, PathKind, str]]:
             yield from ((key, kind, path) for path in (value if isinstance(value, list) else [value]))
 
 
-def _path_problems(job: Parameters) -> list[str]:
+def _path_problems(job: Parameters) -> list[Problem]:
     problems = []
     for key, kind, given in _paths(job):
         is_dataset = kind is PathKind.DATASET
         value = given.removeprefix("hf:") if is_dataset else given
         parts = PurePath(value).parts
         if not given:
-            problems.append(f"{key}: may not be empty")
+            problems.append(Problem("may not be empty", key=key))
         elif not value:
-            problems.append(f"{key}: 'hf:' needs a hub id or a path behind it")
+            problems.append(Problem("'hf:' needs a hub id or a path behind it", key=key))
         elif any(not character.isprintable() for character in value):
-            problems.append(f"{key}: {given!r} may not contain control characters")
+            problems.append(Problem(f"{given!r} may not contain control characters", key=key))
         elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
-            problems.append(f"{key}: {given[:40]!r}... is too long to be a path")
+            problems.append(Problem(f"{given[:40]!r}... is too long to be a path", key=key))
         elif value.startswith("~") and not _has_home(value):
-            problems.append(f"{key}: {given!r}: there is no such user")
+            problems.append(Problem(f"{given!r}: there is no such user", key=key))
         elif ".." in parts and kind is not PathKind.CONFIG:
-            problems.append(f"{key}: {given!r} may not contain '..'")
+            problems.append(Problem(f"{given!r} may not contain '..'", key=key))
         elif is_dataset and value == given and PurePath(value).is_absolute():
-            problems.append(
-                f"{key}: {given!r} is an absolute path; name a folder below data_root and set "
-                f"data_root to {str(PurePath(value).parent)!r}"
-            )
+            hint = f"name a folder below data_root and set data_root to {str(PurePath(value).parent)!r}"
+            problems.append(Problem(f"{given!r} is an absolute path", key=key, hint=hint))
     return problems
 
 
-def _data_problems(job: Parameters) -> list[str]:
+def _data_problems(job: Parameters) -> list[Problem]:
     problems = []
     if job.class_subset is not None and len(set(job.class_subset)) < len(job.class_subset):
-        problems.append(f"class_subset: {job.class_subset} names a class twice")
+        problems.append(Problem(f"{job.class_subset} names a class twice", key="class_subset"))
     problems += _eval_set_problems(job)
     problems += _transform_problems(job)
     if not any(name.startswith("hf:") for name in (job.dataset, *job.eval_sets)):
         problems += [
-            f"{key}: only an 'hf:' data set has columns"
+            Problem("only an 'hf:' data set has columns", key=key)
             for key in ("image_column", "label_column")
             if getattr(job, key) is not None
         ]
     return problems
 
 
-def _eval_set_problems(job: Parameters) -> list[str]:
+def _eval_set_problems(job: Parameters) -> list[Problem]:
     """Each needs a name of its own in performance.csv."""
     problems, names, counts = [], dict[str, str](), Counter(job.eval_sets)
     for name in job.eval_sets:
         other = names.setdefault(split := eval_split(name), name)
         if split in AVERAGES:
-            problems.append(f"eval_sets: {name!r} would be {split}, as an average of the weights is; rename it")
+            message = f"{name!r} would be {split}, as an average of the weights is"
+            problems.append(Problem(message, key="eval_sets", hint="rename it"))
         elif counts[name] > 1:
-            problems.append(f"eval_sets: {name!r} is given twice")
+            problems.append(Problem(f"{name!r} is given twice", key="eval_sets"))
         elif other != name:
-            problems.append(f"eval_sets: {other!r} and {name!r} would both be {split}; rename one of them")
+            message = f"{other!r} and {name!r} would both be {split}"
+            problems.append(Problem(message, key="eval_sets", hint="rename one of them"))
     return list(dict.fromkeys(problems))
 
 
-def _transform_problems(job: Parameters) -> list[str]:
+def _transform_problems(job: Parameters) -> list[Problem]:
     base, *words = transform_words(job.transform_type)
     policies = [word for word in words if word in TRANSFORM_POLICIES]
-    given = f"transform_type: {job.transform_type!r}"
+    given, hint = repr(job.transform_type), None
     if base not in TRANSFORM_BASES:
-        return [
-            f"{given} is not known; it is one of {', '.join(TRANSFORM_BASES)}, with any of "
+        message = f"{given} is not known"
+        hint = (
+            f"it is one of {', '.join(TRANSFORM_BASES)}, with any of "
             f"{', '.join((*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES))} joined by '-'"
-        ]
-    if base == "none" and len(words) > len(policies):
-        return [f"{given}: 'none' has neither a random crop nor a blur that could be changed"]
-    if len(policies) > 1:
-        return [f"{given}: use one of {' and '.join(policies)}"]
-    return []
+        )
+    elif base == "none" and len(words) > len(policies):
+        message = f"{given}: 'none' has neither a random crop nor a blur that could be changed"
+    elif len(policies) > 1:
+        message = f"{given}: use one of {' and '.join(policies)}"
+    else:
+        return []
+    return [Problem(message, key="transform_type", hint=hint)]
 
 
-def _view_problems(job: Parameters) -> list[str]:
+def _view_problems(job: Parameters) -> list[Problem]:
     problems, views = [], job.views_per_image
     if isinstance(job.batch_size, int) and job.batch_size % job.num_views:
         below = job.batch_size // job.num_views * job.num_views
         near = f"{below} or {below + job.num_views}" if below else str(job.num_views)
-        problems.append(f"batch_size: {job.batch_size} images cannot be {job.num_views} views each; use {near}")
+        message = f"{job.batch_size} images cannot be {job.num_views} views each"
+        problems.append(Problem(message, key="batch_size", hint=f"use {near}"))
     if job.video and views < 2:
-        problems.append("num_views: a video has 2 or more frames")
+        problems.append(Problem("a video has 2 or more frames", key="num_views"))
     if job.video and job.num_views not in (1, views):
-        problems.append(f"num_views: {job.num_views}, but Blur has {views} sigmas, one for each frame; remove it")
+        message = f"{job.num_views}, but Blur has {views} sigmas, one for each frame"
+        problems.append(Problem(message, key="num_views", hint="remove it"))
     if job.Occlusion is not None and (beyond := [v for v in job.Occlusion.views or [] if v >= views]):
-        problems.append(f"Occlusion.views: no view {beyond[0]}; there are {views}, from 0")
+        problems.append(Problem(f"no view {beyond[0]}", key="Occlusion.views", hint=f"there are {views}, from 0"))
     if job.Blur is not None and not job.video and job.Blur.shares_exceed_one:
         total = sum(job.Blur.probs)
-        problems.append(f"Blur: has probs that add up to {total:g}: each is how often that sigma is drawn")
+        message = f"has probs that add up to {total:g}: each is how often that sigma is drawn"
+        problems.append(Problem(message, key="Blur"))
     if job.is_contrastive:
         if job.video:
-            problems.append(f"video: {job.criterion} compares views of an image, and frames are one clip; remove it")
+            message = f"{job.criterion} compares views of an image, and frames are one clip"
+            problems.append(Problem(message, key="video", hint="remove it"))
         problems += [
-            f"{key}: mixes labels, and {job.criterion} has none"
+            Problem(f"mixes labels, and {job.criterion} has none", key=key)
             for key in ("cutmix", "mixup")
             if getattr(job, key) is not None
         ]
     return problems
 
 
-def _optimization_problems(job: Parameters) -> list[str]:
+def _optimization_problems(job: Parameters) -> list[Problem]:
     problems = []
     if job.is_contrastive and job.num_views < 2:
-        problems.append(f"num_views: {job.criterion} compares views of an image: it needs 2 or more")
+        message = f"{job.criterion} compares views of an image: it needs 2 or more"
+        problems.append(Problem(message, key="num_views"))
     if job.primary_metric not in job.metrics:
-        problems.append(
-            f"primary_metric: {job.primary_metric!r} is not measured with {job.criterion}; "
-            f"it is one of {', '.join(job.metrics)}"
-        )
+        message = f"{job.primary_metric!r} is not measured with {job.criterion}"
+        problems.append(Problem(message, key="primary_metric", hint=f"it is one of {', '.join(job.metrics)}"))
     if job.warmup_scheduler_args and job.warmup_scheduler is None:
-        problems.append("warmup_scheduler_args: given, but there is no warmup_scheduler")
+        problems.append(Problem("given, but there is no warmup_scheduler", key="warmup_scheduler_args"))
     if job.swa is not None and job.swa.start > job.num_epochs:
-        problems.append(f"swa.start: {job.swa.start} is after the last epoch ({job.num_epochs})")
+        message = f"{job.swa.start} is after the last epoch ({job.num_epochs})"
+        problems.append(Problem(message, key="swa.start"))
     lr = job.optimizer_args.get("lr")
     if isinstance(lr, str) and lr not in LEARNING_RATE_WORDS:
-        problems.append(
-            f"optimizer_args.lr: {lr!r} is not allowed; it is a number or one of {', '.join(LEARNING_RATE_WORDS)}"
-        )
+        hint = f"it is a number or one of {', '.join(LEARNING_RATE_WORDS)}"
+        problems.append(Problem(f"{lr!r} is not allowed", key="optimizer_args.lr", hint=hint))
     return problems
 
 
-def _finetune_problems(job: Parameters) -> list[str]:
+def _finetune_problems(job: Parameters) -> list[Problem]:
     problems = []
     if job.finetune_args is not None and not job.finetune:
-        problems.append("finetune_args: given, but finetune is false")
+        problems.append(Problem("given, but finetune is false", key="finetune_args"))
     if job.finetuning is None:
         return problems
     if job.pretrained is not None:
-        problems.append(
-            "pretrained: with finetune the weights are those of finetune_args.starting_params; remove one of them"
-        )
+        message = "with finetune the weights are those of finetune_args.starting_params"
+        problems.append(Problem(message, key="pretrained", hint="remove one of them"))
     is_parent = job.finetuning.starting_params is None
     if is_parent and not job.may_start_later and not (job.base_path / "params").is_dir():
-        problems.append(
-            "finetune: nothing to start from: give finetune_args.starting_params, or a model_dir that "
-            f"holds a trained run (there is none in {job.base_path})"
+        message = (
+            "nothing to start from: give finetune_args.starting_params, or a model_dir that holds a trained run "
+            f"(there is none in {job.base_path})"
         )
+        problems.append(Problem(message, key="finetune"))
     given = job.finetuning.finetune_dir
     folder = PurePath(given)
     if not given or ".." in folder.parts:
         pass  # refused as a path
     elif not folder.parts or folder.is_absolute() or any(part[0] in ".~" for part in folder.parts):
-        problems.append(
-            f"finetune_args.finetune_dir: {given!r} is no folder inside model_dir; give a plain name such as 'finetune'"
-        )
+        message, hint = f"{given!r} is no folder inside model_dir", "give a plain name such as 'finetune'"
+        problems.append(Problem(message, key="finetune_args.finetune_dir", hint=hint))
     elif folder.parts[0] in RUN_FOLDERS:
-        problems.append(
-            f"finetune_args.finetune_dir: {given!r}: the parent run has its own {folder.parts[0]}/; choose another name"
-        )
+        message = f"{given!r}: the parent run has its own {folder.parts[0]}/"
+        problems.append(Problem(message, key="finetune_args.finetune_dir", hint="choose another name"))
     return problems
 
 
-def _order_problems(job: Parameters) -> list[str]:
+def _order_problems(job: Parameters) -> list[Problem]:
     """Whether the jobs that must be done first can be such."""
     problems = []
     for name in job.after:
         if name == job.name:
-            problems.append("after: names the job itself")
+            problems.append(Problem("names the job itself", key="after"))
         elif not name or "/" in name:
-            problems.append(f"after: {name!r} is not the name of a job")
+            problems.append(Problem(f"{name!r} is not the name of a job", key="after"))
         elif name.endswith(".json"):
-            problems.append(f"after: {name!r}: the name of a job is that of its file without .json")
+            message = f"{name!r}: the name of a job is that of its file without .json"
+            problems.append(Problem(message, key="after"))
     if job.parent_job == job.name:
-        problems.append("finetune_args.starting_params: names the job itself")
+        problems.append(Problem("names the job itself", key="finetune_args.starting_params"))
     return problems

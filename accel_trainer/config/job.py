@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
-from accel_trainer.config.cross_checks import cross_check
+from accel_trainer.config.cross_checks import Contradiction, cross_check
 from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, Parameters, default_args
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import LEARNING_RATE_WORDS
@@ -50,9 +50,9 @@ class Job(Parameters):
         the learning rate: number}. Raises UserError for a number that is not known."""
         job = self.with_found(found)
         if job.batch_size == "auto":
-            raise UserError("batch_size: 'auto' is not resolved yet")
+            raise UserError("'auto' is not resolved yet", key="batch_size")
         if job.lr_rule is not None:
-            raise UserError(f"optimizer_args.lr: {job.lr_rule!r} is not resolved yet")
+            raise UserError(f"{job.lr_rule!r} is not resolved yet", key="optimizer_args.lr")
         return ResolvedJob.model_construct(self.model_fields_set, **dict(job))
 
     def with_placeholders(self, batch_size: int) -> "ResolvedJob":
@@ -107,9 +107,9 @@ class Job(Parameters):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Cross-checks that need no torch. Each problem is 'key: what is wrong'."""
+        """Cross-checks that need no torch. Raises Contradiction."""
         if problems := cross_check(self):
-            raise ValueError("\n".join(problems))
+            raise Contradiction(problems)
         return self
 
 

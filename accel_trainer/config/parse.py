@@ -6,23 +6,26 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from accel_trainer.config.cross_checks import Contradiction
 from accel_trainer.config.job import Job
+from accel_trainer.config.marks import sections_in
 from accel_trainer.core import files
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.text import did_you_mean, listed
 
 MAX_BYTES = 256 * 1024
 MAX_NAME_BYTES = 120
 MAX_DEPTH = 20
 MAX_KEY = 200
-# Of what is said of a file: mistakes, and characters of each.
+# Of what is reported of a file: mistakes, and characters of each.
 MAX_PROBLEMS, MAX_LINE = 20, 1000
 # What 64 bits hold; beyond it torch and the floating point numbers give up.
 MAX_INTEGER = 2**63 - 1
@@ -39,83 +42,88 @@ TYPE_NAMES = ("int", "float", "bool", "str", "list")
 
 
 def job_name(path: Path) -> str:
-    """The name of a job, from its file's; a UserError when it could mislead a person or a file system."""
+    """The name of a job, from its file's. Raises InvalidJob for one that could mislead a person or a file system."""
     name = path.name.removesuffix(".json")
     if not name or path.suffix != ".json":
-        raise UserError(f"{path}: a job file's name ends in .json")
+        raise InvalidJob("a job file's name ends in .json", where=path)
     if any(not character.isprintable() for character in name) or ".." in name or "\\" in name:
-        raise UserError(f"{str(path)!r}: a job's name may not contain control characters, '..' or '\\'")
+        raise InvalidJob("a job's name may not contain control characters, '..' or '\\'", where=repr(str(path)))
     if name.startswith((".", "-")):
-        raise UserError(f"{path}: a job's name may not begin with {name[0]!r}")
-    if len(os.fsencode(name)) > MAX_NAME_BYTES:
-        raise UserError(f"{path}: a job's name may have {MAX_NAME_BYTES} bytes, not {len(os.fsencode(name))}")
+        raise InvalidJob(f"a job's name may not begin with {name[0]!r}", where=path)
+    if (num_bytes := len(os.fsencode(name))) > MAX_NAME_BYTES:
+        raise InvalidJob(f"a job's name may have {MAX_NAME_BYTES} bytes, not {num_bytes}", where=path)
     return name
 
 
 def read_job(path: Path, name: str | None = None) -> Job:
-    """The job in a file. Raises UserError with a line `file: key: what is wrong` for each mistake."""
+    """The job in a file. Raises InvalidJob with a problem for each mistake."""
     name = job_name(path) if name is None else name
     return parse_job(read_bytes(path), name, where=str(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular, not oversized file; a symbolic link is not followed."""
+    """The content of a regular file of at most 256 KiB; a symbolic link is not followed. Raises InvalidJob."""
     try:
         return files.read_bytes(path, MAX_BYTES, follow_links=False)
     except OSError as error:
         reason = "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
-        raise UserError(f"{path}: {reason}") from error
+        raise InvalidJob(reason, where=path) from error
 
 
 def parse_job(content: bytes, name: str, where: str) -> Job:
-    """The job in the bytes of a job file; `where` begins every line of the error."""
+    """The job in the bytes of a job file. Raises InvalidJob with a problem for each mistake, with that `where`."""
     given = parse_json(content, where)
     if "name" in given:
-        raise UserError(f"{where}: name: a job has the name of its file; remove this key")
+        raise InvalidJob("a job has the name of its file", where=where, key="name", hint="remove this key")
     try:
         return Job.model_validate({**given, "name": name})
     except ValidationError as error:
-        raise UserError(*(f"{where}: {problem}" for problem in _few(_problems(error)))) from error
+        raise InvalidJob(*_few(_problems(error))).at(where) from error
 
 
-def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object, without duplicate keys, NaN or Infinity, and nothing that could not be written or said again."""
+def parse_json(content: bytes, where: str | None) -> dict[str, Any]:
+    """A JSON object, without duplicate keys, NaN or Infinity, and nothing that could not be written or printed again.
+
+    Raises InvalidJob with that `where`.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         if odd := [key for key in keys if not key.isprintable()]:
-            raise UserError(f"{where}: {odd[0][:MAX_KEY]!r}: a key may not contain control characters")
+            raise InvalidJob("a key may not contain control characters", where=where, key=repr(odd[0][:MAX_KEY]))
         if long := [key for key in keys if len(key) > MAX_KEY]:
-            raise UserError(f"{where}: {long[0][:40]}...: a key may have {MAX_KEY} characters, not {len(long[0]):,}")
+            message = f"a key may have {MAX_KEY} characters, not {len(long[0]):,}"
+            raise InvalidJob(message, where=where, key=f"{long[0][:40]}...")
         if len(set(keys)) < len(keys):
             twice = sorted(key for key, count in Counter(keys).items() if count > 1)
-            raise UserError(f"{where}: {listed(twice)}: given twice; keep one")
+            raise InvalidJob("given twice", where=where, key=listed(twice), hint="keep one")
         return dict(pairs)
 
     def no_constant(word: str) -> None:
-        raise UserError(f"{where}: {word} is not a number in JSON")
+        raise InvalidJob(f"{word} is not a number in JSON", where=where)
 
     try:
         text = content.decode("utf-8-sig")
         given = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: is not text (byte {error.start} is not UTF-8)") from error
+        raise InvalidJob(f"is not text (byte {error.start} is not UTF-8)", where=where) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: line {error.lineno}, column {error.colno}: {error.msg}") from error
+        raise InvalidJob(f"line {error.lineno}, column {error.colno}: {error.msg}", where=where) from error
     except RecursionError as error:
-        raise UserError(f"{where}: is nested too deeply") from error
+        raise InvalidJob("is nested too deeply", where=where) from error
     except ValueError as error:  # such as an integer of 5,000 digits
-        raise UserError(f"{where}: {error}") from error
+        raise InvalidJob(str(error), where=where) from error
     if not isinstance(given, dict):
-        raise UserError(f"{where}: a job is a JSON object, {{...}}, not a {type(given).__name__}")
+        raise InvalidJob(f"a job is a JSON object, {{...}}, not a {type(given).__name__}", where=where)
     for key, value in given.items():
         for depth, part in _parts(value):
             if depth > MAX_DEPTH:
-                raise UserError(f"{where}: {key}: is nested too deeply")
+                raise InvalidJob("is nested too deeply", where=where, key=key)
             if _is_too_large(part):
-                raise UserError(f"{where}: {key}: has a number that is too large")
+                raise InvalidJob("has a number that is too large", where=where, key=key)
             if isinstance(part, str) and LONE_SURROGATE.search(part):
-                raise UserError(f"{where}: {key}: has half a character, such as \\ud800 without its other half")
+                half = "has half a character, such as \\ud800 without its other half"
+                raise InvalidJob(half, where=where, key=key)
     return given
 
 
@@ -135,15 +143,21 @@ def _is_too_large(value: Any) -> bool:
     return isinstance(value, int) and abs(value) > MAX_INTEGER
 
 
-def _few(problems: Iterable[str]) -> list[str]:
+def _few(problems: Iterable[Problem]) -> list[Problem]:
     """Each once, and no more of them, and no longer ones, than a person reads."""
-    some = [p if len(p) <= MAX_LINE else f"{p[:MAX_LINE]}..." for p in islice(problems, MAX_PROBLEMS + 1)]
-    some[MAX_PROBLEMS:] = ["and more mistakes"] if len(some) > MAX_PROBLEMS else []
+    some = [_shortened(problem) for problem in islice(problems, MAX_PROBLEMS + 1)]
+    some[MAX_PROBLEMS:] = [Problem("and more mistakes")] if len(some) > MAX_PROBLEMS else []
     return list(dict.fromkeys(some))
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
-    """One line for each parameter that is wrong, however many alternatives pydantic tried for it."""
+def _shortened(problem: Problem) -> Problem:
+    if (excess := len(str(problem)) - MAX_LINE) <= 0:
+        return problem
+    return replace(problem, message=f"{problem.message[: max(0, len(problem.message) - excess)]}...")
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    """One for each parameter that is wrong, however many alternatives pydantic tried for it."""
     by_key: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False, include_context=True):
         by_key.setdefault(_key(detail), []).append(detail)
@@ -153,10 +167,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
         if above is not None:
             by_key[above] += by_key.pop(key)
     for key, details in by_key.items():
-        if key:
-            yield f"{key}: {_sentence(details)}"
-        else:  # cross-checks: they name their keys themselves
-            yield from (line for d in details for line in _stripped(d["msg"]).split("\n"))
+        contradictions = [found for detail in details for found in _contradictions(detail)]
+        yield from contradictions or [Problem(_sentence(details), key=key or None)]
 
 
 def _key(detail: ErrorDetails) -> str:
@@ -169,8 +181,13 @@ def _key(detail: ErrorDetails) -> str:
     return ".".join(str(part) for part in (*first, *inner, *last))
 
 
-def _stripped(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _contradictions(detail: ErrorDetails) -> tuple[Problem, ...]:
+    """What the cross-checks of a whole job have found."""
+    match detail.get("ctx"):
+        case {"error": Contradiction(problems=problems)}:
+            return problems
+        case _:
+            return ()
 
 
 def _sentence(details: list[ErrorDetails]) -> str:
@@ -183,7 +200,7 @@ def _sentence(details: list[ErrorDetails]) -> str:
             return f"unknown key; it belongs into {place}"
         return f"unknown key{did_you_mean(word, _known_keys(first['loc'][:-1]))}"
     if first["type"] == "value_error":
-        return _stripped(first["msg"])
+        return str(first["ctx"]["error"])
     expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))
     value = json.dumps(first["input"], default=str)
     near = did_you_mean(first["input"], _literals(details)) if isinstance(first["input"], str) else ""
@@ -200,17 +217,30 @@ def _expectation(detail: ErrorDetails) -> str:
 
 
 def _literals(details: Iterable[ErrorDetails]) -> list[str]:
-    """The words that a Literal allows, from pydantic's "'a', 'b' or 'c'"."""
-    expected = [str(d["ctx"]["expected"]) for d in details if d["type"] == "literal_error"]
-    return [word for text in expected for word in text.split("'")[1::2]]
+    """The texts that the field of an error allows, where it allows only some."""
+    locations = [detail["loc"] for detail in details if detail["type"] == "literal_error"]
+    return list(dict.fromkeys(text for location in locations for text in _texts_in(_annotation_at(location))))
+
+
+def _texts_in(annotation: Any) -> Iterator[str]:
+    if get_origin(annotation) is Literal:
+        yield from (value for value in get_args(annotation) if isinstance(value, str))
+    else:
+        for part in get_args(annotation):
+            yield from _texts_in(part)
+
+
+def _annotation_at(location: tuple[int | str, ...]) -> Any:
+    """The type of the field at a place in a job; that of the innermost field, for a place inside its value."""
+    annotation: Any = Job
+    for part in location:
+        fields = {name: field for section in sections_in(annotation) for name, field in section.model_fields.items()}
+        if part in fields:
+            annotation = fields[str(part)].annotation
+    return annotation
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys allowed at a place in a job file: those of the job, or of one of its objects."""
-    if not location:
-        return [key for key in Job.model_fields if key != "name"]
-    schema = Job.model_json_schema()
-    definition = str(schema["properties"].get(location[0], ""))
-    return [
-        key for name, part in schema["$defs"].items() if f"'#/$defs/{name}'" in definition for key in part["properties"]
-    ]
+    keys = [name for section in sections_in(_annotation_at(location)) for name in section.model_fields]
+    return keys if location else [key for key in keys if key != "name"]

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from accel_trainer.api.verdicts import checked_alike
 from accel_trainer.cli import app
 from accel_trainer.cli import sweep as sweep_module
+from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.layout import JobState
@@ -56,7 +57,7 @@ def refused(*words: str | Path) -> str:
     assert isinstance(error, UserError)
     assert file_names(Path()) == before
     (line,) = error.problems
-    return line
+    return with_flags(line)
 
 
 # -- whole, with torch -------------------------------------------------------------------------------------------
@@ -270,8 +271,12 @@ def test_more_draws_than_there_are_combinations_are_all_and_that_is_said(checked
     [
         (["--set", "seed=0,1", "--sweep-seed", "3"], "--sweep-seed: nothing is drawn without --random N"),
         (["--set", "seed=0", "--add", "--out", "x"], "--out: with --add the jobs go into the queue"),
-        (["--set", "seed=0", "--name", "a/b"], "--name 'a/b'"),
-        (["--set", "seed=int:0:9"], "--set seed: int:0:9 is a range to draw from"),
+        (["--set", "seed=0", "--name", "a/b"], "--name: 'a/b' begins the names of job files"),
+        (
+            ["--set", "seed=int:0:9"],
+            "--set seed: int:0:9 is a range to draw from; give the number of draws with --random",
+        ),
+        (["--set", "seed=0,1", "--random", "1001"], "--random: 1,001 are too many: a sweep may have 1,000 jobs"),
         (["--set", "seed=x"], 'base.json with seed=x: seed: "x" is not allowed'),
     ],
 )

@@ -1,13 +1,15 @@
 """From the bytes of a file to a job: everything that can be wrong before a parameter is looked at."""
 
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import plant_no_file
 
 from accel_trainer.config import job_name, parse_job, read_job
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, UserError
 
 MINIMAL = b'{"architecture": "resnet18"}'
 
@@ -54,6 +56,29 @@ def problem(content: bytes) -> str:
 )
 def test_a_file_that_is_no_job_is_told_in_one_line(content: bytes, said: str) -> None:
     assert said in problem(content)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "message", "hint"),
+    [
+        ({"seed": -1}, "seed", "-1 is not allowed: it should be greater than or equal to 0", None),
+        ({"wandb": {"mode": "onlin"}}, "wandb.mode", "; did you mean 'online'", None),
+        ({"Noise": {"ssnrs": [0.1, 0.2], "probs": [0.1, 0.2, 0.3]}}, "Noise", "has 3 probs for 2 ssnrs", None),
+        ({"swa": {"start": 200}}, "swa.start", "200 is after the last epoch (100)", None),
+        ({"primary_metric": "acc"}, "primary_metric", "'acc' is not measured with", "it is one of acc1, acc5"),
+    ],
+)
+def test_a_mistake_has_its_file_key_message_and_hint_in_fields(
+    given: dict[str, Any], key: str, message: str, hint: str | None
+) -> None:
+    content = json.dumps({"architecture": "resnet18", **given}).encode()
+    with pytest.raises(InvalidJob) as caught:
+        parse_job(content, "job", where="folder/job.json")
+    (found,) = caught.value.details
+    assert (found.where, found.key) == ("folder/job.json", key)
+    assert message in found.message
+    assert (found.hint or "").startswith(hint or "")
+    assert (found.hint is None) == (hint is None)
 
 
 @pytest.mark.parametrize("key", ["clip_grad_norm", "optimizer_args"])

@@ -5,12 +5,12 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, assert_never, get_args
 
 from accel_trainer.config.parse import LONE_SURROGATE, parse_json
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.text import canonical, format_value
 
 MAX_JOBS = 1000
@@ -95,7 +95,8 @@ def grid(axes: Sequence[Axis]) -> list[Settings]:
     """Every combination; the last axis varies fastest. Raises UserError for a range, and for too many."""
     for axis in axes:
         if isinstance(axis.values, Range):
-            raise UserError(f"--set {axis.key}: {axis.values} is a range to draw from; say how often with --random N")
+            message = f"{axis.values} is a range to draw from"
+            raise UserError(message, key=axis.key, hint="give the number of draws with `random`")
     return _all(axes)
 
 
@@ -105,7 +106,7 @@ def random_search(axes: Sequence[Axis], number: int, seed: int) -> list[Settings
     The same seed draws the same ones, and a larger number the same and more.
     """
     if number > MAX_JOBS:
-        raise UserError(f"--random {number}: a sweep may have {MAX_JOBS:,} jobs")
+        raise UserError(f"{number:,} are too many: a sweep may have {MAX_JOBS:,} jobs")
     if math.prod(axis.num_values for axis in axes) <= number:
         return _all(axes)
     generator = random.Random(seed)
@@ -120,10 +121,8 @@ def random_search(axes: Sequence[Axis], number: int, seed: int) -> list[Settings
 
 def _all(axes: Sequence[Axis]) -> list[Settings]:
     if (number := math.prod(axis.num_values for axis in axes)) > MAX_JOBS:
-        raise UserError(
-            f"--set: {number:,} combinations, and a sweep may have {MAX_JOBS:,} jobs; "
-            "leave values out, or draw some with --random N"
-        )
+        message = f"{number:,} combinations, and a sweep may have {MAX_JOBS:,} jobs"
+        raise UserError(message, hint="leave values out, or draw some with `random`")
     keys = [axis.key for axis in axes]
     return [dict(zip(keys, values, strict=True)) for values in product(*(axis.all() for axis in axes))]
 
@@ -132,20 +131,20 @@ def _all(axes: Sequence[Axis]) -> list[Settings]:
 
 
 def parse_axes(words: Sequence[str]) -> list[Axis]:
-    """`KEY=VALUE,VALUE` or `KEY=log:LOW:HIGH`, each. Raises UserError with a line for each mistake."""
+    """`KEY=VALUE,VALUE` or `KEY=log:LOW:HIGH`, each. Raises UserError with a problem for each mistake."""
     axes: list[Axis] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for word in words:
         try:
             axes.append(_axis(word))
         except UserError as error:
-            problems += error.problems
+            problems += error.details
     keys = [axis.key for axis in axes]
     for number, key in enumerate(keys):
         if key in keys[:number]:
-            problems.append(f"--set {key}: given twice; list all values in one: {key}=VALUE,VALUE")
+            problems.append(Problem("given twice", key=key, hint=f"list all values in one: {key}=VALUE,VALUE"))
         if outer := next((other for other in keys if key.startswith(f"{other}.")), None):
-            problems.append(f"--set {key}: is a part of {outer}, which is set too; set one of them")
+            problems.append(Problem(f"is a part of {outer}, which is set too", key=key, hint="set one of them"))
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return axes
@@ -155,19 +154,18 @@ def _axis(word: str) -> Axis:
     key, is_given, text = word.partition("=")
     key = key.strip()
     if not is_given or not all(key.split(".")):
-        raise UserError(f"--set {word}: it is KEY=VALUE,VALUE, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01")
-    where = f"--set {key}"
-    parts = [part.strip() for part in _split(text, where)]
-    if len(parts) == 1 and (numbers := _range(parts[0], where)) is not None:
+        raise UserError("it is KEY=VALUE,VALUE, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01", key=word)
+    parts = [part.strip() for part in _split(text, key)]
+    if len(parts) == 1 and (numbers := _range(parts[0], key)) is not None:
         return Axis(key, numbers)
-    values = [_value(part, where) for part in parts]
+    values = [_value(part, key) for part in parts]
     texts = [canonical(value) for value in values]
     if twice := [value for number, value in enumerate(values) if texts[number] in texts[:number]]:
-        raise UserError(f"{where}: {format_value(twice[0])}: given twice; keep one")
+        raise UserError(f"{format_value(twice[0])}: given twice", key=key, hint="keep one")
     return Axis(key, tuple(values))
 
 
-def _split(text: str, where: str) -> Iterator[str]:
+def _split(text: str, key: str) -> Iterator[str]:
     """What is between commas, but for those inside brackets and quotes."""
     depth, start, is_quoted, is_escaped = 0, 0, False, False
     for position, character in enumerate(text):
@@ -184,41 +182,50 @@ def _split(text: str, where: str) -> Iterator[str]:
             yield text[start:position]
             start = position + 1
     if is_quoted or depth:
-        raise UserError(f"{where}: {text}: a {'quote' if is_quoted else 'bracket'} has no partner")
+        raise UserError(f"{text}: a {'quote' if is_quoted else 'bracket'} has no partner", key=key)
     yield text[start:]
 
 
-def _range(text: str, where: str) -> Range | None:
+def _range(text: str, key: str) -> Range | None:
     if (match := RANGE.fullmatch(text)) is None:
         return None
     kind = next((kind for kind in KINDS if kind == match[1]), None)
     if kind is None:
-        raise UserError(f"{where}: {text}: ranges are {RANGES}; a text of this form goes in quotes: '\"{text}\"'")
+        hint = f"a text of this form goes in quotes: '\"{text}\"'"
+        raise UserError(f"{text}: ranges are {RANGES}", key=key, hint=hint)
     try:
         low, high = (int(word) if kind == "int" else float(word) for word in match.groups()[1:])
     except ValueError as error:
         what = "whole numbers" if kind == "int" else "numbers"
-        raise UserError(f"{where}: {text}: {kind}:LOW:HIGH takes two {what}") from error
+        raise UserError(f"{text}: {kind}:LOW:HIGH takes two {what}", key=key) from error
     if not (math.isfinite(high - low) and low < high):
-        raise UserError(f"{where}: {text}: takes two finite numbers, the smaller one first")
+        raise UserError(f"{text}: takes two finite numbers, the smaller one first", key=key)
     if kind == "log" and low <= 0:
-        raise UserError(f"{where}: {text}: only positive numbers have a logarithm")
+        raise UserError(f"{text}: only positive numbers have a logarithm", key=key)
     return Range(kind, low, high)
 
 
-def _value(text: str, where: str) -> Any:
+def _value(text: str, key: str) -> Any:
     """JSON, or else a text without quotes. What only looks like JSON is refused, lest `False` be a text, and true."""
     if not text:
-        raise UserError(f"{where}: a value is empty; an empty text is written '\"\"'")
+        raise UserError("a value is empty", key=key, hint="an empty text is written '\"\"'")
     try:
         json.loads(text)
     except RecursionError as error:
-        raise UserError(f"{where}: is nested too deeply") from error
+        raise UserError("is nested too deeply", key=key) from error
     except ValueError as error:
         if (problem := _nearly_json(text)) is not None:
-            raise UserError(f"{where}: {text}: {problem}") from error
+            raise UserError(f"{text}: {problem}", key=key) from error
         return text
-    return parse_json(f'{{"value": {text}}}'.encode(), where)["value"]
+    try:
+        return parse_json(f'{{"value": {text}}}'.encode(), None)["value"]
+    except InvalidJob as error:
+        raise UserError(*(replace(problem, key=_key_in(key, problem.key)) for problem in error.details)) from error
+
+
+def _key_in(key: str, inner: str | None) -> str:
+    """The key of a mistake in what parse_json was given: a value, by the name of `value`."""
+    return key if inner in (None, "value") else f"{key}.{inner}"
 
 
 def _nearly_json(text: str) -> str | None:

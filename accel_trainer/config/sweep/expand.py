@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +20,7 @@ from accel_trainer.config.job import Job
 from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.config.parse import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
 from accel_trainer.config.sweep.axes import Settings
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.text import canonical, format_value, shortest_suffixes
 
 MAX_VALUE = 32  # of the characters that a value has in a name
@@ -49,14 +49,14 @@ class SweptJob:
 def swept_jobs(base: Base, sweep: str, combinations: Sequence[Settings]) -> list[SweptJob]:
     """A job for each combination. Raises UserError with a line for each mistake, if there is one in any of them."""
     jobs: list[SweptJob] = []
-    mistakes: list[tuple[Settings, str]] = []
+    mistakes: list[tuple[Settings, Problem]] = []
     for name, settings in zip(job_names(sweep, combinations), combinations, strict=True):
         try:
             jobs.append(_swept_job(base, sweep, name, settings))
         except UserError as error:
-            mistakes += [(settings, problem) for problem in error.problems]
+            mistakes += [(settings, problem) for problem in error.details]
     if mistakes:
-        raise UserError(*group_problems(base.where, mistakes))
+        raise InvalidJob(*group_problems(base.where, mistakes))
     return jobs
 
 
@@ -67,28 +67,27 @@ def _swept_job(base: Base, sweep: str, name: str, settings: Settings) -> SweptJo
     _assign_run_folder(given, base.name, name)
     _assign_group(given, sweep, settings)
     content = f"{json.dumps(given, indent=2, ensure_ascii=False)}\n".encode()
-    try:
-        return SweptJob(name, settings, content, parse_job(content, name, base.where))
-    except UserError as error:
-        raise UserError(*(problem.removeprefix(f"{base.where}: ") for problem in error.problems)) from error
+    return SweptJob(name, settings, content, parse_job(content, name, base.where))
 
 
-def group_problems(where: str, mistakes: Sequence[tuple[Settings, str]]) -> list[str]:
-    """Each problem once, with the first combination that has it, and how many others do."""
-    counts = Counter(problem for _, problem in mistakes)
-    lines = []
+def group_problems(where: str, mistakes: Sequence[tuple[Settings, Problem]]) -> list[Problem]:
+    """Each problem once, in the first combination that has it, with how many others do."""
+    counts = Counter(replace(problem, where=None) for _, problem in mistakes)
+    first: dict[Problem, Settings] = {}
+    for settings, problem in mistakes:
+        first.setdefault(replace(problem, where=None), settings)
+    grouped = []
     for problem, number in counts.items():
-        first = next(settings for settings, its in mistakes if its == problem)
         others = f" (and {number - 1} more)" if number > 1 else ""
-        lines.append(f"{where} with {in_words(first)}{others}: {problem}")
-    return lines if len(lines) <= MAX_PROBLEMS else [*lines[:MAX_PROBLEMS], "and more mistakes"]
+        grouped.append(replace(problem, where=f"{where} with {_assignments(first[problem])}{others}"))
+    return grouped if len(grouped) <= MAX_PROBLEMS else [*grouped[:MAX_PROBLEMS], Problem("and more mistakes")]
 
 
-def in_words(settings: Settings) -> str:
+def _assignments(settings: Settings) -> str:
     return ", ".join(f"{key}={format_value(value)}" for key, value in settings.items())
 
 
-# -- what a job of a sweep says ----------------------------------------------------------------------------------
+# -- the content of a job of a sweep ---------------------------------------------------------------------------------
 
 
 def _put(given: dict[str, Any], key: str, value: Any) -> None:
@@ -104,9 +103,8 @@ def _put(given: dict[str, Any], key: str, value: Any) -> None:
         if place.get(word) is None or isinstance(place[word], bool):  # `cutmix: true` is an object with its defaults
             place[word] = {}
         if not isinstance(place[word], dict):
-            raise UserError(
-                f"{path}: {format_value(place[word])} is no object {{...}} in which {following} could be set"
-            )
+            message = f"{format_value(place[word])} is no object {{...}} in which {following} could be set"
+            raise InvalidJob(message, key=path)
         place, path = place[word], f"{path}.{following}"
     place[inner[-1]] = value
 
@@ -156,13 +154,10 @@ def _tag(text: str) -> str:
 
 
 def check_sweep_name(name: str) -> str:
-    """The name of a sweep begins those of its jobs. Raises UserError."""
+    """The name of a sweep, with which those of its jobs begin. Raises UserError."""
     if "/" in name or not name:
-        raise UserError(f"--name {name!r}: begins the names of job files; it is a word such as lr-search")
-    try:
-        return job_name(Path(f"{name}.json"))
-    except UserError as error:
-        raise UserError(*(f"--name: {problem}" for problem in error.problems)) from error
+        raise UserError(f"{name!r} begins the names of job files", hint="it is a word such as lr-search")
+    return job_name(Path(f"{name}.json"))
 
 
 def job_names(sweep: str, combinations: Sequence[Settings]) -> list[str]:

@@ -80,7 +80,7 @@ def test_values_are_json_where_they_can_be_and_else_text(text: str, expected: li
 )
 def test_what_is_probably_a_mistake_is_told(text: str, said: str) -> None:
     line = said_by(parse_axes, [f"optimizer_args.x={text}"])
-    assert line.startswith("--set optimizer_args.x: ")
+    assert line.startswith(("optimizer_args.x: ", "optimizer_args.x.a: "))
     assert said in line
 
 
@@ -92,9 +92,9 @@ def test_a_setting_has_a_key_and_values(word: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=1", "seed=2"], "--set seed: given twice; list all values in one: seed=VALUE,VALUE"),
-        (['a={"b":1}', "a.b=1"], "--set a.b: is a part of a, which is set too"),
-        (["a.b=1", 'a={"b":1}'], "--set a.b: is a part of a, which is set too"),
+        (["seed=1", "seed=2"], "seed: given twice; list all values in one: seed=VALUE,VALUE"),
+        (['a={"b":1}', "a.b=1"], "a.b: is a part of a, which is set too"),
+        (["a.b=1", 'a={"b":1}'], "a.b: is a part of a, which is set too"),
     ],
 )
 def test_a_parameter_is_set_once(words: list[str], said: str) -> None:
@@ -123,7 +123,7 @@ def test_a_grid_is_every_combination_the_last_axis_fastest() -> None:
 
 def test_a_grid_takes_no_ranges() -> None:
     assert said_by(grid, parse_axes(["a=1", "b.lr=log:1e-4:1e-1"])) == (
-        "--set b.lr: log:0.0001:0.1 is a range to draw from; say how often with --random N"
+        "b.lr: log:0.0001:0.1 is a range to draw from; give the number of draws with `random`"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_range_is_told_by_its_word(text: str, expected: Range) -> None:
 )
 def test_a_range_that_cannot_be_is_told(text: str, said: str) -> None:
     line = said_by(parse_axes, [f"key={text}"])
-    assert line.startswith("--set key: ")
+    assert line.startswith("key: ")
     assert said in line
 
 
