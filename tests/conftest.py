@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import COMMAND, kill_tree
+from faults.fork_server import ForkServer, shared
+from faults.site.injection import UNCHECKED_VARIABLE
+from helpers import COMMAND, REPOSITORY, kill_tree
 
 from accel_trainer.launch import attempt_files
 
@@ -34,8 +36,9 @@ def _keep_to_own_cores() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that no worker is left with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None or "end_to_end" not in item.nodeid)
+    """Files with slow tests come first, so that no worker is left with one of them at the end."""
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,20 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         kill_tree(process.pid)
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server() -> ForkServer:
+    """Forks trainers that start at once, for tests whose claim is not about launching."""
+    return shared()
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are known to be good: a runner does not check them first, which takes as long as to start a training."""
+    site = str(REPOSITORY / "tests/faults/site")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv(UNCHECKED_VARIABLE, "1")
 
 
 @pytest.fixture(autouse=True)

@@ -4,26 +4,31 @@ As a program it reads requests, JSON in a line each, from standard input and ans
 exit codes of its ranks, that of a signal being negative.
 """
 
+import atexit
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 60.0
+TIMEOUT_S = 240.0
 
 
 class ForkServer:
     """The side of the tests."""
 
     def __init__(self) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="fork-server-")
         paths = [str(HERE.parent.parent), str(HERE.parent), str(HERE / "site")]
         environment = {
             **os.environ,
@@ -32,7 +37,9 @@ class ForkServer:
             "GLOO_SOCKET_IFNAME": "lo",
             "ACCELERATE_USE_CPU": "true",
             "ACCEL_TRAIN_ALLOW_IMPORTS": "tiny_models",
+            "HOME": self._home.name,
         }
+        environment.pop("XDG_CACHE_HOME", None)
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "fork_server.py")],
             stdin=subprocess.PIPE,
@@ -56,10 +63,20 @@ class ForkServer:
         faults: those of `injection.arm`, on rank 0; kill_after_step: all ranks kill themselves after so many steps of
         the whole run.
         """
-        request = {
-            "job": str(job), "token": token, "log": str(log), "processes": processes,
-            "faults": list(faults), "kill_after_step": kill_after_step,
-        }  # fmt: skip
+        return self._codes(
+            processes, log, job=str(job), token=token, faults=list(faults), kill_after_step=kill_after_step
+        )
+
+    def script(self, script: str, arguments: Sequence[str], log: Path, *, processes: int) -> list[int]:
+        """Run Python source in several processes, in the environment and folder of the caller, and their exit codes.
+
+        In each, `sys.argv` is the rank and the arguments.
+        """
+        place = {"environment": dict(os.environ), "folder": str(Path.cwd())}
+        return self._codes(processes, log, script=script, arguments=list(arguments), **place)
+
+    def _codes(self, processes: int, log: Path, **request: Any) -> list[int]:
+        request |= {"processes": processes, "log": str(log)}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -67,16 +84,33 @@ class ForkServer:
         codes: list[int] = json.loads(self._process.stdout.readline())
         return codes
 
+    def train(self, job: Path, *, processes: int = 1) -> None:
+        """Train a job, which names its run folder by an absolute path, to its end."""
+        log = job.with_suffix(".log.txt").absolute()
+        codes = self.attempt(job.absolute(), "token", log, processes=processes)
+        assert codes == [0] * processes, log.read_text()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(TIMEOUT_S)
         finally:
             self._process.kill()
+            self._process.stdout.close()
+            self._home.cleanup()
+
+
+@cache
+def shared() -> ForkServer:
+    """The one server of a process of pytest; it ends with the process."""
+    server = ForkServer()
+    atexit.register(server.__exit__, None, None, None)
+    return server
 
 
 # -- the side of the server ----------------------------------------------------------------------------------------
@@ -119,11 +153,33 @@ def _fork(rank: int, processes: int, port: int, **request: Any) -> int:
         return pid
     code = 70
     try:
-        code = _train(rank, processes, port, **request)
+        code = _run(rank, processes, port, **request)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _run(rank: int, processes: int, port: int, log: str, script: str | None = None, **request: Any) -> int:
+    from accel_trainer.core.processes import parent_death_signal
+
+    parent_death_signal(signal.SIGKILL)()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    return _train(rank, processes, port, **request) if script is None else _execute(rank, script, **request)
+
+
+def _execute(rank: int, script: str, arguments: list[str], environment: dict[str, str], folder: str) -> int:
+    os.environ.clear()
+    os.environ |= environment | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.chdir(folder)
+    sys.argv = [str(rank), *arguments]
+    exec(script, {"__name__": "__main__"})
+    return 0
 
 
 def _train(
@@ -132,22 +188,15 @@ def _train(
     port: int,
     job: str,
     token: str,
-    log: str,
     faults: list[dict[str, Any]],
     kill_after_step: int | None,
 ) -> int:
     """What a rank that `accelerate launch` has started does."""
     import injection
 
-    from accel_trainer.core.processes import parent_death_signal
     from accel_trainer.training import trainer
     from accel_trainer.workers import train
 
-    parent_death_signal(signal.SIGKILL)()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
     os.environ |= {"ACCEL_TRAIN_TOKEN": token, "ACCEL_TRAIN_PROCESSES": str(processes)}
     if processes > 1:
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}

@@ -2,7 +2,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from faults.fork_server import ForkServer
 from slurm.cluster import NEEDED_VARIABLE, Cluster, why_not
 
 
@@ -17,10 +16,3 @@ def cluster() -> Iterator[Cluster]:
         for name, value in cluster.environment.items():
             patch.setenv(name, value)
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    """Forks trainers that start at once."""
-    with ForkServer() as server:
-        yield server

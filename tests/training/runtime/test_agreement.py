@@ -1,22 +1,18 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ranks import run_two_ranks
 
 from accel_trainer.training.runtime.ranks import Agreement, Decision
 
-# Two ranks that want different things at different steps; each prints what was decided.
+# Two ranks that want different things at different steps; each writes what was decided.
 RANK = """
-import json, sys
+import json
 from dataclasses import astuple
-import torch.distributed as dist
+from pathlib import Path
 from accel_trainer.training.runtime.ranks import Agreement
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 agreement = Agreement(2, rank, save_every_s=1e9)
 first = rank == 0
 decisions = [
@@ -30,20 +26,13 @@ decisions = [
 ]
 agreement._save_every_s = 0.0
 decisions += [agreement.at_step(False, None), agreement.at_step(False, None)]
-print(json.dumps([astuple(decision) for decision in decisions]))
-dist.destroy_process_group()
+Path(folder, f"{rank}.json").write_text(json.dumps([astuple(decision) for decision in decisions]))
 """
 
 
 def test_all_ranks_decide_the_same_at_the_same_step(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(tmp_path)], stdout=subprocess.PIPE, env=environment, text=True
-        )
-        for rank in range(2)
-    ]
-    first, second = (json.loads(process.communicate(timeout=60)[0]) for process in ranks)
+    run_two_ranks(RANK, tmp_path)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first == [
         [False, False, None],  # nothing was asked before
