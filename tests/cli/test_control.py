@@ -232,6 +232,7 @@ def test_the_host_of_an_old_claim_is_compared_whole(queue: QueueStore, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue: QueueStore) -> None:
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", num_epochs=400)

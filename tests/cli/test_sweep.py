@@ -346,6 +346,7 @@ def test_compare_refuses_a_column_that_is_none():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_a_sweep_is_made_trained_and_compared(cli):
     """As in the README, with the command lines that the verbs tell."""
     result = cli("sweep", "base.json", "--set", "num_epochs=1", *SEEDS, "--add")

@@ -1,4 +1,4 @@
-"""A run that goes on with other parameters, on another number of processes."""
+"""A run that resumes with other parameters, on another number of processes."""
 
 import csv
 import json
@@ -10,10 +10,9 @@ from helpers import write_job
 pytestmark = pytest.mark.slow
 
 
-def test_a_changed_job_goes_on_when_it_says_so(cli):
-    given = {"model_dir": "run", "class_subset": [0, 1, 2], "num_workers": 1}
-    write_job(Path("job.json"), **given, num_epochs=1)
-    assert cli("train", "job.json").returncode == 0
+def test_a_changed_job_resumes_when_it_allows_changes(cli, server):
+    given = {"model_dir": str(Path("run").absolute()), "class_subset": [0, 1, 2], "num_workers": 1}
+    server.train(write_job(Path("job.json"), **given, num_epochs=1))
     write_job(Path("job.json"), **given, optimizer_args={"lr": 0.0001}, num_epochs=2, allow_changes=True)
     result = cli("train", "job.json", "--num-processes", "2")
     assert result.returncode == 0, result.stdout + result.stderr

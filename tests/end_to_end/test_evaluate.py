@@ -12,7 +12,7 @@ from helpers import kill_tree, wait_until, write_job
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 
-CHEAP = {"class_subset": [0, 1, 2], "num_epochs": 1, "batch_size": 65, "eval_sets": ["digits"], "model_dir": "run"}
+CHEAP = {"class_subset": [0, 1, 2], "num_epochs": 1, "batch_size": 65, "eval_sets": ["digits"]}
 
 
 def own_folders() -> list[Path]:
@@ -21,7 +21,7 @@ def own_folders() -> list[Path]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder for temporary files that nobody else uses."""
+    """A folder for temporary files that no other test uses."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -40,28 +40,27 @@ def evaluators() -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("temporary")
-def test_a_run_has_the_same_scores_on_two_processes_as_in_its_training(cli, background):
+def test_evaluation_on_two_processes_gives_the_scores_of_the_training(cli, background, server):
     """The batch size cannot be divided by them, which evaluation does not mind."""
-    write_job(Path("job.json"), **CHEAP)
-    assert cli("train", "job.json").returncode == 0
+    server.train(write_job(Path("job.json"), **CHEAP, model_dir=str(Path("run").absolute())))
     rows = read_performance(RunFolder(Path("run")))
     assert [row.split for row in rows] == ["train", "val", "val_digits"]
     result = cli("evaluate", "run", "--json", "--num-processes", "2", "--weights", "final")
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert (told["weights"], told["epoch"], told["dataset"], told["images"]) == ("final", 1, "digits", 135)
-    assert told["acc1"] == pytest.approx(rows[1].scores["acc1"], rel=1e-6)
-    assert told["loss"] == pytest.approx(rows[1].scores["loss"], rel=1e-6)
+    printed = json.loads(result.stdout)
+    assert (printed["weights"], printed["epoch"], printed["dataset"], printed["images"]) == ("final", 1, "digits", 135)
+    assert printed["acc1"] == pytest.approx(rows[1].scores["acc1"], rel=1e-6)
+    assert printed["loss"] == pytest.approx(rows[1].scores["loss"], rel=1e-6)
     assert not own_folders()
 
     # A mistake that is found before, and one that the processes find.
-    for words, said in (
+    for arguments, message in (
         (("--weights", "9"), "error: --weights: run has no 9 weights (009.safetensors); there are: 000, 001, best"),
         (("--dataset", "none", "--data-root", "."), f"error: dataset: no folder {Path.cwd()}/none; "),
     ):
-        result = cli("evaluate", "run", *words)
+        result = cli("evaluate", "run", *arguments)
         assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.startswith(said)
+        assert result.stderr.startswith(message)
     assert not own_folders()
 
     # Ctrl-C ends all of it.

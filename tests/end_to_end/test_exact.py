@@ -1,13 +1,16 @@
-"""The same training, whatever the number of processes and whoever is killed when."""
+"""The same training, whatever the number of processes and whatever is killed when."""
 
 import csv
 import json
-import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import REPOSITORY, kill_tree, trainers_in, wait_until, write_job
+from faults.fork_server import ForkServer
+from faults.lab import Lab
+from helpers import wait_until, write_job
 from safetensors.torch import load_file
 from torchvision import models
 from torchvision.transforms import v2
@@ -18,9 +21,14 @@ from accel_trainer.data.preview import preview
 pytestmark = pytest.mark.slow
 
 # ShuffleNet has BatchNorm; every kind of augmentation draws; the state is saved every 1.2 s.
-RESTLESS = {
+RESTLESS: dict[str, Any] = {
     "architecture": "shufflenet_v2_x0_5",
-    "architecture_args": None,
+    "architecture_args": {},
+    "dataset": "digits",
+    "class_subset": None,
+    "image_size": 16,
+    "optimizer": "AdamW",
+    "optimizer_args": {"lr": 0.0003},
     "num_epochs": 2,
     "batch_size": 32,
     "num_workers": 2,
@@ -36,7 +44,6 @@ RESTLESS = {
     "scheduler_args": {"max_lr": 0.003, "total_steps": 2},
     "ema": 0.9,
     "swa": {"start": 1},
-    "trackers": ["wandb"],
 }
 
 
@@ -58,43 +65,40 @@ def status(run: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
+def undisturbed(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that the disturbed ones must equal."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("undisturbed")
-    write_job(folder / "job.json", **RESTLESS, model_dir=str(folder / "run"))
-    subprocess.run(
-        [sys.executable, "-m", "accel_trainer.cli", "train", "job.json"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
-    )
+    return train(server, folder, **RESTLESS)
+
+
+def train(server: ForkServer, folder: Path, num_processes: int = 1, **changes: Any) -> Path:
+    """A run folder of a job that was trained to its end."""
+    job = write_job(folder / "job.json", **changes, model_dir=str(folder / "run"))
+    server.train(job, processes=num_processes)
     return folder / "run"
 
 
 def is_mid_epoch(run: Path, epoch: int) -> bool:
-    said = status(run)
-    return said.get("epoch") == epoch and 0 < said.get("step", 0) < said["steps_per_epoch"]
+    found = status(run)
+    return found.get("epoch") == epoch and 0 < found.get("step", 0) < found["steps_per_epoch"]
 
 
-def test_kill_9_of_everything_mid_epoch_leaves_no_trace_in_the_result(cli, background, undisturbed, tmp_path):
-    run = tmp_path / "run"
-    write_job(Path("training_queue/job.json"), **RESTLESS, model_dir=str(run))
-    runner = background("run-queue")
-    wait_until(lambda: is_mid_epoch(run, epoch=2))
-    kill_tree(runner.pid)
-    wait_until(lambda: not trainers_in(Path.cwd()))
-    assert not list(Path("training_queue").glob("*.json"))
+def test_kill_9_of_everything_mid_epoch_leaves_no_trace(undisturbed: Path, tmp_path: Path) -> None:
+    with Lab(tmp_path / "lab") as lab:
+        run = lab.add(**RESTLESS, trackers=["wandb"])
+        lab.start()
+        wait_until(lambda: is_mid_epoch(run, epoch=2))
+        for process in lab.processes():
+            process.send_signal(signal.SIGKILL)
+        assert lab.orphans() == []
+        assert lab.where() == "running"
 
-    result = cli("run-queue")
+        lab.start()
+        assert lab.wait() == 0, lab.all_output()
 
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "its runner died" in result.stdout
+        assert "its runner died" in lab.output.read_text()
+        assert lab.where() == "done"
     assert "going on in epoch" in (run / "log.txt").read_text()
-    assert [p.name for p in Path("training_queue/done").iterdir()] == ["job.json"]
     assert same_weights(run / "params/002.safetensors", undisturbed / "params/002.safetensors")
     for name in ("best", "ema", "swa"):
         assert same_weights(run / f"params/{name}.safetensors", undisturbed / f"params/{name}.safetensors")
@@ -112,7 +116,7 @@ def test_kill_9_of_everything_mid_epoch_leaves_no_trace_in_the_result(cli, backg
 # ConvNeXt is smooth and has neither BatchNorm nor dropout: rounding errors stay as small as they are.
 SMOOTH = {
     "architecture": "timm:convnext_atto",
-    "architecture_args": None,
+    "architecture_args": {"depths": [1, 1, 1, 1], "dims": [16, 32, 32, 64]},
     "class_subset": [0, 1, 2],
     "transform_type": "none",
     "Noise": {"noise_types": ["gaussian", "fourier"], "ssnrs": [0.8], "probs": 0.5},
@@ -126,17 +130,10 @@ SMOOTH = {
 }
 
 
-def test_two_processes_train_what_one_does(cli, tmp_path):
-    configs = REPOSITORY / "accelerate_configs"
-    for count in (1, 2):
-        run = tmp_path / f"run{count}"
-        write_job(Path(f"q{count}/job.json"), **SMOOTH, model_dir=str(run))
-        result = cli(
-            "run-queue", "--queue", f"q{count}", "--config", configs / "multi_cpu.yaml", "--num-processes", str(count)
-        )
-        assert result.returncode == 0, result.stdout
-    assert "2 processes on cpu" in (tmp_path / "run2/log.txt").read_text()
-    one, two = performance(tmp_path / "run1"), performance(tmp_path / "run2")
+def test_two_processes_train_what_one_does(server: ForkServer, tmp_path: Path) -> None:
+    runs = [train(server, tmp_path / str(count), count, **SMOOTH) for count in (1, 2)]
+    assert "2 processes on cpu" in (runs[1] / "log.txt").read_text()
+    one, two = map(performance, runs)
     assert len(one) == len(two) == 4
     for a, b in zip(one, two, strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-5)
@@ -152,8 +149,8 @@ def test_the_best_weights_give_the_logged_accuracy_in_plain_torchvision(undistur
     images, labels = validation_digits()
     transform = v2.Compose(
         [
-            v2.Resize(36, antialias=True),
-            v2.CenterCrop(32),
+            v2.Resize(18, antialias=True),
+            v2.CenterCrop(16),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]

@@ -16,7 +16,7 @@ def has_stepped(run: Path) -> bool:
         return False
 
 
-def test_the_second_is_refused_and_takes_over_when_the_first_is_killed(cli, background):
+def test_a_second_trainer_is_refused_until_the_first_is_killed(cli, background):
     run = Path("run")
     write_job(Path("one.json"), model_dir="run", num_epochs=60)
     write_job(Path("two.json"), model_dir="run", num_epochs=2)

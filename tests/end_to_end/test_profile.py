@@ -40,19 +40,19 @@ def test_a_job_is_profiled_and_nothing_but_a_trace_is_left(cli, background, tmp_
 
     result = cli("profile", job, *FEW, "--json", "--trace", tmp_path / "other.json", "--num-processes", "2")
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert (told["num_steps"], told["images_per_step"], told["setting"]["num_processes"]) == (3, 32, 2)
-    assert told["trace"] == str(tmp_path / "other.json")
+    printed = json.loads(result.stdout)
+    assert (printed["num_steps"], printed["images_per_step"], printed["setting"]["num_processes"]) == (3, 32, 2)
+    assert printed["trace"] == str(tmp_path / "other.json")
     assert (tmp_path / "other.json").exists()
 
-    for words, said in (
+    for arguments, message in (
         (("profile", "jop"), "error: jop: no job of this name is in training_queue; did you mean 'job'?"),
         (("profile", "job", "--trace", "no/where.json"), "error: --trace: there is no folder no\n"),
         (("profile", "none.json"), "error: none: no job of this name is in training_queue"),
     ):
-        result = cli(*words)
-        assert (result.returncode, result.stdout) == (2, ""), words
-        assert result.stderr.startswith(said)
+        result = cli(*arguments)
+        assert (result.returncode, result.stdout) == (2, ""), arguments
+        assert result.stderr.startswith(message)
 
     process = background("profile", "job")
     wait_until(own_folders)

@@ -1,4 +1,4 @@
-"""Two machines on one queue: one falls asleep in the middle of a job, the other takes the job up."""
+"""Two machines on one queue: one is suspended in the middle of a job, the other runs the job."""
 
 import os
 import signal
@@ -22,7 +22,8 @@ from accel_trainer.run.status import RunState, read_status
 pytestmark = pytest.mark.slow
 
 
-def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_a_runner_that_wakes_after_its_lease_expired_discards_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     queue, run = QueueStore(Path("training_queue")), RunFolder(Path("run"))
     queue.create()
     write_job(queue.folder / "a.json", model_dir="run", num_epochs=3)
@@ -30,7 +31,7 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         [*COMMAND, "run-queue"], env={**os.environ, "ACCEL_TRAIN_HOST": "sleepy"}, stdout=subprocess.PIPE, text=True
     )
     try:
-        wait_until(lambda: (said := read_status(run)) is not None and said.step > 0)
+        wait_until(lambda: (status := read_status(run)) is not None and status.step > 0)
         (claim,) = queue.jobs(JobState.RUNNING)
         trainers = set(trainers_in(Path.cwd()))
         assert trainers
@@ -47,15 +48,15 @@ def test_a_runner_that_wakes_up_after_its_job_was_given_up_discards_it(monkeypat
         wait_until(lambda: not trainers.intersection(trainers_in(Path.cwd())), timeout_s=10)
         assert [job.name for job in queue.jobs(JobState.DONE)] == ["a"]
         sleeper.send_signal(signal.SIGCONT)
-        told, _ = sleeper.communicate(timeout=60)
+        output, _ = sleeper.communicate(timeout=60)
     finally:
         if sleeper.poll() is None:
             sleeper.kill()
-    assert "a: given up (" in told
+    assert "a: given up (" in output
     assert sleeper.returncode == 0, "nothing has failed"
     assert [job.path.name for state in JobState for job in queue.jobs(state)] == ["a.json"]
-    said = read_status(run)
-    assert (said.state, said.epoch, said.token == claim.owner.token) == (RunState.FINISHED, 3, False)
+    status = read_status(run)
+    assert (status.state, status.epoch, status.token == claim.owner.token) == (RunState.FINISHED, 3, False)
     rows = run.performance.read_text().splitlines()[1:]
     assert len(rows) == len({tuple(row.split(",")[:2]) for row in rows}) == 6
     assert not run.locks()

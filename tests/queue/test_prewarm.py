@@ -1,6 +1,7 @@
 """A trainer that is started before its job's turn comes."""
 
 import asyncio
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -247,9 +248,9 @@ def standing_by() -> psutil.Process | None:
 
 
 @pytest.fixture
-def two_jobs(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> QueueStore:
+def two_jobs(queue: QueueStore, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> QueueStore:
     monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ["PYTHONPATH"]]))
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", **SLOW_STEPS)
     return queue
