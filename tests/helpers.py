@@ -42,7 +42,7 @@ def write_job(path: Path, **changes: Any) -> Path:
 
 
 def said_by(call: Callable[..., Any], *args: Any) -> str:
-    """The one line in which a call tells of a mistake."""
+    """The one line of the error that a call raises."""
     with pytest.raises(UserError) as caught:
         call(*args)
     (line,) = caught.value.problems

@@ -62,7 +62,7 @@ class Report:
     starts: int = 0
     done: int = 0
     same: int = 0
-    put_back: int = 0
+    retried: int = 0
     differences: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -211,8 +211,8 @@ class Chaos:
         for name in self.names:
             if self.lab.where(name) == "failed" and self._excuses > 0:
                 self._excuses -= 1
-                self.report.put_back += 1
-                self.lab.put_back(name)
+                self.report.retried += 1
+                self.lab.retry(name)
         if not self._is_done():
             self.report.starts += 1
             self.lab.start("--retry-after", "0.1", faults=[armed for _, armed in self._events])
@@ -233,9 +233,9 @@ class Chaos:
             if Path(str(armed["marker"])).exists():
                 self._events.remove((fault, armed))
                 self._excuses += 1
-                self.report.struck.append(f"{fault} ({self._told(armed)})")
+                self.report.struck.append(f"{fault} ({self._moment(armed)})")
 
-    def _told(self, armed: dict[str, object]) -> str:
+    def _moment(self, armed: dict[str, object]) -> str:
         """What the process was about to do."""
         text = Path(str(armed["marker"])).read_text()
         return text.replace(f"{self.lab.folder}/", "")

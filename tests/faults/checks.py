@@ -17,7 +17,7 @@ OWN_TIMES = ("images_per_s", "seconds")
 
 
 def differences(run: Path, undisturbed: Path) -> list[str]:
-    """What is not bit for bit that of the run nobody disturbed: weights, and all rows but for how long they took."""
+    """What is not bit for bit that of the undisturbed run: weights, and all rows but for how long they took."""
     ours, theirs = RunFolder(run), RunFolder(undisturbed)
     found = [f"{name} is missing" for name in _weights(theirs) - _weights(ours)]
     found += [f"{name} is too much" for name in _weights(ours) - _weights(theirs)]

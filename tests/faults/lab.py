@@ -17,7 +17,7 @@ from typing import Any, Self
 import psutil
 from faults import checks
 from faults.fork_server import ForkServer
-from faults.site.injection import FAULTS_VARIABLE, role_of
+from faults.site.injection import FAULTS_VARIABLE, UNCHECKED_VARIABLE, role_of
 from helpers import COMMAND, REPOSITORY, wait_until
 
 from accel_trainer.core.processes import parent_death_signal
@@ -79,7 +79,7 @@ class Lab:
         return self.models / name
 
     def undisturbed(self, server: ForkServer, name: str = "job") -> Path:
-        """The run of the same job that nobody disturbs, and in which nothing is waited for."""
+        """The undisturbed run of the same job, without pauses."""
         job = json.loads(self._file(name).read_text())
         folder = self.folder / "undisturbed" / name
         folder.mkdir(parents=True)
@@ -104,20 +104,23 @@ class Lab:
         folders = (path for path in (self.queue, *self.queue.iterdir()) if path.is_dir() and path.name != "retries")
         return [path for folder in folders for path in folder.glob("*.json") if path.stem.partition("@")[0] == name]
 
-    def put_back(self, name: str = "job") -> None:
+    def retry(self, name: str = "job") -> None:
         """What a user does with a job that has failed."""
         (self.queue / "failed" / f"{name}.json").rename(self.queue / f"{name}.json")
 
     # -- processes ------------------------------------------------------------------------------------------------
 
-    def start(self, *words: str, faults: Sequence[dict[str, Any]] = ()) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, faults: Sequence[dict[str, Any]] = ()) -> subprocess.Popen[bytes]:
         """`accel-train run-queue`, with faults for its processes: see `injection.arm`, and `fault`."""
+        if self.runner is not None:
+            self.runner.wait(30)
         self._num_runners += 1
         flags = ["--num-processes", str(self.num_processes)] if self.num_processes > 1 else []
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
             MARK: self.mark,
             FAULTS_VARIABLE: json.dumps(list(faults)),
+            UNCHECKED_VARIABLE: "1",  # the jobs are known to be good, and a check takes as long as a start
             "PYTHONPATH": os.pathsep.join(
                 map(str, (REPOSITORY / "tests/faults/site", REPOSITORY / "tests", REPOSITORY))
             ),
@@ -128,7 +131,7 @@ class Lab:
         }
         with self.output.open("wb") as output:
             self.runner = subprocess.Popen(
-                [*COMMAND, "run-queue", "--queue", str(self.queue), *flags, *words],
+                [*COMMAND, "run-queue", "--queue", str(self.queue), *flags, *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 cwd=self.folder, env=environment, start_new_session=True,
                 preexec_fn=_on_one_core(),
@@ -137,7 +140,7 @@ class Lab:
 
     @property
     def output(self) -> Path:
-        """What the newest runner says."""
+        """What the newest runner prints."""
         return self.folder / f"runner.{self._num_runners}.txt"
 
     def fault(self, role: str, pattern: str | None = None, **more: Any) -> dict[str, Any]:
@@ -146,7 +149,7 @@ class Lab:
         folders = [str(self.queue), str(self.models)]
         return {"role": role, "pattern": pattern, "folders": folders, "marker": str(marker), **more}
 
-    def wait(self, timeout_s: float = 90) -> int:
+    def wait(self, timeout_s: float = 300) -> int:
         """The exit code of the runner, when it has ended."""
         assert self.runner is not None
         return self.runner.wait(timeout_s)
@@ -176,10 +179,10 @@ class Lab:
     def wait_for_step(self, step: int, name: str = "job") -> None:
         """Until the job has saved this step, or a later one."""
         wait_until(lambda: checks.global_step(self.run(name)) >= step or self.is_over())
-        assert checks.global_step(self.run(name)) >= step, self.said()
+        assert checks.global_step(self.run(name)) >= step, self.all_output()
 
-    def said(self) -> str:
-        """All that runners and trainers have said."""
+    def all_output(self) -> str:
+        """All that runners and trainers have printed."""
         texts = [path.read_text(errors="replace") for path in (self.output, *sorted((self.queue / "logs").glob("*")))]
         return "\n".join(texts)
 
@@ -205,7 +208,7 @@ class Lab:
 
 
 def _is_nobodys(memory: Path) -> bool:
-    """Whether shared memory is left over: that of a living process is somebody else's on this machine, since of ours
+    """Whether shared memory is left over: that of a living process belongs to another program, since of ours
     none is left. torch has the process in the name."""
     made_by = re.match(r"torch_(\d+)_", memory.name)
     return made_by is None or not psutil.pid_exists(int(made_by[1]))
@@ -224,10 +227,10 @@ def _on_one_core() -> Callable[[], None]:
 
 
 def _role(process: psutil.Process) -> str | None:
-    words = process.cmdline()
-    if any("wandb" in Path(word).name for word in words[:2]):
+    command = process.cmdline()
+    if any("wandb" in Path(word).name for word in command[:2]):
         return "wandb"
-    return role_of(words)
+    return role_of(command)
 
 
 def _entries(folder: Path) -> set[Path]:

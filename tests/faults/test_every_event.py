@@ -1,4 +1,4 @@
-"""A run that is killed at any of the things it does to files goes on to the same bits."""
+"""A run that is killed at any of the things it does to files resumes to the same bits."""
 
 import json
 import random

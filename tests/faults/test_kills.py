@@ -1,7 +1,8 @@
-"""kill -9 of every process of a queue. Each test goes on with the job of the test before it."""
+"""kill -9 of every process of a queue. Each test continues with the job of the test before it."""
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from faults import checks
@@ -38,13 +39,13 @@ def test_the_trainer_of_a_killed_launcher_saves_and_is_launched_again(training: 
     assert training.where() == "running"
 
 
-def test_the_other_rank_of_a_killed_one_ends_and_the_job_fails_with_a_reason(training: Lab) -> None:
+def test_when_one_rank_is_killed_the_others_end_and_the_job_fails(training: Lab) -> None:
     training.send("worker", signal.SIGKILL, rank=1)
     assert training.wait() == 1
     assert training.where() == "failed"
     assert (training.queue / "failed/job.reason.txt").read_text()
     assert training.orphans() == []
-    training.put_back()
+    training.retry()
 
 
 def test_the_trainer_of_a_killed_runner_saves_and_ends(training: Lab) -> None:
@@ -54,7 +55,7 @@ def test_the_trainer_of_a_killed_runner_saves_and_ends(training: Lab) -> None:
     assert checks.state_of(training.run()) == "preempted"
 
 
-def test_a_job_whose_every_process_was_killed_is_taken_up_by_the_next_runner(lab: Lab, server: ForkServer) -> None:
+def test_the_next_runner_resumes_a_job_whose_every_process_was_killed(lab: Lab, server: ForkServer) -> None:
     """And so is that of the killed runner, before."""
     lab.start()
     lab.wait_for_step(checks.global_step(lab.run()) + 1)
@@ -70,25 +71,17 @@ def test_a_job_whose_every_process_was_killed_is_taken_up_by_the_next_runner(lab
     assert checks.duplicates(lab.run()) == []
 
 
-def test_without_the_process_that_draws_curves_the_job_is_trained_to_its_end(tmp_path, server: ForkServer) -> None:
+def test_a_job_outlives_the_processes_of_its_plots_and_of_wandb(tmp_path: Path, server: ForkServer) -> None:
     with Lab(tmp_path / "lab") as lab:
-        lab.add(num_epochs=2, pause_s=0.05)
+        lab.add(num_epochs=2, trackers=["wandb"])
         lab.start()
         lab.send("plotter", signal.SIGKILL)
-        assert lab.wait() == 0
-        assert checks.differences(lab.run(), lab.undisturbed(server)) == []
-        assert lab.orphans() == []
-
-
-def test_without_the_process_of_wandb_the_job_is_trained_to_its_end(tmp_path, server: ForkServer) -> None:
-    with Lab(tmp_path / "lab") as lab:
-        lab.add(num_epochs=2, pause_s=0.05, trackers=["wandb"])
-        lab.start()
         lab.wait_for_step(2)
         wait_until(lambda: "wandb: offline" in (lab.run() / "log.txt").read_text())  # it has started
         lab.send("wandb", signal.SIGKILL)
         assert lab.wait() == 0
         assert checks.differences(lab.run(), lab.undisturbed(server)) == []
+        assert lab.orphans() == []
         assert len(checks.wandb_ids(lab.run())) == 1
         assert (lab.run() / "log.txt").read_text().count("wandb is gone (") == 1
 

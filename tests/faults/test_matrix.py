@@ -1,6 +1,6 @@
 """Whatever is trained, on however many processes and threads, wherever it is killed: it comes to the same bits.
 
-All ranks kill themselves with SIGKILL after a step; new ones go on. The run nobody disturbs has no loader threads: that
+All ranks kill themselves with SIGKILL after a step; new ones resume. The undisturbed run has no loader threads: that
 their number does not matter is tested by the way.
 """
 

@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and SIGSTOP to every process of a queue. Each test goes on with the job of the test before it."""
+"""SIGTERM, Ctrl-C and SIGSTOP to every process of a queue. Each test continues with the job of the test before it."""
 
 import signal
 import time
@@ -39,9 +39,7 @@ def training(lab: Lab) -> Lab:
     [("launcher", [TERM]), ("launcher", [INT]), ("worker", [TERM]), ("worker", [INT, INT])],
     ids=["launcher TERM", "launcher INT", "trainer TERM", "trainer INT twice"],
 )
-def test_who_tells_a_launcher_or_trainer_to_stop_wants_the_machine(
-    training: Lab, role: str, numbers: list[int]
-) -> None:
+def test_a_signal_to_the_launcher_or_trainer_ends_the_runner_too(training: Lab, role: str, numbers: list[int]) -> None:
     step, process = checks.global_step(training.run()), training.find(role)
     for number in numbers:
         process.send_signal(number)
@@ -54,9 +52,7 @@ def test_who_tells_a_launcher_or_trainer_to_stop_wants_the_machine(
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(TERM, 143), (INT, 130)], ids=["TERM", "INT"])
-def test_a_runner_that_is_told_to_stop_has_the_job_saved_and_put_back(
-    training: Lab, number: int, exit_code: int
-) -> None:
+def test_a_stopped_runner_saves_its_job_and_returns_it_to_pending(training: Lab, number: int, exit_code: int) -> None:
     step, began = checks.global_step(training.run()), time.monotonic()
     training.send("runner", number)
     assert training.wait() == exit_code
@@ -77,7 +73,7 @@ def test_ctrl_c_twice_ends_everything_at_once(training: Lab) -> None:
     assert training.orphans() == []
 
 
-def test_a_runner_that_is_stopped_for_a_while_goes_on_with_its_trainer(training: Lab) -> None:
+def test_a_suspended_runner_continues_with_its_trainer(training: Lab) -> None:
     """SIGSTOP and SIGCONT: the trainer trains on meanwhile."""
     runner, step = training.find("runner"), checks.global_step(training.run())
     runner.send_signal(signal.SIGSTOP)
@@ -87,7 +83,7 @@ def test_a_runner_that_is_stopped_for_a_while_goes_on_with_its_trainer(training:
     assert training.where() == "done"
 
 
-def test_after_all_that_the_weights_are_those_of_the_run_nobody_disturbed(lab: Lab, server: ForkServer) -> None:
+def test_after_all_signals_the_weights_equal_an_undisturbed_run(lab: Lab, server: ForkServer) -> None:
     undisturbed = lab.undisturbed(server)
     assert checks.differences(lab.run(), undisturbed) == []
     assert checks.duplicates(lab.run()) == []

@@ -116,7 +116,7 @@ class Cluster:
         return self._daemon("slurmd", "-D", "-N", node, key=node)
 
     def kill_slurmd(self, node: str) -> None:
-        """What it has started goes on."""
+        """What it has started continues."""
         self._daemons[node].kill()
         self._daemons[node].wait()
 
@@ -128,7 +128,7 @@ class Cluster:
                 process.kill()
 
     def call(self, *words: str) -> str:
-        """A command of Slurm; what it has said."""
+        """Run a command of Slurm and give its output."""
         done = subprocess.run(words, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

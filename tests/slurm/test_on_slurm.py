@@ -25,12 +25,12 @@ def start(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterato
     """A queue of small jobs, on the way to Slurm: `pauses` of each job's steps by the jobs' names."""
     labs: list[Lab] = []
 
-    def start(name: str, pauses: dict[str, float], *words: str, num_processes: int = 1, **changes: Any) -> Lab:
+    def start(name: str, pauses: dict[str, float], *arguments: str, num_processes: int = 1, **changes: Any) -> Lab:
         lab = Lab(tmp_path_factory.mktemp(name), num_processes=num_processes)
         labs.append(lab)
         for job, pause_s in pauses.items():
             lab.add(job, pause_s=pause_s, **changes)
-        lab.start("--slurm", *words)
+        lab.start("--slurm", *arguments)
         return lab
 
     yield start
@@ -40,7 +40,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterato
 
 @pytest.fixture(scope="module")
 def busy(start: Start) -> Lab:
-    """Three jobs, the last of which meets its time limit, and one that somebody cancels."""
+    """Three jobs, the last of which meets its time limit, and one that is cancelled."""
     return start("busy", {"one": 0.0, "two": 0.0, "timed": 1.6, "unwanted": 3.0}, "--time", "20")
 
 
@@ -85,8 +85,8 @@ def meanwhile(act: Callable[[], None]) -> None:
 
 
 def is_whole(lab: Lab, server: ForkServer, name: str) -> bool:
-    """Whether a job is done, once, and what nobody would have disturbed."""
-    assert lab.where(name) == "done", lab.said()
+    """Whether a job is done, once, and equal to its undisturbed run."""
+    assert lab.where(name) == "done", lab.all_output()
     assert checks.duplicates(lab.run(name)) == []
     assert checks.differences(lab.run(name), lab.undisturbed(server, name)) == []
     return True
@@ -141,10 +141,10 @@ def test_cancel_and_hold_of_what_slurm_has_not_started(start: Start, cluster: Cl
     assert list((lab.queue / "slurm").iterdir()) == []
 
 
-def test_a_submitter_that_is_killed_between_claim_and_record_neither_loses_nor_doubles_a_job(
+def test_a_submitter_killed_before_its_record_neither_loses_nor_doubles_jobs(
     start: Start, server: ForkServer, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed first before Slurm has the job, then before it has said which it is."""
+    """Killed first before Slurm has the job, then before the runner knows its number."""
     with monkeypatch.context() as patch:
         patch.setenv("PATH", shim(tmp_path / "before", "sbatch", ["kill -9 $PPID"]))
         lab = start("killed", {"once": 0.0}, num_epochs=1)
@@ -160,7 +160,7 @@ def test_a_submitter_that_is_killed_between_claim_and_record_neither_loses_nor_d
     assert len(cluster.job_ids("once")) == 1
 
     lab.start("--slurm")
-    assert lab.wait(120) == 0, lab.said()
+    assert lab.wait(120) == 0, lab.all_output()
     assert len(cluster.job_ids("once")) == 1
     assert is_whole(lab, server, "once")
     assert len(list((lab.queue / "logs").glob("once.[0-9].log"))) == 1
@@ -184,7 +184,7 @@ def test_three_jobs_are_done_one_of_them_over_its_time_limit(busy: Lab, server: 
 @pytest.mark.usefixtures("power_cut")
 def test_a_node_that_fails_loses_nothing(unlucky: Lab, server: ForkServer, cluster: Cluster) -> None:
     """Slurm starts the job again when it has noticed."""
-    assert unlucky.wait(120) == 0, unlucky.said()
+    assert unlucky.wait(120) == 0, unlucky.all_output()
     assert is_whole(unlucky, server, "unlucky")
     assert len(list((unlucky.queue / "logs").glob("unlucky.[0-9].log"))) == 2
     assert len(cluster.job_ids("unlucky")) == 1
@@ -193,7 +193,7 @@ def test_a_node_that_fails_loses_nothing(unlucky: Lab, server: ForkServer, clust
 def test_a_job_on_two_nodes(start: Start, server: ForkServer) -> None:
     """A process on each, as two on one machine."""
     lab = start("nodes", {"wide": 0.0}, "--nodes", "2", "--partition", "both", num_processes=2, num_epochs=2)
-    assert lab.wait(120) == 0, lab.said()
+    assert lab.wait(120) == 0, lab.all_output()
     assert is_whole(lab, server, "wide")
     assert sorted(path.name for path in (lab.queue / "logs").glob("wide.*")) == [
         "wide.1.log", "wide.node1.1.log", *(path.name for path in (lab.queue / "logs").glob("wide.slurm-*.log")),
