@@ -65,11 +65,17 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+# These start processes themselves, or look at their own.
+LAUNCHING = ("doctor", "evaluate", "profile", "run-queue", "train")
+
+
 @pytest.fixture
-def cli() -> Cli:
+def cli(server: ForkServer) -> Cli:
     """Runs accel-train in the test's working folder; the result has its exit code and output."""
 
     def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        if not any(verb in words for verb in LAUNCHING):
+            return server.command(list(map(str, words)), **environment)
         return subprocess.run(
             [*COMMAND, *map(str, words)],
             capture_output=True,

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 240.0
+COMMAND_LINE = "from accel_trainer.cli import main; main()"
 
 
 class ForkServer:
@@ -67,13 +68,25 @@ class ForkServer:
             processes, log, job=str(job), token=token, faults=list(faults), kill_after_step=kill_after_step
         )
 
-    def script(self, script: str, arguments: Sequence[str], log: Path, *, processes: int) -> list[int]:
+    def script(
+        self, script: str, arguments: Sequence[str], log: Path, *, processes: int, **environment: str
+    ) -> list[int]:
         """Run Python source in several processes, in the environment and folder of the caller, and their exit codes.
 
         In each, `sys.argv` is the rank and the arguments.
         """
-        place = {"environment": dict(os.environ), "folder": str(Path.cwd())}
+        place = {"environment": {**os.environ, **environment}, "folder": str(Path.cwd())}
         return self._codes(processes, log, script=script, arguments=list(arguments), **place)
+
+    def command(self, arguments: Sequence[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run accel-train in the environment and folder of the caller, in a process that has imported torch before."""
+        output, errors = Path(self._home.name) / "output", Path(self._home.name) / "errors"
+        place = {"environment": {**os.environ, **environment}, "folder": str(Path.cwd()), "errors": str(errors)}
+        (code,) = self._codes(1, output, script=COMMAND_LINE, arguments=list(arguments), **place)
+        done = subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
+        output.unlink()
+        errors.unlink()
+        return done
 
     def _codes(self, processes: int, log: Path, **request: Any) -> list[int]:
         request |= {"processes": processes, "log": str(log)}
@@ -117,6 +130,8 @@ def shared() -> ForkServer:
 
 
 def serve() -> None:
+    import accel_trainer.api.verdicts
+    import accel_trainer.cli
     import accel_trainer.training.trainer
     import accel_trainer.workers.train  # noqa: F401
 
@@ -162,23 +177,37 @@ def _fork(rank: int, processes: int, port: int, **request: Any) -> int:
         os._exit(code)
 
 
-def _run(rank: int, processes: int, port: int, log: str, script: str | None = None, **request: Any) -> int:
+def _run(
+    rank: int, processes: int, port: int, log: str, errors: str | None = None, script: str | None = None, **request: Any
+) -> int:
     from accel_trainer.core.processes import parent_death_signal
 
     parent_death_signal(signal.SIGKILL)()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
+    _redirect(os.devnull, os.O_RDONLY, 0)
+    _redirect(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)
+    _redirect(errors or log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2)
     return _train(rank, processes, port, **request) if script is None else _execute(rank, script, **request)
 
 
+def _redirect(path: str, flags: int, descriptor: int) -> None:
+    opened = os.open(path, flags)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+
+
 def _execute(rank: int, script: str, arguments: list[str], environment: dict[str, str], folder: str) -> int:
+    """Run source as `python -c` would, and give the exit code."""
     os.environ.clear()
-    os.environ |= environment | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= environment
     os.chdir(folder)
+    sys.path[:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [str(rank), *arguments]
-    exec(script, {"__name__": "__main__"})
+    try:
+        exec(script, {"__name__": "__main__"})
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        atexit._run_exitfuncs()
     return 0
 
 
