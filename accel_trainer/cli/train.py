@@ -46,6 +46,7 @@ def train(
     from accel_trainer.launch.attempt_files import new_log
     from accel_trainer.launch.events import AttemptFinished
     from accel_trainer.launch.outcome import OutcomeKind
+    from accel_trainer.launch.supervision import Supervision
 
     allow_imports(allow)
     job = read_job(file)
@@ -63,7 +64,7 @@ def train(
     attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
     terminal, stop = Terminal(), StopRequest()
     stop.listen(*STOP_SIGNALS)
-    ending = asyncio.run(run_attempt(attempt, flags, this_machine(), stop, terminal))
+    ending = asyncio.run(run_attempt(attempt, flags, this_machine(), Supervision(stop, terminal)))
     terminal(AttemptFinished(job.name, ending, attempt.log))
     if stop.signal is not None:
         raise typer.Exit(SIGNALED + stop.signal)

@@ -20,6 +20,7 @@ from accel_trainer.launch.attempt import STOP_SIGNALS
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.outcome import last_error_line
 from accel_trainer.launch.process_group import POLL_S, ProcessGroup
+from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.log import begin_logging
 
 
@@ -35,20 +36,20 @@ def call_worker(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> d
 
     Raises UserError for the problems that it tells, and WorkerFailed.
     """
-    worker = asyncio.run(_until_it_ends(launch, log, stop))
-    if stop or (launch.machine_rank > 0 and worker.exit_code == 0):
+    exit_code = asyncio.run(_until_it_ends(launch, log, stop))
+    if stop or (launch.machine_rank > 0 and exit_code == 0):
         return None
     try:
         told: dict[str, Any] = json.loads(answer.read_text())
     except FileNotFoundError as error:
-        assert worker.exit_code is not None
-        raise WorkerFailed(last_error_line(log, worker.exit_code)) from error
+        raise WorkerFailed(last_error_line(log, exit_code)) from error
     if "problems" in told:
         raise UserError(*told["problems"])
     return told
 
 
-async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> ProcessGroup:
+async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> int:
+    """The launcher's exit code."""
     worker = ProcessGroup(launch, Owner.new().token, log)
     try:
         while worker.exit_code is None:
@@ -56,8 +57,8 @@ async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> Proces
                 worker.kill()
             await asyncio.sleep(POLL_S)
     finally:
-        await worker.stop()
-    return worker
+        exit_code = await worker.stop()
+    return exit_code
 
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def answer(path: Path, rank: int, find: Callable[[], dict[str, Any]]) -> int:
     try:
         found = find()
     except UserError as mistake:
-        log.error("error: %s", mistake)
+        log.error("%s%s", ERROR_PREFIX, mistake)
         found = {"problems": mistake.problems}
     except BaseException:
         traceback.print_exc()

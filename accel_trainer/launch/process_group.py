@@ -71,8 +71,8 @@ class ProcessGroup:
         processes.send_signal(processes.pids_with_env(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 
-    async def stop(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
-        """See to it that all is gone; what still trains may save first, unless it is urgent."""
+    async def stop(self, is_urgent: Callable[[], bool] = lambda: False) -> int:
+        """End all processes; what still trains may save first, unless it is urgent. Gives the launcher's exit code."""
         if self.exit_code is None:
             self.ask_to_stop()
             deadline = time.monotonic() + SHUTDOWN_S
@@ -82,6 +82,7 @@ class ProcessGroup:
             self.kill()
         for _ in ending_leftovers(self.token, is_urgent):
             await asyncio.sleep(POLL_S)
+        return self._launcher.wait()
 
     def _workers(self) -> list[int]:
         """The training processes themselves; all there is, while they are not started yet."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+# Of a line in a log that says what is wrong.
+ERROR_PREFIX = "error: "
 # Words between the process that launches a trainer and the trainer itself.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
 # In place of a trainer's words: they will be in the file that follows, as a JSON array.

@@ -7,11 +7,12 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch.attempt import Attempt, Start, never_stop, run_attempt, spawn
+from accel_trainer.launch.attempt import Attempt, run_attempt
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.events import EmitAttempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.launch.supervision import Start, Supervision, never_stop, spawn
 from accel_trainer.queue.control import ClaimControl
 from accel_trainer.queue.dependencies import starting_params
 from accel_trainer.queue.finish import AttemptResult
@@ -71,5 +72,6 @@ class ClaimRun:
         attempt = attempt_of(queue, claimed, job, token=self.token, log=log, parent=parent)
         self.prepared(attempt)
         stop_check = ClaimControl(queue, claimed) if node == 0 else never_stop
-        outcome = await run_attempt(attempt, self.options, self.machine, self.stop, self.emit, stop_check, self.start)
+        supervision = Supervision(self.stop, self.emit, stop_check, self.start)
+        outcome = await run_attempt(attempt, self.options, self.machine, supervision)
         return AttemptResult(outcome, log, job.retries)

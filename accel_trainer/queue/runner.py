@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, spawn
+from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.events import Tick
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome
 from accel_trainer.launch.process_group import POLL_S
+from accel_trainer.launch.supervision import spawn
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements

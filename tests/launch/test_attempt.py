@@ -21,6 +21,7 @@ from accel_trainer.launch.command import Launch, LaunchOptions
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import ProcessGroup
+from accel_trainer.launch.supervision import Supervision
 from accel_trainer.run import lock
 from accel_trainer.run.lock import acquire
 
@@ -97,7 +98,8 @@ def attempt(tmp_path: Path, log: Path) -> Attempt:
 
 
 def run_it(attempt: Attempt) -> Outcome:
-    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), StopRequest(), lambda event: None))
+    supervision = Supervision(StopRequest(), lambda event: None)
+    return asyncio.run(run_attempt(attempt, LaunchOptions(), Machine((), False, 1), supervision))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from accel_trainer.launch.outcome import (
     Outcome,
     OutcomeKind,
     StopReason,
+    TrainerExit,
     last_error_line,
     outcome_of,
     outcome_of_exit_code,
@@ -58,15 +59,15 @@ def run(tmp_path: Path) -> RunFolder:
 )
 def test_the_last_word_of_the_trainer_decides(state, asked_to_stop, expected, log):
     status = Status(state=state, token="mine", error="why")
-    assert outcome_of(status, "mine", asked_to_stop=asked_to_stop, exit_code=0, log=log).kind is expected
+    assert outcome_of(status, "mine", TrainerExit(0, log, asked_to_stop)).kind is expected
 
 
 @pytest.mark.parametrize("status", [None, Status(state=RunState.FINISHED, token="an earlier attempt's")])
 def test_without_a_word_of_this_attempt_nothing_is_done_even_at_exit_code_0(status, log):
-    ending = outcome_of(status, "mine", asked_to_stop=False, exit_code=0, log=log)
+    ending = outcome_of(status, "mine", TrainerExit(0, log, False))
     assert ending.kind is FAILED
     assert ending.reason.endswith("CUDA exploded")
-    assert outcome_of(status, "mine", asked_to_stop=True, exit_code=1, log=log).kind is BACK
+    assert outcome_of(status, "mine", TrainerExit(1, log, True)).kind is BACK
 
 
 def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
@@ -78,7 +79,7 @@ def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "cut", "ending"),
+    ("state", "reason", "ending"),
     [
         (RunState.PREEMPTED, OVER_TIME, Outcome(FAILED, OVER_TIME.reason, RunState.PREEMPTED)),
         (RunState.TRAINING, OVER_TIME, Outcome(FAILED, OVER_TIME.reason, RunState.PREEMPTED)),
@@ -88,17 +89,17 @@ def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
         (None, STALLED, Outcome(FAILED, STALLED.reason, RunState.STALLED)),
     ],
 )
-def test_a_trainer_that_its_runner_has_ended_failed_for_that_reason(state, cut, ending, log):
+def test_a_trainer_that_its_runner_has_ended_failed_for_that_reason(state, reason, ending, log):
     said = None if state is None else Status(state=state, token="mine", error="why")
-    assert outcome_of(said, "mine", asked_to_stop=False, exit_code=1, log=log, cut=cut) == ending
+    assert outcome_of(said, "mine", TrainerExit(1, log, False, reason)) == ending
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
     said = Status(state=RunState.STARTING, token="mine")
-    assert outcome_of(said, "mine", asked_to_stop=False, exit_code=-number, log=log).kind is BACK
-    assert outcome_of(None, "mine", asked_to_stop=False, exit_code=-number, log=log).kind is BACK
-    assert outcome_of(said, "mine", asked_to_stop=False, exit_code=-signal.SIGKILL, log=log).kind is FAILED
+    assert outcome_of(said, "mine", TrainerExit(-number, log, False)).kind is BACK
+    assert outcome_of(None, "mine", TrainerExit(-number, log, False)).kind is BACK
+    assert outcome_of(said, "mine", TrainerExit(-signal.SIGKILL, log, False)).kind is FAILED
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
 )
 def test_launchers_that_are_told_to_end_while_they_start_give_no_signal_as_their_exit_code(words, log):
     log.write_text(f"Traceback (most recent call last):\n  File\n{words}\n")
-    assert outcome_of(None, "mine", asked_to_stop=False, exit_code=1, log=log).kind is BACK
+    assert outcome_of(None, "mine", TrainerExit(1, log, False)).kind is BACK
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_what_would_fail_again_is_not_tried_again(ending, may_be_retried):
 
 @pytest.mark.parametrize(("exit_code", "asked", "kind"), [(0, False, DONE), (1, False, FAILED), (1, True, BACK)])
 def test_on_another_machine_than_the_main_one_the_exit_code_counts(log, exit_code, asked, kind):
-    assert outcome_of_exit_code(exit_code, log, asked_to_stop=asked, cut=None).kind is kind
+    assert outcome_of_exit_code(TrainerExit(exit_code, log, asked)).kind is kind
 
 
 @pytest.mark.parametrize(

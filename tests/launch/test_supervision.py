@@ -13,12 +13,12 @@ from accel_trainer.config import Job
 from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.launch import attempt
-from accel_trainer.launch.attempt import supervise
+from accel_trainer.launch import supervision
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.events import AttemptEvent, AttemptStopping, AttemptTerminating
 from accel_trainer.launch.process_group import ProcessGroup
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
+from accel_trainer.launch.supervision import Supervision, supervise
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 
@@ -100,7 +100,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture(autouse=True)
 def in_short(monkeypatch) -> None:
-    monkeypatch.setattr(attempt, "LISTEN_EVERY_S", 0.05)
+    monkeypatch.setattr(supervision, "STATUS_EVERY_S", 0.05)
     monkeypatch.setattr("accel_trainer.launch.process_group.DUMP_S", 0.5)
 
 
@@ -111,7 +111,8 @@ def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **lim
     try:
         wait_until(log.exists)
         job = Job(architecture="resnet18", **limits)
-        cut = asyncio.run(supervise(trainer, job, run, None, StopRequest() if stop is None else stop, recorder))
+        supervised_by = Supervision(StopRequest() if stop is None else stop, recorder)
+        cut = asyncio.run(supervise(trainer, job, run, None, supervised_by))
     finally:
         trainer.kill()
         asyncio.run(trainer.stop())
@@ -151,9 +152,9 @@ def test_who_asks_for_a_stop_is_obeyed_before_any_limit(run):
 
 def test_a_heartbeat_is_heard_by_our_own_clock(run, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(attempt.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(supervision.time, "monotonic", lambda: now[0])
     run.status_file.write_text("{}")
-    heartbeat = attempt.StatusMonitor(run)
+    heartbeat = supervision.StatusMonitor(run)
     now[0] += 50
     assert heartbeat.silence_s() == 50
     os.utime(run.status_file, (1, 1))  # whatever the clock of the file's server
