@@ -50,13 +50,14 @@ class TrainBatchPlanner:
         if self.batch_size % parts:
             below = self.batch_size // parts * parts
             near = f"{below} or {below + parts}" if below else str(parts)
-            raise UserError(f"batch_size: {self.batch_size} cannot be divided by {by}; use {near}")
+            raise UserError(f"{self.batch_size} cannot be divided by {by}; use {near}", key="batch_size")
         if self.batch_size > (there := self.num_images * self.num_views):
             largest = there // parts * parts
             advice = f"use at most {largest}" if largest else f"they are too few for {by}"
             each = f" in {self.num_views} views each" if self.num_views > 1 else ""
             raise UserError(
-                f"batch_size: {self.batch_size} is more than the {self.num_images} training images{each}; {advice}"
+                f"{self.batch_size} is more than the {self.num_images} training images{each}; {advice}",
+                key="batch_size",
             )
 
     @property

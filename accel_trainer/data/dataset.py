@@ -55,7 +55,7 @@ def require_same_classes(name: str, train: Sequence[str], val: Sequence[str]) ->
     """Refuse a data set whose splits have different classes: their labels would mean different things."""
     only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
     if differences := [f"{listed(names)} only in {split}" for split, names in only.items() if names]:
-        raise UserError(f"dataset: {name!r} has other classes in train than in val: {' and '.join(differences)}")
+        raise UserError(f"{name!r} has other classes in train than in val: {' and '.join(differences)}", key="dataset")
 
 
 class Relabeled:
@@ -82,7 +82,7 @@ class ClassSubset(Relabeled):
     def __init__(self, source: ImageDataset, chosen: Sequence[int]) -> None:
         if beyond := [i for i in chosen if i >= len(source.classes)]:
             raise UserError(
-                f"class_subset: no class {listed(map(str, beyond))}; there are {len(source.classes)}, from 0"
+                f"no class {listed(map(str, beyond))}; there are {len(source.classes)}, from 0", key="class_subset"
             )
         new_labels = np.full(len(source.classes), -1)
         new_labels[list(chosen)] = np.arange(len(chosen))

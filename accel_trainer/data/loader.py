@@ -108,7 +108,7 @@ class ImageReader:
             if (pixels := self._read(other)) is not None:
                 return pixels
         name = self.source.classes[self.source.labels[index]]
-        raise UserError(f"dataset: every training image of class {name!r} is corrupt")
+        raise UserError(f"every training image of class {name!r} is corrupt", key="dataset")
 
     @spanned(Phase.READING)
     def _read(self, index: int) -> Tensor | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from accel_trainer.config import Job
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.text import listed
 from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits
 from accel_trainer.data.pack.format import is_pack, open_pack, open_packed_split
@@ -23,7 +23,7 @@ def open_images(job: Job) -> Splits:
     for split, source in (("train", images.train), ("val", images.val)):
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
-            raise UserError(f"dataset: {job.dataset!r} has no {split} images of class {listed(empty)}")
+            raise UserError(f"{job.dataset!r} has no {split} images of class {listed(empty)}", key="dataset")
     return replace(images, eval_sets=_open_eval_sets(job, images.classes))
 
 
@@ -33,9 +33,14 @@ def _open_eval_sets(job: Job, classes: Sequence[str]) -> dict[str, ImageDataset]
         try:
             opened[split] = open_validation(job, name, classes)
         except UserError as error:
-            problems = (problem.removeprefix("dataset: ") for problem in error.problems)
-            raise UserError(*(f"eval_sets: {problem}" for problem in problems)) from error
+            raise UserError(*map(_of_eval_sets, error.details)) from error
     return opened
+
+
+def _of_eval_sets(problem: Problem) -> Problem:
+    """A problem of a data set as one of `eval_sets`, which names it; that of another parameter still names that."""
+    message = problem.message if problem.key in ("dataset", None) else f"{problem.key}: {problem.message}"
+    return replace(problem, key="eval_sets", message=message)
 
 
 def open_validation(job: Job, name: str, classes: Sequence[str]) -> ImageDataset:
@@ -73,11 +78,12 @@ def with_classes(
     others = [source.classes[label] for label in np.flatnonzero(there & (new_labels < 0)).tolist()]
     if others and not leave_out_others:
         raise UserError(
-            f"dataset: {name!r} has classes that training has not: {listed(others, 5)}; it has {listed(classes, 5)}; "
-            "rename the class folders, or take these out"
+            f"{name!r} has classes that training has not: {listed(others, 5)}; it has {listed(classes, 5)}; "
+            "rename the class folders, or take these out",
+            key="dataset",
         )
     if not (there & (new_labels >= 0)).any():
-        raise UserError(f"dataset: {name!r} has no validation images of {listed(classes, 5)}")
+        raise UserError(f"{name!r} has no validation images of {listed(classes, 5)}", key="dataset")
     return Relabeled(source, new_labels, classes)
 
 

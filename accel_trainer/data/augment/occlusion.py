@@ -196,9 +196,10 @@ def _probabilities(section: Occlusion, levels: Sequence[int]) -> list[float]:
     weights = section.vis_probs or [1.0] * len(levels)
     if len(weights) != len(levels):
         raise UserError(
-            f"Occlusion.vis_probs: there are {len(weights)} for {len(levels)} visibilities in "
-            f"{Path(section.occluder_dir).expanduser()}: {', '.join(map(str, levels))}"
+            f"there are {len(weights)} for {len(levels)} visibilities in "
+            f"{Path(section.occluder_dir).expanduser()}: {', '.join(map(str, levels))}",
+            key="Occlusion.vis_probs",
         )
     if sum(weights) == 0:
-        raise UserError("Occlusion.vis_probs: all are 0")
+        raise UserError("all are 0", key="Occlusion.vis_probs")
     return [section.probability * weight / sum(weights) for weight in weights]

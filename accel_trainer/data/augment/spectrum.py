@@ -134,7 +134,7 @@ def measure(images: ImageDataset, image_size: int, progress: Progress = lambda d
         count += good
         progress(min((chunk + 1) * CHUNK, len(images.labels)), len(images.labels))
     if not count:
-        raise UserError("Noise: there is no training image that could be read to measure the spectrum")
+        raise UserError("there is no training image that could be read to measure the spectrum", key="Noise")
     return (total / count).to(torch.float32)
 
 

@@ -35,14 +35,15 @@ def open_forms(folder: Path, forms: Sequence[str], visibility: Sequence[int] | N
     folder = folder.expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"Occlusion.occluder_dir: no folder {folder}; get the Visual Occluders Dataset ({WHERE_FROM}), "
-            f"or make a stand-in: accel-train make-occluders {folder}"
+            f"no folder {folder}; get the Visual Occluders Dataset ({WHERE_FROM}), "
+            f"or make a stand-in: accel-train make-occluders {folder}",
+            key="Occlusion.occluder_dir",
         )
     problems: list[str] = []
     try:
         opened = [_open_form(folder, name, visibility, problems) for name in dict.fromkeys(forms)]
     except OSError as error:
-        raise UserError(f"Occlusion.occluder_dir: cannot read {error.filename}: {error.strerror}") from error
+        raise UserError(f"cannot read {error.filename}: {error.strerror}", key="Occlusion.occluder_dir") from error
     if problems:
         raise UserError(*problems)
     return opened
@@ -78,13 +79,14 @@ def _open_level(folder: Path, visibility: int) -> Masks:
     path = folder / OCCLUDERS_PT
     names = [] if path.exists() else _png_names(folder)
     if not names and not path.exists():
-        raise UserError(f"Occlusion.occluder_dir: {folder} has no {OCCLUDERS_PT} and no PNGs")
+        raise UserError(f"{folder} has no {OCCLUDERS_PT} and no PNGs", key="Occlusion.occluder_dir")
     masks = PngMasks(folder, names) if names else TensorMasks(path)
     covered, visible = masks.sampled_coverage(), visibility / 100
     if abs(covered - (1 - visible)) - abs(covered - visible) > INVERTED_MARGIN:
         raise UserError(
-            f"Occlusion.occluder_dir: {folder}: masks cover {covered:.0%} where visibility {visibility} means "
-            f"{100 - visibility}%; invert them: 255 is what covers the image"
+            f"{folder}: masks cover {covered:.0%} where visibility {visibility} means "
+            f"{100 - visibility}%; invert them: 255 is what covers the image",
+            key="Occlusion.occluder_dir",
         )
     return masks
 

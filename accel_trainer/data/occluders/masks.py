@@ -73,7 +73,7 @@ class TensorMasks:
             self._parts = _as_parts(loaded)
             self._full = [_full(part) for part in self._parts]
         except ValueError as error:
-            raise UserError(f"Occlusion.occluder_dir: {path} {error}") from error
+            raise UserError(f"{path} {error}", key="Occlusion.occluder_dir") from error
         self._ends = list(accumulate(len(part) for part in self._parts))
         self.num_channels: int = self._parts[0].shape[1]
 
@@ -100,11 +100,13 @@ def _load(path: Path) -> object:
     except pickle.UnpicklingError as error:
         # torch's own message says how to run the code all the same.
         reason = "holds more than plain tensors, which is not loaded since it could run code, or is damaged"
-        raise UserError(f"Occlusion.occluder_dir: {path} {reason}; save it with torch.save(masks)") from error
+        raise UserError(f"{path} {reason}; save it with torch.save(masks)", key="Occlusion.occluder_dir") from error
     except OSError as error:
-        raise UserError(f"Occlusion.occluder_dir: cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}", key="Occlusion.occluder_dir") from error
     except Exception as error:  # damaged files fail in every way there is
-        raise UserError(f"Occlusion.occluder_dir: {path} is not a file of torch.save: {first_line(error)}") from error
+        raise UserError(
+            f"{path} is not a file of torch.save: {first_line(error)}", key="Occlusion.occluder_dir"
+        ) from error
     log.warning("%s cannot be mapped, so each process reads it whole; save it anew with torch.save(masks)", path)
     return loaded
 
@@ -201,7 +203,7 @@ class PngMasks:
         try:
             stats = [(self.folder / name).stat() for name in self._names]
         except OSError as error:
-            raise UserError(f"Occlusion.occluder_dir: cannot read {error.filename}: {error.strerror}") from error
+            raise UserError(f"cannot read {error.filename}: {error.strerror}", key="Occlusion.occluder_dir") from error
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self._names, stats, strict=True)]
         content = json.dumps([str(self.folder.resolve()), files]).encode()
         return cache_folder() / "occluders" / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.npy"
@@ -236,9 +238,9 @@ def _has_alpha(path: Path) -> bool:
         with path.open("rb", buffering=0) as file:
             start = file.read(26)
     except OSError as error:
-        raise UserError(f"Occlusion.occluder_dir: cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}", key="Occlusion.occluder_dir") from error
     if len(start) < 26 or not start.startswith(_PNG_START):
-        raise UserError(f"Occlusion.occluder_dir: {path} is not a PNG; replace or delete it")
+        raise UserError(f"{path} is not a PNG; replace or delete it", key="Occlusion.occluder_dir")
     return start[25] in _PNG_TYPES_WITH_ALPHA
 
 

@@ -107,18 +107,20 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         given = files.read_json(path, _MAX_MANIFEST)
     except FileNotFoundError as error:
-        raise UserError(f"dataset: {folder} is no pack: it has no {MANIFEST}; `accel-train pack` makes one") from error
+        raise UserError(
+            f"{folder} is no pack: it has no {MANIFEST}; `accel-train pack` makes one", key="dataset"
+        ) from error
     except OSError as error:
-        raise UserError(f"dataset: {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}", key="dataset") from error
     except ValueError as error:
-        raise UserError(f"dataset: {path} is damaged; {AGAIN}") from error
+        raise UserError(f"{path} is damaged; {AGAIN}", key="dataset") from error
     version = given.get("version") if isinstance(given, dict) else None
     if isinstance(version, int) and version != VERSION:
-        raise UserError(f"dataset: {folder} is a pack of version {version}, not {VERSION}; {AGAIN}")
+        raise UserError(f"{folder} is a pack of version {version}, not {VERSION}; {AGAIN}", key="dataset")
     try:
         return Manifest.model_validate(given)
     except ValidationError as error:
-        raise UserError(f"dataset: {path} is not what `accel-train pack` writes; {AGAIN}") from error
+        raise UserError(f"{path} is not what `accel-train pack` writes; {AGAIN}", key="dataset") from error
 
 
 def open_pack(folder: Path) -> Splits:
@@ -130,7 +132,7 @@ def open_packed_split(folder: Path, split: SplitName) -> "Packed":
     """`train` or `val` of a pack. Raises UserError."""
     manifest = read_manifest(folder)
     if not manifest.is_complete:
-        raise UserError(f"dataset: {folder} is not complete; the same `accel-train pack` again resumes it")
+        raise UserError(f"{folder} is not complete; the same `accel-train pack` again resumes it", key="dataset")
     return Packed(folder, split, manifest)
 
 
@@ -145,11 +147,11 @@ class PixelFile:
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            raise UserError(f"dataset: {path} cannot be read: {error.strerror}; {AGAIN}") from error
+            raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}", key="dataset") from error
         weakref.finalize(self, os.close, self._file).atexit = False
         about = os.fstat(self._file)
         if not stat.S_ISREG(about.st_mode):
-            raise UserError(f"dataset: {path} is not a regular file")
+            raise UserError(f"{path} is not a regular file", key="dataset")
         self.size = about.st_size
 
     def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
@@ -175,7 +177,8 @@ class Packed:
         self.file = PixelFile(folder / f"{split}.pixels")
         if self.file.size != about.size:
             raise UserError(
-                f"dataset: {folder}/{split}.pixels has {self.file.size:,} bytes instead of {about.size:,}; {AGAIN}"
+                f"{folder}/{split}.pixels has {self.file.size:,} bytes instead of {about.size:,}; {AGAIN}",
+                key="dataset",
             )
         self.labels: Labels = self.records["label"].astype(np.int64)
 
@@ -240,12 +243,12 @@ def _read_index(folder: Path, split: str, manifest: Manifest, about: PackedSplit
     try:
         content = files.read_bytes(path, _MAX_INDEX)
     except OSError as error:
-        raise UserError(f"dataset: {path} cannot be read: {error.strerror}; {AGAIN}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}", key="dataset") from error
     if digest(content) != about.index or len(content) != about.images * RECORD.itemsize:
-        raise UserError(f"dataset: {path} is damaged; {AGAIN}")
+        raise UserError(f"{path} is damaged; {AGAIN}", key="dataset")
     records: Records = np.frombuffer(content, RECORD)
     if not _is_sound(records, manifest, about):
-        raise UserError(f"dataset: {path} is not what `accel-train pack` writes; {AGAIN}")
+        raise UserError(f"{path} is not what `accel-train pack` writes; {AGAIN}", key="dataset")
     return records
 
 

@@ -27,7 +27,7 @@ class ImageFolder:
         self.folder = folder
         self.classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
         if not self.classes:
-            raise UserError(f"dataset: {folder} has no class folders in it")
+            raise UserError(f"{folder} has no class folders in it", key="dataset")
         counts: list[int] = []
         others: list[str] = []
 
@@ -102,11 +102,11 @@ def _find(root: Path, name: str, bundled: tuple[str, ...]) -> Path:
         there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
         found = f"{root} has {listed(there)}" if there else f"there are no folders in {root}"
         near = did_you_mean(name, [*there, *bundled])
-        raise UserError(f"dataset: no folder {folder}; {found}; bundled: {', '.join(bundled)}{near}")
+        raise UserError(f"no folder {folder}; {found}; bundled: {', '.join(bundled)}{near}", key="dataset")
     return folder
 
 
 def _open_split(folder: Path, split: str) -> ImageFolder:
     if not (folder / split).is_dir():
-        raise UserError(f"dataset: {folder} has no folder {split}/ with a folder for each class")
+        raise UserError(f"{folder} has no folder {split}/ with a folder for each class", key="dataset")
     return ImageFolder(folder / split)

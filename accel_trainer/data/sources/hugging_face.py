@@ -33,7 +33,7 @@ class HuggingFace:
         own_names = _class_names(split, label_column)
         given = split[label_column]
         if any(label is None or (own_names is not None and label < 0) for label in given):
-            raise UserError(f"dataset: some images have no label (column {label_column!r})")
+            raise UserError(f"some images have no label (column {label_column!r})", key="dataset")
         names = given if own_names is None else [own_names[label] for label in given]
         self.labels: Labels = np.asarray([number[name] for name in names], dtype=np.int64)
         self._rows = split.select_columns([image_column]).cast_column(image_column, Image(decode=False))
@@ -114,12 +114,12 @@ def _check_columns(split: Any, image: str, label: str) -> None:
                 f"{key}: no column {column!r}; there are {listed(split.features)}{did_you_mean(column, split.features)}"
             )
     if not _is_image(split.features[image]):
-        raise UserError(f"image_column: the column {image!r} has no images")
+        raise UserError(f"the column {image!r} has no images", key="image_column")
     is_plain = getattr(split.features[label], "dtype", "") in ("string", "bool") or "int" in str(
         getattr(split.features[label], "dtype", "")
     )
     if not is_plain:
-        raise UserError(f"label_column: the column {label!r} has neither class numbers nor names")
+        raise UserError(f"the column {label!r} has neither class numbers nor names", key="label_column")
 
 
 def _load_splits(name: str) -> Any:
@@ -139,7 +139,8 @@ def _load_splits(name: str) -> Any:
         return datasets.load_dataset(str(path.absolute()) if path.exists() else _hub_id(name))
     except Exception as error:  # the library raises a great many kinds
         raise UserError(
-            f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub gives out: {first_line(error)}"
+            f"'hf:{name}' is neither a folder here nor a data set that the hub gives out: {first_line(error)}",
+            key="dataset",
         ) from error
 
 
@@ -164,7 +165,7 @@ def _first(splits: Any, names: Sequence[str], dataset: str) -> str:
     for name in names:
         if name in splits:
             return name
-    raise UserError(f"dataset: 'hf:{dataset}' has no split {' or '.join(names)}; it has {listed(splits)}")
+    raise UserError(f"'hf:{dataset}' has no split {' or '.join(names)}; it has {listed(splits)}", key="dataset")
 
 
 def _find_column(split: Any, what: str, has_type: Callable[[Any], bool], names: Sequence[str]) -> str:
