@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: the application, options that several have, exit codes, and their words.
+"""What the verbs of the command line have in common: the application, shared options, exit codes, helpers.
 
 Exit codes: 0 all done, 1 some job failed or could not be run (of doctor: there is a problem), 2 a mistake in a job or a
 command, 3 the queue cannot be used, 130 and 143 stopped by a signal.
@@ -32,25 +32,27 @@ app = typer.Typer(
 Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
 File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
 QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
-ParentQueueOption = Annotated[Path, typer.Option("--queue", help="Folder of the queue whose jobs it may start from.")]
+ParentQueueOption = Annotated[
+    Path, typer.Option("--queue", help="Folder of the queue with the jobs that this one may start from.")
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
 ]
-GpusOption = Annotated[str | None, typer.Option("--gpus", help="GPUs to use, such as 0,1.")]
+GpusOption = Annotated[str | None, typer.Option("--gpus", help="Indices of the GPUs to use, such as 0,1.")]
 ProcessesOption = Annotated[
     int | None,
-    typer.Option("--num-processes", min=1, help="Processes for each job; one for each GPU if not given."),
+    typer.Option("--num-processes", min=1, help="Processes per job; by default one per GPU."),
 ]
 AllowOption = Annotated[
     str,
     typer.Option(
         ALLOW_OPTION,
-        help=f"Packages of yours that jobs may name models of, such as my_lab,other; beside those in {ALLOW_VARIABLE}.",
+        help=f"Your packages that jobs may import models from, such as my_lab,other; adds to {ALLOW_VARIABLE}.",
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 DEFAULT_QUEUE = Path("training_queue")
 
 

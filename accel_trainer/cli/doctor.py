@@ -1,4 +1,4 @@
-"""The verb that looks for what may go wrong."""
+"""The verb `doctor`: checks of the machine, the installation and the queue's folder."""
 
 import json
 import signal
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALED, SOME_FAILED, JsonOption, QueueOption, app
+from accel_trainer.cli.flags import with_flags
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Grade
 
@@ -20,26 +21,27 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def doctor(
     queue: QueueOption = DEFAULT_QUEUE,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also a real `accelerate launch`; ten seconds more, with GPUs a minute.")
+        bool,
+        typer.Option("--deep", help="Also try a real `accelerate launch`; takes ten seconds more, a minute with GPUs."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for what may go wrong: libraries, devices, disks, the queue's file system, Weights & Biases.
+    """Check libraries, devices, disks, the queue's file system, and Weights & Biases.
 
-    A line for each check: ok, warning or problem, with how to mend it. What it tries in the queue's folder is removed
-    again. Exit code 1: there is a problem.
+    Prints a line for each check: ok, warning or problem, and how to fix it. Files that are written into the queue's
+    folder for a trial are removed again. Exit code 1: there is a problem.
     """
     from accel_trainer.doctor.examination import examination
 
     found: dict[str, Finding] = {}
-    with _ended_by_signals(), closing(examination(queue, deep=deep)) as lines:
+    with _exit_on_signals(), closing(examination(queue, deep=deep)) as lines:
         for name, finding in lines:
             found[name] = finding
             if not as_json:
                 typer.echo(_line(name, finding))
     if as_json:
         rows = [
-            {"check": name, "grade": finding.grade.value, "said": finding.message, "fix": finding.fix}
+            {"check": name, "grade": finding.grade.value, "said": finding.message, "fix": _fix(finding)}
             for name, finding in found.items()
         ]
         typer.echo(json.dumps(rows, indent=2))
@@ -50,19 +52,23 @@ def doctor(
 
 
 def _line(name: str, finding: Finding) -> str:
-    fix = "" if finding.fix is None else f"; to mend it: {finding.fix}"
+    fix = "" if finding.fix is None else f"; to fix it: {_fix(finding)}"
     return printable(f"{finding.grade:<8} {name:<17} {finding.message}{fix}").replace("\n", r"\n")
+
+
+def _fix(finding: Finding) -> str | None:
+    return None if finding.fix is None else with_flags(finding.fix)
 
 
 def _summary(grades: list[Grade]) -> str:
     counts = {grade: grades.count(grade) for grade in (Grade.PROBLEM, Grade.WARNING)}
-    words = [f"{count} {grade}{'' if count == 1 else 's'}" for grade, count in counts.items() if count]
-    return " and ".join(words) if words else "all is well"
+    parts = [f"{count} {grade}{'' if count == 1 else 's'}" for grade, count in counts.items() if count]
+    return " and ".join(parts) if parts else "all is well"
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A signal ends the examination in order, so that nothing of it is left; a second one does not disturb that."""
+def _exit_on_signals() -> Iterator[None]:
+    """A signal ends the examination with its cleanup, so that no file of it is left; later signals are ignored."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:

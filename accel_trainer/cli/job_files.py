@@ -1,4 +1,4 @@
-"""The verbs for job files and what they can name."""
+"""The verbs for job files and for what they can name: models, occluders, the inputs that a job gives."""
 
 import json
 import sys
@@ -47,16 +47,16 @@ def validate(
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check job files, down to their models and data sets, without training. With --json: one object a line."""
+    """Check job files, including their models and data sets, without training. With --json: one object per line."""
     allow_imports(allow)
     check = make_check(launch_options(config, num_processes, gpus))
-    num_wrong = 0
+    num_invalid = 0
     store, coming = QueueStore(queue), {file.stem for file in files}
     for file in files:
-        with redirect_stdout(sys.stderr):  # what a user's model prints is no verdict
+        with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
             summary, problems = verdict(file, check, store, coming)
         problems = [with_flags(problem) for problem in problems]
-        num_wrong += bool(problems)
+        num_invalid += bool(problems)
         if as_json:
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
             sys.stdout.flush()
@@ -70,7 +70,7 @@ def validate(
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
                 f"{count_of(summary['num_epochs'], 'epoch')}"
             )
-    if num_wrong:
+    if num_invalid:
         raise typer.Exit(MISTAKE)
 
 
@@ -82,7 +82,7 @@ def show(file: File) -> None:
 
 @app.command()
 def schema(
-    output: Annotated[Path | None, typer.Option("--output", help="File to write; the terminal if not given.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write; by default the terminal.")] = None,
 ) -> None:
     """Print the JSON schema of job files, for editors."""
     from accel_trainer.config.schema import json_schema
@@ -97,11 +97,11 @@ def schema(
 @app.command()
 def models(
     family: Annotated[
-        str | None, typer.Option("--family", help="Only this one, such as cornet or resnet.", show_default=False)
+        str | None, typer.Option("--family", help="Only this family, such as cornet or resnet.", show_default=False)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models that a job can name, with their parameters at 1000 classes."""
+    """List the models that a job can name, with their numbers of parameters for 1000 classes."""
     from accel_trainer.cli.tables import table
     from accel_trainer.zoo import timm_models
     from accel_trainer.zoo.registry import catalogue
@@ -122,11 +122,12 @@ def models(
 def preview(
     file: File,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Picture to write; <job>.png here if not given.", show_default=False)
+        Path | None,
+        typer.Option("--out", help="Picture to write; by default <job>.png in the current folder.", show_default=False),
     ] = None,
-    epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch to show the first images of.")] = 1,
+    epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch whose first images are drawn.")] = 1,
 ) -> None:
-    """Draw what the model will see: images in rows, their views in columns."""
+    """Draw the inputs of the model, augmented as in training: images in rows, their views in columns."""
     from accel_trainer.cli.progress import preparation_bar
     from accel_trainer.data.preview import preview as draw
 
@@ -140,14 +141,16 @@ def preview(
 
 @app.command("make-occluders")
 def make_occluders(
-    folder: Annotated[Path, typer.Argument(help="Folder to make, an occluder_dir for jobs.", show_default=False)],
-    forms: Annotated[str, typer.Option("--forms", help="Forms, such as barHorz04,mudSplash; or all.")] = "all",
+    folder: Annotated[Path, typer.Argument(help="Folder to create; the occluder_dir of jobs.", show_default=False)],
+    forms: Annotated[str, typer.Option("--forms", help="Forms to make, such as barHorz04,mudSplash; or all.")] = "all",
     visibility: Annotated[
         str, typer.Option("--visibility", help="How much of the image stays visible, in percent.")
     ] = "10,20,30,40,50,60,70,80,90",
-    number: Annotated[int, typer.Option("--number", min=1, help="Masks of each form and visibility.")] = 100,
-    size: Annotated[int, typer.Option("--size", min=1, help="Height and width in pixels.")] = 256,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Other masks for another number.")] = 0,
+    number: Annotated[
+        int, typer.Option("--number", min=1, help="Number of masks of each form at each visibility.")
+    ] = 100,
+    size: Annotated[int, typer.Option("--size", min=1, help="Height and width of a mask in pixels.")] = 256,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed: another number gives other masks.")] = 0,
 ) -> None:
     """Make occluders in the layout of the Visual Occluders Dataset: bars, dots, squares, splashes, leaves.
 
@@ -155,15 +158,15 @@ def make_occluders(
     """
     from accel_trainer.data.occluders import synthetic
 
-    chosen = list(synthetic.FORMS) if forms == "all" else _words(forms)
-    if wrong := [word for word in _words(visibility) if not word.isdigit()]:
+    chosen = list(synthetic.FORMS) if forms == "all" else _items(forms)
+    if wrong := [item for item in _items(visibility) if not item.isdigit()]:
         raise UserError(f"--visibility: {wrong[0]!r} is not a percentage; give numbers such as 20,40,60")
-    levels = [int(word) for word in _words(visibility)]
+    levels = [int(item) for item in _items(visibility)]
     synthetic.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, report=typer.echo)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")]
 
 
 @app.command()
@@ -171,9 +174,11 @@ def add(
     files: Files,
     queue: QueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
-    force: Annotated[bool, typer.Option("--force", help="Also a job whose name or content is in the queue.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Add a job even if its name or content is in the queue already.")
+    ] = False,
 ) -> None:
-    """Check job files and put copies of them into the queue."""
+    """Check job files and copy them into the queue."""
     allow_imports(allow)
     target, wrong, coming = Queue(queue), False, {file.stem for file in files}
     for file in files:

@@ -1,4 +1,4 @@
-"""The verb that tells where the time of a training goes."""
+"""The verb `profile`: where the time of a training goes."""
 
 import json
 import shutil
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 def profile(
     job: Annotated[str, typer.Argument(help="Job file, or the name of a job in the queue.", show_default=False)],
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps to measure.")] = 50,
-    warm_up: Annotated[int, typer.Option("--warm-up", min=1, help="Steps before them.")] = 10,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", min=1, help="Optimizer steps before them that are not measured.")
+    ] = 10,
     trace: Annotated[
         Path | None,
-        typer.Option("--trace", help="File for the Chrome trace; <job>.trace.json if not given.", show_default=False),
+        typer.Option("--trace", help="File for the Chrome trace; <job>.trace.json by default.", show_default=False),
     ] = None,
     config: ConfigOption = None,
     gpus: GpusOption = None,
@@ -49,7 +51,7 @@ def profile(
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a job for a few steps, and tell where the time goes and what limits it. Nothing is kept but a trace."""
+    """Train a job for a few steps, and report where the time goes and what limits it. Only a trace is kept."""
     from accel_trainer.profiling.figures import Profile, limit
 
     allow_imports(allow)
@@ -59,9 +61,9 @@ def profile(
         raise UserError(f"--trace: there is no folder {path.parent}")
 
     def plan(place: Path) -> Launch:
-        words = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
-        flags = launch_options(config, num_processes, gpus)
-        return plan_launch(parsed, flags, this_machine(), words, worker=Program.PROFILE)
+        arguments = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
+        options = launch_options(config, num_processes, gpus)
+        return plan_launch(parsed, options, this_machine(), arguments, worker=Program.PROFILE)
 
     with worker_call("profile", plan, f"{job}: the profile") as call:
         if call.row is None:
@@ -76,7 +78,7 @@ def profile(
 
 
 def _find(job: str, queue: Path) -> tuple[Path, Job]:
-    """A job file, or that of a queue's job of this name. Raises UserError."""
+    """The path of a job file, or of the file of a job in the queue, and the job. Raises UserError."""
     if Path(job).is_file() or "/" in job:
         return Path(job), read_job(Path(job))
     queued = find_job(existing_queue(queue), job)
@@ -114,14 +116,14 @@ def _name(phase: str) -> str:
 
 
 def _loading(profile: "Profile") -> str:
-    """What the threads do beside the steps."""
+    """What the loader's threads do while steps are taken."""
     from accel_trainer.cli.tables import table
 
     names = {Phase.LOADING: "drawing, collecting"}
     rows = [[names.get(Phase(phase), phase), 1000 * seconds] for phase, seconds in profile.loading.items()]
     threads = profile.setting.threads
-    who = f"each of {threads} threads" if threads > 1 else "one thread"
-    return table((f"loading, {who}", "ms an image"), [*rows, ["all", 1000 * sum(profile.loading.values())]])
+    worker = f"each of {threads} threads" if threads > 1 else "one thread"
+    return table((f"loading, {worker}", "ms an image"), [*rows, ["all", 1000 * sum(profile.loading.values())]])
 
 
 def _epoch(profile: "Profile") -> str:

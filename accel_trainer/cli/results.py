@@ -1,4 +1,4 @@
-"""The verbs for what was trained."""
+"""The verbs for trained runs: `compare` and `evaluate`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,13 +41,13 @@ def compare(
         str | None,
         typer.Option(
             "--columns",
-            help="Parameters to show, such as lr,seed; if not given, those that differ among the runs of a sweep.",
+            help="Parameters to show, such as lr,seed; by default those that differ among the runs of a sweep.",
             show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a table of trained runs, and of those that were fine-tuned in their folders."""
+    """Print a table of trained runs, and of the runs that were fine-tuned from them inside their folders."""
     from accel_trainer.report import compare
 
     rows, problems = list["Comparison"](), list[str]()
@@ -74,14 +74,17 @@ def compare(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     weights: Annotated[
-        str, typer.Option("--weights", help="best, final, ema, swa, or the number of an epoch whose weights are kept.")
+        str, typer.Option("--weights", help="best, final, ema, swa, or the number of an epoch whose weights were kept.")
     ] = "best",
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Another data set, named as in a job; its val/ is used.", show_default=False),
+        typer.Option(
+            "--dataset", help="Another data set, named as in a job; its validation images are used.", show_default=False
+        ),
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option("--data-root", help="Where it is, if not where the job says.", show_default=False)
+        Path | None,
+        typer.Option("--data-root", help="The folder that it is in; by default that of the job.", show_default=False),
     ] = None,
     config: ConfigOption = None,
     gpus: GpusOption = None,
@@ -89,20 +92,20 @@ def evaluate(
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure trained weights on the validation images of their own or of another data set."""
+    """Evaluate trained weights on the validation images of their own data set or of another one."""
     from accel_trainer.run.load import trained_job, trained_weights
 
     allow_imports(allow)
     folder = RunFolder(run)
     job = trained_job(folder)
-    trained_weights(folder, job, weights)  # a mistake is said before processes are started
+    trained_weights(folder, job, weights)  # a mistake is reported before processes are started
 
     def plan(place: Path) -> Launch:
-        words = [str(run), f"--answer={place / ANSWER}", f"--weights={weights}"]
-        words += [f"--dataset={dataset}"] if dataset is not None else []
-        words += [f"--data-root={data_root}"] if data_root is not None else []
-        flags = launch_options(config, num_processes, gpus)
-        return plan_launch(job, flags, this_machine(), words, worker=Program.EVALUATE)
+        arguments = [str(run), f"--answer={place / ANSWER}", f"--weights={weights}"]
+        arguments += [f"--dataset={dataset}"] if dataset is not None else []
+        arguments += [f"--data-root={data_root}"] if data_root is not None else []
+        options = launch_options(config, num_processes, gpus)
+        return plan_launch(job, options, this_machine(), arguments, worker=Program.EVALUATE)
 
     with worker_call("evaluate", plan, f"{run}: the evaluation") as call:
         if (row := call.row) is None:

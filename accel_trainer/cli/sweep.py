@@ -1,4 +1,4 @@
-"""The verb that makes many jobs of one."""
+"""The verb `sweep`: many jobs from one."""
 
 import json
 import os
@@ -26,51 +26,64 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="KEY=VALUE,VALUE: a parameter and its values, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01; "
+        "with --random also KEY=uniform:LOW:HIGH, log:LOW:HIGH or int:LOW:HIGH. Once for each parameter.",
+        show_default=False,
+    ),
+]
+RandomOption = Annotated[
+    int | None,
+    typer.Option(
+        "--random", min=1, help="Draw this many combinations, instead of taking all of them.", show_default=False
+    ),
+]
+SweepSeedOption = Annotated[
+    int | None,
+    typer.Option("--sweep-seed", min=0, help="Seed of the draws of --random; 0 by default.", show_default=False),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the sweep; by default that of the job file.", show_default=False),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to write to; by default ./NAME, for the sweep's name.", show_default=False),
+]
+AddOption = Annotated[bool, typer.Option("--add", help="Add the jobs to the queue, instead of writing files.")]
+SweepQueueOption = Annotated[
+    Path,
+    typer.Option("--queue", help="The queue's folder: for --add, and for the jobs that these may start from."),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Replace files of other content; with --add, add finished and failed jobs again."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the jobs and print them.")]
+
 
 @app.command()
 def sweep(
-    base: Annotated[Path, typer.Argument(help="Job file (JSON) to make the others from.", show_default=False)],
-    settings: Annotated[
-        list[str],
-        typer.Option(
-            "--set",
-            help="KEY=VALUE,VALUE: a parameter and its values, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01; "
-            "with --random also KEY=uniform:LOW:HIGH, log:LOW:HIGH or int:LOW:HIGH. Once for each parameter.",
-            show_default=False,
-        ),
-    ],
-    number: Annotated[
-        int | None,
-        typer.Option(
-            "--random", min=1, help="Draw so many combinations, instead of taking all of them.", show_default=False
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--sweep-seed", min=0, help="Other draws for another number; 0 if not given.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the sweep; the job file's if not given.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Folder to write to; if not given, one of the sweep's name here.", show_default=False
-        ),
-    ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Put the jobs into the queue, and write no other files.")] = False,
-    queue: Annotated[
-        Path, typer.Option("--queue", help="The queue's folder, for --add, and whose jobs they may start from.")
-    ] = DEFAULT_QUEUE,
+    base: Annotated[Path, typer.Argument(help="Job file (JSON) that the jobs are made from.", show_default=False)],
+    settings: SetOption,
+    number: RandomOption = None,
+    seed: SweepSeedOption = None,
+    name: NameOption = None,
+    out: OutOption = None,
+    add: AddOption = False,
+    queue: SweepQueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace files that say something else; add what is done or failed again.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check, and print the jobs.")] = False,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a job of every combination of some parameters' values: named, checked, and one group in Weights & Biases.
+    """Make one job of each combination of some parameters' values, as a group in Weights & Biases.
 
-    Nothing is written unless all are right. What is there already, the same, is left alone.
+    All jobs are checked first, and nothing is written unless all are valid. A job that exists already with the same
+    content is left as it is.
     """
     allow_imports(allow)
     if seed is not None and number is None:
@@ -82,22 +95,26 @@ def sweep(
     jobs = swept_jobs(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
     store = QueueStore(queue)
     target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
-    places = _left_alone(jobs, target, force)
-    new = [job for job in jobs if job.name not in places]
-    with redirect_stdout(sys.stderr):  # what a user's model prints is not our word
+    paths = _existing(jobs, target, force)
+    new = [job for job in jobs if job.name not in paths]
+    with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
         _check(base, jobs, store)
     if not dry_run:
-        places |= _put(new, target)
+        paths |= _write(new, target)
     if as_json:
-        typer.echo(json.dumps([_row(job, places.get(job.name)) for job in jobs], indent=2))
+        typer.echo(json.dumps([_row(job, paths.get(job.name)) for job in jobs], indent=2))
     elif dry_run:
         typer.echo(f"{_table(jobs)}\n\n{count_of(len(jobs), 'job')}; nothing was written")
     else:
-        typer.echo(_told(new, len(places) - len(new), target))
-        queue_option = "" if queue == DEFAULT_QUEUE else f" --queue {shlex.quote(str(queue))}"
-        beginning = f"{sweep_name}-"
-        is_theirs = all(job.name.startswith(beginning) for job in jobs)  # not where it is cut
-        typer.echo(f"next: {target.next_command(beginning if is_theirs else '', queue_option)}")
+        typer.echo(_report(new, len(paths) - len(new), target))
+        typer.echo(f"next: {_next_command(jobs, sweep_name, target, queue)}")
+
+
+def _next_command(jobs: Sequence[SweptJob], sweep_name: str, target: "_Folder | _IntoQueue", queue: Path) -> str:
+    queue_option = "" if queue == DEFAULT_QUEUE else f" --queue {shlex.quote(str(queue))}"
+    prefix = f"{sweep_name}-"
+    has_prefix = all(job.name.startswith(prefix) for job in jobs)  # not where long names are cut
+    return target.next_command(prefix if has_prefix else "", queue_option)
 
 
 def _checked_name(name: str) -> str:
@@ -107,9 +124,9 @@ def _checked_name(name: str) -> str:
         raise error.of_option("name") from error
 
 
-def _combinations(words: Sequence[str], number: int | None, seed: int) -> list[Settings]:
+def _combinations(arguments: Sequence[str], number: int | None, seed: int) -> list[Settings]:
     try:
-        axes = parse_axes(words)
+        axes = parse_axes(arguments)
         if number is None:
             return grid(axes)
     except UserError as error:
@@ -124,7 +141,7 @@ def _combinations(words: Sequence[str], number: int | None, seed: int) -> list[S
 
 
 def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
-    """Check whole jobs, as `add` does; those that are alike to a check, once. Raises UserError."""
+    """Check whole jobs, as `add` does; of jobs that are the same to the check, one. Raises UserError."""
     from accel_trainer.cli.progress import preparation_bar
 
     check, coming = make_check(LaunchOptions()), {job.name for job in jobs}
@@ -143,29 +160,29 @@ def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
 
 @dataclass(frozen=True)
 class _Folder:
-    """Job files go into a folder."""
+    """Job files in a folder."""
 
     folder: Path
     what = "wrote", "job file"
 
     def find(self, jobs: Sequence[SweptJob]) -> dict[str, Path]:
-        """The files that have the names of jobs."""
+        """The existing files with the names of jobs."""
         paths = {job.name: self.folder / f"{job.name}.json" for job in jobs}
         return {name: path for name, path in paths.items() if os.path.lexists(path)}
 
-    def put(self, job: SweptJob) -> Path:
+    def write(self, job: SweptJob) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{job.name}.json"
         write_atomic(path, job.content)
         return path
 
-    def next_command(self, beginning: str, queue: str) -> str:
-        return f"accel-train add{queue} {shlex.quote(f'{self.folder}/{beginning}')}*.json"
+    def next_command(self, prefix: str, queue_option: str) -> str:
+        return f"accel-train add{queue_option} {shlex.quote(f'{self.folder}/{prefix}')}*.json"
 
 
 @dataclass(frozen=True)
 class _IntoQueue:
-    """Jobs go into a queue. With force, those that are done or have failed do not count as being there."""
+    """Jobs of a queue. With force, jobs that are done or have failed do not count as existing."""
 
     queue: QueueStore
     force: bool
@@ -183,51 +200,54 @@ class _IntoQueue:
             found.setdefault(job.name, job.path)
         return found
 
-    def put(self, job: SweptJob) -> Path:
+    def write(self, job: SweptJob) -> Path:
         self.queue.create()
         return self.queue.add(job.name, job.content, replace=self.force)
 
-    def next_command(self, beginning: str, queue: str) -> str:
-        return f"accel-train run-queue{queue}"
+    def next_command(self, prefix: str, queue_option: str) -> str:
+        return f"accel-train run-queue{queue_option}"
 
 
-def _left_alone(jobs: Sequence[SweptJob], target: _Folder | _IntoQueue, force: bool) -> dict[str, Path]:
-    """The jobs that are there already. Raises UserError where something else has a job's name, unless it may go."""
+def _existing(jobs: Sequence[SweptJob], target: _Folder | _IntoQueue, force: bool) -> dict[str, Path]:
+    """The paths of jobs that exist already, by name.
+
+    Raises UserError for one of other content, without force.
+    """
     found = target.find(jobs)
-    same = {job.name: found[job.name] for job in jobs if job.name in found and _says(found[job.name], job.content)}
+    same = {
+        job.name: found[job.name] for job in jobs if job.name in found and _has_content(found[job.name], job.content)
+    }
     others = [path for name, path in found.items() if name not in same]
     if others and not force:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        raise UserError(
-            f"{others[0]}{more}: there already, but not as this sweep has it; choose another --name, or --force"
-        )
+        raise UserError(f"{others[0]}{more}: exists already with other content; choose another --name, or use --force")
     return same
 
 
-def _says(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     try:
         return read_bytes(path) == content
     except UserError:
         return False
 
 
-def _put(jobs: Sequence[SweptJob], target: _Folder | _IntoQueue) -> dict[str, Path]:
-    places = {}
+def _write(jobs: Sequence[SweptJob], target: _Folder | _IntoQueue) -> dict[str, Path]:
+    paths = {}
     for job in jobs:
         try:
-            places[job.name] = target.put(job)
+            paths[job.name] = target.write(job)
         except OSError as error:
             raise UserError(f"{target.folder}: {job.name} cannot be written: {error.strerror}") from error
-    return places
+    return paths
 
 
-def _told(new: Sequence[SweptJob], num_there: int, target: _Folder | _IntoQueue) -> str:
-    did, what = target.what
+def _report(new: Sequence[SweptJob], num_existing: int, target: _Folder | _IntoQueue) -> str:
+    action, what = target.what
     if not new:
-        return f"{count_of(num_there, what)} {'is' if num_there == 1 else 'are'} in {target.folder} already"
+        return f"{count_of(num_existing, what)} {'is' if num_existing == 1 else 'are'} in {target.folder} already"
     names = new[0].name if len(new) == 1 else f"{new[0].name} ... {new[-1].name}"
-    there = f" ({num_there:,} more are there already)" if num_there else ""
-    return f"{did} {count_of(len(new), what)} to {target.folder}{there}: {names}"
+    existing = f" ({num_existing:,} more exist already)" if num_existing else ""
+    return f"{action} {count_of(len(new), what)} to {target.folder}{existing}: {names}"
 
 
 def _row(job: SweptJob, path: Path | None) -> dict[str, Any]:

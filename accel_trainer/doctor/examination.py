@@ -1,4 +1,4 @@
-"""All checks, in their order: first what is quick, then what the process that imports torch has found meanwhile."""
+"""All checks, in their order: the quick ones first, then those that wait for the process that imports torch."""
 
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
@@ -12,14 +12,19 @@ from accel_trainer.doctor import filesystem_trials, hardware, software, storage
 from accel_trainer.doctor.findings import Check, Finding, Grade, Probe, ProbeFailed, problem, run_checks
 from accel_trainer.launch.machine import this_machine
 
-# What is little for the place, in GB: job files and logs; states and weights; attempts' own files; spectra and masks.
+# Free space below which there is a warning, in GB: for job files and logs; for states and weights; for the temporary
+# files of attempts; for spectra and masks.
 QUEUE_GB, MODELS_GB, TEMPORARY_GB, CACHE_GB = 1.0, 10.0, 2.0, 1.0
 
 Lines = Generator[tuple[str, Finding]]
 
 
 def examination(queue: Path, *, deep: bool = False) -> Lines:
-    """A line for each check, (its name, what it found), as soon as it is known. Closing it removes its scratch."""
+    """Run all checks. Gives (name of a check, its finding), each as soon as it is known.
+
+    queue: the queue's folder, which need not exist; deep: launch processes with `accelerate launch`, too. Closing the
+    generator removes the temporary files.
+    """
     with Probe(Program.PROBE_TORCH.command()) as torch, Probe(Program.PROBE_WANDB.command()) as wandb:
         yield from run_checks(
             [
@@ -46,25 +51,28 @@ def examination(queue: Path, *, deep: bool = False) -> Lines:
 
 
 def _queue_checks(queue: Path) -> Lines:
-    """What can be said of a queue's folder, as far as it goes: nothing is tried where nothing can be written."""
-    place = partial(storage.existing_part, queue)  # asked once it is known that the file system answers
+    """Checks of a queue's folder; they end with the first problem that leaves nothing to be tried."""
+    existing = partial(storage.existing_part, queue)  # called only when the file system is known to respond
     for name, finding in run_checks(
         [
             Check("queue", partial(storage.responds, queue)),
-            Check("file system", lambda: storage.file_system(place())),
+            Check("file system", lambda: storage.file_system(existing())),
             Check("space", partial(storage.space, queue, QUEUE_GB)),
         ]
     ):
         yield name, finding
         if finding.grade is Grade.PROBLEM and name != "file system":
             return
-    if place() == queue:
+    if existing() == queue:
         yield from run_checks([Check("folders", partial(storage.folders, queue))])
     with ExitStack() as stack:
         try:
-            scratch = stack.enter_context(storage.scratch_folder(place()))
+            scratch = stack.enter_context(storage.scratch_folder(existing()))
         except OSError as error:
-            yield "trials", problem(f"no folder can be made in {place()}: {error.strerror}", "mend its permissions")
+            yield (
+                "trials",
+                problem(f"no folder can be created in {existing()}: {error.strerror}", "fix its permissions"),
+            )
             return
         yield from run_checks(
             Check(name, partial(filesystem_trials.run_trial, trial, scratch / name))
@@ -73,26 +81,26 @@ def _queue_checks(queue: Path) -> Lines:
 
 
 def _wandb_checks(wandb: Probe) -> Lines:
-    told = cache(partial(software.probe_wandb, wandb))
+    report = cache(partial(software.probe_wandb, wandb))
     yield from run_checks(
         [
-            Check("wandb", lambda: software.wandb_login(told())),
-            Check("wandb server", lambda: software.wandb_server(told())),
+            Check("wandb", lambda: software.wandb_login(report())),
+            Check("wandb server", lambda: software.wandb_server(report())),
         ]
     )
 
 
 def _torch_checks(torch: Probe) -> Lines:
-    """What depends on torch; only that it cannot be imported, where it cannot."""
+    """Checks that depend on torch; only the first of them where it cannot be imported."""
     yield from run_checks([Check("torch", partial(software.torch_import, torch))])
     try:
-        told: Mapping[str, Any] = torch.answer(software.TORCH_LIMIT_S)
+        report: Mapping[str, Any] = torch.answer(software.TORCH_LIMIT_S)
     except ProbeFailed:
-        told = {}
-    if told:
+        report = {}
+    if report:
         yield from run_checks(
-            [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), told, hardware.driver_cuda()))]
+            [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, hardware.driver_cuda()))]
         )
     yield from run_checks(
-        [Check("accelerate config", lambda: software.accelerate_default(this_machine(), told.get("config_error")))]
+        [Check("accelerate config", lambda: software.accelerate_default(this_machine(), report.get("config_error")))]
     )

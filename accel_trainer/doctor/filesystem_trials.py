@@ -1,7 +1,8 @@
-"""What the queue relies on of a file system, tried in a scratch folder of it, with real processes.
+"""What the queue relies on of a file system, tried in a temporary folder in it, with real processes.
 
-Network drives promise less than local disks, and keep less than they promise. What is tried is between processes of one
-machine; between machines only the file server decides, which cannot be tried from one of them.
+Network drives guarantee less than local disks. The trials are between processes of one machine; between machines the
+file server decides, which cannot be tried from one of them. Each trial takes its own empty folder and raises OSError
+where the file system does.
 """
 
 import fcntl
@@ -20,7 +21,7 @@ from accel_trainer.doctor.race import race, start_helper
 
 NUM_ROUNDS, LIMIT_S = 300, 1.5
 NUM_LISTINGS = 5
-# What is slower than this is worth a word: seen by another process, synced, and apart from this machine's clock.
+# What is slower than this is a warning: until another process sees a file, until it is synced, between the clocks.
 SLOW_LISTING_S, LISTING_LIMIT_S, SLOW_SYNC_S, CLOCK_TOLERANCE_S = 1.0, 5.0, 1.0, 5.0
 MOVE_QUEUE = "keep the queue on a local disk, or on NFS (mounted hard)"
 
@@ -68,43 +69,45 @@ def _content(number: int) -> bytes:
 
 
 def claims(folder: Path) -> Finding:
-    """Two processes rename one file, each to a name of its own, as runners do which want the same job."""
+    """Two processes rename one file, each to a name of its own, as runners do that claim the same job."""
 
     def source(number: int) -> Path:
         return folder / f"{number}.json"
 
-    def target(who: int, number: int) -> Path:
-        return folder / f"{number}@{who}.json"
+    def target(racer: int, number: int) -> Path:
+        return folder / f"{number}@{racer}.json"
 
-    def claim(who: int, number: int) -> tuple[bool, str | None]:
-        """(whether it was ours, what the call said)"""
+    def claim(racer: int, number: int) -> tuple[bool, str | None]:
+        """(whether this process got the file, the error of the call)"""
         try:
-            os.rename(source(number), target(who, number))  # noqa: PTH104 - the call that is tried
+            os.rename(source(number), target(racer, number))  # noqa: PTH104 - the call that is tried
         except OSError as error:
-            return os.path.lexists(target(who, number)), error.strerror
+            return os.path.lexists(target(racer, number)), error.strerror
         return True, None
 
     tries = race(claim, lambda number: source(number).touch(), NUM_ROUNDS, LIMIT_S)
     here = set(os.listdir(folder))  # noqa: PTH208 - only names
-    there = [sum(target(who, number).name in here for who in range(2)) for number in range(len(tries))]
+    left = [sum(target(racer, number).name in here for racer in range(2)) for number in range(len(tries))]
     num_won = [sum(won for won, _ in both) for both in tries]
-    if twice := sum(max(claimed, left) > 1 for claimed, left in zip(num_won, there, strict=True)):
+    if twice := sum(max(claimed, files) > 1 for claimed, files in zip(num_won, left, strict=True)):
         return problem(f"two processes both got one job, in {twice} of {len(tries)} races", MOVE_QUEUE)
-    if lost := [both for both, left in zip(tries, there, strict=True) if left == 0]:
-        said = next((said for both in lost for _, said in both if said is not None), "the file is lost")
-        return problem(f"of two processes that wanted a job neither got it ({said}), in {len(lost)} races", MOVE_QUEUE)
-    if odd := [said for both in tries for won, said in both if won and said is not None]:
+    if lost := [both for both, files in zip(tries, left, strict=True) if files == 0]:
+        reason = next((error for both in lost for _, error in both if error is not None), "the file is lost")
+        return problem(
+            f"of two processes that claimed a job neither got it ({reason}), in {len(lost)} races", MOVE_QUEUE
+        )
+    if odd := [error for both in tries for won, error in both if won and error is not None]:
         return ok(
             f"one of two processes won each of {len(tries)} races; {len(odd)} renames succeeded and reported an error "
-            f"({odd[0]}), which does no harm: who won is told by the file"
+            f"({odd[0]}), which does no harm: the file's name decides"
         )
     return ok(f"one of two processes won each of {len(tries)} races for a file")
 
 
 def exclusive_creation(folder: Path) -> Finding:
-    """Two processes create one file with O_EXCL, as trainers do which want the same run folder."""
+    """Two processes create one file with O_EXCL, as trainers do that start in the same run folder."""
 
-    def create(who: int, number: int) -> bool:
+    def create(racer: int, number: int) -> bool:
         try:
             os.close(os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
@@ -115,36 +118,36 @@ def exclusive_creation(folder: Path) -> Finding:
     if twice := sum(all(both) for both in tries):
         return problem(f"two processes both created one file (O_EXCL), in {twice} of {len(tries)} races", MOVE_QUEUE)
     if lost := sum(not any(both) for both in tries):
-        return problem(f"a file that nobody had was refused (O_EXCL), in {lost} of {len(tries)} races", MOVE_QUEUE)
+        return problem(f"a file that did not exist was refused (O_EXCL), in {lost} of {len(tries)} races", MOVE_QUEUE)
     return ok(f"one of two processes won each of {len(tries)} races to create a file")
 
 
 def links(folder: Path) -> Finding:
-    """Hard links, which must not replace what is there; and symbolic ones. Nothing here needs either."""
+    """Hard links, which must not replace an existing file, and symbolic links. Nothing here needs either."""
     one, other = folder / "one", folder / "other"
     for path in (one, other):
         path.write_text(path.name)
-    said = []
+    notes = []
     try:
         os.link(one, other)
-        return problem("link() has replaced a file that was there", MOVE_QUEUE)
+        return problem("link() has replaced an existing file", MOVE_QUEUE)
     except FileExistsError:
-        said.append("link() replaces nothing")
+        notes.append("link() replaces nothing")
     except OSError as error:
-        said.append(f"no hard links ({error.strerror}), which nothing here needs")
+        notes.append(f"no hard links ({error.strerror}), which nothing here needs")
     if other.read_text() != "other":
-        return problem("link() has reported an error and replaced a file that was there", MOVE_QUEUE)
+        return problem("link() has reported an error and replaced an existing file", MOVE_QUEUE)
     try:
         (folder / "symbolic").symlink_to("one")
         is_kept = (folder / "symbolic").is_symlink() and (folder / "symbolic").read_text() == "one"
-        said.append("symbolic links are kept" if is_kept else "symbolic links do not lead where they should")
+        notes.append("symbolic links are kept" if is_kept else "symbolic links do not point where they should")
     except OSError as error:
-        said.append(f"no symbolic links ({error.strerror}), which nothing here needs")
-    return ok("; ".join(said))
+        notes.append(f"no symbolic links ({error.strerror}), which nothing here needs")
+    return ok("; ".join(notes))
 
 
 def clock(folder: Path) -> Finding:
-    """Time stamps are those of the file server; a job is known by its own, which a rename must keep."""
+    """Time stamps are set by the file server's clock; that of a job's file identifies it, and a rename must keep it."""
     path, moved = folder / "a", folder / "b"
     before = time.time()
     path.write_text("")
@@ -154,10 +157,10 @@ def clock(folder: Path) -> Finding:
     if moved.stat().st_mtime_ns != stamp:
         return problem("a rename changes the time stamp of a file, by which a job's retries are counted", MOVE_QUEUE)
     apart = stamp / 1e9 - (before + after) / 2
-    said = f"{abs(apart):.1f} s {'behind' if apart < 0 else 'before'} this machine's"
+    offset = f"{abs(apart):.1f} s {'behind' if apart < 0 else 'ahead of'} this machine's"
     if abs(apart) > CLOCK_TOLERANCE_S + (after - before):
-        return warning(f"the file server's is {said}", "have both keep time by NTP (timedatectl set-ntp true)")
-    return ok(f"the file server's is {said}" if abs(apart) >= 0.1 else "the file server's is this machine's")
+        return warning(f"the file server's is {offset}", "synchronize both by NTP (timedatectl set-ntp true)")
+    return ok(f"the file server's is {offset}" if abs(apart) >= 0.1 else "the file server's is this machine's")
 
 
 def visibility(folder: Path) -> Finding:
@@ -187,13 +190,13 @@ def visibility(folder: Path) -> Finding:
         or_later = " or later" if longest > LISTING_LIMIT_S / 2 else ""
         return warning(
             f"another process sees a new file after {longest:.1f} s{or_later}",
-            "jobs start later for it, no harm is done; mount with a shorter actimeo to see them sooner",
+            "jobs start later, which does no harm; mount with a shorter actimeo to see them sooner",
         )
     return ok(f"another process sees a new file after {longest * 1000:.0f} ms")
 
 
 def syncing(folder: Path) -> Finding:
-    """What was synced outlives a power cut."""
+    """How long fsync takes, by which a saved state survives a power failure."""
     path = folder / "a"
     began = time.monotonic()
     try:
@@ -206,12 +209,12 @@ def syncing(folder: Path) -> Finding:
     sync_folder(folder)
     took = time.monotonic() - began
     if took > SLOW_SYNC_S:
-        return warning(f"fsync takes {took:.1f} s", "trainings wait for it at every save: a faster disk helps")
+        return warning(f"fsync takes {took:.1f} s", "trainings wait for it at every save; use a faster disk")
     return ok(f"fsync takes {took * 1000:.0f} ms")
 
 
 def names(folder: Path) -> Finding:
-    """Names of jobs, and the longest that is made of one: that of a claim."""
+    """Which names of files are kept: those of jobs, and the longest that is made of one, that of a claim."""
     composed = unicodedata.normalize("NFC", "Größe-é")
     longest = "c" * len(f"{'n' * MAX_NAME_BYTES}@{'h' * 64}.{Owner.new().token}.json")
     lost = []
@@ -238,7 +241,7 @@ def names(folder: Path) -> Finding:
 
 
 def _is_kept(folder: Path, name: str) -> bool:
-    """Whether a file of this very name can be there, beside those of the others."""
+    """Whether a file of exactly this name can exist, beside those of the others."""
     try:
         (folder / name).touch(exist_ok=False)
     except OSError:
@@ -247,14 +250,15 @@ def _is_kept(folder: Path, name: str) -> bool:
 
 
 def case(folder: Path) -> Finding:
+    """Whether names that differ in case only are two names."""
     (folder / "job").write_text("")
     if (folder / "JOB").exists():
-        return warning("'job' and 'JOB' are one name here", "do not have jobs whose names differ in nothing else")
+        return warning("'job' and 'JOB' are one name here", "give jobs names that differ in more than case")
     return ok("'job' and 'JOB' are two names")
 
 
 def locks(folder: Path) -> Finding:
-    """flock, which nothing in a queue relies on, as it is often a machine's own on network drives."""
+    """flock, on which nothing in a queue relies: on network drives it often holds within one machine only."""
     path = folder / "lock"
 
     def attempt(connection: Connection) -> None:
@@ -293,7 +297,7 @@ TRIALS: dict[str, Callable[[Path], Finding]] = {
 
 
 def run_trial(trial: Callable[[Path], Finding], folder: Path) -> Finding:
-    """A trial in a folder of its own. An error of the file system is what it has to say."""
+    """Run a trial in a new folder. An error of the file system is a problem that is found."""
     try:
         folder.mkdir()
         return trial(folder)

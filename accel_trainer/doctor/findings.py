@@ -1,4 +1,4 @@
-"""What a check says: all is well, this may hurt, or this will; in one line, with how to mend it."""
+"""What a check finds: ok, a warning or a problem, in one line, with how to fix it; and probes in other processes."""
 
 import json
 import subprocess
@@ -15,6 +15,8 @@ from accel_trainer.core.text import first_line
 
 
 class Grade(StrEnum):
+    """How serious a finding is. PROBLEM: something will fail; WARNING: something may."""
+
     OK = "ok"
     WARNING = "warning"
     PROBLEM = "problem"
@@ -22,7 +24,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found; `fix` is there unless all is well."""
+    """The result of a check: its grade, one line of text, and how to fix it (None if it is ok)."""
 
     grade: Grade
     message: str
@@ -30,44 +32,50 @@ class Finding:
 
 
 def ok(message: str) -> Finding:
+    """A finding that needs no action."""
     return Finding(Grade.OK, message)
 
 
 def warning(message: str, fix: str) -> Finding:
+    """A finding that may cause a failure."""
     return Finding(Grade.WARNING, message, fix)
 
 
 def problem(message: str, fix: str) -> Finding:
+    """A finding that will cause a failure."""
     return Finding(Grade.PROBLEM, message, fix)
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at, by the name that its line has."""
+    """A named check. `run` gives its finding."""
 
     name: str
     run: Callable[[], Finding]
 
 
 def run_checks(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
-    """The lines of some checks, each as soon as it is known. A check that breaks is a problem, too."""
+    """Run checks in order. Gives (name, finding), each as soon as it is known; a check that raises is a problem."""
     for check in checks:
         try:
             finding = check.run()
         except Exception as error:
             finding = problem(
-                f"this check has broken: {type(error).__name__}: {first_line(error)}",
-                "try what it names by hand; where that works, it is a mistake of accel-train",
+                f"this check has failed: {type(error).__name__}: {first_line(error)}",
+                "try by hand what it names; if that works, report a bug in accel-train",
             )
         yield check.name, finding
 
 
 class ProbeFailed(Exception):
-    """A probe has ended, or was ended, without an answer, for this reason."""
+    """A probe gave no answer; the message is the reason."""
 
 
 class Probe:
-    """A program of ours that prints an object in JSON as its last line. It is started at once and asked late."""
+    """A program of this package that prints a JSON object as its last line.
+
+    The context starts it at once and kills it at the exit; `answer` is called later.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -97,7 +105,7 @@ class Probe:
         self._files.close()
 
     def answer(self, limit_s: float) -> dict[str, Any]:
-        """Wait for it until `limit_s` after the start. Raises ProbeFailed."""
+        """The object that it prints, waited for until `limit_s` seconds after the start. Raises ProbeFailed."""
         if self._failure is not None:
             raise ProbeFailed(self._failure)
         try:
@@ -108,11 +116,11 @@ class Probe:
             raise ProbeFailed(f"it was ended by signal {-code}")
         lines = self._lines(self._output)
         try:
-            told: dict[str, Any] = json.loads(lines[-1])
+            content: dict[str, Any] = json.loads(lines[-1])
         except (IndexError, ValueError) as error:
             errors = self._lines(self._errors)
-            raise ProbeFailed(errors[-1] if errors else f"it has ended with {code} and not a word") from error
-        return told
+            raise ProbeFailed(errors[-1] if errors else f"it has ended with exit code {code} and no output") from error
+        return content
 
     @staticmethod
     def _lines(output: IO[bytes]) -> list[str]:

@@ -1,6 +1,6 @@
-"""The devices: those that the queue counts, those that torch sees, and what else a training takes of a machine.
+"""Hardware: the GPUs that the queue counts and those that torch sees, cores, memory, shared memory.
 
-What is said of GPUs was tried with what nvidia-smi and torch print, and not with one.
+The checks of GPUs were tried with recorded output of nvidia-smi and torch, not on one.
 """
 
 import os
@@ -17,17 +17,17 @@ from accel_trainer.launch.machine import Machine, this_machine
 
 GIGABYTE = 10**9
 SMI_LIMIT_S = 10.0
-# What a trainer of one process has taken before its first image: torch, its libraries, a model.
+# What a trainer of one process uses before its first image: torch, its libraries, a model.
 TRAINER_MEMORY = 3 * GIGABYTE
-# What NCCL may take of shared memory for each GPU; a container has 64 MB unless it is told otherwise.
+# What NCCL may take of shared memory for each GPU; a container has 64 MB by default.
 SHARED_MEMORY_PER_GPU = 10**8
-# Not what this container has of it, but where it is told.
+# Where the limits of this container are listed.
 CGROUPS = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def gpus() -> Finding:
-    """Those that `run-queue` takes if nothing else is said."""
+    """The GPUs that a runner of the queue uses by default."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shutil.which("nvidia-smi") is None:
         machine = this_machine()
@@ -35,33 +35,33 @@ def gpus() -> Finding:
     try:
         listed = _smi("--list-gpus")
     except OSError as error:
-        return problem(f"nvidia-smi: {error}", "mend the driver; restarting the machine helps after an update of it")
-    there = sum(line.startswith("GPU ") for line in listed.splitlines())
+        return problem(f"nvidia-smi: {error}", "repair the driver; after an update of it, restart the machine")
+    num_gpus = sum(line.startswith("GPU ") for line in listed.splitlines())
     found = this_machine().gpus
     names = ", ".join(map(str, found)) or "none"
     if visible is None:
         return ok(names)
-    if there and not found:
+    if num_gpus and not found:
         return warning(
-            f"none of {there}: CUDA_VISIBLE_DEVICES={visible!r} hides them", "unset it, or name those that are there"
+            f"none of {num_gpus}: CUDA_VISIBLE_DEVICES={visible!r} hides them", "unset it, or name GPUs that exist"
         )
-    return ok(f"{names}; {there} are there, CUDA_VISIBLE_DEVICES={visible!r} chooses")
+    return ok(f"{names}; chosen from {num_gpus} by CUDA_VISIBLE_DEVICES={visible!r}")
 
 
-def _smi(*words: str) -> str:
-    """What nvidia-smi prints. Raises OSError in one line."""
+def _smi(*arguments: str) -> str:
+    """The output of nvidia-smi. Raises OSError with one line."""
     try:
-        done = subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, timeout=SMI_LIMIT_S)
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=SMI_LIMIT_S)
     except subprocess.TimeoutExpired as error:
         raise OSError(f"no answer within {SMI_LIMIT_S:.0f} s") from error
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        raise OSError(said[0] if said else f"exit code {done.returncode}")
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        raise OSError(lines[0] if lines else f"exit code {done.returncode}")
     return done.stdout
 
 
 def driver_cuda() -> str | None:
-    """The newest CUDA that the driver knows, such as 12.4; None where it does not say."""
+    """The newest CUDA version that the driver supports, such as 12.4; None if unknown."""
     try:
         found = re.search(r"CUDA Version:\s*(\d+\.\d+)", _smi())
     except OSError:
@@ -70,39 +70,43 @@ def driver_cuda() -> str | None:
 
 
 def torch_gpus(machine: Machine, torch_report: Mapping[str, Any], driver: str | None) -> Finding:
-    """Whether torch sees the GPUs that the queue counts, and was made for them; `torch_report` is of `torch_probe`."""
+    """Whether torch sees the GPUs that the queue counts, and was built for them.
+
+    torch_report: the answer of `workers/probe_torch`; driver: the newest CUDA version that the driver supports.
+    """
     of_queue, of_torch = len(machine.gpus), len(torch_report["gpus"])
     if of_torch < of_queue:
-        said = f"torch sees {of_torch} of {of_queue}"
+        summary = f"torch sees {of_torch} of {of_queue}"
         if torch_report["cuda"] is None:
             return problem(
-                f"{said}: it was made without CUDA", "install torch for CUDA: https://pytorch.org/get-started/locally"
+                f"{summary}: it was built without CUDA",
+                "install torch for CUDA: https://pytorch.org/get-started/locally",
             )
         if driver is not None and _major(torch_report["cuda"]) > _major(driver):
             return problem(
-                f"{said}: it was made for CUDA {torch_report['cuda']}, and the driver knows {driver}",
+                f"{summary}: it was built for CUDA {torch_report['cuda']}, and the driver supports {driver}",
                 f"update the driver, or install torch for CUDA {driver}: https://pytorch.org/get-started/locally",
             )
         reason = f": {torch_report['warnings'][-1]}" if torch_report["warnings"] else ""
-        return problem(f"{said}{reason}", "see that `python -c 'import torch; torch.zeros(1).cuda()'` works")
+        return problem(f"{summary}{reason}", "make `python -c 'import torch; torch.zeros(1).cuda()'` work")
     if of_torch > of_queue:
         return warning(
             f"torch sees {of_torch}, run-queue counts {of_queue} and takes no more (it asks nvidia-smi)",
-            "give run-queue --config with a file of accelerate_configs/",
+            "give the runner a `config` from accelerate_configs/",
         )
     if unfit := [
         gpu for gpu in torch_report["gpus"] if not _is_built_for(gpu["capability"], torch_report["architectures"])
     ]:
         return problem(
-            f"torch was not made for {unfit[0]['name']} (sm_{''.join(map(str, unfit[0]['capability']))})",
-            "install a torch that was: https://pytorch.org/get-started/locally",
+            f"torch was not built for {unfit[0]['name']} (sm_{''.join(map(str, unfit[0]['capability']))})",
+            "install a build that was: https://pytorch.org/get-started/locally",
         )
     if machine.has_mps and not torch_report["mps"]:
         return problem("torch cannot use this Mac's GPU (MPS)", "update macOS, or install torch for arm64")
     if of_torch == 0:
         return ok("torch sees this Mac's GPU" if torch_report["mps"] else "torch sees none either")
-    made_for = f"CUDA {torch_report['cuda']}" if torch_report["cuda"] else f"ROCm {torch_report['hip']}"
-    return ok(f"torch sees {'it' if of_torch == 1 else f'all {of_torch}'}, and was made for {made_for}")
+    built_for = f"CUDA {torch_report['cuda']}" if torch_report["cuda"] else f"ROCm {torch_report['hip']}"
+    return ok(f"torch sees {'it' if of_torch == 1 else f'all {of_torch}'}, and was built for {built_for}")
 
 
 def _major(version: str) -> int:
@@ -113,7 +117,7 @@ def _is_built_for(capability: list[int], architectures: list[str]) -> bool:
     """Whether code of one of the architectures runs on a GPU: machine code (sm_80) on later ones of its major version,
     intermediate code (compute_80) on all later ones."""
     if not any(re.match(r"(sm|compute)_\d+", name) for name in architectures):
-        return True  # of another maker, who has other names
+        return True  # another vendor's, with other names
     for name in architectures:
         if found := re.match(r"(sm|compute)_(\d+)(\d)", name):
             major, minor = int(found[2]), int(found[3])
@@ -124,20 +128,20 @@ def _is_built_for(capability: list[int], architectures: list[str]) -> bool:
 
 
 def cores() -> Finding:
-    """A container may have many cores to run on and only some of their time: threads then wait for each other."""
-    usable, there = usable_cores(), os.cpu_count() or 1
-    said = f"{usable} of {there}"
+    """Cores that this process may use; with a quota below their number, threads wait for each other."""
+    usable, total = usable_cores(), os.cpu_count() or 1
+    summary = f"{usable} of {total}"
     quota = _cpu_quota()
     if quota is not None and quota < 0.9 * usable:
         return warning(
-            f"{said}, but only the time of {quota:.1f} (the container's limit)",
-            "give the container cores of its own (docker run --cpuset-cpus) instead of a share of all (--cpus)",
+            f"{summary}, but a quota of {quota:.1f} (the container's limit)",
+            "give the container its own cores (docker run --cpuset-cpus) instead of a quota (--cpus)",
         )
-    return ok(said)
+    return ok(summary)
 
 
 def _cpu_quota() -> float | None:
-    """How many cores' time this container has, where that is limited."""
+    """The CPU time that this container may use, in cores; None where it is not limited."""
     try:
         given, of = (CGROUPS / "cpu.max").read_text().split()
         return None if given == "max" else int(given) / int(of)
@@ -148,6 +152,7 @@ def _cpu_quota() -> float | None:
 
 
 def memory() -> Finding:
+    """Free memory of the machine, or of the container where that has less."""
     import psutil
 
     about = psutil.virtual_memory()
@@ -157,26 +162,26 @@ def memory() -> Finding:
     of_container = ""
     if limit is not None and limit < total:
         total, free, of_container = limit, min(free, limit - (used or 0)), " (the container's limit)"
-    said = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{of_container}"
+    summary = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{of_container}"
     if free < TRAINER_MEMORY:
-        return warning(f"{said}; a trainer may need more", "end what else needs memory, or give the container more")
-    return ok(said)
+        return warning(f"{summary}; a trainer may need more", "end other processes, or give the container more")
+    return ok(summary)
 
 
 def shared_memory(machine: Machine) -> Finding:
-    """/dev/shm: loaders here are threads and need none; between GPUs NCCL does."""
+    """Free space in /dev/shm, which NCCL uses between GPUs; loaders here are threads and need none."""
     try:
         about = os.statvfs(SHARED_MEMORY)
     except OSError:
         return ok("there is no /dev/shm; nothing here needs one")
     size, free = about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
-    said = f"{free / GIGABYTE:.1f} of {size / GIGABYTE:.1f} GB of /dev/shm free"
+    summary = f"{free / GIGABYTE:.1f} of {size / GIGABYTE:.1f} GB of /dev/shm free"
     if len(machine.gpus) > 1 and free < SHARED_MEMORY_PER_GPU * len(machine.gpus):
         return warning(
-            f"{said}, little for {len(machine.gpus)} GPUs that train together",
-            "remove what is left there; in a container, docker run --shm-size=2g",
+            f"{summary}, little for {len(machine.gpus)} GPUs that train together",
+            "remove files there; in a container, docker run --shm-size=2g",
         )
-    return ok(said)
+    return ok(summary)
 
 
 def _number(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Other processes of this machine, with which a check tries what one alone cannot: who wins a race, what others see."""
+"""Helper processes, for checks that need several: which of two wins a race, when one sees what another writes."""
 
 import multiprocessing
 import signal
@@ -10,34 +10,35 @@ from typing import Any
 
 from accel_trainer.core.processes import parent_death_signal
 
-# Forked: it starts in a millisecond, and what a test has put in place of a system call counts there too.
+# Forked: it starts in a millisecond, and a system call that a test has replaced is replaced there, too.
 _FORK = multiprocessing.get_context("fork")
 ANSWER_LIMIT_S = 10.0
-# How long before a race begins that both are told: longer than it takes to tell them.
+# How long before a race begins both get its time: longer than it takes to send it.
 HEAD_START_S = 0.0005
 
 
 class HelperFailed(Exception):
-    """A helper has not answered, or failed."""
+    """A helper process has not answered in time, or has failed."""
 
 
 class Helper:
-    """Another process, seen from this one."""
+    """The connection to a helper process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def send(self, message: object) -> None:
+        """Send an object that can be pickled."""
         self._connection.send(message)
 
     def receive(self, limit_s: float = ANSWER_LIMIT_S) -> Any:
-        """What it says next. Raises NoWord."""
+        """The next object that the process sends. Raises HelperFailed after `limit_s` seconds, or for its exception."""
         try:
             if not self._connection.poll(limit_s):
                 raise HelperFailed(f"no answer of another process within {limit_s:.0f} s")
             answer = self._connection.recv()
         except EOFError as error:
-            raise HelperFailed("another process has ended without a word") from error
+            raise HelperFailed("another process has ended without an answer") from error
         if isinstance(answer, Exception):
             raise HelperFailed(f"in another process: {answer}") from answer
         return answer
@@ -45,7 +46,7 @@ class Helper:
 
 @contextmanager
 def start_helper(work: Callable[[Connection], None]) -> Iterator[Helper]:
-    """Another process that does some work, talks over a connection, and is ended at the exit."""
+    """Start a process that calls `work` with its end of a connection; it is killed at the exit of the context."""
     ours, theirs = _FORK.Pipe()
     process = _FORK.Process(target=_work, args=(work, theirs, ours, parent_death_signal(signal.SIGKILL)), daemon=True)
     process.start()
@@ -68,7 +69,7 @@ def _work(
     try:
         work(connection)
     except (EOFError, BrokenPipeError):
-        pass  # nobody wants an answer any more
+        pass  # the parent has closed its end
     except Exception as error:
         connection.send(error)
 
@@ -76,29 +77,32 @@ def _work(
 def race(
     act: Callable[[int, int], Any], prepare: Callable[[int], None], num_rounds: int, limit_s: float
 ) -> list[tuple[Any, Any]]:
-    """What `act(who, round)` gives in two processes that begin every round at the same moment, after it was prepared;
-    as many rounds as there is time for. Raises NoWord."""
+    """Call `act(racer, round)` in two processes at the same moment, once for each round, after `prepare(round)` here.
 
-    def runner(who: int) -> Callable[[Connection], None]:
+    Gives the two results of each round, of at most `num_rounds` and as many as fit into `limit_s` seconds. Raises
+    HelperFailed.
+    """
+
+    def runner(racer: int) -> Callable[[Connection], None]:
         def run(connection: Connection) -> None:
             while True:
                 number, begin = connection.recv()
                 while time.monotonic() < begin:
                     pass
-                connection.send(act(who, number))
+                connection.send(act(racer, number))
 
         return run
 
     results = []
     deadline = time.monotonic() + limit_s
     with ExitStack() as stack:
-        two = [stack.enter_context(start_helper(runner(who))) for who in range(2)]
+        racers = [stack.enter_context(start_helper(runner(racer))) for racer in range(2)]
         for number in range(num_rounds):
             if number and time.monotonic() > deadline:
                 break
             prepare(number)
             begin = time.monotonic() + HEAD_START_S
-            for one in two:
+            for one in racers:
                 one.send((number, begin))
-            results.append((two[0].receive(), two[1].receive()))
+            results.append((racers[0].receive(), racers[1].receive()))
     return results

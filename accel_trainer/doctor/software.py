@@ -1,4 +1,4 @@
-"""Python, the libraries, and what launches a job."""
+"""Software: Python, packages, torch, `accelerate launch`, and Weights & Biases."""
 
 import os
 import platform
@@ -21,31 +21,35 @@ from accel_trainer.launch.command import LaunchOptions, plan_launch, read_config
 from accel_trainer.launch.machine import Machine
 
 DISTRIBUTION = "accel-train"
-# Those whose versions a person asks for first.
+# Packages whose versions are printed.
 MAIN_PACKAGES = ("torch", "torchvision", "accelerate", "datasets", "wandb")
 TORCH_LIMIT_S, LAUNCH_LIMIT_S = 120.0, 180.0
 ANY_JOB = Job(architecture="small_cnn")
 
 
 def python() -> Finding:
-    said = f"{platform.python_version()}, {sys.executable}"
+    """The version of Python, and whether it is in a virtual environment."""
+    version = f"{platform.python_version()}, {sys.executable}"
     if sys.prefix == sys.base_prefix:
-        return ok(f"{said}, not in a virtual environment")
-    return ok(said)
+        return ok(f"{version}, not in a virtual environment")
+    return ok(version)
 
 
 def packages(requirements: Iterable[str] | None = None) -> Finding:
-    """Whether all is installed that this project says it needs, as new as it says; an extra only where it is there."""
+    """Whether the required packages are installed in the required versions; extras only where they are installed.
+
+    requirements: as in pyproject.toml; by default those of this distribution.
+    """
     from packaging.requirements import Requirement
 
     try:
-        wanted = list(
+        required = list(
             map(Requirement, requirements if requirements is not None else metadata.requires(DISTRIBUTION) or [])
         )
     except metadata.PackageNotFoundError:
-        return warning(f"{DISTRIBUTION} is not installed, so that it is not known what it needs", "pip install -e .")
+        return warning(f"{DISTRIBUTION} is not installed, so its requirements are unknown", "pip install -e .")
     wrong, versions = [], {}
-    for requirement in wanted:
+    for requirement in required:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             if not any(requirement.marker.evaluate({"extra": extra}) for extra in ("tensorboard", "timm")):
                 continue
@@ -60,54 +64,60 @@ def packages(requirements: Iterable[str] | None = None) -> Finding:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} is {version}, {requirement.specifier} is needed")
     if wrong:
-        return problem("; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}, or what is named here")
+        return problem("; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}, or the packages named here")
     return ok(", ".join(f"{name} {versions[name]}" for name in MAIN_PACKAGES if name in versions))
 
 
 def torch_import(probe: Probe) -> Finding:
-    """Whether torch, torchvision and Accelerate's launcher can be imported: versions that do not fit cannot."""
+    """Whether torch, torchvision and Accelerate's launcher can be imported: mismatched versions cannot.
+
+    probe: of `workers/probe_torch`.
+    """
     try:
-        told = probe.answer(TORCH_LIMIT_S)
+        report = probe.answer(TORCH_LIMIT_S)
     except ProbeFailed as error:
         return problem(
             f"torch, torchvision or accelerate cannot be imported: {error}",
-            "install torch and torchvision together, of one source: https://pytorch.org/get-started/locally",
+            "install torch and torchvision together, from one source: https://pytorch.org/get-started/locally",
         )
-    built = f"CUDA {told['cuda']}" if told["cuda"] else f"ROCm {told['hip']}" if told["hip"] else "the CPU only"
-    return ok(f"imported, with torchvision and accelerate; made for {built}")
+    built = f"CUDA {report['cuda']}" if report["cuda"] else f"ROCm {report['hip']}" if report["hip"] else "the CPU only"
+    return ok(f"imported, with torchvision and accelerate; built for {built}")
 
 
 def accelerate_default(machine: Machine, error_of_accelerate: str | None) -> Finding:
-    """The user's own file of `accelerate config`, which goes before what is there."""
-    mend = "write it anew with `accelerate config`, or remove it"
+    """The user's default file of `accelerate config`, which takes precedence over the detected hardware.
+
+    error_of_accelerate: what Accelerate reports of that file, if anything.
+    """
+    fix = "write it again with `accelerate config`, or remove it"
     path = users_default()
     if path is None:
-        return ok("no default file; jobs take what is there")
+        return ok("no default file; jobs use the detected hardware")
     try:
         launch = plan_launch(ANY_JOB, LaunchOptions(config=path), machine)
         content = read_config(path)
     except UserError as error:
-        return problem(error.problems[0], mend)
+        return problem(error.problems[0], fix)
     if error_of_accelerate is not None:
-        return problem(f"{path}: {error_of_accelerate}", mend)
+        return problem(f"{path}: {error_of_accelerate}", fix)
     found = f"{path}: {launch.num_processes} {'process' if launch.num_processes == 1 else 'processes'}"
     if content.get("use_cpu"):
         if machine.gpus:
-            return warning(f"{found} on the CPU, though there are {len(machine.gpus)} GPUs", mend)
+            return warning(f"{found} on the CPU, though there are {len(machine.gpus)} GPUs", fix)
         return ok(f"{found} on the CPU")
     if (available := _chosen_gpus(content, machine)) is None:
-        return problem(f"{path}: gpu_ids: {content['gpu_ids']!r}: not all of them are there", mend)
+        return problem(f"{path}: gpu_ids: {content['gpu_ids']!r}: not all of them exist", fix)
     if launch.num_processes > max(1, available) * _machines(content):
-        return problem(f"{found}, and GPUs for {available}", mend)
+        return problem(f"{found}, and GPUs for {available}", fix)
     return ok(f"{found}; GPUs: {available}")
 
 
 def _chosen_gpus(content: Mapping[str, Any], machine: Machine) -> int | None:
-    """How many GPUs a file lets jobs have; None if it names one that is not there."""
+    """How many GPUs a config file gives to jobs; None if it names one that does not exist."""
     ids = str(content.get("gpu_ids") or "all")
     if ids == "all":
         return len(machine.gpus)
-    chosen = [word.strip() for word in ids.split(",")]
+    chosen = [index.strip() for index in ids.split(",")]
     return len(chosen) if set(chosen) <= {gpu.index for gpu in machine.gpus} else None
 
 
@@ -116,75 +126,76 @@ def _machines(content: Mapping[str, Any]) -> int:
 
 
 def trial_launch(machine: Machine) -> Finding:
-    """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU, as nothing else would
-    be tried there."""
+    """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU."""
     from accel_trainer.launch.call_worker import WorkerFailed, call_worker
 
     default = users_default()
     if default is not None and _machines(read_config(default)) > 1:
         return ok("not tried: the default file is for several machines")
-    flags = LaunchOptions() if machine.gpus or machine.has_mps else LaunchOptions(num_processes=2)
-    with tempfile.TemporaryDirectory(prefix="accel-train-doctor-") as place:
-        answer, log = Path(place) / "answer.json", Path(place) / "log.txt"
+    options = LaunchOptions() if machine.gpus or machine.has_mps else LaunchOptions(num_processes=2)
+    with tempfile.TemporaryDirectory(prefix="accel-train-doctor-") as folder:
+        answer, log = Path(folder) / "answer.json", Path(folder) / "log.txt"
         stop = StopRequest()
         limit = threading.Timer(LAUNCH_LIMIT_S, stop.note, [signal.SIGTERM])
         limit.daemon = True
         limit.start()
         try:
-            plan = plan_launch(ANY_JOB, flags, machine, [str(answer)], worker=Program.ALL_REDUCE)
-            told = call_worker(plan, answer, log, stop)
+            plan = plan_launch(ANY_JOB, options, machine, [str(answer)], worker=Program.ALL_REDUCE)
+            result = call_worker(plan, answer, log, stop)
         except (UserError, WorkerFailed) as error:
             return problem(f"accelerate launch has failed: {printable(str(error))}", "try `accelerate test`")
         finally:
             limit.cancel()
-    if told is None:
+    if result is None:
         return problem(f"accelerate launch: no answer within {LAUNCH_LIMIT_S:.0f} s", "try `accelerate test`")
     count = plan.num_processes
-    if told["processes"] != count or told["sum"] != count * (count + 1) / 2:
-        return problem(f"accelerate launch: {count} processes do not work together: {told}", "try `accelerate test`")
-    between = f" by {told['backend']}" if told["backend"] else ""
-    return ok(f"{count} {'process' if count == 1 else 'processes'} on {told['device']}{between}")
+    if result["processes"] != count or result["sum"] != count * (count + 1) / 2:
+        return problem(f"accelerate launch: {count} processes do not work together: {result}", "try `accelerate test`")
+    between = f" by {result['backend']}" if result["backend"] else ""
+    return ok(f"{count} {'process' if count == 1 else 'processes'} on {result['device']}{between}")
 
 
 WANDB_LIMIT_S, SERVER_LIMIT_S = 30.0, 5.0
 
 
 def probe_wandb(probe: Probe) -> Mapping[str, Any]:
-    """What `wandb_probe` tells: {"mode", "server"}, or {"error", "fix"}."""
+    """The answer of `workers/probe_wandb`: {"mode", "server"}, or {"error", "fix"}."""
     try:
         return probe.answer(WANDB_LIMIT_S)
     except ProbeFailed:  # for a reason that may quote a setting
-        return {"error": "wandb does not start", "fix": f"look at `python -m {Program.PROBE_WANDB}`"}
+        return {"error": "wandb does not start", "fix": f"run `python -m {Program.PROBE_WANDB}`"}
 
 
-def wandb_login(told: Mapping[str, Any]) -> Finding:
-    if "error" in told:
-        return problem(told["error"], f'{told["fix"]}, or give jobs "trackers": []')
+def wandb_login(report: Mapping[str, Any]) -> Finding:
+    """Whether runs are sent to Weights & Biases. report: of `probe_wandb`."""
+    if "error" in report:
+        return problem(report["error"], f'{report["fix"]}, or give jobs "trackers": []')
     if os.environ.get("WANDB_MODE"):
-        return ok(f"{told['mode']}, as WANDB_MODE says")
-    if told["mode"] != "online":
+        return ok(f"{report['mode']}, as WANDB_MODE says")
+    if report["mode"] != "online":
         return warning(
-            "nobody is logged in: runs are kept in their folders",
-            "wandb login; or, if that is what you want, set WANDB_MODE=offline",
+            "not logged in: runs are logged in their folders",
+            "run `wandb login`; to stay offline, set WANDB_MODE=offline",
         )
-    where = "WANDB_API_KEY" if os.environ.get("WANDB_API_KEY") else "the key that `wandb login` has left"
+    where = "WANDB_API_KEY" if os.environ.get("WANDB_API_KEY") else "the key that `wandb login` has stored"
     return ok(f"online, with {where}")
 
 
-def wandb_server(told: Mapping[str, Any]) -> Finding:
-    """Any answer counts; without one, a training goes on offline."""
-    if told.get("mode") != "online":
-        return ok("not asked: runs are not sent to one")
-    url = urlsplit(told["server"])
+def wandb_server(report: Mapping[str, Any]) -> Finding:
+    """Whether the server of Weights & Biases responds; without it, trainings log offline. report: of `probe_wandb`."""
+    if report.get("mode") != "online":
+        return ok("not checked: runs are not sent to one")
+    url = urlsplit(report["server"])
     host = url.hostname or "?"  # without the name and password that may stand before it
-    place = host if url.port is None else f"{host}:{url.port}"
+    address = host if url.port is None else f"{host}:{url.port}"
     try:
-        with Probe(Program.PROBE_SERVER.command(f"{url.scheme}://{place}{url.path}")) as probe:
+        with Probe(Program.PROBE_SERVER.command(f"{url.scheme}://{address}{url.path}")) as probe:
             error = probe.answer(SERVER_LIMIT_S)["error"]
     except ProbeFailed as failure:
         error = str(failure)
     if error is not None:
         return warning(
-            f"{place} does not answer: {error}", "see the network and https_proxy; until then runs are kept offline"
+            f"{address} does not answer: {error}",
+            "check the network and https_proxy; until then runs are logged offline",
         )
-    return ok(f"{place} answers")
+    return ok(f"{address} answers")

@@ -1,4 +1,4 @@
-"""How good trained weights are on a data set: what the validation of the training would have found."""
+"""Evaluate trained weights on a data set, exactly as the validation of the training does."""
 
 import math
 from collections.abc import Mapping
@@ -27,8 +27,11 @@ from accel_trainer.training.validation import Evaluator, validation_set, validat
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found. epoch: the one after which the weights are; images: those that were counted, without corrupt
-    ones; scores: the loss, and accuracies in percent, by the names they have in performance.csv."""
+    """The result of an evaluation.
+
+    weights: as they were named; epoch: the one after which they were saved, if known; images: number of evaluated
+    images, without the corrupt ones; scores: the loss, and accuracies in percent, named as in performance.csv.
+    """
 
     weights: str
     epoch: int | None
@@ -38,7 +41,7 @@ class Evaluation:
     scores: Mapping[str, float]
 
     def as_row(self) -> dict[str, Any]:
-        """All of it as plain values; None for a score that is not a finite number."""
+        """All fields and scores as plain values; None for a score that is not finite."""
         scores = {name: value if math.isfinite(value) else None for name, value in self.scores.items()}
         return {**{key: value for key, value in asdict(self).items() if key != "scores"}, **scores}
 
@@ -46,10 +49,10 @@ class Evaluation:
 def evaluate(
     run: RunFolder, weights: str = "best", dataset: str | None = None, data_root: Path | None = None
 ) -> Evaluation:
-    """Measure weights of a run on the validation images of its own data set or of another one.
+    """Evaluate weights of a run on the validation images of its own data set or of another one.
 
-    weights: see `trained_weights`; dataset: as in a job; data_root: where that is, if not where the job says. Every
-    process of a launch calls it and gets the same answer; the run folder stays as it is. Raises UserError.
+    weights: see `trained_weights`; dataset: as in a job; data_root: the folder that it is in, by default the job's.
+    Every process of a launch calls it and gets the same answer; the run folder is not changed. Raises UserError.
     """
     job = trained_job(run)
     name = job.dataset if dataset is None else dataset
@@ -67,27 +70,27 @@ def evaluate(
 
 
 def _epoch_of(path: Path) -> int | None:
-    """The epoch after which weights were saved, None where nobody has written it into their file."""
+    """The epoch after which weights were saved, None if it is not in their file."""
     with safe_open(path, framework="pt") as file:
         epoch = (file.metadata() or {}).get("epoch", "")
     return int(epoch) if epoch.isdigit() else None
 
 
 class RunEvaluator:
-    """A trained model, and all that is needed to measure it as its training did."""
+    """A trained model with what is needed to evaluate it as its training did."""
 
     def __init__(self, job: ResolvedJob, classes: list[str], model: nn.Module, parts: Assembly) -> None:
         accelerator = parts.accelerator
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
         self.objective = make_objective(job, len(classes), cycles_of(job, model, len(classes)))
         self.objective = self.objective.to(accelerator.device)
-        # In the precision of the training, but with no other processes to meet in a forward pass.
+        # In the precision of the training, but not wrapped: ranks have different numbers of forward passes.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         self.evaluator = Evaluator(accelerator, parts.loader, self.objective, partial(in_memory_format, job))
         self.augment_on_device = parts.augment_on_device
 
     def validate(self, dataset: ImageDataset) -> tuple[dict[str, float], int]:
-        """The scores, and how many images are corrupt."""
+        """The scores of the objective on validation images, and the number of corrupt images."""
         on_device = self.augment_on_device
 
         def train_views() -> Views:
@@ -101,7 +104,7 @@ class RunEvaluator:
         return self.objective.scores(totals), corrupt
 
     def knn_scores(self, source: ImageDataset) -> dict[str, float]:
-        """The score of the nearest neighbours among the run's training images."""
+        """The accuracy of a k-nearest-neighbor classifier on the run's training images."""
         test = knn_test(self.job, self._train_images, source, self.world_size)
         hits = test.hits(self.model, test.local_bank(self.model, self.evaluator, _never), self.evaluator, _never)
         return test.scores(self.evaluator.reduce_sums(hits, test.val.reader)[0])
@@ -112,5 +115,5 @@ class RunEvaluator:
 
 
 def _never() -> bool:
-    """Nothing is to be saved here: who wants to stop ends the process."""
+    """An evaluation has nothing to save; ending the process stops it."""
     return False

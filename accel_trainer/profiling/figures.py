@@ -1,4 +1,4 @@
-"""What was measured of a training, and what follows from it. Without torch."""
+"""The measured times of a training, and the bottleneck that follows from them. Without torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,19 +7,19 @@ from typing import Any, Self
 from accel_trainer.core.spans import Phase
 
 MODEL_PHASES = (Phase.FORWARD, Phase.BACKWARD)
-# Shares from which on it is not the model that limits.
+# Fractions of the time above which waiting for images, or saving and validating, is the bottleneck.
 WAITING_FRACTION, DOMINANT_FRACTION = 0.15, 0.5
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the job is trained: what could be done otherwise."""
+    """How the job is trained: what could be changed to make it faster."""
 
     device: str
     num_processes: int
     threads: int
     cores: int
-    """For each process."""
+    """Per process."""
     precision: str
     channels_last: bool
     compile: bool
@@ -28,11 +28,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds of one process, the first, in the mean: `step`, by phase, of an optimizer step; `validation` of a batch;
-    `loading`, by phase, of an image in one thread; `saving` of a whole state.
+    """Mean seconds in the first process, by phase.
 
-    images_per_step, images_per_batch: of all processes, and of this one's batch of the validation. An image counts
-    once, however many views of it there are.
+    step: of an optimizer step; validation: of a batch; loading: of an image in one thread; saving: of a whole state.
+    images_per_step: of all processes; images_per_batch: of a batch of the validation in this process. An image counts
+    once, whatever its number of views.
     """
 
     job: str
@@ -49,25 +49,27 @@ class Profile:
 
     @property
     def step_s(self) -> float:
+        """Seconds of an optimizer step."""
         return sum(self.step.values())
 
     @property
     def images_per_process(self) -> int:
-        """Of a step."""
+        """Images of a step on one process."""
         return self.images_per_step // self.setting.num_processes
 
     @property
     def images_per_s(self) -> float:
+        """Throughput of the training, on all processes."""
         return self.images_per_step / self.step_s
 
     @property
     def images_per_s_of_model(self) -> float:
-        """If no image had to be waited for."""
+        """Throughput if no step waited for images."""
         return self.images_per_step / max(self.step_s - self.step.get(Phase.WAITING, 0.0), 1e-9)
 
     @property
     def images_per_s_of_threads(self) -> float:
-        """While the model computes beside them, if they never had to wait."""
+        """Throughput of the loader's threads if they never waited, while the model computes."""
         workers = max(1, self.setting.threads) * self.setting.num_processes
         return workers / max(sum(self.loading.values()), 1e-9)
 
@@ -79,11 +81,11 @@ class Profile:
         return {"training": self.steps_per_epoch * self.step_s, "validation": validation, "saving": self.saving}
 
     def fraction(self, *phases: Phase) -> float:
-        """Of a step."""
+        """The fraction of a step that phases take, 0 to 1."""
         return sum(self.step.get(phase, 0.0) for phase in phases) / self.step_s
 
     def as_row(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values for JSON, with the throughputs, the seconds of an epoch and the bottleneck."""
         rates = {
             "images_per_s": self.images_per_s,
             "images_per_s_of_model": self.images_per_s_of_model,
@@ -93,33 +95,34 @@ class Profile:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The profile of which `as_row` gave a row."""
         own = {key: value for key, value in row.items() if key in cls.__dataclass_fields__}
         return cls(**{**own, "setting": Setting(**row["setting"])})
 
 
 def limit(profile: Profile) -> str:
-    """In a sentence what limits the run, and what may help."""
+    """The bottleneck of the run and what may help, in one sentence."""
     epoch = profile.epoch
     whole = sum(epoch.values())
     if epoch["saving"] > DOMINANT_FRACTION * whole:
         return f"saving limits: it takes {epoch['saving'] / whole:.0%} of an epoch; {_longer_epochs(profile)}"
     if epoch["validation"] > DOMINANT_FRACTION * whole:
-        share = epoch["validation"] / whole
-        return f"the validation limits: it takes {share:.0%} of an epoch; fewer validation images or eval_sets help"
+        fraction = epoch["validation"] / whole
+        return f"the validation limits: it takes {fraction:.0%} of an epoch; fewer validation images or eval_sets help"
     if profile.fraction(Phase.WAITING) > WAITING_FRACTION:
         return _loading(profile)
     largest = max((phase for phase in profile.step if phase not in MODEL_PHASES), key=lambda name: profile.step[name])
     if profile.step[largest] <= sum(profile.step.get(phase, 0.0) for phase in MODEL_PHASES):
         return _model(profile)
-    share, advice = profile.fraction(Phase(largest)), _ADVICE.get(Phase(largest), _DEFAULT_ADVICE)
-    return f"{_PHASE_NAMES.get(Phase(largest), largest)} limits: it takes {share:.0%} of a step; {advice}"
+    fraction, advice = profile.fraction(Phase(largest)), _ADVICE.get(Phase(largest), _DEFAULT_ADVICE)
+    return f"{_PHASE_NAMES.get(Phase(largest), largest)} limits: it takes {fraction:.0%} of a step; {advice}"
 
 
 def _loading(profile: Profile) -> str:
     threads, number = profile.setting.threads, profile.setting.threads * profile.setting.num_processes
-    who = f"{number} thread{'' if number == 1 else 's'} give{'s' if number == 1 else ''}" if threads else "it loads"
+    loader = f"{number} thread{'' if number == 1 else 's'} give{'s' if number == 1 else ''}" if threads else "it loads"
     return (
-        f"loading limits: the step waits {profile.fraction(Phase.WAITING):.0%} of the time for images; {who} "
+        f"loading limits: the step waits {profile.fraction(Phase.WAITING):.0%} of the time for images; {loader} "
         f"{profile.images_per_s_of_threads:,.0f} images/s, the model could take "
         f"{profile.images_per_s_of_model:,.0f}; {_faster_loading(profile)}"
     )
@@ -128,7 +131,7 @@ def _loading(profile: Profile) -> str:
 def _faster_loading(profile: Profile) -> str:
     setting, loading = profile.setting, profile.loading
     helps = []
-    # Where the model computes on the same cores, more threads than those take each other's time.
+    # More threads than cores would compete for them, with the model too if that computes on the CPU.
     if setting.threads < setting.cores:
         helps.append(f"more threads (num_workers {setting.cores})")
     if loading.get(Phase.READING, 0.0) > loading.get(Phase.RENDERING, 0.0):
@@ -149,9 +152,9 @@ def _model(profile: Profile) -> str:
     helps += [] if setting.channels_last else ["channels_last"]
     if setting.device == "cpu":
         helps.append("a GPU")
-    told = f"the model limits: forward and backward take {profile.fraction(*MODEL_PHASES):.0%} of a step"
-    waits = f"images are waited for {profile.fraction(Phase.WAITING):.0%} of the time"
-    return f"{told}, {waits}; {' or '.join(helps or ['another GPU', 'a smaller image_size'])} may help"
+    model = f"the model limits: forward and backward take {profile.fraction(*MODEL_PHASES):.0%} of a step"
+    waiting = f"images are waited for {profile.fraction(Phase.WAITING):.0%} of the time"
+    return f"{model}, {waiting}; {' or '.join(helps or ['another GPU', 'a smaller image_size'])} may help"
 
 
 def _longer_epochs(profile: Profile) -> str:
@@ -160,7 +163,7 @@ def _longer_epochs(profile: Profile) -> str:
 
 _DEFAULT_ADVICE = "a larger batch_size has fewer steps"
 _PHASE_NAMES = {
-    Phase.COPY: "the copying to the device",
+    Phase.COPY: "copying to the device",
     Phase.AUGMENTATION: "augmentation on the device",
     Phase.OPTIMIZER: "the optimizer",
     Phase.AVERAGES: "averaging the weights (ema)",
@@ -169,7 +172,7 @@ _PHASE_NAMES = {
     Phase.STEP: "what surrounds the model in every step",
 }
 _ADVICE = {
-    Phase.AUGMENTATION: 'augment_on "loader" leaves it to the threads',
+    Phase.AUGMENTATION: 'augment_on "loader" moves it to the threads of the loader',
     Phase.OPTIMIZER: 'a larger batch_size has fewer steps, and optimizer_args {"fused": true} may be faster',
     Phase.COPY: 'augment_on "device" copies bytes instead of floats',
 }

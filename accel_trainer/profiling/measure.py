@@ -1,4 +1,4 @@
-"""A few steps of a training, with its own loop, in a folder that is thrown away."""
+"""A few steps of a training with the training's own loop, in a temporary run folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -30,38 +30,40 @@ from accel_trainer.training.tune.batch_size import SMALLER_BATCH_HINT
 from accel_trainer.training.tune.resolve import Resolver
 from accel_trainer.training.validation import EvaluationSet
 
-# Of the validation.
+# Batches of the validation.
 WARM_UP_BATCHES, NUM_BATCHES = 2, 10
 # A step of a large model is a megabyte of trace.
 TRACED_STEPS = 5
 
 
 class EndlessBatchPlanner(TrainBatchPlanner):
-    """All epochs as one: an epoch may have fewer steps than are measured."""
+    """All epochs as one, since an epoch may have fewer steps than are measured."""
 
     def micro_batches(self, epoch: int, rank: int, first_step: int = 0) -> Iterator[BatchPlan]:
+        """This rank's micro-batches from an epoch on, without end."""
         for number in count(epoch):
             yield from super().micro_batches(number, rank, first_step)
             first_step = 0
 
 
 class EvaluationExcerpt(EvaluationSet):
-    """As many batches as are measured, however large the set."""
+    """As many batches as are measured, whatever the size of the set."""
 
     def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
+        """This rank's first batches, repeated if there are too few."""
         return islice(cycle(super().batches(rank, world_size)), WARM_UP_BATCHES + NUM_BATCHES)
 
 
 def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) -> Profile:
-    """Measure so many steps after others that warm up, some batches of the validation, and a save of the whole state.
+    """Measure `steps` optimizer steps after `warm_up` others, some batches of the validation, and a save of the state.
 
-    scratch: an empty folder in place of the run folder, of which only the numbers are read that it has found; trace:
-    the file that the first process writes, of a few more steps and another save. Every process of a launch calls it.
-    Raises UserError.
+    scratch_dir: an empty folder that takes the place of the run folder; of the job's own only found.json is read, with
+    a batch size and learning rate found before. trace: the file for the Chrome trace of a few more steps and another
+    save, which the first process writes. Every process of a launch calls it. Raises UserError.
     """
     run = RunFolder(scratch_dir)
     job = job.with_found(read_found(RunFolder(job.run_path))).model_copy(update={"trackers": []})
-    job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # which takes no time, whatever it is
+    job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # any rate takes the same time
     with assembly(job, run) as parts:
         loop = _make_loop(job, run, parts)
         try:
@@ -91,12 +93,15 @@ def _make_loop(job: Job, run: RunFolder, assembled: Assembly) -> TrainingLoop:
 
 
 class ProfileRun:
+    """A training loop and its measurements."""
+
     def __init__(self, loop: TrainingLoop) -> None:
         self.loop, self.device = loop, loop.accelerator.device
         self.accumulation = loop.parts.sampling.accumulation
         self._plans = loop.parts.sampling.micro_batches(1, loop.rank)
 
     def measure(self, steps: int, warm_up: int, trace: Path) -> Profile:
+        """Train, validate, save, and write the trace."""
         training = self._record(lambda: self._train(warm_up + steps))
         validation = self._record(self._validate)
         saving = self._record(self.loop.save_state)

@@ -1,4 +1,4 @@
-"""Spans with their times: by the host's clock, and on a CUDA device by the device's own."""
+"""Spans with their times: by the host's clock, and on a CUDA device by its events."""
 
 import json
 import os
@@ -15,13 +15,13 @@ import torch
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.spans import Phase
 
-# Where a process loads its own images, this is part of its waiting for them.
+# Without threads, these phases are part of the process's waiting for images.
 LOADER_PHASES = (Phase.LOADING, Phase.READING, Phase.RENDERING)
 
 
 @dataclass(eq=False)
 class Span:
-    """A stretch of one thread. start, end: nanoseconds since 1970; marks: events of the device at both."""
+    """A phase of one thread. start, end: nanoseconds since 1970; device_events: CUDA events at start and end."""
 
     name: Phase
     thread: int
@@ -31,17 +31,17 @@ class Span:
     device_events: tuple[Any, Any] | None = None
 
     def seconds(self) -> float:
-        """Of the device where it was asked, which must have come to the end; else of the host."""
+        """Its length: on the device if that was recorded, which must have reached the end; else on the host."""
         if self.device_events is not None:
             return float(self.device_events[0].elapsed_time(self.device_events[1])) / 1000
         return (self.end - self.start) / 1e9
 
 
 class SpanRecorder:
-    """Keeps the spans of all threads, in the order of their ends.
+    """Records the spans of all threads, in the order of their ends; a `SpanSink`.
 
-    On a CUDA device those of the thread that made it are what the device spends on them, a wait for the host
-    included: that was not run on one. annotate: what a torch profiler calls them by.
+    On a CUDA device, spans of the creating thread are timed on the device, including its waits for the host; this was
+    not run on one. annotate: gives the context that names a span of that thread to torch's profiler.
     """
 
     def __init__(self, device: torch.device, annotate: Callable[[str], AbstractContextManager[Any]] = nullcontext):
@@ -52,6 +52,7 @@ class SpanRecorder:
 
     @contextmanager
     def span(self, name: Phase) -> Iterator[None]:
+        """Record the body of the context as a span of this thread."""
         parent, thread = getattr(self._open, "span", None), threading.get_native_id()
         is_own = thread == self.thread
         marks = (_device_event(), _device_event()) if is_own and self._is_marked else None
@@ -70,20 +71,20 @@ class SpanRecorder:
             self.spans.append(span)
 
     def main_thread_spans(self, after: Phase, skip: int) -> list[Span]:
-        """The spans of the recording thread, without those up to the `skip`-th end of an outermost span `after`."""
+        """The spans of the recording thread that ended after the `skip`-th end of an outermost span `after`."""
         spans = [span for span in self.spans if span.thread == self.thread and span.name not in LOADER_PHASES]
         ends = [number for number, span in enumerate(spans) if span.name is after and span.parent is None]
         cut = ends[:skip][-1:]  # the last of them; a process may have no image to validate
         return spans[cut[0] + 1 :] if cut else spans
 
     def loader_spans(self, since: int) -> list[Span]:
-        """What the loader began from then on, by whichever thread, and has ended; all of it where that is nothing."""
+        """The loader's spans, of any thread, that began at `since` (ns) or later; all of them if none did."""
         spans = [span for span in self.spans if span.name in LOADER_PHASES]
         return [span for span in spans if _outermost(span).start >= since] or spans
 
 
 def _outermost(span: Span) -> Span:
-    """What it is a part of, still in the loader."""
+    """The outermost of the loader's spans that contain this one."""
     while span.parent is not None and span.parent.name in LOADER_PHASES:
         span = span.parent
     return span
@@ -94,19 +95,19 @@ def _device_event() -> Any:
 
 
 def exclusive_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
-    """How long each phase lasted, without those of the phases within it that are among the spans."""
+    """Seconds of each phase, without the spans inside it that are among these."""
     seconds: dict[Phase, float] = {}
-    there = set(spans)
+    known = set(spans)
     for span in spans:
         length = span.seconds()
         seconds[span.name] = seconds.get(span.name, 0.0) + length
-        if span.parent in there:
+        if span.parent in known:
             seconds[span.parent.name] = seconds.get(span.parent.name, 0.0) - length
     return seconds
 
 
 def add_loader_threads(path: Path, spans: Iterable[Span]) -> None:
-    """Put spans of other threads into a trace that torch has written, which hears of one thread only."""
+    """Add spans of the loader's threads to a Chrome trace of torch's profiler, which records one thread only."""
     trace = json.loads(path.read_text())
     base = trace.get("baseTimeNanoseconds", 0)
     numbers: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Run folders to rows: what `accel-train compare` prints."""
+"""Run folders to rows of a table, as `accel-train compare` prints it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
-    """A row for each run, in the order given, with all parameters. Raises UserError for a folder that holds none."""
+    """One row per run, in the given order, with all parameters. Raises UserError for a folder that holds no run."""
     return [_compare_one(run) for run in runs]
 
 
@@ -81,26 +81,27 @@ def varying_parameters(runs: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def find_parameters(words: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
-    """The parameters that words mean: their last parts are enough, and a section stands for all that is in it.
+def find_parameters(names: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
+    """The full names of parameters, such as optimizer_args.lr for lr: the last part of a name is enough, and the name
+    of a section stands for all parameters in it.
 
-    Raises UserError for a word that means none, or several.
+    Raises UserError for a name of no parameter, or of several.
     """
     keys, found = _keys(runs), dict[str, None]()
-    for word in words:
-        inside = [key for key in keys if key == word or key.startswith(f"{word}.")]
-        ending = inside or [key for key in keys if key.endswith(f".{word}")]
-        if not ending:
-            near = did_you_mean(word, [*keys, *(key.rpartition(".")[2] for key in keys)])
-            raise UserError(f"--columns: no run has a parameter {word!r}{near}")
-        if not inside and len(ending) > 1:
-            raise UserError(f"--columns: {word!r} may be {listed(ending)}; say which")
-        found |= dict.fromkeys(ending)
+    for name in names:
+        inside = [key for key in keys if key == name or key.startswith(f"{name}.")]
+        matching = inside or [key for key in keys if key.endswith(f".{name}")]
+        if not matching:
+            near = did_you_mean(name, [*keys, *(key.rpartition(".")[2] for key in keys)])
+            raise UserError(f"no run has a parameter {name!r}{near}", option="columns")
+        if not inside and len(matching) > 1:
+            raise UserError(f"{name!r} may be {listed(matching)}", hint="give one of them", option="columns")
+        found |= dict.fromkeys(matching)
     return list(found)
 
 
 def select_parameters(keys: Sequence[str], runs: Sequence[Comparison]) -> list[Comparison]:
-    """The runs with these of their parameters; what a run does not have is None."""
+    """The runs with these parameters only; one that a run does not have is None."""
     return [replace(run, settings={key: run.settings.get(key) for key in keys}) for run in runs]
 
 

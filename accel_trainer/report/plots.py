@@ -1,8 +1,6 @@
-"""performance.png and performance.pdf: curves of a run, from its performance.csv.
+"""Plots of a run: performance.png and .pdf from its performance.csv, lr_finder.png from its lr_finder.csv."""
 
-As a program (`python -m accel_trainer.report.plots RUN`): draws once for every line on standard input.
-"""
-
+import csv
 import os
 import sys
 import threading
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = {"train": "tab:blue", "val": "tab:orange", "val_ema": "tab:red", "val_swa": "tab:purple"}
-# Of further data sets, in turn.
+# Of other data sets, in turn.
 MORE_COLORS = ("tab:green", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
 STYLES = ("-", ":", "--", "-.")
 CYCLE = "acc1_cycle"
@@ -56,7 +54,7 @@ def draw_curves(run: RunFolder) -> None:
 
 
 def _curves(axes: "Axes", rows: list[PerformanceRow], names: list[str], label: str) -> None:
-    """A colour for each split, a style for each score."""
+    """A color for each split, a style for each score."""
     further = dict.fromkeys(row.split for row in rows if row.split not in COLORS)
     for split, color in (COLORS | dict(zip(further, cycle(MORE_COLORS), strict=False))).items():
         for name, style in zip(names, cycle(STYLES), strict=False):
@@ -94,8 +92,34 @@ def _no_date(suffix: str) -> dict[str, Any]:
     return {"metadata": {"CreationDate": None}} if suffix == "pdf" else {}
 
 
+def draw_range_test(run: RunFolder, found: float | None) -> None:
+    """Draw the losses of a range test over its learning rates, and the rate that was found, if one was.
+
+    The file appears whole, by a rename.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    with run.lr_finder.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rates = [float(row["rate"]) for row in rows]
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, [float(row["loss"]) for row in rows], ".", color="tab:blue", alpha=0.4, label="loss of a step")
+    axes.plot(rates, [float(row["smoothed"]) for row in rows], color="tab:blue", label="running mean")
+    if found is not None:
+        axes.axvline(found, color="tab:orange", label=f"steepest: {found:g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.legend()
+    figure.suptitle(run.path.name, parse_math=False)
+    with replacing(run.lr_finder_plot) as aside:
+        figure.savefig(aside, format="png", dpi=120)
+
+
 def serve(run: RunFolder) -> None:
-    """Draw for every line on standard input; lines that came while drawing ask for one drawing together."""
+    """Draw for every line on standard input; lines that arrive while it draws cause one drawing together."""
     with suppress(OSError):
         os.nice(10)
     requests: SimpleQueue[bool] = SimpleQueue()
@@ -103,14 +127,14 @@ def serve(run: RunFolder) -> None:
     def listen() -> None:
         for _ in sys.stdin:
             requests.put(True)
-        requests.put(False)  # nobody is left to ask
+        requests.put(False)  # the training has ended
 
     threading.Thread(target=listen, daemon=True).start()
-    going_on = True
-    while going_on:
+    is_open = True
+    while is_open:
         waiting = [requests.get()]
         while not requests.empty():
             waiting.append(requests.get())
         if any(waiting):
             draw_curves(run)
-        going_on = all(waiting)
+        is_open = all(waiting)

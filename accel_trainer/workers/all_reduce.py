@@ -1,5 +1,7 @@
-"""What `accelerate launch` starts for `doctor --deep`, once for each process: all add a number up, which takes each of
-them, its device and the way between them. Rank 0 writes what came of it to a file."""
+"""Launched by `accelerate launch` for `doctor --deep`: an all-reduce over all processes, whose result rank 0 writes.
+
+The right sum proves that each process, its device and the connection between them work.
+"""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
 from accel_trainer.core.processes import die_with_parent, exit_now
@@ -15,6 +17,7 @@ from accel_trainer.core.files import write_atomic
 
 
 def main(answer: Path) -> None:
+    """Add up the ranks (from 1) of all processes; rank 0 writes {processes, device, backend, sum} as JSON to a file."""
     import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
@@ -23,14 +26,14 @@ def main(answer: Path) -> None:
     total = torch.tensor([float(state.process_index + 1)], device=state.device)
     if state.num_processes > 1:
         torch.distributed.all_reduce(total)
-    told = {
+    result = {
         "processes": state.num_processes,
         "device": state.device.type,
         "backend": state.backend,
         "sum": total.item(),
     }
     if state.is_main_process:
-        write_atomic(answer, json.dumps(told), durable=False)
+        write_atomic(answer, json.dumps(result), durable=False)
     state.destroy_process_group()
 
 

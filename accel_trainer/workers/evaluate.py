@@ -1,6 +1,4 @@
-"""What `accelerate launch` starts, once for each process, to evaluate a run: rank 0 writes what was found, a row, to a
-file.
-"""
+"""Launched by `accelerate launch`, once per process, to evaluate a run; rank 0 writes the result to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
 from accel_trainer.core.processes import die_with_parent, exit_now
@@ -19,6 +17,7 @@ from accel_trainer.launch.call_worker import answer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments and evaluate. Gives the exit code of the process."""
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--answer", type=Path, required=True, help="file to write")
@@ -28,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", 0))
 
-    def find() -> dict[str, Any]:
+    def evaluate_run() -> dict[str, Any]:
         run = load_run(args.run)
         return run.evaluate(args.dataset, weights=args.weights, data_root=args.data_root).as_row()
 
-    return answer(args.answer, rank, find)
+    return answer(args.answer, rank, evaluate_run)
 
 
 if __name__ == "__main__":

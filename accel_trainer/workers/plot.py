@@ -1,15 +1,14 @@
 """Draws the curves of a run, in a process of its own: matplotlib takes time and memory that a training needs.
 
-Without an option it draws performance.png and .pdf each time that a line comes on its standard input; with
-`--lr-finder`, once, what the search for a learning rate has tried.
+Without an option it draws performance.png and .pdf for each line on its standard input; with `--lr-finder` it draws
+the range test of a search for a learning rate once.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from accel_trainer.report.plots import serve
-from accel_trainer.report.rates import draw_range_test
+from accel_trainer.report.plots import draw_range_test, serve
 from accel_trainer.run.folder import RunFolder
 
 

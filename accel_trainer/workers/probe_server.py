@@ -1,5 +1,7 @@
-"""A process that asks a web server for an answer, whatever it is. Looking up a name may take longer than any limit that
-a library knows: whoever waits for this process ends it."""
+"""A process that asks a web server for any answer.
+
+A DNS look-up may take longer than any timeout of a library: the parent kills this process when its time is over.
+"""
 
 import http.client
 import json
@@ -11,6 +13,7 @@ from typing import Any
 
 
 def probe_server(url: str) -> dict[str, Any]:
+    """{"error": None} if the server answers anything, else why it does not."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=60).close()
     except (urllib.error.HTTPError, http.client.HTTPException):

@@ -1,5 +1,4 @@
-"""A process that imports what a trainer does, and tells which devices torch has. What is said of GPUs was not run on
-one."""
+"""A process that imports what a trainer imports, and reports torch's devices. The part on GPUs was not run on one."""
 
 import json
 import warnings
@@ -9,11 +8,13 @@ from accel_trainer.launch.command import users_default
 
 
 def probe_torch() -> dict[str, Any]:
+    """The version of CUDA or ROCm, each GPU's name and capability, the architectures of the build, MPS, warnings, and
+    what Accelerate reports of the user's default config (None if nothing)."""
     import torch
     import torchvision  # noqa: F401 - of a version that does not fit torch's, this import fails
     from accelerate.commands import launch  # noqa: F401 - what a job is launched with
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         gpus = [
@@ -26,13 +27,13 @@ def probe_torch() -> dict[str, Any]:
         "gpus": gpus,
         "architectures": torch.cuda.get_arch_list() if count else [],
         "mps": torch.backends.mps.is_available(),
-        "warnings": [str(warning.message).split("\n")[0] for warning in said],
+        "warnings": [str(warning.message).split("\n")[0] for warning in caught],
         "config_error": None if (path := users_default()) is None else _config_error(str(path)),
     }
 
 
 def _config_error(path: str) -> str | None:
-    """What Accelerate itself has against a file of `accelerate config`."""
+    """The error with which Accelerate refuses a file of `accelerate config`, if it does."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:

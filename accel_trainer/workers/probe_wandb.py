@@ -1,6 +1,6 @@
-"""A process that asks wandb what a training would: whether somebody is logged in, and to which server.
+"""A process that asks wandb what a training would ask: whether the user is logged in, and to which server.
 
-What wandb says of a setting may quote it, and one of them is the key: nothing of that is passed on, but for the names.
+Messages of wandb may quote a setting, and one of those is the key: only the names of settings are passed on.
 """
 
 import json
@@ -11,6 +11,7 @@ from accel_trainer.training.tracking import wandb_mode
 
 
 def probe_wandb() -> dict[str, Any]:
+    """{"mode", "server"}, or {"error", "fix"} if wandb does not start."""
     try:
         import wandb
 
@@ -22,7 +23,7 @@ def probe_wandb() -> dict[str, Any]:
         variables = " and ".join(f"WANDB_{name.upper()}" for name in names)
         return {
             "error": f"wandb does not start ({type(error).__name__}{f': {variables}' if names else ''})",
-            "fix": f"correct or unset {variables}" if names else "look at the variables WANDB_* and wandb's settings",
+            "fix": f"correct or unset {variables}" if names else "check the variables WANDB_* and wandb's settings",
         }
 
 

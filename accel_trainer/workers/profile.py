@@ -1,4 +1,4 @@
-"""What `accelerate launch` starts, once for each process, to profile a job: rank 0 writes what was found to a file."""
+"""Launched by `accelerate launch`, once per process, to profile a job; rank 0 writes the result to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
 from accel_trainer.core.processes import die_with_parent, exit_now
@@ -17,6 +17,7 @@ from accel_trainer.launch.call_worker import answer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments and profile. Gives the exit code of the process."""
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.profile", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
@@ -26,14 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", 0))
 
-    def find() -> dict[str, Any]:
+    def profile_job() -> dict[str, Any]:
         from accel_trainer.profiling.measure import profile
 
         job = read_job(args.job, args.name)
         trace = args.place / "trace.json"
         return profile(job, args.place / "run", args.steps, args.warm_up, trace).as_row()
 
-    return answer(args.place / "answer.json", rank, find)
+    return answer(args.place / "answer.json", rank, profile_job)
 
 
 if __name__ == "__main__":

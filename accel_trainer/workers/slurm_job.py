@@ -1,6 +1,6 @@
-"""What a job of Slurm runs, on each of its nodes."""
+"""The program that a Slurm job runs on each of its nodes."""
 
-# Signals are heard from the first moment on.
+# Signals are handled from the first moment on.
 from accel_trainer.core.processes import stop_request
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Checks job files for a queue, in a process of its own, which may import torch.
 
-One JSON object a line, as soon as it is known: {"file", "problems"}.
+Prints one JSON object per line, each as soon as it is known: {"file", "problems"}.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check = make_check(LaunchOptions(args.config, args.num_processes, gpus))
     store, coming = QueueStore(args.queue), {file.stem for file in args.files}
     for file in args.files:
-        with redirect_stdout(sys.stderr):  # what a user's model prints is no verdict
+        with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
             _, problems = verdict(file, check, store, coming)
         print(json.dumps({"file": str(file), "problems": problems}), flush=True)
 

@@ -135,7 +135,7 @@ def test_the_same_command_again_changes_nothing(checked):
     assert again.stdout.startswith("2 job files are in base already\n")
     assert {path: path.stat().st_mtime_ns for path in Path("base").iterdir()} == before
     more = sweep("--set", "seed=0,1,2")
-    assert more.stdout.startswith("wrote 1 job file to base (2 more are there already): base-seed2\n")
+    assert more.stdout.startswith("wrote 1 job file to base (2 more exist already): base-seed2\n")
 
 
 @pytest.mark.parametrize("kind", ["job", "folder", "link", "pipe"])
@@ -152,7 +152,7 @@ def test_another_file_of_the_name_is_left_alone(checked, kind):
         case "pipe":
             os.mkfifo(path)
     assert refused(*SEEDS) == (
-        "base/base-seed1.json: there already, but not as this sweep has it; choose another --name, or --force"
+        "base/base-seed1.json: exists already with other content; choose another --name, or use --force"
     )
     if kind != "folder":
         assert sweep(*SEEDS, "--force").exit_code == 0
@@ -207,7 +207,7 @@ def test_a_job_that_is_anywhere_in_the_queue_is_not_added_again(checked):
     assert sweep("--set", "seed=0,1,2,3,4", "--add").stdout.startswith("5 jobs are in training_queue already\n")
     assert file_names(queue.folder) == before
     result = sweep("--set", "seed=0,1,2,3,4", "--add", "--force")
-    assert result.stdout.startswith("added 2 jobs to training_queue (3 more are there already): base-seed3 ... base-s")
+    assert result.stdout.startswith("added 2 jobs to training_queue (3 more exist already): base-seed3 ... base-s")
     assert [job.name for job in queue.jobs(JobState.PENDING)] == [pending.name, done.name, failed.name]
 
 
@@ -220,7 +220,7 @@ def test_another_job_of_the_name_is_not_replaced(checked, state):
         queue.finish(job, state, "a reason")
     write_job(Path("base.json"), num_epochs=7)
     place = queue.paths.of(state) / "base-seed1.json"
-    assert refused(*SEEDS, "--add").startswith(f"{place}: there already, but not as this sweep has it")
+    assert refused(*SEEDS, "--add").startswith(f"{place}: exists already with other content")
     assert sweep(*SEEDS, "--add", "--force").exit_code == 0
     assert read_job(queue.folder / "base-seed1.json").num_epochs == 7
 
@@ -342,7 +342,7 @@ def test_compare_refuses_a_column_that_is_none():
     run = trained(Job(architecture="vgg11", name="other"))
     error = CliRunner().invoke(app, ["compare", str(run), "--columns", "sed"]).exception
     assert isinstance(error, UserError)
-    assert error.problems == ["--columns: no run has a parameter 'sed'; did you mean 'seed'?"]
+    assert error.problems == ["`columns`: no run has a parameter 'sed'; did you mean 'seed'?"]
 
 
 @pytest.mark.slow

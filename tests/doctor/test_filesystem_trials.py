@@ -163,12 +163,12 @@ def test_a_creation_that_nobody_wins_is_a_problem(folder: Path, monkeypatch: pyt
         return os_open(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", no_creation)
-    assert "a file that nobody had was refused" in filesystem_trials.exclusive_creation(folder).message
+    assert "a file that did not exist was refused" in filesystem_trials.exclusive_creation(folder).message
 
 
 def test_a_link_that_overwrites_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", shutil.copyfile)
-    assert filesystem_trials.links(folder).message == "link() has replaced a file that was there"
+    assert filesystem_trials.links(folder).message == "link() has replaced an existing file"
 
 
 def test_a_link_that_reports_an_error_and_overwrites_is_a_problem(
@@ -194,7 +194,7 @@ def test_a_file_system_without_links_is_good_enough(folder: Path, monkeypatch: p
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("offset", "said"), [(100, "100.0 s behind this machine's"), (-100, "100.0 s before this")])
+@pytest.mark.parametrize(("offset", "said"), [(100, "100.0 s behind this machine's"), (-100, "100.0 s ahead of this")])
 def test_a_file_server_with_another_time_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, offset: float, said: str
 ) -> None:

@@ -68,7 +68,7 @@ def test_gpus_are_named_as_the_queue_counts_them(smi: FakeSmi, monkeypatch: pyte
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
-    assert finding.message == "1: A100 (40960 MiB); 2 are there, CUDA_VISIBLE_DEVICES='GPU-b' chooses"
+    assert finding.message == "1: A100 (40960 MiB); chosen from 2 by CUDA_VISIBLE_DEVICES='GPU-b'"
     this_machine.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     finding = hardware.gpus()
@@ -99,13 +99,19 @@ def test_an_nvidia_smi_that_fails_or_hangs_is_a_problem(
     ("machine", "changes", "driver", "grade", "said"),
     [
         (CPU, {}, None, Grade.OK, "torch sees none either"),
-        (TWO, {"gpus": [A100] * 2, "architectures": ["sm_80"]}, "13.0", Grade.OK, "sees all 2, and was made for CUDA"),
-        (TWO, {"cuda": None}, "13.0", Grade.PROBLEM, "torch sees 0 of 2: it was made without CUDA"),
-        (TWO, {}, "12.4", Grade.PROBLEM, "made for CUDA 13.0, and the driver knows 12.4"),
+        (TWO, {"gpus": [A100] * 2, "architectures": ["sm_80"]}, "13.0", Grade.OK, "sees all 2, and was built for CUDA"),
+        (TWO, {"cuda": None}, "13.0", Grade.PROBLEM, "torch sees 0 of 2: it was built without CUDA"),
+        (TWO, {}, "12.4", Grade.PROBLEM, "built for CUDA 13.0, and the driver supports 12.4"),
         (TWO, {"warnings": ["CUDA unknown error"]}, "13.0", Grade.PROBLEM, "torch sees 0 of 2: CUDA unknown error"),
         (TWO, {"gpus": [A100]}, None, Grade.PROBLEM, "torch sees 1 of 2"),
         (CPU, {"gpus": [A100], "cuda": None, "hip": "6.3"}, None, Grade.WARNING, "torch sees 1, run-queue counts 0"),
-        (TWO, {"gpus": [A100] * 2, "architectures": ["sm_90"]}, "13.0", Grade.PROBLEM, "was not made for A100 (sm_80)"),
+        (
+            TWO,
+            {"gpus": [A100] * 2, "architectures": ["sm_90"]},
+            "13.0",
+            Grade.PROBLEM,
+            "was not built for A100 (sm_80)",
+        ),
         (MAC, {"cuda": None, "mps": True}, None, Grade.OK, "torch sees this Mac's GPU"),
         (MAC, {"cuda": None}, None, Grade.PROBLEM, "torch cannot use this Mac's GPU"),
     ],
@@ -146,10 +152,10 @@ def test_which_code_runs_on_which_gpu(capability: list[int], architectures: list
     [
         ({}, None),
         ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "150000 100000"}, "only the time of 1.5"),
+        ({"cpu.max": "150000 100000"}, "a quota of 1.5"),
         ({"cpu.max": "800000 100000"}, None),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "only the time of 0.5"),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "a quota of 0.5"),
     ],
 )
 def test_a_container_with_less_time_than_cores_is_told(

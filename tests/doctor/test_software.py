@@ -72,8 +72,8 @@ def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPat
     [
         ("import time; time.sleep(60)", "no answer within 1 s"),
         ("import os; os.kill(os.getpid(), 11)", "it was ended by signal 11"),
-        ("raise SystemExit(3)", "it has ended with 3 and not a word"),
-        ("print('hello')", "it has ended with 0 and not a word"),
+        ("raise SystemExit(3)", "it has ended with exit code 3 and no output"),
+        ("print('hello')", "it has ended with exit code 0 and no output"),
         ("print(); raise ValueError('one')", "ValueError: one"),
     ],
 )
@@ -108,7 +108,7 @@ def write_default(text: str) -> None:
 
 
 def test_no_default_file_is_good() -> None:
-    assert software.accelerate_default(TWO, None).message == "no default file; jobs take what is there"
+    assert software.accelerate_default(TWO, None).message == "no default file; jobs use the detected hardware"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_no_default_file_is_good() -> None:
         ("distributed_type: MULTI_GPU\nnum_processes: 2\nuse_cpu: true\n", CPU, Grade.OK, "2 processes on the CPU"),
         ("distributed_type: MULTI_GPU\nnum_processes: 4\n", TWO, Grade.PROBLEM, "4 processes, and GPUs for 2"),
         ("distributed_type: MULTI_GPU\nnum_processes: 2\n", CPU, Grade.PROBLEM, "2 processes, and GPUs for 0"),
-        ("distributed_type: 'NO'\ngpu_ids: 0,5\n", TWO, Grade.PROBLEM, "gpu_ids: '0,5': not all of them are there"),
+        ("distributed_type: 'NO'\ngpu_ids: 0,5\n", TWO, Grade.PROBLEM, "gpu_ids: '0,5': not all of them exist"),
         ("distributed_type: 'NO'\nuse_cpu: true\n", TWO, Grade.WARNING, "on the CPU, though there are 2 GPUs"),
         ("distributed_type: FSDP\n", TWO, Grade.PROBLEM, "distributed_type FSDP is not supported"),
         ("distributed_type: MULTI_CPU\n", CPU, Grade.PROBLEM, "MULTI_CPU"),

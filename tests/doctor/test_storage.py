@@ -35,7 +35,7 @@ def test_a_queue_answers_also_before_it_is_there(queue: Path) -> None:
     assert storage.responds(queue).grade is Grade.OK
     finding = storage.responds(queue / "not/yet")
     assert finding.grade is Grade.OK
-    assert f"what is said below is of {queue}" in finding.message
+    assert f"the checks below are of {queue}" in finding.message
     assert not (queue / "not").exists()
 
 
@@ -62,7 +62,7 @@ def test_a_file_system_that_does_not_answer_is_a_problem(queue: Path, monkeypatc
 def test_folders_of_one_file_system_are_good(queue: Path) -> None:
     assert storage.folders(queue).message == "all on one file system"
     (queue / "held").rmdir()
-    assert storage.folders(queue).message == "3 of 4 are there"
+    assert storage.folders(queue).message == "3 of 4 exist"
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
@@ -107,8 +107,8 @@ def test_a_folder_without_permission_is_a_problem(queue: Path, monkeypatch: pyte
         ("nfs4", "rw,hard,actimeo=3", Grade.OK, "(hard, actimeo=3)"),
         ("nfs4", "rw,hard,actimeo=600", Grade.WARNING, "for up to 600 s"),
         ("nfs4", "rw,hard,acdirmax=300", Grade.WARNING, "for up to 300 s"),
-        ("tmpfs", "rw", Grade.WARNING, "gone when the machine is switched off"),
-        ("overlay", "rw,lowerdir=/a", Grade.WARNING, "goes with the container"),
+        ("tmpfs", "rw", Grade.WARNING, "lost when the machine is switched off"),
+        ("overlay", "rw,lowerdir=/a", Grade.WARNING, "lost with the container"),
         ("cifs", "rw,soft", Grade.WARNING, "an SMB share"),
         ("vfat", "rw", Grade.WARNING, "names and time stamps are not kept"),
         ("fuse.sshfs", "rw", Grade.WARNING, "seen late"),
@@ -187,7 +187,7 @@ def test_space_is_told_and_little_of_it_is_a_warning(tmp_path: Path, monkeypatch
     assert finding.message.startswith(f"{tmp_path}: ")
     assert storage.space(tmp_path, TERABYTES_GB).grade is Grade.WARNING
     monkeypatch.setattr(storage, "FEW_FILES", 10**12)
-    assert "files only" in storage.space(tmp_path, 0.0).message
+    assert "but for only" in storage.space(tmp_path, 0.0).message
     assert list(tmp_path.glob("[!hw]*")) == []
 
 

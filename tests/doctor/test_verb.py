@@ -23,7 +23,7 @@ def test_a_check_that_breaks_is_a_problem_and_the_next_one_is_made() -> None:
 
     lines = dict(run_checks([Check("one", broken), Check("two", lambda: ok("fine"))]))
     assert lines["one"].grade is Grade.PROBLEM
-    assert lines["one"].message == "this check has broken: ValueError: first line"
+    assert lines["one"].message == "this check has failed: ValueError: first line"
     assert lines["two"] == ok("fine")
 
 
@@ -100,7 +100,7 @@ def test_a_queue_that_cannot_be_used_is_a_problem_and_the_rest_is_looked_at(
     assert (name, last.message) == {
         "a file": ("queue", f"{queue} is not a folder"),
         "full": ("space", f"{queue} cannot be written: No space left on device"),
-        "no folders": ("trials", f"no folder can be made in {queue}: No space left on device"),
+        "no folders": ("trials", f"no folder can be created in {queue}: No space left on device"),
     }[kind]
 
 

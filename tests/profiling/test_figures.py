@@ -78,7 +78,7 @@ SHOWS = {Phase.LOADING: 0.0001, Phase.READING: 0.0002, Phase.RENDERING: 0.0007}
             changed(step={**STEP, Phase.OPTIMIZER: 0.1}),
             "the optimizer limits: it takes 52% of a step; a larger batch_size has fewer steps",
         ),
-        (changed(step={**STEP, Phase.AUGMENTATION: 0.2}), 'augment_on "loader" leaves it to the threads'),
+        (changed(step={**STEP, Phase.AUGMENTATION: 0.2}), 'augment_on "loader" moves it to the threads'),
         (changed(step={**STEP, Phase.STEP: 0.2}), "what surrounds the model in every step limits: it takes 67%"),
         (changed(val_images=640000), "the validation limits: it takes 80% of an epoch; fewer validation images"),
         (changed(saving=300), "saving limits: it takes 74% of an epoch; a faster disk for model_dir helps"),

@@ -189,7 +189,7 @@ def test_columns_are_named_by_the_end_of_their_keys(tmp_path: Path) -> None:
     )
     assert find_parameters(["lr", "seed", "Noise.probs", "lr"], found) == ["optimizer_args.lr", "seed", "Noise.probs"]
     assert find_parameters(["optimizer_args"], found) == ["optimizer_args.lr", "optimizer_args.momentum"]
-    assert "'probs' may be Blur.probs, Noise.probs; say which" in said_by(find_parameters, ["probs"], found)
+    assert "'probs' may be Blur.probs, Noise.probs; give one of them" in said_by(find_parameters, ["probs"], found)
     assert "no run has a parameter 'momentun'; did you mean 'momentum'" in said_by(find_parameters, ["momentun"], found)
     assert "no run has a parameter ''" in said_by(find_parameters, [""], found)
 

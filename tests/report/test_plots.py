@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from accel_trainer.report import plots
-from accel_trainer.report.plots import MORE_COLORS, draw_curves
+from accel_trainer.report.plots import MORE_COLORS, draw_curves, draw_range_test
 from accel_trainer.run.folder import RunFolder
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds\n"
@@ -141,3 +141,13 @@ def test_the_program_ends_without_a_drawing_that_nobody_asked_for(
     program.communicate(timeout=60)
     assert program.returncode == 0
     assert not run.plot("png").exists()
+
+
+@pytest.mark.parametrize("found", [None, 0.01])
+def test_the_tried_rates_are_drawn_and_nothing_lies_beside_them(tmp_path: Path, found: float | None) -> None:
+    run = RunFolder(tmp_path)
+    run.lr_finder.write_text("rate,loss,smoothed\n1e-3,2.0,2.0\n1e-2,1.0,1.5\n1e-1,3.0,2.0\n")
+    draw_range_test(run, found)
+    with Image.open(run.lr_finder_plot) as image:
+        image.verify()
+    assert sorted(path.name for path in run.path.iterdir() if path.is_file()) == ["lr_finder.csv", "lr_finder.png"]
