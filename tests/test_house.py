@@ -47,6 +47,12 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
             "import accel_trainer.queue.runner",
             "accel_trainer.queue.store -> accel_trainer.queue.runner",
         ),
+        (
+            "data/decode.py",
+            "import accel_trainer.data.views",
+            "accel_trainer.data.decode -> accel_trainer.data.views",
+        ),
+        ("zoo/blocks.py", "import accel_trainer.zoo.blt", "accel_trainer.zoo.blocks -> accel_trainer.zoo.blt"),
         ("core/text.py", "import accel_trainer.config", "'core' may not import 'config'"),
         ("report/compare.py", "import torch", "accel_trainer.report.compare -> torch"),
         ("attic/__init__.py", "import accel_trainer.core.text", "the table has no room 'attic'"),

@@ -12,7 +12,7 @@ from torchvision import models
 from accel_trainer.core.construct import refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line, listed
-from accel_trainer.zoo import blt, cornet, registry, small, timm_models, user_models
+from accel_trainer.zoo import blt, cornet, small, timm_models, user_models
 
 # Models of this package, which win over torchvision's of the same name.
 ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}
@@ -141,31 +141,33 @@ def catalogue(family: str | None = None) -> list[ModelEntry]:
 
     A family is the file that its builders are in, such as `cornet`, `resnet`, or `video.resnet` for models of clips.
     """
-    names = registry.names()
+    chosen = names()
     if family is not None:
-        families = sorted({_family(name) for name in names})
+        families = sorted({_family(name) for name in chosen})
         if family.lower() not in families:
             near = did_you_mean(family, families)
-            raise UserError(f"--family: there is no {family!r}{near}; there are {listed(families, len(families))}")
-        names = [name for name in names if _family(name) == family.lower()]
-    return [_entry(name) for name in names]
+            raise UserError(
+                f"there is no {family!r}{near}; there are {listed(families, len(families))}", option="family"
+            )
+        chosen = [name for name in chosen if _family(name) == family.lower()]
+    return [_entry(name) for name in chosen]
 
 
 def _family(name: str) -> str:
-    if name in registry.ZOO:
-        return registry.ZOO[name].__module__.rpartition(".")[2]
+    if name in ZOO:
+        return ZOO[name].__module__.rpartition(".")[2]
     return str(models.get_model_builder(name).__module__).removeprefix("torchvision.models.")
 
 
 def _entry(name: str) -> ModelEntry:
-    source: Literal["zoo", "torchvision"] = "zoo" if name in registry.ZOO else "torchvision"
+    source: Literal["zoo", "torchvision"] = "zoo" if name in ZOO else "torchvision"
     with torch.device("meta"):
         try:
-            model = registry.build(name, {}, num_classes=NUM_CLASSES, image_size=IMAGE_SIZE)
+            model = build(name, {}, num_classes=NUM_CLASSES, image_size=IMAGE_SIZE)
         except NotImplementedError:
             # On a CPU they take seconds and gigabytes.
             return ModelEntry(name, _family(name), source, "images", _published_parameters(name))
-        takes: Literal["images", "clips", "both"] = "clips" if registry.takes_only_clips(name) else "images"
+        takes: Literal["images", "clips", "both"] = "clips" if takes_only_clips(name) else "images"
         if source == "zoo" and _takes_clips(model):
             takes = "both"
     return ModelEntry(name, _family(name), source, takes, sum(parameter.numel() for parameter in model.parameters()))

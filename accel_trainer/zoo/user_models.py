@@ -2,11 +2,11 @@
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,12 +28,13 @@ def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     UserError for a path that is not allowed (before anything is imported) or does not lead to a model, for arguments
     that do not fit the signature, and for whatever the user's code raises.
     """
-    constructor = _find(path)
-    args = _arguments(path, constructor, args, num_classes, image_size)
-    try:
-        model = constructor(**args)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"architecture: {path}: {in_one_line(error)}") from error
+    with _current_folder_searched():
+        constructor = _find(path)
+        args = _arguments(path, constructor, args, num_classes, image_size)
+        try:
+            model = constructor(**args)
+        except (Exception, SystemExit) as error:
+            raise UserError(f"architecture: {path}: {in_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"architecture: {path} gives something of type {type(model).__name__}, not a torch.nn.Module")
     if any(is_lazy(parameter) for parameter in (*model.parameters(), *model.buffers())):
@@ -57,6 +58,22 @@ def import_aside(module: str) -> ModuleType:
         return importlib.import_module(module)
 
 
+@contextmanager
+def _current_folder_searched() -> Iterator[None]:
+    """Python looks for modules in the current folder too, as a console script does not; at the end, so that nothing
+    that is installed is hidden."""
+    folder = str(Path.cwd())
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the user's code may have removed it
+            sys.path.remove(folder)
+
+
 def _find(path: str) -> Callable[..., Any]:
     """The class or function at a path; only what an allowed package defines is looked into or given."""
     module, _, names = path.partition(":")
@@ -76,9 +93,6 @@ def _find(path: str) -> Callable[..., Any]:
 
 def _import(module: str) -> ModuleType:
     try:
-        if importlib.util.find_spec(module.partition(".")[0]) is None:
-            # A console script does not look in the current folder. At the end: it hides nothing that is installed.
-            sys.path.append(str(Path.cwd()))
         return import_aside(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):

@@ -53,7 +53,7 @@ def test_where_a_pack_goes(tmp_path: Path, words: tuple[str, ...], place: str) -
 
 def test_the_same_command_again_finds_all_done_and_another_is_refused() -> None:
     assert typed("digits", "--size", "8") == typed("digits", "--size", "8")
-    with pytest.raises(UserError, match="is a pack of size 8, raw; delete it, or choose another --output"):
+    with pytest.raises(UserError, match="is a pack of size 8, raw; delete it, or choose another `output`"):
         typed("digits", "--output", str(Path("~/Datasets/digits-8.pack").expanduser()))
 
 

@@ -271,3 +271,17 @@ def test_the_example_in_the_document_works_as_it_says(my_lab: Path, monkeypatch:
     model = build()
     assert model(torch.randn(2, 3, job["image_size"], job["image_size"])).shape == (2, 5, 10)
     assert model.get_submodule("bottom_up").out_channels == job["architecture_args"]["features"]
+
+
+def test_the_path_of_python_is_as_before_once_a_model_is_built(own_environment: Path, my_lab: Path) -> None:
+    (own_environment / "beside.py").write_text("WIDTH = 5\n")
+    lazily = "def lazily(num_classes):\n    import beside\n    return nn.Linear(beside.WIDTH, num_classes)\n"
+    (my_lab / "models.py").write_text(f"{MODELS}\n\n{lazily}")
+    before = [*sys.path]
+    for _ in range(2):
+        sys.modules.pop("beside", None)
+        assert build("lazily").in_features == 5
+        assert sys.path == before
+    sys.modules.pop("beside")
+    refusal("my_lab.nowhere:Net")
+    assert sys.path == before

@@ -5,7 +5,6 @@ A mask is a field over the picture, thresholded at its own quantile: what is hig
 """
 
 import math
-import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import replacing
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders.bank import OCCLUDERS_PT, holds_masks
 
@@ -93,16 +93,11 @@ def _what_is_there(folder: Path, levels: list[tuple[str, int]]) -> list[str]:
 
 
 def _save(masks: Pixels, path: Path) -> None:
-    aside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Given a name, torch.save would write that name into the file, which then differed from run to run.
-            with aside.open("wb") as file:
-                torch.save(torch.from_numpy(masks), file)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        # Given a name, torch.save would write that name into the file, which then differed from run to run.
+        with replacing(path) as aside, aside.open("wb") as file:
+            torch.save(torch.from_numpy(masks), file)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

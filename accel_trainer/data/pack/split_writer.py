@@ -107,7 +107,7 @@ class PackedImages:
             Image.fromarray(pixels).save(file, "JPEG", quality=self.how.quality)
         except OSError as error:  # more than 65,500 pixels wide
             raise UserError(
-                f"{self.source.describe(index)}: cannot be stored as JPEG: {error}; use --format raw"
+                f"{self.source.describe(index)}: cannot be stored as JPEG: {error}; use `format` raw"
             ) from error
         return file.getvalue()
 

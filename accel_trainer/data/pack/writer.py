@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import remove_stale_temp_files, write_atomic
@@ -22,7 +23,7 @@ from accel_trainer.data.pack.format import (
     SplitName,
     corrupt_records,
     digest_of_labels,
-    open_pack,
+    open_packed_split,
     read_manifest,
 )
 from accel_trainer.data.pack.split_writer import CHUNK, PackedImages, PackSettings, SplitWriter, open_to_append
@@ -85,12 +86,10 @@ def what_is_packed(name: str, data_root: Path) -> str:
 
 def damaged_images(folder: Path, num_threads: int, progress: Progress) -> Iterator[str]:
     """Read all of a pack: the names of images that are not what was written. Raises UserError for an incomplete one."""
-    images = open_pack(folder)
-    assert isinstance(images.train, Packed)
-    assert isinstance(images.val, Packed)
-    total, done = len(images.train.labels) + len(images.val.labels), 0
+    splits = [open_packed_split(folder, split) for split in get_args(SplitName)]
+    total, done = sum(len(split.labels) for split in splits), 0
     with single_core_threads(num_threads, "verify") as pool:
-        for source in (images.train, images.val):
+        for source in splits:
             number = len(source.labels)
             chunks = [range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK)]
 
@@ -115,10 +114,10 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MANIFEST).exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"{folder} is there and is no pack; choose another --output")
+            raise UserError(f"{folder} is there and is no pack; choose another `output`")
         lock = os.fdopen(open_to_append(folder / ".lock"), "w")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}; choose another --output") from error
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; choose another `output`") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,7 +136,7 @@ def _begin_or_resume(folder: Path, wanted: Manifest) -> Manifest:
         return wanted
     there = read_manifest(folder)
     if different := _difference(there, wanted):
-        raise UserError(f"{folder} is a pack of {different}; delete it, or choose another --output")
+        raise UserError(f"{folder} is a pack of {different}; delete it, or choose another `output`")
     return there
 
 

@@ -381,7 +381,7 @@ def test_images_that_were_renamed_meanwhile_are_not_mixed_with_the_old_ones(root
 def test_what_is_no_pack_is_not_written_to(root: Path, there: str) -> None:
     (root / "a file").touch()
     before = file_names(root)
-    assert "; choose another --output" in said_by(packed, root, RAW, there)
+    assert "; choose another `output`" in said_by(packed, root, RAW, there)
     assert file_names(root) == before
 
 
