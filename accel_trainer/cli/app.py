@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.flags import with_flags
-from accel_trainer.core.allow_imports import ALLOW_OPTION, ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
 from accel_trainer.launch.call_worker import WorkerCall
@@ -47,7 +47,7 @@ ProcessesOption = Annotated[
 AllowOption = Annotated[
     str,
     typer.Option(
-        ALLOW_OPTION,
+        "--allow-imports",
         help=f"Your packages that jobs may import models from, such as my_lab,other; adds to {ALLOW_VARIABLE}.",
         show_default=False,
     ),

@@ -8,7 +8,6 @@ from accel_trainer.core.errors import UserError
 
 # Packages, separated by commas. The processes that check and train jobs inherit it.
 ALLOW_VARIABLE = "ACCEL_TRAIN_ALLOW_IMPORTS"
-ALLOW_OPTION = "--allow-imports"
 
 
 def allow_imports(packages: str) -> None:
@@ -16,7 +15,10 @@ def allow_imports(packages: str) -> None:
 
     Raises UserError for what is not the name of a package.
     """
-    names = [*_names(os.environ.get(ALLOW_VARIABLE, ""), ALLOW_VARIABLE), *_names(packages, ALLOW_OPTION)]
+    names = [
+        *_names(os.environ.get(ALLOW_VARIABLE, ""), where=ALLOW_VARIABLE),
+        *_names(packages, option="allow_imports"),
+    ]
     if names:
         os.environ[ALLOW_VARIABLE] = ",".join(dict.fromkeys(names))
 
@@ -40,7 +42,7 @@ def imports_allowed(packages: str | Iterable[str]) -> Iterator[None]:
 
 def may_import(module: str) -> bool:
     """Whether a module is one of those that are allowed, or below one. Raises UserError as `allow_imports`."""
-    allowed = _names(os.environ.get(ALLOW_VARIABLE, ""), ALLOW_VARIABLE)
+    allowed = _names(os.environ.get(ALLOW_VARIABLE, ""), where=ALLOW_VARIABLE)
     return any(f"{module}.".startswith(f"{name}.") for name in allowed)
 
 
@@ -48,15 +50,14 @@ def refuse_import(module: str) -> None:
     """Raises UserError for a module that is not allowed, with what allows its package."""
     if not may_import(module):
         package = module.partition(".")[0]
-        raise UserError(
-            f"architecture: importing {package!r} is not allowed; allow it with {ALLOW_OPTION} {package} "
-            f"or {ALLOW_VARIABLE}={package}"
-        )
+        hint = f"allow it with `allow_imports` {package} or {ALLOW_VARIABLE}={package}"
+        raise UserError(f"importing {package!r} is not allowed", key="architecture", hint=hint)
 
 
-def _names(text: str, where: str) -> list[str]:
+def _names(text: str, *, where: str | None = None, option: str | None = None) -> list[str]:
     names = [word.strip() for word in text.split(",") if word.strip()]
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise UserError(f"{where}: {name!r} is not the name of a package; give names such as my_lab,other.models")
+            hint = "give names such as my_lab,other.models"
+            raise UserError(f"{name!r} is not the name of a package", where=where, option=option, hint=hint)
     return names

@@ -60,7 +60,7 @@ class Machine:
         there = [gpu.index for gpu in self.gpus]
         if missing := [index for index in gpus if index not in there]:
             found = f"there are {', '.join(there)}" if there else "no GPU was found on this machine"
-            raise UserError(f"--gpus: no GPU {', '.join(missing)}; {found}")
+            raise UserError(f"no GPU {', '.join(missing)}", option="gpus", hint=found)
 
 
 @cache
@@ -101,16 +101,16 @@ class GpuMemory:
         try:
             import pynvml
         except ImportError as error:
+            hint = "or leave `wait_free` out"
             raise UserError(
-                "--wait-free needs NVIDIA's management library: pip install nvidia-ml-py; or leave --wait-free out"
+                "`wait_free` needs NVIDIA's management library: pip install nvidia-ml-py", hint=hint
             ) from error
         self._nvml: Any = pynvml
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            raise UserError(
-                f"--wait-free: NVIDIA's management library does not answer: {first_line(error)}; leave --wait-free out"
-            ) from error
+            message = f"NVIDIA's management library does not answer: {first_line(error)}"
+            raise UserError(message, option="wait_free", hint="leave `wait_free` out") from error
 
     def occupied(self, gpus: list[str]) -> set[str]:
         """Those of these GPUs, by index in the order of the bus, whose memory somebody uses."""
@@ -120,5 +120,5 @@ class GpuMemory:
         try:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(self._nvml.nvmlDeviceGetHandleByIndex(int(gpu)))
         except self._nvml.NVMLError as error:
-            raise UserError(f"--wait-free: GPU {gpu} cannot be looked at: {first_line(error)}") from error
+            raise UserError(f"GPU {gpu} cannot be looked at: {first_line(error)}", option="wait_free") from error
         return float(memory.used / memory.total)

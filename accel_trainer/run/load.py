@@ -64,7 +64,9 @@ def trained_weights(run: RunFolder, job: Job, word: str) -> Path:
     path = run.weights(int(word)) if is_number else named.get(word)
     there = listed(sorted(path.stem for path in run.params.glob("*.safetensors")), 30) or "none"
     if path is None:
-        raise UserError(f"--weights: {word!r} is neither an epoch's number nor {listed(named)}; there are: {there}")
+        message = f"{word!r} is neither an epoch's number nor {listed(named)}"
+        raise UserError(message, option="weights", hint=f"there are: {there}")
     if not path.is_file():
-        raise UserError(f"--weights: {run.path} has no {word} weights ({path.name}); there are: {there}")
+        message = f"{run.path} has no {word} weights ({path.name})"
+        raise UserError(message, option="weights", hint=f"there are: {there}")
     return path

@@ -1,11 +1,10 @@
-"""One owner of a run folder: whoever trains in it holds a lock there, `.owner-<n>`.
+"""One owner of a run folder: the process that trains in it holds a lock there, `.owner-<n>`.
 
 A lock is made by O_EXCL, which network drives have, too. It outlives an owner that is killed, and is taken over with
-the next number, so that of several who want it one wins. Of an owner on this machine is known whether it lives; one on
-another machine touches its lock every now and then, and is given up when it has not for long.
+the next number, so that of several processes one wins. Of an owner on this machine it is known whether it is alive; one
+on another machine touches its lock as a heartbeat, and its lease expires when it has not for long (`core.lease`).
 """
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -13,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.lease import BEAT_S, Owner
+from accel_trainer.core.records import RecordStore
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
 
@@ -22,34 +22,56 @@ from accel_trainer.run.folder import RunFolder
 BEING_TAKEN_S = 60.0
 
 
-class LockLost(UserError):
+class LockLost(AccelTrainError):
     """Another process has taken the run folder over."""
+
+
+class FolderInUse(UserError):
+    """Another process trains in the run folder, or has just begun or ended to."""
+
+
+@dataclass(frozen=True)
+class _LockRecord:
+    """The content of a lock; `since` in seconds since 1970."""
+
+    host: str
+    token: str
+    since: float
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.host, self.token)
+
+
+_RECORDS = RecordStore(_LockRecord)
 
 
 @dataclass(frozen=True)
 class _Lock:
-    """A lock as it is found. `owner` is None while its content is not there, or where that cannot be read."""
+    """A lock as it is found. `record` is None while its content is not there, or where that cannot be read."""
 
     number: int
     age_s: float
-    owner: Owner | None = None
-    since: float = 0.0
+    record: _LockRecord | None = None
 
     @property
-    def is_given_up(self) -> bool:
+    def owner(self) -> Owner | None:
+        return None if self.record is None else self.record.owner
+
+    @property
+    def has_expired(self) -> bool:
         if self.owner is None:
             return self.age_s > BEING_TAKEN_S
         return self.owner.has_expired(self.age_s)
 
-    def refusal(self, run: RunFolder) -> UserError:
-        if self.owner is None:
-            return UserError(f"model_dir: another process has just begun to train in {run.path}; choose another")
-        _, pid, *_ = [*self.owner.token.split("-"), ""]
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return UserError(
-            f"model_dir: another process is training in {run.path}: process {pid} on {self.owner.host}, since {since}; "
-            "wait for its end, or choose another model_dir"
-        )
+    def refusal(self, run: RunFolder) -> FolderInUse:
+        if self.record is None:
+            message = f"another process has just begun to train in {run.path}"
+            return FolderInUse(message, key="model_dir", hint="choose another")
+        _, pid, *_ = [*self.record.token.split("-"), ""]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.record.since))
+        message = f"another process is training in {run.path}: process {pid} on {self.record.host}, since {since}"
+        return FolderInUse(message, key="model_dir", hint="wait for its end, or choose another model_dir")
 
 
 class RunLock:
@@ -60,7 +82,7 @@ class RunLock:
         self._beaten = time.monotonic()
 
     def heartbeat(self) -> None:
-        """Give a sign of life now and then; may be called as often as one likes. Raises OwnershipLost."""
+        """Touch the lock when the next heartbeat is due; may be called as often as one likes. Raises LockLost."""
         if time.monotonic() - self._beaten < BEAT_S:
             return
         self._beaten = time.monotonic()
@@ -69,11 +91,12 @@ class RunLock:
             os.utime(self._path)
 
     def check(self) -> None:
-        """Raises OwnershipLost, and OSError where it cannot be told."""
+        """Raises LockLost, and OSError where it is not known."""
         if not self._is_ours():
-            raise LockLost(f"model_dir: another process has taken {self._path.parent} over: its lock is gone")
+            raise LockLost(f"another process has taken {self._path.parent} over: its lock is gone", key="model_dir")
 
     def release(self) -> None:
+        """Remove the lock, if it is held still."""
         with suppress(OSError):
             if self._is_ours():
                 self._path.unlink()
@@ -81,13 +104,13 @@ class RunLock:
     def _is_ours(self) -> bool:
         """Whether the file is the one that was made: one that was taken over may have come again."""
         try:
-            return _content(self._path.read_bytes())[0] == self._owner
-        except FileNotFoundError:
+            return _RECORDS.decode(self._path.read_bytes()).owner == self._owner
+        except (FileNotFoundError, ValueError):
             return False
 
 
 def never(token: str) -> bool:
-    """Follows no owner that may live."""
+    """Follows no owner that may be alive."""
     return False
 
 
@@ -99,25 +122,24 @@ def acquire(
     say: Callable[[str], None],
     follows: Callable[[str], bool] = never,
 ) -> RunLock:
-    """Take a run folder, which is there, for oneself. Raises UserError while another process has it.
+    """Acquire a run folder, which exists. Raises FolderInUse while another process has it, and other UserErrors.
 
-    end_leftovers: sees to it that nothing is left of the processes of a dead owner, given its token.
-    say: told, in a line, of an owner on another machine that was given up.
-    follows: whether the owner of a token on another machine was given up by whoever started us in its place.
+    end_leftovers: ends what is left of the processes of a dead owner, given its token.
+    say: takes a line about an owner on another machine whose lease has expired.
+    follows: whether this process was started in the place of the owner, on another machine, of a token.
     """
     try:
         return _take(run, owner, end_leftovers, say, follows)
     except OSError as error:
-        raise UserError(f"model_dir: cannot write to {run.path}: {error.strerror}") from error
+        raise UserError(f"cannot write to {run.path}: {error.strerror}", key="model_dir") from error
 
 
 def find_lock(run: RunFolder, token: str) -> RunLock | None:
-    """The lock that was taken with this token, for somebody who only wants to know whether it is held still."""
+    """The lock that was acquired with this token, for a process that only watches whether it is held still."""
     for path in map(run.lock, run.locks()):
-        with suppress(FileNotFoundError):
-            owner, _ = _content(path.read_bytes())
-            if owner is not None and owner.token == token:
-                return RunLock(path, owner)
+        record = _RECORDS.read(path)
+        if record is not None and record.token == token:
+            return RunLock(path, record.owner)
     return None
 
 
@@ -143,7 +165,8 @@ def _take(
         _create(run.lock(number), owner)
     except FileExistsError:
         _refuse_if_held(run, _locks(run), follows)
-        raise UserError(f"model_dir: another process has just trained in {run.path}; try again") from None
+        message = f"another process has just trained in {run.path}"
+        raise FolderInUse(message, key="model_dir", hint="try again") from None
     ours = RunLock(run.lock(number), owner)
     # What was looked at before may have changed; who comes now sees ours.
     others = [lock for lock in _locks(run) if lock.number != number]
@@ -160,7 +183,7 @@ def _take(
 def _refuse_if_held(run: RunFolder, locks: list[_Lock], follows: Callable[[str], bool]) -> None:
     for lock in locks:
         is_followed = lock.owner is not None and not lock.owner.is_here and follows(lock.owner.token)
-        if not (lock.is_given_up or is_followed):
+        if not (lock.has_expired or is_followed):
             raise lock.refusal(run)
 
 
@@ -172,15 +195,14 @@ def _locks(run: RunFolder) -> list[_Lock]:
     for number in numbers:
         with suppress(FileNotFoundError), run.lock(number).open("rb") as file:
             age_s = now - os.fstat(file.fileno()).st_mtime
-            found.append(_Lock(number, age_s, *_content(file.read())))
+            found.append(_Lock(number, age_s, _decoded(file.read())))
     return found
 
 
 def _create(path: Path, owner: Owner) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
-        content = {"host": owner.host, "token": owner.token, "since": time.time()}
-        os.write(descriptor, json.dumps(content).encode())
+        os.write(descriptor, _RECORDS.encode(_LockRecord(owner.host, owner.token, time.time())))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -188,10 +210,7 @@ def _create(path: Path, owner: Owner) -> None:
         os.close(descriptor)
 
 
-def _content(content: bytes) -> tuple[Owner | None, float]:
-    """Who holds a lock with this content, and since when."""
-    try:
-        read = json.loads(content)
-        return Owner(str(read["host"]), str(read["token"])), float(read["since"])
-    except (ValueError, KeyError, TypeError):
-        return None, 0.0
+def _decoded(content: bytes) -> _LockRecord | None:
+    with suppress(ValueError):
+        return _RECORDS.decode(content)
+    return None

@@ -41,14 +41,14 @@ def test_the_option_adds_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_refused_is_told_with_what_allows_it() -> None:
-    said = "architecture: importing 'my_lab' is not allowed; allow it with --allow-imports my_lab or "
+    said = "architecture: importing 'my_lab' is not allowed; allow it with `allow_imports` my_lab or "
     with pytest.raises(UserError) as caught:
         refuse_import("my_lab.models")
     assert str(caught.value) == f"{said}{ALLOW_VARIABLE}=my_lab"
 
 
 def test_what_is_not_the_name_of_a_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"^--allow-imports: 'my lab' is not the name of a package"):
+    with pytest.raises(UserError, match=r"^`allow_imports`: 'my lab' is not the name of a package"):
         allow_imports("other,my lab")
     allowed(monkeypatch, "*")
     with pytest.raises(UserError, match=rf"^{ALLOW_VARIABLE}: '\*' is not the name of a package"):

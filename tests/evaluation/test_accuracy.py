@@ -232,8 +232,8 @@ def test_what_is_wrong_with_another_data_set_is_told(trained: RunFolder, tmp_pat
 
 def test_weights_that_are_not_there_are_answered_with_those_there_are(trained: RunFolder) -> None:
     there = "there are: 000, 001, 002, best, ema, swa"
-    assert problem(trained, "7") == f"--weights: {trained.path} has no 7 weights (007.safetensors); {there}"
-    assert problem(trained, "last").startswith("--weights: 'last' is neither an epoch's number nor best, final")
+    assert problem(trained, "7") == f"`weights`: {trained.path} has no 7 weights (007.safetensors); {there}"
+    assert problem(trained, "last").startswith("`weights`: 'last' is neither an epoch's number nor best, final")
     assert problem(trained, "last").endswith(there)
 
 

@@ -68,7 +68,7 @@ def test_the_cores_are_shared() -> None:
     [
         (CPU, LaunchOptions(), {"gpus_per_job": 1}, "no GPU was found on this machine; use `slots`"),
         (CPU, LaunchOptions(), {"jobs_per_gpu": 2}, "no GPU was found on this machine; use `slots`"),
-        (CPU, LaunchOptions(gpus=("0",)), {}, "--gpus: no GPU 0"),
+        (CPU, LaunchOptions(gpus=("0",)), {}, "`gpus`: no GPU 0"),
         (GPUS, LaunchOptions(), {"slots": 2}, "`slots` is for machines without GPUs"),
         (GPUS, LaunchOptions(gpus=("0", "1")), {"gpus_per_job": 3}, "`gpus_per_job`: 3 are more than there are, 2"),
     ],
@@ -144,6 +144,6 @@ def test_a_gpu_whose_memory_is_taken_is_somebodys(monkeypatch) -> None:
 
 def test_without_the_library_or_the_driver_it_is_said_what_to_do(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=False))
-    assert "--wait-free: NVIDIA's management library does not answer: Driver Not Loaded" in said_by(GpuMemory)
+    assert "`wait_free`: NVIDIA's management library does not answer: Driver Not Loaded" in said_by(GpuMemory)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "pip install nvidia-ml-py" in said_by(GpuMemory)

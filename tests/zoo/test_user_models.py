@@ -130,7 +130,7 @@ def test_functions_classes_in_classes_and_what_another_module_of_the_package_def
 @pytest.mark.parametrize("packages", ["", "my_laboratory", "my_lab.layers", "my_lab.models.deep"])
 def test_without_permission_nothing_is_imported(monkeypatch: pytest.MonkeyPatch, packages: str) -> None:
     monkeypatch.setenv(ALLOW_VARIABLE, packages)
-    said = "architecture: importing 'my_lab' is not allowed; allow it with --allow-imports my_lab or "
+    said = "architecture: importing 'my_lab' is not allowed; allow it with `allow_imports` my_lab or "
     assert refusal("my_lab.models:Net") == f"{said}{ALLOW_VARIABLE}=my_lab"
     assert not Path("imported").exists()
     assert "my_lab" not in sys.modules
