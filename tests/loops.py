@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.resume import resume
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.state.restore import restore
-from accel_trainer.training.state.starting_point import StartingPoint
+from accel_trainer.training.state.checkpoint import TrainerState
+from accel_trainer.training.state.starting_point import Fresh, FromState, StartingPoint
 from accel_trainer.training.tracking import Tracking
 
 # A job whose every part is small: images of 8x8, two steps in an epoch.
@@ -49,9 +50,21 @@ def train_until(loop: TrainingLoop, look: float) -> bool:
     return True
 
 
+def at_newest(loop: TrainingLoop) -> StartingPoint:
+    """The newest state in the folder of a loop, or its beginning."""
+    state = loop.states.newest()
+    return Fresh() if state is None else FromState(state)
+
+
+def trainer_state(**given: Any) -> TrainerState:
+    """What is saved beside the model, with as little in it as is given."""
+    empty: dict[str, Any] = {"optimizer": {}, "schedule": {}, "scaler": None, "sums": torch.zeros(1, 5)}
+    return TrainerState(**{**empty, **given})
+
+
 def taken_up(loop: TrainingLoop) -> TrainingLoop:
     """A fresh loop that goes on from the newest state in its folder."""
-    restore(loop, StartingPoint(state=loop.states.newest()))  # None before the first
+    resume(loop, at_newest(loop))
     return loop
 
 

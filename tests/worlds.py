@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from loops import at_newest
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
@@ -15,9 +16,8 @@ from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.resume import resume
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.state.restore import restore
-from accel_trainer.training.state.starting_point import StartingPoint
 from accel_trainer.training.tracking import Tracking
 
 # An image of a step: its epoch, the step, its position in the global batch, and which one it is.
@@ -58,7 +58,7 @@ def train_on(folder: Path, given: dict[str, Any], stop_after: float) -> tuple[Tr
     status = Status(state=RunState.STARTING, steps_per_epoch=parts.sampling.steps_per_epoch)
     reporter = Reporter(run, status, speaks=accelerator.is_main_process)
     loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
-    restore(loop, StartingPoint(state=loop.states.newest()))
+    resume(loop, at_newest(loop))
     loop.stop = StopAfter(loop, stop_after)
     with suppress(Stopped):
         loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)

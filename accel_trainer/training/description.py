@@ -15,7 +15,7 @@ from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.runtime.accelerator import Assembly
 from accel_trainer.training.runtime.environment import has_batch_norm, record_attempt
 from accel_trainer.training.state.checkpoint import Progress, save_weights
-from accel_trainer.training.state.starting_point import StartingPoint
+from accel_trainer.training.state.starting_point import Fresh, StartingPoint
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Description:
         """Where a run has begun, they are its own; elsewhere they may be of an attempt that did not get this far.
         Weights that are loaded may have changed since, and another job has others."""
         run, start, transferred = self.run, self.start, self.transferred
-        has_begun = run.has_run and not (start.is_fresh and start.differences)
+        has_begun = run.has_run and not (isinstance(start, Fresh) and start.differences)
         if transferred is not None or not (has_begun and run.weights(0).exists()):
             weights = self.components.model.state_dict()
             save_weights(run.weights(0), weights, epoch="0", architecture=self.job.architecture)

@@ -3,7 +3,7 @@
 import errno
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from accel_trainer.core.text import first_line
+from accel_trainer.core.text import first_line, listed
+from accel_trainer.data.batch_plan import TrainBatchPlanner
 from accel_trainer.run.status import Divergence, RunState
-from accel_trainer.training.state.checkpoint import NotSaved, StateStore
+from accel_trainer.training.optim.optimizer import learning_rate
+from accel_trainer.training.state.checkpoint import NotSaved, Progress, StateStore
 
 NOT_WRITABLE = {
     errno.ENOSPC: "the disk is full",
@@ -86,6 +88,63 @@ def all_finite(tensors: Iterator[Tensor] | list[Tensor]) -> Tensor:
     # The largest magnitude is not finite if any is not, and takes a fraction of the time of looking at each.
     extremes = [t.detach().abs().amax().isfinite() for t in tensors if t.is_floating_point() and t.numel()]
     return torch.stack(extremes).all() if extremes else torch.tensor(True)
+
+
+class FirstBadStep:
+    """The first step whose loss or gradient was not finite, kept on the device: nobody has to wait to know."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._step = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def note(self, is_finite: Tensor, step: int) -> None:
+        """is_finite: bool (), on the device; step: over all epochs, from 1."""
+        self._step.masked_fill_(~is_finite & (self._step < 0), step)
+
+    def read(self) -> int | None:
+        """The step, or None; waits for the device."""
+        step = int(self._step)
+        return step if step >= 0 else None
+
+
+class DivergenceCheck:
+    """Finds out whether a training has diverged, and says where."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, sampling: TrainBatchPlanner, first_bad: FirstBadStep
+    ) -> None:
+        self._is_finite, self._first_bad = FiniteCheck(model, optimizer), first_bad
+        self._optimizer, self._sampling = optimizer, sampling
+
+    def look(self, global_step: int) -> int | None:
+        """The first step of this rank whose loss, or what it made of the weights, was not finite. Waits for the
+        device. global_step: how many were taken."""
+        self._first_bad.note(self._is_finite(), global_step)
+        return self._first_bad.read()
+
+    def at(self, step: int, progress: Progress) -> "Diverged":
+        """The error for a step of the running epoch."""
+        samples = self._samples_of(step, progress)
+        where = self._divergence(step, progress.epoch + 1, samples)
+        images = listed(map(str, samples))
+        place = f"epoch {where.epoch}, learning rate {where.lr:g}, training images {images}"
+        return Diverged(f"the loss or its gradient was not finite at step {step} ({place})", where)
+
+    def in_validation(self, epoch: int, progress: Progress) -> "Diverged":
+        """The error for the validation at the end of an epoch."""
+        step = progress.global_step
+        message = f"the validation loss was not finite after step {step} (epoch {epoch})"
+        return Diverged(message, self._divergence(step, epoch, []))
+
+    def _divergence(self, step: int, epoch: int, samples: Sequence[int]) -> Divergence:
+        return Divergence(step=step, epoch=epoch, lr=learning_rate(self._optimizer), samples=tuple(samples))
+
+    def _samples_of(self, step: int, progress: Progress) -> list[int]:
+        """The training images of a step of the running epoch, on all processes. Of a corrupt image it is known only
+        here that another took its place."""
+        first_step = step - 1 - (progress.global_step - progress.step)
+        plans = self._sampling.micro_batches(progress.epoch + 1, rank=0, first_step=first_step)
+        indices: list[int] = next(plans).global_indices.tolist()
+        return indices
 
 
 class Diverged(Exception):

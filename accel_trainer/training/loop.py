@@ -1,44 +1,32 @@
-"""The training loop."""
+"""The training loop: epochs, what follows a step and an epoch, and the state of it all."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
-from torch import Tensor, nn
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.spans import Phase, span, spanned, timed
-from accel_trainer.core.text import listed
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.loader import Batch, ImageReader, Loader
+from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import PerformanceRow, performance_row, write_performance
-from accel_trainer.run.status import Divergence
+from accel_trainer.run.performance import PerformanceRow, write_performance
 from accel_trainer.training.build import Components
-from accel_trainer.training.failures import Diverged, FiniteCheck
-from accel_trainer.training.objectives.base import Meter
-from accel_trainer.training.optim.averaging import Averages, update_batch_norm
+from accel_trainer.training.epoch_validation import EpochValidation, Row
+from accel_trainer.training.failures import DivergenceCheck
+from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.reporting import Plotter, Reporter
-from accel_trainer.training.runtime.accelerator import in_memory_format
 from accel_trainer.training.runtime.environment import this_environment
 from accel_trainer.training.runtime.ranks import Agreement, Stopped
-from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
+from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainerState, TrainState
+from accel_trainer.training.state.saving import EpochWeights
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
-from accel_trainer.training.validation import EvaluationSet, Evaluator
-
-log = logging.getLogger(__name__)
-Row = dict[str, Any]
 
 
 class TrainingLoop:
@@ -61,26 +49,24 @@ class TrainingLoop:
         self.accelerator, self.loader, self.stop, self.reporter = accelerator, loader, stop, reporter
         # Before Accelerate wraps the model's forward pass, which a copy would share with the original.
         self.averages = Averages(job, parts.model).to(accelerator.device)
-        self.step = TrainingStep(job, parts, accelerator)
-        self.objective, self.optimizer = self.step.objective, self.step.optimizer
+        self.step = TrainingStep(job, parts, accelerator, self.averages)
+        self.objective, self.optimizer, self.meter = self.step.objective, self.step.optimizer, self.step.meter
         self.plain_model = self.step.plain_model
         if job.compile:
             self.plain_model.compile()
         self.world = this_environment(accelerator, loader.num_threads)
         self.world_size, self.rank = accelerator.num_processes, accelerator.process_index
-        self.evaluator = Evaluator(accelerator, loader, self.objective, partial(in_memory_format, job))
-        self.meter = Meter(accelerator.device, self.objective.num_sums)
+        self.validation = EpochValidation(job, parts, self.step, self.averages, accelerator, loader)
+        self.evaluator = self.validation.evaluator
         self.progress = Progress()
-        self.finished_swa: nn.Module | None = None
         self._check_trackers: Callable[[], None] = lambda: None
-        self.states = StateStore(run)
+        self.states, self.weights = StateStore(run), EpochWeights(job, run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
-        self.is_finite = FiniteCheck(self.plain_model, self.optimizer)
-        # The first step whose loss or gradient was not finite, on the device, so that nobody has to wait to know.
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=accelerator.device)
+        self.divergence = DivergenceCheck(self.plain_model, self.optimizer, parts.sampling, self.step.first_bad)
 
     @property
     def is_first(self) -> bool:
+        """Whether this is rank 0, which writes."""
         return bool(self.accelerator.is_main_process)
 
     # -- the story ------------------------------------------------------------------------------------------
@@ -90,7 +76,7 @@ class TrainingLoop:
         self._check_trackers = tracking.check
         while self.progress.epoch < self.job.num_epochs:
             epoch = self.progress.epoch + 1
-            rows = [self._train_epoch(epoch), *self._evaluate_epoch(epoch)]
+            rows = [self._train_epoch(epoch), *self.validation.rows(epoch, self.progress.global_step, self)]
             self._end_epoch(epoch, rows, tracking)
             if self.is_first:
                 self.reporter.report_epoch(self.progress, self.job.primary_metric)
@@ -107,33 +93,17 @@ class TrainingLoop:
         self.step.train_mode()
         self.take_steps(sampling.micro_batches(epoch, self.rank, first_step=progress.step))
         self._check_finite()
-        self._sync_stop()
-        scores = self.objective.scores(self._over_all(self.meter.sums, self.parts.train_reader))
-        return self._row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
+        self.sync_stop()
+        scores = self.objective.scores(self.evaluator.totals(self.meter.sums, self.parts.train_reader))
+        return self.validation.as_row(epoch, "train", scores, sampling.examples_per_epoch, progress.epoch_seconds)
 
     def take_steps(self, plans: Iterable[BatchPlan]) -> None:
         """An optimizer step for every `accumulation` of these micro-batches, with all that belongs to it."""
         began = time.monotonic() - self.progress.epoch_seconds
+        accumulation, end_step = self.parts.sampling.accumulation, partial(self._end_step, began)
         for number, batch in enumerate(timed(self.loader.batches(self.parts.train_reader, plans))):
             with span(Phase.STEP):
-                self._learn(batch, number % self.parts.sampling.accumulation)
-                if self.accelerator.sync_gradients:
-                    self._end_step(began)
-
-    def _learn(self, batch: Batch, micro_batch: int) -> None:
-        judged = self.step(batch, self.progress.global_step, micro_batch)
-        with span(Phase.METRICS):
-            self.meter.add(judged.sums)
-            self._note_bad_step(judged.loss.detach().isfinite(), self.progress.global_step + 1)
-
-    def _end_step(self, began: float) -> None:
-        with span(Phase.AVERAGES):
-            self.averages.after_step(self.plain_model)
-        progress = self.progress
-        progress.step += 1
-        progress.global_step += 1
-        progress.epoch_seconds = time.monotonic() - began
-        self._after_step()
+                self.step(batch, self.progress.global_step, number % accumulation, agree=end_step)
 
     def step_schedule(self, epoch: int) -> None:
         """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped
@@ -146,80 +116,14 @@ class TrainingLoop:
         elif epoch:  # nothing is known of it, or nothing that could be compared with what comes
             self.parts.schedule.skip(1)
 
-    def _note_bad_step(self, is_finite: Tensor, step: int) -> None:
-        self.bad_step.masked_fill_(~is_finite & (self.bad_step < 0), step)
+    # -- between steps ---------------------------------------------------------------------------------------
 
-    # -- evaluation -----------------------------------------------------------------------------------------------
-
-    def _evaluate_epoch(self, epoch: int) -> Iterator[Row]:
-        """What the validation finds in the model, on further data sets too, and in the averages of its weights."""
-        self._share_buffers(self.plain_model)
-        yield self._evaluate(epoch, "val", self.plain_model)
-        for split, images in self.parts.eval_sets.items():
-            yield self._evaluate(epoch, split, self.plain_model, images)
-        if (ema := self.averages.ema) is not None:
-            self._share_buffers(ema)
-            yield self._evaluate(epoch, "val_ema", ema)
-        if (swa := self._finished_swa(epoch)) is not None:
-            yield self._evaluate(epoch, "val_swa", swa)
-
-    def _evaluate(self, epoch: int, split: str, model: nn.Module, further: EvaluationSet | None = None) -> Row:
-        began = time.monotonic()
-        images = self.parts.val if further is None else further
-        sums = self.evaluator.measure(model, images, self._is_stopped)
-        self._sync_stop()
-        scores = self.objective.scores(self._over_all(sums, images.reader))
-        if further is None and self._tests_neighbours(epoch):
-            scores |= self._neighbour_score(model)
-        return self._row(epoch, split, scores, images.num_images, time.monotonic() - began)
-
-    def _tests_neighbours(self, epoch: int) -> bool:
-        interval = self.job.knn_interval
-        return interval > 0 and (epoch % interval == 0 or epoch == self.job.num_epochs)
-
-    def _neighbour_score(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy of the nearest neighbours among the training images."""
-        test = self.parts.knn
-        own = test.local_bank(model, self.evaluator, self._is_stopped)
-        self._sync_stop()
-        hits = test.hits(model, own, self.evaluator, self._is_stopped)
-        self._sync_stop()
-        return test.scores(self._over_all(hits, test.val.reader))
-
-    def _is_stopped(self) -> bool:
-        """Between two batches of an evaluation."""
-        self.reporter.heartbeat()
-        return bool(self.stop)
-
-    def _sync_stop(self) -> None:
-        """Where ranks that have had different numbers of batches wait for each other, and leave together."""
-        self._stop_if(self.agreement.now(bool(self.stop), None).stop)
-
-    def _finished_swa(self, epoch: int) -> nn.Module | None:
-        """After the last epoch, the averaged model with BatchNorm statistics of its own.
-
-        They are those of the training images as the last epoch has seen them.
-        """
-        swa = self.averages.swa_after(epoch, self.plain_model) if epoch == self.job.num_epochs else None
-        if swa is None:
-            return None
-        with torch.no_grad(), self.accelerator.autocast():
-            renewed = update_batch_norm(swa, self._inputs_of_epoch(epoch), self.parts.frozen)
-        self._sync_stop()
-        for statistic in renewed:  # of as many batches on every rank
-            statistic.copy_(self.accelerator.reduce(statistic.clone(), reduction="mean"))
-        self.finished_swa = swa
-        return swa
-
-    def _inputs_of_epoch(self, epoch: int) -> Iterator[Tensor]:
-        plans = self.parts.sampling.micro_batches(epoch, self.rank)
-        for number, batch in enumerate(self.loader.batches(self.parts.train_reader, plans)):
-            if self._is_stopped():
-                return
-            self.step.seed_model(self.progress.global_step, number)
-            yield in_memory_format(self.job, batch.inputs.on(self.accelerator.device))
-
-    # -- between steps and epochs ----------------------------------------------------------------------------
+    def _end_step(self, began: float) -> None:
+        progress = self.progress
+        progress.step += 1
+        progress.global_step += 1
+        progress.epoch_seconds = time.monotonic() - began
+        self._after_step()
 
     @spanned(Phase.REPORTING)
     def _after_step(self) -> None:
@@ -227,7 +131,7 @@ class TrainingLoop:
         diverged_at = None
         if self.reporter.is_due():
             self._check_trackers()
-            diverged_at = self._first_bad_step()
+            diverged_at = self.step.first_bad.read()
             scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
         decision = self.agreement.at_step(bool(self.stop), diverged_at)
@@ -239,46 +143,32 @@ class TrainingLoop:
 
     def _check_finite(self) -> None:
         """All ranks look whether every loss so far was finite, and what it made of the weights. Raises Diverged."""
-        self._note_bad_step(self.is_finite(), self.progress.global_step)
-        self._raise_diverged(self.agreement.now(False, self._first_bad_step()).diverged_at)
+        first = self.agreement.now(False, self.divergence.look(self.progress.global_step)).diverged_at
+        if first is not None:
+            raise self.divergence.at(first, self.progress)
 
-    def _first_bad_step(self) -> int | None:
-        step = int(self.bad_step)
-        return step if step >= 0 else None
+    def is_stopped(self) -> bool:
+        """Whether this rank was asked to stop; also a sign of life, between two batches of an evaluation."""
+        self.reporter.heartbeat()
+        return bool(self.stop)
 
-    def _raise_diverged(self, diverged_at: int | None) -> None:
-        if diverged_at is None:
-            return
-        where = self._divergence(diverged_at, self._samples_of(diverged_at))
-        told = f"epoch {where.epoch}, learning rate {where.lr:g}, training images {listed(map(str, where.samples))}"
-        raise Diverged(f"the loss or its gradient was not finite at step {diverged_at} ({told})", where)
-
-    def _divergence(self, step: int, samples: Sequence[int] = ()) -> Divergence:
-        rate = learning_rate(self.optimizer)
-        return Divergence(step=step, epoch=self.progress.epoch + 1, lr=rate, samples=tuple(samples))
-
-    def _samples_of(self, global_step: int) -> list[int]:
-        """The training images of a step of the running epoch, on all processes. Of a corrupt image it is known only
-        here that another took its place."""
-        first_step = global_step - 1 - (self.progress.global_step - self.progress.step)
-        plans = self.parts.sampling.micro_batches(self.progress.epoch + 1, rank=0, first_step=first_step)
-        indices: list[int] = next(plans).global_indices.tolist()
-        return indices
+    def sync_stop(self) -> None:
+        """Where ranks that have had different numbers of batches wait for each other. Raises Stopped, on all."""
+        self._stop_if(self.agreement.now(bool(self.stop), None).stop)
 
     def _stop_if(self, stop: bool) -> None:
         if stop:
             self.save_state()
             raise Stopped
 
+    # -- between epochs --------------------------------------------------------------------------------------
+
     def _end_epoch(self, epoch: int, rows: list[Row], tracking: Tracking) -> None:
-        """Take the epoch in. The state comes last and makes it final: whoever is killed before repeats the epoch,
-        and all that was written for it is written again, the same."""
+        """Count the epoch, and save. The state comes last and makes it final: a process that is killed before repeats
+        the epoch, and all that was written for it is written again, the same."""
         val = rows[1]
         if not math.isfinite(val["loss"]):
-            step = self.progress.global_step
-            raise Diverged(
-                f"the validation loss was not finite after step {step} (epoch {epoch})", self._divergence(step)
-            )
+            raise self.divergence.in_validation(epoch, self.progress)
         metric = val["loss" if self.job.primary_metric == self.job.criterion else self.job.primary_metric]
         is_best = self._is_better(metric)
         best = (metric, epoch) if is_best else (self.progress.best, self.progress.best_epoch)
@@ -292,7 +182,8 @@ class TrainingLoop:
             history=[*self.progress.history, *rows],
         )
         if self.is_first:
-            self._save_epoch_weights(epoch, is_best)
+            ema, swa = self.averages.ema, self.validation.finished_swa
+            self.weights.save(epoch, is_best=is_best, model=self.plain_model, ema=ema, swa=swa)
             tracking.log_epoch(rows)
             tracking.summarize({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self.save_state()
@@ -305,60 +196,45 @@ class TrainingLoop:
             return False
         return best is None or (metric > best if self.job.higher_is_better else metric < best)
 
-    def _save_epoch_weights(self, epoch: int, is_best: bool) -> None:
-        about = {"epoch": str(epoch), "architecture": self.job.architecture}
-
-        def save(path: Path, model: nn.Module) -> None:
-            save_weights(path, model.state_dict(), **about)
-
-        interval, is_last = self.job.save_interval, epoch == self.job.num_epochs
-        if is_last or (interval is not None and epoch % interval == 0):
-            save(self.run.weights(epoch), self.plain_model)
-        if is_best:
-            save(self.run.best_weights, self.plain_model)
-        if self.averages.ema is not None:
-            save(self.run.ema_weights, self.averages.ema)
-        if is_last and self.finished_swa is not None:
-            save(self.run.swa_weights, self.finished_swa)
-
-    def _row(self, epoch: int, split: str, scores: Mapping[str, float], num_examples: int, seconds: float) -> Row:
-        return performance_row(epoch, split, scores, learning_rate(self.optimizer), num_examples, seconds)
-
-    # -- across processes -------------------------------------------------------------------------------------
-
-    def _over_all(self, sums: Tensor, reader: ImageReader) -> list[float]:
-        """Sums of this process, added up over all; and how many corrupt images they met, if any, into the log."""
-        totals, corrupt_images = self.evaluator.reduce_sums(sums, reader)
-        if corrupt_images and self.is_first:
-            log.warning("%d corrupt images skipped; each was named once", corrupt_images)
-        return totals
-
-    def _share_buffers(self, model: nn.Module) -> None:
-        """BatchNorm statistics differ between ranks after a step: all take rank 0's."""
-        if self.world_size > 1:
-            for buffer in model.buffers():
-                buffer.copy_(broadcast(buffer.clone(), from_process=0))
-
-    # -- states -----------------------------------------------------------------------------------------------
+    # -- states ----------------------------------------------------------------------------------------------
 
     @spanned(Phase.SAVING)
     def save_state(self) -> None:
-        """Save all that is needed to go on from here. All ranks take part, rank 0 writes.
+        """Save all that is needed to resume from here. All ranks take part, rank 0 writes.
 
         What is not finite is never saved: the state before stays the newest. Raises Diverged.
         """
         self._check_finite()
-        sums = self.accelerator.gather(self.meter.sums[None].clone())
+        state = self.state_dict()
         if self.is_first:
-            scaler = self.accelerator.scaler
-            trainer = {
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.parts.schedule.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "sums": sums.cpu(),
-                "averages": self.averages.state_dict(),
-                "world": self.world.as_record(),
-            }
-            progress = replace(self.progress)
-            self.states.save(TrainState(progress, self.plain_model.state_dict(), trainer, self.world_size))
+            self.states.save(state)
         self.agreement.just_saved()
+
+    def state_dict(self) -> TrainState:
+        """All that is needed to resume, of all ranks, which call this together."""
+        sums = self.accelerator.gather(self.meter.sums[None].clone())
+        scaler = self.accelerator.scaler
+        trainer = TrainerState(
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.parts.schedule.state_dict(),
+            scaler=scaler.state_dict() if scaler is not None else None,
+            sums=sums.cpu(),
+            averages=self.averages.state_dict(),
+            world=self.world.as_record(),
+        )
+        return TrainState(replace(self.progress), self.plain_model.state_dict(), trainer, self.world_size)
+
+    def load_state_dict(self, state: TrainState) -> None:
+        """Be where a loop of the same job was, on however many processes."""
+        self.progress = replace(state.progress)
+        self.plain_model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.trainer.optimizer)
+        self.parts.schedule.load_state_dict(dict(state.trainer.schedule))
+        self.load_scaler(state)
+        self.averages.load_state_dict(state.trainer.averages)
+        self.meter.sums.copy_(state.trainer.sums_of(self.rank, self.world_size).to(self.meter.sums))
+
+    def load_scaler(self, state: TrainState) -> None:
+        """Scale losses as the state does, where both are trained in fp16."""
+        if self.accelerator.scaler is not None and state.trainer.scaler:
+            self.accelerator.scaler.load_state_dict(dict(state.trainer.scaler))

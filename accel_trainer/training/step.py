@@ -1,4 +1,6 @@
-"""What training does with one micro-batch."""
+"""One step of training, from images to averaged weights."""
+
+from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
@@ -8,53 +10,75 @@ from accel_trainer.core import keyed_random
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.loader import Batch
 from accel_trainer.training.build import Components
-from accel_trainer.training.objectives.base import BatchResult
+from accel_trainer.training.failures import FirstBadStep
+from accel_trainer.training.objectives.base import BatchResult, Meter
+from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
 from accel_trainer.training.runtime.accelerator import in_memory_format
 
 
+def _nothing() -> None:
+    """All that a single process without reports has to agree on."""
+
+
 class TrainingStep:
-    """A forward and a backward pass and, with the last micro-batch of a step, the optimizer.
+    """A step is taken in micro-batches: a forward and a backward pass of each and, with the last, the optimizer.
 
     The model and the optimizer of the parts are handed to Accelerate; `plain_model` is the model without its wrapper.
+    meter: sums of the objective over this process's examples; first_bad: whether all losses were finite.
     """
 
-    def __init__(self, job: ResolvedJob, parts: Components, accelerator: Accelerator) -> None:
-        self.job, self.accelerator = job, accelerator
+    def __init__(
+        self, job: ResolvedJob, parts: Components, accelerator: Accelerator, averages: Averages | None = None
+    ) -> None:
+        self.job, self.accelerator, self.averages = job, accelerator, averages
         self.objective = parts.objective.to(accelerator.device)
         prefer_fused(job, parts.optimizer, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        self.meter = Meter(accelerator.device, self.objective.num_sums)
+        self.first_bad = FirstBadStep(accelerator.device)
         self._frozen = parts.frozen
         # DistributedDataParallel and Accelerate divide by these.
         self._divided_by = accelerator.num_processes * parts.sampling.accumulation
 
     def train_mode(self) -> None:
+        """Set the model to training; frozen modules stay in evaluation mode."""
         self.model.train()
         train_mode(self.plain_model, self._frozen)
 
-    def __call__(self, batch: Batch, global_step: int, micro_batch: int) -> BatchResult:
-        """global_step: how many were taken before; micro_batch: of this step, from 0. All ranks call it alike."""
+    def __call__(
+        self, batch: Batch, global_step: int, micro_batch: int, agree: Callable[[], None] = _nothing
+    ) -> BatchResult:
+        """Train on a micro-batch. All ranks call it alike.
+
+        global_step: how many were taken before; micro_batch: of this step, from 0; agree: what ranks do together once
+        the step is taken: report, save, stop or give up.
+        """
         accelerator = self.accelerator
         with accelerator.accumulate(self.model):
             self.seed_model(global_step, micro_batch)
             images = batch.inputs.on(accelerator.device)
             with span(Phase.FORWARD):
                 output = self.model(in_memory_format(self.job, images))
-                judged = self.objective.compute(output, batch, is_shared=True)
+                result = self.objective.compute(output, batch, is_shared=True)
             with span(Phase.BACKWARD):
-                accelerator.backward(judged.loss * self._divided_by)
+                accelerator.backward(result.loss * self._divided_by)
             with span(Phase.OPTIMIZER):
-                self._take()
-        return judged
-
-    def _take(self) -> None:
-        accelerator = self.accelerator
-        if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+                if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
+                    accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
+                self.optimizer.step()  # does nothing before the last micro-batch
+                self.optimizer.zero_grad()
+        with span(Phase.METRICS):
+            self.meter.add(result.sums)
+            self.first_bad.note(result.loss.detach().isfinite(), global_step + 1)
+        if accelerator.sync_gradients:
+            if self.averages is not None:
+                with span(Phase.AVERAGES):
+                    self.averages.after_step(self.plain_model)
+            agree()
+        return result
 
     def seed_model(self, global_step: int, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""

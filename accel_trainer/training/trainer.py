@@ -26,11 +26,17 @@ from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
 from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.reporting import Plotter, Reporter, TrainingResult
+from accel_trainer.training.resume import resume
 from accel_trainer.training.runtime.accelerator import Assembly
 from accel_trainer.training.runtime.ranks import Stopped
 from accel_trainer.training.state.checkpoint import StateStore, shape_mismatch
-from accel_trainer.training.state.restore import restore
-from accel_trainer.training.state.starting_point import StartingPoint, find_starting_point
+from accel_trainer.training.state.starting_point import (
+    Fresh,
+    FromState,
+    FromWeights,
+    StartingPoint,
+    find_starting_point,
+)
 from accel_trainer.training.tracking import Tracking, end_trackers
 from accel_trainer.training.tune.resolve import Resolver
 
@@ -118,13 +124,13 @@ class Trainer:
         wait = accelerator.wait_for_everyone
         start = find_starting_point(self.job, self.run, self.submission, is_first=is_first, wait_for_all=wait)
         job = self._resolved(start)
-        components, transferred = self._components(job, start, start.weights)
-        if start.state is not None:
+        components, transferred = self._components(job, start)
+        if isinstance(start, FromState):  # loaded later, with all the rest
             _refuse_misfit(start.state.model, components)
         description = Description(job, self.run, start, components, transferred, self.assembly)
         run_id = description.write() if is_first else ""
         loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
-        restore(loop, start)
+        resume(loop, start)
         if is_first:
             # From here on the folder holds a run of this job.
             write_config(self.run, job.completed())
@@ -150,16 +156,22 @@ class Trainer:
             self.assembly.loader,
             self.stop,
             self.reporter,
-            lambda job: self._components(job, start, start.any_weights)[0],
-            largest_batch_size=self.reporter.status.fitting_batch_size if start.is_fresh else None,
+            lambda job: self._trial_components(job, start),
+            largest_batch_size=self.reporter.status.fitting_batch_size if isinstance(start, Fresh) else None,
             changed=start.differences.keys(),
         )
         return resolve(self.job)
 
-    def _components(
-        self, job: ResolvedJob, start: StartingPoint, weights: Mapping[str, Tensor] | None
-    ) -> tuple[Components, Transfer | None]:
-        """What trains a job, with these weights of its own; and what was loaded of others' weights, where it begins."""
+    def _trial_components(self, job: ResolvedJob, start: StartingPoint) -> Components:
+        """What a batch size or a learning rate is tried with: also of a state the weights."""
+        components, _ = self._components(job, start)
+        if isinstance(start, FromState):
+            _load_weights(start.state.model, components)
+        return components
+
+    def _components(self, job: ResolvedJob, start: StartingPoint) -> tuple[Components, Transfer | None]:
+        """What trains a job, with the weights where it starts from such; and what was loaded of others' weights, where
+        it begins."""
         accelerator = self.assembly.accelerator
         components = build(
             job,
@@ -167,11 +179,15 @@ class Trainer:
             augment_on_device=self.assembly.augment_on_device,
             progress=partial(self.reporter.report_preparation, "measuring the spectrum of the images"),
         )
-        if weights is not None:
-            _refuse_misfit(weights, components)
-            components.model.load_state_dict(dict(weights))
-        transfers = start.is_fresh and starts_from_weights(job)
+        if isinstance(start, FromWeights):
+            _load_weights(start.weights, components)
+        transfers = isinstance(start, Fresh) and starts_from_weights(job)
         return components, _transfer(job, components, accelerator) if transfers else None
+
+
+def _load_weights(weights: Mapping[str, Tensor], components: Components) -> None:
+    _refuse_misfit(weights, components)
+    components.model.load_state_dict(dict(weights))
 
 
 def _refuse_misfit(weights: Mapping[str, Tensor], components: Components) -> None:

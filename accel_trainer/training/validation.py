@@ -1,5 +1,6 @@
 """How well a model does on a set of images, every one counted once whatever the number of processes."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.views import Views
 from accel_trainer.training.objectives.base import Meter, Objective
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,13 @@ class Evaluator:
             with span(Phase.METRICS):
                 meter.add(self.objective.compute(output, batch, is_shared=False).sums)
         return meter.sums
+
+    def totals(self, sums: Tensor, reader: ImageReader) -> list[float]:
+        """Sums of this process, added up over all, which call this together; corrupt images, if any, are logged."""
+        totals, corrupt_images = self.reduce_sums(sums, reader)
+        if corrupt_images and self.accelerator.is_main_process:
+            log.warning("%d corrupt images skipped; each was named once", corrupt_images)
+        return totals
 
     def reduce_sums(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
         """Sums of this process, added up over all, and how many corrupt images all met. Every process calls it."""

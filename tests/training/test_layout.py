@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from accel_trainer.config import Job
 from accel_trainer.training.build import build
 from accel_trainer.training.loop import TrainingLoop
-from accel_trainer.training.state.restore import restore
-from accel_trainer.training.state.starting_point import StartingPoint
+from accel_trainer.training.resume import resume
+from accel_trainer.training.state.starting_point import FromState
 
 MakeLoop = Callable[..., TrainingLoop]
 
@@ -51,7 +51,7 @@ def test_channels_last_trains_to_the_same_weights(make_loop: MakeLoop, tmp_path:
     state = last.states.newest()
     assert state is not None
     assert all(value.is_contiguous() for value in state.model.values())
-    restore(last, StartingPoint(state=state))
+    resume(last, FromState(state))
     assert kernel.is_contiguous(memory_format=torch.channels_last)
 
 

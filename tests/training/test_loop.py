@@ -45,7 +45,7 @@ def test_what_is_not_finite_never_becomes_a_state(make_loop, tmp_path, spoilt, v
     if spoilt in tensors:
         tensors[spoilt].view(-1)[0] = value
     else:
-        loop._note_bad_step(torch.tensor(False), 2)
+        loop.step.first_bad.note(torch.tensor(False), 2)
     with pytest.raises(Diverged, match="the loss or its gradient was not finite at step 2 "):
         loop.save_state()
     assert loop.states.newest().progress.global_step == 1
@@ -130,7 +130,7 @@ def test_the_first_step_of_any_process_counts_also_when_another_has_looked_befor
         return Decision(diverged_at=min(step for step in (diverged_at, 2) if step is not None))
 
     loop.agreement.now = now
-    loop._note_bad_step(torch.tensor(False), 3)
+    loop.step.first_bad.note(torch.tensor(False), 3)
     with pytest.raises(Diverged, match="at step 2") as caught:
         train(loop)
     assert wishes == [3]
@@ -150,18 +150,18 @@ def test_a_validation_loss_that_is_not_finite_has_no_images(loop):
 
 def test_a_stop_during_validation_loses_nothing_of_the_epoch(loop):
     """The training of the epoch is over, its validation is not: it goes on with the validation."""
-    whole = loop._evaluate
+    whole = loop.validation.row
 
-    def stopped_in_between(*args):
+    def stopped_in_between(*args, **given):
         loop.stop.signal = 15
-        return whole(*args)
+        return whole(*args, **given)
 
-    loop._evaluate = stopped_in_between
+    loop.validation.row = stopped_in_between
     with pytest.raises(Stopped):
         train(loop)
     progress = loop.states.newest().progress
     assert (progress.epoch, progress.step) == (0, loop.parts.sampling.steps_per_epoch)
-    assert loop.states.newest().trainer["sums"][0, 2] == loop.parts.sampling.examples_per_epoch
+    assert loop.states.newest().trainer.sums[0, 2] == loop.parts.sampling.examples_per_epoch
 
 
 CLIPS = {

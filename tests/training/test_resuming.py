@@ -14,6 +14,7 @@ from loops import TINY, assert_same, outcome, taken_up, train, train_until
 
 from accel_trainer.training import loop as loop_module
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.state import saving
 from accel_trainer.training.state.checkpoint import StateStore
 from accel_trainer.training.tracking import Tracking
 
@@ -77,7 +78,7 @@ def test_the_rate_of_the_run_that_is_stopped_moves_in_every_epoch(make_loop: Mak
 
 # What is written at the end of an epoch.
 WRITES = {
-    "save_weights": loop_module,
+    "save_weights": saving,
     "log_epoch": Tracking,
     "summarize": Tracking,
     "save": StateStore,

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from accel_trainer.data.augment.geometry import normalize, normalized
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.occluders.synthetic import make_occluders
-from accel_trainer.training import build, loop
+from accel_trainer.training import build, failures
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.objectives import contrastive
 
@@ -106,7 +106,7 @@ def make_meta_loop(make_loop: Callable[..., TrainingLoop], monkeypatch: pytest.M
     monkeypatch.setattr(contrastive.torch, "autocast", lambda *args, **given: nullcontext())
     for kept in (normalize, normalized):  # their numbers are there from the first time on
         kept(torch.empty(1, 3, 1, 1, device=META))
-    monkeypatch.setattr(loop, "FiniteCheck", lambda *parts: None)  # looks for values, when it is made
+    monkeypatch.setattr(failures, "FiniteCheck", lambda *parts: None)  # looks for values, when it is made
 
     def make(folder: Path, **given: Any) -> TrainingLoop:
         made = make_loop(folder, **{**TINY, "architecture": "tiny_models:Cycles", "batch_size": 32, **given})

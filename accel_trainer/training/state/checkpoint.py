@@ -82,13 +82,44 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class TrainerState:
+    """What trainer.pt holds, under the names of these fields: what training keeps beside the model.
+
+    optimizer, schedule, scaler, averages: their state dicts; sums: of the epoch so far, float (ranks, sums), each
+    rank's as `Objective.scores` takes them; world: the environment that the state is of. The last two are missing in
+    states of the first versions.
+    """
+
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    scaler: Mapping[str, Any] | None
+    sums: Tensor
+    averages: Mapping[str, Any] = field(default_factory=dict)
+    world: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain data, which the restricted unpickler takes back."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "TrainerState":
+        """What `as_record` gave. Raises TypeError for other keys."""
+        return cls(**record)
+
+    def sums_of(self, rank: int, num_processes: int) -> Tensor:
+        """The sums that a rank goes on with: its own, or on other processes than before all of them on rank 0."""
+        if num_processes == len(self.sums):
+            return self.sums[rank]
+        return self.sums.sum(0) if rank == 0 else torch.zeros_like(self.sums[0])
+
+
+@dataclass(frozen=True)
 class TrainState:
-    """A whole state: `tensors` is the model, `trainer` what the restricted unpickler takes back (optimizer,
-    schedule, loss scaler, sums of every rank)."""
+    """A whole state of a run: how far it is, the weights of its model, and the rest."""
 
     progress: Progress
     model: Mapping[str, Tensor]
-    trainer: Mapping[str, Any]
+    trainer: TrainerState
     num_processes: int
 
 
@@ -139,7 +170,7 @@ class StateStore:
                 "num_processes": state.num_processes,
                 "sha256": {
                     MODEL: _write(aside / MODEL, save(_on_host(state.model))),
-                    TRAINER: _write(aside / TRAINER, _pickled(state.trainer)),
+                    TRAINER: _write(aside / TRAINER, _pickled(state.trainer.as_record())),
                 },
             }
             _write(aside / MANIFEST, json.dumps({**about, "checksum": _checksum(about)}).encode())
@@ -208,7 +239,7 @@ def _load(path: Path) -> TrainState:
     return TrainState(
         progress=TypeAdapter(Progress).validate_python(manifest["progress"]),
         model=load(contents[MODEL]),
-        trainer=_unpickled(contents[TRAINER]),
+        trainer=TrainerState.from_record(_unpickled(contents[TRAINER])),
         num_processes=manifest["num_processes"],
     )
 

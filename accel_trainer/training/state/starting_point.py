@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import assert_never
 
 from torch import Tensor
 
@@ -19,32 +20,39 @@ from accel_trainer.training.state.checkpoint import StateStore, TrainState, load
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StartingPoint:
-    """At most one of the two: a whole state, or only weights, after so many epochs.
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """changes: in which parameters the job of the attempt before differed from this one: {name: (then, now)}."""
 
-    changes: what the job of the attempt before had otherwise.
-    """
-
-    state: TrainState | None = None
-    weights: Mapping[str, Tensor] | None = None
-    epoch: int = 0
     changes: Changes = field(default_factory=dict)
-
-    @property
-    def any_weights(self) -> Mapping[str, Tensor] | None:
-        """Those of the state, where there is one."""
-        return self.weights if self.state is None else self.state.model
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether nothing of this run is there to go on from."""
-        return self.state is None and self.weights is None
 
     @property
     def differences(self) -> Changes:
         """Of the changes those that make it another training."""
         return {key: both for key, both in self.changes.items() if key not in MAY_CHANGE}
+
+
+@dataclass(frozen=True)
+class Fresh(_Start):
+    """At the beginning: there is nothing of this run."""
+
+
+@dataclass(frozen=True)
+class FromState(_Start):
+    """Where a whole state was saved."""
+
+    state: TrainState
+
+
+@dataclass(frozen=True)
+class FromWeights(_Start):
+    """At the end of an epoch of which only the weights are kept; 0: before the first."""
+
+    weights: Mapping[str, Tensor]
+    epoch: int
+
+
+StartingPoint = Fresh | FromState | FromWeights
 
 
 def find_starting_point(
@@ -57,10 +65,9 @@ def find_starting_point(
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
-    starts_over = job.checkpoint is not None and read_origin(run).submission != submission
-    if starts_over:
+    if job.checkpoint is not None and read_origin(run).submission != submission:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
-        chosen = None if _is_laid_out(run, submission) else _choose(job, run)
+        chosen = None if _is_laid_out(run, submission) else _choose(job.checkpoint, run)
         wait_for_all()
         if is_first:
             if chosen is not None:
@@ -72,7 +79,7 @@ def find_starting_point(
             log.info("the job has changed: %s; going on", describe(changes))
     wait_for_all()
     start = _at_newest(run, changes)
-    if start.state is not None and start.differences:
+    if isinstance(start, FromState) and start.differences:
         start = replace(start, state=_before_the_epoch(start.state, run, tells=is_first))
     return start
 
@@ -80,7 +87,7 @@ def find_starting_point(
 def _at_newest(run: RunFolder, changes: Changes) -> StartingPoint:
     state = StateStore(run).newest()
     if state is not None:
-        return StartingPoint(state=state, changes=changes)
+        return FromState(state, changes=changes)
     if has_results(run):
         raise UserError(
             f"{run.path} has results in {run.performance.name} but no whole state in {run.resume.name}/ to go on from; "
@@ -88,8 +95,8 @@ def _at_newest(run: RunFolder, changes: Changes) -> StartingPoint:
         )
     origin = read_origin(run)
     if origin.weights and origin.epoch is not None:
-        return StartingPoint(weights=load_weights(run.weights(origin.epoch)), epoch=origin.epoch, changes=changes)
-    return StartingPoint(changes=changes)
+        return FromWeights(load_weights(run.weights(origin.epoch)), origin.epoch, changes=changes)
+    return Fresh(changes=changes)
 
 
 def _accepted_changes(job: Job, run: RunFolder) -> Changes:
@@ -123,22 +130,21 @@ def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> Trai
     return replace(before or state, progress=begun)
 
 
-def _choose(job: Job, run: RunFolder) -> StartingPoint:
-    """What of the older run the new one starts from."""
-    assert job.checkpoint is not None
-    if job.checkpoint == -1:
-        return StartingPoint()
-    if job.checkpoint == 0:
+def _choose(checkpoint: int, run: RunFolder) -> StartingPoint:
+    """What of the older run the new one starts from. Raises UserError."""
+    if checkpoint == -1:
+        return Fresh()
+    if checkpoint == 0:
         saved = run.weights(0)
-        return StartingPoint(weights=load_weights(saved) if saved.exists() else None)
-    if (state := StateStore(run).at_epoch(job.checkpoint)) is not None:
-        return StartingPoint(state=state)
-    path = run.weights(job.checkpoint)
+        return FromWeights(load_weights(saved), 0) if saved.exists() else Fresh()
+    if (state := StateStore(run).at_epoch(checkpoint)) is not None:
+        return FromState(state)
+    path = run.weights(checkpoint)
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in run.params.glob("[0-9]*.safetensors"))) or "none"
-        raise UserError(f"checkpoint: {run.path} has no weights of epoch {job.checkpoint}; there are: {there}")
-    log.info("epoch %d has weights but no whole state: the optimizer starts afresh", job.checkpoint)
-    return StartingPoint(weights=load_weights(path), epoch=job.checkpoint)
+        raise UserError(f"checkpoint: {run.path} has no weights of epoch {checkpoint}; there are: {there}")
+    log.info("epoch %d has weights but no whole state: the optimizer is reset", checkpoint)
+    return FromWeights(load_weights(path), checkpoint)
 
 
 def _is_laid_out(run: RunFolder, submission: str) -> bool:
@@ -150,13 +156,18 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
     new = RunFolder(run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
     new.params.mkdir(parents=True)
-    weights: str | None = None
-    if start.state is not None:
-        StateStore(new).save(start.state)
-    if start.weights is not None:
-        save_weights(new.weights(start.epoch), start.weights)
-        weights = str(new.weights(start.epoch).relative_to(new.path))
-    write_origin(new, Origin(submission, start.epoch, weights))
+    origin = Origin(submission, 0, None)
+    match start:
+        case Fresh():
+            pass
+        case FromState(state):
+            StateStore(new).save(state)
+        case FromWeights(weights, epoch):
+            save_weights(new.weights(epoch), weights)
+            origin = Origin(submission, epoch, str(new.weights(epoch).relative_to(new.path)))
+        case _:
+            assert_never(start)
+    write_origin(new, origin)
 
 
 def _commit(run: RunFolder) -> None:

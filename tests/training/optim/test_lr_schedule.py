@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from loops import trainer_state
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
@@ -80,10 +81,10 @@ def train_step(optimizer: torch.optim.Optimizer, seed: int) -> None:
 
 def through_the_disk(run: RunFolder, trainer: dict[str, Any]) -> dict[str, Any]:
     """What the restricted unpickler gives back of a state."""
-    StateStore(run).save(TrainState(Progress(), {"w": torch.zeros(1)}, trainer, 1))
+    StateStore(run).save(TrainState(Progress(), {"w": torch.zeros(1)}, trainer_state(**trainer), 1))
     state = StateStore(run).newest()
     assert state is not None
-    return dict(state.trainer)
+    return state.trainer.as_record()
 
 
 def test_every_scheduler_is_tried_here() -> None:

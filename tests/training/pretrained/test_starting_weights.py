@@ -27,9 +27,9 @@ from accel_trainer.training.build import JobChecker, build, make_model
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights
 from accel_trainer.training.reporting import Reporter, TrainingResult
+from accel_trainer.training.resume import resume
 from accel_trainer.training.session import train
-from accel_trainer.training.state.restore import restore
-from accel_trainer.training.state.starting_point import StartingPoint
+from accel_trainer.training.state.starting_point import Fresh
 from accel_trainer.training.tracking import Tracking
 
 MakeJob = Callable[..., Job]
@@ -99,7 +99,7 @@ def test_frozen_modules_stay_as_they_are_to_the_last_bit(
     accelerator, reporter = Accelerator(cpu=True), Reporter(run, Status(state=RunState.STARTING), speaks=True)
     with Loader(1) as loader:
         loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
-        restore(loop, StartingPoint())
+        resume(loop, Fresh())
         loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)
     assert loop.progress.global_step >= 3
     for name, value in parts.model.state_dict().items():

@@ -21,9 +21,10 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_environment
 from accel_trainer.training import session, trainer
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.resume import resume
 from accel_trainer.training.session import SessionOptions
 from accel_trainer.training.state.checkpoint import Progress, shape_mismatch
-from accel_trainer.training.state.restore import best_so_far, measures_the_same, restore, reusable_averages
+from accel_trainer.training.state.restore import best_so_far, measures_the_same, reusable_averages
 from accel_trainer.training.state.starting_point import find_starting_point
 
 MakeJob = Callable[..., Job]
@@ -47,7 +48,7 @@ def heard(caplog: pytest.LogCaptureFixture) -> None:
 
 def begun(loop: TrainingLoop) -> TrainingLoop:
     """Take up what is in the run folder, as a session does, and say there whose job it is now."""
-    restore(loop, find_starting_point(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
+    resume(loop, find_starting_point(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
     loop.run.config.write_text(json.dumps(loop.job.completed()))
     return loop
 
@@ -128,7 +129,7 @@ def test_what_the_optimizer_has_kept_is_used_where_it_fits(
         assert all(torch.equal(found[n][name], value) for n, of in kept.items() for name, value in of.items())
     else:
         assert not found
-    assert ("starting afresh: what the optimizer keeps" in caplog.messages) is not is_kept
+    assert ("reset: what the optimizer keeps" in caplog.messages) is not is_kept
     train(loop)
 
 
@@ -183,7 +184,7 @@ def test_who_is_killed_just_after_the_change_goes_on_with_the_new_job_all_the_sa
         train(begun(make_loop(tmp_path / name, **THEN)))
         loop = make_loop(tmp_path / name, **now, allow_changes=True)
         if name == "before":
-            restore(loop, find_starting_point(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
+            resume(loop, find_starting_point(loop.job, loop.run, "", is_first=True, wait_for_all=lambda: None))
             loop = make_loop(tmp_path / name, **now, allow_changes=True)
         begun(loop)
         if name == "after":
@@ -230,12 +231,12 @@ def test_averages_that_are_new_start_afresh_and_those_that_are_gone_are_dropped(
     old = train(begun(make_loop(tmp_path / "run", **THEN, swa={"start": 1})))
     assert old.averages.state_dict().keys() == {"swa"}
     loop = begun(make_loop(tmp_path / "run", **{**THEN, "num_epochs": 3, "ema": 0.5}, allow_changes=True))
-    assert caplog.messages[-1] == "starting afresh: the ema average"
+    assert caplog.messages[-1] == "reset: the ema average"
     assert loop.averages.state_dict().keys() == {"ema"}
     assert loop.averages.state_dict()["ema"]["n_averaged"] == 0
     state = loop.states.newest()
     assert state is not None
-    assert state.trainer["averages"].keys() == {"ema"}
+    assert state.trainer.averages.keys() == {"ema"}
     train(loop)
     assert [row["epoch"] for row in loop.progress.history if row["split"] == "val_ema"] == [3]
 

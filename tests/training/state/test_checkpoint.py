@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import own_disk, plant_no_file
+from loops import trainer_state
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -65,7 +66,7 @@ def test_tied_and_channels_last_weights_are_saved(run: RunFolder, store: str) ->
         save_weights(run.best_weights, values)
         loaded = load_weights(run.best_weights)
     else:
-        StateStore(run).save(TrainState(Progress(), values, {}, 1))
+        StateStore(run).save(TrainState(Progress(), values, trainer_state(), 1))
         loaded = dict(newest(run).model)
     assert loaded.keys() == values.keys()
     for name, value in values.items():
@@ -105,7 +106,7 @@ def test_weights_that_are_no_file_are_not_waited_for(tmp_path: Path, kind: str) 
 
 def state(epoch: int, **more: Any) -> TrainState:
     progress = Progress(epoch=epoch, global_step=10 * epoch, **more)
-    return TrainState(progress, {"w": torch.full((3,), float(epoch))}, {"sums": torch.zeros(1, 5)}, 1)
+    return TrainState(progress, {"w": torch.full((3,), float(epoch))}, trainer_state(), 1)
 
 
 def newest(run: RunFolder) -> TrainState:
@@ -149,17 +150,17 @@ def test_a_state_is_read_to_the_bit_as_it_was_written(
         epoch=2, step=3, global_step=23, epoch_seconds=1.1, best=100 / 3, best_epoch=1,
         history=[{"epoch": 1, "split": "val", "loss": 0.1 + 0.2, "acc1": math.nan}],
     )  # fmt: skip
-    trainer = {"optimizer": optimizer.state_dict(), "scaler": None, "sums": torch.rand(2, 5, dtype=torch.float64)}
+    trainer = trainer_state(optimizer=optimizer.state_dict(), sums=torch.rand(2, 5, dtype=torch.float64))
     StateStore(run).save(TrainState(progress, model.state_dict(), trainer, num_processes=2))
     read = newest(run)
     assert repr(read.progress) == repr(progress)  # NaN is not equal to itself
     assert read.num_processes == 2
     for name, value in model.state_dict().items():
         assert torch.equal(read.model[name], value)
-    assert read.trainer["optimizer"]["param_groups"] == trainer["optimizer"]["param_groups"]
-    written = tensors_in(trainer)
+    assert read.trainer.optimizer["param_groups"] == trainer.optimizer["param_groups"]
+    written = tensors_in(trainer.as_record())
     assert len(written) > 3
-    assert all(torch.equal(*pair) for pair in zip(tensors_in(dict(read.trainer)), written, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(tensors_in(read.trainer.as_record()), written, strict=True))
 
 
 def test_the_two_newest_states_are_kept(run: RunFolder) -> None:
@@ -353,7 +354,8 @@ def small_disk(tmp_path: Path) -> Iterator[RunFolder]:
 def test_a_full_disk_leaves_the_states_as_they_were(small_disk: RunFolder, numbers: int) -> None:
     StateStore(small_disk).save(state(1))
     for _ in range(2):
-        large = TrainState(Progress(epoch=2, global_step=20), {"w": torch.zeros(numbers)}, {"m": torch.zeros(9000)}, 1)
+        trainer = trainer_state(optimizer={"m": torch.zeros(9000)})
+        large = TrainState(Progress(epoch=2, global_step=20), {"w": torch.zeros(numbers)}, trainer, 1)
         with pytest.raises(NotSaved, match="No space left on device"):
             StateStore(small_disk).save(large)
     assert [path.name for path in small_disk.resume.iterdir()] == [folder_of(small_disk, 1).name]
@@ -377,7 +379,7 @@ def kept(run: RunFolder) -> list[int]:
 
 
 def at_step(step: int) -> TrainState:
-    return TrainState(Progress(epoch=1, step=step, global_step=step), {"w": torch.zeros(1)}, {}, 1)
+    return TrainState(Progress(epoch=1, step=step, global_step=step), {"w": torch.zeros(1)}, trainer_state(), 1)
 
 
 @pytest.mark.parametrize("step", [15, 20, 25])

@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from loops import trainer_state
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
-from accel_trainer.training.state.starting_point import StartingPoint, find_starting_point
+from accel_trainer.training.state.starting_point import (
+    Fresh,
+    FromState,
+    FromWeights,
+    StartingPoint,
+    find_starting_point,
+)
 
 MakeJob = Callable[..., Job]
 
@@ -29,7 +36,7 @@ def weights(epoch: int) -> dict[str, torch.Tensor]:
 
 def save_state(run: RunFolder, epoch: int, step: int = 0) -> None:
     progress = Progress(epoch=epoch, step=step, global_step=10 * epoch + step)
-    StateStore(run).save(TrainState(progress, weights(epoch), {}, 1))
+    StateStore(run).save(TrainState(progress, weights(epoch), trainer_state(), 1))
 
 
 @pytest.fixture
@@ -45,14 +52,15 @@ def trained(run: RunFolder, make_job: MakeJob) -> RunFolder:
 
 def came_from(found: StartingPoint) -> tuple[str, int]:
     """What a start is, and which epoch its weights are of."""
-    assert found.state is None or found.weights is None
-    if found.state is not None:
-        assert found.state.model["w"][0] == found.state.progress.epoch
-        return "state", found.state.progress.epoch
-    if found.weights is not None:
-        assert found.weights["w"][0] == found.epoch
-        return "weights", found.epoch
-    return "nothing", found.epoch
+    match found:
+        case FromState(state):
+            assert state.model["w"][0] == state.progress.epoch
+            return "state", state.progress.epoch
+        case FromWeights(weights, epoch):
+            assert weights["w"][0] == epoch
+            return "weights", epoch
+        case Fresh():
+            return "nothing", 0
 
 
 # What each value of `checkpoint` begins with in the trained run.
@@ -61,7 +69,7 @@ checkpoints = pytest.mark.parametrize("checkpoint", BEGINNINGS)
 
 
 def test_an_empty_folder_starts_from_nothing(run: RunFolder, make_job: MakeJob) -> None:
-    assert start(make_job(), run) == StartingPoint()
+    assert start(make_job(), run) == Fresh()
 
 
 def test_without_a_checkpoint_a_run_goes_on_from_its_newest_state(trained: RunFolder, make_job: MakeJob) -> None:
@@ -76,7 +84,7 @@ def test_without_a_checkpoint_a_run_goes_on_from_its_newest_state(trained: RunFo
 def test_a_run_whose_states_are_gone_starts_from_nothing(trained: RunFolder, make_job: MakeJob) -> None:
     for path in trained.resume.rglob("*.safetensors"):
         path.write_bytes(b"")
-    assert start(make_job(), trained) == StartingPoint()
+    assert start(make_job(), trained) == Fresh()
 
 
 @checkpoints
@@ -112,7 +120,7 @@ def test_the_same_submission_goes_on_and_the_next_starts_over(
 
 @pytest.mark.parametrize("checkpoint", [-1, 0])
 def test_starting_over_where_nothing_is_starts_from_nothing(run: RunFolder, make_job: MakeJob, checkpoint: int) -> None:
-    assert start(make_job(checkpoint=checkpoint), run) == StartingPoint()
+    assert start(make_job(checkpoint=checkpoint), run) == Fresh()
     assert not (run.path / "previous").exists()
 
 
@@ -254,7 +262,7 @@ def test_where_a_run_goes_on_is_in_its_folder_whatever_its_records_say(
     save_weights(secret.path / "000.safetensors", weights(9))
     trained.origin.write_text(json.dumps({"submission": "first", "weights": outside, "epoch": epoch}))
     found = start(job, trained)
-    assert found.weights is None or found.weights["w"][0] == 0
+    assert not isinstance(found, FromWeights) or found.weights["w"][0] == 0
 
 
 def test_an_origin_that_cannot_be_read_is_none(trained: RunFolder, make_job: MakeJob) -> None:
