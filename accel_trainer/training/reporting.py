@@ -195,13 +195,17 @@ class Plotter:
     def __init__(self, run: RunFolder) -> None:
         self._drawn = time.monotonic()
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            Program.PLOT.command(str(run.path)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
+        reading, writing = os.pipe()
+        self._requests = os.fdopen(writing, "w")
+        try:
+            self._process = subprocess.Popen(
+                Program.PLOT.command(str(run.path)), stdin=reading, stdout=subprocess.DEVNULL, env=environment
+            )
+        except BaseException:
+            self._requests.close()
+            raise
+        finally:
+            os.close(reading)
         # One that is killed must not stay a zombie.
         threading.Thread(target=self._process.wait, daemon=True).start()
 
@@ -210,17 +214,15 @@ class Plotter:
         if not now and time.monotonic() - self._drawn < PLOT_EVERY_S:
             return
         self._drawn = time.monotonic()
-        assert self._process.stdin is not None
         with suppress(BrokenPipeError):
-            self._process.stdin.write("draw\n")
-            self._process.stdin.flush()
+            self._requests.write("draw\n")
+            self._requests.flush()
 
     def close(self) -> None:
         """Draw a last time and wait for it."""
         self.draw(now=True)
-        assert self._process.stdin is not None
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._requests.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=60)
         if self._process.poll() is None:

@@ -30,11 +30,7 @@ class Agreement:
     """
 
     def __init__(self, world_size: int, rank: int, save_every_s: float) -> None:
-        self._group: dist.ProcessGroup | None = None
-        if world_size > 1:
-            group = dist.new_group(backend="gloo")
-            assert isinstance(group, dist.ProcessGroup)
-            self._group = group
+        self._group = _gloo_group() if world_size > 1 else None
         self._is_first = rank == 0
         self._save_every_s = save_every_s
         self._saved = time.monotonic()
@@ -69,7 +65,8 @@ class Agreement:
         never_less = 0 if diverged_at is None else _NEVER - diverged_at
         wishes = torch.tensor([stop, self._save_is_due(), never_less], dtype=torch.int64)
         work = dist.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-        assert work is not None
+        if work is None:
+            raise RuntimeError("torch.distributed has started no exchange between the ranks")
         self._exchange = (work, wishes)
 
     def _finish(self) -> Decision:
@@ -80,6 +77,13 @@ class Agreement:
         self._exchange = None
         stop, save, never_less = wishes.tolist()
         return Decision(bool(stop), bool(save), _NEVER - never_less if never_less else None)
+
+
+def _gloo_group() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo")
+    if not isinstance(group, dist.ProcessGroup):
+        raise RuntimeError("this process is not in the group of those that train together")
+    return group
 
 
 def gather_rows(rows: Tensor) -> Tensor:
