@@ -38,9 +38,9 @@ def known_failure(
     """
     if is_out_of_memory(error):
         with suppress(OSError):
-            traceback.print_exception(error)  # which layer wanted it
-        told = textwrap.shorten(first_line(error), 120, placeholder=" ...")
-        return RunState.OUT_OF_MEMORY, f"out of memory {place} with batch_size {batch_size} ({told})"
+            traceback.print_exception(error)  # which layer needed it
+        reason = textwrap.shorten(first_line(error), 120, placeholder=" ...")
+        return RunState.OUT_OF_MEMORY, f"out of memory {place} with batch_size {batch_size} ({reason})"
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE and _is_in(states.folder.parent, error.filename):
         what = f"{error.filename} cannot be written"
         if isinstance(error, NotSaved):
@@ -63,7 +63,7 @@ def _kept(states: StateStore) -> str:
 class FiniteCheck:
     """Looks at weights, statistics and what the optimizer remembers.
 
-    A loss tells of them only one step later: an infinite gradient spoils the weights in a step whose loss was finite. A
+    A loss shows it only one step later: an infinite gradient spoils the weights in a step whose loss was finite. A
     buffer that was not finite when training began, such as a mask of -inf, is left alone.
     """
 
@@ -107,7 +107,7 @@ class FirstBadStep:
 
 
 class DivergenceCheck:
-    """Finds out whether a training has diverged, and says where."""
+    """Finds out whether a training has diverged, and at which step."""
 
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, sampling: TrainBatchPlanner, first_bad: FirstBadStep
@@ -166,7 +166,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, RuntimeError):
-        told = str(error)
-        if should_reduce_batch_size(error) or any(words in told for words in NO_MEMORY):
+        text = str(error)
+        if should_reduce_batch_size(error) or any(words in text for words in NO_MEMORY):
             return True
     return is_out_of_memory(error.__cause__)

@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: its log, status.json, performance.csv and plots. Rank 0 only."""
+"""What a run reports while it trains: its log, status.json and plots. On rank 0 only."""
 
 import logging
 import os
@@ -25,11 +25,14 @@ log = logging.getLogger("accel_trainer")
 STATUS_EVERY_S = 1.0
 PLOT_EVERY_S = 10.0
 # Between attempts at writing how a run has ended.
-LAST_WORD_WAITS_S = (0.0, 1.0, 2.0, 4.0)
+LAST_STATUS_WAITS_S = (0.0, 1.0, 2.0, 4.0)
 
 
 class Reporter:
-    """Keeps status.json current. The status is a snapshot that `update` changes; nothing is written too often."""
+    """Keeps status.json current. The status is a snapshot that `update` changes; nothing is written too often.
+
+    speaks: whether it writes, as rank 0 does; on_status: is given each new status, on every rank.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class Reporter:
     def update(self, *, durable: bool = False, **changes: Any) -> None:
         """Change and write the status; `durable` for what must not be lost (a change of state).
 
-        Anything else may fail to be written: the training goes on, and the next time will tell more.
+        Anything else may fail to be written: the training continues, and the next status has it too.
         """
         self._written = time.monotonic()
         self.status = self.status.model_copy(update={**changes, "updated": time.time()})
@@ -72,7 +75,7 @@ class Reporter:
             self._is_stale = False
 
     def heartbeat(self) -> None:
-        """Something was done that is no step: whoever listens hears that the training lives."""
+        """Something was done that is no step: the status shows that the training is alive."""
         if self.is_due():
             self.update()
 
@@ -107,7 +110,7 @@ class Reporter:
         best = "none" if progress.best is None else f"{progress.best:.4g} (epoch {progress.best_epoch})"
         log.info(
             "epoch %d/%d  %s  lr %.4g  %.0f images/s  best %s %s",
-            progress.epoch, self.status.num_epochs, "  ".join(_in_words(row) for row in rows),
+            progress.epoch, self.status.num_epochs, "  ".join(_summary(row) for row in rows),
             train["lr"], train["images_per_s"], metric, best,
         )  # fmt: skip
         self.update(
@@ -129,7 +132,7 @@ class Reporter:
 
     @property
     def position(self) -> str:
-        """Where the run is, in words; exactly so when a failure was noted."""
+        """Where the run is, for a message; exact once a failure was noted."""
         status = self.status
         if not status.epoch:
             return "before the first step"
@@ -138,23 +141,23 @@ class Reporter:
         return f"at step {status.global_step + 1} (epoch {status.epoch})"
 
     def finish(self, state: RunState, error: str | None = None) -> None:
-        """The last word. It is tried for a while, and in the end in the place of the one before, which takes no room on
+        """Write the last status. It is tried for a while, and in the end over the one before, which takes no room on
         a disk that is full; that it cannot be written hides nothing of what has happened."""
-        word = {"state": state, "error": error, "failed_at": self.failed_at, "eta_s": None}
-        for wait in LAST_WORD_WAITS_S:
+        last = {"state": state, "error": error, "failed_at": self.failed_at, "eta_s": None}
+        for wait in LAST_STATUS_WAITS_S:
             time.sleep(wait)
             try:
-                self.update(**word, durable=True)
+                self.update(**last, durable=True)
             except OSError as problem:
-                told = problem
+                failure = problem
             else:
                 return
-        log.error("%s cannot be written (%s)", told.filename, told.strerror)
+        log.error("%s cannot be written (%s)", failure.filename, failure.strerror)
         with suppress(OSError):
             overwrite_status(self._run, self.status)
 
 
-def _in_words(row: Mapping[str, Any]) -> str:
+def _summary(row: Mapping[str, Any]) -> str:
     """`val loss 0.1234 acc1 98.7%`; accuracies of single cycles are left to performance.csv."""
     loss, *others = scores_of(row).items()
     shown = [f"{name} {value:.2f}%" for name, value in others if name != "acc5" and "_cycle" not in name]

@@ -53,9 +53,9 @@ def this_environment(accelerator: Accelerator, loader_threads: int) -> Environme
 def describe_change(
     then: Mapping[str, Any], now: Environment, *, has_batch_norm: bool, has_dropout: bool
 ) -> str | None:
-    """What is to be said of going on in another world than the one that saved a state, in one line.
+    """One line about resuming in another environment than the one that saved a state; None where nothing changed.
 
-    then: what is known of that.
+    then: what is known of that environment.
     """
     phrases = {
         "num_processes": _counted("process", "processes"),
@@ -72,8 +72,8 @@ def describe_change(
         changed.discard("cpu_threads")
     if not changed:
         return None
-    told = ", ".join(phrases[key](then[key], record[key]) for key in phrases if key in changed)
-    return f"going on {told}: {_consequence(changed, has_batch_norm=has_batch_norm, has_dropout=has_dropout)}"
+    changes = ", ".join(phrases[key](then[key], record[key]) for key in phrases if key in changed)
+    return f"going on {changes}: {_consequence(changed, has_batch_norm=has_batch_norm, has_dropout=has_dropout)}"
 
 
 def _counted(one: str, several: str) -> Any:
@@ -99,7 +99,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Or anything else that draws while it trains, as far as its name tells."""
+    """Whether a model has dropout, or anything else that draws while it trains, by its name."""
     names = ("Dropout", "StochasticDepth", "DropPath", "DropBlock")
     drawing = (module for module in model.modules() if any(name in type(module).__name__ for name in names))
     return any(getattr(module, "p", 1) != 0 for module in drawing)
@@ -172,10 +172,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*words: str) -> str | None:
-    """What git says of the working folder, or None where there is no repository or no git."""
+def _git(*arguments: str) -> str | None:
+    """What git answers of the working folder, or None where there is no repository or no git."""
     try:
-        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

@@ -1,4 +1,4 @@
-"""What is kept of a run: weights for people, and states to go on from.
+"""What is kept of a run: weights for people, and states to resume from.
 
 A state is a folder `resume/<global step>/` that appears by a rename when everything in it, checksums last, has
 reached the disk. What does not match its checksums is passed over, and the state before it is used.
@@ -66,7 +66,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 @dataclass
 class Progress:
-    """How far a run has come, and what it has measured. All that is needed to go on, but for tensors.
+    """How far a run has come, and what it has measured. All that is needed to resume, but for tensors.
 
     epoch: epochs that are over, with their validation; step: optimizer steps of the next epoch that are done.
     history: the rows of performance.csv.
@@ -107,7 +107,7 @@ class TrainerState:
         return cls(**record)
 
     def sums_of(self, rank: int, num_processes: int) -> Tensor:
-        """The sums that a rank goes on with: its own, or on other processes than before all of them on rank 0."""
+        """The sums that a rank resumes with: its own, or on other processes than before all of them on rank 0."""
         if num_processes == len(self.sums):
             return self.sums[rank]
         return self.sums.sum(0) if rank == 0 else torch.zeros_like(self.sums[0])
@@ -139,7 +139,7 @@ class StateStore:
         self._goes_on_from: Path | None = None
 
     def go_on_from(self, progress: Progress) -> None:
-        """The run goes on from here: states beyond are of a past that is not its own, and give way to its own."""
+        """The run resumes from here: states beyond are of a past that is not its own, and give way to its own."""
         self._goes_on_from = self._path(progress)
 
     def save(self, state: TrainState) -> None:
@@ -253,7 +253,7 @@ def _unpickled(file: bytes) -> dict[str, Any]:
     try:
         content = tensors_in(file)
     except pickle.UnpicklingError as error:
-        # torch's own text tells how to run the code all the same.
+        # torch's own text explains how to run the code all the same.
         raise ValueError(f"{TRAINER} holds more than plain data, which could run code, or is damaged") from error
     if not isinstance(content, dict):
         raise TypeError(f"{TRAINER} holds a {type(content).__name__}")

@@ -58,10 +58,10 @@ StartingPoint = Fresh | FromState | FromWeights
 def find_starting_point(
     job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]
 ) -> StartingPoint:
-    """Where this attempt goes on. Every rank calls it and gets the same answer; rank 0 moves files.
+    """Where this attempt starts. Every rank calls it and gets the same answer; rank 0 moves files.
 
     With `checkpoint` the run starts over: what is in the folder goes to `previous/`, once for each submission of
-    the job, so that a job which is interrupted after that goes on and does not start over for ever.
+    the job, so that a job which is interrupted after that resumes and does not start over for ever.
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
@@ -80,7 +80,7 @@ def find_starting_point(
     wait_for_all()
     start = _at_newest(run, changes)
     if isinstance(start, FromState) and start.differences:
-        start = replace(start, state=_before_the_epoch(start.state, run, tells=is_first))
+        start = replace(start, state=_before_the_epoch(start.state, run, logs=is_first))
     return start
 
 
@@ -106,22 +106,22 @@ def _accepted_changes(job: Job, run: RunFolder) -> Changes:
         return {}
     config, found = read_config(run), read_found(run)
     if (differences := job.incompatible_diff(config, found)) and not job.allow_changes:
-        told = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
+        changed = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
         raise UserError(
-            f"model_dir: {run.path} holds a run of another job ({told}); choose another model_dir, set checkpoint "
+            f"model_dir: {run.path} holds a run of another job ({changed}); choose another model_dir, set checkpoint "
             "to -1 to start over (the old run is kept in previous/), or allow_changes to true to go on with what is new"
         )
     return job.diff(config, found)
 
 
-def _before_the_epoch(state: TrainState, run: RunFolder, *, tells: bool) -> TrainState:
-    """The state in which another job goes on: an epoch that was begun is begun again, or half of it would be of the
+def _before_the_epoch(state: TrainState, run: RunFolder, *, logs: bool) -> TrainState:
+    """The state from which another job resumes: an epoch that was begun is begun again, or half of it would be of the
     job before. Steps are counted on: of two states the one with more steps is the newer."""
     progress = state.progress
     if progress.step == 0:
         return state
     before = StateStore(run).at_epoch(progress.epoch)
-    if tells:
+    if logs:
         with_weights = (
             "" if before is not None else f", with the weights of its step {progress.step}: older are not kept"
         )
