@@ -59,7 +59,7 @@ def release(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
 def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption = False) -> None:
     """Put jobs that are pending, held or running into failed/. One that is running is saved and stopped first.
 
-    `retry` takes it up where it was.
+    `retry` resumes it where it was.
     """
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
@@ -80,7 +80,7 @@ def retry(
     queue: QueueOption = DEFAULT_QUEUE,
     failed: Annotated[bool, typer.Option("--failed", help="All that have failed.")] = False,
 ) -> None:
-    """Put failed jobs back into the queue. They go on where they were, if they got that far."""
+    """Return failed jobs to pending. They resume where they were, if they got that far."""
     store = existing_queue(queue)
     if failed:
         jobs = [job.name for job in store.jobs(JobState.FAILED)]
@@ -137,7 +137,7 @@ def pause(
     host: HostOption = None,
     reason: Annotated[str | None, typer.Option("--reason", help="For those who see it.", show_default=False)] = None,
 ) -> None:
-    """Take up no more jobs, until `resume`. What is running goes on."""
+    """Start no more jobs, until `resume`. What is running goes on."""
     existing_queue(queue)
     _refuse_odd_host(host)
     typer.echo(Pauses(QueueStore(queue)).add(host, reason))
@@ -151,7 +151,7 @@ def resume(queue: QueueOption = DEFAULT_QUEUE, host: HostOption = None) -> None:
     chosen = [pause for pause in pauses.all() if host is None or pause.host == host]
     for pause in chosen:
         pauses.remove(pause.host)
-        typer.echo(f"{pause.where} goes on")
+        typer.echo(f"{pause.where} is resumed")
     if not chosen:
         typer.echo("nothing is paused")
 
@@ -163,10 +163,10 @@ def reclaim(
     ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until it is known of each whether its runner lives.")
+        bool, typer.Option("--wait", help="Stay until it is known of each whether its runner is alive.")
     ] = False,
 ) -> None:
-    """Put jobs back whose runners are dead: on this machine at once, on others when nothing was heard for 10 minutes.
+    """Return jobs to pending whose runners are dead: here at once, elsewhere when nothing was heard for 10 minutes.
 
     By this machine's own clock, which begins when it first sees them: `status`, `run-queue` and this look. Of jobs that
     were handed to Slurm, it is asked.
@@ -189,16 +189,18 @@ def reclaim(
     for report in undecided:
         typer.echo(_why_undecided(report))
     for job in unknown_to_slurm:
-        typer.echo(f"{job.name}: Slurm does not know it; it is put back when that is sure: come again, or --wait")
+        typer.echo(
+            f"{job.name}: Slurm does not know it; it is returned to pending when that is sure: come again, or --wait"
+        )
     if not running:
         typer.echo(f"nothing is running in {queue}")
 
 
 def _why_undecided(report: OwnerReport) -> str:
     silence = f"nothing was heard of its runner for {duration(report.silence_s)}"
-    told = silence if report.silence_s > 1 else "its runner may live"
+    told = silence if report.silence_s > 1 else "its runner may be alive"
     where = f"{report.job.name}: runs on {_host(report.job)}"
-    return f"{where}; {told}; it is given up after {duration(STALE_S)}: come again, or --wait"
+    return f"{where}; {told}; its lease expires after {duration(STALE_S)}: come again, or --wait"
 
 
 def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
@@ -206,7 +208,7 @@ def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
     job = report.job
     match report.state:
         case OwnerState.ALIVE:
-            typer.echo(f"{job.name}: its runner lives")
+            typer.echo(f"{job.name}: its runner is alive")
             return True
         case OwnerState.UNKNOWN:
             return False
@@ -216,10 +218,10 @@ def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
             why = f"nothing was heard of its runner on {_host(job)} for {duration(report.silence_s)}"
     from accel_trainer.launch.process_group import end_leftovers
 
-    still_here = f"{job.name}: {why}, but its trainer still is here: it may save first, within a minute or two"
+    still_here = f"{job.name}: {why}, but its trainer is still running: it may save first, within a minute or two"
     end_leftovers(job.token, lambda: typer.echo(still_here))
     if requeue(store, Retries(store), job):
-        typer.echo(f"{job.name}: put back; {why}")
+        typer.echo(f"{job.name}: returned to pending; {why}")
     return True
 
 
@@ -255,18 +257,18 @@ def _for_each(
         raise typer.Exit(MISTAKE)
 
 
-def _ask(store: QueueStore, job: ClaimedJob, wish: ControlAction, told: str, *, wait: bool) -> str | None:
-    """Have the owner of a running job do something; None, and said why, where it has not done it."""
+def _ask(store: QueueStore, job: ClaimedJob, action: ControlAction, done: str, *, wait: bool) -> str | None:
+    """Have the owner of a running job do something; None, and printed why, where it has not done it."""
     if job.owner.is_dead():
         raise UserError(f"{job.name}: its runner is dead; `accel-train reclaim {job.name}` first")
     try:
-        Requests(store).put(job, wish)
+        Requests(store).put(job, action)
     except OSError as error:
         raise QueueUnusable(f"the queue {store.folder} cannot be used: {error.strerror}") from error
     if job.owner.cluster is not None:
         end_in_slurm(store, job)
     if not wait:
-        return f"is asked to stop, to be {told}"
+        return f"is asked to stop, to be {done}"
     deadline = time.monotonic() + LONGEST_S
     while job.path.exists() and not job.owner.is_dead() and time.monotonic() < deadline:
         time.sleep(POLL_S)
@@ -278,7 +280,7 @@ def _ask(store: QueueStore, job: ClaimedJob, wish: ControlAction, told: str, *, 
         )
         return None
     now = store.find(job.name)
-    return told if now is None or now.state is not JobState.DONE else "was done before it could be stopped"
+    return done if now is None or now.state is not JobState.DONE else "was done before it could be stopped"
 
 
 def _refuse_odd_host(host: str | None) -> None:

@@ -80,9 +80,9 @@ def _outcome(outcome: Outcome, log: Path) -> str:
         case OutcomeKind.DONE:
             return "done"
         case OutcomeKind.INTERRUPTED:
-            return f"stopped{why}; it goes on where it was when it is run again"
+            return f"stopped{why}; it resumes where it was when it is run again"
         case OutcomeKind.SUPERSEDED:
-            return f"given up{why}; what this trainer did counts no more"
+            return f"superseded{why}; what this trainer did does not count"
         case OutcomeKind.FAILED:
             return f"failed: {outcome.reason}\n  log: {log}"
         case _:
@@ -104,23 +104,23 @@ def _line_of_job(
         case ClaimFinished(name=name, finished=finished, log=log):
             return f"{name}: {_where_it_went(name, finished, log)}"
         case JobReclaimed(job=job):
-            return f"{job.name}: its runner died; it goes on where it was"
+            return f"{job.name}: its runner died; it resumes where it was"
         case JobTooLarge(name=name, num_processes=num_processes):
-            return f"{name}: wants {num_processes} GPUs, which this runner has not"
+            return f"{name}: needs {num_processes} GPUs, more than this runner has"
         case _:
             assert_never(event)
 
 
 def _where_it_went(name: str, finished: FinishedClaim, log: Path) -> str:
     if finished.state is JobState.HELD:
-        return f"stopped ({finished.outcome.reason}); `accel-train release {name}` lets it go on where it was"
+        return f"stopped ({finished.outcome.reason}); `accel-train release {name}` lets it resume where it was"
     return _outcome(finished.outcome, log)
 
 
 def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmProblem) -> str:
     match event:
         case JobSubmitted(name=name, slurm_id=slurm_id):
-            return f"{name}: handed to Slurm, job {slurm_id}"
+            return f"{name}: submitted to Slurm, job {slurm_id}"
         case SlurmJobChanged(name=name, description=description):
             return f"{name}: {description}"
         case SlurmJobOver(name=name, state=state, reason=reason):

@@ -68,7 +68,7 @@ def run_queue(
         bool,
         typer.Option(
             "--reclaim-stale",
-            help="Also take up jobs of runners on other machines from which nothing was heard for 10 minutes.",
+            help="Also reclaim jobs of runners on other machines from which nothing was heard for 10 minutes.",
         ),
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for more jobs instead of ending.")] = False,
@@ -88,7 +88,7 @@ def run_queue(
     partition: Annotated[str | None, typer.Option("--partition", help="With --slurm: as of sbatch.")] = None,
     time: Annotated[
         str | None,
-        typer.Option("--time", help="With --slurm: as of sbatch. Before it is over, a job saves, and goes on later."),
+        typer.Option("--time", help="With --slurm: as of sbatch. Before it is over, a job saves, and resumes later."),
     ] = None,
     nodes: Annotated[
         int | None, typer.Option("--nodes", min=1, help="With --slurm: each job on so many machines; one if not given.")
@@ -219,7 +219,7 @@ def _command(queue: QueueStore, queued: QueuedJob, job: Job, launch: LaunchOptio
     attempt = attempt_of(queue, queued, job, token="", log=log, parent=starting_params(job, queue))
     wanted = num_processes_wanted(job, launch)
     if (place := places.fit(wanted)) is None:
-        raise UserError(f"{queued.path}: wants {wanted} GPUs; there are {len(places.gpus)}")
+        raise UserError(f"{queued.path}: needs {wanted} GPUs; there are {len(places.gpus)}")
     machine = place.machine(this_machine())
     return str(plan_launch(job, place.options(launch), machine, attempt.worker_args))
 
@@ -240,5 +240,5 @@ def hand_to_slurm(
     submitter = Submitter(queue, launch, options, Terminal(), retry_after_s)
     submitter.run(watch=watch)
     if submitter.stop and submitter.has_jobs_in_slurm:
-        typer.echo("what was handed over goes on in Slurm; `accel-train run-queue --slurm` shows it again")
+        typer.echo("what was submitted goes on in Slurm; `accel-train run-queue --slurm` shows it again")
     return submitter

@@ -58,11 +58,11 @@ class SlurmDesk:
         }
         left, settled = self._reconciler.reconcile({job.name for job in ours})
         said |= dict.fromkeys(ours, "is over")
-        said |= {job: None if found is None else found.told for job, found in left.items()}
+        said |= {job: None if found is None else found.description for job, found in left.items()}
         return said | {one.job: _what_became(one) for one in settled}
 
 
 def _what_became(settled: "Settled") -> str:
     finished = settled.finished
-    where = "put back" if finished.state is JobState.PENDING else finished.state
+    where = "returned to pending" if finished.state is JobState.PENDING else finished.state
     return f"{where}; {finished.outcome.reason}"

@@ -37,6 +37,7 @@ class Version:
 
     @classmethod
     def of(cls, path: Path) -> "Version | None":
+        """The state of a file now; None where it is gone."""
         try:
             stat = os.lstat(path)
         except OSError:
@@ -45,26 +46,27 @@ class Version:
 
 
 class PendingChecker:
-    """Knows of every pending file whether it is good, wrong (and why), or not looked at yet."""
+    """Knows of every pending file whether it is valid, invalid (and why), or not checked yet."""
 
     def __init__(self, options: LaunchOptions, queue: Path) -> None:
         """`options` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
         self._options = options
-        self._words = [*options.argv(), "--queue", str(queue)]
+        self._arguments = [*options.argv(), "--queue", str(queue)]
         self._problems: dict[Version, list[str]] = {}
-        self._needs: dict[Version, Requirements] = {}  # of files of a good shape
+        self._needs: dict[Version, Requirements] = {}  # of files that parse
         self._first_seen: dict[Version, float] = {}
         self._process: _Process | None = None
 
     @property
     def is_busy(self) -> bool:
+        """Whether some files are being checked."""
         return self._process is not None
 
     def check(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Requirements], list[tuple[QueuedJob, str]]]:
-        """(good jobs with what they need, jobs that are wrong and why); never waits. Call it again and again."""
+        """Valid jobs with what they need, and invalid ones with reasons; never waits. To be called repeatedly."""
         self._collect()
-        good: dict[QueuedJob, Requirements] = {}
-        wrong, unknown = [], []
+        valid: dict[QueuedJob, Requirements] = {}
+        invalid, unknown = [], []
         for job in jobs:
             if (version := Version.of(job.path)) is None:
                 continue  # gone since it was listed
@@ -80,14 +82,15 @@ class PendingChecker:
             if problems is None:
                 unknown.append(version)
             elif problems:
-                wrong.append((job, "\n".join(problems)))
+                invalid.append((job, "\n".join(problems)))
             else:
-                good[job] = self._needs[version]
+                valid[job] = self._needs[version]
         if unknown and self._process is None:
-            self._process = _Process(unknown[:AT_ONCE], self._words)
-        return good, wrong
+            self._process = _Process(unknown[:AT_ONCE], self._arguments)
+        return valid, invalid
 
     def close(self) -> None:
+        """End the process that checks files."""
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -97,7 +100,7 @@ class PendingChecker:
             return
         self._problems |= self._process.verdicts()
         if self._process.is_over:
-            # It died of the first file that it said nothing of: of that one the trainer will say what is wrong; the
+            # It died of the first file without a verdict: the trainer will report what is wrong with that one; the
             # others are looked at again.
             for version in self._process.without_verdict()[:1]:
                 self._problems[version] = []
@@ -113,10 +116,10 @@ class PendingChecker:
 class _Process:
     """workers/validate on some files; verdicts come as lines while it works."""
 
-    def __init__(self, versions: list[Version], words: list[str]) -> None:
+    def __init__(self, versions: list[Version], arguments: list[str]) -> None:
         self._open = {str(version.path): version for version in versions}
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        command = Program.VALIDATE.command(*words, *self._open)
+        command = Program.VALIDATE.command(*arguments, *self._open)
         self._token = Owner.new().token
         self._process = subprocess.Popen(
             command,

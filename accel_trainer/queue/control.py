@@ -28,7 +28,7 @@ class ControlAction(StrEnum):
 
 @dataclass(frozen=True)
 class ControlRequest:
-    """What a person wants of a running job: `by` whom it was asked for, and when (in seconds since 1970)."""
+    """What a person asks of a running job: `by` whom it was asked for, and when (in seconds since 1970)."""
 
     action: ControlAction
     by: str
@@ -102,6 +102,7 @@ class ClaimControl:
         self._missing_since: float | None = None
 
     def __call__(self) -> StopReason | None:
+        """Why the trainer is to be ended, looked at once a second."""
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY_S:
             return None
@@ -137,7 +138,7 @@ class Pause:
 
     @property
     def where(self) -> str:
-        """What is paused, in words."""
+        """What is paused, for a message."""
         return "the queue" if self.host is None else f"the queue on {self.host}"
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ Unmet = Mapping[str, JobState | None]
 @dataclass(frozen=True)
 class Requirements:
     """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
-    its turn; and how many devices, where it says so itself."""
+    its turn; and how many devices, where the job has a number."""
 
     after: tuple[str, ...] = ()
     parent: str | None = None
@@ -32,11 +32,12 @@ class Requirements:
 
     @classmethod
     def of(cls, job: Job, num_processes: int | None = None) -> Self:
-        """num_processes: those that the job is launched with, where that is said anywhere."""
+        """num_processes: those that the job is launched with, where a number is given anywhere."""
         return cls(tuple(job.after), job.parent_job, job.priority, num_processes)
 
     @property
     def waits(self) -> bool:
+        """Whether it needs another job at all."""
         return bool(self.after) or self.parent is not None
 
     def missing(self, states: Mapping[str, JobState]) -> dict[str, JobState | None]:
@@ -80,8 +81,8 @@ def cycles(missing: Mapping[str, Collection[str]]) -> dict[str, str]:
     found = {}
     for name in _behind_cycles(waited_for_by):
         if way := _way_back(name, missing):
-            told = listed(f"{one!r} waits for {other!r}" for one, other in pairwise([*way, name]))
-            found[name] = f"after: the job waits for itself: {told}; take one of these out"
+            path = listed(f"{one!r} waits for {other!r}" for one, other in pairwise([*way, name]))
+            found[name] = f"after: the job waits for itself: {path}; take one of these out"
     return found
 
 
@@ -92,7 +93,7 @@ def _behind_cycles(missing: Mapping[str, Collection[str]]) -> set[str]:
         sorter.prepare()
         return set()
     free: set[str] = set()
-    while ready := sorter.get_ready():  # it goes on as far as it can
+    while ready := sorter.get_ready():  # as far as there is no cycle
         sorter.done(*ready)
         free.update(ready)
     return missing.keys() - free

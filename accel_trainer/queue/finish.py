@@ -44,7 +44,7 @@ class FinishedClaim:
 def finish_claim(queue: QueueStore, retries: Retries, claimed: ClaimedJob, result: AttemptResult) -> FinishedClaim:
     """Move a claimed job to where it belongs now. Raises QueueUnusable.
 
-    Where somebody has asked for it to be held or canceled, an attempt that was interrupted was so for that.
+    Where a person has asked for it to be held or canceled, an attempt was interrupted for that.
     """
     request = Requests(queue).of(claimed.token)
     try:
@@ -102,7 +102,7 @@ def _fail(
 
 
 def requeue(queue: QueueStore, retries: Retries, job: ClaimedJob) -> bool:
-    """Return a job whose owner is dead to pending, or where somebody has asked for it; False if another was faster."""
+    """Return a job whose owner is dead to pending, or do what was asked of it; False if another process was faster."""
     result = AttemptResult(Outcome(OutcomeKind.INTERRUPTED), job.path)
     return finish_claim(queue, retries, job, result).outcome.kind is not OutcomeKind.SUPERSEDED
 

@@ -1,4 +1,4 @@
-"""Heartbeats: each runner says every now and then that it is alive, and what it does; others watch whether it does.
+"""Heartbeats: each runner writes every now and then that it is alive, and what it does; others watch whether it does.
 
     training_queue/runners/<host>.<boot>-<pid>-<start>.json    written by the runner, with a number that goes up
     training_queue/observed/<host>.<machine>.json              when that number was last seen to change, by this host
@@ -28,7 +28,7 @@ class RunningClaim:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a runner says of itself: a number that goes up, for how many jobs it has places, and in `work` what it
+    """What a runner reports: a number that goes up, for how many jobs it has places, and in `work` what it
     trains, by the tokens of its claims."""
 
     host: str

@@ -34,7 +34,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def read_claim(stem: str) -> tuple[str, Owner]:
-    """Which job a file in running/ is, named so without its ending, and whose."""
+    """The name of the job and the owner, from the name of a file in running/ without `.json`."""
     if (old := OLD_CLAIM.fullmatch(stem)) is not None:
         return old["name"], Owner(old["host"], "")
     claim, _, token = stem.rpartition(".")
@@ -48,7 +48,7 @@ def without_number(name: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """A job's own name; for a job that is refused for its name, one that misleads nobody."""
+    """A job's own name; for a job that is rejected for its name, one that is safe to print."""
     try:
         return job_name(Path(f"{name}.json"))
     except UserError:

@@ -32,21 +32,22 @@ LOOK_EVERY_S = 1.0
 
 
 class PrewarmedWorker:
-    """One trainer without a job. `owner` is who makes the next claim."""
+    """One trainer without a job. The next claim is made in the name of `owner`."""
 
     def __init__(self, queue: QueueStore, launch: Launch) -> None:
         """launch: that of the job which is expected. Raises OSError."""
         self.owner = Owner.new()
         self._has_job = False
         self._launch = _of_any_job(launch)
-        self._words = scratch_folder(self.owner.token) / "words.json"
+        self._arguments_file = scratch_folder(self.owner.token) / "words.json"
         # Named as what is half-written: after a kill it is removed like that.
         self._log = queue.paths.logs / f".standby.{self.owner.token}.tmp"
-        waiting = replace(launch, worker_args=(PREWARM, str(self._words)))
+        waiting = replace(launch, worker_args=(PREWARM, str(self._arguments_file)))
         self._trainer = ProcessGroup(waiting, self.owner.token, self._log)
 
     @property
     def has_died(self) -> bool:
+        """Whether its launcher has ended."""
         return self._trainer.exit_code is not None
 
     async def start(self, launch: Launch, token: str, log: Path) -> ProcessGroup:
@@ -54,8 +55,8 @@ class PrewarmedWorker:
         assert token == self.owner.token
         if not self.has_died and _of_any_job(launch) == self._launch:
             self._trainer.log_to(log)
-            write_atomic(self._words, json.dumps(launch.worker_args), durable=False)
-            self._has_job = not prewarm_cancelled(self._words).exists()
+            write_atomic(self._arguments_file, json.dumps(launch.worker_args), durable=False)
+            self._has_job = not prewarm_cancelled(self._arguments_file).exists()
         if self._has_job:
             return self._trainer
         await self.end()
@@ -75,7 +76,7 @@ def _of_any_job(launch: Launch) -> Launch:
 
 @dataclass(frozen=True)
 class RunningAttempt:
-    """An attempt that is under way: what its trainer says, and what it has of the machine."""
+    """An attempt that is under way: how long it will still take, and what it has of the machine."""
 
     run: RunFolder
     token: str
@@ -83,6 +84,7 @@ class RunningAttempt:
 
     @property
     def is_about_to_end(self) -> bool:
+        """Whether the trainer has reported that it needs only a few seconds more."""
         said = read_status(self.run)
         return said is not None and said.token == self.token and said.eta_s is not None and said.eta_s < AHEAD_S
 
@@ -92,7 +94,7 @@ class Prewarmer:
 
     def __init__(self, queue: QueueStore, options: LaunchOptions, machine: Machine, *, is_wanted: bool) -> None:
         self._queue, self._options, self._machine, self._is_wanted = queue, options, machine, is_wanted
-        self._standby: PrewarmedWorker | None = None
+        self._prewarmed: PrewarmedWorker | None = None
         self._looked = 0.0
 
     async def refresh(self, scheduler: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> None:
@@ -102,32 +104,33 @@ class Prewarmer:
             return
         self._looked = now
         is_idle = scheduler.is_checked and not running and not scheduler.valid
-        if self._standby is not None and (self._standby.has_died or is_idle or scheduler.pause is not None):
+        if self._prewarmed is not None and (self._prewarmed.has_died or is_idle or scheduler.pause is not None):
             await self.close()
-        elif self._standby is None and (launch := self._next_launch(scheduler, slots, running)) is not None:
-            with suppress(OSError):  # the disk is full: those who need it will say so
-                self._standby = PrewarmedWorker(self._queue, launch)
+        elif self._prewarmed is None and (launch := self._next_launch(scheduler, slots, running)) is not None:
+            with suppress(OSError):  # the disk is full: the next attempt will report that
+                self._prewarmed = PrewarmedWorker(self._queue, launch)
 
     @property
     def owner(self) -> Owner | None:
-        """Who is to make the next claim; None where nothing stands by."""
-        return None if self._standby is None else self._standby.owner
+        """In whose name the next claim is to be made; None where no worker waits."""
+        return None if self._prewarmed is None else self._prewarmed.owner
 
     def take(self) -> PrewarmedWorker | None:
-        """What stands by is the claim's that `owner` has made."""
-        standby, self._standby = self._standby, None
-        return standby
+        """The worker that waits, for the claim that was made in the name of `owner`."""
+        prewarmed, self._prewarmed = self._prewarmed, None
+        return prewarmed
 
     async def close(self) -> None:
-        if (standby := self.take()) is not None:
-            await standby.end()
+        """End the worker that waits, if there is one."""
+        if (prewarmed := self.take()) is not None:
+            await prewarmed.end()
 
     def _next_launch(self, scheduler: Scheduler, slots: Slots, running: Collection[RunningAttempt]) -> Launch | None:
         """How the next job will be launched, if its place will be free in a moment."""
         if scheduler.pause is not None:
             return None
         if not running and not scheduler.may_begin:
-            # The first is not checked yet; so it will be launched if it is found good.
+            # The first is not checked yet; so it will be launched if it is valid.
             wanted = (
                 self._launch(queued, lambda job: slots.fit(num_processes_wanted(job, self._options)))
                 for queued in scheduler.pending
@@ -154,4 +157,4 @@ class Prewarmer:
                 return None
             return plan_launch(job, place.options(self._options), place.machine(self._machine))
         except UserError:
-            return None  # it will be said of the job
+            return None  # the runner reports it of the job

@@ -44,8 +44,8 @@ class ClaimRun:
     """One attempt at a claimed job.
 
     token: of this attempt; that of the claim, or of one start of a claim which is a cluster's.
-    options, machine: what it may use. On another node than the first, this node's trainer alone is judged, and nobody
-    asks it to stop: all processes of a job stop together.
+    options, machine: what it may use. On another node than the first, this node's trainer alone is judged, and no
+    request stops it: all processes of a job stop together.
     prepared: called with the attempt before its trainer starts.
     start: starts the trainer.
     """

@@ -1,4 +1,4 @@
-"""The runner: choose jobs, claim them, have them trained side by side, record how they ended, go on."""
+"""The runner: choose jobs, claim them, train them side by side, record how they ended, and again."""
 
 import asyncio
 import time
@@ -49,7 +49,7 @@ def nobody_else(gpus: list[str]) -> set[str]:
 class RunnerOptions:
     """How a runner works.
 
-    launch: goes before what a job says of its launch.
+    launch: overrides what a job has for its launch.
     retry_after_s: the wait before the first retry of a job; it doubles with each further one.
     reclaims_stale: whether it takes also the jobs of runners on other machines of which nothing was heard for long.
     prewarms: whether it starts the trainer of the next job while another still works.
@@ -119,7 +119,7 @@ class Runner:
         finally:
             self._checker.close()
             self._heartbeat.stop()
-            remove_abandoned()  # also of trainers that were still ending when we began
+            remove_abandoned()  # also of trainers that were still ending at the start
 
     async def _run(self, watch: bool) -> None:
         await self._reclaim()
@@ -136,7 +136,7 @@ class Runner:
                 await asyncio.sleep(POLL_S)
         finally:
             await self._prewarmer.close()
-            # What is running is told to stop with us, or goes on to its end.
+            # What is running is told to stop with this process, or runs to its end.
             while self._attempts:
                 self._heartbeat.beat()
                 self.emit(Tick())
@@ -163,7 +163,7 @@ class Runner:
             if not self._attempts:
                 raise
             return False  # no reason to end a trainer; the next look may be luckier
-        self._wants_look = self._scheduler.has_refused
+        self._wants_look = self._scheduler.has_rejected
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted = True
             valid = len(self._scheduler.valid)
@@ -180,7 +180,7 @@ class Runner:
             return False
         left = self._will_not_run()
         if scheduler.pending and len(left) < len(scheduler.pending):
-            return False  # another runner trains what these wait for, or they rest
+            return False  # another runner trains what these wait for, or they back off
         if watch:
             self._notify_why_nothing_runs()
             self.emit(WaitingForJobs())
@@ -199,7 +199,7 @@ class Runner:
         return waits | self._too_large().keys()
 
     def _too_large(self) -> dict[str, int]:
-        """The jobs that will never have room here, and how many processes each of them wants."""
+        """The jobs that will never have room here, and how many processes each of them needs."""
         valid = self._scheduler.valid.items()
         return {job.name: needs.num_processes or 1 for job, needs in valid if not self._could_fit(needs)}
 
@@ -211,7 +211,7 @@ class Runner:
         self.num_failed += 1
         self.emit(JobRejected(job, reason))
 
-    # -- taking up -------------------------------------------------------------------------------------------------
+    # -- starting jobs ---------------------------------------------------------------------------------------------
 
     def _begin_what_fits(self) -> bool:
         """Whether any job was begun."""
@@ -243,7 +243,7 @@ class Runner:
         return self._slots.could_fit(needs.num_processes)
 
     def _begin(self, pending: QueuedJob, place: Allocation) -> bool:
-        """Claim a job and have it trained; whether nobody was faster."""
+        """Claim a job and have it trained; False if another runner was faster."""
         self._wants_look = True
         if (claimed := self.queue.claim(pending, self._prewarmer.owner)) is None:
             return False

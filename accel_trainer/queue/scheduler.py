@@ -16,12 +16,12 @@ from accel_trainer.queue.store import JobGone, QueueStore
 LOOK_EVERY_S = 2.0
 # Looking may take this part of the time, however many jobs there are.
 LARGEST_PART = 0.05
-# All jobs are checked before the first one begins; but with thousands of them, what is known to be good need not wait.
+# All jobs are checked before the first one begins; but with thousands of them, what is known to be valid does not wait.
 PATIENCE_S = 60.0
 
 
 class Scheduler:
-    """Looks at a queue now and then. Files that are wrong go to failed/ when they are met."""
+    """Looks at a queue now and then. Invalid files are moved to failed/."""
 
     def __init__(
         self, queue: QueueStore, checker: PendingChecker, retries: Retries, refused: Callable[[QueuedJob, str], None]
@@ -32,21 +32,21 @@ class Scheduler:
         self.running: Sequence[QueuedJob] = ()
         self.valid: dict[QueuedJob, Requirements] = {}
         self.missing: dict[str, Unmet] = {}
-        self.resting: Collection[str] = ()
+        self.backing_off: Collection[str] = ()
         self.pause: Pause | None = None
-        self.has_refused = False  # what waits for a job that was refused is to be looked at again
+        self.has_rejected = False  # what waits for a job that was refused is to be looked at again
         self._looked = self._cost_s = 0.0
         self._checking_since: float | None = None
         self._blocked_since: float | None = None
 
     @property
     def is_checked(self) -> bool:
-        """Whether all files that were there are known to be good or wrong."""
+        """Whether all files that were there are known to be valid or invalid."""
         return not self._checker.is_busy
 
     @property
     def may_begin(self) -> bool:
-        """Whether what is known to be good need not wait until all is checked."""
+        """Whether what is known to be valid may start before all is checked."""
         return self.is_checked or (
             self._checking_since is not None and time.monotonic() - self._checking_since > PATIENCE_S
         )
@@ -68,33 +68,33 @@ class Scheduler:
     def _look(self) -> None:
         self.pause = Pauses(self._queue).of(this_host())
         pending = self._queue.jobs(JobState.PENDING)
-        good, wrong = self._checker.check(pending)
-        self.missing, in_vain = self._find_missing(good)
-        for job, reason in (*wrong, *in_vain.items()):
+        valid, invalid = self._checker.check(pending)
+        self.missing, in_vain = self._find_missing(valid)
+        for job, reason in (*invalid, *in_vain.items()):
             self._refuse(job, reason)
-            good.pop(job, None)
+            valid.pop(job, None)
             self.missing.pop(job.name, None)
-        refused = {job for job, _ in wrong} | in_vain.keys()
-        self.has_refused = bool(refused)
+        refused = {job for job, _ in invalid} | in_vain.keys()
+        self.has_rejected = bool(refused)
         self.pending = [job for job in pending if job not in refused]
-        self.valid = dict(sorted(good.items(), key=lambda item: -item[1].priority))  # else as they were: by name
+        self.valid = dict(sorted(valid.items(), key=lambda item: -item[1].priority))  # else as they were: by name
         self._note_checking()
         self.running = self._queue.jobs(JobState.RUNNING)
-        self.resting = self._retries.backing_off(good)
+        self.backing_off = self._retries.backing_off(valid)
         self._note_blocked()
 
     def take(self, job: QueuedJob) -> None:
-        """The job is not to be chosen again, until the next look tells more."""
+        """The job is not to be chosen again, before the next `refresh`."""
         self.valid.pop(job, None)
 
     @property
     def waiting(self) -> set[str]:
-        """The names of jobs whose turn it is not: they wait for others, or rest, or one of their name is running."""
-        return {*self.missing, *self.resting, *(job.name for job in self.running)}
+        """The names of jobs that may not start: they wait for others, back off, or one of their name is running."""
+        return {*self.missing, *self.backing_off, *(job.name for job in self.running)}
 
     @property
     def is_blocked(self) -> bool:
-        """Whether nobody trains and all that is pending waits, and not only for a moment: folders are not read all at
+        """Whether nothing runs and all that is pending waits, and not only for a moment: folders are not read all at
         once, and a job that moves from one to another is then in none."""
         return self._blocked_since is not None and time.monotonic() - self._blocked_since > LOOK_EVERY_S
 
@@ -110,19 +110,19 @@ class Scheduler:
         elif self._blocked_since is None:
             self._blocked_since = time.monotonic()
 
-    def _find_missing(self, good: Mapping[QueuedJob, Requirements]) -> tuple[dict[str, Unmet], dict[QueuedJob, str]]:
+    def _find_missing(self, valid: Mapping[QueuedJob, Requirements]) -> tuple[dict[str, Unmet], dict[QueuedJob, str]]:
         """What the jobs that wait are waiting for; and those that wait in vain, for themselves or for what has failed,
         with the reason."""
-        if not any(needs.waits for needs in good.values()):
+        if not any(needs.waits for needs in valid.values()):
             return {}, {}
         states = self._queue.states()
-        found = {job.name: needs.missing(states) for job, needs in good.items() if needs.waits}
+        found = {job.name: needs.missing(states) for job, needs in valid.items() if needs.waits}
         waiting: dict[str, Unmet] = {name: missing for name, missing in found.items() if missing}
         reasons = cycles(waiting)
         for name, missing in waiting.items():
             if (parent := failed_parent(missing)) is not None:
                 reasons.setdefault(name, self._why_with(parent))
-        return waiting, {job: f"{job.path}: {reasons[job.name]}" for job in good if job.name in reasons}
+        return waiting, {job: f"{job.path}: {reasons[job.name]}" for job in valid if job.name in reasons}
 
     def _why_with(self, parent: str) -> str:
         found = self._queue.find(parent)

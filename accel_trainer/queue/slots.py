@@ -17,16 +17,18 @@ class Allocation:
     cores: int = 1
 
     def machine(self, machine: Machine) -> Machine:
+        """The machine as the job sees it."""
         return machine.share(self.cores)
 
     def options(self, options: LaunchOptions) -> LaunchOptions:
+        """The options with the GPUs of this place."""
         return replace(options, gpus=self.gpus) if self.gpus else options
 
 
 class Slots:
-    """The places of one machine, and who has them.
+    """The places of one machine, and which are taken.
 
-    Without a wish for less, one job has all GPUs. On a machine without GPUs a place is a share of the cores.
+    Unless less is asked for, one job has all GPUs. On a machine without GPUs a place is a part of the cores.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Slots:
             raise UserError("`gpus_per_job`, `jobs_per_gpu`: no GPU was found on this machine", hint="use `slots`")
         if gpus_per_job is not None and gpus_per_job > len(self.gpus):
             raise UserError(f"{gpus_per_job} are more than there are, {len(self.gpus)}", option="gpus_per_job")
-        # GPUs that were named, and nothing more, are for each job in turn: a flag goes before what a job says.
+        # GPUs that were named, and nothing more, are for each job in turn: an option overrides what a job has.
         self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or options.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
         self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
@@ -62,6 +64,7 @@ class Slots:
 
     @property
     def is_full(self) -> bool:
+        """Whether there is no room for any job."""
         load = self._load()
         return all(load[gpu] >= self._jobs_per_gpu for gpu in self.gpus) if self.gpus else self._places_left == 0
 
@@ -84,8 +87,8 @@ class Slots:
         if len(free) < wanted:
             return None
         emptiest = sorted(sorted(free, key=lambda gpu: load[gpu])[:wanted], key=self.gpus.index)
-        share = wanted / (len(self.gpus) * self._jobs_per_gpu)
-        return Allocation(tuple(emptiest), max(1, int(self._cores * share)))
+        part = wanted / (len(self.gpus) * self._jobs_per_gpu)
+        return Allocation(tuple(emptiest), max(1, int(self._cores * part)))
 
     def fit_after(self, left: Allocation, num_processes: int | None) -> Allocation | None:
         """The place that a job will have when this one is left."""
@@ -96,9 +99,11 @@ class Slots:
             self.take(left)
 
     def take(self, place: Allocation) -> None:
+        """Note that a job has this place."""
         self._taken.append(place)
 
     def leave(self, place: Allocation) -> None:
+        """Note that the job of this place is over."""
         self._taken.remove(place)
 
     @property

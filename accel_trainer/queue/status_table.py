@@ -1,4 +1,4 @@
-"""What can be said of every job of a queue: where it is, how far, on what, and why it does not go on."""
+"""The status of every job of a queue: where it is, how far, on which devices, and why it does not run."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from accel_trainer.queue.slurm.client import SlurmJob
     from accel_trainer.queue.slurm.reconcile import Record
 
-# Of so many pending jobs is said why they do not run; to read more of them would take seconds.
+# So many pending jobs have a note why they do not run; to read more of them would take seconds.
 MOST_NOTES = 100
 
 
@@ -45,7 +45,7 @@ class JobStatus:
 def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatus]:
     """A row for each job of a queue, those that run first. Raises QueueUnusable.
 
-    most: of so many jobs in each other state more is told than their names, which takes reading their files.
+    most: so many jobs in each other state have more than their names, which takes reading their files.
     """
     running = queue.claims()
     observer = HeartbeatObserver(queue)
@@ -69,55 +69,56 @@ def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: M
     work: RunningClaim | None = None if heartbeat is None else heartbeat.work.get(job.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
     if job.owner.is_dead():
-        note = "its runner died; run-queue takes it up"
+        note = "its runner died; run-queue reclaims it"
     elif is_stale(silence_s):
-        note = f"stale: nothing was heard of its runner for {duration(silence_s)}; `accel-train reclaim` puts it back"
-    said = _said(job)
-    if said is not None and said.token != job.token:
-        said = None  # of an earlier attempt
+        silence = f"nothing was heard of its runner for {duration(silence_s)}"
+        note = f"stale: {silence}; `accel-train reclaim` returns it to pending"
+    status = _status(job)
+    if status is not None and status.token != job.token:
+        status = None  # of an earlier attempt
     return JobStatus(
         job.name,
         job.state,
         host=job.owner.host or None,
         devices=() if work is None else work.devices,
         elapsed_s=None if work is None else max(0.0, time.time() - work.started),
-        left_s=None if said is None else said.eta_s,
-        note=note if said is None or note is not None else said.preparing,
-        **_progress(said),
+        left_s=None if status is None else status.eta_s,
+        note=note if status is None or note is not None else status.preparing,
+        **_progress(status),
     )
 
 
 def _glance() -> "Mapping[str, SlurmJob] | None":
-    """Loaded when there is such a claim: where nobody uses Slurm, a status needs it not."""
+    """Loaded when there is such a claim: where Slurm is not used, it is not imported."""
     from accel_trainer.queue.slurm.reconcile import quick_lookup
 
     return quick_lookup()
 
 
 def _in_slurm(queue: QueueStore, job: ClaimedJob, known: "Mapping[str, SlurmJob] | None") -> JobStatus:
-    """known: what Slurm says, by the tokens of claims; None where it says nothing."""
+    """known: what Slurm reports, by the tokens of claims; None where it does not answer."""
     from accel_trainer.queue.slurm.reconcile import Records
 
     found, record = None if known is None else known.get(job.token), Records(queue).of(job.token)
-    said = _said(job)
-    if said is not None and not job.owner.has_started(said.token):
-        said = None  # of an earlier claim
+    status = _status(job)
+    if status is not None and not job.owner.has_started(status.token):
+        status = None  # of an earlier claim
     is_running = found is not None and found.state == "RUNNING"
     if found is not None:
-        note = f"job {found.id} of Slurm" if is_running else found.told
+        note = f"job {found.id} of Slurm" if is_running else found.description
     else:
         number = "" if record is None or record.id is None else f", job {record.id}"
         note = f"in Slurm on {job.owner.cluster}{number}; {_why_unknown(known, record)}"
-    if is_running and said is not None and said.preparing is not None:
-        note = f"{said.preparing}; {note}"
+    if is_running and status is not None and status.preparing is not None:
+        note = f"{status.preparing}; {note}"
     return JobStatus(
         job.name,
         job.state,
         host=found.nodes if found is not None and found.nodes else job.owner.host,
         elapsed_s=found.elapsed_s if found is not None and is_running else None,
-        left_s=None if said is None or not is_running else said.eta_s,
+        left_s=None if status is None or not is_running else status.eta_s,
         note=note,
-        **_progress(said),
+        **_progress(status),
     )
 
 
@@ -133,21 +134,26 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
 
 def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
-    return JobStatus(job.name, job.state, note=reason.split("\n")[0] if reason else None, **_progress(_said(job)))
+    return JobStatus(job.name, job.state, note=reason.split("\n")[0] if reason else None, **_progress(_status(job)))
 
 
-def _said(job: QueuedJob) -> Status | None:
-    """What the job's trainer last said."""
+def _status(job: QueuedJob) -> Status | None:
+    """What the trainer of the job has last reported."""
     try:
         return read_status(RunFolder(read_job(job.path, job.name).run_path))
     except UserError:
         return None
 
 
-def _progress(said: Status | None) -> dict[str, Any]:
-    if said is None or not said.num_epochs:  # it has not begun
+def _progress(status: Status | None) -> dict[str, Any]:
+    if status is None or not status.num_epochs:  # it has not started
         return {}
-    return {"epoch": said.epoch, "num_epochs": said.num_epochs, "metric": said.primary_metric, "best": said.best}
+    return {
+        "epoch": status.epoch,
+        "num_epochs": status.num_epochs,
+        "metric": status.primary_metric,
+        "best": status.best,
+    }
 
 
 def _why_pending(queue: QueueStore, queued: QueuedJob, states: Mapping[str, JobState]) -> str | None:

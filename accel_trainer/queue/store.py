@@ -75,7 +75,7 @@ class QueueStore:
         return states
 
     def find(self, name: str) -> QueuedJob | None:
-        """The job of a name in the state that `states` says, the newest of several that are done or failed."""
+        """The job of a name in the state that `states` has for it, the newest of several that are done or failed."""
         found = [job for job in self._in_passing() if name in _names(job)]
         first = [job for job in found if job.state is found[0].state]
         return max(first, key=lambda job: _modified_ns(job.path), default=None)
@@ -100,7 +100,7 @@ class QueueStore:
         return path
 
     def claim(self, job: QueuedJob, owner: Owner | None = None) -> ClaimedJob | None:
-        """Take a pending job, for this process if nobody is named; None if another was faster."""
+        """Claim a pending job, for this process if no owner is given; None if another was faster."""
         owner = owner or Owner.new()
         target = self.paths.claim(job.name, owner)
         if not _moved(job.path, target):
@@ -108,18 +108,18 @@ class QueueStore:
         return ClaimedJob(job.name, target, owner=owner)
 
     def release(self, job: QueuedJob) -> Path:
-        """Put a job back where it can be claimed again, under its own name: its run folder follows from that.
+        """Return a job to pending, where it can be claimed again, under its own name: its run folder follows from that.
 
         A newcomer that has taken the name meanwhile is given another one.
         """
         target = self.folder / f"{job.name}.json"
-        # In this order: what is there when the job itself is gone is the job, put back by another runner.
+        # In this order: what is there when the job itself is gone is the job, returned by another runner.
         if target.exists() and job.path.exists():
             self._move(QueuedJob(job.name, target, JobState.PENDING), JobState.PENDING)
         return self._move(job, JobState.PENDING)
 
     def hold(self, job: QueuedJob) -> Path:
-        """Put a job where nobody takes it up."""
+        """Move a job to held/, where no runner claims it."""
         return self._move(job, JobState.HELD)
 
     def retry(self, job: QueuedJob) -> Path:
@@ -130,7 +130,7 @@ class QueueStore:
         return path
 
     def remove(self, job: QueuedJob) -> None:
-        """Take a job out of the queue for good."""
+        """Remove a job from the queue for good."""
         job.path.unlink(missing_ok=True)
         reason_path(job.path).unlink(missing_ok=True)
 
@@ -156,7 +156,7 @@ class QueueStore:
         if reason is None:
             beside.unlink(missing_ok=True)
         else:
-            with suppress(OSError):  # the disk is full: the job is where it belongs, and the runner says why
+            with suppress(OSError):  # the disk is full: the job is where it belongs, and the runner reports the reason
                 write_atomic(beside, reason.rstrip() + "\n")
         return path
 
@@ -190,11 +190,11 @@ class QueueStore:
 
 
 class JobGone(UserError):
-    """A job's file was moved by somebody else."""
+    """A job's file was moved by another process or a person."""
 
 
 def _moved(source: Path, target: Path) -> bool:
-    """Rename; whether it was ours is told by the target being there, not by the call."""
+    """Rename; whether it was ours is decided by the target being there, not by the call."""
     try:
         source.rename(target)
     except OSError as error:

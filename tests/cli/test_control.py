@@ -120,7 +120,7 @@ def test_a_pause_has_a_reason_and_ends(queue: QueueStore) -> None:
     assert Pauses(queue).of("rey") is None, "hosts are compared whole"
     assert run("resume", "--host", "rey").output == "nothing is paused\n"
     assert run("pause").exit_code == 0
-    assert run("resume").output == "the queue on grey goes on\nthe queue goes on\n"
+    assert run("resume").output == "the queue on grey is resumed\nthe queue is resumed\n"
     assert Pauses(queue).all() == []
     assert run("pause", "--host", "../x").exit_code != 0
 
@@ -156,7 +156,7 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(
     if wish is not None:
         Requests(queue).put(ClaimedJob("a", path, owner=owner), wish)
     assert "accel-train reclaim a" in run("cancel", "a").stderr if wish is None else True
-    assert run("reclaim").output == "a: put back; its runner is dead\n"
+    assert run("reclaim").output == "a: returned to pending; its runner is dead\n"
     assert states(queue) == {"a": state}
     assert not queue.paths.requests.exists() or list(queue.paths.requests.iterdir()) == []
 
@@ -171,8 +171,8 @@ def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: QueueStore, mo
         lines = run("reclaim").output.splitlines()
         collecting.join()
     assert len(lines) == 2
-    assert "its trainer still is here" in lines[0]
-    assert lines[1] == "a: put back; its runner is dead"
+    assert "its trainer is still running" in lines[0]
+    assert lines[1] == "a: returned to pending; its runner is dead"
     assert states(queue) == {"a": "pending"}
 
 
@@ -182,10 +182,10 @@ def test_a_runner_elsewhere_is_given_up_after_long_silence_only(
 ) -> None:
     write_job(queue.folder / "running" / f"{name}.json")
     result = run("reclaim")
-    assert "its runner may live; it is given up after 10m 00s: come again, or --wait" in result.output
+    assert "its runner may be alive; its lease expires after 10m 00s: come again, or --wait" in result.output
     assert states(queue) == {"a": "running"}
     monkeypatch.setattr(lease, "STALE_S", 0.0)
-    assert "a: put back; nothing was heard of its runner on " in run("reclaim", "a").output
+    assert "a: returned to pending; nothing was heard of its runner on " in run("reclaim", "a").output
     assert states(queue) == {"a": "pending"}
 
 

@@ -165,9 +165,9 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
         (
             OutcomeKind.INTERRUPTED,
             JobState.HELD,
-            "job: stopped (held by me); `accel-train release job` lets it go on where it was",
+            "job: stopped (held by me); `accel-train release job` lets it resume where it was",
         ),
-        (OutcomeKind.SUPERSEDED, None, "job: given up (held by me); what this trainer did counts no more"),
+        (OutcomeKind.SUPERSEDED, None, "job: superseded (held by me); what this trainer did does not count"),
     ],
 )
 def test_what_became_of_a_job_that_was_taken_away_is_said(kind, state, told, capsys):

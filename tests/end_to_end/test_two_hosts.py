@@ -40,7 +40,10 @@ def test_a_runner_that_wakes_after_its_lease_expired_discards_its_job(monkeypatc
         monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
         monkeypatch.setattr(lease, "STALE_S", 0.0)
         monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
-        assert "a: put back; nothing was heard of its runner on sleepy" in CliRunner().invoke(app, ["reclaim"]).output
+        assert (
+            "a: returned to pending; nothing was heard of its runner on sleepy"
+            in CliRunner().invoke(app, ["reclaim"]).output
+        )
         monkeypatch.setattr("accel_trainer.launch.attempt.end_leftovers", lambda token: None)
         successor = Runner(queue, this_machine(), Terminal())
         monkeypatch.setattr(successor.stop, "listen", lambda *_: None)
@@ -52,7 +55,7 @@ def test_a_runner_that_wakes_after_its_lease_expired_discards_its_job(monkeypatc
     finally:
         if sleeper.poll() is None:
             sleeper.kill()
-    assert "a: given up (" in output
+    assert "a: superseded (" in output
     assert sleeper.returncode == 0, "nothing has failed"
     assert [job.path.name for state in JobState for job in queue.jobs(state)] == ["a.json"]
     status = read_status(run)

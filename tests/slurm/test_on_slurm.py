@@ -171,7 +171,7 @@ def test_three_jobs_are_done_one_of_them_over_its_time_limit(busy: Lab, server: 
     assert busy.wait(120) == 1, "one was cancelled"
     (job_id,) = cluster.job_ids("timed")
     output = (busy.queue / f"logs/timed.slurm-{job_id}.log").read_text()
-    assert output.count("put back into Slurm's queue") == 1
+    assert output.count("returned to Slurm's queue") == 1
     assert [f"start {number} of job {job_id}" in output for number in range(3)] == [True, True, False]
     assert all(is_whole(busy, server, name) for name in ("one", "two", "timed"))
     assert all(len(cluster.job_ids(name)) == 1 for name in ("one", "two", "timed"))

@@ -219,8 +219,8 @@ def test_numbers_and_lines_of_slurm_are_read(tmp_path: Path, monkeypatch: pytest
         "abc-1": SlurmJob(7, "RUNNING", "None", "gpu[1-2]", 93784.0),
         "def-2": SlurmJob(8, "PENDING", "Nodes required for job are DOWN"),
     }
-    assert found["def-2"].told == "waits in Slurm (Nodes required for job are DOWN), job 8"
-    assert found["abc-1"].told == "running on node gpu[1-2], job 7 of Slurm"
+    assert found["def-2"].description == "waits in Slurm (Nodes required for job are DOWN), job 8"
+    assert found["abc-1"].description == "running on node gpu[1-2], job 7 of Slurm"
 
 
 def test_a_squeue_that_hangs_keeps_nobody_from_a_status(

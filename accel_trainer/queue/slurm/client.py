@@ -13,8 +13,8 @@ from accel_trainer.core.processes import parent_death_signal
 
 # The comment of a job of Slurm has the token of its claim: so it is found again without its id.
 COMMENT = "accel-train:"
-# As long as a controller under load may take; who only shows something does not wait so long.
-ANSWER_S, GLANCE_S = 60.0, 4.0
+# As long as a controller under load may take; what is only shown is not waited for so long.
+ANSWER_S, QUICK_ANSWER_S = 60.0, 4.0
 FIELDS = "%i|%T|%r|%N|%M|%k"
 # Of a submission that is refused for now: so many are waiting already.
 FULL = re.compile(r"\w*Submit\w*Limit|temporarily (unable|unavailable)", re.I)
@@ -30,7 +30,7 @@ class NoSlurm(SlurmError):
 
 
 class SlurmTimeout(SlurmError):
-    """Nothing was said in time: what was asked for may have been done."""
+    """There was no answer in time: what was asked for may have been done."""
 
 
 class SubmitLimit(SlurmError):
@@ -39,7 +39,7 @@ class SubmitLimit(SlurmError):
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """What Slurm says of a job: its state (`RUNNING`), why it waits, on which nodes it is, and for how long."""
+    """What Slurm reports of a job: its state (`RUNNING`), why it waits, on which nodes it is, and for how long."""
 
     id: int
     state: str
@@ -48,8 +48,8 @@ class SlurmJob:
     elapsed_s: float | None = None
 
     @property
-    def told(self) -> str:
-        """For people."""
+    def description(self) -> str:
+        """The state for a message."""
         match self.state:
             case "PENDING":
                 return f"waits in Slurm ({self.reason}), job {self.id}"
@@ -68,10 +68,10 @@ def cluster_name() -> str:
 
 
 def submit(arguments: Sequence[str], script: str) -> int:
-    """The id of a new job. Raises SlurmError; of one for which there is NoAnswer it is not known."""
+    """The id of a new job. Raises SlurmError; of one for which there is SlurmTimeout it is not known."""
     answer = _call(["sbatch", "--parsable", *arguments], text=script)
     if (found := re.search(r"^(\d+)(;\S*)?$", answer, re.M)) is None:
-        raise SlurmTimeout(f"sbatch has said no number of a job: {answer.strip()!r}")
+        raise SlurmTimeout(f"sbatch has printed no number of a job: {answer.strip()!r}")
     return int(found[1])
 
 
@@ -108,14 +108,14 @@ def requeue(job_id: int) -> None:
     _call(["scontrol", "requeue", str(job_id)])
 
 
-def _call(words: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -> str:
-    name = words[0]
+def _call(command: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -> str:
+    name = command[0]
     if shutil.which(name) is None:
         raise NoSlurm(f"{name} is not here: `slurm` is for machines with the commands of Slurm")
     try:
         # A session of its own: Ctrl-C must not end a submission half-way.
         done = subprocess.run(
-            words,
+            command,
             input=text,
             capture_output=True,
             text=True,
@@ -131,19 +131,19 @@ def _call(words: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -> 
         raise NoSlurm(f"{name} cannot be started: {error.strerror}") from error
     if done.returncode == 0:
         return done.stdout
-    said = _last_line(done.stderr) or f"exit code {done.returncode}"
+    message = _last_line(done.stderr) or f"exit code {done.returncode}"
     kind: type[SlurmError] = SlurmError
-    if "configuration" in said:
+    if "configuration" in message:
         kind = NoSlurm
-    elif done.returncode < 0 or UNANSWERED.search(said):
+    elif done.returncode < 0 or UNANSWERED.search(message):
         kind = SlurmTimeout
     elif FULL.search(done.stderr):
         kind = SubmitLimit
-    raise kind(f"{name}: {said}")
+    raise kind(f"{name}: {message}")
 
 
 def _unmoved() -> Callable[[], None]:
-    """Slurm tells all that a job has started to end, the command as well by which the job has asked for it. It is not
+    """Slurm signals all that a job has started to end, the command as well by which the job has asked for it. It is not
     moved by that; and it is gone when we are."""
     end_with_parent = parent_death_signal(signal.SIGKILL)
 

@@ -27,8 +27,11 @@ OLD_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Record:
-    """user: whose job of Slurm it is. start: the token of the newest start; state, reason: what Slurm said when that
-    was told to stop, the state "" where it said nothing."""
+    """What is noted of a claim that is a cluster's.
+
+    user: whose job of Slurm it is. start: the token of the newest start. state, reason: what Slurm reported when that
+    start was told to stop; the state is "" where it did not answer.
+    """
 
     user: str
     id: int | None = None
@@ -66,6 +69,7 @@ class Records:
             self.write(token, replace(record, id=job_id))
 
     def forget(self, token: str) -> None:
+        """Remove what is noted of a claim: it is over."""
         with suppress(OSError):
             self._path(token).unlink()
 
@@ -84,9 +88,9 @@ class Records:
 # So long a claim of which Slurm knows nothing is left alone: while sbatch may still be on its way to the controller,
 # and where that cannot be any more.
 ON_ITS_WAY_S, GONE_S = client.ANSWER_S + 30, 6.0
-# States after which a job goes on where it was.
-GOES_ON = ("TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
-OVER = (*GOES_ON, "CANCELLED", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE")
+# States after which a job resumes where it was.
+RESUMES = ("TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
+OVER = (*RESUMES, "CANCELLED", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE")
 
 
 def this_user() -> str:
@@ -101,13 +105,13 @@ def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
     if job.state not in OVER:
         return None
     what = f"job {job.id} of Slurm ended ({job.state})"
-    if job.state in GOES_ON:
+    if job.state in RESUMES:
         return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
     if job.state == "CANCELLED":
         return Outcome(OutcomeKind.FAILED, f"cancelled in Slurm (job {job.id})", RunState.PREEMPTED)
     if job.state == "OUT_OF_MEMORY":
         return Outcome(OutcomeKind.FAILED, what, RunState.OUT_OF_MEMORY)
-    if record is not None and record.state is not None:  # told to stop, and killed before it was put back
+    if record is not None and record.state is not None:  # told to stop, and killed before it was returned
         return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
     return Outcome(OutcomeKind.FAILED, f"{what} before it was known how the training went", RunState.FAILED)
 
@@ -179,7 +183,7 @@ class Reconciler:
         if found is not None and (own := self._queue.paths.logs / f"{job.name}.slurm-{found.id}.log").exists():
             log = own
         if (request := Requests(self._queue).of(job.token)) is not None:
-            outcome = request.outcome  # whatever Slurm says: that is how a request ends a job
+            outcome = request.outcome  # whatever Slurm reports: a person has asked for it
         finished = finish_claim(self._queue, self._retries, job, AttemptResult(outcome, log, _retries_of(job)))
         self._records.forget(job.token)
         return finished
@@ -212,8 +216,8 @@ def end_waiting(queue: QueueStore, job: ClaimedJob) -> None:
 
 
 def quick_lookup() -> Mapping[str, SlurmJob] | None:
-    """What Slurm says of claims, by their tokens, for who only wants to show it; None where it says nothing."""
+    """What Slurm reports of claims, by their tokens, without a long wait; None where it does not answer."""
     try:
-        return client.jobs_of(this_user(), client.GLANCE_S)
+        return client.jobs_of(this_user(), client.QUICK_ANSWER_S)
     except SlurmError:
         return None

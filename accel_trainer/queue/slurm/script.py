@@ -1,4 +1,4 @@
-"""What sbatch is given: the words of its command line and the text of the script. Nothing is started here."""
+"""What sbatch is given: its arguments and the text of the script. Nothing is started here."""
 
 import os
 import re
@@ -19,17 +19,17 @@ from accel_trainer.queue.slurm.client import COMMENT
 # Slurm may send its signal half a minute early, and what is told to save has SHUTDOWN_S.
 WARN_S = SHUTDOWN_S + 30
 LEAST_S = 300.0
-# What is ours to say: with another word a job would be lost, doubled, or not what was asked for.
+# Options that accel-train sets itself: with another value a job would be lost, doubled, or not what was asked for.
 OURS = {
     "--array": "every job of the queue is one job of Slurm",
     "-a": "every job of the queue is one job of Slurm",
     "--comment": "it has the token of the job's claim",
-    "--no-requeue": "what is preempted goes on",
+    "--no-requeue": "what is preempted resumes",
     "--nodes": "use `nodes` of run-queue",
     "-N": "use `nodes` of run-queue",
     "--ntasks": "use `num_processes`",
     "-n": "use `num_processes`",
-    "--parsable": "it is said already",
+    "--parsable": "it is given already",
     "--test-only": "nothing would be trained",
     "--wait": "run-queue waits itself",
     "-W": "run-queue waits itself",
@@ -40,7 +40,7 @@ PORT = 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What each job is to have, as the user has said it."""
+    """What each job is to have in Slurm, as the user has asked for."""
 
     partition: str | None = None
     time: str | None = None
@@ -71,7 +71,7 @@ class SlurmOptions:
             refuse_uneven(needs.num_processes, self.nodes)
 
     def gpus_per_node(self, needs: Requirements) -> int | None:
-        """A job that says how many processes it wants has as many GPUs, where there are to be any."""
+        """GPUs on each node: as many as the job has processes, where it says so; None where none are asked for."""
         if self.gpus_per_job is None:
             return None
         return self._per_node(needs.num_processes or self.gpus_per_job)
@@ -95,11 +95,11 @@ def seconds_of(time: str) -> float:
 
 
 def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions, logs: Path) -> list[str]:
-    """The words for sbatch; the user's own come last, so that they count."""
+    """The arguments of sbatch; the user's own come last, so that they count."""
     output = str(logs.absolute()).replace("%", "%%")
     # To the step where there are several nodes: an srun that is told to end kills what it has started.
     receiver = "B:" if options.nodes == 1 else ""
-    words = [
+    given = [
         f"--job-name={name}",
         f"--comment={COMMENT}{token}",
         "--requeue",
@@ -107,17 +107,17 @@ def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions,
         f"--output={output}/{name}.slurm-%j.log",
         f"--signal={receiver}TERM@{WARN_S}",
     ]
-    words += [f"--partition={options.partition}"] if options.partition is not None else []
-    words += [f"--time={options.time}"] if options.time is not None else []
-    words += [f"--nodes={options.nodes}", "--ntasks-per-node=1"]
+    given += [f"--partition={options.partition}"] if options.partition is not None else []
+    given += [f"--time={options.time}"] if options.time is not None else []
+    given += [f"--nodes={options.nodes}", "--ntasks-per-node=1"]
     if (gpus := options.gpus_per_node(needs)) is not None:
-        words.append(f"--gpus-per-node={gpus}")
-    return [*words, *options.sbatch_args]
+        given.append(f"--gpus-per-node={gpus}")
+    return [*given, *options.sbatch_args]
 
 
 def script(queue: Path, token: str, launch: LaunchOptions, nodes: int) -> str:
     """Begins the job's claim, on each of its nodes. The shell becomes what it starts, which so gets its signals."""
-    command = Program.SLURM_JOB.command("--queue", str(queue.absolute()), "--token", token, *_words(launch))
+    command = Program.SLURM_JOB.command("--queue", str(queue.absolute()), "--token", token, *_launch_arguments(launch))
     lines = ["#!/bin/bash", f"unset {HOST_VARIABLE}", *_exports()]
     if nodes == 1:
         return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
@@ -127,7 +127,7 @@ def script(queue: Path, token: str, launch: LaunchOptions, nodes: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def _words(launch: LaunchOptions) -> Sequence[str]:
+def _launch_arguments(launch: LaunchOptions) -> Sequence[str]:
     config = None if launch.config is None else launch.config.absolute()
     return LaunchOptions(config, launch.num_processes).argv()
 

@@ -2,8 +2,8 @@
 records how it ended. Slurm may start it many times for one claim.
 
 Told to stop, it has the state saved. If the job is not being ended, it was the signal before the time limit: then it
-puts itself back into Slurm's queue, and the claim stays. Else Slurm starts it again, or has cancelled it, which whoever
-looks after the claims will see.
+puts itself back into Slurm's queue, and the claim stays. Else Slurm starts it again, or has canceled it, which is seen
+by what reconciles the claims.
 """
 
 import argparse
@@ -45,7 +45,8 @@ from accel_trainer.queue.store import QueueStore
 SHOWN_S, LOOK_EVERY_S = 60.0, 1.0
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one start of a claim; gives the exit code."""
     parser = argparse.ArgumentParser(prog=Program.SLURM_JOB, description=__doc__)
     parser.add_argument("--queue", type=Path, required=True)
     parser.add_argument("--token", required=True, help="that of the claim")
@@ -53,13 +54,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-processes", type=int)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="a free one of the first node")
-    args = parser.parse_args(words)
+    args = parser.parse_args(arguments)
     machine = _machine(args.nodes, args.port)
     remove_abandoned()
     queue = QueueStore(args.queue)
     try:
         if (claimed := _find(queue, args.token)) is None:
-            _say(f"the claim {args.token} is gone: its job was put back, or is over; nothing to do")
+            _say(f"the claim {args.token} is gone: its job was returned to pending, or is over; nothing to do")
             return 0
         options = LaunchOptions(args.config, args.num_processes)
         if machine.nodes.rank == 0:
@@ -96,7 +97,7 @@ class FirstNode:
 
     def _end(self, result: AttemptResult) -> None:
         if not self._is_newest():
-            _say("another start has this claim now; what this one did counts no more")
+            _say("another start has this claim now; what this one did does not count")
             return
         is_interrupted = stop_request() and result.outcome.kind is OutcomeKind.INTERRUPTED
         if is_interrupted and self._request() is None and self._stays_in_slurm():
@@ -110,7 +111,7 @@ class FirstNode:
         return Requests(self._queue).of(self._owner.token)
 
     def _is_newest(self) -> bool:
-        """A start that Slurm has given up, as when its node was silent, may wake up beside the next one."""
+        """False for a start that Slurm has replaced, as when its node was silent, and that wakes up again."""
         now = self._records.of(self._owner.token)
         return now is None or now.start in (None, self._token)
 
@@ -120,15 +121,15 @@ class FirstNode:
             self._note_stop()
 
     def _note_stop(self) -> None:
-        """First of all: there may be no time for more."""
+        """Before anything else: there may be no time for more."""
         self._record = replace(self._record, state="")
         self._records.write(self._owner.token, self._record)
 
     def _stays_in_slurm(self) -> bool:
-        """Whether the claim is Slurm's business still, or may be; if not it can be put back."""
+        """Whether Slurm still has the claim, or may have it; if not it can be returned to pending."""
         if self._state_now() != "RUNNING":
             return True
-        _say("told to stop, but not ended, as before a time limit: this job is put back into Slurm's queue")
+        _say("told to stop, but not ended, as before a time limit: this job is returned to Slurm's queue")
         try:
             client.requeue(self._job_id)
         except SlurmError as error:
@@ -137,7 +138,7 @@ class FirstNode:
         return True
 
     def _state_now(self) -> str:
-        """Of this job, which is noted; "" where Slurm does not say."""
+        """Of this job, which is noted; "" where Slurm does not answer."""
         found = None
         with suppress(SlurmError):
             found = client.job_of(self._job_id)

@@ -1,6 +1,6 @@
 """Hands the jobs of a queue to Slurm, each as a job of its own, and stays until all are over.
 
-It may be killed at any time. What it has handed over goes on and is recorded by itself; what it was just handing over
+It may be killed at any time. What it has submitted goes on and is recorded by itself; what it was just submitting
 is found by the next one: a claim is made first, and has its token in the comment of the job of Slurm.
 """
 
@@ -37,8 +37,8 @@ from accel_trainer.queue.store import QueueStore
 
 # Slurm is asked so often, or for this part of the time where it is slow.
 ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
-# After Slurm has taken no more for now, or has not answered.
-REST_S = 30.0
+# The wait after Slurm has taken no more for now, or has not answered.
+BACKOFF_S = 30.0
 
 
 class Submitter:
@@ -63,12 +63,13 @@ class Submitter:
         self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected)
         self._reconciler = Reconciler(queue, self._retries, self._cluster)
         self._notifier = ChangeNotifier(emit)
-        self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last said of each
-        self._is_counted, self._trouble = False, ""
-        self._asked, self._ask_after_s, self._rests_until = 0.0, 0.0, 0.0
+        self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last printed of each
+        self._is_counted, self._problem = False, ""
+        self._asked, self._ask_after_s, self._backs_off_until = 0.0, 0.0, 0.0
 
     @property
     def has_jobs_in_slurm(self) -> bool:
+        """Whether any job is still in Slurm."""
         return bool(self._in_slurm)
 
     def run(self, *, watch: bool = False) -> None:
@@ -88,7 +89,7 @@ class Submitter:
     def _turn(self, watch: bool) -> bool:
         """Whether that was all."""
         self._ask_if_due()
-        if not self._scheduler.is_due(wanted=not self._scheduler.is_checked or self._scheduler.has_refused):
+        if not self._scheduler.is_due(wanted=not self._scheduler.is_checked or self._scheduler.has_rejected):
             return False
         self._scheduler.refresh()
         self._note_what_is_over()
@@ -102,11 +103,11 @@ class Submitter:
     def _is_over(self, watch: bool) -> bool:
         scheduler = self._scheduler
         self._notifier.pause(scheduler.pause)
-        if self._in_slurm or self._reconciler.claims() or scheduler.has_refused:
+        if self._in_slurm or self._reconciler.claims() or scheduler.has_rejected:
             return False
         left = len(scheduler.pending)
         if left and scheduler.pause is None and not scheduler.is_blocked:
-            return False  # some rest, or runners train what they wait for
+            return False  # some back off, or runners train what they wait for
         self._notifier.unmet(scheduler.missing)
         self.num_blocked = left
         if watch:
@@ -122,9 +123,9 @@ class Submitter:
     def _hand_over(self) -> bool:
         """Hand over all that may be run, in its order; whether there was anything."""
         scheduler, has_begun = self._scheduler, False
-        if scheduler.pause is not None or self._is_resting:
+        if scheduler.pause is not None or self._is_backing_off:
             return bool(scheduler.valid) and scheduler.pause is None
-        while not (self.stop or self._is_resting):
+        while not (self.stop or self._is_backing_off):
             chosen = choose_next(scheduler.valid, scheduler.waiting, lambda needs: Allocation())
             if chosen is None:
                 break
@@ -134,11 +135,11 @@ class Submitter:
             try:
                 self._submit(job, needs)
             except SubmitLimit as error:
-                self._rest(error)
+                self._back_off(error)
         return has_begun
 
     def _submit(self, pending: QueuedJob, needs: Requirements) -> None:
-        """Claim a job and hand it to sbatch. Raises Full and, where sbatch refuses it for good, UserError."""
+        """Claim a job and hand it to sbatch. Raises SubmitLimit and, where sbatch refuses it for good, UserError."""
         try:
             self._options.refuse_unfit(needs)
             owner = Owner.of_cluster(self._cluster)
@@ -155,7 +156,7 @@ class Submitter:
         try:
             job_id = client.submit(words, script(self.queue.folder, owner.token, self._launch, self._options.nodes))
         except SlurmTimeout as error:  # it may be there all the same: the claim stays until that is known
-            self._rest(error)
+            self._back_off(error)
         except SlurmError:
             self._in_slurm.pop(pending.name)
             self.queue.release(claimed)
@@ -166,12 +167,12 @@ class Submitter:
             self._emit(JobSubmitted(pending.name, job_id))
 
     @property
-    def _is_resting(self) -> bool:
-        return time.monotonic() < self._rests_until
+    def _is_backing_off(self) -> bool:
+        return time.monotonic() < self._backs_off_until
 
-    def _rest(self, error: SlurmError) -> None:
-        self._rests_until = time.monotonic() + REST_S
-        self._say_trouble(str(error))
+    def _back_off(self, error: SlurmError) -> None:
+        self._backs_off_until = time.monotonic() + BACKOFF_S
+        self._report_problem(str(error))
 
     # -- what becomes of them ----------------------------------------------------------------------------------------
 
@@ -182,13 +183,13 @@ class Submitter:
         try:
             left, settled = self._reconciler.reconcile()
         except SlurmError as error:
-            self._say_trouble(str(error))
+            self._report_problem(str(error))
         else:
-            self._trouble = ""
+            self._problem = ""
             for job, found in left.items():
                 self._show(job.name, found)
             for one in settled:
-                self._tell_settled(one)
+                self._report_settled(one)
         self._asked = time.monotonic()
         self._ask_after_s = max(ASK_EVERY_S, (self._asked - began) / LARGEST_PART)
 
@@ -198,14 +199,14 @@ class Submitter:
             self._in_slurm[name] = ""
 
     def _show(self, name: str, found: SlurmJob | None) -> None:
-        """Of each job that is in Slurm, whoever has handed it over."""
+        """Of each job that is in Slurm, also those that another process has submitted."""
         self._note_in_slurm(name)
-        told = "" if found is None else found.told
-        if told and self._in_slurm[name] != told:
-            self._emit(SlurmJobChanged(name, told))
-        self._in_slurm[name] = told
+        text = "" if found is None else found.description
+        if text and self._in_slurm[name] != text:
+            self._emit(SlurmJobChanged(name, text))
+        self._in_slurm[name] = text
 
-    def _tell_settled(self, settled: Settled) -> None:
+    def _report_settled(self, settled: Settled) -> None:
         name, reason = settled.job.name, settled.finished.outcome.reason
         self._note_in_slurm(name)
         if reason:
@@ -222,15 +223,15 @@ class Submitter:
             if state is JobState.RUNNING:
                 continue
             del self._in_slurm[name]
-            self._tell_over(name, state)
+            self._report_over(name, state)
 
-    def _tell_over(self, name: str, state: JobState | None) -> None:
+    def _report_over(self, name: str, state: JobState | None) -> None:
         found = None if state is None else self.queue.find(name)
         reason = self.queue.reason(found) if found is not None and state is JobState.FAILED else None
         self.num_failed += state is JobState.FAILED
         self._emit(SlurmJobOver(name, state, reason))
 
-    def _say_trouble(self, problem: str) -> None:
-        if problem != self._trouble:
-            self._trouble = problem
+    def _report_problem(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
             self._emit(SlurmProblem(problem))
