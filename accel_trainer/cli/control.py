@@ -64,12 +64,12 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
         if isinstance(job, ClaimedJob):
-            return _ask(store, job, ControlAction.CANCEL, "cancelled", wait=not no_wait)
+            return _ask(store, job, ControlAction.CANCEL, "canceled", wait=not no_wait)
         if job.state.is_over:
             raise UserError(f"{job.name} is {job.state} already")
-        store.finish(job, JobState.FAILED, f"cancelled by {current_user()}")
+        store.finish(job, JobState.FAILED, f"canceled by {current_user()}")
         Retries(store).forget(job.name)
-        return "cancelled"
+        return "canceled"
 
     _for_each(jobs, queue, change)
 
@@ -101,7 +101,7 @@ def retry(
 
 @app.command()
 def rm(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
-    """Remove jobs from the queue, not what they have trained. One that is running has to be cancelled first."""
+    """Remove jobs from the queue, not what they have trained. One that is running has to be canceled first."""
 
     def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is JobState.RUNNING:

@@ -1,4 +1,4 @@
-"""The verbs that train: a queue's jobs, or one."""
+"""The verb that trains the jobs of a queue, here or in Slurm."""
 
 import sys
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
-"""The verbs that train: a queue's jobs, or one."""
+"""The verb that trains one job without the queue."""
+
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -19,12 +21,15 @@ from accel_trainer.cli.app import (
 from accel_trainer.cli.run_queue import ask_for_gpus, done_parent
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
-from accel_trainer.launch.command import plan_launch
+from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, read_status
+
+if TYPE_CHECKING:
+    from accel_trainer.launch.attempt import Attempt
 
 
 @app.command()
@@ -37,36 +42,42 @@ def train(
     allow: AllowOption = "",
 ) -> None:
     """Train one job without the queue."""
-    import asyncio
-
-    from accel_trainer.cli.terminal import Terminal
     from accel_trainer.core.lease import Owner
-    from accel_trainer.core.processes import StopRequest
-    from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt, run_attempt
+    from accel_trainer.launch.attempt import Attempt
     from accel_trainer.launch.attempt_files import new_log
-    from accel_trainer.launch.events import AttemptFinished
-    from accel_trainer.launch.outcome import OutcomeKind
-    from accel_trainer.launch.supervision import Supervision
 
     allow_imports(allow)
     job = read_job(file)
-    flags = ask_for_gpus(launch_options(config, num_processes, gpus))
-    plan_launch(job, flags, this_machine())  # what is wrong with it is said before a folder is made
-    start = done_parent(job, QueueStore(queue))
+    options = ask_for_gpus(launch_options(config, num_processes, gpus))
+    plan_launch(job, options, this_machine())  # a mistake in it is reported before a folder is made
+    parent = done_parent(job, QueueStore(queue))
     if job.after:
         typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)
     run.create()
     token, submission = Owner.new().token, submission_of(file)
-    if (said := read_status(run)) is not None and said.state is RunState.FINISHED:
-        submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one goes on
+    if (status := read_status(run)) is not None and status.state is RunState.FINISHED:
+        submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one resumes
     log = new_log(run.attempts, "train")
-    attempt = Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=start)
+    _train(Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=parent), options)
+
+
+def _train(attempt: "Attempt", options: LaunchOptions) -> None:
+    """Run an attempt, and exit with the code for its outcome."""
+    import asyncio
+
+    from accel_trainer.cli.terminal import Terminal
+    from accel_trainer.core.processes import StopRequest
+    from accel_trainer.launch.attempt import STOP_SIGNALS, run_attempt
+    from accel_trainer.launch.events import AttemptFinished
+    from accel_trainer.launch.outcome import OutcomeKind
+    from accel_trainer.launch.supervision import Supervision
+
     terminal, stop = Terminal(), StopRequest()
     stop.listen(*STOP_SIGNALS)
-    ending = asyncio.run(run_attempt(attempt, flags, this_machine(), Supervision(stop, terminal)))
-    terminal(AttemptFinished(job.name, ending, attempt.log))
+    outcome = asyncio.run(run_attempt(attempt, options, this_machine(), Supervision(stop, terminal)))
+    terminal(AttemptFinished(attempt.job.name, outcome, attempt.log))
     if stop.signal is not None:
         raise typer.Exit(SIGNALED + stop.signal)
-    if ending.kind is not OutcomeKind.DONE:
-        raise typer.Exit(MISTAKE if ending.is_users_mistake else SOME_FAILED)
+    if outcome.kind is not OutcomeKind.DONE:
+        raise typer.Exit(MISTAKE if outcome.is_users_mistake else SOME_FAILED)

@@ -48,7 +48,7 @@ class ControlRequest:
     def _reason(self) -> str:
         match self.action:
             case ControlAction.CANCEL:
-                return f"cancelled by {self.by}"
+                return f"canceled by {self.by}"
             case ControlAction.HOLD:
                 return f"held by {self.by}"
 

@@ -69,12 +69,12 @@ def test_what_makes_no_sense_is_refused(queue: QueueStore, verb: str, where: str
     assert (result.exit_code, result.stderr) == (2, f"error: {told}\n")
 
 
-def test_a_cancelled_job_has_failed_and_is_put_back_by_retry_with_its_retries_forgotten(queue: QueueStore) -> None:
+def test_a_canceled_job_has_failed_and_is_put_back_by_retry_with_its_retries_forgotten(queue: QueueStore) -> None:
     write_job(queue.folder / "a.json", retries=3)
     Retries(queue).add(queue.find("a"), 1, "why")
-    assert run("cancel", "a").output == "a: cancelled\n"
+    assert run("cancel", "a").output == "a: canceled\n"
     assert states(queue) == {"a": "failed"}
-    assert queue.reason(queue.find("a")).startswith("cancelled by ")
+    assert queue.reason(queue.find("a")).startswith("canceled by ")
     assert list(queue.paths.retries.iterdir()) == []
     assert run("retry", "a").output == "a: pending\n"
     assert states(queue) == {"a": "pending"}
@@ -130,11 +130,11 @@ def test_a_pause_has_a_reason_and_ends(queue: QueueStore) -> None:
 
 def test_the_owner_of_a_running_job_is_asked(queue: QueueStore) -> None:
     job = claimed(queue, "a")
-    assert run("cancel", "--no-wait", "a").output == "a: is asked to stop, to be cancelled\n"
+    assert run("cancel", "--no-wait", "a").output == "a: is asked to stop, to be canceled\n"
     request = Requests(queue).of(job.owner.token)
     assert request is not None
     assert request.action is ControlAction.CANCEL
-    assert request.outcome.reason == f"cancelled by {request.by}"
+    assert request.outcome.reason == f"canceled by {request.by}"
 
 
 def test_who_waits_in_vain_for_an_owner_is_told(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_the_host_of_an_old_claim_is_compared_whole(queue: QueueStore, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-def test_a_running_job_is_cancelled_and_another_held_and_both_go_on_later(queue: QueueStore) -> None:
+def test_a_running_job_is_canceled_and_another_held_and_both_go_on_later(queue: QueueStore) -> None:
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", num_epochs=400)
     runner = subprocess.Popen([*COMMAND, "run-queue", "--slots", "2"], stdout=subprocess.DEVNULL)

@@ -106,7 +106,7 @@ def test_scancel_saves_and_is_recorded_as_such(busy: Lab, cluster: Cluster, cli:
     cluster.call("scancel", str(job_id))
     reason = busy.queue / "failed/unwanted.reason.txt"
     wait_until(reason.exists, 60)
-    assert f"cancelled in Slurm (job {job_id})" in reason.read_text()
+    assert f"canceled in Slurm (job {job_id})" in reason.read_text()
     assert busy.where("unwanted") == "failed"
     assert checks.state_of(busy.run("unwanted")) == "preempted"
     assert cluster.job_ids("unwanted") == [job_id]
@@ -132,10 +132,10 @@ def test_cancel_and_hold_of_what_slurm_has_not_started(start: Start, cluster: Cl
     assert nowhere["note"] == f"in Slurm on lab, job {job_id}; squeue gives no answer here"
     assert f"wrong: waits in Slurm (JobHeldUser), job {job_id}" in cli("reclaim", "wrong", "--queue", lab.queue).stdout
 
-    cancelled, held = (cli(verb, name, "--queue", lab.queue) for verb, name in (("cancel", "wrong"), ("hold", "early")))
-    assert (cancelled.stdout, held.stdout) == ("wrong: cancelled\n", "early: held\n")
+    canceled, held = (cli(verb, name, "--queue", lab.queue) for verb, name in (("cancel", "wrong"), ("hold", "early")))
+    assert (canceled.stdout, held.stdout) == ("wrong: canceled\n", "early: held\n")
     assert (lab.where("wrong"), lab.where("early")) == ("failed", "held")
-    assert "cancelled by" in (lab.queue / "failed/wrong.reason.txt").read_text()
+    assert "canceled by" in (lab.queue / "failed/wrong.reason.txt").read_text()
     assert lab.wait() == 1
     assert [cluster.state(job) for name in ("wrong", "early") for job in cluster.job_ids(name)] == ["CANCELLED"] * 2
     assert list((lab.queue / "slurm").iterdir()) == []
@@ -168,7 +168,7 @@ def test_a_submitter_killed_before_its_record_neither_loses_nor_doubles_jobs(
 
 def test_three_jobs_are_done_one_of_them_over_its_time_limit(busy: Lab, server: ForkServer, cluster: Cluster) -> None:
     """It saves when Slurm warns, puts itself back, and comes to the same bits."""
-    assert busy.wait(120) == 1, "one was cancelled"
+    assert busy.wait(120) == 1, "one was canceled"
     (job_id,) = cluster.job_ids("timed")
     output = (busy.queue / f"logs/timed.slurm-{job_id}.log").read_text()
     assert output.count("returned to Slurm's queue") == 1

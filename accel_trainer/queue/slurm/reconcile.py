@@ -108,7 +108,7 @@ def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
     if job.state in RESUMES:
         return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
     if job.state == "CANCELLED":
-        return Outcome(OutcomeKind.FAILED, f"cancelled in Slurm (job {job.id})", RunState.PREEMPTED)
+        return Outcome(OutcomeKind.FAILED, f"canceled in Slurm (job {job.id})", RunState.PREEMPTED)
     if job.state == "OUT_OF_MEMORY":
         return Outcome(OutcomeKind.FAILED, what, RunState.OUT_OF_MEMORY)
     if record is not None and record.state is not None:  # told to stop, and killed before it was returned
@@ -119,7 +119,7 @@ def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
 def outcome_of_unknown(record: Record | None) -> Outcome:
     """Of a claim of whose job Slurm knows nothing, or nothing any more."""
     if record is not None and record.was_ended_by_slurm:  # one that is started again would be known
-        return Outcome(OutcomeKind.FAILED, f"cancelled in Slurm (job {record.id})", RunState.PREEMPTED)
+        return Outcome(OutcomeKind.FAILED, f"canceled in Slurm (job {record.id})", RunState.PREEMPTED)
     return Outcome(OutcomeKind.INTERRUPTED, "Slurm does not know it", RunState.PREEMPTED)
 
 
