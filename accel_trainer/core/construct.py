@@ -1,7 +1,7 @@
 """A class by its name, with keyword arguments that are checked."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -38,21 +38,13 @@ def construct(key: str, known: Mapping[str, type[T]], name: str, args: Mapping[s
     `key` is the parameter that holds the name; `<key>_args` holds the arguments. Raises UserError.
     """
     kind = find_class(key, known, name)
-    parameters = list(inspect.signature(kind).parameters.values())[len(given) :]
-    accepted = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for argument in args:
-        if argument not in accepted:
-            raise UserError(
-                f"{key}_args.{argument}: {name} takes no such argument{did_you_mean(argument, accepted)}"
-                f"; it takes {', '.join(accepted)}"
-            )
-    missing = [p.name for p in parameters if p.name in accepted and p.default is p.empty and p.name not in args]
-    if missing:
-        raise UserError(f"{key}_args: {name} needs {', '.join(missing)}")
+    parameters = keyword_parameters(list(inspect.signature(kind).parameters.values())[len(given) :])
+    refuse_unknown(key, name, args, list(parameters))
+    refuse_missing(key, name, args, parameters)
     try:
         return kind(*given, **args)
     except Exception as error:  # torch checks few of its arguments, and fails in many ways
-        raise UserError(f"{key}_args: {name}: {first_line(error)}") from error
+        raise UserError(f"{name}: {first_line(error)}", key=f"{key}_args") from error
 
 
 def with_classes(args: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
@@ -60,16 +52,29 @@ def with_classes(args: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     args = {"num_classes": num_classes, **args}
     if args["num_classes"] != num_classes:
         raise UserError(
-            f"architecture_args.num_classes: {args['num_classes']!r}, but the data set has {num_classes} classes; "
-            "remove it: the output layer always fits"
+            f"{args['num_classes']!r}, but the data set has {num_classes} classes",
+            key="architecture_args.num_classes",
+            hint="remove it: the output layer always fits",
         )
     return args
 
 
-def refuse_unknown(name: str, args: Mapping[str, Any], accepted: Sequence[str]) -> None:
-    """Raises UserError for the first argument that the model of that name does not take."""
+def keyword_parameters(parameters: Iterable[inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    """Those that can be given by name, by their names; without **keywords."""
+    return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def refuse_unknown(key: str, name: str, args: Mapping[str, Any], accepted: Sequence[str]) -> None:
+    """Raises UserError for the first argument that `name` does not take. key: as for `construct`."""
     if unknown := [argument for argument in args if argument not in accepted]:
         raise UserError(
-            f"architecture_args.{unknown[0]}: {name} takes no such argument"
-            f"{did_you_mean(unknown[0], accepted)}; it takes {', '.join(accepted) or 'none'}"
+            f"{name} takes no such argument{did_you_mean(unknown[0], accepted)}; "
+            f"it takes {', '.join(accepted) or 'none'}",
+            key=f"{key}_args.{unknown[0]}",
         )
+
+
+def refuse_missing(key: str, name: str, args: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Raises UserError where an argument without a default is not among `args`. key: as for `construct`."""
+    if missing := [p.name for p in parameters.values() if p.default is p.empty and p.name not in args]:
+        raise UserError(f"{name} needs {', '.join(missing)}", key=f"{key}_args")

@@ -50,8 +50,9 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         return user_models.build(name, args, num_classes=num_classes, image_size=image_size)
     if name not in (known := names()):
         raise UserError(
-            f"architecture: no model {name!r} in the zoo or in torchvision"
-            f"{did_you_mean(name, known) or '; see the documentation of torchvision'}"
+            f"no model {name!r} in the zoo or in torchvision"
+            f"{did_you_mean(name, known) or '; see the documentation of torchvision'}",
+            key="architecture",
         )
     args = with_classes(args, num_classes)
     accepted = list(inspect.signature(ZOO[name]).parameters) if name in ZOO else _constructor_arguments(name)
@@ -64,13 +65,13 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     ):
         if argument in accepted:
             args.setdefault(argument, value)
-    refuse_unknown(name, args, accepted)
+    refuse_unknown("architecture", name, args, accepted)
     try:
         return ZOO[name](**args) if name in ZOO else _torchvisions(name, args)
     except NotImplementedError:  # of the meta device, which cannot do all that constructors do
         raise
     except Exception as error:
-        raise UserError(f"architecture_args: {name}: {first_line(error)}") from error
+        raise UserError(f"{name}: {first_line(error)}", key="architecture_args") from error
 
 
 def _torchvisions(name: str, args: Mapping[str, Any]) -> nn.Module:
@@ -94,7 +95,7 @@ def _constructor_arguments(name: str) -> list[str]:
     builder: Callable[..., nn.Module] = models.get_model_builder(name)
     model_class = inspect.signature(builder).return_annotation
     if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
-        raise UserError(f"architecture: {name!r} is not a model that can be trained here")
+        raise UserError(f"{name!r} is not a model that can be trained here", key="architecture")
     fixed = _FIXED_BY_THE_BUILDER | _FIXED_IN_A_FAMILY.get(model_class.__name__, frozenset())
     own = [p for p in inspect.signature(builder).parameters.values() if p.kind is not p.VAR_KEYWORD]
     constructor = list(inspect.signature(model_class).parameters.values())

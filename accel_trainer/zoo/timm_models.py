@@ -42,21 +42,21 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     if name not in (known := timm.list_models()):
         base = name.partition(".")[0]
         near = f"; did you mean {base!r}? Weights are not loaded by it" if base in known else did_you_mean(name, known)
-        raise UserError(f"architecture: no model {name!r} in timm{near or '; timm.list_models() has them all'}")
+        raise UserError(f"no model {name!r} in timm{near or '; timm.list_models() has them all'}", key="architecture")
     args = with_classes(args, num_classes)
     decided = DECIDED_HERE.union(inspect.signature(timm.create_model).parameters)
     if taken := [argument for argument in args if argument in decided]:
-        raise UserError(f"architecture_args.{taken[0]}: cannot be set for models of timm; remove it")
+        raise UserError("cannot be set for models of timm", key=f"architecture_args.{taken[0]}", hint="remove it")
     if timm.get_pretrained_cfg(name).fixed_input_size:
         args.setdefault("img_size", image_size)
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **args)
     except Exception as error:
-        raise UserError(f"architecture_args: {PREFIX}{name}: {first_line(error)}") from error
+        raise UserError(f"{PREFIX}{name}: {first_line(error)}", key="architecture_args") from error
     return model
 
 
 def _timm() -> Any:
     if not is_installed():
-        raise UserError("architecture: timm is not installed; pip install 'accel-train[timm]'")
+        raise UserError("timm is not installed; pip install 'accel-train[timm]'", key="architecture")
     return import_aside("timm")

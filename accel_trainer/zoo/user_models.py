@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from accel_trainer.core.allow_imports import may_import, refuse_import
-from accel_trainer.core.construct import refuse_unknown, with_classes
+from accel_trainer.core.construct import keyword_parameters, refuse_missing, refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line
 
@@ -34,11 +34,13 @@ def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         try:
             model = constructor(**args)
         except (Exception, SystemExit) as error:
-            raise UserError(f"architecture: {path}: {in_one_line(error)}") from error
+            raise UserError(f"{path}: {in_one_line(error)}", key="architecture") from error
     if not isinstance(model, nn.Module):
-        raise UserError(f"architecture: {path} gives something of type {type(model).__name__}, not a torch.nn.Module")
+        raise UserError(
+            f"{path} gives something of type {type(model).__name__}, not a torch.nn.Module", key="architecture"
+        )
     if any(is_lazy(parameter) for parameter in (*model.parameters(), *model.buffers())):
-        raise UserError(f"architecture: {path} has lazy layers, which have no weights before their first input")
+        raise UserError(f"{path} has lazy layers, which have no weights before their first input", key="architecture")
     return model
 
 
@@ -78,15 +80,15 @@ def _find(path: str) -> Callable[..., Any]:
     """The class or function at a path; only what an allowed package defines is looked into or given."""
     module, _, names = path.partition(":")
     if not all(word.isidentifier() for word in (*module.split("."), *names.split("."))):
-        raise UserError(f"architecture: {path!r} is not an import path such as 'my_lab.models:Net'")
+        raise UserError(f"{path!r} is not an import path such as 'my_lab.models:Net'", key="architecture")
     if private := [name for name in names.split(".") if name.startswith("_")]:
-        raise UserError(f"architecture: {path}: {private[0]} is private; name a class or function without '_'")
+        raise UserError(f"{path}: {private[0]} is private; name a class or function without '_'", key="architecture")
     refuse_import(module)
     found: Any = _import(module)
     for name in names.split("."):
         found = _member(path, found, name)
     if not callable(found):
-        raise UserError(f"architecture: {path} is of type {type(found).__name__}; it must be a class or function")
+        raise UserError(f"{path} is of type {type(found).__name__}; it must be a class or function", key="architecture")
     constructor: Callable[..., Any] = found
     return constructor
 
@@ -96,29 +98,30 @@ def _import(module: str) -> ModuleType:
         return import_aside(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise UserError(f"architecture: {module} cannot be imported: {in_one_line(error)}") from error
+            raise UserError(f"{module} cannot be imported: {in_one_line(error)}", key="architecture") from error
         raise UserError(
-            f"architecture: there is no module {error.name!r}, neither in {Path.cwd()} nor where Python looks"
+            f"there is no module {error.name!r}, neither in {Path.cwd()} nor where Python looks", key="architecture"
         ) from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"architecture: {module} cannot be imported: {in_one_line(error)}") from error
+        raise UserError(f"{module} cannot be imported: {in_one_line(error)}", key="architecture") from error
 
 
 def _member(path: str, place: Any, name: str) -> Any:
     if not isinstance(place, type | ModuleType):
-        raise UserError(f"architecture: {path}: {name} is neither in a module nor in a class")
+        raise UserError(f"{path}: {name} is neither in a module nor in a class", key="architecture")
     try:
         member = getattr(place, name)
     except AttributeError as error:
         public = [word for word in vars(place) if not word.startswith("_")]
         raise UserError(
-            f"architecture: {path}: there is no {name!r} in {place.__name__}{did_you_mean(name, public)}"
+            f"{path}: there is no {name!r} in {place.__name__}{did_you_mean(name, public)}", key="architecture"
         ) from error
     home = _home(member)
     if home is not None and not may_import(home):
         raise UserError(
-            f"architecture: {path}: {name} is of {home!r}, which is not an allowed package; "
-            "name a class or function of your own that gives the model"
+            f"{path}: {name} is of {home!r}, which is not an allowed package; "
+            "name a class or function of your own that gives the model",
+            key="architecture",
         )
     return member
 
@@ -139,15 +142,15 @@ def _arguments(
     try:
         parameters = inspect.signature(constructor).parameters.values()
     except (TypeError, ValueError) as error:
-        raise UserError(f"architecture: {path}: nothing is known of its arguments: {first_line(error)}") from error
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    accepted = [p.name for p in named]
+        raise UserError(
+            f"{path}: nothing is known of its arguments: {first_line(error)}", key="architecture"
+        ) from error
+    accepted = keyword_parameters(parameters)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     args = with_classes(args, num_classes) if takes_any or "num_classes" in accepted else dict(args)
     if "image_size" in accepted:
         args.setdefault("image_size", image_size)
     if not takes_any:
-        refuse_unknown(path, args, accepted)
-    if missing := [p.name for p in named if p.default is p.empty and p.name not in args]:
-        raise UserError(f"architecture_args.{missing[0]}: missing; {path} has no default for it")
+        refuse_unknown("architecture", path, args, list(accepted))
+    refuse_missing("architecture", path, args, accepted)
     return args

@@ -214,7 +214,7 @@ def test_a_package_that_cannot_be_imported_is_told(my_lab: Path, source: str, sa
         ("any_keywords", {"num_classes": 8}, "architecture_args.num_classes: 8, but the data set has 7 classes"),
         ("raises", {"x": 1}, "architecture_args.x: my_lab.models:raises takes no such argument; it takes none"),
         ("raises", {"num_classes": 7}, "architecture_args.num_classes: my_lab.models:raises takes no such argument"),
-        ("keyword_only", {}, "architecture_args.depth: missing; my_lab.models:keyword_only has no default for it"),
+        ("keyword_only", {}, "architecture_args: my_lab.models:keyword_only needs depth"),
         ("any_keywords", {"x": 1}, "my_lab.models:any_keywords: TypeError: "),
     ],
 )
