@@ -6,9 +6,10 @@ on another machine touches its lock as a heartbeat, and its lease expires when i
 """
 
 import os
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from accel_trainer.run.folder import RunFolder
 
 # For what is in a lock to be written.
 BEING_TAKEN_S = 60.0
+# For a thread that looks at the lock, when it is no longer needed. A network drive may answer it much later.
+JOIN_S = 5.0
 
 
 class LockLost(AccelTrainError):
@@ -132,6 +135,42 @@ def acquire(
         return _take(run, owner, end_leftovers, say, follows)
     except OSError as error:
         raise UserError(f"cannot write to {run.path}: {error.strerror}", key="model_dir") from error
+
+
+@contextmanager
+def held(lock: RunLock, on_lost: Callable[[LockLost], None]) -> Iterator[None]:
+    """Give signs of life while the body runs, in a thread of its own, and release the lock after it.
+
+    on_lost: is called in that thread, once, when another process has taken the folder over: then nothing more may be
+    written there.
+    """
+    try:
+        with meanwhile(lock.heartbeat, BEAT_S, on_lost):
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def meanwhile(act: Callable[[], None], every_s: float, on_lost: Callable[[LockLost], None]) -> Iterator[None]:
+    """Act in regular intervals while the body runs, until that raises LockLost."""
+    is_over = threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(every_s):
+            try:
+                act()
+            except LockLost as error:
+                on_lost(error)
+                return
+
+    thread = threading.Thread(target=repeat, name="run lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(timeout=JOIN_S)
 
 
 def find_lock(run: RunFolder, token: str) -> RunLock | None:

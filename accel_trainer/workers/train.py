@@ -6,12 +6,11 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.core.lease import BEAT_S, Owner, is_dead_token
+from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.processes import (
     STACKS_SIGNAL,
     die_with_parent,
     exit_now,
-    pids_with_env,
     stop_request,
 )
 
@@ -25,18 +24,17 @@ import json
 import math
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import listed
-from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cancelled
+from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cancelled, refuse_leftovers
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import LockLost, RunLock, acquire, find_lock
+from accel_trainer.run.lock import LockLost, acquire, find_lock, held, meanwhile
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session
 from accel_trainer.training.session import SessionOptions
@@ -68,12 +66,11 @@ def main(words: Sequence[str] | None = None) -> int:
             job = job.starting_from(args.starting_params)
         run = RunFolder(job.run_path)
         run.create()
-        ownership = _take(run) if rank == 0 and not token else None  # with a token, its launcher has
-        launchers = find_lock(run, token) if rank == 0 and token else None
+        locked = _locked(run, rank, token)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
-    with _kept(ownership), _watched(launchers):
+    with locked:
         options = SessionOptions(rank=rank, token=token, submission=args.submission, group=args.group)
         state = session.train(job, run, stop_request(), options).state
     return EXIT_CODES.get(state, 1)
@@ -102,64 +99,27 @@ def _stand_by(file: Path) -> Sequence[str] | None:
     return told
 
 
-def _take(run: RunFolder) -> RunLock:
-    def refuse_leftovers(token: str) -> None:
-        if left := pids_with_env(TOKEN_VARIABLE, token):
-            raise UserError(
-                f"model_dir: what a dead process has started is still ending in {run.path}: processes "
-                f"{listed(map(str, left))}; try again when they are gone"
-            )
-
-    return acquire(run, Owner.new(), end_leftovers=refuse_leftovers, say=print)
-
-
-@contextmanager
-def _kept(ownership: RunLock | None) -> Iterator[None]:
-    """Give signs of life while the body runs; one that lost its run folder must write nothing more."""
-    if ownership is None:
-        yield
-        return
-    try:
-        with _meanwhile(ownership.heartbeat, BEAT_S):
-            yield
-    finally:
-        ownership.release()
-
-
-@contextmanager
-def _watched(ownership: RunLock | None) -> Iterator[None]:
-    """Write nothing more once the run folder is another's: a runner that is stopped, as by SIGSTOP, is given up and
-    replaced elsewhere, and cannot tell its trainer."""
-    if ownership is None:
-        yield
-        return
+def _locked(run: RunFolder, rank: int, token: str) -> AbstractContextManager[None]:
+    """What holds the run folder while a job is trained, or watches its launcher hold it. Raises UserError."""
+    if rank != 0:
+        return nullcontext()
+    if not token:
+        return held(acquire(run, Owner.new(), end_leftovers=partial(refuse_leftovers, run), say=print), _end_process)
+    if (lock := find_lock(run, token)) is None:
+        return nullcontext()
 
     def check() -> None:
-        with suppress(OSError):  # nothing can be told at the moment
-            ownership.check()
+        with suppress(OSError):  # nothing is known at the moment
+            lock.check()
 
-    with _meanwhile(check, CHECK_S):
-        yield
+    return meanwhile(check, CHECK_S, _end_process)
 
 
-@contextmanager
-def _meanwhile(act: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Act every now and then while the body runs; the process ends where that raises OwnershipLost."""
-    is_over = threading.Event()
-
-    def repeat() -> None:
-        while not is_over.wait(every_s):
-            try:
-                act()
-            except LockLost as error:
-                print(f"error: {error}", file=sys.stderr, flush=True)
-                os._exit(1)
-
-    threading.Thread(target=repeat, daemon=True).start()
-    try:
-        yield
-    finally:
-        is_over.set()
+def _end_process(error: LockLost) -> None:
+    """Write nothing more once the run folder is another's: a runner that is stopped, as by SIGSTOP, loses its lease and
+    is replaced elsewhere, and cannot tell its trainer."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

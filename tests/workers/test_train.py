@@ -11,6 +11,7 @@ from helpers import dead_token, wait_until, write_job
 from accel_trainer.config import Job
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch import protocol
 from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
@@ -90,20 +91,19 @@ def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_
 
 def test_what_a_dead_runner_has_left_is_waited_for_by_who_started_another_by_hand(monkeypatch, capsys):
     monkeypatch.setattr(worker.session, "train", lambda *_: TrainingResult(RunState.FINISHED))
-    monkeypatch.setattr(worker, "pids_with_env", lambda name, value: [7, 8] if value == "dead" else [])
+    monkeypatch.setattr(protocol, "pids_with_env", lambda name, value: [7, 8] if value == "dead" else [])
     run = RunFolder(Path("run"))
     run.create()
     acquire(run, Owner(this_host(), "dead"), end_leftovers=print, say=print)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 2
     assert "is still ending in run: processes 7, 8; try again" in capsys.readouterr().err
-    monkeypatch.setattr(worker, "pids_with_env", lambda name, value: [])
+    monkeypatch.setattr(protocol, "pids_with_env", lambda name, value: [])
     assert worker.main([str(file), "--name=job"]) == 0
 
 
 def test_signs_of_life_are_given_while_it_trains(monkeypatch):
-    monkeypatch.setattr(worker, "BEAT_S", 0.01)
-    monkeypatch.setattr(lock, "BEAT_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.01)
 
     def train(job: Job, run: RunFolder, *_: object) -> TrainingResult:
         os.utime(run.lock(1), (0, 0))
