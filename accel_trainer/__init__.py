@@ -6,7 +6,18 @@ Scripts and notebooks import from here (docs/python.md). Nothing is loaded befor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accel_trainer.api.public import AccelTrainError, InvalidJob, Job, Queue, Run, UserError, load_run, load_runs
+    from accel_trainer.api.public import (
+        AccelTrainError,
+        InvalidJob,
+        Job,
+        Queue,
+        Run,
+        TrainingFailed,
+        UserError,
+        load_run,
+        load_runs,
+        train,
+    )
 else:
 
     def __getattr__(name: str) -> Any:
@@ -20,5 +31,17 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["AccelTrainError", "InvalidJob", "Job", "Queue", "Run", "UserError", "__version__", "load_run", "load_runs"]
+__all__ = [
+    "AccelTrainError",
+    "InvalidJob",
+    "Job",
+    "Queue",
+    "Run",
+    "TrainingFailed",
+    "UserError",
+    "__version__",
+    "load_run",
+    "load_runs",
+    "train",
+]
 __version__ = "0.1.0"

@@ -1,8 +1,21 @@
 """All that `accel_trainer` itself gives. It loads this module, without torch, when the first name is used."""
 
+from accel_trainer.api.in_process import train
 from accel_trainer.api.job_queue import Queue
 from accel_trainer.api.trained_run import Run, load_run, load_runs
 from accel_trainer.config import Job
 from accel_trainer.core.errors import AccelTrainError, InvalidJob, UserError
+from accel_trainer.training.reporting import TrainingFailed
 
-__all__ = ["AccelTrainError", "InvalidJob", "Job", "Queue", "Run", "UserError", "load_run", "load_runs"]
+__all__ = [
+    "AccelTrainError",
+    "InvalidJob",
+    "Job",
+    "Queue",
+    "Run",
+    "TrainingFailed",
+    "UserError",
+    "load_run",
+    "load_runs",
+    "train",
+]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import Program
 from accel_trainer.run.folder import RunFolder
@@ -164,7 +165,7 @@ def _summary(row: Mapping[str, Any]) -> str:
     return " ".join([f"{row['split']} loss {loss[1]:.4f}", *shown])
 
 
-class TrainingFailed(Exception):
+class TrainingFailed(AccelTrainError):
     """A run that has ended for a known reason, such as divergence; `state` is what its status says."""
 
     def __init__(self, state: RunState, reason: str) -> None:

@@ -2,31 +2,32 @@
 
 from collections.abc import Iterator
 
-import helpers
 import pytest
-from tiny_runs import Seen, finish, forget_accelerate, record_evaluation
+from tiny_runs import Seen, finish, record_evaluation
 
 from accel_trainer import Run
 from accel_trainer.training.validation import Evaluator
 
-one_core = pytest.fixture(autouse=True)(helpers.one_core)
+
+@pytest.fixture(scope="session", autouse=True)
+def few_cores() -> Iterator[None]:
+    """Tensors as small as a test's need no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCEL_TRAIN_CORES", "1")
+        yield
 
 
 @pytest.fixture(autouse=True)
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where there is a GPU."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    yield
-    forget_accelerate()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two epochs, with all kinds of weights. Only to be read."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        folder = tmp_path_factory.mktemp("trained") / "my-job"
-        return finish(folder, num_epochs=2, save_interval=1, ema=0.9, swa={"start": 1})
+    folder = tmp_path_factory.mktemp("trained") / "my-job"
+    return finish(folder, num_epochs=2, save_interval=1, ema=0.9, swa={"start": 1})
 
 
 @pytest.fixture

@@ -51,12 +51,8 @@ def assert_gives_the_same(run: Run, seen: Seen, weights: str = "best", allow: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_model_gives_the_logits_of_the_trainer(
-    tmp_path: Path, seen: Seen, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+def test_the_best_model_gives_the_logits_of_the_trainer(tmp_path: Path, seen: Seen, kind: str) -> None:
     run = finish(tmp_path / "run", knn_interval=0, **KINDS[kind])
-    monkeypatch.delenv("ACCEL_TRAIN_ALLOW_IMPORTS")
     assert_gives_the_same(run, seen, allow="tiny_models")
     if kind == "own":
         with pytest.raises(UserError, match="importing 'tiny_models' is not allowed"):
