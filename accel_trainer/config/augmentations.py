@@ -19,8 +19,8 @@ def _one_per(values: list[Any], probs: list[float], what: str) -> None:
         raise ValueError(f"has {len(probs)} probs for {len(values)} {what}: give one, or one for each")
 
 
-def shares(num_values: int, probs: list[float]) -> list[float]:
-    """How often each of some values is drawn: one probability is shared out among them, several are their own."""
+def prob_of_each(num_values: int, probs: list[float]) -> list[float]:
+    """How often each of some values is drawn: one probability is divided among them, several are their own."""
     return [probs[0] / num_values] * num_values if len(probs) == 1 else list(probs)
 
 
@@ -36,7 +36,7 @@ class Mixing(Section):
 
 
 class Noise(Section):
-    """Noise of a given strength, measured as the signal's share of signal plus noise."""
+    """Noise of a given strength, measured as the fraction of the signal in signal plus noise."""
 
     noise_types: Annotated[list[NoiseType], one_or_list(NoiseType), Field(min_length=1), DATA] = ["gaussian"]
     """`gaussian`, `fourier` (the images' mean amplitudes with random phases), or a list of both."""
@@ -70,19 +70,19 @@ class Blur(Section):
         return self
 
     @property
-    def shares_exceed_one(self) -> bool:
-        """Whether the sigmas cannot be drawn as often as `probs` say; the frames of a video can."""
+    def probs_exceed_one(self) -> bool:
+        """Whether the sigmas cannot be drawn as often as `probs` have it; the frames of a video can."""
         return _exceed_one(self.probs)
 
 
 def _colors(value: Any) -> Any:
-    """One colour or a list of colours: always a list."""
+    """One color or a list of colors: always a list."""
     is_rgb = isinstance(value, list) and value and all(isinstance(v, (int, float)) for v in value)
     return [value] if is_rgb or not isinstance(value, list) else value
 
 
 def _percentages(value: Any) -> Any:
-    """Shares of 1 (0.4, 1.0) become percentages (40, 100); what is neither is left to be refused."""
+    """Fractions of 1 (0.4, 1.0) become percentages (40, 100); what is neither is left to be refused."""
     match value:
         case list():
             return [_percentages(part) for part in value]
@@ -96,10 +96,10 @@ def _percentages(value: Any) -> Any:
             return value
 
 
-# From 2: 1 is the share that is all.
+# From 2: 1 is the fraction that is all.
 Percentage = Annotated[int, Field(ge=2, le=100)]
 Visibility = Literal["all"] | Annotated[list[Percentage], one_or_list(Percentage), Field(min_length=1)]
-_Share = Annotated[float, Field(gt=0, le=100)]
+_Fraction = Annotated[float, Field(gt=0, le=100)]
 
 
 class Occlusion(Section):
@@ -112,10 +112,12 @@ class Occlusion(Section):
     probability: Annotated[Probability, DATA] = 1.0
     """How often an image is occluded at all."""
     visibility: Annotated[
-        Visibility, BeforeValidator(_percentages, json_schema_input_type=Literal["all"] | _Share | list[_Share]), DATA
+        Visibility,
+        BeforeValidator(_percentages, json_schema_input_type=Literal["all"] | _Fraction | list[_Fraction]),
+        DATA,
     ] = "all"
-    """How much of the image stays visible: a number, a list, or `all` there are. In percent (40) or as a share (0.4);
-    1.0 and 100 leave the image as it is."""
+    """How much of the image stays visible: a number, a list, or `all` there are. In percent (40) or as a fraction
+    (0.4); 1.0 and 100 leave the image as it is."""
     vis_probs: Annotated[Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None, DATA] = None
     """Weights over `visibility`; absent: all alike."""
     color: Annotated[

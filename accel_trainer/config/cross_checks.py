@@ -8,12 +8,12 @@ from typing import Any
 
 from accel_trainer.config.derived import MARKS, Parameters
 from accel_trainer.config.fields import (
-    LEARNING_RATE_WORDS,
+    LR_RULES,
     TRANSFORM_BASES,
     TRANSFORM_MODIFIERS,
     TRANSFORM_POLICIES,
     eval_split,
-    transform_words,
+    transform_parts,
 )
 from accel_trainer.config.marks import PathKind
 from accel_trainer.core.errors import Problem
@@ -126,8 +126,8 @@ def _eval_set_problems(job: Parameters) -> list[Problem]:
 
 
 def _transform_problems(job: Parameters) -> list[Problem]:
-    base, *words = transform_words(job.transform_type)
-    policies = [word for word in words if word in TRANSFORM_POLICIES]
+    base, *modifiers = transform_parts(job.transform_type)
+    policies = [modifier for modifier in modifiers if modifier in TRANSFORM_POLICIES]
     given, hint = repr(job.transform_type), None
     if base not in TRANSFORM_BASES:
         message = f"{given} is not known"
@@ -135,7 +135,7 @@ def _transform_problems(job: Parameters) -> list[Problem]:
             f"it is one of {', '.join(TRANSFORM_BASES)}, with any of "
             f"{', '.join((*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES))} joined by '-'"
         )
-    elif base == "none" and len(words) > len(policies):
+    elif base == "none" and len(modifiers) > len(policies):
         message = f"{given}: 'none' has neither a random crop nor a blur that could be changed"
     elif len(policies) > 1:
         message = f"{given}: use one of {' and '.join(policies)}"
@@ -158,7 +158,7 @@ def _view_problems(job: Parameters) -> list[Problem]:
         problems.append(Problem(message, key="num_views", hint="remove it"))
     if job.Occlusion is not None and (beyond := [v for v in job.Occlusion.views or [] if v >= views]):
         problems.append(Problem(f"no view {beyond[0]}", key="Occlusion.views", hint=f"there are {views}, from 0"))
-    if job.Blur is not None and not job.video and job.Blur.shares_exceed_one:
+    if job.Blur is not None and not job.video and job.Blur.probs_exceed_one:
         total = sum(job.Blur.probs)
         message = f"has probs that add up to {total:g}: each is how often that sigma is drawn"
         problems.append(Problem(message, key="Blur"))
@@ -188,8 +188,8 @@ def _optimization_problems(job: Parameters) -> list[Problem]:
         message = f"{job.swa.start} is after the last epoch ({job.num_epochs})"
         problems.append(Problem(message, key="swa.start"))
     lr = job.optimizer_args.get("lr")
-    if isinstance(lr, str) and lr not in LEARNING_RATE_WORDS:
-        hint = f"it is a number or one of {', '.join(LEARNING_RATE_WORDS)}"
+    if isinstance(lr, str) and lr not in LR_RULES:
+        hint = f"it is a number or one of {', '.join(LR_RULES)}"
         problems.append(Problem(f"{lr!r} is not allowed", key="optimizer_args.lr", hint=hint))
     return problems
 

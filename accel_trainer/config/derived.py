@@ -49,6 +49,7 @@ class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelPar
 
     @property
     def frozen_modules(self) -> tuple[str, ...]:
+        """The names of the modules that are not trained."""
         return tuple(self.finetuning.freeze_modules) if self.finetuning is not None else ()
 
     @property
@@ -66,7 +67,7 @@ class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelPar
 
     @property
     def parent_job(self) -> str | None:
-        """The single word that starting_params is, if it is one: the name of a job, before it is that of a path."""
+        """The job whose weights this one starts from: a starting_params that may be no path names a job."""
         given = self.finetuning.starting_params if self.finetuning is not None else None
         return None if given is None or is_weights_path(given) else given
 
@@ -85,6 +86,7 @@ class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelPar
 
     @property
     def is_contrastive(self) -> bool:
+        """Whether the loss compares the views of images."""
         return self.criterion in CONTRASTIVE
 
     @property
@@ -94,6 +96,7 @@ class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelPar
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether the primary metric is to be as high as it can be; a loss is to be low."""
         return self.primary_metric != self.criterion
 
 

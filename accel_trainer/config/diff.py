@@ -1,4 +1,4 @@
-"""What may change between two attempts at one run, and how changes are told."""
+"""What may change between two attempts at one run, and the changes in the form of a job file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ Changes = Mapping[str, tuple[Any, Any]]
 
 # Without making it another run.
 MAY_CHANGE = parameters(lambda mark: mark.may_change)
-# Of these, what nobody needs to hear of: it changes nothing of what is trained, measured or kept.
+# Of these, what is not logged: it changes nothing of what is trained, measured or kept.
 UNREPORTED = parameters(lambda mark: not mark.is_reported)
 
 
@@ -27,7 +27,7 @@ def single(changes: Changes) -> Iterator[tuple[str, Any, Any]]:
 
 
 def describe(changes: Changes) -> str:
-    """`num_epochs 2 -> 4, optimizer_args.lr 0.05 -> 0.01`, in the words of a job file."""
+    """`num_epochs 2 -> 4, optimizer_args.lr 0.05 -> 0.01`, as in a job file."""
     return ", ".join(f"{name} {_shown(then)} -> {_shown(now)}" for name, then, now in single(changes))
 
 

@@ -38,7 +38,7 @@ WithoutNulls = BeforeValidator(_no_nulls)
 
 
 def one_or_list(item: Any) -> BeforeValidator:
-    """Takes one value where a list is meant, and says so in the JSON schema."""
+    """Takes one value where a list is meant, also in the JSON schema."""
     return BeforeValidator(_as_list, json_schema_input_type=item | list[item])
 
 
@@ -48,18 +48,18 @@ Keywords = dict[str, Any]
 TRANSFORM_BASES = ("default", "contrastive", "none")
 TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
 TRANSFORM_POLICIES = ("randaugment", "trivialaugment", "augmix")
-LEARNING_RATE_WORDS = ("batch_linear", "batch_nonlinear", "LRfinder")
+LR_RULES = ("batch_linear", "batch_nonlinear", "LRfinder")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
-def transform_words(transform_type: str) -> list[str]:
-    """The words of a transform_type, the base first: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
-    words, rest = [], transform_type
-    for word in (*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES):
-        if f"-{word}-" in f"{rest}-":
-            rest = f"{rest}-".replace(f"-{word}-", "-", 1).removesuffix("-")
-            words.append(word)
-    return [rest, *words]
+def transform_parts(transform_type: str) -> list[str]:
+    """The parts of a transform_type, the base first: 'contrastive-no-blur' is ['contrastive', 'no-blur']."""
+    parts, rest = [], transform_type
+    for part in (*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES):
+        if f"-{part}-" in f"{rest}-":
+            rest = f"{rest}-".replace(f"-{part}-", "-", 1).removesuffix("-")
+            parts.append(part)
+    return [rest, *parts]
 
 
 def eval_split(dataset: str) -> str:
@@ -68,6 +68,6 @@ def eval_split(dataset: str) -> str:
     return "val_" + re.sub(r"[^\w.-]+", "_", name.removeprefix("hf:"))
 
 
-def is_weights_path(word: str) -> bool:
-    """Whether a word can only be that of a file or folder, not of published weights or of a job."""
-    return "/" in word or word.startswith("~") or PurePath(word).suffix.lower() in WEIGHT_SUFFIXES
+def is_weights_path(text: str) -> bool:
+    """Whether a text can only name a file or folder, not published weights or a job."""
+    return "/" in text or text.startswith("~") or PurePath(text).suffix.lower() in WEIGHT_SUFFIXES

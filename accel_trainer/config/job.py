@@ -10,7 +10,7 @@ from pydantic import model_validator
 from accel_trainer.config.cross_checks import Contradiction, cross_check
 from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, Parameters, default_args
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
-from accel_trainer.config.fields import LEARNING_RATE_WORDS
+from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
 from accel_trainer.core.errors import UserError
 
@@ -20,13 +20,13 @@ class Job(Parameters):
 
     def starting_from(self, path: Path) -> Self:
         """The same job with a path as its starting_params, in place of the name of another job."""
-        text = str(path) if "/" in str(path) else f"./{path}"  # a single word would be a name again
+        text = str(path) if "/" in str(path) else f"./{path}"  # without a slash it would be the name of a job again
         args = self.finetune_args or FinetuneParameters()
         return self.model_copy(update={"finetune_args": args.model_copy(update={"starting_params": text})})
 
     @property
     def lr_rule(self) -> str | None:
-        """What stands for the learning rate, where a word does."""
+        """The rule or search that gives the learning rate, such as `batch_linear`; None where that is a number."""
         lr = self.optimizer_args.get("lr")
         return lr if isinstance(lr, str) else None
 
@@ -57,7 +57,7 @@ class Job(Parameters):
 
     def with_placeholders(self, batch_size: int) -> "ResolvedJob":
         """The same job with some numbers where others are to be found, to look at what does not depend on them."""
-        return self.resolve({"auto": batch_size, **dict.fromkeys(LEARNING_RATE_WORDS, 1e-3)})
+        return self.resolve({"auto": batch_size, **dict.fromkeys(LR_RULES, 1e-3)})
 
     def completed(self) -> dict[str, Any]:
         """Every parameter with its value, as JSON has it; a job file of the same job."""

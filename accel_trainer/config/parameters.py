@@ -66,13 +66,13 @@ class DataParameters(Section):
     image_size: Annotated[Positive, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = 224
     """Height and width in pixels."""
     transform_type: Annotated[str, DATA] = "default"
-    """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `contrastive`: with colour jitter,
-    grey and Gaussian blur, as for SimCLR; `none`: resize and centre crop, as in validation. Words added with `-`:
-    `weak-resize` (80 to 100% of the area), `no-blur`, and one of `randaugment`, `trivialaugment`, `augmix`."""
+    """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `contrastive`: with color jitter,
+    grayscale and Gaussian blur, as for SimCLR; `none`: resize and center crop, as in validation. Modifiers, added with
+    `-`: `weak-resize` (80 to 100% of the area), `no-blur`, and one of `randaugment`, `trivialaugment`, `augmix`."""
     num_views: Annotated[int, Field(ge=1, le=1000), DATA] = 1
     """Views of each image; with a classification loss each is an example of its own."""
     view_dependence: Annotated[bool, DATA] = False
-    """All views of an image share their random draws. Frames of a video do unless you say `false`."""
+    """All views of an image share their random draws. Frames of a video do unless it is `false`."""
     batch_dependence: Annotated[bool, DATA] = False
     """All images of a global batch share their random draws."""
     video: Annotated[bool, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = False
@@ -93,7 +93,7 @@ class DataParameters(Section):
     """Occluders in front of the images: `occluder_dir`, `form`, `probability`, `visibility`, `vis_probs`, `color`,
     `views`, `random_resize`."""
     augment_on: Annotated[Literal["device", "loader"] | None, RUN] = None
-    """Where colour, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
+    """Where color, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
     threads. Absent: on a CUDA GPU, elsewhere by the threads. The images are the same to 1e-5."""
     num_workers: Annotated[Annotated[int, Field(ge=0, le=256)] | None, RUN] = None
     """Threads that load images, in each process; 0: none beside the training itself. Absent: from the number of
@@ -101,6 +101,8 @@ class DataParameters(Section):
 
 
 class FinetuneParameters(Section):
+    """Fine-tuning: where the weights come from, and what is trained of them."""
+
     starting_params: Annotated[str | None, MODEL.but(path=PathKind.PATH)] = None
     """Weights to start from: a run folder (its best), a file (safetensors, or a state dict of `torch.save`), or the
     name of a job of the queue, which is then trained first. All that fits the model by name and shape is loaded.
@@ -113,10 +115,12 @@ class FinetuneParameters(Section):
 
 
 class SwaParameters(Section):
+    """Stochastic weight averaging."""
+
     start: Annotated[Positive, OPTIMIZATION]
     """First epoch that is averaged."""
     swa_lr: Annotated[Annotated[float, Field(gt=0)] | None, OPTIMIZATION] = None
-    """Learning rate while averaging, from the epoch after `start` on; absent: the schedule goes on as it is."""
+    """Learning rate while averaging, from the epoch after `start` on; absent: the schedule continues."""
     anneal_epochs: Annotated[NonNegative, OPTIMIZATION] = 10
     """Epochs to anneal to `swa_lr`; 0: at once."""
     anneal_strategy: Annotated[Literal["cos", "linear"], OPTIMIZATION] = "cos"
@@ -137,7 +141,7 @@ class OptimizationParameters(Section):
     an epoch is left out. `auto`: the largest that fits into memory, found before training and then kept; of a small
     data set on a CPU that may be all of it."""
     gradient_accumulation: Annotated[Positive, OPTIMIZATION] = 1
-    """Forward and backward passes for one optimizer step; each takes its share of `batch_size`. A contrastive loss
+    """Forward and backward passes for one optimizer step; each takes its part of `batch_size`. A contrastive loss
     compares only the views of one pass."""
     clip_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, OPTIMIZATION] = None
     """Largest norm of the gradient."""
@@ -150,13 +154,13 @@ class OptimizationParameters(Section):
     """A name in torch.optim."""
     optimizer_args: Annotated[Keywords, OPTIMIZATION.but(arguments_of="optimizer")] = DEFAULT_SGD
     """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
-    torch's own. `lr` may be a word, whose number is found before training and then kept: `batch_linear` (batch_size /
-    2^5), `batch_nonlinear` (2^-7 sqrt(batch_size / 2^5)) or `LRfinder` (a range test)."""
+    torch's own. `lr` may be the name of a rule, whose number is found before training and then kept: `batch_linear`
+    (batch_size / 2^5), `batch_nonlinear` (2^-7 sqrt(batch_size / 2^5)) or `LRfinder` (a range test)."""
     decay_norm_and_bias: Annotated[bool, OPTIMIZATION.but(decides_groups=True)] = True
     """Weight decay on biases and on the parameters of normalization layers too. `false`: only on what has two or more
     dimensions and is not part of a normalization layer."""
     layer_decay: Annotated[Annotated[float, Field(gt=0, le=1)] | None, OPTIMIZATION.but(decides_groups=True)] = None
-    """Learning rate of a layer as a share of that of the layer above; the output layer has the full rate. For
+    """Learning rate of a layer as a fraction of that of the layer above; the output layer has the full rate. For
     fine-tuning. Absent: all layers have the same."""
     scheduler: Annotated[str, OPTIMIZATION] = "StepLR"
     """A name in torch.optim.lr_scheduler, stepped between epochs."""
@@ -176,7 +180,7 @@ class OptimizationParameters(Section):
     mixed_precision: Annotated[Literal["no", "fp16", "bf16"] | None, OPTIMIZATION] = None
     """Overrides `amp`."""
     checkpoint: Annotated[Annotated[int, Field(ge=-1)] | None, UNREPORTED.but(training_only=True)] = None
-    """Where to start: absent: go on from the newest state, or start; -1: from new random parameters; 0: from the run's
+    """Where to start: absent: resume from the newest state, or start; -1: from new random parameters; 0: from the run's
     saved initialization; n: from the weights of epoch n. An older run in the folder is moved to `previous/`."""
     finetune: Annotated[bool, MODEL.but(decides_groups=True, training_only=True)] = False
     """Start from trained weights, those of `finetune_args`."""
@@ -202,10 +206,10 @@ class OptimizationParameters(Section):
     """Decay of an exponential moving average of the weights, such as 0.999: taken after every step, evaluated after
     every epoch (`val_ema`), kept in `params/ema.safetensors`."""
     knn_interval: Annotated[NonNegative, RUN] = 0
-    """Epochs between tests of the representation by its nearest neighbours, on the validation set; the last epoch has
+    """Epochs between tests of the representation by its nearest neighbors, on the validation set; the last epoch has
     one too. 0: never. Default 10 with a contrastive loss."""
     knn_neighbours: Annotated[Positive, RUN.but(may_change=False)] = 20
-    """How many nearest neighbours vote."""
+    """How many nearest neighbors vote."""
     channels_last: Annotated[bool, OPTIMIZATION] = False
     """Store images and convolutions channels last, which is faster on many GPUs."""
     compile: Annotated[bool, OPTIMIZATION] = False
@@ -217,6 +221,8 @@ class OptimizationParameters(Section):
 
 
 class WandbParameters(Section):
+    """Settings of Weights & Biases."""
+
     project: Annotated[
         str,
         Field(pattern=r"^[^/\\#?%:\x00-\x1f.][^/\\#?%:\x00-\x1f]{0,127}$"),
@@ -253,7 +259,7 @@ class RunParameters(Section):
     """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
     performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""
     allow_changes: Annotated[bool, UNREPORTED] = False
-    """Go on with a run whose other parameters were different, with the new values; an epoch that was begun is begun
+    """Resume a run whose other parameters were different, with the new values; an epoch that was begun is begun
     again. Absent: only harmless ones may change (`num_epochs`, `save_interval`, `num_workers`, `trackers`, ...)."""
     priority: Annotated[int, UNREPORTED] = 0
     """Jobs with a higher one go first."""
@@ -261,11 +267,11 @@ class RunParameters(Section):
     """Names of jobs of the queue that must be done before this one is trained."""
     retries: Annotated[NonNegative, UNREPORTED] = 0
     """How often the queue tries again after a failure that may not happen another time, such as memory that ran out or
-    a disk that is full; it goes on from the newest state, after a minute, then two, four, and so on. A mistake in the
+    a disk that is full; it resumes from the newest state, after a minute, then two, four, and so on. A mistake in the
     job, a loss that is not finite and `time_limit` are final."""
     time_limit: Annotated[Annotated[float, Field(gt=0)] | None, UNREPORTED] = None
     """Longest time that a trainer may run, in minutes: then its state is saved and the job has failed. When it is put
-    into the queue again, it goes on for as long."""
+    into the queue again, it runs for as long."""
     stall_timeout: Annotated[float, Field(gt=0), UNREPORTED] = 30.0
     """Minutes without a step, or a batch of an evaluation, after which the trainer is ended; what every process was
     doing is then in the log."""

@@ -29,7 +29,7 @@ MAX_KEY = 200
 MAX_PROBLEMS, MAX_LINE = 20, 1000
 # What 64 bits hold; beyond it torch and the floating point numbers give up.
 MAX_INTEGER = 2**63 - 1
-# JSON can say what no file can hold.
+# JSON can have what no file can hold.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # Names that people look for at the top.
 BELONGS_INTO = {
@@ -99,8 +99,8 @@ def parse_json(content: bytes, where: str | None) -> dict[str, Any]:
             raise InvalidJob("given twice", where=where, key=listed(twice), hint="keep one")
         return dict(pairs)
 
-    def no_constant(word: str) -> None:
-        raise InvalidJob(f"{word} is not a number in JSON", where=where)
+    def no_constant(name: str) -> None:
+        raise InvalidJob(f"{name} is not a number in JSON", where=where)
 
     try:
         text = content.decode("utf-8-sig")
@@ -175,7 +175,7 @@ def _key(detail: ErrorDetails) -> str:
     """`optimizer_args.lr` rather than pydantic's path, which names the alternatives of a union too."""
     first, rest = detail["loc"][:1], detail["loc"][1:]
     last: tuple[int | str, ...] = ()
-    if detail["type"] == "extra_forbidden" and rest:  # the user's own word, whatever is in it
+    if detail["type"] == "extra_forbidden" and rest:  # the user's own key, whatever is in it
         rest, last = rest[:-1], rest[-1:]
     inner = [p for p in rest if isinstance(p, int) or (p.isidentifier() and p not in TYPE_NAMES)]
     return ".".join(str(part) for part in (*first, *inner, *last))
@@ -195,10 +195,10 @@ def _sentence(details: list[ErrorDetails]) -> str:
     if first["type"] == "missing":
         return "missing; it has no default"
     if first["type"] == "extra_forbidden":
-        word = str(first["loc"][-1])
-        if len(first["loc"]) == 1 and (place := BELONGS_INTO.get(word)):
+        key = str(first["loc"][-1])
+        if len(first["loc"]) == 1 and (place := BELONGS_INTO.get(key)):
             return f"unknown key; it belongs into {place}"
-        return f"unknown key{did_you_mean(word, _known_keys(first['loc'][:-1]))}"
+        return f"unknown key{did_you_mean(key, _known_keys(first['loc'][:-1]))}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.config.fields import transform_words
+from accel_trainer.config.fields import transform_parts
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.effect import Effect
@@ -39,7 +39,7 @@ def training_views(job: Job, spectrum: Tensor | None, *, on_device: bool = False
     spectrum: float32 (3, image_size, image_size), as `training_spectrum` gives it; Fourier noise needs it. on_device:
     effects and normalization are left to the device that trains.
     """
-    base, *words = transform_words(job.transform_type)
+    base, *words = transform_parts(job.transform_type)
     augmentations = Augmentations(
         crop=_crop(base, job.image_size, is_weak="weak-resize" in words),
         policy=next((POLICIES[word]() for word in words if word in POLICIES), None),
@@ -58,7 +58,7 @@ def _crop(base: str, image_size: int, *, is_weak: bool) -> Crop:
 
 def _effects(job: Job, spectrum: Tensor | None) -> list[Effect]:
     """In the order in which they are applied."""
-    base, *words = transform_words(job.transform_type)
+    base, *words = transform_parts(job.transform_type)
     effects: list[Effect] = []
     if base == "contrastive":
         effects += [ColorJitter(), Grayscale()]

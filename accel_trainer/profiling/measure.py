@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from accel_trainer.config import Job, ResolvedJob
-from accel_trainer.config.fields import LEARNING_RATE_WORDS
+from accel_trainer.config.fields import LR_RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.spans import Phase, recording
@@ -63,7 +63,7 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
     """
     run = RunFolder(scratch_dir)
     job = job.with_found(read_found(RunFolder(job.run_path))).model_copy(update={"trackers": []})
-    job = job.with_found(dict.fromkeys(LEARNING_RATE_WORDS, 1e-3))  # any rate takes the same time
+    job = job.with_found(dict.fromkeys(LR_RULES, 1e-3))  # any rate takes the same time
     with assembly(job, run) as parts:
         loop = _make_loop(job, run, parts)
         try:

@@ -8,7 +8,7 @@ import pytest
 
 from accel_trainer.config import Job, parse_job
 from accel_trainer.config.diff import describe
-from accel_trainer.config.fields import transform_words
+from accel_trainer.config.fields import transform_parts
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
 from accel_trainer.core.errors import UserError
 
@@ -381,7 +381,7 @@ def test_what_is_no_visibility_is_refused(visibility: Any) -> None:
 
 @pytest.mark.parametrize("words", ["contrastive-no-blur-weak-resize", "contrastive-weak-resize-no-blur"])
 def test_words_of_a_transform_may_come_in_any_order(words: str) -> None:
-    base, *more = transform_words(parse(transform_type=words).transform_type)
+    base, *more = transform_parts(parse(transform_type=words).transform_type)
     assert (base, sorted(more)) == ("contrastive", ["no-blur", "weak-resize"])
 
 

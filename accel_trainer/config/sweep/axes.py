@@ -38,18 +38,19 @@ class Range:
 
     @property
     def num_values(self) -> float:
+        """How many numbers there are: infinitely many, but for whole ones."""
         return self.high - self.low + 1 if self.kind == "int" else math.inf
 
-    def at(self, share: float) -> float:
-        """The number at a share, in [0, 1), of the range."""
+    def at(self, fraction: float) -> float:
+        """The number at a fraction, in [0, 1), of the range."""
         match self.kind:
             case "uniform":
-                return self._rounded(self.low + share * (self.high - self.low))
+                return self._rounded(self.low + fraction * (self.high - self.low))
             case "log":
                 low, high = math.log(self.low), math.log(self.high)
-                return self._rounded(math.exp(low + share * (high - low)))
+                return self._rounded(math.exp(low + fraction * (high - low)))
             case "int":
-                return int(self.low + math.floor(share * self.num_values))
+                return int(self.low + math.floor(fraction * self.num_values))
             case _:
                 assert_never(self.kind)
 
@@ -72,20 +73,22 @@ class Axis:
 
     @property
     def num_values(self) -> float:
+        """How many values there are; infinitely many in a range of real numbers."""
         return self.values.num_values if isinstance(self.values, Range) else len(self.values)
 
     def all(self) -> Sequence[Any]:
-        """Every value, where there is an end of them."""
+        """Every value. Raises ValueError for a range of real numbers."""
         if not isinstance(self.values, Range):
             return self.values
         if self.values.kind != "int":
             raise ValueError(f"{self.values} has no end")
         return range(int(self.values.low), int(self.values.high) + 1)
 
-    def at(self, share: float) -> Any:
+    def at(self, fraction: float) -> Any:
+        """The value at a fraction, in [0, 1), of all values."""
         if isinstance(self.values, Range):
-            return self.values.at(share)
-        return self.values[int(share * len(self.values))]
+            return self.values.at(fraction)
+        return self.values[int(fraction * len(self.values))]
 
 
 # -- combinations ------------------------------------------------------------------------------------------------
@@ -130,13 +133,13 @@ def _all(axes: Sequence[Axis]) -> list[Settings]:
 # -- what a person types -----------------------------------------------------------------------------------------
 
 
-def parse_axes(words: Sequence[str]) -> list[Axis]:
+def parse_axes(settings: Sequence[str]) -> list[Axis]:
     """`KEY=VALUE,VALUE` or `KEY=log:LOW:HIGH`, each. Raises UserError with a problem for each mistake."""
     axes: list[Axis] = []
     problems: list[Problem] = []
-    for word in words:
+    for setting in settings:
         try:
-            axes.append(_axis(word))
+            axes.append(_axis(setting))
         except UserError as error:
             problems += error.details
     keys = [axis.key for axis in axes]
@@ -150,11 +153,11 @@ def parse_axes(words: Sequence[str]) -> list[Axis]:
     return axes
 
 
-def _axis(word: str) -> Axis:
-    key, is_given, text = word.partition("=")
+def _axis(setting: str) -> Axis:
+    key, is_given, text = setting.partition("=")
     key = key.strip()
     if not is_given or not all(key.split(".")):
-        raise UserError("it is KEY=VALUE,VALUE, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01", key=word)
+        raise UserError("it is KEY=VALUE,VALUE, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01", key=setting)
     parts = [part.strip() for part in _split(text, key)]
     if len(parts) == 1 and (numbers := _range(parts[0], key)) is not None:
         return Axis(key, numbers)
@@ -194,7 +197,7 @@ def _range(text: str, key: str) -> Range | None:
         hint = f"a text of this form goes in quotes: '\"{text}\"'"
         raise UserError(f"{text}: ranges are {RANGES}", key=key, hint=hint)
     try:
-        low, high = (int(word) if kind == "int" else float(word) for word in match.groups()[1:])
+        low, high = (int(bound) if kind == "int" else float(bound) for bound in match.groups()[1:])
     except ValueError as error:
         what = "whole numbers" if kind == "int" else "numbers"
         raise UserError(f"{text}: {kind}:LOW:HIGH takes two {what}", key=key) from error

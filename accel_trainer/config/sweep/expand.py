@@ -99,13 +99,13 @@ def _put(given: dict[str, Any], key: str, value: Any) -> None:
     if given.get(top) is None and top in ARGUMENTS_OF:
         given[top] = default_args(top, given)
     place, path = given, top
-    for word, following in zip((top, *inner[:-1]), inner, strict=True):
-        if place.get(word) is None or isinstance(place[word], bool):  # `cutmix: true` is an object with its defaults
-            place[word] = {}
-        if not isinstance(place[word], dict):
-            message = f"{format_value(place[word])} is no object {{...}} in which {following} could be set"
+    for name, following in zip((top, *inner[:-1]), inner, strict=True):
+        if place.get(name) is None or isinstance(place[name], bool):  # `cutmix: true` is an object with its defaults
+            place[name] = {}
+        if not isinstance(place[name], dict):
+            message = f"{format_value(place[name])} is no object {{...}} in which {following} could be set"
             raise InvalidJob(message, key=path)
-        place, path = place[word], f"{path}.{following}"
+        place, path = place[name], f"{path}.{following}"
     place[inner[-1]] = value
 
 
@@ -156,7 +156,7 @@ def _tag(text: str) -> str:
 def check_sweep_name(name: str) -> str:
     """The name of a sweep, with which those of its jobs begin. Raises UserError."""
     if "/" in name or not name:
-        raise UserError(f"{name!r} begins the names of job files", hint="it is a word such as lr-search")
+        raise UserError(f"{name!r} begins the names of job files", hint="use a name such as lr-search")
     return job_name(Path(f"{name}.json"))
 
 
@@ -201,7 +201,7 @@ def _part(label: str, value: Any) -> str:
 
 
 def _text(value: Any) -> tuple[str, bool]:
-    """What a name says of a value, and whether that is all of it."""
+    """A value as it stands in a name, and whether that is all of it."""
     match value:
         case dict() | []:
             return "", False

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel_trainer.config.augmentations import shares
+from accel_trainer.config.augmentations import prob_of_each
 from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, between, choose
 
@@ -32,7 +32,7 @@ class GaussianBlur(SimpleEffect):
 
     def __init__(self, sigmas: Sequence[float], probs: Sequence[float]) -> None:
         self.sigmas = np.array([*sigmas, 0.0])  # the last for -1: none drawn
-        self.probabilities = shares(len(sigmas), list(probs))
+        self.probabilities = prob_of_each(len(sigmas), list(probs))
 
     def draw(self, draws: Draws) -> BlurParameters:
         """One of the sigmas, or 0, for each row."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.config.augmentations import NoiseType, shares
+from accel_trainer.config.augmentations import NoiseType, prob_of_each
 from accel_trainer.data.augment.effect import SimpleEffect, change_rows, column
 from accel_trainer.data.rng.draws import Draws, Keys, Numbers, Parameters, choose, which
 from accel_trainer.data.rng.random_fields import normal_field, uniform_field
@@ -46,7 +46,7 @@ class AddNoise(SimpleEffect):
     ) -> None:
         self.noise_types = list(noise_types)
         self.ssnrs = np.array([*ssnrs, 1.0])  # the last for -1: none drawn
-        self.probabilities = shares(len(ssnrs), list(probs))
+        self.probabilities = prob_of_each(len(ssnrs), list(probs))
         self._add = [_add_gaussian if name == "gaussian" else _fourier_adder(spectrum) for name in noise_types]
 
     def draw(self, draws: Draws) -> NoiseParameters:

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.derived import parameters
-from accel_trainer.config.fields import LEARNING_RATE_WORDS
+from accel_trainer.config.fields import LR_RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, StopRequest
 from accel_trainer.data.batch_plan import possible_batch_sizes
@@ -89,7 +89,7 @@ class Resolver:
         """Without a learning rate that was found for another batch size or optimizer."""
         found = dict(read_found(self.run)) if self.run.has_run else {}
         is_outdated = not RATE_FOLLOWS_FROM.isdisjoint(self.changed)
-        return {word: number for word, number in found.items() if not (is_outdated and word in LEARNING_RATE_WORDS)}
+        return {word: number for word, number in found.items() if not (is_outdated and word in LR_RULES)}
 
     # -- the batch size -------------------------------------------------------------------------------------
 
