@@ -54,15 +54,36 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
     """
     options = options or SessionOptions()
     with run_log(run, options.rank, prints=options.prints):
-        is_first = options.rank == 0
-        fitting = _fitting_batch_size(run, options.submission) if is_first else None
-        status = Status(
-            state=RunState.STARTING, token=options.token, submission=options.submission, fitting_batch_size=fitting
-        )
-        reporter = Reporter(run, status, speaks=is_first, on_status=options.on_status)
-        result = _result_of(job, run, stop, options, reporter)
+        reporter = _reporter(run, options)
+        try:
+            if options.rank == 0:
+                run.clear_rank_errors()
+                reporter.update(durable=True)
+            from accel_trainer.training.runtime.accelerator import assembly
+            from accel_trainer.training.trainer import Trainer
+
+            with assembly(job, run, cpu=options.cpu) as parts:
+                result = Trainer(job, run, stop, reporter, parts, options.submission, options.group).train()
+                if result.state is RunState.OUT_OF_MEMORY:
+                    parts.release()
+                    _report(result, run, reporter, options.rank)  # whatever becomes of the search
+                    result = _with_advice(result, job, run, reporter, parts)
+        except UserError as mistake:
+            log.error("error: %s", mistake)
+            result = TrainingResult(RunState.INVALID, str(mistake), mistake)
+        except BaseException as failure:
+            result = _unforeseen(failure, prints=options.prints)
         _report(result, run, reporter, options.rank)
         return result
+
+
+def _reporter(run: RunFolder, options: SessionOptions) -> Reporter:
+    is_first = options.rank == 0
+    fitting = _fitting_batch_size(run, options.submission) if is_first else None
+    status = Status(
+        state=RunState.STARTING, token=options.token, submission=options.submission, fitting_batch_size=fitting
+    )
+    return Reporter(run, status, speaks=is_first, on_status=options.on_status)
 
 
 def _fitting_batch_size(run: RunFolder, submission: str) -> int | None:
@@ -75,34 +96,13 @@ def _fitting_batch_size(run: RunFolder, submission: str) -> int | None:
     return min((size for size in sizes if size is not None), default=None)
 
 
-def _result_of(
-    job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions, reporter: Reporter
-) -> TrainingResult:
-    """Train; what cannot be done is a result, too."""
-    try:
-        if options.rank == 0:
-            run.clear_rank_errors()
-            reporter.update(durable=True)
-        from accel_trainer.training.runtime.accelerator import assembly
-        from accel_trainer.training.trainer import Trainer
-
-        with assembly(job, run, cpu=options.cpu) as parts:
-            result = Trainer(job, run, stop, reporter, parts, options.submission, options.group).result()
-            if result.state is RunState.OUT_OF_MEMORY:
-                parts.release()
-                _report(result, run, reporter, options.rank)  # whatever becomes of the search
-                result = _with_advice(result, job, run, reporter, parts)
-        return result
-    except UserError as mistake:
-        log.error("error: %s", mistake)
-        return TrainingResult(RunState.INVALID, str(mistake), mistake)
-    except BaseException as failure:
-        reason = f"{type(failure).__name__}: {failure}".strip()
-        log.error("%s", reason)
-        if options.prints:
-            with suppress(OSError):
-                traceback.print_exc()
-        return TrainingResult(RunState.FAILED, reason, failure)
+def _unforeseen(failure: BaseException, *, prints: bool) -> TrainingResult:
+    reason = f"{type(failure).__name__}: {failure}".strip()
+    log.error("%s", reason)
+    if prints:
+        with suppress(OSError):
+            traceback.print_exception(failure)
+    return TrainingResult(RunState.FAILED, reason, failure)
 
 
 def _with_advice(

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,12 +55,30 @@ class Trainer:
     submission: str
     group: str | None
 
-    def result(self) -> TrainingResult:
-        """Train; a known failure is a result. Raises UserError, and what is not known."""
+    def train(self) -> TrainingResult:
+        """Train to the end, to a stop or to a known failure. Raises UserError, and what is not known."""
+        began = time.monotonic()
+        loop: TrainingLoop | None = None
         try:
             with ExitStack() as resources:
                 resources.callback(end_trackers, self.assembly.accelerator)
-                return self._train(resources)
+                loop, run_id = self._prepare()
+                plotter = self._plotter(loop, resources)
+                if loop.progress.epoch >= loop.job.num_epochs:
+                    return _finished_before(loop)
+                with self._failures_noted(loop):
+                    tracking = Tracking(self.assembly.accelerator, loop.job, self.run, self.group, run_id)
+                    resources.callback(tracking.wait)  # trackers that are still starting must not be ended
+                    loop.train(tracking, plotter)
+                _log_end(loop, time.monotonic() - began)
+                return TrainingResult(RunState.FINISHED)
+        except Stopped:
+            _log_stop(loop)
+            return TrainingResult(RunState.PREEMPTED)
+        except Diverged as error:
+            log.error("%s", error)
+            self.reporter.update(diverged=error.where)
+            return TrainingResult(RunState.DIVERGED, str(error))
         except Exception as error:
             size = self.job.with_found(read_found(self.run)).batch_size
             if (known := known_failure(error, self.reporter.position, size, StateStore(self.run))) is None:
@@ -69,51 +87,25 @@ class Trainer:
             log.error("%s", reason)
             return TrainingResult(state, reason)
 
-    def _train(self, resources: ExitStack) -> TrainingResult:
-        began = time.monotonic()
+    def _plotter(self, loop: TrainingLoop, resources: ExitStack) -> Plotter | None:
+        """Draws what is measured, on rank 0."""
+        if not loop.is_first:
+            return None
+        # Also of a finished run: its trainer may have been killed just before it wrote them.
+        write_performance(self.run, map(PerformanceRow.from_record, loop.progress.history))
+        plotter = Plotter(self.run)
+        resources.callback(plotter.close)
+        return plotter
+
+    @contextmanager
+    def _failures_noted(self, loop: TrainingLoop) -> Iterator[None]:
         try:
-            loop, run_id = self._prepare()
-        except Stopped:
-            log.info("stopped before the first step; there is nothing to save")
-            return TrainingResult(RunState.PREEMPTED)
-        plotter = None
-        if loop.is_first:
-            # Also of a finished run: its trainer may have been killed just before it wrote them.
-            write_performance(self.run, map(PerformanceRow.from_record, loop.progress.history))
-            plotter = Plotter(self.run)
-            resources.callback(plotter.close)
-        if loop.progress.epoch >= loop.job.num_epochs:
-            if loop.is_first:
-                loop.states.keep_only_newest()
-            log.info(
-                "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over",
-                loop.progress.epoch,
-            )
-            return TrainingResult(RunState.FINISHED)
-        try:
-            tracking = Tracking(self.assembly.accelerator, loop.job, self.run, self.group, run_id)
-            resources.callback(tracking.wait)  # trackers that are still starting must not be ended
-            result = self._run(loop, tracking, plotter)
+            yield
+        except (Stopped, Diverged):
+            raise
         except BaseException:
             self.reporter.note_failure(loop.progress)
             raise
-        if result.state is RunState.FINISHED:
-            _log_end(loop, time.monotonic() - began)
-        return result
-
-    def _run(self, loop: TrainingLoop, tracking: Tracking, plotter: Plotter | None) -> TrainingResult:
-        """The ends that a loop itself can come to."""
-        try:
-            loop.train(tracking, plotter)
-        except Stopped:
-            progress = loop.progress
-            log.info("stopped in epoch %d after step %d; the state is saved", progress.epoch + 1, progress.step)
-            return TrainingResult(RunState.PREEMPTED)
-        except Diverged as error:
-            log.error("%s", error)
-            self.reporter.update(diverged=error.where)
-            return TrainingResult(RunState.DIVERGED, str(error))
-        return TrainingResult(RunState.FINISHED)
 
     # -- before the first step ------------------------------------------------------------------------------
 
@@ -216,3 +208,20 @@ def _log_end(loop: TrainingLoop, seconds: float) -> None:
         "finished %d epochs after %s; best %s %.4g in epoch %s",
         loop.job.num_epochs, duration(seconds), loop.job.primary_metric, best, loop.progress.best_epoch,
     )  # fmt: skip
+
+
+def _finished_before(loop: TrainingLoop) -> TrainingResult:
+    if loop.is_first:
+        loop.states.keep_only_newest()
+    log.info(
+        "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over", loop.progress.epoch
+    )
+    return TrainingResult(RunState.FINISHED)
+
+
+def _log_stop(loop: TrainingLoop | None) -> None:
+    if loop is None:
+        log.info("stopped before the first step; there is nothing to save")
+    else:
+        progress = loop.progress
+        log.info("stopped in epoch %d after step %d; the state is saved", progress.epoch + 1, progress.step)
