@@ -137,7 +137,7 @@ def pause(
     host: HostOption = None,
     reason: Annotated[str | None, typer.Option("--reason", help="For those who see it.", show_default=False)] = None,
 ) -> None:
-    """Start no more jobs, until `resume`. What is running goes on."""
+    """Start no more jobs, until `resume`. What is running continues."""
     existing_queue(queue)
     _refuse_odd_host(host)
     typer.echo(Pauses(QueueStore(queue)).add(host, reason))
@@ -178,11 +178,11 @@ def reclaim(
     while True:
         running = [job for job in store.claims() if not jobs or job.name in jobs]
         in_slurm = slurm.settle(running)
-        for job, told in in_slurm.items():
-            if told is not None:
-                typer.echo(f"{job.name}: {told}")
+        for job, text in in_slurm.items():
+            if text is not None:
+                typer.echo(f"{job.name}: {text}")
         undecided = [report for report in reclaimer.reports(running) if not _reclaim(store, report)]
-        unknown_to_slurm = [job for job, told in in_slurm.items() if told is None]
+        unknown_to_slurm = [job for job, text in in_slurm.items() if text is None]
         if not (undecided or unknown_to_slurm) or not wait:
             break
         time.sleep(POLL_S * 10)
@@ -198,9 +198,9 @@ def reclaim(
 
 def _why_undecided(report: OwnerReport) -> str:
     silence = f"nothing was heard of its runner for {duration(report.silence_s)}"
-    told = silence if report.silence_s > 1 else "its runner may be alive"
+    heard = silence if report.silence_s > 1 else "its runner may be alive"
     where = f"{report.job.name}: runs on {_host(report.job)}"
-    return f"{where}; {told}; its lease expires after {duration(STALE_S)}: come again, or --wait"
+    return f"{where}; {heard}; its lease expires after {duration(STALE_S)}: come again, or --wait"
 
 
 def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
@@ -244,10 +244,10 @@ def _for_each(
     for name in names:
         try:
             job = find_job(store, name, among)
-            told = change(store, job)
-            wrong |= told is None
-            if told is not None:
-                typer.echo(f"{job.name}: {told}")
+            result = change(store, job)
+            wrong |= result is None
+            if result is not None:
+                typer.echo(f"{job.name}: {result}")
         except QueueUnusable:
             raise
         except UserError as error:

@@ -62,7 +62,7 @@ def run_queue(
         typer.Option("--slots", min=1, help="Jobs at once that share the cores of a machine without GPUs."),
     ] = None,
     wait_free: Annotated[
-        bool, typer.Option("--wait-free", help="Take no GPU whose memory somebody else uses; wait for it.")
+        bool, typer.Option("--wait-free", help="Take no GPU whose memory is in use by others; wait for it.")
     ] = False,
     reclaim_stale: Annotated[
         bool,
@@ -100,7 +100,7 @@ def run_queue(
 ) -> None:
     """Train the jobs of the queue, one after the other or several at once; or have Slurm train them.
 
-    Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, wants more GPUs
+    Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, needs more GPUs
     than there are, or because of a pause.
     """
     from accel_trainer.cli.terminal import Terminal
@@ -240,5 +240,5 @@ def hand_to_slurm(
     submitter = Submitter(queue, launch, options, Terminal(), retry_after_s)
     submitter.run(watch=watch)
     if submitter.stop and submitter.has_jobs_in_slurm:
-        typer.echo("what was submitted goes on in Slurm; `accel-train run-queue --slurm` shows it again")
+        typer.echo("what was submitted continues in Slurm; `accel-train run-queue --slurm` shows it again")
     return submitter

@@ -31,7 +31,7 @@ class SlurmDesk:
         self._reconciler: Reconciler | None = None
 
     def settle(self, jobs: Sequence[ClaimedJob]) -> Mapping[ClaimedJob, str | None]:
-        """What is said of each of these jobs that is a cluster's; it is put where it belongs if Slurm has ended it.
+        """A description of each of these jobs that is a cluster's; it is moved where it belongs if Slurm has ended it.
 
         None: Slurm does not know it, which a look in a while will make sure.
         """
@@ -53,13 +53,13 @@ class SlurmDesk:
         if self._reconciler is None:
             self._reconciler = Reconciler(self._store, Retries(self._store), cluster_name())
         ours = [job for job in jobs if job.owner.cluster == self._reconciler.cluster]
-        said: dict[ClaimedJob, str | None] = {
+        descriptions: dict[ClaimedJob, str | None] = {
             job: f"is in Slurm on {job.owner.cluster}: ask on a machine of that cluster" for job in jobs
         }
         left, settled = self._reconciler.reconcile({job.name for job in ours})
-        said |= dict.fromkeys(ours, "is over")
-        said |= {job: None if found is None else found.description for job, found in left.items()}
-        return said | {one.job: _what_became(one) for one in settled}
+        descriptions |= dict.fromkeys(ours, "is over")
+        descriptions |= {job: None if found is None else found.description for job, found in left.items()}
+        return descriptions | {one.job: _what_became(one) for one in settled}
 
 
 def _what_became(settled: "Settled") -> str:

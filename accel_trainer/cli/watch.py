@@ -35,14 +35,14 @@ def status(
     """List the jobs of the queue: how far they are, where, and since when."""
     store = existing_queue(queue)
     while True:
-        told = (
+        text = (
             json.dumps([asdict(row) for row in Queue(store.folder).jobs()], indent=2)
             if as_json
             else _table(store, everything)
         )
         if watch and sys.stdout.isatty():
             typer.echo("\x1b[H\x1b[2J", nl=False)  # to the upper left corner, and clear what is below
-        typer.echo(told)
+        typer.echo(text)
         if not watch:
             return
         time.sleep(LOOK_EVERY_S)
@@ -131,7 +131,7 @@ def wait(
     ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
 ) -> None:
-    """Wait until jobs are over, whoever runs them. Exit code 1: one of them has failed, or is gone."""
+    """Wait until jobs are over, whichever process runs them. Exit code 1: one of them has failed, or is gone."""
     store = existing_queue(queue)
     if jobs:
         left = {find_job(store, name).name for name in jobs}
@@ -141,7 +141,7 @@ def wait(
     slurm, ask_at = SlurmDesk(store), 0.0
     while left:
         if time.monotonic() >= ask_at:
-            # Recorded here what Slurm has ended: nobody else may be there to do so.
+            # Recorded here what Slurm has ended: no other process may be there to do so.
             slurm.settle([job for job in store.claims() if job.name in left])
             ask_at = time.monotonic() + ASK_SLURM_EVERY_S
         states = store.states()
