@@ -11,7 +11,7 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 
-Labels = npt.NDArray[np.int64]
+LabelArray = npt.NDArray[np.int64]
 
 
 class ImageDataset(Protocol):
@@ -23,7 +23,7 @@ class ImageDataset(Protocol):
         ...
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> LabelArray:
         """int64 of shape (number of images,), each in 0..len(classes)-1."""
         ...
 
@@ -61,11 +61,11 @@ def require_same_classes(name: str, train: Sequence[str], val: Sequence[str]) ->
 class Relabeled:
     """The images of a source, label l as `new_labels[l]`, or left out where that is -1."""
 
-    def __init__(self, source: ImageDataset, new_labels: Labels, classes: Sequence[str]) -> None:
+    def __init__(self, source: ImageDataset, new_labels: LabelArray, classes: Sequence[str]) -> None:
         self.source, self.classes = source, classes
         labels = new_labels[source.labels]
         self._indices = np.flatnonzero(labels >= 0)
-        self.labels: Labels = labels[self._indices]
+        self.labels: LabelArray = labels[self._indices]
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage."""

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from accel_trainer.core import files
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.dataset import Labels, Splits
+from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode
 
 VERSION = 1
@@ -180,7 +180,7 @@ class Packed:
                 f"{folder}/{split}.pixels has {self.file.size:,} bytes instead of {about.size:,}; {AGAIN}",
                 key="dataset",
             )
-        self.labels: Labels = self.records["label"].astype(np.int64)
+        self.labels: LabelArray = self.records["label"].astype(np.int64)
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage."""
@@ -233,7 +233,7 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def digest_of_labels(labels: Labels) -> str:
+def digest_of_labels(labels: LabelArray) -> str:
     """`digest` of labels, int64 (n,), as unsigned integers of 32 bits."""
     return digest(labels.astype("<u4").tobytes())
 

@@ -5,7 +5,7 @@ from importlib.resources import files
 import numpy as np
 from torch import Tensor
 
-from accel_trainer.data.dataset import Labels
+from accel_trainer.data.dataset import LabelArray
 from accel_trainer.data.decode import from_array
 
 BUNDLED = ("digits",)
@@ -21,7 +21,7 @@ class Digits:
         with files("accel_trainer.data.sources").joinpath("digits.npz").open("rb") as file, np.load(file) as stored:
             chosen = stored[split]
             self._images = stored["images"][chosen]
-            self.labels: Labels = stored["labels"][chosen]
+            self.labels: LabelArray = stored["labels"][chosen]
         self.classes = [str(digit) for digit in range(10)]
         self._split = split
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.data.dataset import Labels, Splits, require_same_classes
+from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import read_image
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class ImageFolder:
             log.warning("skipped %s: not an image file", path)
         if others:
             log.warning("%d files that are not images were skipped in %s", len(others), folder)
-        self.labels: Labels = np.repeat(np.arange(len(counts)), counts)
+        self.labels: LabelArray = np.repeat(np.arange(len(counts)), counts)
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line, listed
-from accel_trainer.data.dataset import Labels, Splits, require_same_classes
+from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import CorruptImage, decode, read_image
 
 TRAIN_SPLITS = ("train", "training")
@@ -35,7 +35,7 @@ class HuggingFace:
         if any(label is None or (own_names is not None and label < 0) for label in given):
             raise UserError(f"some images have no label (column {label_column!r})", key="dataset")
         names = given if own_names is None else [own_names[label] for label in given]
-        self.labels: Labels = np.asarray([number[name] for name in names], dtype=np.int64)
+        self.labels: LabelArray = np.asarray([number[name] for name in names], dtype=np.int64)
         self._rows = split.select_columns([image_column]).cast_column(image_column, Image(decode=False))
         self._column = image_column
 
