@@ -1,4 +1,4 @@
-"""How well a representation tells classes apart: nearest neighbours among the training images."""
+"""How well a representation tells classes apart: nearest neighbors among the training images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class KnnTest:
-    """The weighted k-nearest-neighbour classifier of Wu et al. 2018, on what goes into the model's head.
+    """The weighted k-nearest-neighbor classifier of Wu et al. 2018, on what goes into the model's head.
 
     bank, val: training and validation images, each in one view, without augmentation.
     """
@@ -36,7 +36,7 @@ class KnnTest:
     def local_bank(
         self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]
     ) -> tuple[Tensor, Tensor]:
-        """This process's share of the training images: features, float32 (n, d), and labels, int64 (n,).
+        """This process's part of the training images: features, float32 (n, d), and labels, int64 (n,).
 
         Not all of them, or none, if it is stopped.
         """
@@ -51,7 +51,7 @@ class KnnTest:
     ) -> Tensor:
         """Of this process's validation images, how many are classified right, and how many there are: (2,).
 
-        All ranks call it, with their shares of the training images.
+        All ranks call it, with their parts of the training images.
         """
         bank, bank_labels = _gather_features(*own, evaluator)
         device = bank.device
@@ -65,6 +65,7 @@ class KnnTest:
         return sums
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
+        """{"knn": accuracy in percent}, of the sums of `hits`; NaN without images."""
         hits, images = sums
         return {"knn": percent(hits, images)}
 
@@ -78,7 +79,8 @@ class KnnTest:
 
 
 def _labels(batch: Batch, evaluator: Evaluator) -> Tensor:
-    assert isinstance(batch.labels, Tensor), "only training mixes labels"
+    if not isinstance(batch.labels, Tensor):
+        raise TypeError("only training mixes labels")
     return batch.labels.to(evaluator.accelerator.device)
 
 
@@ -98,7 +100,7 @@ def _gather_features(features: Tensor, labels: Tensor, evaluator: Evaluator) -> 
 
 
 def knn_test(job: ResolvedJob, train: ImageDataset, val: ImageDataset, world_size: int) -> KnnTest:
-    """train, val: of the same classes."""
+    """The test of a job. train, val: data sets of the same classes; world_size: number of processes."""
     return KnnTest(
         bank=evaluation_set(job, train, evaluation_views(job), world_size, replace_corrupt=True),
         val=evaluation_set(job, val, evaluation_views(job), world_size),
@@ -107,7 +109,7 @@ def knn_test(job: ResolvedJob, train: ImageDataset, val: ImageDataset, world_siz
     )
 
 
-# -- nearest neighbours -----------------------------------------------------------------------------------------------
+# -- nearest neighbors ------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def knn_hits(
     features: Tensor,
@@ -120,10 +122,10 @@ def knn_hits(
     num_classes: int,
     chunk: int = 1024,
 ) -> Tensor:
-    """How many of n features are classified right by their k nearest neighbours in the bank, an int64 scalar.
+    """How many of n features are classified right by their k nearest neighbors in the bank, an int64 scalar.
 
     features: (n, d) with labels int64 (n,); bank: (m, d) with labels int64 (m,), m of at least 1, of which all are
-    neighbours if k is larger. A neighbour votes for its class with exp(cosine similarity / temperature), as in Wu et
+    neighbors if k is larger. A neighbor votes for its class with exp(cosine similarity / temperature), as in Wu et
     al. 2018, which has k = 200 and temperature 0.07. `chunk` features at a time: chunk * (m + num_classes) numbers.
     """
     bank = F.normalize(embedding_rows(bank), dim=1)

@@ -128,7 +128,7 @@ def _user_error(error: Exception, job: Job, num_examples: int) -> UserError:
 
 
 def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int) -> int:
-    """Refuse what is not logits, or embeddings, of these examples. Raises UserError."""
+    """The number of cycles of an output. Raises UserError if it is not logits, or embeddings, of these examples."""
     architecture = job.architecture
     main = getattr(output, "logits", None) if isinstance(output, tuple) else output  # named, of auxiliary heads
     if not isinstance(main, Tensor):
@@ -165,4 +165,5 @@ def model_summary(model: nn.Module, num_classes: int, image_size: int) -> str:
 
 
 def count_parameters(module: nn.Module) -> int:
+    """The number of values in all parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT_S = 30
-# How long a training waits for its trackers to start, and for an answer of one later.
+# How long a training waits for its trackers to start, and for each later call of one.
 START_S, CALL_S = 120.0, 300.0
 POLL_S = 1.0
 # wandb starts this at once, and waits for it for ever if it is killed too soon.
@@ -75,7 +75,7 @@ def _key_is_stored() -> bool:
 
 class Tracking:
     """The trackers of one run, on rank 0; on the other ranks nothing happens. They start while the first steps are
-    made."""
+    taken."""
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
         self._accelerator, self._job = accelerator, job
@@ -104,10 +104,10 @@ class Tracking:
 
     def _wait_for(self, starting: "BackgroundCall") -> None:
         """Raises what is wrong with what starts; TimeoutError; ConnectionError where it waits for what is dead."""
-        began, looks_in_vain = time.monotonic(), 0
+        began, failed_polls = time.monotonic(), 0
         while not starting.finished_within(POLL_S):
-            looks_in_vain = looks_in_vain + 1 if self._needs_core and not has_living_child(WANDB_CORE) else 0
-            if looks_in_vain == MAX_FAILED_POLLS:
+            failed_polls = failed_polls + 1 if self._needs_core and not has_living_child(WANDB_CORE) else 0
+            if failed_polls == MAX_FAILED_POLLS:
                 raise ConnectionError("wandb's process has ended while it started")
             if time.monotonic() - began > START_S:
                 break
@@ -188,7 +188,7 @@ class Tracking:
 
 
 def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker"], None]) -> None:
-    """A training does not depend on its trackers: one that fails, as when the process behind it was killed, is named
+    """A training does not depend on its trackers: one that fails, as when the process behind it was killed, is reported
     and left out from then on."""
     for tracker in list(accelerator.trackers):
         try:
@@ -224,6 +224,7 @@ class BackgroundCall:
             self._failed = error
 
     def finished_within(self, seconds: float) -> bool:
+        """Wait up to so many seconds; whether the call has returned or raised."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 

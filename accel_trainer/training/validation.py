@@ -36,6 +36,7 @@ class EvaluationSet:
     seed: int
 
     def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
+        """The batches of one of `world_size` processes."""
         if self.is_contrastive:
             return whole_batches(self.num_images, self.images_per_batch, rank, world_size, self.seed)
         return evaluation_batches(self.num_images, self.images_per_batch, rank, world_size)
@@ -53,8 +54,8 @@ def evaluation_set(
     """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
     be divisible by the number of processes."""
     images_per_step = job.batch_size // job.num_views
-    shown = max(1, images_per_step * job.views_per_image // world_size)
-    images = max(1, shown // views.num_views)
+    num_examples = max(1, images_per_step * job.views_per_image // world_size)
+    images = max(1, num_examples // views.num_views)
     return EvaluationSet(
         reader=ImageReader(dataset, views, replace_corrupt=replace_corrupt),
         num_images=len(dataset.labels),
@@ -66,7 +67,7 @@ def evaluation_set(
 
 
 class Evaluator:
-    """Measures plain models; ranks have different numbers of batches and do not meet."""
+    """Evaluates plain models; ranks have different numbers of batches and do not synchronize."""
 
     def __init__(
         self, accelerator: Accelerator, loader: Loader, objective: Objective, prepare: Callable[[Tensor], Tensor]
@@ -120,4 +121,5 @@ def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_d
 
 
 def validation_set(job: ResolvedJob, dataset: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
+    """A data set as the validation of a job takes it; views: see `validation_views`."""
     return evaluation_set(job, dataset, views, world_size, is_contrastive=job.is_contrastive)

@@ -14,10 +14,10 @@ from accel_trainer.data.loader import Batch
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What an objective finds in some examples.
+    """What an objective computes for some examples.
 
-    share: their part of the loss of the global batch, a scalar with a gradient: the parts of all processes and
-    micro-batches add up to that loss. sums: what is added up over batches, float (num_sums,), to be made scores of.
+    loss: this rank's part of the loss of the global batch, a scalar with a gradient: the parts of all processes and
+    micro-batches add up to that loss. sums: float (num_sums,), added up over batches; `scores` turns them into scores.
     """
 
     loss: Tensor
@@ -25,16 +25,18 @@ class BatchResult:
 
 
 class Meter:
-    """Adds up what an objective finds in batches, without making the host wait for the device."""
+    """Adds up the sums of batches on the device, without making the host wait for it."""
 
     def __init__(self, device: torch.device, num_sums: int) -> None:
         self.sums = torch.zeros(num_sums, dtype=_dtype_of_sums(device), device=device)
 
     def reset(self) -> None:
+        """Start at zero again."""
         self.sums.zero_()
 
     @torch.no_grad()
     def add(self, sums: Tensor) -> None:
+        """Add the sums of a batch, float (num_sums,) on the device."""
         self.sums += sums
 
 
@@ -57,20 +59,20 @@ def _dtype_of_sums(device: torch.device) -> torch.dtype:
 
 
 def percent(hits: float, total: float) -> float:
-    """NaN of nothing."""
+    """100 * hits / total; NaN if the total is 0."""
     return 100 * hits / total if total else float("nan")
 
 
 def top_hits(logits: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
     """How many labels are the best, and among the five best, of their logits (n, ..., classes); tensors (...).
 
-    Of a mixture, each of the two labels counts by its share.
+    Of a mixture, each of the two labels counts by its weight.
     """
     ranked = logits.topk(min(5, logits.shape[-1]), dim=-1).indices
     beside = (-1, *[1] * (logits.dim() - 1))
     if isinstance(labels, MixedLabels):
-        share = labels.weight.view(beside)
-        hits = (ranked == labels.first.view(beside)) * share + (ranked == labels.second.view(beside)) * (1 - share)
+        weight = labels.weight.view(beside)
+        hits = (ranked == labels.first.view(beside)) * weight + (ranked == labels.second.view(beside)) * (1 - weight)
     else:
         hits = ranked == labels.view(beside)
     return hits[..., 0].sum(0), hits.sum((0, -1))
@@ -80,7 +82,7 @@ LossCycle = int | Literal["uniform"] | None
 
 
 def main_output(output: Any) -> Tensor:
-    """The output that counts: a plain one, or the logits of a named tuple with auxiliary heads."""
+    """The main output: a tensor itself, or the logits of a named tuple with auxiliary heads."""
     return output if isinstance(output, Tensor) else output.logits
 
 
@@ -155,10 +157,16 @@ class Objective(Protocol):
     """Beside the loss, in percent; the first is what people look at while a model trains."""
     num_sums: int
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self, device: torch.device) -> Self:
+        """Move its tensors, such as class weights, to a device."""
+        ...
 
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
-        """is_shared: other processes hold the other parts of this batch, as in training; each calls this."""
+        """The loss and sums of a batch.
+
+        output: what the model gives for the inputs of the batch. is_shared: other processes hold the other parts of
+        the batch, as in training, and each of them calls this.
+        """
         ...
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from accel_trainer.training.objectives.base import (
     top_hits,
 )
 
-# What a loss wants as target: the class's index, or a number for each class.
+# What a loss takes as target: the class's index, or a number for each class.
 INDEX_TARGETS = {k.__name__: k for k in (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)}
 ONE_HOT_TARGETS = {
     k.__name__: k
@@ -38,20 +38,20 @@ ONE_HOT_TARGETS = {
     )
 }
 SIGNED_TARGETS = {k.__name__: k for k in (nn.SoftMarginLoss,)}
-# These want log-probabilities, which models do not give; of those that do, log_softmax changes nothing.
+# These take log-probabilities, which models do not give; of those that do, log_softmax changes nothing.
 LOG_PROBABILITIES = ("NLLLoss", "KLDivLoss")
 CLASSIFICATION_LOSSES: dict[str, type[nn.Module]] = {**INDEX_TARGETS, **ONE_HOT_TARGETS, **SIGNED_TARGETS}
 
 
 class ClassificationObjective:
-    """A classification loss of torch.nn, as a sum over some images and a divisor for the whole batch.
+    """A classification loss of torch.nn, as a sum over some images and a normalizer for the whole batch.
 
-    The loss of a global batch is `sum(total(part)) / divisor(all labels)`. Every process knows the labels of the
-    whole batch, so each computes its own share of the true mean, class weights and `ignore_index` included,
-    and adding up the shares gives the one-process loss and gradient.
+    The loss of a global batch is `sum(loss_sum(part)) / normalizer(all labels)`. Every process knows the labels of the
+    whole batch, so each computes its own part of the true mean, class weights and `ignore_index` included,
+    and adding up the parts gives the one-process loss and gradient.
 
-    Of mixtures of two images, the losses that want a class are the mixture of those of both labels (for
-    cross-entropy that is the loss of the soft target); the others want a number for each class: the soft target.
+    Of mixtures of two images, the losses that take a class index are the mixture of those of both labels (for
+    cross-entropy that is the loss of the soft target); the others take a number for each class: the soft target.
 
     Of several cycles, the loss is the mean of those that are trained; of several heads, the mean of all, and their
     mean logits are what accuracies are of. Accuracies of every cycle are scores too: acc1_cycle0, acc1_cycle1, ...
@@ -72,7 +72,7 @@ class ClassificationObjective:
         # Losses, what they are divided by, images, hits at 5, hits at 1 of each cycle.
         self.num_sums = 4 + cycles.count
         if criterion == "BCELoss":
-            raise UserError("criterion: BCELoss wants probabilities, and models give logits; use BCEWithLogitsLoss")
+            raise UserError("criterion: BCELoss takes probabilities, and models give logits; use BCEWithLogitsLoss")
         args = dict(args)
         reduction = args.pop("reduction", "mean")
         self._reduction = reduction
@@ -101,7 +101,7 @@ class ClassificationObjective:
         return torch.tensor(weights, dtype=torch.float32)
 
     def _probe(self) -> None:
-        """Find arguments that the loss takes but cannot work with before the first batch does."""
+        """Find arguments that the loss accepts but fails with, before the first batch does."""
         try:
             labels = torch.zeros(2, dtype=torch.int64)
             loss = self.loss_sum(torch.full((2, self.cycles.count, self.num_classes), 0.5), labels) / self.normalizer(
@@ -113,11 +113,12 @@ class ClassificationObjective:
             raise UserError(f"criterion: {self.name} gives no single number for a batch")
 
     def to(self, device: torch.device) -> "ClassificationObjective":
+        """Move the class weights to a device."""
         self._loss = self._loss.to(device)
         return self
 
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
-        """output: logits of the batch's examples, on the device; see outputs.by_cycle for their shapes."""
+        """The loss and sums of a batch. output: logits on the device; see `by_cycle` for their shapes."""
         logits = by_cycle(output)
         labels = batch.labels.to(logits.device, non_blocking=True)
         total = self.loss_sum(output, labels)
@@ -129,6 +130,7 @@ class ClassificationObjective:
         return BatchResult(total / self.normalizer(batch.global_labels), sums)
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
+        """The mean loss, and the accuracies of `score_names` in percent; NaN without images."""
         loss, divisor, images, hits5, *hits1 = sums
         of_cycles = [percent(hits, images) for hits in hits1]
         values = (of_cycles[self.cycles.reported], percent(hits5, images), *of_cycles)
@@ -188,5 +190,5 @@ class ClassificationObjective:
 
 
 def _mixture(labels: MixedLabels, number_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """A number for each mixture: those of its two labels, each by its share."""
+    """A number for each mixture: those of its two labels, each by its weight."""
     return labels.weight * number_of(labels.first) + (1 - labels.weight) * number_of(labels.second)

@@ -40,7 +40,7 @@ def contrastive_losses(
 ) -> AnchorScores:
     """Minus the mean, over an anchor's positives, of the log softmax of its similarities to all other rows.
 
-    anchors: (n, d), the rows first, first + stride, ... of the candidates (m, d), of any length: they are normalised
+    anchors: (n, d), the rows first, first + stride, ... of the candidates (m, d), of any length: they are normalized
     here. ids: int64 (n,) and (m,); equal ids are positives, the anchor itself is neither positive nor negative.
 
     With one positive this is NT-Xent (Chen et al. 2020), with several L_out of Khosla et al. 2020. Computed in float32,
@@ -98,11 +98,11 @@ def _check_above_zero(name: str, value: Any) -> None:
 
 
 class ContrastiveLoss:
-    """SimCLRLoss or SupConLoss, as a sum over some anchors and a divisor for the whole batch.
+    """SimCLRLoss or SupConLoss, as a sum over some anchors and a normalizer for the batch.
 
-    The loss of a global batch is the sum of `total` over all processes, divided by `count` of all ids. Rows are views,
-    those of an image one after the other. For SimCLRLoss the other views of an image are its positives, for SupConLoss
-    all other views of its class; everything else is negative.
+    The loss of a global batch is the sum of `loss_sum` over all processes, divided by `count` of all ids. Rows are
+    views, those of an image one after the other. For SimCLRLoss the other views of an image are its positives, for
+    SupConLoss all other views of its class; everything else is negative.
 
     args: temperature (0.07); base_temperature (the temperature), by which the loss is divided after being multiplied by
     the temperature, as in the code of Khosla et al.; contrast_mode: "all", or "one": only the first view of each image
@@ -146,14 +146,14 @@ class ContrastiveLoss:
         return ContrastiveSums(self.factor * scores.losses.sum(), scores.has_positive.sum(), scores.hits.sum())
 
     def count(self, all_ids: Tensor, views: int) -> Tensor:
-        """How many anchors of a whole batch have a positive, an int64 scalar: `counted` of all processes."""
+        """How many anchors of a whole batch have a positive, an int64 scalar: `num_anchors` of all processes."""
         anchors = all_ids[:: self._stride(views)].contiguous()
         ordered = all_ids.sort().values
         equal = torch.searchsorted(ordered, anchors, right=True) - torch.searchsorted(ordered, anchors)
         return (equal > 1).sum()
 
     def _stride(self, views: int) -> int:
-        """From an anchor to the next."""
+        """The distance in rows from an anchor to the next."""
         return views if self.first_views_only else 1
 
 
@@ -174,10 +174,11 @@ class ContrastiveObjective:
         self._num_views = num_views
 
     def to(self, device: torch.device) -> Self:
+        """It has no tensors to move."""
         return self
 
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
-        """output: embeddings of the batch's views, on the device; see outputs.by_cycle for their shapes."""
+        """The loss and sums of a batch. output: embeddings of its views on the device, see `by_cycle`."""
         embeddings = by_cycle(output)
         labels = self._labels(batch.labels).to(embeddings.device, non_blocking=True)
         ids = self._ids(gather_rows(labels) if is_shared else labels)
@@ -190,6 +191,7 @@ class ContrastiveObjective:
         )
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
+        """The mean loss, and the contrastive accuracy in percent; NaN without anchors."""
         loss, anchors, hits = sums
         return {"loss": loss / anchors if anchors else float("nan"), "contrastive_acc": percent(hits, anchors)}
 
@@ -205,5 +207,6 @@ class ContrastiveObjective:
 
     @staticmethod
     def _labels(labels: Any) -> Tensor:
-        assert isinstance(labels, Tensor), "a contrastive job mixes no labels"
+        if not isinstance(labels, Tensor):
+            raise TypeError("a contrastive loss takes no mixed labels")
         return labels

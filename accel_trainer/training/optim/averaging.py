@@ -26,6 +26,7 @@ class Averages:
         self._ema, self._swa = self._all.get("ema"), self._all.get("swa")
 
     def to(self, device: torch.device) -> Self:
+        """Move the averages to a device."""
         for average in self._all.values():
             average.module.to(device)
         return self
@@ -36,7 +37,10 @@ class Averages:
         return None if self._ema is None else self._ema.module
 
     def after_step(self, model: nn.Module) -> None:
-        """Take an optimizer step in. Polyak and Juditsky 1992; decay * average + (1 - decay) * weights."""
+        """Update the moving average after an optimizer step: decay * average + (1 - decay) * weights.
+
+        Polyak and Juditsky 1992.
+        """
         if self._ema is None:
             return
         if self._ema.n_averaged == 0:  # which lies on the host
@@ -45,12 +49,12 @@ class Averages:
             _update_average(self._ema, model)
 
     def after_epoch(self, epoch: int, model: nn.Module) -> None:
-        """Take the end of an epoch in. Izmailov et al. 2018."""
+        """Update the SWA mean with the weights at the end of an epoch. Izmailov et al. 2018."""
         if self._swa is not None and epoch >= self._swa_start:
             self._swa.update_parameters(model)
 
     def swa_after(self, epoch: int, model: nn.Module) -> nn.Module | None:
-        """The model with the mean of the ends of epochs, this one included; nothing is taken in by it.
+        """The model with the mean of the ends of epochs, this one included; the mean itself is not updated.
 
         Its BatchNorm statistics are those of the newest weights: see `update_batch_norm`.
         """
@@ -61,10 +65,11 @@ class Averages:
         return averaged.module
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of each average by its name, "ema" or "swa"."""
         return {name: average.state_dict() for name, average in self._all.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take averages up that `state_dict` gave; one that is not in there begins with the next step or epoch."""
+        """Load averages that `state_dict` gave; one that is missing starts with the next step or epoch."""
         for name, average in self._all.items():
             if name in state:
                 average.load_state_dict(state[name])
@@ -78,9 +83,9 @@ def _update_average(average: AveragedModel, model: nn.Module) -> None:
         olds, news = by_type.setdefault(own.dtype, ([], []))
         olds.append(own)
         news.append(new)
-    assert average.multi_avg_fn is not None
+    update: Any = average.multi_avg_fn  # set for every moving average
     for olds, news in by_type.values():
-        average.multi_avg_fn(olds, news, average.n_averaged)
+        update(olds, news, average.n_averaged)
     average.n_averaged += 1
 
 

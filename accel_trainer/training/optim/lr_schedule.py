@@ -2,19 +2,21 @@
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.config import ResolvedJob
+from accel_trainer.config.parameters import SwaParameters
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.training.optim.optimizer import construct_optimizer, lr_scale
 
-# These want functions or other schedulers, which a job file cannot give.
+# These take functions or other schedulers, which a job file cannot give.
 _NOT_FROM_JSON = frozenset({"LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"})
 SCHEDULERS = subclasses(lr_scheduler, lr_scheduler.LRScheduler, without=_NOT_FROM_JSON)
 # The plateau waits for metrics to get worse, which is no way to warm up.
@@ -26,17 +28,23 @@ _SINGLE_RATES = ("eta_min", "eps")
 
 
 class LRSchedule(Protocol):
+    """Sets the learning rate of an optimizer, once between two epochs."""
+
     def step(self, primary_metric: float) -> None:
-        """Another epoch begins; `primary_metric` is that of the last one's validation."""
+        """Set the rate of the next epoch; primary_metric: of the last validation."""
         ...
 
     def skip(self, epochs: int) -> None:
-        """Epochs are over of which no metric is known."""
+        """Step over epochs whose metric is unknown."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` restores."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        ...
 
 
 class EpochSchedule:
@@ -46,9 +54,11 @@ class EpochSchedule:
         self._scheduler = scheduler
 
     def step(self, primary_metric: float) -> None:
+        """Set the rate of the next epoch, whatever the metric."""
         self.skip(1)
 
     def skip(self, epochs: int) -> None:
+        """Step once for each epoch."""
         with warnings.catch_warnings():
             # torch warns of a schedule that is ahead of its optimizer: a resumed one's steps were in another process.
             warnings.simplefilter("ignore", UserWarning)
@@ -56,23 +66,26 @@ class EpochSchedule:
                 self._scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
+        """That of the scheduler, without functions."""
         # In older versions of torch that of SWALR has a function, which the restricted unpickler refuses.
         return {key: value for key, value in self._scheduler.state_dict().items() if not callable(value)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
         self._scheduler.load_state_dict(state)
 
 
 class PlateauSchedule(EpochSchedule):
-    """ReduceLROnPlateau: it looks at how the validation went."""
+    """ReduceLROnPlateau, which steps by the metric of the validation."""
 
     _scheduler: lr_scheduler.ReduceLROnPlateau
 
     def step(self, primary_metric: float) -> None:
+        """Set the rate of the next epoch by the metric of the last validation."""
         self._scheduler.step(primary_metric)
 
     def skip(self, epochs: int) -> None:
-        """It has seen nothing of them."""
+        """Without a metric nothing changes."""
 
 
 class ChainedSchedule:
@@ -84,19 +97,23 @@ class ChainedSchedule:
         self._steps = 0
 
     def step(self, primary_metric: float) -> None:
+        """Step the schedule that is active."""
         (self._first if self._steps < self._num_steps else self._second).step(primary_metric)
         self._steps += 1
 
     def skip(self, epochs: int) -> None:
+        """Step over epochs, each with the schedule that was active in it."""
         of_first = min(epochs, max(0, self._num_steps - self._steps))
         self._first.skip(of_first)
         self._second.skip(epochs - of_first)
         self._steps += epochs
 
     def state_dict(self) -> dict[str, Any]:
+        """The states of both, and the number of steps."""
         return {"steps": self._steps, "first": self._first.state_dict(), "second": self._second.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
         self._steps = state["steps"]
         self._first.load_state_dict(state["first"])
         self._second.load_state_dict(state["second"])
@@ -127,7 +144,9 @@ def _rehearse(job: ResolvedJob, optimizer: Optimizer) -> None:
         {**group, "params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]} for group in optimizer.param_groups
     ]
     schedule = _make_schedule(job, construct_optimizer(job, groups))
-    num_warmup = _warmup_epochs(job)[0] if job.warmup_scheduler is not None else 0
+    num_warmup = (
+        0 if job.warmup_scheduler is None else _warmup_epochs(job.warmup_scheduler, job.warmup_scheduler_args)[0]
+    )
     for epoch in range(1, job.num_epochs):
         try:
             schedule.step(0.0)
@@ -140,14 +159,14 @@ def _make_schedule(job: ResolvedJob, optimizer: Optimizer) -> LRSchedule:
     schedule = _warmup_and_main(job, optimizer)
     if job.swa is None or job.swa.swa_lr is None:
         return schedule
-    return ChainedSchedule(schedule, job.swa.start - 1, EpochSchedule(_make_swa(job, optimizer)))
+    return ChainedSchedule(schedule, job.swa.start - 1, EpochSchedule(_make_swa(job.swa, job.swa.swa_lr, optimizer)))
 
 
 def _warmup_and_main(job: ResolvedJob, optimizer: Optimizer) -> LRSchedule:
     if job.warmup_scheduler is None:
         main = _make_main(job, optimizer)
         return PlateauSchedule(main) if isinstance(main, lr_scheduler.ReduceLROnPlateau) else EpochSchedule(main)
-    num_epochs, args = _warmup_epochs(job)
+    num_epochs, args = _warmup_epochs(job.warmup_scheduler, job.warmup_scheduler_args)
     args = _rates_of_groups("warmup_scheduler", args, optimizer)
     warmup = construct("warmup_scheduler", WARMUPS, job.warmup_scheduler, args, optimizer)
     main = _make_main(job, optimizer)
@@ -171,10 +190,9 @@ def _make_main(job: ResolvedJob, optimizer: Optimizer) -> lr_scheduler.LRSchedul
     return scheduler
 
 
-def _warmup_epochs(job: Job) -> tuple[int, dict[str, Any]]:
+def _warmup_epochs(name: str, args: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """How many epochs the warm-up lasts, and the arguments that its scheduler takes."""
-    name, args = job.warmup_scheduler, dict(job.warmup_scheduler_args)
-    assert name is not None
+    args = dict(args)
     parameters = inspect.signature(find_class("warmup_scheduler", WARMUPS, name)).parameters
     if "total_iters" in parameters:
         num_epochs = args.get("total_iters", parameters["total_iters"].default)
@@ -190,21 +208,18 @@ def _warmup_epochs(job: Job) -> tuple[int, dict[str, Any]]:
     return num_epochs, args
 
 
-def _make_swa(job: ResolvedJob, optimizer: Optimizer) -> SWALR:
+def _make_swa(swa: SwaParameters, rate: float, optimizer: Optimizer) -> SWALR:
     """SWALR, before its time. Without epochs to anneal over it sets the rate when it is made: that is undone."""
-    swa = job.swa
-    assert swa is not None
-    assert swa.swa_lr is not None
     rates = [group["lr"] for group in optimizer.param_groups]
-    swa_lr: Any = [swa.swa_lr * lr_scale(group) for group in optimizer.param_groups]
+    swa_lr: Any = [rate * lr_scale(group) for group in optimizer.param_groups]
     scheduler = SWALR(optimizer, swa_lr, swa.anneal_epochs, swa.anneal_strategy)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    for group, before in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = before
     return scheduler
 
 
 def _rates_of_groups(key: str, args: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """A scheduler's arguments with a list for each learning rate in them, so that every layer keeps its share."""
+    """A scheduler's arguments with a list for each learning rate in them, so that every layer keeps its scale."""
     args = dict(args)
     if not _scales_differ(optimizer):
         return args

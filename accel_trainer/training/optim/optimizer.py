@@ -13,7 +13,7 @@ from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
 from accel_trainer.training.optim.parameter_groups import parameter_groups
 
-# LBFGS wants a closure, SparseAdam sparse gradients.
+# LBFGS needs a closure, SparseAdam sparse gradients.
 OPTIMIZERS = subclasses(torch.optim, Optimizer, without=frozenset({"LBFGS", "SparseAdam"}))
 
 
@@ -29,6 +29,7 @@ def make_optimizer(job: ResolvedJob, model: nn.Module) -> Optimizer:
 
 
 def construct_optimizer(job: ResolvedJob, groups: list[dict[str, Any]]) -> Optimizer:
+    """An optimizer as the job names it, over these parameter groups. Raises UserError."""
     optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
     return optimizer
 
@@ -50,26 +51,26 @@ def optimizer_state_keys(job: ResolvedJob, optimizer: Optimizer) -> dict[int, se
 
 
 def lr_scale(group: dict[str, Any]) -> float:
-    """Of the full learning rate, which the output layer has."""
+    """The fraction of the full learning rate that a parameter group has; 1 for the output layer."""
     scale: float = group.get("lr_scale", 1.0)
     return scale
 
 
 def learning_rate(optimizer: Optimizer) -> float:
-    """The full one: that of the output layer, where layers have rates of their own."""
+    """The full learning rate: that of the output layer, where layers have different rates."""
     group = max(optimizer.param_groups, key=lr_scale)
     return float(group["lr"]) / lr_scale(group)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give the output layer this rate, and every other its share of it."""
+    """Set the full learning rate; each parameter group gets it times its `lr_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * lr_scale(group)
 
 
 def rate_for_batch(rule: str, batch_size: int) -> float:
-    """The learning rate that a word in a job file stands for: "batch_linear" is batch_size / 2^5, "batch_nonlinear"
-    2^-7 sqrt(batch_size / 2^5). Raises ValueError for any other word."""
+    """The learning rate of a rule in a job file: "batch_linear" is batch_size / 2^5, "batch_nonlinear"
+    2^-7 sqrt(batch_size / 2^5). Raises ValueError for any other rule."""
     match rule:
         case "batch_linear":
             return batch_size / 2**5
@@ -124,7 +125,7 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def _match_memory_format(optimizer: Optimizer) -> None:
-    """Give what is kept of each parameter its order in memory."""
+    """Store the state of each parameter in the memory format of the parameter."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

@@ -1,4 +1,4 @@
-"""Which parameters are trained, with which share of the learning rate and of the weight decay."""
+"""Which parameters are trained, with which scale of the learning rate, and with weight decay or without."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,8 +17,8 @@ def parameter_groups(job: Job, model: nn.Module) -> list[dict[str, Any]]:
     """Groups for a torch optimizer of the parameters that require a gradient, from the input layer to the output layer.
 
     One group in the model's order, unless the job asks for more. With `layer_decay` each layer has its own, whose
-    "lr_scale" is its share of the learning rate: 1 for the output layer. Without `decay_norm_and_bias` those that are
-    not decayed follow in a group of their own, with "weight_decay" 0. Raises UserError.
+    "lr_scale" is its fraction of the learning rate: 1 for the output layer. Without `decay_norm_and_bias`, parameters
+    without decay follow in a group of their own, with "weight_decay" 0. Raises UserError.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
@@ -26,10 +26,10 @@ def parameter_groups(job: Job, model: nn.Module) -> list[dict[str, Any]]:
         raise UserError(f"{key}: {job.architecture} has no parameter left to train; leave some of them free")
     decayed = set(trained) if job.decay_norm_and_bias else _matrices(model)
     groups = []
-    for names, share in _layers_and_scales(job, model):
+    for names, scale in _layers_and_scales(job, model):
         for in_group, decay in ((decayed, {}), (trained.keys() - decayed, {"weight_decay": 0.0})):
             if parameters := [trained[name] for name in names if name in trained and name in in_group]:
-                groups.append({"params": parameters, **share, **decay})
+                groups.append({"params": parameters, **scale, **decay})
     return groups
 
 

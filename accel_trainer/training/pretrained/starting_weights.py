@@ -31,11 +31,12 @@ PUBLISHED_WEIGHTS_ARGS = {name: {"transform_input": True} for name in ("googlene
 
 
 def starts_from_weights(job: Job) -> bool:
+    """Whether a job starts from trained weights instead of random ones."""
     return job.finetune or job.pretrained is not None
 
 
 def load_starting_weights(job: Job, model: nn.Module) -> Transfer:
-    """Load what the job starts from. Raises UserError."""
+    """Load the weights that the job starts from into its model. Raises UserError."""
     with _prefix_errors(_parameter_name(job)):
         source = _source(job)
         if isinstance(source, models.WeightsEnum):
@@ -51,11 +52,11 @@ def load_starting_weights(job: Job, model: nn.Module) -> Transfer:
 def check_starting_weights(job: Job, model: nn.Module) -> None:
     """Whether what a job starts from fits its model, which may be on the meta device. Raises UserError.
 
-    Nothing is downloaded. Weights that are still to be trained are passed over, and so are those of a run that has
-    begun: it needs them no more.
+    Nothing is downloaded. Weights that are still to be trained are not checked, nor are those of a run that has begun,
+    which does not need them any more.
     """
-    goes_on = job.checkpoint is None and RunFolder(job.run_path).has_run
-    if goes_on or not starts_from_weights(job):
+    is_resumed = job.checkpoint is None and RunFolder(job.run_path).has_run
+    if is_resumed or not starts_from_weights(job):
         return
     with _prefix_errors(_parameter_name(job)):
         source = _source(job)
@@ -80,7 +81,7 @@ def _parameter_name(job: Job) -> str:
 
 @contextmanager
 def _prefix_errors(what: str) -> Iterator[None]:
-    """Errors begin with what they are about."""
+    """Errors of the body begin with `what`."""
     try:
         yield
     except UserError as error:
@@ -93,7 +94,8 @@ def _source(job: Job) -> Path | models.WeightsEnum:
     """Where the weights are, or which of torchvision's they are. Raises UserError."""
     if job.starting_path is not None:
         return job.starting_path
-    assert job.pretrained is not None
+    if job.pretrained is None:
+        raise ValueError("the job starts from random weights")
     published = published_weights(job.architecture)
     if job.pretrained in published:
         return published[job.pretrained]
@@ -122,7 +124,7 @@ def published_weights(architecture: str) -> dict[str, models.WeightsEnum]:
 
 
 def published_weights_args(job: Job) -> dict[str, Any]:
-    """What the architecture's constructor is to be given because of published weights."""
+    """Arguments that published weights need in the architecture's constructor."""
     if job.pretrained is None or job.pretrained not in published_weights(job.architecture):
         return {}
     return PUBLISHED_WEIGHTS_ARGS.get(job.architecture, {})

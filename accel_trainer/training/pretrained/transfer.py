@@ -1,4 +1,4 @@
-"""Trained weights into a model: load what fits, say what does not, and freeze what shall stay as it is."""
+"""Load trained weights into a model: tensors that fit, with a record of those that do not."""
 
 import json
 import re
@@ -28,7 +28,7 @@ RENAMED_KEYS = (
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of a tensor in the file, and of that of the same name in the model."""
+    """The shapes of a tensor in the file and of the tensor of that name in the model."""
 
     file: tuple[int, ...]
     model: tuple[int, ...]
@@ -39,7 +39,7 @@ class Transfer:
     """What of some weights went into a model. Names are those of the model's state dict; `unused` are the file's.
 
     loaded: taken as they are; reshaped: taken in another shape with the same meaning; skipped: of another shape, and
-    left as initialised; unused: unknown to the model; missing: not in the file, and left as initialised; frozen:
+    left as initialized; unused: unknown to the model; missing: not in the file, and left as initialized; frozen:
     the modules that are not trained. source: the file, or the name of published weights.
     """
 
@@ -52,23 +52,24 @@ class Transfer:
     source: str = ""
 
     def as_json(self) -> str:
+        """All fields as a JSON object."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def lines(self) -> Iterator[str]:
-        """For a log: counts, and names as far as they are few; modules rather than all that is in them."""
+        """Lines for a log: counts, and at most MAX_LISTED names; of a whole module only its name."""
         own = [*self.loaded, *self.reshaped, *self.skipped, *self.missing]
         there = [*self.loaded, *self.reshaped, *self.skipped, *self.unused]
         num_loaded = len(self.loaded) + len(self.reshaped)
         yield f"starting from {self.source}: {num_loaded} of the model's {len(own)} tensors loaded"
         for shapes, what in (
             (self.reshaped, "reshaped"),
-            (self.skipped, "left as initialised, the file has another shape"),
+            (self.skipped, "left as initialized, the file has another shape"),
         ):
             if shapes:
                 pairs = (f"{name} ({_by(s.file)} there, {_by(s.model)} here)" for name, s in shapes.items())
                 yield f"  {what}: {listed(pairs, MAX_LISTED)}"
         for names, among, what in (
-            (self.missing, own, "left as initialised, not in the file"),
+            (self.missing, own, "left as initialized, not in the file"),
             (self.unused, there, "in the file, but not in the model"),
         ):
             if names:
@@ -121,7 +122,7 @@ def _copy(name: str, own: Tensor, found: Tensor) -> None:
 
 
 def plan_transfer(model: nn.Module, weights: Tensors) -> Transfer:
-    """What `transfer` does, on paper: only shapes are looked at. Raises UserError."""
+    """The result that `transfer` would have, from the shapes alone. Raises UserError."""
     return _compare(model, *_pairs(model, weights))
 
 
@@ -173,7 +174,7 @@ def _newer_name(name: str) -> str:
 
 
 def _same_layout(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two shapes differ only in neighbouring dimensions that one of them has merged: (10, 512, 1, 1) and
+    """Whether two shapes differ only in neighboring dimensions that one of them has merged: (10, 512, 1, 1) and
     (10, 512), but not (10, 20) and (20, 10)."""
     steps, others = (set(accumulate(shape, mul)) - {1} for shape in (one, other))
     same_size = torch.Size(one).numel() == torch.Size(other).numel()

@@ -1,4 +1,4 @@
-"""Files of weights, whoever wrote them. Nothing that is in them is ever run."""
+"""Files of weights from any source. No code that is in them is ever run."""
 
 import pickle
 import re
@@ -114,7 +114,7 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:
 
 
 def describe_load_error(error: Exception) -> str:
-    """Why torch.load gave nothing, in one line."""
+    """Why torch.load failed, in one line."""
     if (refused := re.search(r"GLOBAL (\S+)", str(error))) is not None:
         return (
             f"holds a {refused[1]}, and only tensors and plain data are taken from such a file; if you trust it, load "

@@ -43,7 +43,7 @@ def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
 
 
 def memory_check(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> FitsMemory:
-    """What tells whether one process can train with batches of a size. It spoils the parts.
+    """A function of a batch size: whether one process can train with it. It modifies the components.
 
     On a CUDA device it is tried. Elsewhere running out of memory cannot be survived: it is calculated.
     """
@@ -64,6 +64,7 @@ class Footprint:
     per_image: int
 
     def bytes_for(self, images: int) -> int:
+        """Bytes for forward passes of so many images."""
         return self.fixed + images * self.per_image
 
 
@@ -71,7 +72,7 @@ def estimate_footprint(job: ResolvedJob, parts: Components) -> Footprint:
     """What a job's model needs, on the CPU: parameters, gradients, the optimizer's state and averages; and what the
     layers keep of an image for the backward pass, found on the meta device.
 
-    Matrices of a contrastive loss, which grow with the square of the batch, are not in it. The parts are spoilt.
+    Matrices of a contrastive loss, which grow with the square of the batch, are not in it. It modifies the components.
     """
     examples = 1 if job.video else job.views_per_image
     # Two images at least, for BatchNorm; the difference leaves weights out, which are kept whatever the batch.
@@ -148,6 +149,8 @@ SMALLER_BATCH_HINT = "use a smaller batch_size, or gradient_accumulation, which 
 
 @dataclass(frozen=True)
 class Advice:
+    """What to do about a lack of memory, and a batch size that fits, if one was looked for and found."""
+
     text: str
     fitting_batch_size: int | None = None
 

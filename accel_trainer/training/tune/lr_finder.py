@@ -52,11 +52,11 @@ def range_test(
     """Train with rates that rise exponentially from 1e-7 to 10 in 100 steps, until the loss diverges.
 
     The steps are those of the training: the same model, batches, loss and optimizer on all ranks, which call this
-    together and get the same answer; with `layer_decay` each layer has its share of the rate. A small training set is
-    gone through several times. The test ends early when the running mean is four times its least, or a loss is not
-    finite. The parts are spoilt by it; torch's generators and the loss scaler are as before.
+    together and get the same answer; with `layer_decay` each layer has its fraction of the rate. A small training set
+    is used several times. The test ends early when the running mean is four times its least, or a loss is not
+    finite. It modifies the components; torch's generators and the loss scaler are restored.
 
-    progress: told of steps that were taken, and of how many. Raises Stopped, on all ranks alike.
+    progress: called with the number of steps taken, and of all. Raises Stopped, on all ranks alike.
     """
     with _preserve_random_state(accelerator):
         step = TrainingStep(job, parts, accelerator)
@@ -80,7 +80,7 @@ def steepest_rate(tried: Sequence[RangeTestPoint]) -> float | None:
     """The rate at which the running mean of the losses falls steepest over the logarithm of the rate, to three digits,
     on its way to its least; None where there is no such way.
 
-    What comes after the least does not count: a loss that has leapt up may fall steeper than any that is learning. Nor
+    What comes after the least does not count: a loss that has jumped up may fall steeper than any that is learning. Nor
     do the first ten steps, whose means are of few losses.
     """
     if not tried:
@@ -123,9 +123,9 @@ def _steps(parts: Components, accelerator: Accelerator, loader: Loader) -> Itera
 
 def _global_loss(step: TrainingStep, number: int, micro_batches: list[Batch], stop: StopRequest) -> float:
     """Take a step; the loss of its global batch. Raises Stopped when any rank was asked to stop."""
-    shares = [step(batch, number, micro_batch).loss.detach() for micro_batch, batch in enumerate(micro_batches)]
-    told = torch.stack([torch.stack(shares).sum().float(), torch.tensor(float(bool(stop))).to(shares[0].device)])
-    loss, stopped = step.accelerator.reduce(told, reduction="sum").tolist()
+    losses = [step(batch, number, micro_batch).loss.detach() for micro_batch, batch in enumerate(micro_batches)]
+    sums = torch.stack([torch.stack(losses).sum().float(), torch.tensor(float(bool(stop))).to(losses[0].device)])
+    loss, stopped = step.accelerator.reduce(sums, reduction="sum").tolist()
     if stopped:
         raise Stopped
     return float(loss)

@@ -161,8 +161,8 @@ def test_the_report_is_json_and_a_few_lines() -> None:
     assert len(written["unused"]) == 31
     assert list(result.lines()) == [
         "starting from : 2 of the model's 9 tensors loaded",
-        "  left as initialised, the file has another shape: fc.weight (9x4 there, 3x4 here), fc.bias (9 there, 3 here)",
-        "  left as initialised, not in the file: norm",
+        "  left as initialized, the file has another shape: fc.weight (9x4 there, 3x4 here), fc.bias (9 there, 3 here)",
+        "  left as initialized, not in the file: norm",
         "  in the file, but not in the model: old, projector",
     ]
 
