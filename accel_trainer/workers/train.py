@@ -1,4 +1,4 @@
-"""What `accelerate launch` starts, once for each process: trains one job and says how it ended.
+"""What `accelerate launch` starts, once for each process: trains one job and reports how it ended.
 
 The outcome of a run is the state in status.json. Exit codes are for people: launchers do not pass them on.
 """
@@ -6,13 +6,8 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.core.lease import Owner, is_dead_token
-from accel_trainer.core.processes import (
-    STACKS_SIGNAL,
-    die_with_parent,
-    exit_now,
-    stop_request,
-)
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import STACKS_SIGNAL, die_with_parent, exit_now, stop_request
 
 if __name__ == "__main__":
     stop_request()
@@ -20,11 +15,8 @@ if __name__ == "__main__":
     die_with_parent()
 
 import argparse
-import json
-import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -32,7 +24,7 @@ from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE, prewarm_cancelled, refuse_leftovers
+from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, TOKEN_VARIABLE, refuse_leftovers, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost, acquire, find_lock, held, meanwhile
 from accel_trainer.run.status import RunState
@@ -41,24 +33,24 @@ from accel_trainer.training.session import SessionOptions
 
 # How often to see whether the run folder is ours still: sooner than another trainer could have started in it.
 CHECK_S = 3.0
-STAND_BY_POLL_S = 0.02
 # Not 0: the launcher ends the other processes as well, which would wait for this one.
-STOOD_DOWN_CODE = 1
+CANCELLED_CODE = 1
 
 EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if words is None else words
-    if words[:1] == [PREWARM] and (words := _stand_by(Path(words[1]))) is None:
-        return STOOD_DOWN_CODE
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the job of the arguments; the exit code for people."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [PREWARM] and (arguments := wait_for_arguments(Path(arguments[1]), _preload)) is None:
+        return CANCELLED_CODE
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.train", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
     parser.add_argument("--group", help="group of runs in the trackers")
     parser.add_argument("--submission", default="", help="what tells this submission of the job from the next")
     parser.add_argument("--starting-params", type=Path, help="what the name in the job's starting_params stands for")
-    args = parser.parse_args(words)
+    args = parser.parse_args(arguments)
     rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")
     try:
         job = read_job(args.job, args.name)
@@ -68,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
         run.create()
         locked = _locked(run, rank, token)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
     with locked:
         options = SessionOptions(rank=rank, token=token, submission=args.submission, group=args.group)
@@ -76,27 +68,12 @@ def main(words: Sequence[str] | None = None) -> int:
     return EXIT_CODES.get(state, 1)
 
 
-def _stand_by(file: Path) -> Sequence[str] | None:
-    """Import what takes seconds, and wait for a job's words; None: it was told to stop, or its runner is gone."""
-    import accel_trainer.training.trainer  # noqa: F401 - torch above all
+def _preload() -> None:
+    """Import what takes seconds: torch above all."""
+    import accel_trainer.training.trainer  # noqa: F401
 
     with suppress(ImportError):
         import wandb  # noqa: F401 - for the job
-    token, looked = os.environ.get(TOKEN_VARIABLE, ""), -math.inf
-    while not file.exists():
-        # Who died before we could ask to be told of it has not told us.
-        if time.monotonic() - looked > CHECK_S:
-            looked = time.monotonic()
-            if is_dead_token(token):
-                return None
-        if stop_request():
-            # First this, then another look: either we see the words or who gives them sees that we are gone.
-            prewarm_cancelled(file).touch()
-            if not file.exists():
-                return None
-        time.sleep(STAND_BY_POLL_S)
-    told: list[str] = json.loads(file.read_text())
-    return told
 
 
 def _locked(run: RunFolder, rank: int, token: str) -> AbstractContextManager[None]:
@@ -118,7 +95,7 @@ def _locked(run: RunFolder, rank: int, token: str) -> AbstractContextManager[Non
 def _end_process(error: LockLost) -> None:
     """Write nothing more once the run folder is another's: a runner that is stopped, as by SIGSTOP, loses its lease and
     is replaced elsewhere, and cannot tell its trainer."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"{ERROR_PREFIX}{error}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

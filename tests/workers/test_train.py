@@ -52,7 +52,7 @@ def test_who_stands_by_for_a_runner_that_died_before_it_was_noticed_ends(tmp_pat
     """The launcher may die with its runner before this process has asked the kernel to tell it."""
     environment = {**os.environ, TOKEN_VARIABLE: dead_token()}
     command = [sys.executable, "-m", "accel_trainer.workers.train", PREWARM, str(tmp_path / "words.json")]
-    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == worker.STOOD_DOWN_CODE
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == worker.CANCELLED_CODE
 
 
 # -- started by hand --------------------------------------------------------------------------------------------------
