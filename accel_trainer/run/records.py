@@ -29,8 +29,11 @@ _ORIGINS = RecordStore(Origin)
 
 
 def read_origin(run: RunFolder) -> Origin:
-    """origin.json; one without content when there is none that can be read."""
-    return _ORIGINS.read(run.origin) or Origin()
+    """origin.json; one without content when there is none that can be read. A field of another type counts as missing,
+    and the others stay: or a run whose submission is known would start over again."""
+    fields = {"submission": str, "epoch": int, "weights": str}
+    content = _read_object(run.origin)
+    return Origin(**{name: content[name] for name, kind in fields.items() if isinstance(content.get(name), kind)})
 
 
 def write_origin(run: RunFolder, origin: Origin) -> None:
