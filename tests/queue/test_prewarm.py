@@ -277,7 +277,7 @@ def test_the_second_job_is_trained_by_a_process_that_was_there_before_the_first_
     assert not process.is_running()
     weights = [load_file(f"models/{name}/params/best.safetensors") for name in ("a", "b")]
     assert all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0]), "whoever trained it"
-    assert "finished 3 epochs" in (two_jobs.logs / "b.1.log").read_text()
+    assert "finished 3 epochs" in (two_jobs.paths.logs / "b.1.log").read_text()
 
 
 @pytest.mark.slow
@@ -312,4 +312,4 @@ def test_who_stands_by_dies_with_its_runner(two_jobs: QueueStore, background, cl
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, timeout_s=60)
     assert cli("run-queue").returncode == 0
     assert [job.name for job in two_jobs.jobs(JobState.DONE)] == ["a", "b"]
-    assert sorted(path.name.partition(".")[0] for path in two_jobs.logs.iterdir()) == ["a", "a", "b"]
+    assert sorted(path.name.partition(".")[0] for path in two_jobs.paths.logs.iterdir()) == ["a", "a", "b"]
