@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 
+import helpers
 import pytest
 from tiny_runs import Seen, finish, record_evaluation
 
 from accel_trainer import Run
 from accel_trainer.training.validation import Evaluator
+
+# The number of cores changes the last bits of sums: it is the same for a training and for what is compared with it.
+one_core = pytest.fixture(autouse=True)(helpers.one_core)
 
 
 @pytest.fixture(scope="session", autouse=True)
