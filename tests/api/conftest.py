@@ -13,7 +13,7 @@ from accel_trainer.training.validation import Evaluator
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def few_cores() -> Iterator[None]:
     """Tensors as small as a test's need no more."""
     with pytest.MonkeyPatch.context() as patch:
