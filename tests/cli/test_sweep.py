@@ -162,7 +162,7 @@ def test_another_file_of_the_name_is_left_alone(checked, kind):
 def test_a_changed_base_is_told_once_for_all_files(checked):
     sweep(*SEEDS)
     write_job(Path("base.json"), num_epochs=7)
-    assert refused(*SEEDS).startswith("base/base-seed0.json and 1 more: there already")
+    assert refused(*SEEDS).startswith("base/base-seed0.json and 1 more: exists already")
     assert sweep(*SEEDS, "--force").stdout.startswith("wrote 2 job files to base: ")
     assert read_job(Path("base/base-seed0.json")).num_epochs == 7
 

@@ -312,7 +312,7 @@ def test_a_helper_that_breaks_hangs_or_ends_is_one_line(capfd: pytest.CaptureFix
         other.receive()
     with (
         start_helper(lambda connection: os._exit(0)) as other,
-        pytest.raises(HelperFailed, match="ended without a word"),
+        pytest.raises(HelperFailed, match="ended without an answer"),
     ):
         other.receive()
     with start_helper(lambda connection: time.sleep(60)) as other, pytest.raises(HelperFailed, match="no answer"):
