@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 from accel_trainer.api.progress_bar import progress_bar
@@ -15,6 +14,7 @@ from accel_trainer.api.trained_run import Run, load_run
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest, launched_processes, usable_cores
 from accel_trainer.core.text import canonical
@@ -53,7 +53,7 @@ def train(
     Raises UserError for what is wrong with the job, or while another process trains in its folder; TrainingFailed for a
     run that diverged, was out of memory, or the like; anything else as it was raised in the training.
     """
-    job = job if isinstance(job, Job) else read_job(Path(job).expanduser())
+    job = job if isinstance(job, Job) else read_job(expand_home(job))
     with imports_allowed(allow):
         cpu |= _is_on_cpu(job)
         run = RunFolder(job.run_path)

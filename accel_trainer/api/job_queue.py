@@ -10,6 +10,7 @@ from accel_trainer.config import Job, job_name, parse_job, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.status_table import JobStatus, status_rows
 from accel_trainer.queue.store import QueueStore
@@ -19,7 +20,7 @@ class Queue:
     """The jobs of a folder, which is made by the first `add`."""
 
     def __init__(self, folder: str | os.PathLike[str] = "training_queue") -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expand_home(folder)
         self._store = QueueStore(self.folder)
         self._check = make_check(LaunchOptions())
 
@@ -45,7 +46,7 @@ class Queue:
         if isinstance(job, Job):
             where, content = job.name, _content(job)
         else:
-            path = Path(job).expanduser()
+            path = expand_home(job)
             where, content, job = str(path), read_bytes(path), read_job(path)
         self._store.create()
         with imports_allowed(allow):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.report.compare import Comparison, compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import run_job, trained_classes, trained_job, trained_weights
@@ -56,7 +57,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._folder = RunFolder(Path(path).expanduser())
+        self._folder = RunFolder(expand_home(path))
         read_config(self._folder)
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:
 
     Raises UserError for a folder without any.
     """
-    return [run for folder in folders for run in _runs_below(Path(folder).expanduser())]
+    return [run for folder in folders for run in _runs_below(expand_home(folder))]
 
 
 def _runs_below(folder: Path) -> list[Run]:

@@ -98,6 +98,14 @@ def read_json(path: Path, max_bytes: int = 16 * MEBIBYTE) -> Any:
         raise ValueError(f"{path} is nested too deeply") from error
 
 
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` or `~user` expanded. A file whose name only looks like that stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(path)
+
+
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/accel-train, or ~/.cache/accel-train. It may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "accel-train"

@@ -209,7 +209,8 @@ class BLT(nn.Module):
         return read_out(self.decoder, highest, self.return_cycles, self.readout)
 
     def _layers(self) -> list["Layer"]:
-        return [self.get_submodule(name) for name in self.layer_names]  # type: ignore[misc]
+        layers = (self.get_submodule(name) for name in self.layer_names)
+        return [layer for layer in layers if isinstance(layer, Layer)]
 
     def _next(self, image_drive: Tensor, before: Sequence[Tensor | None], cycle: int) -> list[Tensor]:
         """Every layer's activations in a cycle, given those of the cycle before."""

@@ -74,15 +74,18 @@ def open_hugging_face_validation(name: str, image_column: str | None, label_colu
     """
     splits = _load_splits(name)
     val = splits[_first(splits, VAL_SPLITS, name)]
-    image = image_column if image_column in val.features else _image_column(val)
-    label = label_column if label_column in val.features else _label_column(val)
-    assert image is not None
-    assert label is not None
+    image = _given_or(image_column, val, _image_column)
+    label = _given_or(label_column, val, _label_column)
     _check_columns(val, image, label)
     classes = _class_names(val, label)
     if classes is None:
         classes = sorted({name for name in val[label] if name is not None})
     return HuggingFace(val, image, label, classes)
+
+
+def _given_or(column: str | None, split: Any, find: Callable[[Any], str]) -> str:
+    """A column by the name that was given, where the split has it."""
+    return column if column is not None and column in split.features else find(split)
 
 
 def _image_column(split: Any) -> str:
