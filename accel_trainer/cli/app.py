@@ -57,6 +57,7 @@ DEFAULT_QUEUE = Path("training_queue")
 
 
 def launch_options(config: Path | None, num_processes: int | None, gpus: str | None) -> LaunchOptions:
+    """What the options of hardware mean. Raises UserError for GPUs that are not different numbers."""
     indices = None
     if gpus is not None:
         indices = tuple(part.strip() for part in gpus.split(","))
@@ -92,6 +93,7 @@ def worker_call(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterato
 
 
 def write_file(path: Path, content: bytes) -> None:
+    """Write a file that the user has named. Raises UserError."""
     try:
         path.write_bytes(content)
     except OSError as error:

@@ -5,18 +5,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from accel_trainer.config.cross_checks import Contradiction, cross_check
 from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, Parameters, default_args
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
-from accel_trainer.core.errors import UserError
+from accel_trainer.config.problems import few_problems, problems_of
+from accel_trainer.core.errors import InvalidJob, UserError
 
 
 class Job(Parameters):
-    """One job file, completed. `name` is that of the file, without `.json`."""
+    """One job file, completed. `name` is that of the file, without `.json`.
+
+    Made of keyword arguments by the names of the parameters. Raises InvalidJob with a problem for each mistake.
+    """
+
+    def __init__(self, /, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InvalidJob(*few_problems(problems_of(error))) from error
 
     def starting_from(self, path: Path) -> Self:
         """The same job with a path as its starting_params, in place of the name of another job."""

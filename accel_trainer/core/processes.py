@@ -58,6 +58,7 @@ class StopRequest:
         return self.signal is not None
 
     def listen(self, *numbers: signal.Signals) -> None:
+        """Note these signals from now on."""
         for number in numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
@@ -179,6 +180,7 @@ def reap_when_dead(pid: int) -> None:
 
 
 def send_signal(pids: list[int], number: int) -> None:
+    """Send a signal to those of these processes that are there and ours."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

@@ -35,7 +35,11 @@ class Phase(StrEnum):
 
 
 class SpanSink(Protocol):
-    def span(self, name: Phase) -> AbstractContextManager[object]: ...
+    """What records spans, of all threads of the process."""
+
+    def span(self, name: Phase) -> AbstractContextManager[object]:
+        """A context in which time counts for this phase."""
+        ...
 
 
 _NOBODY = nullcontext()

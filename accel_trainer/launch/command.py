@@ -50,6 +50,7 @@ class Launch:
 
     @property
     def argv(self) -> list[str]:
+        """The command line of the launcher."""
         # The module form: the `accelerate` command takes seconds longer to start.
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
         return [*launcher, *self.accelerate_args, "-m", self.worker, *self.worker_args]
@@ -183,6 +184,7 @@ def users_default() -> Path | None:
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
+    """A YAML of `accelerate config`. Raises UserError."""
     import yaml
 
     try:
@@ -229,6 +231,7 @@ def refuse_unknown_type(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def integer(path: Path, content: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
+    """A whole number of a config. Raises UserError."""
     value = content.get(key)
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -16,6 +16,8 @@ from accel_trainer.core.text import first_line
 
 @dataclass(frozen=True)
 class Gpu:
+    """A GPU as nvidia-smi lists it: index (CUDA_VISIBLE_DEVICES takes it), name, and memory with its unit."""
+
     index: str
     name: str
     memory: str

@@ -22,14 +22,17 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The completed job that is trained here."""
         return self.path / "config.json"
 
     @property
     def status_file(self) -> Path:
+        """What rank 0 last reported."""
         return self.path / "status.json"
 
     @property
     def environment(self) -> Path:
+        """Versions, hardware and git commit of every attempt."""
         return self.path / "environment.json"
 
     @property
@@ -44,6 +47,7 @@ class RunFolder:
 
     @property
     def classes(self) -> Path:
+        """Which label is which class."""
         return self.path / "classes.json"
 
     @property
@@ -63,26 +67,32 @@ class RunFolder:
 
     @property
     def lr_finder_plot(self) -> Path:
+        """The curves of that search."""
         return self.path / "lr_finder.png"
 
     @property
     def log(self) -> Path:
+        """The log of all attempts."""
         return self.path / "log.txt"
 
     @property
     def performance(self) -> Path:
+        """A row for each epoch and split."""
         return self.path / "performance.csv"
 
     @property
     def sample_inputs(self) -> Path:
+        """What the model sees, as a picture."""
         return self.path / "sample_train_inputs.png"
 
     @property
     def params(self) -> Path:
+        """The folder of weights."""
         return self.path / "params"
 
     @property
     def best_weights(self) -> Path:
+        """The weights of the epoch with the best `primary_metric`."""
         return self.params / "best.safetensors"
 
     @property
@@ -97,6 +107,7 @@ class RunFolder:
 
     @property
     def resume(self) -> Path:
+        """The folder of states to resume from."""
         return self.path / "resume"
 
     @property
@@ -109,6 +120,7 @@ class RunFolder:
         return self.params / f"{epoch:03d}.safetensors"
 
     def plot(self, suffix: str) -> Path:
+        """The curves, as png or pdf."""
         return self.path / f"performance.{suffix}"
 
     def rank_error(self, rank: int) -> Path:

@@ -18,7 +18,8 @@ from typing import Any
 from accel_trainer.config.derived import ARGUMENTS_OF, default_args, default_path
 from accel_trainer.config.job import Job
 from accel_trainer.config.parameters import FinetuneParameters
-from accel_trainer.config.parse import MAX_NAME_BYTES, MAX_PROBLEMS, job_name, parse_job
+from accel_trainer.config.parse import MAX_NAME_BYTES, job_name, parse_job
+from accel_trainer.config.problems import MAX_PROBLEMS
 from accel_trainer.config.sweep.axes import Settings
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.text import canonical, format_value, shortest_suffixes

@@ -33,10 +33,12 @@ class Environment:
     torchvision: str
 
     def as_record(self) -> dict[str, Any]:
+        """As JSON has it, in a saved state."""
         return asdict(self)
 
 
 def this_environment(accelerator: Accelerator, loader_threads: int) -> Environment:
+    """What this process trains in."""
     device = accelerator.device.type
     return Environment(
         num_processes=accelerator.num_processes,
@@ -95,6 +97,7 @@ def _consequence(changed: set[str], *, has_batch_norm: bool, has_dropout: bool) 
 
 
 def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a model has BatchNorm layers, whose statistics depend on the number of processes."""
     return any("BatchNorm" in type(module).__name__ for module in model.modules())
 
 

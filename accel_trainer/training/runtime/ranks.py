@@ -37,6 +37,7 @@ class Agreement:
         self._exchange: tuple[dist.Work, torch.Tensor] | None = None
 
     def just_saved(self) -> None:
+        """The time until the next save counts from now."""
         self._saved = time.monotonic()
 
     def at_step(self, stop: bool, diverged_at: int | None) -> Decision:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from accel_trainer.config import Job
 from accel_trainer.config.augmentations import Occlusion
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.data.augment.occlusion import Occlude, OcclusionParameters
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.pipeline import check_augmentations
@@ -453,7 +452,7 @@ def test_what_the_folder_has_not_is_told(bank: Path, given: dict[str, Any], said
     ],
 )
 def test_what_contradicts_itself_is_told_before_any_folder_is_looked_at(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(InvalidJob) as caught:
         check(Path("/nowhere"), **given)
     assert said in str(caught.value)
 
