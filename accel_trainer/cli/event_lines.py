@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import assert_never
 
 from accel_trainer.core.text import duration
-from accel_trainer.launch.events import (
+from accel_trainer.launch.attempt_events import (
     AttemptEvent,
     AttemptFinished,
     AttemptStarted,

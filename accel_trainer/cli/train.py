@@ -69,7 +69,7 @@ def _train(attempt: "Attempt", options: LaunchOptions) -> None:
     from accel_trainer.cli.terminal import Terminal
     from accel_trainer.core.processes import StopRequest
     from accel_trainer.launch.attempt import STOP_SIGNALS, run_attempt
-    from accel_trainer.launch.events import AttemptFinished
+    from accel_trainer.launch.attempt_events import AttemptFinished
     from accel_trainer.launch.outcome import OutcomeKind
     from accel_trainer.launch.supervision import Supervision
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from accel_trainer.config.derived import MARKS, Parameters
+from accel_trainer.config.derived import MARKS, JobParameters
 from accel_trainer.config.fields import (
     LR_RULES,
     TRANSFORM_BASES,
@@ -36,7 +36,7 @@ class Contradiction(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def cross_check(job: Parameters) -> list[Problem]:
+def cross_check(job: JobParameters) -> list[Problem]:
     """What contradicts itself in a job, with the key that is to be changed."""
     return [
         *_path_problems(job),
@@ -60,7 +60,7 @@ def _num_bytes(path: str) -> int:
     return len(os.fsencode(path))
 
 
-def _paths(job: Parameters) -> Iterator[tuple[str, PathKind, str]]:
+def _paths(job: JobParameters) -> Iterator[tuple[str, PathKind, str]]:
     """(key, kind, path) of every path in a job."""
     for key, kind in PATHS.items():
         value: Any = job
@@ -70,7 +70,7 @@ def _paths(job: Parameters) -> Iterator[tuple[str, PathKind, str]]:
             yield from ((key, kind, path) for path in (value if isinstance(value, list) else [value]))
 
 
-def _path_problems(job: Parameters) -> list[Problem]:
+def _path_problems(job: JobParameters) -> list[Problem]:
     problems = []
     for key, kind, given in _paths(job):
         is_dataset = kind is PathKind.DATASET
@@ -94,7 +94,7 @@ def _path_problems(job: Parameters) -> list[Problem]:
     return problems
 
 
-def _data_problems(job: Parameters) -> list[Problem]:
+def _data_problems(job: JobParameters) -> list[Problem]:
     problems = []
     if job.class_subset is not None and len(set(job.class_subset)) < len(job.class_subset):
         problems.append(Problem(f"{job.class_subset} names a class twice", key="class_subset"))
@@ -109,7 +109,7 @@ def _data_problems(job: Parameters) -> list[Problem]:
     return problems
 
 
-def _eval_set_problems(job: Parameters) -> list[Problem]:
+def _eval_set_problems(job: JobParameters) -> list[Problem]:
     """Each needs a name of its own in performance.csv."""
     problems, names, counts = [], dict[str, str](), Counter(job.eval_sets)
     for name in job.eval_sets:
@@ -125,7 +125,7 @@ def _eval_set_problems(job: Parameters) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _transform_problems(job: Parameters) -> list[Problem]:
+def _transform_problems(job: JobParameters) -> list[Problem]:
     base, *modifiers = transform_parts(job.transform_type)
     policies = [modifier for modifier in modifiers if modifier in TRANSFORM_POLICIES]
     given, hint = repr(job.transform_type), None
@@ -144,7 +144,7 @@ def _transform_problems(job: Parameters) -> list[Problem]:
     return [Problem(message, key="transform_type", hint=hint)]
 
 
-def _view_problems(job: Parameters) -> list[Problem]:
+def _view_problems(job: JobParameters) -> list[Problem]:
     problems, views = [], job.views_per_image
     if isinstance(job.batch_size, int) and job.batch_size % job.num_views:
         below = job.batch_size // job.num_views * job.num_views
@@ -174,7 +174,7 @@ def _view_problems(job: Parameters) -> list[Problem]:
     return problems
 
 
-def _optimization_problems(job: Parameters) -> list[Problem]:
+def _optimization_problems(job: JobParameters) -> list[Problem]:
     problems = []
     if job.is_contrastive and job.num_views < 2:
         message = f"{job.criterion} compares views of an image: it needs 2 or more"
@@ -194,7 +194,7 @@ def _optimization_problems(job: Parameters) -> list[Problem]:
     return problems
 
 
-def _finetune_problems(job: Parameters) -> list[Problem]:
+def _finetune_problems(job: JobParameters) -> list[Problem]:
     problems = []
     if job.finetune_args is not None and not job.finetune:
         problems.append(Problem("given, but finetune is false", key="finetune_args"))
@@ -223,7 +223,7 @@ def _finetune_problems(job: Parameters) -> list[Problem]:
     return problems
 
 
-def _order_problems(job: Parameters) -> list[Problem]:
+def _order_problems(job: JobParameters) -> list[Problem]:
     """Whether the jobs that must be done first can be such."""
     problems = []
     for name in job.after:

@@ -25,7 +25,7 @@ def default_path(architecture: str, name: str) -> Path:
 
 
 # Pydantic collects fields from the last base to the first.
-class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
+class JobParameters(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
     """The parameters of all sections, and what follows from them. `name` is that of the job file, without `.json`."""
 
     name: Annotated[str, UNREPORTED] = Field(default="job", exclude=True)
@@ -100,7 +100,7 @@ class Parameters(RunParameters, OptimizationParameters, DataParameters, ModelPar
         return self.primary_metric != self.criterion
 
 
-MARKS = marks(Parameters)
+MARKS = marks(JobParameters)
 ARGUMENTS_OF = {key: mark.arguments_of for key, mark in MARKS.items() if mark.arguments_of is not None}
 
 
@@ -108,8 +108,8 @@ def default_args(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The `optimizer_args` or `scheduler_args` of a job that gives none: only the default optimizer and scheduler have
     default arguments of ours."""
     owner = ARGUMENTS_OF[key]
-    is_default = given.get(owner) in (None, Parameters.model_fields[owner].default)
-    return dict(Parameters.model_fields[key].default) if is_default else {}
+    is_default = given.get(owner) in (None, JobParameters.model_fields[owner].default)
+    return dict(JobParameters.model_fields[key].default) if is_default else {}
 
 
 def parameters(condition: Callable[[Mark], object]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import ValidationError, model_validator
 
 from accel_trainer.config.cross_checks import Contradiction, cross_check
-from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, Parameters, default_args
+from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, JobParameters, default_args
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
@@ -16,7 +16,7 @@ from accel_trainer.config.problems import few_problems, problems_of
 from accel_trainer.core.errors import InvalidJob, UserError
 
 
-class Job(Parameters):
+class Job(JobParameters):
     """One job file, completed. `name` is that of the file, without `.json`.
 
     Made of keyword arguments by the names of the parameters. Raises InvalidJob with a problem for each mistake.

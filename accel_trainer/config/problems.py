@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from accel_trainer.config.cross_checks import Contradiction
-from accel_trainer.config.derived import Parameters
+from accel_trainer.config.derived import JobParameters
 from accel_trainer.config.marks import sections_in
 from accel_trainer.core.errors import Problem
 from accel_trainer.core.text import did_you_mean
@@ -117,7 +117,7 @@ def _texts_in(annotation: Any) -> Iterator[str]:
 
 def _annotation_at(location: tuple[int | str, ...]) -> Any:
     """The type of the field at a place in a job; that of the innermost field, for a place inside its value."""
-    annotation: Any = Parameters
+    annotation: Any = JobParameters
     for part in location:
         fields = {name: field for section in sections_in(annotation) for name, field in section.model_fields.items()}
         if part in fields:

@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from accel_trainer.config.derived import Parameters
+from accel_trainer.config.derived import JobParameters
 from accel_trainer.config.fields import Section
 from accel_trainer.config.job import Job
 from accel_trainer.config.marks import sections_in
 
 BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
-SECTIONS: tuple[type[BaseModel], ...] = Parameters.__bases__[::-1]
+SECTIONS: tuple[type[BaseModel], ...] = JobParameters.__bases__[::-1]
 NESTED = tuple({nested: None for field in Job.model_fields.values() for nested in sections_in(field.annotation)})
 
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, is_dead_token
 
@@ -109,9 +107,8 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder: on Linux $XDG_CACHE_HOME/accel-train, or ~/.cache/accel-train. It may be deleted at any
-    time."""
-    return platformdirs.user_cache_path("accel-train", appauthor=False)
+    """$XDG_CACHE_HOME/accel-train, or ~/.cache/accel-train. It may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "accel-train"
 
 
 def cached(path: Path, make: Callable[[Path], None]) -> Path:

@@ -8,8 +8,8 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import oom_kill_count
+from accel_trainer.launch.attempt_events import AttemptStarted
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
-from accel_trainer.launch.events import AttemptStarted
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import (
     Outcome,

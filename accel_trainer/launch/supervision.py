@@ -10,8 +10,8 @@ from pathlib import Path
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
+from accel_trainer.launch.attempt_events import AttemptStopping, AttemptTerminating, EmitAttempt, Tick
 from accel_trainer.launch.command import SHUTDOWN_S, Launch
-from accel_trainer.launch.events import AttemptStopping, AttemptTerminating, EmitAttempt, Tick
 from accel_trainer.launch.outcome import StopReason
 from accel_trainer.launch.process_group import POLL_S, ProcessGroup
 from accel_trainer.run.folder import RunFolder

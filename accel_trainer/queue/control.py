@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from accel_trainer.core.lease import this_host
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore

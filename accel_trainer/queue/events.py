@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.launch.events import AttemptEvent
+from accel_trainer.launch.attempt_events import AttemptEvent
 from accel_trainer.queue.control import Pause
 from accel_trainer.queue.dependencies import Unmet
 from accel_trainer.queue.finish import FinishedClaim

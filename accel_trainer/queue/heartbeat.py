@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.core.text import duration
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.layout import QueuedJob, QueueUnusable

@@ -8,8 +8,8 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.attempt import Attempt, run_attempt
+from accel_trainer.launch.attempt_events import EmitAttempt
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.events import EmitAttempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.supervision import Start, Supervision, never_stop, spawn

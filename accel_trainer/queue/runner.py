@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt
+from accel_trainer.launch.attempt_events import Tick
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.events import Tick
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome
 from accel_trainer.launch.process_group import POLL_S

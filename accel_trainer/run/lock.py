@@ -15,7 +15,7 @@ from pathlib import Path
 
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.lease import BEAT_S, Owner
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json, write_atomic
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.run.folder import RunFolder
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.run.folder import RunFolder
 
 MAX_STATUS = MEBIBYTE

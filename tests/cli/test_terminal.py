@@ -9,7 +9,7 @@ import pytest
 from accel_trainer.cli import terminal
 from accel_trainer.cli.tables import table
 from accel_trainer.cli.terminal import Terminal
-from accel_trainer.launch.events import AttemptFinished, AttemptStarted, AttemptStopping, Tick
+from accel_trainer.launch.attempt_events import AttemptFinished, AttemptStarted, AttemptStopping, Tick
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.events import ClaimFinished
 from accel_trainer.queue.finish import FinishedClaim

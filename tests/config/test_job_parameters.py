@@ -10,7 +10,7 @@ from accel_trainer.config import Job, parse_job
 from accel_trainer.config.diff import describe
 from accel_trainer.config.fields import transform_parts
 from accel_trainer.config.parameters import DEFAULT_SGD, DEFAULT_STEP
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, UserError
 
 
 def parse(**given: Any) -> Job:
@@ -500,3 +500,11 @@ def test_what_changes_the_training_makes_it_another_run(change: dict[str, Any], 
 )
 def test_changes_are_told_in_the_words_of_a_job_file(change: dict[str, Any], told: str) -> None:
     assert describe(parse(**change).diff(parse().completed())) == told
+
+
+def test_a_job_made_in_python_raises_the_lines_of_a_job_file():
+    with pytest.raises(InvalidJob) as caught:
+        Job(architecture="resnet18", num_epoch=3, batch_size=-1)
+    lines = caught.value.problems
+    assert "num_epoch: unknown key; did you mean 'num_epochs' or 'num_processes'?" in lines
+    assert [problem.key for problem in caught.value.details] == ["batch_size", "num_epoch"]

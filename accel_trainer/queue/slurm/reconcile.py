@@ -11,7 +11,7 @@ from pathlib import Path
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import is_dead_token
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Requests
 from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim, requeue

@@ -19,9 +19,7 @@ from typing import assert_never
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, stop_request
-from accel_trainer.launch.attempt_files import remove_abandoned
-from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.events import (
+from accel_trainer.launch.attempt_events import (
     AttemptEvent,
     AttemptFinished,
     AttemptStarted,
@@ -29,6 +27,8 @@ from accel_trainer.launch.events import (
     AttemptTerminating,
     Tick,
 )
+from accel_trainer.launch.attempt_files import remove_abandoned
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine, Nodes, this_machine
 from accel_trainer.launch.outcome import OutcomeKind
 from accel_trainer.queue.control import ControlRequest, Requests

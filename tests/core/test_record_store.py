@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from accel_trainer.core.records import RecordStore
+from accel_trainer.core.record_store import RecordStore
 
 
 @dataclass(frozen=True)
