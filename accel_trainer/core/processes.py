@@ -45,7 +45,7 @@ class Program(StrEnum):
 
 
 class StopRequest:
-    """SIGTERM and the like: whoever works finishes the step, saves and leaves. The handler only takes note.
+    """SIGTERM and the like: the trainer finishes the step, saves and ends. The handler only sets a flag.
 
     A signal that the parent has said to ignore, as nohup does with SIGHUP, stays ignored.
     """
@@ -74,7 +74,7 @@ class StopRequest:
 
 @cache
 def stop_request() -> StopRequest:
-    """Whether a trainer was told to stop since this was first called."""
+    """The signals that have asked this trainer to stop since this was first called."""
     stop = StopRequest()
     stop.listen(signal.SIGTERM, signal.SIGINT)
     return stop

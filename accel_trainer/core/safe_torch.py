@@ -1,4 +1,4 @@
-"""What torch.save has written, whoever did it: the one place where anything is unpickled."""
+"""Files of torch.save, of whatever origin: the one place where anything is unpickled."""
 
 import errno
 import io

@@ -43,7 +43,7 @@ def remove_scratch(token: str) -> None:
 
 
 def remove_abandoned() -> None:
-    """Remove the folders of this user's attempts that were killed, runner and all, and never taken up again."""
+    """Remove the folders of this user's attempts that were killed with their runner and never resumed."""
     for folder in _place().glob(f"{PREFIX}*"):
         with suppress(OSError):
             if folder.lstat().st_uid != os.getuid():

@@ -40,12 +40,12 @@ def call_worker(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> d
     if stop or (launch.machine_rank > 0 and exit_code == 0):
         return None
     try:
-        told: dict[str, Any] = json.loads(answer.read_text())
+        found: dict[str, Any] = json.loads(answer.read_text())
     except FileNotFoundError as error:
         raise WorkerFailed(last_error_line(log, exit_code)) from error
-    if "problems" in told:
-        raise UserError(*told["problems"])
-    return told
+    if "problems" in found:
+        raise UserError(*found["problems"])
+    return found
 
 
 async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> int:

@@ -17,7 +17,7 @@ from accel_trainer.core.processes import CORES_VARIABLE, Program
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.machine import Machine
 
-# How long torchrun lets ranks save after it was told to stop.
+# How long torchrun lets ranks save after a signal to stop.
 SHUTDOWN_S = 90
 
 
@@ -75,7 +75,7 @@ def plan_launch(
     launch = _detected(flags, machine) if path is None else _by_config(path, read_config(path), flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
-        environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here, whoever types the printed command has it too
+        environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here for those who type the printed command
     if job.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         # Not among the temporary files of the attempt: the next one needs not compile it again.
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
@@ -110,7 +110,7 @@ def _config_path(job: Job, flags: LaunchOptions) -> Path | None:
 def _by_config(path: Path, content: Mapping[str, Any], flags: LaunchOptions, machine: Machine) -> Launch:
     refuse_unknown_type(path, content)
     nodes = machine.nodes
-    if nodes.number > 1:  # they were told from outside; the file's own are of other machines
+    if nodes.number > 1:  # they were given by the caller; the file's own are of other machines
         content = {**content, "num_machines": 1, "machine_rank": 0, "main_process_port": nodes.port}
     is_one_machine = integer(path, content, "num_machines", 1) == 1
     count = integer(path, content, "num_processes", 1)

@@ -100,7 +100,7 @@ class ProcessGroup:
 
 
 def end_leftovers(token: str, waiting: Callable[[], None] = lambda: None) -> None:
-    """End what is left of an attempt whose launcher is gone, and wait until it is; `waiting` is told once, if so."""
+    """End what is left of an attempt whose launcher is gone, and wait until it is; `waiting` is called once, if so."""
     for number, _ in enumerate(ending_leftovers(token)):
         if number == 0:
             waiting()

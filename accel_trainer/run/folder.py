@@ -157,7 +157,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(
                 f"model_dir: cannot write to {self.path}: {error.strerror}; "
-                "choose another model_dir or mend its permissions"
+                "choose another model_dir or fix its permissions"
             ) from error
 
     def now(self) -> float:

@@ -49,7 +49,7 @@ def training_data(
 ) -> TrainingData:
     """Open the images of a job. Raises UserError.
 
-    progress: told of images seen while the data set's spectrum is measured, where a job needs that.
+    progress: called with the images seen so far, while the data set's spectrum is measured, where a job needs that.
     """
     images = open_images(job)
     sampling = plan_training(job, images, world_size)

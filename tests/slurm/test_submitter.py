@@ -138,7 +138,7 @@ def test_what_sbatch_is_told_of_a_job(tmp_path: Path) -> None:
         ),
         (SlurmOptions(sbatch_args=("-N2",)), "`sbatch_arg`: -N2: use `nodes` of run-queue"),
         (SlurmOptions(sbatch_args=("mem=3",)), "`sbatch_arg`: 'mem=3' is no option of sbatch"),
-        (SlurmOptions(time="4"), "`time`: 4 leaves no time to train: a job is told to save 120 s before"),
+        (SlurmOptions(time="4"), "`time`: 4 leaves no time to train: a job is asked to save 120 s before"),
         (SlurmOptions(time="1h"), "`time`: '1h' is not minutes, hours:minutes:seconds or days-hours"),
         (SlurmOptions(gpus_per_job=3, nodes=2), "`gpus_per_job`: 3 do not divide over 2 nodes"),
     ],

@@ -16,7 +16,7 @@ from accel_trainer.launch.command import SHUTDOWN_S, LaunchOptions, refuse_uneve
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.slurm.client import COMMENT
 
-# Slurm may send its signal half a minute early, and what is told to save has SHUTDOWN_S.
+# Slurm may send its signal half a minute early, and what is asked to save has SHUTDOWN_S.
 WARN_S = SHUTDOWN_S + 30
 LEAST_S = 300.0
 # Options that accel-train sets itself: with another value a job would be lost, doubled, or not what was asked for.
@@ -62,7 +62,7 @@ class SlurmOptions:
             self._per_node(self.gpus_per_job)
         if self.time is not None and seconds_of(self.time) < LEAST_S:
             raise UserError(
-                f"{self.time} leaves no time to train: a job is told to save {WARN_S} s before", option="time"
+                f"{self.time} leaves no time to train: a job is asked to save {WARN_S} s before", option="time"
             )
 
     def refuse_unfit(self, needs: Requirements) -> None:

@@ -77,7 +77,7 @@ class Resolver:
         if job.lr_rule is not None and job.lr_rule not in found:
             trial = job.resolve({**found, job.lr_rule: FIRST_RATE})
             found[job.lr_rule] = self._broadcast(self._rate(trial, job.lr_rule))
-        self.accelerator.free_memory()  # of what was thrown away; it counts micro-batches afresh, too
+        self.accelerator.free_memory()  # of what was discarded; the count of micro-batches is reset, too
         self._write(found)
         return job.resolve(found)
 
@@ -121,8 +121,8 @@ class Resolver:
 
     def _fits_all(self, fits: FitsMemory, size: int) -> bool:
         """Whether a size fits on every rank. Raises Stopped when any was asked to stop."""
-        told = torch.tensor([float(fits(size)), float(bool(self.stop))], device=self.accelerator.device)
-        num_fitting, num_stopped = self.accelerator.reduce(told, reduction="sum").tolist()
+        votes = torch.tensor([float(fits(size)), float(bool(self.stop))], device=self.accelerator.device)
+        num_fitting, num_stopped = self.accelerator.reduce(votes, reduction="sum").tolist()
         if num_stopped:
             raise Stopped
         return bool(num_fitting == self.accelerator.num_processes)
