@@ -4,14 +4,15 @@ Exit codes: 0 all done, 1 some job failed or could not be run (of doctor: there 
 command, 3 the queue cannot be used, 130 and 143 stopped by a signal.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.flags import with_flags
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
@@ -118,3 +119,26 @@ def find_job(store: QueueStore, name: str, among: Sequence[JobState] = ()) -> Qu
     if (found := store.find(name)) is None:
         raise UserError(f"{name}: no job of this name is in {store.folder}{did_you_mean(name, store.states())}")
     return found
+
+
+_NAMED = re.compile(r"`([a-z][a-z_]*)`")
+
+
+def with_flags(line: str) -> str:
+    """A line of an error with `num_processes` as --num-processes, wherever that is the name of a flag of some verb."""
+    if "`" not in line:
+        return line
+    flags = _flags()
+    return _NAMED.sub(lambda named: flags.get(named[1], named[0]), line)
+
+
+@cache
+def _flags() -> dict[str, str]:
+    """Each flag of the command line by its name in Python: `num_processes` is --num-processes."""
+    from typer.core import TyperGroup
+    from typer.main import get_command
+
+    main = get_command(app)
+    verbs = list(main.commands.values()) if isinstance(main, TyperGroup) else [main]
+    flags = [flag for verb in verbs for parameter in verb.params for flag in parameter.opts if flag.startswith("--")]
+    return {flag.removeprefix("--").replace("-", "_"): flag for flag in flags}

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALED, SOME_FAILED, JsonOption, QueueOption, app
-from accel_trainer.cli.flags import with_flags
+from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALED, SOME_FAILED, JsonOption, QueueOption, app, with_flags
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Grade
 

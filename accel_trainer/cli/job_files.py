@@ -27,9 +27,9 @@ from accel_trainer.cli.app import (
     count_of,
     launch_options,
     print_problems,
+    with_flags,
     write_file,
 )
-from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError

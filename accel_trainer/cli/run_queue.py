@@ -20,8 +20,8 @@ from accel_trainer.cli.app import (
     app,
     launch_options,
     print_problems,
+    with_flags,
 )
-from accel_trainer.cli.flags import with_flags
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from accel_trainer.cli.app import print_problems
-from accel_trainer.cli.flags import with_flags
+from accel_trainer.cli.app import print_problems, with_flags
 from accel_trainer.queue.layout import ClaimedJob, JobState
 from accel_trainer.queue.store import QueueStore
 

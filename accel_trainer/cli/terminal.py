@@ -5,8 +5,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from accel_trainer.cli.app import with_flags
 from accel_trainer.cli.event_lines import line_of
-from accel_trainer.cli.flags import with_flags
 from accel_trainer.cli.progress import Bars
 from accel_trainer.core.text import printable
 from accel_trainer.launch.attempt_events import (

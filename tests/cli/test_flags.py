@@ -2,7 +2,7 @@ import ast
 from pathlib import Path
 
 import accel_trainer
-from accel_trainer.cli.flags import with_flags
+from accel_trainer.cli.app import with_flags
 from accel_trainer.core.errors import Problem
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from accel_trainer.api.verdicts import checked_alike
 from accel_trainer.cli import app
 from accel_trainer.cli import sweep as sweep_module
-from accel_trainer.cli.flags import with_flags
+from accel_trainer.cli.app import with_flags
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.layout import JobState
