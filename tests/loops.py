@@ -73,7 +73,7 @@ def outcome(loop: TrainingLoop) -> dict[str, Any]:
     tensors = {f"model.{name}": value for name, value in loop.plain_model.state_dict().items()}
     for average, state in loop.averages.state_dict().items():
         tensors |= {f"{average}.{name}": value for name, value in state.items()}
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in loop.progress.history]
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in records(loop)]
     for path in loop.run.params.iterdir():
         tensors |= {f"{path.name}.{name}": value for name, value in load_file(path).items()}
     return {"tensors": tensors, "rows": rows, "best": loop.progress.best}
@@ -85,3 +85,8 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert [n for n, value in one["tensors"].items() if not torch.equal(value, other["tensors"][n])] == []
     assert repr(one["rows"]) == repr(other["rows"])  # NaN is like NaN
     assert one["best"] == other["best"]
+
+
+def records(loop: TrainingLoop) -> list[dict[str, Any]]:
+    """The rows of performance.csv of a loop, flat: epoch, split, scores, lr, and how long each took."""
+    return [row.as_record() for row in loop.progress.history]

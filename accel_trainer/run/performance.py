@@ -49,7 +49,7 @@ class PerformanceRow:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """The row of which this is `as_record`. Raises KeyError."""
         about = {key: record[key] for key in LAST_COLUMNS}
-        return cls(record["epoch"], record["split"], scores_of(record), **about)
+        return cls(record["epoch"], record["split"], _scores_of(record), **about)
 
     @classmethod
     def from_csv(cls, line: Mapping[str, str]) -> Self:
@@ -60,21 +60,14 @@ class PerformanceRow:
         return cls(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
 
 
-def performance_row(
-    epoch: int, split: str, scores: Mapping[str, float], rate: float, num_images: int, seconds: float
-) -> dict[str, Any]:
-    """The record of a row: what was measured over `num_images` in `seconds`."""
-    return PerformanceRow.measured(epoch, split, scores, rate, num_images, seconds).as_record()
-
-
-def scores_of(record: Mapping[str, Any]) -> dict[str, float]:
+def _scores_of(record: Mapping[str, Any]) -> dict[str, float]:
     """What was measured of the model: the loss and its scores, accuracies in percent."""
     return {name: value for name, value in record.items() if name == "loss" or name not in FIRST_COLUMNS + LAST_COLUMNS}
 
 
-def first_scores(record: Mapping[str, Any]) -> dict[str, Any]:
+def first_scores(scores: Mapping[str, float]) -> dict[str, Any]:
     """The loss and the first accuracy, as the status has them."""
-    loss, first, *_ = scores_of(record).items()
+    loss, first, *_ = scores.items()
     return {"loss": loss[1], "score_name": first[0], "score": first[1]}
 
 
@@ -84,7 +77,7 @@ def write_performance(run: RunFolder, history: Iterable[PerformanceRow]) -> None
     A score that was not measured for a row is left empty. Raises OSError.
     """
     records = [row.as_record() for row in history]
-    scores = dict.fromkeys(name for record in records for name in scores_of(record) if name not in FIRST_COLUMNS)
+    scores = dict.fromkeys(name for record in records for name in _scores_of(record) if name not in FIRST_COLUMNS)
     columns = (*FIRST_COLUMNS, *scores, *LAST_COLUMNS)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.data.loader import Loader
-from accel_trainer.run.performance import performance_row
+from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.build import Components
 from accel_trainer.training.optim.averaging import Averages, update_batch_norm
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.runtime.accelerator import in_memory_format
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.validation import EvaluationSet, Evaluator
-
-Row = dict[str, Any]
 
 
 class Interruptions(Protocol):
@@ -52,7 +50,7 @@ class EpochValidation:
         self.evaluator = Evaluator(accelerator, loader, step.objective, partial(in_memory_format, job))
         self.finished_swa: nn.Module | None = None
 
-    def rows(self, epoch: int, global_step: int, interruptions: Interruptions) -> Iterator[Row]:
+    def rows(self, epoch: int, global_step: int, interruptions: Interruptions) -> Iterator[PerformanceRow]:
         """A row for each split: the validation set, further data sets, and the averages on the validation set."""
         model, val = self._step.plain_model, self._parts.val
         self._share_buffers(model)
@@ -74,7 +72,7 @@ class EpochValidation:
         interruptions: Interruptions,
         *,
         with_neighbors: bool = False,
-    ) -> Row:
+    ) -> PerformanceRow:
         """What a model scores on images. with_neighbors: in epochs that have it, the k-nearest-neighbor test too."""
         began = time.monotonic()
         sums = self.evaluator.measure(model, images, interruptions.is_stopped)
@@ -84,9 +82,12 @@ class EpochValidation:
             scores |= self._neighbor_scores(model, interruptions)
         return self.as_row(epoch, split, scores, images.num_images, time.monotonic() - began)
 
-    def as_row(self, epoch: int, split: str, scores: Mapping[str, float], num_examples: int, seconds: float) -> Row:
+    def as_row(
+        self, epoch: int, split: str, scores: Mapping[str, float], num_examples: int, seconds: float
+    ) -> PerformanceRow:
         """A row of performance.csv, with the learning rate of now."""
-        return performance_row(epoch, split, scores, learning_rate(self._step.optimizer), num_examples, seconds)
+        rate = learning_rate(self._step.optimizer)
+        return PerformanceRow.measured(epoch, split, scores, rate, num_examples, seconds)
 
     def _tests_neighbors(self, epoch: int) -> bool:
         interval = self._job.knn_interval

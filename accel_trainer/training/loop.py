@@ -16,7 +16,7 @@ from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, write_performance
 from accel_trainer.training.build import Components
-from accel_trainer.training.epoch_validation import EpochValidation, Row
+from accel_trainer.training.epoch_validation import EpochValidation
 from accel_trainer.training.failures import DivergenceCheck
 from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import learning_rate
@@ -85,7 +85,7 @@ class TrainingLoop:
         if self.is_first:
             self.states.keep_only_newest()
 
-    def _train_epoch(self, epoch: int) -> Row:
+    def _train_epoch(self, epoch: int) -> PerformanceRow:
         """The steps of an epoch that are left; what was measured in all of them."""
         sampling, progress = self.parts.sampling, self.progress
         if progress.step == 0:
@@ -109,10 +109,10 @@ class TrainingLoop:
         """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped
         further, and a run that is given more epochs later finds it as it was."""
         progress, metric = self.progress, self.job.primary_metric
-        of_epoch = [row for row in progress.history if row["epoch"] == epoch and row["split"] == "val"]
+        of_epoch = [row.scores for row in progress.history if row.epoch == epoch and row.split == "val"]
         if of_epoch and progress.best is not None:
-            row = of_epoch[0]
-            self.parts.schedule.step(row[metric if metric in row else "loss"])
+            scores = of_epoch[0]
+            self.parts.schedule.step(scores[metric if metric in scores else "loss"])
         elif epoch:  # nothing is known of it, or nothing that could be compared with what comes
             self.parts.schedule.skip(1)
 
@@ -163,10 +163,10 @@ class TrainingLoop:
 
     # -- between epochs --------------------------------------------------------------------------------------
 
-    def _end_epoch(self, epoch: int, rows: list[Row], tracking: Tracking) -> None:
+    def _end_epoch(self, epoch: int, rows: list[PerformanceRow], tracking: Tracking) -> None:
         """Count the epoch, and save. The state comes last and makes it final: a process that is killed before repeats
         the epoch, and all that was written for it is written again, the same."""
-        val = rows[1]
+        val = rows[1].scores
         if not math.isfinite(val["loss"]):
             raise self.divergence.in_validation(epoch, self.progress)
         metric = val["loss" if self.job.primary_metric == self.job.criterion else self.job.primary_metric]
@@ -188,7 +188,7 @@ class TrainingLoop:
             tracking.summarize({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
         self.save_state()
         if self.is_first:
-            write_performance(self.run, map(PerformanceRow.from_record, self.progress.history))
+            write_performance(self.run, self.progress.history)
 
     def _is_better(self, metric: float) -> bool:
         best = self.progress.best

@@ -14,7 +14,7 @@ from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import Program
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import first_scores, scores_of
+from accel_trainer.run.performance import PerformanceRow, first_scores
 from accel_trainer.run.status import RunState, Status, overwrite_status, write_status
 
 if TYPE_CHECKING:
@@ -106,21 +106,21 @@ class Reporter:
 
     def report_epoch(self, progress: "Progress", metric: str) -> None:
         """An epoch is over: a line in the log, and the status."""
-        rows = [row for row in progress.history if row["epoch"] == progress.epoch]
+        rows = [row for row in progress.history if row.epoch == progress.epoch]
         train = rows[0]
         best = "none" if progress.best is None else f"{progress.best:.4g} (epoch {progress.best_epoch})"
         log.info(
             "epoch %d/%d  %s  lr %.4g  %.0f images/s  best %s %s",
             progress.epoch, self.status.num_epochs, "  ".join(_summary(row) for row in rows),
-            train["lr"], train["images_per_s"], metric, best,
+            train.lr, train.images_per_s, metric, best,
         )  # fmt: skip
         self.update(
             epoch=progress.epoch,
             step=self.status.steps_per_epoch,
             global_step=progress.global_step,
-            **first_scores(train),
-            images_per_s=train["images_per_s"],
-            eta_s=(self.status.num_epochs - progress.epoch) * sum(row["seconds"] for row in rows),
+            **first_scores(train.scores),
+            images_per_s=train.images_per_s,
+            eta_s=(self.status.num_epochs - progress.epoch) * sum(row.seconds for row in rows),
             best=progress.best,
             best_epoch=progress.best_epoch,
         )
@@ -158,11 +158,11 @@ class Reporter:
             overwrite_status(self._run, self.status)
 
 
-def _summary(row: Mapping[str, Any]) -> str:
+def _summary(row: PerformanceRow) -> str:
     """`val loss 0.1234 acc1 98.7%`; accuracies of single cycles are left to performance.csv."""
-    loss, *others = scores_of(row).items()
+    loss, *others = row.scores.items()
     shown = [f"{name} {value:.2f}%" for name, value in others if name != "acc5" and "_cycle" not in name]
-    return " ".join([f"{row['split']} loss {loss[1]:.4f}", *shown])
+    return " ".join([f"{row.split} loss {loss[1]:.4f}", *shown])
 
 
 class TrainingFailed(AccelTrainError):

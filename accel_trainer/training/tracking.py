@@ -16,7 +16,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
 from accel_trainer.core.text import did_you_mean, duration, first_line
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import scores_of
+from accel_trainer.run.performance import PerformanceRow
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -161,12 +161,12 @@ class Tracking:
         tracker.tracker.define_metric("epoch", hidden=True)
         tracker.tracker.define_metric("*", step_metric="epoch")
 
-    def log_epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def log_epoch(self, rows: Sequence[PerformanceRow]) -> None:
         """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ..."""
         self.wait()
-        epoch = rows[0]["epoch"]
-        values = {f"{row['split']}/{name}": value for row in rows for name, value in scores_of(row).items()}
-        values |= {key: rows[0][key] for key in ("lr", "images_per_s")}
+        epoch = rows[0].epoch
+        values = {f"{row.split}/{name}": value for row in rows for name, value in row.scores.items()}
+        values |= {"lr": rows[0].lr, "images_per_s": rows[0].images_per_s}
 
         def log_values(tracker: "GeneralTracker") -> None:
             if tracker.name == "wandb":

@@ -16,7 +16,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import PerformanceRow, write_performance
+from accel_trainer.run.performance import write_performance
 from accel_trainer.run.records import read_found, write_config
 from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Components, build
@@ -92,7 +92,7 @@ class Trainer:
         if not loop.is_first:
             return None
         # Also of a finished run: its trainer may have been killed just before it wrote them.
-        write_performance(self.run, map(PerformanceRow.from_record, loop.progress.history))
+        write_performance(self.run, loop.progress.history)
         plotter = Plotter(self.run)
         resources.callback(plotter.close)
         return plotter

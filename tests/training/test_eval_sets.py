@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from loops import records
 from PIL import Image
 
 from accel_trainer.config import Job
@@ -90,12 +91,12 @@ def test_they_do_not_decide_what_is_best_and_may_change(
 ) -> None:
     with_white = job(eval_sets=["white"])
     loop = train(with_white)
-    val = [row["acc1"] for row in loop.progress.history if row["split"] == "val"]
+    val = [row["acc1"] for row in records(loop) if row["split"] == "val"]
     assert loop.progress.best == max(val)
     assert not job().incompatible_diff(with_white.completed())
     # In a table too, whatever the others have.
     run.config.write_text('{"architecture": "small_cnn", "num_epochs": 2, "primary_metric": "acc1"}')
-    history = [{**row, "acc1": 100.0} if row["split"] == "val_white" else row for row in loop.progress.history]
+    history = [{**row, "acc1": 100.0} if row["split"] == "val_white" else row for row in records(loop)]
     write_performance(run, map(PerformanceRow.from_record, history))
     assert compare([run])[0].best == pytest.approx(max(val))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from loops import TINY, train
+from loops import TINY, records, train
 from safetensors.torch import load_file
 
 from accel_trainer.config import Job
@@ -28,7 +28,7 @@ def assert_close(one: TrainingLoop, other: TrainingLoop, atol: float) -> None:
         assert ours.keys() == theirs.keys() == one.plain_model.state_dict().keys()
         for name, value in ours.items():
             torch.testing.assert_close(value, theirs[name], rtol=0, atol=atol)
-    for row, others in zip(one.progress.history, other.progress.history, strict=True):
+    for row, others in zip(records(one), records(other), strict=True):
         assert row.keys() == others.keys()
         assert row["loss"] == pytest.approx(others["loss"], abs=10 * atol)
 
@@ -85,6 +85,6 @@ def test_a_compiled_model_trains_to_the_same_weights_and_its_files_do_not_know(
     train(compiled)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
     assert_close(compiled, plain, 1e-4)
-    assert [row["knn"] for row in compiled.progress.history if "knn" in row] == pytest.approx(
-        [row["knn"] for row in plain.progress.history if "knn" in row], abs=2
+    assert [row["knn"] for row in records(compiled) if "knn" in row] == pytest.approx(
+        [row["knn"] for row in records(plain) if "knn" in row], abs=2
     )

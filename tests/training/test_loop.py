@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from loops import TINY, train
+from loops import TINY, records, train
 from safetensors.torch import load_file
 
 from accel_trainer.run.status import Divergence
@@ -188,7 +188,7 @@ def test_a_recurrent_model_is_trained_on_clips_whose_frames_are_blurred(make_loo
     assert sharpness[0] < sharpness[1] < sharpness[2]  # the last has no blur
     assert sum(len(clips) for clips in shown) == 4 * 64 + loop.parts.val.num_images
     assert any(not torch.equal(now, then) for now, then in zip(loop.plain_model.parameters(), before, strict=True))
-    for row in loop.progress.history:
+    for row in records(loop):
         assert [f"acc1_cycle{cycle}" in row for cycle in range(6)] == [True] * 5 + [False]
         assert row["acc1"] == row[f"acc1_cycle{reported}"]
     text = loop.run.performance.read_text().splitlines()[0]

@@ -4,7 +4,6 @@ import logging
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,18 +17,14 @@ from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.state.checkpoint import Progress
 
 
-def row(epoch: int, split: str, **more: float) -> dict[str, Any]:
+def row(epoch: int, split: str, **more: float) -> PerformanceRow:
     numbers = {"loss": 1 / 3, "acc1": 200 / 3, "acc5": 100.0, "lr": 1e-7, "images_per_s": 1234.5678, "seconds": 0.5}
     return PerformanceRow.from_record({"epoch": epoch, "split": split, **numbers, **more})
 
 
-def write(run: RunFolder, records: list[dict[str, Any]]) -> None:
-    write_performance(run, map(PerformanceRow.from_record, records))
-
-
 def test_the_table_of_a_run_is_read_by_the_reports(run: RunFolder) -> None:
     history = [row(epoch, split) for epoch in (1, 2) for split in ("train", "val")]
-    write(run, history)
+    write_performance(run, history)
     assert run.performance.read_text().splitlines()[0] == "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds"
     rows = read_performance(run)
     assert [(r.epoch, r.split) for r in rows] == [(1, "train"), (1, "val"), (2, "train"), (2, "val")]
@@ -40,7 +35,7 @@ def test_the_table_of_a_run_is_read_by_the_reports(run: RunFolder) -> None:
 
 
 def test_a_score_that_was_not_measured_for_a_row_is_left_empty(run: RunFolder) -> None:
-    write(run, [row(1, "val"), row(2, "val", knn=50.0), row(2, "val_ema", acc1_cycle0=1.0)])
+    write_performance(run, [row(1, "val"), row(2, "val", knn=50.0), row(2, "val_ema", acc1_cycle0=1.0)])
     header, first, second, _ = run.performance.read_text().splitlines()
     assert header == "epoch,split,loss,acc1,acc5,knn,acc1_cycle0,lr,images_per_s,seconds"
     assert first.count(",,") == 1
@@ -53,14 +48,14 @@ def test_a_score_that_was_not_measured_for_a_row_is_left_empty(run: RunFolder) -
 
 def test_the_table_is_written_whole_each_time(run: RunFolder) -> None:
     for last in (3, 2):
-        write(run, [row(epoch, "val") for epoch in range(1, last + 1)])
+        write_performance(run, [row(epoch, "val") for epoch in range(1, last + 1)])
     assert len(read_performance(run)) == 2
-    write(run, [])
+    write_performance(run, [])
     assert read_performance(run) == []
 
 
 def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
-    write(run, [row(1, "val", acc1=math.nan, loss=math.inf)])
+    write_performance(run, [row(1, "val", acc1=math.nan, loss=math.inf)])
     (read,) = read_performance(run)
     assert math.isnan(read.scores["acc1"])
     assert read.scores["loss"] == math.inf
@@ -214,7 +209,7 @@ def test_rank_0_logs_to_the_run_folder_and_every_rank_to_its_output(
 
 
 def test_plots_are_drawn_beside_the_training_and_are_there_in_the_end(run: RunFolder) -> None:
-    write(run, [row(1, "train"), row(1, "val")])
+    write_performance(run, [row(1, "train"), row(1, "val")])
     plotter = Plotter(run)
     plotter.draw()
     plotter.close()

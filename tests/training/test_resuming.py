@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loops import TINY, assert_same, outcome, taken_up, train, train_until
+from loops import TINY, assert_same, outcome, records, taken_up, train, train_until
 
 from accel_trainer.training import loop as loop_module
 from accel_trainer.training.loop import TrainingLoop
@@ -72,7 +72,7 @@ def test_a_run_that_is_stopped_wherever_it_can_be_comes_to_the_same(
 
 def test_the_rate_of_the_run_that_is_stopped_moves_in_every_epoch(make_loop: MakeLoop, tmp_path: Path) -> None:
     loop = train(make_loop(tmp_path / "run", **AVERAGED))
-    rates = [row["lr"] for row in loop.progress.history if row["split"] == "train"]
+    rates = [row["lr"] for row in records(loop) if row["split"] == "train"]
     assert rates == pytest.approx([0.005, 0.05, 0.025, 0.0125, (0.0125 + 0.02) / 2, 0.02])
 
 

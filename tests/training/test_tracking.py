@@ -21,6 +21,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers, wandb_mode
 
 MakeJob = Callable[..., Job]
@@ -128,8 +129,8 @@ def track(job: Job, run: RunFolder) -> None:
     accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
     tracking = Tracking(accelerator, job, run, group="queue", id_="abc123")
     for epoch, accuracy in ((1, 50.0), (2, 75.0), (2, 75.0)):
-        scores = {"epoch": epoch, "loss": 1.0, "acc1": accuracy, "acc5": 100.0, "lr": 0.1, "images_per_s": 10.0}
-        tracking.log_epoch([{**scores, "split": "train"}, {**scores, "split": "val"}])
+        scores = {"loss": 1.0, "acc1": accuracy, "acc5": 100.0}
+        tracking.log_epoch([PerformanceRow(epoch, split, scores, 0.1, 10.0, 1.0) for split in ("train", "val")])
         tracking.summarize({"best/acc1": accuracy, "best/epoch": epoch})
     accelerator.end_training()
 
@@ -214,7 +215,7 @@ def tracked(
     return accelerator, Tracking(accelerator, job, run, group=None, id_="id")
 
 
-ROWS = [{"epoch": 1, "split": "train", "loss": 1.0, "lr": 0.1, "images_per_s": 10.0}]
+ROWS = [PerformanceRow(1, "train", {"loss": 1.0}, lr=0.1, images_per_s=10.0, seconds=1.0)]
 LEFT = "moody is gone (Connection lost); its log ends here, performance.csv has everything"
 
 

@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, sync_folde
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import PerformanceRow
 
 log = logging.getLogger(__name__)
 KEEP_STATES = 2
@@ -78,7 +79,17 @@ class Progress:
     epoch_seconds: float = 0.0
     best: float | None = None
     best_epoch: int | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[PerformanceRow] = field(default_factory=list)
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON has it, in a manifest."""
+        return {**vars(self), "history": [row.as_record() for row in self.history]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Progress":
+        """What `as_record` gave. Raises KeyError, TypeError and ValueError for anything else."""
+        history = [PerformanceRow.from_record(row) for row in record["history"]]
+        return TypeAdapter(cls).validate_python({**record, "history": history})
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ class StateStore:
         aside.mkdir()
         try:
             about = {
-                "progress": asdict(state.progress),
+                "progress": state.progress.as_record(),
                 "num_processes": state.num_processes,
                 "sha256": {
                     MODEL: _write(aside / MODEL, save(_on_host(state.model))),
@@ -237,7 +248,7 @@ def _load(path: Path) -> TrainState:
         if _sha256(content) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its checksum")
     return TrainState(
-        progress=TypeAdapter(Progress).validate_python(manifest["progress"]),
+        progress=Progress.from_record(manifest["progress"]),
         model=load(contents[MODEL]),
         trainer=TrainerState.from_record(_unpickled(contents[TRAINER])),
         num_processes=manifest["num_processes"],

@@ -57,7 +57,7 @@ def best_so_far(job: ResolvedJob, differences: Changes, progress: Progress) -> t
     if "primary_metric" not in differences:
         return progress.best, progress.best_epoch
     column = "loss" if job.primary_metric == job.criterion else job.primary_metric
-    of_epochs = {row["epoch"]: row.get(column, math.nan) for row in progress.history if row["split"] == "val"}
+    of_epochs = {row.epoch: row.scores.get(column, math.nan) for row in progress.history if row.split == "val"}
     values = [value for value in of_epochs.values() if not math.isnan(value)]
     best = (max if job.higher_is_better else min)(values, default=math.nan)
     is_kept = progress.best_epoch is not None and of_epochs.get(progress.best_epoch) == best

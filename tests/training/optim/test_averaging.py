@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from loops import TINY, train
+from loops import TINY, records, train
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -33,7 +33,7 @@ SWA: dict[str, Any] = {
 
 
 def rows_of(loop: TrainingLoop, split: str) -> list[dict[str, Any]]:
-    return [row for row in loop.progress.history if row["split"] == split]
+    return [row for row in records(loop) if row["split"] == split]
 
 
 def trained_weights(loop: TrainingLoop) -> Weights:

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from loops import TINY, assert_same, outcome, train, train_until
+from loops import TINY, assert_same, outcome, records, train, train_until
 from torch import nn
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.run.records import read_environment
 from accel_trainer.training import session, trainer
 from accel_trainer.training.loop import TrainingLoop
@@ -54,7 +55,7 @@ def begun(loop: TrainingLoop) -> TrainingLoop:
 
 
 def rates(loop: TrainingLoop) -> list[float]:
-    return [row["lr"] for row in loop.progress.history if row["split"] == "train"]
+    return [row["lr"] for row in records(loop) if row["split"] == "train"]
 
 
 def model_of(came_to: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -238,7 +239,7 @@ def test_averages_that_are_new_start_afresh_and_those_that_are_gone_are_dropped(
     assert state is not None
     assert state.trainer.averages.keys() == {"ema"}
     train(loop)
-    assert [row["epoch"] for row in loop.progress.history if row["split"] == "val_ema"] == [3]
+    assert [row["epoch"] for row in records(loop) if row["split"] == "val_ema"] == [3]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_what_a_validation_measures_depends_on(
 
 
 HISTORY = [
-    {"epoch": epoch, "split": split, "loss": loss, "acc1": acc1, "acc5": acc5}
+    PerformanceRow(epoch, split, {"loss": loss, "acc1": acc1, "acc5": acc5}, lr=0.1, images_per_s=1.0, seconds=1.0)
     for epoch, loss, acc1, acc5 in [(1, 2.0, 30.0, 70.0), (2, 1.0, 50.0, 90.0), (3, 0.5, math.nan, 95.0)]
     for split in ("train", "val")
 ]

@@ -21,6 +21,7 @@ from torchvision import models
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.state.checkpoint import (
     NotSaved,
     Progress,
@@ -148,7 +149,7 @@ def test_a_state_is_read_to_the_bit_as_it_was_written(
         optimizer.step()
     progress = Progress(
         epoch=2, step=3, global_step=23, epoch_seconds=1.1, best=100 / 3, best_epoch=1,
-        history=[{"epoch": 1, "split": "val", "loss": 0.1 + 0.2, "acc1": math.nan}],
+        history=[PerformanceRow(1, "val", {"loss": 0.1 + 0.2, "acc1": math.nan}, 0.1, 2 / 3, 0.7)],
     )  # fmt: skip
     trainer = trainer_state(optimizer=optimizer.state_dict(), sums=torch.rand(2, 5, dtype=torch.float64))
     StateStore(run).save(TrainState(progress, model.state_dict(), trainer, num_processes=2))
