@@ -79,7 +79,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(name: str) -> N
 
 def pixels_and_labels(on: Any) -> tuple[np.ndarray, np.ndarray]:
     everything = np.arange(on.num_images)
-    batch = on.read(BatchPlan(0, 0, everything, everything))
+    batch = on.reader(BatchPlan(0, 0, everything, everything))
     return batch.inputs.on("cpu").flatten(1).numpy(), batch.labels.numpy()
 
 
@@ -122,7 +122,7 @@ def contrastive_validation(rank: int, world_size: int) -> tuple[Tensor, list[Bat
     watched.views = read.views  # type: ignore[attr-defined]
     objective = double_objective(job)
     evaluator = make_evaluator(objective, rank, world_size, prepare=lambda images: images.double())
-    on = type(own.val)(**{**vars(own.val), "read": watched})
+    on = type(own.val)(**{**vars(own.val), "reader": watched})
     return evaluator.measure(make_model(), on, lambda: False), batches, indices
 
 

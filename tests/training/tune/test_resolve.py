@@ -224,6 +224,7 @@ from accel_trainer.config import Job
 from accel_trainer.data.loader import Loader
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import read_found
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.tune import resolve
 from accel_trainer.training.build import build
