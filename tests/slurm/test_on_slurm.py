@@ -47,7 +47,7 @@ def busy(start: Start) -> Lab:
 @pytest.fixture(scope="module")
 def unlucky(start: Start) -> Lab:
     """A job whose node fails."""
-    return start("unlucky", {"unlucky": 0.6}, "--partition", "second")
+    return start("unlucky", {"unlucky": 1.0}, "--partition", "second")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,7 +193,7 @@ def test_a_node_that_fails_loses_nothing(unlucky: Lab, server: ForkServer, clust
 def test_a_job_on_two_nodes(start: Start, server: ForkServer) -> None:
     """A process on each, as two on one machine."""
     lab = start("nodes", {"wide": 0.0}, "--nodes", "2", "--partition", "both", num_processes=2, num_epochs=2)
-    assert lab.wait(120) == 0, lab.all_output()
+    assert lab.wait(240) == 0, lab.all_output()
     assert is_whole(lab, server, "wide")
     assert sorted(path.name for path in (lab.queue / "logs").glob("wide.*")) == [
         "wide.1.log", "wide.node1.1.log", *(path.name for path in (lab.queue / "logs").glob("wide.slurm-*.log")),
