@@ -16,7 +16,7 @@ from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.lease import Owner
-from accel_trainer.core.processes import StopRequest, launched_processes, usable_cores
+from accel_trainer.core.processes import StopRequest, environment_restored, launched_processes, usable_cores
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
@@ -93,10 +93,11 @@ class _Stop(StopRequest):
 
 def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) -> None:
     """Raises what ended the training."""
-    from accel_trainer.training.session import SessionOptions, train
-
     owner = Owner.new()
     with ExitStack() as resources:
+        resources.enter_context(environment_restored())  # before torch is imported
+        from accel_trainer.training.session import SessionOptions, train
+
         lock = acquire(run, owner, end_leftovers=partial(refuse_leftovers, run), say=print)
         resources.enter_context(held(lock, stop.lose))
         resources.enter_context(_listening(stop))

@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -146,6 +146,19 @@ def usable_cores() -> int:
 def launched_processes() -> int:
     """How many processes train together with this one, itself included, by what their launcher has said."""
     return int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
+
+
+@contextmanager
+def environment_restored() -> Iterator[None]:
+    """Afterwards all environment variables are as before: Accelerate, torch (which sets some when it is imported) and
+    trackers leave theirs behind."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def children() -> set[int]:

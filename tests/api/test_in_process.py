@@ -46,6 +46,25 @@ def left_behind(folder: Path) -> dict[str, Any]:
     }
 
 
+FRESH = """
+import os, threading
+before = dict(os.environ), threading.active_count()
+from accel_trainer import Job, train
+job = Job(
+    architecture="small_cnn", dataset="digits", image_size=8, class_subset=[0, 1], num_epochs=1, trackers=[]
+)
+train(job, progress=False)
+assert (dict(os.environ), threading.active_count()) == before
+"""
+
+
+@pytest.mark.slow
+def test_the_first_training_of_a_process_leaves_no_variable_or_thread() -> None:
+    """torch sets environment variables when it is imported, as it was here."""
+    fresh = {name: value for name, value in os.environ.items() if not name.startswith("TORCH")}
+    subprocess.run([sys.executable, "-c", FRESH], env=fresh, check=True)
+
+
 def test_two_trainings_in_one_process_finish_and_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

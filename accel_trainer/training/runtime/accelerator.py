@@ -21,7 +21,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.processes import launched_processes
+from accel_trainer.core.processes import environment_restored, launched_processes
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
 
@@ -64,7 +64,7 @@ def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembl
     does not have.
     """
     with ExitStack() as resources:
-        resources.enter_context(_environment_restored())
+        resources.enter_context(environment_restored())
         resources.enter_context(_fresh_accelerate_state())
         resources.enter_context(_exact_float32())
         resources.enter_context(deterministic_kernels(job.deterministic))
@@ -75,18 +75,6 @@ def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembl
         parts = Assembly(accelerator, Loader(loader_threads(job)), on_device, joins_group)
         resources.callback(parts.release)
         yield parts
-
-
-@contextmanager
-def _environment_restored() -> Iterator[None]:
-    """Accelerate, torch and trackers leave variables behind."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 @contextmanager
@@ -193,7 +181,7 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
         yield
         return
     is_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    with _environment_restored():
+    with environment_restored():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         try:
