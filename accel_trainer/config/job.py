@@ -17,12 +17,10 @@ from accel_trainer.core.errors import InvalidJob, UserError
 
 
 class Job(JobParameters):
-    """One job file, completed. `name` is that of the file, without `.json`.
-
-    Made of keyword arguments by the names of the parameters. Raises InvalidJob with a problem for each mistake.
-    """
+    """One job file, completed. `name` is that of the file, without `.json`."""
 
     def __init__(self, /, **given: Any) -> None:
+        """given: parameters by their names. Raises InvalidJob with a problem for each mistake."""
         try:
             super().__init__(**given)
         except ValidationError as error:

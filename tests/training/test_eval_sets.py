@@ -70,7 +70,7 @@ def test_every_epoch_has_a_row_for_each_of_them(
     monkeypatch.setattr(
         tracking_module.Tracking,
         "log_epoch",
-        lambda self, rows: logged.append([row["split"] for row in rows]) or log_epoch(self, rows),
+        lambda self, rows: logged.append([row.split for row in rows]) or log_epoch(self, rows),
     )
     train(job(eval_sets=["digits", "white"], ema=0.9, knn_interval=1))
     rows = read_performance(run)

@@ -181,7 +181,7 @@ def test_rows_of_the_moving_average_are_what_its_weights_score(make_loop: MakeLo
     row, own = rows_of(loop, "val_ema")[-1], rows_of(loop, "val")[-1]
     assert row["loss"] != own["loss"]
     loop.plain_model.load_state_dict(load_file(loop.run.ema_weights))
-    measured = loop.validation.row(2, "val", loop.plain_model, loop.parts.val, loop)
+    measured = loop.validation.row(2, "val", loop.plain_model, loop.parts.val, loop).scores
     assert (row["loss"], row["acc1"]) == (measured["loss"], measured["acc1"])
 
 
