@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import helpers
 import pytest
 import torch
 from helpers import file_names
@@ -16,6 +17,10 @@ from accel_trainer.core.spans import Phase
 from accel_trainer.data import loader
 from accel_trainer.profiling.figures import limit
 from accel_trainer.profiling.measure import profile
+
+# Tensors as small as these need no more.
+one_core = pytest.fixture(autouse=True)(helpers.one_core)
+
 
 PAUSE_S = 0.02
 SLOW = {"architecture": "tiny_models:Unhurried", "architecture_args": {"pause_s": PAUSE_S}}
