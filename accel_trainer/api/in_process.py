@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 
@@ -22,7 +23,7 @@ from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, pl
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.launch.protocol import refuse_leftovers
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import LockLost, acquire, held
+from accel_trainer.run.lock import LockGuard, acquire, held
 from accel_trainer.run.status import RunState, read_status
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -51,7 +52,8 @@ def train(
     second Ctrl-C does not wait. In a thread other than the main one, signals are left alone.
 
     Raises UserError for what is wrong with the job, or while another process trains in its folder; TrainingFailed for a
-    run that diverged, was out of memory, or the like; anything else as it was raised in the training.
+    run that diverged, was out of memory, or the like; LockLost when another process has taken the folder over, after
+    which nothing is written there; anything else as it was raised in the training.
     """
     job = job if isinstance(job, Job) else read_job(expand_home(job))
     with imports_allowed(allow):
@@ -77,18 +79,14 @@ def _is_on_cpu(job: Job) -> bool:
 
 
 class _Stop(StopRequest):
-    """What a training asks after every step. lost: the folder is another's, and nothing more may be written there."""
+    """What a training asks after every step: also whether the run folder is this process's still."""
 
-    lost: LockLost | None = None
+    guard: LockGuard | None = None
 
     def __bool__(self) -> bool:
-        if self.lost is not None:
-            raise self.lost
+        if self.guard is not None:
+            self.guard.raise_if_lost()
         return super().__bool__()
-
-    def lose(self, error: LockLost) -> None:
-        """Called by the thread that holds the lock."""
-        self.lost = error
 
 
 def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) -> None:
@@ -99,13 +97,14 @@ def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) 
         from accel_trainer.training.session import SessionOptions, train
 
         lock = acquire(run, owner, end_leftovers=partial(refuse_leftovers, run), say=print)
-        resources.enter_context(held(lock, stop.lose))
+        stop.guard = guard = LockGuard(lock)
+        resources.enter_context(held(lock, guard.lose))
         resources.enter_context(_listening(stop))
         resources.enter_context(_all_cores())
         show = resources.enter_context(progress_bar(job.name, shown=progress))
         submission = _submission(job, run, owner.token)
         options = SessionOptions(token=owner.token, submission=submission, prints=False, cpu=cpu, on_status=show)
-        result = train(job, run, stop, options)
+        result = train(job, replace(run, check_owner=guard.check), stop, options)
     result.check()
 
 

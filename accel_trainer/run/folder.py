@@ -7,18 +7,28 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 
 
+def _anybody() -> None:
+    """The check of a folder that is read, or written by who needs no lock for it."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """Every path in a run folder has its name here and nowhere else."""
+    """Every path in a run folder has its name here and nowhere else.
+
+    check_owner: called before a training writes anything there; raises `run.lock.LockLost` once the folder is
+    another's.
+    """
 
     path: Path
+    check_owner: Callable[[], None] = field(default=_anybody, repr=False, compare=False)
 
     @property
     def config(self) -> Path:
@@ -188,6 +198,7 @@ class RunFolder:
 
     def archive(self) -> Path | None:
         """Move an older run of this folder to `previous/<n>`, so that a new one can start clean."""
+        self.check_owner()
         if not self.has_run:
             return None
         previous = self.path / "previous"

@@ -112,6 +112,33 @@ class RunLock:
             return False
 
 
+class LockGuard:
+    """What asks before each write to a folder whether its lock is held still. Once it is lost, it stays lost."""
+
+    def __init__(self, lock: RunLock) -> None:
+        self._lock = lock
+        self._lost: LockLost | None = None
+
+    def lose(self, error: LockLost) -> None:
+        """Note a loss; called by the thread that gives signs of life."""
+        self._lost = error
+
+    def raise_if_lost(self) -> None:
+        """Raises LockLost where the loss is known; looks at no file."""
+        if self._lost is not None:
+            raise self._lost
+
+    def check(self) -> None:
+        """Look at the lock. Raises LockLost."""
+        self.raise_if_lost()
+        try:
+            with suppress(OSError):  # nothing is known at the moment
+                self._lock.check()
+        except LockLost as error:
+            self._lost = error
+            raise
+
+
 def never(token: str) -> bool:
     """Follows no owner that may be alive."""
     return False

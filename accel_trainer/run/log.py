@@ -3,11 +3,12 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import LockLost
 
 log = logging.getLogger("accel_trainer")
 
@@ -20,7 +21,7 @@ def begin_logging(run: RunFolder | None, rank: int) -> None:
     output.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers = [output]
     if run is not None and rank == 0:
-        file = _LogFile(run.log, encoding="utf-8")
+        file = _LogFile(run)
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         log.addHandler(file)
 
@@ -53,7 +54,16 @@ class _Output(_Forgiving, logging.StreamHandler[TextIO]):
 
 
 class _LogFile(_Forgiving, logging.FileHandler):
-    pass
+    """log.txt, as long as the run folder is this process's."""
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__(run.log, encoding="utf-8")
+        self._run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(LockLost):
+            self._run.check_owner()
+            super().emit(record)
 
 
 _TIMESTAMP = len("2026-01-01 00:00:00 ")

@@ -38,6 +38,7 @@ def read_origin(run: RunFolder) -> Origin:
 
 def write_origin(run: RunFolder, origin: Origin) -> None:
     """Write origin.json. Raises OSError."""
+    run.check_owner()
     _ORIGINS.write(run.origin, origin)
 
 
@@ -48,7 +49,7 @@ def read_found(run: RunFolder) -> Mapping[str, Any]:
 
 def write_found(run: RunFolder, found: Mapping[str, Any]) -> None:
     """Write found.json. Raises OSError."""
-    _write_indented(run.found, found)
+    _write_indented(run, run.found, found)
 
 
 def read_environment(run: RunFolder) -> Mapping[str, Any]:
@@ -58,7 +59,7 @@ def read_environment(run: RunFolder) -> Mapping[str, Any]:
 
 def write_environment(run: RunFolder, environment: Mapping[str, Any]) -> None:
     """Write environment.json. Raises OSError."""
-    _write_indented(run.environment, environment)
+    _write_indented(run, run.environment, environment)
 
 
 def read_config(run: RunFolder) -> Mapping[str, Any]:
@@ -76,7 +77,7 @@ def read_config(run: RunFolder) -> Mapping[str, Any]:
 
 def write_config(run: RunFolder, completed: Mapping[str, Any]) -> None:
     """Write config.json; while it is there, a run was begun. Raises OSError."""
-    _write_indented(run.config, completed)
+    _write_indented(run, run.config, completed)
 
 
 def read_classes(run: RunFolder) -> list[str]:
@@ -91,7 +92,7 @@ def write_classes(run: RunFolder, names: Sequence[str], original_indices: Sequen
     """Write classes.json: for each logit its class, and the index of that in the whole data set. Raises OSError."""
     classes = enumerate(zip(names, original_indices, strict=True))
     content = [{"label": label, "class": name, "original_index": index} for label, (name, index) in classes]
-    _write_indented(run.classes, content)
+    _write_indented(run, run.classes, content)
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:
@@ -102,5 +103,6 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _write_indented(path: Path, content: object) -> None:
+def _write_indented(run: RunFolder, path: Path, content: object) -> None:
+    run.check_owner()
     write_atomic(path, json.dumps(content, indent=2) + "\n")

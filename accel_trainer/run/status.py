@@ -93,11 +93,13 @@ _RANK_ERRORS = RecordStore(RankError)
 
 def write_status(run: RunFolder, status: Status, *, durable: bool = True) -> None:
     """Replace status.json; `durable` waits for the disk. Raises OSError."""
+    run.check_owner()
     write_atomic(run.status_file, status.model_dump_json(indent=2) + "\n", durable=durable)
 
 
 def overwrite_status(run: RunFolder, status: Status) -> None:
     """Write the status into the file that is there, for a disk on which there is no room for a new one."""
+    run.check_owner()
     with run.status_file.open("r+b") as file:
         file.write(status.model_dump_json().encode())
         file.truncate()

@@ -59,15 +59,18 @@ class Description:
         has_begun = run.has_run and not (isinstance(start, Fresh) and start.differences)
         if transferred is not None or not (has_begun and run.weights(0).exists()):
             weights = self.components.model.state_dict()
+            run.check_owner()
             save_weights(run.weights(0), weights, epoch="0", architecture=self.job.architecture)
         if transferred is not None:
             for line in transferred.lines():
                 log.info("%s", line)
+            run.check_owner()
             write_atomic(run.starting_params, transferred.as_json())
 
     def _write_sample_inputs(self) -> None:
         if self.start.differences or not (self.run.has_run and self.run.sample_inputs.exists()):
             sheet = render_preview(self.components.train_reader, self.components.sampling)
+            self.run.check_owner()
             write_atomic(self.run.sample_inputs, sheet)
 
     def log(self, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import Program
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import LockLost
 from accel_trainer.run.performance import PerformanceRow, first_scores
 from accel_trainer.run.status import RunState, Status, overwrite_status, write_status
 
@@ -197,7 +198,7 @@ class Plotter:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        self._drawn = time.monotonic()
+        self._run, self._drawn = run, time.monotonic()
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         reading, writing = os.pipe()
         self._requests = os.fdopen(writing, "w")
@@ -223,8 +224,12 @@ class Plotter:
             self._requests.flush()
 
     def close(self) -> None:
-        """Draw a last time and wait for it."""
-        self.draw(now=True)
+        """Draw a last time and wait for it; of a folder that is another's, draw nothing more."""
+        try:
+            self._run.check_owner()
+            self.draw(now=True)
+        except LockLost:
+            self._process.kill()
         with suppress(BrokenPipeError):
             self._requests.close()
         with suppress(subprocess.TimeoutExpired):

@@ -15,6 +15,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import LockLost
 from accel_trainer.run.log import run_log
 from accel_trainer.run.status import RankError, RunState, Status, first_rank_error, read_status, write_rank_error
 from accel_trainer.training.reporting import Reporter, TrainingResult
@@ -49,8 +50,9 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
 
     Rank 0 writes each status of the run, from `starting` to the last; another rank that fails leaves its reason in a
     file of its own. The caller holds the lock of the run folder, which must exist. Whatever goes wrong with the run is
-    in the result and raised by nobody. When this returns, all that training took is released, and the process is as
-    before: memory, threads, process group, log handlers, environment variables and settings of torch.
+    in the result and raised by nobody: also the loss of the lock, after which nothing more is written. When this
+    returns, all that training took is released, and the process is as before: memory, threads, process group, log
+    handlers, environment variables and settings of torch.
     """
     options = options or SessionOptions()
     with run_log(run, options.rank, prints=options.prints):
@@ -73,7 +75,10 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
             result = TrainingResult(RunState.INVALID, str(mistake), mistake)
         except BaseException as failure:
             result = _unforeseen(failure, prints=options.prints)
-        _report(result, run, reporter, options.rank)
+        try:
+            _report(result, run, reporter, options.rank)
+        except LockLost as lost:  # whatever else has failed may follow from it
+            result = TrainingResult(RunState.FAILED, str(lost), lost)
         return result
 
 

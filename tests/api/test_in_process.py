@@ -1,5 +1,6 @@
 """Training in the process that asks for it."""
 
+import itertools
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from tiny_runs import finish, tiny_job
 from accel_trainer import Job, Run, TrainingFailed, UserError, load_run, load_runs, train
 from accel_trainer.core.lease import Owner
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import acquire
+from accel_trainer.run.lock import LockLost, acquire
 from accel_trainer.training.loop import TrainingLoop
 
 
@@ -190,6 +191,51 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> 
         finish(run.path)
     lock.release()
     assert finish(run.path).summary.state == "finished"
+
+
+def take_over_before(method: str, call: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+    """Another trainer takes the folder over just before this call of a method of the loop; what is in the folder then,
+    which is filled in at that moment."""
+    original, calls, found = getattr(TrainingLoop, method), itertools.count(1), dict[Path, bytes]()
+
+    def with_takeover(loop: TrainingLoop, *args: Any) -> Any:
+        if next(calls) == call:
+            run = RunFolder(folder)
+            run.lock(1).unlink()
+            acquire(run, Owner.new(), end_leftovers=print, say=print)
+            found.update({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+        return original(loop, *args)
+
+    monkeypatch.setattr(TrainingLoop, method, with_takeover)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "call"), [("_end_step", 3), ("_end_epoch", 1), ("save_state", 2), ("is_stopped", 1), ("sync_stop", 2)]
+)
+def test_training_that_lost_its_folder_writes_nothing_more_there(
+    method: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = take_over_before(method, call, tmp_path / "run", monkeypatch)
+    with pytest.raises(LockLost, match="another process has taken"):
+        finish(tmp_path / "run", num_epochs=2)
+    assert found
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == found
+
+
+def test_failure_after_the_loss_of_the_folder_is_reported_as_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that it misses are gone because another process has the folder."""
+
+    def fail(*_: Any) -> None:
+        raise FileNotFoundError("moved away by the other trainer")
+
+    monkeypatch.setattr(TrainingLoop, "_end_epoch", fail)
+    found = take_over_before("_end_epoch", 1, tmp_path / "run", monkeypatch)
+    with pytest.raises(LockLost, match="another process has taken"):
+        finish(tmp_path / "run")
+    assert found[tmp_path / "run" / "status.json"] == (tmp_path / "run" / "status.json").read_bytes()
 
 
 # -- scripts ------------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class StateStore:
     """The states of one run."""
 
     def __init__(self, run: RunFolder) -> None:
-        self.folder = run.resume
+        self._run, self.folder = run, run.resume
         self._goes_on_from: Path | None = None
 
     def go_on_from(self, progress: Progress) -> None:
@@ -158,6 +158,7 @@ class StateStore:
 
         Raises NotSaved, which leaves the states as they were.
         """
+        self._run.check_owner()
         target = self._path(state.progress)
         try:
             self._write(state, target)
@@ -217,6 +218,7 @@ class StateStore:
 
     def keep_only_newest(self) -> None:
         """A finished run keeps one state, for the day when num_epochs grows."""
+        self._run.check_owner()
         for old in self._newest_first()[1:]:
             _remove(old)
 

@@ -31,4 +31,5 @@ class EpochWeights:
             self._write(self._run.swa_weights, epoch, swa)
 
     def _write(self, path: Path, epoch: int, model: nn.Module) -> None:
+        self._run.check_owner()
         save_weights(path, model.state_dict(), epoch=str(epoch), architecture=self._architecture)

@@ -153,7 +153,8 @@ def _is_laid_out(run: RunFolder, submission: str) -> bool:
 
 def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
     """Write what the new run starts from; last the file that says it is complete."""
-    new = RunFolder(run.next_run)
+    run.check_owner()
+    new = replace(run, path=run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
     new.params.mkdir(parents=True)
     origin = Origin(submission, 0, None)
@@ -172,7 +173,7 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
 
 def _commit(run: RunFolder) -> None:
     """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
-    new = RunFolder(run.next_run)
+    new = replace(run, path=run.next_run)
     if (kept := run.archive()) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):

@@ -99,6 +99,7 @@ def write_range_test(run: RunFolder, tried: Sequence[RangeTestPoint]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rate", "loss", "smoothed"])
     writer.writerows([f"{value:.8g}" for value in vars(point).values()] for point in tried)
+    run.check_owner()
     write_atomic(run.lr_finder, text.getvalue())
 
 

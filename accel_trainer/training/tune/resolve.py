@@ -57,6 +57,8 @@ class Resolver:
 
         Raises UserError where one cannot be found, and Stopped.
         """
+        if self._is_first:
+            self.run.check_owner()
         if self._is_first and self._was_too_large:
             self.run.config.unlink()  # what depends on the size is found anew, as if the run had not begun
         if self._is_first and not self.run.has_run:
