@@ -1,32 +1,38 @@
-"""What a launcher and its workers tell each other."""
+"""What a launcher and its workers agree on: variables, arguments, files, and who owns the run folder."""
 
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import is_dead_token
+from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.processes import pids_with_env, stop_request
 from accel_trainer.core.text import listed
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import LockLost, acquire, find_lock, held, meanwhile
 
 # How often a prewarmed worker looks for its arguments, and whether its runner is alive.
 ARGUMENTS_EVERY_S, RUNNER_EVERY_S = 0.02, 3.0
+# How often a trainer looks whether its run folder is its own still: sooner than another could have started in it.
+LOCK_EVERY_S = 3.0
 
 # Of a line in a log that says what is wrong.
 ERROR_PREFIX = "error: "
-# Words between the process that launches a trainer and the trainer itself.
+# Set by the process that launches a trainer: the token of the lock that it holds for it.
 TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
-# In place of a trainer's words: they will be in the file that follows, as a JSON array.
+# In place of a trainer's arguments: they will be in the file that follows, as a JSON array.
 PREWARM = "--stand-by"
 
 
-def prewarm_cancelled(words: Path) -> Path:
-    """The file that is there when a process of those which wait for these words has gone, told to stop."""
-    return words.with_suffix(".stood-down")
+def prewarm_cancelled(arguments: Path) -> Path:
+    """The file that is there once a process that waited for this file of arguments was asked to stop, and ends."""
+    return arguments.with_suffix(".stood-down")
 
 
 def refuse_leftovers(run: RunFolder, token: str) -> None:
@@ -56,3 +62,28 @@ def wait_for_arguments(file: Path, preload: Callable[[], object]) -> list[str] |
         time.sleep(ARGUMENTS_EVERY_S)
     arguments: list[str] = json.loads(file.read_text())
     return arguments
+
+
+def owned_folder(run: RunFolder, rank: int, token: str) -> AbstractContextManager[None]:
+    """What owns the run folder while a worker trains there: its launcher, whose lock has this token, or else itself.
+
+    Rank 0 exits, writing nothing more, as soon as another process has taken the folder over: a runner that is
+    suspended, as by SIGSTOP, loses its lease and is replaced elsewhere, and cannot stop its trainer. Raises UserError.
+    """
+    if rank != 0:
+        return nullcontext()
+    if not token:
+        return held(acquire(run, Owner.new(), end_leftovers=partial(refuse_leftovers, run), say=print), _exit_on_loss)
+    if (lock := find_lock(run, token)) is None:
+        return nullcontext()
+
+    def check() -> None:
+        with suppress(OSError):  # nothing is known at the moment
+            lock.check()
+
+    return meanwhile(check, LOCK_EVERY_S, _exit_on_loss)
+
+
+def _exit_on_loss(error: LockLost) -> None:
+    print(f"{ERROR_PREFIX}{error}", file=sys.stderr, flush=True)
+    os._exit(1)

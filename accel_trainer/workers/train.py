@@ -6,7 +6,6 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
-from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import STACKS_SIGNAL, die_with_parent, exit_now, stop_request
 
 if __name__ == "__main__":
@@ -18,21 +17,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, TOKEN_VARIABLE, refuse_leftovers, wait_for_arguments
+from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, TOKEN_VARIABLE, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import LockLost, acquire, find_lock, held, meanwhile
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session
 from accel_trainer.training.session import SessionOptions
 
-# How often to see whether the run folder is ours still: sooner than another trainer could have started in it.
-CHECK_S = 3.0
 # Not 0: the launcher ends the other processes as well, which would wait for this one.
 CANCELLED_CODE = 1
 
@@ -58,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             job = job.starting_from(args.starting_params)
         run = RunFolder(job.run_path)
         run.create()
-        locked = _locked(run, rank, token)
+        owned = owned_folder(run, rank, token)
     except UserError as error:
         print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
-    with locked:
+    with owned:
         options = SessionOptions(rank=rank, token=token, submission=args.submission, group=args.group)
         state = session.train(job, run, stop_request(), options).state
     return EXIT_CODES.get(state, 1)
@@ -74,29 +69,6 @@ def _preload() -> None:
 
     with suppress(ImportError):
         import wandb  # noqa: F401 - for the job
-
-
-def _locked(run: RunFolder, rank: int, token: str) -> AbstractContextManager[None]:
-    """What holds the run folder while a job is trained, or watches its launcher hold it. Raises UserError."""
-    if rank != 0:
-        return nullcontext()
-    if not token:
-        return held(acquire(run, Owner.new(), end_leftovers=partial(refuse_leftovers, run), say=print), _end_process)
-    if (lock := find_lock(run, token)) is None:
-        return nullcontext()
-
-    def check() -> None:
-        with suppress(OSError):  # nothing is known at the moment
-            lock.check()
-
-    return meanwhile(check, CHECK_S, _end_process)
-
-
-def _end_process(error: LockLost) -> None:
-    """Write nothing more once the run folder is another's: a runner that is stopped, as by SIGSTOP, loses its lease and
-    is replaced elsewhere, and cannot tell its trainer."""
-    print(f"{ERROR_PREFIX}{error}", file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -122,8 +122,9 @@ def test_a_trainer_whose_folder_was_taken_over_writes_nothing_more(what: str, tm
 import sys, time
 from accel_trainer.run.status import RunState
 from accel_trainer.training.reporting import TrainingResult
+from accel_trainer.launch import protocol
 from accel_trainer.workers import train as worker
-worker.CHECK_S = 0.05
+protocol.LOCK_EVERY_S = 0.05
 def train(job, run, *_):
     if {what!r} == "taken over":
         run.lock(1).rename(run.lock(2))
