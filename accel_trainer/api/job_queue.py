@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
-from accel_trainer.api.verdicts import duplicates, make_check, verdict_of
+from accel_trainer.api.verdicts import check_job, duplicates, make_check
 from accel_trainer.config import Job, job_name, parse_job, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
@@ -17,15 +18,37 @@ from accel_trainer.queue.store import QueueStore
 
 
 class Queue:
-    """The jobs of a folder, which is made by the first `add`."""
+    """The jobs of a folder, which is made by the first `add`.
 
-    def __init__(self, folder: str | os.PathLike[str] = "training_queue") -> None:
+    options: of the launches that jobs are checked for; by default those of `accel-train run-queue`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] = "training_queue", options: LaunchOptions | None = None) -> None:
         self.folder = expand_home(folder)
         self._store = QueueStore(self.folder)
-        self._check = make_check(LaunchOptions())
+        self._check = make_check(options or LaunchOptions())
 
     def __repr__(self) -> str:
         return f"Queue({str(self.folder)!r})"
+
+    def check(
+        self, job: Job | str | os.PathLike[str], *, allow: str | Iterable[str] = (), coming: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Check a job as `add` does, without adding it; what it comes to: parameters, classes, images, steps.
+
+        Arguments and errors are those of `add`.
+        """
+        if isinstance(job, Job):
+            return self._checked(job.name, job, allow, coming)
+        path = expand_home(job)
+        return self._checked(str(path), read_job(path), allow, coming)
+
+    def _checked(self, where: str, job: Job, allow: str | Iterable[str], coming: Collection[str]) -> dict[str, Any]:
+        try:
+            with imports_allowed(allow):
+                return check_job(job, self._check, self._store, coming)
+        except UserError as error:
+            raise _in_file(where, error.problems) from error
 
     def add(
         self,
@@ -49,12 +72,9 @@ class Queue:
             path = expand_home(job)
             where, content, job = str(path), read_bytes(path), read_job(path)
         self._store.create()
-        with imports_allowed(allow):
-            _, problems = verdict_of(job, self._check, self._store, coming)
-        if not problems and not force:
-            problems = duplicates(job, self._store)
-        if problems:
-            raise UserError(*(f"{where}: {problem}" for problem in problems))
+        self._checked(where, job, allow, coming)
+        if not force and (problems := duplicates(job, self._store)):
+            raise _in_file(where, problems)
         return self._store.add(job.name, content, replace=force)
 
     def jobs(self, most: int | None = None) -> list[JobStatus]:
@@ -64,6 +84,10 @@ class Queue:
         be read.
         """
         return list(status_rows(self._store, most))
+
+
+def _in_file(where: str, problems: Iterable[str]) -> UserError:
+    return UserError(*(f"{where}: {problem}" for problem in problems))
 
 
 def _content(job: Job) -> bytes:

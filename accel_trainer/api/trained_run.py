@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
+from accel_trainer.core.processes import Program
+from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
+from accel_trainer.launch.machine import this_machine
 from accel_trainer.report.compare import Comparison, compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import run_job, trained_classes, trained_job, trained_weights
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from accel_trainer.data.pipeline import ValidationTransform
     from accel_trainer.evaluation.accuracy import Evaluation
+    from accel_trainer.launch.call_worker import WorkerCall
 
 # Of a run folder, where nothing is but its own files.
 NO_RUNS = ("params", "resume", "logs")
@@ -154,6 +159,35 @@ class Run:
 
         with imports_allowed(allow):
             return evaluate(self._folder, str(weights), dataset, None if data_root is None else Path(data_root))
+
+    @contextmanager
+    def launch_evaluation(
+        self,
+        dataset: str | None = None,
+        *,
+        weights: str | int = "best",
+        data_root: str | os.PathLike[str] | None = None,
+        options: LaunchOptions | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> Iterator["WorkerCall"]:
+        """`evaluate` in processes of its own, on the hardware of `options`; a context that gives the worker's answer.
+
+        Entering it raises UserError, for names of weights before anything is launched, and `WorkerFailed` and
+        `WorkerStopped` of `launch.call_worker`.
+        """
+        from accel_trainer.launch.call_worker import ANSWER, called_worker
+
+        job = trained_job(self._folder)
+        trained_weights(self._folder, job, str(weights))
+
+        def plan(place: Path) -> Launch:
+            arguments = [str(self.path), f"--answer={place / ANSWER}", f"--weights={weights}"]
+            arguments += [f"--dataset={dataset}"] if dataset is not None else []
+            arguments += [f"--data-root={os.fspath(data_root)}"] if data_root is not None else []
+            return plan_launch(job, options or LaunchOptions(), this_machine(), arguments, worker=Program.EVALUATE)
+
+        with imports_allowed(allow), called_worker("evaluate", plan) as call:
+            yield call
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

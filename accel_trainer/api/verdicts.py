@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job, read_job
@@ -36,31 +35,15 @@ def make_check(flags: LaunchOptions) -> Check:
     return check
 
 
-def verdict(
-    file: Path, check: Check, queue: QueueStore, coming: Collection[str] = ()
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """(summary, no problems) of a good job file, (None, problems) of another.
+def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str] = ()) -> dict[str, Any]:
+    """The summary of a good job. Raises UserError, with a line for each mistake.
 
     A job may start from one that is in the queue, or whose name is among those that are coming.
     """
     try:
-        job = read_job(file)
-    except UserError as error:
-        return None, error.problems
-    summary, problems = verdict_of(job, check, queue, coming)
-    return summary, [f"{file}: {problem}" for problem in problems]
-
-
-def verdict_of(
-    job: Job, check: Check, queue: QueueStore, coming: Collection[str] = ()
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """The same for a job that has been read."""
-    try:
-        return check(with_parent_path(job, queue, coming)), []
-    except UserError as error:
-        return None, error.problems
+        return check(with_parent_path(job, queue, coming))
     except OSError as error:  # such as a folder of the data set that may not be read
-        return None, [f"{error.filename or job.dataset}: {error.strerror or error}"]
+        raise UserError(f"{error.filename or job.dataset}: {error.strerror or error}") from error
 
 
 def checked_alike(job: Job) -> str:

@@ -5,8 +5,8 @@ command, 3 the queue cannot be used, 130 and 143 stopped by a signal.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +16,8 @@ import typer
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, printable
-from accel_trainer.launch.call_worker import WorkerCall
-from accel_trainer.launch.command import Launch, LaunchOptions
+from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 
@@ -79,12 +79,10 @@ def print_problems(problems: Sequence[str]) -> None:
 
 
 @contextmanager
-def worker_call(verb: str, plan: Callable[[Path], Launch], what: str) -> Iterator[WorkerCall]:
-    """Call a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
-    from accel_trainer.launch.call_worker import WorkerFailed, WorkerStopped, called_worker
-
+def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterator[WorkerCall]:
+    """A call of a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
     try:
-        with called_worker(verb, plan) as call:
+        with called as call:
             yield call
     except WorkerStopped as stopped:
         raise typer.Exit(SIGNALED + stopped.number) from stopped

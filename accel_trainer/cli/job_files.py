@@ -5,12 +5,11 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from accel_trainer.api.job_queue import Queue
-from accel_trainer.api.verdicts import make_check, verdict
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
@@ -34,7 +33,6 @@ from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.layout import QueueUnusable
-from accel_trainer.queue.store import QueueStore
 
 
 @app.command()
@@ -49,13 +47,16 @@ def validate(
 ) -> None:
     """Check job files, including their models and data sets, without training. With --json: one object per line."""
     allow_imports(allow)
-    check = make_check(launch_options(config, num_processes, gpus))
+    target, coming = Queue(queue, launch_options(config, num_processes, gpus)), {file.stem for file in files}
     num_invalid = 0
-    store, coming = QueueStore(queue), {file.stem for file in files}
     for file in files:
-        with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
-            summary, problems = verdict(file, check, store, coming)
-        problems = [with_flags(problem) for problem in problems]
+        summary: dict[str, Any] | None = None
+        problems: list[str] = []
+        try:
+            with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
+                summary = target.check(file, coming=coming)
+        except UserError as error:
+            problems = [with_flags(problem) for problem in error.problems]
         num_invalid += bool(problems)
         if as_json:
             typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))

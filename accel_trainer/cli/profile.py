@@ -26,6 +26,7 @@ from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program
 from accel_trainer.core.spans import Phase
+from accel_trainer.launch.call_worker import called_worker
 from accel_trainer.launch.command import Launch, plan_launch
 from accel_trainer.launch.machine import this_machine
 
@@ -65,7 +66,7 @@ def profile(
         options = launch_options(config, num_processes, gpus)
         return plan_launch(parsed, options, this_machine(), arguments, worker=Program.PROFILE)
 
-    with worker_call("profile", plan, f"{job}: the profile") as call:
+    with worker_call(called_worker("profile", plan), f"{job}: the profile") as call:
         if call.row is None:
             typer.echo("the first machine has the result")
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accel_trainer.api.trained_run import load_runs
+from accel_trainer.api.trained_run import load_run, load_runs
 from accel_trainer.cli.app import (
     MISTAKE,
     AllowOption,
@@ -21,14 +21,8 @@ from accel_trainer.cli.app import (
     print_problems,
     worker_call,
 )
-from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.processes import Program
 from accel_trainer.core.text import duration, format_value, shortest_suffixes
-from accel_trainer.launch.call_worker import ANSWER
-from accel_trainer.launch.command import Launch, plan_launch
-from accel_trainer.launch.machine import this_machine
-from accel_trainer.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from accel_trainer.report.compare import Comparison
@@ -93,21 +87,11 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate trained weights on the validation images of their own data set or of another one."""
-    from accel_trainer.run.load import trained_job, trained_weights
-
-    allow_imports(allow)
-    folder = RunFolder(run)
-    job = trained_job(folder)
-    trained_weights(folder, job, weights)  # a mistake is reported before processes are started
-
-    def plan(place: Path) -> Launch:
-        arguments = [str(run), f"--answer={place / ANSWER}", f"--weights={weights}"]
-        arguments += [f"--dataset={dataset}"] if dataset is not None else []
-        arguments += [f"--data-root={data_root}"] if data_root is not None else []
-        options = launch_options(config, num_processes, gpus)
-        return plan_launch(job, options, this_machine(), arguments, worker=Program.EVALUATE)
-
-    with worker_call("evaluate", plan, f"{run}: the evaluation") as call:
+    options = launch_options(config, num_processes, gpus)
+    evaluation = load_run(run).launch_evaluation(
+        dataset, weights=weights, data_root=data_root, options=options, allow=allow
+    )
+    with worker_call(evaluation, f"{run}: the evaluation") as call:
         if (row := call.row) is None:
             typer.echo("the first machine has the result")
             return

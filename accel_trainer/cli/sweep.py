@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accel_trainer.api.verdicts import checked_alike, make_check, verdict_of
+from accel_trainer.api.verdicts import check_job, checked_alike, make_check
 from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import parse_json, read_bytes
@@ -152,7 +152,11 @@ def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
             key = checked_alike(swept.job)
             if key not in verdicts:
                 progress(done, len(jobs))
-                _, verdicts[key] = verdict_of(swept.job, check, queue, coming)
+                verdicts[key] = []
+                try:
+                    check_job(swept.job, check, queue, coming)
+                except UserError as error:
+                    verdicts[key] = error.problems
             mistakes += [(swept.settings, Problem(problem)) for problem in verdicts[key]]
     if mistakes:
         raise UserError(*group_problems(str(base), mistakes))

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from accel_trainer.api.verdicts import make_check, verdict
+from accel_trainer.api.job_queue import Queue
+from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.queue.store import QueueStore
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,11 +25,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpus")
     args = parser.parse_args(argv)
     gpus = None if args.gpus is None else tuple(args.gpus.split(","))
-    check = make_check(LaunchOptions(args.config, args.num_processes, gpus))
-    store, coming = QueueStore(args.queue), {file.stem for file in args.files}
+    queue = Queue(args.queue, LaunchOptions(args.config, args.num_processes, gpus))
+    coming = {file.stem for file in args.files}
     for file in args.files:
-        with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
-            _, problems = verdict(file, check, store, coming)
+        problems: list[str] = []
+        try:
+            with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
+                queue.check(file, coming=coming)
+        except UserError as error:
+            problems = error.problems
         print(json.dumps({"file": str(file), "problems": problems}), flush=True)
 
 

@@ -10,6 +10,7 @@ from tiny_runs import tiny_job
 
 from accel_trainer import Job, Queue, UserError
 from accel_trainer.config import read_job
+from accel_trainer.launch.command import LaunchOptions
 
 
 def test_a_job_is_added_as_a_file_that_says_what_was_given(tmp_path: Path) -> None:
@@ -49,6 +50,23 @@ def test_a_job_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="num_epochs"):
         queue.add(unchecked)
     assert queue.jobs() == []
+
+
+def test_checking_a_job_gives_its_size_and_adds_nothing(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "queue")
+    summary = queue.check(tiny_job(tmp_path / "run", name="mine"))
+    assert (summary["architecture"], summary["classes"], summary["num_epochs"]) == ("small_cnn", 3, 1)
+    assert queue.check(write_job(tmp_path / "file.json"))["classes"] > 0
+    with pytest.raises(UserError, match=r"mine: .*no model 'small_cnm'"):
+        queue.check(tiny_job(tmp_path, name="mine", architecture="small_cnm"))
+    assert not queue.folder.exists()
+
+
+def test_a_queue_checks_jobs_for_the_launch_of_its_options(tmp_path: Path) -> None:
+    job = tiny_job(tmp_path / "run", name="mine", batch_size=7)
+    Queue(tmp_path / "queue").check(job)
+    with pytest.raises(UserError, match="mine: batch_size"):
+        Queue(tmp_path / "queue", LaunchOptions(num_processes=2)).check(job)
 
 
 def test_a_model_of_ones_own_is_allowed_for_one_call(tmp_path: Path) -> None:
