@@ -15,6 +15,7 @@ import typer
 
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import did_you_mean, printable
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
@@ -92,9 +93,13 @@ def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterat
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that the user has named. Raises UserError."""
+    """Write a file that the user has named: whole or not at all, unless it is a pipe, a device or a link. Raises
+    UserError."""
     try:
-        path.write_bytes(content)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(content)
+        else:
+            write_atomic(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

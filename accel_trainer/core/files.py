@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, bounded reading of what others may have written, and cached files."""
+"""Files and folders that appear whole or not at all, bounded reading of what others may have written, cached files."""
 
 import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,28 +23,58 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        with replacing(path) as aside, aside.open("wb") as file:
+        with replacing(path, durable=durable) as aside, aside.open("wb") as file:
             file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Gives a path beside `path` at which to write a file, or make a folder; what is there at the end is renamed to
+    `path`, and removed on any error.
+
+    A file replaces what is there in one step; of a folder the older one is removed before. `durable` waits for the
+    disk, so that all of it outlives a power cut.
+    """
+    aside = path.with_name(f".{_shortened(path.name)}.{Owner.new().token}.tmp")
+    try:
+        yield aside
+        if durable:
+            _sync(aside)
+        if aside.is_dir() and os.path.lexists(path):  # which a rename would not replace
+            remove_tree(path)
+        aside.replace(path)
+    except BaseException:
+        remove_tree(aside)
+        raise
     if durable:
         sync_folder(path.parent)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write; what is there at the end is renamed to `path`, and removed on any error."""
-    aside = path.with_name(f".{path.name}.{Owner.new().token}.tmp")
-    try:
-        yield aside
-        aside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
+def _shortened(name: str) -> str:
+    """The beginning of a name: a file system takes 255 bytes, and we need some more."""
+    return name.encode()[:100].decode(errors="ignore")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder and all that is in it, is on the disk."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            _sync(inside)
+        sync_folder(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it. What cannot be removed stays."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_stale_temp_files(folder: Path) -> None:
@@ -51,7 +82,7 @@ def remove_stale_temp_files(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         token = path.name.removesuffix(".tmp").rpartition(".")[2]
         if is_dead_token(token):
-            path.unlink(missing_ok=True)
+            remove_tree(path)
 
 
 def sync_folder(folder: Path) -> None:

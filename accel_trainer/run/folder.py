@@ -5,7 +5,6 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import remove_tree
 
 
 def _anybody() -> None:
@@ -184,7 +184,7 @@ class RunFolder:
         for path in (*self.path.glob(".*.tmp"), *self.params.glob(".*.tmp"), *self.path.glob(".probe-*")):
             path.unlink(missing_ok=True)
         for path in self.resume.glob(".*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
 
     def clear_rank_errors(self) -> None:
         """Remove the errors that ranks have left in earlier attempts."""

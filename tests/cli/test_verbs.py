@@ -1,5 +1,6 @@
 """Every verb, and every mistake a user can make on the way: one clear line and exit code 2."""
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,8 @@ import pytest
 from helpers import QUICK_JOB, REPOSITORY, trainers_in, wait_until, write_job
 
 from accel_trainer.cli import job_files, run_queue, train
+from accel_trainer.cli.app import write_file
+from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
@@ -470,3 +473,32 @@ def test_a_finished_run_whose_trainer_was_killed_before_it_wrote_the_table_gets_
     assert cli("train", job).returncode == 0
     assert Path("run/performance.csv").read_text() == table
     assert Path("run/performance.png").exists()
+
+
+# -- files that the user names ----------------------------------------------------------------------------------------
+
+
+def test_a_failed_write_leaves_the_users_older_file_as_it_was(tmp_path, monkeypatch):
+    file = tmp_path / "mine/schema.json"
+    file.parent.mkdir()
+    file.write_text("older")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match=r"schema\.json: cannot be written: No space left on device"):
+        write_file(file, b"newer")
+    assert (file.read_text(), list(file.parent.iterdir())) == ("older", [file])
+
+
+def test_a_link_or_a_pipe_of_the_user_is_written_through(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_file(tmp_path / "link", b"content")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"content"
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(tmp_path / "pipe", b"content")
+    assert os.read(reading, 100) == b"content"
+    os.close(reading)

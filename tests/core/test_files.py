@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import file_names
+from helpers import dead_token, file_names
 
-from accel_trainer.core.files import write_atomic
+from accel_trainer.core.files import remove_stale_temp_files, replacing, write_atomic
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -56,3 +56,73 @@ def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
         seen.add(path.read_text())
     writer.join()
     assert seen <= contents
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return folder
+
+
+def write_folder(path: Path, content: str) -> None:
+    with replacing(path, durable=True) as aside:
+        aside.mkdir()
+        (aside / "inside").mkdir()
+        (aside / "inside/file").write_text(content)
+
+
+@pytest.mark.parametrize("old", ["nothing", "a folder", "a file", "a link to a folder"])
+def test_a_folder_written_aside_takes_the_place_of_what_was_there(place: Path, old: str) -> None:
+    path, elsewhere = place / "folder", place / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    match old:
+        case "a folder":
+            write_folder(path, "old")
+            (path / "older").touch()
+        case "a file":
+            path.touch()
+        case "a link to a folder":
+            path.symlink_to(elsewhere)
+    write_folder(path, "new")
+    assert (path / "inside/file").read_text() == "new"
+    assert file_names(place) == ["elsewhere/kept", "folder/inside/file"]
+    assert sorted(place.iterdir()) == [elsewhere, path]
+
+
+@pytest.mark.parametrize(
+    ("failing", "left"), [("os.fsync", 1), ("pathlib.Path.write_text", 1), ("pathlib.Path.replace", 0)]
+)
+def test_a_folder_that_cannot_be_written_leaves_nothing_half_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, failing: str, left: int
+) -> None:
+    """Only what fails between the removal of the old one and the rename leaves neither."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = place / "folder"
+    write_folder(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(failing, fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_folder(path, "new")
+    assert list(place.iterdir()) == [path][:left]
+    assert not left or (path / "inside/file").read_text() == "old"
+
+
+def test_folders_of_a_dead_process_are_removed_and_those_of_others_kept(place: Path) -> None:
+    for name in (f".folder.{dead_token()}.tmp", ".folder.no-token.tmp"):
+        (place / name / "inside").mkdir(parents=True)
+    remove_stale_temp_files(place)
+    assert [path.name for path in place.iterdir()] == [".folder.no-token.tmp"]
+
+
+def test_names_as_long_as_a_file_system_takes_are_written(place: Path) -> None:
+    for name in ("n" * 255, "\N{GRINNING FACE}" * 63):
+        write_atomic(place / name, "content")
+        assert (place / name).read_text() == "content"

@@ -8,13 +8,9 @@ import hashlib
 import io
 import json
 import logging
-import os
 import pickle
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, sync_folder, write_atomic
+from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, remove_tree, replacing, write_atomic
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
@@ -168,15 +164,14 @@ class StateStore:
         others = [path for path in self._newest_first() if path != target]
         ours = [path for path in others if path <= before and path < target]
         for old in set(others) - set(ours[: KEEP_STATES - 1]):
-            _remove(old)
+            remove_tree(old)
         self._goes_on_from = target
 
     def _write(self, state: TrainState, target: Path) -> None:
         self.folder.mkdir(exist_ok=True)
         self._clean()
-        aside = self.folder / f".{secrets.token_hex(4)}.tmp"
-        aside.mkdir()
-        try:
+        with replacing(target, durable=True) as aside:
+            aside.mkdir()
             about = {
                 "progress": state.progress.as_record(),
                 "num_processes": state.num_processes,
@@ -186,14 +181,6 @@ class StateStore:
                 },
             }
             _write(aside / MANIFEST, json.dumps({**about, "checksum": _checksum(about)}).encode())
-            sync_folder(aside)
-            if os.path.lexists(target):  # the same step again: of an earlier attempt, or of this moment
-                _remove(target)
-            aside.rename(target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        sync_folder(self.folder)
 
     def newest(self) -> TrainState | None:
         """The newest state that is whole, or None. One that is not is named in the log."""
@@ -220,7 +207,7 @@ class StateStore:
         """A finished run keeps one state, for the day when num_epochs grows."""
         self._run.check_owner()
         for old in self._newest_first()[1:]:
-            _remove(old)
+            remove_tree(old)
 
     def _path(self, progress: Progress) -> Path:
         # The end of an epoch and the start of the next have the same step, but not the same validation.
@@ -233,7 +220,7 @@ class StateStore:
 
     def _clean(self) -> None:
         for left_over in self.folder.glob(".*.tmp"):
-            shutil.rmtree(left_over, ignore_errors=True)
+            remove_tree(left_over)
 
 
 def _load(path: Path) -> TrainState:
@@ -284,18 +271,10 @@ def _pickled(values: Mapping[str, Any]) -> memoryview:
 
 
 def _write(path: Path, content: bytes | memoryview) -> str:
-    """Write a file, wait for the disk, and give the checksum of what should be in it."""
+    """Write a file, and give the checksum of what should be in it."""
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     return _sha256(content)
-
-
-def _remove(state: Path) -> None:
-    """Also what only looks like one; what cannot be removed stays."""
-    with suppress(OSError):
-        state.unlink() if state.is_symlink() else shutil.rmtree(state)
 
 
 def shape_mismatch(weights: Mapping[str, Tensor], model: nn.Module) -> str | None:

@@ -326,7 +326,13 @@ def test_a_state_that_would_execute_code_gives_way_to_the_one_before_it(
     assert "weights_only" not in said, "nobody is told how to run it all the same"
 
 
-@pytest.mark.parametrize("failing", ["save", "torch.save", "_write", "_sha256", "sync_folder", "Path.rename"])
+FAILING_CALLS = [
+    *(f"training.state.checkpoint.{call}" for call in ("save", "torch.save", "_write", "_sha256", "Path.replace")),
+    *(f"core.files.{call}" for call in ("sync_folder", "os.fsync")),
+]
+
+
+@pytest.mark.parametrize("failing", FAILING_CALLS)
 def test_an_interrupted_save_leaves_the_states_as_they_were(
     two_states: RunFolder, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -334,7 +340,7 @@ def test_an_interrupted_save_leaves_the_states_as_they_were(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"accel_trainer.training.state.checkpoint.{failing}", fail)
+        patch.setattr(f"accel_trainer.{failing}", fail)
         with pytest.raises(NotSaved, match="No space left on device") as caught:
             StateStore(two_states).save(state(3))
     assert (caught.value.step, caught.value.filename) == (30, str(two_states.resume))
