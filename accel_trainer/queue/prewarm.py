@@ -51,9 +51,9 @@ class PrewarmedWorker:
         return self._trainer.exit_code is not None
 
     async def start(self, launch: Launch, token: str, log: Path) -> ProcessGroup:
-        """The same as `ProcessGroup`, sooner where the job is launched as the one that was expected. Raises OSError."""
-        assert token == self.owner.token
-        if not self.has_died and _of_any_job(launch) == self._launch:
+        """The same as `ProcessGroup`, sooner where the claim is that of `owner` and the job is launched as the one that
+        was expected. Raises OSError."""
+        if token == self.owner.token and not self.has_died and _of_any_job(launch) == self._launch:
             self._trainer.log_to(log)
             write_atomic(self._arguments_file, json.dumps(launch.worker_args), durable=False)
             self._has_job = not prewarm_cancelled(self._arguments_file).exists()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from accel_trainer.config import Job
 from accel_trainer.core import processes
+from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import scratch_folder
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Gpu, Machine, this_machine
@@ -59,9 +60,9 @@ def queue() -> QueueStore:
     return queue
 
 
-def begin(standby: PrewarmedWorker, launch: Launch, log: Path) -> ProcessGroup:
+def begin(standby: PrewarmedWorker, launch: Launch, log: Path, token: str | None = None) -> ProcessGroup:
     async def until_its_end() -> ProcessGroup:
-        trainer = await standby.start(launch, standby.owner.token, log)
+        trainer = await standby.start(launch, token or standby.owner.token, log)
         while trainer.exit_code is None:
             await asyncio.sleep(0.02)
         await trainer.stop()
@@ -84,7 +85,7 @@ def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: QueueSt
     assert not scratch_folder(standby.owner.token).exists()
 
 
-@pytest.mark.parametrize("how", ["of another kind", "died", "stood down"])
+@pytest.mark.parametrize("how", ["of another kind", "died", "stood down", "of another claim"])
 def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its_own(
     queue: QueueStore, how: str
 ) -> None:
@@ -97,7 +98,8 @@ def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its
         wait_until(lambda: standby.has_died)
     if how == "stood down":  # one of its processes; the others and the launcher are still there
         (scratch_folder(standby.owner.token) / "words.stood-down").touch()
-    assert begin(standby, launch, log).exit_code == 0
+    token = Owner.new().token if how == "of another claim" else None
+    assert begin(standby, launch, log, token).exit_code == 0
     assert log.read_text().endswith("began\nanew a.json\n")
     assert list(queue.paths.logs.iterdir()) == [log]
 
