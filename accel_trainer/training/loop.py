@@ -48,7 +48,8 @@ class TrainingLoop:
         self.job, self.run, self.parts = job, run, parts
         self.accelerator, self.loader, self.stop, self.reporter = accelerator, loader, stop, reporter
         # Before Accelerate wraps the model's forward pass, which a copy would share with the original.
-        self.averages = Averages(job, parts.model).to(accelerator.device)
+        swa_start = None if job.swa is None else job.swa.start
+        self.averages = Averages(parts.model, ema_decay=job.ema, swa_start=swa_start).to(accelerator.device)
         self.step = TrainingStep(job, parts, accelerator, self.averages)
         self.objective, self.optimizer, self.meter = self.step.objective, self.step.optimizer, self.step.meter
         self.plain_model = self.step.plain_model

@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from accel_trainer.config import Job
 from accel_trainer.training.optim.parameter_groups import train_mode
 
 
 class Averages:
-    """The averages that a job asks for, of the plain model: no wrapper's names are in them."""
+    """Averages of the plain model: no wrapper's names are in them.
 
-    def __init__(self, job: Job, model: nn.Module) -> None:
+    ema_decay: of the moving average, and swa_start: the first epoch of the mean; None for no such average.
+    """
+
+    def __init__(self, model: nn.Module, *, ema_decay: float | None, swa_start: int | None) -> None:
         self._all: dict[str, AveragedModel] = {}
-        if job.ema is not None:
+        if ema_decay is not None:
             # BatchNorm's statistics too: those of the newest step would not fit the weights.
-            self._all["ema"] = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(job.ema), use_buffers=True)
-        if job.swa is not None:
-            self._all["swa"], self._swa_start = AveragedModel(model), job.swa.start
+            self._all["ema"] = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        if swa_start is not None:
+            self._all["swa"], self._swa_start = AveragedModel(model), swa_start
         self._ema, self._swa = self._all.get("ema"), self._all.get("swa")
 
     def to(self, device: torch.device) -> Self:

@@ -125,7 +125,8 @@ def test_a_model_without_statistics_looks_at_no_batch() -> None:
 def test_the_average_after_the_last_epoch_does_not_take_it_in(make_loop: MakeLoop, tmp_path: Path) -> None:
     """It may be asked for again, by a run that is killed before the epoch is final."""
     loop = make_loop(tmp_path / "run", **SWA)
-    averages, model = Averages(loop.job, loop.plain_model), loop.plain_model
+    model = loop.plain_model
+    averages = Averages(model, ema_decay=None, swa_start=SWA["swa"]["start"])
     for epoch in (1, 2, 3):
         nn.init.constant_(model.decoder.bias, epoch)
         averages.after_epoch(epoch, model)
