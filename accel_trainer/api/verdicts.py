@@ -1,6 +1,7 @@
 """What can be said of a job file before it is trained."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,8 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
-from accel_trainer.launch.command import LaunchOptions, plan_launch
+from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, UnusableHere
+from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.dependencies import with_parent_path
 from accel_trainer.queue.layout import JobState
@@ -25,7 +27,7 @@ def make_check(flags: LaunchOptions) -> Check:
     checkers: list[Callable[[Job, int], Any]] = []
 
     def check(job: Job) -> dict[str, Any]:
-        num_processes = plan_launch(job, flags, this_machine()).num_processes
+        num_processes = _num_processes(job, flags)
         if not checkers:
             from accel_trainer.training.build import JobChecker
 
@@ -33,6 +35,22 @@ def make_check(flags: LaunchOptions) -> Check:
         return asdict(checkers[0](job, num_processes))
 
     return check
+
+
+def _num_processes(job: Job, flags: LaunchOptions) -> int:
+    """That the user's default on this machine cannot be used, or that GPUs are lacking, is no mistake of the job, which
+    may be for another machine."""
+    try:
+        return plan_launch(job, flags, this_machine()).num_processes
+    except (TooFewGpus, UnusableHere):
+        return _num_processes_elsewhere(job, flags)
+
+
+def _num_processes_elsewhere(job: Job, flags: LaunchOptions) -> int:
+    with suppress(MachineUnusable):
+        if (wanted := num_processes_wanted(job, flags)) is not None:
+            return wanted
+    return job.num_processes or max(1, len(flags.gpus or this_machine().gpus))
 
 
 def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str] = ()) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import sys
 from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, app, print_problems
 from accel_trainer.core.errors import UserError
+from accel_trainer.launch.accelerate_config import MachineUnusable
 from accel_trainer.queue.layout import QueueUnusable
 
 __all__ = [
@@ -29,6 +30,6 @@ def main() -> None:
         app()
     except UserError as error:
         print_problems(error.problems)
-        sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable) else MISTAKE)
+        sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable | MachineUnusable) else MISTAKE)
     except KeyboardInterrupt:
         sys.exit(SIGNALED + 2)

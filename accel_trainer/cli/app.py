@@ -1,7 +1,7 @@
 """What the verbs of the command line have in common: the application, shared options, exit codes, helpers.
 
 Exit codes: 0 all done, 1 some job failed or could not be run (of doctor: there is a problem), 2 a mistake in a job or a
-command, 3 the queue cannot be used, 130 and 143 stopped by a signal.
+command, 3 the queue cannot be used, or this machine as the user has set it up, 130 and 143 stopped by a signal.
 """
 
 import re
@@ -17,6 +17,7 @@ from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import did_you_mean, printable
+from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
@@ -59,7 +60,10 @@ DEFAULT_QUEUE = Path("training_queue")
 
 
 def launch_options(config: Path | None, num_processes: int | None, gpus: str | None) -> LaunchOptions:
-    """What the options of hardware mean. Raises UserError for GPUs that are not different numbers."""
+    """What the options of hardware mean. Raises UserError for GPUs that are not different numbers, and for a config
+    that is none."""
+    if config is not None:
+        read_config(ConfigFile(config, Origin.OPTION))
     indices = None
     if gpus is not None:
         indices = tuple(part.strip() for part in gpus.split(","))

@@ -29,9 +29,13 @@ from accel_trainer.cli.app import (
     with_flags,
     write_file,
 )
-from accel_trainer.config import read_job
+from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import printable
+from accel_trainer.launch.accelerate_config import UnusableHere
+from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
+from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.layout import QueueUnusable
 
 
@@ -47,7 +51,9 @@ def validate(
 ) -> None:
     """Check job files, including their models and data sets, without training. With --json: one object per line."""
     allow_imports(allow)
-    target, coming = Queue(queue, launch_options(config, num_processes, gpus)), {file.stem for file in files}
+    options = launch_options(config, num_processes, gpus)
+    _warn_of_default(options)
+    target, coming = Queue(queue, options), {file.stem for file in files}
     num_invalid = 0
     for file in files:
         summary: dict[str, Any] | None = None
@@ -73,6 +79,17 @@ def validate(
             )
     if num_invalid:
         raise typer.Exit(MISTAKE)
+
+
+def _warn_of_default(options: LaunchOptions) -> None:
+    """Jobs that are valid may not be launched on this machine all the same."""
+    if options.config is None:
+        try:
+            num_processes_wanted(Job(architecture="resnet18"), options, this_machine())
+        except UnusableHere as error:
+            typer.echo(
+                printable(f"warning: no job can be launched on this machine: {with_flags(str(error))}"), err=True
+            )
 
 
 @app.command()

@@ -101,6 +101,4 @@ def _torch_checks(torch: Probe) -> Lines:
         yield from run_checks(
             [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, hardware.driver_cuda()))]
         )
-    yield from run_checks(
-        [Check("accelerate config", lambda: software.accelerate_default(this_machine(), report.get("config_error")))]
-    )
+    yield from run_checks([Check("accelerate config", lambda: software.accelerate_default(this_machine()))])

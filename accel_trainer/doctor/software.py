@@ -17,7 +17,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, StopRequest
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, problem, warning
-from accel_trainer.launch.command import LaunchOptions, plan_launch, read_config, users_default
+from accel_trainer.launch.accelerate_config import AccelerateConfig, ConfigFile, Origin, read_config, users_default
+from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine
 
 DISTRIBUTION = "accel-train"
@@ -84,45 +85,38 @@ def torch_import(probe: Probe) -> Finding:
     return ok(f"imported, with torchvision and accelerate; built for {built}")
 
 
-def accelerate_default(machine: Machine, error_of_accelerate: str | None) -> Finding:
-    """The user's default file of `accelerate config`, which takes precedence over the detected hardware.
-
-    error_of_accelerate: what Accelerate reports of that file, if anything.
-    """
+def accelerate_default(machine: Machine) -> Finding:
+    """The user's default file of `accelerate config`, which takes precedence over the detected hardware."""
     fix = "write it again with `accelerate config`, or remove it"
     path = users_default()
     if path is None:
         return ok("no default file; jobs use the detected hardware")
     try:
-        launch = plan_launch(ANY_JOB, LaunchOptions(config=path), machine)
-        content = read_config(path)
+        launch = plan_launch(ANY_JOB, LaunchOptions(), machine)
+        content = _read_default(path)
     except UserError as error:
-        return problem(error.problems[0], fix)
-    if error_of_accelerate is not None:
-        return problem(f"{path}: {error_of_accelerate}", fix)
+        return problem(error.details[0].message, fix)
     found = f"{path}: {launch.num_processes} {'process' if launch.num_processes == 1 else 'processes'}"
-    if content.get("use_cpu"):
+    if content.use_cpu:
         if machine.gpus:
             return warning(f"{found} on the CPU, though there are {len(machine.gpus)} GPUs", fix)
         return ok(f"{found} on the CPU")
     if (available := _chosen_gpus(content, machine)) is None:
-        return problem(f"{path}: gpu_ids: {content['gpu_ids']!r}: not all of them exist", fix)
-    if launch.num_processes > max(1, available) * _machines(content):
+        return problem(f"{path}: gpu_ids: {content.gpu_ids!r}: not all of them exist", fix)
+    if launch.num_processes > max(1, available) * content.num_machines:
         return problem(f"{found}, and GPUs for {available}", fix)
     return ok(f"{found}; GPUs: {available}")
 
 
-def _chosen_gpus(content: Mapping[str, Any], machine: Machine) -> int | None:
+def _read_default(path: Path) -> AccelerateConfig:
+    return read_config(ConfigFile(path, Origin.DEFAULT))
+
+
+def _chosen_gpus(content: AccelerateConfig, machine: Machine) -> int | None:
     """How many GPUs a config file gives to jobs; None if it names one that does not exist."""
-    ids = str(content.get("gpu_ids") or "all")
-    if ids == "all":
+    if content.gpus is None:
         return len(machine.gpus)
-    chosen = [index.strip() for index in ids.split(",")]
-    return len(chosen) if set(chosen) <= {gpu.index for gpu in machine.gpus} else None
-
-
-def _machines(content: Mapping[str, Any]) -> int:
-    return int(content.get("num_machines") or 1)
+    return len(content.gpus) if set(content.gpus) <= {gpu.index for gpu in machine.gpus} else None
 
 
 def trial_launch(machine: Machine) -> Finding:
@@ -130,7 +124,7 @@ def trial_launch(machine: Machine) -> Finding:
     from accel_trainer.launch.call_worker import WorkerFailed, call_worker
 
     default = users_default()
-    if default is not None and _machines(read_config(default)) > 1:
+    if default is not None and _read_default(default).num_machines > 1:
         return ok("not tried: the default file is for several machines")
     options = LaunchOptions() if machine.gpus or machine.has_mps else LaunchOptions(num_processes=2)
     with tempfile.TemporaryDirectory(prefix="accel-train-doctor-") as folder:

@@ -8,6 +8,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import oom_kill_count
+from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_events import AttemptStarted
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine
@@ -66,11 +67,15 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
 
     No other process can train in its run folder meanwhile. Where somebody else has sent the trainer or its launcher a
     signal to stop, this machine is needed for something else: `supervision.stop` then has the request, too.
+
+    Raises UnusableHere where no job can be launched on this machine.
     """
     try:
         attempt.run.create()
         launch = plan_launch(attempt.job, options, machine, attempt.worker_args)
         lock = _acquire_lock(attempt) if launch.machine_rank == 0 else None
+    except UnusableHere:
+        raise
     except UserError as error:
         return Outcome(OutcomeKind.FAILED, str(error), RunState.INVALID)
     try:

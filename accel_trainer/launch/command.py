@@ -7,16 +7,24 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import read_bytes
 from accel_trainer.core.processes import CORES_VARIABLE, Program
-from accel_trainer.core.text import first_line
+from accel_trainer.launch.accelerate_config import (
+    NO_CONFIG,
+    AccelerateConfig,
+    ConfigFile,
+    Origin,
+    config_file,
+    read_config,
+    refuse_other_machines,
+)
 from accel_trainer.launch.machine import Machine
 
+# The same for every launch: no file of `accelerate config` is read, and the job decides of precision and compilation.
+BASE_ARGS = ("--config_file", str(NO_CONFIG), "--mixed_precision", "no", "--dynamo_backend", "no")
 # How long torchrun lets ranks save after a signal to stop.
 SHUTDOWN_S = 90
 
@@ -66,13 +74,14 @@ def plan_launch(
     job: Job, flags: LaunchOptions, machine: Machine, worker_args: Sequence[str] = (), worker: Program = Program.TRAIN
 ) -> Launch:
     """The launch of a job's training, or of another module for it. Flags go before the job's accelerate_config, that
-    before the user's own default of `accelerate config`, that before what is there. Raises UserError.
+    before the user's own default of `accelerate config`, that before what is there. Raises UserError; UnusableHere
+    where no job can be launched, as its file that no job has named cannot be used.
     """
     machine.refuse_missing(flags.gpus or ())
-    path = _config_path(job, flags)
+    file = config_file(job.accelerate_config, flags.config)
     if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
         flags = replace(flags, num_processes=job.num_processes)
-    launch = _detected(flags, machine) if path is None else _by_config(path, read_config(path), flags, machine)
+    launch = _detected(flags, machine) if file is None else _by_config(file, flags, machine)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here for those who type the printed command
@@ -86,50 +95,77 @@ def plan_launch(
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
 
 
-def num_processes_wanted(job: Job, flags: LaunchOptions) -> int | None:
+def num_processes_wanted(job: Job, flags: LaunchOptions, machine: Machine | None = None) -> int | None:
     """How many processes, each with a GPU of its own, a job is to have on this machine; None where nobody says.
-    Raises UserError."""
+
+    machine: that on which it is to be launched, if that is known. Raises UserError; UnusableHere where no job has named
+    the file that counts.
+    """
+    file = config_file(job.accelerate_config, flags.config)
+    config = None if file is None else read_config(file)
     if flags.num_processes is not None:
         return flags.num_processes
     if job.num_processes is not None:
         return job.num_processes
-    if (path := _config_path(job, flags)) is None:
+    if file is None or config is None:
         return None
-    content = read_config(path)
-    return integer(path, content, "num_processes", 1) // integer(path, content, "num_machines", 1)
+    if machine is not None and file.origin is not Origin.JOB and flags.gpus is None:
+        _refuse_missing_gpus(file, config, machine)
+    return config.num_processes // config.num_machines
 
 
-def _config_path(job: Job, flags: LaunchOptions) -> Path | None:
-    if flags.config is not None:
-        return flags.config
-    if job.accelerate_config is not None:
-        return Path(job.accelerate_config).expanduser()
-    return users_default()
-
-
-def _by_config(path: Path, content: Mapping[str, Any], flags: LaunchOptions, machine: Machine) -> Launch:
-    refuse_unknown_type(path, content)
-    nodes = machine.nodes
+def _by_config(file: ConfigFile, flags: LaunchOptions, machine: Machine) -> Launch:
+    config, nodes = read_config(file), machine.nodes
     if nodes.number > 1:  # they were given by the caller; the file's own are of other machines
-        content = {**content, "num_machines": 1, "machine_rank": 0, "main_process_port": nodes.port}
-    is_one_machine = integer(path, content, "num_machines", 1) == 1
-    count = integer(path, content, "num_processes", 1)
+        config = config.model_copy(update={"num_machines": 1, "machine_rank": 0, "main_process_port": nodes.port})
+    refuse_other_machines(file, config)
+    is_one_machine = config.num_machines == 1
+    count = config.num_processes
     if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine tell nothing of the others'
         count = _count(flags, count)
+    if flags.num_processes is None and flags.gpus is None:
+        _refuse_missing_gpus(file, config, machine)
     refuse_uneven(count, nodes.number)
-    args = ["--config_file", str(path), "--num_processes", str(count), "--dynamo_backend", "no", *nodes.argv()]
-    if content["distributed_type"] in ONE_PROCESS and count > 1:
+    args = [*BASE_ARGS, "--num_processes", str(count), *nodes.argv(), *config.machine_args]
+    if count > 1:
         args.append("--multi_gpu")
-    if count > 1 and is_one_machine and not content.get("main_process_port"):
-        args += ["--main_process_port", "0"]  # a free one
-    if flags.gpus is not None:
-        args += ["--gpu_ids", "all"]  # of the visible ones; the file's own choice would hide our flag
+    if count > 1 and is_one_machine and nodes.number == 1:
+        args += ["--main_process_port", str(config.main_process_port or 0)]  # 0: a free one
+    # Of the visible ones, where flags choose; the file's own choice would hide theirs.
+    args += ["--gpu_ids", "all" if flags.gpus is not None or config.gpus is None else ",".join(config.gpus)]
+    args += ["--debug"] if config.debug else []
+    args += ["--enable_cpu_affinity"] if config.enable_cpu_affinity else []
     environment = {}
-    if content.get("use_cpu"):
+    if config.use_cpu:
         environment["ACCELERATE_USE_CPU"] = "true"
         args += ["--num_cpu_threads_per_process", str(_threads(machine, count))]
-    machine_rank = nodes.rank if is_one_machine else integer(path, content, "machine_rank", 0, least=0)
+        args += [] if count > 1 else ["--cpu"]
+    machine_rank = nodes.rank if is_one_machine else config.machine_rank
     return Launch(tuple(args), environment, count, machine_rank=machine_rank)
+
+
+def gpus_lacking(job: Job, flags: LaunchOptions, machine: Machine) -> int | None:
+    """How many GPUs the job's own config file asks for, where this machine has fewer. Raises UserError."""
+    file = config_file(job.accelerate_config, flags.config)
+    is_counted = any(number is not None for number in (flags.num_processes, flags.gpus, job.num_processes))
+    if file is None or file.origin is not Origin.JOB or is_counted:
+        return None
+    config = read_config(file)
+    return config.num_processes if _lacks_gpus(config, machine) else None
+
+
+def _refuse_missing_gpus(file: ConfigFile, config: AccelerateConfig, machine: Machine) -> None:
+    if _lacks_gpus(config, machine):
+        file.refuse_gpus(config.num_processes, len(machine.gpus))
+
+
+def _lacks_gpus(config: AccelerateConfig, machine: Machine) -> bool:
+    """Without a GPU for each process, each would train alone, or on another's GPU."""
+    count, there = config.num_processes, len(machine.gpus)
+    is_known = bool(there) or not machine.may_have_other_gpus
+    if config.distributed_type != "MULTI_GPU" or config.use_cpu or config.num_machines > 1 or machine.nodes.number > 1:
+        return False
+    return is_known and count > max(1, there)
 
 
 def _detected(flags: LaunchOptions, machine: Machine) -> Launch:
@@ -138,7 +174,7 @@ def _detected(flags: LaunchOptions, machine: Machine) -> Launch:
     nodes = machine.nodes
     count = _count(flags, max(1, devices) * nodes.number)
     refuse_uneven(count, nodes.number)
-    args = ["--num_processes", str(count), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    args = [*BASE_ARGS, "--num_processes", str(count)]
     args += nodes.argv() or ["--num_machines", "1"]
     environment = {}
     if count > 1:
@@ -167,73 +203,3 @@ def _count(flags: LaunchOptions, otherwise: int) -> int:
     if flags.num_processes is not None:
         return flags.num_processes
     return len(flags.gpus) if flags.gpus is not None else otherwise
-
-
-# Unquoted, YAML reads NO as false.
-ONE_PROCESS = ("NO", False)
-MULTI_GPU_TYPES = ("MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
-MAX_CONFIG, MAX_CONFIG_DEPTH = 64 * 1024, 10
-
-
-def users_default() -> Path | None:
-    """The file that `accelerate config` writes, if there is one."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    home = Path(os.environ.get("HF_HOME", cache_home / "huggingface")).expanduser()
-    path = home / "accelerate" / "default_config.yaml"
-    return path if path.is_file() else None
-
-
-def read_config(path: Path) -> Mapping[str, Any]:
-    """A YAML of `accelerate config`. Raises UserError."""
-    import yaml
-
-    try:
-        text = read_bytes(path, MAX_CONFIG)
-        _refuse_what_grows(path, text)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"accelerate_config: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"accelerate_config: {path} is not YAML: {first_line(error)}") from error
-    if isinstance(content, dict) and content.get("compute_environment", "LOCAL_MACHINE") != "LOCAL_MACHINE":
-        raise UserError(f"accelerate_config: {path}: compute_environment may only be LOCAL_MACHINE")
-    if not isinstance(content, dict) or "distributed_type" not in content:
-        raise UserError(f"accelerate_config: {path} has no distributed_type: it is not a file of `accelerate config`")
-    return content
-
-
-def _refuse_what_grows(path: Path, text: bytes) -> None:
-    """A few aliases can stand for billions of values, and PyYAML takes minutes over a small file that is deep."""
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(text):
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"accelerate_config: {path}: write out what its aliases (*name) stand for")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_CONFIG_DEPTH:
-            raise UserError(f"accelerate_config: {path} is nested too deeply")
-
-
-def refuse_unknown_type(path: Path, content: Mapping[str, Any]) -> None:
-    """What the training loop is made for: one process, or a copy of the model in each of several."""
-    kind = content["distributed_type"]
-    if kind == "MULTI_CPU":
-        raise UserError(
-            f"accelerate_config: {path}: with distributed_type MULTI_CPU, accelerate starts one process; "
-            "for several on the CPU use MULTI_GPU with use_cpu: true, as accelerate_configs/multi_cpu.yaml"
-        )
-    if kind not in (*ONE_PROCESS, *MULTI_GPU_TYPES):
-        raise UserError(
-            f"accelerate_config: {path}: distributed_type {kind} is not supported; it is NO or "
-            f"{', '.join(MULTI_GPU_TYPES)}"
-        )
-
-
-def integer(path: Path, content: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
-    """A whole number of a config. Raises UserError."""
-    value = content.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"accelerate_config: {path}: {key}: {value!r} is not an integer of {least} or more")
-    return value

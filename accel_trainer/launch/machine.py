@@ -45,13 +45,18 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Machine:
-    """The devices that are there. `is_shared`: the cores are a part of those that this process may use."""
+    """The devices that are there.
+
+    is_shared: the cores are a part of those that this process may use. may_have_other_gpus: there may be GPUs that are
+    not listed, such as AMD's, or NVIDIA's where nvidia-smi is not there.
+    """
 
     gpus: tuple[Gpu, ...]
     has_mps: bool
     cores: int
     nodes: Nodes = Nodes()
     is_shared: bool = False
+    may_have_other_gpus: bool = False
 
     def share(self, cores: int) -> "Machine":
         """What a job sees that has only so many of the cores."""
@@ -65,11 +70,23 @@ class Machine:
             raise UserError(f"no GPU {', '.join(missing)}", option="gpus", hint=found)
 
 
+# Of the drivers of AMD, NVIDIA, Habana, Ascend, Cambricon and Moore Threads.
+GPU_DEVICES = (
+    "/dev/kfd",
+    "/dev/nvidiactl",
+    "/dev/nvidia0",
+    "/dev/accel",
+    "/dev/davinci_manager",
+    "/dev/cambricon_ctl",
+    "/dev/mtgpu.0",
+)
+
+
 @cache
 def this_machine() -> Machine:
     """Looks without torch: the process that starts trainers must not touch a GPU."""
     has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
-    return Machine(tuple(_gpus()), has_mps, usable_cores())
+    return Machine(tuple(_gpus()), has_mps, usable_cores(), may_have_other_gpus=any(map(os.path.exists, GPU_DEVICES)))
 
 
 def _gpus() -> list[Gpu]:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from accel_trainer.config import read_job
+from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import Program, parent_death_signal
+from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
-from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
+from accel_trainer.launch.command import LaunchOptions, gpus_lacking, num_processes_wanted
+from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import QueuedJob
@@ -48,9 +50,12 @@ class Version:
 class PendingChecker:
     """Knows of every pending file whether it is valid, invalid (and why), or not checked yet."""
 
-    def __init__(self, options: LaunchOptions, queue: Path) -> None:
-        """`options` are those of the run; `queue` is the folder in which jobs are looked up that others name."""
-        self._options = options
+    def __init__(self, options: LaunchOptions, queue: Path, machine: Machine | None = None) -> None:
+        """`options` are those of the run; `queue` is the folder in which jobs are looked up that others name.
+
+        machine: that on which the jobs are launched, where it is known.
+        """
+        self._options, self._machine = options, machine
         self._arguments = [*options.argv(), "--queue", str(queue)]
         self._problems: dict[Version, list[str]] = {}
         self._needs: dict[Version, Requirements] = {}  # of files that parse
@@ -63,7 +68,10 @@ class PendingChecker:
         return self._process is not None
 
     def check(self, jobs: Iterable[QueuedJob]) -> tuple[dict[QueuedJob, Requirements], list[tuple[QueuedJob, str]]]:
-        """Valid jobs with what they need, and invalid ones with reasons; never waits. To be called repeatedly."""
+        """Valid jobs with what they need, and invalid ones with reasons; never waits. To be called repeatedly.
+
+        Raises UnusableHere, before any job is called invalid for what is wrong with this machine.
+        """
         self._collect()
         valid: dict[QueuedJob, Requirements] = {}
         invalid, unknown = [], []
@@ -74,7 +82,9 @@ class PendingChecker:
             if problems is None and version not in self._needs:
                 try:
                     read = read_job(job.path)
-                    self._needs[version] = Requirements.of(read, num_processes_wanted(read, self._options))
+                    self._needs[version] = self._requirements(read)
+                except UnusableHere:
+                    raise
                 except UserError as error:
                     if not self._is_settled(version):
                         continue
@@ -106,6 +116,10 @@ class PendingChecker:
                 self._problems[version] = []
             self._process.end()
             self._process = None
+
+    def _requirements(self, job: Job) -> Requirements:
+        lacking = None if self._machine is None else gpus_lacking(job, self._options, self._machine)
+        return Requirements.of(job, num_processes_wanted(job, self._options, self._machine), lacking)
 
     def _is_settled(self, version: Version) -> bool:
         """Whether a file has not changed since we know it, for a while by our own clock: time stamps are those of the

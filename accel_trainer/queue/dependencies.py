@@ -23,17 +23,18 @@ Unmet = Mapping[str, JobState | None]
 @dataclass(frozen=True)
 class Requirements:
     """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
-    its turn; and how many devices, where the job has a number."""
+    its turn; how many devices, where the job has a number; and how many GPUs, where this machine has fewer."""
 
     after: tuple[str, ...] = ()
     parent: str | None = None
     priority: int = 0
     num_processes: int | None = None
+    gpus_lacking: int | None = None
 
     @classmethod
-    def of(cls, job: Job, num_processes: int | None = None) -> Self:
+    def of(cls, job: Job, num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
         """num_processes: those that the job is launched with, where a number is given anywhere."""
-        return cls(tuple(job.after), job.parent_job, job.priority, num_processes)
+        return cls(tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking)
 
     @property
     def waits(self) -> bool:

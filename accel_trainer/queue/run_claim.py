@@ -61,7 +61,7 @@ class ClaimRun:
     start: Start = spawn
 
     async def result(self) -> AttemptResult:
-        """Read the job and train it. Raises QueueUnusable."""
+        """Read the job and train it. Raises QueueUnusable, and UnusableHere where no job can be launched here."""
         claimed, queue, node = self.claimed, self.queue, self.machine.nodes.rank
         try:
             job = read_job(claimed.path, claimed.name)

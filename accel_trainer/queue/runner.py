@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt
 from accel_trainer.launch.attempt_events import Tick
 from accel_trainer.launch.attempt_files import remove_abandoned
@@ -91,7 +92,7 @@ class Runner:
         self.num_run = 0
         self.num_blocked = 0
         self._slots = Slots(machine, options.launch) if slots is None else slots
-        self._checker = PendingChecker(options.launch, queue.folder)
+        self._checker = PendingChecker(options.launch, queue.folder, machine)
         self._retries = Retries(queue, options.retry_after_s)
         self._scheduler = Scheduler(queue, self._checker, self._retries, self._reject)
         self._heartbeat = HeartbeatWriter(queue, self._slots.number)
@@ -105,7 +106,8 @@ class Runner:
         self._circuit_breaker = CircuitBreaker()
 
     def run(self, *, watch: bool = False) -> None:
-        """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable.
+        """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable, and
+        UnusableHere where no job can be launched on this machine.
 
         `num_blocked` then has how many jobs are left that wait for others, have no room here or are kept by a pause.
         """
@@ -159,7 +161,7 @@ class Runner:
             return False
         try:
             self._scheduler.refresh()
-        except (OSError, QueueUnusable):
+        except (OSError, QueueUnusable, UnusableHere):
             if not self._attempts:
                 raise
             return False  # no reason to end a trainer; the next look may be luckier
@@ -240,7 +242,7 @@ class Runner:
         return lambda needs: self._slots.fit(needs.num_processes, occupied)
 
     def _could_fit(self, needs: Requirements) -> bool:
-        return self._slots.could_fit(needs.num_processes)
+        return needs.gpus_lacking is None and self._slots.could_fit(needs.num_processes)
 
     def _begin(self, pending: QueuedJob, place: Allocation) -> bool:
         """Claim a job and have it trained; False if another runner was faster."""
@@ -273,6 +275,9 @@ class Runner:
         )
         try:
             self._finish(claimed, await run.result(), began)
+        except UnusableHere:  # since it was checked; no mistake of the job
+            self.queue.release(claimed)
+            raise
         finally:
             if prewarmed is not None:
                 await prewarmed.end()

@@ -4,12 +4,9 @@ import json
 import warnings
 from typing import Any
 
-from accel_trainer.launch.command import users_default
-
 
 def probe_torch() -> dict[str, Any]:
-    """The version of CUDA or ROCm, each GPU's name and capability, the architectures of the build, MPS, warnings, and
-    what Accelerate reports of the user's default config (None if nothing)."""
+    """The version of CUDA or ROCm, each GPU's name and capability, the architectures of the build, MPS, warnings."""
     import torch
     import torchvision  # noqa: F401 - of a version that does not fit torch's, this import fails
     from accelerate.commands import launch  # noqa: F401 - what a job is launched with
@@ -28,19 +25,7 @@ def probe_torch() -> dict[str, Any]:
         "architectures": torch.cuda.get_arch_list() if count else [],
         "mps": torch.backends.mps.is_available(),
         "warnings": [str(warning.message).split("\n")[0] for warning in caught],
-        "config_error": None if (path := users_default()) is None else _config_error(str(path)),
     }
-
-
-def _config_error(path: str) -> str | None:
-    """The error with which Accelerate refuses a file of `accelerate config`, if it does."""
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    try:
-        load_config_from_file(path)
-    except Exception as error:
-        return str(error).split("\n")[0] or type(error).__name__
-    return None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from helpers import REPOSITORY
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
+from accel_trainer.launch.accelerate_config import config_file
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Gpu, Machine, Nodes, this_machine
 
@@ -75,13 +76,14 @@ def test_a_flag_goes_before_the_job_and_the_job_before_the_users_default(own_env
     default.write_text((CONFIGS / "multi_cpu.yaml").read_text())
     own, flag = str(CONFIGS / "cpu.yaml"), CONFIGS / "single_gpu.yaml"
 
-    def config_of(job: Job, flags: LaunchOptions) -> str:
-        args = plan_launch(job, flags, CPU).accelerate_args
-        return args[args.index("--config_file") + 1]
+    def file_of(job: Job, flags: LaunchOptions) -> Path:
+        return config_file(job.accelerate_config, flags.config).path
 
-    assert config_of(job(), LaunchOptions()) == str(default)
-    assert config_of(job(accelerate_config=own), LaunchOptions()) == own
-    assert config_of(job(accelerate_config=own), LaunchOptions(config=flag)) == str(flag)
+    assert file_of(job(), LaunchOptions()) == default
+    assert file_of(job(accelerate_config=own), LaunchOptions()) == Path(own)
+    assert file_of(job(accelerate_config=own), LaunchOptions(config=flag)) == flag
+    assert plan_launch(job(), LaunchOptions(), CPU).num_processes == 2
+    assert plan_launch(job(accelerate_config=own), LaunchOptions(), CPU).num_processes == 1
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
+from accel_trainer.launch import attempt as attempt_module
+from accel_trainer.launch.accelerate_config import MachineUnusable, UnusableHere
 from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.machine import Machine
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
+from accel_trainer.queue.events import Event, JobTooLarge
 from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.runner import Runner, RunnerOptions
 from accel_trainer.queue.store import QueueStore
 
 
@@ -101,3 +106,57 @@ def test_a_file_is_read_once_until_it_changes(queue, monkeypatch):
     look_until_settled(checker, queue)
     (need,) = checker.check(queue.jobs(JobState.PENDING))[0].values()
     assert (read, need.after) == ([path, path], ("b", "c"))
+
+
+# -- what is wrong with the machine is no mistake of a job ------------------------------------------------------------
+
+FOUR_GPUS = "distributed_type: MULTI_GPU\nnum_processes: 4\n"
+
+
+def write_default(text: str) -> None:
+    path = Path.home() / ".cache/huggingface/accelerate/default_config.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("text", ["distributed_type: FSDP\n", "a: [", FOUR_GPUS])
+def test_a_default_of_the_machine_that_cannot_be_used_refuses_no_job(queue, text):
+    write_default(text)
+    write_job(queue.folder / "a.json")
+    with pytest.raises(MachineUnusable):
+        Runner(queue, Machine((), False, 1), lambda event: None).run()
+    assert queue.states() == {"a": JobState.PENDING}
+
+
+def test_an_option_that_cannot_be_used_refuses_no_job(queue):
+    Path("c.yaml").write_text("distributed_type: FSDP\n")
+    write_job(queue.folder / "a.json")
+    options = RunnerOptions(LaunchOptions(config=Path("c.yaml")))
+    with pytest.raises(UnusableHere, match="`config`"):
+        Runner(queue, Machine((), False, 1), lambda event: None, options).run()
+    assert queue.states() == {"a": JobState.PENDING}
+
+
+def test_a_job_whose_config_is_for_more_gpus_than_are_here_is_left_for_another_machine(queue):
+    Path("four.yaml").write_text(FOUR_GPUS)
+    write_default("distributed_type: FSDP\n")  # it is for jobs without a config of their own
+    write_job(queue.folder / "a.json", accelerate_config="four.yaml")
+    seen: list[Event] = []
+    runner = Runner(queue, Machine((), False, 1), seen.append)
+    runner.run()
+    assert queue.states() == {"a": JobState.PENDING}
+    assert runner.num_blocked == 1
+    assert [event for event in seen if isinstance(event, JobTooLarge)] == [JobTooLarge("a", 4)]
+
+
+def test_a_default_that_breaks_after_the_claim_returns_the_job(queue, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # the check that needs torch leaves it to the trainer
+    write_job(queue.folder / "a.json")
+
+    def breaks(*args, **kwargs):
+        raise MachineUnusable("broken meanwhile")
+
+    monkeypatch.setattr(attempt_module, "plan_launch", breaks)
+    with pytest.raises(MachineUnusable, match="broken meanwhile"):
+        Runner(queue, Machine((), False, 1), lambda event: None).run()
+    assert queue.states() == {"a": JobState.PENDING}

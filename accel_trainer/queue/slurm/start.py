@@ -19,6 +19,7 @@ from typing import assert_never
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, stop_request
+from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_events import (
     AttemptEvent,
     AttemptFinished,
@@ -93,7 +94,13 @@ class FirstNode:
             self._end(AttemptResult(request.outcome, self._claimed.path))
             return
         run = ClaimRun(self._queue, self._claimed, self._token, options, machine, stop_request(), self._follow)
-        self._end(asyncio.run(run.result()))
+        try:
+            self._end(asyncio.run(run.result()))
+        except UnusableHere:  # no mistake of the job; and Slurm would start it here again
+            self._queue.hold(self._claimed)
+            self._records.forget(self._owner.token)
+            _say(f"{self._claimed.name}: held; `accel-train release {self._claimed.name}` when that is put right")
+            raise
 
     def _end(self, result: AttemptResult) -> None:
         if not self._is_newest():
