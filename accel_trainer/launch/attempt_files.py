@@ -3,13 +3,16 @@
 import hashlib
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core import processes
+from accel_trainer.core.files import read_bytes
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
@@ -17,11 +20,19 @@ PREFIX = "accel-train-run-"
 OWNER_FILE = ".owner"
 # Sockets are made in such folders, and the path of one may have 104 bytes on some systems.
 MAX_PLACE_BYTES = 40
+MAX_TOKEN_BYTES = 1024
 
 
 def scratch_folder(token: str) -> Path:
-    """Where it is, from the token of the attempt alone; the token itself would make the path too long."""
-    return _place() / f"{PREFIX}{hashlib.sha256(token.encode()).hexdigest()[:10]}"
+    """Where it is, from the token of the attempt alone; the token itself would make the path too long.
+
+    Folders for temporary files are shared, and others may know the name: only one that this user has made, and nobody
+    else can enter, is ever taken for it.
+    """
+    usual = _place() / _name(token)
+    if os.path.lexists(usual) and not _is_ours(usual, token):
+        return next((path for path in usual.parent.glob(f"{usual.name}-*") if _is_ours(path, token)), usual)
+    return usual
 
 
 def _place() -> Path:
@@ -29,28 +40,63 @@ def _place() -> Path:
     return usual if len(os.fsencode(usual)) <= MAX_PLACE_BYTES else Path("/tmp")
 
 
+def _name(token: str) -> str:
+    return f"{PREFIX}{hashlib.sha256(token.encode()).hexdigest()[:10]}"
+
+
+def _is_ours(folder: Path, token: str) -> bool:
+    """Whether this user has made the folder for this attempt: no link, and closed to everybody else."""
+    try:
+        about = folder.lstat()
+        is_private = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
+        return is_private and _read_owner(folder) == token
+    except OSError:
+        return False
+
+
+def _read_owner(folder: Path) -> str:
+    return read_bytes(folder / OWNER_FILE, MAX_TOKEN_BYTES, follow_links=False).decode(errors="replace")
+
+
 def make_scratch(token: str) -> Mapping[str, str]:
-    """Make the folder; the variable that sends an attempt's processes there."""
+    """Make the folder; the variable that sends an attempt's processes there. Raises OSError."""
     folder = scratch_folder(token)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / OWNER_FILE).write_text(token)
+    if not _is_ours(folder, token):
+        folder = _make_private(folder)
+        descriptor = os.open(folder / OWNER_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token)
     return {"TMPDIR": str(folder)}
+
+
+def _make_private(folder: Path) -> Path:
+    """Make a folder that was not there, under another name where somebody has that one."""
+    name = folder
+    while True:
+        try:
+            name.mkdir(mode=0o700)
+        except FileExistsError:
+            name = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
+        else:
+            return name
 
 
 def remove_scratch(token: str) -> None:
     """Once all processes of the attempt are gone."""
-    shutil.rmtree(scratch_folder(token), ignore_errors=True)
+    folder = scratch_folder(token)
+    if _is_ours(folder, token):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned() -> None:
     """Remove the folders of this user's attempts that were killed with their runner and never resumed."""
     for folder in _place().glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if folder.lstat().st_uid != os.getuid():
+            if folder.lstat().st_uid != os.geteuid():
                 continue
-            token = (folder / OWNER_FILE).read_text()
-            is_ours = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
-            if is_ours and not processes.pids_with_env(TOKEN_VARIABLE, token):
+            token = _read_owner(folder)
+            is_dead = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
+            if is_dead and not processes.pids_with_env(TOKEN_VARIABLE, token):
                 remove_scratch(token)
 
 

@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder
 from accel_trainer.core.processes import CORES_VARIABLE, Program
 from accel_trainer.launch.accelerate_config import (
     NO_CONFIG,
@@ -87,7 +87,7 @@ def plan_launch(
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here for those who type the printed command
     if job.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         # Not among the temporary files of the attempt: the next one needs not compile it again.
-        environment["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
     if machine.is_shared:
         environment[CORES_VARIABLE] = str(machine.cores)
     if flags.gpus is not None:

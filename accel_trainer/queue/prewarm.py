@@ -14,7 +14,7 @@ from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
-from accel_trainer.launch.attempt_files import scratch_folder
+from accel_trainer.launch.attempt_files import make_scratch
 from accel_trainer.launch.command import Launch, LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.process_group import ProcessGroup
@@ -39,7 +39,7 @@ class PrewarmedWorker:
         self.owner = Owner.new()
         self._has_job = False
         self._launch = _of_any_job(launch)
-        self._arguments_file = scratch_folder(self.owner.token) / "words.json"
+        self._arguments_file = Path(make_scratch(self.owner.token)["TMPDIR"]) / "words.json"
         # Named as what is half-written: after a kill it is removed like that.
         self._log = queue.paths.logs / f".standby.{self.owner.token}.tmp"
         waiting = replace(launch, worker_args=(PREWARM, str(self._arguments_file)))

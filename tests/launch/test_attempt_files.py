@@ -1,6 +1,7 @@
 """The temporary files of an attempt go with it."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from helpers import dead_token, wait_until
 
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch import attempt_files
-from accel_trainer.launch.attempt_files import make_scratch, remove_abandoned, scratch_folder
+from accel_trainer.launch.attempt_files import make_scratch, remove_abandoned, remove_scratch, scratch_folder
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.process_group import ProcessGroup
 
@@ -60,6 +61,60 @@ def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temp
 def test_the_folder_is_nobody_elses(temporary):
     make_scratch("token")
     assert scratch_folder("token").stat().st_mode & 0o777 == 0o700
+
+
+NOBODY = 65_534
+
+
+@pytest.fixture(params=["folder", "own, but open to all", "link", "file", "pipe", "another's"])
+def planted(request: pytest.FixtureRequest, temporary: Path) -> Path:
+    """What a stranger has made under the name that an attempt's folder would have."""
+    path, elsewhere = scratch_folder("token"), temporary / "elsewhere"
+    match request.param:
+        case "folder":
+            path.mkdir(mode=0o700)
+        case "own, but open to all":
+            path.mkdir()
+            path.chmod(0o777)
+            (path / ".owner").write_text("token")
+        case "link":
+            elsewhere.mkdir(mode=0o700)
+            (elsewhere / ".owner").write_text("token")
+            path.symlink_to(elsewhere)
+        case "file":
+            path.write_text("token")
+        case "pipe":
+            path.mkdir(mode=0o700)
+            os.mkfifo(path / ".owner")
+        case _:
+            if os.geteuid() != 0:
+                pytest.skip("only root can make another's folder")
+            path.mkdir(mode=0o700)
+            (path / ".owner").write_text("token")
+            os.chown(path, NOBODY, NOBODY)
+    return path
+
+
+def test_a_folder_that_somebody_else_has_made_is_not_taken(planted, temporary):
+    before = {path: path.lstat().st_mode for path in temporary.rglob("*")}
+    made = Path(make_scratch("token")["TMPDIR"])
+    assert made != planted
+    assert made.parent == planted.parent
+    assert (made.stat().st_mode & 0o777, made.lstat().st_uid) == (0o700, os.geteuid())
+    assert scratch_folder("token") == made
+    assert make_scratch("token") == {"TMPDIR": str(made)}, "and it is found again"
+    remove_scratch("token")
+    assert {path: path.lstat().st_mode for path in temporary.rglob("*")} == before
+
+
+def test_an_abandoned_folder_is_removed_where_another_stands_under_its_name(temporary):
+    dead = dead_token()
+    squatted = scratch_folder(dead)
+    squatted.mkdir()
+    made = Path(make_scratch(dead)["TMPDIR"])
+    remove_abandoned()
+    assert not made.exists()
+    assert squatted.is_dir()
 
 
 def test_paths_stay_short_enough_for_sockets_and_what_is_abandoned_is_found_there_too(monkeypatch):
