@@ -39,8 +39,21 @@ STATE_NAME = re.compile(r"\d{9,}-\d{4,}")
 
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor], **about: str) -> None:
-    """Write weights so that `safetensors.torch.load_file` and a plain model's `load_state_dict` take them."""
-    write_atomic(path, save(_on_host(state_dict), metadata={"format": "pt", **about}))
+    """Write weights so that `safetensors.torch.load_file` and a plain model's `load_state_dict` take them.
+
+    The same weights are the same bytes: a checksum tells whether two runs came to the same.
+    """
+    write_atomic(path, _with_sorted_header(save(_on_host(state_dict), metadata={"format": "pt", **about})))
+
+
+def _with_sorted_header(file: bytes) -> bytes:
+    """A file of safetensors with its header's keys in order: the library writes metadata in the order of a hash map,
+    which is another one in every process. A header is its length (8 bytes, little-endian), JSON, and spaces up to a
+    multiple of 8 bytes."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(file)[start:]))
 
 
 def _on_host(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

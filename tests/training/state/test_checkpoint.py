@@ -60,6 +60,22 @@ class Tied(nn.Module):
         self.norm = nn.BatchNorm2d(8).half()
 
 
+def test_weights_that_are_equal_are_the_same_bytes_in_every_file(tmp_path: Path) -> None:
+    """The order of a hash map is drawn anew for each: among 20 files with 6 keys two orders are all but certain."""
+    weights = {"é.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(3, dtype=torch.float64)}
+    about = {name: name.upper() for name in ("epoch", "architecture", "b", "c", "d")}
+
+    for number in range(20):
+        save_weights(tmp_path / f"{number}", weights, **about)
+
+    assert len({(tmp_path / f"{number}").read_bytes() for number in range(20)}) == 1
+    loaded = load_file(tmp_path / "0")
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == {"format": "pt", **about}
+
+
 @pytest.mark.parametrize("store", ["weights", "state"])
 def test_tied_and_channels_last_weights_are_saved(run: RunFolder, store: str) -> None:
     values = Tied().state_dict()
