@@ -24,7 +24,7 @@ from accel_trainer.queue.events import (
 )
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
-from accel_trainer.run.status import read_status
+from accel_trainer.run.status import attempt_status
 
 SHOW_EVERY_S = 0.3
 
@@ -35,6 +35,7 @@ class _Shown:
 
     run: RunFolder
     tail: LogTail
+    token: str
 
 
 class Terminal:
@@ -55,10 +56,10 @@ class Terminal:
         match event:
             case Tick():
                 self._refresh_if_due()
-            case AttemptStarted(name=name, run=run):
+            case AttemptStarted(name=name, run=run, token=token):
                 self._is_waiting = False
                 self._print(line_of(event))
-                self._add(name, run)
+                self._add(name, run, token)
             case AttemptTerminating(name=name, reason=reason):
                 self._refresh(name)
                 self._print(line_of(event) if self._several else reason)
@@ -78,8 +79,8 @@ class Terminal:
                 self._is_waiting &= not isinstance(event, JobSubmitted)
                 self._print(line_of(event))
 
-    def _add(self, name: str, run: RunFolder) -> None:
-        self._trainers[name] = _Shown(run, LogTail(run.log))
+    def _add(self, name: str, run: RunFolder, token: str) -> None:
+        self._trainers[name] = _Shown(run, LogTail(run.log), token)
         if sys.stdout.isatty():
             if self._bars is None:
                 self._bars = Bars()
@@ -107,7 +108,9 @@ class Terminal:
         before = f"  {name}: " if self._several else "  "
         for line in shown.tail.new_lines():
             self._print(f"{before}{line}")
-        if self._bars is not None and (status := read_status(shown.run)) is not None:
+        if self._bars is None:
+            return
+        if (status := attempt_status(shown.run, shown.token.__eq__)) is not None:
             with suppress(OSError, OverflowError):
                 self._bars.show(name, status)
 

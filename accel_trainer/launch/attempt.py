@@ -23,10 +23,10 @@ from accel_trainer.launch.outcome import (
     with_root_cause,
 )
 from accel_trainer.launch.process_group import end_leftovers
-from accel_trainer.launch.supervision import Supervision, supervise
+from accel_trainer.launch.supervision import StatusMonitor, Supervision, supervise
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost, RunLock, acquire, never
-from accel_trainer.run.status import RunState, read_status
+from accel_trainer.run.status import RunState, attempt_status
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -106,10 +106,11 @@ async def _launch_and_supervise(
         trainer = await supervision.start(launch, attempt.token, attempt.log)
     except OSError as error:
         return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.FAILED)
-    supervision.emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log))
+    supervision.emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log, attempt.token))
     reason, lost = None, None
     try:
-        reason = await supervise(trainer, attempt.job, attempt.run, lock, supervision)
+        monitor = StatusMonitor(attempt.run, attempt.token)
+        reason = await supervise(trainer, attempt.job, monitor, lock, supervision)
     except LockLost as error:
         lost = error
         trainer.kill()  # what it would still save is in another process's run
@@ -128,8 +129,8 @@ def _outcome(attempt: Attempt, launch: Launch, ended: TrainerExit, num_oom_kills
     """The outcome by the run's status, which is completed; on further machines by the exit code."""
     if launch.machine_rank > 0:
         return with_oom(outcome_of_exit_code(ended), num_oom_kills)
-    status = read_status(attempt.run)
+    status = attempt_status(attempt.run, attempt.token.__eq__)
     outcome = with_root_cause(outcome_of(status, attempt.token, ended), status, attempt.run, attempt.token)
     outcome = with_oom(outcome, num_oom_kills)
-    record(outcome, status, attempt.run, attempt.token)
+    record(outcome, attempt.run, attempt.token)
     return outcome

@@ -10,11 +10,12 @@ from accel_trainer.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class AttemptStarted:
-    """The trainer of a job was started; all its output goes to `log`."""
+    """The trainer of a job was started; all its output goes to `log`, and its statuses have `token`."""
 
     name: str
     run: RunFolder
     log: Path
+    token: str
 
 
 @dataclass(frozen=True)

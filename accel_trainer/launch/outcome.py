@@ -10,7 +10,7 @@ from typing import Any
 
 from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import RunState, Status, first_rank_error, write_status
+from accel_trainer.run.status import RunState, Status, first_rank_error, read_status, write_status
 
 LOG_END_BYTES = 64 * 1024
 # A launcher that dies of these was sent a signal by somebody else than its runner; so was one with such a last line.
@@ -144,9 +144,12 @@ def with_oom(outcome: Outcome, num_killed: int) -> Outcome:
     return Outcome(OutcomeKind.FAILED, reason, RunState.OUT_OF_MEMORY)
 
 
-def record(outcome: Outcome, status: Status | None, run: RunFolder, token: str) -> None:
+def record(outcome: Outcome, run: RunFolder, token: str) -> None:
     """Complete the status of a run whose first rank was ended before it could say why it failed, or does not know."""
-    if outcome.kind is not OutcomeKind.FAILED or outcome.state is None or status is None or status.token != token:
+    if outcome.kind is not OutcomeKind.FAILED or outcome.state is None:
+        return
+    status = read_status(run)  # of an earlier attempt, where this one did not get as far as to make the run its own
+    if status is None or status.token != token:
         return
     if (status.state, status.error) == (outcome.state, outcome.reason):
         return

@@ -50,15 +50,15 @@ class Supervision:
 
 
 class StatusMonitor:
-    """How long a run has been silent, by our own clock: a trainer that works writes status.json once a second."""
+    """How long an attempt has been silent, by our own clock: a trainer that works writes its status once a second."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self._path = run.status_file
+    def __init__(self, run: RunFolder, token: str) -> None:
+        self._paths = run.status_file, run.attempt_status(token)
         self._changed_at = self._looked_at = time.monotonic()
         self._last = self._written_at()
 
     def silence_s(self) -> float:
-        """Seconds since status.json was last seen to change, or since this was made."""
+        """Seconds since the status was last seen to change, or since this was made."""
         now = time.monotonic()
         if now - self._looked_at >= STATUS_EVERY_S:
             self._looked_at = now
@@ -66,20 +66,22 @@ class StatusMonitor:
                 self._last, self._changed_at = written_at, now
         return now - self._changed_at
 
-    def _written_at(self) -> int | None:
-        with suppress(OSError):
-            return self._path.stat().st_mtime_ns
-        return None
+    def _written_at(self) -> list[int]:
+        times = []
+        for path in self._paths:
+            with suppress(OSError):
+                times.append(path.stat().st_mtime_ns)
+        return times
 
 
 async def supervise(
-    trainer: ProcessGroup, job: Job, run: RunFolder, lock: RunLock | None, supervision: Supervision
+    trainer: ProcessGroup, job: Job, monitor: StatusMonitor, lock: RunLock | None, supervision: Supervision
 ) -> StopReason | None:
     """Wait until the launcher has ended. On a request to stop, ask the trainer to save, and kill it after a grace.
 
     Gives why the trainer was ended, where that was for another reason. Raises LockLost.
     """
-    stop, monitor, began = supervision.stop, StatusMonitor(run), time.monotonic()
+    stop, began = supervision.stop, time.monotonic()
     deadline: float | None = None
     reason: StopReason | None = None
     while trainer.exit_code is None:

@@ -24,7 +24,7 @@ from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import read_status
+from accel_trainer.run.status import attempt_status
 
 # So long before a job is over the next one's trainer is started. It needs some ten seconds, and more beside others.
 AHEAD_S = 20.0
@@ -85,8 +85,8 @@ class RunningAttempt:
     @property
     def is_about_to_end(self) -> bool:
         """Whether the trainer has reported that it needs only a few seconds more."""
-        said = read_status(self.run)
-        return said is not None and said.token == self.token and said.eta_s is not None and said.eta_s < AHEAD_S
+        status = attempt_status(self.run, self.token.__eq__)
+        return status is not None and status.eta_s is not None and status.eta_s < AHEAD_S
 
 
 class Prewarmer:

@@ -1,7 +1,7 @@
 """The status of every job of a queue: where it is, how far, on which devices, and why it does not run."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import Status, read_status
+from accel_trainer.run.status import Status, attempt_status, read_status
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.client import SlurmJob
@@ -73,9 +73,7 @@ def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: M
     elif is_stale(silence_s):
         silence = f"nothing was heard of its runner for {duration(silence_s)}"
         note = f"stale: {silence}; `accel-train reclaim` returns it to pending"
-    status = _status(job)
-    if status is not None and status.token != job.token:
-        status = None  # of an earlier attempt
+    status = _status_of_claim(job, job.token.__eq__)
     return JobStatus(
         job.name,
         job.state,
@@ -100,9 +98,7 @@ def _in_slurm(queue: QueueStore, job: ClaimedJob, known: "Mapping[str, SlurmJob]
     from accel_trainer.queue.slurm.reconcile import Records
 
     found, record = None if known is None else known.get(job.token), Records(queue).of(job.token)
-    status = _status(job)
-    if status is not None and not job.owner.has_started(status.token):
-        status = None  # of an earlier claim
+    status = _status_of_claim(job, job.owner.has_started)
     is_running = found is not None and found.state == "RUNNING"
     if found is not None:
         note = f"job {found.id} of Slurm" if is_running else found.description
@@ -141,6 +137,14 @@ def _status(job: QueuedJob) -> Status | None:
     """What the trainer of the job has last reported."""
     try:
         return read_status(RunFolder(read_job(job.path, job.name).run_path))
+    except UserError:
+        return None
+
+
+def _status_of_claim(job: ClaimedJob, is_its_token: Callable[[str], bool]) -> Status | None:
+    """What the trainer of a claim has last reported; not that of an earlier one."""
+    try:
+        return attempt_status(RunFolder(read_job(job.path, job.name).run_path), is_its_token)
     except UserError:
         return None
 

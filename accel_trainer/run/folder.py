@@ -6,7 +6,7 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +133,14 @@ class RunFolder:
         """The curves, as png or pdf."""
         return self.path / f"performance.{suffix}"
 
+    def attempt_status(self, token: str) -> Path:
+        """What rank 0 of an attempt reports before the run in this folder becomes its own."""
+        return self.path / f".status-{token}.json"
+
+    def attempt_statuses(self) -> list[Path]:
+        """Those that there are."""
+        return list(self.path.glob(".status-*.json"))
+
     def rank_error(self, rank: int) -> Path:
         """Why a rank other than 0 failed; status.json is rank 0's."""
         return self.path / f".error-rank-{rank}.json"
@@ -181,6 +189,8 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove what a trainer has left that was killed; to be called when none trains here any more."""
         self.clear_rank_errors()
+        for path in self.attempt_statuses():
+            path.unlink(missing_ok=True)
         for path in (*self.path.glob(".*.tmp"), *self.params.glob(".*.tmp"), *self.path.glob(".probe-*")):
             path.unlink(missing_ok=True)
         for path in self.resume.glob(".*.tmp"):
@@ -192,12 +202,35 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     @property
+    def _contents(self) -> list[Path]:
+        """What belongs to one run, and goes with it."""
+        return [
+            self.config,
+            self.environment,
+            self.origin,
+            self.classes,
+            self.starting_params,
+            self.found,
+            self.lr_finder,
+            self.lr_finder_plot,
+            self.performance,
+            self.plot("png"),
+            self.plot("pdf"),
+            self.sample_inputs,
+            self.params,
+            self.resume,
+        ]
+
+    @property
     def has_run(self) -> bool:
         """Whether a training run was begun here."""
         return self.config.exists()
 
-    def archive(self) -> Path | None:
-        """Move an older run of this folder to `previous/<n>`, so that a new one can start clean."""
+    def archive(self, others: Collection[str] = ()) -> Path | None:
+        """Move an older run of this folder to `previous/<n>`, so that a new one can start clean; where it has gone.
+
+        What is not a run's stays. others: folders of its trackers.
+        """
         self.check_owner()
         if not self.has_run:
             return None
@@ -206,12 +239,12 @@ class RunFolder:
         number = 1 + max((int(p.name) for p in previous.iterdir() if p.name.isdigit()), default=0)
         target = previous / str(number)
         target.mkdir()
-        # What is being written just now stays: the log goes on over all runs of the folder.
-        kept = {previous.name, self.attempts.name, self.log.name, self.status_file.name, self.next_run.name}
-        kept |= {self.lock(number).name for number in self.locks()}
+        with suppress(OSError):  # the next status takes its place here; the log goes on over all runs of the folder
+            shutil.copyfile(self.status_file, target / self.status_file.name)
+        ours = {path.name for path in self._contents} | set(others)
         # config.json goes last: while it is there, an interrupted move is begun again.
         for entry in sorted(self.path.iterdir(), key=lambda p: p.name == self.config.name):
-            if entry.name not in kept:
+            if entry.name in ours:
                 entry.rename(target / entry.name)
         return target
 

@@ -1,8 +1,9 @@
 """log.txt of a run: the handlers that write it, and the tail that a terminal shows."""
 
 import logging
+import logging.handlers
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -13,28 +14,39 @@ from accel_trainer.run.lock import LockLost
 log = logging.getLogger("accel_trainer")
 
 
-def begin_logging(run: RunFolder | None, rank: int) -> None:
-    """Log to standard output, and on rank 0 also to the run's log.txt, which has no other program's noise."""
+def begin_logging(run: RunFolder | None, rank: int) -> "HeldBack | None":
+    """Log to standard output, and on rank 0 also to the run's log.txt, which has no other program's noise.
+
+    Gives what holds the lines for log.txt back, where there is a run in the folder already: see `HeldBack`.
+    """
     log.setLevel(logging.INFO)
     log.propagate = False
     output = _Output(sys.stdout)
     output.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers = [output]
-    if run is not None and rank == 0:
-        file = _LogFile(run)
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
-        log.addHandler(file)
+    if run is None or rank != 0:
+        return None
+    file = _LogFile(run)
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    held_back = HeldBack(file)
+    log.addHandler(held_back)
+    if not run.has_run:
+        held_back.begin()
+    return held_back
 
 
 @contextmanager
-def run_log(run: RunFolder, rank: int, *, prints: bool) -> Iterator[None]:
-    """Log as `begin_logging` does, without standard output unless it prints; afterwards as before."""
+def run_log(run: RunFolder, rank: int, *, prints: bool) -> Iterator[Callable[[], None]]:
+    """Log as `begin_logging` does, without standard output unless it prints; afterwards as before.
+
+    Gives what is to be called once the run in the folder is ours: from then on lines are written to log.txt.
+    """
     before = log.handlers, log.level, log.propagate
-    begin_logging(run, rank)
+    held_back = begin_logging(run, rank)
     if not prints:
         log.handlers = log.handlers[1:]
     try:
-        yield
+        yield held_back.begin if held_back is not None else lambda: None
     finally:
         for handler in log.handlers:
             handler.close()
@@ -57,13 +69,36 @@ class _LogFile(_Forgiving, logging.FileHandler):
     """log.txt, as long as the run folder is this process's."""
 
     def __init__(self, run: RunFolder) -> None:
-        super().__init__(run.log, encoding="utf-8")
+        super().__init__(run.log, encoding="utf-8", delay=True)
         self._run = run
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(LockLost):
             self._run.check_owner()
             super().emit(record)
+
+
+class HeldBack(logging.handlers.MemoryHandler):
+    """Keeps the lines for log.txt of an attempt at a run that is there already, until all of it was checked: the log of
+    a run says nothing of attempts that were refused."""
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__(capacity=10_000, flushLevel=logging.CRITICAL + 1, target=target, flushOnClose=False)
+        self._target, self._has_begun = target, False
+
+    def begin(self) -> None:
+        """Write what was kept; from now on every line at once."""
+        self._has_begun = True
+        self.flush()
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
+        """When a line is written at once."""
+        return self._has_begun
+
+    def close(self) -> None:
+        """Close log.txt too."""
+        super().close()
+        self._target.close()
 
 
 _TIMESTAMP = len("2026-01-01 00:00:00 ")

@@ -1,8 +1,10 @@
 """status.json: what rank 0 last reported of its run, and the errors of other ranks."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -97,6 +99,12 @@ def write_status(run: RunFolder, status: Status, *, durable: bool = True) -> Non
     write_atomic(run.status_file, status.model_dump_json(indent=2) + "\n", durable=durable)
 
 
+def write_attempt_status(run: RunFolder, status: Status) -> None:
+    """Leave what an attempt reports beside status.json, which is still that of an earlier attempt. Raises OSError."""
+    run.check_owner()
+    write_atomic(run.attempt_status(status.token), status.model_dump_json(indent=2) + "\n", durable=False)
+
+
 def overwrite_status(run: RunFolder, status: Status) -> None:
     """Write the status into the file that is there, for a disk on which there is no room for a new one."""
     run.check_owner()
@@ -106,9 +114,19 @@ def overwrite_status(run: RunFolder, status: Status) -> None:
 
 
 def read_status(run: RunFolder) -> Status | None:
-    """What rank 0 last reported, or None when there is nothing readable."""
+    """What rank 0 last reported of the run in this folder, or None when there is nothing readable."""
+    return _read(run.status_file)
+
+
+def attempt_status(run: RunFolder, is_its_token: Callable[[str], bool]) -> Status | None:
+    """What rank 0 of an attempt last reported: of the run, or, before that became its own, of the attempt alone."""
+    found = (_read(path) for path in (run.status_file, *run.attempt_statuses()))
+    return next((status for status in found if status is not None and is_its_token(status.token)), None)
+
+
+def _read(path: Path) -> Status | None:
     try:
-        return Status.model_validate_json(read_bytes(run.status_file, MAX_STATUS))
+        return Status.model_validate_json(read_bytes(path, MAX_STATUS))
     except (OSError, ValueError):
         return None
 

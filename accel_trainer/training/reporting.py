@@ -16,7 +16,7 @@ from accel_trainer.core.processes import Program
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost
 from accel_trainer.run.performance import PerformanceRow, first_scores
-from accel_trainer.run.status import RunState, Status, overwrite_status, write_status
+from accel_trainer.run.status import RunState, Status, overwrite_status, write_attempt_status, write_status
 
 if TYPE_CHECKING:
     from accel_trainer.data.batch_plan import TrainBatchPlanner
@@ -33,7 +33,8 @@ LAST_STATUS_WAITS_S = (0.0, 1.0, 2.0, 4.0)
 class Reporter:
     """Keeps status.json current. The status is a snapshot that `update` changes; nothing is written too often.
 
-    speaks: whether it writes, as rank 0 does; on_status: is given each new status, on every rank.
+    speaks: whether it writes, as rank 0 does; owns_run: whether the run in the folder is this attempt's from the start;
+    on_taken: is called when it becomes so later; on_status: is given each new status, on every rank.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class Reporter:
         status: Status,
         *,
         speaks: bool,
+        owns_run: bool = True,
+        on_taken: Callable[[], None] = lambda: None,
         on_status: Callable[[Status], None] = lambda status: None,
     ) -> None:
-        self._run, self._on_status = run, on_status
-        self._speaks = speaks
+        self._run, self._on_taken, self._on_status = run, on_taken, on_status
+        self._speaks, self._owns_run = speaks, owns_run
         self.status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
         self._written = 0.0
         self._is_stale = False
@@ -66,7 +69,10 @@ class Reporter:
         if not self._speaks:
             return
         try:
-            write_status(self._run, self.status, durable=durable)
+            if self._owns_run:
+                write_status(self._run, self.status, durable=durable)
+            else:
+                write_attempt_status(self._run, self.status)
         except OSError as error:
             if durable:
                 raise
@@ -75,6 +81,17 @@ class Reporter:
             self._is_stale = True
         else:
             self._is_stale = False
+
+    def take_run(self) -> None:
+        """All was checked: the run in the folder is this attempt's from now on, and its status that of the run. Until
+        then an attempt that is refused, or ended, leaves the status of a run that it had no part in as it was."""
+        if self._owns_run:
+            return
+        self._owns_run = True
+        self._on_taken()
+        self.update(durable=True)
+        if self._speaks:
+            self._run.attempt_status(self.status.token).unlink(missing_ok=True)
 
     def heartbeat(self) -> None:
         """Something was done that is no step: the status shows that the training is alive."""
@@ -155,6 +172,8 @@ class Reporter:
             else:
                 return
         log.error("%s cannot be written (%s)", failure.filename, failure.strerror)
+        if not self._owns_run:
+            return
         with suppress(OSError):
             overwrite_status(self._run, self.status)
 

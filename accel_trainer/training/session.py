@@ -49,14 +49,15 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
     """Train a job to its end, or until a stop is requested. Every process of a launch calls it.
 
     Rank 0 writes each status of the run, from `starting` to the last; another rank that fails leaves its reason in a
-    file of its own. The caller holds the lock of the run folder, which must exist. Whatever goes wrong with the run is
-    in the result and raised by nobody: also the loss of the lock, after which nothing more is written. When this
+    file of its own. Where there is a run in the folder already, its status and its log stay as they were until all of
+    this job was checked. The caller holds the lock of the run folder, which must exist. Whatever goes wrong with the
+    run is in the result and raised by nobody: also the loss of the lock, after which nothing more is written. When this
     returns, all that training took is released, and the process is as before: memory, threads, process group, log
     handlers, environment variables and settings of torch.
     """
     options = options or SessionOptions()
-    with run_log(run, options.rank, prints=options.prints):
-        reporter = _reporter(run, options)
+    with run_log(run, options.rank, prints=options.prints) as begin_log:
+        reporter = _reporter(run, options, begin_log)
         try:
             if options.rank == 0:
                 run.clear_rank_errors()
@@ -82,13 +83,15 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
         return result
 
 
-def _reporter(run: RunFolder, options: SessionOptions) -> Reporter:
+def _reporter(run: RunFolder, options: SessionOptions, begin_log: Callable[[], None]) -> Reporter:
     is_first = options.rank == 0
     fitting = _fitting_batch_size(run, options.submission) if is_first else None
     status = Status(
         state=RunState.STARTING, token=options.token, submission=options.submission, fitting_batch_size=fitting
     )
-    return Reporter(run, status, speaks=is_first, on_status=options.on_status)
+    return Reporter(
+        run, status, speaks=is_first, owns_run=not run.has_run, on_taken=begin_log, on_status=options.on_status
+    )
 
 
 def _fitting_batch_size(run: RunFolder, submission: str) -> int | None:

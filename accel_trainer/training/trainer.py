@@ -19,7 +19,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
 from accel_trainer.run.records import read_found, write_config
 from accel_trainer.run.status import RunState
-from accel_trainer.training.build import Components, build
+from accel_trainer.training.build import Components, JobChecker, build
 from accel_trainer.training.description import Description
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.loop import TrainingLoop
@@ -114,11 +114,16 @@ class Trainer:
         Raises UserError and Stopped."""
         accelerator, is_first = self.assembly.accelerator, self.assembly.is_first
         wait = accelerator.wait_for_everyone
-        start = find_starting_point(self.job, self.run, self.submission, is_first=is_first, wait_for_all=wait)
+        start = find_starting_point(
+            self.job, self.run, self.submission, is_first=is_first, wait_for_all=wait, check=self._check
+        )
+        if not self.run.has_run:  # it was moved to previous/
+            self.reporter.take_run()
         job = self._resolved(start)
         components, transferred = self._components(job, start)
         if isinstance(start, FromState):  # loaded later, with all the rest
             _refuse_misfit(start.state.model, components)
+        self.reporter.take_run()
         description = Description(job, self.run, start, components, transferred, self.assembly)
         run_id = description.write() if is_first else ""
         loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
@@ -139,6 +144,10 @@ class Trainer:
             durable=True,
         )
         return loop, run_id
+
+    def _check(self) -> None:
+        """All that can be known to be wrong before a run is moved away for this one. Raises UserError."""
+        JobChecker()(self.job, self.assembly.accelerator.num_processes)
 
     def _resolved(self, start: StartingPoint) -> ResolvedJob:
         """The job with a batch size and a learning rate that are numbers."""

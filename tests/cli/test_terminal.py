@@ -44,7 +44,7 @@ def test_a_log_sends_no_commands_to_the_terminal(run, capsys):
     """Names of images, classes and weights are in it, which others have given."""
     shown = Terminal()
     run.log.touch()
-    shown(AttemptStarted("job", run, Path("log")))
+    shown(AttemptStarted("job", run, Path("log"), ""))
     run.log.write_text("2026-01-01 00:00:00 skipped corrupt image \x1b]0;evil\x07.png\n")
     shown(AttemptFinished("job", Outcome(OutcomeKind.FAILED, "\x1b[31mboom"), Path("log")))
     said = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_numbers_in_a_status_that_no_trainer_has_written_do_not_end_a_queue(run,
         f'{{"state": "training", "steps_per_epoch": 5, "num_epochs": {number}, "epoch": {number}, "eta_s": Infinity, '
         '"loss": NaN, "images_per_s": -Infinity}'
     )
-    shown(AttemptStarted("job", run, Path("log")))
+    shown(AttemptStarted("job", run, Path("log"), ""))
     shown(Tick())
     shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("log")))
 
@@ -95,7 +95,7 @@ STATUS = Status(
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, capsys):
     shown = Terminal()
-    shown(AttemptStarted("job", run, Path("job.1.log")))
+    shown(AttemptStarted("job", run, Path("job.1.log"), ""))
     write_status(run, STATUS)
     run.log.write_text("2026-01-01 00:00:00 epoch 1/4\n")
     shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("job.1.log")))
@@ -108,7 +108,7 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
     shown = Terminal()
-    shown(AttemptStarted("job", run, Path("job.1.log")))
+    shown(AttemptStarted("job", run, Path("job.1.log"), ""))
     write_status(run, STATUS)
     shown._refresh("job")
     shown._bars._progress.refresh()
@@ -123,7 +123,7 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
     shown = Terminal()
-    shown(AttemptStarted("job", run, Path("job.1.log")))
+    shown(AttemptStarted("job", run, Path("job.1.log"), ""))
     write_status(run, Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
     shown._refresh("job")
     shown._bars._progress.refresh()
@@ -138,7 +138,7 @@ def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):
 
     monkeypatch.setattr("builtins.print", gone)
     shown = Terminal()
-    shown(AttemptStarted("job", run, Path("job.1.log")))
+    shown(AttemptStarted("job", run, Path("job.1.log"), ""))
     shown(AttemptStopping("a"))
     shown(AttemptFinished("job", Outcome(OutcomeKind.INTERRUPTED), Path("job.1.log")))
 
@@ -147,7 +147,7 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
     shown, runs = Terminal(several=True), [RunFolder(tmp_path / name) for name in ("one", "two")]
     for run, name in zip(runs, ("a", "b"), strict=True):
         run.create()
-        shown(AttemptStarted(name, run, Path("log")))
+        shown(AttemptStarted(name, run, Path("log"), ""))
         run.log.write_text(f"2026-01-01 00:00:00 epoch of {name}\n")
     shown(Tick())
     shown(AttemptFinished("a", Outcome(OutcomeKind.DONE), Path("log")))

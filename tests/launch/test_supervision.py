@@ -112,7 +112,7 @@ def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **lim
         wait_until(log.exists)
         job = Job(architecture="resnet18", **limits)
         supervised_by = Supervision(StopRequest() if stop is None else stop, recorder)
-        cut = asyncio.run(supervise(trainer, job, run, None, supervised_by))
+        cut = asyncio.run(supervise(trainer, job, supervision.StatusMonitor(run, "token"), None, supervised_by))
     finally:
         trainer.kill()
         asyncio.run(trainer.stop())
@@ -154,7 +154,7 @@ def test_a_heartbeat_is_heard_by_our_own_clock(run, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(supervision.time, "monotonic", lambda: now[0])
     run.status_file.write_text("{}")
-    heartbeat = supervision.StatusMonitor(run)
+    heartbeat = supervision.StatusMonitor(run, "token")
     now[0] += 50
     assert heartbeat.silence_s() == 50
     os.utime(run.status_file, (1, 1))  # whatever the clock of the file's server

@@ -153,10 +153,37 @@ def fill(run: RunFolder) -> None:
 def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunFolder) -> None:
     fill(run)
     assert run.archive() == run.path / "previous" / "1"
-    moved = ["config.json", "environment.json", "params/best.safetensors", "performance.csv"]
-    assert file_names(run.path / "previous" / "1") == moved
-    assert file_names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in moved)])
+    kept = ["config.json", "environment.json", "params/best.safetensors", "performance.csv", "status.json"]
+    assert file_names(run.path / "previous" / "1") == kept
+    assert file_names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in kept)])
     assert not run.has_run
+
+
+def test_every_file_of_a_run_goes_with_it_or_belongs_to_the_folder(run: RunFolder) -> None:
+    """A property that is new has to be counted to one of the two."""
+    stays = {run.status_file, run.log, run.attempts, run.next_run}
+    properties = [name for name, member in vars(RunFolder).items() if isinstance(member, property)]
+    paths = {path for name in properties if isinstance(path := getattr(run, name), Path)}
+    paths = {path for path in paths if path.parent == run.path}
+    for path in paths:
+        path.mkdir(exist_ok=True)
+    run.archive()
+    assert {path for path in paths if path.exists()} == stays
+
+
+def test_what_is_not_a_runs_stays_and_folders_of_trackers_go(run: RunFolder) -> None:
+    fill(run)
+    for name in ("my notes.txt", "wandb", "figures"):
+        (run.path / name).mkdir()
+    assert (kept := run.archive({"wandb"})) is not None
+    assert (kept / "wandb").exists()
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "figures",
+        "log.txt",
+        "my notes.txt",
+        "previous",
+        "status.json",
+    ]
 
 
 def test_the_lock_of_who_sets_an_older_run_aside_stays(run: RunFolder) -> None:
@@ -198,8 +225,8 @@ def test_setting_aside_that_was_interrupted_is_finished_the_next_time(
     assert run.has_run
     run.archive()
     assert not run.has_run
-    kept = [path.name for path in (run.path / "previous").rglob("*") if path.is_file()]
-    assert sorted(kept) == ["best.safetensors", "config.json", "environment.json", "performance.csv"]
+    kept = {path.name for path in (run.path / "previous").rglob("*") if path.is_file()}
+    assert kept == {"best.safetensors", "config.json", "environment.json", "performance.csv", "status.json"}
 
 
 # -- what a run was ----------------------------------------------------------------------------------------------

@@ -70,4 +70,4 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def sessions_in_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a session logs goes to whoever listens, instead of to its own handlers."""
-    monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext(lambda: None))

@@ -151,3 +151,54 @@ def test_a_training_after_another_one_comes_to_the_same_bits(make_small: MakeJob
     session(tmp_path / "two", make_small())[0].check()
     one, two = (load_file(RunFolder(tmp_path / name).weights(1)) for name in ("one", "two"))
     assert [name for name, value in one.items() if not torch.equal(value, two[name])] == []
+
+
+# -- an attempt at a run that is there already -------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seed": 7}, "holds a run of another job"),
+        ({"checkpoint": 9}, "has no weights of epoch 9"),
+        ({"checkpoint": -1, "class_subset": [0, 99]}, "class_subset"),
+        ({"checkpoint": -1, "architecture": "no_such_net"}, "no_such_net"),
+        ({"mixed_precision": "fp16"}, "fp16 does not work on a CPU"),
+    ],
+)
+def test_an_attempt_that_is_refused_leaves_the_finished_run_as_it_was(
+    make_small: MakeJob, tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    folder = tmp_path / "run"
+    session(folder, make_small())
+    before = contents(folder)
+
+    result, statuses = session(folder, make_small(**change))
+
+    assert statuses[-1].state is RunState.INVALID
+    assert reason in str(result.error)
+    RunFolder(folder).remove_leftovers()  # as who holds the lock does
+    assert contents(folder) == before
+
+
+def test_a_run_starts_over_when_all_is_checked_and_leaves_what_is_not_its_own(
+    make_small: MakeJob, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    session(folder, make_small())
+    (folder / "my notes.txt").write_text("mine")
+    first = contents(folder)
+
+    session(folder, make_small(checkpoint=-1))[0].check()
+
+    assert (folder / "my notes.txt").read_text() == "mine"
+    archived = contents(folder / "previous" / "1")
+    assert archived == {name: first[name] for name in first if name not in ("my notes.txt", "log.txt")}
+    assert in_folder(folder).state is RunState.FINISHED
+    log = (folder / "log.txt").read_text()
+    assert log.startswith(first["log.txt"].decode())
+    assert "starting over; the older run is in" in log

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import assert_never
@@ -56,18 +57,28 @@ StartingPoint = Fresh | FromState | FromWeights
 
 
 def find_starting_point(
-    job: Job, run: RunFolder, submission: str, *, is_first: bool, wait_for_all: Callable[[], None]
+    job: Job,
+    run: RunFolder,
+    submission: str,
+    *,
+    is_first: bool,
+    wait_for_all: Callable[[], None],
+    check: Callable[[], None] = lambda: None,
 ) -> StartingPoint:
     """Where this attempt starts. Every rank calls it and gets the same answer; rank 0 moves files.
 
     With `checkpoint` the run starts over: what is in the folder goes to `previous/`, once for each submission of
     the job, so that a job which is interrupted after that resumes and does not start over for ever.
+    check: raises UserError for a job that cannot be trained; called before anything is moved for it.
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
     if job.checkpoint is not None and read_origin(run).submission != submission:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
-        chosen = None if _is_laid_out(run, submission) else _choose(job.checkpoint, run)
+        is_laid_out = _is_laid_out(run, submission)
+        if run.has_run and not is_laid_out:
+            check()
+        chosen = None if is_laid_out else _choose(job.checkpoint, run)
         wait_for_all()
         if is_first:
             if chosen is not None:
@@ -174,11 +185,21 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
 def _commit(run: RunFolder) -> None:
     """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
     new = replace(run, path=run.next_run)
-    if (kept := run.archive()) is not None:
+    if (kept := run.archive(_tracker_folders(run))) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
         _move_into(entry, run.path)
     new.path.rmdir()
+
+
+def _tracker_folders(run: RunFolder) -> set[str]:
+    """Names of the folders that trackers may have made in a run folder: wandb's own, and others' of the project."""
+    folders = {"wandb"}
+    with suppress(UserError):
+        settings = read_config(run).get("wandb")
+        project = settings.get("project") if isinstance(settings, dict) else None
+        folders |= {project} if isinstance(project, str) else set()
+    return folders
 
 
 def _move_into(entry: Path, folder: Path) -> None:

@@ -93,7 +93,7 @@ def hungry(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     """A job on two digits whose model is out of memory with more than 20 images at a time. As on a GPU, what fits is
     tried with the model itself."""
     monkeypatch.setattr(batch_size, "memory_check", fits_when_tried)
-    monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext(lambda: None))
     monkeypatch.setattr(trainer, "Plotter", lambda _: SimpleNamespace(draw=lambda: None, close=lambda: None))
 
     def make(**given: Any) -> Job:
