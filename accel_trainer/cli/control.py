@@ -14,7 +14,7 @@ from accel_trainer.core.lease import STALE_S
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
 from accel_trainer.queue.finish import OwnerReport, OwnerState, Reclaimer, requeue
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob, QueueUnusable
+from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob, QueueUnusable, is_canceled
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 
@@ -67,7 +67,7 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
             return _ask(store, job, ControlAction.CANCEL, "canceled", wait=not no_wait)
         if job.state.is_over:
             raise UserError(f"{job.name} is {job.state} already")
-        store.finish(job, JobState.FAILED, f"canceled by {current_user()}")
+        store.finish(job, JobState.FAILED, f"{CANCELED} by {current_user()}")
         Retries(store).forget(job.name)
         return "canceled"
 
@@ -76,14 +76,18 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
 
 @app.command()
 def retry(
-    jobs: Annotated[list[str] | None, typer.Argument(help="Names of failed jobs.", show_default=False)] = None,
+    jobs: Annotated[
+        list[str] | None, typer.Argument(help="Names of failed or canceled jobs.", show_default=False)
+    ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
-    failed: Annotated[bool, typer.Option("--failed", help="All that have failed.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="All that have failed; not what was canceled.")
+    ] = False,
 ) -> None:
-    """Return failed jobs to pending. They resume where they were, if they got that far."""
+    """Return failed or canceled jobs to pending. They resume where they were, if they got that far."""
     store = existing_queue(queue)
     if failed:
-        jobs = [job.name for job in store.jobs(JobState.FAILED)]
+        jobs = [job.name for job in store.jobs(JobState.FAILED) if not is_canceled(store.reason(job))]
         if not jobs:
             typer.echo(f"no job has failed in {queue}")
             return

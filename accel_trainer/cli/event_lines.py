@@ -83,6 +83,8 @@ def _outcome(outcome: Outcome, log: Path) -> str:
             return f"stopped{why}; it resumes where it was when it is run again"
         case OutcomeKind.SUPERSEDED:
             return f"superseded{why}; what this trainer did does not count"
+        case OutcomeKind.CANCELED:
+            return f"{outcome.reason}; `accel-train retry` lets it resume where it was"
         case OutcomeKind.FAILED:
             return f"failed: {outcome.reason}\n  log: {log}"
         case _:

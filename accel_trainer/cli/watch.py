@@ -16,7 +16,7 @@ from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, printable
 from accel_trainer.queue.control import Pauses
-from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.layout import CANCELED, JobState
 from accel_trainer.queue.status_table import JobStatus
 from accel_trainer.queue.store import QueueStore
 
@@ -57,11 +57,12 @@ def _table(queue: QueueStore, everything: bool) -> str:
     shown: list[JobStatus] = []
     more: list[str] = []
     for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.DONE):
-        of_state = [row for row in rows if row.state == state]
+        together = (state, CANCELED) if state is JobState.FAILED else (state,)
+        of_state = [row for row in rows if row.state in together]
         few = of_state if everything or state is JobState.RUNNING else of_state[:FEW]
         shown += few
         if len(few) < len(of_state):
-            more.append(f"and {len(of_state) - len(few):,} more that are {state} (--all shows them)")
+            more.append(f"and {len(of_state) - len(few):,} more that are {' or '.join(together)} (--all shows them)")
     header = ("job", "state", "epoch", "best", "where", "elapsed", "left", "note")
     return "\n".join([table(header, [_cells(row) for row in shown]), *more, *map(str, Pauses(queue).all())])
 

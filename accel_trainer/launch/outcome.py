@@ -23,6 +23,7 @@ class OutcomeKind(Enum):
 
     DONE = auto()
     FAILED = auto()
+    CANCELED = auto()  # somebody wanted it so: no failure
     INTERRUPTED = auto()
     SUPERSEDED = auto()  # the job has become another's: nothing of this attempt counts
 

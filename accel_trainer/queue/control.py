@@ -10,7 +10,7 @@ from pathlib import Path
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
-from accel_trainer.queue.layout import ClaimedJob
+from accel_trainer.queue.layout import CANCELED, ClaimedJob
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
@@ -48,7 +48,7 @@ class ControlRequest:
     def _reason(self) -> str:
         match self.action:
             case ControlAction.CANCEL:
-                return f"canceled by {self.by}"
+                return f"{CANCELED} by {self.by}"
             case ControlAction.HOLD:
                 return f"held by {self.by}"
 
@@ -57,7 +57,7 @@ class ControlRequest:
         """Of a job that is held the attempt is interrupted; `finish_claim` moves it to held/."""
         match self.action:
             case ControlAction.CANCEL:
-                return OutcomeKind.FAILED
+                return OutcomeKind.CANCELED
             case ControlAction.HOLD:
                 return OutcomeKind.INTERRUPTED
 

@@ -40,6 +40,11 @@ class FinishedClaim:
     state: JobState | None
     failures: FailureRecord | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the job has failed for good; one that was canceled has not, though it is in failed/ too."""
+        return self.state is JobState.FAILED and self.outcome.kind is OutcomeKind.FAILED
+
 
 def finish_claim(queue: QueueStore, retries: Retries, claimed: ClaimedJob, result: AttemptResult) -> FinishedClaim:
     """Move a claimed job to where it belongs now. Raises QueueUnusable.
@@ -73,6 +78,9 @@ def _move(
                 return FinishedClaim(outcome, JobState.HELD)
             queue.release(claimed)
             return FinishedClaim(outcome, JobState.PENDING)
+        case OutcomeKind.CANCELED:
+            queue.finish(claimed, JobState.FAILED, outcome.reason)
+            return FinishedClaim(outcome, JobState.FAILED)
         case OutcomeKind.FAILED:
             return _fail(queue, retries, claimed, outcome, result)
         case OutcomeKind.SUPERSEDED:

@@ -55,6 +55,15 @@ def file_name(name: str) -> str:
         return re.sub(r"[^\w .+=@,~()\[\]-]|\.\.+", "_", name).lstrip("-. ")[: MAX_NAME_BYTES // 4] or "unnamed"
 
 
+# What the reason of a job begins with that is in failed/ because somebody wanted it so.
+CANCELED = "canceled"
+
+
+def is_canceled(reason: str | None) -> bool:
+    """Whether the reason of a job in failed/ is that somebody has canceled it."""
+    return reason is not None and reason.startswith(f"{CANCELED} ")
+
+
 class JobState(StrEnum):
     """Where a job is: each state but `pending` has a folder of this name."""
 

@@ -32,7 +32,7 @@ from accel_trainer.queue.events import (
 )
 from accel_trainer.queue.finish import AttemptResult, Reclaimer, finish_claim
 from accel_trainer.queue.heartbeat import HeartbeatWriter
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob, QueueUnusable
+from accel_trainer.queue.layout import ClaimedJob, QueuedJob, QueueUnusable
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
 from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
 from accel_trainer.queue.run_claim import ClaimRun
@@ -287,7 +287,7 @@ class Runner:
 
     def _finish(self, claimed: ClaimedJob, result: AttemptResult, began: float) -> None:
         finished = finish_claim(self.queue, self._retries, claimed, result)
-        self.num_failed += finished.state is JobState.FAILED
+        self.num_failed += finished.has_failed
         self.emit(ClaimFinished(claimed.name, finished, result.log))
         if (failures := finished.failures) is not None:
             backoff_s = self._retries.backoff_s(failures)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from accel_trainer.core.lease import is_stale
 from accel_trainer.core.text import duration
 from accel_trainer.queue.dependencies import Requirements, describe_unmet
 from accel_trainer.queue.heartbeat import Heartbeat, HeartbeatObserver, RunningClaim, runner_of
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
-from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob, is_canceled
+from accel_trainer.queue.retries import Retries, submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import Status, attempt_status, read_status
@@ -31,6 +32,7 @@ class JobStatus:
 
     job: str
     state: str
+    """Its folder's, or `canceled`, which is in failed/ too."""
     epoch: int | None = None
     num_epochs: int | None = None
     metric: str | None = None
@@ -57,11 +59,20 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
-        is_told = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
-        yield JobStatus(job.name, job.state, note=_why_pending(queue, job, states) if is_told else None)
+        is_read = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
+        yield _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
         for number, job in enumerate(queue.jobs(state)):
             yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
+
+
+def _pending(queue: QueueStore, job: QueuedJob, states: Mapping[str, JobState]) -> JobStatus:
+    """One that was interrupted shows how far it came."""
+    status = _status(job)
+    with suppress(OSError):
+        if status is not None and status.submission != submission_of(job.path):
+            status = None  # of another job in this run folder, or of this one when it was submitted before
+    return JobStatus(job.name, job.state, note=_why_pending(queue, job, states), **_progress(status))
 
 
 def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
@@ -130,7 +141,8 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
 
 def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
-    return JobStatus(job.name, job.state, note=reason.split("\n")[0] if reason else None, **_progress(_status(job)))
+    state = CANCELED if is_canceled(reason) else job.state
+    return JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, **_progress(_status(job)))
 
 
 def _status(job: QueuedJob) -> Status | None:

@@ -1,6 +1,7 @@
 """The verbs that change what becomes of jobs, on the files of a queue and with a real runner."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -19,8 +20,11 @@ from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import heartbeat
 from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
-from accel_trainer.queue.retries import Retries
+from accel_trainer.queue.retries import Retries, submission_of
+from accel_trainer.queue.status_table import status_rows
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status, write_status
 
 
 def run(*words: str) -> Result:
@@ -79,6 +83,31 @@ def test_a_canceled_job_has_failed_and_is_put_back_by_retry_with_its_retries_for
     assert run("retry", "a").output == "a: pending\n"
     assert states(queue) == {"a": "pending"}
     assert list(queue.paths.of(JobState.FAILED).iterdir()) == []
+
+
+def test_what_was_canceled_is_not_shown_or_retried_as_failed(queue: QueueStore) -> None:
+    for name in ("bad", "unwanted"):
+        write_job(queue.folder / f"{name}.json")
+    queue.finish(queue.find("bad"), JobState.FAILED, "the loss is not finite")
+    run("cancel", "unwanted")
+    shown = {row.job: (row.state, row.note) for row in status_rows(queue)}
+    assert shown["bad"] == ("failed", "the loss is not finite")
+    assert shown["unwanted"][0] == "canceled"
+    assert re.search(r"unwanted +canceled", run("status").output)
+    assert run("retry", "--failed").output == "bad: pending\n"
+    assert states(queue) == {"bad": "pending", "unwanted": "failed"}
+    assert run("retry", "--failed").output == "no job has failed in training_queue\n"
+
+
+def test_a_job_that_was_interrupted_shows_how_far_it_came(queue: QueueStore) -> None:
+    write_job(queue.folder / "a.json", model_dir="models/a", num_epochs=9)
+    write_job(queue.folder / "b.json", model_dir="models/b", num_epochs=9)
+    for name, submission in (("a", submission_of(queue.folder / "a.json")), ("b", "of another job")):
+        folder = RunFolder(Path("models", name))
+        folder.create()
+        status = Status(state=RunState.PREEMPTED, submission=submission, epoch=4, num_epochs=9, best=50.0)
+        write_status(folder, status)
+    assert {row.job: (row.epoch, row.num_epochs) for row in status_rows(queue)} == {"a": (4, 9), "b": (None, None)}
 
 
 def test_all_that_have_failed_are_tried_again_under_their_own_names(queue: QueueStore) -> None:
@@ -243,7 +272,7 @@ def test_a_running_job_is_canceled_and_another_held_and_both_go_on_later(queue: 
         assert [verb.wait(120) for verb in verbs] == [0, 0]
         assert states(queue) == {"a": "failed", "b": "held"}
         assert all(list(Path(f"models/{name}/resume").iterdir()) for name in ("a", "b")), "they can go on"
-        assert runner.wait(60) == 1
+        assert runner.wait(60) == 0, "what was canceled has not failed"
     finally:
         if runner.poll() is None:
             runner.send_signal(signal.SIGKILL)
@@ -252,7 +281,7 @@ def test_a_running_job_is_canceled_and_another_held_and_both_go_on_later(queue: 
 
 def test_an_order_to_stop_says_what_becomes_of_the_job() -> None:
     kinds = {action: ControlRequest(action, "me@here").stop_reason.kind.name for action in ControlAction}
-    assert kinds == {ControlAction.CANCEL: "FAILED", ControlAction.HOLD: "INTERRUPTED"}
+    assert kinds == {ControlAction.CANCEL: "CANCELED", ControlAction.HOLD: "INTERRUPTED"}
 
 
 def test_there_must_be_a_queue() -> None:

@@ -159,7 +159,7 @@ def _run_other_node(queue: QueueStore, claimed: ClaimedJob, options: LaunchOptio
     """Another node than the first, which alone does what is asked of the job: all processes stop together."""
     token = claimed.owner.start().token
     result = asyncio.run(ClaimRun(queue, claimed, token, options, machine, stop_request(), _print).result())
-    if result.outcome.kind is OutcomeKind.FAILED:
+    if result.outcome.kind in (OutcomeKind.FAILED, OutcomeKind.CANCELED):
         raise UserError(f"node {machine.nodes.rank}: {result.outcome.reason}; log: {result.log}")
 
 

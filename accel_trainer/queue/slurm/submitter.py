@@ -25,7 +25,7 @@ from accel_trainer.queue.events import (
     SlurmProblem,
     WaitingForJobs,
 )
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import JobState, QueuedJob, is_canceled
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation
@@ -228,7 +228,7 @@ class Submitter:
     def _report_over(self, name: str, state: JobState | None) -> None:
         found = None if state is None else self.queue.find(name)
         reason = self.queue.reason(found) if found is not None and state is JobState.FAILED else None
-        self.num_failed += state is JobState.FAILED
+        self.num_failed += state is JobState.FAILED and not is_canceled(reason)
         self._emit(SlurmJobOver(name, state, reason))
 
     def _report_problem(self, problem: str) -> None:
