@@ -80,9 +80,7 @@ def retry(
         list[str] | None, typer.Argument(help="Names of failed or canceled jobs.", show_default=False)
     ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="All that have failed; not what was canceled.")
-    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All that have failed; not what was canceled.")] = False,
 ) -> None:
     """Return failed or canceled jobs to pending. They resume where they were, if they got that far."""
     store = existing_queue(queue)

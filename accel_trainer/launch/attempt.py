@@ -82,7 +82,6 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
         return await _launch_and_supervise(attempt, launch, lock, supervision)
     finally:
         if lock is not None:
-            attempt.run.remove_leftovers()
             lock.release()
 
 

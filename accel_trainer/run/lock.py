@@ -99,10 +99,13 @@ class RunLock:
             raise LockLost(f"another process has taken {self._path.parent} over: its lock is gone", key="model_dir")
 
     def release(self) -> None:
-        """Remove the lock, if it is held still."""
+        """Remove what was left half-written, and the lock, if it is held still: else both are another's."""
         with suppress(OSError):
-            if self._is_ours():
-                self._path.unlink()
+            if not self._is_ours():
+                return
+            with suppress(OSError):
+                RunFolder(self._path.parent).remove_leftovers()
+            self._path.unlink()
 
     def _is_ours(self) -> bool:
         """Whether the file is the one that was made: one that was taken over may have come again."""
