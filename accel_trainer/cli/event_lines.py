@@ -25,10 +25,12 @@ from accel_trainer.queue.events import (
     JobSubmitted,
     JobTooLarge,
     QueuePaused,
+    QueueResumed,
     RetryScheduled,
     SlurmJobChanged,
     SlurmJobOver,
     SlurmProblem,
+    TrialFailed,
     WaitingForJobs,
 )
 from accel_trainer.queue.finish import FinishedClaim
@@ -48,10 +50,16 @@ def line_of(event: Event) -> str:
             one = len(gpus) == 1
             return f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting"
         case QueuePaused(pause=pause):
+            if pause.until_launch_works:
+                return f"{pause}; it goes on when a small launch works"
             host = "" if pause.host is None else f" --host {pause.host}"
             return f"{pause}; `accel-train resume{host}` ends that"
         case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
             return f"{name}: is tried again in {duration(backoff_s)} (retry {number} of {retries})"
+        case TrialFailed(reason=reason, wait_s=wait_s):
+            return f"a small launch does not work here either ({reason}); the next one is tried in {duration(wait_s)}"
+        case QueueResumed(host=host):
+            return f"a small launch works: the queue on {host} goes on"
         case WaitingForJobs():
             return "waiting for jobs; Ctrl-C ends this"
         case _:

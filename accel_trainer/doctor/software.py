@@ -1,31 +1,27 @@
 """Software: Python, packages, torch, `accelerate launch`, and Weights & Biases."""
 
+import asyncio
 import os
 import platform
-import signal
 import sys
-import tempfile
-import threading
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.processes import Program, StopRequest
+from accel_trainer.core.processes import Program
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, problem, warning
 from accel_trainer.launch.accelerate_config import AccelerateConfig, ConfigFile, Origin, read_config, users_default
 from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.trial import ANY_JOB, LaunchFailed, try_launch
 
 DISTRIBUTION = "accel-train"
 # Packages whose versions are printed.
 MAIN_PACKAGES = ("torch", "torchvision", "accelerate", "datasets", "wandb")
-TORCH_LIMIT_S, LAUNCH_LIMIT_S = 120.0, 180.0
-ANY_JOB = Job(architecture="small_cnn")
+TORCH_LIMIT_S = 120.0
 
 
 def python() -> Finding:
@@ -121,32 +117,16 @@ def _chosen_gpus(content: AccelerateConfig, machine: Machine) -> int | None:
 
 def trial_launch(machine: Machine) -> Finding:
     """A real `accelerate launch` of as many processes as a job would have, or of two on the CPU."""
-    from accel_trainer.launch.call_worker import WorkerFailed, call_worker
-
     default = users_default()
     if default is not None and _read_default(default).num_machines > 1:
         return ok("not tried: the default file is for several machines")
     options = LaunchOptions() if machine.gpus or machine.has_mps else LaunchOptions(num_processes=2)
-    with tempfile.TemporaryDirectory(prefix="accel-train-doctor-") as folder:
-        answer, log = Path(folder) / "answer.json", Path(folder) / "log.txt"
-        stop = StopRequest()
-        limit = threading.Timer(LAUNCH_LIMIT_S, stop.note, [signal.SIGTERM])
-        limit.daemon = True
-        limit.start()
-        try:
-            plan = plan_launch(ANY_JOB, options, machine, [str(answer)], worker=Program.ALL_REDUCE)
-            result = call_worker(plan, answer, log, stop)
-        except (UserError, WorkerFailed) as error:
-            return problem(f"accelerate launch has failed: {printable(str(error))}", "try `accelerate test`")
-        finally:
-            limit.cancel()
-    if result is None:
-        return problem(f"accelerate launch: no answer within {LAUNCH_LIMIT_S:.0f} s", "try `accelerate test`")
-    count = plan.num_processes
-    if result["processes"] != count or result["sum"] != count * (count + 1) / 2:
-        return problem(f"accelerate launch: {count} processes do not work together: {result}", "try `accelerate test`")
-    between = f" by {result['backend']}" if result["backend"] else ""
-    return ok(f"{count} {'process' if count == 1 else 'processes'} on {result['device']}{between}")
+    try:
+        launched = asyncio.run(try_launch(options, machine))
+    except LaunchFailed as error:
+        return problem(printable(str(error)), "try `accelerate test`")
+    count, between = launched.num_processes, f" by {launched.backend}" if launched.backend else ""
+    return ok(f"{count} {'process' if count == 1 else 'processes'} on {launched.device}{between}")
 
 
 WANDB_LIMIT_S, SERVER_LIMIT_S = 30.0, 5.0

@@ -31,12 +31,17 @@ class WorkerFailed(Exception):
 
 
 def call_worker(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:
+    """As `worker_answer`, for who has nothing else to do meanwhile."""
+    return asyncio.run(worker_answer(launch, answer, log, stop))
+
+
+async def worker_answer(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:
     """Launch a worker and wait for what it writes to `answer`; None if it was stopped, which ends it at once, and of a
     machine that is not the first of several.
 
-    Raises UserError for the problems that it tells, and WorkerFailed.
+    Raises UserError for the problems that it reports, and WorkerFailed.
     """
-    exit_code = asyncio.run(_until_it_ends(launch, log, stop))
+    exit_code = await _until_it_ends(launch, log, stop)
     if stop or (launch.machine_rank > 0 and exit_code == 0):
         return None
     try:

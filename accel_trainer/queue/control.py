@@ -129,12 +129,16 @@ class ClaimControl:
 
 @dataclass(frozen=True)
 class Pause:
-    """No job is claimed on one host, or on any where `host` is None; `since` in seconds since 1970."""
+    """No job is claimed on one host, or on any where `host` is None; `since` in seconds since 1970.
+
+    until_launch_works: a runner has paused its host because of failures, and ends that when a small launch works.
+    """
 
     host: str | None
     by: str
     since: float
     reason: str | None = None
+    until_launch_works: bool = False
 
     @property
     def where(self) -> str:
@@ -153,9 +157,9 @@ class Pauses:
     def __init__(self, queue: QueueStore) -> None:
         self._folder, self._records = queue.paths.paused, RecordStore(Pause, damaged=_unreadable_pause)
 
-    def add(self, host: str | None, reason: str | None = None) -> Pause:
+    def add(self, host: str | None, reason: str | None = None, *, until_launch_works: bool = False) -> Pause:
         """Pause one host, or all. Raises OSError."""
-        pause = Pause(host, current_user(), time.time(), reason)
+        pause = Pause(host, current_user(), time.time(), reason, until_launch_works)
         self._folder.mkdir(exist_ok=True)
         self._records.write(self._path(host), pause)
         return pause
@@ -176,6 +180,10 @@ class Pauses:
     def of(self, host: str) -> Pause | None:
         """The pause because of which this host claims no jobs."""
         return self._read(self._path(None)) or self._read(self._path(host))
+
+    def of_host(self, host: str) -> Pause | None:
+        """The pause of one host alone."""
+        return self._read(self._path(host))
 
     def _path(self, host: str | None) -> Path:
         return self._folder / ("all.json" if host is None else f"@{host}.json")

@@ -44,6 +44,21 @@ class QueuePaused:
 
 
 @dataclass(frozen=True)
+class TrialFailed:
+    """A small launch has not worked, so the host stays paused; the next is tried after `wait_s` seconds."""
+
+    reason: str
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class QueueResumed:
+    """A small launch has worked on this host: its pause is over."""
+
+    host: str
+
+
+@dataclass(frozen=True)
 class WaitingForJobs:
     """There is nothing to do, but there may be later."""
 
@@ -132,6 +147,8 @@ QueueEvent = (
     | JobTooLarge
     | GpusInUse
     | RetryScheduled
+    | TrialFailed
+    | QueueResumed
     | JobSubmitted
     | SlurmJobChanged
     | SlurmJobOver

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.record_store import RecordStore
-from accel_trainer.core.text import duration
-from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.layout import QueuedJob, QueueUnusable
 from accel_trainer.queue.store import JobGone, QueueStore
 
@@ -86,26 +84,3 @@ class Retries:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
-
-
-# So many different jobs, so soon.
-FAST_FAILURES, FAST_S = 3, 60.0
-
-
-class CircuitBreaker:
-    """Says when a runner should claim no more: after several jobs in a row that failed soon after their start."""
-
-    def __init__(self) -> None:
-        self._names: list[str] = []
-
-    def add(self, name: str, outcome: Outcome, seconds: float) -> str | None:
-        """Note how a job has ended, so long after its start; gives the reason to claim no more, if there is one."""
-        if outcome.kind is OutcomeKind.DONE or (outcome.kind is OutcomeKind.FAILED and seconds > FAST_S):
-            self._names.clear()
-        elif outcome.kind is OutcomeKind.FAILED and name not in self._names:
-            self._names.append(name)
-        if len(self._names) < FAST_FAILURES:
-            return None
-        names = ", ".join(self._names)
-        self._names.clear()
-        return f"{FAST_FAILURES} jobs in a row failed within {duration(FAST_S)} of their start ({names})"

@@ -3,10 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt
@@ -14,11 +12,11 @@ from accel_trainer.launch.attempt_events import Tick
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Outcome
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.launch.supervision import spawn
+from accel_trainer.launch.trial import try_launch
 from accel_trainer.queue.checker import PendingChecker
-from accel_trainer.queue.control import Pauses
+from accel_trainer.queue.circuit_breaker import CircuitBreaker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
     ChangeNotifier,
@@ -34,7 +32,7 @@ from accel_trainer.queue.finish import AttemptResult, Reclaimer, finish_claim
 from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, QueueUnusable
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
-from accel_trainer.queue.retries import FIRST_WAIT_S, CircuitBreaker, Retries
+from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.run_claim import ClaimRun
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
@@ -103,7 +101,7 @@ class Runner:
         self._is_counted = False
         self._wants_look = True
         self._notifier = ChangeNotifier(emit)
-        self._circuit_breaker = CircuitBreaker()
+        self._circuit_breaker = CircuitBreaker(queue, emit, lambda: try_launch(options.launch, machine))
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable, and
@@ -131,6 +129,7 @@ class Runner:
                 self._collect()
                 has_looked = self._look_if_due()
                 has_begun = self._begin_what_fits()
+                self._circuit_breaker.refresh(self._scheduler.pause)
                 await self._prewarmer.refresh(self._scheduler, self._slots, self._running.values())
                 if has_looked and not has_begun and await self._is_over(watch):
                     return
@@ -138,6 +137,7 @@ class Runner:
                 await asyncio.sleep(POLL_S)
         finally:
             await self._prewarmer.close()
+            await self._circuit_breaker.close()
             # What is running is told to stop with this process, or runs to its end.
             while self._attempts:
                 self._heartbeat.beat()
@@ -179,6 +179,8 @@ class Runner:
         if not self._slots.is_full and self._reclaimer.is_due:
             await self._reclaim()
         if self._attempts or self._wants_look:
+            return False
+        if scheduler.pending and self._circuit_breaker.is_trying(scheduler.pause):
             return False
         left = self._will_not_run()
         if scheduler.pending and len(left) < len(scheduler.pending):
@@ -292,13 +294,7 @@ class Runner:
         if (failures := finished.failures) is not None:
             backoff_s = self._retries.backoff_s(failures)
             self.emit(RetryScheduled(claimed.name, backoff_s, failures.number, result.retries))
-        self._note_failure(claimed.name, finished.outcome, time.monotonic() - began)
-
-    def _note_failure(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """Pause this host where one job after the other fails at once: its GPU, its disk or its data may be why."""
-        if (reason := self._circuit_breaker.add(name, outcome, seconds)) is not None:
-            with suppress(OSError):
-                Pauses(self.queue).add(this_host(), reason)
+        self._circuit_breaker.add(claimed.name, finished.outcome, time.monotonic() - began)
 
     async def _reclaim(self) -> None:
         async for job in self._reclaimer.reclaim():

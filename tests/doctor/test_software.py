@@ -11,6 +11,7 @@ from accel_trainer.doctor import findings as probe_module
 from accel_trainer.doctor import software
 from accel_trainer.doctor.findings import Grade, Probe, ProbeFailed
 from accel_trainer.launch import call_worker as call_worker_module
+from accel_trainer.launch import trial
 from accel_trainer.launch.machine import Gpu, Machine, this_machine
 
 CPU = Machine((), has_mps=False, cores=2)
@@ -165,19 +166,19 @@ def test_a_real_launch_of_two_processes_works(monkeypatch: pytest.MonkeyPatch) -
     ids=["fails", "alone", "wrong sum", "hangs"],
 )
 def test_a_launch_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch, told: object, said: str) -> None:
-    def send(*_: object) -> object:
+    async def answer(*_: object) -> object:
         if isinstance(told, Exception):
             raise told
         return told
 
-    monkeypatch.setattr(call_worker_module, "call_worker", send)
+    monkeypatch.setattr(trial, "worker_answer", answer)
     finding = software.trial_launch(CPU)
     assert finding.grade is Grade.PROBLEM
     assert said in finding.message
 
 
 def test_a_launch_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software, "LAUNCH_LIMIT_S", 0.5)
+    monkeypatch.setattr(trial, "LIMIT_S", 0.5)
     monkeypatch.setattr("accel_trainer.launch.command.Launch.argv", property(lambda self: ["sleep", "60"]))
     assert "no answer within" in software.trial_launch(CPU).message
 

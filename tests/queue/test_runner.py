@@ -21,7 +21,8 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue import checker, retries, run_claim, scheduler
+from accel_trainer.launch.trial import LaunchFailed
+from accel_trainer.queue import checker, circuit_breaker, run_claim, scheduler
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements
@@ -445,7 +446,15 @@ def test_a_runner_that_is_paused_takes_up_nothing_and_says_why(runner, trained):
     assert trained == ["a"]
 
 
-def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
+def never_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise LaunchFailed("no device")
+
+    monkeypatch.setattr(runner_module, "try_launch", fails)
+
+
+def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained, monkeypatch):
+    never_launches(monkeypatch)
     for name in "abcde":
         write_job(runner.queue.folder / f"{name}.json")
     trained.endings = [failed(), Outcome(OutcomeKind.DONE), failed(), failed(), failed()]
@@ -457,12 +466,38 @@ def test_three_jobs_that_fail_at_once_pause_their_host(runner, trained):
 
 
 def test_jobs_that_have_trained_for_a_while_pause_nobody(runner, trained, monkeypatch):
-    monkeypatch.setattr(retries, "FAST_S", 0.0)
+    monkeypatch.setattr(circuit_breaker, "FAST_S", 0.0)
     for name in "abc":
         write_job(runner.queue.folder / f"{name}.json")
     trained.endings = [failed()] * 3
     runner.run()
     assert Pauses(runner.queue).all() == []
+
+
+def test_a_queue_goes_on_by_itself_where_the_machine_can_launch(runner, trained, monkeypatch):
+    async def works(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(runner_module, "try_launch", works)
+    for name in "abcde":
+        write_job(runner.queue.folder / f"{name}.json")
+    trained.endings = [failed()] * 3
+    runner.run()
+    assert trained == list("abcde")
+    assert (files(JobState.FAILED), files(JobState.DONE)) == (list("abc"), list("de"))
+    assert Pauses(runner.queue).all() == []
+    assert runner.num_blocked == 0
+
+
+def test_a_queue_whose_machine_stays_broken_ends_with_its_jobs_pending(runner, trained, monkeypatch):
+    never_launches(monkeypatch)
+    monkeypatch.setattr(circuit_breaker, "TRIAL_WAITS_S", (0.01,) * 3)
+    for name in "abcde":
+        write_job(runner.queue.folder / f"{name}.json")
+    trained.endings = [failed()] * 3
+    runner.run()
+    assert trained == list("abc")
+    assert (files(JobState.PENDING), runner.num_blocked) == (list("de"), 2)
 
 
 # -- other machines ------------------------------------------------------------------------------------------------
