@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.api.verdicts import check_job, duplicates, make_check
+from accel_trainer.api.verdicts import RunFolders, check_job, duplicates, make_check
 from accel_trainer.config import Job, job_name, parse_job, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
@@ -50,6 +50,10 @@ class Queue:
         except UserError as error:
             raise _in_file(where, error.problems) from error
 
+    def run_folders(self) -> RunFolders:
+        """Which run folders the jobs have that are not over. Raises QueueUnusable."""
+        return RunFolders.of(self._store)
+
     def add(
         self,
         job: Job | str | os.PathLike[str],
@@ -61,8 +65,8 @@ class Queue:
         """Check a job, down to its model and data set, and put it into the queue; its file there.
 
         job: one with a name of its own, `Job(name=...)`, or the path of a job file, of which a copy is put there.
-        force: also one whose name or content is in the queue. allow: packages of yours that the job's model may be
-        imported from. coming: names of jobs that will be added and that it may start from.
+        force: also one whose name, content or run folder is that of another in the queue. allow: packages of yours that
+        the job's model may be imported from. coming: names of jobs that will be added and that it may start from.
 
         Raises UserError, with a line for each mistake.
         """
@@ -73,7 +77,7 @@ class Queue:
             where, content, job = str(path), read_bytes(path), read_job(path)
         self._store.create()
         self._checked(where, job, allow, coming)
-        if not force and (problems := duplicates(job, self._store)):
+        if not force and (problems := duplicates(job, self._store) or RunFolders.of(self._store).problems(job)):
             raise _in_file(where, problems)
         return self._store.add(job.name, content, replace=force)
 

@@ -1,5 +1,6 @@
 """What can be said of a job file before it is trained."""
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -77,6 +78,39 @@ def _checked(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in values.items()
         if f"{prefix}{key}" not in UNCHECKED
     }
+
+
+class RunFolders:
+    """Which job trains in which folder. Two jobs in one folder would be refused when the second one starts, or resume
+    what the first has trained; that is wanted where one waits for the other (`after`)."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, list[tuple[Job, str]]] = {}
+
+    @classmethod
+    def of(cls, queue: QueueStore) -> "RunFolders":
+        """Those of the jobs in a queue that are not over."""
+        folders = cls()
+        for state in (state for state in JobState if not state.is_over):
+            for other in queue.jobs(state):
+                with suppress(UserError):
+                    folders.note(read_job(other.path, other.name), f"{state} in the queue")
+        return folders
+
+    def note(self, job: Job, where: str) -> None:
+        """Count a job in. where: as in "'b', which is pending in the queue"."""
+        self._jobs.setdefault(os.path.realpath(job.run_path), []).append((job, where))
+
+    def problems(self, job: Job) -> list[str]:
+        """Why a job cannot train in its folder: a line, if others will of which none waits for it, nor it for them."""
+        others = [known for known in self._jobs.get(os.path.realpath(job.run_path), []) if known[0].name != job.name]
+        if not others or any(other.name in job.after or job.name in other.after for other, _ in others):
+            return []
+        other, where = others[0]
+        return [
+            f"model_dir: {job.run_path} is the run folder of {other.name!r} too, which is {where}; "
+            "choose another model_dir, or let one wait for the other (`after`)"
+        ]
 
 
 def duplicates(job: Job, queue: QueueStore) -> list[str]:

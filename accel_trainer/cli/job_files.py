@@ -54,13 +54,16 @@ def validate(
     options = launch_options(config, num_processes, gpus)
     _warn_of_default(options)
     target, coming = Queue(queue, options), {file.stem for file in files}
-    num_invalid = 0
+    num_invalid, folders = 0, target.run_folders()
     for file in files:
         summary: dict[str, Any] | None = None
         problems: list[str] = []
         try:
             with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
                 summary = target.check(file, coming=coming)
+            job = read_job(file)
+            problems = [f"{file}: {problem}" for problem in folders.problems(job)]
+            folders.note(job, f"in {file}")
         except UserError as error:
             problems = [with_flags(problem) for problem in error.problems]
         num_invalid += bool(problems)
@@ -193,7 +196,10 @@ def add(
     queue: QueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Add a job even if its name or content is in the queue already.")
+        bool,
+        typer.Option(
+            "--force", help="Add a job even if its name, content or run folder is that of another in the queue."
+        ),
     ] = False,
 ) -> None:
     """Check job files and copy them into the queue."""

@@ -233,8 +233,8 @@ class WandbParameters(Section):
     """User or team; absent: your default."""
     group: Annotated[str | None, LABEL] = None
     """Group of runs; absent: the name of the queue's folder."""
-    tags: Annotated[list[str], LABEL] = []
-    """Tags of the run."""
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], LABEL] = []
+    """Tags of the run, of up to 64 characters."""
     mode: Annotated[Literal["online", "offline", "disabled"] | None, LABEL] = None
     """Absent: online when logged in, else offline."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
@@ -33,7 +35,8 @@ WANDB_CORE, MAX_FAILED_POLLS = "wandb-core", 5
 
 
 def check_trackers(job: Job) -> None:
-    """Refuse a tracker that Accelerate does not know or that is not installed. Raises UserError."""
+    """Refuse a tracker that Accelerate does not know, that is not installed, or whose settings in the environment it
+    would not take. Raises UserError."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
@@ -45,6 +48,27 @@ def check_trackers(job: Job) -> None:
             )
         if name not in installed:
             raise UserError(f"trackers: {name!r} is not installed; pip install {name}, or remove it from the job")
+    if "wandb" in job.trackers:
+        variables = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+        variables.pop("WANDB_API_KEY", None)  # a message might quote it
+        if variables:  # without any there is nothing to be wrong, and wandb takes a second to import
+            _check_wandb_variables(variables)
+
+
+def _check_wandb_variables(variables: Mapping[str, str]) -> None:
+    """Raises UserError for what wandb would not take, in its own words."""
+    import wandb
+
+    hint = "correct or unset it, or remove wandb from `trackers`"
+    try:
+        wandb.Settings().update_from_env_vars(dict(variables))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = f"WANDB_{str(first['loc'][0]).removeprefix('run_').upper()}"
+        raise UserError(f"the variable {name} of the environment: {first['msg']}", hint=hint) from error
+    except wandb.Error as error:
+        names = ", ".join(sorted(variables))
+        raise UserError(f"the environment's settings of wandb ({names}): {first_line(error)}", hint=hint) from error
 
 
 def wandb_mode(job: Job) -> str:

@@ -37,7 +37,7 @@ from accel_trainer.training.state.starting_point import (
     StartingPoint,
     find_starting_point,
 )
-from accel_trainer.training.tracking import Tracking, end_trackers
+from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers
 from accel_trainer.training.tune.resolve import Resolver
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class Trainer:
     def _prepare(self) -> tuple[TrainingLoop, str]:
         """Build all that trains the job, and restore what there is of the run; the loop, and the run's id on rank 0.
         Raises UserError and Stopped."""
+        check_trackers(self.job)
         accelerator, is_first = self.assembly.accelerator, self.assembly.is_first
         wait = accelerator.wait_for_everyone
         start = find_starting_point(

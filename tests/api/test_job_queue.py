@@ -40,6 +40,23 @@ def test_what_is_in_the_queue_is_added_again_only_by_force(tmp_path: Path) -> No
     assert json.loads((queue.folder / "mine.json").read_text())["seed"] == 1
 
 
+def test_two_jobs_in_one_run_folder_are_refused_unless_one_waits(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "queue")
+    queue.add(tiny_job(tmp_path / "run", name="first"))
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with pytest.raises(
+        UserError, match=r"model_dir: .*/link is the run folder of 'first' too, which is pending in the"
+    ):
+        queue.add(tiny_job(tmp_path / "link", name="second", seed=1))
+    queue.add(tiny_job(tmp_path / "run", name="second", seed=1, after=["first"]))
+    queue.add(tiny_job(tmp_path / "run", name="third", seed=2, after=["second"]))
+    with pytest.raises(UserError, match="the run folder of 'first' too"):
+        queue.add(tiny_job(tmp_path / "run", name="fourth", seed=3))
+    queue.add(tiny_job(tmp_path / "run", name="fourth", seed=3), force=True)
+    queue.add(tiny_job(tmp_path / "elsewhere", name="fifth", seed=4))
+    assert len(queue.jobs()) == 5
+
+
 def test_a_job_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue")
     with pytest.raises(UserError, match="no model 'small_cnm'"):

@@ -68,6 +68,18 @@ def test_validate_tells_what_a_job_is(cli):
     assert "727,626 parameters, 10 classes, 1,347 training images, 21 steps per epoch" in result.stdout
 
 
+def test_validate_refuses_two_jobs_in_one_run_folder(cli):
+    write_job(Path("a.json"), model_dir="models/same")
+    write_job(Path("b.json"), model_dir="./models//same", seed=1)
+    assert "model_dir: models/same is the run folder of 'a' too, which is in a.json" in one_line(
+        cli("validate", "a.json", "b.json")
+    )
+    assert cli("validate", "b.json").returncode == 0
+    assert cli("add", "a.json").returncode == 0
+    assert "'a' too, which is pending in the queue" in one_line(cli("validate", "b.json"))
+    assert cli("validate", "training_queue/a.json").returncode == 0
+
+
 def test_validate_json_has_a_line_for_each_file(cli):
     good, bad = write_job(Path("good.json")), write_job(Path("bad.json"), optimizer_args={"learning_rate": 1})
     result = cli("validate", "--json", good, bad)

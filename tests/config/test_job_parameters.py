@@ -88,6 +88,8 @@ def test_every_mistake_has_a_line_of_its_own() -> None:
         ({"wandb": {"mode": "ofline"}}, ['wandb.mode: "ofline" ', "did you mean 'offline'"]),
         ({"optimizer_args": [1]}, ["optimizer_args: [1] "]),
         ({"trackers": "wandb"}, ['trackers: "wandb" ', "list"]),
+        ({"wandb": {"tags": ["a", ""]}}, ["wandb.tags", '""', "at least 1 character"]),
+        ({"wandb": {"tags": ["x" * 65]}}, ["wandb.tags", "at most 64 characters"]),
         ({"class_subset": []}, ["class_subset: [] ", "at least 1"]),
         ({"class_subset": [3, -1]}, ["class_subset.1: -1 ", "greater than or equal to 0"]),
         ({"class_subset": [3, 1, 3]}, ["class_subset: [3, 1, 3] names a class twice"]),
