@@ -5,6 +5,7 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Collection
 from contextlib import suppress
