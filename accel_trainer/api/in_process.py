@@ -15,7 +15,7 @@ from accel_trainer.api.trained_run import Run, load_run
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import expand_home
+from accel_trainer.core.files import expand_path
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest, environment_restored, launched_processes, usable_cores
 from accel_trainer.core.text import canonical
@@ -55,7 +55,7 @@ def train(
     run that diverged, was out of memory, or the like; LockLost when another process has taken the folder over, after
     which nothing is written there; anything else as it was raised in the training.
     """
-    job = job if isinstance(job, Job) else read_job(expand_home(job))
+    job = job if isinstance(job, Job) else read_job(expand_path(job))
     with imports_allowed(allow):
         cpu |= _is_on_cpu(job)
         run = RunFolder(job.run_path)

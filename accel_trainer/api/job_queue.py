@@ -11,7 +11,7 @@ from accel_trainer.config import Job, job_name, parse_job, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import expand_home
+from accel_trainer.core.files import expand_path
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.status_table import JobStatus, status_rows
 from accel_trainer.queue.store import QueueStore
@@ -24,7 +24,7 @@ class Queue:
     """
 
     def __init__(self, folder: str | os.PathLike[str] = "training_queue", options: LaunchOptions | None = None) -> None:
-        self.folder = expand_home(folder)
+        self.folder = expand_path(folder)
         self._store = QueueStore(self.folder)
         self._check = make_check(options or LaunchOptions())
 
@@ -40,7 +40,7 @@ class Queue:
         """
         if isinstance(job, Job):
             return self._checked(job.name, job, allow, coming)
-        path = expand_home(job)
+        path = expand_path(job)
         return self._checked(str(path), read_job(path), allow, coming)
 
     def _checked(self, where: str, job: Job, allow: str | Iterable[str], coming: Collection[str]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Queue:
         if isinstance(job, Job):
             where, content = job.name, _content(job)
         else:
-            path = expand_home(job)
+            path = expand_path(job)
             where, content, job = str(path), read_bytes(path), read_job(path)
         self._store.create()
         self._checked(where, job, allow, coming)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import expand_home
+from accel_trainer.core.files import expand_path
 from accel_trainer.core.processes import Program
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
@@ -62,7 +62,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._folder = RunFolder(expand_home(path))
+        self._folder = RunFolder(expand_path(path))
         read_config(self._folder)
 
     def __repr__(self) -> str:
@@ -200,7 +200,7 @@ def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:
 
     Raises UserError for a folder without any.
     """
-    return [run for folder in folders for run in _runs_below(expand_home(folder))]
+    return [run for folder in folders for run in _runs_below(expand_path(folder))]
 
 
 def _runs_below(folder: Path) -> list[Run]:

@@ -3,7 +3,8 @@
 import sys
 
 from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
-from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, app, print_problems
+from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
+from accel_trainer.cli.console import lost_output, protect_streams
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.accelerate_config import MachineUnusable
 from accel_trainer.queue.layout import QueueUnusable
@@ -24,12 +25,31 @@ __all__ = [
 ]
 
 
+# Of these the output is only to be watched: what they do counts, whatever has become of the terminal.
+WATCHED = ("run-queue", "train")
+
+
 def main() -> None:
     """The console script: every UserError is one clear line and an exit code, never a traceback."""
+    protect_streams()
+    code = _run()
+    if (error := lost_output()) is not None and code == 0 and sys.argv[1:2] != [] and sys.argv[1] not in WATCHED:
+        print_problems([f"standard output: {error.strerror}"])
+        code = SOME_FAILED
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         app()
     except UserError as error:
         print_problems(error.problems)
-        sys.exit(QUEUE_UNUSABLE if isinstance(error, QueueUnusable | MachineUnusable) else MISTAKE)
+        return QUEUE_UNUSABLE if isinstance(error, QueueUnusable | MachineUnusable) else MISTAKE
+    except OSError as error:
+        print_problems(system_error(error, None).problems)
+        return MISTAKE
     except KeyboardInterrupt:
-        sys.exit(SIGNALED + 2)
+        return SIGNALED + 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else SOME_FAILED
+    return 0

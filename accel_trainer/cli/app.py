@@ -4,18 +4,20 @@ Exit codes: 0 all done, 1 some job failed or could not be run (of doctor: there 
 command, 3 the queue cannot be used, or this machine as the user has set it up, 130 and 143 stopped by a signal.
 """
 
+import errno
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import write_atomic
+from accel_trainer.core.files import expand_path, write_atomic
 from accel_trainer.core.text import did_you_mean, printable
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
@@ -25,7 +27,66 @@ from accel_trainer.queue.store import QueueStore
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALED = 1, 2, 3, 128
 
-app = typer.Typer(
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+class _Application(typer.Typer):
+    """An application whose verbs take paths as a shell would read them, and whose errors of the system are one line."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Verb], Verb]:
+        """Make a function a verb. The function itself stays as it is."""
+        register = super().command(name, **settings)
+
+        def make(verb: Verb) -> Verb:
+            register(_as_verb(verb))
+            return verb
+
+        return make
+
+
+def _as_verb(verb: Verb) -> Verb:
+    @wraps(verb)
+    def run(**arguments: Any) -> Any:
+        queue = arguments.get("queue")
+        try:
+            return verb(**{name: _expanded(value) for name, value in arguments.items()})
+        except OSError as error:
+            raise system_error(error, _expanded(queue)) from error
+
+    return cast(Verb, run)
+
+
+def _expanded(value: Any) -> Any:
+    """An argument, with `~` and variables of the environment expanded where it is a path. Raises UserError."""
+    match value:
+        case Path():
+            return expand_path(value)
+        case list():
+            return [_expanded(part) for part in value]
+        case _:
+            return value
+
+
+def system_error(error: OSError, queue: Path | None) -> UserError:
+    """What the system refuses to a verb, in one line; where it is nothing of the user's, the queue cannot be used."""
+    reason = error.strerror or str(error)
+    match error.errno:
+        case errno.EMFILE | errno.ENFILE:
+            reason += "; allow more by `ulimit -n`"
+        case errno.ENOSPC | errno.EDQUOT:
+            reason += "; free space, or use another disk"
+    places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    message = ": ".join([*places[:1], reason])
+    if queue is None or (places and not any(_is_below(place, queue) for place in places)):
+        return UserError(message)
+    return QueueUnusable(f"the queue {queue} cannot be used: {message}")
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
+
+
+app = _Application(
     help="Drop job files into a folder, train every one of them, compare them.",
     no_args_is_help=True,
     add_completion=False,

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -130,16 +131,42 @@ def read_json(path: Path, max_bytes: int = 16 * MEBIBYTE) -> Any:
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:
-    """A path with `~` or `~user` expanded. A file whose name only looks like that stays as it is."""
+    """A path with `~` or `~user` expanded. A file whose name only looks like that stays as it is.
+
+    Raises UserError for `~` where there is no home folder: no HOME, and no account of this user.
+    """
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # there is no such user
+    except RuntimeError as error:
+        if str(path).partition("/")[0] == "~":
+            raise UserError(f"{path}: there is no home folder", hint="set HOME, or give the whole path") from error
+        return Path(path)  # there is no such user
+
+
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
+
+
+def expand_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a person has given, with `~` and environment variables expanded, as a shell does.
+
+    What is there under the name as it stands is meant. Raises UserError for a variable that is not set.
+    """
+
+    def value(named: re.Match[str]) -> str:
+        name = named[1] or named[2]
+        if not (found := os.environ.get(name)):
+            raise UserError(f"{path}: the variable {name} is not set", hint="set it, or give the whole path")
+        return found
+
+    given = os.fspath(path)
+    if not ("$" in given or given.startswith("~")) or os.path.lexists(given):
         return Path(path)
+    return expand_home(_VARIABLE.sub(value, given))
 
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/accel-train, or ~/.cache/accel-train. It may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "accel-train"
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "accel-train"
 
 
 def cached(path: Path, make: Callable[[Path], None]) -> Path:

@@ -171,7 +171,10 @@ def config_file(job_config: str | None, option: Path | None) -> ConfigFile | Non
 def users_default() -> Path | None:
     """The file that `accelerate config` writes, if there is one."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    home = expand_home(os.environ.get("HF_HOME", cache_home / "huggingface"))
+    try:
+        home = expand_home(os.environ.get("HF_HOME", cache_home / "huggingface"))
+    except UserError:  # without a home folder there is no default in it
+        return None
     path = home / "accelerate" / "default_config.yaml"
     return path if os.path.lexists(path) else None
 

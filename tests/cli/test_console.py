@@ -1,0 +1,102 @@
+"""A terminal is never a reason to fail, and paths mean what a shell would make of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import write_job
+
+from accel_trainer.cli.app import system_error
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_path
+from accel_trainer.queue.layout import QueueUnusable
+from accel_trainer.queue.store import QueueStore
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of a command line, in which `$A` is accel-train."""
+    known = {**os.environ, "PYTHON": sys.executable, **environment}
+    line = command.replace("$A", '"$PYTHON" -m accel_trainer.cli')
+    return subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, env=known)
+
+
+def test_verbs_work_without_any_of_the_three_standard_streams(queue: QueueStore) -> None:
+    for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        assert shell(f"$A hold a {closed}").returncode == 2, "there is no such job"
+        write_job(queue.folder / "a.json")
+        result = shell(f"$A hold a {closed}")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert (queue.folder / "held/a.json").exists()
+        assert shell(f"$A rm a {closed}").returncode == 0
+
+
+def test_who_stops_reading_ends_no_verb_before_its_work_is_done(queue: QueueStore) -> None:
+    names = [f"job{number}" for number in range(20)]
+    for name in names:
+        write_job(queue.folder / f"{name}.json")
+    result = shell(f"$A hold {' '.join(names)} | true")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(list((queue.folder / "held").iterdir())) == 20
+
+
+def test_output_that_a_full_disk_has_lost_is_one_line_and_no_success(queue: QueueStore) -> None:
+    result = shell("$A status > /dev/full")
+    assert result.returncode == 1
+    assert result.stderr == "error: standard output: No space left on device\n"
+    assert shell("$A run-queue > /dev/full").returncode == 0, "nothing of it is only on the terminal"
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
+def test_letters_that_a_terminal_lacks_are_written_out(queue: QueueStore, environment: dict[str, str]) -> None:
+    write_job(queue.folder / "größe雪.json")
+    result = shell("$A status; $A hold größe雪; $A logs größe雪; $A hold größe", **environment)
+    assert "Traceback" not in result.stderr
+    assert (queue.folder / "held/größe雪.json").exists()
+
+
+def test_a_path_has_its_variables_and_home_expanded_unless_a_file_has_that_name(monkeypatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_path("~/q") == Path("/home/me/q")
+    assert expand_path("$SCRATCH/q") == expand_path("${SCRATCH}/q") == Path("/scratch/me/q")
+    assert expand_path("~nobody_of_this_name/q") == Path("~nobody_of_this_name/q")
+    assert expand_path("costs 5$") == Path("costs 5$")
+    Path("$SCRATCH").mkdir()
+    assert expand_path("$SCRATCH") == Path("$SCRATCH")
+    with pytest.raises(UserError, match="variable NOWHERE is not set"):
+        expand_path("$NOWHERE/q")
+
+
+def test_without_a_home_folder_a_path_in_it_is_one_line(monkeypatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with pytest.raises(UserError, match="~/q: there is no home folder; set HOME"):
+        expand_path("~/q")
+
+
+def test_every_path_of_every_verb_means_what_a_shell_makes_of_it(cli, monkeypatch) -> None:
+    place = Path("scratch").absolute()
+    QueueStore(place / "q").create()
+    write_job(place / "job.json")
+    monkeypatch.setenv("PLACE", str(place))
+    assert cli("status", "--queue=$PLACE/q").stdout == f"no jobs in {place}/q\n"
+    assert '"dataset": "digits"' in cli("show", "${PLACE}/job.json").stdout
+    assert cli("schema", "--output", "$PLACE/schema.json").returncode == 0
+    assert (place / "schema.json").exists()
+    result = cli("status", "--queue=$NOWHERE/q")
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: $NOWHERE/q: the variable NOWHERE is not set; set it, or give the whole path\n",
+    )
+
+
+def test_an_error_of_the_system_below_the_queue_means_that_the_queue_cannot_be_used() -> None:
+    queue = Path("training_queue")
+    inside = system_error(PermissionError(13, "Permission denied", str(queue / "done/a.json")), queue)
+    assert isinstance(inside, QueueUnusable)
+    assert str(inside).endswith("training_queue cannot be used: training_queue/done/a.json: Permission denied")
+    outside = system_error(PermissionError(13, "Permission denied", "/elsewhere"), queue)
+    assert not isinstance(outside, QueueUnusable)
+    assert "ulimit -n" in str(system_error(OSError(24, "Too many open files"), None))
