@@ -8,7 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -170,10 +170,12 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def existing_queue(folder: Path) -> QueueStore:
-    """Raises QueueUnusable where there is none."""
+    """Raises QueueUnusable where there is none. What killed processes have left half-moved is moved first."""
     store = QueueStore(folder)
     if not store.folder.is_dir():
         raise QueueUnusable(f"there is no queue in {folder}; `accel-train add` makes one")
+    with suppress(QueueUnusable):  # what can only be read can be looked at
+        store.settle_all()
     return store
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +12,35 @@ from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, exis
 from accel_trainer.cli.slurm_claims import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import STALE_S
+from accel_trainer.core.rename import was_moved
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
 from accel_trainer.queue.finish import OwnerReport, OwnerState, Reclaimer, requeue
-from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob, QueueUnusable, is_canceled
+from accel_trainer.queue.layout import (
+    CANCELED,
+    ClaimedJob,
+    JobGone,
+    JobState,
+    QueuedJob,
+    QueueUnusable,
+    UndecidedMove,
+    is_canceled,
+)
+from accel_trainer.queue.moves import attributes
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
+# Does something to a job, and gives what has become of it; None where that was printed.
+Change = Callable[[QueueStore, QueuedJob], str | None]
 HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until a running job is stopped.")]
 
 # How long a running job may take to save and end: as long as a trainer has, and then some.
 LONGEST_S = 180.0
 POLL_S = 0.2
+# How often a job is found and is gone before it is given up.
+MOST_TRIES = 3
 
 
 @app.command()
@@ -33,11 +49,10 @@ def hold(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption =
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
         if isinstance(job, ClaimedJob):
-            return _ask(store, job, ControlAction.HOLD, "held", wait=not no_wait)
+            return _ask(store, job, ControlAction.HOLD, change, wait=not no_wait)
         if job.state is not JobState.PENDING:
             raise UserError(f"{job.name} is {job.state}; only what is pending or running can be held")
-        store.hold(job)
-        return "held"
+        return _with_name("held", job, store.hold(job))
 
     _for_each(jobs, queue, change)
 
@@ -49,8 +64,7 @@ def release(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
     def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is not JobState.HELD:
             raise UserError(f"{job.name} is {job.state}, not held")
-        store.release(job)
-        return "pending"
+        return _with_name("pending", job, store.release(job))
 
     _for_each(jobs, queue, change)
 
@@ -64,7 +78,7 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
         if isinstance(job, ClaimedJob):
-            return _ask(store, job, ControlAction.CANCEL, "canceled", wait=not no_wait)
+            return _ask(store, job, ControlAction.CANCEL, change, wait=not no_wait)
         if job.state.is_over:
             raise UserError(f"{job.name} is {job.state} already")
         store.finish(job, JobState.FAILED, f"{CANCELED} by {current_user()}")
@@ -95,8 +109,7 @@ def retry(
     def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is not JobState.FAILED:
             raise UserError(f"{job.name} is {job.state}; only what has failed can be tried again")
-        store.retry(job)
-        return "pending"
+        return _with_name("pending", job, store.retry(job))
 
     _for_each(jobs, queue, change, among=(JobState.FAILED,))
 
@@ -208,6 +221,8 @@ def _why_undecided(report: OwnerReport) -> str:
 def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
     """Return a job to pending if its owner is dead; whether nothing more is to be decided about it."""
     job = report.job
+    if job.destination is not None and report.state in (OwnerState.DEAD, OwnerState.EXPIRED):
+        return _finish_move(store, job)
     match report.state:
         case OwnerState.ALIVE:
             typer.echo(f"{job.name}: its runner is alive")
@@ -227,6 +242,16 @@ def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
     return True
 
 
+def _finish_move(store: QueueStore, job: ClaimedJob) -> bool:
+    """Finish or undo what the owner has begun, and died; whether that could be decided."""
+    try:
+        if (path := store.settle(job)) is not None:
+            typer.echo(f"{job.name}: the process that was moving it is dead; it is in {path.parent}")
+    except UndecidedMove as error:
+        print_problems(error.problems)
+    return True
+
+
 def _host(job: ClaimedJob) -> str:
     return job.owner.host or "an unknown host"
 
@@ -237,7 +262,7 @@ def _host(job: ClaimedJob) -> str:
 def _for_each(
     names: Sequence[str],
     queue: Path,
-    change: Callable[[QueueStore, QueuedJob], str | None],
+    change: Change,
     among: Sequence[JobState] = (),
 ) -> None:
     """Change jobs one by one; what goes wrong with one does not keep the others."""
@@ -245,8 +270,7 @@ def _for_each(
     wrong = False
     for name in names:
         try:
-            job = find_job(store, name, among)
-            result = change(store, job)
+            job, result = _changed(store, name, change, among)
             wrong |= result is None
             if result is not None:
                 typer.echo(f"{job.name}: {result}")
@@ -259,8 +283,31 @@ def _for_each(
         raise typer.Exit(MISTAKE)
 
 
-def _ask(store: QueueStore, job: ClaimedJob, action: ControlAction, done: str, *, wait: bool) -> str | None:
-    """Have the owner of a running job do something; None, and printed why, where it has not done it."""
+def _changed(store: QueueStore, name: str, change: Change, among: Sequence[JobState]) -> tuple[QueuedJob, str | None]:
+    """Find and change a job; again, where another process has moved it in between."""
+    for _ in range(MOST_TRIES):
+        job = find_job(store, name, among)
+        with suppress(JobGone):
+            return job, change(store, job)
+    job = find_job(store, name, among)
+    return job, change(store, job)
+
+
+def _with_name(text: str, job: QueuedJob, path: Path) -> str:
+    """What has become of a job, with its name where another job had its own."""
+    return text if path.stem == job.own_name else f"{text}, as {path.stem!r}: another job has its name"
+
+
+DONE = {ControlAction.CANCEL: "canceled", ControlAction.HOLD: "held"}
+
+
+def _ask(store: QueueStore, job: ClaimedJob, action: ControlAction, change: Change, *, wait: bool) -> str | None:
+    """Have the owner of a running job do something; None, and printed why, where it has not done it.
+
+    change: what is done to a job that the owner had returned to pending before it could know.
+    """
+    done = DONE[action]
+    about = attributes(job)
     if job.owner.is_dead():
         raise UserError(f"{job.name}: its runner is dead; `accel-train reclaim {job.name}` first")
     try:
@@ -281,8 +328,12 @@ def _ask(store: QueueStore, job: ClaimedJob, action: ControlAction, done: str, *
             [f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"]
         )
         return None
-    now = store.find(job.name)
-    return done if now is None or now.state is not JobState.DONE else "was done before it could be stopped"
+    now = store.find_file(about, job.name) or store.find(job.name)
+    if now is not None and now.state is JobState.DONE:
+        return "was done before it could be stopped"
+    if now is not None and now.state in (JobState.PENDING, JobState.RUNNING) and was_moved(about, now.path):
+        return change(store, now)
+    return done
 
 
 def _refuse_odd_host(host: str | None) -> None:

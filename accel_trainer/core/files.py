@@ -14,6 +14,7 @@ from typing import Any
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, is_dead_token
+from accel_trainer.core.rename import move_own
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -38,19 +39,38 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     A file replaces what is there in one step; of a folder the older one is removed before. `durable` waits for the
     disk, so that all of it outlives a power cut.
     """
-    aside = path.with_name(f".{_shortened(path.name)}.{Owner.new().token}.tmp")
-    try:
+    with _aside(path) as aside:
         yield aside
         if durable:
             _sync(aside)
         if aside.is_dir() and os.path.lexists(path):  # which a rename would not replace
             remove_tree(path)
         aside.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """As `write_atomic`, but nothing is replaced. Raises FileExistsError where there is such a file."""
+    try:
+        with _aside(path) as aside:
+            aside.write_bytes(content)
+            _sync(aside)
+            move_own(aside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A path beside `path` that no other process has; what is there after an error is removed."""
+    aside = path.with_name(f".{_shortened(path.name)}.{Owner.new().token}.tmp")
+    try:
+        yield aside
     except BaseException:
         remove_tree(aside)
         raise
-    if durable:
-        sync_folder(path.parent)
 
 
 def _shortened(name: str) -> str:

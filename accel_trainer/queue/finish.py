@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -12,9 +13,9 @@ from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S, ending_leftovers
 from accel_trainer.queue.control import ControlAction, ControlRequest, Requests
 from accel_trainer.queue.heartbeat import HeartbeatObserver
-from accel_trainer.queue.layout import ClaimedJob, JobState
+from accel_trainer.queue.layout import ClaimedJob, JobGone, JobState, UndecidedMove
 from accel_trainer.queue.retries import FailureRecord, Retries
-from accel_trainer.queue.store import JobGone, QueueStore
+from accel_trainer.queue.store import QueueStore
 
 # How often a runner looks for claims whose owners are dead.
 LOOK_EVERY_S = 0.5
@@ -66,7 +67,8 @@ def _move(
     queue: QueueStore, retries: Retries, claimed: ClaimedJob, result: AttemptResult, request: ControlRequest | None
 ) -> FinishedClaim:
     outcome = result.outcome
-    if request is not None and outcome.kind is OutcomeKind.INTERRUPTED:
+    would_run_again = outcome.kind is OutcomeKind.INTERRUPTED or _is_retried(retries, claimed, outcome, result)
+    if request is not None and would_run_again:
         outcome = request.outcome
     match outcome.kind:
         case OutcomeKind.DONE:
@@ -94,10 +96,9 @@ def _fail(
     queue: QueueStore, retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult
 ) -> FinishedClaim:
     """Return a job that has failed to pending, where it is to be tried again; else move it into failed/."""
-    before = retries.of(claimed)
-    number = 1 if before is None else before.number + 1
+    number = _number(retries, claimed)
     reason = outcome.reason or "no reason given"
-    if outcome.may_be_retried and number <= result.retries:
+    if _is_retried(retries, claimed, outcome, result):
         failures = retries.add(claimed, number, reason)  # first: a runner that is killed now has counted it
         queue.release(claimed)
         return FinishedClaim(outcome, JobState.PENDING, failures)
@@ -106,11 +107,29 @@ def _fail(
     return FinishedClaim(outcome, JobState.FAILED)
 
 
+def _is_retried(retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult) -> bool:
+    """Whether a job that has failed is tried again."""
+    has_failed = outcome.kind is OutcomeKind.FAILED
+    return has_failed and outcome.may_be_retried and _number(retries, claimed) <= result.retries
+
+
+def _number(retries: Retries, claimed: ClaimedJob) -> int:
+    """Of this failure, among those of the job."""
+    before = retries.of(claimed)
+    return 1 if before is None else before.number + 1
+
+
 # -- claims whose owners are dead ---------------------------------------------------------------------------------
 
 
 def requeue(queue: QueueStore, retries: Retries, job: ClaimedJob) -> bool:
-    """Return a job whose owner is dead to pending, or do what was asked of it; False if another process was faster."""
+    """Return a job whose owner is dead to pending, or do what was asked of it; False if another process was faster.
+
+    One that the owner was just moving goes to where it was to be. Raises QueueUnusable, and UndecidedMove where only
+    another machine can tell what became of that.
+    """
+    if job.destination is not None:
+        return queue.settle(job) is not None
     result = AttemptResult(Outcome(OutcomeKind.INTERRUPTED), job.path)
     return finish_claim(queue, retries, job, result).outcome.kind is not OutcomeKind.SUPERSEDED
 
@@ -177,6 +196,7 @@ class Reclaimer:
                 continue
             for _ in ending_leftovers(report.job.token):
                 await asyncio.sleep(POLL_S)
-            if requeue(self._queue, self._retries, report.job):
-                yield report.job
+            with suppress(UndecidedMove):  # `accel-train reclaim` says why
+                if requeue(self._queue, self._retries, report.job):
+                    yield report.job
         self._looked = time.monotonic()

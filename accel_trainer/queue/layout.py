@@ -2,13 +2,16 @@
 
 training_queue/*.json           pending
 training_queue/held/            kept back
-training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json
-training_queue/done/, failed/   with <name>.reason.txt beside what failed
+training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json;
+                                <name>@<host>.<token>-to-<state>.json while a process moves a job
+training_queue/done/, failed/   with <name>.reason.txt beside what failed, and <name>.name.txt beside a job whose own
+                                name ends like the numbers that are given here ('a~2')
 training_queue/logs/            full output of every attempt
 training_queue/retries/         how often a job has failed that is tried again
 training_queue/requests/        what people ask of jobs that are running
 training_queue/paused/          hosts that claim no jobs for now
 training_queue/runners/         signs of life of the runners; observed/: when each host last saw one
+training_queue/moves/           of each job that is copied to a queue on another file system: where to
 training_queue/slurm/           of each claim that is a cluster's: which user submitted it, as which job of Slurm
 """
 
@@ -25,6 +28,11 @@ from accel_trainer.core.lease import Owner
 
 # How an older program of the labs names what it trains: of its process nothing is known but the host.
 OLD_CLAIM = re.compile(r"(?P<host>[^@/]+)_gpu-[0-9,]+_job-\d+__(?P<name>.+)", re.DOTALL)
+
+# After the name of a job that is over, of a file that says: this name is the job's own, whatever it ends with.
+OWN_NAME = ".name.txt"
+# The end of a token while its owner moves a job: by which copy, if the other queue is on another disk, and where to.
+MOVES = re.compile(r"(-copy_(?P<copy>[0-9a-f]+))?-to-(?P<state>[a-z]+)$")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -45,6 +53,12 @@ def read_claim(stem: str) -> tuple[str, Owner]:
 def without_number(name: str) -> str:
     """Beside another of its name that is over, a job has a number after it: 'a~2' is named 'a'."""
     return re.sub(r"~\d+$", "", name)
+
+
+def moving_owner(state: "JobState", copy: str = "") -> Owner:
+    """This process, while it moves a job to a state: its token says where to, and by which copy."""
+    owner = Owner.new()
+    return Owner(owner.host, f"{owner.token}{f'-copy_{copy}' if copy else ''}-to-{state.value}")
 
 
 def file_name(name: str) -> str:
@@ -81,11 +95,18 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job file in the queue."""
+    """A job file in the queue. is_own_name: of one that is over, whether what looks like a number is part of its
+    name."""
 
     name: str
     path: Path
     state: JobState
+    is_own_name: bool = field(default=False, compare=False, kw_only=True)
+
+    @property
+    def own_name(self) -> str:
+        """Its name, without the number that it has got beside another one that is over."""
+        return without_number(self.name) if self.state.is_over and not self.is_own_name else self.name
 
 
 @dataclass(frozen=True)
@@ -100,9 +121,29 @@ class ClaimedJob(QueuedJob):
         """The token of the claim: no other claim has the same."""
         return self.owner.token
 
+    @property
+    def destination(self) -> JobState | None:
+        """Where the owner is just moving the job; None where it trains it."""
+        moves = MOVES.search(self.token)
+        return JobState(moves["state"]) if moves is not None and moves["state"] in set(JobState) else None
+
+    @property
+    def copy(self) -> str | None:
+        """Which copy of the job is on its way to another disk, if any."""
+        moves = MOVES.search(self.token)
+        return None if moves is None else moves["copy"]
+
 
 class QueueUnusable(UserError):
     """The queue's folder itself cannot be used."""
+
+
+class JobGone(UserError):
+    """A job's file was moved by another process or a person."""
+
+
+class UndecidedMove(UserError):
+    """It cannot be seen here whether a job that was being copied to another queue has arrived there."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +183,11 @@ class QueuePaths:
         return self.folder / "observed"
 
     @property
+    def moves(self) -> Path:
+        """Where jobs are copied to, on other file systems."""
+        return self.folder / "moves"
+
+    @property
     def slurm(self) -> Path:
         """What is noted of claims that are a cluster's."""
         return self.folder / "slurm"
@@ -149,8 +195,12 @@ class QueuePaths:
     @property
     def all(self) -> tuple[Path, ...]:
         """All folders in which files are written."""
-        records = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed, self.slurm)
-        return (*map(self.of, JobState), *records)
+        records = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed)
+        return (*map(self.of, JobState), *records, self.moves, self.slurm)
+
+    def copy_record(self, copy: str) -> Path:
+        """What is noted of a job that is copied to another file system."""
+        return self.moves / f"{copy}.json"
 
     def of(self, state: JobState) -> Path:
         """The folder of the jobs in a state."""
@@ -169,6 +219,7 @@ class QueuePaths:
             return
         except OSError as error:
             raise QueueUnusable(f"the queue {self.folder} cannot be read: {error.strerror}") from error
+        own_names = {name for name in names if name.endswith(OWN_NAME)} if state.is_over else set()
         for name in names:
             if not name.endswith(".json") or name.startswith("."):
                 continue
@@ -177,9 +228,18 @@ class QueuePaths:
                 claimed, owner = read_claim(stem)
                 yield ClaimedJob(claimed, path, owner=owner)
             else:
-                yield QueuedJob(stem, path, state)
+                yield QueuedJob(stem, path, state, is_own_name=f"{stem}{OWN_NAME}" in own_names)
+
+    def claims(self) -> Iterator[ClaimedJob]:
+        """The jobs that are running or on their way, in no order. Raises QueueUnusable."""
+        return (job for job in self.listed(JobState.RUNNING) if isinstance(job, ClaimedJob))
 
 
 def reason_path(path: Path) -> Path:
     """The file with the reason why a job in failed/ is there, beside the job's."""
     return path.with_name(f"{path.stem}.reason.txt")
+
+
+def own_name_path(path: Path) -> Path:
+    """The file that says that the name of a job that is over is its own, beside the job's."""
+    return path.with_name(f"{path.stem}{OWN_NAME}")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.record_store import RecordStore
-from accel_trainer.queue.layout import QueuedJob, QueueUnusable
-from accel_trainer.queue.store import JobGone, QueueStore
+from accel_trainer.queue.layout import JobGone, QueuedJob, QueueUnusable
+from accel_trainer.queue.store import QueueStore
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 

@@ -8,10 +8,10 @@ from accel_trainer.core.lease import this_host
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pause, Pauses
 from accel_trainer.queue.dependencies import Requirements, Unmet, cycles, failed_parent
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import JobGone, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slots import Allocation
-from accel_trainer.queue.store import JobGone, QueueStore
+from accel_trainer.queue.store import QueueStore
 
 LOOK_EVERY_S = 2.0
 # Looking may take this part of the time, however many jobs there are.

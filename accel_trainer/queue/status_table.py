@@ -79,7 +79,11 @@ def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: M
     heartbeat = heartbeats.get(runner_of(job.owner))
     work: RunningClaim | None = None if heartbeat is None else heartbeat.work.get(job.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
-    if job.owner.is_dead():
+    if job.destination is not None:
+        died = job.owner.is_dead() or is_stale(silence_s)
+        by_whom = ", by a process that died; `accel-train reclaim` sees to it" if died else ""
+        note = f"is being moved to {job.destination}{by_whom}"
+    elif job.owner.is_dead():
         note = "its runner died; run-queue reclaims it"
     elif is_stale(silence_s):
         silence = f"nothing was heard of its runner for {duration(silence_s)}"

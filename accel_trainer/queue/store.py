@@ -1,21 +1,21 @@
-"""The queue as folders: a job is a file, its state is the folder it is in, a change of state is a rename.
+"""The queue as folders: a job is a file, its state is the folder it is in, a change of state moves the file.
 
-Renames are atomic on local disks and on NFS, but on NFS one may succeed and report an error: who won is decided by
-whether the target is there, not by the call.
+A claim is a rename to a name that no other process gives. All other moves are those of `queue.moves`.
 """
 
-import filecmp
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_files, write_atomic
+from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_files, write_atomic, write_new
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.rename import rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
     ClaimedJob,
+    JobGone,
     JobState,
     QueuedJob,
     QueuePaths,
@@ -23,8 +23,11 @@ from accel_trainer.queue.layout import (
     file_name,
     natural_key,
     reason_path,
-    without_number,
 )
+from accel_trainer.queue.move_between import forget_copies, move_between, settle
+from accel_trainer.queue.moves import Mover, cannot_move, forget_notes, is_empty
+
+__all__ = ["JobGone", "QueueStore"]
 
 MAX_REASON = MEBIBYTE
 
@@ -34,6 +37,7 @@ class QueueStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.paths = folder, QueuePaths(folder)
+        self._mover = Mover(self.paths)
 
     def create(self) -> None:
         """Make the folders there are not yet. Raises QueueUnusable."""
@@ -54,7 +58,9 @@ class QueueStore:
                 raise QueueUnusable(f"the queue {self.folder} cannot be used: no permission to write in {folder}")
 
     def remove_half_written(self) -> None:
-        """Remove what processes that were killed have left half-written."""
+        """Remove what processes that were killed have left half-written, and finish or undo their moves."""
+        self.settle_all()
+        forget_copies(self._mover)
         for folder in self.paths.all:
             remove_stale_temp_files(folder)
 
@@ -64,7 +70,7 @@ class QueueStore:
 
     def claims(self) -> list[ClaimedJob]:
         """The jobs that are running, each with its owner. Raises QueueUnusable."""
-        return [job for job in self.jobs(JobState.RUNNING) if isinstance(job, ClaimedJob)]
+        return sorted(self.paths.claims(), key=lambda job: (natural_key(job.name), job.name))
 
     def states(self) -> dict[str, JobState]:
         """Where every job is. One that is in several places is done only if it is nowhere before that."""
@@ -80,6 +86,11 @@ class QueueStore:
         first = [job for job in found if job.state is found[0].state]
         return max(first, key=lambda job: _modified_ns(job.path), default=None)
 
+    def find_file(self, about: os.stat_result, name: str) -> QueuedJob | None:
+        """Where a job's file is now, by what it was; None where it was changed or removed."""
+        found = (job for job in self._in_passing() if name in _names(job) and was_moved(about, job.path))
+        return next(found, None)
+
     def _in_passing(self) -> Iterator[QueuedJob]:
         """All jobs, so that one which is moved meanwhile, to be run or back, is met where it was or where it goes."""
         first = (JobState.PENDING, JobState.HELD, JobState.RUNNING)
@@ -91,67 +102,88 @@ class QueueStore:
     def add(self, name: str, content: bytes, *, replace: bool = False) -> Path:
         """Put a job file into the queue, whole at once. Raises UserError if one of this name is pending."""
         path = self.folder / f"{name}.json"
-        if path.exists() and not replace:
-            raise UserError(f"{name}: a job of this name is in the queue already")
+        try:
+            write_new(path, content)
+        except FileExistsError as error:
+            if not replace:
+                raise UserError(f"{name}: a job of this name is in the queue already") from error
+            self._replace(path, content)
+        except OSError as error:
+            raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
+        return path
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        """Raises UserError for an empty file: where hard links are not possible, somebody takes the name with it."""
+        if is_empty(path):
+            raise UserError(f"{path} is empty: it is just being written; if it is not, remove it")
         try:
             write_atomic(path, content)
         except OSError as error:
             raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
-        return path
 
     def claim(self, job: QueuedJob, owner: Owner | None = None) -> ClaimedJob | None:
         """Claim a pending job, for this process if no owner is given; None if another was faster."""
         owner = owner or Owner.new()
         target = self.paths.claim(job.name, owner)
-        if not _moved(job.path, target):
-            return None
-        return ClaimedJob(job.name, target, owner=owner)
+        try:
+            is_ours = rename_unique(job.path, target)
+        except OSError as error:
+            raise cannot_move(job.path, target, error) from error
+        return ClaimedJob(job.name, target, owner=owner) if is_ours else None
 
     def release(self, job: QueuedJob) -> Path:
         """Return a job to pending, where it can be claimed again, under its own name: its run folder follows from that.
 
         A newcomer that has taken the name meanwhile is given another one.
         """
-        target = self.folder / f"{job.name}.json"
-        # In this order: what is there when the job itself is gone is the job, returned by another runner.
-        if target.exists() and job.path.exists():
-            self._move(QueuedJob(job.name, target, JobState.PENDING), JobState.PENDING)
-        return self._move(job, JobState.PENDING)
+        return self._mover.move_keeping_name(job, JobState.PENDING)
 
     def hold(self, job: QueuedJob) -> Path:
-        """Move a job to held/, where no runner claims it."""
-        return self._move(job, JobState.HELD)
+        """Move a job to held/, where no runner claims it. One that has run keeps its name, as with `release`."""
+        if isinstance(job, ClaimedJob):
+            return self._mover.move_keeping_name(job, JobState.HELD)
+        return self._mover.move(job, JobState.HELD)
 
     def retry(self, job: QueuedJob) -> Path:
-        """Put a job that is over back, under the name it had."""
-        own = _names(job)[-1]
-        path = self._move(QueuedJob(own, job.path, job.state), JobState.PENDING)
-        reason_path(job.path).unlink(missing_ok=True)
+        """Put a job that is over back, under its own name, or with a number where another one has that."""
+        path = self._mover.move(job, JobState.PENDING)
+        if not os.path.lexists(job.path):
+            reason_path(job.path).unlink(missing_ok=True)
         return path
 
     def remove(self, job: QueuedJob) -> None:
-        """Remove a job from the queue for good."""
-        job.path.unlink(missing_ok=True)
-        reason_path(job.path).unlink(missing_ok=True)
+        """Remove a job from the queue for good. Raises JobGone."""
+        self._mover.remove(job)
 
     def move_to(self, other: "QueueStore", job: QueuedJob) -> Path:
         """Put a job into the same state in another queue, on the same or another drive; its reason with it."""
-        reason = self.reason(job)
-        name = _names(job)[-1]
-        if any(found.name == name for found in other.jobs(job.state)):
+        name = job.own_name
+        if any(found.own_name == name for found in other.jobs(job.state)):
             raise UserError(f"{name}: a job of this name is {job.state} in {other.folder}")
-        target = other.paths.of(job.state) / f"{name}.json"
-        content, about = job.path.read_bytes(), job.path.stat()
-        write_atomic(target, content)
-        os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))  # the same submission
+        reason = self.reason(job)
+        target = move_between(self._mover, other._mover, job)
         if reason is not None:
             write_atomic(reason_path(target), reason + "\n")
-        self.remove(job)
+        forget_notes(job)
         return target
+
+    def settle(self, job: ClaimedJob) -> Path | None:
+        """Finish or undo the move of a job whose process is dead; None where another process has done so.
+
+        Raises QueueUnusable and UndecidedMove.
+        """
+        return settle(self._mover, job)
+
+    def settle_all(self) -> None:
+        """Finish or undo all moves of processes of this machine that are dead, as far as it is known how."""
+        for job in list(self.paths.claims()):
+            if job.destination is not None and job.owner.is_dead():
+                with suppress(UserError):
+                    self.settle(job)
 
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
         """Put a job into done/ or failed/, with the reason beside it."""
-        path = self._move(job, state)
+        path = self._mover.move(job, state)
         beside = reason_path(path)
         if reason is None:
             beside.unlink(missing_ok=True)
@@ -167,16 +199,6 @@ class QueueStore:
         except OSError:
             return None
 
-    def _move(self, job: QueuedJob, state: JobState) -> Path:
-        """Rename into a folder, beside what has the same name there unless that is the same job file."""
-        folder, stem = self.paths.of(state), file_name(job.name)
-        target, number = folder / f"{stem}.json", 2
-        while os.path.lexists(target) and (target == job.path or not _same_content(job.path, target)):
-            target, number = folder / f"{stem}~{number}.json", number + 1
-        if not _moved(job.path, target):
-            raise JobGone(f"{job.name}: its file {job.path} is gone: another process or a person has moved it")
-        return target
-
     def newest_log(self, name: str) -> Path | None:
         """The log of the last attempt at a job; None before the first."""
         return newest_log(self.paths.logs, file_name(name))
@@ -189,34 +211,12 @@ class QueueStore:
             raise QueueUnusable(f"no log can be made in {self.paths.logs}: {error.strerror}") from error
 
 
-class JobGone(UserError):
-    """A job's file was moved by another process or a person."""
-
-
-def _moved(source: Path, target: Path) -> bool:
-    """Rename; whether it was ours is decided by the target being there, not by the call."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if os.path.lexists(source):  # it is not permitted: trying again would not help
-            raise QueueUnusable(f"{source} cannot be moved to {target.parent}: {error.strerror}") from error
-        return os.path.lexists(target)
-    return True
-
-
 def _names(job: QueuedJob) -> tuple[str, ...]:
     """Its name in its folder, and its own."""
-    own = without_number(job.name)
-    return (job.name, own) if job.state.is_over and own != job.name else (job.name,)
+    return (job.name,) if job.own_name == job.name else (job.name, job.own_name)
 
 
 def _modified_ns(path: Path) -> int:
     with suppress(OSError):
         return path.lstat().st_mtime_ns
     return 0
-
-
-def _same_content(one: Path, other: Path) -> bool:
-    with suppress(OSError):
-        return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
-    return False

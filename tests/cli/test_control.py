@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import COMMAND, dead_token, wait_until, write_job
@@ -288,3 +289,51 @@ def test_there_must_be_a_queue() -> None:
     result = run("pause", "--queue", "nowhere")
     assert isinstance(result.exception, UserError)
     assert "there is no queue in nowhere" in str(result.exception)
+
+
+# -- jobs that others move at the same moment ------------------------------------------------------------------------
+
+
+def test_a_job_that_is_moved_between_look_and_change_is_looked_for_again(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_job(queue.folder / "a.json")
+    find = control.find_job
+
+    def find_and_lose(*arguments: Any) -> QueuedJob:
+        job = find(*arguments)
+        if job.state is JobState.PENDING:
+            queue.hold(job)
+        return job
+
+    monkeypatch.setattr(control, "find_job", find_and_lose)
+    assert run("cancel", "a").output == "a: canceled\n"
+    assert states(queue) == {"a": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "place", "taken", "text"),
+    [("hold", ".", "held", "held"), ("retry", "failed", ".", "pending")],
+)
+def test_who_gets_another_name_is_told(queue: QueueStore, verb: str, place: str, taken: str, text: str) -> None:
+    write_job(queue.folder / place / "a.json", seed=1)
+    write_job(queue.folder / taken / "a.json", seed=2)
+    assert run(verb, "a").output == f"a: {text}, as 'a~2': another job has its name\n"
+
+
+def test_a_job_returned_before_it_could_be_canceled_is_canceled_where_it_is(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runner had read what is asked of it a moment before."""
+    job = claimed(queue, "a")
+    monkeypatch.setattr(control.time, "sleep", lambda seconds: queue.release(job))
+    assert run("cancel", "a").output == "a: canceled\n"
+    assert states(queue) == {"a": "failed"}
+
+
+def test_reclaim_finishes_what_a_dead_process_was_moving(queue: QueueStore) -> None:
+    path = write_job(queue.folder / "running" / f"a@{this_host()}.{dead_token()}-to-held.json")
+    assert "is being moved to held, by a process that died" in str([row.note for row in status_rows(queue)])
+    assert run("status").exit_code == 0
+    assert not path.exists(), "any look does"
+    assert states(queue) == {"a": "held"}

@@ -1,18 +1,21 @@
 """A runner whose trainings are trivial, on a file system that may lie: `python lab_runner.py QUEUE [seed]`.
 
-With a seed, renames now and then fail after they have succeeded, and listings are now and then those of before.
+With a seed, renames and links now and then fail after they have succeeded, and listings are now and then those of
+before; with an odd one, no rename can be kept from replacing a file.
 """
 
 import asyncio
+import errno
 import os
 import random
 import sys
 from pathlib import Path
 
+from accel_trainer.core import rename
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue import finish, run_claim, runner, scheduler
+from accel_trainer.queue import finish, moves, run_claim, runner, scheduler
 from accel_trainer.queue.store import QueueStore
 
 
@@ -40,7 +43,8 @@ class Liar:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.rename, self.scandir = Path.rename, os.scandir
+        self.seed, self.rename, self.link, self.scandir = seed, Path.rename, os.link, os.scandir
+        self.rename_noreplace = rename.rename_noreplace
         self.listings: dict[str, Listing] = {}
 
     def renamed(self, source: Path, target: Path) -> Path:
@@ -48,6 +52,18 @@ class Liar:
         if self.random.random() < 0.2:
             raise FileNotFoundError(2, "No such file or directory", str(source))
         return done
+
+    def renamed_noreplace(self, source: Path, target: Path) -> None:
+        if self.seed % 2:
+            raise OSError(errno.EINVAL, "Invalid argument", str(source))
+        self.rename_noreplace(source, target)
+        if self.random.random() < 0.2:
+            raise FileNotFoundError(2, "No such file or directory", str(source))
+
+    def linked(self, source: Path, target: Path) -> None:
+        self.link(source, target)
+        if self.random.random() < 0.2:
+            raise FileExistsError(17, "File exists", str(target))
 
     def listed(self, folder: object = ".") -> object:
         if not isinstance(folder, Path):
@@ -65,6 +81,8 @@ def main() -> None:
         liar = Liar(int(sys.argv[2]))
         Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
         os.scandir = liar.listed  # type: ignore[assignment]
+        os.link = liar.linked  # type: ignore[assignment]
+        rename.rename_noreplace = moves.rename_noreplace = liar.renamed_noreplace
     run_claim.run_attempt = train
     runner.POLL_S = 0.005
     finish.LOOK_EVERY_S, scheduler.LOOK_EVERY_S = 0.05, 0.2

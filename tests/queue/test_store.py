@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.core import lease
+from accel_trainer.core import lease, rename
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import new_log
@@ -278,3 +278,66 @@ def test_a_reason_that_cannot_be_read_is_none(queue, kind):
 def test_a_token_that_nobody_has_made_is_of_nobody(pid):
     """Tokens stand in names of files, and in status.json, which others may have written."""
     assert Owner(lease.this_host(), f"{lease.boot_id()}-{pid}-1-word").is_dead()
+
+
+@pytest.mark.parametrize("name", ["a~2", "~2", "a~2~3"])
+@pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED])
+def test_a_name_that_ends_like_a_number_is_kept_through_all_states(queue, name, state):
+    queue.add(name, b"{}")
+    queue.finish(queue.claim(queue.jobs(JobState.PENDING)[0]), state, "why")
+    assert names(queue, state) == [name]
+    assert queue.states() == {name: state}
+    queue.retry(queue.find(name))
+    assert names(queue, JobState.PENDING) == [name]
+
+
+def test_a_number_that_was_given_is_told_from_a_name_that_ends_like_one(queue):
+    for name, content in (("a", b"1"), ("a", b"2"), ("a~2", b"3"), ("a", b"4"), ("a~2", b"5")):
+        queue.add(name, content)
+        queue.finish(queue.claim(queue.jobs(JobState.PENDING)[0]), JobState.FAILED, "why")
+    own = {job.path.read_bytes(): job.own_name for job in queue.jobs(JobState.FAILED)}
+    assert own == {b"1": "a", b"2": "a", b"3": "a~2", b"4": "a", b"5": "a~2"}
+    for job in queue.jobs(JobState.FAILED):
+        queue.remove(job)
+    assert list(queue.paths.of(JobState.FAILED).iterdir()) == []
+
+
+def test_a_job_moved_to_another_queue_keeps_a_name_that_ends_like_a_number(queue, tmp_path):
+    other = QueueStore(tmp_path / "other")
+    other.create()
+    queue.add("a~2", b"{}")
+    queue.finish(queue.find("a~2"), JobState.FAILED, "why")
+    queue.move_to(other, queue.find("a~2"))
+    assert [job.own_name for job in other.jobs(JobState.FAILED)] == ["a~2"]
+    assert other.reason(other.find("a~2")) == "why"
+    assert list(queue.paths.of(JobState.FAILED).iterdir()) == []
+
+
+def test_who_removes_a_job_that_is_gone_is_told(queue):
+    queue.add("a", b"{}")
+    job = queue.find("a")
+    queue.hold(job)
+    with pytest.raises(JobGone, match=r"its file .*a\.json is gone"):
+        queue.remove(job)
+    assert names(queue, JobState.HELD) == ["a"]
+
+
+def test_a_running_job_that_is_held_keeps_its_name_and_the_one_held_before_gets_another(queue):
+    queue.add("a", b'{"seed": 1}')
+    queue.hold(queue.find("a"))
+    queue.add("a", b'{"seed": 2}')
+    queue.hold(queue.claim(queue.jobs(JobState.PENDING)[0]))
+    contents = {path.name: path.read_bytes() for path in queue.paths.of(JobState.HELD).iterdir()}
+    assert contents == {"a.json": b'{"seed": 2}', "a~2.json": b'{"seed": 1}'}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_job_stays_where_it_is_when_the_folder_of_its_new_state_is_gone(queue, monkeypatch, refused):
+    if refused:
+        monkeypatch.setattr(rename, "_system_call", lambda: None)
+    queue.add("a", b"{}")
+    claimed = queue.claim(queue.find("a"))
+    queue.paths.of(JobState.DONE).rmdir()
+    with pytest.raises(QueueUnusable, match=r"cannot be moved to .*done: No such file or directory"):
+        queue.finish(claimed, JobState.DONE)
+    assert list(queue.claims()) == [claimed]

@@ -1,0 +1,283 @@
+"""Changes of a job's state: its file is moved, and never replaces another.
+
+Where the file system renames without replacing, that is one call. Elsewhere the job is first taken: renamed to a name
+in running/ that is this process's own and says where the job goes, which one of several processes can do; from there it
+is linked to its place, and the name in running/ removed. Who is killed in between leaves that name, and the next look
+finishes the move (`settle`). A job that is copied to another file system is recorded in moves/, too.
+"""
+
+import filecmp
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_trainer.core.rename import (
+    NO_FLAG,
+    move_own,
+    rename_noreplace,
+    rename_unique,
+    was_moved,
+)
+from accel_trainer.queue.layout import (
+    ClaimedJob,
+    JobGone,
+    JobState,
+    QueuedJob,
+    QueuePaths,
+    QueueUnusable,
+    file_name,
+    moving_owner,
+    own_name_path,
+    reason_path,
+    without_number,
+)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Moves the jobs of one queue."""
+
+    paths: QueuePaths
+
+    def move(self, job: QueuedJob, state: JobState) -> Path:
+        """Move a job to a state: under its own name, or with a number where that is taken. Of a job file that is over
+        already, in the very same words, one is kept.
+
+        Raises JobGone where another process was faster, and QueueUnusable.
+        """
+        before, taken = attributes(job), None
+        for target in self._targets(file_name(job.own_name), state):
+            with suppress(FileExistsError):
+                if taken is None and _renamed(job, target, before):
+                    return target
+                taken = taken or self.take(job, state)
+                return self._place(taken, target, job.path)
+            if state.is_over and _has_content_of(target, taken or job.path):
+                (taken or self.take(job, state)).unlink(missing_ok=True)
+                with suppress(OSError):
+                    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+                return target
+        raise _no_name(job.path, state)
+
+    def move_keeping_name(self, job: QueuedJob, state: JobState) -> Path:
+        """As `move`, but under its own name in any case: its run folder follows from that. A job that has taken the
+        name meanwhile is given another one."""
+        name = file_name(job.own_name)
+        target = self.paths.of(state) / f"{name}.json"
+        before, taken = attributes(job), None
+        while True:
+            try:
+                if taken is None and _renamed(job, target, before):
+                    return target
+                taken = taken or self.take(job, state)
+                return self._place(taken, target, job.path)
+            except FileExistsError:
+                if is_empty(target):  # the name is being taken at this moment; what takes it may replace the file
+                    return self.place(taken or self.take(job, state), name, state)
+                self._make_way(QueuedJob(name, target, state), before)
+
+    def remove(self, job: QueuedJob) -> None:
+        """Remove a job for good. Raises JobGone and QueueUnusable."""
+        attributes(job)
+        self.take(job, job.state).unlink(missing_ok=True)
+        forget_notes(job)
+
+    def take(self, job: QueuedJob, state: JobState) -> Path:
+        """Take a job to move it to a state: its new path, which no other process has. Raises JobGone, QueueUnusable."""
+        taken = self.paths.claim(file_name(job.own_name), moving_owner(state))
+        try:
+            is_ours = rename_unique(job.path, taken)
+        except OSError as error:
+            raise cannot_move(job.path, taken, error) from error
+        if not is_ours:
+            raise gone(job)
+        self.remove_other_names(taken)
+        return taken
+
+    def place(self, taken: Path, name: str, state: JobState) -> Path:
+        """Move a job that was taken to where it belongs. Raises JobGone and QueueUnusable."""
+        for target in self._targets(name, state):
+            with suppress(FileExistsError):
+                return self._place(taken, target)
+        raise _no_name(taken, state)
+
+    def settle(self, job: ClaimedJob) -> Path | None:
+        """Finish a move whose process is dead; None where another process has done so. Raises QueueUnusable."""
+        if (state := job.destination) is None:
+            return None
+        taken = self.paths.claim(job.name, moving_owner(state))
+        try:
+            if not rename_unique(job.path, taken):
+                return None
+        except OSError as error:
+            raise cannot_move(job.path, taken, error) from error
+        if (other := self._other_name(taken, job.name)) is not None:
+            taken.unlink(missing_ok=True)
+            return other
+        try:
+            return self.place(taken, job.name, state)
+        except JobGone:
+            return None
+
+    def remove_other_names(self, taken: Path) -> None:
+        """Of a job that was just taken: who was linking it to where it was has left another name, or removes it now."""
+        about = os.lstat(taken)
+        if about.st_nlink < 2:
+            return
+        for job in self.paths.claims():
+            if job.destination is not None and job.path != taken and _is_file(job.path, about):
+                job.path.unlink(missing_ok=True)
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def _place(self, taken: Path, target: Path, back: Path | None = None) -> Path:
+        """Move a job that was taken to one name, or back where that is not possible.
+
+        Raises FileExistsError, JobGone and QueueUnusable.
+        """
+        try:
+            move_own(taken, target)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(taken):
+                raise JobGone(
+                    f"{taken} is gone: another process has moved it to another place than {target}"
+                ) from error
+            if back is not None:
+                with suppress(OSError):
+                    move_own(taken, back)
+            raise cannot_move(back or taken, target, error) from error
+        return target
+
+    def _make_way(self, newcomer: QueuedJob, before: os.stat_result) -> None:
+        """Give another name to the job that has taken this one; unless it is the job itself, which another process has
+        returned."""
+        with suppress(JobGone):
+            taken = self.take(newcomer, newcomer.state)
+            is_itself = was_moved(before, taken)
+            targets = self._targets(newcomer.name, newcomer.state, first=1 if is_itself else 2)
+            for target in targets:
+                with suppress(FileExistsError):
+                    self._place(taken, target, newcomer.path)
+                    return
+
+    def _targets(self, name: str, state: JobState, first: int = 1) -> Iterator[Path]:
+        """The paths that a job may have in a state."""
+        folder = self.paths.of(state)
+        path = folder / f"{name}.json"
+        if first == 1 and not (state.is_over and without_number(name) != name):
+            yield path
+        elif first == 1 and not os.path.lexists(path):
+            is_new = _mark_as_own(path)
+            yield path
+            if is_new:  # another process was faster, with a job that may have got this number
+                own_name_path(path).unlink(missing_ok=True)
+        for number in range(2, 1_000_000):
+            path = folder / f"{name}~{number}.json"
+            if not (state.is_over and os.path.lexists(own_name_path(path))):
+                yield path
+
+    def _other_name(self, taken: Path, name: str) -> Path | None:
+        """Where a job is that was linked to its place, or has moved on from there, when the process died that moved it.
+
+        Where hard links are not counted, as on sshfs, it is known by its time, its size and its content.
+        """
+        about = os.lstat(taken)
+        for state in JobState:
+            for job in self.paths.listed(state):
+                if job.path == taken or not (about.st_nlink > 1 or job.own_name == name):
+                    continue
+                if _is_file(job.path, about) or (about.st_nlink < 2 and _is_copy(job.path, taken, about)):
+                    return job.path
+        return None
+
+
+def attributes(job: QueuedJob) -> os.stat_result:
+    """The attributes of a job's file. Raises JobGone and QueueUnusable."""
+    try:
+        return os.lstat(job.path)
+    except FileNotFoundError as error:
+        raise gone(job) from error
+    except OSError as error:
+        raise QueueUnusable(f"{job.path} cannot be moved: {error.strerror}") from error
+
+
+def _renamed(job: QueuedJob, target: Path, before: os.stat_result) -> bool:
+    """Rename at once; False where this file system cannot do so without replacing. Raises FileExistsError, JobGone and
+    QueueUnusable."""
+    try:
+        rename_noreplace(job.path, target)
+    except (FileExistsError, FileNotFoundError) as error:
+        if os.path.lexists(job.path):
+            if isinstance(error, FileExistsError):
+                raise
+            raise cannot_move(job.path, target, error) from error
+        if not was_moved(before, target):
+            raise gone(job) from error
+    except OSError as error:
+        if error.errno in NO_FLAG:
+            return False
+        raise cannot_move(job.path, target, error) from error
+    return True
+
+
+def gone(job: QueuedJob) -> JobGone:
+    """The loser of a race has this to say."""
+    return JobGone(f"{job.name}: its file {job.path} is gone: another process or a person has moved it")
+
+
+def cannot_move(source: Path, target: Path, error: OSError) -> QueueUnusable:
+    """The error for a move that is not possible, however often it is tried."""
+    return QueueUnusable(f"{source} cannot be moved to {target.parent}: {error.strerror}")
+
+
+def _no_name(path: Path, state: JobState) -> QueueUnusable:
+    return QueueUnusable(f"{path} cannot be moved: every name of the job is taken in {state}")
+
+
+def forget_notes(job: QueuedJob) -> None:
+    """Remove what was noted beside a job that has left."""
+    if job.state.is_over and not os.path.lexists(job.path):
+        for path in (reason_path(job.path), own_name_path(job.path)):
+            path.unlink(missing_ok=True)
+
+
+def _mark_as_own(path: Path) -> bool:
+    """Note that the name of the job that comes here is its own; whether that was not noted before."""
+    try:
+        with own_name_path(path).open("x") as file:
+            file.write(f"{path.stem}\n")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise QueueUnusable(f"{own_name_path(path)} cannot be written: {error.strerror}") from error
+    return True
+
+
+def is_empty(path: Path) -> bool:
+    """Whether there is such a file, and nothing is in it."""
+    with suppress(OSError):
+        return os.lstat(path).st_size == 0
+    return False
+
+
+def _is_file(path: Path, about: os.stat_result) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.lstat(path), about)
+    return False
+
+
+def _has_content_of(target: Path, path: Path) -> bool:
+    with suppress(OSError):
+        return target.is_file() and path.is_file() and filecmp.cmp(target, path, shallow=False)
+    return False
+
+
+def _is_copy(path: Path, taken: Path, about: os.stat_result) -> bool:
+    """Whether a file is the same submission of a job as the one that was taken."""
+    with suppress(OSError):
+        return was_moved(about, path) and filecmp.cmp(path, taken, shallow=False)
+    return False

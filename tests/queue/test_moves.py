@@ -1,0 +1,85 @@
+"""Every change of a job's state beside every other, under all schedules, and killed at every call to the file system.
+
+`ACCEL_TRAIN_THOROUGH_TESTS=1` (as `make chaos` sets it) has two preemptions everywhere, kills with one, and triples.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import combinations, combinations_with_replacement
+from pathlib import Path
+
+import pytest
+from faults.interleave import FileSystem
+from faults.transitions import BY_NAME, Check
+
+THOROUGH = bool(os.environ.get("ACCEL_TRAIN_THOROUGH_TESTS"))
+SYSTEMS = {
+    "local disk": {},
+    "no RENAME_NOREPLACE": {"has_noreplace": False},
+    "no hard links": {"has_noreplace": False, "has_links": False},
+    "two disks": {"is_one": False},
+    "two disks, no RENAME_NOREPLACE": {"is_one": False, "has_noreplace": False},
+}
+PAIRS = list(combinations_with_replacement(BY_NAME, 2))
+# What of one job may happen at one moment, by its runner, another one, and a person.
+TRIPLES = [
+    ("add", "add another", "put back"),
+    ("add", "put back", "claim"),
+    ("add", "release", "retry"),
+    ("add", "rm pending", "put back"),
+    ("add --force", "hold", "put back"),
+    ("put back", "take over", "finish"),
+    ("hold", "refuse", "claim"),
+    ("retry", "move failed", "rm failed"),
+    ("release", "cancel held", "hold"),
+    ("move", "claim", "add"),
+    ("fail", "retry", "add"),
+    ("look", "release", "add"),
+]
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """In memory, where that is possible: the checks make a million calls."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="accel-train-moves-", dir=memory if os.access(memory, os.W_OK) else None))
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def losses(names: tuple[str, ...], system: FileSystem, preemptions: int, kills: int = 0) -> list[str]:
+    check = Check([BY_NAME[name] for name in names], system)
+    found = ((choices, wrong) for choices, wrong in check.losing(preemptions, kills) if wrong is not None)
+    return [f"{' | '.join(names)}: {wrong}, by {choices}" for choices, wrong in found]
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_no_two_changes_of_state_at_once_lose_or_double_a_job(root: Path, kind: str) -> None:
+    system = FileSystem(root, **SYSTEMS[kind])
+    pairs = PAIRS if THOROUGH or kind == "no RENAME_NOREPLACE" else [pair for pair in PAIRS if kind in _matters(pair)]
+    assert [loss for names in pairs for loss in losses(names, system, 2 if THOROUGH else 1)] == []
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_a_change_of_state_that_is_killed_anywhere_loses_and_doubles_nothing(root: Path, kind: str) -> None:
+    system = FileSystem(root, **SYSTEMS[kind])
+    alone = [loss for name in BY_NAME for loss in losses((name,), system, 0, 1)]
+    pairs = PAIRS if THOROUGH else [pair for pair in PAIRS if "look" in pair and kind in _matters(pair)]
+    assert alone + [loss for names in pairs for loss in losses(names, system, 1 if THOROUGH else 0, 1)] == []
+
+
+@pytest.mark.parametrize("kind", SYSTEMS if THOROUGH else ["no RENAME_NOREPLACE"])
+def test_no_three_changes_of_state_at_once_lose_or_double_a_job(root: Path, kind: str) -> None:
+    system = FileSystem(root, **SYSTEMS[kind])
+    triples = list(combinations(BY_NAME, 3)) if THOROUGH else TRIPLES
+    assert [loss for names in triples for loss in losses(names, system, 1)] == []
+
+
+def _matters(pair: tuple[str, ...]) -> tuple[str, ...]:
+    """The file systems on which a pair is tried by default."""
+    moves = any(name.startswith("move") for name in pair)
+    return ("two disks", "two disks, no RENAME_NOREPLACE") if moves else ("local disk", "no hard links")
