@@ -14,6 +14,7 @@ from typing import Any
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, is_dead_token
+from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.rename import move_own
 
 
@@ -120,12 +121,12 @@ MEBIBYTE = 2**20
 
 
 def read_bytes(path: str | Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
-    """The content of a regular file. Raises OSError, whose strerror says what else it is."""
+    """The whole content of a regular file. Raises OSError; UnsuitableFile, whose strerror says what else it is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW))
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+            raise UnsuitableFile(errno.EINVAL, "not a regular file", str(path))
         content = b""
         if about.st_size <= max_bytes:
             with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -133,7 +134,10 @@ def read_bytes(path: str | Path, max_bytes: int, *, follow_links: bool = True) -
     finally:
         os.close(descriptor)
     if max(about.st_size, len(content)) > max_bytes:
-        raise OSError(errno.EFBIG, f"larger than {max_bytes // 1024:,} KiB", str(path))
+        raise UnsuitableFile(errno.EFBIG, f"larger than {max_bytes // 1024:,} KiB", str(path))
+    if len(content) < about.st_size:
+        what = f"{len(content):,} bytes could be read of {about.st_size:,}"
+        raise OSError(errno.EIO, what, str(path))
     return content
 
 

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from accel_trainer.core.outage import UnsuitableFile
+
 
 def load_tensors(path: Path, *, mmap: bool = False) -> Any:
     """Tensors and plain data on the CPU, by torch's restricted unpickler: nothing that is in the file is run.
@@ -15,7 +17,7 @@ def load_tensors(path: Path, *, mmap: bool = False) -> Any:
     Raises all kinds of exceptions, as damaged files do.
     """
     if not path.is_file():  # opening a pipe would wait for ever
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise UnsuitableFile(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
         _refuse_compressed(file)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -28,7 +28,10 @@ class ImageDataset(Protocol):
         ...
 
     def read(self, index: int) -> Tensor:
-        """uint8 pixels of shape (3, height, width). Raises CorruptImage."""
+        """uint8 pixels of shape (3, height, width).
+
+        Raises CorruptImage for what was read whole and is no image; OSError where it cannot be read.
+        """
         ...
 
     def describe(self, index: int) -> str:
@@ -68,7 +71,7 @@ class Relabeled:
         self.labels: LabelArray = labels[self._indices]
 
     def read(self, index: int) -> Tensor:
-        """uint8 (3, height, width). Raises CorruptImage."""
+        """uint8 (3, height, width). Raises CorruptImage and OSError."""
         return self.source.read(int(self._indices[index]))
 
     def describe(self, index: int) -> str:

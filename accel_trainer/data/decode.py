@@ -4,9 +4,12 @@ Files are not trusted: nothing is decoded before its header has said how large i
 read that makes Pillow start another program, as PostScript does.
 """
 
+import errno
 import io
 import math
 import os
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from accel_trainer.core import files
+from accel_trainer.core.outage import UnsuitableFile
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -28,7 +32,10 @@ MAX_PIXELS = 178_956_970
 # Pixels of 16 bits that are not compressed at all.
 MAX_BYTES = 2**30
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
+_READERS = [f"PIL.{name}ImagePlugin" for name in ("Jpeg", "Png", "Bmp", "Gif", "Jpeg2K", "Ppm", "Tiff", "WebP")]
 
+# Of torch's allocator on a CPU.
+_NO_MEMORY = "DefaultCPUAllocator"
 _JPEG_START = b"\xff\xd8\xff"
 # Markers of a frame, which has the size: SOF0 to SOF15, without DHT, JPG and DAC. All those with a length before it.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -44,23 +51,28 @@ class CorruptImage(Exception):
 
 
 def read_image(path: str | Path) -> Tensor:
-    """`decode` of a file. Raises CorruptImage."""
+    """`decode` of a file. Raises CorruptImage, and OSError where the file cannot be read: that says nothing of the
+    image."""
     try:
-        return decode(files.read_bytes(path, MAX_BYTES))
-    except OSError as error:
-        raise CorruptImage(error.strerror or str(error)) from error
+        content = files.read_bytes(path, MAX_BYTES)
+    except UnsuitableFile as error:
+        raise CorruptImage(error.strerror) from error
+    return decode(content)
 
 
 def to_pixels(image: ImageLike) -> Tensor:
     """uint8 (3, height, width), as `decode` gives it, of an image in any usual form.
 
     image: a path; a PIL image of any mode; a uint8 array (height, width, 3), or (height, width) for gray; a uint8
-    tensor (3, height, width). Raises CorruptImage for what cannot be decoded, ValueError for another shape or dtype,
-    TypeError for anything else.
+    tensor (3, height, width). Raises CorruptImage for what cannot be read or decoded, ValueError for another shape or
+    dtype, TypeError for anything else.
     """
     match image:
         case str() | os.PathLike():
-            return read_image(os.fspath(image))
+            try:
+                return read_image(os.fspath(image))
+            except OSError as error:
+                raise CorruptImage(error.strerror or str(error)) from error
         case Image.Image():
             return _by_pillow(image)
         case np.ndarray():
@@ -84,7 +96,7 @@ def decode(content: bytes) -> Tensor:
 
     JPEG is decoded by libjpeg-turbo without holding the interpreter's lock, all else by Pillow. Gray images
     become RGB, transparency is dropped, EXIF rotation is not applied (as in torchvision's ImageFolder).
-    Raises CorruptImage.
+    Raises CorruptImage; MemoryError, and OSError where a reader of Pillow cannot be loaded, say nothing of the image.
     """
     if not content:
         raise CorruptImage("the file is empty")
@@ -95,23 +107,39 @@ def decode(content: bytes) -> Tensor:
             coded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             pixels: Tensor = decode_jpeg(coded, mode=ImageReadMode.RGB)
             return pixels
-        except RuntimeError:
-            pass  # CMYK and other rare kinds: Pillow knows them, and says better what is wrong
+        except RuntimeError as error:
+            if _NO_MEMORY in str(error):
+                raise MemoryError(str(error)) from error
+            # CMYK and other rare kinds: Pillow knows them, and says better what is wrong
+    _load_readers()
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _by_pillow(image)
     except UnidentifiedImageError as error:
         raise CorruptImage("not an image") from error
-    except CorruptImage:
+    except (CorruptImage, MemoryError):
         raise
     except Exception as error:  # Pillow's readers of damaged files fail in every way there is
         raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+@cache
+def _load_readers() -> None:
+    """Load the readers of Pillow, once. It would load them when it first needs them, and pass over one that cannot be
+    loaded: with its folder on a disk that is away, a WebP would be no image. Raises OSError."""
+    for module in _READERS:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise OSError(errno.EIO, f"{module} cannot be loaded: {error}") from error
 
 
 def _by_pillow(image: Image.Image) -> Tensor:
     """uint8 (3, height, width). Raises CorruptImage."""
     try:
         return from_array(_rgb(image))
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's readers of damaged files fail in every way there is
         raise CorruptImage(str(error) or type(error).__name__) from error
 

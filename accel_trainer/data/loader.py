@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import AccelTrainError, UserError
+from accel_trainer.core.outage import StoppedWaiting, failure, persistently
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.spans import Phase, spanned
 from accel_trainer.data.augment.mixing import Labels, Mixer
@@ -93,7 +94,7 @@ class ImageReader:
     def _render_views(self, index: int, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         try:
             self.views.render(pixels, drawn, out)
-        except UserError:  # of an occluder's file: not the image's fault
+        except (AccelTrainError, StoppedWaiting):  # of an occluder's file: not the image's fault
             raise
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
@@ -112,8 +113,9 @@ class ImageReader:
 
     @spanned(Phase.READING)
     def _read(self, index: int) -> Tensor | None:
+        """The pixels of an image, None where it is corrupt. Raises MachineFailure where it cannot be read."""
         try:
-            return self.source.read(index)
+            return persistently(partial(self.source.read, index), partial(self.source.describe, index))
         except CorruptImage as error:
             with self._naming:
                 is_new = index not in self.corrupt
@@ -121,6 +123,10 @@ class ImageReader:
             if is_new:
                 log.warning("skipped corrupt image %s: %s", self.source.describe(index), error)
             return None
+        except (AccelTrainError, StoppedWaiting):
+            raise
+        except OSError as error:
+            raise failure(error, partial(self.source.describe, index)) from error
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
 

@@ -15,6 +15,8 @@ from accel_trainer.run.status import RunState, Status, first_rank_error, read_st
 LOG_END_BYTES = 64 * 1024
 # A launcher that dies of these was sent a signal by somebody else than its runner; so was one with such a last line.
 STOPPED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+# As subprocess, whose error the launcher prints, and torchrun have it.
+DIED_OF_BUS_ERROR = re.compile(r"died with <Signals\.SIGBUS: \d+>|Signal \d+ \(SIGBUS\) received by PID")
 STOPPED_WITH = re.compile(r"KeyboardInterrupt|.*SignalException: Process \d+ got signal: \d+")
 
 
@@ -42,6 +44,11 @@ class Outcome:
     def is_users_mistake(self) -> bool:
         """Whether the job or the command has a mistake that the user can fix."""
         return self.state is RunState.INVALID
+
+    @property
+    def is_machines_failure(self) -> bool:
+        """Whether the machine failed, or its disk, and the job is to be tried again whatever its `retries`."""
+        return self.kind is OutcomeKind.FAILED and self.state is RunState.MACHINE_FAILED
 
     @property
     def may_be_retried(self) -> bool:
@@ -88,7 +95,14 @@ def outcome_of(status: Status | None, token: str, ended: TrainerExit) -> Outcome
             return Outcome(OutcomeKind.DONE, state=status.state)
         case RunState.PREEMPTED:
             return _interrupted(ended) if ended.reason is None else ended.reason.outcome
-        case RunState.INVALID | RunState.DIVERGED | RunState.FAILED | RunState.OUT_OF_MEMORY | RunState.STALLED:
+        case (
+            RunState.INVALID
+            | RunState.DIVERGED
+            | RunState.FAILED
+            | RunState.OUT_OF_MEMORY
+            | RunState.STALLED
+            | RunState.MACHINE_FAILED
+        ):
             return Outcome(OutcomeKind.FAILED, status.error or "no reason given", status.state)
         case RunState.STARTING | RunState.TRAINING:
             where = f"in epoch {status.epoch}" if status.epoch else "before the first step"
@@ -106,9 +120,17 @@ def _without_last_status(where: str, ended: TrainerExit) -> Outcome:
     if ended.reason is not None:
         return ended.reason.outcome
     last_line = last_error_line(ended.log, ended.exit_code)
+    if _died_of_bus_error(ended):
+        reason = f"the trainer was ended {where}: a file that is mapped into memory could not be read (SIGBUS)"
+        return Outcome(OutcomeKind.FAILED, reason, RunState.MACHINE_FAILED)
     if ended.asked_to_stop or ended.exit_code in STOPPED_BY or STOPPED_WITH.fullmatch(last_line):
         return _interrupted(ended)
     return Outcome(OutcomeKind.FAILED, f"the trainer was ended {where}: {last_line}", RunState.FAILED)
+
+
+def _died_of_bus_error(ended: TrainerExit) -> bool:
+    """Whether a process of the trainer was sent SIGBUS, as by a page of a mapped file that the disk cannot give."""
+    return ended.exit_code == -signal.SIGBUS or DIED_OF_BUS_ERROR.search(_log_end(ended.log)) is not None
 
 
 def _interrupted(ended: TrainerExit) -> Outcome:
@@ -116,11 +138,15 @@ def _interrupted(ended: TrainerExit) -> Outcome:
     return Outcome(OutcomeKind.INTERRUPTED, reason, RunState.PREEMPTED)
 
 
-def last_error_line(log: Path, exit_code: int) -> str:
-    """The last error in a log, or else its last line that is not empty, or else the exit code."""
+def _log_end(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+        return file.read().decode(errors="replace")
+
+
+def last_error_line(log: Path, exit_code: int) -> str:
+    """The last error in a log, or else its last line that is not empty, or else the exit code."""
+    lines = [line.strip() for line in _log_end(log).splitlines()]
     errors = [line for line in lines if line.startswith(ERROR_PREFIX)]
     last = errors[-1:] or [line for line in lines if line and not set(line) <= set("=-─ ")][-1:]
     return last[0].removeprefix(ERROR_PREFIX) if last else f"exit code {exit_code}"
@@ -134,6 +160,8 @@ def with_root_cause(outcome: Outcome, status: Status | None, run: RunFolder, tok
     rank_0_failed_at = status.failed_at if status is not None and status.token == token else None
     if rank_0_failed_at is not None and rank_0_failed_at <= first.time:
         return outcome
+    if first.state is RunState.PREEMPTED:
+        return Outcome(OutcomeKind.INTERRUPTED, first.error, first.state)
     return Outcome(OutcomeKind.FAILED, first.error, first.state, first.fitting_batch_size)
 
 

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.outage import persistently
 from accel_trainer.core.record_store import RecordStore
 from accel_trainer.run.folder import RunFolder
 
@@ -65,7 +67,7 @@ def write_environment(run: RunFolder, environment: Mapping[str, Any]) -> None:
 def read_config(run: RunFolder) -> Mapping[str, Any]:
     """config.json: the completed job that was trained here. Raises UserError where there is none."""
     try:
-        config = read_json(run.config)
+        config = _read_json(run.config)
     except FileNotFoundError as error:
         raise UserError(f"{run.path} is not a run folder: it has no {run.config.name}") from error
     except (OSError, ValueError) as error:
@@ -83,7 +85,7 @@ def write_config(run: RunFolder, completed: Mapping[str, Any]) -> None:
 def read_classes(run: RunFolder) -> list[str]:
     """classes.json: the names of the classes, in the order of the logits. Raises UserError."""
     try:
-        return [str(entry["class"]) for entry in read_json(run.classes)]
+        return [str(entry["class"]) for entry in _read_json(run.classes)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the classes of the run cannot be read: {error!r}", where=run.classes) from error
 
@@ -96,11 +98,17 @@ def write_classes(run: RunFolder, names: Sequence[str], original_indices: Sequen
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:
+    """What a file holds that may be missing or damaged. A trainer waits for a disk that is away: it would take the run
+    for another one."""
     try:
-        content = read_json(path)
+        content = _read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _read_json(path: Path) -> Any:
+    return persistently(partial(read_json, path), lambda: str(path), may_be_missing=True)
 
 
 def _write_indented(run: RunFolder, path: Path, content: object) -> None:

@@ -25,6 +25,7 @@ class RunState(StrEnum):
     DIVERGED = "diverged"  # the loss was not finite
     OUT_OF_MEMORY = "out_of_memory"
     STALLED = "stalled"  # no step for too long: ended from outside
+    MACHINE_FAILED = "machine_failed"  # a disk was away for too long, or the like: resumes when launched again
     INVALID = "invalid"  # a mistake in the job, found before the first step
     FAILED = "failed"
 

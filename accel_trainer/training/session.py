@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import waiting_out
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost
@@ -56,7 +57,11 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
     handlers, environment variables and settings of torch.
     """
     options = options or SessionOptions()
-    with run_log(run, options.rank, prints=options.prints) as begin_log:
+    patience_s = 60 * job.stall_timeout / 2  # who waits for longer counts as stalled
+    with (
+        run_log(run, options.rank, prints=options.prints) as begin_log,
+        waiting_out(lambda: bool(stop), at_most_s=patience_s),
+    ):
         reporter = _reporter(run, options, begin_log)
         try:
             if options.rank == 0:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
@@ -75,6 +76,13 @@ class Trainer:
         except Stopped:
             _log_stop(loop)
             return TrainingResult(RunState.PREEMPTED)
+        except StoppedWaiting:
+            log.info("stopped while a disk was away; the run resumes from its newest state")
+            reason = "stopped while a disk was away" if not self.assembly.is_first else None
+            return TrainingResult(RunState.PREEMPTED, reason)
+        except MachineFailure as error:
+            log.error("%s", error)
+            return TrainingResult(RunState.MACHINE_FAILED, str(error))
         except Diverged as error:
             log.error("%s", error)
             self.reporter.update(diverged=error.where)
@@ -101,7 +109,7 @@ class Trainer:
     def _failures_noted(self, loop: TrainingLoop) -> Iterator[None]:
         try:
             yield
-        except (Stopped, Diverged):
+        except (Stopped, StoppedWaiting, Diverged):
             raise
         except BaseException:
             self.reporter.note_failure(loop.progress)

@@ -1,9 +1,12 @@
+import errno
 import io
+import os
 import random
 import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from helpers import plant_no_file
 from PIL import Image
 from torchvision import io as torchvision_io
 
+from accel_trainer.data import decode as decode_module
 from accel_trainer.data.decode import MAX_PIXELS, CorruptImage, decode, from_array, jpeg_size, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
@@ -233,13 +237,55 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "was-run").exists()  # it would have been
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "missing"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_an_image_that_is_no_file_is_corrupt(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image.png"
-    if kind != "missing":
-        plant_no_file(path, kind)
-    with pytest.raises(CorruptImage, match="No such file" if kind == "missing" else "not a regular file"):
+    plant_no_file(path, kind)
+    with pytest.raises(CorruptImage, match="not a regular file"):
         read_image(path)
+
+
+def test_an_error_of_the_system_is_no_corrupt_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.png"
+    with pytest.raises(FileNotFoundError):
+        read_image(path)
+    path.write_bytes(encoded("RGB", "PNG"))
+    for number in (errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOTCONN):
+        with monkeypatch.context() as patch:
+            patch.setattr("os.open", Mock(side_effect=OSError(number, "no", str(path))))
+            with pytest.raises(OSError, match="no"):
+                read_image(path)
+
+
+def test_bytes_that_were_not_read_whole_are_no_corrupt_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a disk gives the first part of a file and no more."""
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded("RGB", "PNG"))
+    size = path.stat().st_size
+    fstat = os.fstat
+    monkeypatch.setattr("os.fstat", lambda file: os.stat_result([*fstat(file)[:6], size + 100, *fstat(file)[7:]]))
+    with pytest.raises(OSError, match=f"{size:,} bytes could be read of {size + 100:,}"):
+        read_image(path)
+
+
+def test_memory_that_is_short_is_no_corrupt_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, place in (("PNG", "from_array"), ("JPEG", "decode_jpeg")):
+        message = "[enforce fail] DefaultCPUAllocator: can't allocate memory"
+        error = MemoryError() if kind == "PNG" else RuntimeError(message)
+        with monkeypatch.context() as patch:
+            patch.setattr(decode_module, place, Mock(side_effect=error))
+            with pytest.raises(MemoryError):
+                decode(encoded("RGB", kind))
+
+
+def test_a_reader_of_pillow_that_cannot_be_loaded_is_no_corrupt_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own folders may be on the disk that is away."""
+    monkeypatch.setattr(decode_module, "import_module", Mock(side_effect=ImportError("no disk")))
+    decode_module._load_readers.cache_clear()
+    with pytest.raises(OSError, match=r"PIL\.JpegImagePlugin cannot be loaded: no disk"):
+        decode(encoded("RGB", "PNG"))
+    monkeypatch.undo()
+    assert decode(encoded("RGB", "WEBP")).shape == (3, 37, 53)
 
 
 def test_an_image_is_read_through_a_link(tmp_path: Path) -> None:

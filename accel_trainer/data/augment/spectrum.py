@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.outage import failure, persistently
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line
@@ -143,9 +145,11 @@ def _sums_by_chunk(images: ImageDataset, crop: CenterCrop) -> Iterator[tuple[Ten
         total, good = torch.zeros(3, crop.image_size, crop.image_size, dtype=torch.float64), 0
         for index in chunk:
             try:
-                pixels = crop.crop(images.read(index))
+                pixels = crop.crop(persistently(partial(images.read, index), partial(images.describe, index)))
             except CorruptImage:
                 continue
+            except OSError as error:
+                raise failure(error, partial(images.describe, index)) from error
             total += torch.fft.fft2(pixels.to(torch.float32).div_(255)).abs()
             good += 1
         return total, good

@@ -6,11 +6,13 @@ machine use the same pages.
 """
 
 import hashlib
+import io
 import json
 import logging
 import pickle
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
@@ -22,10 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.files import cache_folder, cached, read_bytes
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
-from accel_trainer.data.decode import MAX_PIXELS
+from accel_trainer.data.decode import MAX_BYTES, MAX_PIXELS
 
 log = logging.getLogger(__name__)
 
@@ -94,15 +97,17 @@ def _load(path: Path) -> object:
     """What the file holds, mapped into memory; in a format that cannot be mapped, read."""
     try:
         try:
-            return load_tensors(path, mmap=True)
+            return persistently(partial(load_tensors, path, mmap=True), lambda: str(path), may_be_missing=True)
         except RuntimeError:
-            loaded = load_tensors(path)
+            loaded = persistently(partial(load_tensors, path), lambda: str(path), may_be_missing=True)
     except pickle.UnpicklingError as error:
         # torch's own message says how to run the code all the same.
         reason = "holds more than plain tensors, which is not loaded since it could run code, or is damaged"
         raise UserError(f"{path} {reason}; save it with torch.save(masks)", key="Occlusion.occluder_dir") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}", key="Occlusion.occluder_dir") from error
+    except (MachineFailure, StoppedWaiting):
+        raise
     except Exception as error:  # damaged files fail in every way there is
         raise UserError(
             f"{path} is not a file of torch.save: {first_line(error)}", key="Occlusion.occluder_dir"
@@ -201,7 +206,7 @@ class PngMasks:
     def _cache_file(self) -> Path:
         """Another one for every state of the folder, so that what has changed is packed anew."""
         try:
-            stats = [(self.folder / name).stat() for name in self._names]
+            stats = [persistently((self.folder / name).stat, lambda: str(self.folder)) for name in self._names]
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}", key="Occlusion.occluder_dir") from error
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self._names, stats, strict=True)]
@@ -223,25 +228,32 @@ class PngMasks:
 
     def _decode(self, name: str, size: tuple[int, int] | None = None) -> Pixels:
         """uint8 of shape (num_channels, h, w); resized to `size` (w, h) where it is another one."""
+        path = self.folder / name
         try:
-            with Image.open(self.folder / name, formats=["PNG"]) as image:
+            content = persistently(partial(read_bytes, path, MAX_BYTES), lambda: str(path), may_be_missing=True)
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 resized = image if size in (None, image.size) else image.resize(size, Image.Resampling.NEAREST)
                 return _alpha_or_rgba(resized, self.num_channels)
+        except (MachineFailure, StoppedWaiting, MemoryError):
+            raise
         except Exception as error:  # Pillow's readers of damaged files fail in every way there is
-            message = f"Occlusion.occluder_dir: cannot read {self.folder / name}: {first_line(error)}"
-            raise UserError(message) from error
+            raise UserError(f"Occlusion.occluder_dir: cannot read {path}: {first_line(error)}") from error
 
 
 def _has_alpha(path: Path) -> bool:
     """Whether a PNG is of mode LA or RGBA, from its first bytes. Raises UserError if it is not a PNG."""
     try:
-        with path.open("rb", buffering=0) as file:
-            start = file.read(26)
+        start = persistently(partial(_first_bytes, path), lambda: str(path), may_be_missing=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", key="Occlusion.occluder_dir") from error
     if len(start) < 26 or not start.startswith(_PNG_START):
         raise UserError(f"{path} is not a PNG; replace or delete it", key="Occlusion.occluder_dir")
     return start[25] in _PNG_TYPES_WITH_ALPHA
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return file.read(26)
 
 
 def _alpha_or_rgba(image: Image.Image, num_channels: int) -> Pixels:

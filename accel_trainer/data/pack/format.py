@@ -10,12 +10,15 @@ A pack is read only if every file is complete: lengths and the checksums of the 
 those of all images by `corrupt_records`.
 """
 
+import errno
 import hashlib
 import os
 import stat
+import threading
 import weakref
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +30,7 @@ from torch import Tensor
 
 from accel_trainer.core import files
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import persistently
 from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode
 
@@ -105,7 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a pack. Raises UserError for what is no pack, or one of another version."""
     path = folder / MANIFEST
     try:
-        given = files.read_json(path, _MAX_MANIFEST)
+        given = persistently(partial(files.read_json, path, _MAX_MANIFEST), lambda: str(path), may_be_missing=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} is no pack: it has no {MANIFEST}; `accel-train pack` makes one", key="dataset"
@@ -144,26 +148,57 @@ class PixelFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            self._file, about = persistently(partial(_open, path), lambda: str(path), may_be_missing=True)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}", key="dataset") from error
         weakref.finalize(self, os.close, self._file).atexit = False
-        about = os.fstat(self._file)
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{path} is not a regular file", key="dataset")
         self.size = about.st_size
+        self._has_failed = False
+        self._opening = threading.Lock()
 
     def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
         """uint8 of shape (size,), without holding the interpreter's lock. Raises OSError."""
         content = np.empty(size, dtype=np.uint8)
         done = 0
-        while done < size:
-            count = os.preadv(self._file, [content.data[done:]], offset + done)
-            if count == 0:
-                raise OSError(0, "the file of packed images has become shorter")
-            done += count
+        if self._has_failed:
+            self._open_again()
+        try:
+            while done < size:
+                count = os.preadv(self._file, [content.data[done:]], offset + done)
+                if count == 0:
+                    raise OSError(errno.EIO, "the file of packed images has become shorter")
+                done += count
+        except OSError as error:
+            self._has_failed = True
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         return content
+
+    def _open_again(self) -> None:
+        """A disk that was away may know an open file no more. Another file in its place counts as an error."""
+        with self._opening:
+            if not self._has_failed:
+                return
+            file, about = _open(self._path)
+            try:
+                if not stat.S_ISREG(about.st_mode) or about.st_size != self.size:
+                    raise OSError(errno.ESTALE, "another file has taken its place", str(self._path))
+                os.dup2(file, self._file, inheritable=False)  # other threads may be reading
+            finally:
+                os.close(file)
+            self._has_failed = False
+
+
+def _open(path: Path) -> tuple[int, os.stat_result]:
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return file, os.fstat(file)
+    except OSError:
+        os.close(file)
+        raise
 
 
 class Packed:
@@ -183,12 +218,9 @@ class Packed:
         self.labels: LabelArray = self.records["label"].astype(np.int64)
 
     def read(self, index: int) -> Tensor:
-        """uint8 (3, height, width). Raises CorruptImage."""
+        """uint8 (3, height, width). Raises CorruptImage, and OSError where the pack cannot be read."""
         record = self.records[index]
-        try:
-            content = self.file.read(int(record["offset"]), int(record["size"]))
-        except OSError as error:
-            raise CorruptImage(error.strerror or str(error)) from error
+        content = self.file.read(int(record["offset"]), int(record["size"]))
         if not record["height"]:
             raise CorruptImage(content.tobytes().decode(errors="replace"))
         if self._is_raw:
@@ -241,7 +273,7 @@ def digest_of_labels(labels: LabelArray) -> str:
 def _read_index(folder: Path, split: str, manifest: Manifest, about: PackedSplit) -> Records:
     path = folder / f"{split}.index"
     try:
-        content = files.read_bytes(path, _MAX_INDEX)
+        content = persistently(partial(files.read_bytes, path, _MAX_INDEX), lambda: str(path), may_be_missing=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}", key="dataset") from error
     if digest(content) != about.index or len(content) != about.images * RECORD.itemsize:

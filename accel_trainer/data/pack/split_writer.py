@@ -4,7 +4,6 @@ Their index follows them when they are on the disk, so that it names no image th
 writer continues behind the last image of the index.
 """
 
-import errno
 import io
 import logging
 import os
@@ -42,8 +41,6 @@ log = logging.getLogger(__name__)
 CHUNK = 16
 # Bytes of images between two times that the disk is waited for.
 SYNC_EVERY = 2**26
-# Failures to read that may not happen again.
-TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,12 @@ class PackedImages:
         name, label = os.fsencode(self.source.describe(index)), int(self.source.labels[index])
         try:
             pixels = downscaled(self.source, index, self.how.short_side)
+        except (OSError, MemoryError) as error:  # the machine is at fault; a pack would call it corrupt for ever
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise UserError(
+                f"{os.fsdecode(name)}: cannot be read: {reason}; the same command resumes where it was"
+            ) from error
         except CorruptImage as error:
-            if _is_transient(error.__cause__):
-                raise UserError(
-                    f"{self.source.describe(index)}: cannot be read: {error}; the same command resumes where it was"
-                ) from error
             return PackedImage((str(error) or "corrupt").encode(errors="replace"), name, 0, 0, label)
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
@@ -112,13 +110,8 @@ class PackedImages:
         return file.getvalue()
 
 
-def _is_transient(error: BaseException | None) -> bool:
-    """Whether the machine was at fault and not the image, which a pack would call corrupt for ever."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in TRANSIENT)
-
-
 def downscaled(source: ImageDataset, index: int, short_side: int) -> npt.NDArray[np.uint8]:
-    """An image, no larger than that: uint8 (height, width, 3). Raises CorruptImage."""
+    """An image, no larger than that: uint8 (height, width, 3). Raises CorruptImage and OSError."""
     image = source.read(index)
     height, width = image.shape[-2:]
     if min(height, width) > short_side:

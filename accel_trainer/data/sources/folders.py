@@ -2,17 +2,22 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import read_image
+from accel_trainer.data.sources.walk import files_below, folders_in
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # As in torchvision.datasets.folder.
@@ -25,28 +30,31 @@ class ImageFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+        classes = _read_folder(folder, folders_in)
+        self.classes = [Path(path).name for path in classes.paths]
         if not self.classes:
             raise UserError(f"{folder} has no class folders in it", key="dataset")
         counts: list[int] = []
         others: list[str] = []
+        again = list(classes.left_out)
 
         def images_of_each() -> Iterator[list[str]]:
             for name in self.classes:
-                images, not_images = _images_below(folder / name)
+                found = _read_folder(folder / name, partial(files_below, suffixes=IMAGE_SUFFIXES))
+                images, not_images = _by_suffix(found.paths)
                 counts.append(len(images))
                 others.extend(not_images)
+                again.extend(found.left_out)
                 yield images
 
         self._paths = _Paths(folder, images_of_each())
-        for path in others[:MAX_NAMED]:
-            log.warning("skipped %s: not an image file", path)
-        if others:
-            log.warning("%d files that are not images were skipped in %s", len(others), folder)
+        _name_skipped(others, "not an image file", f"files that are not images were skipped in {folder}")
+        _name_skipped(again, "a link to what is there anyway", f"links were skipped in {folder}")
+        self.links_left_out = len(again)
         self.labels: LabelArray = np.repeat(np.arange(len(counts)), counts)
 
     def read(self, index: int) -> Tensor:
-        """uint8 (3, height, width). Raises CorruptImage."""
+        """uint8 (3, height, width). Raises CorruptImage and OSError."""
         return read_image(self._paths[index])
 
     def describe(self, index: int) -> str:
@@ -72,15 +80,26 @@ class _Paths:
         return self._folder + os.fsdecode(self._joined[start:end])
 
 
-def _images_below(folder: Path) -> tuple[list[str], list[str]]:
-    """Paths of images and of other files at any depth, in torchvision's order; what is hidden does not count."""
-    walked = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        walked.append((parent, sorted(name for name in names if not name.startswith("."))))
-    paths = [f"{parent}/{name}" for parent, names in sorted(walked) for name in names]
+def _read_folder(folder: Path, read: Callable[[Path], T]) -> T:
+    """Raises UserError for a folder that cannot be read, where nobody waits until it can."""
+    try:
+        return persistently(partial(read, folder), lambda: str(folder))
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(f"{where} cannot be read: {error.strerror or error}", key="dataset") from error
+
+
+def _by_suffix(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Images, and other files."""
     images = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
     return images, [path for path in paths if not path.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def _name_skipped(paths: Sequence[str], why: str, all_of_them: str) -> None:
+    for path in paths[:MAX_NAMED]:
+        log.warning("skipped %s: %s", path, why)
+    if paths:
+        log.warning("%d %s", len(paths), all_of_them)
 
 
 def open_folders(root: Path, name: str, bundled: tuple[str, ...]) -> Splits:

@@ -40,7 +40,7 @@ class HuggingFace:
         self._column = image_column
 
     def read(self, index: int) -> Tensor:
-        """uint8 (3, height, width). Raises CorruptImage, also for a row without an image."""
+        """uint8 (3, height, width). Raises CorruptImage, also for a row without an image, and OSError."""
         row = self._rows[int(index)][self._column]
         if row is None:
             raise CorruptImage("the row has no image")

@@ -4,6 +4,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from accel_trainer.config.fields import WEIGHT_SUFFIXES
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
@@ -85,10 +87,14 @@ def _without_numbers(shape: list[int], dtype: str) -> Tensor:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(9)
+        return persistently(partial(_first_bytes, path), lambda: str(path), may_be_missing=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(9)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -108,7 +114,9 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:
         raise UserError(f"{path}: is neither a file of safetensors nor one of torch.save")
     try:
         with warnings.catch_warnings(action="ignore"):
-            return load_tensors(path, mmap=mmap)
+            return persistently(partial(load_tensors, path, mmap=mmap), lambda: str(path), may_be_missing=True)
+    except (MachineFailure, StoppedWaiting):
+        raise
     except Exception as error:  # a damaged file can fail in every way there is
         raise UserError(f"{path}: {describe_load_error(error)}") from error
 

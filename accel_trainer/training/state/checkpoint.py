@@ -10,10 +10,11 @@ import json
 import logging
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, remove_tree, replacing, write_atomic
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 KEEP_STATES = 2
 # The rows of performance.csv of 100,000 epochs are in it.
 MAX_MANIFEST = 256 * MEBIBYTE
@@ -69,7 +72,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():  # opening a pipe would wait for ever
         raise UserError(f"{path}: cannot be read as weights: it is no file")
     try:
-        return load(path.read_bytes())
+        return load(persistently(path.read_bytes, lambda: str(path)))
+    except (MachineFailure, StoppedWaiting):
+        raise
     except Exception as error:  # a damaged file can fail in every way there is
         raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
 
@@ -213,6 +218,8 @@ class StateStore:
         for path in self._newest_first():
             try:
                 yield _load(path)
+            except (MachineFailure, StoppedWaiting):
+                raise  # or ranks would resume from different states
             except Exception as error:  # a damaged file can fail in every way there is
                 log.warning("the state %s is not whole (%s); using the one before it", path, first_line(error))
 
@@ -227,6 +234,9 @@ class StateStore:
         return self.folder / f"{progress.global_step:09d}-{progress.epoch:04d}"
 
     def _newest_first(self) -> list[Path]:
+        return persistently(self._listed, lambda: str(self.folder))
+
+    def _listed(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         return sorted((p for p in self.folder.iterdir() if STATE_NAME.fullmatch(p.name) and p.is_dir()), reverse=True)
@@ -240,12 +250,12 @@ def _load(path: Path) -> TrainState:
     """A state that is whole. Raises ValueError and others."""
     if path.is_symlink():
         raise ValueError("it is a link")
-    manifest = read_json(path / MANIFEST, MAX_MANIFEST)
+    manifest = _read(path / MANIFEST, partial(read_json, max_bytes=MAX_MANIFEST))
     if not isinstance(manifest, dict) or manifest.pop("checksum", None) != _checksum(manifest):
         raise ValueError(f"{MANIFEST} does not match its checksum")
     if manifest["sha256"].keys() != {MODEL, TRAINER}:
         raise ValueError(f"{MANIFEST} lists other files than a state has")
-    contents = {name: read_bytes(path / name, MAX_FILE) for name in (MODEL, TRAINER)}
+    contents = {name: _read(path / name, partial(read_bytes, max_bytes=MAX_FILE)) for name in (MODEL, TRAINER)}
     for name, content in contents.items():
         if _sha256(content) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its checksum")
@@ -255,6 +265,10 @@ def _load(path: Path) -> TrainState:
         trainer=TrainerState.from_record(_unpickled(contents[TRAINER])),
         num_processes=manifest["num_processes"],
     )
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    return persistently(partial(read, path), lambda: str(path), may_be_missing=True)
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +10,8 @@ from torchvision import datasets
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.open import open_images
+from accel_trainer.data.sources import walk
 from accel_trainer.data.sources.folders import ImageFolder
 
 TREE = (
@@ -105,11 +107,86 @@ def test_links_to_class_folders_are_followed(tmp_path: Path, tree: Path) -> None
     assert len(ImageFolder(tmp_path / "subset").labels) == 7
 
 
-def test_a_file_that_is_gone_is_a_corrupt_image(tree: Path) -> None:
+def test_a_file_that_is_gone_is_no_corrupt_image(tree: Path) -> None:
     source = ImageFolder(tree)
     Path(source.describe(3)).unlink()
-    with pytest.raises(CorruptImage, match="No such file"):
+    with pytest.raises(FileNotFoundError):
         source.read(3)
+
+
+# -- links that would count an image twice ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("link", ["cat/up", "cat/old/up", "cat/old/older/up", "up"])
+@pytest.mark.parametrize("target", [".", "..", "../..", "cat", "cat/old", "absolute"])
+def test_a_link_to_a_folder_that_it_lies_in_adds_nothing(
+    tree: Path, link: str, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = tree if target == "absolute" else tree / target if target.startswith("cat") else target
+    if (target == "cat" and link == "up") or (target == "cat/old" and link in ("cat/up", "up")):
+        pytest.skip("it leads down or aside")
+    before = found(ImageFolder(tree))
+    (tree / link).symlink_to(there)
+    source = ImageFolder(tree)
+    assert found(source) == before
+    assert list(source.classes) == ["Dog", "ant", "cat", "zebra"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"skipped {tree / link}: a link to what is there anyway",
+        f"1 links were skipped in {tree}",
+    ]
+
+
+def test_of_several_ways_to_one_folder_the_one_without_a_link_counts(tree: Path) -> None:
+    before = found(ImageFolder(tree))
+    for name in ("again", "zzz"):
+        (tree / "cat" / name).symlink_to("old")
+    (tree / "cat" / "a.png").symlink_to("b.png")
+    assert found(ImageFolder(tree)) == before
+
+
+def test_links_in_a_circle_elsewhere_have_an_end(tree: Path, tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    for name in ("one", "two"):
+        write_image(tmp_path / "pool" / name / "1.png")
+        (tmp_path / "pool" / name / "other").symlink_to(tmp_path / "pool" / ("two" if name == "one" else "one"))
+        (tmp_path / "pool" / name / "up").symlink_to("..")
+    (tree / "cat" / "more").symlink_to(tmp_path / "pool" / "one")
+    more = [name for name in found(ImageFolder(tree)) if name.startswith("cat/more")]
+    assert more == ["cat/more/1.png", "cat/more/other/1.png"]
+
+
+def test_what_others_link_to_is_theirs_too(tree: Path, tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    """Two classes of one folder, and a store that keeps equal files once, as data sets have them."""
+    blob = write_image(tmp_path / "blobs" / "1")
+    for name in ("ant/x.png", "ant/y.png", "cat/x.png"):
+        (tree / name).symlink_to(blob)
+    (tree / "lynx").symlink_to(tree / "Dog")
+    names = found(ImageFolder(tree))
+    assert len(names) == len(TREE) + 5
+    assert {"ant/x.png", "ant/y.png", "cat/x.png", "lynx/1.png", "lynx/sub folder/Größe.png"} <= set(names)
+
+
+def test_links_that_lead_nowhere_are_read_like_any_file(tree: Path) -> None:
+    (tree / "cat" / "gone.png").symlink_to("nowhere.png")
+    (tree / "cat" / "self.png").symlink_to("self.png")
+    source = ImageFolder(tree)
+    for name in ("cat/gone.png", "cat/self.png"):
+        with pytest.raises(OSError, match=r"gone\.png|self\.png"):
+            source.read(found(source).index(name))
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def fail(path: str) -> object:
+        if str(path).endswith("/older"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(walk.os, "scandir", fail)
+    with pytest.raises(UserError, match=r"^dataset: .*/cat/old/older cannot be read: Input/output error$"):
+        ImageFolder(tree)
 
 
 # -- a training and a validation folder -------------------------------------------------------------------------
