@@ -55,7 +55,8 @@ def line_of(event: Event) -> str:
             host = "" if pause.host is None else f" --host {pause.host}"
             return f"{pause}; `accel-train resume{host}` ends that"
         case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
-            return f"{name}: is tried again in {duration(backoff_s)} (retry {number} of {retries})"
+            count = "the machine failed, not the job" if number is None else f"retry {number} of {retries}"
+            return f"{name}: is tried again in {duration(backoff_s)} ({count})"
         case TrialFailed(reason=reason, wait_s=wait_s):
             return f"a small launch does not work here either ({reason}); the next one is tried in {duration(wait_s)}"
         case QueueResumed(host=host):

@@ -19,7 +19,7 @@ FAST_FAILURES, FAST_S = 3, 60.0
 # The first small launch follows at once. Between the later ones; the last of these again and again.
 TRIAL_WAITS_S = (60.0, 120.0, 240.0, 480.0, 960.0, 1800.0)
 # What the machine may have done. A loss that is not finite, a mistake in a job or a batch that is too large has not.
-MAY_BE_THE_MACHINE = (RunState.FAILED, RunState.STALLED)
+MAY_BE_THE_MACHINE = (RunState.FAILED, RunState.STALLED, RunState.MACHINE_FAILED)
 # Launches as little as possible. Raises LaunchFailed.
 Trial = Callable[[], Awaitable[object]]
 

@@ -96,11 +96,12 @@ class GpusInUse:
 
 @dataclass(frozen=True)
 class RetryScheduled:
-    """A job that has just failed is tried again in some seconds, for the n-th time of so many."""
+    """A job that has just failed is tried again in some seconds, for the n-th time of so many; number: None where the
+    machine failed, and the job is tried again however often."""
 
     name: str
     backoff_s: float
-    number: int
+    number: int | None
     retries: int
 
 

@@ -95,9 +95,14 @@ def _move(
 def _fail(
     queue: QueueStore, retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult
 ) -> FinishedClaim:
-    """Return a job that has failed to pending, where it is to be tried again; else move it into failed/."""
+    """Return a job that has failed to pending, where it is to be tried again; else move it into failed/. The failure of
+    a machine is no failure of the job, which is tried again as after an interruption, but later."""
     number = _number(retries, claimed)
     reason = outcome.reason or "no reason given"
+    if outcome.is_machines_failure:
+        failures = retries.add_of_machine(claimed, reason)
+        queue.release(claimed)
+        return FinishedClaim(outcome, JobState.PENDING, failures)
     if _is_retried(retries, claimed, outcome, result):
         failures = retries.add(claimed, number, reason)  # first: a runner that is killed now has counted it
         queue.release(claimed)
@@ -109,6 +114,8 @@ def _fail(
 
 def _is_retried(retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult) -> bool:
     """Whether a job that has failed is tried again."""
+    if outcome.is_machines_failure:
+        return True
     has_failed = outcome.kind is OutcomeKind.FAILED
     return has_failed and outcome.may_be_retried and _number(retries, claimed) <= result.retries
 

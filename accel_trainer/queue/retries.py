@@ -17,12 +17,22 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 @dataclass(frozen=True)
 class FailureRecord:
     """The failures of one submission of a job so far: how many, when the last one was (in seconds since 1970), and
-    why."""
+    why.
+
+    number: without those of the machine, which `retries` of the job do not count; of_machine: how many those were in a
+    row, up to the last one.
+    """
 
     submission: str
     number: int
     time: float
     reason: str
+    of_machine: int = 0
+
+    @property
+    def in_a_row(self) -> int:
+        """How many attempts have failed one after the other, of whatever kind."""
+        return self.number + self.of_machine
 
 
 def submission_of(file: Path) -> str:
@@ -40,8 +50,22 @@ class Retries:
 
     def add(self, job: QueuedJob, number: int, reason: str) -> FailureRecord:
         """The n-th failure of a job. Raises JobGone and QueueUnusable."""
+        return self._add(job, number, reason, of_machine=0)
+
+    def add_of_machine(self, job: QueuedJob, reason: str) -> FailureRecord:
+        """A failure that is the machine's and not the job's. Those of long ago do not count for how long the job waits.
+
+        Raises JobGone and QueueUnusable.
+        """
+        before = self.of(job)
+        if before is None:
+            return self._add(job, 0, reason, of_machine=1)
+        is_new = not 0 <= time.time() - before.time < 2 * LONGEST_WAIT_S
+        return self._add(job, before.number, reason, of_machine=1 if is_new else before.of_machine + 1)
+
+    def _add(self, job: QueuedJob, number: int, reason: str, *, of_machine: int) -> FailureRecord:
         try:
-            failures = FailureRecord(submission_of(job.path), number, time.time(), reason)
+            failures = FailureRecord(submission_of(job.path), number, time.time(), reason, of_machine)
         except FileNotFoundError as error:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
         try:
@@ -66,7 +90,7 @@ class Retries:
 
     def backoff_s(self, failures: FailureRecord) -> float:
         """Seconds that the job still waits: twice as long after each failure; 0 where the clock was set back."""
-        wait = min(self._first_wait_s * 2.0 ** (failures.number - 1), LONGEST_WAIT_S)
+        wait = min(self._first_wait_s * 2.0 ** min(failures.in_a_row - 1, 30), LONGEST_WAIT_S)
         since = time.time() - failures.time
         return max(0.0, wait - since) if since >= 0 else 0.0
 

@@ -293,7 +293,8 @@ class Runner:
         self.emit(ClaimFinished(claimed.name, finished, result.log))
         if (failures := finished.failures) is not None:
             backoff_s = self._retries.backoff_s(failures)
-            self.emit(RetryScheduled(claimed.name, backoff_s, failures.number, result.retries))
+            number = None if finished.outcome.is_machines_failure else failures.number
+            self.emit(RetryScheduled(claimed.name, backoff_s, number, result.retries))
         self._circuit_breaker.add(claimed.name, finished.outcome, time.monotonic() - began)
 
     async def _reclaim(self) -> None:

@@ -184,5 +184,7 @@ def _why_pending(queue: QueueStore, queued: QueuedJob, states: Mapping[str, JobS
     if missing := Requirements.of(job).missing(states):
         return describe_unmet(missing)
     if (failures := Retries(queue).of(queued)) is not None:
+        if failures.of_machine:
+            return f"the machine has failed, and the job is tried again: {failures.reason}"
         return f"has failed and is tried again (retry {failures.number} of {job.retries}): {failures.reason}"
     return None

@@ -1,15 +1,19 @@
+import errno
 import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from accel_trainer.core import outage
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure, waiting_out
 from accel_trainer.data.augment.geometry import CenterCrop, RandomResizedCrop
 from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner, evaluation_batches
 from accel_trainer.data.loader import READY_AHEAD, Batch, ImageReader, Loader, default_num_threads
@@ -230,6 +234,55 @@ def test_an_unexpected_error_names_the_image(
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
     monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.crop, "apply", fail)))
     with Loader(num_threads) as loader, pytest.raises(RuntimeError, match=r"b/4\.png: of all things"):
+        list(loader.batches(read, [plan(4)]))
+
+
+class Away:
+    """Images of a disk that is away for a while: each is read twice."""
+
+    classes, labels = ("only",), np.zeros(48, dtype=np.int64)
+
+    def __init__(self, error: OSError, *, forever: bool = False) -> None:
+        self.error, self.forever, self.asked = error, forever, set[int]()
+
+    def read(self, index: int) -> torch.Tensor:
+        if self.forever or index not in self.asked:
+            self.asked.add(index)
+            raise self.error
+        return torch.full((3, 8, 8), index, dtype=torch.uint8)
+
+    def describe(self, index: int) -> str:
+        return f"image {index}"
+
+
+@pytest.mark.parametrize("num_threads", [0, 3])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOENT])
+def test_a_disk_that_was_away_changes_no_batch(
+    number: int, num_threads: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.001)
+    source = Away(OSError(number, "away", "x.png"))
+    read = ImageReader(source, uncoloured(CenterCrop(8)), replace_corrupt=True)
+    with waiting_out(lambda: False), Loader(num_threads) as loader:
+        (batch,) = loader.batches(read, [plan(*range(48))])
+    assert batch.inputs.images[:, 0, 0, 0].tolist() == list(range(48))
+    assert not read.corrupt
+    assert "corrupt" not in caplog.text
+
+
+@pytest.mark.parametrize("num_threads", [0, 3])
+def test_an_image_that_cannot_be_read_is_the_machines_failure(num_threads: int) -> None:
+    read = ImageReader(Away(OSError(errno.EIO, "away"), forever=True), uncoloured(CenterCrop(8)), replace_corrupt=False)
+    with Loader(num_threads) as loader, pytest.raises(MachineFailure, match=r"^image 7 cannot be read: away$"):
+        list(loader.batches(read, [plan(7)]))
+
+
+def test_an_occluder_that_cannot_be_read_for_a_while_is_the_machines_failure_too(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
+    monkeypatch.setattr(read.views.crop, "apply", Mock(side_effect=MachineFailure("no mask")))
+    with Loader(1) as loader, pytest.raises(MachineFailure, match=r"^no mask$"):
         list(loader.batches(read, [plan(4)]))
 
 

@@ -51,6 +51,7 @@ def run(tmp_path: Path) -> RunFolder:
         (RunState.FAILED, False, FAILED),
         (RunState.OUT_OF_MEMORY, False, FAILED),
         (RunState.STALLED, False, FAILED),
+        (RunState.MACHINE_FAILED, False, FAILED),
         (RunState.STARTING, False, FAILED),
         (RunState.TRAINING, False, FAILED),
         (RunState.STARTING, True, BACK),
@@ -68,6 +69,24 @@ def test_without_a_word_of_this_attempt_nothing_is_done_even_at_exit_code_0(stat
     assert ending.kind is FAILED
     assert ending.reason.endswith("CUDA exploded")
     assert outcome_of(status, "mine", TrainerExit(1, log, True)).kind is BACK
+
+
+@pytest.mark.parametrize(
+    ("text", "exit_code"),
+    [
+        ("subprocess.CalledProcessError: Command '[...]' died with <Signals.SIGBUS: 7>.", 1),
+        ("  traceback : Signal 7 (SIGBUS) received by PID 4711", 1),
+        ("", -signal.SIGBUS),
+    ],
+)
+def test_a_page_of_a_mapped_file_that_cannot_be_read_is_the_machines_failure(tmp_path, text, exit_code):
+    path = tmp_path / "log"
+    path.write_text(f"some words\n{text}\n")
+    status = Status(state=RunState.TRAINING, token="mine", epoch=3)
+    ending = outcome_of(status, "mine", TrainerExit(exit_code, path))
+    assert (ending.kind, ending.state) == (FAILED, RunState.MACHINE_FAILED)
+    assert ending.is_machines_failure
+    assert "in epoch 3" in ending.reason
 
 
 def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
@@ -182,3 +201,19 @@ def test_the_status_of_another_attempt_is_left_alone(run):
     write_status(run, Status(state=RunState.TRAINING, token="theirs"))
     record(Outcome(FAILED, "why", RunState.FAILED), run, "mine")
     assert read_status(run).state is RunState.TRAINING
+
+
+def test_a_rank_that_stopped_while_a_disk_was_away_makes_it_an_interruption(run, log):
+    """The others fail because it is gone."""
+    write_rank_error(run, 1, RankError("mine", "stopped while a disk was away", time=1.0, state=RunState.PREEMPTED))
+    status = Status(state=RunState.FAILED, token="mine", error="connection closed by peer", failed_at=2.0)
+    ending = with_root_cause(outcome_of(status, "mine", TrainerExit(1, log)), status, run, "mine")
+    assert (ending.kind, ending.state) == (BACK, RunState.PREEMPTED)
+
+
+def test_the_machine_of_another_rank_may_be_what_failed(run, log):
+    write_rank_error(run, 1, RankError("mine", "x.png cannot be read", time=1.0, state=RunState.MACHINE_FAILED))
+    status = Status(state=RunState.FAILED, token="mine", error="connection closed by peer", failed_at=2.0)
+    ending = with_root_cause(outcome_of(status, "mine", TrainerExit(1, log)), status, run, "mine")
+    assert ending.is_machines_failure
+    assert ending.reason == "rank-1: x.png cannot be read"

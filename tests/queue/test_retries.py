@@ -79,3 +79,17 @@ def test_a_job_whose_file_was_taken_away_is_gone(queue, job):
     job.path.unlink()
     with pytest.raises(JobGone, match=r"job\.json is gone"):
         Retries(queue, 60).add(job, 1, "why")
+
+
+def test_failures_of_the_machine_wait_longer_each_time_and_count_as_none_of_the_job(queue, job, monkeypatch):
+    retries = Retries(queue, 60)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert retries.backoff_s(retries.add_of_machine(job, "away")) == 60
+    assert retries.backoff_s(retries.add_of_machine(job, "away")) == 120
+    failures = retries.add(job, 1, "memory")
+    assert (failures.number, failures.of_machine, retries.backoff_s(failures)) == (1, 0, 60)
+    failures = retries.add_of_machine(job, "away")
+    assert (failures.number, failures.of_machine, retries.backoff_s(failures)) == (1, 1, 120)
+    monkeypatch.setattr(time, "time", lambda: now + 3 * 3600)
+    assert retries.add_of_machine(job, "away").of_machine == 1

@@ -264,6 +264,16 @@ def test_a_job_is_tried_again_as_often_as_it_says_while_others_are_trained(runne
     assert list(runner.queue.paths.retries.iterdir()) == []
 
 
+def test_a_failure_of_the_machine_is_tried_again_however_often(runner, trained):
+    write_job(runner.queue.folder / "a.json", retries=1)
+    trained.endings = [failed(RunState.MACHINE_FAILED)] * 3 + [failed(), failed(RunState.MACHINE_FAILED)]
+    runner.run()
+    assert trained == ["a"] * 6
+    assert (files(JobState.DONE), runner.num_failed) == (["a"], 0)
+    assert [event.number for event in runner.emit.of(RetryScheduled)] == [None, None, None, 1, None]
+    assert list(runner.queue.paths.retries.iterdir()) == []
+
+
 def test_a_job_that_has_failed_too_often_has_failed(runner, trained):
     write_job(runner.queue.folder / "a.json", retries=1)
     trained.endings = [failed(), failed()]

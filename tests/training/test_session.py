@@ -1,5 +1,6 @@
 """A session writes every status of its run, the last one too, and leaves the process as it was."""
 
+import errno
 import logging
 import os
 import random
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ from safetensors.torch import load_file
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import PATIENCE_VARIABLE
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.data.sources.digits import Digits
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, read_status
 from accel_trainer.training import loop as loop_module
@@ -90,6 +94,18 @@ def test_what_nobody_foresaw_is_a_failed_run_and_the_error_itself(
     assert states(statuses) == [RunState.STARTING, RunState.TRAINING, RunState.FAILED]
     assert in_folder(tmp_path).error == "ZeroDivisionError: no way"
     with pytest.raises(ZeroDivisionError):
+        result.check()
+
+
+def test_an_image_that_stays_away_is_the_machines_failure_with_its_reason(
+    make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.01")
+    monkeypatch.setattr(Digits, "read", Mock(side_effect=OSError(errno.EIO, "away")))
+    result, statuses = session(tmp_path, make_small())
+    assert states(statuses)[-1] is RunState.MACHINE_FAILED
+    assert in_folder(tmp_path).error is not None
+    with pytest.raises(TrainingFailed, match="cannot be read: away"):
         result.check()
 
 

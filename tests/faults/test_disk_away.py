@@ -1,0 +1,172 @@
+"""A disk that goes away in the middle of a training, below the C library: the training waits, and is the same one."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import wait_until
+from PIL import Image
+from safetensors.torch import load_file
+
+from accel_trainer.core.outage import PATIENCE_VARIABLE
+from accel_trainer.data.open import open_data_set
+from accel_trainer.data.pack.split_writer import PackSettings
+from accel_trainer.data.pack.writer import pack
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import RunState, Status, read_status
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+# How long the disk is away each time, in the test.
+AWAY_S = float(os.environ.get("DISK_AWAY_S", "1"))
+ERRORS = (errno.EIO, errno.ESTALE, errno.ENOENT, errno.EACCES)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Loaded before the C library, it makes a folder a disk that can go away."""
+    if sys.platform != "linux" or shutil.which("gcc") is None:
+        pytest.skip("a disk that goes away is made by a library for LD_PRELOAD, which needs Linux and gcc")
+    path = tmp_path_factory.mktemp("library") / "disk_away.so"
+    command = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(path), str(HERE / "disk_away.c"), "-ldl"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode:
+        pytest.skip(f"gcc cannot build the library: {built.stderr[:200]}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set of 120 images of two classes, and a pack of it."""
+    root = tmp_path_factory.mktemp("disk")
+    for split, count in (("train", 96), ("val", 24)):
+        for number in range(count):
+            path = root / "set" / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (10, 8 + number % 5, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    images = open_data_set("set", root, None, None)
+    pack(images, "set", root / "set.pack", PackSettings(10, "raw"), 1, lambda done, total: None)
+    return root
+
+
+class Trainer:
+    """A trainer on a disk that can go away: the program that a launcher starts, with the library loaded first."""
+
+    def __init__(self, folder: Path, library: Path, disk: Path, **changes: Any) -> None:
+        job = {
+            "architecture": "small_cnn", "architecture_args": {"features": [4, 4, 4]}, "image_size": 8,
+            "data_root": str(disk), "dataset": "set", "num_epochs": 60, "batch_size": 16, "num_workers": 2,
+            "optimizer_args": {"lr": 0.001}, "trackers": [], "model_dir": str(folder / "run"), **changes,
+        }  # fmt: skip
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text(json.dumps(job))
+        self.run, self.switch = RunFolder(folder / "run"), folder / "switch"
+        environment = {
+            **os.environ, "LD_PRELOAD": str(library), "DISK_AWAY": str(disk), "DISK_AWAY_SWITCH": str(self.switch),
+            "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "accel_trainer.workers.train", str(folder / "job.json"), "--name", "job"]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    @property
+    def status(self) -> Status:
+        return read_status(self.run) or Status(state=RunState.STARTING)
+
+    def log(self) -> str:
+        return self.run.log.read_text() if self.run.log.exists() else ""
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        wait_until(lambda: condition() or self.process.poll() is not None)
+        assert condition(), self.process.communicate()[0]
+
+    def go_away(self, error: int) -> None:
+        aside = self.switch.with_suffix(".new")
+        aside.write_text(str(error))
+        aside.rename(self.switch)
+
+    def outage(self, error: int, seconds: float) -> None:
+        """The disk is away from now on, for some time after a read has failed."""
+        failed, back = self.log().count("cannot read"), self.log().count("reading works again")
+        self.go_away(error)
+        self.until(lambda: self.log().count("cannot read") > failed)
+        time.sleep(seconds)
+        self.switch.unlink()
+        self.until(lambda: self.log().count("reading works again") > back)
+
+    def end(self) -> dict[str, Any]:
+        """What it comes to: the weights, and what was measured, but for times."""
+        said, _ = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, said
+        weights = {path.name: load_file(path) for path in self.run.params.iterdir()}
+        return {
+            "table": [line.split(",")[:5] for line in self.run.performance.read_text().splitlines()],
+            **{f"{file}: {name}": values.tolist() for file in weights for name, values in weights[file].items()},
+        }
+
+
+@pytest.fixture
+def train(tmp_path: Path, library: Path, disk: Path) -> Any:
+    trainers: list[Trainer] = []
+
+    def start(name: str, **changes: Any) -> Trainer:
+        trainers.append(Trainer(tmp_path / name, library, disk, **changes))
+        return trainers[-1]
+
+    yield start
+    for trainer in trainers:
+        trainer.process.kill()
+        trainer.process.communicate()
+
+
+@pytest.mark.parametrize("dataset", ["set", "set.pack"])
+def test_a_training_whose_disk_goes_away_has_the_same_weights(train: Any, dataset: str) -> None:
+    undisturbed = train("undisturbed", dataset=dataset).end()
+    trainer = train("disturbed", dataset=dataset)
+    trainer.until(lambda: trainer.status.global_step > 10)
+    for error in ERRORS:
+        trainer.outage(error, AWAY_S)
+    assert trainer.end() == undisturbed
+    assert "corrupt" not in trainer.log()
+    assert trainer.log().count("cannot read") == trainer.log().count("reading works again") == len(ERRORS)
+
+
+def test_a_disk_that_stays_away_is_the_machines_failure_and_the_run_resumes(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = train("undisturbed", num_epochs=20).end()
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.5")
+    trainer = train("disturbed", num_epochs=20)
+    trainer.until(lambda: trainer.status.global_step > 10)
+    trainer.go_away(errno.EIO)
+    trainer.process.communicate(timeout=300)
+    assert trainer.status.state is RunState.MACHINE_FAILED
+    assert "cannot be read: Input/output error" in (trainer.status.error or "")
+    again = Trainer.__new__(Trainer)
+    again.__dict__.update(trainer.__dict__)
+    trainer.switch.unlink()
+    command = trainer.process.args
+    again.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert again.end() == undisturbed
+
+
+def test_a_stop_is_heard_while_the_disk_is_away(train: Any) -> None:
+    trainer = train("stopped")
+    trainer.until(lambda: trainer.status.global_step > 10)
+    trainer.go_away(errno.EIO)
+    trainer.until(lambda: "cannot read" in trainer.log())
+    trainer.process.send_signal(signal.SIGTERM)
+    trainer.process.communicate(timeout=60)
+    assert (trainer.process.returncode, trainer.status.state) == (0, RunState.PREEMPTED)
