@@ -4,10 +4,12 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_text, write_atomic
+from accel_trainer.core.outage import persistently
 from accel_trainer.run.folder import RunFolder
 
 # Of 100,000 epochs.
@@ -105,6 +107,7 @@ def read_performance(run: RunFolder) -> list[PerformanceRow]:
 def has_results(run: RunFolder) -> bool:
     """Whether performance.csv has a row, readable or not."""
     try:
-        return len(read_text(run.performance, MAX_PERFORMANCE).splitlines()) > 1
+        read = partial(read_text, run.performance, MAX_PERFORMANCE)
+        return len(persistently(read, lambda: str(run.performance), may_be_missing=True).splitlines()) > 1
     except OSError:
         return False
