@@ -76,14 +76,21 @@ ssize_t pread64(int file, void *to, size_t size, off64_t at) {
     return fails(file) ? -1 : syscall(SYS_pread64, file, to, size, at);
 }
 
-ssize_t preadv(int file, const struct iovec *to, int count, off_t at) {
-    static ssize_t (*original)(int, const struct iovec *, int, off_t);
-    if (original == NULL) original = (ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "preadv");
-    return fails(file) ? -1 : original(file, to, count, at);
-}
+/* Python calls one of these for os.preadv. */
+#define PREADV(NAME, OFFSET)                                                                                          \
+    ssize_t NAME(int file, const struct iovec *to, int count, OFFSET at) {                                             \
+        static ssize_t (*original)(int, const struct iovec *, int, OFFSET);                                            \
+        if (original == NULL) *(void **)&original = dlsym(RTLD_NEXT, #NAME);                                           \
+        return fails(file) ? -1 : original(file, to, count, at);                                                       \
+    }
+#define PREADV2(NAME, OFFSET)                                                                                         \
+    ssize_t NAME(int file, const struct iovec *to, int count, OFFSET at, int flags) {                                  \
+        static ssize_t (*original)(int, const struct iovec *, int, OFFSET, int);                                       \
+        if (original == NULL) *(void **)&original = dlsym(RTLD_NEXT, #NAME);                                           \
+        return fails(file) ? -1 : original(file, to, count, at, flags);                                                \
+    }
 
-ssize_t preadv64(int file, const struct iovec *to, int count, off64_t at) {
-    static ssize_t (*original)(int, const struct iovec *, int, off64_t);
-    if (original == NULL) original = (ssize_t(*)(int, const struct iovec *, int, off64_t))dlsym(RTLD_NEXT, "preadv64");
-    return fails(file) ? -1 : original(file, to, count, at);
-}
+PREADV(preadv, off_t)
+PREADV(preadv64, off64_t)
+PREADV2(preadv2, off_t)
+PREADV2(preadv64v2, off64_t)
