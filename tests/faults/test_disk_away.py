@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,10 @@ class Trainer:
             "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
         }  # fmt: skip
         command = [sys.executable, "-m", "accel_trainer.workers.train", str(folder / "job.json"), "--name", "job"]
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        self.start = partial(
+            subprocess.Popen, command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self.process = self.start()
 
     @property
     def status(self) -> Status:
@@ -154,12 +156,9 @@ def test_a_disk_that_stays_away_is_the_machines_failure_and_the_run_resumes(
     trainer.process.communicate(timeout=300)
     assert trainer.status.state is RunState.MACHINE_FAILED
     assert "cannot be read: Input/output error" in (trainer.status.error or "")
-    again = Trainer.__new__(Trainer)
-    again.__dict__.update(trainer.__dict__)
     trainer.switch.unlink()
-    command = trainer.process.args
-    again.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert again.end() == undisturbed
+    trainer.process = trainer.start()
+    assert trainer.end() == undisturbed
 
 
 def test_a_stop_is_heard_while_the_disk_is_away(train: Any) -> None:
