@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder, Loader(1) as loader:
         run = RunFolder(Path(folder))
         run.create()
-        stop, reporter = StopRequest(), Reporter(run, Status(state=RunState.STARTING), speaks=False)
+        stop, reporter = StopRequest(), Reporter(run, Status(state=RunState.STARTING), writes=False)
         loop = TrainingLoop(job, run, build(job, world_size=1), Accelerator(cpu=True), loader, stop, reporter)
         stop.signal = 15
         try:  # one step, for momentum

@@ -56,7 +56,7 @@ def train_on(folder: Path, given: dict[str, Any], stop_after: float) -> tuple[Tr
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=job.gradient_accumulation)
     parts = build(job, accelerator.num_processes)
     status = Status(state=RunState.STARTING, steps_per_epoch=parts.sampling.steps_per_epoch)
-    reporter = Reporter(run, status, speaks=accelerator.is_main_process)
+    reporter = Reporter(run, status, writes=accelerator.is_main_process)
     loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
     resume(loop, at_newest(loop))
     loop.stop = StopAfter(loop, stop_after)

@@ -1,4 +1,4 @@
-"""What can be said of a job file before it is trained."""
+"""Checks of a job before it is trained."""
 
 import os
 from collections.abc import Callable, Collection, Mapping

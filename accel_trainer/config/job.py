@@ -74,7 +74,7 @@ class Job(JobParameters):
     def diff(
         self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, tuple[Any, Any]]:
-        """What is otherwise than in the run with that config.json, but for what nobody needs to hear of:
+        """What is otherwise than in the run with that config.json, but for what needs no report:
         {key: (then, now)}.
 
         found: the numbers in there that stand for words of the run's job file, {word: number}. A job that says such a

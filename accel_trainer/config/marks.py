@@ -55,7 +55,7 @@ class Mark:
     is_checked: bool = True
     """What is found out about a job before it is trained may depend on it."""
     is_setting: bool = True
-    """It may tell the runs of a sweep apart. Not so what names a run, and what a table of runs has a column for."""
+    """It may distinguish the runs of a sweep. Not so what names a run, and what a table of runs has a column for."""
     path: PathKind | None = None
     """The kind of path that it is, or that each item of it is."""
     arguments_of: str | None = None

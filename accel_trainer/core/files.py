@@ -130,7 +130,7 @@ def read_bytes(path: str | Path, max_bytes: int, *, follow_links: bool = True) -
         content = b""
         if about.st_size <= max_bytes:
             with os.fdopen(descriptor, "rb", closefd=False) as file:
-                content = file.read(about.st_size + 1)  # one byte more tells of a file that has grown meanwhile
+                content = file.read(about.st_size + 1)  # one byte more shows that a file has grown meanwhile
     finally:
         os.close(descriptor)
     if max(about.st_size, len(content)) > max_bytes:

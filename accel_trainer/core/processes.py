@@ -47,7 +47,7 @@ class Program(StrEnum):
 class StopRequest:
     """SIGTERM and the like: the trainer finishes the step, saves and ends. The handler only sets a flag.
 
-    A signal that the parent has said to ignore, as nohup does with SIGHUP, stays ignored.
+    A signal that the parent has set to be ignored, as nohup does with SIGHUP, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ def usable_cores() -> int:
 
 
 def launched_processes() -> int:
-    """How many processes train together with this one, itself included, by what their launcher has said."""
+    """How many processes train together with this one, itself included, by the variables of their launcher."""
     return int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
 
 

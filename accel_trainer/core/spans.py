@@ -1,5 +1,6 @@
-"""Names for what takes time, heard only by who measures it (`accel-train profile`): in a training nobody listens, and a
-span costs a tenth of a microsecond.
+"""Names for what takes time, recorded only where somebody measures it (`accel-train profile`).
+
+Elsewhere a span costs a tenth of a microsecond.
 
 Threads have spans too. A span lies within another one of its thread or beside it, never across.
 """
@@ -79,7 +80,7 @@ def timed(items: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def recording(recorder: SpanSink) -> Iterator[None]:
-    """A recorder hears the spans of all threads of this process."""
+    """A recorder gets the spans of all threads of this process."""
     global _recorder
     _recorder = recorder
     try:

@@ -50,7 +50,7 @@ def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def shortest_suffixes(keys: Iterable[str]) -> dict[str, str]:
-    """For each key the fewest of its last words that tell it from the others: `lr` for `optimizer_args.lr`."""
+    """For each key the fewest of its last words that distinguish it from the others: `lr` for `optimizer_args.lr`."""
     keys = list(dict.fromkeys(keys))
     counts = Counter(ending for key in keys for ending in _endings(key))
     return {key: next((ending for ending in _endings(key) if counts[ending] == 1), key) for key in keys}

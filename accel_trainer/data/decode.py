@@ -1,6 +1,6 @@
 """From the bytes of an image file to pixels.
 
-Files are not trusted: nothing is decoded before its header has said how large it becomes, and no format is
+Files are not trusted: nothing is decoded before its header gives the size of the image, and no format is
 read that makes Pillow start another program, as PostScript does.
 """
 

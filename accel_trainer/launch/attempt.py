@@ -36,7 +36,7 @@ class Attempt:
     """One try at one job.
 
     file, job: the job file and what is in it. token: identifies the attempt; all its processes carry it. log: where
-    their output goes. group: of runs, in trackers. submission: tells this submission of the job from the next.
+    their output goes. group: of runs, in trackers. submission: differs from one submission to the next.
     starting_params: the path that a name in the job's own stands for. claim: the owner of the job in its queue.
     """
 

@@ -31,7 +31,7 @@ SHUTDOWN_S = 90
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """What the user said on the command line; it goes before everything else."""
+    """What the user gave on the command line; it goes before everything else."""
 
     config: Path | None = None
     num_processes: int | None = None
@@ -121,7 +121,7 @@ def _by_config(file: ConfigFile, flags: LaunchOptions, machine: Machine) -> Laun
     refuse_other_machines(file, config)
     is_one_machine = config.num_machines == 1
     count = config.num_processes
-    if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine tell nothing of the others'
+    if is_one_machine or flags.num_processes is not None:  # the GPUs of this machine do not show those of the others
         count = _count(flags, count)
     if flags.num_processes is None and flags.gpus is None:
         _refuse_missing_gpus(file, config, machine)

@@ -36,7 +36,7 @@ class Nodes:
     port: int = 0
 
     def argv(self) -> list[str]:
-        """What tells accelerate of them; nothing where there is one."""
+        """What passes them to accelerate; nothing where there is one."""
         if self.number == 1:
             return []
         place = ["--main_process_ip", self.address, "--main_process_port", str(self.port)]

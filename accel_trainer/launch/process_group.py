@@ -43,7 +43,7 @@ class ProcessGroup:
 
     @property
     def exit_code(self) -> int | None:
-        """The launcher's, None while it runs. It tells only that it is over: the outcome is in status.json."""
+        """The launcher's, None while it runs. It shows only that it is over: the outcome is in status.json."""
         return self._launcher.poll()
 
     def log_to(self, log: Path) -> None:
@@ -67,7 +67,7 @@ class ProcessGroup:
 
     def kill(self) -> None:
         """At once, all of it."""
-        self._launcher.kill()  # in its first moment nothing tells yet that it carries the token
+        self._launcher.kill()  # in its first moment its token cannot be seen yet
         processes.send_signal(processes.pids_with_env(TOKEN_VARIABLE, self.token), signal.SIGKILL)
         self._launcher.wait()
 

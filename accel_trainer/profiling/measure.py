@@ -79,7 +79,7 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
 def _make_loop(job: Job, run: RunFolder, assembled: Assembly) -> TrainingLoop:
     run.create()
     accelerator, loader, stop = assembled.accelerator, assembled.loader, StopRequest()
-    reporter = Reporter(run, Status(state=RunState.TRAINING), speaks=assembled.is_first)
+    reporter = Reporter(run, Status(state=RunState.TRAINING), writes=assembled.is_first)
 
     def make_parts(job: ResolvedJob) -> Components:
         return build(job, accelerator.num_processes, augment_on_device=assembled.augment_on_device)

@@ -90,7 +90,7 @@ class RunningAttempt:
 
 
 class Prewarmer:
-    """Has a trainer stand by when a job is about to end, or while the first ones are checked."""
+    """Prewarms a trainer when a job is about to end, or while the first ones are checked."""
 
     def __init__(self, queue: QueueStore, options: LaunchOptions, machine: Machine, *, is_wanted: bool) -> None:
         self._queue, self._options, self._machine, self._is_wanted = queue, options, machine, is_wanted

@@ -138,7 +138,7 @@ class Runner:
         finally:
             await self._prewarmer.close()
             await self._circuit_breaker.close()
-            # What is running is told to stop with this process, or runs to its end.
+            # What is running is asked to stop with this process, or runs to its end.
             while self._attempts:
                 self._heartbeat.beat()
                 self.emit(Tick())

@@ -73,7 +73,7 @@ class Status(BaseModel):
     diverged: Divergence | None = None
     # The largest that fits, of an attempt that was out of memory; kept in the next ones at the same submission.
     fitting_batch_size: int | None = None
-    submission: str = ""  # tells this submission of the job from the next
+    submission: str = ""  # differs from one submission of the job to the next
     host: str = ""
     pid: int = 0
     num_processes: int = 1

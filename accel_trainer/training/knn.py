@@ -1,4 +1,4 @@
-"""How well a representation tells classes apart: nearest neighbors among the training images."""
+"""How well a representation separates classes: nearest neighbors among the training images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -33,7 +33,7 @@ LAST_STATUS_WAITS_S = (0.0, 1.0, 2.0, 4.0)
 class Reporter:
     """Keeps status.json current. The status is a snapshot that `update` changes; nothing is written too often.
 
-    speaks: whether it writes, as rank 0 does; owns_run: whether the run in the folder is this attempt's from the start;
+    writes: whether it writes, as rank 0 does; owns_run: whether the run in the folder is this attempt's from the start;
     on_taken: is called when it becomes so later; on_status: is given each new status, on every rank.
     """
 
@@ -42,13 +42,13 @@ class Reporter:
         run: RunFolder,
         status: Status,
         *,
-        speaks: bool,
+        writes: bool,
         owns_run: bool = True,
         on_taken: Callable[[], None] = lambda: None,
         on_status: Callable[[Status], None] = lambda status: None,
     ) -> None:
         self._run, self._on_taken, self._on_status = run, on_taken, on_status
-        self._speaks, self._owns_run = speaks, owns_run
+        self._writes, self._owns_run = writes, owns_run
         self.status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
         self._written = 0.0
         self._is_stale = False
@@ -66,7 +66,7 @@ class Reporter:
         self._written = time.monotonic()
         self.status = self.status.model_copy(update={**changes, "updated": time.time()})
         self._on_status(self.status)
-        if not self._speaks:
+        if not self._writes:
             return
         try:
             if self._owns_run:
@@ -90,7 +90,7 @@ class Reporter:
         self._owns_run = True
         self._on_taken()
         self.update(durable=True)
-        if self._speaks:
+        if self._writes:
             self._run.attempt_status(self.status.token).unlink(missing_ok=True)
 
     def heartbeat(self) -> None:

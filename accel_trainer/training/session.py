@@ -95,7 +95,7 @@ def _reporter(run: RunFolder, options: SessionOptions, begin_log: Callable[[], N
         state=RunState.STARTING, token=options.token, submission=options.submission, fitting_batch_size=fitting
     )
     return Reporter(
-        run, status, speaks=is_first, owns_run=not run.has_run, on_taken=begin_log, on_status=options.on_status
+        run, status, writes=is_first, owns_run=not run.has_run, on_taken=begin_log, on_status=options.on_status
     )
 
 

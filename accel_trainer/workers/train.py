@@ -3,7 +3,7 @@
 The outcome of a run is the state in status.json. Exit codes are for people: launchers do not pass them on.
 """
 
-# Signals are heard and the parent is watched from the first moment on; torch takes seconds to import.
+# Signals are noted and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
 from accel_trainer.core.processes import STACKS_SIGNAL, die_with_parent, exit_now, stop_request
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
     parser.add_argument("--group", help="group of runs in the trackers")
-    parser.add_argument("--submission", default="", help="what tells this submission of the job from the next")
+    parser.add_argument("--submission", default="", help="differs from one submission of the job to the next")
     parser.add_argument("--starting-params", type=Path, help="what the name in the job's starting_params stands for")
     args = parser.parse_args(arguments)
     rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")

@@ -60,7 +60,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         # For families with a fixed input size; the others take any.
         ("image_size", image_size),
         ("input_size", (image_size, image_size)),
-        # GoogLeNet and Inception warn where this is not said.
+        # GoogLeNet and Inception warn where this is not given.
         ("init_weights", True),
     ):
         if argument in accepted:

@@ -46,11 +46,11 @@ def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
 
 def in_one_line(error: BaseException) -> str:
     """What the user's code raised, with the last place in that code that it came through."""
-    kind, said = type(error).__name__, first_line(error)
+    kind, reason = type(error).__name__, first_line(error)
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
               if may_import(str(frame.f_globals.get("__name__")))]  # fmt: skip
     where = f" ({Path(frames[-1][0]).name}, line {frames[-1][1]})" if frames else ""
-    return f"{kind if said == kind else f'{kind}: {said}'}{where}"
+    return f"{kind if reason == kind else f'{kind}: {reason}'}{where}"
 
 
 def import_aside(module: str) -> ModuleType:

@@ -47,7 +47,7 @@ def make_loop(make_job: MakeJob) -> Iterator[MakeLoop]:
             steps = parts.sampling.steps_per_epoch
             status = Status(state=RunState.STARTING, num_epochs=job.num_epochs, steps_per_epoch=steps)
             accelerator = Accelerator(cpu=True, gradient_accumulation_steps=job.gradient_accumulation)
-            return TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), Reporter(run, status, speaks=True))
+            return TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), Reporter(run, status, writes=True))
 
         yield make
     for state in (AcceleratorState, GradientState, PartialState):

@@ -50,7 +50,7 @@ def write_images(folder: Path, number: int = 3) -> None:
 @pytest.fixture
 def train(run: RunFolder) -> Iterator[Callable[[Job], TrainingLoop]]:
     def train(job: Job) -> TrainingLoop:
-        reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+        reporter = Reporter(run, Status(state=RunState.STARTING), writes=True)
         with Loader(0) as loader:
             accelerator = Accelerator(cpu=True)
             loop = TrainingLoop(job, run, build(job, world_size=1), accelerator, loader, StopRequest(), reporter)

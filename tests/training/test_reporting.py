@@ -62,7 +62,7 @@ def test_what_is_not_a_number_stays_so(run: RunFolder) -> None:
 
 
 def test_what_is_left_is_known_after_an_epoch_however_short(run: RunFolder) -> None:
-    reporter = Reporter(run, Status(state=RunState.TRAINING, num_epochs=5), speaks=True)
+    reporter = Reporter(run, Status(state=RunState.TRAINING, num_epochs=5), writes=True)
     reporter.report_epoch(Progress(epoch=2, history=[row(2, "train"), row(2, "val", seconds=0.25)]), "acc1")
     said = read_status(run)
     assert said is not None
@@ -70,7 +70,7 @@ def test_what_is_left_is_known_after_an_epoch_however_short(run: RunFolder) -> N
 
 
 def test_a_preparation_is_in_the_status_until_it_is_done(run: RunFolder) -> None:
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    reporter = Reporter(run, Status(state=RunState.STARTING), writes=True)
     for done, expected in ((1, ("measuring", 0.25)), (2, ("measuring", 0.25)), (4, (None, None))):
         reporter.report_preparation("measuring", done, 4)
         status = read_status(run)
@@ -82,7 +82,7 @@ def test_a_preparation_is_in_the_status_until_it_is_done(run: RunFolder) -> None
 
 
 def test_a_status_keeps_what_is_not_changed(run: RunFolder) -> None:
-    reporter = Reporter(run, Status(state=RunState.STARTING, token="t"), speaks=True)
+    reporter = Reporter(run, Status(state=RunState.STARTING, token="t"), writes=True)
     reporter.update(state=RunState.TRAINING, epoch=2, eta_s=60.0)
     reporter.update(step=7)
     status = read_status(run)
@@ -98,14 +98,14 @@ def test_a_status_keeps_what_is_not_changed(run: RunFolder) -> None:
 
 
 def test_other_ranks_keep_silent(run: RunFolder) -> None:
-    Reporter(run, Status(state=RunState.STARTING), speaks=False).finish(RunState.FINISHED)
+    Reporter(run, Status(state=RunState.STARTING), writes=False).finish(RunState.FINISHED)
     assert read_status(run) is None
 
 
 def test_a_report_is_due_once_a_second(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("accel_trainer.training.reporting.time.monotonic", lambda: now)
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    reporter = Reporter(run, Status(state=RunState.STARTING), writes=True)
     reporter.update()
     now = 100.9
     assert not reporter.is_due()
@@ -123,7 +123,7 @@ def full(*_: object, **__: object) -> None:
 def test_a_status_that_cannot_be_written_for_a_while_does_not_end_a_training(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    reporter = Reporter(run, Status(state=RunState.STARTING), writes=True)
     reporter.update(step=1)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
@@ -150,7 +150,7 @@ def test_the_last_word_is_tried_hard(
     """At last in the place of the one before."""
     waits: list[float] = []
     monkeypatch.setattr("accel_trainer.training.reporting.time.sleep", waits.append)
-    reporter = Reporter(run, Status(state=RunState.TRAINING, token="t" * 1000), speaks=True)
+    reporter = Reporter(run, Status(state=RunState.TRAINING, token="t" * 1000), writes=True)
     reporter.update()
     replace, calls = Path.replace, iter(range(1000))
     monkeypatch.setattr(Path, "replace", lambda *args: full() if next(calls) < times else replace(*args))
@@ -165,7 +165,7 @@ def test_the_last_word_is_tried_hard(
 def test_a_last_word_that_cannot_be_written_raises_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accel_trainer.training.reporting.time.sleep", lambda _: None)
     monkeypatch.setattr(Path, "open", full)
-    Reporter(run, Status(state=RunState.STARTING), speaks=True).finish(RunState.FAILED, "a reason")
+    Reporter(run, Status(state=RunState.STARTING), writes=True).finish(RunState.FAILED, "a reason")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
@@ -228,7 +228,7 @@ def test_a_plotter_that_has_died_does_not_disturb_the_training(run: RunFolder) -
 
 
 def test_a_status_is_for_other_programs_too(run: RunFolder) -> None:
-    Reporter(run, Status(state=RunState.STARTING), speaks=True).update(loss=math.nan)
+    Reporter(run, Status(state=RunState.STARTING), writes=True).update(loss=math.nan)
     assert json.loads(Path(run.status_file).read_text(), parse_constant=pytest.fail)["state"] == "starting"
 
 

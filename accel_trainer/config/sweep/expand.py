@@ -146,7 +146,7 @@ def _assign_group(given: dict[str, Any], sweep: str, settings: Settings) -> None
 
 
 def _tag(text: str) -> str:
-    """Of a long one the beginning, and what tells it from others that begin like it."""
+    """Of a long one the beginning, and what distinguishes it from others that begin like it."""
     ending = f"~{_digest(text)}"
     return text if len(text) <= MAX_TAG else text[: MAX_TAG - len(ending)] + ending
 
@@ -162,7 +162,7 @@ def check_sweep_name(name: str) -> str:
 
 
 def job_names(sweep: str, combinations: Sequence[Settings]) -> list[str]:
-    """`<sweep>-lr0.1-seed2`: a name for each combination that is good for a file, and tells it from all others.
+    """`<sweep>-lr0.1-seed2`: a name for each combination that is valid for a file and unlike all others.
 
     It follows from what varies and from the combination, so that more values later leave the names as they are; but
     for those that some file system would take for one, which have a hash.

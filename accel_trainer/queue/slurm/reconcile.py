@@ -30,7 +30,7 @@ class Record:
     """What is noted of a claim that is a cluster's.
 
     user: whose job of Slurm it is. start: the token of the newest start. state, reason: what Slurm reported when that
-    start was told to stop; the state is "" where it did not answer.
+    start was asked to stop; the state is "" where it did not answer.
     """
 
     user: str
@@ -41,7 +41,7 @@ class Record:
 
     @property
     def was_ended_by_slurm(self) -> bool:
-        """Whether the newest start was told to stop because the job was being ended, and not for its time."""
+        """Whether the newest start was asked to stop because the job was being ended, and not for its time."""
         return self.state == "COMPLETING" and self.reason != "TimeLimit"
 
 
@@ -111,7 +111,7 @@ def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
         return Outcome(OutcomeKind.CANCELED, f"{CANCELED} in Slurm (job {job.id})", RunState.PREEMPTED)
     if job.state == "OUT_OF_MEMORY":
         return Outcome(OutcomeKind.FAILED, what, RunState.OUT_OF_MEMORY)
-    if record is not None and record.state is not None:  # told to stop, and killed before it was returned
+    if record is not None and record.state is not None:  # asked to stop, and killed before it was returned
         return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
     return Outcome(OutcomeKind.FAILED, f"{what} before it was known how the training went", RunState.FAILED)
 

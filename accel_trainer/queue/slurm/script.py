@@ -97,7 +97,7 @@ def seconds_of(time: str) -> float:
 def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions, logs: Path) -> list[str]:
     """The arguments of sbatch; the user's own come last, so that they count."""
     output = str(logs.absolute()).replace("%", "%%")
-    # To the step where there are several nodes: an srun that is told to end kills what it has started.
+    # To the step where there are several nodes: an srun that gets a signal to end kills what it has started.
     receiver = "B:" if options.nodes == 1 else ""
     given = [
         f"--job-name={name}",

@@ -129,7 +129,7 @@ def describe_load_error(error: Exception) -> str:
             "it once in Python with torch.load(..., weights_only=False) and save its state dict alone: "
             "torch.save(loaded['state_dict'], 'weights.pt'), or loaded.state_dict() of a whole model"
         )
-    if isinstance(error, pickle.UnpicklingError):  # it speaks of torch's versions, whatever is wrong
+    if isinstance(error, pickle.UnpicklingError):  # its text is about versions of torch, whatever is wrong
         return "cannot be read as weights: it is damaged, or not of torch.save"
     return f"cannot be read as weights: {first_line(error)}"
 

@@ -96,7 +96,7 @@ def test_frozen_modules_stay_as_they_are_to_the_last_bit(
     parts = build(job, world_size=1)
     load_starting_weights(job, parts.model)
     before = copy(parts.model)
-    accelerator, reporter = Accelerator(cpu=True), Reporter(run, Status(state=RunState.STARTING), speaks=True)
+    accelerator, reporter = Accelerator(cpu=True), Reporter(run, Status(state=RunState.STARTING), writes=True)
     with Loader(1) as loader:
         loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
         resume(loop, Fresh())

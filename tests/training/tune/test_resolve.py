@@ -240,7 +240,7 @@ run, stop = RunFolder(Path(folder) / "run"), StopRequest()
 run.create()
 accelerator = make_accelerator(job, run)
 with Loader(0) as loader:
-    reporter = Reporter(run, Status(state=RunState.STARTING), speaks=rank == 0)
+    reporter = Reporter(run, Status(state=RunState.STARTING), writes=rank == 0)
     resolver = resolve.Resolver(run, accelerator, loader, stop, reporter, lambda job: build(job, 2))
     numbers = resolver(job)
     assert numbers.batch_size == 32
