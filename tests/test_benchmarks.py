@@ -53,7 +53,7 @@ def test_without_its_baseline_nothing_is_compared():
     assert [row.compared for row in rows(section(baseline="nobody"))] == [None, None]
 
 
-def test_the_page_says_who_was_measured_where_and_who_was_not():
+def test_the_page_lists_who_was_measured_where_and_who_was_not():
     goal = Goal("other at least 0.95 of bare", 0.9, is_met=False)
     known = {"torch": "2.14.1", "lightning": NOT_INSTALLED}
     text = page([section(goals=[goal], missing={"third": "not there"})], QUIET, known, 3, date(2026, 1, 2))
@@ -68,12 +68,12 @@ def test_the_page_says_who_was_measured_where_and_who_was_not():
         assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) <= 1, table
 
 
-def test_the_page_of_a_busy_machine_says_so():
+def test_the_page_of_a_busy_machine_warns_about_that():
     busy = Machine("a processor", 2, 16.4, "a system", "3.11.7", load=1.9)
     assert "busy" in page([section()], busy, {}, 1, date(2026, 1, 2))
 
 
-def test_this_machine_and_versions():
+def test_the_machine_and_its_versions_are_recorded_here():
     assert versions(["torch", "no-such-package"]) == {
         "torch": torch.__version__.partition("+")[0],
         "no-such-package": NOT_INSTALLED,
@@ -133,7 +133,7 @@ print(memory.largest_mb, memory.all_mb, "torch" in sys.modules)
     assert has_torch == b"False"
 
 
-def test_a_failure_is_told_by_the_last_line(tmp_path):
+def test_a_failure_is_reported_by_its_last_line(tmp_path):
     with pytest.raises(Failed, match="exit code 1: ValueError: no"):
         races.run([sys.executable, "-c", "raise ValueError('no')"], tmp_path, tmp_path / "log", {})
 
@@ -176,7 +176,7 @@ def test_goals_of_loading_are_those_beside_who_took_part():
 
 
 @pytest.mark.slow
-def test_the_page_of_growth_says_what_it_takes_to_open_a_data_set(tmp_path, monkeypatch):
+def test_the_page_of_growth_has_the_time_to_open_a_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "COUNTS", (1000, 2000))
     (tmp_path / "sets").mkdir()
     opened = growth.openings(tmp_path / "sets", 1)
@@ -199,7 +199,7 @@ def test_the_bare_loop_and_ours_do_the_same_work(tmp_path):
         assert races.race(everybody[name], work).first_step_s > 0
 
 
-def test_peers_are_scripts_that_are_there_and_their_packages_are_installed_by_make_bench(tmp_path):
+def test_peers_are_existing_scripts_whose_packages_make_bench_installs(tmp_path):
     installed = (races.BENCHMARKS / "requirements.txt").read_text().splitlines()
     for one in contestants.CONTESTANTS:
         scripts = [word for word in one.prepare(WORK, tmp_path) if word.endswith(".py")]

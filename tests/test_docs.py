@@ -23,7 +23,7 @@ def test_the_readmes_parameter_table_is_current():
     assert text == with_table(text), "run `make docs`"
 
 
-def test_the_published_schema_is_current():
+def test_the_published_schema_of_jobs_is_current():
     assert json.loads((REPOSITORY / "docs/job.schema.json").read_text()) == json_schema(), "run `make docs`"
 
 

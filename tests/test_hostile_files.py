@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 @every_kind
-def test_a_status_that_cannot_be_read_says_nothing(run: RunFolder, kind: str) -> None:
+def test_an_unreadable_status_counts_as_no_status(run: RunFolder, kind: str) -> None:
     plant(run.status_file, kind)
     assert read_status(run) is None
 
@@ -85,7 +85,7 @@ def test_records_that_cannot_be_read_are_empty(run: RunFolder, kind: str) -> Non
 
 
 @every_kind
-def test_a_config_that_is_none_is_told_in_one_line(run: RunFolder, kind: str) -> None:
+def test_a_config_that_is_none_is_reported_in_one_line(run: RunFolder, kind: str) -> None:
     plant(run.config, kind)
     with pytest.raises(UserError) as caught:
         trained_job(run)
@@ -95,7 +95,7 @@ def test_a_config_that_is_none_is_told_in_one_line(run: RunFolder, kind: str) ->
 
 
 @every_kind
-def test_classes_that_are_none_are_told_in_one_line(run: RunFolder, kind: str) -> None:
+def test_classes_that_are_none_are_reported_in_one_line(run: RunFolder, kind: str) -> None:
     if kind == "a list":
         pytest.skip("no classes")
     plant(run.classes, kind)
@@ -103,7 +103,7 @@ def test_classes_that_are_none_are_told_in_one_line(run: RunFolder, kind: str) -
 
 
 @every_kind
-def test_a_table_of_results_that_is_none_is_told_in_one_line_or_empty(run: RunFolder, kind: str) -> None:
+def test_a_table_that_is_none_is_reported_in_one_line_or_empty(run: RunFolder, kind: str) -> None:
     plant(run.performance, kind)
     assert has_results(run) is False
     if kind in CONTENTS and "nested" not in kind:  # a header, of whatever columns, without lines below it

@@ -13,7 +13,7 @@ from accel_trainer.config import read_job
 from accel_trainer.launch.command import LaunchOptions
 
 
-def test_a_job_is_added_as_a_file_that_says_what_was_given(tmp_path: Path) -> None:
+def test_a_job_is_added_as_a_file_of_the_given_parameters(tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue")
     job = tiny_job(tmp_path / "run", name="mine")
     path = queue.add(job)

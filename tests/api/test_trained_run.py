@@ -59,7 +59,7 @@ def test_the_best_model_gives_the_logits_of_the_trainer(tmp_path: Path, seen: Se
             run.model()
 
 
-def test_a_fine_tuned_run_gives_the_logits_of_its_trainer_after_its_parent_is_gone(tmp_path: Path, seen: Seen) -> None:
+def test_a_fine_tuned_run_gives_its_logits_after_its_parent_is_removed(tmp_path: Path, seen: Seen) -> None:
     finish(tmp_path / "parent")
     seen.inputs.clear()
     seen.outputs.clear()
@@ -159,7 +159,7 @@ def test_a_run_may_be_moved_and_runs_are_found_below_a_folder(trained: Run, tmp_
     assert runs[0].job == trained.job
 
 
-def test_a_folder_stands_for_its_run_and_those_that_were_fine_tuned_in_it(tmp_path: Path) -> None:
+def test_load_runs_finds_a_run_and_those_fine_tuned_inside_its_folder(tmp_path: Path) -> None:
     parent = tmp_path / "parent"
     for run in (parent / "b", parent / "a", parent / "previous" / "1"):
         run.mkdir(parents=True)

@@ -51,7 +51,7 @@ def test_what_is_held_is_pending_again_when_it_is_released(queue: QueueStore) ->
     assert states(queue) == {"a": "pending"}
 
 
-def test_a_wrong_name_is_told_with_the_nearest_and_does_not_keep_the_others(queue: QueueStore) -> None:
+def test_a_wrong_name_gets_the_nearest_suggested_and_others_still_succeed(queue: QueueStore) -> None:
     write_job(queue.folder / "first.json")
     result = run("hold", "frist", "first")
     assert result.exit_code == 2
@@ -74,7 +74,7 @@ def test_what_makes_no_sense_is_refused(queue: QueueStore, verb: str, where: str
     assert (result.exit_code, result.stderr) == (2, f"error: {told}\n")
 
 
-def test_a_canceled_job_has_failed_and_is_put_back_by_retry_with_its_retries_forgotten(queue: QueueStore) -> None:
+def test_retry_returns_a_canceled_job_to_pending_with_retries_reset(queue: QueueStore) -> None:
     write_job(queue.folder / "a.json", retries=3)
     Retries(queue).add(queue.find("a"), 1, "why")
     assert run("cancel", "a").output == "a: canceled\n"
@@ -167,7 +167,7 @@ def test_the_owner_of_a_running_job_is_asked(queue: QueueStore) -> None:
     assert request.outcome.reason == f"canceled by {request.by}"
 
 
-def test_who_waits_in_vain_for_an_owner_is_told(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_for_an_owner_that_never_answers_is_reported(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed(queue, "a")
     monkeypatch.setattr(control, "LONGEST_S", 0.1)
     result = run("hold", "a")
@@ -191,7 +191,7 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(
     assert not queue.paths.requests.exists() or list(queue.paths.requests.iterdir()) == []
 
 
-def test_who_reclaims_is_told_that_a_trainer_is_waited_for(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reclaim_reports_that_it_waits_for_a_trainer(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_group, "REST_S", 0.2)
     owner = Owner(this_host(), dead_token())
     write_job(queue.folder / "running" / f"a@{owner.host}.{owner.token}.json")
@@ -280,12 +280,12 @@ def test_a_running_job_is_canceled_and_another_held_and_both_go_on_later(queue: 
             runner.wait()
 
 
-def test_an_order_to_stop_says_what_becomes_of_the_job() -> None:
+def test_a_request_to_stop_reports_what_becomes_of_the_job() -> None:
     kinds = {action: ControlRequest(action, "me@here").stop_reason.kind.name for action in ControlAction}
     assert kinds == {ControlAction.CANCEL: "CANCELED", ControlAction.HOLD: "INTERRUPTED"}
 
 
-def test_there_must_be_a_queue() -> None:
+def test_the_control_verbs_need_a_queue_that_exists() -> None:
     result = run("pause", "--queue", "nowhere")
     assert isinstance(result.exception, UserError)
     assert "there is no queue in nowhere" in str(result.exception)

@@ -22,7 +22,7 @@ def typed(*words: str, code: int = 0) -> str:
     return result.output
 
 
-def test_a_pack_goes_below_the_data_root_and_says_how_a_job_names_it(cli) -> None:
+def test_a_pack_is_written_below_the_data_root_with_its_dataset_name(cli) -> None:
     output = typed("digits", "--data-root", "sets")
     folder = Path("sets/digits-256.pack").absolute()
     assert output == (
@@ -45,7 +45,7 @@ def test_a_pack_goes_below_the_data_root_and_says_how_a_job_names_it(cli) -> Non
         (("digits-8.pack",), "home/Datasets/digits-8-256.pack"),
     ],
 )
-def test_where_a_pack_goes(tmp_path: Path, words: tuple[str, ...], place: str) -> None:
+def test_the_folder_of_a_pack_follows_from_its_options(tmp_path: Path, words: tuple[str, ...], place: str) -> None:
     typed("digits", "--size", "8")
     typed(*words)
     assert len(open_pack(tmp_path / place).train.labels) == 1347
@@ -57,7 +57,7 @@ def test_the_same_command_again_finds_all_done_and_another_is_refused() -> None:
         typed("digits", "--output", str(Path("~/Datasets/digits-8.pack").expanduser()))
 
 
-def test_a_damaged_pack_is_told_of() -> None:
+def test_a_damaged_pack_is_reported_in_one_line() -> None:
     typed("digits", "--output", "mine")
     assert typed("--verify", "mine").startswith("mine: sound: 1,347 training")
     pixels = Path("mine/train.pixels")

@@ -159,7 +159,7 @@ def test_another_file_of_the_name_is_left_alone(checked, kind):
         assert read_job(path).seed == 1
 
 
-def test_a_changed_base_is_told_once_for_all_files(checked):
+def test_a_changed_base_is_reported_once_for_all_files(checked):
     sweep(*SEEDS)
     write_job(Path("base.json"), num_epochs=7)
     assert refused(*SEEDS).startswith("base/base-seed0.json and 1 more: exists already")
@@ -167,7 +167,7 @@ def test_a_changed_base_is_told_once_for_all_files(checked):
     assert read_job(Path("base/base-seed0.json")).num_epochs == 7
 
 
-def test_a_folder_that_cannot_be_written_is_told(checked):
+def test_an_unwritable_output_folder_of_a_sweep_is_reported(checked):
     Path("base").write_text("a file")
     assert "base: base-seed0 cannot be written: " in refused(*SEEDS)
 
@@ -243,7 +243,7 @@ def test_a_dry_run_is_a_table_and_writes_nothing(checked):
     )
 
 
-def test_programs_are_told_names_values_and_files(checked):
+def test_json_output_of_a_sweep_has_names_values_and_files(checked):
     dry = json.loads(sweep(*SEEDS, "--json", "--dry-run").stdout)
     assert dry == [{"job": f"base-seed{seed}", "settings": {"seed": seed}, "file": None} for seed in (0, 1)]
     for _ in range(2):
@@ -259,7 +259,7 @@ def test_draws_are_the_same_again_and_others_with_another_seed(checked):
     assert sweep(*words, "--sweep-seed", "1").stdout != first
 
 
-def test_more_draws_than_there_are_combinations_are_all_and_that_is_said(checked):
+def test_more_draws_than_combinations_give_all_of_them_and_a_notice(checked):
     result = sweep(*SEEDS, "--random", "5")
     assert "--random 5: there are only 2 combinations; these are all" in result.stderr
     assert "wrote 2 job files" in result.stdout
@@ -280,18 +280,18 @@ def test_more_draws_than_there_are_combinations_are_all_and_that_is_said(checked
         (["--set", "seed=x"], 'base.json with seed=x: seed: "x" is not allowed'),
     ],
 )
-def test_what_makes_no_sense_is_told_before_anything_is_written(checked, words, said):
+def test_contradictory_sweep_options_are_reported_before_anything_is_written(checked, words, said):
     assert refused(*words).startswith(said)
 
 
-def test_a_base_that_is_no_job_file_is_told(checked):
+def test_a_base_that_is_no_job_file_is_reported(checked):
     Path("base.json").write_text("{")
     assert refused(*SEEDS).startswith("base.json: line 1, column 2: ")
     Path("base.json").unlink()
     assert refused(*SEEDS) == "base.json: cannot be read: No such file or directory"
 
 
-def test_a_sweep_starts_from_a_job_that_is_in_the_queue_or_not_at_all(checked):
+def test_a_sweep_starts_only_from_a_parent_that_is_in_the_queue(checked):
     words = ("--set", "finetune=true", "--set", "finetune_args.starting_params=parent", *SEEDS)
     assert "'parent' is neither a path nor a job of the queue" in refused(*words)
     QueueStore(Path("q")).create()
@@ -331,7 +331,7 @@ def test_compare_shows_what_differs_in_a_sweep(checked):
     assert header[:6] == ["job", "architecture", "image_size", "num_views", "lr", "parameters"]
 
 
-def test_compare_tells_programs_what_differs(checked):
+def test_json_output_of_compare_has_the_parameters_that_differ(checked):
     sweep("--set", "optimizer_args.lr=0.001,1e-5")
     runs = [trained(read_job(path)) for path in sorted(Path("base").iterdir())]
     rows = json.loads(CliRunner().invoke(app, ["compare", "--json", *map(str, runs)]).stdout)

@@ -54,7 +54,7 @@ def test_a_log_sends_no_commands_to_the_terminal(run, capsys):
 
 
 @pytest.mark.parametrize("number", [10**400, -1, 0], ids=["vast", "negative", "zero"])
-def test_numbers_in_a_status_that_no_trainer_has_written_do_not_end_a_queue(run, monkeypatch, number):
+def test_absurd_numbers_in_a_status_file_do_not_end_a_queue(run, monkeypatch, number):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     shown = Terminal()
     run.status_file.write_text(
@@ -170,6 +170,6 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
         (OutcomeKind.SUPERSEDED, None, "job: superseded (held by me); what this trainer did does not count"),
     ],
 )
-def test_what_became_of_a_job_that_was_taken_away_is_said(kind, state, told, capsys):
+def test_the_outcome_of_a_job_that_was_removed_is_printed(kind, state, told, capsys):
     Terminal()(ClaimFinished("job", FinishedClaim(Outcome(kind, "held by me"), state), Path("log")))
     assert capsys.readouterr().out.splitlines() == [told]

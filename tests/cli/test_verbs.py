@@ -61,7 +61,7 @@ def test_rooms_import_only_what_they_may():
                     assert not words[1].startswith(names), f"{path}: {line}"
 
 
-def test_validate_tells_what_a_job_is(cli):
+def test_validate_prints_a_summary_of_each_valid_job(cli):
     job = write_job(Path("job.json"))
     result = cli("validate", job)
     assert result.returncode == 0
@@ -125,7 +125,7 @@ MISTAKES = [
 ]
 
 
-def test_mistakes_that_only_torch_or_the_disk_can_tell(cli):
+def test_mistakes_that_need_torch_or_the_disk_are_found(cli):
     files = [write_job(Path(f"{number}.json"), **changes) for number, (changes, _) in enumerate(MISTAKES)]
     verdicts = [json.loads(line) for line in cli("validate", "--json", *files).stdout.splitlines()]
     for file, verdict, (_, expected) in zip(files, verdicts, MISTAKES, strict=True):
@@ -158,7 +158,7 @@ def test_every_verb_that_takes_a_job_refuses_what_is_none(cli, verb):
         assert words in one_line(cli(verb, name))
 
 
-def test_show_completes_a_job(cli):
+def test_show_prints_a_job_with_all_its_defaults(cli):
     shown = json.loads(cli("show", write_job(Path("job.json"), scheduler=None)).stdout)
     assert shown["scheduler_args"] == {"step_size": 30, "gamma": 0.1}
     assert shown["optimizer_args"] == QUICK_JOB["optimizer_args"]
@@ -218,7 +218,7 @@ def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
 CHILD = {"finetune": True, "finetune_args": {"starting_params": "parent"}}
 
 
-def test_add_and_validate_accept_jobs_whose_parents_are_not_there_yet_but_no_name_that_is_none(cli):
+def test_add_and_validate_accept_parents_that_come_later_but_no_impossible_names(cli):
     child, parent = write_job(Path("child.json"), **CHILD), write_job(Path("parent.json"), after=["not-there-yet"])
     said = "child.json: finetune_args.starting_params: 'parent' is neither a path nor a job of the queue"
     assert said in one_line(cli("validate", child))
@@ -228,7 +228,7 @@ def test_add_and_validate_accept_jobs_whose_parents_are_not_there_yet_but_no_nam
     assert said in one_line(cli("validate", child, "--queue", "other"))
 
 
-def test_status_says_what_a_pending_job_waits_for(cli):
+def test_status_prints_what_a_pending_job_waits_for(cli):
     write_job(Path("training_queue/child.json"), **CHILD, after=["first"])
     write_job(Path("training_queue/failed/parent.json"))
     write_job(Path("training_queue/held/waits-too.json"), after=["first"])
@@ -240,7 +240,7 @@ def test_status_says_what_a_pending_job_waits_for(cli):
     }
 
 
-def test_a_queue_in_which_jobs_wait_for_what_cannot_be_run_ends_with_a_line_for_each(cli):
+def test_a_queue_of_jobs_that_can_never_run_ends_with_a_line_each(cli):
     write_job(Path("training_queue/child.json"), **CHILD)
     write_job(Path("training_queue/held/parent.json"))
     result = cli("run-queue")
@@ -249,7 +249,7 @@ def test_a_queue_in_which_jobs_wait_for_what_cannot_be_run_ends_with_a_line_for_
     assert Path("training_queue/child.json").exists()
 
 
-def test_dry_run_has_the_order_in_which_jobs_can_run_and_what_they_start_from(cli):
+def test_dry_run_lists_jobs_in_dependency_order_with_their_parents(cli):
     queue = Path("training_queue")
     write_job(queue / "a.json", after=["child"])
     write_job(queue / "child.json", **CHILD)
@@ -288,7 +288,7 @@ def test_a_single_job_is_not_trained_from_one_that_is_not_done(cli):
     )
 
 
-def test_train_says_that_after_is_for_queues_and_passes_on_what_the_job_starts_from(monkeypatch, capsys):
+def test_train_refuses_after_and_passes_on_the_starting_parameters(monkeypatch, capsys):
     attempts = []
 
     async def go_through(attempt, *_):
@@ -327,17 +327,17 @@ def test_a_queue_that_cannot_be_is_exit_code_3(cli):
     assert "there is no queue" in one_line(cli("status"), exit_code=3)
 
 
-def test_an_empty_queue_is_done(cli):
+def test_an_empty_queue_ends_at_once_with_success(cli):
     assert cli("run-queue").returncode == 0
     assert "no jobs" in cli("status").stdout
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--gpus", "0,zero"), ("--gpus", "1,1")])
-def test_flags_that_make_no_sense(cli, flag, value):
+def test_contradictory_flags_are_refused_with_one_line_each(cli, flag, value):
     assert "--gpus" in one_line(cli("run-queue", flag, value))
 
 
-def test_a_model_of_ones_own_needs_permission_and_what_it_prints_is_no_verdict(cli):
+def test_a_users_model_needs_permission_and_its_output_stays_off_stdout(cli):
     Path("my_lab.py").write_text(
         "from torch import nn\nprint('{imported}')\n\n\ndef small(num_classes):\n"
         "    print('built')\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
@@ -401,7 +401,7 @@ def test_half_precision_on_a_cpu_is_refused(cli):
 
 
 @pytest.mark.slow
-def test_a_checkout_runs_without_installing(own_environment):
+def test_a_checkout_runs_without_an_installation_of_the_package(own_environment):
     result = subprocess.run(
         [sys.executable, str(REPOSITORY / "cli.py"), "status"], capture_output=True, text=True, cwd=own_environment
     )
@@ -417,7 +417,7 @@ def test_compare_shows_the_runs_there_are_and_names_the_others(cli):
     assert "resnet18" in result.stdout
 
 
-def test_dry_run_tells_mistakes(cli):
+def test_dry_run_reports_mistakes_of_the_job_files(cli):
     assert "no jobs in" in cli("run-queue", "--dry-run").stdout
     write_job(Path("training_queue/a.json"), batchsize=3)
     assert "batchsize: unknown key" in one_line(cli("run-queue", "--dry-run"))
@@ -428,7 +428,7 @@ def test_a_schema_that_cannot_be_written_is_one_line(cli):
 
 
 @pytest.mark.parametrize(("answers", "chosen"), [("\n", None), ("1\n", ("1",)), ("5\nx\n1,0\n", ("1", "0"))])
-def test_at_a_terminal_with_several_gpus_one_is_asked_which_and_enter_takes_all(monkeypatch, capsys, answers, chosen):
+def test_with_several_gpus_a_terminal_asks_which_and_enter_means_all(monkeypatch, capsys, answers, chosen):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -475,7 +475,7 @@ def test_a_signal_before_the_training_has_begun_puts_the_job_back(background, nu
 
 
 @pytest.mark.slow
-def test_a_finished_run_whose_trainer_was_killed_before_it_wrote_the_table_gets_it(cli, server):
+def test_a_finished_run_gets_the_table_that_its_killed_trainer_missed(cli, server):
     model_dir = str(Path("run").absolute())
     job = write_job(Path("job.json"), num_epochs=1, class_subset=[0, 1], model_dir=model_dir)
     server.train(job)  # it draws no curves

@@ -45,7 +45,7 @@ def begun(queue: QueueStore, name: str, devices: tuple[str, ...] = ()) -> Queued
     return job
 
 
-def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: QueueStore) -> None:
+def test_status_shows_progress_place_and_duration_of_running_jobs(queue: QueueStore) -> None:
     job = begun(queue, "a", ("0", "3"))
     row = rows()["a"]
     expected = {
@@ -71,7 +71,7 @@ def test_of_what_is_running_is_said_how_far_where_and_for_how_long(queue: QueueS
     ]
 
 
-def test_what_an_earlier_attempt_said_is_not_said_again(queue: QueueStore) -> None:
+def test_log_lines_of_an_earlier_attempt_are_not_printed_again(queue: QueueStore) -> None:
     job = begun(queue, "a")
     folder = RunFolder(Path("models/a"))
     write_status(folder, read_status(folder).model_copy(update={"token": "another"}))
@@ -87,7 +87,7 @@ def test_a_job_of_a_silent_host_is_stale(queue: QueueStore, monkeypatch: pytest.
     assert "stale: nothing was heard of its runner for" in rows()["a"]["note"]
 
 
-def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_queue_is_shortened_unless_all_is_asked_for(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "FEW", 2)
     monkeypatch.setattr(status_table, "MOST_NOTES", 1)
     for name in ("a", "b", "c"):
@@ -100,7 +100,7 @@ def test_a_long_queue_is_not_told_whole_unless_one_asks(queue: QueueStore, monke
     assert [rows()[name]["note"] for name in "ab"] == ["waits for 'kept', which is held", None]
 
 
-def test_a_pause_is_said(queue: QueueStore) -> None:
+def test_status_shows_that_the_queue_is_paused(queue: QueueStore) -> None:
     Pauses(queue).add("grey", "the fans")
     assert run("status").stdout.splitlines()[-1].endswith(": the fans")
     write_job(queue.folder / "a.json")

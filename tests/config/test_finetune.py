@@ -91,7 +91,7 @@ def test_there_is_one_thing_to_start_from() -> None:
     assert said.startswith("pretrained: with finetune the weights are those of finetune_args.starting_params")
 
 
-def test_a_path_is_told_from_a_name() -> None:
+def test_a_path_is_distinguished_from_a_name() -> None:
     for path in ("a/b", "/a", "~/a", "a.pt", "a.pth.tar", "a.PTH", "a.safetensors", "a.ckpt", "a.bin", "~a"):
         assert is_weights_path(path)
     for name in ("DEFAULT", "IMAGENET1K_V1", "job", "job.v2", "x" * 5000):

@@ -50,7 +50,7 @@ def test_an_unknown_key_is_named_with_the_nearest_one(given: dict[str, Any], sai
     assert problem(**given).startswith(said)
 
 
-def test_a_job_needs_an_architecture() -> None:
+def test_a_job_without_an_architecture_is_refused() -> None:
     for given in ({}, {"architecture": None}):
         with pytest.raises(UserError, match=r"job\.json: architecture: missing"):
             parse_job(json.dumps(given).encode(), "job", where="job.json")
@@ -115,7 +115,7 @@ def test_every_mistake_has_a_line_of_its_own() -> None:
         ({"transform_type": "default-sharp"}, ["transform_type: 'default-sharp'"]),
     ],
 )
-def test_a_wrong_value_is_told_with_its_key_and_what_is_allowed(given: dict[str, Any], said: list[str]) -> None:
+def test_a_wrong_value_is_reported_with_its_key_and_allowed_values(given: dict[str, Any], said: list[str]) -> None:
     line = problem(**given)
     assert all(part in line for part in said), line
 
@@ -135,7 +135,7 @@ def test_a_long_value_is_cut_short() -> None:
 @pytest.mark.parametrize(
     "value", ["../x", "a/../../x", "..", "a\nb", "a\x00b", "a\x1b[2J", "a\u202eb", "x" * 256, "é" * 128, "a/" * 2500]
 )
-def test_a_path_may_not_climb_or_hide_or_be_longer_than_one_can_be(key: str, value: str) -> None:
+def test_paths_that_climb_hide_or_are_too_long_are_refused(key: str, value: str) -> None:
     given: dict[str, Any] = {
         "finetune_args.starting_params": {"finetune": True, "finetune_args": {"starting_params": value}},
         "finetune_args.finetune_dir": {
@@ -169,7 +169,7 @@ def test_the_home_of_nobody_is_refused(key: str, before: str) -> None:
     ],
     ids=["unknown keys", "wrong types", "wrong numbers", "names twice", "classes twice"],
 )
-def test_ten_thousands_of_mistakes_are_told_in_few_lines(given: dict[str, Any]) -> None:
+def test_ten_thousand_mistakes_are_reported_in_a_few_lines(given: dict[str, Any]) -> None:
     """And at once: the process that runs a queue reads every job itself."""
     with pytest.raises(UserError) as caught:
         parse(**given)
@@ -191,7 +191,7 @@ def test_a_dataset_is_a_folder_below_data_root() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in Job.model_fields if name not in ("architecture", "name")])
-def test_null_means_absent(name: str) -> None:
+def test_null_stands_for_a_parameter_that_is_absent(name: str) -> None:
     assert parse(**{name: None}) == parse()
 
 
@@ -200,7 +200,7 @@ def test_null_means_absent_in_objects_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["cutmix", "mixup", "randomerase", "swa"])
-def test_false_is_off(name: str) -> None:
+def test_false_turns_an_augmentation_of_a_job_off(name: str) -> None:
     assert parse(**{name: False}) == parse()
 
 
@@ -322,7 +322,7 @@ def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monke
         ({"label_column": "cls", "dataset": "digits"}, "label_column: only an 'hf:' data set has columns"),
     ],
 )
-def test_a_contradiction_is_told(given: dict[str, Any], said: str) -> None:
+def test_a_contradiction_between_parameters_is_reported(given: dict[str, Any], said: str) -> None:
     assert problem(**given).startswith(said)
 
 
@@ -387,7 +387,7 @@ def test_words_of_a_transform_may_come_in_any_order(words: str) -> None:
     assert (base, sorted(more)) == ("contrastive", ["no-blur", "weak-resize"])
 
 
-def test_frames_come_from_the_sigmas_and_a_clip_counts_num_views_in_the_batch() -> None:
+def test_sigmas_give_the_frames_and_clips_count_num_views_per_batch() -> None:
     job = parse(video=True, Blur={"sigmas": [16, 8, 4, 2, 1, 0]}, batch_size=128)
     assert (job.views_per_image, job.num_views, job.view_dependence) == (6, 1, True)
     assert parse(video=True, num_views=4, view_dependence=False).view_dependence is False
@@ -500,7 +500,7 @@ def test_what_changes_the_training_makes_it_another_run(change: dict[str, Any], 
         ({"wandb": {"tags": ["a"]}}, 'wandb.tags [] -> ["a"]'),
     ],
 )
-def test_changes_are_told_in_the_words_of_a_job_file(change: dict[str, Any], told: str) -> None:
+def test_changes_are_described_in_the_terms_of_a_job_file(change: dict[str, Any], told: str) -> None:
     assert describe(parse(**change).diff(parse().completed())) == told
 
 

@@ -54,7 +54,7 @@ def problem(content: bytes) -> str:
         (b'{"architecture": "resnet18", "name": "x"}', "name: a job has the name of its file"),
     ],
 )
-def test_a_file_that_is_no_job_is_told_in_one_line(content: bytes, said: str) -> None:
+def test_a_file_that_is_no_job_is_reported_in_one_line(content: bytes, said: str) -> None:
     assert said in problem(content)
 
 
@@ -93,7 +93,7 @@ def test_arguments_nested_too_deeply_to_be_written_again_are_refused() -> None:
     assert "nested" in problem(f'{{"architecture": "resnet18", "criterion_args": {{"a": {nested}}}}}'.encode())
 
 
-def test_what_is_said_twice_ten_thousand_times_is_said_in_one_short_line() -> None:
+def test_thousands_of_duplicate_keys_are_reported_in_one_short_line() -> None:
     """Also in no time: as many comparisons as there are pairs of keys would take minutes."""
     content = "{" + ", ".join(f'"{i % 15000}": 1' for i in range(20_000)) + "}"
     assert len(problem(content.encode())) < 200

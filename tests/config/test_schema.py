@@ -60,7 +60,7 @@ def test_the_examples_and_their_completed_jobs_follow_the_schema(path: Path) -> 
     assert {key: completed[key] for key in given} == given
 
 
-def test_there_are_examples() -> None:
+def test_the_published_schema_has_examples_of_jobs() -> None:
     assert len(EXAMPLES) >= 3
 
 

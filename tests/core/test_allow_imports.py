@@ -40,14 +40,14 @@ def test_the_option_adds_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert not may_import("two")
 
 
-def test_what_is_refused_is_told_with_what_allows_it() -> None:
+def test_a_refused_import_is_reported_with_what_allows_it() -> None:
     said = "architecture: importing 'my_lab' is not allowed; allow it with `allow_imports` my_lab or "
     with pytest.raises(UserError) as caught:
         refuse_import("my_lab.models")
     assert str(caught.value) == f"{said}{ALLOW_VARIABLE}=my_lab"
 
 
-def test_what_is_not_the_name_of_a_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_name_of_a_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^`allow_imports`: 'my lab' is not the name of a package"):
         allow_imports("other,my lab")
     allowed(monkeypatch, "*")

@@ -39,7 +39,7 @@ def made(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
-def test_a_file_is_made_once(tmp_path: Path) -> None:
+def test_a_cached_file_is_made_only_once(tmp_path: Path) -> None:
     path, make = tmp_path / "some" / "folder" / "thing.txt", Maker()
     assert cached(path, make) == path
     assert cached(path, make) == path
@@ -137,7 +137,7 @@ def test_who_waits_for_a_maker_that_fails_makes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["thing.txt", "folder/thing.txt"])
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, below: str) -> None:
+def test_an_unwritable_cache_folder_is_reported_with_its_variable(tmp_path: Path, below: str) -> None:
     make = Maker()
     (tmp_path / "file").write_text("no folder")
     path = tmp_path / "file" / below
@@ -158,7 +158,9 @@ def test_the_cache_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("value", ["{tmp_path}/elsewhere", "~/elsewhere"])
-def test_or_where_xdg_cache_home_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_xdg_cache_home_chooses_the_place_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", value.format(tmp_path=tmp_path))
     parent = tmp_path / "home" if value.startswith("~") else tmp_path
     assert cache_folder() == parent / "elsewhere" / "accel-train"

@@ -26,7 +26,7 @@ def test_nested_objects_become_one_object_of_dotted_keys() -> None:
         ([], []),
     ],
 )
-def test_keys_are_as_short_as_tells_them_apart(keys: list[str], expected: list[str]) -> None:
+def test_flat_keys_are_shortened_to_suffixes_that_stay_distinct(keys: list[str], expected: list[str]) -> None:
     assert [shortest_suffixes(keys)[key] for key in keys] == expected
     assert len(set(shortest_suffixes(keys).values())) == len(set(keys))
 

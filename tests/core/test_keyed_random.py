@@ -15,14 +15,14 @@ def test_every_part_of_a_key_matters(other: tuple[int | str, ...]) -> None:
     assert keyed_random.key(7, "crop", 1) == keyed_random.key(7, "crop", 1)
 
 
-def test_keys_are_64_bits_wide() -> None:
+def test_random_keys_are_64_bits_wide_each() -> None:
     keys = [keyed_random.key(i) for i in range(200)]
     assert len(set(keys)) == 200
     assert all(0 <= key < 2**64 for key in keys)
     assert max(keys) > 2**63
 
 
-def test_the_mixing_function_is_splitmix64() -> None:
+def test_the_mixing_function_of_keys_is_splitmix64() -> None:
     """The first three outputs for seed 1234567, as published with the reference implementation."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     states = [(1234567 + n * 0x9E3779B97F4A7C15) % 2**64 for n in (1, 2, 3)]
@@ -37,7 +37,7 @@ def test_the_same_key_gives_the_same_numbers() -> None:
     np.testing.assert_array_equal(first, again)
 
 
-def test_another_key_gives_other_numbers() -> None:
+def test_another_key_gives_other_random_numbers() -> None:
     one, other = (keyed_random.uniforms(key, range(100), 3) for key in (KEY, KEY + 1))
     assert not np.isin(one, other).any()
 
@@ -48,7 +48,7 @@ def test_the_numbers_of_an_index_do_not_depend_on_the_other_indices() -> None:
     np.testing.assert_array_equal(together[:, :2], keyed_random.uniforms(KEY, range(1000), 2))
 
 
-def test_no_indices_give_no_numbers() -> None:
+def test_no_indices_give_an_empty_array_of_numbers() -> None:
     assert keyed_random.uniforms(KEY, [], 4).shape == (0, 4)
 
 
@@ -64,7 +64,7 @@ def test_numbers_are_uniform_and_independent_of_their_neighbours(indices: range)
         assert stats.chisquare(cells.ravel()).pvalue > UNLIKELY
 
 
-def test_neighbouring_keys_give_independent_numbers() -> None:
+def test_neighboring_keys_give_independent_random_numbers() -> None:
     one, other = (keyed_random.uniforms(keyed_random.key(0, "crop", epoch), range(20_000), 1)[:, 0] for epoch in (1, 2))
     cells = np.histogram2d(one, other, bins=16, range=[[0, 1], [0, 1]])[0]
     assert stats.chisquare(cells.ravel()).pvalue > UNLIKELY
@@ -80,7 +80,7 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
     assert len(set(orders)) == 20
 
 
-def test_all_orders_are_equally_likely() -> None:
+def test_all_orders_of_a_permutation_are_equally_likely() -> None:
     orders = [tuple(keyed_random.permutation(keyed_random.key(0, "order", i), 4).tolist()) for i in range(6000)]
     counts = np.unique(orders, axis=0, return_counts=True)[1]
     assert len(counts) == 24

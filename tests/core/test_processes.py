@@ -39,7 +39,7 @@ def test_a_signal_is_noted_and_the_second_is_urgent(number: signal.Signals) -> N
 
 
 @pytest.mark.usefixtures("usual_handlers")
-def test_what_nohup_ignores_stays_ignored() -> None:
+def test_signals_that_nohup_ignores_stay_ignored_here() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopRequest()
     stop.listen(*SIGNALS)

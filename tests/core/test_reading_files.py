@@ -15,7 +15,7 @@ def test_a_file_is_read_as_far_as_it_may_be_long(tmp_path: Path) -> None:
         read_bytes(tmp_path / "file", 4)
 
 
-def test_a_file_without_end_in_its_name_only_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(2**28)
     with pytest.raises(OSError, match="larger than 1 KiB"):

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_there_has_no_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"[]", b"{", b'{"by": "me"}', b'{"by": [], "since": 1}', b"[" * 100_000]
 )
-def test_what_a_damaged_file_stands_for_is_said_by_its_store(tmp_path: Path, content: bytes) -> None:
+def test_each_record_store_defines_what_a_damaged_file_means(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "note.json"
     path.write_bytes(content)
     assert NOTES.read(path) is None

@@ -28,7 +28,7 @@ def compressed(path: Path, like: Path) -> Path:
     return path
 
 
-def test_nothing_is_unpickled_anywhere_else() -> None:
+def test_only_safe_torch_unpickles_files_in_this_package() -> None:
     """By whatever name: a file that calls a loader of pickles is one to look at."""
     loaders = ("torch.load(", "pickle.load", "np.load(", "joblib", "weights_only=False", "allow_pickle")
     found = {

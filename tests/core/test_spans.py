@@ -50,7 +50,7 @@ def test_spans_are_heard_from_all_threads_also_when_they_end_in_an_error():
     assert load.__name__ == "load"
 
 
-def test_waiting_for_an_item_is_a_span_and_what_is_done_with_it_is_not():
+def test_timed_measures_the_wait_for_items_and_not_their_use():
     heard = Heard()
 
     def items():

@@ -72,7 +72,7 @@ def test_an_epoch_that_is_resumed_goes_on_where_it_was(step: int, world_size: in
         (256, 4, 2, "batch_size: 256 is more than the 103 training images; use at most 96"),
     ],
 )
-def test_a_batch_that_cannot_be_made_is_told_with_sizes_that_can(
+def test_an_impossible_batch_size_is_reported_with_the_nearest_possible_ones(
     batch_size: int, world_size: int, accumulation: int, said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -95,13 +95,13 @@ def test_views_count_in_the_batch_size() -> None:
         (208, "batch_size: 208 is more than the 103 training images in 2 views each; use at most 200"),
     ],
 )
-def test_views_count_in_what_is_said_of_a_batch(batch_size: int, said: str) -> None:
+def test_messages_about_the_batch_size_count_views_too(batch_size: int, said: str) -> None:
     with pytest.raises(UserError) as caught:
         TrainBatchPlanner(NUM_IMAGES, batch_size, accumulation=2, world_size=2, seed=0, num_views=2)
     assert str(caught.value) == said
 
 
-def test_too_few_images_for_the_processes_are_told_without_an_impossible_size() -> None:
+def test_too_few_images_for_the_processes_are_reported_without_impossible_sizes() -> None:
     with pytest.raises(UserError) as caught:
         TrainBatchPlanner(num_images=3, batch_size=8, accumulation=1, world_size=8, seed=0)
     assert "use at most 0" not in str(caught.value)
@@ -136,7 +136,7 @@ def test_whole_batches_are_the_same_ones_whoever_has_them(num_images: int, world
     assert sorted(np.concatenate([plan.indices for plan in alone]).tolist()) == list(range(num_images))
 
 
-def test_whole_batches_are_in_an_order_of_their_own_that_follows_from_the_seed() -> None:
+def test_batches_are_in_an_order_that_follows_from_the_seed() -> None:
     def order(seed: int) -> list[int]:
         return np.concatenate([plan.indices for plan in whole_batches(103, 16, 0, 1, seed)]).tolist()
 
@@ -154,7 +154,7 @@ def test_whole_batches_are_in_an_order_of_their_own_that_follows_from_the_seed()
         ((103, 1, 200, 1), [200]),  # which TrainSampling refuses
     ],
 )
-def test_sizes_to_choose_from_can_be_divided_and_are_no_more_than_the_training_set(
+def test_offered_batch_sizes_are_divisible_and_fit_the_training_set(
     given: tuple[int, int, int, int], sizes: list[int]
 ) -> None:
     assert batch_sizes(*given) == sizes

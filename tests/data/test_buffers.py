@@ -80,7 +80,7 @@ def test_in_a_process_that_uses_cuda_torch_is_asked_for_pinned_memory(
     assert asked == [(SHAPE, {"dtype": torch.uint8, "pin_memory": True})]
 
 
-def test_threads_never_share_memory(own: Buffers) -> None:
+def test_threads_never_share_memory_for_their_batches(own: Buffers) -> None:
     wrong = []
 
     def use(mark: int) -> None:

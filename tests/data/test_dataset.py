@@ -61,7 +61,7 @@ def test_labels_of_a_subset_are_counted_in_the_order_given(chosen: list[int]) ->
         assert subset.describe(index) == whole.describe(of_whole[index])
 
 
-def test_a_class_that_is_not_there_is_told() -> None:
+def test_a_class_that_does_not_exist_is_reported() -> None:
     with pytest.raises(UserError, match="class_subset: no class 10, 12; there are 10, from 0"):
         ClassSubset(Digits("val"), [3, 10, 12])
 

@@ -57,7 +57,7 @@ def test_other_formats_have_the_pixels_of_pillow(kind: str) -> None:
     torch.testing.assert_close(decode(content), as_pillow_has_it(content), rtol=0, atol=0)
 
 
-def test_transparency_is_dropped() -> None:
+def test_transparency_of_an_image_is_dropped_when_decoded() -> None:
     file = io.BytesIO()
     image = Image.fromarray(PIXELS)
     image.putalpha(0)
@@ -71,7 +71,7 @@ def test_a_cmyk_jpeg_has_the_pixels_of_pillow() -> None:
     assert difference.abs().max() <= 1
 
 
-def test_the_name_of_a_file_does_not_say_what_it_is() -> None:
+def test_the_format_of_an_image_is_independent_of_its_file_name() -> None:
     assert decode(encoded("RGB", "PNG")).shape == decode(encoded("RGB", "JPEG")).shape
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_image_is_corrupt(content: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "PPM"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_a_truncated_image_is_corrupt(kind: str, part: float) -> None:
+def test_a_truncated_image_counts_as_a_corrupt_one(kind: str, part: float) -> None:
     content = encoded("RGB", kind)
     with pytest.raises(CorruptImage):
         decode(content[: int(part * len(content))])
@@ -221,7 +221,7 @@ def test_the_size_of_a_jpeg_comes_after_whatever_cameras_write_before_it() -> No
     assert jpeg_size(file.getvalue()) == (53, 37)
 
 
-def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postscript_in_an_image_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow would start Ghostscript for it."""
     ghostscript = tmp_path / "gs"
     ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")

@@ -141,14 +141,16 @@ def test_an_error_in_the_middle_leaves_no_thread_behind() -> None:
     assert not loader_threads()
 
 
-def test_one_loader_serves_many_passes() -> None:
+def test_one_loader_serves_many_passes_in_turn() -> None:
     with Loader(2) as loader:
         for _ in range(3):
             assert [batch.step for batch in itertools.islice(endless_digits(loader), 4)] == [0] * 4
 
 
 @pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (64, 1, 8), (1, 1, 1)])
-def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int) -> None:
+def test_processes_share_the_cores_of_their_machine(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, threads: int
+) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert default_num_threads(processes) == threads
 
@@ -286,7 +288,7 @@ def test_an_occluder_that_cannot_be_read_for_a_while_is_the_machines_failure_too
         list(loader.batches(read, [plan(4)]))
 
 
-def test_a_users_error_stays_one(folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_users_code_keeps_its_type(folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as an occluder that cannot be read: the image has nothing to do with it."""
 
     def fail(*_: object) -> None:

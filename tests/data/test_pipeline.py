@@ -92,7 +92,7 @@ def test_transform_leaves_its_input_and_the_number_of_threads(make_job: MakeJob)
         ("nowhere.png", CorruptImage, "No such file"),
     ],
 )
-def test_transform_refuses_what_is_no_image_and_says_what_is(
+def test_transform_refuses_what_is_no_image_and_lists_what_is(
     make_job: MakeJob, image: Any, kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):

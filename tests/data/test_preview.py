@@ -130,7 +130,7 @@ def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
 
 @pytest.mark.parametrize("mixing", [{"cutmix": True}, {"mixup": True}])
 @pytest.mark.parametrize("batch_size", [6, 48])
-def test_mixtures_are_those_of_the_batch_also_where_only_a_part_of_it_is_shown(
+def test_mixtures_are_those_of_the_batch_where_only_part_is_rendered(
     parts_of: Callable[..., TrainingData], mixing: dict[str, Any], batch_size: int
 ) -> None:
     parts = parts_of(image_size=96, batch_size=batch_size, **mixing)
@@ -205,7 +205,7 @@ def test_frames_of_a_clip_have_the_caption_of_the_clip(
 
 @pytest.mark.parametrize("text", ["", "7", "a" * 200, "the name of a class that nobody can read in so little room"])
 @pytest.mark.parametrize("width", [3, 40, 96])
-def test_a_caption_that_is_too_long_is_cut_to_what_there_is_room_for(text: str, width: int) -> None:
+def test_a_caption_that_is_too_long_is_cut_to_fit(text: str, width: int) -> None:
     from PIL import ImageFont
 
     font = ImageFont.load_default(12)

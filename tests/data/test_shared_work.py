@@ -47,7 +47,7 @@ def test_an_error_of_a_part_is_that_of_the_whole_and_ends_it(pool: ThreadPoolExe
     assert work.done < 490
 
 
-def test_an_error_of_the_beginning_or_of_the_end_is_that_of_the_whole(pool: ThreadPoolExecutor) -> None:
+def test_an_error_in_a_first_or_last_part_fails_the_whole(pool: ThreadPoolExecutor) -> None:
     def fail() -> Squares:
         raise KeyError("begin")
 

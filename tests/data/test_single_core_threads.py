@@ -7,7 +7,7 @@ import torch
 from accel_trainer.data.shared_work import on_one_core, single_core_threads
 
 
-def test_threads_of_a_pool_have_one_core_and_the_caller_keeps_its_own_in_a_process_that_has_not_computed_yet() -> None:
+def test_pool_threads_use_one_core_and_their_caller_keeps_its_own() -> None:
     """In a process of its own: a thread is given its number when it first needs one."""
     script = """
 import os

@@ -246,7 +246,7 @@ def global_batches(
         (4, 0, 1, True, True),
     ],
 )
-def test_batches_are_the_same_to_the_bit_for_any_number_of_threads_and_processes(
+def test_batches_have_the_same_bits_on_any_number_of_threads_and_processes(
     parts_of: Build,
     everything: dict[str, Any],
     world_size: int,
@@ -307,14 +307,14 @@ def test_asking_twice_gives_the_same_images(parts_of: Build, everything: dict[st
     assert torch.equal(images_of(batch), images_of(batch))
 
 
-def test_no_generator_is_drawn_from(parts_of: Build, everything: dict[str, Any]) -> None:
+def test_no_global_generator_is_drawn_from_for_views(parts_of: Build, everything: dict[str, Any]) -> None:
     parts, before, numpys = parts_of(**everything), torch.get_rng_state(), np.random.get_state()[1].copy()
     first(parts)
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpys)
 
 
-def test_epochs_and_seeds_differ(parts_of: Build, everything: dict[str, Any]) -> None:
+def test_epochs_and_seeds_give_different_augmented_views(parts_of: Build, everything: dict[str, Any]) -> None:
     """Also where they show the same images: the order is not all that changes."""
     one, other = parts_of(**everything), parts_of(seed=1, **everything)
     plan = next(plans(one))
@@ -467,7 +467,7 @@ def test_the_frames_of_a_clip_are_the_same_crop_blurred_by_every_sigma(parts_of:
     torch.testing.assert_close(clips[:, 3], single, rtol=0, atol=1e-6)
 
 
-def test_frames_have_draws_of_their_own_only_where_a_job_says_so(parts_of: Build) -> None:
+def test_frames_have_draws_of_their_own_only_where_requested(parts_of: Build) -> None:
     job = {"video": True, "num_views": 3, "batch_size": 12}
     alike, own = (images_of(first(parts_of(**job, **given))) for given in ({}, {"view_dependence": False}))
     assert alike.shape == own.shape == (4, 3, 3, SIZE, SIZE)
@@ -512,7 +512,7 @@ def test_validation_clips_do_not_depend_on_batches_processes_and_epochs(parts_of
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_frames_are_blurred_as_often_as_their_probabilities_say(parts_of: Build, split: str) -> None:
+def test_frames_are_blurred_with_their_given_probabilities_each(parts_of: Build, split: str) -> None:
     parts = parts_of(**{**CLIPS, "Blur": {"sigmas": [2, 1], "probs": [0.25, 0.75]}})
     reader = parts.train_reader if split == "train" else parts.val.reader
     sigma = reader.views.draw(Draws(0, 1, 0, np.arange(4000), 2)).effects[0].sigma.reshape(-1, 2)
@@ -622,7 +622,7 @@ def test_a_corrupt_image_of_clips_takes_its_draws_with_it(
     assert len(nothing.labels) == 0
 
 
-def test_a_corrupt_image_gives_way_in_mixtures_to_the_image_that_stands_for_it(
+def test_a_corrupt_image_is_replaced_by_its_substitute_in_mixtures_too(
     parts_of: Build, sets: Callable[[bool], list[dict[str, Any]]]
 ) -> None:
     where = sets(True)[0]
@@ -646,7 +646,7 @@ def odd(tmp_path: Path, everything: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("world_size", "num_threads"), [(1, 2), (8, 0)])
-def test_images_of_an_odd_size_are_the_same_to_the_bit_wherever_in_a_batch_they_lie(
+def test_images_of_odd_sizes_have_the_same_bits_at_any_position(
     parts_of: Build, odd: dict[str, Any], world_size: int, num_threads: int
 ) -> None:
     expected = global_batches(parts_of(**odd), 1, 0)
@@ -664,7 +664,7 @@ def test_the_device_makes_the_images_of_an_odd_size_that_the_loader_makes(parts_
 
 
 @pytest.mark.parametrize("size", [7, 9, 11, 33])
-def test_a_blurred_image_is_the_same_to_the_bit_wherever_in_a_batch_it_lies(parts_of: Build, size: int) -> None:
+def test_a_blurred_image_has_the_same_bits_at_any_position(parts_of: Build, size: int) -> None:
     """A library may multiply otherwise where memory is not aligned: at 8 to 11 pixels Intel's does."""
     parts = parts_of(image_size=size, batch_size=16, Blur={"sigmas": [0.7, 1, 3]})
     images = images_of(of_one_image(parts)(plan := next(plans(parts))))

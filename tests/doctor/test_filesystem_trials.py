@@ -94,7 +94,7 @@ def test_a_rename_that_does_not_replace_is_a_problem(folder: Path, monkeypatch: 
 # -- claims -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_rename_that_succeeds_and_reports_an_error_is_noted_and_does_no_harm(
+def test_a_rename_that_succeeds_with_an_error_is_noted_as_harmless(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rename(source: Path, target: Path) -> None:
@@ -121,9 +121,7 @@ def test_a_rename_that_copies_lets_two_win(folder: Path, monkeypatch: pytest.Mon
     assert re.search(r"two processes both got one job, in \d+ of 40 races", finding.message)
 
 
-def test_a_rename_that_tells_both_that_they_have_won_is_a_problem(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rename_that_both_processes_win_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one target is there, but the queue believes a call that succeeds."""
 
     def rename(source: Path, target: Path) -> None:
@@ -195,7 +193,7 @@ def test_a_file_system_without_links_is_good_enough(folder: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("offset", "said"), [(100, "100.0 s behind this machine's"), (-100, "100.0 s ahead of this")])
-def test_a_file_server_with_another_time_is_told(
+def test_a_file_server_with_another_time_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, offset: float, said: str
 ) -> None:
     now = time.time
@@ -218,7 +216,7 @@ def test_a_rename_that_changes_the_time_stamp_is_a_problem(folder: Path, monkeyp
 
 
 @pytest.mark.parametrize(("late_s", "said"), [(0.3, r"after 0.[3-5] s"), (1000, "s or later")])
-def test_a_folder_that_is_seen_late_by_others_is_told(
+def test_a_folder_that_others_see_late_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, late_s: float, said: str
 ) -> None:
     def listdir(place: Path) -> list[str]:
@@ -232,7 +230,7 @@ def test_a_folder_that_is_seen_late_by_others_is_told(
     assert re.search(said, finding.message), finding.message
 
 
-def test_a_disk_that_cannot_be_synced_is_a_problem_and_a_slow_one_is_told(
+def test_a_disk_without_sync_is_a_problem_and_a_slow_one_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filesystem_trials, "SLOW_SYNC_S", 0.0)
@@ -264,7 +262,7 @@ def names_refused(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[str], b
     ],
     ids=["short", "almost", "no colons"],
 )
-def test_names_that_are_not_possible_are_told(
+def test_names_that_are_not_possible_are_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[str], bool], grade: Grade, said: str
 ) -> None:
     names_refused(monkeypatch, is_refused)
@@ -273,7 +271,7 @@ def test_names_that_are_not_possible_are_told(
     assert said in finding.message
 
 
-def test_names_that_are_kept_in_another_spelling_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_change_their_spelling_are_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As HFS+ does, which decomposes all of them."""
     monkeypatch.setattr(os, "listdir", lambda place: [unicodedata.normalize("NFD", name) for name in os_listdir(place)])
     finding = filesystem_trials.names(folder)
@@ -281,7 +279,7 @@ def test_names_that_are_kept_in_another_spelling_are_told(folder: Path, monkeypa
     assert "accents" in finding.message
 
 
-def test_names_without_case_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_lose_their_case_are_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: self.name.lower() in map(str.lower, os_listdir(self.parent)))
     finding = filesystem_trials.case(folder)
     assert finding.grade is Grade.WARNING
@@ -320,7 +318,7 @@ def test_a_helper_that_breaks_hangs_or_ends_is_one_line(capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_race_is_run_by_two_processes_at_the_same_moment_until_its_time_is_over() -> None:
+def test_two_processes_run_a_race_in_parallel_until_time_is_up() -> None:
     def act(who: int, number: int) -> tuple[int, int, float]:
         time.sleep(0.01)
         return who, os.getpid(), time.monotonic()

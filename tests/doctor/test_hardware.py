@@ -158,7 +158,7 @@ def test_which_code_runs_on_which_gpu(capability: list[int], architectures: list
         ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "a quota of 0.5"),
     ],
 )
-def test_a_container_with_less_time_than_cores_is_told(
+def test_a_container_with_less_time_than_cores_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], said: str | None
 ) -> None:
     for name, content in files.items():

@@ -18,7 +18,7 @@ CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
 
 
-def test_python_is_named() -> None:
+def test_the_version_of_python_is_named_first() -> None:
     assert (
         software.python().message.endswith(sys.executable)
         or "not in a virtual environment" in software.python().message
@@ -52,7 +52,7 @@ def test_what_is_missing_or_too_old_is_named(requirement: str, said: str | None)
         assert finding.message == said
 
 
-def test_a_checkout_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "DISTRIBUTION", "no-such-package")
     assert software.packages().grade is Grade.WARNING
 
@@ -78,13 +78,13 @@ def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPat
         ("print(); raise ValueError('one')", "ValueError: one"),
     ],
 )
-def test_a_probe_that_breaks_says_so_in_one_line(code: str, said: str) -> None:
+def test_a_probe_that_breaks_is_reported_in_one_line(code: str, said: str) -> None:
     Path("broken_probe.py").write_text(code)
     with Probe([sys.executable, "-m", "broken_probe"]) as probe, pytest.raises(ProbeFailed, match=said):
         probe.answer(1)
 
 
-def test_a_probe_that_cannot_be_started_says_so_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_cannot_start_reports_it_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> None:
         raise OSError(28, "No space left on device")
 
@@ -108,7 +108,7 @@ def write_default(text: str) -> None:
     path.write_text(text)
 
 
-def test_no_default_file_is_good() -> None:
+def test_a_missing_default_accelerate_file_is_good() -> None:
     assert software.accelerate_default(TWO).message == "no default file; jobs use the detected hardware"
 
 

@@ -140,7 +140,7 @@ def test_a_folder_is_in_the_innermost_mount_and_of_several_in_the_last(tmp_path:
     assert mount_of(Path("/"), mounts[1:]) is None
 
 
-def test_real_mounts_are_found(tmp_path: Path) -> None:
+def test_real_mounts_of_this_machine_are_found(tmp_path: Path) -> None:
     with own_disk(tmp_path / "a disk", "size=64k") as disk:
         finding = storage.file_system(disk)
         assert (finding.grade, f"tmpfs, mounted at {disk}: memory" in finding.message) == (Grade.WARNING, True)
@@ -181,7 +181,7 @@ def test_scratch_of_a_killed_doctor_goes_and_that_of_a_living_one_stays(queue: P
 # -- space ------------------------------------------------------------------------------------------------------------
 
 
-def test_space_is_told_and_little_of_it_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_reported_and_little_of_it_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = storage.space(tmp_path / "not/yet", 0.0)
     assert finding.grade is Grade.OK
     assert finding.message.startswith(f"{tmp_path}: ")
@@ -209,7 +209,7 @@ def test_a_place_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
     assert "Not a directory" in storage.space(tmp_path / "models", 0.0).message
 
 
-def test_a_folder_for_temporary_files_that_is_not_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_folder_for_temporary_files_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert storage.temporary(0.0).message.startswith(f"{tmp_path}: ")

@@ -27,7 +27,7 @@ def asked() -> dict[str, str]:
 # -- login ------------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_is_logged_in() -> None:
+def test_without_a_login_wandb_is_offline_and_that_is_a_warning() -> None:
     told = asked()
     assert told["mode"] == "offline"
     finding = software.wandb_login(told)
@@ -113,7 +113,7 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_any_answer_is_one(answering: str) -> None:
+def test_any_answer_of_a_server_counts_as_reachable(answering: str) -> None:
     finding = software.wandb_server({**ONLINE, "server": answering.replace("//", f"//user:{KEY}@")})
     assert finding.grade is Grade.OK
     assert finding.message == f"{answering.removeprefix('http://')} answers"
@@ -127,7 +127,7 @@ def test_a_server_that_is_not_there_is_a_line() -> None:
     assert finding.message == f"127.0.0.1:{port} does not answer: Connection refused"
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_not_waited_for_long(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "SERVER_LIMIT_S", 1.0)
     began = time.monotonic()
     finding = software.wandb_server({**ONLINE, "server": silent})

@@ -80,9 +80,7 @@ def test_a_good_machine_has_no_problem_and_nothing_is_left(cli, own_environment)
 
 
 @pytest.mark.parametrize("kind", ["a file", "full", "no folders"])
-def test_a_queue_that_cannot_be_used_is_a_problem_and_the_rest_is_looked_at(
-    monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_an_unusable_queue_is_a_problem_and_other_checks_still_run(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     queue = Path("training_queue")
     if kind == "a file":
         queue.write_text("")

@@ -214,7 +214,7 @@ def test_corrupt_images_are_left_out_and_counted(trained: RunFolder, tmp_path: P
     assert (found.images, found.corrupt) == (sum(count.values()) - 5, 5)
 
 
-def test_what_is_wrong_with_another_data_set_is_told(trained: RunFolder, tmp_path: Path) -> None:
+def test_mistakes_in_another_data_set_are_reported_clearly(trained: RunFolder, tmp_path: Path) -> None:
     write_digits(tmp_path / "more", "0", "7", "8")
     (tmp_path / "flat" / "0").mkdir(parents=True)
     (tmp_path / "empty" / "val" / "0").mkdir(parents=True)

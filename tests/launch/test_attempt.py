@@ -167,7 +167,7 @@ def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launch
     assert attempt.run.locks() == []
 
 
-def test_a_folder_that_was_taken_over_from_another_machine_is_told_in_the_log(attempt, launched):
+def test_a_folder_taken_over_from_another_machine_is_logged(attempt, launched):
     acquire(attempt.run, Owner("another-host", "boot-1-2-x"), end_leftovers=print, say=print)
     os.utime(attempt.run.lock(1), (0, 0))
     run_it(own_attempt(attempt))

@@ -58,7 +58,7 @@ def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temp
     assert not scratch_folder(dead).exists()
 
 
-def test_the_folder_is_nobody_elses(temporary):
+def test_the_scratch_folder_is_readable_by_its_owner_only(temporary):
     make_scratch("token")
     assert scratch_folder("token").stat().st_mode & 0o777 == 0o700
 
@@ -117,7 +117,7 @@ def test_an_abandoned_folder_is_removed_where_another_stands_under_its_name(temp
     assert squatted.is_dir()
 
 
-def test_paths_stay_short_enough_for_sockets_and_what_is_abandoned_is_found_there_too(monkeypatch):
+def test_scratch_paths_fit_sockets_and_abandoned_ones_are_found(monkeypatch):
     monkeypatch.setattr(attempt_files.tempfile, "gettempdir", lambda: "/var/folders/zz/" + "x" * 60)
     dead = dead_token()
     make_scratch(dead)

@@ -33,7 +33,7 @@ def test_a_cpu_machine_gets_one_process():
     assert "--multi_gpu" not in launch.accelerate_args
 
 
-def test_several_processes_on_a_cpu_go_by_gloo_not_by_the_flag_that_starts_one():
+def test_several_processes_on_a_cpu_use_gloo_without_the_cpu_flag():
     launch = plan_launch(job(), LaunchOptions(num_processes=4), CPU)
     assert launch.num_processes == 4
     assert launch.environment["ACCELERATE_USE_CPU"] == "true"
@@ -64,7 +64,7 @@ def test_a_gpu_that_is_not_there_is_refused(machine, there):
         plan_launch(job(), LaunchOptions(gpus=("0", "5")), machine)
 
 
-def test_a_mac_uses_its_gpu():
+def test_a_mac_trains_on_its_own_gpu():
     launch = plan_launch(job(), LaunchOptions(), MAC)
     assert launch.num_processes == 1
     assert "ACCELERATE_USE_CPU" not in launch.environment
@@ -87,7 +87,7 @@ def test_a_flag_goes_before_the_job_and_the_job_before_the_users_default(own_env
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_that_comes_with_us_is_known_to_accelerate_and_says_when_to_use_it(path):
+def test_every_bundled_config_is_valid_for_accelerate_and_documents_its_use(path):
     from accelerate.commands.config.config_args import load_config_from_file
 
     assert path.read_text().startswith("# ")
@@ -158,7 +158,7 @@ def test_packages_that_may_be_imported_are_in_the_printed_command(monkeypatch):
     assert str(plan_launch(job(), LaunchOptions(), CPU)).count(f"{ALLOW_VARIABLE}=my_lab,other.models ") == 1
 
 
-def test_flags_survive_being_passed_on():
+def test_launch_options_are_passed_on_as_flags_of_the_command():
     words = LaunchOptions(Path("c.yaml"), 2, ("0", "1")).argv()
     assert words == ["--config", "c.yaml", "--num-processes", "2", "--gpus", "0,1"]
     assert LaunchOptions().argv() == []
@@ -203,7 +203,7 @@ def test_a_number_of_processes_that_is_none_is_refused(tmp_path, line):
         plan(tmp_path, f"distributed_type: MULTI_GPU\n{line}\n")
 
 
-def test_chosen_gpus_go_before_those_of_a_config_and_compiling_is_the_jobs_business(tmp_path):
+def test_chosen_gpus_override_a_config_but_compile_follows_the_job(tmp_path):
     path = tmp_path / "config.yaml"
     content = "distributed_type: MULTI_GPU\ngpu_ids: '0'\ndynamo_config: {dynamo_backend: INDUCTOR}\n"
     launch = plan(tmp_path, content, LaunchOptions(config=path, gpus=("0", "1")))
@@ -228,7 +228,7 @@ def test_what_is_compiled_is_kept_for_the_next_attempt(monkeypatch):
     assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(compile=True), LaunchOptions(), CPU).environment
 
 
-def test_of_several_nodes_each_has_its_part_and_accelerate_is_told(tmp_path):
+def test_of_several_nodes_each_gets_its_rank_for_accelerate(tmp_path):
     """By words of its own command line, which go before what is in a file."""
     from accelerate.commands.launch import launch_command_parser
 

@@ -64,7 +64,7 @@ def test_the_last_word_of_the_trainer_decides(state, asked_to_stop, expected, lo
 
 
 @pytest.mark.parametrize("status", [None, Status(state=RunState.FINISHED, token="an earlier attempt's")])
-def test_without_a_word_of_this_attempt_nothing_is_done_even_at_exit_code_0(status, log):
+def test_exit_code_0_without_a_status_of_this_attempt_means_failure(status, log):
     ending = outcome_of(status, "mine", TrainerExit(0, log, False))
     assert ending.kind is FAILED
     assert ending.reason.endswith("CUDA exploded")
@@ -89,7 +89,7 @@ def test_a_page_of_a_mapped_file_that_cannot_be_read_is_the_machines_failure(tmp
     assert "in epoch 3" in ending.reason
 
 
-def test_the_last_words_of_a_log_are_its_error_line_if_there_is_one(tmp_path):
+def test_the_reason_in_a_log_is_its_error_line_or_last_one(tmp_path):
     path = tmp_path / "log"
     path.write_text("error: model_dir: cannot write\nTraceback\n  something\n")
     assert last_error_line(path, 2) == "model_dir: cannot write"
@@ -114,7 +114,7 @@ def test_a_trainer_that_its_runner_has_ended_failed_for_that_reason(state, reaso
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
+def test_a_launcher_that_was_asked_to_stop_returns_its_job_to_pending(number, log):
     said = Status(state=RunState.STARTING, token="mine")
     assert outcome_of(said, "mine", TrainerExit(-number, log, False)).kind is BACK
     assert outcome_of(None, "mine", TrainerExit(-number, log, False)).kind is BACK
@@ -125,7 +125,7 @@ def test_a_launcher_that_was_told_to_end_puts_its_job_back(number, log):
     "words",
     ["KeyboardInterrupt", "torch.distributed.elastic.multiprocessing.api.SignalException: Process 7 got signal: 15"],
 )
-def test_launchers_that_are_told_to_end_while_they_start_give_no_signal_as_their_exit_code(words, log):
+def test_a_launcher_stopped_while_it_starts_counts_as_interrupted(words, log):
     log.write_text(f"Traceback (most recent call last):\n  File\n{words}\n")
     assert outcome_of(None, "mine", TrainerExit(1, log, False)).kind is BACK
 
@@ -172,7 +172,7 @@ def test_the_kernel_kills_without_a_word_but_counts(monkeypatch):
     assert with_oom(diverged, 2) is diverged
 
 
-def test_the_status_of_a_run_that_was_ended_from_outside_says_so(run):
+def test_the_status_of_a_run_ended_from_outside_has_the_outcome(run):
     write_status(run, Status(state=RunState.TRAINING, token="mine", epoch=3, eta_s=12.0))
     record(Outcome(FAILED, "stalled", RunState.STALLED), run, "mine")
     said = read_status(run)

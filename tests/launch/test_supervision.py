@@ -46,7 +46,7 @@ class Recorder:
                 self.told.append(reason)
 
 
-def test_a_launcher_is_killed_also_in_the_moment_in_which_its_environment_cannot_be_read(
+def test_a_launcher_is_killed_even_while_its_environment_is_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel shows none of a process whose program is just being put into place."""
@@ -119,7 +119,7 @@ def supervised(code: str, run: RunFolder, stop: StopRequest | None = None, **lim
     return cut, recorder.told, log.read_text()
 
 
-def test_a_trainer_that_does_nothing_is_ended_and_its_stacks_are_in_the_log(run):
+def test_a_stalled_trainer_is_ended_with_its_stacks_in_the_log(run):
     cut, told, log = supervised(HANGS, run, stall_timeout=1 / 60)
     assert cut.state is RunState.STALLED
     assert cut.reason.startswith("stalled: no step for 1s (stall_timeout)")
@@ -128,7 +128,7 @@ def test_a_trainer_that_does_nothing_is_ended_and_its_stacks_are_in_the_log(run)
     assert "in waits_for_ever" in log
 
 
-def test_a_trainer_that_says_something_now_and_then_is_left_alone(run):
+def test_a_trainer_that_reports_now_and_then_is_left_alone(run):
     cut, told, _ = supervised(WORKS.format(status=str(run.status_file)), run, stall_timeout=1 / 60)
     assert cut is None
     assert told == []

@@ -30,7 +30,7 @@ def changed(setting: dict[str, Any] | None = None, **changes: Any) -> Profile:
     return replace(PROFILE, setting=replace(SETTING, **(setting or {})), **changes)
 
 
-def test_rates_and_an_epoch():
+def test_rates_and_an_epoch_follow_from_phases():
     assert PROFILE.step_s == pytest.approx(0.1)
     assert PROFILE.images_per_s == pytest.approx(640)
     assert PROFILE.images_per_s_of_model == pytest.approx(64 / 0.099)
@@ -85,5 +85,5 @@ SHOWS = {Phase.LOADING: 0.0001, Phase.READING: 0.0002, Phase.RENDERING: 0.0007}
         (changed(saving=300, steps_per_epoch=50), "epochs are short for such a model"),
     ],
 )
-def test_a_sentence_says_what_limits_and_what_may_help(profile, said):
+def test_a_sentence_names_the_limit_and_what_may_help(profile, said):
     assert said in limit(profile)

@@ -81,7 +81,7 @@ def test_a_step_that_waits_for_its_images_is_limited_by_loading(tmp_path, monkey
 
 
 @pytest.mark.usefixtures("tiny_models")
-def test_words_in_a_job_are_numbers_and_those_that_its_run_has_found_are_used(tmp_path):
+def test_a_profile_uses_the_numbers_that_its_run_has_found(tmp_path):
     job = tiny(batch_size="auto", optimizer_args={"lr": "LRfinder", "momentum": 0.9})
     Path("run").mkdir()
     Path("run/found.json").write_text('{"auto": 32}')

@@ -34,7 +34,7 @@ def test_a_phase_has_the_time_that_its_inner_phases_leave():
     assert exclusive_seconds(spans[2:4]) == pytest.approx({"backward": 3, "metrics": 0.5})
 
 
-def test_steps_that_warm_up_are_left_out_and_so_is_what_other_threads_do():
+def test_warm_up_steps_and_other_threads_are_left_out_of_spans():
     recorder = SpanRecorder(CPU)
 
     def load() -> None:

@@ -35,7 +35,7 @@ def look_until_settled(checker: PendingChecker, queue: QueueStore):
         time.sleep(0.05)
 
 
-def test_good_and_wrong_jobs_are_told_apart_and_a_changed_file_is_looked_at_again(queue):
+def test_valid_and_invalid_jobs_are_separated_and_changed_files_checked_again(queue):
     write_job(queue.folder / "good.json")
     write_job(queue.folder / "shape.json", batch_size=-1)
     wrong = write_job(queue.folder / "name.json", optimizer="AdamX", batch_size=66)
@@ -72,7 +72,7 @@ def test_a_check_that_breaks_leaves_the_verdict_to_the_trainer(queue, monkeypatc
     assert look_until_settled(PendingChecker(LaunchOptions(), queue.folder), queue) == (["a"], {})
 
 
-def test_jobs_that_wait_are_good_before_their_parents_are_and_a_parent_that_is_nowhere_is_wrong(queue):
+def test_jobs_with_pending_parents_are_valid_but_not_with_missing_ones(queue):
     start = {"finetune": True, "finetune_args": {"starting_params": "parent"}}
     write_job(queue.folder / "child.json", **start)
     write_job(queue.folder / "later.json", finetune=True, after=["not-there-yet"], model_dir="run")

@@ -53,7 +53,7 @@ def test_a_word_is_a_path_only_when_no_job_has_that_name():
     assert Requirements(after=("run",)).missing({}) == {"run": None}
 
 
-def test_words_say_where_each_is():
+def test_the_text_for_unmet_parents_names_their_states():
     assert describe_unmet({"parent": FAILED}) == "waits for 'parent', which has failed"
     assert (
         describe_unmet({"a": HELD, "b": None}) == "waits for 'a', which is held, and for 'b', which is not in the queue"
@@ -117,7 +117,7 @@ def test_a_name_stands_for_the_run_folder_of_the_job_wherever_that_is(queue, sta
         assert checked is job, "it has no weights yet that could be looked at"
 
 
-def test_without_a_model_dir_the_run_folder_follows_from_the_name_of_the_parent(queue):
+def test_without_a_model_dir_the_run_folder_follows_from_the_parent(queue):
     write_job(queue.paths.of(DONE) / "parent~2.json")
     assert starting_params(fine_tuned("parent"), queue) == Path("models/squeezenet1_1/parent")
 
@@ -147,7 +147,7 @@ def test_a_word_that_is_neither_is_refused_with_near_names(queue):
     assert find_parent(fine_tuned("parnt"), queue, coming={"parnt"}) is None
 
 
-def test_a_parent_whose_file_is_no_job_is_told_as_such(queue):
+def test_a_parent_whose_file_is_no_job_is_reported_as_such(queue):
     path = write_job(queue.paths.of(DONE) / "parent.json", batch_size=-1)
     with pytest.raises(UserError, match=rf"finetune_args.starting_params: {path}: batch_size: -1 is not allowed"):
         starting_params(fine_tuned("parent"), queue)

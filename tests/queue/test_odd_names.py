@@ -136,7 +136,7 @@ def test_good_names_stay_as_they_are_through_all_of_a_jobs_life(queue, trainings
     assert not Path("x").exists(), "nothing in a name is run"
 
 
-def test_bad_names_are_refused_in_a_line_each_and_moved_under_names_that_mislead_nobody(queue, trainings, run_all):
+def test_bad_names_are_refused_in_a_line_each_and_moved_safely(queue, trainings, run_all):
     for seed, name in enumerate(BAD):
         write_job(queue.folder / f"{name}.json", seed=seed)
     recorder = run_all(queue)
@@ -175,7 +175,7 @@ def test_the_command_line_takes_odd_names_and_prints_commands_that_can_be_typed(
     }
 
 
-def test_the_command_line_says_what_is_wrong_with_bad_names_and_shows_no_control_character(cli):
+def test_messages_about_bad_names_contain_no_control_characters(cli):
     for name in BAD:
         write_job(Path("training_queue") / f"{name}.json")
     shown = cli("status")
@@ -194,7 +194,7 @@ def test_the_command_line_says_what_is_wrong_with_bad_names_and_shows_no_control
 # -- a name twice -----------------------------------------------------------------------------------------------------
 
 
-def test_a_job_of_the_name_of_one_that_is_done_is_run_and_kept_beside_it(queue, trainings, run_all):
+def test_a_job_named_like_a_finished_one_runs_and_is_kept_beside_it(queue, trainings, run_all):
     write_job(queue.folder / "done/a.json", seed=1)
     write_job(queue.folder / "a.json", seed=2)
     assert queue.states()["a"] is JobState.PENDING
@@ -206,7 +206,7 @@ def test_a_job_of_the_name_of_one_that_is_done_is_run_and_kept_beside_it(queue, 
     assert in_state(queue, JobState.DONE) == ["a", "a~2"], "the very same job file is not kept twice"
 
 
-def test_a_job_of_the_name_of_one_that_is_running_waits_for_its_end(queue, trainings, run_all):
+def test_a_job_named_like_a_running_one_waits_for_its_end(queue, trainings, run_all):
     write_job(queue.folder / "a.json", seed=1)
     newcomer = queue.folder / "a.json"
     running = []
@@ -223,7 +223,7 @@ def test_a_job_of_the_name_of_one_that_is_running_waits_for_its_end(queue, train
     assert [read_job(job.path).seed for job in queue.jobs(JobState.DONE)] == [1, 2]
 
 
-def test_a_job_that_another_machine_runs_is_not_run_here_under_the_same_name(queue, trainings, run_all):
+def test_a_job_running_on_another_machine_is_not_run_here_too(queue, trainings, run_all):
     there = write_job(queue.folder / "running/a@elsewhere.1-2-3-4.json", seed=1)
     write_job(queue.folder / "a.json", seed=2)
     write_job(queue.folder / "b.json")
@@ -259,7 +259,7 @@ def from_tomorrow(path: Path, offset_s: float = DAY_S) -> Path:
 
 
 @pytest.mark.parametrize("offset_s", [DAY_S, -DAY_S])
-def test_after_the_clock_was_set_back_or_forth_jobs_are_run_and_wrong_ones_refused(queue, trainings, run_all, offset_s):
+def test_after_clock_changes_jobs_run_and_invalid_ones_are_refused(queue, trainings, run_all, offset_s):
     from_tomorrow(write_job(queue.folder / "good.json"), offset_s)
     wrong = queue.folder / "wrong.json"
     wrong.write_text("{")
@@ -271,7 +271,7 @@ def test_after_the_clock_was_set_back_or_forth_jobs_are_run_and_wrong_ones_refus
     assert failed.path.stat().st_mtime_ns == stamp
 
 
-def test_after_the_clock_was_set_back_no_job_rests_for_a_day_and_failures_are_still_counted(queue, monkeypatch):
+def test_after_the_clock_is_set_back_retries_wait_and_count_as_usual(queue, monkeypatch):
     job = QueuedJob("a", from_tomorrow(write_job(queue.folder / "a.json", retries=3)), JobState.PENDING)
     retries = Retries(queue, first_wait_s=60)
     now = time.time
@@ -294,7 +294,7 @@ def test_after_the_clock_was_set_back_no_job_rests_for_a_day_and_failures_are_st
 
 
 @pytest.mark.parametrize("offset_s", [0.0, -DAY_S, DAY_S], ids=["now", "old stamps", "stamps of tomorrow"])
-def test_a_file_that_is_copied_slowly_is_neither_refused_nor_run_before_it_is_whole(queue, monkeypatch, offset_s):
+def test_a_file_that_is_copied_slowly_waits_until_it_is_whole(queue, monkeypatch, offset_s):
     """Whatever its time stamps say: a copy may have those of its original, and a file server has a clock of its own."""
     monkeypatch.setattr(checker_module, "SETTLED_S", 0.4)
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -340,7 +340,7 @@ def read_only(tmp_path: Path) -> Iterator[QueueStore]:
         yield queue
 
 
-def test_a_queue_on_a_disk_that_can_only_be_read_is_shown_and_otherwise_unusable(read_only, cli):
+def test_a_queue_on_a_read_only_disk_can_be_shown_but_not_used(read_only, cli):
     (job,) = read_only.jobs(JobState.PENDING)
     assert said_by(read_only.claim, job).endswith("running: Read-only file system")
     assert said_by(read_only.add, "b", b"{}").endswith("b.json cannot be written: Read-only file system")
@@ -383,7 +383,7 @@ def test_a_job_is_added_to_a_full_disk_whole_or_not_at_all(full_disk, cli):
     assert not list(queue.folder.glob(".*"))
 
 
-def test_on_a_full_disk_jobs_end_where_they_belong_and_a_runner_says_why(full_disk, trainings, run_all):
+def test_on_a_full_disk_jobs_end_correctly_and_the_runner_reports_why(full_disk, trainings, run_all):
     queue, fill = full_disk
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")

@@ -72,7 +72,7 @@ def begin(standby: PrewarmedWorker, launch: Launch, log: Path, token: str | None
     return asyncio.run(until_its_end())
 
 
-def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: QueueStore) -> None:
+def test_a_prewarmed_worker_gets_its_job_and_writes_into_its_log(queue: QueueStore) -> None:
     launch = Stub((), {}, 1, ("a.json", "--name=a"))
     standby = PrewarmedWorker(queue, replace(launch, worker_args=("another job",)))
     (before,) = queue.paths.logs.iterdir()
@@ -86,9 +86,7 @@ def test_who_stands_by_is_told_of_its_job_and_writes_into_its_log(queue: QueueSt
 
 
 @pytest.mark.parametrize("how", ["of another kind", "died", "stood down", "of another claim"])
-def test_a_job_that_was_not_expected_or_whose_standby_died_gets_a_trainer_of_its_own(
-    queue: QueueStore, how: str
-) -> None:
+def test_an_unexpected_job_or_dead_prewarmed_worker_gets_a_new_trainer(queue: QueueStore, how: str) -> None:
     standby = PrewarmedWorker(queue, Stub((), {"ONE": "1"}, 1))
     launch = Stub((), {"ONE": "2" if how == "of another kind" else "1"}, 1, ("a.json",))
     log = queue.next_log("a")
@@ -198,7 +196,7 @@ def test_it_is_started_while_the_first_jobs_are_checked(queue, noted) -> None:
     assert [launch.environment["CUDA_VISIBLE_DEVICES"] for launch in noted.began] == ["1", "1,2"], "as it will be"
 
 
-def test_it_is_not_started_for_nobody_nor_in_a_pause_nor_where_that_is_not_wanted(queue, noted) -> None:
+def test_no_worker_is_prewarmed_without_jobs_in_a_pause_or_unwanted(queue, noted) -> None:
     ending = running(Allocation(("1",), 2), 5.0)
     look(queue, outlook(queue, "b", pause=Pause(None, "me", 0.0, None)), ending)
     look(queue, outlook(queue, "b"), ending, is_wanted=False)
@@ -264,9 +262,7 @@ def state_of(name: str) -> str | None:
 
 
 @pytest.mark.slow
-def test_the_second_job_is_trained_by_a_process_that_was_there_before_the_first_one_ended(
-    two_jobs: QueueStore, background
-) -> None:
+def test_the_second_job_is_trained_by_a_process_prewarmed_during_the_first(two_jobs: QueueStore, background) -> None:
     runner = background("run-queue")
     wait_until(lambda: state_of("a") == "training")
     process = wait_until(standing_by)

@@ -35,7 +35,7 @@ def test_a_submission_is_known_again_after_the_file_has_moved(tmp_path):
     assert submission_of(path) != before
 
 
-def test_a_job_rests_twice_as_long_after_each_failure_and_an_hour_at_most(queue, job, monkeypatch):
+def test_the_backoff_doubles_after_each_failure_up_to_an_hour(queue, job, monkeypatch):
     monkeypatch.setattr(retries_module.time, "time", lambda: 1000.0)
     retries = Retries(queue, 60)
     rests = [retries.backoff_s(retries.add(job, number, "why")) for number in (1, 2, 3, 20)]

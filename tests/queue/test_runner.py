@@ -67,7 +67,7 @@ def test_the_first_job_that_waits_for_nothing_is_next():
     assert chosen({}) is None
 
 
-def test_who_has_no_room_lets_its_equals_pass_but_nobody_who_is_less_urgent():
+def test_a_job_without_room_lets_equals_pass_but_no_lower_priorities():
     large, small = Requirements(num_processes=2), Requirements(num_processes=1)
     assert chosen({"a": large, "b": small}) == "b"
     assert chosen({"a": replace(large, priority=1), "b": small}) is None
@@ -150,7 +150,7 @@ def test_jobs_run_after_those_that_they_wait_for(runner, trained):
     assert not [word for word in trained.attempts["a"].worker_args if word.startswith("--starting-params")]
 
 
-def test_a_parent_that_was_done_before_is_no_reason_to_wait_and_one_that_is_put_in_again_is(runner, trained):
+def test_a_finished_parent_is_no_reason_to_wait_unless_added_again(runner, trained):
     write_job(runner.queue.folder / "done/parent.json")
     write_job(runner.queue.folder / "child.json", after=["parent"])
     runner.run()
@@ -161,7 +161,7 @@ def test_a_parent_that_was_done_before_is_no_reason_to_wait_and_one_that_is_put_
     assert trained == ["child", "parent", "child2"]
 
 
-def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
+def test_jobs_that_wait_for_impossible_parents_stay_and_are_reported(runner, trained):
     trained.endings = [Outcome(OutcomeKind.FAILED, "why")]
     folder = runner.queue.folder
     write_job(folder / "parent.json")
@@ -182,7 +182,7 @@ def test_what_waits_for_what_cannot_be_run_stays_and_is_told(runner, trained):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_with_watch_what_is_waited_for_may_come_and_is_told_once(runner, trained):
+def test_with_watch_a_missing_parent_may_come_and_is_reported_once(runner, trained):
     folder = runner.queue.folder
     write_job(folder / "child.json", after=["parent"])
     runner.emit.when_waiting = [
@@ -234,7 +234,7 @@ def test_jobs_that_wait_for_each_other_are_refused_before_anything_is_trained(ru
     )
 
 
-def test_a_parent_whose_file_is_no_job_any_more_fails_the_child_that_starts_from_it(runner, trained):
+def test_a_parent_that_is_no_job_any_more_fails_its_child(runner, trained):
     write_job(runner.queue.folder / "done/parent.json", batch_size=0)
     write_job(runner.queue.folder / "child.json", **PARENT)
     runner.run()
@@ -252,7 +252,7 @@ def failed(state: RunState = RunState.FAILED) -> Outcome:
     return Outcome(OutcomeKind.FAILED, "why", state)
 
 
-def test_a_job_is_tried_again_as_often_as_it_says_while_others_are_trained(runner, trained):
+def test_a_job_is_retried_as_requested_while_others_are_trained(runner, trained):
     write_job(runner.queue.folder / "a.json", retries=2)
     write_job(runner.queue.folder / "b.json")
     trained.endings = [failed(), Outcome(OutcomeKind.DONE), failed(RunState.OUT_OF_MEMORY)]
@@ -382,7 +382,7 @@ def test_on_a_cpu_as_many_jobs_as_there_are_slots_share_the_cores(runner, traine
     assert files(JobState.DONE) == list("abcd")
 
 
-def test_each_job_has_gpus_of_its_own_and_as_many_as_it_says(runner, trained, monkeypatch):
+def test_each_job_has_as_many_gpus_of_its_own_as_it_needs(runner, trained, monkeypatch):
     write_job(runner.queue.folder / "a.json")
     write_job(runner.queue.folder / "b.json", num_processes=2)
     write_job(runner.queue.folder / "c.json")
@@ -392,7 +392,7 @@ def test_each_job_has_gpus_of_its_own_and_as_many_as_it_says(runner, trained, mo
     assert several.gpus == {"a": ("0",), "b": ("1", "2"), "c": ("3",)}
 
 
-def test_a_job_that_wants_more_gpus_than_there_are_is_told_and_stays(runner, trained, monkeypatch):
+def test_a_job_that_needs_more_gpus_than_exist_stays_and_is_reported(runner, trained, monkeypatch):
     write_job(runner.queue.folder / "a.json", num_processes=8)
     write_job(runner.queue.folder / "b.json")
     runner, several = with_slots(runner, monkeypatch, GPUS, 1)
@@ -414,7 +414,7 @@ def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(r
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), QueueUnusable("cannot be read")])
-def test_a_queue_that_cannot_be_read_for_a_moment_does_not_end_a_trainer(runner, trained, monkeypatch, error):
+def test_a_queue_unreadable_for_a_moment_does_not_end_a_trainer(runner, trained, monkeypatch, error):
     write_job(runner.queue.folder / "a.json")
     write_job(runner.queue.folder / "b.json")
     runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
@@ -444,7 +444,7 @@ def test_what_is_more_urgent_goes_first(runner, trained):
 # -- pauses -------------------------------------------------------------------------------------------------------
 
 
-def test_a_runner_that_is_paused_takes_up_nothing_and_says_why(runner, trained):
+def test_a_paused_runner_starts_nothing_and_reports_why(runner, trained):
     write_job(runner.queue.folder / "a.json")
     pauses = Pauses(runner.queue)
     pauses.add("elsewhere")
@@ -576,7 +576,7 @@ def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, traine
     assert runner.emit.of(JobsFound) == ([JobsFound(1, 0, 2)] if patience_s < 1 else [])
 
 
-def test_it_is_said_for_which_gpus_jobs_wait(trained, monkeypatch):
+def test_the_runner_reports_which_gpus_jobs_wait_for(trained, monkeypatch):
     answers = [{"0", "2"}, {"0", "2"}, {"2"}, set[str]()]
     machine = Machine(tuple(Gpu(str(number), "GPU", "24 GB") for number in range(3)), False, 4)
     options = RunnerOptions(gpus_in_use=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0])

@@ -32,7 +32,7 @@ def test_without_a_wish_one_job_has_all() -> None:
     assert filled(Slots(CPU, LaunchOptions()), None, None) == [(), None]
 
 
-def test_a_job_that_says_how_many_it_needs_leaves_the_others() -> None:
+def test_a_job_with_a_number_of_gpus_leaves_the_others() -> None:
     assert filled(Slots(GPUS, LaunchOptions()), 1, 2, 2, 1) == [("0",), ("1", "2"), None, ("3",)]
 
 
@@ -56,7 +56,7 @@ def test_what_others_use_is_left_to_them() -> None:
     assert slots.unused_gpus == ["0", "2"]
 
 
-def test_the_cores_are_shared() -> None:
+def test_the_cores_of_a_machine_are_divided_among_its_slots() -> None:
     assert Slots(CPU, LaunchOptions(), slots=3).fit(None) == Allocation(cores=2)
     assert Slots(CPU, LaunchOptions(), slots=16).fit(None) == Allocation(cores=1)
     assert Slots(GPUS, LaunchOptions(), gpus_per_job=1, jobs_per_gpu=2).fit(None) == Allocation(("0",), cores=1)
@@ -79,7 +79,7 @@ def test_what_a_machine_has_not_is_refused(
     assert told in said_by(lambda: Slots(machine, flags, **wishes))
 
 
-def test_a_job_or_its_config_says_how_many_processes_it_wants(tmp_path) -> None:
+def test_a_job_or_its_config_sets_the_number_of_processes(tmp_path) -> None:
     config = tmp_path / "two.yaml"
     config.write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
     machines = tmp_path / "machines.yaml"
@@ -94,7 +94,7 @@ def test_a_job_or_its_config_says_how_many_processes_it_wants(tmp_path) -> None:
     assert launch.num_processes == 8, "the others are on the other machine"
 
 
-def test_a_job_is_launched_with_as_many_processes_as_it_says_on_the_cores_it_has() -> None:
+def test_a_job_is_launched_with_its_number_of_processes_and_cores() -> None:
     job = Job(architecture="resnet18", num_processes=2)
     launch = plan_launch(job, LaunchOptions(), Allocation(cores=4).machine(CPU))
     assert launch.num_processes == 2
@@ -142,7 +142,7 @@ def test_a_gpu_whose_memory_is_taken_is_somebodys(monkeypatch) -> None:
     assert "GPU 7 cannot be looked at: Invalid Argument" in said_by(GpuMemory().occupied, ["7"])
 
 
-def test_without_the_library_or_the_driver_it_is_said_what_to_do(monkeypatch) -> None:
+def test_without_the_library_or_the_driver_a_fix_is_suggested(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=False))
     assert "`wait_free`: NVIDIA's management library does not answer: Driver Not Loaded" in said_by(GpuMemory)
     monkeypatch.setitem(sys.modules, "pynvml", None)

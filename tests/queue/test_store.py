@@ -35,7 +35,7 @@ def names(queue: QueueStore, state: JobState) -> list[str]:
         (["v1.10", "v1.9"], ["v1.9", "v1.10"]),
     ],
 )
-def test_numbers_sort_as_people_count(given, expected):
+def test_numbers_in_names_sort_as_people_count(given, expected):
     assert sorted(given, key=natural_key) == expected
 
 
@@ -67,7 +67,7 @@ def test_a_claim_names_the_job_and_its_living_owner(queue, name):
     assert not running.owner.is_dead()
 
 
-def test_many_claim_and_one_wins(queue):
+def test_of_many_claims_exactly_one_wins_the_job(queue):
     for number in range(50):
         queue.add(f"job{number}", b"{}")
     pending = queue.jobs(JobState.PENDING)
@@ -118,7 +118,7 @@ def test_of_another_machine_of_the_same_name_nothing_is_known(monkeypatch):
     assert not dead.is_dead()
 
 
-def test_a_host_is_compared_whole(monkeypatch):
+def test_the_name_of_a_host_is_compared_whole(monkeypatch):
     token = Owner.new().token.replace("-", "x-", 1)
     monkeypatch.setenv(lease.HOST_VARIABLE, "grey")
     assert not Owner("rey", token).is_dead()
@@ -156,7 +156,7 @@ def test_a_job_that_somebody_has_moved_is_gone(queue):
         queue.finish(claimed, JobState.DONE)
 
 
-def test_logs_are_numbered(tmp_path):
+def test_logs_of_the_attempts_are_numbered_upward(tmp_path):
     assert [new_log(tmp_path / "logs", "a").name for _ in range(3)] == ["a.1.log", "a.2.log", "a.3.log"]
 
 
@@ -176,7 +176,7 @@ def test_a_released_job_keeps_its_name_and_a_newcomer_gets_another(queue):
     assert contents == {"a.json": b'{"seed": 1}', "a~2.json": b'{"seed": 2}'}
 
 
-def test_a_move_that_is_not_permitted_is_told_and_not_tried_for_ever(queue, monkeypatch):
+def test_a_move_that_is_not_permitted_is_reported_and_not_retried(queue, monkeypatch):
     queue.add("a", b"{}")
 
     def refused(self: Path, target: Path) -> Path:
@@ -196,7 +196,7 @@ def test_a_good_name_stays_as_it_is(queue, name):
     assert names(queue, JobState.FAILED) == [name]
 
 
-def test_a_job_that_another_runner_has_put_back_meanwhile_is_left_where_it_is(queue):
+def test_a_job_that_another_runner_has_returned_is_left_where_it_is(queue):
     queue.add("a", b"{}")
     claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
     queue.release(claimed)
@@ -205,7 +205,7 @@ def test_a_job_that_another_runner_has_put_back_meanwhile_is_left_where_it_is(qu
     assert names(queue, JobState.PENDING) == ["a"]
 
 
-def test_a_job_is_where_it_may_still_be_run_before_it_is_done_and_done_before_it_has_failed(queue):
+def test_a_job_in_several_states_counts_as_unfinished_then_done_then_failed(queue):
     for place in (
         "held/a.json", "done/a.json", "running/b@host.1-2-3.json", "done/b.json", "done/c~2.json", "failed/c.json",
         "failed/d~3.json", "e~2.json",
@@ -222,7 +222,7 @@ def test_a_job_is_where_it_may_still_be_run_before_it_is_done_and_done_before_it
     assert queue.find("e") is None
 
 
-def test_a_job_that_is_released_while_the_folders_are_read_is_not_taken_for_done(queue, monkeypatch):
+def test_a_job_released_during_a_listing_is_not_counted_as_done(queue, monkeypatch):
     queue.add("a", b"{}")
     claimed = queue.claim(queue.jobs(JobState.PENDING)[0])
     (queue.folder / "done/a.json").write_text("{}")

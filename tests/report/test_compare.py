@@ -165,7 +165,7 @@ def test_runs_of_different_sweeps_are_not_set_against_each_other(tmp_path: Path)
     assert varying_parameters([]) == []
 
 
-def test_whose_a_run_is_and_where_and_what_every_table_has_is_no_column(tmp_path: Path) -> None:
+def test_the_parent_place_and_fixed_settings_of_runs_are_no_columns(tmp_path: Path) -> None:
     changes = [
         {
             "architecture": word,

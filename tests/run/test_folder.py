@@ -103,7 +103,7 @@ def test_a_status_is_read_as_it_was_written(run: RunFolder, state: RunState) -> 
     assert read_status(run) == status
 
 
-def test_a_loss_that_is_not_finite_gives_a_status_that_other_programs_can_read(run: RunFolder) -> None:
+def test_an_infinite_loss_gives_a_status_that_is_valid_json(run: RunFolder) -> None:
     write_status(run, Status(state=RunState.DIVERGED, loss=float("nan"), lr=float("inf")), durable=False)
     status = json.loads(run.status_file.read_text(), parse_constant=pytest.fail)
     assert status["state"] == "diverged"
@@ -126,7 +126,7 @@ def test_a_status_of_a_later_version_is_read_too(run: RunFolder) -> None:
 # -- errors of the ranks -------------------------------------------------------------------------------------
 
 
-def test_the_first_rank_that_failed_says_why(run: RunFolder) -> None:
+def test_the_reason_of_the_first_failed_rank_is_reported(run: RunFolder) -> None:
     errors = [("now", "an echo", 20.0), ("now", "the cause", 10.0), ("now", "late", 30.0), ("then", "old", 5.0)]
     for rank, (token, error, time) in enumerate(errors, start=1):
         write_rank_error(run, rank, RankError(token, error, time))
@@ -193,7 +193,7 @@ def test_the_lock_of_who_sets_an_older_run_aside_stays(run: RunFolder) -> None:
     assert run.locks() == [3]
 
 
-def test_older_runs_are_counted(run: RunFolder) -> None:
+def test_archived_runs_of_a_folder_are_numbered(run: RunFolder) -> None:
     (run.path / "previous" / "9").mkdir(parents=True)
     (run.path / "previous" / "notes").mkdir()
     fill(run)
@@ -265,5 +265,5 @@ def test_an_environment_that_cannot_be_read_is_empty(run: RunFolder, content: st
         (math.nan, "-"),
     ],
 )
-def test_durations_are_told_in_the_two_largest_units(seconds: float, text: str) -> None:
+def test_durations_are_written_in_their_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

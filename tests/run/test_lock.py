@@ -134,7 +134,7 @@ def test_who_finds_another_after_taking_gives_it_back(run: RunFolder, monkeypatc
     assert run.locks() == [1]
 
 
-def test_a_folder_that_is_full_or_gone_is_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_full_or_missing_is_reported(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -158,7 +158,7 @@ def test_a_sign_of_life_is_given_now_and_then(run: RunFolder, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_an_owner_that_was_given_up_learns_of_it_and_leaves_the_lock_of_the_next(
+def test_an_owner_whose_lease_expired_leaves_the_lock_of_the_next(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.0)
@@ -271,7 +271,7 @@ def test_a_folder_is_never_two_processes_that_come_and_go(tmp_path: Path) -> Non
     assert len(race(NEVER_TWO, tmp_path)) > 20
 
 
-def test_who_is_started_in_the_place_of_another_machines_owner_follows_it_at_once(run: RunFolder) -> None:
+def test_a_successor_of_another_machines_owner_takes_the_lock_at_once(run: RunFolder) -> None:
     """As the next start of a claim of a cluster does, on another node; on this machine it can be seen who lives."""
 
     def follow(claim: Owner) -> RunLock:

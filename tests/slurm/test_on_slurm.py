@@ -190,7 +190,7 @@ def test_a_node_that_fails_loses_nothing(unlucky: Lab, server: ForkServer, clust
     assert len(cluster.job_ids("unlucky")) == 1
 
 
-def test_a_job_on_two_nodes(start: Start, server: ForkServer) -> None:
+def test_a_job_on_two_nodes_finishes_there(start: Start, server: ForkServer) -> None:
     """A process on each, as two on one machine."""
     lab = start("nodes", {"wide": 0.0}, "--nodes", "2", "--partition", "both", num_processes=2, num_epochs=2)
     assert lab.wait(240) == 0, lab.all_output()

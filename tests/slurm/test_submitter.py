@@ -100,7 +100,7 @@ def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pyt
     assert "ACCEL_TRAIN_HOST" not in said, "every node has its own name"
 
 
-def test_on_several_nodes_a_step_gets_the_signal_and_all_know_a_free_port() -> None:
+def test_on_several_nodes_steps_get_the_signal_and_one_free_port() -> None:
     text = script(Path("queue"), "token", LaunchOptions(), 3)
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     last = text.splitlines()[-1]
@@ -112,7 +112,7 @@ def test_on_several_nodes_a_step_gets_the_signal_and_all_know_a_free_port() -> N
     assert "--signal=TERM@120" in three
 
 
-def test_what_sbatch_is_told_of_a_job(tmp_path: Path) -> None:
+def test_the_options_for_sbatch_follow_from_the_job(tmp_path: Path) -> None:
     wishes = SlurmOptions("gpu", "1-00:00", gpus_per_job=4, nodes=2, sbatch_args=("--mem=32G", "--signal=B:TERM@300"))
     wishes.refuse_wrong()
     words = arguments("my job", "t0", Requirements(), wishes, tmp_path / "50%")
@@ -151,7 +151,7 @@ def test_wishes_that_make_no_sense_are_refused_in_a_line(wishes: SlurmOptions, t
     ("time", "seconds"),
     [("90", 5400), ("5:30", 330), ("1:02:03", 3723), ("2-3", 183600), ("2-3:4", 183840), ("2-3:4:5", 183845)],
 )
-def test_times_are_those_of_sbatch(time: str, seconds: int) -> None:
+def test_time_limits_are_written_as_sbatch_takes_them(time: str, seconds: int) -> None:
     """Its manual lists these forms."""
     assert seconds_of(time) == seconds
 

@@ -164,7 +164,7 @@ def test_what_the_meta_device_cannot_do_others_models_may(make_job: MakeJob, nam
         ("Broken", "AttributeError: 'Broken' object has no attribute 'weights' (lab_of_others.py, line 54)"),
     ],
 )
-def test_what_others_models_must_give_is_told_on_paper_and_before_training(
+def test_outputs_of_user_models_are_checked_on_meta_and_before_training(
     make_job: MakeJob, name: str, said: str
 ) -> None:
     job = make_job(architecture=f"lab_of_others:{name}")
@@ -191,7 +191,7 @@ def test_a_model_of_timm_is_checked_like_any_other(make_job: MakeJob) -> None:
         JobChecker()(make_job(architecture=job.architecture, architecture_args={"img_size": 48}), world_size=1)
 
 
-def test_nothing_is_written_on_paper(make_job: MakeJob) -> None:
+def test_building_on_the_meta_device_writes_nothing(make_job: MakeJob) -> None:
     job = make_job()
     JobChecker()(job, world_size=1)
     check_writable(job)

@@ -60,7 +60,7 @@ def test_what_has_changed_in_the_job_is_recorded(run: RunFolder) -> None:
     assert second["changes"] == {"num_epochs": [2, 4]}
 
 
-def test_no_environment_variable_is_recorded(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_environment_variable_is_recorded_with_a_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "HF_TOKEN", "MARKED_VARIABLE"):
         monkeypatch.setenv(name, "a marked value")
     attempt(run)

@@ -37,7 +37,7 @@ def failing(number: int) -> Callable[..., None]:
     ],
 )
 @pytest.mark.usefixtures("tiny_models")
-def test_a_state_that_cannot_be_saved_ends_the_run_and_tells_what_is_kept(
+def test_a_state_that_cannot_be_saved_ends_the_run_naming_the_kept_one(
     make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
     loop = make_loop(tmp_path / "run", **TINY, num_epochs=1)
@@ -97,7 +97,7 @@ def test_another_file_that_cannot_be_written_is_named(
     ],
     ids=repr,
 )
-def test_other_errors_are_not_explained(run: RunFolder, error: Exception) -> None:
+def test_other_errors_are_not_explained_by_guesses(run: RunFolder, error: Exception) -> None:
     if isinstance(error, OSError) and str(error.filename).startswith("RUN"):
         error.filename = str(run.params)
     assert known_failure(error, "", 128, StateStore(run)) is None

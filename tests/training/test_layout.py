@@ -67,9 +67,7 @@ def test_models_of_clips_may_be_channels_last(make_job: Callable[..., Job], arch
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_model_trains_to_the_same_weights_and_its_files_do_not_know(
-    make_loop: MakeLoop, tmp_path: Path
-) -> None:
+def test_a_compiled_model_trains_to_the_same_weights_and_plain_names(make_loop: MakeLoop, tmp_path: Path) -> None:
     """Its representation can be tested too: hooks that come after the compilation are called."""
     given: dict[str, Any] = {
         **TINY,

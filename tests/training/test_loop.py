@@ -52,7 +52,7 @@ def test_what_is_not_finite_never_becomes_a_state(make_loop, tmp_path, spoilt, v
 
 
 @pytest.mark.usefixtures("tiny_models")
-def test_weights_that_an_infinite_gradient_has_spoilt_in_the_last_step_of_an_epoch_are_not_written(make_loop, tmp_path):
+def test_weights_spoiled_in_the_last_step_of_an_epoch_are_not_saved(make_loop, tmp_path):
     loop = make_loop(tmp_path / "run", **TINY, save_interval=1, ema=0.5)
     weight = loop.plain_model.decoder.weight
     weight.register_hook(lambda gradient: gradient * (torch.inf if loop.progress.global_step == 3 else 1))
@@ -85,9 +85,7 @@ def darken(loop: TrainingLoop, index: int) -> None:
 @pytest.mark.parametrize("accumulation", [1, 4])
 @pytest.mark.parametrize("index", [3, 77, 200])
 @pytest.mark.usefixtures("tiny_models")
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_its_images(
-    make_loop, tmp_path, index, accumulation
-):
+def test_a_loss_that_is_not_finite_ends_the_run_naming_its_step(make_loop, tmp_path, index, accumulation):
     """One black image, of which the model makes NaN. The same images are found whatever the number of processes."""
     given = {**TINY, "architecture": "tiny_models:AfraidOfTheDark", "batch_size": 32, "num_epochs": 1}
     loop = make_loop(tmp_path / "run", **given, gradient_accumulation=accumulation)
@@ -105,7 +103,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_its_image
         assert sorted(np.concatenate(of_step)) == sorted(seen[step])
 
 
-def test_a_loss_that_is_not_finite_in_a_later_epoch_is_found_in_that_one(loop):
+def test_a_loss_that_is_not_finite_later_is_found_in_its_epoch(loop):
     compute = loop.objective.compute
 
     def explode(output, batch, *, is_shared):

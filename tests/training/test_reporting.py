@@ -97,7 +97,7 @@ def test_a_status_keeps_what_is_not_changed(run: RunFolder) -> None:
     assert (ended.state, ended.error, ended.epoch, ended.eta_s) == (RunState.FAILED, "out of memory", 2, None)
 
 
-def test_other_ranks_keep_silent(run: RunFolder) -> None:
+def test_ranks_other_than_0_report_nothing(run: RunFolder) -> None:
     Reporter(run, Status(state=RunState.STARTING), writes=False).finish(RunState.FINISHED)
     assert read_status(run) is None
 
@@ -120,7 +120,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_status_that_cannot_be_written_for_a_while_does_not_end_a_training(
+def test_a_status_that_cannot_be_written_briefly_does_not_end_training(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reporter = Reporter(run, Status(state=RunState.STARTING), writes=True)

@@ -90,7 +90,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_kill_before_any_write_of_the_ends_of_epochs_is_made_up_for_exactly(
+def test_a_kill_before_any_write_after_epochs_resumes_to_the_same_bits(
     make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run that is killed before every single write, those of SWA in the last epoch too."""
@@ -154,7 +154,7 @@ class FullDisk:
         return call_unless_full
 
 
-def test_a_disk_that_is_full_at_any_write_of_the_ends_of_epochs_is_made_up_for_exactly(
+def test_a_full_disk_at_any_write_after_epochs_resumes_to_the_same_bits(
     make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {**TINY, "save_interval": 1}

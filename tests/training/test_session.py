@@ -64,9 +64,7 @@ def test_a_session_writes_its_status_from_starting_to_finished(make_small: MakeJ
     assert (statuses[-1].token, statuses[-1].epoch, statuses[-1].error) == ("t", 1, None)
 
 
-def test_a_session_that_is_stopped_says_preempted_and_the_next_one_finishes(
-    make_small: MakeJob, tmp_path: Path
-) -> None:
+def test_a_stopped_session_reports_preempted_and_the_next_one_finishes(make_small: MakeJob, tmp_path: Path) -> None:
     stop = StopRequest()
     stop.note(2)
     result, statuses = session(tmp_path, make_small(), stop)

@@ -133,7 +133,7 @@ def take_steps(loop: TrainingLoop, number: int) -> None:
 
 @pytest.mark.parametrize("given", ON_DEVICE.values(), ids=ON_DEVICE.keys())
 @pytest.mark.usefixtures("tiny_models")
-def test_the_host_waits_for_nothing_in_a_step_and_in_a_batch_of_the_validation(make_meta_loop, tmp_path, given):
+def test_the_host_never_waits_in_a_step_or_a_validation_batch(make_meta_loop, tmp_path, given):
     loop = make_meta_loop(tmp_path / "run", **given)
     with nothing_waited_for():
         take_steps(loop, STEPS)
@@ -143,7 +143,7 @@ def test_the_host_waits_for_nothing_in_a_step_and_in_a_batch_of_the_validation(m
 @pytest.mark.usefixtures("tiny_models")
 @pytest.mark.parametrize("probability", [1, 0.5])
 @pytest.mark.parametrize("form", [["barHorz04", "natural"], "mudSplash"])
-def test_nor_does_it_for_occluders(make_meta_loop, tmp_path, form, probability):
+def test_the_host_does_not_wait_for_occluders(make_meta_loop, tmp_path, form, probability):
     """With a texture of their own, or of a colour or noise."""
     make_occluders(tmp_path / "masks", ["barHorz04", "natural", "mudSplash"], [50], number=4, size=16, report=str)
     given = {"form": form, "visibility": 0.5, "probability": probability, "color": ["random", "pink_noise"]}

@@ -112,7 +112,7 @@ def test_trackers_that_are_there_are_accepted(make_job: MakeJob) -> None:
         ("aim", "trackers: 'aim' is not installed; pip install aim, or remove it from the job"),
     ],
 )
-def test_a_tracker_that_is_not_there_is_told(
+def test_a_tracker_that_is_not_installed_is_reported(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["wandb"])
@@ -299,7 +299,7 @@ def test_trackers_that_hang_while_they_start_are_done_without(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.0, 0.15, 0.2, 0.25])
-def test_a_training_goes_on_when_the_process_of_wandb_is_killed_while_it_starts(
+def test_training_continues_when_the_wandb_process_is_killed_at_its_start(
     run: RunFolder, make_job: MakeJob, caplog: pytest.LogCaptureFixture, after_s: float
 ) -> None:
     before = children()
@@ -337,7 +337,7 @@ def test_nobody_waits_for_trackers_before_there_is_something_to_log(
     assert steady.told == ["store_init_configuration", "log"]
 
 
-def test_what_is_wrong_with_a_tracker_is_told_during_the_first_steps(
+def test_a_broken_tracker_is_reported_during_the_first_steps(
     run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accelerator = Accelerator(cpu=True)

@@ -32,7 +32,7 @@ def as_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"), [([], "parent"), (["--starting-params=models/resnet18/parent"], "models/resnet18/parent")]
 )
-def test_the_name_of_a_job_to_start_from_is_replaced_by_the_path_that_the_queue_says(monkeypatch, words, expected):
+def test_the_queue_replaces_the_name_of_a_parent_by_its_path(monkeypatch, words, expected):
     given: list[Job] = []
 
     def train(job: Job, run: RunFolder, *_: object) -> TrainingResult:
@@ -77,7 +77,7 @@ def test_rank_0_has_the_run_folder_to_itself_unless_its_launcher_has(monkeypatch
     assert RunFolder(Path("run")).locks() == []
 
 
-def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(monkeypatch, capsys):
+def test_a_folder_in_which_another_process_trains_is_left_as_it_is(monkeypatch, capsys):
     monkeypatch.setattr(worker.session, "train", pytest.fail)
     run = RunFolder(Path("run"))
     run.create()
@@ -89,7 +89,7 @@ def test_a_run_folder_in_which_another_process_trains_is_refused_and_left_as_it_
     assert sorted(path.name for path in run.path.iterdir()) == [".owner-1", "params"]
 
 
-def test_what_a_dead_runner_has_left_is_waited_for_by_who_started_another_by_hand(monkeypatch, capsys):
+def test_a_start_by_hand_is_refused_until_a_dead_runners_processes_end(monkeypatch, capsys):
     monkeypatch.setattr(worker.session, "train", lambda *_: TrainingResult(RunState.FINISHED))
     monkeypatch.setattr(protocol, "pids_with_env", lambda name, value: [7, 8] if value == "dead" else [])
     run = RunFolder(Path("run"))

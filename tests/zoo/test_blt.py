@@ -66,7 +66,7 @@ def test_images_of_any_size_give_a_logit_per_class(name: str, size: tuple[int, i
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_too_small_an_image_is_told(name: str) -> None:
+def test_an_image_that_is_too_small_is_reported(name: str) -> None:
     said = "images of 16x7: 4 layers with pooling between them need at least 8x8"
     with pytest.raises(ValueError, match=said):
         tiny(name)(torch.randn(2, 3, 16, 7))
@@ -136,7 +136,7 @@ def explicit_activations(weights: dict[str, Tensor], clip: Tensor, connections: 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("readout", ["instantaneous", "cumulative"])
 @torch.no_grad()
-def test_bottom_up_is_of_the_same_cycle_lateral_and_top_down_of_the_one_before(name: str, readout: str) -> None:
+def test_bottom_up_input_is_of_this_cycle_and_other_input_of_the_last(name: str, readout: str) -> None:
     model = with_random_norms(tiny(name, num_cycles=3, return_cycles="all", readout=readout)).double().eval()
     clip = torch.randn(2, 3, 3, 13, 18).double()
     recorded: list[list[Tensor]] = [[], [], [], []]
@@ -195,7 +195,7 @@ def test_weights_start_xavier_uniform_and_biases_at_0(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_only_the_readout_has_biases_and_only_the_highest_layer_no_top_down_input(name: str) -> None:
+def test_only_the_readout_has_biases_and_the_top_no_feedback(name: str) -> None:
     kinds = {key.split(".", 1)[1] for key, _ in tiny(name).named_parameters() if key.startswith("layer4")}
     connections = {"bottom_up.weight"} | ({"lateral.weight"} if "lateral" in CONNECTIONS[name] else set())
     assert {kind for kind in kinds if not kind.startswith("norms")} == connections
@@ -205,7 +205,7 @@ def test_only_the_readout_has_biases_and_only_the_highest_layer_no_top_down_inpu
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_state_dict_survives_safetensors(name: str, tmp_path: Path) -> None:
+def test_a_state_dict_survives_a_file_of_safetensors(name: str, tmp_path: Path) -> None:
     model = with_random_norms(tiny(name)).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     with torch.device("meta"):
@@ -225,7 +225,7 @@ def test_a_state_dict_survives_safetensors(name: str, tmp_path: Path) -> None:
         ("blt_b", {"num_cycles": 3, "return_cycles": "all"}),
     ],
 )
-def test_gradients_reach_every_parameter(name: str, args: dict[str, Any]) -> None:
+def test_gradients_reach_every_parameter_of_the_model(name: str, args: dict[str, Any]) -> None:
     model = tiny(name, **args).train()
     model(torch.randn(4, 3, 16, 16)).square().sum().backward()
     for parameter, value in model.named_parameters():
@@ -251,7 +251,7 @@ def test_heads_can_be_deeper_wider_and_several(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_argument_is_named_and_told_with_its_default(name: str) -> None:
+def test_every_argument_is_listed_with_its_default(name: str) -> None:
     for argument, parameter in inspect.signature(MODELS[name]).parameters.items():
         assert parameter.kind is parameter.KEYWORD_ONLY
         default = parameter.default
@@ -277,6 +277,6 @@ def test_every_argument_is_named_and_told_with_its_default(name: str) -> None:
         ("blt_b", {"head_width": 5}, "head_width: 5, but with head_depth 1"),
     ],
 )
-def test_a_wrong_argument_is_told(name: str, args: dict[str, Any], said: str) -> None:
+def test_a_wrong_argument_of_the_model_is_reported(name: str, args: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said), torch.device("meta"):
         MODELS[name](**args)

@@ -116,7 +116,7 @@ def explicit_states(weights: dict[str, Tensor], clip: Tensor, cycle: int, *, del
 
 @pytest.mark.parametrize(("name", "delay"), [("cornet_r", 0), ("cornet_rt", 1)])
 @torch.no_grad()
-def test_areas_see_the_area_below_in_the_same_cycle_or_of_the_cycle_before(name: str, delay: int) -> None:
+def test_areas_get_input_from_the_area_below_of_the_right_cycle(name: str, delay: int) -> None:
     model = with_random_norms(tiny(name, num_cycles=4, return_cycles="all")).double()
     clip = torch.randn(2, 4, 3, 35, 42).double()
     recordings = [recorded(model, area) for area in AREAS]
@@ -176,7 +176,7 @@ def explicit_bottlenecks(weights: dict[str, Tensor], area: str, cycles: int, bel
 
 
 @torch.no_grad()
-def test_an_area_of_cornet_s_repeats_one_bottleneck_with_batch_norms_of_its_own_for_each_time() -> None:
+def test_cornet_s_repeats_one_bottleneck_with_separate_norms_for_each_time() -> None:
     model = with_random_norms(cornet_s(num_classes=7, features=(8, 12, 16, 20))).double().eval()
     recordings = {area: recorded(model, area) for area in AREAS}
     logits = model(torch.randn(2, 3, 61, 90).double())
@@ -235,7 +235,7 @@ def test_z_r_and_rt_start_with_xavier_uniform_weights_and_no_bias(name: str) -> 
             assert layer.bias is None or not layer.bias.any()
 
 
-def test_s_starts_with_normal_weights() -> None:
+def test_cornet_s_starts_with_weights_of_normal_distribution() -> None:
     torch.manual_seed(2)
     for layer in cornet_s(features=(32, 32, 32, 32)).modules():
         if isinstance(layer, nn.Conv2d):
@@ -249,7 +249,7 @@ def test_s_starts_with_normal_weights() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_state_dict_survives_safetensors(name: str, tmp_path: Path) -> None:
+def test_a_state_dict_survives_a_file_of_safetensors(name: str, tmp_path: Path) -> None:
     model = with_random_norms(tiny(name)).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     with torch.device("meta"):
@@ -261,7 +261,7 @@ def test_a_state_dict_survives_safetensors(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("args", [{}, {"head_depth": 2, "num_heads": 2}])
-def test_gradients_reach_every_parameter(name: str, args: dict[str, Any]) -> None:
+def test_gradients_reach_every_parameter_of_the_model(name: str, args: dict[str, Any]) -> None:
     model = tiny(name, **args).train()
     model(torch.randn(2, 3, 64, 64)).square().sum().backward()
     for parameter, value in model.named_parameters():
@@ -301,7 +301,7 @@ def test_kernels_have_the_sizes_asked_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_argument_is_named_and_told_with_its_default(name: str) -> None:
+def test_every_argument_is_listed_with_its_default(name: str) -> None:
     for argument, parameter in inspect.signature(MODELS[name]).parameters.items():
         assert parameter.kind is parameter.KEYWORD_ONLY
         default = parameter.default
@@ -330,6 +330,8 @@ def test_every_argument_is_named_and_told_with_its_default(name: str) -> None:
         (cornet_s, {"num_cycles": 5}, "num_cycles: 5 is not a list of 3 numbers, for V2, V4, IT"),
     ],
 )
-def test_a_wrong_argument_is_told(build: Callable[..., nn.Module], args: dict[str, Any], said: str) -> None:
+def test_a_wrong_argument_of_the_model_is_reported(
+    build: Callable[..., nn.Module], args: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ValueError, match=said), torch.device("meta"):
         build(**args)

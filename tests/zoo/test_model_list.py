@@ -43,13 +43,13 @@ def test_what_the_zoo_takes_and_how_large_it_is() -> None:
     assert [name for name, _, _ in found] == list(registry.ZOO)
 
 
-def test_models_of_clips_are_marked() -> None:
+def test_models_of_video_clips_are_marked_as_such() -> None:
     found = entries("video.resnet")
     assert {entry.takes for entry in found.values()} == {"clips"}
     assert found.keys() == {"mc3_18", "r2plus1d_18", "r3d_18"}
 
 
-def test_every_name_is_of_a_family_and_an_unknown_family_is_told_those_there_are() -> None:
+def test_every_model_has_a_family_and_unknown_families_are_reported() -> None:
     with pytest.raises(UserError, match="no 'cornett'; did you mean 'cornet'") as caught:
         catalogue("cornett")
     families = str(caught.value).partition("there are ")[2].split(", ")

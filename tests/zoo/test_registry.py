@@ -74,13 +74,13 @@ def test_a_wrong_value_for_the_zoo_is_the_users_error() -> None:
         build("cornet_rt", {"features": [65, 128, 256, 512]})
 
 
-def test_a_number_that_torch_explains_in_many_lines_is_told_in_one() -> None:
+def test_a_long_explanation_of_torch_is_reported_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^architecture_args: resnet50: ") as caught:
         build("resnet50", {"groups": 10**18})
     assert str(caught.value).isprintable()
 
 
-def test_the_zoo_wins_over_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_the_zoo_win_over_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.ZOO, "resnet18", registry.ZOO["small_cnn"])
     assert type(build("resnet18")).__name__ == "SmallCNN"
     assert registry.names().count("resnet18") == 1
@@ -126,7 +126,7 @@ def test_with_a_thousand_classes_a_model_has_the_published_number_of_parameters(
     assert sum(parameter.numel() for parameter in model.parameters()) == published
 
 
-def test_arguments_reach_the_constructor() -> None:
+def test_arguments_of_a_job_reach_the_constructor() -> None:
     assert build("mobilenet_v2", {"dropout": 0.0}).classifier[0].p == 0.0
     assert build("squeezenet1_1", {"num_classes": 7}).classifier[1].out_channels == 7
     assert auxiliary_logits(
@@ -145,7 +145,7 @@ def test_arguments_reach_the_constructor() -> None:
         ("list_models", "architecture: no model 'list_models'"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(name: str, said: str) -> None:
+def test_an_unknown_name_is_reported_with_the_nearest(name: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
         build(name)
     assert str(caught.value).startswith(said)
@@ -171,7 +171,7 @@ def test_an_unknown_name_is_told_with_the_nearest(name: str, said: str) -> None:
         ("resnet50", {"width_per_group": -64}, ["architecture_args: resnet50: "]),
     ],
 )
-def test_a_wrong_argument_is_told(name: str, args: dict[str, Any], said: list[str]) -> None:
+def test_a_wrong_argument_of_the_model_is_reported(name: str, args: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         build(name, args)
     assert all(part in str(caught.value) for part in said), caught.value

@@ -18,7 +18,7 @@ def tiny(**args: Any) -> nn.Module:
     return small_cnn(**{"num_classes": 7, "features": [4, 6], "kernel_sizes": [5, 3], **args})
 
 
-def test_the_number_of_parameters_is_the_one_told() -> None:
+def test_the_number_of_parameters_equals_the_documented_one() -> None:
     with torch.device("meta"):
         model = MODELS["small_cnn"](num_classes=10)
         assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
@@ -55,7 +55,7 @@ def test_convolutions_start_with_the_variance_of_he_et_al() -> None:
             assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.05)
 
 
-def test_it_learns_to_tell_stripes_apart() -> None:
+def test_the_small_network_learns_to_distinguish_stripes() -> None:
     torch.manual_seed(0)
     labels = torch.arange(64) % 2
     stripes = (torch.arange(8) % 4 < 2).float()
@@ -76,7 +76,7 @@ def test_heads_can_be_deeper_wider_and_several() -> None:
     assert model.state_dict()["decoder.heads.3.2.weight"].shape == (11, 11)
 
 
-def test_a_state_dict_survives_safetensors(tmp_path: Path) -> None:
+def test_a_state_dict_survives_a_file_of_safetensors(tmp_path: Path) -> None:
     model = tiny()
     model(torch.randn(4, 3, 8, 8))  # running statistics that are not 0 and 1
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -88,7 +88,7 @@ def test_a_state_dict_survives_safetensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [{}, {"head_depth": 2, "num_heads": 2}])
-def test_gradients_reach_every_parameter(args: dict[str, Any]) -> None:
+def test_gradients_reach_every_parameter_of_the_model(args: dict[str, Any]) -> None:
     model = tiny(**args)
     model(torch.randn(4, 3, 8, 8)).square().sum().backward()
     for parameter, value in model.named_parameters():
@@ -101,7 +101,7 @@ def test_a_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_every_argument_is_named_and_told_with_its_default() -> None:
+def test_every_argument_is_listed_with_its_default() -> None:
     for argument, parameter in inspect.signature(small_cnn).parameters.items():
         assert parameter.kind is parameter.KEYWORD_ONLY
         default = parameter.default
@@ -121,6 +121,6 @@ def test_every_argument_is_named_and_told_with_its_default() -> None:
         ({"num_heads": 0}, "num_heads: 0 is not a whole number of at least 1"),
     ],
 )
-def test_a_wrong_argument_is_told(args: dict[str, Any], said: str) -> None:
+def test_a_wrong_argument_of_the_model_is_reported(args: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         tiny(**args)

@@ -72,7 +72,7 @@ def test_what_timm_decides_is_known_by_the_names_that_it_has() -> None:
     assert set(parameters) - {"model_cls", "variant"} <= decided
 
 
-def test_without_timm_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_command_to_install_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm_models, "is_installed", lambda: False)
     with pytest.raises(UserError, match=r"^architecture: timm is not installed; pip install 'accel-train\[timm\]'$"):
         build("resnet18")

@@ -111,7 +111,7 @@ def refusal(path: str, args: dict[str, Any] | None = None) -> str:
     return line
 
 
-def test_a_class_of_the_current_folder_gets_the_classes_the_image_size_and_its_arguments() -> None:
+def test_a_class_in_the_current_folder_gets_classes_size_and_arguments() -> None:
     model = build("Net", {"width": 9})
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
     assert (model.image_size, model.width) == (32, 9)
@@ -128,7 +128,7 @@ def test_functions_classes_in_classes_and_what_another_module_of_the_package_def
 
 
 @pytest.mark.parametrize("packages", ["", "my_laboratory", "my_lab.layers", "my_lab.models.deep"])
-def test_without_permission_nothing_is_imported(monkeypatch: pytest.MonkeyPatch, packages: str) -> None:
+def test_without_permission_nothing_of_a_user_is_imported(monkeypatch: pytest.MonkeyPatch, packages: str) -> None:
     monkeypatch.setenv(ALLOW_VARIABLE, packages)
     said = "architecture: importing 'my_lab' is not allowed; allow it with `allow_imports` my_lab or "
     assert refusal("my_lab.models:Net") == f"{said}{ALLOW_VARIABLE}=my_lab"
@@ -181,7 +181,7 @@ def test_what_an_allowed_package_imports_cannot_be_reached_through_it(path: str,
         ("my_lab.models:Lazy", "has lazy layers"),
     ],
 )
-def test_a_path_that_does_not_lead_to_a_model_is_told(path: str, said: str) -> None:
+def test_a_path_that_leads_to_no_model_is_reported(path: str, said: str) -> None:
     line = refusal(path)
     assert line.startswith("architecture: ")
     assert said in line
@@ -196,7 +196,7 @@ def test_a_path_that_does_not_lead_to_a_model_is_told(path: str, said: str) -> N
         ("raise SystemExit(3)", "SystemExit: 3 (broken.py, line 1)"),
     ],
 )
-def test_a_package_that_cannot_be_imported_is_told(my_lab: Path, source: str, said: str) -> None:
+def test_a_package_that_cannot_be_imported_is_reported(my_lab: Path, source: str, said: str) -> None:
     (my_lab / "broken.py").write_text(source)
     assert refusal("my_lab.broken:Net") == f"architecture: my_lab.broken cannot be imported: {said}"
 
@@ -218,7 +218,7 @@ def test_a_package_that_cannot_be_imported_is_told(my_lab: Path, source: str, sa
         ("any_keywords", {"x": 1}, "my_lab.models:any_keywords: TypeError: "),
     ],
 )
-def test_arguments_that_do_not_fit_are_told(name: str, args: dict[str, Any], said: str) -> None:
+def test_arguments_that_do_not_fit_are_reported(name: str, args: dict[str, Any], said: str) -> None:
     assert said in refusal(f"my_lab.models:{name}", args)
 
 
@@ -241,7 +241,7 @@ def test_weights_do_not_depend_on_whether_the_module_was_imported_before() -> No
     assert torch.equal(build("Net").readout.weight, first)
 
 
-def test_what_a_module_makes_when_it_is_imported_has_values_also_where_models_have_none() -> None:
+def test_values_made_at_import_are_real_where_models_are_on_meta() -> None:
     with torch.device("meta"):
         assert build("Net").readout.weight.is_meta
     assert sys.modules["my_lab.models"].SCALE.tolist() == [1.0]
@@ -252,7 +252,7 @@ def test_what_a_module_makes_when_it_is_imported_has_values_also_where_models_ha
 DOCUMENT = (REPOSITORY / "docs/your_model.md").read_text()
 
 
-def test_the_example_in_the_document_works_as_it_says(my_lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_in_the_document_works_as_described(my_lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOW_VARIABLE)
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
     (job,) = map(json.loads, re.findall(r"```json\n(.*?)```", DOCUMENT, re.S))

@@ -78,7 +78,7 @@ def test_values_are_json_where_they_can_be_and_else_text(text: str, expected: li
         ("a,a", "a: given twice; keep one"),
     ],
 )
-def test_what_is_probably_a_mistake_is_told(text: str, said: str) -> None:
+def test_a_probable_mistake_in_an_axis_is_reported(text: str, said: str) -> None:
     line = said_by(parse_axes, [f"optimizer_args.x={text}"])
     assert line.startswith(("optimizer_args.x: ", "optimizer_args.x.a: "))
     assert said in line
@@ -97,7 +97,7 @@ def test_a_setting_has_a_key_and_values(word: str) -> None:
         (["a.b=1", 'a={"b":1}'], "a.b: is a part of a, which is set too"),
     ],
 )
-def test_a_parameter_is_set_once(words: list[str], said: str) -> None:
+def test_a_parameter_may_be_set_only_once(words: list[str], said: str) -> None:
     assert said in said_by(parse_axes, words)
 
 
@@ -108,7 +108,7 @@ def test_a_key_that_begins_like_another_is_another() -> None:
     ]
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_of_the_axes_are_reported_at_once() -> None:
     with pytest.raises(UserError) as caught:
         parse_axes(["seed", "lr=.1", "amp=True", "num_epochs=1"])
     assert len(caught.value.problems) == 3
@@ -121,7 +121,7 @@ def test_a_grid_is_every_combination_the_last_axis_fastest() -> None:
     assert grid(parse_axes(["a=1,2", "b=x,y,z"])) == [{"a": a, "b": b} for a in (1, 2) for b in "xyz"]
 
 
-def test_a_grid_takes_no_ranges() -> None:
+def test_a_grid_takes_no_ranges_of_values() -> None:
     assert said_by(grid, parse_axes(["a=1", "b.lr=log:1e-4:1e-1"])) == (
         "b.lr: log:0.0001:0.1 is a range to draw from; give the number of draws with `random`"
     )
@@ -145,7 +145,7 @@ def test_a_grid_by_mistake_is_refused_before_it_is_made() -> None:
         ("int:1:10", Range("int", 1, 10)),
     ],
 )
-def test_a_range_is_told_by_its_word(text: str, expected: Range) -> None:
+def test_a_range_is_recognized_by_its_first_word(text: str, expected: Range) -> None:
     assert parse_axes([f"key={text}"]) == [Axis("key", expected)]
 
 
@@ -165,7 +165,7 @@ def test_a_range_is_told_by_its_word(text: str, expected: Range) -> None:
         ("log:1e-4:1e-1,0.5", "a range stands alone"),
     ],
 )
-def test_a_range_that_cannot_be_is_told(text: str, said: str) -> None:
+def test_an_impossible_range_is_reported_with_its_reason(text: str, said: str) -> None:
     line = said_by(parse_axes, [f"key={text}"])
     assert line.startswith("key: ")
     assert said in line
@@ -192,7 +192,7 @@ def test_the_draws_are_the_same_in_every_version() -> None:
     ]
 
 
-def test_draws_are_inside_of_their_ranges_and_spread_as_they_say() -> None:
+def test_draws_are_inside_their_ranges_and_have_the_named_distribution() -> None:
     found = drawn(MIXED, 1000)
     rates, drops = [s["lr"] for s in found], [s["drop"] for s in found]
     assert all(1e-4 <= rate <= 1e-1 for rate in rates)

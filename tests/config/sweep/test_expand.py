@@ -38,7 +38,7 @@ def names(*words: str, sweep: str = "base") -> list[str]:
 # -- content -----------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_the_base_with_its_values_and_the_job_that_was_checked() -> None:
+def test_a_file_of_a_sweep_has_the_base_with_its_own_values() -> None:
     found = swept("seed=1,2", "image_size=32", description="a base")
     assert [job.settings for job in found] == [{"seed": 1, "image_size": 32}, {"seed": 2, "image_size": 32}]
     for job in found:
@@ -89,7 +89,7 @@ def test_what_may_be_true_becomes_an_object(given: Any) -> None:
     assert [job.cutmix.alpha for job in found if job.cutmix is not None] == [0.5, 2]
 
 
-def test_null_is_the_default() -> None:
+def test_null_in_an_axis_stands_for_the_default() -> None:
     off, on = jobs('swa=null,{"start": 3}', swa={"start": 2})
     assert (off.swa, on.swa and on.swa.start) == (None, 3)
 
@@ -213,7 +213,7 @@ def test_a_group_of_ones_own_is_set_in_the_sweep() -> None:
     ]
 
 
-def test_tags_are_no_longer_than_wandb_takes_and_still_tell_values_apart() -> None:
+def test_tags_fit_the_limit_of_wandb_and_still_distinguish_values() -> None:
     wandb = pytest.importorskip("wandb")
     long = "x" * 100
     found = jobs(f"description={long}1,{long}2", sweep="s" * 90)
@@ -240,7 +240,7 @@ def test_tags_are_no_longer_than_wandb_takes_and_still_tell_values_apart() -> No
         (["transform_type=contrastive-no-blur"], ["base-transform_type_contrastive-no-blur"]),
     ],
 )
-def test_names_are_read_by_people(words: list[str], expected: list[str]) -> None:
+def test_names_of_swept_jobs_are_readable_by_people(words: list[str], expected: list[str]) -> None:
     assert names(*words) == expected
 
 
@@ -264,7 +264,7 @@ HOSTILE = (
     "sweep", ["base", "b" * MAX_NAME_BYTES, "é" * (MAX_NAME_BYTES // 2)], ids=["short", "long", "bytes"]
 )
 @pytest.mark.parametrize("words", HOSTILE, ids=range(len(HOSTILE)))
-def test_names_are_good_for_files_and_tell_all_jobs_apart(words: list[str], sweep: str) -> None:
+def test_names_of_swept_jobs_are_valid_files_and_all_different(words: list[str], sweep: str) -> None:
     found = names(*words, sweep=sweep)
     assert len({name.casefold() for name in found}) == len(found)
     for name in found:

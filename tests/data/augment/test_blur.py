@@ -105,7 +105,7 @@ def test_an_image_of_one_brightness_keeps_it(height: int, width: int, brightness
     torch.testing.assert_close(blurred(images, 0.1, 1, 5, 60), images, rtol=0, atol=1e-6)
 
 
-def test_no_images_stay_none() -> None:
+def test_no_images_give_no_blurred_images() -> None:
     assert blurred(pictures(0, 8, 8)).shape == (0, 3, 8, 8)
 
 
@@ -125,7 +125,7 @@ def test_no_images_stay_none() -> None:
         ([2.0], [0.0], {0.0: 1.0}),
     ],
 )
-def test_each_sigma_is_drawn_as_often_as_its_share_says(
+def test_each_sigma_is_drawn_with_its_given_probability(
     sigmas: list[float], probs: list[float], expected: dict[float, float]
 ) -> None:
     assert BlurSection(sigmas=sigmas, probs=probs).sigmas == sigmas  # a job file may say so
@@ -174,7 +174,7 @@ def test_contrastive_blurs_kernel_is_a_tenth_of_the_image(image_size: int, kerne
 
 
 @pytest.mark.parametrize("size", [32, 224])
-def test_contrastive_blur_is_torchvisions(size: int) -> None:
+def test_contrastive_blur_equals_that_of_torchvision(size: int) -> None:
     blur, images = ContrastiveBlur(), pictures(3, size, size)
     drawn = blur.draw(draws(3))
     kernel = 23 if size == 224 else 5
@@ -187,7 +187,7 @@ def test_contrastive_blur_is_torchvisions(size: int) -> None:
 @pytest.mark.parametrize(
     "blur", [GaussianBlur([1.0, 2.0, 3.0], [0.9]), FrameBlur([1.0, 2.0], [0.5]), ContrastiveBlur()]
 )
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(blur: Any) -> None:
+def test_the_blur_of_an_image_is_independent_of_its_batch(blur: Any) -> None:
     batch = blur.draw(draws(20, num_views=2)).sigma.reshape(20, 2)
     for image in (0, 7, 19):
         alone = blur.draw(draws(0, indices=np.array([image]), num_views=2)).sigma

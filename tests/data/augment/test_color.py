@@ -71,7 +71,7 @@ def adjusted(images: torch.Tensor, order: list[int], factors: list[float]) -> to
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3], ids=NAMES)
-def test_every_adjustment_is_torchvisions(which: int) -> None:
+def test_every_color_adjustment_equals_that_of_torchvision(which: int) -> None:
     for name, factor in product(IMAGES, TURNS if which == 3 else FACTORS):
         factors = [1.0, 1.0, 1.0, 0.0]
         factors[which] = factor
@@ -118,7 +118,7 @@ def test_an_image_is_changed_the_same_whatever_else_is_in_the_batch(height: int,
         torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-6)
 
 
-def test_no_images_stay_none() -> None:
+def test_no_images_give_no_adjusted_images() -> None:
     jitter, grey = ColorJitter(), Grayscale()
     assert jitter.apply(pictures(0), jitter.draw(draws(0))).shape == (0, 3, 13, 9)
     assert grey.apply(pictures(0), grey.draw(draws(0))).shape == (0, 3, 13, 9)
@@ -128,7 +128,7 @@ def test_no_images_stay_none() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.8, 0.0, 1.0])
-def test_jitter_is_drawn_as_often_as_its_probability_says(probability: float) -> None:
+def test_color_jitter_is_drawn_with_its_given_probability(probability: float) -> None:
     order = ColorJitter(probability=probability).draw(draws(MANY)).order
     changed = order[:, 0] >= 0
     assert (order[~changed] == -1).all()
@@ -136,7 +136,7 @@ def test_jitter_is_drawn_as_often_as_its_probability_says(probability: float) ->
     assert ColorJitter().probability == 0.8
 
 
-def test_all_orders_are_equally_frequent() -> None:
+def test_all_orders_of_the_adjustments_are_equally_frequent() -> None:
     order = ColorJitter().draw(draws(MANY)).order
     order = order[order[:, 0] >= 0]
     values, counts = np.unique(order, axis=0, return_counts=True)
@@ -160,7 +160,7 @@ def test_factors_are_uniform_in_torchvisions_ranges(strengths: tuple[float, ...]
 
 
 @pytest.mark.parametrize("effect", [ColorJitter(), Grayscale(0.5)])
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(effect: Any) -> None:
+def test_the_jitter_of_an_image_is_independent_of_its_batch(effect: Any) -> None:
     batch = effect.draw(draws(20, num_views=2))
     for image in (0, 7, 19):
         alone = effect.draw(draws(0, indices=np.array([image]), num_views=2))
@@ -172,7 +172,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(e
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_grey_is_torchvisions(name: str) -> None:
+def test_grayscale_equals_that_of_torchvision_v2(name: str) -> None:
     images = IMAGES[name]
     found = Grayscale().apply(images.clone(), GrayscaleParameters(np.ones(len(images), dtype=bool)))
     torch.testing.assert_close(found, tv.rgb_to_grayscale(images, num_output_channels=3), rtol=0, atol=1e-6)
@@ -188,13 +188,13 @@ def test_only_the_images_that_are_drawn_become_grey() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.0, 1.0])
-def test_grey_is_drawn_as_often_as_its_probability_says(probability: float) -> None:
+def test_grayscale_is_drawn_with_its_given_probability(probability: float) -> None:
     num_grey = int(Grayscale(probability).draw(draws(MANY)).is_gray.sum())
     assert stats.binomtest(num_grey, MANY, probability).pvalue > UNLIKELY
     assert Grayscale().probability == 0.2
 
 
-def test_grey_and_jitter_are_independent() -> None:
+def test_draws_of_grayscale_and_jitter_are_independent() -> None:
     is_grey, order = Grayscale().draw(draws(MANY)).is_gray, ColorJitter().draw(draws(MANY)).order
     counts = stats.contingency.crosstab(is_grey, order[:, 0]).count
     assert stats.chi2_contingency(counts).pvalue > UNLIKELY

@@ -53,7 +53,7 @@ def torchvisions_boxes(size: int, count: int) -> Boxes:
 
 
 @pytest.mark.parametrize("size", [224, 97, 32])
-def test_boxes_are_distributed_as_torchvisions(size: int) -> None:
+def test_erased_boxes_are_distributed_as_in_torchvision(size: int) -> None:
     ours, theirs = boxes(size, 6000), torchvisions_boxes(size, 3000)
     measures = {
         "area": lambda box: box[:, 2] * box[:, 3],
@@ -83,7 +83,7 @@ def test_half_of_the_images_are_erased(size: int) -> None:
     assert stats.binomtest(len(boxes(size, MANY)), MANY).pvalue > UNLIKELY
 
 
-def test_whether_an_image_is_erased_has_nothing_to_do_with_its_box_or_its_neighbour() -> None:
+def test_erasing_is_independent_of_the_box_and_of_neighboring_images() -> None:
     is_erased = RandomErase(224, 0.0).draw(draws(MANY)).box.any(axis=1)
     counts = stats.contingency.crosstab(is_erased[1:], is_erased[:-1]).count
     assert stats.chi2_contingency(counts).pvalue > UNLIKELY
@@ -130,7 +130,7 @@ def test_a_box_is_inside_for_the_smallest_and_the_largest_numbers(number: float,
 
 @VALUES
 @pytest.mark.parametrize("size", [1, 2, 3, 24])
-def test_the_box_alone_is_changed(size: int, value: Any) -> None:
+def test_only_the_pixels_in_the_box_are_changed(size: int, value: Any) -> None:
     images, erase = pictures(60, size), RandomErase(size, value)
     drawn = erase.draw(draws(60))
     found = erase.apply(images.clone(), erase.fetch(drawn))
@@ -153,7 +153,7 @@ def test_the_box_alone_is_changed(size: int, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, [0.1, 0.6, 0.9]])
-def test_an_erased_image_is_torchvisions(value: Any) -> None:
+def test_an_erased_image_equals_that_of_torchvision(value: Any) -> None:
     images, erase = pictures(30, 24), RandomErase(24, value)
     drawn = erase.draw(draws(30))
     found = erase.apply(images.clone(), drawn)
@@ -195,6 +195,6 @@ def test_an_image_is_erased_the_same_whatever_else_is_in_the_batch(value: Any) -
         assert torch.equal(erase.apply(images[rows].clone(), alone), together[rows])
 
 
-def test_no_images_stay_none() -> None:
+def test_no_images_give_no_erased_images() -> None:
     erase = RandomErase(24, "random")
     assert erase.apply(pictures(0, 24), erase.draw(draws(0))).shape == (0, 3, 24, 24)

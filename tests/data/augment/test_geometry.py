@@ -71,7 +71,7 @@ def torchvisions_boxes(height: int, width: int, count: int, scale: tuple[float, 
 
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.8, 1.0)])
 @pytest.mark.parametrize(("height", "width"), [(400, 400), (300, 500), (500, 300)])
-def test_crops_are_distributed_as_torchvisions(height: int, width: int, scale: tuple[float, float]) -> None:
+def test_random_crops_are_distributed_as_in_torchvision(height: int, width: int, scale: tuple[float, float]) -> None:
     ours, theirs = (draw(height, width, 3000, scale) for draw in (boxes, torchvisions_boxes))
     measures = {
         "area": lambda box: box[:, 2] * box[:, 3],
@@ -138,7 +138,7 @@ def test_half_of_the_images_are_flipped() -> None:
 # -- the rest ---------------------------------------------------------------------------------------------------
 
 
-def test_normalising_is_torchvisions() -> None:
+def test_normalization_equals_that_of_torchvision_v2() -> None:
     images = picture(9, 11)[None].repeat(2, 1, 1, 1)
     theirs = v2.Compose(
         [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]

@@ -61,7 +61,7 @@ def torchvisions_box(lam: float, r_y: int, r_x: int, size: int) -> tuple[list[in
 
 
 @pytest.mark.parametrize("size", [1, 7, 32, 33, 224])
-def test_boxes_of_cutmix_are_torchvisions(size: int) -> None:
+def test_boxes_of_cutmix_equal_those_of_torchvision(size: int) -> None:
     numbers = np.random.default_rng(0).random((500, 3))
     numbers[:4, 0] = [0, 1, 0, 1 - 2**-53]
     numbers[:4, 1:] = [[0, 0], [0.5, 0.5], [0.999, 0.999], [0, 0.999]]
@@ -93,7 +93,7 @@ def test_a_box_covers_exactly_what_the_share_leaves(size: int) -> None:
     np.testing.assert_allclose((bottom - top) * (right - left) / size**2, 1 - drawn.weight, rtol=0, atol=1e-15)
 
 
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch() -> None:
+def test_the_mixture_of_an_image_is_independent_of_its_batch() -> None:
     for mixer in (cutmix(), mixup(), Mixer(32, Mixing(), Mixing())):
         all_at_once = mixer.draw(draws(4, 9, 0, 7))
         alone = mixer.draw(draws(0))
@@ -104,7 +104,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch()
 # -- one of two ---------------------------------------------------------------------------------------------------
 
 
-def test_of_cutmix_and_mixup_each_batch_has_one_and_each_comes_half_of_the_time() -> None:
+def test_each_batch_has_cutmix_or_mixup_with_equal_probability() -> None:
     both = Mixer(32, Mixing(alpha=4.0), Mixing(alpha=0.2))
     drawn = [both.draw(draws(*range(6), step=step)) for step in range(1000)]
     assert all(len(set(one.is_cut.tolist())) == 1 for one in drawn)
@@ -135,7 +135,7 @@ def test_which_of_both_it_is_does_not_depend_on_the_images(sharing: dict[str, bo
 
 
 @pytest.mark.parametrize("mixer", [cutmix(), mixup()], ids=["cutmix", "mixup"])
-def test_with_batch_dependence_a_batch_has_one_share_and_box_and_the_next_has_others(mixer: Mixer) -> None:
+def test_with_batch_dependence_all_images_of_a_batch_have_one_mixture(mixer: Mixer) -> None:
     drawn = [mixer.draw(draws(*range(50), step=step, batch_dependence=True)) for step in range(20)]
     for one in drawn:
         assert len(np.unique(one.weight)) == 1
@@ -179,7 +179,7 @@ def test_mixup_is_share_of_the_image_and_the_rest_of_the_other(size: int) -> Non
 
 
 @pytest.mark.parametrize("mixer", [cutmix(33), mixup(33)], ids=["cutmix", "mixup"])
-def test_an_image_is_mixed_the_same_to_the_bit_whatever_else_is_in_the_batch(mixer: Mixer) -> None:
+def test_an_image_is_mixed_to_the_same_bits_in_any_batch(mixer: Mixer) -> None:
     images, others, drawn = pictures(6, 33), pictures(6, 33, seed=1), parameters(mixer, 6)
     together = mix(images, others, drawn)
     for row in range(6):
@@ -190,7 +190,7 @@ def test_an_image_is_mixed_the_same_to_the_bit_whatever_else_is_in_the_batch(mix
 # -- labels -------------------------------------------------------------------------------------------------------
 
 
-def test_one_hot_of_mixtures_has_the_share_of_each_class_and_adds_up_to_one() -> None:
+def test_one_hot_labels_of_mixtures_have_class_weights_that_sum_to_one() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(7, (2, 300), generator=generator)
     share = torch.rand(300, generator=generator)
@@ -256,7 +256,7 @@ KINDS = {"cutmix": {"cutmix": True}, "mixup": {"mixup": {"alpha": 0.2}}, "both":
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])
 @pytest.mark.parametrize("others", [{}, {"num_views": 2}, {"batch_dependence": True}, {"video": True, "num_views": 2}])
-def test_parts_of_a_batch_are_together_the_batch_of_one_process_to_the_bit(
+def test_parts_of_a_batch_join_to_the_bits_of_one_process(
     make_job: MakeJob, others: dict[str, Any], world_size: int, accumulation: int
 ) -> None:
     # By this seed the first batch is cut and the second mixed.
@@ -336,7 +336,7 @@ def test_batch_dependence_gives_the_parts_of_a_batch_one_share(make_job: MakeJob
     assert len(set.union(*shares)) == 3
 
 
-def test_another_epoch_mixes_otherwise(make_job: MakeJob) -> None:
+def test_another_epoch_gives_other_mixtures_of_images(make_job: MakeJob) -> None:
     parts = training_data(make_job(mixup=True), 1)
     plan = next(parts.sampling.micro_batches(1, 0))
     first, again, later = (mixed(parts.train_reader(one).labels) for one in (plan, plan, replace(plan, epoch=2)))
@@ -344,7 +344,7 @@ def test_another_epoch_mixes_otherwise(make_job: MakeJob) -> None:
     assert not np.isin(first.weight.numpy(), later.weight.numpy()).any()
 
 
-def test_validation_is_not_mixed(make_job: MakeJob) -> None:
+def test_images_of_the_validation_are_not_mixed(make_job: MakeJob) -> None:
     (plan, *_) = evaluation_batches(450, 16, rank=0, world_size=1)
     batch = training_data(make_job(mixup=True, cutmix=True), 1).val.reader(plan)
     plain = training_data(make_job(), 1).val.reader(plan)

@@ -52,7 +52,7 @@ def noisy(images: torch.Tensor, kind: int, ssnr: float | list[float]) -> torch.T
 
 
 @pytest.mark.parametrize("ssnr", [0.3, 0.6, 0.9, 0.99])
-def test_gaussian_noise_has_a_sixth_of_what_is_no_signal_as_its_standard_deviation(ssnr: float) -> None:
+def test_gaussian_noise_has_a_standard_deviation_from_the_signal_ratio(ssnr: float) -> None:
     noise = noisy(grey(60, 32), GAUSSIAN, ssnr).to(torch.float64) - 0.5
     sd, count = (1 - ssnr) / 6, noise.numel()
     assert abs(noise.mean()) < 4 * sd / count**0.5
@@ -86,7 +86,7 @@ def test_three_standard_deviations_of_pure_noise_reach_from_black_to_white() -> 
 
 @pytest.mark.parametrize("kind", [GAUSSIAN, FOURIER])
 @pytest.mark.parametrize("ssnr", [0.6, 0.9])
-def test_the_signal_shrinks_around_mid_grey_and_the_noise_does_not_depend_on_it(kind: int, ssnr: float) -> None:
+def test_the_signal_shrinks_toward_mid_gray_independently_of_the_noise(kind: int, ssnr: float) -> None:
     # From 0.45 to 0.55, so that nothing is clamped.
     images = pictures(8, 16) * 0.1 + 0.45
     signal = noisy(images, kind, ssnr) - noisy(grey(8, 16), kind, ssnr)
@@ -169,7 +169,7 @@ def test_a_field_reaches_0_and_1_in_every_channel(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 33])
-def test_phases_are_uniform_and_independent(size: int) -> None:
+def test_fourier_phases_are_uniform_and_independent_of_another(size: int) -> None:
     spectrum = np.fft.fft2(fourier_field(keys(60), half_spectrum(amplitudes(size))).numpy().astype(np.float64))
     np.testing.assert_allclose(mirrored(spectrum), spectrum.conj(), atol=1e-9)  # a real field
     phases = np.angle(spectrum) / (2 * np.pi) + 0.5
@@ -259,7 +259,7 @@ def test_a_pink_spectrum_falls_as_one_over_the_frequency(size: int) -> None:
         ([0.5], [0.0], {None: 1.0}),
     ],
 )
-def test_each_ratio_is_drawn_as_often_as_its_share_says(
+def test_each_signal_ratio_is_drawn_with_its_given_probability(
     ssnrs: list[float], probs: list[float], expected: dict[float | None, float]
 ) -> None:
     drawn = AddNoise(["gaussian"], ssnrs, probs).draw(draws(MANY))
@@ -295,7 +295,7 @@ def test_the_types_are_numbered_as_they_are_given() -> None:
     assert extremes.all(1).tolist() == (drawn.kind == 0).tolist()
 
 
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch() -> None:
+def test_the_noise_of_an_image_is_independent_of_its_batch() -> None:
     noise = AddNoise(["gaussian", "fourier"], [0.2, 0.6], [0.4, 0.4], half_spectrum(amplitudes(8)))
     batch = noise.draw(draws(20, num_views=2))
     for image in (0, 7, 19):

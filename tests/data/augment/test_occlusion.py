@@ -166,7 +166,7 @@ def test_forms_of_different_levels_come_equally_often_with_all_of_theirs(occlude
     assert as_often(drawn.visibility[forms == 1], {50: 1})
 
 
-def test_the_mask_is_of_the_form_and_visibility_that_are_told(occlude: MakeOcclude) -> None:
+def test_the_mask_has_the_requested_form_and_visibility(occlude: MakeOcclude) -> None:
     effect = occlude(FORMS)
     drawn = effect.draw(draws(400))
     forms = forms_of(effect, drawn)
@@ -177,7 +177,7 @@ def test_the_mask_is_of_the_form_and_visibility_that_are_told(occlude: MakeOcclu
         assert len(read) == (4 if FORMS[which] == "natural" else 1)
 
 
-def test_all_masks_of_a_level_come_equally_often_and_flips_half_of_the_time(occlude: MakeOcclude) -> None:
+def test_masks_of_a_level_are_equally_frequent_and_half_are_flipped(occlude: MakeOcclude) -> None:
     drawn = occlude(FORMS).draw(draws(20_000))
     assert as_often(drawn.item, dict.fromkeys(range(24), 1 / 24))
     assert independent(drawn.item, drawn.masks)
@@ -200,7 +200,7 @@ def test_colours_of_a_list_come_equally_often_and_random_ones_are_uniform(occlud
 # -- sharing ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(occlude: MakeOcclude) -> None:
+def test_the_occluder_of_an_image_is_independent_of_its_batch(occlude: MakeOcclude) -> None:
     effect = occlude(FORMS, color=["random", "pink_noise"], random_resize=True, probability=0.7)
     together = effect.draw(draws(0, indices=np.array([8, 4, 0, 9])))
     alone = effect.draw(draws(0, indices=np.array([0])))
@@ -208,7 +208,7 @@ def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(o
         np.testing.assert_array_equal(getattr(together[2:3], name), getattr(alone, name))
 
 
-def test_with_batch_dependence_all_images_have_one_occluder_and_the_next_batch_has_another(
+def test_with_batch_dependence_all_images_of_a_batch_share_one_occluder(
     occlude: MakeOcclude,
 ) -> None:
     effect, images = occlude(FORMS, color="pink_noise", random_resize=True), black(1, 32).expand(6, -1, -1, -1)
@@ -435,7 +435,7 @@ def check(bank: Path, **given: Any) -> None:
         ({"occluder_dir": "/nowhere"}, "Occlusion.occluder_dir: no folder /nowhere"),
     ],
 )
-def test_what_the_folder_has_not_is_told(bank: Path, given: dict[str, Any], said: str) -> None:
+def test_forms_and_levels_missing_from_the_folder_are_reported(bank: Path, given: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
         check(bank, **given)
     assert said.format(bank=bank) in str(caught.value)
@@ -451,7 +451,7 @@ def test_what_the_folder_has_not_is_told(bank: Path, given: dict[str, Any], said
         ({"color": [1, 2]}, "Occlusion.color"),
     ],
 )
-def test_what_contradicts_itself_is_told_before_any_folder_is_looked_at(given: dict[str, Any], said: str) -> None:
+def test_contradictory_settings_are_reported_before_any_folder_is_read(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidJob) as caught:
         check(Path("/nowhere"), **given)
     assert said in str(caught.value)

@@ -57,7 +57,7 @@ def same_draws(first: Operations, second: Operations) -> bool:
 
 
 @EVERY_PAIR
-def test_the_operations_are_torchvisions(ours: Any, theirs: Any) -> None:
+def test_operations_of_the_policies_equal_those_of_torchvision(ours: Any, theirs: Any) -> None:
     expected = {name: signed for name, (_, signed) in theirs._AUGMENTATION_SPACE.items()}
     assert {name: operation.signed for name, operation in ours.operations.items()} == expected
 
@@ -187,7 +187,7 @@ def test_augmix_without_all_operations_leaves_the_colours_out() -> None:
         (lambda: AugMix(mixture_width=0), "mixture_width is 0"),
     ],
 )
-def test_impossible_arguments_are_refused(make: Any, complaint: str) -> None:
+def test_impossible_arguments_of_a_policy_are_refused(make: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         make()
 
@@ -233,7 +233,7 @@ def test_operations_magnitudes_and_signs_are_equally_likely_and_independent(poli
         assert independent(magnitude_bin[:, 0], sign[:, 0])
 
 
-def test_an_augmix_chain_has_one_to_three_operations_or_as_many_as_are_asked_for() -> None:
+def test_an_augmix_chain_has_the_requested_or_one_to_three_operations() -> None:
     assert equally_likely(AugMix().draw(draws(MANY)).depth, [1, 2, 3])
     fixed = AugMix(chain_depth=5).draw(draws(4))
     assert (fixed.depth == 5).all()
@@ -273,7 +273,7 @@ def test_augmix_weights_depths_and_operations_are_independent() -> None:
 
 
 @EVERY_POLICY
-def test_what_is_drawn_for_an_image_does_not_depend_on_the_others_of_the_batch(policy: Any) -> None:
+def test_the_operations_on_an_image_are_independent_of_its_batch(policy: Any) -> None:
     batch = policy.draw(draws(0, indices=np.array([5, 6, 7]), num_views=2))
     alone = policy.draw(draws(0, indices=np.array([6]), num_views=2))
     assert same_draws(batch[2:4], alone)
@@ -289,13 +289,13 @@ def test_another_seed_or_epoch_draws_something_else(policy: Any, other: dict[str
 
 
 @EVERY_POLICY
-def test_no_images_have_no_draws(policy: Any) -> None:
+def test_no_images_give_no_draws_of_policies(policy: Any) -> None:
     drawn = policy.draw(draws(0))
     assert all(len(getattr(drawn, field.name)) == 0 for field in fields(drawn))
 
 
 @EVERY_POLICY
-def test_global_generators_are_left_alone(policy: Any) -> None:
+def test_the_policies_leave_global_random_generators_alone(policy: Any) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
     drawn = policy.draw(draws(60))
     for row in range(60):

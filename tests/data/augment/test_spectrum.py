@@ -96,7 +96,7 @@ def test_every_image_counts_once_and_every_channel_by_itself(count: int) -> None
     np.testing.assert_allclose(measure(source, 9).numpy(), numpys(source, 9), rtol=1e-4)
 
 
-def test_the_same_images_have_the_same_spectrum_to_the_bit_on_any_number_of_cores(
+def test_the_spectrum_has_the_same_bits_on_any_number_of_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = []
@@ -106,13 +106,13 @@ def test_the_same_images_have_the_same_spectrum_to_the_bit_on_any_number_of_core
     assert all(torch.equal(one, found[0]) for one in found)
 
 
-def test_corrupt_images_are_left_out() -> None:
+def test_the_spectrum_leaves_out_images_that_are_corrupt() -> None:
     corrupt = frozenset({0, 5, 63, 64, 149})
     good = [index for index in range(150) if index not in corrupt]
     np.testing.assert_allclose(measure(Stub(150, corrupt), 9).numpy(), numpys(Stub(), 9, good), rtol=1e-4)
 
 
-def test_where_every_image_is_corrupt_it_is_told_and_nothing_is_kept() -> None:
+def test_a_data_set_of_corrupt_images_is_reported_and_nothing_stored() -> None:
     with pytest.raises(UserError, match="no training image that could be read"):
         mean_spectrum(job(), Stub(70, frozenset(range(70))))
     assert kept() == []
@@ -125,7 +125,7 @@ def test_another_error_of_a_source_is_raised_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 64, 65, 150])
-def test_the_progress_told_grows_to_the_total(count: int) -> None:
+def test_the_reported_progress_grows_to_the_total(count: int) -> None:
     told: list[tuple[int, int]] = []
     mean_spectrum(job(), Stub(count), lambda done, total: told.append((done, total)))
     done = [each for each, _ in told]
@@ -135,7 +135,7 @@ def test_the_progress_told_grows_to_the_total(count: int) -> None:
     assert done[-1] == count
 
 
-def test_a_disk_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(*_: Any, **__: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- keeping ----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_measured_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_spectrum_is_measured_once_and_then_read(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         first = mean_spectrum(job(), FewDigits("train"))
     assert "measuring the mean Fourier spectrum of 80 training images, once" in caplog.text
@@ -182,7 +182,7 @@ def test_what_has_nothing_to_do_with_the_images_shares_it(changes: dict[str, Any
         ({}, FewDigits("val")),
     ],
 )
-def test_another_size_other_classes_and_another_data_set_have_a_file_of_their_own(changes: Any, images: Any) -> None:
+def test_each_data_set_size_and_choice_of_classes_has_its_file(changes: Any, images: Any) -> None:
     mean_spectrum(job(), FewDigits("train"))
     changed = job(**changes)
     found = mean_spectrum(changed, images)
@@ -190,7 +190,7 @@ def test_another_size_other_classes_and_another_data_set_have_a_file_of_their_ow
     assert len(kept()) == 2
 
 
-def test_the_two_roots_and_columns_of_one_name_are_told_apart() -> None:
+def test_two_roots_and_columns_of_one_name_have_different_files() -> None:
     for changes in (
         {"dataset": "x", "data_root": "/a"},
         {"dataset": "x", "data_root": "/b"},
@@ -202,7 +202,7 @@ def test_the_two_roots_and_columns_of_one_name_are_told_apart() -> None:
     assert len(kept()) == 5
 
 
-def test_two_classes_with_as_many_images_are_told_apart() -> None:
+def test_two_classes_with_equally_many_images_have_different_files() -> None:
     cats, dogs = (ClassSubset(Stub(40), [label]) for label in (0, 1))
     np.testing.assert_array_equal(cats.labels, dogs.labels)
     first, second = (mean_spectrum(job(), images) for images in (cats, dogs))
@@ -316,7 +316,7 @@ def refused(path: Path, size: int = 8) -> str:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_missing_file_is_told(tmp_path: Path, suffix: str) -> None:
+def test_a_missing_file_of_amplitudes_is_reported(tmp_path: Path, suffix: str) -> None:
     assert f"no file {tmp_path / 'none'}{suffix}; leave it out" in refused(tmp_path / f"none{suffix}")
     folder = tmp_path / f"folder{suffix}"
     folder.mkdir()
@@ -325,14 +325,14 @@ def test_a_missing_file_is_told(tmp_path: Path, suffix: str) -> None:
 
 @EVERY_WRITER
 @pytest.mark.parametrize("shape", [(3, 9, 9), (9, 9), (1, 9, 9), (3, 8, 9), (3, 8, 5), (2, 8, 8), (4, 8, 8), (1, 8)])
-def test_a_wrong_shape_is_told_with_the_right_one(tmp_path: Path, write: Any, shape: tuple[int, ...]) -> None:
+def test_a_wrong_shape_is_reported_with_the_right_one(tmp_path: Path, write: Any, shape: tuple[int, ...]) -> None:
     said = refused(write(torch.ones(shape), tmp_path / "given.pt"))
     assert f"has the shape {shape}; image_size 8 needs (3, 8, 8)" in said
 
 
 @EVERY_WRITER
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-def test_what_are_no_amplitudes_are_told(tmp_path: Path, write: Any, value: float) -> None:
+def test_values_that_cannot_be_amplitudes_are_reported(tmp_path: Path, write: Any, value: float) -> None:
     given = amplitudes(8)
     given[1, 2, 3] = value
     assert "values that are no amplitudes: they must be 0 or more" in refused(write(given, tmp_path / "given.pt"))
@@ -358,7 +358,7 @@ def test_what_are_no_amplitudes_are_told(tmp_path: Path, write: Any, value: floa
         f"{type(content).__name__}-{getattr(content, 'dtype', '')}{list(getattr(content, 'shape', ''))}"
     ),
 )
-def test_a_file_without_a_tensor_of_amplitudes_is_told(tmp_path: Path, content: Any) -> None:
+def test_a_file_without_a_tensor_of_amplitudes_is_reported(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "given.pt")
     said = refused(tmp_path / "given.pt")
     assert any(words in said for words in ("no tensor of amplitudes", "more than a tensor", "no amplitudes"))
@@ -374,7 +374,7 @@ def test_nor_does_a_safetensors_file_without_one_fail_otherwise(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("tensors", [{}, {"a": torch.ones(3, 8, 8), "b": torch.ones(3, 8, 8)}])
-def test_safetensors_of_none_or_several_are_told(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def test_safetensors_with_no_or_several_tensors_are_reported(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path = tmp_path / "given.safetensors"
     save_file(tensors, path)
     assert "holds no tensor of amplitudes (called 'mean_magnitude' if there are several)" in refused(path)
@@ -383,14 +383,14 @@ def test_safetensors_of_none_or_several_are_told(tmp_path: Path, tensors: dict[s
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".npy", ".safetensors"])
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04", b"\x80\x02", pickle.dumps(np.ones(3))])
-def test_a_file_of_something_else_is_told(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_a_file_of_another_format_is_reported(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"given{suffix}"
     path.write_bytes(content)
     refused(path)
 
 
 @pytest.mark.parametrize("write", [as_tensor, as_safetensors, as_array])
-def test_half_a_file_is_told(tmp_path: Path, write: Any) -> None:
+def test_half_a_file_of_amplitudes_is_reported(tmp_path: Path, write: Any) -> None:
     path = write(amplitudes(8), tmp_path / "given.pt")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused(path)

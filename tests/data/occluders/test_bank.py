@@ -146,7 +146,7 @@ def test_a_mask_that_was_read_is_the_callers_own(bank: Path, save: Callable[...,
     assert masks.read(2).untyped_storage().nbytes() == before.numel()
 
 
-def test_the_old_format_of_torch_is_read_whole_and_told(
+def test_the_old_format_of_torch_is_read_whole_with_a_warning(
     bank: Path, save: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = save(ALPHA, _use_new_zipfile_serialization=False)
@@ -181,7 +181,9 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(
 @pytest.mark.parametrize(
     "damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"\x80\x02no"]
 )
-def test_a_damaged_file_is_told(bank: Path, save: Callable[..., Path], damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_file_of_masks_is_reported(
+    bank: Path, save: Callable[..., Path], damage: Callable[[bytes], bytes]
+) -> None:
     path = save(ALPHA)
     path.write_bytes(damage(path.read_bytes()))
     (problem,) = problems(bank)
@@ -189,7 +191,7 @@ def test_a_damaged_file_is_told(bank: Path, save: Callable[..., Path], damage: C
     assert "torch.save" in problem
 
 
-def test_a_file_that_cannot_be_opened_is_told(bank: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_reported(bank: Path) -> None:
     (bank / "mud" / "70" / "occluders.pt").mkdir(parents=True)
     assert problems(bank) == [f"Occlusion.occluder_dir: cannot read {bank}/mud/70/occluders.pt: not a regular file"]
 
@@ -227,7 +229,7 @@ def test_a_file_that_cannot_be_opened_is_told(bank: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
-def test_a_file_that_is_not_of_masks_is_told(bank: Path, save: Callable[..., Path], saved: Any, reason: str) -> None:
+def test_a_file_without_any_masks_is_reported(bank: Path, save: Callable[..., Path], saved: Any, reason: str) -> None:
     path = save(saved)
     assert problems(bank) == [f"Occlusion.occluder_dir: {path} {reason}"]
 
@@ -256,7 +258,7 @@ SIXTEEN_BITS = torch.from_numpy((TOP // 2).numpy().astype(np.uint16) * 257)
 @pytest.mark.parametrize(
     ("pixels", "mode"), [(TOP // 2, "L"), (TOP, "1"), (TOP // 2, "P"), (TOP // 2, "RGB"), (SIXTEEN_BITS, None)]
 )
-def test_pngs_without_alpha_are_alpha(
+def test_pngs_without_an_alpha_channel_count_as_alpha(
     bank: Path, save_png: Callable[..., Path], pixels: torch.Tensor, mode: str | None
 ) -> None:
     save_png(pixels, "a.png", mode)
@@ -371,7 +373,7 @@ def test_a_file_of_masks_comes_before_pngs(
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff not a png but quite long enough to be one"])
-def test_what_is_not_a_png_is_told(bank: Path, save_png: Callable[..., Path], content: bytes) -> None:
+def test_a_file_that_is_no_png_is_reported(bank: Path, save_png: Callable[..., Path], content: bytes) -> None:
     save_png(TOP, "a.png").with_name("b.png").write_bytes(content)
     path = bank / "mud" / "70" / "b.png"
     assert problems(bank) == [f"Occlusion.occluder_dir: {path} is not a PNG; replace or delete it"]
@@ -385,7 +387,7 @@ def damaged(path: Path) -> Path:
     return path
 
 
-def test_a_damaged_png_is_told(bank: Path, save_png: Callable[..., Path]) -> None:
+def test_a_damaged_png_of_a_mask_is_reported(bank: Path, save_png: Callable[..., Path]) -> None:
     path = damaged(save_png(TOP, "a.png"))
     (problem,) = problems(bank)
     assert problem.startswith(f"Occlusion.occluder_dir: cannot read {path}: ")
@@ -402,7 +404,7 @@ def test_a_damaged_png_leaves_no_pack_behind(bank: Path, save_png: Callable[...,
     assert packs() == []
 
 
-def test_a_png_that_is_gone_is_told(bank: Path, save_png: Callable[..., Path]) -> None:
+def test_a_png_that_was_removed_is_reported(bank: Path, save_png: Callable[..., Path]) -> None:
     path = save_png(TOP, "a.png")
     masks = only_level(bank)
     path.unlink()
@@ -438,12 +440,12 @@ def test_only_the_asked_levels_are_opened(two_forms: Path) -> None:
     assert levels(open_forms(two_forms, ["mudSplash"], [90, 10])) == {"mudSplash": [10, 90]}
 
 
-def test_home_stands_for_itself(two_forms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_in_the_path_stands_for_home(two_forms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(two_forms.parent))
     assert levels(open_forms(Path("~/occluders"), ["polkadot"], None)) == {"polkadot": [20]}
 
 
-def test_a_missing_folder_tells_where_to_get_one(bank: Path) -> None:
+def test_a_missing_folder_is_reported_with_where_to_get_one(bank: Path) -> None:
     assert problems(bank) == [
         f"Occlusion.occluder_dir: no folder {bank}; get the Visual Occluders Dataset "
         "(https://github.com/ddcoggan/VisualOccludersDataset), or make a stand-in: "
@@ -451,7 +453,7 @@ def test_a_missing_folder_tells_where_to_get_one(bank: Path) -> None:
     ]
 
 
-def test_a_missing_form_tells_what_is_there(two_forms: Path) -> None:
+def test_a_missing_form_is_reported_with_those_that_exist(two_forms: Path) -> None:
     assert problems(two_forms, ["polkaDots"]) == [
         f"Occlusion.form: no form 'polkaDots'; {two_forms} has mudSplash, polkadot; did you mean 'polkadot'?"
     ]
@@ -462,20 +464,20 @@ def test_an_empty_folder_has_no_forms(bank: Path) -> None:
     assert problems(bank) == [f"Occlusion.form: no form 'mud'; there are no folders in {bank}"]
 
 
-def test_a_form_without_levels_is_told(bank: Path) -> None:
+def test_a_form_without_any_levels_is_reported(bank: Path) -> None:
     (bank / "mud" / "256").mkdir(parents=True)
     assert problems(bank, visibility=[50]) == [
         f"Occlusion.form: {bank}/mud has no folders of a visibility in percent, such as 50/"
     ]
 
 
-def test_a_missing_visibility_tells_which_are_there(two_forms: Path) -> None:
+def test_a_missing_visibility_is_reported_with_those_that_exist(two_forms: Path) -> None:
     assert problems(two_forms, ["mudSplash"], [50, 40, 30]) == [
         f"Occlusion.visibility: mudSplash has no 30, 40; {two_forms}/mudSplash has 10, 50, 90"
     ]
 
 
-def test_a_level_without_masks_is_told(two_forms: Path) -> None:
+def test_a_level_without_any_masks_is_reported(two_forms: Path) -> None:
     (two_forms / "mudSplash" / "50" / "occluders.pt").unlink()
     assert problems(two_forms, ["mudSplash"]) == [
         f"Occlusion.occluder_dir: {two_forms}/mudSplash/50 has no occluders.pt and no PNGs"
@@ -483,7 +485,7 @@ def test_a_level_without_masks_is_told(two_forms: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_told(two_forms: Path) -> None:
+def test_a_folder_that_may_not_be_read_is_reported(two_forms: Path) -> None:
     (two_forms / "mudSplash").chmod(0)
     assert problems(two_forms, ["mudSplash"]) == [
         f"Occlusion.occluder_dir: cannot read {two_forms}/mudSplash: Permission denied"
@@ -491,7 +493,7 @@ def test_a_folder_that_may_not_be_read_is_told(two_forms: Path) -> None:
     (two_forms / "mudSplash").chmod(0o700)
 
 
-def test_every_mistake_is_told_at_once(two_forms: Path) -> None:
+def test_all_mistakes_of_the_occluders_are_reported_at_once(two_forms: Path) -> None:
     (two_forms / "mudSplash" / "10" / "occluders.pt").write_text("damaged")
     (two_forms / "mudSplash" / "90" / "occluders.pt").unlink()
     told = problems(two_forms, ["mudSplash", "bars", "polkadot"], [10, 20, 90])
@@ -506,7 +508,7 @@ def test_every_mistake_is_told_at_once(two_forms: Path) -> None:
 
 @pytest.mark.parametrize("visibility", [10, 20, 30, 70, 80, 90])
 @pytest.mark.parametrize("png", [False, True])
-def test_inverted_masks_are_refused(
+def test_inverted_masks_of_occluders_are_refused_here(
     bank: Path, save: Callable[..., Path], save_png: Callable[..., Path], visibility: int, png: bool
 ) -> None:
     inverted = some_masks(3, 100 - visibility)
@@ -522,7 +524,7 @@ def test_inverted_masks_are_refused(
     assert not packs()
 
 
-def test_the_alpha_of_textured_masks_tells_whether_they_are_inverted(bank: Path, save: Callable[..., Path]) -> None:
+def test_the_alpha_of_textured_masks_shows_whether_they_are_inverted(bank: Path, save: Callable[..., Path]) -> None:
     masks = torch.zeros(3, 4, 10, 6, dtype=torch.uint8)
     masks[:, 3] = some_masks(3, 10)
     save(masks, visibility=10)
@@ -533,7 +535,7 @@ def test_the_alpha_of_textured_masks_tells_whether_they_are_inverted(bank: Path,
     assert "masks cover 10% where visibility 10 means 90%" in problems(bank)[0]
 
 
-def test_the_alpha_of_textured_pngs_tells_whether_they_are_inverted(bank: Path, save_png: Callable[..., Path]) -> None:
+def test_the_alpha_of_textured_pngs_shows_whether_they_are_inverted(bank: Path, save_png: Callable[..., Path]) -> None:
     for alpha, texture in ((some_masks(1, 10)[0], 0), (some_masks(1, 90)[0], 255)):
         save_png(torch.stack([torch.full_like(alpha, texture)] * 3 + [alpha], dim=-1), "a.png", visibility=10)
         if texture == 0:

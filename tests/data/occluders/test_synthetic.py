@@ -51,12 +51,12 @@ def test_tiny_masks_are_covered_to_the_nearest_pixel(tmp_path: Path, visibility:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_mask_is_another_one(tmp_path: Path, form: str) -> None:
+def test_every_synthetic_mask_differs_from_the_others(tmp_path: Path, form: str) -> None:
     masks = alphas(tmp_path, form, 50, number=6, size=97)
     assert len({mask.numpy().tobytes() for mask in masks}) == 6
 
 
-def test_the_bank_opens_all_forms(tmp_path: Path) -> None:
+def test_the_bank_opens_all_forms_of_synthetic_masks(tmp_path: Path) -> None:
     make(tmp_path, list(FORMS), [90, 10], number=2, size=64)
     forms = open_forms(tmp_path, list(FORMS), None)
     assert [form.name for form in forms] == list(FORMS)
@@ -88,7 +88,7 @@ def test_the_order_and_the_number_of_masks_change_none(tmp_path: Path) -> None:
         assert torch.equal(load(tmp_path / "a", form, visibility)[:2], load(tmp_path / "b", form, visibility))
 
 
-def test_another_seed_makes_other_masks(tmp_path: Path) -> None:
+def test_another_seed_gives_other_synthetic_masks_everywhere(tmp_path: Path) -> None:
     for form in FORMS:
         one, other = (alphas(tmp_path / str(seed), form, 50, number=3, size=97, seed=seed) for seed in (0, 1))
         assert (one != other).flatten(1).any(1).all()
@@ -104,7 +104,7 @@ def test_masks_of_another_visibility_are_not_the_same_ones_grown(tmp_path: Path)
 
 
 @pytest.mark.parametrize("count", [4, 8, 16])
-def test_bars_are_as_many_as_their_name_says(tmp_path: Path, count: int) -> None:
+def test_bars_are_as_many_as_their_form_name_has(tmp_path: Path, count: int) -> None:
     horizontal = alphas(tmp_path, f"barHorz{count:02}", 50, number=5, size=256)
     vertical = alphas(tmp_path, f"barVert{count:02}", 50, number=5, size=256)
     # A column of the picture goes in and out of each bar once, but for those at the ends and a ragged row at edges.
@@ -226,14 +226,14 @@ def problems(folder: Path, *arguments: object, **options: int) -> list[str]:
     return caught.value.problems
 
 
-def test_an_unknown_form_is_told(tmp_path: Path) -> None:
+def test_an_unknown_form_of_masks_is_reported(tmp_path: Path) -> None:
     assert problems(tmp_path / "new", ["mudsplash", "barHorz04"], [50]) == [
         f"no form 'mudsplash'; there are {', '.join(FORMS)}; did you mean 'mudSplash'?"
     ]
     assert not (tmp_path / "new").exists()
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_the_arguments_are_reported_at_once(tmp_path: Path) -> None:
     assert problems(tmp_path, ["clouds"], [0, 50, 100], number=0, size=-1) == [
         f"no form 'clouds'; there are {', '.join(FORMS)}",
         "visibility 0: give a percentage from 1 to 99",
@@ -253,7 +253,7 @@ def test_what_is_there_is_left_as_it_is(tmp_path: Path, there: str) -> None:
     ]
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_for_masks_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mudSplash").write_text("a file")
     path = tmp_path / "mudSplash" / "30" / "occluders.pt"
     assert problems(tmp_path, ["mudSplash"], [30], number=1, size=64) == [f"cannot write {path}: Not a directory"]
@@ -268,7 +268,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     assert told == [f"cannot write {tmp_path}/mudSplash/30/occluders.pt: No space left on device"]
 
 
-def test_each_file_is_told_once_it_is_there(tmp_path: Path) -> None:
+def test_each_file_is_reported_once_it_is_written(tmp_path: Path) -> None:
     lines: list[str] = []
 
     def told(line: str) -> None:

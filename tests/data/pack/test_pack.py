@@ -68,9 +68,7 @@ def splits_of(root: Path, images: Splits) -> list[tuple[ImageDataset, ImageDatas
 
 
 @pytest.mark.parametrize("how", [RAW, JPEG], ids=["raw", "jpeg"])
-def test_a_pack_has_the_classes_labels_order_and_corrupt_images_of_what_was_packed(
-    root: Path, how: PackSettings
-) -> None:
+def test_a_pack_keeps_classes_labels_order_and_corrupt_images_of_its_source(root: Path, how: PackSettings) -> None:
     for files, ours in splits_of(root, packed(root, how)):
         assert ours.classes == files.classes
         assert ours.labels.dtype == np.int64
@@ -85,7 +83,7 @@ def test_a_pack_has_the_classes_labels_order_and_corrupt_images_of_what_was_pack
                 assert ours.read(index).shape[0] == 3
 
 
-def test_an_image_is_resized_as_torchvision_and_pillow_do_and_a_small_one_is_as_it_was(root: Path) -> None:
+def test_packed_images_are_resized_as_torchvision_does_and_never_enlarged(root: Path) -> None:
     resized = v2.Resize(32, antialias=True)
     ((files, ours), _) = splits_of(root, packed(root))
     for index, shape in enumerate(SHAPES):
@@ -134,7 +132,7 @@ def test_a_reader_treats_the_corrupt_images_of_a_pack_as_those_of_files(root: Pa
             assert read.corrupt == other.corrupt
 
 
-def test_validation_on_a_pack_of_256_is_that_on_the_files_for_an_image_size_of_224(tmp_path: Path) -> None:
+def test_validation_on_a_pack_of_256_equals_that_on_the_files(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for number, shape in enumerate([(300, 420), (257, 256), (500, 290)]):
             write_picture(tmp_path / "set" / split / "a" / f"{number}.png", number, shape)
@@ -410,7 +408,7 @@ def test_a_disk_that_fails_is_not_taken_for_a_corrupt_image(root: Path, monkeypa
     assert len(packed(root).train.labels) == 18
 
 
-def test_progress_is_told_up_to_the_end(root: Path) -> None:
+def test_progress_of_packing_is_reported_up_to_the_end(root: Path) -> None:
     told: list[tuple[int, int]] = []
     files = open_folders(root, "set", ())
     pack(files, "set", root / "set.pack", RAW, 2, lambda done, total: told.append((done, total)))

@@ -57,7 +57,7 @@ def test_more_views_or_more_numbers_leave_the_first_ones_as_they_are() -> None:
     np.testing.assert_array_equal(many[:, :2, :2], few)
 
 
-def test_the_number_of_the_batch_does_not_count_unless_the_batch_shares_its_numbers() -> None:
+def test_the_batch_number_matters_only_where_a_batch_shares_its_numbers() -> None:
     np.testing.assert_array_equal(draws(1, 2).random_bits("colour", 2), draws(1, 2, step=6).random_bits("colour", 2))
     shared = [draws(1, 2, step=step, batch_dependence=True).random_bits("colour", 2) for step in (5, 6)]
     assert not np.isin(*shared).any()
@@ -92,7 +92,7 @@ def test_with_batch_dependence_all_images_have_the_same_numbers(view_dependence:
     assert len(np.unique(numbers[0])) == (4 if view_dependence else 3 * 4)
 
 
-def test_a_batch_that_shares_its_numbers_has_not_those_of_the_image_with_its_number() -> None:
+def test_shared_numbers_of_a_batch_differ_from_those_of_its_images() -> None:
     shared, own = draws(5, 6, step=5, batch_dependence=True), draws(5, 6, step=5)
     assert not np.isin(shared.random_bits("colour", 4), own.random_bits("colour", 4)).any()
 
@@ -104,7 +104,7 @@ def test_views_and_length_are_those_of_the_rows() -> None:
 
 
 @EVERY_SHARING
-def test_no_images_have_no_numbers(view_dependence: bool, batch_dependence: bool) -> None:
+def test_no_images_give_no_random_numbers_at_all(view_dependence: bool, batch_dependence: bool) -> None:
     nothing = replace(
         draws(1, view_dependence=view_dependence, batch_dependence=batch_dependence),
         indices=np.array([], dtype=np.int64),
@@ -149,7 +149,7 @@ def test_numbers_of_an_epoch_are_uniform_and_independent(num_views: int) -> None
     assert stats.pearsonr(*numbers.T).pvalue > UNLIKELY
 
 
-def test_keys_are_64_bits_each() -> None:
+def test_keys_of_images_are_64_bits_each() -> None:
     keys = draws(*range(1000)).keys("colour")
     assert keys.dtype == np.uint64
     assert len(np.unique(keys)) == 2000
@@ -158,9 +158,7 @@ def test_keys_are_64_bits_each() -> None:
 
 
 @EVERY_SHARING
-def test_a_number_for_the_whole_batch_follows_from_seed_purpose_epoch_and_step_only(
-    view_dependence: bool, batch_dependence: bool
-) -> None:
+def test_a_number_of_the_whole_batch_depends_on_its_step_only(view_dependence: bool, batch_dependence: bool) -> None:
     ours = draws(1, 2, 3)
     sharing = {"view_dependence": view_dependence, "batch_dependence": batch_dependence}
     number = ours.for_whole_batch("mixing")
@@ -236,7 +234,7 @@ def test_choices_have_the_shape_of_the_numbers(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("weights", [[0.2, 0.3, 0.1], [0.25] * 4, [0.0, 0.6, 0.4], [0.05]])
-def test_things_are_chosen_as_often_as_their_weights_say(weights: list[float]) -> None:
+def test_things_are_chosen_with_frequencies_equal_to_their_weights(weights: list[float]) -> None:
     chosen = choose(draws(*range(20_000), num_views=1).uniforms("choice", 1)[:, 0], weights)
     expected = np.array([*weights, 1 - sum(weights)])
     counts = np.array([*((chosen == thing).sum() for thing in range(len(weights))), (chosen == -1).sum()])

@@ -48,7 +48,7 @@ def lowbias32(key: int, count: int) -> npt.NDArray[np.uint32]:
 # -- the hash ---------------------------------------------------------------------------------------------------
 
 
-def test_a_uniform_field_is_the_upper_24_bits_of_the_hash_to_the_bit() -> None:
+def test_a_uniform_field_has_the_upper_24_bits_of_the_hash() -> None:
     some = np.concatenate([ODD_KEYS, keys(20)])
     fields = uniform_field(some, (3, 17, 11)).numpy()
     assert fields.dtype == np.float32
@@ -104,7 +104,7 @@ def test_moments_are_those_of_the_distribution(field: Any) -> None:
 
 
 @FIELDS
-def test_neighbours_are_independent(field: Any) -> None:
+def test_neighboring_numbers_of_a_field_are_independent(field: Any) -> None:
     mean, variance, *_ = MOMENTS[field]
     numbers = (field(keys(NUM_KEYS), SHAPE).to(torch.float64).numpy() - mean) / math.sqrt(variance)
     flat = numbers.reshape(NUM_KEYS, -1)
@@ -123,7 +123,7 @@ def test_neighbours_are_independent(field: Any) -> None:
 
 
 @pytest.mark.parametrize(("field", "distribution"), [(uniform_field, "uniform"), (normal_field, "norm")])
-def test_numbers_have_the_distribution(field: Any, distribution: str) -> None:
+def test_numbers_of_a_field_have_the_distribution(field: Any, distribution: str) -> None:
     together = field(keys(30), SHAPE).ravel().to(torch.float64).numpy()
     assert stats.kstest(together, distribution).pvalue > UNLIKELY
     pvalues = [stats.kstest(one, distribution).pvalue for one in field(keys(60), (500,)).to(torch.float64).numpy()]
@@ -171,7 +171,7 @@ def test_keys_are_left_as_they_are() -> None:
 
 
 @FIELDS
-def test_global_generators_are_left_alone(field: Any) -> None:
+def test_random_fields_leave_global_generators_alone_everywhere(field: Any) -> None:
     before = torch.get_rng_state()
     field(keys(3), (4, 4))
     assert torch.equal(torch.get_rng_state(), before)
@@ -209,7 +209,7 @@ def test_keys_that_are_nearly_the_same_give_fields_that_have_nothing_in_common(f
 
 
 @FIELDS
-def test_keys_with_one_other_bit_in_the_upper_half_give_fields_that_have_nothing_in_common(field: Any) -> None:
+def test_keys_that_differ_in_an_upper_bit_give_unrelated_fields(field: Any) -> None:
     for bit in range(32, 64):
         first, second = field(np.array([START, START ^ 1 << bit], dtype=np.uint64), (6000,)).to(torch.float64)
         assert greatest_correlation(first.numpy(), second.numpy()) < 6.5, bit
@@ -224,7 +224,7 @@ def test_keys_with_the_same_upper_half_do_not_give_shifted_copies() -> None:
 @pytest.mark.parametrize(
     "others", [[START ^ 1 << bit for bit in range(32, 64)], [START + (more << 32) for more in range(1, 20)]]
 )
-def test_nor_do_keys_that_differ_by_a_bit_or_a_small_number_in_the_upper_half(others: list[int]) -> None:
+def test_keys_with_close_upper_halves_give_unrelated_fields_too(others: list[int]) -> None:
     first, *rest = uniform_field(np.array([START, *others], dtype=np.uint64), (6000,)).to(torch.float64).numpy()
     assert max(greatest_correlation(first, other) for other in rest) < 6.5
 
@@ -249,5 +249,5 @@ def test_fields_have_the_shape_that_is_asked_for_also_with_an_odd_count(field: A
 
 
 @FIELDS
-def test_no_keys_give_no_fields(field: Any) -> None:
+def test_no_keys_give_no_random_fields_at_all(field: Any) -> None:
     assert field(keys(0), (3, 4, 4)).shape == (0, 3, 4, 4)

@@ -222,20 +222,20 @@ def test_a_missing_set_lists_what_is_there(two_splits: Job) -> None:
     )
 
 
-def test_a_missing_data_root_is_told(two_splits: Job) -> None:
+def test_a_missing_data_root_is_reported_with_its_path(two_splits: Job) -> None:
     with pytest.raises(UserError, match="dataset: no folder /nowhere/pets; there are no folders in /nowhere"):
         open_images(two_splits.model_copy(update={"data_root": "/nowhere"}))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_missing_split_is_told(two_splits: Job, split: str) -> None:
+def test_a_missing_split_of_folders_is_reported(two_splits: Job, split: str) -> None:
     folder = Path(two_splits.data_root, "pets")
     (folder / split).rename(folder / "test")
     with pytest.raises(UserError, match=rf"dataset: .*/pets has no folder {split}/ with a folder for each class"):
         open_images(two_splits)
 
 
-def test_a_split_without_class_folders_is_told(two_splits: Job) -> None:
+def test_a_split_without_class_folders_is_reported(two_splits: Job) -> None:
     folder = Path(two_splits.data_root, "pets", "val")
     for name in ("a", "b"):
         (folder / name).rename(folder.parent / name)
@@ -244,7 +244,7 @@ def test_a_split_without_class_folders_is_told(two_splits: Job) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_class_without_images_is_told(two_splits: Job, split: str) -> None:
+def test_a_class_without_any_images_is_reported(two_splits: Job, split: str) -> None:
     for path in Path(two_splits.data_root, "pets", split, "b").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=f"dataset: 'pets' has no {split} images of class b"):

@@ -110,7 +110,7 @@ def test_a_class_has_the_same_number_in_both_splits(tmp_path: Path, open_hf: Ope
 
 
 @pytest.mark.parametrize("given", [{"image_column": "imag"}, {"label_column": "lable"}])
-def test_a_column_that_is_not_there_is_told_with_the_nearest(
+def test_a_missing_column_is_reported_with_the_nearest_name(
     tmp_path: Path, open_hf: Open, given: dict[str, str]
 ) -> None:
     ((key, column),) = given.items()
@@ -119,12 +119,12 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest(
 
 
 @pytest.mark.parametrize("given", [{"image_column": "label"}, {"label_column": "image"}])
-def test_a_column_of_the_wrong_kind_is_told(tmp_path: Path, open_hf: Open, given: dict[str, str]) -> None:
+def test_a_column_of_the_wrong_kind_is_reported(tmp_path: Path, open_hf: Open, given: dict[str, str]) -> None:
     with pytest.raises(UserError, match=next(iter(given))):
         open_hf(stored_as("arrow", tmp_path / "pets"), **given)
 
 
-def test_a_column_that_only_one_split_has_is_told(tmp_path: Path, open_hf: Open) -> None:
+def test_a_column_that_only_one_split_has_is_reported(tmp_path: Path, open_hf: Open) -> None:
     path = stored(tmp_path / "pets", train=split(TRAIN), val=split(VAL, label="species"))
     with pytest.raises(UserError, match=r"label"):
         open_hf(path)
@@ -148,7 +148,9 @@ def test_several_image_columns_need_a_name(tmp_path: Path, open_hf: Open) -> Non
         ({"test": VAL}, "has no split train or training; it has test"),
     ],
 )
-def test_a_missing_split_is_told(tmp_path: Path, open_hf: Open, splits: dict[str, list[int]], said: str) -> None:
+def test_a_missing_split_of_the_hub_is_reported(
+    tmp_path: Path, open_hf: Open, splits: dict[str, list[int]], said: str
+) -> None:
     path = stored(tmp_path / "pets", **{name: split(labels) for name, labels in splits.items()})
     with pytest.raises(UserError, match=f"dataset: 'hf:{path}' {said}"):
         open_hf(path)
@@ -157,14 +159,14 @@ def test_a_missing_split_is_told(tmp_path: Path, open_hf: Open, splits: dict[str
 @pytest.mark.parametrize(
     ("labels", "kind"), [([0, 1, -1], PETS), ([0, 1, None], PETS), (["cat", "dog", None], datasets.Value("string"))]
 )
-def test_an_image_without_a_label_is_told(tmp_path: Path, open_hf: Open, labels: list[Any], kind: Any) -> None:
+def test_an_image_without_a_label_is_reported(tmp_path: Path, open_hf: Open, labels: list[Any], kind: Any) -> None:
     path = stored(tmp_path / "pets", train=split(labels, kind), val=split(labels[:2], kind))
     with pytest.raises(UserError, match=r"dataset: some images have no label .*'label'"):
         open_hf(path)
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "nobody/has-this", "two words"])
-def test_what_is_neither_here_nor_on_the_hub_is_told(open_hf: Open, name: str) -> None:
+def test_a_name_neither_here_nor_on_the_hub_is_reported(open_hf: Open, name: str) -> None:
     with pytest.raises(UserError, match=f"dataset: 'hf:{name}' is neither a folder here nor a data set that the hub"):
         open_hf(name)
 
@@ -187,7 +189,7 @@ def test_a_row_without_an_image_is_corrupt_and_named(tmp_path: Path, open_hf: Op
 # -- only to validate on ---------------------------------------------------------------------------------------------
 
 
-def test_a_data_set_to_validate_on_needs_no_training_split_and_may_have_other_columns(
+def test_a_set_to_evaluate_needs_no_training_split_or_equal_columns(
     tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
     path = stored(tmp_path / "pets", validation=split(VAL, image="photo", label="species"))

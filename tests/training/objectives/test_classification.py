@@ -63,7 +63,7 @@ def torchs_own(criterion: str, args: dict[str, Any], output: Tensor, labels: Ten
 @pytest.mark.filterwarnings("ignore:.*batchmean.*:UserWarning")
 @pytest.mark.parametrize("num_parts", [1, 2, 4])
 @cases
-def test_the_loss_and_gradient_of_all_parts_are_those_of_torch_for_the_whole(
+def test_parts_of_a_batch_have_the_loss_and_gradient_of_torch(
     criterion: str, args: dict[str, Any], num_parts: int
 ) -> None:
     objective = ClassificationObjective(criterion, args, CLASSES)
@@ -133,7 +133,7 @@ def test_the_loss_is_computed_in_full_precision(dtype: torch.dtype) -> None:
         ("HuberLoss", {"delta": -1}, "criterion_args: HuberLoss: "),
     ],
 )
-def test_a_loss_that_cannot_be_made_is_told(criterion: str, args: dict[str, Any], said: str) -> None:
+def test_a_loss_that_cannot_be_constructed_is_reported(criterion: str, args: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
         ClassificationObjective(criterion, args, CLASSES)
     assert said in str(caught.value)
@@ -199,7 +199,7 @@ def torchs_own_of_mixtures(criterion: str, args: dict[str, Any], output: Tensor,
 @pytest.mark.filterwarnings("ignore:.*batchmean.*:UserWarning")
 @pytest.mark.parametrize("num_parts", [1, 4])
 @cases
-def test_the_loss_and_gradient_of_parts_of_mixtures_are_those_of_torch_for_the_whole(
+def test_parts_of_mixed_batches_have_the_loss_and_gradient_of_torch(
     criterion: str, args: dict[str, Any], num_parts: int
 ) -> None:
     objective = ClassificationObjective(criterion, args, CLASSES)
@@ -288,7 +288,7 @@ def judged(objective: ClassificationObjective, output: Tensor, labels: Labels) -
 )
 @pytest.mark.parametrize("heads", [None, 1, HEADS])
 @pytest.mark.parametrize("criterion", ["CrossEntropyLoss", "BCEWithLogitsLoss"])
-def test_the_loss_is_the_mean_over_the_cycles_that_are_trained_and_over_heads(
+def test_the_loss_is_the_mean_over_trained_cycles_and_heads(
     loss_cycle: Any, trained: list[int], heads: int | None, criterion: str
 ) -> None:
     objective = ClassificationObjective(criterion, {}, CLASSES, Cycles.choose(CYCLES, loss_cycle))

@@ -111,13 +111,13 @@ def test_the_base_temperature_scales_the_loss() -> None:
     torch.testing.assert_close(mean(scaled, embeddings, LABELS), mean(plain, embeddings, LABELS) / 4)
 
 
-def test_the_default_temperature_is_007() -> None:
+def test_the_default_temperature_is_007_as_published() -> None:
     embeddings = some_embeddings(6, 2)
     explicit = ContrastiveLoss("SimCLRLoss", {"temperature": 0.07, "contrast_mode": "all"})
     assert mean(ContrastiveLoss("SimCLRLoss", {}), embeddings) == mean(explicit, embeddings)
 
 
-def test_the_gradient_is_right() -> None:
+def test_the_gradient_equals_that_of_finite_differences() -> None:
     for criterion in ("SimCLRLoss", "SupConLoss"):
         loss = ContrastiveLoss(criterion, {"temperature": 0.3})
         embeddings = some_embeddings(6, 3).requires_grad_()
@@ -226,7 +226,7 @@ def test_hits_are_anchors_whose_most_similar_other_row_is_a_positive() -> None:
         ("SimCLR", {}, "criterion: 'SimCLR' cannot be used here; did you mean 'SimCLRLoss'?"),
     ],
 )
-def test_a_loss_that_cannot_be_made_is_told(criterion: str, args: dict[str, Any], said: str) -> None:
+def test_a_loss_that_cannot_be_constructed_is_reported(criterion: str, args: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
         ContrastiveLoss(criterion, args)
     assert said in str(caught.value)
@@ -386,7 +386,7 @@ def test_the_representation_of_the_zoos_models_is_pooled_and_of_the_last_cycle(n
         torch.testing.assert_close(model.decoder.heads[0](features), logits)
 
 
-def test_the_representation_of_a_model_that_ends_in_a_convolution_is_averaged_over_positions() -> None:
+def test_representations_of_convolutional_outputs_are_averaged_over_positions() -> None:
     model = registry.build("squeezenet1_1", {}, num_classes=7, image_size=64).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode(), capture_representation(model) as recorder:

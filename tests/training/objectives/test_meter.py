@@ -47,14 +47,14 @@ def test_accuracies_are_those_of_scikit_learn(num_classes: int, batch_size: int)
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 4, 5])
-def test_among_five_classes_or_fewer_the_right_one_is_always_in_the_best_five(num_classes: int) -> None:
+def test_with_five_classes_or_fewer_the_top_five_accuracy_is_full(num_classes: int) -> None:
     logits, labels = some(num_classes)
     scores = metered(logits, labels, batch_size=9)
     assert scores["acc5"] == 100
     assert scores["acc1"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
-def test_hits_are_counted_by_hand() -> None:
+def test_hits_equal_those_that_are_counted_by_hand() -> None:
     logits = torch.tensor([[5.0, 4, 3, 2, 1, 0]] * 4)
     hits1, hits5 = top_hits(logits, torch.tensor([0, 1, 4, 5]))
     assert (int(hits1), int(hits5)) == (1, 3)
@@ -76,7 +76,7 @@ def test_small_losses_are_not_lost_beside_large_sums() -> None:
     assert float(meter.sums[0]) == 2**30 + 500
 
 
-def test_without_images_nothing_is_known() -> None:
+def test_without_any_images_all_scores_are_nan() -> None:
     objective = ClassificationObjective("CrossEntropyLoss", {}, 10)
     assert all(math.isnan(score) for score in objective.scores([0.0] * objective.num_sums).values())
 

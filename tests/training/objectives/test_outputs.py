@@ -20,7 +20,7 @@ def test_every_output_has_cycles_and_heads() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 2, 2, 1)])
-def test_other_shapes_are_no_outputs(shape: tuple[int, ...]) -> None:
+def test_outputs_of_any_other_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="an output is"):
         by_cycle(torch.zeros(shape))
 
@@ -65,7 +65,7 @@ def test_cycles_are_chosen_from_both_ends(number: int, loss_cycle: int | None, o
         (5, -6, "loss_cycle: -6, but the model gives 5 cycles"),
     ],
 )
-def test_a_cycle_that_there_is_not_is_told(number: int, loss_cycle: int, said: str) -> None:
+def test_a_cycle_that_does_not_exist_is_reported(number: int, loss_cycle: int, said: str) -> None:
     with pytest.raises(UserError) as caught:
         Cycles.choose(number, loss_cycle)
     assert str(caught.value).startswith(said)

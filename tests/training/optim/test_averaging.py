@@ -48,9 +48,7 @@ def last_epochs_inputs(loop: TrainingLoop) -> Iterator[Tensor]:
 # -- SWA ------------------------------------------------------------------------------------------------------------
 
 
-def test_swas_weights_are_the_mean_of_the_ends_of_epochs_and_its_statistics_those_of_torch(
-    make_loop: MakeLoop, tmp_path: Path
-) -> None:
+def test_swa_weights_are_the_mean_of_epochs_with_statistics_as_in_torch(make_loop: MakeLoop, tmp_path: Path) -> None:
     loop = train(make_loop(tmp_path / "run", **SWA))
     swa = load_file(loop.run.swa_weights)
     ends = [load_file(loop.run.weights(epoch)) for epoch in (2, 3, 4)]
@@ -73,9 +71,7 @@ def test_swas_weights_are_the_mean_of_the_ends_of_epochs_and_its_statistics_thos
     assert swa.keys() == ends[0].keys()
 
 
-def test_swa_is_evaluated_after_the_last_epoch_and_a_plain_model_of_torchvision_takes_its_weights(
-    make_loop: MakeLoop, tmp_path: Path
-) -> None:
+def test_swa_is_evaluated_after_the_last_epoch_and_loads_into_torchvision(make_loop: MakeLoop, tmp_path: Path) -> None:
     job = {"architecture": "shufflenet_v2_x0_5", "batch_size": 128, "num_epochs": 2, "swa": {"start": 1}}
     loop = train(make_loop(tmp_path / "run", **job))
     (row,) = rows_of(loop, "val_swa")

@@ -42,7 +42,7 @@ def step(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, times: int) 
         ("RMSprop", {}, CPU, "no such option"),
     ],
 )
-def test_which_are_fused(make_job, name, given, device, expected):
+def test_each_optimizer_is_fused_exactly_where_torch_can_do_it(make_job, name, given, device, expected):
     optimizer = optimizer_of(name, weight(), **given)
     prefer_fused(make_job(optimizer=name, optimizer_args=given), optimizer, device)
     assert optimizer.param_groups[0].get("fused", "no such option") == expected

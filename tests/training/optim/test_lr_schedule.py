@@ -87,7 +87,7 @@ def through_the_disk(run: RunFolder, trainer: dict[str, Any]) -> dict[str, Any]:
     return state.trainer.as_record()
 
 
-def test_every_scheduler_is_tried_here() -> None:
+def test_every_scheduler_of_torch_is_tried_here() -> None:
     assert {name for name, _ in SCHEDULES} == set(SCHEDULERS)
 
 
@@ -168,7 +168,7 @@ def torch_warmup_values(name: str, args: dict[str, Any], warmup: str, warmup_arg
 
 
 @schedules
-def test_rates_and_momentum_are_those_of_torch_stepped_between_epochs_whenever_the_run_is_restarted(
+def test_rates_and_momentum_equal_those_of_torch_whenever_a_run_restarts(
     make_job: MakeJob, name: str, args: dict[str, Any]
 ) -> None:
     job = make_job(num_epochs=EPOCHS, scheduler=name, scheduler_args=args)
@@ -181,7 +181,7 @@ def test_rates_and_momentum_are_those_of_torch_stepped_between_epochs_whenever_t
 @schedules
 @warmups
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler")  # the reference's, where OneCycleLR has ended
-def test_a_warmup_with_any_scheduler_is_torchs_sequence_of_both_whenever_the_run_is_restarted(
+def test_a_warmup_equals_the_sequential_schedule_of_torch_whenever_restarted(
     make_job: MakeJob, name: str, args: dict[str, Any], warmup: str, warmup_args: dict[str, Any]
 ) -> None:
     job = make_job(
@@ -250,7 +250,7 @@ def torch_swa_values(main: Any, optimizer: torch.optim.Optimizer, start: int, sw
         ("ReduceLROnPlateau", {"patience": 1, "factor": 0.5}),
     ],
 )
-def test_swas_rate_is_torchs_in_place_of_the_schedulers_whenever_the_run_is_restarted(
+def test_the_swa_rate_equals_that_of_torch_whenever_a_run_restarts(
     make_job: MakeJob, name: str, args: dict[str, Any], anneal_strategy: str, anneal_epochs: int
 ) -> None:
     swa = {"swa_lr": 0.03, "anneal_epochs": anneal_epochs, "anneal_strategy": anneal_strategy}
@@ -298,7 +298,7 @@ def test_the_state_of_swas_rate_is_plain_with_every_version_of_torch(
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_restarted_run_is_not_told_that_its_steps_are_in_the_wrong_order(make_job: MakeJob) -> None:
+def test_a_restarted_run_gives_no_warning_about_the_order_of_steps(make_job: MakeJob) -> None:
     warmup = {"warmup_scheduler": "LinearLR", "warmup_scheduler_args": {"total_iters": 2}}
     job = make_job(num_epochs=8, **warmup, swa={"start": 5, "swa_lr": 0.01})
     our_values(job, ALWAYS)
@@ -421,7 +421,7 @@ def refusal(job: Job) -> str:
         ({"optimizer": "Rprop", "decay_norm_and_bias": False}, "decay_norm_and_bias: Rprop has no weight decay"),
     ],
 )
-def test_a_wrong_name_or_argument_is_told(make_job: MakeJob, given: dict[str, Any], said: str) -> None:
+def test_a_wrong_name_or_argument_is_reported(make_job: MakeJob, given: dict[str, Any], said: str) -> None:
     assert refusal(make_job(**given)).startswith(said)
 
 
@@ -436,13 +436,13 @@ def test_a_wrong_name_or_argument_is_told(make_job: MakeJob, given: dict[str, An
         ("OneCycleLR", {"max_lr": 0.1, "total_steps": EPOCHS - 2}),
     ],
 )
-def test_a_schedule_that_would_fail_after_some_epochs_is_told_before_the_first(
+def test_a_schedule_that_fails_in_a_later_epoch_is_reported_before_training(
     make_job: MakeJob, name: str, args: dict[str, Any]
 ) -> None:
     assert refusal(make_job(num_epochs=EPOCHS, scheduler=name, scheduler_args=args)).startswith("scheduler_args: ")
 
 
-def test_it_is_told_whether_the_warmup_or_what_follows_would_fail(make_job: MakeJob) -> None:
+def test_a_failing_schedule_is_reported_as_the_warmup_or_what_follows(make_job: MakeJob) -> None:
     ends_early = {"max_lr": 0.1, "total_steps": 4}
     warmup = {"warmup_scheduler": "OneCycleLR", "warmup_scheduler_args": {**ends_early, "total_iters": 8}}
     assert refusal(make_job(num_epochs=EPOCHS, **warmup)).startswith("warmup_scheduler_args: OneCycleLR: Tried to step")
@@ -493,7 +493,7 @@ def test_a_schedule_that_would_not_keep_the_shares_is_refused(
         make_schedule(whole := make_job(**job, layer_decay=1.0), make_optimizer(whole, small_model()))
 
 
-def test_the_learning_rate_is_the_full_one_also_when_the_output_layer_is_not_trained(make_job: MakeJob) -> None:
+def test_the_learning_rate_is_full_also_with_a_frozen_output_layer(make_job: MakeJob) -> None:
     job = make_job(layer_decay=0.25)
     assert learning_rate(make_optimizer(job, small_model())) == 0.05
     model = small_model()

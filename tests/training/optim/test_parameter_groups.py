@@ -61,7 +61,7 @@ def test_every_parameter_is_in_one_layer(architecture: str) -> None:
     assert sorted(name for names in found for name in names) == sorted(name for name, _ in model.named_parameters())
 
 
-def test_what_comes_before_the_first_matrix_belongs_to_it_and_a_shared_parameter_to_where_it_is_first() -> None:
+def test_parameters_before_a_first_matrix_and_shared_ones_join_its_layer() -> None:
     model = nn.Sequential(nn.LayerNorm([3, 8]), nn.Linear(8, 8), nn.PReLU(), nn.Linear(8, 8), nn.BatchNorm1d(8))
     model[3].weight = model[1].weight
     assert layers(model) == [["0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "3.bias", "4.weight", "4.bias"]]
@@ -73,7 +73,7 @@ def test_a_model_without_parts_is_one_layer_and_one_without_parameters_has_none(
     assert layers(nn.Flatten()) == []
 
 
-def test_there_is_one_group_in_the_models_order_into_which_a_state_of_torchs_own_can_be_loaded(
+def test_one_group_in_model_order_loads_states_of_torchs_optimizers(
     make_job: MakeJob,
 ) -> None:
     model = on_paper("resnet18")
@@ -120,7 +120,7 @@ def test_weight_decay_of_a_resnet_is_on_its_convolutions_and_its_output_layer(ma
     assert (len(decayed["params"]), len(others["params"])) == (20 + 1, 2 * 20 + 1)
 
 
-def test_frozen_parameters_are_left_out(make_job: MakeJob) -> None:
+def test_parameters_that_are_frozen_are_left_out(make_job: MakeJob) -> None:
     model = on_paper("resnet18")
     model.requires_grad_(False)
     model.get_submodule("layer4").requires_grad_(True)

@@ -115,7 +115,7 @@ def test_where_nothing_fits_it_is_an_error() -> None:
     assert "of another shape are conv, norm.weight" in said_by(transfer, net(), net(5, width=9).state_dict())
 
 
-def test_integers_are_no_weights() -> None:
+def test_integer_buffers_do_not_count_as_weights() -> None:
     weights = {name: value.to(torch.int8) for name, value in net().state_dict().items()}
     assert "quantized" in said_by(transfer, net(), weights)
 
@@ -167,7 +167,7 @@ def test_the_report_is_json_and_a_few_lines() -> None:
     ]
 
 
-def test_frozen_modules_that_keep_random_weights_are_told() -> None:
+def test_frozen_modules_that_keep_random_weights_are_reported() -> None:
     result = Transfer(("a.b.w",), {}, {}, (), ("c.w", "a.bc.w"), frozen=("a.b", "c"))
     assert list(result.lines())[-1] == "  frozen, though not all of it was loaded: c"
 

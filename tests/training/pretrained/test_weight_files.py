@@ -202,7 +202,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path, name: str, con
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
-def test_half_a_file_is_refused(model: nn.Module, tmp_path: Path, name: str) -> None:
+def test_half_a_file_of_weights_is_refused(model: nn.Module, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if path.suffix == ".pt":
         torch.save(model.state_dict(), path)
@@ -222,7 +222,7 @@ def test_a_run_folder_and_its_params_folder_mean_the_best_weights(run: RunFolder
     assert weights_file(run.weights(7)) == run.weights(7)
 
 
-def test_what_is_missing_is_told_with_what_is_there(run: RunFolder, tmp_path: Path) -> None:
+def test_missing_weights_are_reported_with_those_that_exist(run: RunFolder, tmp_path: Path) -> None:
     def said(path: Path) -> str:
         with pytest.raises(UserError) as caught:
             weights_file(path)
@@ -284,13 +284,13 @@ ENTRY = b'"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
         "unknown type", "a name twice", "nested", "header of 100 MB", "metadata of another type", "HTML",
     ],
 )  # fmt: skip
-def test_safetensors_that_lie_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_safetensors_with_a_false_header_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     assert re.match("cannot be read as weights|is neither a file of safetensors", problem(path))
 
 
-def test_a_type_that_torch_does_not_have_is_told(tmp_path: Path) -> None:
+def test_a_type_that_torch_does_not_have_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(safetensors({"w": entry(0, 2, dtype="F4")}, bytes(2)))
     with pytest.raises(UserError, match="cannot be read as weights"):

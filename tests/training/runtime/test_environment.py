@@ -40,12 +40,14 @@ NORM, DROPOUT = "BatchNorm has the statistics of other parts of a batch", "dropo
         ),
     ],
 )
-def test_another_world_is_told_in_one_line(change: dict[str, Any], traits: tuple[bool, bool], line: str | None) -> None:
+def test_a_changed_environment_is_reported_in_one_line(
+    change: dict[str, Any], traits: tuple[bool, bool], line: str | None
+) -> None:
     told = describe_change(THEN.as_record(), replace(THEN, **change), has_batch_norm=traits[0], has_dropout=traits[1])
     assert told == (None if line is None else f"going on {line}")
 
 
-def test_of_what_is_not_known_nothing_is_told() -> None:
+def test_unknown_parts_of_an_environment_are_not_reported() -> None:
     assert describe_change({"num_processes": 1}, THEN, has_batch_norm=True, has_dropout=True) is None
 
 

@@ -59,6 +59,6 @@ def test_without_other_processes_rows_stay_as_they_are(tmp_path: Path) -> None:
         dist.destroy_process_group()
 
 
-def test_half_precision_is_refused() -> None:
+def test_gathering_tensors_of_half_precision_is_refused() -> None:
     with pytest.raises(TypeError, match="gather float32, float64 or int64"):
         gather_rows(torch.ones(2, 3, dtype=torch.bfloat16))

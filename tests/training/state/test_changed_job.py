@@ -175,9 +175,7 @@ def test_where_the_state_before_the_epoch_is_gone_its_newest_weights_are_used(
     assert rates(loop) == pytest.approx([0.004, 0.002])
 
 
-def test_who_is_killed_just_after_the_change_goes_on_with_the_new_job_all_the_same(
-    make_loop: MakeLoop, tmp_path: Path
-) -> None:
+def test_a_run_killed_just_after_the_change_resumes_with_the_new_job(make_loop: MakeLoop, tmp_path: Path) -> None:
     """Before config.json was written, and after."""
     now = {**THEN, **SLOWER, "num_epochs": 4, "ema": 0.9}
     outcomes = []
@@ -320,7 +318,7 @@ def test_the_best_epoch_is_one_whose_weights_are_kept(
         (nn.Sequential(nn.Linear(2, 3)), "0.weight is missing"),
     ],
 )
-def test_weights_that_do_not_fit_are_told(model: nn.Module, said: str | None) -> None:
+def test_weights_that_do_not_fit_are_reported(model: nn.Module, said: str | None) -> None:
     assert shape_mismatch(nn.Linear(2, 3).state_dict(), model) == said
 
 

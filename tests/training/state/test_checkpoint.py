@@ -325,7 +325,7 @@ def trap(two_states: RunFolder, tmp_path: Path) -> Path:
     return tmp_path / "executed"
 
 
-def test_a_state_never_executes_code(two_states: RunFolder, trap: Path) -> None:
+def test_reading_a_state_never_executes_code_from_it(two_states: RunFolder, trap: Path) -> None:
     with suppress(Exception):
         StateStore(two_states).newest()
     assert not trap.exists()

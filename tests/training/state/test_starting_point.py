@@ -132,7 +132,7 @@ def test_a_missing_epoch_lists_those_that_are_there(trained: RunFolder, make_job
     assert came_from(start(make_job(), trained)) == ("state", 3)
 
 
-def test_a_missing_epoch_of_no_run_is_told(run: RunFolder, make_job: MakeJob) -> None:
+def test_a_missing_epoch_of_no_run_is_reported(run: RunFolder, make_job: MakeJob) -> None:
     with pytest.raises(UserError, match="has no weights of epoch 1; there are: none"):
         start(make_job(checkpoint=1), run)
 
@@ -198,7 +198,7 @@ def test_more_epochs_do_not_make_another_job(trained: RunFolder, make_job: MakeJ
         ({"seed": 1, "allow_changes": True, "save_interval": 2}, "save_interval absent -> 2, seed 0 -> 1", {"seed"}),
     ],
 )
-def test_what_has_changed_in_the_job_is_told_in_one_line(
+def test_changes_of_the_job_are_reported_in_one_line(
     trained: RunFolder,
     make_job: MakeJob,
     heard_log: pytest.LogCaptureFixture,
@@ -252,7 +252,7 @@ def test_results_without_a_state_to_go_on_from_are_not_overwritten(run: RunFolde
 
 @pytest.mark.parametrize("outside", ["../secret/000.safetensors", "/absolute/000.safetensors", 7, ["a"], {"a": 1}])
 @pytest.mark.parametrize("epoch", [0, "0", None, 1.5, "../../secret/000"])
-def test_where_a_run_goes_on_is_in_its_folder_whatever_its_records_say(
+def test_the_folder_decides_where_a_run_resumes_whatever_records_claim(
     trained: RunFolder, make_job: MakeJob, outside: Any, epoch: Any
 ) -> None:
     job = make_job(checkpoint=0)

@@ -75,7 +75,7 @@ def because_of(error: Exception) -> Exception:
     ],
     ids=repr,
 )
-def test_a_lack_of_memory_is_told_from_other_errors(error: BaseException, expected: bool) -> None:
+def test_a_lack_of_memory_is_distinguished_from_other_errors(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) == expected
 
 
@@ -133,7 +133,7 @@ OUT = (
 )
 
 
-def test_a_run_that_is_out_of_memory_says_so(hungry: MakeJob, tmp_path: Path) -> None:
+def test_a_run_that_is_out_of_memory_reports_it(hungry: MakeJob, tmp_path: Path) -> None:
     said = attempt(hungry(), tmp_path / "run")
     assert said.state is RunState.OUT_OF_MEMORY
     assert said.error == f"{OUT}total capacity); {batch_size.SMALLER_BATCH_HINT}"
@@ -159,7 +159,7 @@ def test_where_there_are_retries_what_fits_is_found(
     assert said.fitting_batch_size == (int(size) if size.isdigit() else None)
 
 
-def test_all_memory_of_the_failed_training_is_free_when_what_fits_is_looked_for(
+def test_the_search_for_what_fits_starts_with_all_memory_free(
     hungry: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models: list[weakref.ref[torch.nn.Module]] = []
@@ -257,7 +257,7 @@ def less_memory(most: int) -> Callable[..., None]:
     return make_smaller
 
 
-def test_a_lack_of_memory_in_the_validation_is_told(
+def test_a_lack_of_memory_in_the_validation_is_reported(
     hungry: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = tiny_models.Pixels.forward

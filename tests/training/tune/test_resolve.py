@@ -84,7 +84,7 @@ def lr(value: float | str) -> dict[str, Any]:
 # -- the whole ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_with_found_numbers_is_bit_for_bit_that_with_the_numbers_in_its_job_file(
+def test_a_run_with_found_numbers_has_the_bits_of_explicit_ones(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolve, "memory_check", lambda *_: lambda size: size <= 32)
@@ -138,7 +138,7 @@ def test_numbers_are_found_once_and_config_json_is_a_job_that_has_them(
         ({"batch_size": 32, "optimizer_args": lr("batch_linear"), "seed": 1}, ["batch_size", "optimizer_args", "seed"]),
     ],
 )
-def test_the_word_and_its_number_are_the_same_job_and_any_other_is_not(
+def test_a_rule_and_its_number_are_the_same_job_but_no_others(
     make_job: MakeJob, now: dict[str, Any], differ: list[str]
 ) -> None:
     words = {"batch_size": "auto", "optimizer_args": lr("LRfinder")}
@@ -270,7 +270,7 @@ def curve(losses: list[float]) -> list[RangeTestPoint]:
     return [RangeTestPoint(10 ** (number / 10 - 6), loss, loss) for number, loss in enumerate(losses)]
 
 
-def test_the_rate_is_where_the_loss_falls_steepest_on_its_way_to_its_least() -> None:
+def test_the_found_rate_is_where_the_loss_falls_steepest() -> None:
     """A logistic curve is steepest in its middle; after a leap a fall that is steeper still follows."""
     numbers = torch.arange(45.0)
     falling = (2 - torch.sigmoid((numbers - 30) / 3)).tolist()
@@ -310,7 +310,7 @@ def tried_rates(job: Job, run: RunFolder, parts: Components) -> list[RangeTestPo
         return finder.range_test(job, parts, make_accelerator(job, run), loader, StopRequest(), lambda *_: None)
 
 
-def test_the_test_trains_as_torch_does_at_rates_that_rise_from_1e_7_to_10(make_job: MakeJob, run: RunFolder) -> None:
+def test_the_range_test_trains_as_torch_does_at_rising_rates(make_job: MakeJob, run: RunFolder) -> None:
     """Against a loop of plain torch, over several epochs of two steps."""
     job = make_job(optimizer_args={"lr": 1e-7}, batch_size=128, image_size=16)
     parts = build(job, 1)
@@ -351,7 +351,7 @@ def test_layers_have_their_shares_of_the_tried_rate(make_job: MakeJob, run: RunF
     assert rates == pytest.approx([tried[-1].rate * 0.5**n for n in reversed(range(len(rates)))])
 
 
-def test_the_test_is_written_and_drawn_and_a_loss_that_never_falls_asks_for_a_number(
+def test_the_range_test_is_stored_and_drawn_and_may_find_nothing(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = curve([1.0] * 30)
@@ -370,9 +370,7 @@ def test_the_test_is_written_and_drawn_and_a_loss_that_never_falls_asks_for_a_nu
 
 
 @pytest.mark.parametrize(("limit", "found"), [(1, None), (2, 2), (7, 4), (8, 8), (1000, 16)])
-def test_the_largest_size_that_fits_is_found_and_nothing_beyond_the_first_that_does_not_is_tried(
-    limit: int, found: int | None
-) -> None:
+def test_the_largest_size_that_fits_is_found_without_needless_trials(limit: int, found: int | None) -> None:
     tried = []
 
     def fits(size: int) -> bool:
@@ -393,7 +391,7 @@ def test_what_layers_keep_is_counted_once_and_in_bytes(make_job: MakeJob) -> Non
     assert five - two == 3 * 4 * (48 + 7)
 
 
-def test_what_a_job_needs_is_weights_gradients_state_averages_and_what_its_layers_keep(make_job: MakeJob) -> None:
+def test_memory_of_a_job_counts_weights_gradients_states_and_activations(make_job: MakeJob) -> None:
     job = make_job(
         architecture="squeezenet1_1", image_size=32, optimizer="Adam", optimizer_args={}, ema=0.9, num_views=2
     )
@@ -407,7 +405,7 @@ def test_what_a_job_needs_is_weights_gradients_state_averages_and_what_its_layer
     assert footprint.per_image == 2 * estimate_footprint(one_view, build(one_view, 1)).per_image
 
 
-def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
+def test_on_a_cpu_the_batch_may_take_half_of_the_memory(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -421,13 +419,15 @@ def test_on_a_cpu_the_batch_is_as_large_as_half_of_the_memory_allows(
     assert "batch_size: 32 (64 do not fit into memory)" in caplog.messages
 
 
-def test_a_machine_without_memory_is_told(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_memory_is_reported(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resolve, "memory_check", lambda *_: lambda size: False)
     with pytest.raises(UserError, match="batch_size: not even 2 fit into memory"):
         train_in(tmp_path / "run", make_job(batch_size="auto"))
 
 
-def test_a_trial_takes_steps_and_tells_a_lack_of_memory_from_other_errors(make_job: MakeJob, run: RunFolder) -> None:
+def test_a_trial_takes_steps_and_distinguishes_memory_from_other_errors(make_job: MakeJob, run: RunFolder) -> None:
     job = make_job(num_views=2, gradient_accumulation=2, batch_size=32)
     parts, seen = build(job, 1), []
 
