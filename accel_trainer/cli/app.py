@@ -7,7 +7,7 @@ command, 3 the queue cannot be used, or this machine as the user has set it up, 
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
-from accel_trainer.core.text import did_you_mean, printable
+from accel_trainer.core.text import did_you_mean, one_line, printable
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
@@ -142,6 +142,12 @@ def print_problems(problems: Sequence[str]) -> None:
     """Print problems as errors, one a line, with the flags that they name."""
     for problem in problems:
         typer.echo(printable(f"error: {with_flags(problem)}"), err=True)
+
+
+def print_warnings(lines: Iterable[str]) -> None:
+    """Print what is wrong and ends nothing, one a line."""
+    for line in lines:
+        typer.echo(f"warning: {one_line(with_flags(line))}", err=True)
 
 
 @contextmanager

@@ -26,13 +26,13 @@ from accel_trainer.cli.app import (
     count_of,
     launch_options,
     print_problems,
+    print_warnings,
     with_flags,
     write_file,
 )
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import printable
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.machine import this_machine
@@ -90,9 +90,7 @@ def _warn_of_default(options: LaunchOptions) -> None:
         try:
             num_processes_wanted(Job(architecture="resnet18"), options, this_machine())
         except UnusableHere as error:
-            typer.echo(
-                printable(f"warning: no job can be launched on this machine: {with_flags(str(error))}"), err=True
-            )
+            print_warnings([f"no job can be launched on this machine: {error}"])
 
 
 @app.command()

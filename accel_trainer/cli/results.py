@@ -19,10 +19,13 @@ from accel_trainer.cli.app import (
     app,
     launch_options,
     print_problems,
+    print_warnings,
     worker_call,
 )
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, format_value, shortest_suffixes
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import status_damage
 
 if TYPE_CHECKING:
     from accel_trainer.report.compare import Comparison
@@ -47,7 +50,9 @@ def compare(
     rows, problems = list["Comparison"](), list[str]()
     for path in runs:
         try:
-            rows += [run.summary for run in load_runs(path)]
+            found = load_runs(path)
+            rows += [run.summary for run in found]
+            print_warnings(damage for run in found if (damage := status_damage(RunFolder(run.path))) is not None)
         except UserError as error:
             problems += error.problems
     if columns is None:

@@ -1,16 +1,32 @@
-"""Small JSON records, each a typed object in a file of its own: written whole, and read with care."""
+"""Small JSON records, each a typed object in a file of its own: written whole, and read with care.
+
+Anybody may have written such a file. Numbers are within what they can be, and texts cannot move a terminal's cursor or
+begin a line of their own; a file with anything else in it is damaged.
+"""
 
 import json
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
+from accel_trainer.core.text import one_line, printable
 
 T = TypeVar("T")
+
+# Fields of records.
+Line = Annotated[str, AfterValidator(one_line)]
+Lines = Annotated[str, AfterValidator(printable)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+# Seconds since 1970, until the year 5138: clocks can show nothing beyond the year 9999.
+Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+# What a training measures, in numbers of 32 bits; a duration in seconds.
+Measure = Annotated[float, Field(ge=-1e39, le=1e39, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 
 
 def ignored(path: Path) -> None:
@@ -49,8 +65,42 @@ class RecordStore(Generic[T]):
 
     def decode(self, content: bytes) -> T:
         """The record with this content. Raises ValueError for any other content."""
-        return self._adapter.validate_json(content)
+        strict_json(content)
+        return self._adapter.validate_json(content, strict=True)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[T]:
         return TypeAdapter(self._kind)
+
+
+def strict_json(content: bytes) -> Any:
+    """What is in JSON of UTF-8 without a key that is there twice, NaN, or a number that no float can hold.
+
+    Raises ValueError.
+    """
+    try:
+        return json.loads(
+            content.decode(), object_pairs_hook=_once, parse_constant=_refuse_number, parse_float=_finite_float
+        )
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"no JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _refuse_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite_float(word: str) -> float:
+    number = float(word)
+    if math.isinf(number):
+        _refuse_number(one_line(word[:40]))
+    return number

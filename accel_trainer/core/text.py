@@ -31,6 +31,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
+def one_line(value: object) -> str:
+    """A value as it may stand in a line for people: line breaks are written out as well, as \\n. Whoever has written a
+    name or a reason cannot make a line of their own with it."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """What an exception of a library says, in one line."""
     return str(error).strip().split("\n")[0] or type(error).__name__

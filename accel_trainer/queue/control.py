@@ -8,7 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from accel_trainer.core.lease import this_host
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import Line, RecordStore, Time
+from accel_trainer.core.text import one_line
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
 from accel_trainer.queue.layout import CANCELED, ClaimedJob
 from accel_trainer.queue.store import QueueStore
@@ -31,8 +32,8 @@ class ControlRequest:
     """What a person asks of a running job: `by` whom it was asked for, and when (in seconds since 1970)."""
 
     action: ControlAction
-    by: str
-    time: float = 0.0
+    by: Line
+    time: Time = 0.0
 
     @property
     def stop_reason(self) -> StopReason:
@@ -134,21 +135,21 @@ class Pause:
     until_launch_works: a runner has paused its host because of failures, and ends that when a small launch works.
     """
 
-    host: str | None
-    by: str
-    since: float
-    reason: str | None = None
+    host: Line | None
+    by: Line
+    since: Time
+    reason: Line | None = None
     until_launch_works: bool = False
 
     @property
     def where(self) -> str:
         """What is paused, for a message."""
-        return "the queue" if self.host is None else f"the queue on {self.host}"
+        return "the queue" if self.host is None else f"the queue on {one_line(self.host)}"
 
     def __str__(self) -> str:
-        why = "" if self.reason is None else f": {self.reason}"
+        why = "" if self.reason is None else f": {one_line(self.reason)}"
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
-        return f"{self.where} is paused since {since}, by {self.by}{why}"
+        return f"{self.where} is paused since {since}, by {one_line(self.by)}{why}"
 
 
 class Pauses:
@@ -200,5 +201,5 @@ def _host_of(path: Path) -> str | None:
 def _unreadable_pause(path: Path) -> Pause:
     since = 0.0
     with suppress(OSError):
-        since = path.stat().st_mtime
-    return Pause(_host_of(path), "somebody", since)
+        since = min(max(path.lstat().st_mtime, 0.0), time.time())
+    return Pause(_host_of(path), "somebody", since, f"{path} is damaged")

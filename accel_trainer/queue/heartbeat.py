@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 
@@ -22,8 +25,8 @@ from accel_trainer.queue.store import QueueStore
 class RunningClaim:
     """A job that a runner trains: on which GPUs, and since when (in seconds since 1970, by the runner's clock)."""
 
-    devices: tuple[str, ...]
-    started: float
+    devices: tuple[Line, ...]
+    started: Time
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Heartbeat:
     """What a runner reports: a number that goes up, for how many jobs it has places, and in `work` what it
     trains, by the tokens of its claims."""
 
-    host: str
-    sequence: int
-    places: int = 1
+    host: Line
+    sequence: Count
+    places: Count = 1
     work: Mapping[str, RunningClaim] = field(default_factory=dict)
 
 
@@ -43,7 +46,7 @@ class Observations:
     clock, which starts again with each `boot`."""
 
     boot: str
-    seen: Mapping[str, tuple[int, float]]
+    seen: Mapping[str, tuple[Annotated[int, Field(ge=-1, le=2**53)], Seconds]]
 
 
 HEARTBEATS, OBSERVATIONS = RecordStore(Heartbeat), RecordStore(Observations)

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from accel_trainer.core.record_store import RecordStore
+from pydantic import Field
+
+from accel_trainer.core.record_store import Lines, RecordStore, Time
 from accel_trainer.queue.layout import JobGone, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 
@@ -24,10 +27,10 @@ class FailureRecord:
     """
 
     submission: str
-    number: int
-    time: float
-    reason: str
-    of_machine: int = 0
+    number: Annotated[int, Field(ge=0, le=1_000_000)]
+    time: Time
+    reason: Lines
+    of_machine: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
     @property
     def in_a_row(self) -> int:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config import Job, read_job
@@ -16,7 +16,7 @@ from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries, submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import Status, attempt_status, read_status
+from accel_trainer.run.status import Status, attempt_status, read_status, status_damage
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.client import SlurmJob
@@ -55,15 +55,30 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     clusters = [job for job in running if job.owner.cluster is not None]
     in_slurm = _glance() if clusters else {}
     for claim in running:
-        yield _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, heartbeats, silences_s)
+        row = _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, heartbeats, silences_s)
+        yield _noting_damage(row, claim)
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
         is_read = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
-        yield _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
+        row = _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
+        yield _noting_damage(row, job) if is_read else row
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
         for number, job in enumerate(queue.jobs(state)):
-            yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
+            if most is None or number < most:
+                yield _noting_damage(_not_running(queue, job), job)
+            else:
+                yield JobStatus(job.name, job.state)
+
+
+def _noting_damage(row: JobStatus, job: QueuedJob) -> JobStatus:
+    """A row without progress, where that is because what was reported cannot be read."""
+    if row.epoch is not None:
+        return row
+    damage = None
+    with suppress(UserError):
+        damage = status_damage(RunFolder(read_job(job.path, job.name).run_path))
+    return row if damage is None else replace(row, note="; ".join(filter(None, (row.note, damage))))
 
 
 def _pending(queue: QueueStore, job: QueuedJob, states: Mapping[str, JobState]) -> JobStatus:

@@ -9,12 +9,15 @@ from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, flatten, listed
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.load import job_of
 from accel_trainer.run.performance import PerformanceRow, read_performance
 from accel_trainer.run.records import read_config, read_environment
 from accel_trainer.run.status import read_status
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
 NO_SETTINGS = keys(lambda mark: not mark.is_setting)
+
+MAX_EPOCHS = 2**53
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def _compare_one(run: RunFolder) -> Comparison:
     config = read_config(run)
     if missing := [key for key in ("architecture", "num_epochs", "primary_metric") if key not in config]:
         raise UserError(f"{run.config} is not the config of a run: it has no {missing[0]}")
+    if type(config["num_epochs"]) is not int or not 0 <= config["num_epochs"] < MAX_EPOCHS:
+        raise UserError(f"{run.config} is damaged: num_epochs is {config['num_epochs']!r}"[:300])
     status = read_status(run)
     rows = read_performance(run)
     metric = str(config["primary_metric"])
@@ -52,9 +57,9 @@ def _compare_one(run: RunFolder) -> Comparison:
     environment = read_environment(run)
     speeds = sorted(row.images_per_s for row in rows if row.split == "train")
     return Comparison(
-        job=str(environment.get("job", run.path.name)),
+        job=job_of(run, environment),
         architecture=str(config["architecture"]),
-        parameters=environment.get("parameters"),
+        parameters=parameters if type(parameters := environment.get("parameters")) is int else None,
         state=status.state if status else "unknown",
         epochs=max((row.epoch for row in rows), default=0),
         num_epochs=config["num_epochs"],

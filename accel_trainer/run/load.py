@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.config import Job, ResolvedJob, parse_job
+from accel_trainer.config import Job, ResolvedJob, job_name, parse_job
 from accel_trainer.config.derived import parameters
 from accel_trainer.config.parameters import FinetuneParameters
 from accel_trainer.core.errors import UserError
@@ -40,8 +41,17 @@ def trained_job(run: RunFolder) -> ResolvedJob:
 
 
 def _parsed(run: RunFolder, config: Mapping[str, Any]) -> Job:
-    name = str(read_environment(run).get("job", run.path.name))
+    name = job_of(run, read_environment(run))
     return parse_job(json.dumps(config).encode(), name, where=str(run.config))
+
+
+def job_of(run: RunFolder, environment: Mapping[str, Any]) -> str:
+    """The name of the job that was trained; that of the folder where no name of a job is noted."""
+    name = environment.get("job")
+    with suppress(UserError):
+        if isinstance(name, str) and job_name(Path(f"{name}.json")) == name:
+            return name
+    return run.path.name
 
 
 def trained_classes(run: RunFolder) -> list[str]:

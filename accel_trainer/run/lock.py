@@ -15,7 +15,7 @@ from pathlib import Path
 
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.lease import BEAT_S, Owner
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
 
@@ -37,9 +37,9 @@ class FolderInUse(UserError):
 class _LockRecord:
     """The content of a lock; `since` in seconds since 1970."""
 
-    host: str
-    token: str
-    since: float
+    host: Line
+    token: Line
+    since: Time
 
     @property
     def owner(self) -> Owner:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +12,13 @@ from typing import Any, Self
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_text, write_atomic
 from accel_trainer.core.outage import persistently
+from accel_trainer.core.text import one_line
 from accel_trainer.run.folder import RunFolder
 
 # Of 100,000 epochs.
 MAX_PERFORMANCE = 256 * MEBIBYTE
+# No number of 32 bits is larger.
+MAX_NUMBER = 1e39
 # What every row has; the scores stand in between.
 FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "split", "loss"), ("lr", "images_per_s", "seconds")
 
@@ -56,10 +61,22 @@ class PerformanceRow:
     @classmethod
     def from_csv(cls, line: Mapping[str, str]) -> Self:
         """The row of a line of the table. A score that was not measured is left out. Raises KeyError, ValueError."""
-        about = {key: float(line[key]) for key in LAST_COLUMNS}
+        about = {key: _number(line[key], is_finite=True) for key in LAST_COLUMNS}
         others = {key: value for key, value in line.items() if key not in FIRST_COLUMNS + LAST_COLUMNS and value}
-        scores = {"loss": float(line["loss"]), **{key: float(value) for key, value in others.items()}}
-        return cls(epoch=int(line["epoch"]), split=line["split"], scores=scores, **about)
+        scores = {"loss": _number(line["loss"]), **{key: _number(value) for key, value in others.items()}}
+        if not re.fullmatch(r"[0-9]{1,15}", line["epoch"]):
+            raise ValueError(f"{line['epoch']!r} is no epoch")
+        return cls(epoch=int(line["epoch"]), split=one_line(line["split"]), scores=scores, **about)
+
+
+def _number(text: str, *, is_finite: bool = False) -> float:
+    """A number as `write_performance` writes it. A score may be none that is finite, as of an average that diverges."""
+    if text in ("nan", "inf", "-inf") and not is_finite:
+        return float(text)
+    number = float(text) if re.fullmatch(r"[-+.0-9eE]{1,40}", text) else math.inf
+    if abs(number) > MAX_NUMBER:
+        raise ValueError(f"{text[:40]!r} is no number that it may be")
+    return number
 
 
 def _scores_of(record: Mapping[str, Any]) -> dict[str, float]:

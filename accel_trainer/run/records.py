@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
 from accel_trainer.core.outage import persistently
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import RecordStore, strict_json
 from accel_trainer.run.folder import RunFolder
+
+MAX_RECORD, MAX_COUNT, MAX_RATE = 16 * MEBIBYTE, 2**53, 1e39
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,11 @@ def read_origin(run: RunFolder) -> Origin:
     """origin.json; one without content when there is none that can be read. A field of another type counts as missing,
     and the others stay: or a run whose submission is known would start over again."""
     fields = {"submission": str, "epoch": int, "weights": str}
-    content = _read_object(run.origin)
-    return Origin(**{name: content[name] for name, kind in fields.items() if isinstance(content.get(name), kind)})
+    content: dict[str, Any] = _read_object(run.origin)
+    content = {name: value for name, value in content.items() if type(value) is fields.get(name)}
+    if content.get("epoch", 0) not in range(MAX_COUNT):
+        del content["epoch"]
+    return Origin(**content)
 
 
 def write_origin(run: RunFolder, origin: Origin) -> None:
@@ -45,8 +50,18 @@ def write_origin(run: RunFolder, origin: Origin) -> None:
 
 
 def read_found(run: RunFolder) -> Mapping[str, Any]:
-    """found.json: the numbers that were found for `auto` and the like, by these words; empty when it cannot be read."""
-    return _read_object(run.found)
+    """found.json: the numbers that were found for `auto` and the like, by these words; empty when it cannot be read.
+
+    What is no such number counts as not found.
+    """
+    return {word: number for word, number in _read_object(run.found).items() if _is_found(word, number)}
+
+
+def _is_found(word: str, number: object) -> bool:
+    """A batch size, or a learning rate."""
+    if word == "auto":
+        return type(number) is int and number in range(1, MAX_COUNT)
+    return type(number) in (int, float) and isinstance(number, int | float) and 0 < number <= MAX_RATE
 
 
 def write_found(run: RunFolder, found: Mapping[str, Any]) -> None:
@@ -97,7 +112,7 @@ def write_classes(run: RunFolder, names: Sequence[str], original_indices: Sequen
     _write_indented(run, run.classes, content)
 
 
-def _read_object(path: Path) -> Mapping[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     """What a file holds that may be missing or damaged. A trainer waits for a disk that is away: it would take the run
     for another one."""
     try:
@@ -108,7 +123,11 @@ def _read_object(path: Path) -> Mapping[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
-    return persistently(partial(read_json, path), lambda: str(path), may_be_missing=True)
+    return persistently(partial(_strict_json, path), lambda: str(path), may_be_missing=True)
+
+
+def _strict_json(path: Path) -> Any:
+    return strict_json(read_bytes(path, MAX_RECORD))
 
 
 def _write_indented(run: RunFolder, path: Path, content: object) -> None:

@@ -1,15 +1,19 @@
 """status.json: what rank 0 last reported of its run, and the errors of other ranks."""
 
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import Count, Line, Lines, Measure, RecordStore, Seconds, Time
+from accel_trainer.core.text import one_line
 from accel_trainer.run.folder import RunFolder
 
 MAX_STATUS = MEBIBYTE
@@ -39,10 +43,15 @@ class Divergence(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    step: int
-    epoch: int
-    lr: float
-    samples: tuple[int, ...] = ()
+    step: Count
+    epoch: Count
+    lr: Measure
+    samples: tuple[Count, ...] = ()
+
+
+# A number that is not finite is none: JSON has no word for it.
+FINITE = BeforeValidator(lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
+Measured = Annotated[Measure | None, FINITE]
 
 
 class Status(BaseModel):
@@ -52,32 +61,38 @@ class Status(BaseModel):
 
     state: RunState
     token: str = ""
-    epoch: int = 0
-    num_epochs: int = 0
-    step: int = 0
-    steps_per_epoch: int = 0
-    global_step: int = 0
-    loss: float | None = None
-    score: float | None = None  # training accuracy so far, in percent
-    score_name: str | None = None
-    lr: float | None = None
-    images_per_s: float | None = None
-    eta_s: float | None = None
-    best: float | None = None
-    best_epoch: int | None = None
-    primary_metric: str | None = None
-    preparing: str | None = None  # what is being done before the first step
-    prepared: float | None = None  # how much of that, 0 to 1
-    error: str | None = None
-    failed_at: float | None = None
+    epoch: Count = 0
+    num_epochs: Count = 0
+    step: Count = 0
+    steps_per_epoch: Count = 0
+    global_step: Count = 0
+    loss: Measured = None
+    score: Measured = None  # training accuracy so far, in percent
+    score_name: Line | None = None
+    lr: Measured = None
+    images_per_s: Measured = None
+    eta_s: Annotated[Seconds | None, FINITE] = None
+    best: Measured = None
+    best_epoch: Count | None = None
+    primary_metric: Line | None = None
+    preparing: Line | None = None  # what is being done before the first step
+    prepared: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None  # how much of that
+    error: Lines | None = None
+    failed_at: Time | None = None
     diverged: Divergence | None = None
     # The largest that fits, of an attempt that was out of memory; kept in the next ones at the same submission.
-    fitting_batch_size: int | None = None
+    fitting_batch_size: Count | None = None
     submission: str = ""  # differs from one submission of the job to the next
-    host: str = ""
-    pid: int = 0
-    num_processes: int = 1
-    updated: float = 0.0
+    host: Line = ""
+    pid: Count = 0
+    num_processes: Count = 1
+    updated: Time = 0.0
+
+    @model_validator(mode="after")
+    def _is_within_its_epoch(self) -> Self:
+        if self.steps_per_epoch and self.step > self.steps_per_epoch:
+            raise ValueError("the step is beyond the end of its epoch")
+        return self
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,13 @@ class RankError:
     """Why a rank other than 0 failed in an attempt, when (in seconds since 1970), and what state that is."""
 
     token: str
-    error: str
-    time: float = field(default_factory=time.time)
+    error: Lines
+    time: Time = field(default_factory=time.time)
     state: RunState = RunState.FAILED
-    fitting_batch_size: int | None = None
+    fitting_batch_size: Count | None = None
 
 
-_RANK_ERRORS = RecordStore(RankError)
+_STATUS, _RANK_ERRORS = RecordStore(Status), RecordStore(RankError, max_bytes=MAX_STATUS)
 
 
 def write_status(run: RunFolder, status: Status, *, durable: bool = True) -> None:
@@ -127,9 +142,16 @@ def attempt_status(run: RunFolder, is_its_token: Callable[[str], bool]) -> Statu
 
 def _read(path: Path) -> Status | None:
     try:
-        return Status.model_validate_json(read_bytes(path, MAX_STATUS))
+        return _STATUS.decode(read_bytes(path, MAX_STATUS))
     except (OSError, ValueError):
         return None
+
+
+def status_damage(run: RunFolder) -> str | None:
+    """The line that says so where status.json is there and is not what a trainer writes."""
+    if read_status(run) is not None or not os.path.lexists(run.status_file):
+        return None
+    return f"{one_line(run.status_file)} is damaged"
 
 
 def write_rank_error(run: RunFolder, rank: int, error: RankError) -> None:

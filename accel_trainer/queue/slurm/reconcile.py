@@ -11,7 +11,7 @@ from pathlib import Path
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import is_dead_token
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import Count, Line, RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Requests
 from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim, requeue
@@ -33,11 +33,11 @@ class Record:
     start was asked to stop; the state is "" where it did not answer.
     """
 
-    user: str
-    id: int | None = None
+    user: Line
+    id: Count | None = None
     start: str | None = None
-    state: str | None = None
-    reason: str | None = None
+    state: Line | None = None
+    reason: Line | None = None
 
     @property
     def was_ended_by_slurm(self) -> bool:
