@@ -22,11 +22,13 @@ from accel_trainer.queue.events import (
     JobReclaimed,
     JobRejected,
     JobsFound,
+    JobStuck,
     JobSubmitted,
     JobTooLarge,
     QueuePaused,
     QueueResumed,
     RetryScheduled,
+    RunnerTrouble,
     SlurmJobChanged,
     SlurmJobOver,
     SlurmProblem,
@@ -42,10 +44,12 @@ def line_of(event: Event) -> str:
     match event:
         case AttemptStarted() | AttemptStopping() | AttemptTerminating() | AttemptFinished() | Tick():
             return _line_of_attempt(event)
-        case JobsFound() | JobRejected() | JobBlocked() | ClaimFinished() | JobReclaimed() | JobTooLarge():
+        case JobsFound() | JobRejected() | JobBlocked() | JobStuck() | ClaimFinished() | JobReclaimed() | JobTooLarge():
             return _line_of_job(event)
         case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
             return _line_of_slurm(event)
+        case RunnerTrouble(problem=problem):
+            return f"{problem}; it is tried again"
         case GpusInUse(gpus=gpus):
             one = len(gpus) == 1
             return f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting"
@@ -101,7 +105,7 @@ def _outcome(outcome: Outcome, log: Path) -> str:
 
 
 def _line_of_job(
-    event: JobsFound | JobRejected | JobBlocked | ClaimFinished | JobReclaimed | JobTooLarge,
+    event: JobsFound | JobRejected | JobBlocked | JobStuck | ClaimFinished | JobReclaimed | JobTooLarge,
 ) -> str:
     match event:
         case JobsFound(valid=valid, invalid=invalid, unchecked=unchecked):
@@ -116,8 +120,10 @@ def _line_of_job(
             return f"{name}: {_where_it_went(name, finished, log)}"
         case JobReclaimed(job=job):
             return f"{job.name}: its runner died; it resumes where it was"
+        case JobStuck(name=name, problem=problem):
+            return f"{name}: left as it is: {problem}"
         case JobTooLarge(name=name, num_processes=num_processes):
-            return f"{name}: needs {num_processes} GPUs, more than this runner has"
+            return f"{name}: needs {num_processes} processes, more than this runner has GPUs or may start on its cores"
         case _:
             assert_never(event)
 

@@ -52,7 +52,15 @@ class Terminal:
         self._is_waiting = self._is_stopping = False
 
     def __call__(self, event: Event) -> None:
-        """Print an event. Does nothing where the terminal has gone."""
+        """Print an event. Whatever goes wrong with that is no reason to end a training."""
+        try:
+            self._show(event)
+        except Exception:
+            self._bars = None
+            with suppress(Exception):
+                self._print(line_of(event))
+
+    def _show(self, event: Event) -> None:
         match event:
             case Tick():
                 self._refresh_if_due()

@@ -102,7 +102,7 @@ def remove_abandoned() -> None:
 
 def new_log(folder: Path, name: str) -> Path:
     """Make one, empty, with the first n that is free."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # never the folder of a queue that somebody has moved
     number = 1
     while True:
         path = folder / f"{name}.{number}.log"

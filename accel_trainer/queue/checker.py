@@ -1,24 +1,16 @@
 """Mistakes are found before a job is claimed: shapes at once, the rest in a process that may import torch."""
 
-import json
-import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import Owner
-from accel_trainer.core.processes import Program, parent_death_signal
+from accel_trainer.core.text import duration, first_line
 from accel_trainer.launch.accelerate_config import UnusableHere
-from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import LaunchOptions, gpus_lacking, num_processes_wanted
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
+from accel_trainer.queue.check_process import CheckProcess, Version
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import QueuedJob
 
@@ -26,25 +18,8 @@ from accel_trainer.queue.layout import QueuedJob
 SETTLED_S = 2.0
 # How many files one checking process is given: command lines have a limit.
 AT_ONCE = 200
-
-
-@dataclass(frozen=True)
-class Version:
-    """One state of a file: a file that is changed is checked again."""
-
-    path: Path
-    inode: int
-    modified_ns: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Version | None":
-        """The state of a file now; None where it is gone."""
-        try:
-            stat = os.lstat(path)
-        except OSError:
-            return None
-        return cls(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+# How long the check of one file may take, before all others are checked and after that.
+CHECK_S, LONG_CHECK_S = 120.0, 900.0
 
 
 class PendingChecker:
@@ -60,7 +35,8 @@ class PendingChecker:
         self._problems: dict[Version, list[str]] = {}
         self._needs: dict[Version, Requirements] = {}  # of files that parse
         self._first_seen: dict[Version, float] = {}
-        self._process: _Process | None = None
+        self._slow: set[Version] = set()
+        self._process: CheckProcess | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -85,10 +61,10 @@ class PendingChecker:
                     self._needs[version] = self._requirements(read)
                 except UnusableHere:
                     raise
-                except UserError as error:
+                except Exception as error:  # whatever it is, it is of this file alone
                     if not self._is_settled(version):
                         continue
-                    problems = error.problems
+                    problems = _problems(job, error)
             if problems is None:
                 unknown.append(version)
             elif problems:
@@ -96,7 +72,9 @@ class PendingChecker:
             else:
                 valid[job] = self._needs[version]
         if unknown and self._process is None:
-            self._process = _Process(unknown[:AT_ONCE], self._arguments)
+            # What takes long waits until all others are checked, and is then checked alone.
+            quick = [version for version in unknown if version not in self._slow][:AT_ONCE]
+            self._process = CheckProcess(quick or unknown[:1], self._arguments, CHECK_S if quick else LONG_CHECK_S)
         return valid, invalid
 
     def close(self) -> None:
@@ -106,16 +84,20 @@ class PendingChecker:
             self._process = None
 
     def _collect(self) -> None:
-        if self._process is None:
+        if (process := self._process) is None:
             return
-        self._problems |= self._process.verdicts()
-        if self._process.is_over:
-            # It died of the first file without a verdict: the trainer will report what is wrong with that one; the
-            # others are looked at again.
-            for version in self._process.without_verdict()[:1]:
+        is_over = process.is_over  # before reading: what it wrote last is then there
+        self._problems |= process.verdicts()
+        if not (is_over or process.has_hung):
+            return
+        for version in process.without_verdict()[:1]:  # the others are looked at again
+            if is_over:  # it died of this one: the trainer will report what is wrong with it
                 self._problems[version] = []
-            self._process.end()
-            self._process = None
+            elif version in self._slow:
+                self._problems[version] = [_hung(version.path)]
+            else:
+                self._slow.add(version)
+        self.close()
 
     def _requirements(self, job: Job) -> Requirements:
         lacking = None if self._machine is None else gpus_lacking(job, self._options, self._machine)
@@ -127,48 +109,14 @@ class PendingChecker:
         return time.monotonic() - self._first_seen.setdefault(version, time.monotonic()) > SETTLED_S
 
 
-class _Process:
-    """workers/validate on some files; verdicts come as lines while it works."""
+def _problems(job: QueuedJob, error: Exception) -> list[str]:
+    if isinstance(error, UserError):
+        return error.problems
+    return [f"{job.path}: cannot be checked: {type(error).__name__}: {first_line(error)}"]
 
-    def __init__(self, versions: list[Version], arguments: list[str]) -> None:
-        self._open = {str(version.path): version for version in versions}
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        command = Program.VALIDATE.command(*arguments, *self._open)
-        self._token = Owner.new().token
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **make_scratch(self._token), TOKEN_VARIABLE: self._token},
-            preexec_fn=parent_death_signal(),
-        )
-        self._read = 0
 
-    @property
-    def is_over(self) -> bool:
-        return self._process.poll() is not None
-
-    def verdicts(self) -> dict[Version, list[str]]:
-        """What has been found since the last call."""
-        over = self.is_over  # before reading: what it wrote last is then there
-        self._output.seek(self._read)
-        text = self._output.read()
-        whole = text if over else text[: text.rfind(b"\n") + 1]
-        self._read += len(whole)
-        found = {}
-        for line in whole.splitlines():
-            verdict = json.loads(line)
-            if (version := self._open.pop(verdict["file"], None)) is not None:
-                found[version] = verdict["problems"]
-        return found
-
-    def without_verdict(self) -> list[Version]:
-        return list(self._open.values())
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-        self._process.wait()
-        self._output.close()
-        remove_scratch(self._token)
+def _hung(path: Path) -> str:
+    return (
+        f"{path}: its check had not ended after {duration(LONG_CHECK_S)}: does a model wait for something when it is "
+        "imported, or does a drive of the data set not answer?"
+    )

@@ -8,7 +8,7 @@ from accel_trainer.launch.attempt_events import AttemptEvent
 from accel_trainer.queue.control import Pause
 from accel_trainer.queue.dependencies import Unmet
 from accel_trainer.queue.finish import FinishedClaim
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob, natural_key
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ class JobBlocked:
 
     name: str
     unmet: Unmet
+
+
+@dataclass(frozen=True)
+class JobStuck:
+    """Nothing can be done for a job, as where its file may not be moved. The others go on."""
+
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class RunnerTrouble:
+    """Something does not work for now, which is tried again. Emitted once for each change of it."""
+
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -141,6 +156,8 @@ QueueEvent = (
     JobsFound
     | JobRejected
     | JobBlocked
+    | JobStuck
+    | RunnerTrouble
     | QueuePaused
     | WaitingForJobs
     | ClaimFinished
@@ -168,6 +185,7 @@ class ChangeNotifier:
         self._pause: Pause | None = None
         self._too_large: set[str] = set()
         self._gpus_in_use: Collection[str] = ()
+        self._trouble: str | None = None
 
     def pause(self, pause: Pause | None) -> None:
         """Note the pause that this host has now."""
@@ -188,8 +206,14 @@ class ChangeNotifier:
             self._emit(JobTooLarge(name, num_processes[name]))
         self._too_large |= num_processes.keys()
 
+    def trouble(self, problem: str | None) -> None:
+        """Note what does not work now."""
+        if problem is not None and problem != self._trouble:
+            self._emit(RunnerTrouble(problem))
+        self._trouble = problem
+
     def gpus_in_use(self, gpus: Collection[str]) -> None:
         """Note the GPUs of others for which jobs wait."""
         if gpus and gpus != self._gpus_in_use:
-            self._emit(GpusInUse(tuple(sorted(gpus, key=int))))
+            self._emit(GpusInUse(tuple(sorted(gpus, key=natural_key))))
         self._gpus_in_use = gpus

@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import is_stale
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S, ending_leftovers
@@ -16,6 +16,7 @@ from accel_trainer.queue.heartbeat import HeartbeatObserver
 from accel_trainer.queue.layout import ClaimedJob, JobGone, JobState, UndecidedMove
 from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.stuck_jobs import StuckJobs
 
 # How often a runner looks for claims whose owners are dead.
 LOOK_EVERY_S = 0.5
@@ -165,9 +166,14 @@ class Reclaimer:
     Of claims that are a cluster's Slurm knows more: they are left alone.
     """
 
-    def __init__(self, queue: QueueStore, retries: Retries, *, with_expired: bool = False) -> None:
-        """with_expired: `reclaim` takes also the claims of other machines from which nothing was heard for long."""
+    def __init__(
+        self, queue: QueueStore, retries: Retries, *, with_expired: bool = False, stuck: StuckJobs | None = None
+    ) -> None:
+        """with_expired: `reclaim` takes also the claims of other machines from which nothing was heard for long.
+        stuck: the claims that cannot be moved, which are then left alone; otherwise the first one is an error.
+        """
         self._queue, self._retries, self._with_expired = queue, retries, with_expired
+        self._stuck = stuck
         self._observer = HeartbeatObserver(queue)
         self._looked = 0.0
 
@@ -197,13 +203,22 @@ class Reclaimer:
 
         Raises QueueUnusable.
         """
-        for report in self.reports(self._queue.claims()):
+        claims = self._queue.claims()
+        for report in self.reports(job for job in claims if self._stuck is None or job not in self._stuck):
             expired = self._with_expired and report.state is OwnerState.EXPIRED
             if not (expired or report.state is OwnerState.DEAD):
                 continue
             for _ in ending_leftovers(report.job.token):
                 await asyncio.sleep(POLL_S)
-            with suppress(UndecidedMove):  # `accel-train reclaim` says why
-                if requeue(self._queue, self._retries, report.job):
-                    yield report.job
+            try:
+                is_ours = requeue(self._queue, self._retries, report.job)
+            except UndecidedMove:  # `accel-train reclaim` says why
+                continue
+            except (UserError, OSError) as error:
+                if self._stuck is None:
+                    raise
+                self._stuck.add(report.job, error)
+                continue
+            if is_ours:
+                yield report.job
         self._looked = time.monotonic()

@@ -1,12 +1,16 @@
 """A claimed job, from its file to the outcome of one attempt at it: the same for a runner and for a start in Slurm."""
 
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.text import first_line
+from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import Attempt, run_attempt
 from accel_trainer.launch.attempt_events import EmitAttempt
 from accel_trainer.launch.command import LaunchOptions
@@ -16,9 +20,10 @@ from accel_trainer.launch.supervision import Start, Supervision, never_stop, spa
 from accel_trainer.queue.control import ClaimControl
 from accel_trainer.queue.dependencies import starting_params
 from accel_trainer.queue.finish import AttemptResult
-from accel_trainer.queue.layout import ClaimedJob, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.status import RunState
 
 
 def attempt_of(queue: QueueStore, file: QueuedJob, job: Job, *, token: str, log: Path, parent: Path | None) -> Attempt:
@@ -62,6 +67,23 @@ class ClaimRun:
 
     async def result(self) -> AttemptResult:
         """Read the job and train it. Raises QueueUnusable, and UnusableHere where no job can be launched here."""
+        try:
+            return await self._result()
+        except (QueueUnusable, UnusableHere):
+            raise
+        except Exception as error:  # whatever it is, it is of this attempt alone
+            return AttemptResult(self._broken_by(error), self.queue.newest_log(self.claimed.name) or self.claimed.path)
+
+    def _broken_by(self, error: Exception) -> Outcome:
+        """The outcome of an attempt that could not be followed to its end; the log has the traceback."""
+        with suppress(OSError):
+            if (log := self.queue.newest_log(self.claimed.name)) is not None:
+                with log.open("a") as file:
+                    file.writelines(traceback.format_exception(error))
+        reason = f"the attempt could not be followed: {type(error).__name__}: {first_line(error)}"
+        return Outcome(OutcomeKind.FAILED, reason, RunState.FAILED)
+
+    async def _result(self) -> AttemptResult:
         claimed, queue, node = self.claimed, self.queue, self.machine.nodes.rank
         try:
             job = read_job(claimed.path, claimed.name)

@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.text import first_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import STOP_SIGNALS, Attempt
 from accel_trainer.launch.attempt_events import Tick
@@ -25,6 +28,7 @@ from accel_trainer.queue.events import (
     JobReclaimed,
     JobRejected,
     JobsFound,
+    JobStuck,
     RetryScheduled,
     WaitingForJobs,
 )
@@ -37,6 +41,7 @@ from accel_trainer.queue.run_claim import ClaimRun
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.stuck_jobs import StuckJobs
 
 
 def nobody_else(gpus: list[str]) -> set[str]:
@@ -63,6 +68,18 @@ class RunnerOptions:
 
 
 DEFAULT_OPTIONS = RunnerOptions()
+# How long a queue without a trainer may not be readable, and how long it may not be known which GPUs others use.
+PATIENCE_S, GPU_PATIENCE_S = 10.0, 300.0
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """A claimed job whose attempt is over, and which is to be moved to where it belongs."""
+
+    claimed: ClaimedJob
+    result: AttemptResult
+    began: float
+    ended: float = field(default_factory=time.monotonic)
 
 
 class Runner:
@@ -92,12 +109,16 @@ class Runner:
         self._slots = Slots(machine, options.launch) if slots is None else slots
         self._checker = PendingChecker(options.launch, queue.folder, machine)
         self._retries = Retries(queue, options.retry_after_s)
-        self._scheduler = Scheduler(queue, self._checker, self._retries, self._reject)
+        self._stuck = StuckJobs(queue, lambda job, problem: emit(JobStuck(job.name, problem)))
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._reject, self._stuck)
         self._heartbeat = HeartbeatWriter(queue, self._slots.number)
-        self._reclaimer = Reclaimer(queue, self._retries, with_expired=options.reclaims_stale)
+        self._reclaimer = Reclaimer(queue, self._retries, with_expired=options.reclaims_stale, stuck=self._stuck)
         self._prewarmer = Prewarmer(queue, options.launch, machine, is_wanted=options.prewarms)
         self._running: dict[str, RunningAttempt] = {}
         self._attempts: set[asyncio.Task[None]] = set()
+        self._unfinished: list[_Unfinished] = []
+        self._failing_since: float | None = None
+        self._gpus_unknown_since: float | None = None
         self._is_counted = False
         self._wants_look = True
         self._notifier = ChangeNotifier(emit)
@@ -111,15 +132,16 @@ class Runner:
         """
         self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
-        remove_abandoned()
-        self.queue.remove_half_written()
-        self._reclaimer.forget_dead()
+        for tidy in (remove_abandoned, self.queue.remove_half_written, self._reclaimer.forget_dead):
+            with suppress(OSError, ValueError):  # what cannot be removed does no harm
+                tidy()
         try:
             asyncio.run(self._run(watch))
         finally:
             self._checker.close()
             self._heartbeat.stop()
-            remove_abandoned()  # also of trainers that were still ending at the start
+            with suppress(OSError, ValueError):
+                remove_abandoned()  # also of trainers that were still ending at the start
 
     async def _run(self, watch: bool) -> None:
         await self._reclaim()
@@ -130,7 +152,7 @@ class Runner:
                 has_looked = self._look_if_due()
                 has_begun = self._begin_what_fits()
                 self._circuit_breaker.refresh(self._scheduler.pause)
-                await self._prewarmer.refresh(self._scheduler, self._slots, self._running.values())
+                await self._prewarm()
                 if has_looked and not has_begun and await self._is_over(watch):
                     return
                 self.emit(Tick())
@@ -144,6 +166,14 @@ class Runner:
                 self.emit(Tick())
                 await asyncio.wait(self._attempts, timeout=POLL_S)
                 self._collect()
+            self._finish_again(at_once=True)
+            self.num_blocked += len(self._stuck)
+
+    async def _prewarm(self) -> None:
+        try:
+            await self._prewarmer.refresh(self._scheduler, self._slots, self._running.values())
+        except Exception:  # it only saves time: the next attempt will report what is wrong
+            await self._prewarmer.close()
 
     def _collect(self) -> None:
         """Let go of the attempts that are over. Raises what they raised: the queue cannot be used."""
@@ -152,6 +182,7 @@ class Runner:
         self._wants_look |= bool(over)
         for task in over:
             task.result()
+        self._finish_again()
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -161,16 +192,30 @@ class Runner:
             return False
         try:
             self._scheduler.refresh()
-        except (OSError, QueueUnusable, UnusableHere):
+        except UnusableHere:
             if not self._attempts:
                 raise
-            return False  # no reason to end a trainer; the next look may be luckier
+            return False  # no reason to end a trainer
+        except (OSError, QueueUnusable) as error:
+            self._note_failed_look(error)
+            return False
+        self._failing_since = None
+        self._notifier.trouble(None)
         self._wants_look = self._scheduler.has_rejected
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted = True
             valid = len(self._scheduler.valid)
             self.emit(JobsFound(valid, self.num_failed, pending - valid))
         return self._scheduler.is_checked
+
+    def _note_failed_look(self, error: OSError | QueueUnusable) -> None:
+        """The next look may be luckier: a drive may not answer for a moment, and a trainer goes on. Raises the error
+        where that lasts."""
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if not self._attempts and now - self._failing_since > PATIENCE_S:
+            raise error
+        self._notifier.trouble(str(error))
 
     async def _is_over(self, watch: bool) -> bool:
         """Whether nothing is left to do, as far as has just been seen."""
@@ -222,7 +267,8 @@ class Runner:
         scheduler, has_begun = self._scheduler, False
         if scheduler.pause is not None or not scheduler.may_begin or not scheduler.valid or self._slots.is_full:
             return False
-        occupied = self.options.gpus_in_use(self._slots.unused_gpus)
+        if (occupied := self._gpus_in_use()) is None:
+            return False
         while not self.stop and not self._slots.is_full:
             chosen = choose_next(scheduler.valid, scheduler.waiting, self._fits_beside(occupied), self._could_fit)
             if chosen is None:
@@ -232,6 +278,22 @@ class Runner:
             scheduler.take(job)
             has_begun |= self._begin(job, place)
         return has_begun
+
+    def _gpus_in_use(self) -> set[str] | None:
+        """Which GPUs others use; None where that is not known now. Raises UserError where that lasts."""
+        try:
+            occupied = self.options.gpus_in_use(self._slots.unused_gpus)
+        except Exception as error:  # a driver fails in many ways, and works again after a moment
+            now = time.monotonic()
+            self._gpus_unknown_since = self._gpus_unknown_since or now
+            if not self._attempts and now - self._gpus_unknown_since > GPU_PATIENCE_S:
+                raise
+            self._notifier.trouble(first_line(error))
+            return None
+        if self._gpus_unknown_since is not None:
+            self._gpus_unknown_since = None
+            self._notifier.trouble(None)
+        return occupied
 
     def _notify_of_gpus_in_use(self, occupied: set[str]) -> None:
         """Notify for which GPUs the jobs wait that could run on them."""
@@ -249,8 +311,14 @@ class Runner:
     def _begin(self, pending: QueuedJob, place: Allocation) -> bool:
         """Claim a job and have it trained; False if another runner was faster."""
         self._wants_look = True
-        if (claimed := self.queue.claim(pending, self._prewarmer.owner)) is None:
+        try:
+            claimed = self.queue.claim(pending, self._prewarmer.owner)
+        except (UserError, OSError) as error:
+            self._stuck.add(pending, error)
             return False
+        if claimed is None:
+            return False
+        self._stuck.remove(pending)
         prewarmed = self._prewarmer.take()
         self.num_run += 1
         self._slots.take(place)
@@ -276,28 +344,51 @@ class Runner:
             spawn if prewarmed is None else prewarmed.start,
         )
         try:
-            self._finish(claimed, await run.result(), began)
-        except UnusableHere:  # since it was checked; no mistake of the job
-            self.queue.release(claimed)
-            raise
+            self._finish(_Unfinished(claimed, await self._result(run), began))
         finally:
-            if prewarmed is not None:
-                await prewarmed.end()
             self._running.pop(token, None)
             self._slots.leave(place)
             self._heartbeat.end(token)
+            if prewarmed is not None:
+                await prewarmed.end()
 
-    def _finish(self, claimed: ClaimedJob, result: AttemptResult, began: float) -> None:
-        finished = finish_claim(self.queue, self._retries, claimed, result)
+    async def _result(self, run: ClaimRun) -> AttemptResult:
+        try:
+            return await run.result()
+        except (QueueUnusable, UnusableHere):  # no mistake of the job
+            with suppress(UserError, OSError):
+                self.queue.release(run.claimed)
+            raise
+
+    def _finish(self, over: "_Unfinished") -> None:
+        """Move a job whose attempt is over to where it belongs; one that cannot be moved is kept in mind."""
+        claimed, result = over.claimed, over.result
+        try:
+            finished = finish_claim(self.queue, self._retries, claimed, result)
+        except Exception as error:  # whatever it is, it is of this job alone, or else the queue cannot be used
+            self._unfinished.append(over)
+            self._stuck.add(claimed, error)
+            return
+        self._stuck.remove(claimed)
         self.num_failed += finished.has_failed
         self.emit(ClaimFinished(claimed.name, finished, result.log))
         if (failures := finished.failures) is not None:
             backoff_s = self._retries.backoff_s(failures)
             number = None if finished.outcome.is_machines_failure else failures.number
             self.emit(RetryScheduled(claimed.name, backoff_s, number, result.retries))
-        self._circuit_breaker.add(claimed.name, finished.outcome, time.monotonic() - began)
+        self._circuit_breaker.add(claimed.name, finished.outcome, over.ended - over.began)
+
+    def _finish_again(self, *, at_once: bool = False) -> None:
+        """Try once more what could not be moved."""
+        due = [over for over in self._unfinished if at_once or over.claimed not in self._stuck]
+        self._unfinished = [over for over in self._unfinished if over not in due]
+        for over in due:
+            self._finish(over)
 
     async def _reclaim(self) -> None:
-        async for job in self._reclaimer.reclaim():
-            self._wants_look = True
-            self.emit(JobReclaimed(job))
+        try:
+            async for job in self._reclaimer.reclaim():
+                self._wants_look = True
+                self.emit(JobReclaimed(job))
+        except (OSError, QueueUnusable) as error:
+            self._note_failed_look(error)

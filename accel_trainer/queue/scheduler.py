@@ -4,6 +4,7 @@ wait for what."""
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pause, Pauses
@@ -12,6 +13,7 @@ from accel_trainer.queue.layout import JobGone, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slots import Allocation
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.stuck_jobs import StuckJobs, refuse_gone
 
 LOOK_EVERY_S = 2.0
 # Looking may take this part of the time, however many jobs there are.
@@ -24,10 +26,16 @@ class Scheduler:
     """Looks at a queue now and then. Invalid files are moved to failed/."""
 
     def __init__(
-        self, queue: QueueStore, checker: PendingChecker, retries: Retries, refused: Callable[[QueuedJob, str], None]
+        self,
+        queue: QueueStore,
+        checker: PendingChecker,
+        retries: Retries,
+        refused: Callable[[QueuedJob, str], None],
+        stuck: StuckJobs,
     ) -> None:
-        """refused: called with each job that is refused, and the reason."""
+        """refused: called with each job that is refused, and the reason. stuck: the jobs that are left alone."""
         self._queue, self._checker, self._retries, self._refused = queue, checker, retries, refused
+        self._stuck = stuck
         self.pending: Sequence[QueuedJob] = ()
         self.running: Sequence[QueuedJob] = ()
         self.valid: dict[QueuedJob, Requirements] = {}
@@ -60,6 +68,7 @@ class Scheduler:
         """Raises QueueUnusable and OSError."""
         began = time.monotonic()
         try:
+            refuse_gone(self._queue)
             self._look()
         finally:
             self._looked = time.monotonic()
@@ -67,11 +76,11 @@ class Scheduler:
 
     def _look(self) -> None:
         self.pause = Pauses(self._queue).of(this_host())
-        pending = self._queue.jobs(JobState.PENDING)
+        pending = [job for job in self._queue.jobs(JobState.PENDING) if job not in self._stuck]
         valid, invalid = self._checker.check(pending)
         self.missing, in_vain = self._find_missing(valid)
         for job, reason in (*invalid, *in_vain.items()):
-            self._refuse(job, reason)
+            self.refuse(job, reason)
             valid.pop(job, None)
             self.missing.pop(job.name, None)
         refused = {job for job, _ in invalid} | in_vain.keys()
@@ -105,7 +114,8 @@ class Scheduler:
             self._checking_since = time.monotonic()
 
     def _note_blocked(self) -> None:
-        if not self.pending or self.running or not all(job.name in self.missing for job in self.pending):
+        is_running = any(job not in self._stuck for job in self.running)
+        if not self.pending or is_running or not all(job.name in self.missing for job in self.pending):
             self._blocked_since = None
         elif self._blocked_since is None:
             self._blocked_since = time.monotonic()
@@ -130,11 +140,16 @@ class Scheduler:
         why = f": {reason.splitlines()[0]}" if reason else ""
         return f"after: {parent!r} has failed{why}"
 
-    def _refuse(self, job: QueuedJob, reason: str) -> None:
+    def refuse(self, job: QueuedJob, reason: str) -> None:
+        """Move a job that cannot be run into failed/, with the reason."""
         try:
             self._queue.finish(job, JobState.FAILED, reason)
         except JobGone:
             return  # another runner has refused it
+        except (UserError, OSError) as error:
+            self._stuck.add(job, error)
+            return
+        self._stuck.remove(job)
         self._refused(job, reason)
 
 

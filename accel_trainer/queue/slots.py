@@ -8,6 +8,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 
+# On a machine without GPUs a job may have so many processes: each takes a GB of memory, and shares the cores.
+LEAST_PROCESSES, PROCESSES_PER_CORE = 8, 4
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -76,7 +79,9 @@ class Slots:
 
     def could_fit(self, num_processes: int | None) -> bool:
         """Whether there is room for a job of so many processes when nothing else is running."""
-        return not self.gpus or self._wanted(num_processes) <= len(self.gpus)
+        if not self.gpus:
+            return (num_processes or 1) <= max(LEAST_PROCESSES, PROCESSES_PER_CORE * self._cores)
+        return self._wanted(num_processes) <= len(self.gpus)
 
     def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Allocation | None:
         """The place that a job would have now, those GPUs left out that others occupy; None: there is no room."""

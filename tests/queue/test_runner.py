@@ -410,7 +410,7 @@ def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(r
     with pytest.raises(QueueUnusable, match="no room"):
         runner.run()
     assert files(JobState.DONE) == ["b"]
-    assert files(JobState.PENDING) == ["c"]
+    assert files(JobState.PENDING) == ["a", "c"]
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), QueueUnusable("cannot be read")])
@@ -542,7 +542,9 @@ class SlowCheck:
 
     trained: Trained
 
-    def __init__(self, versions, words) -> None:
+    has_hung = False
+
+    def __init__(self, versions, words, limit_s) -> None:
         self._left = list(versions)
         self._first = [self._left.pop(0)]
 
@@ -564,7 +566,7 @@ class SlowCheck:
 
 @pytest.mark.parametrize("patience_s", [0.2, 1e6])
 def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, trained, monkeypatch, patience_s):
-    monkeypatch.setattr(checker, "_Process", SlowCheck)
+    monkeypatch.setattr(checker, "CheckProcess", SlowCheck)
     monkeypatch.setattr(SlowCheck, "trained", trained, raising=False)
     monkeypatch.setattr(scheduler, "PATIENCE_S", patience_s)
     for name in ("a", "b", "c"):

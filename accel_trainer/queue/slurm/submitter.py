@@ -19,6 +19,7 @@ from accel_trainer.queue.events import (
     Emit,
     JobRejected,
     JobsFound,
+    JobStuck,
     JobSubmitted,
     SlurmJobChanged,
     SlurmJobOver,
@@ -34,6 +35,7 @@ from accel_trainer.queue.slurm.client import SlurmError, SlurmJob, SlurmTimeout,
 from accel_trainer.queue.slurm.reconcile import Reconciler, Record, Records, Settled, this_user
 from accel_trainer.queue.slurm.script import SlurmOptions, arguments, script
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.stuck_jobs import StuckJobs
 
 # Slurm is asked so often, or for this part of the time where it is slow.
 ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
@@ -60,7 +62,8 @@ class Submitter:
         self._cluster = client.cluster_name()
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
         self._checker = PendingChecker(launch, queue.folder)
-        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected)
+        self._stuck = StuckJobs(queue, lambda job, problem: emit(JobStuck(job.name, problem)))
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected, self._stuck)
         self._reconciler = Reconciler(queue, self._retries, self._cluster)
         self._notifier = ChangeNotifier(emit)
         self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last printed of each
@@ -109,7 +112,7 @@ class Submitter:
         if left and scheduler.pause is None and not scheduler.is_blocked:
             return False  # some back off, or runners train what they wait for
         self._notifier.unmet(scheduler.missing)
-        self.num_blocked = left
+        self.num_blocked = left + len(self._stuck)
         if watch:
             self._emit(WaitingForJobs())
         return not watch
@@ -145,11 +148,16 @@ class Submitter:
             owner = Owner.of_cluster(self._cluster)
             words = arguments(pending.name, owner.token, needs, self._options, self.queue.paths.logs)
         except UserError as error:
-            self.queue.finish(pending, JobState.FAILED, f"{pending.path}: {error}")
-            self._rejected(pending, f"{pending.path}: {error}")
+            self._scheduler.refuse(pending, f"{pending.path}: {error}")
             return
         self._records.write(owner.token, Record(this_user()))
-        if (claimed := self.queue.claim(pending, owner)) is None:
+        try:
+            claimed = self.queue.claim(pending, owner)
+        except (UserError, OSError) as error:
+            self._records.forget(owner.token)
+            self._stuck.add(pending, error)
+            return
+        if claimed is None:
             self._records.forget(owner.token)
             return
         self._note_in_slurm(pending.name)

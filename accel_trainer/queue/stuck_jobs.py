@@ -1,0 +1,82 @@
+"""Jobs with which something goes wrong that is theirs alone, as where a file may not be moved: the others go on."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.text import first_line
+from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
+from accel_trainer.queue.store import QueueStore
+
+# How long a job is left alone with which something has gone wrong.
+AGAIN_S = 30.0
+
+
+@dataclass
+class _Stuck:
+    since: float
+    problem: str
+
+
+class StuckJobs:
+    """The jobs of a queue for which nothing can be done: each is reported once, and tried again now and then."""
+
+    def __init__(self, queue: QueueStore, report: Callable[[QueuedJob, str], None]) -> None:
+        """report: called with a job and what is wrong."""
+        self._queue, self._report = queue, report
+        self._stuck: dict[Path, _Stuck] = {}
+
+    def __contains__(self, job: QueuedJob) -> bool:
+        """Whether a job is to be left alone for now."""
+        known = self._stuck.get(job.path)
+        return known is not None and time.monotonic() - known.since < AGAIN_S
+
+    def __len__(self) -> int:
+        """How many jobs are stuck."""
+        return len(self._stuck)
+
+    def add(self, job: QueuedJob, error: Exception) -> None:
+        """Note what has gone wrong with one job. Raises QueueUnusable where it would with all of them."""
+        refuse_unusable(self._queue)
+        problem = (
+            str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {first_line(error)}"
+        )
+        known = self._stuck.get(job.path)
+        self._stuck[job.path] = _Stuck(time.monotonic(), problem)
+        if known is None or known.problem != problem:
+            self._report(job, problem)
+
+    def remove(self, job: QueuedJob) -> None:
+        """Note that all is well with a job."""
+        self._stuck.pop(job.path, None)
+
+
+def refuse_unusable(queue: QueueStore) -> None:
+    """Move a file of our own through all states, as jobs are. Raises QueueUnusable."""
+    refuse_gone(queue)
+    name = f".trial.{Owner.new().token}.tmp"  # removed with what is half-written, should this process be killed
+    place = queue.folder / name
+    try:
+        place.touch()
+        try:
+            for state in (JobState.HELD, JobState.RUNNING, JobState.DONE, JobState.FAILED):
+                folder = queue.paths.of(state)
+                folder.mkdir(exist_ok=True)
+                place = place.rename(folder / name)
+        finally:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        where = place.parent if error.filename is None else error.filename
+        raise QueueUnusable(f"the queue {queue.folder} cannot be used: {where}: {error.strerror}") from error
+
+
+def refuse_gone(queue: QueueStore) -> None:
+    """Raises QueueUnusable where the folder of a queue that was there is gone. It is never made again."""
+    if not queue.folder.is_dir():
+        raise QueueUnusable(
+            f"the queue {queue.folder} is gone: somebody has moved or removed it; what was there is as it was, and a "
+            "runner that is given its new place goes on with it"
+        )

@@ -1,0 +1,316 @@
+"""What is wrong with one job, one record or one device stops nothing else: it is named, and the others go on."""
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import dead_token, wait_until, write_job
+
+from accel_trainer.core import rename
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import this_host
+from accel_trainer.launch.attempt import Attempt
+from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.machine import Gpu, Machine
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue import checker as checker_module
+from accel_trainer.queue import runner as runner_module
+from accel_trainer.queue import stuck_jobs
+from accel_trainer.queue.checker import PendingChecker
+from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble
+from accel_trainer.queue.layout import JobState, QueueUnusable
+from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.store import QueueStore
+
+CPU = Machine((), False, 2)
+
+
+class Trained(list[str]):
+    """The names of the jobs that were trained; what is in `when` is done while a job of that name is."""
+
+    def __init__(self) -> None:
+        self.when: dict[str, Callable[[Attempt], object]] = {}
+
+    async def train(self, attempt: Attempt, *_: object) -> Outcome:
+        self.append(attempt.job.name)
+        self.when.get(attempt.job.name, lambda attempt: None)(attempt)
+        return Outcome(OutcomeKind.DONE)
+
+
+@pytest.fixture
+def trained(in_place_of_trainers) -> Trained:
+    trained = Trained()
+    in_place_of_trainers(trained.train)
+    return trained
+
+
+@pytest.fixture
+def queue() -> QueueStore:
+    queue = QueueStore(Path("training_queue"))
+    queue.create()
+    return queue
+
+
+@pytest.fixture
+def make(queue, monkeypatch) -> Callable[..., tuple[Runner, list[Event]]]:
+    def make(machine: Machine = CPU, **options: object) -> tuple[Runner, list[Event]]:
+        events: list[Event] = []
+        runner = Runner(queue, machine, events.append, RunnerOptions(**options))
+        monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
+        return runner, events
+
+    return make
+
+
+def of(events: list[Event], kind: type) -> list:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def names(queue: QueueStore, state: JobState) -> list[str]:
+    return [job.name for job in queue.jobs(state)]
+
+
+@pytest.fixture
+def immovable(monkeypatch) -> Iterator[Callable[[str], list[str]]]:
+    """Has the system refuse to move files whose paths have a text in them, as of one that is immutable."""
+    lists: list[list[str]] = []
+    system_call = rename._system_call()
+
+    def renameat2(source: bytes, target: bytes) -> int:
+        if any(text in os.fsdecode(source) for refused in lists for text in refused):
+            ctypes.set_errno(1)
+            return -1
+        return system_call(source, target)
+
+    if system_call is not None:
+        monkeypatch.setattr(rename, "_system_call", lambda: renameat2)
+
+    def refuse(name: str) -> list[str]:
+        refused = [name]
+        lists.append(refused)
+
+        def hook(event: str, args: tuple[object, ...]) -> None:
+            if refused and event in ("os.rename", "os.link") and refused[0] in str(args[0]):
+                raise PermissionError(1, "Operation not permitted", args[0])
+
+        sys.addaudithook(hook)
+        return refused
+
+    yield refuse
+    for refused in lists:
+        refused.clear()
+
+
+# -- files that cannot be moved ------------------------------------------------------------------------------------
+
+
+def test_a_job_whose_file_cannot_be_claimed_is_named_and_the_others_are_trained(queue, trained, make, immovable):
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    immovable("training_queue/a.json")
+    runner, events = make()
+    runner.run()
+    assert trained == ["b"]
+    ((name, problem),) = [(event.name, event.problem) for event in of(events, JobStuck)]
+    assert name == "a"
+    assert "Operation not permitted" in problem
+    assert (names(queue, JobState.PENDING), runner.num_blocked) == (["a"], 1)
+
+
+def test_an_invalid_job_that_cannot_be_moved_to_failed_is_named_once(queue, trained, make, immovable):
+    write_job(queue.folder / "a.json", batch_size=-1)
+    write_job(queue.folder / "b.json")
+    immovable("training_queue/a.json")
+    runner, events = make()
+    runner.run()
+    assert (trained, [event.name for event in of(events, JobStuck)], runner.num_blocked) == (["b"], ["a"], 1)
+
+
+def test_a_finished_job_that_cannot_be_moved_is_moved_later_and_the_next_goes_on(
+    queue, trained, make, immovable, monkeypatch
+):
+    monkeypatch.setattr(stuck_jobs, "AGAIN_S", 0.1)
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    refused = immovable("running/a@")
+    trained.when["b"] = lambda attempt: refused.clear()
+    runner, events = make()
+    runner.run()
+    assert (trained, names(queue, JobState.DONE)) == (["a", "b"], ["a", "b"])
+    assert [event.name for event in of(events, JobStuck)] == ["a"]
+    assert (runner.num_failed, runner.num_blocked) == (0, 0)
+
+
+@pytest.fixture
+def dead() -> str:
+    return dead_token()
+
+
+def test_a_dead_runners_claim_that_cannot_be_moved_stops_no_other(dead, queue, trained, make, immovable):
+    write_job(queue.paths.of(JobState.RUNNING) / f"a@{this_host()}.{dead}.json")
+    write_job(queue.folder / "b.json")
+    immovable("running/a@")
+    runner, events = make()
+    runner.run()
+    assert trained == ["b"]
+    assert [event.name for event in of(events, JobStuck)] == ["a"]
+    assert runner.num_blocked == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("chattr"), reason="only root can make a file immutable")
+def test_an_immutable_file_on_a_real_disk_is_named_and_left(queue, trained, make):
+    write_job(queue.folder / "a.json")
+    write_job(queue.folder / "b.json")
+    if os.system(f"chattr +i {queue.folder}/a.json 2>/dev/null"):
+        pytest.skip("this file system has no such files")
+    try:
+        runner, events = make()
+        runner.run()
+    finally:
+        os.system(f"chattr -i {queue.folder}/a.json")
+    assert (trained, [event.name for event in of(events, JobStuck)]) == (["b"], ["a"])
+
+
+# -- an attempt that breaks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("what?"), UserError("no")])
+def test_whatever_breaks_an_attempt_fails_its_job_alone_and_is_in_its_log(queue, trained, make, error):
+    def fail(attempt: Attempt) -> None:
+        raise error
+
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    trained.when["a"] = fail
+    runner, _ = make()
+    runner.run()
+    assert (names(queue, JobState.FAILED), names(queue, JobState.DONE), runner.num_failed) == (["a"], ["b"], 1)
+    (failed,) = queue.jobs(JobState.FAILED)
+    assert f"{type(error).__name__}: " in queue.reason(failed)
+    assert "Traceback" in (queue.paths.logs / "a.1.log").read_text()
+
+
+def test_a_folder_of_logs_that_is_deleted_meanwhile_is_made_again(queue, trained, make):
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    trained.when["a"] = lambda attempt: shutil.rmtree(queue.paths.logs)
+    runner, _ = make()
+    runner.run()
+    assert names(queue, JobState.DONE) == ["a", "b"]
+
+
+def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue, trained, make, monkeypatch):
+    monkeypatch.setattr(runner_module, "PATIENCE_S", 0.2)
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    trained.when["a"] = lambda attempt: queue.folder.rename("elsewhere")
+    runner, _ = make()
+    with pytest.raises(QueueUnusable, match="training_queue is gone"):
+        runner.run()
+    assert not queue.folder.exists()
+    moved = QueueStore(Path("elsewhere"))
+    assert (names(moved, JobState.RUNNING), names(moved, JobState.PENDING)) == (["a"], ["b"])
+
+
+# -- machines and records ------------------------------------------------------------------------------------------
+
+
+def test_gpus_that_cannot_be_looked_at_once_are_looked_at_again(queue, trained, make):
+    answers: list[Exception | set[str]] = [UserError("GPU 0 cannot be looked at: Unknown Error"), OSError("?"), set()]
+
+    def look(gpus: list[str]) -> set[str]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    write_job(queue.folder / "a.json")
+    runner, events = make(Machine((Gpu("0", "GPU", "24 GB"),), False, 2), gpus_in_use=look)
+    runner.run()
+    assert trained == ["a"]
+    assert [event.problem for event in of(events, RunnerTrouble)] == ["GPU 0 cannot be looked at: Unknown Error", "?"]
+
+
+def test_a_job_that_needs_a_thousand_processes_on_a_cpu_is_named_and_stays(queue, trained, make):
+    write_job(queue.folder / "a.json", num_processes=1024, batch_size=1024)
+    write_job(queue.folder / "b.json")
+    runner, events = make()
+    runner.run()
+    assert (trained, of(events, JobTooLarge), runner.num_blocked) == (["b"], [JobTooLarge("a", 1024)], 1)
+
+
+ODD = [b"NaN", b"[]", b"{}", b'"text"', b"1e400", b"\xff\xfe", b'{"boot": 5, "seen": [1]}', b"[" * 100_000]
+ODD += [
+    json.dumps({"host": None, "by": "x", "since": number, "submission": "", "number": 10**6, "time": number}).encode()
+    for number in (1e300, float("nan"), float("-inf"), "soon", None)
+]
+
+
+@pytest.mark.parametrize("content", ODD)
+def test_no_record_ends_a_runner_whatever_is_in_it(queue, trained, make, content):
+    write_job(queue.folder / "a.json")
+    write_job(queue.paths.of(JobState.RUNNING) / "r@elsewhere.x_1-2-3-4.json")
+    for folder in (queue.paths.runners, queue.paths.observed, queue.paths.retries, queue.paths.requests):
+        folder.mkdir(exist_ok=True)
+        for name in ("a", "r", "elsewhere.x_1-2-3", f"{this_host()}.x-1-2", "x_1-2-3-4"):
+            (folder / f"{name}.json").write_bytes(content)
+    runner, _ = make(reclaims_stale=True)
+    runner.run()
+    assert trained == ["a"]
+
+
+# -- checks --------------------------------------------------------------------------------------------------------
+
+SLOW, CHATTY = "sleep 1000 &\n trap '' TERM\n wait", "echo '{'; echo '[1, 2'"
+
+
+def checks_with(monkeypatch: pytest.MonkeyPatch, folder: Path, first: str) -> None:
+    """Have the process that checks do something at each file that is named a, and then say that all are good."""
+    program = folder / "checks"
+    program.write_text(
+        '#!/bin/sh\nwhile [ "$1" != "--answers" ]; do shift; done\nto=$2; shift 2\nfor file; do\n'
+        f'case "$file" in */a.json) {first} ;; esac\n'
+        'echo "no verdict" >&"$to"; echo "{\\"file\\": \\"$file\\", \\"problems\\": []}" >&"$to"\ndone\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_what_a_checked_model_prints_is_no_verdict(queue, monkeypatch, tmp_path):
+    checks_with(monkeypatch, tmp_path, CHATTY)
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    checker = PendingChecker(LaunchOptions(), queue.folder)
+    valid = wait_until(lambda: len(found := checker.check(queue.jobs(JobState.PENDING))[0]) == 2 and found, 30)
+    assert [job.name for job in valid] == ["a", "b"]
+    checker.close()
+
+
+def test_a_check_that_never_ends_keeps_no_other_job_and_is_refused_in_the_end(queue, monkeypatch, tmp_path):
+    checks_with(monkeypatch, tmp_path, SLOW)
+    monkeypatch.setattr("accel_trainer.queue.check_process.END_S", 0.2)
+    monkeypatch.setattr(checker_module, "CHECK_S", 0.3)
+    monkeypatch.setattr(checker_module, "LONG_CHECK_S", 1.0)
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    checker = PendingChecker(LaunchOptions(), queue.folder)
+    order: list[str] = []
+
+    def look() -> bool:
+        valid, invalid = checker.check(queue.jobs(JobState.PENDING))
+        order.extend(job.name for job in valid if job.name not in order)
+        order.extend(reason for _, reason in invalid if reason not in order)
+        return len(order) == 2
+
+    wait_until(look, 60)
+    assert order[0] == "b"
+    assert "a.json: its check had not ended after" in order[1]
+    began = time.monotonic()
+    checker.close()
+    assert time.monotonic() - began < 30
