@@ -15,7 +15,7 @@ from typing import Any
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.outage import UnsuitableFile
-from accel_trainer.core.rename import move_own
+from accel_trainer.core.rename import move_own, was_moved
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -46,9 +46,19 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(aside)
         if aside.is_dir() and os.path.lexists(path):  # which a rename would not replace
             remove_tree(path)
-        aside.replace(path)
+        _replace(aside, path)
     if durable:
         sync_folder(path.parent)
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Rename; on NFS that may succeed and report that there is no such file."""
+    before = os.lstat(aside)
+    try:
+        aside.replace(path)
+    except FileNotFoundError:
+        if not was_moved(before, path):
+            raise
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -9,11 +9,14 @@ import errno
 import filecmp
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+# For so long a client of a network drive may remember that there was no file of a name.
+LONGEST_MEMORY_S, POLL_S = 60.0, 0.05
 AT_FDCWD, RENAME_NOREPLACE, RENAME_EXCL = -100, 1, 4
 # What a system or a file system answers that has no such rename, or no hard links of this file: on AFS none between
 # folders, on Linux none of a file of somebody else that one may not write.
@@ -54,11 +57,11 @@ def move_own(source: Path, target: Path) -> None:
     Raises FileExistsError where there is a target, FileNotFoundError where another process has taken the file
     nevertheless, which believes this one dead, and OSError where it is not possible; the file is then where it was.
     """
-    before = os.lstat(source)
+    before = attributes(source)
     try:
         rename_noreplace(source, target)
     except FileExistsError:
-        if is_there(source):
+        if os.path.lexists(source):
             raise
     except FileNotFoundError:
         if not was_moved(before, target):
@@ -98,7 +101,7 @@ def _take_name(source: Path, target: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         source.rename(target)
     except OSError:
-        if not is_there(source) and is_there(target) and not _is_still(empty, target):
+        if not os.path.lexists(source) and is_there(target) and not _is_still(empty, target):
             return  # the answer was lost
         with suppress(OSError):
             if _is_still(empty, target):
@@ -121,18 +124,42 @@ def rename_unique(source: Path, target: Path) -> bool:
     """
     try:
         source.rename(target)
-    except OSError:
-        if os.path.lexists(source):
+    except OSError as error:
+        if is_refused(source, target, error):
             raise
         return is_there(target)
     return True
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file. A network drive's client may remember that there was none: then the listing says
-    it."""
-    if os.path.lexists(path):
+    """Whether there is such a file. A network drive's client may remember for some seconds that there was none: where
+    the listing has it, it is waited for."""
+    with suppress(FileNotFoundError):
+        attributes(path)
         return True
+    return False
+
+
+def is_refused(source: Path, target: Path, error: OSError) -> bool:
+    """Whether a file could not be moved for another reason than that it is gone, or has moved all the same."""
+    if isinstance(error, FileNotFoundError):  # whatever is there by now: another file may have got the name
+        return not target.parent.is_dir()
+    return os.path.lexists(source)
+
+
+def attributes(path: Path) -> os.stat_result:
+    """As `os.lstat`, but of a file that the listing has and the client believes missing it waits for the client."""
+    deadline = time.monotonic() + LONGEST_MEMORY_S
+    while True:
+        try:
+            return os.lstat(path)
+        except FileNotFoundError:
+            if not _is_listed(path) or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)
+
+
+def _is_listed(path: Path) -> bool:
     with suppress(OSError):
         return path.name in os.listdir(path.parent)  # noqa: PTH208 - only names
     return False
@@ -141,7 +168,7 @@ def is_there(path: Path) -> bool:
 def was_moved(before: os.stat_result, target: Path) -> bool:
     """Whether a file, as it was before, is now at the target."""
     with suppress(OSError):
-        now = os.lstat(target)
+        now = attributes(target)
         return os.path.samestat(before, now) or _version(before) == _version(now)
     return False
 
@@ -149,7 +176,7 @@ def was_moved(before: os.stat_result, target: Path) -> bool:
 def _is_same(source: Path, before: os.stat_result, target: Path) -> bool:
     """Whether both names are of one file. Where inodes are made up, as on sshfs, time and content have to do."""
     with suppress(OSError):
-        now = os.lstat(target)
+        now = attributes(target)
         if os.path.samestat(before, now):
             return True
         return _version(before) == _version(now) and filecmp.cmp(source, target, shallow=False)

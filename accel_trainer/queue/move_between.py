@@ -22,7 +22,7 @@ from pathlib import Path
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import is_dead_token
 from accel_trainer.core.record_store import RecordStore
-from accel_trainer.core.rename import is_there, rename_unique, was_moved
+from accel_trainer.core.rename import is_refused, is_there, rename_unique, was_moved
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, UndecidedMove, file_name, moving_owner
 from accel_trainer.queue.moves import Mover, attributes, cannot_move, gone
 
@@ -73,6 +73,8 @@ def move_between(mover: Mover, other: Mover, job: QueuedJob) -> Path:
         try:
             _copy(mover, other, job, arriving)
         except OSError as failed:
+            if not is_refused(job.path, arriving, failed):
+                raise gone(job) from failed
             raise cannot_move(job.path, arriving, failed) from failed
     return other.place(arriving, name, job.state)
 

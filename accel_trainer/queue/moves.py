@@ -13,8 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from accel_trainer.core import rename
 from accel_trainer.core.rename import (
     NO_FLAG,
+    is_refused,
     move_own,
     rename_noreplace,
     rename_unique,
@@ -111,9 +113,10 @@ class Mover:
         try:
             if not rename_unique(job.path, taken):
                 return None
+            other = self._other_name(taken, job.name)
         except OSError as error:
             raise cannot_move(job.path, taken, error) from error
-        if (other := self._other_name(taken, job.name)) is not None:
+        if other is not None:
             taken.unlink(missing_ok=True)
             return other
         try:
@@ -123,7 +126,10 @@ class Mover:
 
     def remove_other_names(self, taken: Path) -> None:
         """Of a job that was just taken: who was linking it to where it was has left another name, or removes it now."""
-        about = os.lstat(taken)
+        try:
+            about = rename.attributes(taken)
+        except OSError:
+            return  # another process has it now, or it cannot be known
         if about.st_nlink < 2:
             return
         for job in self.paths.claims():
@@ -142,7 +148,7 @@ class Mover:
         except FileExistsError:
             raise
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not os.path.lexists(taken):
+            if not is_refused(taken, target, error):
                 raise JobGone(
                     f"{taken} is gone: another process has moved it to another place than {target}"
                 ) from error
@@ -185,7 +191,7 @@ class Mover:
 
         Where hard links are not counted, as on sshfs, it is known by its time, its size and its content.
         """
-        about = os.lstat(taken)
+        about = rename.attributes(taken)
         for state in JobState:
             for job in self.paths.listed(state):
                 if job.path == taken or not (about.st_nlink > 1 or job.own_name == name):
@@ -198,7 +204,7 @@ class Mover:
 def attributes(job: QueuedJob) -> os.stat_result:
     """The attributes of a job's file. Raises JobGone and QueueUnusable."""
     try:
-        return os.lstat(job.path)
+        return rename.attributes(job.path)
     except FileNotFoundError as error:
         raise gone(job) from error
     except OSError as error:
@@ -211,7 +217,7 @@ def _renamed(job: QueuedJob, target: Path, before: os.stat_result) -> bool:
     try:
         rename_noreplace(job.path, target)
     except (FileExistsError, FileNotFoundError) as error:
-        if os.path.lexists(job.path):
+        if is_refused(job.path, target, error):
             if isinstance(error, FileExistsError):
                 raise
             raise cannot_move(job.path, target, error) from error

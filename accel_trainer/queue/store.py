@@ -162,8 +162,7 @@ class QueueStore:
             raise UserError(f"{name}: a job of this name is {job.state} in {other.folder}")
         reason = self.reason(job)
         target = move_between(self._mover, other._mover, job)
-        if reason is not None:
-            write_atomic(reason_path(target), reason + "\n")
+        self._note_reason(target, reason)
         forget_notes(job)
         return target
 
@@ -184,13 +183,16 @@ class QueueStore:
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
         """Put a job into done/ or failed/, with the reason beside it."""
         path = self._mover.move(job, state)
-        beside = reason_path(path)
-        if reason is None:
-            beside.unlink(missing_ok=True)
-        else:
-            with suppress(OSError):  # the disk is full: the job is where it belongs, and the runner reports the reason
-                write_atomic(beside, reason.rstrip() + "\n")
+        self._note_reason(path, reason)
         return path
+
+    def _note_reason(self, path: Path, reason: str | None) -> None:
+        """On a full disk the job is where it belongs all the same, and the runner reports the reason."""
+        with suppress(OSError):
+            if reason is None:
+                reason_path(path).unlink(missing_ok=True)
+            else:
+                write_atomic(reason_path(path), reason.rstrip() + "\n")
 
     def reason(self, job: QueuedJob) -> str | None:
         """Why a job is in failed/."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import dead_token, file_names
 
-from accel_trainer.core.files import remove_stale_temp_files, replacing, write_atomic
+from accel_trainer.core.files import remove_stale_temp_files, replacing, write_atomic, write_new
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -126,3 +126,27 @@ def test_names_as_long_as_a_file_system_takes_are_written(place: Path) -> None:
     for name in ("n" * 255, "\N{GRINNING FACE}" * 63):
         write_atomic(place / name, "content")
         assert (place / name).read_text() == "content"
+
+
+def test_a_file_whose_replacement_succeeds_and_reports_an_error_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does when the answer to a rename is lost and the client asks again."""
+    replace = Path.replace
+
+    def lost_answer(self: Path, target: Path) -> Path:
+        replace(self, target)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", lost_answer)
+    for content in ("one", "two"):
+        write_atomic(tmp_path / "file", content)
+        assert (tmp_path / "file").read_text() == content
+
+
+def test_a_new_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_new(tmp_path / "file", b"one")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "file", b"two")
+    assert file_names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"one"

@@ -124,3 +124,32 @@ def test_a_target_that_the_client_believes_missing_is_found_in_the_listing(
     monkeypatch.setattr(os.path, "lexists", lambda path: False)
     assert rename.is_there(tmp_path / "a")
     assert not rename.is_there(tmp_path / "b")
+
+
+def test_a_file_that_the_client_believes_missing_for_a_while_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("a")
+    lstat, answers = os.lstat, iter([False, False, True])
+
+    def forgetful(path: Path) -> os.stat_result:
+        if next(answers):
+            return lstat(path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(rename, "POLL_S", 0.0)
+    monkeypatch.setattr(os, "lstat", forgetful)
+    assert rename.attributes(tmp_path / "a").st_size == 1
+
+
+@pytest.mark.parametrize("has_come", [False, True])
+def test_a_file_that_is_gone_is_not_refused_though_another_has_its_name_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_come: bool
+) -> None:
+    def overtaken(source: Path, target: Path) -> None:
+        if has_come:
+            source.write_text("another")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    assert not rename_unique(tmp_path / "a", tmp_path / "b")
