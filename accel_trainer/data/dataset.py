@@ -1,6 +1,6 @@
 """What a data set is: sources of labeled images, splits, subsets, other labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
+from accel_trainer.data.listing import Listed, Numbers
 
 LabelArray = npt.NDArray[np.int64]
 
@@ -77,6 +78,17 @@ class Relabeled:
     def describe(self, index: int) -> str:
         """What the source calls the image."""
         return self.source.describe(int(self._indices[index]))
+
+    def names(self, indices: Numbers) -> list[str]:
+        """Those of the source; numbers where it has none."""
+        own = self._indices[indices]
+        return self.source.names(own) if isinstance(self.source, Listed) else [str(index) for index in own.tolist()]
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Those of the source; 0 where it has none."""
+        if isinstance(self.source, Listed):
+            return self.source.marks(self._indices[indices], is_canceled)
+        return np.zeros(len(indices), dtype=np.int64)
 
 
 class ClassSubset(Relabeled):

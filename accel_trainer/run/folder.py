@@ -61,6 +61,20 @@ class RunFolder:
         """Which label is which class."""
         return self.path / "classes.json"
 
+    def earlier_classes(self, number: int) -> Path:
+        """The same of an earlier data set, from which the run was allowed to change to another."""
+        return self.path / f"classes-{number}.json"
+
+    @property
+    def dataset(self) -> Path:
+        """The data set that the run began with: classes, counts and digests."""
+        return self.path / "dataset.json"
+
+    @property
+    def dataset_listing(self) -> Path:
+        """The names of the images of that data set, to name those that have changed."""
+        return self.path / "dataset_listing.npz"
+
     @property
     def starting_params(self) -> Path:
         """What was loaded of the weights that the run started from."""

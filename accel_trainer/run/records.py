@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,18 @@ def read_classes(run: RunFolder) -> list[str]:
         return [str(entry["class"]) for entry in _read_json(run.classes)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the classes of the run cannot be read: {error!r}", where=run.classes) from error
+
+
+def keep_classes(run: RunFolder, names: Sequence[str], subset: Sequence[int] | None) -> None:
+    """Write classes.json once. Where a run goes on with other classes, which was allowed, the old file is kept beside
+    the new one. Raises OSError and UserError."""
+    if run.has_run and run.classes.exists():
+        if read_classes(run) == list(names):
+            return
+        run.check_owner()
+        before = next(path for number in count(1) if not (path := run.earlier_classes(number)).exists())
+        run.classes.rename(before)
+    write_classes(run, names, range(len(names)) if subset is None else subset)
 
 
 def write_classes(run: RunFolder, names: Sequence[str], original_indices: Sequence[int]) -> None:

@@ -8,7 +8,6 @@ from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import listed
 from accel_trainer.data.preview import render_preview
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.records import write_classes
 from accel_trainer.training.build import Components
 from accel_trainer.training.meta_model import count_parameters, model_summary
 from accel_trainer.training.pretrained.transfer import Transfer
@@ -33,7 +32,6 @@ class Description:
 
     def write(self) -> str:
         """Write what describes the run, on its first attempt and, where it may change, on later ones; its id."""
-        self._write_classes()
         self._write_first_weights()
         self._write_sample_inputs()
         accelerator = self.assembly.accelerator
@@ -46,11 +44,6 @@ class Description:
             parameters=count_parameters(self.components.model),
             changes=self.start.changes,
         )
-
-    def _write_classes(self) -> None:
-        classes = self.components.images.classes
-        subset = self.job.class_subset if self.job.class_subset is not None else range(len(classes))
-        write_classes(self.run, classes, subset)
 
     def _write_first_weights(self) -> None:
         """Where a run has begun, they are its own; elsewhere they may be of an attempt that did not get this far.

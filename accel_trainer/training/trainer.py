@@ -16,13 +16,18 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
+from accel_trainer.data.dataset import Splits
+from accel_trainer.data.listing import Canceled
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
-from accel_trainer.run.records import read_found, write_config
+from accel_trainer.run.records import keep_classes, read_found, write_config
 from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Components, JobChecker, build
 from accel_trainer.training.description import Description
 from accel_trainer.training.failures import Diverged, known_failure
+from accel_trainer.training.identity.agreement import agree_on_data
+from accel_trainer.training.identity.check import DataCheck
+from accel_trainer.training.identity.recorder import DataRecorder
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
 from accel_trainer.training.pretrained.transfer import Transfer
@@ -37,6 +42,7 @@ from accel_trainer.training.state.starting_point import (
     FromWeights,
     StartingPoint,
     find_starting_point,
+    with_changes,
 )
 from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers
 from accel_trainer.training.tune.resolve import Resolver
@@ -63,7 +69,7 @@ class Trainer:
         try:
             with ExitStack() as resources:
                 resources.callback(end_trackers, self.assembly.accelerator)
-                loop, run_id = self._prepare()
+                loop, run_id = self._prepare(resources)
                 plotter = self._plotter(loop, resources)
                 if loop.progress.epoch >= loop.job.num_epochs:
                     return _finished_before(loop)
@@ -76,7 +82,7 @@ class Trainer:
         except Stopped:
             _log_stop(loop)
             return TrainingResult(RunState.PREEMPTED)
-        except StoppedWaiting:
+        except (StoppedWaiting, Canceled):
             log.info("stopped while a disk was away; the run resumes from its newest state")
             reason = "stopped while a disk was away" if not self.assembly.is_first else None
             return TrainingResult(RunState.PREEMPTED, reason)
@@ -117,7 +123,7 @@ class Trainer:
 
     # -- before the first step ------------------------------------------------------------------------------
 
-    def _prepare(self) -> tuple[TrainingLoop, str]:
+    def _prepare(self, resources: ExitStack) -> tuple[TrainingLoop, str]:
         """Build all that trains the job, and restore what there is of the run; the loop, and the run's id on rank 0.
         Raises UserError and Stopped."""
         check_trackers(self.job)
@@ -130,6 +136,9 @@ class Trainer:
             self.reporter.take_run()
         job = self._resolved(start)
         components, transferred = self._components(job, start)
+        data = self._check_data(job, components.images, start)
+        if data is not None:
+            start = with_changes(start, data.changes, self.run, logs=is_first)
         if isinstance(start, FromState):  # loaded later, with all the rest
             _refuse_misfit(start.state.model, components)
         self.reporter.take_run()
@@ -138,6 +147,8 @@ class Trainer:
         loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
         resume(loop, start)
         if is_first:
+            if data is not None:
+                self._record_data(components.images, data, resources)
             # From here on the folder holds a run of this job.
             write_config(self.run, job.completed())
             description.log(loop.progress)
@@ -157,6 +168,21 @@ class Trainer:
     def _check(self) -> None:
         """All that can be known to be wrong before a run is moved away for this one. Raises UserError."""
         JobChecker()(self.job, self.assembly.accelerator.num_processes)
+
+    def _check_data(self, job: ResolvedJob, images: Splits, start: StartingPoint) -> DataCheck | None:
+        """Compare the data set with that of the run; None for a run that is over. Raises UserError."""
+        if isinstance(start, FromState) and start.state.progress.epoch >= job.num_epochs:
+            return None
+        return agree_on_data(job, self.run, images, self.assembly.accelerator, lambda: bool(self.stop))
+
+    def _record_data(self, images: Splits, data: DataCheck, resources: ExitStack) -> None:
+        """Record what the run begins with, on rank 0."""
+        if data.differences:
+            log.info("the data set has changed: %s; going on", "; ".join(data.differences))
+        keep_classes(self.run, images.classes, self.job.class_subset)
+        recorder = DataRecorder(self.run, images, data)
+        resources.callback(recorder.close)
+        recorder.write()
 
     def _resolved(self, start: StartingPoint) -> ResolvedJob:
         """The job with a batch size and a learning rate that are numbers."""

@@ -17,7 +17,7 @@ import stat
 import threading
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,6 +33,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import persistently
 from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode
+from accel_trainer.data.listing import Numbers
 
 VERSION = 1
 MANIFEST = "pack.json"
@@ -234,6 +235,14 @@ class Packed:
     def name(self, index: int) -> str:
         """What the data set that was packed calls the image."""
         return name_of(self.file, self.records[index])
+
+    def names(self, indices: Numbers) -> list[str]:
+        """The numbers of images: what they were called is read with them, and is part of their checksums."""
+        return [str(index) for index in indices.tolist()]
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """The checksums of images and names, from the index."""
+        return self.records["checksum"][indices].astype(np.int64)
 
 
 def name_of(file: PixelFile, record: Any) -> str:

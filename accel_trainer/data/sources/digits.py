@@ -1,5 +1,7 @@
 """Handwritten digits that come with the package."""
 
+import zlib
+from collections.abc import Callable
 from importlib.resources import files
 
 import numpy as np
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from accel_trainer.data.dataset import LabelArray
 from accel_trainer.data.decode import from_array
+from accel_trainer.data.listing import Numbers
 
 BUNDLED = ("digits",)
 
@@ -32,3 +35,11 @@ class Digits:
     def describe(self, index: int) -> str:
         """Split and number."""
         return f"digits {self._split} {index}"
+
+    def names(self, indices: Numbers) -> list[str]:
+        """The numbers of images."""
+        return [str(index) for index in indices.tolist()]
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Checksums of the pixels."""
+        return np.array([zlib.crc32(self._images[index].tobytes()) for index in indices.tolist()], dtype=np.int64)

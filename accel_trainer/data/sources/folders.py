@@ -15,6 +15,7 @@ from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import read_image
+from accel_trainer.data.listing import Numbers, file_sizes
 from accel_trainer.data.sources.walk import files_below, folders_in
 
 T = TypeVar("T")
@@ -61,6 +62,14 @@ class ImageFolder:
         """The path of the file."""
         return self._paths[index]
 
+    def names(self, indices: Numbers) -> list[str]:
+        """The paths of images, each below the folder of its class."""
+        return self._paths.below_class(indices.tolist(), [self.classes[label] for label in self.labels[indices]])
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """The sizes of the files."""
+        return file_sizes([self._paths[index] for index in indices.tolist()], is_canceled)
+
 
 class _Paths:
     """Paths below a folder: a million of them in a third of the memory that as many strings take."""
@@ -78,6 +87,14 @@ class _Paths:
     def __getitem__(self, index: int) -> str:
         start, end = self._ends[index], self._ends[index + 1]
         return self._folder + os.fsdecode(self._joined[start:end])
+
+    def below_class(self, indices: Sequence[int], classes: Sequence[str]) -> list[str]:
+        """Paths without that of their class."""
+        skipped = {name: len(os.fsencode(name)) + 1 for name in set(classes)}
+        return [
+            os.fsdecode(self._joined[self._ends[index] + skipped[name] : self._ends[index + 1]])
+            for index, name in zip(indices, classes, strict=True)
+        ]
 
 
 def _read_folder(folder: Path, read: Callable[[Path], T]) -> T:

@@ -1,5 +1,6 @@
 """Hugging Face datasets: from the hub, from what save_to_disk wrote, from parquet, arrow and image folders."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line, listed
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import CorruptImage, decode, read_image
+from accel_trainer.data.listing import MISSING, Numbers, file_sizes
 
 TRAIN_SPLITS = ("train", "training")
 VAL_SPLITS = ("val", "validation", "valid", "dev", "test")
@@ -50,6 +52,34 @@ class HuggingFace:
         """The number of the row, and the path in it where it has one."""
         row = self._rows[int(index)][self._column] or {}
         return f"row {index} ({row['path']})" if row.get("path") else f"row {index}"
+
+    def names(self, indices: Numbers) -> list[str]:
+        """The paths that rows name, without what all begin with; numbers of rows where that tells them not apart."""
+        paths = self._stored("path").to_pylist()
+        if None in paths or len(set(paths)) < len(paths):
+            return [f"row {index}" for index in indices.tolist()]
+        skipped = len(os.path.commonpath(paths)) + 1 if len(paths) > 1 and "/" in paths[0] else 0
+        return [paths[index][skipped:] for index in indices.tolist()]
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Bytes of the encoded images, whether they are in the table or in files."""
+        import pyarrow.compute
+
+        lengths = pyarrow.compute.binary_length(self._stored("bytes"))
+        of_rows: Numbers = pyarrow.compute.fill_null(lengths, MISSING).to_numpy().astype(np.int64)
+        sizes = of_rows[indices]
+        if len(elsewhere := np.flatnonzero(sizes == MISSING)):
+            paths = self._stored("path").to_pylist()
+            named = [paths[indices[position]] or "" for position in elsewhere.tolist()]
+            sizes[elsewhere] = file_sizes(named, is_canceled)
+        return sizes
+
+    def _stored(self, field: str) -> Any:
+        """`bytes` or `path` of all rows, as the table has them."""
+        import pyarrow.compute
+
+        rows = self._rows if self._rows._indices is None else self._rows.flatten_indices()
+        return pyarrow.compute.struct_field(rows.data.column(self._column), field)
 
 
 def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> Splits:

@@ -90,9 +90,7 @@ def find_starting_point(
             log.info("the job has changed: %s; going on", describe(changes))
     wait_for_all()
     start = _at_newest(run, changes)
-    if isinstance(start, FromState) and start.differences:
-        start = replace(start, state=_before_the_epoch(start.state, run, logs=is_first))
-    return start
+    return _again(start, run, logs=is_first) if start.differences else start
 
 
 def _at_newest(run: RunFolder, changes: Changes) -> StartingPoint:
@@ -123,6 +121,18 @@ def _accepted_changes(job: Job, run: RunFolder) -> Changes:
             "to -1 to start over (the old run is kept in previous/), or allow_changes to true to go on with what is new"
         )
     return job.diff(config, found)
+
+
+def with_changes(start: StartingPoint, changes: Changes, run: RunFolder, *, logs: bool) -> StartingPoint:
+    """The same with further changes: where it becomes another training, an epoch that was begun is begun again."""
+    changed = replace(start, changes={**start.changes, **changes})
+    return _again(changed, run, logs=logs) if changes and not start.differences else changed
+
+
+def _again(start: StartingPoint, run: RunFolder, *, logs: bool) -> StartingPoint:
+    if isinstance(start, FromState):
+        return replace(start, state=_before_the_epoch(start.state, run, logs=logs))
+    return start
 
 
 def _before_the_epoch(state: TrainState, run: RunFolder, *, logs: bool) -> TrainState:

@@ -1,0 +1,59 @@
+"""What a data set consists of, known without reading its images: for each a name within its class, and a mark of its
+content."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from accel_trainer.core.outage import persistently
+
+Numbers = npt.NDArray[np.int64]
+
+# A disk of the network answers many questions at once.
+THREADS, CHUNK = 16, 1000
+MISSING = -1
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A data set that has a list of its images."""
+
+    def names(self, indices: Numbers) -> list[str]:
+        """Names of these images, each within its class, which do not depend on where the data set is."""
+        ...
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """For each of these images a number that another content would hardly have: bytes of a file, a checksum.
+
+        This may take long: a question to the disk for each file. Raises Canceled.
+        """
+        ...
+
+
+class Canceled(Exception):
+    """Nobody wants the answer anymore."""
+
+
+def file_sizes(paths: Sequence[str], is_canceled: Callable[[], bool]) -> Numbers:
+    """Bytes of each file, MISSING where there is none: int64 (n,). Raises Canceled."""
+
+    def sizes(start: int) -> list[int]:
+        if is_canceled():
+            raise Canceled
+        return [_size(path) for path in paths[start : start + CHUNK]]
+
+    with ThreadPoolExecutor(THREADS, "sizes") as pool:
+        found = [size for part in pool.map(sizes, range(0, len(paths), CHUNK)) for size in part]
+    return np.array(found, dtype=np.int64)
+
+
+def _size(path: str) -> int:
+    try:
+        return persistently(partial(os.stat, path), lambda: path, may_be_missing=True).st_size
+    except FileNotFoundError:
+        return MISSING
