@@ -3,7 +3,20 @@
 Scripts and notebooks import from here (docs/python.md). Nothing is loaded before one of the names is used.
 """
 
-from typing import TYPE_CHECKING, Any
+
+def _leave_current_folder() -> None:
+    """`python -m accel_trainer...` puts the current folder before Python's own modules: nothing of it may hide one of
+    them. In a checkout in which nothing is installed, this package is there itself."""
+    import sys
+
+    is_ours = sys.argv[:1] == ["-m"] and any(word.partition(".")[0] == "accel_trainer" for word in sys.orig_argv)
+    if is_ours and not sys.flags.safe_path and not __file__.startswith(f"{sys.path[0]}/accel_trainer/"):
+        del sys.path[0]
+
+
+_leave_current_folder()
+
+from typing import TYPE_CHECKING, Any  # noqa: E402 - the folder may have a module of this name
 
 if TYPE_CHECKING:
     from accel_trainer.api.public import (

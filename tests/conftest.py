@@ -13,7 +13,11 @@ from faults.fork_server import ForkServer, shared
 from faults.site.injection import UNCHECKED_VARIABLE
 from helpers import COMMAND, REPOSITORY, kill_tree
 
+from accel_trainer.core.child_environment import waiting_threads_sleep
 from accel_trainer.launch import attempt_files
+
+# Before torch is imported: tests have fewer cores than threads, and threads that spin make them many times slower.
+os.environ.update(waiting_threads_sleep(os.environ))
 
 
 def pytest_configure() -> None:

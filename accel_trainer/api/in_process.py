@@ -3,21 +3,24 @@
 import hashlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import FrameType
+from typing import Any
 
 from accel_trainer.api.progress_bar import progress_bar
 from accel_trainer.api.trained_run import Run, load_run
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import imports_allowed
+from accel_trainer.core.child_environment import waiting_threads_sleep, without_leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
 from accel_trainer.core.lease import Owner
-from accel_trainer.core.processes import StopRequest, environment_restored, launched_processes, usable_cores
+from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
@@ -40,7 +43,8 @@ def train(
 
     It is trained on one GPU, or on the CPU, to the same bits as by `accel-train train` with one process and the same
     cores. Log lines go to log.txt in the run folder. Afterwards the process is as it was before: threads, signal
-    handlers, environment variables, settings of torch.
+    handlers, environment variables, settings of torch. Meanwhile variables that a launch would set aside are gone
+    (docs/environment.md); the log names them.
 
     job: a job with a name of its own, `Job(name=...)`, or the path of a job file.
     cpu: leave a GPU alone.
@@ -56,7 +60,7 @@ def train(
     which nothing is written there; anything else as it was raised in the training.
     """
     job = job if isinstance(job, Job) else read_job(expand_path(job))
-    with imports_allowed(allow):
+    with imports_allowed(allow), _own_environment():
         cpu |= _is_on_cpu(job)
         run = RunFolder(job.run_path)
         run.create()
@@ -69,13 +73,28 @@ def train(
 
 def _is_on_cpu(job: Job) -> bool:
     """Whether a launch would leave GPUs alone. Raises UserError for a job of several processes."""
-    count = max(num_processes_wanted(job, LaunchOptions()) or 1, launched_processes())
+    count = max(num_processes_wanted(job, LaunchOptions()) or 1, _processes_of_caller())
     if count > 1:
         raise UserError(
             f"num_processes: a job of {count} processes cannot be trained in this one; use `accel-train train`"
         )
-    launch = plan_launch(job, LaunchOptions(num_processes=1), this_machine())
-    return "ACCELERATE_USE_CPU" in launch.environment
+    return plan_launch(job, LaunchOptions(num_processes=1), this_machine()).is_on_cpu
+
+
+def _processes_of_caller() -> int:
+    """How many are in a process group that the caller has made. Variables of a launcher may be left over of another."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    has_group = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if has_group else 1
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """The environment of what is launched, as far as a process can still have it; afterwards that of the caller."""
+    with without_leftovers():
+        if "torch" not in sys.modules:  # afterwards it is too late
+            os.environ.update(waiting_threads_sleep(os.environ))
+        yield
 
 
 class _Stop(StopRequest):
@@ -93,7 +112,6 @@ def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) 
     """Raises what ended the training."""
     owner = Owner.new()
     with ExitStack() as resources:
-        resources.enter_context(environment_restored())  # before torch is imported
         from accel_trainer.training.session import SessionOptions, train
 
         lock = acquire(run, owner, end_leftovers=partial(refuse_leftovers, run), say=print)

@@ -8,6 +8,7 @@ from typing import Any
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.config.derived import keys
+from accel_trainer.core.allow_imports import current_folder_searched
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, UnusableHere
@@ -33,7 +34,8 @@ def make_check(flags: LaunchOptions) -> Check:
             from accel_trainer.training.build import JobChecker
 
             checkers.append(JobChecker())
-        return asdict(checkers[0](job, num_processes))
+        with current_folder_searched():
+            return asdict(checkers[0](job, num_processes))
 
     return check
 

@@ -1,11 +1,13 @@
 """The command line: each verb parses, calls and prints; exit codes."""
 
+import os
 import sys
 
 from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
 from accel_trainer.cli.console import lost_output, protect_streams
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.processes import exit_now
 from accel_trainer.launch.accelerate_config import MachineUnusable
 from accel_trainer.queue.layout import QueueUnusable
 
@@ -36,6 +38,8 @@ def main() -> None:
     if (error := lost_output()) is not None and code == 0 and sys.argv[1:2] != [] and sys.argv[1] not in WATCHED:
         print_problems([f"standard output: {error.strerror}"])
         code = SOME_FAILED
+    if sys.flags.inspect and os.environ.get("PYTHONINSPECT"):
+        exit_now(code)  # left over in a shell, it has Python forget the code and wait for input
     sys.exit(code)
 
 

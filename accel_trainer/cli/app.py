@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.child_environment import SET_ASIDE_VARIABLE, Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
 from accel_trainer.core.text import did_you_mean, one_line, printable
@@ -153,6 +154,7 @@ def print_warnings(lines: Iterable[str]) -> None:
 @contextmanager
 def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterator[WorkerCall]:
     """A call of a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
+    report_set_aside()
     try:
         with called as call:
             yield call
@@ -161,6 +163,13 @@ def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterat
     except WorkerFailed as error:
         print_problems([f"{what} has failed: {error}; all output: {error.log}"])
         raise typer.Exit(SOME_FAILED) from error
+
+
+def report_set_aside(*families: Family) -> None:
+    """One line on what of this environment does not reach what is launched; families: what else does not."""
+    os.environ.pop(SET_ASIDE_VARIABLE, None)  # of another launch, in whose processes this one was begun
+    if names := leftovers(os.environ, *families):
+        typer.echo(f"set aside from the environment: {in_one_line(names)} (docs/environment.md says why)", err=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -20,10 +20,12 @@ from accel_trainer.cli.app import (
     app,
     launch_options,
     print_problems,
+    report_set_aside,
     with_flags,
 )
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
+from accel_trainer.core.child_environment import SLURM
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
@@ -116,6 +118,7 @@ def run_queue(
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
     if slurm:
         refuse_options(beside_slurm, "not with --slurm, which decides where and when a job runs")
+        report_set_aside(SLURM)
         job_options = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
         _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, watch=watch), queue)
         return
@@ -126,6 +129,7 @@ def run_queue(
     if dry_run:
         _print_commands(store, launch, places)
         return
+    report_set_aside()
     gpus_in_use = GpuMemory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
     runner = Runner(store, this_machine(), Terminal(several=places.number > 1), options, places)

@@ -17,6 +17,7 @@ from accel_trainer.cli.app import (
     ProcessesOption,
     app,
     launch_options,
+    report_set_aside,
 )
 from accel_trainer.cli.run_queue import ask_for_gpus, done_parent
 from accel_trainer.config import read_job
@@ -55,6 +56,7 @@ def train(
         typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)
     run.create()
+    report_set_aside()
     token, submission = Owner.new().token, submission_of(file)
     if (status := read_status(run)) is not None and status.state is RunState.FINISHED:
         submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one resumes

@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -18,8 +18,6 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1
 # How many cores a job may take that is not alone on its machine.
 CORES_VARIABLE = "ACCEL_TRAIN_CORES"
-# How many processes a launcher has started for the job.
-PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 # At this signal a training process writes to its standard error what each of its threads is doing.
 STACKS_SIGNAL = signal.SIGUSR1
 
@@ -141,24 +139,6 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get(CORES_VARIABLE, "")
     return min(cores, max(1, int(share))) if re.fullmatch(r"[0-9]{1,6}", share) else cores
-
-
-def launched_processes() -> int:
-    """How many processes train together with this one, itself included, by the variables of their launcher."""
-    return int(os.environ.get(PROCESSES_VARIABLE) or os.environ.get("WORLD_SIZE") or 1)
-
-
-@contextmanager
-def environment_restored() -> Iterator[None]:
-    """Afterwards all environment variables are as before: Accelerate, torch (which sets some when it is imported) and
-    trackers leave theirs behind."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def children() -> set[int]:

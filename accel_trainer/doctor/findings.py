@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any, Self
 
+from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.core.text import first_line
 
@@ -92,6 +93,7 @@ class Probe:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._errors,
+                env=child_environment(),
                 preexec_fn=parent_death_signal(),
             )
         except OSError as error:  # no folder for temporary files, too many processes

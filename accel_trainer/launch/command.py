@@ -47,7 +47,7 @@ class LaunchOptions:
 
 @dataclass(frozen=True)
 class Launch:
-    """An `accelerate launch` of a module. `environment` is what is set beside the inherited one."""
+    """An `accelerate launch` of a module. `environment` is what is set beside that of everything that is launched."""
 
     accelerate_args: tuple[str, ...]
     environment: Mapping[str, str]
@@ -63,9 +63,15 @@ class Launch:
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
         return [*launcher, *self.accelerate_args, "-m", self.worker, *self.worker_args]
 
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether GPUs are left alone; the launch then says how many threads compute."""
+        return "ACCELERATE_USE_CPU" in self.environment
+
     def __str__(self) -> str:
         """The command as one could type it."""
-        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        environment = {"PYTHONSAFEPATH": "1", **self.environment}
+        variables = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
         command = ["accelerate", "launch", *self.accelerate_args, "-m", self.worker, *self.worker_args]
         return " ".join([*variables, shlex.join(command)])
 

@@ -1,7 +1,6 @@
 """A launched trainer: started, watched, asked to stop, and gone without a trace."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import time
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core import processes
-from accel_trainer.core.processes import PROCESSES_VARIABLE
+from accel_trainer.core.child_environment import PROCESSES_VARIABLE, THREAD_COUNTS, child_environment
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import SHUTDOWN_S, Launch
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
@@ -27,8 +26,9 @@ class ProcessGroup:
 
     def __init__(self, launch: Launch, token: str, log: Path) -> None:
         self.token, self._worker, self._log = token, launch.worker, log
-        environment = {**os.environ, **make_scratch(token), **launch.environment}
-        environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes), "PYTHONUNBUFFERED": "1"}
+        made = child_environment(THREAD_COUNTS) if launch.is_on_cpu else child_environment()
+        environment = {**made, **make_scratch(token), **launch.environment}
+        environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes)}
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
             self._launcher = subprocess.Popen(

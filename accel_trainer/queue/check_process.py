@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import Program, parent_death_signal, pids_with_env, send_signal
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
@@ -49,7 +50,7 @@ class CheckProcess:
         self.limit_s = limit_s
         self._open = {str(version.path): version for version in versions}
         self._token = Owner.new().token
-        environment = {**os.environ, **make_scratch(self._token), TOKEN_VARIABLE: self._token}
+        environment = {**child_environment(), **make_scratch(self._token), TOKEN_VARIABLE: self._token}
         self._answers: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         descriptor = self._answers.fileno()
         try:

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from accel_trainer.config import ResolvedJob
+from accel_trainer.core.child_environment import in_one_line, names_set_aside
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import listed
 from accel_trainer.data.preview import render_preview
@@ -70,6 +71,8 @@ class Description:
         """Log what is trained, on what, and from where it resumes."""
         job, components, accelerator = self.job, self.components, self.assembly.accelerator
         images, sampling = components.images, components.sampling
+        if aside := names_set_aside():
+            log.info("set aside from the environment: %s (the job and the launch say how to train)", in_one_line(aside))
         log.info("%s", model_summary(components.model, len(images.classes), job.image_size))
         if components.frozen:
             log.info("frozen: %s", listed(components.frozen))

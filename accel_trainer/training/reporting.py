@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import Program
@@ -218,7 +219,7 @@ class Plotter:
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._drawn = run, time.monotonic()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**child_environment(), "OMP_NUM_THREADS": "1"}
         reading, writing = os.pipe()
         self._requests = os.fdopen(writing, "w")
         try:

@@ -1,9 +1,11 @@
 """Launched by `accelerate launch`, once per process, to profile a job; rank 0 writes the result to a file."""
 
 # The parent is watched from the first moment on; torch takes seconds to import.
+from accel_trainer.core.child_environment import begin_worker
 from accel_trainer.core.processes import die_with_parent, exit_now
 
 if __name__ == "__main__":
+    begin_worker()
     die_with_parent()
 
 import argparse

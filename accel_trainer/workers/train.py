@@ -6,9 +6,11 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 # Signals are noted and the parent is watched from the first moment on; torch takes seconds to import.
 import faulthandler
 
+from accel_trainer.core.child_environment import begin_worker
 from accel_trainer.core.processes import STACKS_SIGNAL, die_with_parent, exit_now, stop_request
 
 if __name__ == "__main__":
+    begin_worker()
     stop_request()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     die_with_parent()

@@ -3,10 +3,8 @@
 import functools
 import importlib
 import inspect
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from accel_trainer.core.allow_imports import may_import, refuse_import
+from accel_trainer.core.allow_imports import current_folder_searched, may_import, refuse_import
 from accel_trainer.core.construct import keyword_parameters, refuse_missing, refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line
@@ -28,7 +26,7 @@ def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     UserError for a path that is not allowed (before anything is imported) or does not lead to a model, for arguments
     that do not fit the signature, and for whatever the user's code raises.
     """
-    with _current_folder_searched():
+    with current_folder_searched():
         constructor = _find(path)
         args = _arguments(path, constructor, args, num_classes, image_size)
         try:
@@ -58,22 +56,6 @@ def import_aside(module: str) -> ModuleType:
     the meta device, and torch's generator stays where it was."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         return importlib.import_module(module)
-
-
-@contextmanager
-def _current_folder_searched() -> Iterator[None]:
-    """Python looks for modules in the current folder too, as a console script does not; at the end, so that nothing
-    that is installed is hidden."""
-    folder = str(Path.cwd())
-    if folder in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the user's code may have removed it
-            sys.path.remove(folder)
 
 
 def _find(path: str) -> Callable[..., Any]:

@@ -10,10 +10,12 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from dirty_shell import SET_ASIDE, TRACKERS
 from safetensors.torch import load_file
 from tiny_runs import finish, tiny_job
 
@@ -80,6 +82,41 @@ def test_two_trainings_in_one_process_finish_and_leave_nothing_behind(
     assert [run.status.state for run in (one, two) if run.status is not None] == ["finished"] * 2
     rows = [run.summary for run in load_runs(tmp_path / "one", tmp_path / "two")]
     assert [(row.state, row.epochs) for row in rows] == [("finished", 1)] * 2
+
+
+def test_what_is_left_over_in_the_environment_changes_no_bit_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither Accelerate's switches, nor ranks of a launcher that is long gone."""
+    job: dict[str, Any] = {"gradient_accumulation": 2, "deterministic": True}
+    clean = finish(tmp_path / "clean", **job)
+    for name, value in SET_ASIDE.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    dirty = finish(tmp_path / "dirty", **job)
+    assert_same_weights(clean, dirty)
+    assert dirty.evaluate().scores == clean.evaluate().scores
+    assert dict(os.environ) == before
+    assert "set aside from the environment: ACCELERATE_DEBUG_MODE, " in (dirty.path / "log.txt").read_text()
+
+
+def test_a_tracker_is_told_of_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    for name, value in TRACKERS.items():
+        monkeypatch.setenv(name, value)
+    seen: list[dict[str, Any]] = []
+
+    def init(**settings: Any) -> Any:
+        seen.append({**settings, "left": [name for name in TRACKERS if name in os.environ]})
+        return MagicMock()
+
+    monkeypatch.setattr(wandb, "init", init)
+    for name in ("one", "two"):
+        finish(tmp_path / name, trackers=["wandb"], wandb={"mode": "offline"})
+    one, two = seen
+    assert (one["left"], two["left"]) == ([], [])
+    assert len({one["id"], two["id"], "one-for-all"}) == 3
 
 
 @pytest.mark.slow

@@ -1,8 +1,18 @@
 """Which packages job files may have imported."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 
-from accel_trainer.core.allow_imports import ALLOW_VARIABLE, allow_imports, may_import, refuse_import
+from accel_trainer.core.allow_imports import (
+    ALLOW_VARIABLE,
+    allow_imports,
+    current_folder_searched,
+    may_import,
+    refuse_import,
+)
 from accel_trainer.core.errors import UserError
 
 
@@ -53,3 +63,30 @@ def test_an_invalid_name_of_a_package_is_reported(monkeypatch: pytest.MonkeyPatc
     allowed(monkeypatch, "*")
     with pytest.raises(UserError, match=rf"^{ALLOW_VARIABLE}: '\*' is not the name of a package"):
         may_import("my_lab")
+
+
+def test_the_current_folder_is_searched_for_allowed_packages_and_by_them_alone(
+    own_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries try to import what may not be installed: what lies in the folder is not meant."""
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(own_environment))])
+    allowed(monkeypatch, "lab_of_mine.models")
+    (own_environment / "lab_of_mine").mkdir()
+    (own_environment / "lab_of_mine/models.py").write_text("import beside_it\nfrom lab_of_mine import layers\n")
+    (own_environment / "lab_of_mine/layers.py").write_text("def lazily():\n    import beside_too\n")
+    (own_environment / "beside_it.py").write_text("import beside_too\n")
+    (own_environment / "beside_too.py").touch()
+    (own_environment / "optional_library.py").touch()
+    before = [*sys.path], [*sys.meta_path]
+    with current_folder_searched():
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("optional_library")
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("beside_it")
+        importlib.import_module("lab_of_mine.models")
+        del sys.modules["beside_too"]
+        sys.modules["lab_of_mine.layers"].lazily()
+        assert "beside_too" in sys.modules
+    assert ([*sys.path], [*sys.meta_path]) == before
+    for name in ("lab_of_mine", "lab_of_mine.models", "lab_of_mine.layers", "beside_it", "beside_too"):
+        del sys.modules[name]

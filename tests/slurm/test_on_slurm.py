@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dirty_shell import ALLOCATION, RANKS
 from faults import checks
 from faults.fork_server import ForkServer
 from faults.lab import Lab
@@ -188,6 +189,20 @@ def test_a_node_that_fails_loses_nothing(unlucky: Lab, server: ForkServer, clust
     assert is_whole(unlucky, server, "unlucky")
     assert len(list((unlucky.queue / "logs").glob("unlucky.[0-9].log"))) == 2
     assert len(cluster.job_ids("unlucky")) == 1
+
+
+def test_a_submission_inside_an_allocation_is_no_part_of_it(start: Start, server: ForkServer, cluster: Cluster) -> None:
+    """Nor do options that stand in variables make it another kind of job."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ALLOCATION, **RANKS}.items():
+            patch.setenv(name, value)
+        lab = start("inside", {"inside": 0.0}, num_epochs=2)
+        (line,) = wait_until(lambda: [line for line in lab.all_output().splitlines() if "set aside" in line])
+    assert "RANK, " in line
+    assert "SLURM_* (" in line
+    assert lab.wait(240) == 0, lab.all_output()
+    assert is_whole(lab, server, "inside")
+    assert len(cluster.job_ids("inside")) == 1
 
 
 def test_a_job_on_two_nodes_finishes_there(start: Start, server: ForkServer) -> None:

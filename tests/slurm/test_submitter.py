@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dirty_shell import ALLOCATION, SET_ASIDE
 from helpers import dead_token, said_by, write_job
 from slurm.cluster import shim
 
@@ -92,9 +93,11 @@ def test_the_script_becomes_its_job_so_that_it_gets_the_signals(monkeypatch: pyt
         "-m", "accel_trainer.workers.slurm_job", "--queue", str(Path("a queue").absolute()), "--token", "token",
         "--config", str(Path("c.yaml").absolute()), "--num-processes", "2",
     ]  # fmt: skip
-    said = subprocess.run(
-        ["bash"], input=text.replace(last, "env"), capture_output=True, text=True, env={"ACCEL_TRAIN_HOST": "here"}
-    ).stdout
+    on_node = {"ACCEL_TRAIN_HOST": "here", "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error"}
+    said = subprocess.run(["bash"], input=text.replace(last, "env"), capture_output=True, text=True, env=on_node).stdout
+    assert "PYTHONSAFEPATH=1\n" in said
+    assert "PYTHONINSPECT" not in said
+    assert "PYTHONWARNINGS" not in said
     assert "PYTHONPATH=a path/with $words\n" in said
     assert "ACCEL_TRAIN_ALLOW_IMPORTS=my_lab\n" in said
     assert "ACCEL_TRAIN_HOST" not in said, "every node has its own name"
@@ -175,6 +178,18 @@ def test_options_of_the_wrong_kind_of_run_are_refused_in_a_line(cli: Any) -> Non
 
 def answering(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, *lines: str) -> None:
     monkeypatch.setenv("PATH", shim(folder / name, name, lines))
+
+
+def test_commands_of_slurm_get_nothing_of_the_allocation_they_are_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**ALLOCATION, **SET_ASIDE, "SBATCH_ACCOUNT": "lab", "SLURM_CONF": "mine"}.items():
+        monkeypatch.setenv(name, value)
+    answering(tmp_path, monkeypatch, "sbatch", f"env >{tmp_path}/environment; echo 4711")
+    assert client.submit([], "") == 4711
+    given = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
+    assert given.keys() & {*ALLOCATION, *SET_ASIDE} == {"PYTHONHASHSEED"}
+    assert (given["PYTHONHASHSEED"], given["SBATCH_ACCOUNT"], given["SLURM_CONF"]) == ("0", "lab", "mine")
 
 
 POLICY = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, or size)"

@@ -1,6 +1,5 @@
 """The commands of Slurm that are used, and nothing else starts them. None is waited for longer than it is worth."""
 
-import os
 import re
 import shutil
 import signal
@@ -8,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from accel_trainer.core.child_environment import SLURM, child_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import parent_death_signal
 
@@ -121,7 +121,7 @@ def _call(command: Sequence[str], timeout_s: float = ANSWER_S, text: str = "") -
             text=True,
             timeout=timeout_s,
             errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
+            env={**child_environment(SLURM), "LC_ALL": "C"},
             start_new_session=True,
             preexec_fn=_unmoved(),
         )

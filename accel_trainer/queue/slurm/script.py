@@ -1,6 +1,5 @@
 """What sbatch is given: its arguments and the text of the script. Nothing is started here."""
 
-import os
 import re
 import shlex
 import sys
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.child_environment import PYTHON_MADE, child_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import HOST_VARIABLE
 from accel_trainer.core.processes import Program
@@ -35,6 +35,8 @@ OURS = {
     "-W": "run-queue waits itself",
     "--wrap": "the script is accel-train's",
 }
+# Switches of Python that a node's own profile may set.
+OF_THE_NODE = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONBREAKPOINT")
 PORT = 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
 
 
@@ -118,7 +120,7 @@ def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions,
 def script(queue: Path, token: str, launch: LaunchOptions, nodes: int) -> str:
     """Begins the job's claim, on each of its nodes. The shell becomes what it starts, which so gets its signals."""
     command = Program.SLURM_JOB.command("--queue", str(queue.absolute()), "--token", token, *_launch_arguments(launch))
-    lines = ["#!/bin/bash", f"unset {HOST_VARIABLE}", *_exports()]
+    lines = ["#!/bin/bash", f"unset {HOST_VARIABLE} {' '.join(OF_THE_NODE)}", *_exports()]
     if nodes == 1:
         return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
     port = shlex.join([sys.executable, "-c", PORT])
@@ -134,5 +136,6 @@ def _launch_arguments(launch: LaunchOptions) -> Sequence[str]:
 
 def _exports() -> list[str]:
     """What the job needs of our environment, also where a cluster passes none of it on."""
-    found = {name: os.environ[name] for name in (ALLOW_VARIABLE, "PYTHONPATH") if name in os.environ}
+    made = child_environment()
+    found = {name: made[name] for name in (ALLOW_VARIABLE, "PYTHONPATH", *PYTHON_MADE) if name in made}
     return [f"export {name}={shlex.quote(value)}" for name, value in found.items()]

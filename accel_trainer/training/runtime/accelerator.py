@@ -16,12 +16,18 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.core.allow_imports import current_folder_searched
+from accel_trainer.core.child_environment import (
+    PROCESSES_VARIABLE,
+    environment_restored,
+    launched_processes,
+    without_leftovers,
+)
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.processes import environment_restored, launched_processes
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
 
@@ -60,15 +66,19 @@ class Assembly:
 def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembly]:
     """All that a job computes with in this process; afterwards the process is as it was before.
 
-    cpu: leave a GPU alone, as the variable ACCELERATE_USE_CPU does. Raises UserError for a precision that the device
-    does not have.
+    What `core/child_environment` sets aside counts for nothing: of a process that nothing has launched, neither do
+    ranks and addresses in its environment.
+
+    cpu: leave a GPU alone, as the launch's variable ACCELERATE_USE_CPU does. Raises UserError for a precision that the
+    device does not have.
     """
     with ExitStack() as resources:
-        resources.enter_context(environment_restored())
+        joins_group = dist.is_available() and dist.is_initialized()
+        resources.enter_context(without_leftovers(joins_group=joins_group))
+        resources.enter_context(current_folder_searched())
         resources.enter_context(_fresh_accelerate_state())
         resources.enter_context(_exact_float32())
         resources.enter_context(deterministic_kernels(job.deterministic))
-        joins_group = dist.is_available() and dist.is_initialized()
         accelerator = make_accelerator(job, run, cpu=cpu)
         resources.enter_context(_generators_restored(accelerator.device))
         on_device = augments_on_device(job, accelerator.device)
@@ -121,14 +131,16 @@ def make_accelerator(job: Job, run: RunFolder, *, cpu: bool = False) -> Accelera
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=_precision(job, device),
-        gradient_accumulation_steps=job.gradient_accumulation,
+        # Not as a number: a variable goes before that.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=job.gradient_accumulation),
         log_with=job.trackers or None,
         project_dir=str(run.path),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if device.type == "cpu":
         keep_freed_memory()
-    launched = launched_processes()
+    joins_group = dist.is_available() and dist.is_initialized() and PROCESSES_VARIABLE not in os.environ
+    launched = dist.get_world_size() if joins_group else launched_processes()
     if accelerator.num_processes != launched:
         # Each would train a model of its own, in the same folder.
         raise RuntimeError(f"{launched} processes were launched, but Accelerate joins {accelerator.num_processes}")
@@ -182,7 +194,7 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
         return
     is_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with environment_restored():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
         try:
             yield

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from accel_trainer.config.diff import Changes
+from accel_trainer.core.child_environment import names_set_aside, numeric_variables
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_environment, write_environment
 
@@ -162,6 +163,10 @@ def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> d
         "cores": os.cpu_count(),
         # The number of threads changes the last bits of sums on a CPU.
         "threads": torch.get_num_threads(),
+        # So do the instructions of the processor that its kernels are made for.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "variables": numeric_variables(),
+        "variables_set_aside": names_set_aside(),
         "working_folder": os.getcwd(),  # noqa: PTH109 - a record, as the system has it
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),

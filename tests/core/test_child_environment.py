@@ -1,0 +1,152 @@
+"""What of an environment reaches what is launched: by name, for each kind."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dirty_shell import (
+    ALLOCATION,
+    HOW_TO_TRAIN,
+    NUMERICS,
+    PASSES,
+    PYTHON,
+    RANKS,
+    SET_ASIDE,
+    THREADS,
+    TRACKERS,
+    plant_shadows,
+)
+from helpers import REPOSITORY
+
+from accel_trainer.core import child_environment as environment
+from accel_trainer.core.child_environment import (
+    PROCESSES_VARIABLE,
+    SET_ASIDE_VARIABLE,
+    SLURM,
+    THREAD_COUNTS,
+    child_environment,
+    in_one_line,
+    leftovers,
+    numeric_variables,
+    without_leftovers,
+)
+from accel_trainer.core.processes import Program
+
+FAMILIES = [
+    (environment.ACCELERATE, HOW_TO_TRAIN),
+    (environment.LAUNCHER, RANKS),
+    (environment.NUMERICS, NUMERICS),
+    (environment.TRACKER, TRACKERS),
+    (environment.PYTHON, PYTHON),
+    (SLURM, ALLOCATION),
+    (THREAD_COUNTS, THREADS),
+]
+
+
+@pytest.mark.parametrize(("family", "dirt"), FAMILIES, ids=[family.what for family, _ in FAMILIES])
+def test_every_variable_of_a_kind_is_set_aside_and_named(family: environment.Family, dirt: dict[str, str]) -> None:
+    assert [name for name in dirt if name not in family] == []
+    assert leftovers(dirt, family) == sorted(dirt)
+    made = child_environment(family, inherited={**dirt, "PATH": "/bin"})
+    assert made["PATH"] == "/bin"
+    assert not {name: value for name, value in dirt.items() if made.get(name) == value}
+    named = made[SET_ASIDE_VARIABLE].split(",")
+    assert named == sorted(dirt) or family is SLURM, "what a submission leaves behind is nothing to its jobs"
+
+
+def test_what_is_the_users_to_say_passes() -> None:
+    assert leftovers(PASSES, SLURM) == []
+    made = child_environment(SLURM, inherited=PASSES)
+    assert {name: made.get(name) for name in PASSES} == PASSES
+    assert made[SET_ASIDE_VARIABLE] == ""
+
+
+def test_numbers_of_threads_pass_to_what_computes_on_no_cpu() -> None:
+    assert child_environment(inherited=THREADS).items() >= THREADS.items()
+
+
+def test_what_was_made_before_passes_again_without_a_word() -> None:
+    """A trainer starts helpers, and a job of Slurm its trainer."""
+    once = child_environment(inherited={**SET_ASIDE, "PATH": "/bin"})
+    assert child_environment(inherited=once) == once
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": environment.SPIN_COUNT}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"KMP_BLOCKTIME": "1"}, {"KMP_BLOCKTIME": "1"}),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_says_how_they_wait(
+    given: dict[str, str], expected: dict[str, str]
+) -> None:
+    made = child_environment(inherited=given)
+    assert {name: value for name, value in made.items() if name in environment.SPIN_VARIABLES} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("", None), (":/mine", "/mine"), ("/mine:", "/mine"), ("/a::/b", "/a:/b"), (".:/mine", ".:/mine"), ("::", None)],
+)
+def test_an_empty_entry_of_pythonpath_is_no_wish_for_the_current_folder(given: str, expected: str | None) -> None:
+    assert child_environment(inherited={"PYTHONPATH": given}).get("PYTHONPATH") == expected
+
+
+def test_a_checkout_without_an_installation_is_found_by_what_it_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(REPOSITORY), *sys.path])
+    assert child_environment(inherited={"PYTHONPATH": "/mine"})["PYTHONPATH"] == "/mine"
+    monkeypatch.setattr(environment, "_is_installed", lambda: False)
+    made = child_environment(inherited={"PYTHONPATH": "/mine"})
+    assert made["PYTHONPATH"] == f"/mine:{REPOSITORY}"
+
+
+def test_no_other_code_makes_an_environment_from_its_own() -> None:
+    sources = (REPOSITORY / "accel_trainer").rglob("*.py")
+    inheriting = [path.name for path in sources if re.search(r"\*\*os\.environ|environ\.copy\(", path.read_text())]
+    assert inheriting == []
+
+
+def test_here_they_are_gone_for_a_while_but_for_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SET_ASIDE, "ACCELERATE_USE_CPU": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(PROCESSES_VARIABLE, raising=False)
+    before = dict(os.environ)
+    with without_leftovers():
+        assert leftovers(os.environ) == sorted(PYTHON)
+        assert {"RANK", "WANDB_RUN_ID", "ACCELERATE_USE_CPU"} <= set(environment.names_set_aside())
+    assert dict(os.environ) == before
+    with without_leftovers(joins_group=True):
+        assert leftovers(os.environ) == sorted({*PYTHON, *RANKS, "ACCELERATE_USE_CPU"})
+    monkeypatch.setenv(PROCESSES_VARIABLE, "2")
+    with without_leftovers():
+        assert leftovers(os.environ) == sorted({*PYTHON, *RANKS, "ACCELERATE_USE_CPU"})
+
+
+def test_what_may_change_numbers_is_recorded_and_no_secret() -> None:
+    given = {**PASSES, "NCCL_ALGO": "Ring", "OMP_NUM_THREADS": "2", "GLIBC_TUNABLES": "x", "CUDA_API_KEY": "secret"}
+    found = numeric_variables(given)
+    assert {"NCCL_ALGO", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_PRELOAD", "GLIBC_TUNABLES"} <= found.keys()
+    assert "secret" not in found.values()
+
+
+def test_names_are_given_in_one_line_and_an_allocation_by_how_they_begin() -> None:
+    assert in_one_line(SET_ASIDE) == ", ".join(SET_ASIDE)
+    number = len([name for name in ALLOCATION if name.startswith("SLURM_")])
+    assert in_one_line([*ALLOCATION, "WANDB_NAME"]).startswith(f"WANDB_NAME, SLURM_* ({number}), SLURMD_* (1), ")
+
+
+def test_a_program_of_ours_imports_nothing_of_the_current_folder(own_environment: Path) -> None:
+    """Neither when it is launched, nor when somebody starts it with `python -m`."""
+    plant_shadows(own_environment)
+    launched = Program.VALIDATE.command("--help")
+    by_hand = [sys.executable, "-m", "accel_trainer.workers.validate", "--help"]
+    for command, variables in ((launched, child_environment()), (by_hand, None)):
+        done = subprocess.run(command, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert not (own_environment / "imported").exists()
