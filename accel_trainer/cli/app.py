@@ -7,6 +7,7 @@ command, 3 the queue cannot be used, or this machine as the user has set it up, 
 import errno
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, wraps
@@ -19,7 +20,7 @@ from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.child_environment import SET_ASIDE_VARIABLE, Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
-from accel_trainer.core.text import did_you_mean, one_line, printable
+from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
@@ -139,16 +140,35 @@ def count_of(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def echo(line: object, *, err: bool = False) -> None:
+    """Print one line. What is in it of others, such as names and reasons, makes no line of its own and moves no
+    cursor."""
+    typer.echo(one_line(line), err=err)
+
+
+def echo_text(text: str) -> None:
+    """Print lines that were put together here: tables, whose cells are a line each, and JSON."""
+    typer.echo(printable(text))
+
+
+def echo_log(text: str) -> None:
+    """Print a part of a trainer's output, as it is but for what does more to a terminal than color a line or begin it
+    again. The terminal's own colors come back at the end."""
+    typer.echo(printable_log(text), nl=False, color=True)
+    if "\x1b[" in text and sys.stdout.isatty():
+        typer.echo("\x1b[0m", nl=False, color=True)
+
+
 def print_problems(problems: Sequence[str]) -> None:
     """Print problems as errors, one a line, with the flags that they name."""
     for problem in problems:
-        typer.echo(printable(f"error: {with_flags(problem)}"), err=True)
+        echo(f"error: {with_flags(problem)}", err=True)
 
 
 def print_warnings(lines: Iterable[str]) -> None:
     """Print what is wrong and ends nothing, one a line."""
     for line in lines:
-        typer.echo(f"warning: {one_line(with_flags(line))}", err=True)
+        echo(f"warning: {with_flags(line)}", err=True)
 
 
 @contextmanager

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.app import DEFAULT_QUEUE, MISTAKE, QueueOption, app, existing_queue, find_job, print_problems
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    MISTAKE,
+    QueueOption,
+    app,
+    echo,
+    existing_queue,
+    find_job,
+    print_problems,
+)
 from accel_trainer.cli.slurm_claims import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import STALE_S
@@ -101,7 +110,7 @@ def retry(
     if failed:
         jobs = [job.name for job in store.jobs(JobState.FAILED) if not is_canceled(store.reason(job))]
         if not jobs:
-            typer.echo(f"no job has failed in {queue}")
+            echo(f"no job has failed in {queue}")
             return
     if not jobs:
         raise UserError("retry: name jobs, or say --failed")
@@ -155,7 +164,7 @@ def pause(
     """Start no more jobs, until `resume`. What is running continues."""
     existing_queue(queue)
     _refuse_odd_host(host)
-    typer.echo(Pauses(QueueStore(queue)).add(host, reason))
+    echo(Pauses(QueueStore(queue)).add(host, reason))
 
 
 @app.command()
@@ -166,9 +175,9 @@ def resume(queue: QueueOption = DEFAULT_QUEUE, host: HostOption = None) -> None:
     chosen = [pause for pause in pauses.all() if host is None or pause.host == host]
     for pause in chosen:
         pauses.remove(pause.host)
-        typer.echo(f"{pause.where} is resumed")
+        echo(f"{pause.where} is resumed")
     if not chosen:
-        typer.echo("nothing is paused")
+        echo("nothing is paused")
 
 
 @app.command()
@@ -195,20 +204,18 @@ def reclaim(
         in_slurm = slurm.settle(running)
         for job, text in in_slurm.items():
             if text is not None:
-                typer.echo(f"{job.name}: {text}")
+                echo(f"{job.name}: {text}")
         undecided = [report for report in reclaimer.reports(running) if not _reclaim(store, report)]
         unknown_to_slurm = [job for job, text in in_slurm.items() if text is None]
         if not (undecided or unknown_to_slurm) or not wait:
             break
         time.sleep(POLL_S * 10)
     for report in undecided:
-        typer.echo(_why_undecided(report))
+        echo(_why_undecided(report))
     for job in unknown_to_slurm:
-        typer.echo(
-            f"{job.name}: Slurm does not know it; it is returned to pending when that is sure: come again, or --wait"
-        )
+        echo(f"{job.name}: Slurm does not know it; it is returned to pending when that is sure: come again, or --wait")
     if not running:
-        typer.echo(f"nothing is running in {queue}")
+        echo(f"nothing is running in {queue}")
 
 
 def _why_undecided(report: OwnerReport) -> str:
@@ -225,7 +232,7 @@ def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
         return _finish_move(store, job)
     match report.state:
         case OwnerState.ALIVE:
-            typer.echo(f"{job.name}: its runner is alive")
+            echo(f"{job.name}: its runner is alive")
             return True
         case OwnerState.UNKNOWN:
             return False
@@ -236,9 +243,9 @@ def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
     from accel_trainer.launch.process_group import end_leftovers
 
     still_here = f"{job.name}: {why}, but its trainer is still running: it may save first, within a minute or two"
-    end_leftovers(job.token, lambda: typer.echo(still_here))
+    end_leftovers(job.token, lambda: echo(still_here))
     if requeue(store, Retries(store), job):
-        typer.echo(f"{job.name}: returned to pending; {why}")
+        echo(f"{job.name}: returned to pending; {why}")
     return True
 
 
@@ -246,7 +253,7 @@ def _finish_move(store: QueueStore, job: ClaimedJob) -> bool:
     """Finish or undo what the owner has begun, and died; whether that could be decided."""
     try:
         if (path := store.settle(job)) is not None:
-            typer.echo(f"{job.name}: the process that was moving it is dead; it is in {path.parent}")
+            echo(f"{job.name}: the process that was moving it is dead; it is in {path.parent}")
     except UndecidedMove as error:
         print_problems(error.problems)
     return True
@@ -273,7 +280,7 @@ def _for_each(
             job, result = _changed(store, name, change, among)
             wrong |= result is None
             if result is not None:
-                typer.echo(f"{job.name}: {result}")
+                echo(f"{job.name}: {result}")
         except QueueUnusable:
             raise
         except UserError as error:

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.app import DEFAULT_QUEUE, SIGNALED, SOME_FAILED, JsonOption, QueueOption, app, with_flags
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    SIGNALED,
+    SOME_FAILED,
+    JsonOption,
+    QueueOption,
+    app,
+    echo,
+    echo_text,
+    with_flags,
+)
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Grade
 
@@ -37,15 +47,15 @@ def doctor(
         for name, finding in lines:
             found[name] = finding
             if not as_json:
-                typer.echo(_line(name, finding))
+                echo(_line(name, finding))
     if as_json:
         rows = [
             {"check": name, "grade": finding.grade.value, "said": finding.message, "fix": _fix(finding)}
             for name, finding in found.items()
         ]
-        typer.echo(json.dumps(rows, indent=2))
+        echo_text(json.dumps(rows, indent=2))
     else:
-        typer.echo(_summary([finding.grade for finding in found.values()]))
+        echo(_summary([finding.grade for finding in found.values()]))
     if any(finding.grade is Grade.PROBLEM for finding in found.values()):
         raise typer.Exit(SOME_FAILED)
 

@@ -1,9 +1,10 @@
 """Events as lines of text."""
 
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
-from accel_trainer.core.text import duration
+from accel_trainer.core.text import duration, one_line, printable
 from accel_trainer.launch.attempt_events import (
     AttemptEvent,
     AttemptFinished,
@@ -41,6 +42,7 @@ from accel_trainer.queue.layout import JobState
 
 def line_of(event: Event) -> str:
     """An event in words; a line each, where there are several."""
+    event = _harmless(event)
     match event:
         case AttemptStarted() | AttemptStopping() | AttemptTerminating() | AttemptFinished() | Tick():
             return _line_of_attempt(event)
@@ -56,7 +58,7 @@ def line_of(event: Event) -> str:
         case QueuePaused(pause=pause):
             if pause.until_launch_works:
                 return f"{pause}; it goes on when a small launch works"
-            host = "" if pause.host is None else f" --host {pause.host}"
+            host = "" if pause.host is None else f" --host {one_line(pause.host)}"
             return f"{pause}; `accel-train resume{host}` ends that"
         case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
             count = "the machine failed, not the job" if number is None else f"retry {number} of {retries}"
@@ -71,14 +73,29 @@ def line_of(event: Event) -> str:
             assert_never(event)
 
 
+def _harmless(event: Event) -> Event:
+    """The same event with names and reasons that others have given written out: in a line each, but for `reason`, whose
+    further lines are indented, so that none passes for a line of ours."""
+    texts = {field.name: getattr(event, field.name) for field in fields(event)}
+    changes: dict[str, Any] = {
+        name: text if name == "reason" else one_line(text) for name, text in texts.items() if type(text) is str
+    }
+    return replace(event, **changes)
+
+
+def indented(reason: str | None) -> str:
+    """A reason, whose further lines are indented."""
+    return printable(reason or "").replace("\n", "\n  ")
+
+
 def _line_of_attempt(event: AttemptEvent) -> str:
     match event:
         case AttemptStarted(name=name, run=run, log=log):
-            return f"\n{name}: training in {run.path} (all output: {log})"
+            return f"\n{name}: training in {one_line(run.path)} (all output: {one_line(log)})"
         case AttemptStopping():
             return "stopping: the step is finished and the state saved; once more stops at once"
         case AttemptTerminating(name=name, reason=reason):
-            return f"{name}: {reason}"
+            return f"{name}: {indented(reason)}"
         case AttemptFinished(name=name, outcome=outcome, log=log):
             return f"{name}: {_outcome(outcome, log)}"
         case Tick():
@@ -88,7 +105,8 @@ def _line_of_attempt(event: AttemptEvent) -> str:
 
 
 def _outcome(outcome: Outcome, log: Path) -> str:
-    why = "" if outcome.reason is None else f" ({outcome.reason})"
+    reason = indented(outcome.reason)
+    why = "" if outcome.reason is None else f" ({reason})"
     match outcome.kind:
         case OutcomeKind.DONE:
             return "done"
@@ -97,9 +115,9 @@ def _outcome(outcome: Outcome, log: Path) -> str:
         case OutcomeKind.SUPERSEDED:
             return f"superseded{why}; what this trainer did does not count"
         case OutcomeKind.CANCELED:
-            return f"{outcome.reason}; `accel-train retry` lets it resume where it was"
+            return f"{reason}; `accel-train retry` lets it resume where it was"
         case OutcomeKind.FAILED:
-            return f"failed: {outcome.reason}\n  log: {log}"
+            return f"failed: {reason}\n  log: {one_line(log)}"
         case _:
             assert_never(outcome.kind)
 
@@ -119,7 +137,7 @@ def _line_of_job(
         case ClaimFinished(name=name, finished=finished, log=log):
             return f"{name}: {_where_it_went(name, finished, log)}"
         case JobReclaimed(job=job):
-            return f"{job.name}: its runner died; it resumes where it was"
+            return f"{one_line(job.name)}: its runner died; it resumes where it was"
         case JobStuck(name=name, problem=problem):
             return f"{name}: left as it is: {problem}"
         case JobTooLarge(name=name, num_processes=num_processes):
@@ -130,7 +148,9 @@ def _line_of_job(
 
 def _where_it_went(name: str, finished: FinishedClaim, log: Path) -> str:
     if finished.state is JobState.HELD:
-        return f"stopped ({finished.outcome.reason}); `accel-train release {name}` lets it resume where it was"
+        return (
+            f"stopped ({indented(finished.outcome.reason)}); `accel-train release {name}` lets it resume where it was"
+        )
     return _outcome(finished.outcome, log)
 
 
@@ -141,7 +161,7 @@ def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmP
         case SlurmJobChanged(name=name, description=description):
             return f"{name}: {description}"
         case SlurmJobOver(name=name, state=state, reason=reason):
-            why = "" if reason is None else f": {reason}"
+            why = "" if reason is None else f": {indented(reason)}"
             return f"{name}: {'gone' if state is None else state}{why}"
         case SlurmProblem(problem=problem):
             return f"{problem}; it is tried again"

@@ -24,6 +24,8 @@ from accel_trainer.cli.app import (
     QueueOption,
     app,
     count_of,
+    echo,
+    echo_text,
     launch_options,
     print_problems,
     print_warnings,
@@ -68,13 +70,13 @@ def validate(
             problems = [with_flags(problem) for problem in error.problems]
         num_invalid += bool(problems)
         if as_json:
-            typer.echo(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
+            echo_text(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
             sys.stdout.flush()
             continue
         print_problems(problems)
         if summary:
             steps = summary["steps_per_epoch"]
-            typer.echo(
+            echo(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
                 f"{summary['classes']} classes, {summary['train_images']:,} training images, "
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
@@ -96,7 +98,7 @@ def _warn_of_default(options: LaunchOptions) -> None:
 @app.command()
 def show(file: File) -> None:
     """Print a job with all its defaults filled in."""
-    typer.echo(json.dumps(read_job(file).completed(), indent=2))
+    echo_text(json.dumps(read_job(file).completed(), indent=2))
 
 
 @app.command()
@@ -108,7 +110,7 @@ def schema(
 
     text = json.dumps(json_schema(), indent=2)
     if output is None:
-        typer.echo(text)
+        echo_text(text)
         return
     write_file(output, f"{text}\n".encode())
 
@@ -127,14 +129,14 @@ def models(
 
     rows = [asdict(entry) for entry in catalogue(family)]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo_text(json.dumps(rows, indent=2))
         return
-    typer.echo(table(list(rows[0]), [list(row.values()) for row in rows]))
+    echo_text(table(list(rows[0]), [list(row.values()) for row in rows]))
     if family is None:
         if timm_models.is_installed():
-            typer.echo(f"and timm:<name>, such as timm:convnext_tiny, for {len(timm_models.names()):,} models of timm")
+            echo(f"and timm:<name>, such as timm:convnext_tiny, for {len(timm_models.names()):,} models of timm")
         else:
-            typer.echo("and timm:<name> for models of timm; it is not installed: pip install 'accel-train[timm]'")
+            echo("and timm:<name> for models of timm; it is not installed: pip install 'accel-train[timm]'")
 
 
 @app.command()
@@ -155,7 +157,7 @@ def preview(
     with preparation_bar("measuring the spectrum of the images") as progress:
         picture = draw(job, epoch=epoch, progress=progress)
     write_file(out, picture)
-    typer.echo(f"wrote {out}")
+    echo(f"wrote {out}")
 
 
 @app.command("make-occluders")
@@ -181,7 +183,7 @@ def make_occluders(
     if wrong := [item for item in _items(visibility) if not item.isdigit()]:
         raise UserError(f"--visibility: {wrong[0]!r} is not a percentage; give numbers such as 20,40,60")
     levels = [int(item) for item in _items(visibility)]
-    synthetic.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, report=typer.echo)
+    synthetic.make_occluders(folder, chosen, levels, number=number, size=size, seed=seed, report=echo)
 
 
 def _items(text: str) -> list[str]:
@@ -205,7 +207,7 @@ def add(
     target, wrong, coming = Queue(queue), False, {file.stem for file in files}
     for file in files:
         try:
-            typer.echo(f"added {target.add(file, force=force, coming=coming)}")
+            echo(f"added {target.add(file, force=force, coming=coming)}")
         except QueueUnusable:
             raise
         except UserError as error:

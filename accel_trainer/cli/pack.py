@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accel_trainer.cli.app import SOME_FAILED, app, print_problems
+from accel_trainer.cli.app import SOME_FAILED, app, echo, print_problems
 from accel_trainer.config import Job
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.text import listed
@@ -67,8 +67,8 @@ def pack(
     with preparation_bar("packing") as progress:
         manifest = write_pack(images, what_is_packed(dataset, data_root), folder, how, usable_cores(), progress)
     open_pack(folder)  # one that was there before may be damaged
-    typer.echo(f"{folder}: {_summary(manifest)}")
-    typer.echo(f"in a job: {_as_dataset(folder.absolute(), data_root)}")
+    echo(f"{folder}: {_summary(manifest)}")
+    echo(f"in a job: {_as_dataset(folder.absolute(), data_root)}")
 
 
 def _name(dataset: str, size: int, storage: Storage) -> str:
@@ -104,4 +104,4 @@ def _verify(folder: Path) -> None:
     if bad:
         print_problems([f"{folder}: damaged images: {listed(bad, 5)}; delete the pack and pack again"])
         raise typer.Exit(SOME_FAILED)
-    typer.echo(f"{folder}: sound: {_summary(read_manifest(folder))}")
+    echo(f"{folder}: sound: {_summary(read_manifest(folder))}")

@@ -16,6 +16,8 @@ from accel_trainer.cli.app import (
     ProcessesOption,
     QueueOption,
     app,
+    echo,
+    echo_text,
     existing_queue,
     find_job,
     launch_options,
@@ -68,14 +70,14 @@ def profile(
 
     with worker_call(called_worker("profile", plan), f"{job}: the profile") as call:
         if call.row is None:
-            typer.echo("the first machine has the result")
+            echo("the first machine has the result")
             return
         _keep(call.place / "trace.json", path)
     if as_json:
-        typer.echo(json.dumps({**call.row, "trace": str(path)}))
+        echo_text(json.dumps({**call.row, "trace": str(path)}))
         return
     found = Profile.from_row(call.row)
-    typer.echo("\n".join([_tables(found), "", f"{limit(found)}", f"trace (Perfetto, chrome://tracing): {path}"]))
+    echo_text("\n".join([_tables(found), "", f"{limit(found)}", f"trace (Perfetto, chrome://tracing): {path}"]))
 
 
 def _find(job: str, queue: Path) -> tuple[Path, Job]:

@@ -17,6 +17,8 @@ from accel_trainer.cli.app import (
     JsonOption,
     ProcessesOption,
     app,
+    echo,
+    echo_text,
     launch_options,
     print_problems,
     print_warnings,
@@ -61,9 +63,9 @@ def compare(
         keys = compare.find_parameters([word.strip() for word in columns.split(",")], rows) if rows else []
     rows = compare.select_parameters(keys, rows)
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        echo_text(json.dumps([asdict(row) for row in rows], indent=2))
     elif rows:
-        typer.echo(_comparison(rows))
+        echo_text(_comparison(rows))
     print_problems(problems)
     if problems:
         raise typer.Exit(MISTAKE)
@@ -98,12 +100,12 @@ def evaluate(
     )
     with worker_call(evaluation, f"{run}: the evaluation") as call:
         if (row := call.row) is None:
-            typer.echo("the first machine has the result")
+            echo("the first machine has the result")
             return
         if row["corrupt"]:
             log = call.keep_log()
-            typer.echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
-        typer.echo(json.dumps(row) if as_json else _evaluation(row))
+            echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
+        echo_text(json.dumps(row) if as_json else _evaluation(row))
 
 
 def _evaluation(row: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from accel_trainer.cli.app import (
     ProcessesOption,
     QueueOption,
     app,
+    echo,
     launch_options,
     print_problems,
     report_set_aside,
@@ -140,11 +141,12 @@ def run_queue(
 def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:
     """Print what has come of it all, and exit with the code for it."""
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
-        typer.echo(f"no jobs in {queue}")
+        echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
         raise typer.Exit(SIGNALED + runner.stop.signal)
     if runner.num_failed:
-        typer.echo(f"\n{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
+        echo("", err=True)
+        echo(f"{runner.num_failed} failed; the reasons are in {queue / 'failed'}", err=True)
     if runner.num_failed or runner.num_blocked:
         raise typer.Exit(SOME_FAILED)
 
@@ -155,7 +157,7 @@ def ask_for_gpus(options: LaunchOptions) -> LaunchOptions:
     if options != LaunchOptions() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return options
     for gpu in machine.gpus:
-        typer.echo(f"  {gpu}")
+        echo(f"  {gpu}")
     while True:
         answer = typer.prompt("GPUs to use (such as 0,1; Enter: all)", default="", show_default=False).strip()
         if not answer:
@@ -164,7 +166,7 @@ def ask_for_gpus(options: LaunchOptions) -> LaunchOptions:
             chosen = launch_options(None, None, answer)
             machine.refuse_missing(chosen.gpus or ())
         except UserError as error:
-            typer.echo(with_flags(str(error)))
+            echo(with_flags(str(error)))
             continue
         return chosen
 
@@ -184,7 +186,7 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -
     """The jobs that can be run, in their order, and why the others cannot."""
     pending = queue.jobs(JobState.PENDING)
     if not pending:
-        typer.echo(f"no jobs in {queue.folder}")
+        echo(f"no jobs in {queue.folder}")
     jobs: dict[str, Job] = {}
     is_wrong = False
     for queued in pending:
@@ -200,7 +202,7 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
     for queued in order:
         try:
-            typer.echo(_command(queue, queued, jobs[queued.name], launch, places))
+            echo(_command(queue, queued, jobs[queued.name], launch, places))
         except UserError as error:
             is_wrong = True
             print_problems(error.problems)
@@ -210,7 +212,7 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -
         if (problem := in_a_cycle.get(queued.name)) is not None:
             print_problems([f"{queued.path}: {problem}"])
         else:
-            typer.echo(f"{queued.name}: {describe_unmet(missing[queued.name])}", err=True)
+            echo(f"{queued.name}: {describe_unmet(missing[queued.name])}", err=True)
     if is_wrong or left:
         raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
 
@@ -244,5 +246,5 @@ def hand_to_slurm(
     submitter = Submitter(queue, launch, options, Terminal(), retry_after_s)
     submitter.run(watch=watch)
     if submitter.stop and submitter.has_jobs_in_slurm:
-        typer.echo("what was submitted continues in Slurm; `accel-train run-queue --slurm` shows it again")
+        echo("what was submitted continues in Slurm; `accel-train run-queue --slurm` shows it again")
     return submitter

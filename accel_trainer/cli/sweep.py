@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from accel_trainer.api.verdicts import check_job, checked_alike, make_check
-from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of
+from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
@@ -102,12 +102,12 @@ def sweep(
     if not dry_run:
         paths |= _write(new, target)
     if as_json:
-        typer.echo(json.dumps([_row(job, paths.get(job.name)) for job in jobs], indent=2))
+        echo_text(json.dumps([_row(job, paths.get(job.name)) for job in jobs], indent=2))
     elif dry_run:
-        typer.echo(f"{_table(jobs)}\n\n{count_of(len(jobs), 'job')}; nothing was written")
+        echo_text(f"{_table(jobs)}\n\n{count_of(len(jobs), 'job')}; nothing was written")
     else:
-        typer.echo(_report(new, len(paths) - len(new), target))
-        typer.echo(f"next: {_next_command(jobs, sweep_name, target, queue)}")
+        echo_text(_report(new, len(paths) - len(new), target))
+        echo(f"next: {_next_command(jobs, sweep_name, target, queue)}")
 
 
 def _next_command(jobs: Sequence[SweptJob], sweep_name: str, target: "_Folder | _IntoQueue", queue: Path) -> str:
@@ -136,7 +136,7 @@ def _combinations(arguments: Sequence[str], number: int | None, seed: int) -> li
     except UserError as error:
         raise error.of_option("random") from error
     if len(drawn) < number:
-        typer.echo(f"--random {number}: there are only {len(drawn):,} combinations; these are all", err=True)
+        echo(f"--random {number}: there are only {len(drawn):,} combinations; these are all", err=True)
     return drawn
 
 

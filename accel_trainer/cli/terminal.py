@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from accel_trainer.cli.app import with_flags
-from accel_trainer.cli.event_lines import line_of
+from accel_trainer.cli.event_lines import indented, line_of
 from accel_trainer.cli.progress import Bars
 from accel_trainer.core.text import printable
 from accel_trainer.launch.attempt_events import (
@@ -70,7 +70,7 @@ class Terminal:
                 self._add(name, run, token)
             case AttemptTerminating(name=name, reason=reason):
                 self._refresh(name)
-                self._print(line_of(event) if self._several else reason)
+                self._print(line_of(event) if self._several else indented(reason))
             case AttemptFinished(name=name) | ClaimFinished(name=name):
                 self._refresh(name)
                 self._remove(name)

@@ -16,6 +16,7 @@ from accel_trainer.cli.app import (
     ParentQueueOption,
     ProcessesOption,
     app,
+    echo,
     launch_options,
     report_set_aside,
 )
@@ -53,7 +54,7 @@ def train(
     plan_launch(job, options, this_machine())  # a mistake in it is reported before a folder is made
     parent = done_parent(job, QueueStore(queue))
     if job.after:
-        typer.echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
+        echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)
     run.create()
     report_set_aside()

@@ -11,10 +11,21 @@ from typing import Annotated
 import typer
 
 from accel_trainer.api.job_queue import Queue
-from accel_trainer.cli.app import DEFAULT_QUEUE, SOME_FAILED, JsonOption, QueueOption, app, existing_queue, find_job
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    SOME_FAILED,
+    JsonOption,
+    QueueOption,
+    app,
+    echo,
+    echo_log,
+    echo_text,
+    existing_queue,
+    find_job,
+)
 from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import duration, printable
+from accel_trainer.core.text import duration
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.layout import CANCELED, JobState
 from accel_trainer.queue.status_table import JobStatus
@@ -42,7 +53,7 @@ def status(
         )
         if watch and sys.stdout.isatty():
             typer.echo("\x1b[H\x1b[2J", nl=False)  # to the upper left corner, and clear what is below
-        typer.echo(text)
+        echo_text(text)
         if not watch:
             return
         time.sleep(LOOK_EVERY_S)
@@ -95,7 +106,7 @@ def logs(
     for part in _growing(store, name, path) if follow else [_text(path, 0)]:
         if lines is not None:
             part, lines = "".join(part.splitlines(keepends=True)[-lines:] if lines else []), None
-        typer.echo(printable(part), nl=False)
+        echo_log(part)
 
 
 def _growing(store: QueueStore, name: str, path: Path | None) -> Iterator[str]:
@@ -151,7 +162,7 @@ def wait(
                 continue
             left.discard(name)
             has_failed |= state is not JobState.DONE
-            typer.echo(f"{name}: {'gone' if state is None else state}")
+            echo(f"{name}: {'gone' if state is None else state}")
         if left:
             time.sleep(LOOK_EVERY_S)
     if has_failed:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from accel_trainer.core.text import one_line
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -37,7 +39,7 @@ class Problem:
         option = f"`{self.option}`" if self.option is not None else None
         subject = " ".join(part for part in (option, self.key) if part is not None)
         line = ": ".join(str(part) for part in (self.where, subject or None, self.message) if part is not None)
-        return line if self.hint is None else f"{line}; {self.hint}"
+        return one_line(line if self.hint is None else f"{line}; {self.hint}")
 
 
 class AccelTrainError(Exception):

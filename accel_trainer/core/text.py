@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -29,6 +30,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+# What colors a text, and does nothing else to a terminal.
+_COLORS = re.compile(r"\x1b\[[0-9;:]{0,40}m")
+
+
+def printable_log(text: str) -> str:
+    """Output of a program for a terminal: colors stay, and the carriage returns of progress bars."""
+    if text.isprintable():
+        return text
+    parts = zip(_COLORS.split(text), [*_COLORS.findall(text), ""], strict=True)
+    return "".join("\r".join(map(printable, between.split("\r"))) + color for between, color in parts)
 
 
 def one_line(value: object) -> str:

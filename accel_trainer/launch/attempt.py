@@ -8,6 +8,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import oom_kill_count
+from accel_trainer.core.text import one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_events import AttemptStarted
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
@@ -90,7 +91,7 @@ def _acquire_lock(attempt: Attempt) -> RunLock:
 
     def log_line(line: str) -> None:
         with attempt.log.open("a") as log:
-            log.write(f"{line}\n")
+            log.write(f"{one_line(line)}\n")
 
     owner = Owner(this_host(), attempt.token)
     follows = never if attempt.claim is None else attempt.claim.has_started

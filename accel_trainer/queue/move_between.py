@@ -14,10 +14,14 @@ the job. Where there is no copy but the record, the job has arrived, and the fil
 
 import errno
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import is_dead_token
@@ -27,18 +31,25 @@ from accel_trainer.queue.layout import ClaimedJob, QueuedJob, UndecidedMove, fil
 from accel_trainer.queue.moves import Mover, attributes, cannot_move, gone
 
 
+def _hidden_copy(path: str) -> str:
+    """What a record names is renamed and removed, and others may have written it: nothing but a copy is."""
+    if not re.fullmatch(r"\..+\.json\.[0-9a-f]{4,32}\.moving", Path(path).name, re.DOTALL):
+        raise ValueError("it is no copy of a job")
+    return path
+
+
 @dataclass(frozen=True)
 class CopyRecord:
     """A job that is copied to another queue by the process with this token: where its copy is until it arrives."""
 
     token: str
     queue: str
-    copy: str
+    copy: Annotated[str, AfterValidator(_hidden_copy)]
 
     @property
     def is_reachable(self) -> bool:
         """Whether the other queue is there: its disk may be mounted elsewhere only."""
-        return (Path(self.queue) / "running").is_dir()
+        return Path(self.copy).parent == Path(self.queue) and (Path(self.queue) / "running").is_dir()
 
     @property
     def returned(self) -> Path:

@@ -5,9 +5,12 @@ import logging.handlers
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import TextIO
 
+from accel_trainer.core.errors import AccelTrainError
+from accel_trainer.core.text import one_line, printable
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost
 
@@ -22,12 +25,12 @@ def begin_logging(run: RunFolder | None, rank: int) -> "HeldBack | None":
     log.setLevel(logging.INFO)
     log.propagate = False
     output = _Output(sys.stdout)
-    output.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    output.setFormatter(_Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers = [output]
     if run is None or rank != 0:
         return None
     file = _LogFile(run)
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    file.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     held_back = HeldBack(file)
     log.addHandler(held_back)
     if not run.has_run:
@@ -51,6 +54,30 @@ def run_log(run: RunFolder, rank: int, *, prints: bool) -> Iterator[Callable[[],
         for handler in log.handlers:
             handler.close()
         log.handlers, log.level, log.propagate = before
+
+
+class _Formatter(logging.Formatter):
+    """What others have given, such as the names of images, stands in a line without making lines of its own, and moves
+    no cursor. A text that is a whole message keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, or lines, of a message."""
+        arguments = record.args
+        if isinstance(arguments, tuple) and arguments and record.msg != "%s":
+            record = copy(record)
+            record.message = str(record.msg) % tuple(map(_harmless, arguments))
+        return printable(super().formatMessage(record))
+
+
+def _harmless(value: object) -> object:
+    """An argument of a message: of an error with several problems a line each, of anything else one."""
+    match value:
+        case AccelTrainError():
+            return str(value)
+        case bool() | int() | float():
+            return value
+        case _:
+            return one_line(value)
 
 
 class _Forgiving(logging.Handler):

@@ -9,13 +9,31 @@ import pytest
 from accel_trainer.cli import terminal
 from accel_trainer.cli.tables import table
 from accel_trainer.cli.terminal import Terminal
-from accel_trainer.launch.attempt_events import AttemptFinished, AttemptStarted, AttemptStopping, Tick
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.lease import Owner
+from accel_trainer.launch.attempt_events import (
+    AttemptFinished,
+    AttemptStarted,
+    AttemptStopping,
+    AttemptTerminating,
+    Tick,
+)
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue.events import ClaimFinished
+from accel_trainer.queue.control import Pause
+from accel_trainer.queue.events import (
+    ClaimFinished,
+    JobReclaimed,
+    JobRejected,
+    JobTooLarge,
+    QueuePaused,
+    SlurmJobChanged,
+    SlurmJobOver,
+    SlurmProblem,
+)
 from accel_trainer.queue.finish import FinishedClaim
-from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.log import LogTail
+from accel_trainer.run.log import LogTail, log, run_log
 from accel_trainer.run.status import RunState, Status, write_status
 
 
@@ -173,3 +191,50 @@ def test_of_several_trainers_each_line_has_the_name_of_its_job(tmp_path, capsys)
 def test_the_outcome_of_a_job_that_was_removed_is_printed(kind, state, told, capsys):
     Terminal()(ClaimFinished("job", FinishedClaim(Outcome(kind, "held by me"), state), Path("log")))
     assert capsys.readouterr().out.splitlines() == [told]
+
+
+EVIL = "x\n\nb: done\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        JobRejected(QueuedJob(EVIL, Path(f"{EVIL}.json"), JobState.PENDING), f"{EVIL}.json: wrong"),
+        JobReclaimed(ClaimedJob(EVIL, Path(EVIL), owner=Owner(EVIL, EVIL))),
+        JobTooLarge(EVIL, 8),
+        SlurmJobOver(EVIL, JobState.FAILED, EVIL),
+        SlurmJobChanged(EVIL, EVIL),
+        SlurmProblem(EVIL),
+        QueuePaused(Pause(EVIL, EVIL, 1.0, EVIL)),
+        AttemptTerminating(EVIL, EVIL),
+        AttemptFinished(EVIL, Outcome(OutcomeKind.FAILED, EVIL), Path(EVIL)),
+        AttemptFinished(EVIL, Outcome(OutcomeKind.INTERRUPTED, EVIL), Path(EVIL)),
+        ClaimFinished("b", FinishedClaim(Outcome(OutcomeKind.INTERRUPTED, EVIL), JobState.HELD), Path(EVIL)),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_no_name_or_reason_passes_for_a_line_of_ours(event, capsys):
+    Terminal()(event)
+    Terminal(several=True)(event)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert not any(line.startswith("b: done") for line in lines)
+    assert all(line.isprintable() for line in lines)
+
+
+def test_what_a_log_says_of_a_file_is_one_line_whatever_its_name(run):
+    with run_log(run, 0, prints=False):
+        log.warning("skipped corrupt image %s: %s", f"{EVIL}.png", ValueError(EVIL))
+        log.info("epoch %d  lr %.4g", 1, 0.1)
+        log.info("%s", "a table\nof two lines\x1b[2J")
+        log.error("error: %s", UserError("one", "two"))
+    lines = [line[20:] if line[:2] == "20" else line for line in run.log.read_text().splitlines()]
+    evil = r"x\n\nb: done\x1b[2J\u202e"
+    assert lines == [
+        f"skipped corrupt image {evil}.png: {evil}",
+        "epoch 1  lr 0.1",
+        "a table",
+        r"of two lines\x1b[2J",
+        "error: one",
+        "two",
+    ]

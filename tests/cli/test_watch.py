@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, watch
 from accel_trainer.core import lease
+from accel_trainer.core.errors import UserError
 from accel_trainer.queue import status_table
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.heartbeat import HeartbeatWriter
@@ -137,6 +138,35 @@ def test_a_log_is_followed_over_attempts_until_the_job_is_over(
     path.rename(queue.folder / "done/a.json")
     follower.join(10)
     assert said == ["naïve one\ntwo\n"]
+
+
+EVIL = "a\nerror: all is lost\x1b[2J\u202e"
+
+
+def test_a_name_in_the_queue_makes_no_line_and_no_command_for_a_terminal(queue: QueueStore) -> None:
+    for state in (JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.RUNNING):
+        suffix = "@host.token" if state is JobState.RUNNING else ""
+        write_job(queue.paths.of(state) / f"{EVIL}{state}{suffix}.json")
+    (queue.paths.of(JobState.FAILED) / f"{EVIL}failed.reason.txt").write_text(EVIL)
+    for words in (
+        ["status"],
+        ["status", "--all"],
+        ["status", "--json"],
+        ["reclaim"],
+        ["release", EVIL],
+        ["hold", EVIL],
+    ):
+        result = run(*words)
+        assert result.exception is None or isinstance(result.exception, SystemExit | UserError)
+        shown = result.stdout + result.stderr
+        assert not any(line.startswith("error: all is lost") for line in shown.splitlines())
+        assert shown.replace("\n", "").isprintable()
+
+
+def test_a_log_keeps_its_colors_and_does_nothing_else_to_a_terminal(queue: QueueStore) -> None:
+    write_job(queue.folder / "a.json")
+    queue.next_log("a").write_bytes(b"\x1b[32mgreen\x1b[0m\r10%\r20%\n\x1b]0;title\x07\x1b[2J\x9b2J\n")
+    assert run("logs", "a").stdout == "\x1b[32mgreen\x1b[0m\r10%\r20%\n" + r"\x1b]0;title\x07\x1b[2J\udc9b2J" + "\n"
 
 
 def test_who_waits_learns_how_it_ended(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Moves to queues on other file systems, and what a look makes of those that were killed."""
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -168,3 +169,18 @@ def test_who_was_killed_while_it_moved_a_job_is_no_runner(queue: QueueStore, dea
     assert report.job.destination is JobState.HELD
     look(queue)
     assert files(queue) == ["held/a.json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", ".a.json.12ab12ab12ab12ab.moving/../thesis.tex", "elsewhere/.a.json.12ab12ab12ab12ab.moving"]
+)
+def test_a_record_of_a_stranger_removes_no_other_file(queue: QueueStore, other: QueueStore, name: str) -> None:
+    target = other.folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("mine")
+    note = queue.paths.copy_record("12ab12ab12ab12ab")
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(json.dumps({"token": dead_token(), "queue": str(other.folder), "copy": str(target)}))
+    look(queue)
+    queue.settle_all()
+    assert target.read_text() == "mine"

@@ -19,6 +19,7 @@ from typing import assert_never
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, stop_request
+from accel_trainer.core.text import one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_events import (
     AttemptEvent,
@@ -203,4 +204,4 @@ def _find(queue: QueueStore, token: str) -> ClaimedJob | None:
 
 def _say(text: str) -> None:
     with suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(text)}", flush=True)
