@@ -1,5 +1,6 @@
 """The verbs that look at a queue."""
 
+import codecs
 import json
 import sys
 import time
@@ -23,7 +24,9 @@ from accel_trainer.cli.app import (
     existing_queue,
     find_job,
 )
+from accel_trainer.cli.console import output_error
 from accel_trainer.cli.slurm_claims import SlurmDesk
+from accel_trainer.core.blocks import blocks, read_block, start_of_last_lines
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import Pauses
@@ -54,7 +57,7 @@ def status(
         if watch and sys.stdout.isatty():
             typer.echo("\x1b[H\x1b[2J", nl=False)  # to the upper left corner, and clear what is below
         echo_text(text)
-        if not watch:
+        if not watch or output_error() is not None:
             return
         time.sleep(LOOK_EVERY_S)
 
@@ -103,37 +106,42 @@ def logs(
     path = store.newest_log(name)
     if path is None and not follow:
         raise UserError(f"{name}: it was not started yet, so there is no log of it")
-    for part in _growing(store, name, path) if follow else [_text(path, 0)]:
-        if lines is not None:
-            part, lines = "".join(part.splitlines(keepends=True)[-lines:] if lines else []), None
+    position = start_of_last_lines(path, lines) if path is not None and lines is not None else 0
+    for part in _growing(store, name, path, position) if follow else _whole(path, position):
         echo_log(part)
+        if output_error() is not None:  # nobody reads any more
+            return
 
 
-def _growing(store: QueueStore, name: str, path: Path | None) -> Iterator[str]:
+def _whole(path: Path | None, position: int) -> Iterator[str]:
+    """What is in a log from a position on, in parts."""
+    if path is not None:
+        decoder = _decoder()
+        yield from (decoder.decode(block) for block in blocks(path, position))
+        yield decoder.decode(b"", final=True)
+
+
+def _growing(store: QueueStore, name: str, path: Path | None, position: int) -> Iterator[str]:
     """The output of a job, as it comes, over all its attempts from now on."""
-    position = 0
+    decoder = _decoder()
     while True:
         state = store.states().get(name)
-        text = _text(path, position)
-        if text:
-            position += len(text.encode(errors="surrogateescape"))
-            yield text
+        if path is not None and (block := read_block(path, position)):
+            position += len(block)
+            yield decoder.decode(block)
         elif (newest := store.newest_log(name)) != path:
             path, position = newest, 0
+            yield decoder.decode(b"", final=True)
         elif state is None or state.is_over:
+            yield decoder.decode(b"", final=True)
             return
         else:
             time.sleep(LOOK_EVERY_S / 10)
 
 
-def _text(path: Path | None, position: int) -> str:
-    """What is in a log from a position on."""
-    if path is None:
-        return ""
-    with path.open("rb") as file:
-        file.seek(position)
-        read = file.read()
-    return read.decode(errors="surrogateescape")
+def _decoder() -> codecs.IncrementalDecoder:
+    """A character may have begun in one block and end in the next."""
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
 
 @app.command()

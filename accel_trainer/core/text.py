@@ -29,7 +29,11 @@ def printable(text: str) -> str:
     """Text for a terminal: what could move its cursor or change its colours is written out, as \\x1b."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return "\n".join(line if line.isprintable() else _without_controls(line) for line in text.split("\n"))
+
+
+def _without_controls(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 # What colors a text, and does nothing else to a terminal.

@@ -9,6 +9,7 @@ from copy import copy
 from pathlib import Path
 from typing import TextIO
 
+from accel_trainer.core.blocks import BLOCK_BYTES, read_block
 from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.text import one_line, printable
 from accel_trainer.run.folder import RunFolder
@@ -141,12 +142,13 @@ class LogTail:
     def new_lines(self) -> list[str]:
         """Whole new lines, without their time stamps."""
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                text = file.read()
+            backlog = self._path.stat().st_size - self._position
+            # What comes faster than a terminal shows it is in the file.
+            self._position += max(0, backlog - BLOCK_BYTES)
+            text = read_block(self._path, self._position)
         except OSError:
             return []
-        whole = text[: text.rfind(b"\n") + 1]
+        whole = text[: text.rfind(b"\n") + 1] or text[: len(text) if len(text) == BLOCK_BYTES else 0]
         self._position += len(whole)
         return [_without_time(line) for line in whole.decode(errors="replace").splitlines()]
 

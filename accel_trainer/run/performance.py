@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
+from accel_trainer.core.blocks import open_text, read_block
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_text, write_atomic
+from accel_trainer.core.files import MEBIBYTE, write_atomic
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import one_line
 from accel_trainer.run.folder import RunFolder
@@ -113,8 +114,8 @@ def _rounded(value: Any) -> Any:
 def read_performance(run: RunFolder) -> list[PerformanceRow]:
     """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
     try:
-        text = read_text(run.performance, MAX_PERFORMANCE)
-        return [PerformanceRow.from_csv(line) for line in csv.DictReader(io.StringIO(text, newline=""))]
+        with open_text(run.performance, MAX_PERFORMANCE) as file:
+            return [PerformanceRow.from_csv(line) for line in csv.DictReader(file)]
     except FileNotFoundError:
         return []
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
@@ -124,7 +125,7 @@ def read_performance(run: RunFolder) -> list[PerformanceRow]:
 def has_results(run: RunFolder) -> bool:
     """Whether performance.csv has a row, readable or not."""
     try:
-        read = partial(read_text, run.performance, MAX_PERFORMANCE)
+        read = partial(read_block, run.performance, 0)
         return len(persistently(read, lambda: str(run.performance), may_be_missing=True).splitlines()) > 1
     except OSError:
         return False

@@ -1,6 +1,8 @@
 """The verbs that look at a queue."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -118,6 +120,31 @@ def test_the_newest_log_is_printed_or_its_end(queue: QueueStore) -> None:
     write_job(queue.folder / "new.json")
     result = run("logs", "new")
     assert "new: it was not started yet" in str(result.exception)
+
+
+def test_a_long_log_is_printed_in_parts_whose_characters_stay_whole(queue: QueueStore, monkeypatch) -> None:
+    monkeypatch.setattr("accel_trainer.core.blocks.BLOCK_BYTES", 5)
+    write_job(queue.folder / "done/a.json")
+    (queue.paths.logs / "a.1.log").write_bytes("naïve 雪雪雪\n".encode() * 3 + b"\xff\x1b end")
+    whole = "naïve 雪雪雪\n" * 3 + "\\udcff\\x1b end"
+    assert run("logs", "a").stdout == run("logs", "a", "-f").stdout == whole
+    assert run("logs", "a", "-n", "2").stdout == run("logs", "a", "-fn2").stdout == "naïve 雪雪雪\n\\udcff\\x1b end"
+    assert run("logs", "a", "-n", "0").stdout == ""
+
+
+def test_a_log_takes_no_more_memory_than_a_few_parts_of_it(queue: QueueStore) -> None:
+    write_job(queue.folder / "done/a.json")
+    line = "epoch 1/4: naïve loss 0.1234\n" * 1000
+    with (queue.paths.logs / "a.1.log").open("w") as log:
+        for _ in range(2000):
+            log.write(line)
+    code = (
+        "import atexit, resource, sys; from accel_trainer.cli import main; sys.argv[1:] = ['logs', 'a'];"
+        "size = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "atexit.register(lambda: print(size(), file=sys.stderr)); main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert int(result.stderr) < 200_000, "KiB, for a log of 60 MB"
 
 
 def test_a_log_is_followed_over_attempts_until_the_job_is_over(
