@@ -33,6 +33,7 @@ from accel_trainer.queue.events import (
     SlurmJobChanged,
     SlurmJobOver,
     SlurmProblem,
+    StrayFile,
     TrialFailed,
     WaitingForJobs,
 )
@@ -50,6 +51,8 @@ def line_of(event: Event) -> str:
             return _line_of_job(event)
         case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
             return _line_of_slurm(event)
+        case StrayFile(path=path, hint=hint):
+            return f"not trained: {path}: {hint}"
         case RunnerTrouble(problem=problem):
             return f"{problem}; it is tried again"
         case GpusInUse(gpus=gpus):

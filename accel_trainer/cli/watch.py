@@ -28,7 +28,7 @@ from accel_trainer.cli.console import output_error
 from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.blocks import blocks, read_block, start_of_last_lines
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import duration
+from accel_trainer.core.text import duration, one_line
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.layout import CANCELED, JobState
 from accel_trainer.queue.status_table import JobStatus
@@ -67,7 +67,7 @@ def _table(queue: QueueStore, everything: bool) -> str:
 
     rows = Queue(queue.folder).jobs(most=None if everything else FEW)
     if not rows:
-        return "\n".join([f"no jobs in {queue.folder}", *map(str, Pauses(queue).all())])
+        return "\n".join([f"no jobs in {queue.folder}", *_notes(queue)])
     shown: list[JobStatus] = []
     more: list[str] = []
     for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.DONE):
@@ -78,7 +78,13 @@ def _table(queue: QueueStore, everything: bool) -> str:
         if len(few) < len(of_state):
             more.append(f"and {len(of_state) - len(few):,} more that are {' or '.join(together)} (--all shows them)")
     header = ("job", "state", "epoch", "best", "where", "elapsed", "left", "note")
-    return "\n".join([table(header, [_cells(row) for row in shown]), *more, *map(str, Pauses(queue).all())])
+    return "\n".join([table(header, [_cells(row) for row in shown]), *more, *_notes(queue)])
+
+
+def _notes(queue: QueueStore) -> list[str]:
+    """What is to be known of a queue beside its jobs."""
+    strays = [f"not a job: {one_line(path)}: {one_line(hint)}" for path, hint in queue.paths.strays().items()]
+    return [*strays, *map(str, Pauses(queue).all())]
 
 
 def _cells(row: JobStatus) -> Sequence[object]:

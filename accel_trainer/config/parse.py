@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.config.file_names import why_no_job
 from accel_trainer.config.job import Job
 from accel_trainer.core import files
 from accel_trainer.core.errors import InvalidJob
@@ -27,6 +28,8 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def job_name(path: Path) -> str:
     """The name of a job, from its file's. Raises InvalidJob for one that could mislead a person or a file system."""
     name = path.name.removesuffix(".json")
+    if (why := why_no_job(path.name)) is not None:
+        raise InvalidJob(why, where=path)
     if not name or path.suffix != ".json":
         raise InvalidJob("a job file's name ends in .json", where=path)
     if any(not character.isprintable() for character in name) or ".." in name or "\\" in name:

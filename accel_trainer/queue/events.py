@@ -45,6 +45,14 @@ class JobStuck:
 
 
 @dataclass(frozen=True)
+class StrayFile:
+    """A file in the queue may be meant as a job and is none: what it is, and what to do. Emitted once for each."""
+
+    path: Path
+    hint: str
+
+
+@dataclass(frozen=True)
 class RunnerTrouble:
     """Something does not work for now, which is tried again. Emitted once for each change of it."""
 
@@ -157,6 +165,7 @@ QueueEvent = (
     | JobRejected
     | JobBlocked
     | JobStuck
+    | StrayFile
     | RunnerTrouble
     | QueuePaused
     | WaitingForJobs
@@ -186,6 +195,7 @@ class ChangeNotifier:
         self._too_large: set[str] = set()
         self._gpus_in_use: Collection[str] = ()
         self._trouble: str | None = None
+        self._strays: set[Path] = set()
 
     def pause(self, pause: Pause | None) -> None:
         """Note the pause that this host has now."""
@@ -205,6 +215,12 @@ class ChangeNotifier:
         for name in num_processes.keys() - self._too_large:
             self._emit(JobTooLarge(name, num_processes[name]))
         self._too_large |= num_processes.keys()
+
+    def strays(self, hints: Mapping[Path, str]) -> None:
+        """Note the files that are no jobs, with what to do."""
+        for path in [path for path in hints if path not in self._strays]:
+            self._emit(StrayFile(path, hints[path]))
+        self._strays.update(hints)
 
     def trouble(self, problem: str | None) -> None:
         """Note what does not work now."""

@@ -18,10 +18,12 @@ training_queue/slurm/           of each claim that is a cluster's: which user su
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from accel_trainer.config.file_names import is_conflicted_copy, why_no_job
 from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
@@ -218,10 +220,10 @@ class QueuePaths:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise QueueUnusable(f"the queue {self.folder} cannot be read: {error.strerror}") from error
+            raise QueueUnusable(f"the queue {self.folder} cannot be read: {folder}: {error.strerror}") from error
         own_names = {name for name in names if name.endswith(OWN_NAME)} if state.is_over else set()
         for name in names:
-            if not name.endswith(".json") or name.startswith("."):
+            if not name.endswith(".json") or name.startswith(".") or is_conflicted_copy(name):
                 continue
             path, stem = folder / name, name.removesuffix(".json")
             if state is JobState.RUNNING:
@@ -229,6 +231,14 @@ class QueuePaths:
                 yield ClaimedJob(claimed, path, owner=owner)
             else:
                 yield QueuedJob(stem, path, state, is_own_name=f"{stem}{OWN_NAME}" in own_names)
+
+    def strays(self) -> dict[Path, str]:
+        """The files that may be meant as jobs and are none, with what each is and what to do. Raises OSError."""
+        found: dict[Path, str] = {}
+        for state in (JobState.PENDING, JobState.HELD, JobState.RUNNING):
+            with suppress(FileNotFoundError), os.scandir(self.of(state)) as entries:
+                found |= {Path(e.path): why for e in entries if (why := why_no_job(e.name)) is not None and e.is_file()}
+        return dict(sorted(found.items()))
 
     def claims(self) -> Iterator[ClaimedJob]:
         """The jobs that are running or on their way, in no order. Raises QueueUnusable."""

@@ -201,6 +201,7 @@ class Runner:
             return False
         self._failing_since = None
         self._notifier.trouble(None)
+        self._notifier.strays(self._scheduler.strays)
         self._wants_look = self._scheduler.has_rejected
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted = True
@@ -355,7 +356,7 @@ class Runner:
     async def _result(self, run: ClaimRun) -> AttemptResult:
         try:
             return await run.result()
-        except (QueueUnusable, UnusableHere):  # no mistake of the job
+        except UnusableHere:  # since it was checked; no mistake of the job
             with suppress(UserError, OSError):
                 self.queue.release(run.claimed)
             raise

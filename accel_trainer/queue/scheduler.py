@@ -3,6 +3,7 @@ wait for what."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
@@ -42,6 +43,7 @@ class Scheduler:
         self.missing: dict[str, Unmet] = {}
         self.backing_off: Collection[str] = ()
         self.pause: Pause | None = None
+        self.strays: Mapping[Path, str] = {}
         self.has_rejected = False  # what waits for a job that was refused is to be looked at again
         self._looked = self._cost_s = 0.0
         self._checking_since: float | None = None
@@ -70,6 +72,7 @@ class Scheduler:
         try:
             refuse_gone(self._queue)
             self._look()
+            self.strays = self._queue.paths.strays()
         finally:
             self._looked = time.monotonic()
             self._cost_s = self._looked - began

@@ -13,6 +13,7 @@ from accel_trainer.queue.store import QueueStore
 
 # How long a job is left alone with which something has gone wrong.
 AGAIN_S = 30.0
+TRIAL_BYTES = 4096
 
 
 @dataclass
@@ -40,7 +41,10 @@ class StuckJobs:
 
     def add(self, job: QueuedJob, error: Exception) -> None:
         """Note what has gone wrong with one job. Raises QueueUnusable where it would with all of them."""
-        refuse_unusable(self._queue)
+        try:
+            refuse_unusable(self._queue)
+        except QueueUnusable as unusable:
+            raise (error if isinstance(error, QueueUnusable) else unusable) from unusable
         problem = (
             str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {first_line(error)}"
         )
@@ -60,7 +64,7 @@ def refuse_unusable(queue: QueueStore) -> None:
     name = f".trial.{Owner.new().token}.tmp"  # removed with what is half-written, should this process be killed
     place = queue.folder / name
     try:
-        place.touch()
+        place.write_bytes(bytes(TRIAL_BYTES))
         try:
             for state in (JobState.HELD, JobState.RUNNING, JobState.DONE, JobState.FAILED):
                 folder = queue.paths.of(state)

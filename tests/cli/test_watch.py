@@ -110,6 +110,16 @@ def test_status_shows_that_the_queue_is_paused(queue: QueueStore) -> None:
     assert run("status").stdout.splitlines()[-1].startswith("the queue on grey is paused since ")
 
 
+def test_status_names_files_that_look_like_jobs_and_are_none(queue: QueueStore) -> None:
+    write_job(queue.folder / "a.JSON")
+    assert run("status").stdout.splitlines()[1:] == [
+        "not a job: training_queue/a.JSON: a job file's name ends in .json; rename it to a.json"
+    ]
+    write_job(queue.folder / "b (conflicted copy).json")
+    assert "b (conflicted copy).json: a copy made where" in run("status").stdout
+    assert run("status", "--json").stdout.strip() == "[]"
+
+
 def test_the_newest_log_is_printed_or_its_end(queue: QueueStore) -> None:
     write_job(queue.folder / "done/a.json")
     for number, text in ((9, "old\n"), (10, "one\ntwo \x1b[2J\n")):

@@ -23,7 +23,7 @@ from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue import stuck_jobs
 from accel_trainer.queue.checker import PendingChecker
-from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble
+from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble, StrayFile
 from accel_trainer.queue.layout import JobState, QueueUnusable
 from accel_trainer.queue.runner import Runner, RunnerOptions
 from accel_trainer.queue.store import QueueStore
@@ -216,6 +216,21 @@ def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue,
     assert not queue.folder.exists()
     moved = QueueStore(Path("elsewhere"))
     assert (names(moved, JobState.RUNNING), names(moved, JobState.PENDING)) == (["a"], ["b"])
+
+
+# -- files that are no jobs -----------------------------------------------------------------------------------------
+
+
+def test_files_that_are_no_jobs_are_named_once_and_neither_trained_nor_reclaimed(dead, queue, trained, make):
+    strays = ["a (conflicted copy 2026-01-02).json", "b.JSON", "c.yaml", "d.json.txt", "e.json~"]
+    strays.append(f"running/r@{this_host()}.{dead} (conflicted copy 2026-01-02).json")
+    for name in ("a.json", *strays):
+        write_job(queue.folder / name)
+    runner, events = make()
+    runner.run()
+    assert trained == ["a"]
+    assert [event.path for event in of(events, StrayFile)] == sorted(queue.folder / name for name in strays)
+    assert all((queue.folder / name).exists() for name in strays)
 
 
 # -- machines and records ------------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ class Submitter:
         if not self._scheduler.is_due(wanted=not self._scheduler.is_checked or self._scheduler.has_rejected):
             return False
         self._scheduler.refresh()
+        self._notifier.strays(self._scheduler.strays)
         self._note_what_is_over()
         if not self._scheduler.is_checked:
             return False
