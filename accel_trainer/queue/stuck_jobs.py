@@ -41,6 +41,7 @@ class StuckJobs:
 
     def add(self, job: QueuedJob, error: Exception) -> None:
         """Note what has gone wrong with one job. Raises QueueUnusable where it would with all of them."""
+        refuse_gone(self._queue)
         try:
             refuse_unusable(self._queue)
         except QueueUnusable as unusable:
@@ -60,7 +61,6 @@ class StuckJobs:
 
 def refuse_unusable(queue: QueueStore) -> None:
     """Move a file of our own through all states, as jobs are. Raises QueueUnusable."""
-    refuse_gone(queue)
     name = f".trial.{Owner.new().token}.tmp"  # removed with what is half-written, should this process be killed
     place = queue.folder / name
     try:
