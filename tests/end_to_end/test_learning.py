@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
-COMMON = {"dataset": "digits", "transform_type": "none", "optimizer": "AdamW", "trackers": []}
+# Half of the digits: enough to learn to tell them apart.
+COMMON = {
+    "dataset": "digits",
+    "class_subset": [0, 1, 2, 3, 4],
+    "transform_type": "none",
+    "optimizer": "AdamW",
+    "trackers": [],
+}
 
 
 def one_cycle(rate: float, num_epochs: int) -> dict[str, object]:
@@ -46,6 +53,7 @@ JOBS = {
     "blt": {**BLT, "loss_cycle": "uniform", **one_cycle(0.003, 5)},
     "simclr": {
         **COMMON,
+        "class_subset": None,
         "architecture": "small_cnn",
         "architecture_args": {"num_classes": 32},
         "transform_type": "contrastive-no-blur-weak-resize",
@@ -114,7 +122,7 @@ def test_the_accuracy_of_every_cycle_is_in_the_table(trained: Path) -> None:
     assert float(blt["acc1_cycle3"]) == float(blt["acc1"])
     assert float(blt["acc1_cycle0"]) > 80
     # Unrolled as in biology, the decoder has seen nothing of the image in the first cycles.
-    assert float(cornet["acc1_cycle0"]) < 20
+    assert float(cornet["acc1_cycle0"]) < 30
 
 
 @pytest.mark.parametrize(("name", "rate"), [("cornet", 0.004), ("blt", 0.003)])
