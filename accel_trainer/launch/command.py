@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,8 +93,9 @@ def plan_launch(
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here for those who type the printed command
     if job.compile and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        # Not among the temporary files of the attempt: the next one needs not compile it again.
-        environment["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
+        # Not among the temporary files of the attempt: the next one needs not compile it again. Without a home it does.
+        with suppress(UserError):
+            environment["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
     if machine.is_shared:
         environment[CORES_VARIABLE] = str(machine.cores)
     if flags.gpus is not None:

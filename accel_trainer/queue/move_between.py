@@ -23,12 +23,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from accel_trainer.core.files import sync_folder
+from accel_trainer.core.files import MEBIBYTE, read_bytes, sync_folder
 from accel_trainer.core.lease import is_dead_token
 from accel_trainer.core.record_store import RecordStore
 from accel_trainer.core.rename import is_refused, is_there, rename_unique, was_moved
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, UndecidedMove, file_name, moving_owner
 from accel_trainer.queue.moves import Mover, attributes, cannot_move, gone
+
+MAX_JOB_BYTES = 16 * MEBIBYTE
 
 
 def _hidden_copy(path: str) -> str:
@@ -128,7 +130,7 @@ def _copy(mover: Mover, other: Mover, job: QueuedJob, arriving: Path) -> None:
 def _write_copy(job: QueuedJob, copy: Path, before: os.stat_result) -> None:
     """With the time of the job's file: it is the same submission."""
     with copy.open("xb") as file:
-        file.write(job.path.read_bytes())
+        file.write(read_bytes(job.path, MAX_JOB_BYTES, follow_links=False))
         file.flush()
         os.fsync(file.fileno())
     os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -9,7 +9,7 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
-from accel_trainer.core.text import first_line
+from accel_trainer.core.text import first_line, one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import Attempt, run_attempt
 from accel_trainer.launch.attempt_events import EmitAttempt
@@ -33,7 +33,7 @@ def attempt_of(queue: QueueStore, file: QueuedJob, job: Job, *, token: str, log:
         file=file.path,
         token=token,
         log=log,
-        group=queue.folder.resolve().name,
+        group=one_line(queue.folder.resolve().name),
         submission=submission_of(file.path),
         starting_params=parent,
         claim=file.owner if isinstance(file, ClaimedJob) else None,

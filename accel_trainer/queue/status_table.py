@@ -56,29 +56,23 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     in_slurm = _glance() if clusters else {}
     for claim in running:
         row = _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, heartbeats, silences_s)
-        yield _noting_damage(row, claim)
+        yield _noting_damage(row, _run_of(claim))
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
         is_read = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
         row = _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
-        yield _noting_damage(row, job) if is_read else row
+        yield _noting_damage(row, _run_of(job)) if is_read else row
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
         for number, job in enumerate(queue.jobs(state)):
-            if most is None or number < most:
-                yield _noting_damage(_not_running(queue, job), job)
-            else:
-                yield JobStatus(job.name, job.state)
+            yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
 
 
-def _noting_damage(row: JobStatus, job: QueuedJob) -> JobStatus:
+def _noting_damage(row: JobStatus, run: RunFolder | None) -> JobStatus:
     """A row without progress, where that is because what was reported cannot be read."""
-    if row.epoch is not None:
+    if row.epoch is not None or run is None or (damage := status_damage(run)) is None:
         return row
-    damage = None
-    with suppress(UserError):
-        damage = status_damage(RunFolder(read_job(job.path, job.name).run_path))
-    return row if damage is None else replace(row, note="; ".join(filter(None, (row.note, damage))))
+    return replace(row, note="; ".join(filter(None, (row.note, damage))))
 
 
 def _pending(queue: QueueStore, job: QueuedJob, states: Mapping[str, JobState]) -> JobStatus:
@@ -161,15 +155,24 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
 def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
     state = CANCELED if is_canceled(reason) else job.state
-    return JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, **_progress(_status(job)))
+    run = _run_of(job)
+    status = None if run is None else read_status(run)
+    row = JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, **_progress(status))
+    return _noting_damage(row, run) if status is None else row
+
+
+def _run_of(job: QueuedJob) -> RunFolder | None:
+    """Where a job trains; None where its file cannot be read."""
+    try:
+        return RunFolder(read_job(job.path, job.name).run_path)
+    except UserError:
+        return None
 
 
 def _status(job: QueuedJob) -> Status | None:
     """What the trainer of the job has last reported."""
-    try:
-        return read_status(RunFolder(read_job(job.path, job.name).run_path))
-    except UserError:
-        return None
+    run = _run_of(job)
+    return None if run is None else read_status(run)
 
 
 def _status_of_claim(job: ClaimedJob, is_its_token: Callable[[str], bool]) -> Status | None:

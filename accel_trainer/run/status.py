@@ -149,7 +149,7 @@ def _read(path: Path) -> Status | None:
 
 def status_damage(run: RunFolder) -> str | None:
     """The line that says so where status.json is there and is not what a trainer writes."""
-    if read_status(run) is not None or not os.path.lexists(run.status_file):
+    if not os.path.lexists(run.status_file) or read_status(run) is not None:
         return None
     return f"{one_line(run.status_file)} is damaged"
 

@@ -224,6 +224,10 @@ def test_what_is_compiled_is_kept_for_the_next_attempt(monkeypatch):
     assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(), LaunchOptions(), CPU).environment
     kept = plan_launch(job(compile=True), LaunchOptions(), CPU).environment["TORCHINDUCTOR_CACHE_DIR"]
     assert Path(kept) == Path.home() / ".cache/accel-train/torchinductor", "not where others can put something"
+    with monkeypatch.context() as homeless:
+        homeless.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+        planned = plan_launch(job(compile=True, data_root="/data"), LaunchOptions(), CPU)
+        assert "TORCHINDUCTOR_CACHE_DIR" not in planned.environment
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")  # is inherited
     assert "TORCHINDUCTOR_CACHE_DIR" not in plan_launch(job(compile=True), LaunchOptions(), CPU).environment
 

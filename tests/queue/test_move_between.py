@@ -184,3 +184,16 @@ def test_a_record_of_a_stranger_removes_no_other_file(queue: QueueStore, other: 
     look(queue)
     queue.settle_all()
     assert target.read_text() == "mine"
+
+
+def test_what_is_no_file_is_not_waited_for_by_a_move_to_another_disk(
+    queue: QueueStore, other: QueueStore, other_disk: None
+) -> None:
+    os.mkfifo(queue.folder / "pipe.json")
+    before = files(queue)
+    job = queue.find("pipe")
+    assert job is not None
+    with pytest.raises(QueueUnusable, match="not a regular file"):
+        queue.move_to(other, job)
+    assert (queue.folder / "pipe.json").exists()
+    assert (files(queue), files(other)) == (before, [])
