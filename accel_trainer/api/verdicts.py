@@ -61,6 +61,7 @@ def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str]
 
     A job may start from one that is in the queue, or whose name is among those that are coming.
     """
+    queue.paths.refuse_run_folder(job.run_path)
     try:
         return check(with_parent_path(job, queue, coming))
     except OSError as error:  # such as a folder of the data set that may not be read

@@ -52,7 +52,10 @@ def train(
     job = read_job(file)
     options = ask_for_gpus(launch_options(config, num_processes, gpus))
     plan_launch(job, options, this_machine())  # a mistake in it is reported before a folder is made
-    parent = done_parent(job, QueueStore(queue))
+    store = QueueStore(queue)
+    if store.folder.is_dir():
+        store.paths.refuse_run_folder(job.run_path)
+    parent = done_parent(job, store)
     if job.after:
         echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
     run = RunFolder(job.run_path)

@@ -1,10 +1,12 @@
 """The machine that trains: its GPUs, its cores, and the others that train the same job with it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -89,6 +91,9 @@ def this_machine() -> Machine:
     return Machine(tuple(_gpus()), has_mps, usable_cores(), may_have_other_gpus=any(map(os.path.exists, GPU_DEVICES)))
 
 
+_GPU_LINE = re.compile(r"(\s*\d+\s*),([^,]*),(.*),([^,]*)")
+
+
 def _gpus() -> list[Gpu]:
     """NVIDIA's GPUs, in the order of the bus; only those that CUDA_VISIBLE_DEVICES leaves, where it is set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -96,12 +101,15 @@ def _gpus() -> list[Gpu]:
         return []
     query = [tool, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+        answer = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     gpus = []
     for line in answer.strip().splitlines():
-        index, uuid, name, memory = (part.strip() for part in line.split(","))
+        # A name may have commas in it; a line that is none of a GPU's says that there is none, or what is wrong.
+        if (found := _GPU_LINE.fullmatch(line)) is None:
+            continue
+        index, uuid, name, memory = (part.strip() for part in found.groups())
         if visible is None or any(word in (index, uuid) for word in visible.split(",")):
             gpus.append(Gpu(index, name, memory))
     return gpus
@@ -139,5 +147,7 @@ class GpuMemory:
         try:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(self._nvml.nvmlDeviceGetHandleByIndex(int(gpu)))
         except self._nvml.NVMLError as error:
+            with suppress(self._nvml.NVMLError):
+                self._nvml.nvmlInit()  # a driver that was reset knows this process no more
             raise UserError(f"GPU {gpu} cannot be looked at: {first_line(error)}", option="wait_free") from error
-        return float(memory.used / memory.total)
+        return float(memory.used / memory.total) if memory.total else 1.0  # its share is not known

@@ -1,6 +1,7 @@
 """What people ask of runners: to hold or cancel a claim, to pause the queue."""
 
 import getpass
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import one_line
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
-from accel_trainer.queue.layout import CANCELED, ClaimedJob
+from accel_trainer.queue.layout import CANCELED, ClaimedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
@@ -174,12 +175,19 @@ class Pauses:
         return True
 
     def all(self) -> list[Pause]:
-        """All pauses."""
-        found = (self._read(path) for path in sorted(self._folder.glob("[!.]*.json")))
+        """All pauses. Raises QueueUnusable where it cannot be seen whether there are any."""
+        try:
+            names = sorted(os.listdir(self._folder))  # noqa: PTH208 - only names
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _hidden(self._folder, error) from error
+        files = (name for name in names if name.endswith(".json") and not name.startswith("."))
+        found = (self._read(self._folder / name) for name in files)
         return [pause for pause in found if pause is not None]
 
     def of(self, host: str) -> Pause | None:
-        """The pause because of which this host claims no jobs."""
+        """The pause because of which this host claims no jobs. Raises QueueUnusable, as `all`."""
         return self._read(self._path(None)) or self._read(self._path(host))
 
     def of_host(self, host: str) -> Pause | None:
@@ -198,8 +206,16 @@ def _host_of(path: Path) -> str | None:
     return None if path.stem == "all" else path.stem.removeprefix("@")
 
 
+def _hidden(path: Path, error: OSError) -> QueueUnusable:
+    return QueueUnusable(f"it cannot be seen whether the queue is paused: {path}: {error.strerror}")
+
+
 def _unreadable_pause(path: Path) -> Pause:
     since = 0.0
-    with suppress(OSError):
+    try:
         since = min(max(path.lstat().st_mtime, 0.0), time.time())
+    except PermissionError as error:
+        raise _hidden(path.parent, error) from error
+    except OSError:
+        pass  # gone by now
     return Pause(_host_of(path), "somebody", since, f"{path} is damaged")

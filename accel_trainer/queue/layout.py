@@ -232,6 +232,21 @@ class QueuePaths:
             else:
                 yield QueuedJob(stem, path, state, is_own_name=f"{stem}{OWN_NAME}" in own_names)
 
+    def refuse_run_folder(self, run: Path) -> None:
+        """Raises UserError for a run folder that has the queue in it, or is in it: each would take what it finds of the
+        other for its own. A run that was begun inside goes on, but for one in a folder that is the queue's own."""
+        queue, run_path = Path(os.path.realpath(self.folder)), Path(os.path.realpath(run))
+        if queue.is_relative_to(run_path):
+            what = "is the queue's own folder" if run_path == queue else f"has the queue {self.folder} in it"
+        elif run_path.is_relative_to(queue):
+            is_own = any(run_path.is_relative_to(queue / folder.name) for folder in self.all[1:])
+            if not is_own and (run / "config.json").exists():
+                return
+            what = f"is inside the queue {self.folder}"
+        else:
+            return
+        raise UserError(f"{run} {what}", key="model_dir", hint="choose another folder for what is trained")
+
     def strays(self) -> dict[Path, str]:
         """The files that may be meant as jobs and are none, with what each is and what to do. Raises OSError."""
         found: dict[Path, str] = {}

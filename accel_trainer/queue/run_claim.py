@@ -87,6 +87,7 @@ class ClaimRun:
         claimed, queue, node = self.claimed, self.queue, self.machine.nodes.rank
         try:
             job = read_job(claimed.path, claimed.name)
+            queue.paths.refuse_run_folder(job.run_path)
             parent = starting_params(job, queue)
         except UserError as error:  # changed since it was checked, or the job that it starts from was
             return AttemptResult(Outcome(OutcomeKind.FAILED, str(error)), claimed.path)

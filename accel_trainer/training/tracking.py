@@ -92,7 +92,7 @@ def _key_is_stored() -> bool:
     is_hosted = settings.base_url == wandb.Settings.model_fields["base_url"].default
     try:
         known = netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser()).hosts
-    except (OSError, NetrcParseError):
+    except (OSError, NetrcParseError, RuntimeError):  # the last where there is no home folder
         return False
     return server in known or (is_hosted and "api.wandb.ai" in known)
 
@@ -113,13 +113,15 @@ class Tracking:
             self.wait()
 
     def wait(self) -> None:
-        """Until all have started. Raises what is wrong with them."""
+        """Until all have started; those that cannot are done without. Raises what is wrong with their settings."""
         if (starting := self._starting) is None:
             return
         self._starting = None
         try:
             self._wait_for(starting)
-        except (TimeoutError, ConnectionError) as error:
+        except (Exception, SystemExit) as error:
+            if _is_wrong_setting(error):
+                raise
             self._accelerator.trackers = []
             log.warning("the trackers cannot be started (%s); performance.csv has everything", first_line(error))
         for pid in children() - self._children_before:
@@ -258,6 +260,12 @@ class BackgroundCall:
             raise TimeoutError(f"no answer within {duration(time.monotonic() - self._began)}")
         if self._failed is not None:
             raise self._failed
+
+
+def _is_wrong_setting(error: BaseException) -> bool:
+    """Whether a tracker was asked for something that it would never do: all else, such as a full disk or a process of
+    its own that is gone, is no reason not to train."""
+    return isinstance(error, ValueError | UserError) or type(error).__module__.split(".")[0] == "wandb"
 
 
 def _is_internal_to_wandb(error: Exception) -> bool:

@@ -181,6 +181,24 @@ def test_gpus_are_asked_of_nvidia_smi_and_hidden_ones_do_not_count(tmp_path, mon
         this_machine.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("No devices were found", []),
+        ("0, GPU-aaa, RTX 6000, Ada Generation, 49140 MiB", ["0"]),
+        ("Failed to initialize NVML, Driver/library, version mismatch, 5", []),
+        ("0, GPU-aaa, A\\0377, [N/A]", ["0"]),
+        ("", []),
+    ],
+)
+def test_whatever_nvidia_smi_answers_is_no_error(tmp_path, monkeypatch, answer, expected):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{answer}\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert [gpu.index for gpu in this_machine.__wrapped__().gpus] == expected
+
+
 def plan(tmp_path: Path, content: str, flags: LaunchOptions | None = None) -> Launch:
     path = tmp_path / "config.yaml"
     path.write_text(content)

@@ -23,6 +23,7 @@ from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue import stuck_jobs
 from accel_trainer.queue.checker import PendingChecker
+from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble, StrayFile
 from accel_trainer.queue.layout import JobState, QueueUnusable
 from accel_trainer.queue.runner import Runner, RunnerOptions
@@ -218,7 +219,52 @@ def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue,
     assert (names(moved, JobState.RUNNING), names(moved, JobState.PENDING)) == (["a"], ["b"])
 
 
-# -- files that are no jobs -----------------------------------------------------------------------------------------
+# -- run folders ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["training_queue", ".", "training_queue/running", "training_queue/runs/a", "link"])
+def test_a_run_folder_that_is_part_of_the_queue_or_has_it_inside_is_refused(queue, trained, make, place):
+    Path("link").symlink_to("training_queue")
+    write_job(queue.folder / "a.json", model_dir=place)
+    write_job(queue.folder / "b.json")
+    runner, _ = make()
+    runner.run()
+    assert (trained, names(queue, JobState.FAILED)) == (["b"], ["a"])
+    (failed,) = queue.jobs(JobState.FAILED)
+    assert f"model_dir: {place} " in queue.reason(failed)
+    assert not (queue.folder / "status.json").exists()
+
+
+def test_a_run_that_was_begun_inside_the_queues_folder_before_goes_on(queue, trained, make):
+    begun = queue.folder / "runs/a"
+    begun.mkdir(parents=True)
+    (begun / "config.json").write_text("{}")
+    write_job(queue.folder / "a.json", model_dir=str(begun))
+    make()[0].run()
+    assert trained == ["a"]
+
+
+def test_whether_a_queue_is_paused_must_be_seen(queue, monkeypatch):
+    def refuse(event: str, args: tuple[object, ...]) -> None:
+        if hidden and event in ("open", "os.listdir") and "paused" in str(args[0]):
+            raise PermissionError(13, "Permission denied", args[0])
+
+    hidden = [True]
+    sys.addaudithook(refuse)
+    monkeypatch.setattr(Path, "lstat", _denied)
+    try:
+        for look in (lambda: Pauses(queue).all(), lambda: Pauses(queue).of("host")):
+            with pytest.raises(QueueUnusable, match="cannot be seen whether the queue is paused"):
+                look()
+    finally:
+        hidden.clear()
+
+
+def _denied(path: object) -> None:
+    raise PermissionError(13, "Permission denied", path)
+
+
+# -- files that are no jobs ----------------------------------------------------------------------------------------
 
 
 def test_files_that_are_no_jobs_are_named_once_and_neither_trained_nor_reclaimed(dead, queue, trained, make):

@@ -337,6 +337,27 @@ def test_nobody_waits_for_trackers_before_there_is_something_to_log(
     assert steady.told == ["store_init_configuration", "log"]
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("what?"), SystemExit(1)])
+def test_a_tracker_that_cannot_start_is_done_without(
+    run: RunFolder,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    accelerator = Accelerator(cpu=True)
+
+    def start(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(accelerator, "init_trackers", start)
+    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+    tracking.wait()
+    tracking.log_epoch(ROWS)
+    (message,) = caplog.messages
+    assert message.startswith("the trackers cannot be started (")
+
+
 def test_a_broken_tracker_is_reported_during_the_first_steps(
     run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
