@@ -31,7 +31,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, one_line
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.layout import CANCELED, JobState
-from accel_trainer.queue.status_table import JobStatus
+from accel_trainer.queue.status_table import JobStatus, damaged_records
 from accel_trainer.queue.store import QueueStore
 
 # Rows of each state that are over or wait, in a table.
@@ -84,7 +84,10 @@ def _table(queue: QueueStore, everything: bool) -> str:
 def _notes(queue: QueueStore) -> list[str]:
     """What is to be known of a queue beside its jobs."""
     strays = [f"not a job: {one_line(path)}: {one_line(hint)}" for path, hint in queue.paths.strays().items()]
-    return [*strays, *map(str, Pauses(queue).all())]
+    damaged = [one_line(path) for path in damaged_records(queue)]
+    records = [f"{path} is damaged and counts as none; it can be removed" for path in damaged[:FEW]]
+    more = [f"and {len(damaged) - FEW} more records that are damaged"] if len(damaged) > FEW else []
+    return [*strays, *map(str, Pauses(queue).all()), *records, *more]
 
 
 def _cells(row: JobStatus) -> Sequence[object]:

@@ -55,6 +55,16 @@ class RecordStore(Generic[T]):
         except (OSError, ValueError):
             return self._damaged(path)
 
+    def is_damaged(self, path: Path) -> bool:
+        """Whether a file is there and cannot be read."""
+        try:
+            self.decode(read_bytes(path, self._max_bytes))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except (OSError, ValueError):
+            return True
+        return False
+
     def write(self, path: Path, record: T, *, durable: bool = True) -> None:
         """Write a record aside and rename it into place; `durable` waits for the disk. Raises OSError."""
         write_atomic(path, self.encode(record), durable=durable)

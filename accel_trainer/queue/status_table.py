@@ -4,16 +4,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import is_stale
+from accel_trainer.core.record_store import RecordStore
 from accel_trainer.core.text import duration
+from accel_trainer.queue.control import ControlRequest
 from accel_trainer.queue.dependencies import Requirements, describe_unmet
-from accel_trainer.queue.heartbeat import Heartbeat, HeartbeatObserver, RunningClaim, runner_of
+from accel_trainer.queue.heartbeat import (
+    HEARTBEATS,
+    OBSERVATIONS,
+    Heartbeat,
+    HeartbeatObserver,
+    RunningClaim,
+    runner_of,
+)
 from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob, is_canceled
-from accel_trainer.queue.retries import Retries, submission_of
+from accel_trainer.queue.retries import FailureRecord, Retries, submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import Status, attempt_status, read_status, status_damage
@@ -66,6 +76,17 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
         for number, job in enumerate(queue.jobs(state)):
             yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
+
+
+def damaged_records(queue: QueueStore) -> list[Path]:
+    """Records beside the jobs that are none, and count as none. Pauses are not among them, which say so themselves."""
+    kinds: list[tuple[Path, RecordStore[Any]]] = [
+        (queue.paths.requests, RecordStore(ControlRequest)),
+        (queue.paths.retries, RecordStore(FailureRecord)),
+        (queue.paths.runners, HEARTBEATS),
+        (queue.paths.observed, OBSERVATIONS),
+    ]
+    return [path for folder, records in kinds for path in sorted(folder.glob("[!.]*.json")) if records.is_damaged(path)]
 
 
 def _noting_damage(row: JobStatus, run: RunFolder | None) -> JobStatus:

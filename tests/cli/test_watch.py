@@ -200,6 +200,15 @@ def test_a_name_in_the_queue_makes_no_line_and_no_command_for_a_terminal(queue: 
         assert shown.replace("\n", "").isprintable()
 
 
+@pytest.mark.parametrize("folder", ["requests", "retries", "runners", "observed"])
+def test_a_damaged_record_is_named_once_in_the_status(queue: QueueStore, folder: str) -> None:
+    write_job(queue.folder / "a.json")
+    path = queue.folder / folder / "x.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"sequence": NaN, "time": 1e300}')
+    assert run("status").stdout.splitlines()[2:] == [f"{path} is damaged and counts as none; it can be removed"]
+
+
 def test_a_log_keeps_its_colors_and_does_nothing_else_to_a_terminal(queue: QueueStore) -> None:
     write_job(queue.folder / "a.json")
     queue.next_log("a").write_bytes(b"\x1b[32mgreen\x1b[0m\r10%\r20%\n\x1b]0;title\x07\x1b[2J\x9b2J\n")
