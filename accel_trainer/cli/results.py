@@ -119,6 +119,7 @@ def _comparison(rows: "Sequence[Comparison]") -> str:
     from accel_trainer.cli.tables import table
 
     settings = shortest_suffixes(rows[0].settings)
+    any_corrupt = any(row.corrupt for row in rows)
     header = (
         "job",
         "architecture",
@@ -131,11 +132,12 @@ def _comparison(rows: "Sequence[Comparison]") -> str:
         "in epoch",
         "images/s",
         "time",
+        *["corrupt"] * any_corrupt,
     )
     cells = [
         [r.job, r.architecture, *(None if value is None else format_value(value) for value in r.settings.values()),
          r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch, r.images_per_s,
-         duration(r.seconds)]
+         duration(r.seconds), *[r.corrupt] * any_corrupt]
         for r in rows
     ]  # fmt: skip
     return table(header, cells)

@@ -95,7 +95,9 @@ def _cells(row: JobStatus) -> Sequence[object]:
     best = None if row.best is None else f"{row.best:.4g} {row.metric or ''}".strip()
     gpus = f" gpu {','.join(row.devices)}" if row.devices else ""
     where = None if row.host is None else f"{row.host}{gpus}"
-    return (row.job, row.state, epoch, best, where, _time(row.elapsed_s), _time(row.left_s), row.note)
+    corrupt = f"{row.corrupt_images} corrupt images" if row.corrupt_images else None
+    note = "; ".join(filter(None, (row.note, corrupt))) or None
+    return (row.job, row.state, epoch, best, where, _time(row.elapsed_s), _time(row.left_s), note)
 
 
 def _time(seconds: float | None) -> str | None:

@@ -92,6 +92,10 @@ class DataParameters(Section):
     Occlusion: Annotated[OcclusionOrOff, DATA] = None
     """Occluders in front of the images: `occluder_dir`, `form`, `probability`, `visibility`, `vis_probs`, `color`,
     `views`, `random_resize`."""
+    corrupt_images: Annotated[Literal["replace", "forbid"], RUN] = "replace"
+    """What to do with images that were read whole and cannot be decoded. `replace`: in training the next good image of
+    the class takes the place, in validation they do not count; they are counted, and more than 1% of a set (and more
+    than one) end the run. `forbid`: the first one ends the run."""
     augment_on: Annotated[Literal["device", "loader"] | None, RUN] = None
     """Where color, occlusion, blur, noise and mixing are computed: on the training's device, or by the loader's
     threads. Absent: on a CUDA GPU, elsewhere by the threads. The images are the same to 1e-5."""

@@ -21,6 +21,7 @@ from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.outage import StoppedWaiting, failure, persistently
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.spans import Phase, spanned
+from accel_trainer.core.text import listed
 from accel_trainer.data.augment.mixing import Labels, Mixer
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
@@ -44,6 +45,9 @@ READY_AHEAD = 2
 # Images that a thread loads in one go.
 MAX_PART = 16
 MAX_THREADS = 8
+# More of the images are no accident.
+MAX_CORRUPT = 0.01
+REPAIR = "repair it or take it out, or let another image take its place (replace)"
 
 
 @dataclass(frozen=True)
@@ -51,27 +55,35 @@ class Batch:
     """One process's part of a batch.
 
     inputs: those of the model, for n examples (views, or clips); labels: theirs, int64 (n,) or mixed;
-    global_labels: those of the optimizer step, on all processes; step: within the epoch, from 0.
+    global_labels: those of the optimizer step, on all processes; step: within the epoch, from 0; corrupt: the images
+    that were found to be so when it was loaded.
     """
 
     inputs: Inputs
     labels: Labels
     global_labels: Labels
     step: int
+    corrupt: frozenset[int] = frozenset()
 
 
 class ImageReader:
-    """Loads the images of a batch plan; corrupt ones are named once, counted, and skipped.
+    """Loads the images of a batch plan; corrupt ones are named once, counted, and skipped, or forbidden.
 
     In training a corrupt image gives way to the next good one of its class, so that batches keep their size
     and their labels; in evaluation it is left out.
+
+    corrupt: all that were read and are so, also for batches that are still to come; met: those of the batches that a
+    loader has given out, which do not depend on how many threads it has.
     """
 
-    def __init__(self, source: ImageDataset, views: Views, *, replace_corrupt: bool) -> None:
+    def __init__(
+        self, source: ImageDataset, views: Views, *, replace_corrupt: bool, forbid_corrupt: bool = False
+    ) -> None:
         self.source = source
         self.views = views
-        self.replace_corrupt = replace_corrupt
+        self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
         self.corrupt: set[int] = set()
+        self.met: set[int] = set()
         self._naming = threading.Lock()
 
     def __call__(self, plan: BatchPlan) -> Batch:
@@ -83,9 +95,29 @@ class ImageReader:
         """The same as a task that threads can share; its memory is from `buffers`, where given."""
         return BatchAssembly(self, plan, buffers)
 
-    def render(self, index: int, drawn: ViewParameters, out: Tensor) -> bool:
-        """Write all views of an image; whether there is one that can be read."""
-        pixels = self._pixels(index)
+    def check_share(self) -> None:
+        """Refuse a data set with many corrupt images: more than one, and more than MAX_CORRUPT. Raises UserError."""
+        count, total = len(self.met), len(self.source.labels)
+        if count <= max(1, MAX_CORRUPT * total):
+            return
+        names = listed(map(self._name, sorted(self.met)[:3]), 3)
+        what = "training" if self.replace_corrupt else "validation"
+        raise UserError(
+            f"{count} of {total:,} {what} images are corrupt, which is more than {MAX_CORRUPT:.0%}: {names}"
+            f"{f' and {count - 3} more' if count > 3 else ''}",
+            key="dataset",
+            hint="the log names each; repair them or take them out",
+        )
+
+    def _name(self, index: int) -> str:
+        try:
+            return self.source.describe(index)
+        except OSError:  # it may be on the disk
+            return f"image {index}"
+
+    def render(self, index: int, drawn: ViewParameters, out: Tensor, met: set[int]) -> bool:
+        """Write all views of an image; whether there is one that can be read. Corrupt images are added to `met`."""
+        pixels = self._pixels(index, met)
         if pixels is not None:
             self._render_views(index, pixels, drawn, out)
         return pixels is not None
@@ -99,20 +131,20 @@ class ImageReader:
         except Exception as error:
             raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
 
-    def _pixels(self, index: int) -> Tensor | None:
-        pixels = self._read(index)
+    def _pixels(self, index: int, met: set[int]) -> Tensor | None:
+        pixels = self._read(index, met)
         if pixels is not None or not self.replace_corrupt:
             return pixels
         same_class = np.flatnonzero(self.source.labels == self.source.labels[index])
         start = int(np.searchsorted(same_class, index))
         for other in np.roll(same_class, -start)[1:].tolist():
-            if (pixels := self._read(other)) is not None:
+            if (pixels := self._read(other, met)) is not None:
                 return pixels
         name = self.source.classes[self.source.labels[index]]
         raise UserError(f"every training image of class {name!r} is corrupt", key="dataset")
 
     @spanned(Phase.READING)
-    def _read(self, index: int) -> Tensor | None:
+    def _read(self, index: int, met: set[int]) -> Tensor | None:
         """The pixels of an image, None where it is corrupt. Raises MachineFailure where it cannot be read."""
         try:
             return persistently(partial(self.source.read, index), partial(self.source.describe, index))
@@ -120,6 +152,9 @@ class ImageReader:
             with self._naming:
                 is_new = index not in self.corrupt
                 self.corrupt.add(index)
+            met.add(index)
+            if self.forbid_corrupt:
+                raise UserError(f"{self._name(index)}: {error}", key="corrupt_images", hint=REPAIR) from error
             if is_new:
                 log.warning("skipped corrupt image %s: %s", self.source.describe(index), error)
             return None
@@ -145,6 +180,7 @@ class BatchAssembly:
         self.drawn = views.draw(views.draws(plan, self.indices))
         self.rendered = views.empty(len(self.indices), buffers)
         self.is_there = np.zeros(len(self.indices), dtype=bool)
+        self.corrupt: set[int] = set()
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
         """Calls that render at most MAX_PART images each, in at least `number` parts where there are so many images."""
@@ -157,7 +193,7 @@ class BatchAssembly:
         for position in positions:
             rows = self._rows(position)
             self.is_there[position] = self.read.render(
-                int(self.indices[position]), self.drawn[rows], self.rendered[rows]
+                int(self.indices[position]), self.drawn[rows], self.rendered[rows], self.corrupt
             )
 
     def _rows(self, position: int) -> slice:
@@ -181,6 +217,7 @@ class BatchAssembly:
             labels=views.labels(labels[plan.indices[self.is_there]]),
             global_labels=views.labels(labels[plan.global_indices]),
             step=plan.step,
+            corrupt=frozenset(self.corrupt),
         )
 
     def _mixed(self, mixer: Mixer) -> Batch:
@@ -193,6 +230,7 @@ class BatchAssembly:
             labels=global_labels[_local_slice(plan, views.examples_per_image)],
             global_labels=global_labels,
             step=plan.step,
+            corrupt=frozenset(self.corrupt),
         )
 
 
@@ -218,6 +256,12 @@ class Loader:
 
     def batches(self, load: ImageReader | Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
         """The batches of these plans. An error in a thread is raised here, in its turn."""
+        for batch in self._batches(load, plans):
+            if isinstance(load, ImageReader):
+                load.met |= batch.corrupt
+            yield batch
+
+    def _batches(self, load: ImageReader | Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]) -> Iterator[Batch]:
 
         def begin(plan: BatchPlan) -> ParallelTask[Batch]:
             if isinstance(load, ImageReader):

@@ -43,13 +43,38 @@ def _of_eval_sets(problem: Problem) -> Problem:
     return replace(problem, key="eval_sets", message=message)
 
 
-def open_validation(job: Job, name: str, classes: Sequence[str]) -> ImageDataset:
-    """The validation images of a data set, labeled as the classes of a run, whichever of them it has.
+def open_validation(job: Job, name: str, classes: Sequence[str], *, needs_all: bool = False) -> ImageDataset:
+    """The validation images of a data set, labeled as the classes of a run, by name; whichever of them it has, unless
+    it needs all.
 
     name: as in `dataset`, a folder below the job's data_root. Raises UserError.
     """
     has_others = name == job.dataset and job.class_subset is not None
-    return with_classes(_open_validation(job, name), classes, name, leave_out_others=has_others)
+    source = _open_validation(job, name)
+    if needs_all:
+        require_classes(source, classes, name)
+    return with_classes(source, classes, name, leave_out_others=has_others)
+
+
+def open_training(job: Job, classes: Sequence[str]) -> ImageDataset:
+    """The training images of a job's data set, labeled as the classes of a run, by name. Raises UserError also where a
+    class has none."""
+    source = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column).train
+    require_classes(source, classes, job.dataset)
+    return with_classes(source, classes, job.dataset, leave_out_others=job.class_subset is not None)
+
+
+def require_classes(source: ImageDataset, classes: Sequence[str], name: str) -> None:
+    """Refuse a data set in which images of some classes of a run are missing. Raises UserError."""
+    there = np.bincount(source.labels, minlength=len(source.classes)) > 0
+    known = {one for one, is_there in zip(source.classes, there.tolist(), strict=True) if is_there}
+    if missing := [one for one in classes if one not in known]:
+        raise UserError(
+            f"{name!r} has no images of classes that the run was trained on: {listed(missing, 5)}; it has "
+            f"{listed(sorted(known), 5)}",
+            key="dataset",
+            hint="were class folders renamed or removed since?",
+        )
 
 
 def _open_validation(job: Job, name: str) -> ImageDataset:

@@ -13,7 +13,7 @@ from torch import nn
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.outage import waiting_out
 from accel_trainer.data.dataset import ImageDataset
-from accel_trainer.data.open import open_images, open_validation, with_classes
+from accel_trainer.data.open import open_training, open_validation
 from accel_trainer.data.pipeline import training_spectrum, training_views
 from accel_trainer.data.views import Views
 from accel_trainer.evaluation.trained_model import trained_model
@@ -61,7 +61,7 @@ def evaluate(
     is_own = name == job.dataset
     job = there if is_own else job
     path, classes = trained_weights(run, job, weights), trained_classes(run)
-    source = open_validation(there, name, classes)
+    source = open_validation(there, name, classes, needs_all=is_own)
     with waiting_out(_never), assembly(job, run) as parts:
         measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), parts)
         scores, corrupt = measuring.validate(source)
@@ -112,7 +112,7 @@ class RunEvaluator:
 
     @cached_property
     def _train_images(self) -> ImageDataset:
-        return with_classes(open_images(self.job).train, self.classes, self.job.dataset)
+        return open_training(self.job, self.classes)
 
 
 def _never() -> bool:

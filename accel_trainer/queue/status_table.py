@@ -52,6 +52,7 @@ class JobStatus:
     elapsed_s: float | None = None
     left_s: float | None = None
     note: str | None = None
+    corrupt_images: int | None = None
 
 
 def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatus]:
@@ -212,6 +213,7 @@ def _progress(status: Status | None) -> dict[str, Any]:
         "num_epochs": status.num_epochs,
         "metric": status.primary_metric,
         "best": status.best,
+        "corrupt_images": status.corrupt_images,
     }
 
 

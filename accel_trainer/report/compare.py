@@ -23,7 +23,8 @@ MAX_EPOCHS = 2**53
 @dataclass(frozen=True)
 class Comparison:
     """One run in a table. `best` is the primary metric's; images_per_s is the median over training epochs;
-    seconds are those of training and validation, without start-up; settings: parameters, {"optimizer_args.lr": 0.1}."""
+    seconds are those of training and validation, without start-up; settings: parameters, {"optimizer_args.lr": 0.1};
+    corrupt: how many images could not be decoded."""
 
     job: str
     architecture: str
@@ -37,6 +38,7 @@ class Comparison:
     images_per_s: float | None
     seconds: float
     settings: Mapping[str, Any]
+    corrupt: int | None = None
 
 
 def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
@@ -69,6 +71,7 @@ def _compare_one(run: RunFolder) -> Comparison:
         images_per_s=speeds[len(speeds) // 2] if speeds else None,
         seconds=sum(row.seconds for row in rows),
         settings=flatten(config),
+        corrupt=status.corrupt_images if status else None,
     )
 
 

@@ -75,6 +75,7 @@ class Status(BaseModel):
     best: Measured = None
     best_epoch: Count | None = None
     primary_metric: Line | None = None
+    corrupt_images: Count = 0  # met so far, in all splits
     preparing: Line | None = None  # what is being done before the first step
     prepared: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None  # how much of that
     error: Lines | None = None

@@ -60,7 +60,9 @@ def training_data(
     return TrainingData(
         images=images,
         sampling=sampling,
-        train_reader=ImageReader(images.train, train_views, replace_corrupt=True),
+        train_reader=ImageReader(
+            images.train, train_views, replace_corrupt=True, forbid_corrupt=job.corrupt_images == "forbid"
+        ),
         val=validation_set(job, images.val, views, world_size),
         eval_sets={split: validation_set(job, source, views, world_size) for split, source in images.eval_sets.items()},
         knn=knn_test(job, images.train, images.val, world_size),

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
+import torch
 from accelerate import Accelerator
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.spans import Phase, span, spanned, timed
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.loader import Loader
+from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, write_performance
 from accel_trainer.training.build import Components
@@ -27,6 +28,7 @@ from accel_trainer.training.state.checkpoint import Progress, StateStore, Traine
 from accel_trainer.training.state.saving import EpochWeights
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.validation import share_corrupt
 
 
 class TrainingLoop:
@@ -66,6 +68,17 @@ class TrainingLoop:
         self.divergence = DivergenceCheck(self.plain_model, self.optimizer, parts.sampling, self.step.first_bad)
 
     @property
+    def readers(self) -> dict[str, ImageReader]:
+        """What reads the images of each split."""
+        eval_sets = {split: images.reader for split, images in self.parts.eval_sets.items()}
+        return {"train": self.parts.train_reader, "val": self.parts.val.reader, **eval_sets}
+
+    @property
+    def num_corrupt(self) -> int:
+        """How many corrupt images were met so far, in all splits; of several ranks all know it after each pass."""
+        return sum(len(reader.met) for reader in self.readers.values())
+
+    @property
     def is_first(self) -> bool:
         """Whether this is rank 0, which writes."""
         return bool(self.accelerator.is_main_process)
@@ -80,6 +93,7 @@ class TrainingLoop:
             rows = [self._train_epoch(epoch), *self.validation.rows(epoch, self.progress.global_step, self)]
             self._end_epoch(epoch, rows, tracking)
             if self.is_first:
+                self.reporter.note_corrupt(self.num_corrupt)
                 self.reporter.report_epoch(self.progress, self.job.primary_metric)
                 if plotter is not None:
                     plotter.draw()
@@ -129,11 +143,13 @@ class TrainingLoop:
     @spanned(Phase.REPORTING)
     def _after_step(self) -> None:
         """Report now and then; do what all ranks agreed on: stop, save, or give up."""
+        self.parts.train_reader.check_share()
         diverged_at = None
         if self.reporter.is_due():
             self._check_trackers()
             diverged_at = self.step.first_bad.read()
             scores = self.objective.scores(self.meter.sums.tolist())
+            self.reporter.note_corrupt(self.num_corrupt)
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
         decision = self.agreement.at_step(bool(self.stop), diverged_at)
         if decision.diverged_at is not None:
@@ -214,6 +230,8 @@ class TrainingLoop:
     def state_dict(self) -> TrainState:
         """All that is needed to resume, of all ranks, which call this together."""
         sums = self.accelerator.gather(self.meter.sums[None].clone())
+        share_corrupt(self.accelerator, self.parts.train_reader)
+        met = {split: sorted(reader.met) for split, reader in self.readers.items()}
         scaler = self.accelerator.scaler
         trainer = TrainerState(
             optimizer=self.optimizer.state_dict(),
@@ -222,6 +240,7 @@ class TrainingLoop:
             sums=sums.cpu(),
             averages=self.averages.state_dict(),
             world=self.world.as_record(),
+            corrupt={split: torch.tensor(indices) for split, indices in met.items() if indices},
         )
         return TrainState(replace(self.progress), self.plain_model.state_dict(), trainer, self.world_size)
 
@@ -233,6 +252,9 @@ class TrainingLoop:
         self.parts.schedule.load_state_dict(dict(state.trainer.schedule))
         self.load_scaler(state)
         self.averages.load_state_dict(state.trainer.averages)
+        for split, indices in state.trainer.corrupt.items():
+            if split in self.readers:
+                self.readers[split].met.update(indices.tolist())
         self.meter.sums.copy_(state.trainer.sums_of(self.rank, self.world_size).to(self.meter.sums))
 
     def load_scaler(self, state: TrainState) -> None:

@@ -123,6 +123,10 @@ class Reporter:
             eta_s=steps_left * seconds_per_step,
         )
 
+    def note_corrupt(self, number: int) -> None:
+        """How many corrupt images were met so far; in the next status that is written."""
+        self.status = self.status.model_copy(update={"corrupt_images": number})
+
     def report_epoch(self, progress: "Progress", metric: str) -> None:
         """An epoch is over: a line in the log, and the status."""
         rows = [row for row in progress.history if row.epoch == progress.epoch]

@@ -161,6 +161,7 @@ class Trainer:
             best_epoch=loop.progress.best_epoch,
             primary_metric=job.primary_metric,
             num_processes=accelerator.num_processes,
+            corrupt_images=loop.num_corrupt,
             durable=True,
         )
         return loop, run_id

@@ -50,6 +50,7 @@ def evaluation_set(
     *,
     is_contrastive: bool = False,
     replace_corrupt: bool = False,
+    forbid_corrupt: bool = False,
 ) -> EvaluationSet:
     """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
     be divisible by the number of processes."""
@@ -57,7 +58,7 @@ def evaluation_set(
     num_examples = max(1, images_per_step * job.views_per_image // world_size)
     images = max(1, num_examples // views.num_views)
     return EvaluationSet(
-        reader=ImageReader(dataset, views, replace_corrupt=replace_corrupt),
+        reader=ImageReader(dataset, views, replace_corrupt=replace_corrupt, forbid_corrupt=forbid_corrupt),
         num_images=len(dataset.labels),
         images_per_batch=images_per_step // job.gradient_accumulation if is_contrastive else images,
         examples_per_forward=images * views.examples_per_image,
@@ -83,17 +84,22 @@ class Evaluator:
         return meter.sums
 
     def totals(self, sums: Tensor, reader: ImageReader) -> list[float]:
-        """Sums of this process, added up over all, which call this together; corrupt images, if any, are logged."""
+        """Sums of this process, added up over all, which call this together; corrupt images, if any, are logged. Raises
+        UserError, on all, where they are too many."""
         totals, corrupt_images = self.reduce_sums(sums, reader)
         if corrupt_images and self.accelerator.is_main_process:
             log.warning("%d corrupt images skipped; each was named once", corrupt_images)
+        reader.check_share()
         return totals
 
     def reduce_sums(self, sums: Tensor, reader: ImageReader) -> tuple[list[float], int]:
-        """Sums of this process, added up over all, and how many corrupt images all met. Every process calls it."""
-        corrupt = sums.new_tensor([len(reader.corrupt)])
+        """Sums of this process, added up over all, and how many corrupt images all have met; then each process knows
+        those of all. Every process calls it."""
+        corrupt = sums.new_tensor([len(reader.met)])
         *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
-        return totals, int(corrupt_images)
+        if corrupt_images:
+            share_corrupt(self.accelerator, reader)
+        return totals, len(reader.met)
 
     def forward(
         self, model: nn.Module, eval_set: EvaluationSet, is_stopped: Callable[[], bool]
@@ -114,6 +120,16 @@ class Evaluator:
             yield batch, output
 
 
+def share_corrupt(accelerator: Accelerator, reader: ImageReader) -> None:
+    """Every process learns which corrupt images the others have met. All call it."""
+    count = torch.tensor([len(reader.met)], device=accelerator.device)
+    if accelerator.num_processes == 1 or not accelerator.reduce(count, reduction="sum").item():
+        return
+    is_corrupt = torch.zeros(len(reader.source.labels), dtype=torch.int32, device=accelerator.device)
+    is_corrupt[sorted(reader.met)] = 1
+    reader.met.update(accelerator.reduce(is_corrupt, reduction="sum").nonzero().flatten().tolist())
+
+
 def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_device: bool) -> Views:
     """How a job sees images that it is validated on. A loss that compares views of an image sees them augmented as in
     training, always the same way; any other sees each image as it is."""
@@ -122,4 +138,5 @@ def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_d
 
 def validation_set(job: ResolvedJob, dataset: ImageDataset, views: Views, world_size: int) -> EvaluationSet:
     """A data set as the validation of a job takes it; views: see `validation_views`."""
-    return evaluation_set(job, dataset, views, world_size, is_contrastive=job.is_contrastive)
+    forbid = job.corrupt_images == "forbid"
+    return evaluation_set(job, dataset, views, world_size, is_contrastive=job.is_contrastive, forbid_corrupt=forbid)

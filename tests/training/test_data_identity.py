@@ -13,10 +13,12 @@ from loops import TINY
 from PIL import Image
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.open import open_data_set
 from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
+from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.dataset_record import read_dataset_record
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_classes
@@ -273,3 +275,20 @@ def test_an_hf_data_set_of_other_images_is_refused(begin: Begin, root: Path, tmp
     write(root / "train/bee/3.png", 5, 9)
     save()
     assert "train: 1 image changed (bee/row 11)" in str(begin_on(name, begin, 3).error)
+
+
+# -- evaluation later -------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_goes_by_the_names_of_classes(begin: Begin, run: RunFolder, root: Path) -> None:
+    begin().check()
+    before = evaluate(run)
+    (root / "val" / "ant").rename(root / "val" / "zebra ant")
+    with pytest.raises(UserError, match="'set' has no images of classes that the run was trained on: ant;"):
+        evaluate(run)
+    (root / "val" / "zebra ant").rename(root / "val" / "ant")
+    add_class(root)
+    with pytest.raises(UserError, match="'set' has classes that training has not: asp"):
+        evaluate(run)
+    shutil.rmtree(root / "val" / "asp")
+    assert evaluate(run).scores == before.scores

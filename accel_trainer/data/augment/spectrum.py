@@ -25,12 +25,15 @@ from accel_trainer.core.text import first_line
 from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.listing import Listed
 from accel_trainer.data.shared_work import single_core_threads
 
 log = logging.getLogger(__name__)
 
 NAME = "mean_magnitude"
 CHUNK = 64
+# Of how it is measured: another one measures anew.
+VERSION = 2
 MEASURE = "leave it out to measure the spectrum of the training set"
 
 Progress = Callable[[int, int], None]
@@ -39,7 +42,7 @@ Progress = Callable[[int, int], None]
 def mean_spectrum(job: Job, images: ImageDataset, progress: Progress = lambda done, total: None) -> Tensor:
     """Mean amplitudes |fft2| of a job's training images in 0..1, center-cropped: float32 (3, size, size).
 
-    Measured once, and kept in the cache folder for every job with the same data set, classes and image size.
+    Measured once, and kept in the cache folder for every job with the same images, classes and image size.
     progress: called with how many images are done, and of how many. Raises UserError.
     """
     path = cached(_cache_path(job, images), lambda aside: _measure_into(aside, job, images, progress))
@@ -108,12 +111,17 @@ _NUMPY_ARRAYS: list[Any] = [
 
 
 def _cache_path(job: Job, images: ImageDataset) -> Path:
-    is_folder = not job.dataset.startswith("hf:")
-    root = str(Path(job.data_root).expanduser().resolve()) if is_folder else ""
-    what = [job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
-    digest = hashlib.blake2b(json.dumps(what).encode() + images.labels.tobytes(), digest_size=8).hexdigest()
+    """Another one for other images, wherever they are: by their names and the marks of their contents."""
+    digest = hashlib.blake2b(json.dumps([VERSION, job.image_size, list(images.classes)]).encode(), digest_size=8)
+    digest.update(images.labels.tobytes())
+    if isinstance(images, Listed):
+        every = np.arange(len(images.labels))
+        digest.update("\0".join(images.names(every)).encode(errors="surrogateescape"))
+        digest.update(images.marks(every, lambda: False).tobytes())
+    else:
+        digest.update(json.dumps([job.dataset, job.data_root, job.image_column]).encode())
     name = Path(job.dataset.removeprefix("hf:")).name or "images"
-    return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest}.safetensors"
+    return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest.hexdigest()}.safetensors"
 
 
 def _measure_into(path: Path, job: Job, images: ImageDataset, progress: Progress) -> None:

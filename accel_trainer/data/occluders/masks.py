@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # How many masks of a level are looked at when it is opened.
 SAMPLED_MASKS, SAMPLED_PNGS = 50, 20
+# Of the files in the cache: another one packs anew.
+VERSION = 2
 LITTLE_ABOVE_ONE = 1.1
 
 _UNUSABLE_SHAPE = "wanted (N, H, W), (N, 1, H, W), (N, 4, H, W) or (N, 1, 4, H, W)"
@@ -210,7 +212,7 @@ class PngMasks:
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}", key="Occlusion.occluder_dir") from error
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self._names, stats, strict=True)]
-        content = json.dumps([str(self.folder.resolve()), files]).encode()
+        content = json.dumps([VERSION, str(self.folder.resolve()), files]).encode()
         return cache_folder() / "occluders" / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.npy"
 
     def _pack(self, aside: Path) -> None:

@@ -64,7 +64,8 @@ class ImageFolder:
 
     def names(self, indices: Numbers) -> list[str]:
         """The paths of images, each below the folder of its class."""
-        return self._paths.below_class(indices.tolist(), [self.classes[label] for label in self.labels[indices]])
+        lengths = np.array([len(os.fsencode(name)) + 1 for name in self.classes], dtype=np.int64)
+        return self._paths.without_beginning(indices, lengths[self.labels[indices]])
 
     def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
         """The sizes of the files."""
@@ -88,13 +89,10 @@ class _Paths:
         start, end = self._ends[index], self._ends[index + 1]
         return self._folder + os.fsdecode(self._joined[start:end])
 
-    def below_class(self, indices: Sequence[int], classes: Sequence[str]) -> list[str]:
-        """Paths without that of their class."""
-        skipped = {name: len(os.fsencode(name)) + 1 for name in set(classes)}
-        return [
-            os.fsdecode(self._joined[self._ends[index] + skipped[name] : self._ends[index + 1]])
-            for index, name in zip(indices, classes, strict=True)
-        ]
+    def without_beginning(self, indices: Numbers, lengths: Numbers) -> list[str]:
+        """Paths below the folder, each without so many bytes at its beginning."""
+        starts, ends, joined = (self._ends[indices] + lengths).tolist(), self._ends[indices + 1].tolist(), self._joined
+        return [joined[start:end].decode(errors="surrogateescape") for start, end in zip(starts, ends, strict=True)]
 
 
 def _read_folder(folder: Path, read: Callable[[Path], T]) -> T:

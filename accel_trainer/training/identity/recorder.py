@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 # How long the first step may wait for the sizes of all files. Where it takes longer, they are recorded when they are
 # known, and the training goes on meanwhile.
-WAIT_S = 1.0
+WAIT_S = 0.5
 
 
 class DataRecorder:

@@ -111,8 +111,9 @@ class TrainerState:
     """What trainer.pt holds, under the names of these fields: what training keeps beside the model.
 
     optimizer, schedule, scaler, averages: their state dicts; sums: of the epoch so far, float (ranks, sums), each
-    rank's as `Objective.scores` takes them; world: the environment that the state is of. The last two are missing in
-    states of the first versions.
+    rank's as `Objective.scores` takes them; world: the environment that the state is of; corrupt: the corrupt images
+    that were met so far, by split, int64 (n,). The last three are missing in states of the first versions, and the last
+    one where no image is corrupt.
     """
 
     optimizer: Mapping[str, Any]
@@ -121,10 +122,11 @@ class TrainerState:
     sums: Tensor
     averages: Mapping[str, Any] = field(default_factory=dict)
     world: Mapping[str, Any] = field(default_factory=dict)
+    corrupt: Mapping[str, Tensor] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """Plain data, which the restricted unpickler takes back."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "corrupt" or value}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "TrainerState":

@@ -1,6 +1,8 @@
 """The mean spectrum is NumPy's, is measured once, and is read from the files that people have."""
 
+import errno
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure, waiting_out
 from accel_trainer.data.augment import spectrum as spectrum_module
 from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.augment.spectrum import mean_spectrum, measure, read_spectrum
@@ -20,6 +24,7 @@ from accel_trainer.data.dataset import ClassSubset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.pipeline import training_spectrum
 from accel_trainer.data.sources.digits import Digits
+from accel_trainer.data.sources.folders import ImageFolder
 
 
 class Stub:
@@ -423,3 +428,62 @@ def test_a_plain_pickle_that_does_harm_is_refused_and_not_executed(tmp_path: Pat
     path.write_bytes(pickle.dumps(Harm(harmed)))
     refused(path)
     assert not harmed.exists()
+
+
+# -- the cache knows what it was made from ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for number in range(8):
+        path = tmp_path / "sets/set/train/a" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return path.parent.parent
+
+
+def of_folder(folder: Path) -> torch.Tensor:
+    return mean_spectrum(job(dataset="set", data_root=str(folder.parent.parent)), ImageFolder(folder))
+
+
+def test_other_images_by_the_same_names_are_measured_anew(images: Path) -> None:
+    before = of_folder(images)
+    assert len(kept()) == 1
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(images / "a" / "3.png")
+    after = of_folder(images)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, measure(ImageFolder(images), 8))
+
+
+def test_the_same_images_elsewhere_are_not(images: Path, tmp_path: Path) -> None:
+    before = of_folder(images)
+    shutil.copytree(images.parent, tmp_path / "elsewhere" / "set")
+    assert torch.equal(before, of_folder(tmp_path / "elsewhere/set/train"))
+    assert len(kept()) == 1
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_is_measured_while_the_disk_is_away_is_not_kept(
+    images: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    read, failed = ImageFolder.read, set[int]()
+
+    def away(source: ImageFolder, index: int) -> torch.Tensor:
+        if not waits or index not in failed:
+            failed.add(index)
+            raise OSError(errno.EIO, "away")
+        return read(source, index)
+
+    monkeypatch.setattr(ImageFolder, "read", away)
+    if waits:
+        with waiting_out(lambda: False):
+            found = of_folder(images)
+    else:
+        with pytest.raises(MachineFailure, match="cannot be read: away"):
+            of_folder(images)
+        assert not kept()
+        monkeypatch.undo()
+        found = measure(ImageFolder(images), 8)
+    monkeypatch.setattr(ImageFolder, "read", read)
+    assert torch.equal(found, measure(ImageFolder(images), 8))
