@@ -53,6 +53,7 @@ def test_what_may_change_between_attempts_at_one_run_follows_from_marks() -> Non
         "allow_changes",
         "augment_on",
         "checkpoint",
+        "corrupt_images",
         "data_root",
         "description",
         "eval_sets",

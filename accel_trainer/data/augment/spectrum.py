@@ -111,15 +111,16 @@ _NUMPY_ARRAYS: list[Any] = [
 
 
 def _cache_path(job: Job, images: ImageDataset) -> Path:
-    """Another one for other images, wherever they are: by their names and the marks of their contents."""
-    digest = hashlib.blake2b(json.dumps([VERSION, job.image_size, list(images.classes)]).encode(), digest_size=8)
+    """Another one for another place, and for other images there: by their names and the marks of their contents."""
+    is_folder = not job.dataset.startswith("hf:")
+    root = str(Path(job.data_root).expanduser().resolve()) if is_folder else ""
+    what = [VERSION, job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
+    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=8)
     digest.update(images.labels.tobytes())
     if isinstance(images, Listed):
         every = np.arange(len(images.labels))
         digest.update("\0".join(images.names(every)).encode(errors="surrogateescape"))
         digest.update(images.marks(every, lambda: False).tobytes())
-    else:
-        digest.update(json.dumps([job.dataset, job.data_root, job.image_column]).encode())
     name = Path(job.dataset.removeprefix("hf:")).name or "images"
     return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest.hexdigest()}.safetensors"
 

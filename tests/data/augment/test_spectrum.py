@@ -2,7 +2,6 @@
 
 import errno
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -454,13 +453,6 @@ def test_other_images_by_the_same_names_are_measured_anew(images: Path) -> None:
     after = of_folder(images)
     assert not torch.equal(before, after)
     assert torch.equal(after, measure(ImageFolder(images), 8))
-
-
-def test_the_same_images_elsewhere_are_not(images: Path, tmp_path: Path) -> None:
-    before = of_folder(images)
-    shutil.copytree(images.parent, tmp_path / "elsewhere" / "set")
-    assert torch.equal(before, of_folder(tmp_path / "elsewhere/set/train"))
-    assert len(kept()) == 1
 
 
 @pytest.mark.parametrize("waits", [False, True])
