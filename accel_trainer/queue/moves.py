@@ -8,6 +8,7 @@ finishes the move (`settle`). A job that is copied to another file system is rec
 
 import filecmp
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ from accel_trainer.queue.layout import (
     reason_path,
     without_number,
 )
+
+# An empty file takes a name for no longer than this.
+TAKEN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Mover:
                 taken = taken or self.take(job, state)
                 return self._place(taken, target, job.path)
             except FileExistsError:
-                if is_empty(target):  # the name is being taken at this moment; what takes it may replace the file
+                if is_being_taken(target):  # what takes it replaces the file
                     return self.place(taken or self.take(job, state), name, state)
                 self._make_way(QueuedJob(name, target, state), before)
 
@@ -89,6 +93,8 @@ class Mover:
     def take(self, job: QueuedJob, state: JobState) -> Path:
         """Take a job to move it to a state: its new path, which no other process has. Raises JobGone, QueueUnusable."""
         taken = self.paths.claim(file_name(job.own_name), moving_owner(state))
+        if is_being_taken(job.path):
+            raise JobGone(f"{job.name}: its file {job.path} is empty: another process is just writing it")
         try:
             is_ours = rename_unique(job.path, taken)
         except OSError as error:
@@ -263,10 +269,11 @@ def _mark_as_own(path: Path) -> bool:
     return True
 
 
-def is_empty(path: Path) -> bool:
-    """Whether there is such a file, and nothing is in it."""
+def is_being_taken(path: Path) -> bool:
+    """Whether a process may just be taking this name by an empty file, as where there are no hard links."""
     with suppress(OSError):
-        return os.lstat(path).st_size == 0
+        about = os.lstat(path)
+        return about.st_size == 0 and abs(time.time() - about.st_mtime) < TAKEN_S
     return False
 
 

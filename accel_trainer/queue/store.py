@@ -25,7 +25,7 @@ from accel_trainer.queue.layout import (
     reason_path,
 )
 from accel_trainer.queue.move_between import forget_copies, move_between, settle
-from accel_trainer.queue.moves import Mover, cannot_move, forget_notes, is_empty
+from accel_trainer.queue.moves import Mover, cannot_move, forget_notes, is_being_taken
 
 __all__ = ["JobGone", "QueueStore"]
 
@@ -114,8 +114,8 @@ class QueueStore:
 
     def _replace(self, path: Path, content: bytes) -> None:
         """Raises UserError for an empty file: where hard links are not possible, somebody takes the name with it."""
-        if is_empty(path):
-            raise UserError(f"{path} is empty: it is just being written; if it is not, remove it")
+        if is_being_taken(path):
+            raise UserError(f"{path} is empty: another process is just writing it")
         try:
             write_atomic(path, content)
         except OSError as error:
@@ -125,6 +125,8 @@ class QueueStore:
         """Claim a pending job, for this process if no owner is given; None if another was faster."""
         owner = owner or Owner.new()
         target = self.paths.claim(job.name, owner)
+        if is_being_taken(job.path):
+            return None
         try:
             is_ours = rename_unique(job.path, target)
         except OSError as error:

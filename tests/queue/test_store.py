@@ -341,3 +341,18 @@ def test_a_job_stays_where_it_is_when_the_folder_of_its_new_state_is_gone(queue,
     with pytest.raises(QueueUnusable, match=r"cannot be moved to .*done: No such file or directory"):
         queue.finish(claimed, JobState.DONE)
     assert list(queue.claims()) == [claimed]
+
+
+def test_an_empty_file_that_may_be_taking_a_name_is_left_alone_and_a_stale_one_is_not(queue):
+    """Without hard links, a file that moves takes its name by an empty one first."""
+    path = queue.folder / "a.json"
+    path.touch()
+    job = queue.find("a")
+    assert queue.claim(job) is None
+    with pytest.raises(UserError, match="empty: another process is just writing it"):
+        queue.add("a", b"{}", replace=True)
+    with pytest.raises(JobGone, match="empty: another process is just writing it"):
+        queue.remove(job)
+    os.utime(path, (0, 0))
+    queue.remove(job)
+    assert names(queue, JobState.PENDING) == []
