@@ -17,6 +17,7 @@ from accel_trainer.cli.app import (
     existing_queue,
     find_job,
     print_problems,
+    system_error,
 )
 from accel_trainer.cli.slurm_claims import SlurmDesk, end_in_slurm
 from accel_trainer.core.errors import UserError
@@ -38,6 +39,7 @@ from accel_trainer.queue.layout import (
 from accel_trainer.queue.moves import attributes
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.stuck_jobs import refuse_unusable
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
 # Does something to a job, and gives what has become of it; None where that was printed.
@@ -244,7 +246,12 @@ def _reclaim(store: QueueStore, report: OwnerReport) -> bool:
 
     still_here = f"{job.name}: {why}, but its trainer is still running: it may save first, within a minute or two"
     end_leftovers(job.token, lambda: echo(still_here))
-    if requeue(store, Retries(store), job):
+    try:
+        is_ours = requeue(store, Retries(store), job)
+    except (UserError, OSError) as error:
+        print_problems(problems_of_one(error, store))
+        return True
+    if is_ours:
         echo(f"{job.name}: returned to pending; {why}")
     return True
 
@@ -281,13 +288,23 @@ def _for_each(
             wrong |= result is None
             if result is not None:
                 echo(f"{job.name}: {result}")
-        except QueueUnusable:
-            raise
-        except UserError as error:
+        except (UserError, OSError) as error:
             wrong = True
-            print_problems(error.problems)
+            print_problems(problems_of_one(error, store))
     if wrong:
         raise typer.Exit(MISTAKE)
+
+
+def problems_of_one(error: UserError | OSError, store: QueueStore) -> list[str]:
+    """What is wrong with one job, where the next may be tried. Raises QueueUnusable where it would be with all."""
+    if isinstance(error, OSError):
+        error = system_error(error, store.folder)
+    if isinstance(error, QueueUnusable):
+        try:
+            refuse_unusable(store)
+        except QueueUnusable:
+            raise error from None
+    return error.problems
 
 
 def _changed(store: QueueStore, name: str, change: Change, among: Sequence[JobState]) -> tuple[QueuedJob, str | None]:

@@ -9,6 +9,7 @@ import typer
 
 from accel_trainer.cli.app import SOME_FAILED, app, echo, print_problems
 from accel_trainer.config import Job
+from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.text import listed
 
@@ -50,7 +51,7 @@ def pack(
 
     A job then names the pack as its dataset. It is made by as many threads as there are cores.
     """
-    data_root = data_root.expanduser().absolute()
+    data_root = expand_home_if_any(data_root).absolute()
     if verify:
         _verify(Path(dataset) if Path(dataset).is_dir() else data_root / dataset)
         return
@@ -81,7 +82,7 @@ def _name(dataset: str, size: int, storage: Storage) -> str:
 def _as_dataset(folder: Path, data_root: Path) -> str:
     root = data_root if folder.is_relative_to(data_root) else folder.parent
     dataset = f'"dataset": {json.dumps(str(folder.relative_to(root)))}'
-    is_default = root == DATA_ROOT.expanduser().absolute()
+    is_default = root == expand_home_if_any(DATA_ROOT).absolute()
     return dataset if is_default else f'{dataset}, "data_root": {json.dumps(str(root))}'
 
 

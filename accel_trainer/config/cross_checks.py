@@ -84,7 +84,7 @@ def _path_problems(job: JobParameters) -> list[Problem]:
             problems.append(Problem(f"{given!r} may not contain control characters", key=key))
         elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
             problems.append(Problem(f"{given[:40]!r}... is too long to be a path", key=key))
-        elif value.startswith("~") and not _has_home(value):
+        elif value.startswith("~") and not (_has_home(value) or (key == "data_root" and parts[:1] == ("~",))):
             problems.append(Problem(f"{given!r}: there is no such user", key=key))
         elif ".." in parts and kind is not PathKind.CONFIG:
             problems.append(Problem(f"{given!r} may not contain '..'", key=key))

@@ -177,6 +177,14 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
         return Path(path)  # there is no such user
 
 
+def expand_home_if_any(path: str | os.PathLike[str]) -> Path:
+    """The same for a folder that may not be needed: where there is no home folder, it is one that is not there."""
+    try:
+        return expand_home(path)
+    except UserError:
+        return Path(path)
+
+
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 
 

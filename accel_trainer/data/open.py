@@ -8,6 +8,7 @@ import numpy as np
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.core.text import listed
 from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits
 from accel_trainer.data.pack.format import is_pack, open_pack, open_packed_split
@@ -84,7 +85,7 @@ def _open_validation(job: Job, name: str) -> ImageDataset:
         return open_hugging_face_validation(name.removeprefix("hf:"), job.image_column, job.label_column)
     if name in BUNDLED:
         return Digits("val")
-    root = Path(job.data_root).expanduser()
+    root = expand_home_if_any(job.data_root)
     return (
         open_packed_split(root / name, "val") if is_pack(root / name) else open_validation_folder(root, name, BUNDLED)
     )
@@ -120,5 +121,5 @@ def open_data_set(name: str, data_root: Path, image_column: str | None, label_co
         return open_hugging_face(name.removeprefix("hf:"), image_column, label_column)
     if name in BUNDLED:
         return Splits(Digits("train"), Digits("val"))
-    root = data_root.expanduser()
+    root = expand_home_if_any(data_root)
     return open_pack(root / name) if is_pack(root / name) else open_folders(root, name, BUNDLED)

@@ -1,17 +1,21 @@
 """A terminal is never a reason to fail, and paths mean what a shell would make of them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from helpers import write_job
+from typer.testing import CliRunner
 
-from accel_trainer.cli.app import system_error
+from accel_trainer.cli.app import app, system_error
+from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
-from accel_trainer.queue.layout import QueueUnusable
+from accel_trainer.data.open import open_images
+from accel_trainer.queue.layout import QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 
 
@@ -100,3 +104,52 @@ def test_an_error_of_the_system_below_the_queue_means_that_the_queue_cannot_be_u
     outside = system_error(PermissionError(13, "Permission denied", "/elsewhere"), queue)
     assert not isinstance(outside, QueueUnusable)
     assert "ulimit -n" in str(system_error(OSError(24, "Too many open files"), None))
+
+
+def as_stranger(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command of a user who may read all of the queue, and write nothing in it."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+    return subprocess.run(
+        [*drop, sys.executable, "-m", "accel_trainer.cli", *words], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can be somebody else")
+def test_in_a_queue_of_somebody_else_every_verb_is_one_line(queue: QueueStore) -> None:
+    for name in ("a", "held/h", "failed/f", "done/d", "running/r@elsewhere.x_1-2-3-4"):
+        write_job(queue.folder / f"{name}.json")
+    queue.paths.paused.mkdir()
+    (queue.paths.paused / "all.json").write_text('{"host": null, "by": "x", "since": 1.0}')
+    for path in (queue.folder, *queue.folder.rglob("*")):
+        os.chown(path, 65534, 65534)
+    verbs = ["hold a", "release h", "cancel a", "cancel r --no-wait", "retry f", "rm d", "move a --to other", "resume"]
+    for verb in [*verbs, "pause", "run-queue", "run-queue --watch"]:
+        result = as_stranger(*verb.split())
+        assert result.returncode == 3, verb
+        assert len(result.stderr.splitlines()) == 1, verb
+        assert result.stderr.startswith("error: "), verb
+    for verb in ("status", "reclaim", "wait d", "run-queue --dry-run"):
+        assert as_stranger(*verb.split()).stderr == "", verb
+
+
+def test_one_job_that_cannot_be_moved_does_not_keep_a_verb_from_the_others(queue: QueueStore, monkeypatch) -> None:
+    for name in ("a", "b"):
+        write_job(queue.folder / f"{name}.json")
+    hold = QueueStore.hold
+
+    def refuse(store: QueueStore, job: QueuedJob) -> Path:
+        if job.name == "a":
+            raise QueueUnusable(f"{job.path} cannot be moved: Operation not permitted")
+        return hold(store, job)
+
+    monkeypatch.setattr(QueueStore, "hold", refuse)
+    result = CliRunner().invoke(app, ["hold", "a", "b"])
+    assert (result.exit_code, result.stdout) == (2, "b: held\n")
+    assert "a.json cannot be moved: Operation not permitted" in result.stderr
+
+
+def test_a_job_on_bundled_images_needs_no_home_folder(monkeypatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    job = read_job(write_job(Path("a.json")))
+    assert open_images(job)

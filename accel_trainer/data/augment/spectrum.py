@@ -17,7 +17,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.files import cache_folder, cached, expand_home_if_any
 from accel_trainer.core.outage import failure, persistently
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.safe_torch import load_tensors
@@ -113,7 +113,7 @@ _NUMPY_ARRAYS: list[Any] = [
 def _cache_path(job: Job, images: ImageDataset) -> Path:
     """Another one for another place, and for other images there: by their names and the marks of their contents."""
     is_folder = not job.dataset.startswith("hf:")
-    root = str(Path(job.data_root).expanduser().resolve()) if is_folder else ""
+    root = str(expand_home_if_any(job.data_root).resolve()) if is_folder else ""
     what = [VERSION, job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
     digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=8)
     digest.update(images.labels.tobytes())

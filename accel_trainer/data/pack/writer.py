@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import remove_stale_temp_files, write_atomic
+from accel_trainer.core.files import expand_home_if_any, remove_stale_temp_files, write_atomic
 from accel_trainer.data.augment.spectrum import Progress
 from accel_trainer.data.dataset import ImageDataset, Splits
 from accel_trainer.data.pack.format import (
@@ -80,7 +80,7 @@ def _from(done: int, total: int, progress: Progress) -> Callable[[int], None]:
 
 def what_is_packed(name: str, data_root: Path) -> str:
     """What to call a data set that a job names: its folder, where it is one."""
-    folder = data_root.expanduser() / name
+    folder = expand_home_if_any(data_root) / name
     return str(folder.resolve()) if name not in BUNDLED and not name.startswith("hf:") else name
 
 
