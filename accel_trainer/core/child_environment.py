@@ -23,7 +23,7 @@ PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 SET_ASIDE_VARIABLE = "ACCEL_TRAIN_SET_ASIDE"
 # libgomp's threads that wait for the next piece of work look for it so often before they sleep. By default they never
 # stop looking, and keep others from the core.
-SPIN_COUNT = "10000"
+SPIN_COUNT = "1000"
 SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # Modules of the current folder hide no others; the order of a set is the same in every attempt.
 PYTHON_MADE = {"PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
