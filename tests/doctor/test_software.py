@@ -57,10 +57,17 @@ def test_a_checkout_that_is_not_installed_is_reported(monkeypatch: pytest.Monkey
     assert software.packages().grade is Grade.WARNING
 
 
+@pytest.fixture
+def on_path(own_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of the current folder go before what is installed, since the user says so."""
+    monkeypatch.setenv("PYTHONPATH", str(own_environment))
+
+
 # -- torch ------------------------------------------------------------------------------------------------------------
 
 
-def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("on_path")
+def test_torch_that_cannot_be_imported_is_one_line() -> None:
     Path("torchvision.py").write_text("raise ImportError('operator torchvision::nms does not exist')")
     with Probe(Program.PROBE_TORCH.command()) as probe:
         finding = software.torch_import(probe)
@@ -68,6 +75,7 @@ def test_torch_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPat
     assert finding.message.endswith("ImportError: operator torchvision::nms does not exist")
 
 
+@pytest.mark.usefixtures("on_path")
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -93,6 +101,7 @@ def test_a_probe_that_cannot_start_reports_it_when_asked(monkeypatch: pytest.Mon
         probe.answer(1)
 
 
+@pytest.mark.usefixtures("on_path")
 def test_the_last_line_of_a_probe_is_its_answer() -> None:
     Path("talking_probe.py").write_text("""print('imported'); print('{"a": 1}')""")
     with Probe([sys.executable, "-m", "talking_probe"]) as probe:
