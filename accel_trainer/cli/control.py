@@ -281,6 +281,7 @@ def _for_each(
 ) -> None:
     """Change jobs one by one; what goes wrong with one does not keep the others."""
     store = existing_queue(queue)
+    store.create()  # a folder that a person has made has none for held jobs
     wrong = False
     for name in names:
         try:

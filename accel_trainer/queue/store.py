@@ -149,8 +149,7 @@ class QueueStore:
     def retry(self, job: QueuedJob) -> Path:
         """Put a job that is over back, under its own name, or with a number where another one has that."""
         path = self._mover.move(job, JobState.PENDING)
-        if not os.path.lexists(job.path):
-            reason_path(job.path).unlink(missing_ok=True)
+        forget_notes(job)
         return path
 
     def remove(self, job: QueuedJob) -> None:

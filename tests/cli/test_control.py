@@ -337,3 +337,9 @@ def test_reclaim_finishes_what_a_dead_process_was_moving(queue: QueueStore) -> N
     assert run("status").exit_code == 0
     assert not path.exists(), "any look does"
     assert states(queue) == {"a": "held"}
+
+
+@pytest.mark.parametrize("verb", ["hold", "cancel"])
+def test_a_queue_that_a_person_has_made_has_its_folders_when_they_are_needed(verb: str) -> None:
+    write_job(Path("by_hand/a.json"))
+    assert run(verb, "a", "--queue", "by_hand").exit_code == 0

@@ -1,8 +1,8 @@
 """Every change of a job's state beside every other, under all schedules, and killed at every call to the file system.
 
 By default pairs are preempted once, and every operation is killed alone and beside a look of another process: some
-21,000 schedules. With `ACCEL_TRAIN_THOROUGH_TESTS=1`, as `make chaos` sets it, all pairs are preempted twice and killed,
-and triples preempted twice, on every kind of file system: some 400,000, in about half an hour.
+21,000 schedules. With `ACCEL_TRAIN_THOROUGH_TESTS=1`, as `make chaos` sets it, all pairs are preempted twice and
+killed, and triples preempted twice, on every kind of file system: some 400,000, in about half an hour.
 """
 
 import os

@@ -289,6 +289,7 @@ def test_a_name_that_ends_like_a_number_is_kept_through_all_states(queue, name, 
     assert queue.states() == {name: state}
     queue.retry(queue.find(name))
     assert names(queue, JobState.PENDING) == [name]
+    assert list(queue.paths.of(state).iterdir()) == []
 
 
 def test_a_number_that_was_given_is_told_from_a_name_that_ends_like_one(queue):
