@@ -274,7 +274,7 @@ def test_where_there_is_no_slurm_its_jobs_are_left_alone(queue: QueueStore, cli:
         ("TIMEOUT", None, OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
         ("NODE_FAIL", Record("me"), OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
         ("PREEMPTED", None, OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
-        ("CANCELLED", Record("me", 1, "start", ""), OutcomeKind.FAILED, RunState.PREEMPTED),
+        ("CANCELLED", Record("me", 1, "start", ""), OutcomeKind.CANCELED, RunState.PREEMPTED),
         ("FAILED", Record("me", 1), OutcomeKind.FAILED, RunState.FAILED),
         ("OUT_OF_MEMORY", None, OutcomeKind.FAILED, RunState.OUT_OF_MEMORY),
         ("COMPLETED", Record("me", 1, "start", "RUNNING"), OutcomeKind.INTERRUPTED, RunState.PREEMPTED),
@@ -290,7 +290,7 @@ def test_what_a_state_of_slurm_means_for_a_claim_that_is_there_still(
 def test_of_what_slurm_has_forgotten_it_is_remembered_who_ended_it() -> None:
     assert outcome_of_unknown(None).kind is OutcomeKind.INTERRUPTED
     assert outcome_of_unknown(Record("me", 1, "start")).kind is OutcomeKind.INTERRUPTED, "killed without a word"
-    assert outcome_of_unknown(Record("me", 1, "start", "COMPLETING", "None")).kind is OutcomeKind.FAILED
+    assert outcome_of_unknown(Record("me", 1, "start", "COMPLETING", "None")).kind is OutcomeKind.CANCELED
     assert outcome_of_unknown(Record("me", 1, "start", "COMPLETING", "TimeLimit")).kind is OutcomeKind.INTERRUPTED
 
 
