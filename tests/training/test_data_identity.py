@@ -184,6 +184,10 @@ def test_starting_over_takes_what_is_there(begin: Begin, run: RunFolder, root: P
     begin(checkpoint=-1).check()
     assert sorted(read_classes(run)) == ["ant", "cow", "wasp"]
     assert sorted(read_classes(RunFolder(run.path / "previous" / "1"))) == list(CLASSES)
+    for folder, third in ((run.path, "wasp"), (run.path / "previous" / "1", "cow")):
+        record = read_dataset_record(RunFolder(folder))
+        assert record is not None
+        assert record.splits["train"].classes[-1].name == third
 
 
 def test_a_run_without_a_record_is_given_one_and_its_classes_are_compared(
