@@ -80,7 +80,8 @@ def test_a_key_that_wandb_refuses_is_not_quoted(monkeypatch: pytest.MonkeyPatch)
     assert KEY not in finding.message + str(finding.fix) + json.dumps(told)
 
 
-def test_a_wandb_that_cannot_be_imported_is_a_problem() -> None:
+def test_a_wandb_that_cannot_be_imported_is_a_problem(own_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(own_environment))
     Path("wandb.py").write_text("raise ImportError('no protobuf')")
     finding = software.wandb_login(asked())
     assert finding.grade is Grade.PROBLEM
