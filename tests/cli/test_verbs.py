@@ -121,7 +121,7 @@ MISTAKES = [
     ({"Occlusion": {"form": "mudSplash"}}, "accel-train make-occluders"),
     ({"Noise": {"noise_types": "fourier", "mean_magnitude_path": "m.pt"}}, "Noise.mean_magnitude_path: no file m.pt"),
     ({"num_views": 3, "batch_size": 4050}, "is more than the 1347 training images in 3 views each; use at most 4041"),
-    ({"accelerate_config": "nowhere.yaml"}, "accelerate_config: nowhere.yaml cannot be read"),
+    ({"accelerate_config": "nowhere.yaml"}, "accelerate_config: nowhere.yaml: cannot be read"),
 ]
 
 
