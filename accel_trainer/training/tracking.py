@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from accel_trainer.config import Job
+from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
 from accel_trainer.core.text import did_you_mean, duration, first_line
@@ -49,8 +50,9 @@ def check_trackers(job: Job) -> None:
         if name not in installed:
             raise UserError(f"trackers: {name!r} is not installed; pip install {name}, or remove it from the job")
     if "wandb" in job.trackers:
-        variables = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
-        variables.pop("WANDB_API_KEY", None)  # a message might quote it
+        # Of what a training gets; a key is left out, which a message might quote.
+        passing = child_environment().items()
+        variables = {name: value for name, value in passing if name.startswith("WANDB_") and name != "WANDB_API_KEY"}
         if variables:  # without any there is nothing to be wrong, and wandb takes a second to import
             _check_wandb_variables(variables)
 
