@@ -60,10 +60,10 @@ def test_two_jobs_in_one_run_folder_are_refused_unless_one_waits(tmp_path: Path)
 def test_a_job_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue")
     with pytest.raises(UserError, match="no model 'small_cnm'"):
-        queue.add(tiny_job(tmp_path, architecture="small_cnm"))
+        queue.add(tiny_job(tmp_path / "run", architecture="small_cnm"))
     with pytest.raises(UserError, match="may not contain '/'"):
         queue.add(Job(architecture="small_cnn", name="a/b"))
-    unchecked = tiny_job(tmp_path).model_copy(update={"num_epochs": -1})
+    unchecked = tiny_job(tmp_path / "run").model_copy(update={"num_epochs": -1})
     with pytest.raises(UserError, match="num_epochs"):
         queue.add(unchecked)
     assert queue.jobs() == []
@@ -75,7 +75,7 @@ def test_checking_a_job_gives_its_size_and_adds_nothing(tmp_path: Path) -> None:
     assert (summary["architecture"], summary["classes"], summary["num_epochs"]) == ("small_cnn", 3, 1)
     assert queue.check(write_job(tmp_path / "file.json"))["classes"] > 0
     with pytest.raises(UserError, match=r"mine: .*no model 'small_cnm'"):
-        queue.check(tiny_job(tmp_path, name="mine", architecture="small_cnm"))
+        queue.check(tiny_job(tmp_path / "run", name="mine", architecture="small_cnm"))
     assert not queue.folder.exists()
 
 
