@@ -25,7 +25,6 @@ from accel_trainer.core.lease import STALE_S
 from accel_trainer.core.rename import was_moved
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
-from accel_trainer.queue.finish import OwnerReport, OwnerState, Reclaimer, requeue
 from accel_trainer.queue.layout import (
     CANCELED,
     ClaimedJob,
@@ -37,6 +36,7 @@ from accel_trainer.queue.layout import (
     is_canceled,
 )
 from accel_trainer.queue.moves import attributes
+from accel_trainer.queue.reclaim import OwnerReport, OwnerState, Reclaimer, requeue
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.queue.stuck_jobs import refuse_unusable

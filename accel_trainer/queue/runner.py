@@ -23,19 +23,19 @@ from accel_trainer.queue.circuit_breaker import CircuitBreaker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
     ChangeNotifier,
-    ClaimFinished,
     Emit,
     JobReclaimed,
     JobRejected,
     JobsFound,
     JobStuck,
-    RetryScheduled,
     WaitingForJobs,
 )
-from accel_trainer.queue.finish import AttemptResult, Reclaimer, finish_claim
+from accel_trainer.queue.finish import AttemptResult
 from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, QueueUnusable
 from accel_trainer.queue.prewarm import PrewarmedWorker, Prewarmer, RunningAttempt
+from accel_trainer.queue.reclaim import Reclaimer
+from accel_trainer.queue.results import FinishedAttempt, Results
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.run_claim import ClaimRun
 from accel_trainer.queue.scheduler import Scheduler, choose_next
@@ -72,16 +72,6 @@ DEFAULT_OPTIONS = RunnerOptions()
 PATIENCE_S, GPU_PATIENCE_S = 10.0, 300.0
 
 
-@dataclass(frozen=True)
-class _Unfinished:
-    """A claimed job whose attempt is over, and which is to be moved to where it belongs."""
-
-    claimed: ClaimedJob
-    result: AttemptResult
-    began: float
-    ended: float = field(default_factory=time.monotonic)
-
-
 class Runner:
     """Runs the jobs of one queue, as many at once as there are places.
 
@@ -103,8 +93,7 @@ class Runner:
         """
         self.queue, self.machine, self.emit, self.options = queue, machine, emit, options
         self.stop = StopRequest()
-        self.num_failed = 0
-        self.num_run = 0
+        self.num_run = self._num_rejected = 0
         self.num_blocked = 0
         self._slots = Slots(machine, options.launch) if slots is None else slots
         self._checker = PendingChecker(options.launch, queue.folder, machine)
@@ -116,13 +105,18 @@ class Runner:
         self._prewarmer = Prewarmer(queue, options.launch, machine, is_wanted=options.prewarms)
         self._running: dict[str, RunningAttempt] = {}
         self._attempts: set[asyncio.Task[None]] = set()
-        self._unfinished: list[_Unfinished] = []
         self._failing_since: float | None = None
         self._gpus_unknown_since: float | None = None
         self._is_counted = False
         self._wants_look = True
         self._notifier = ChangeNotifier(emit)
         self._circuit_breaker = CircuitBreaker(queue, emit, lambda: try_launch(options.launch, machine))
+        self._results = Results(queue, self._retries, self._stuck, emit, self._circuit_breaker.add)
+
+    @property
+    def num_failed(self) -> int:
+        """The jobs that were refused, or have failed for good."""
+        return self._num_rejected + self._results.num_failed
 
     def run(self, *, watch: bool = False) -> None:
         """Until nothing is pending that could be run; with `watch`, until stopped. Raises QueueUnusable, and
@@ -166,7 +160,7 @@ class Runner:
                 self.emit(Tick())
                 await asyncio.wait(self._attempts, timeout=POLL_S)
                 self._collect()
-            self._finish_again(at_once=True)
+            self._results.try_again(at_once=True)
             self.num_blocked += len(self._stuck)
 
     async def _prewarm(self) -> None:
@@ -182,7 +176,7 @@ class Runner:
         self._wants_look |= bool(over)
         for task in over:
             task.result()
-        self._finish_again()
+        self._results.try_again()
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -258,7 +252,7 @@ class Runner:
         self._notifier.too_large(self._too_large())
 
     def _reject(self, job: QueuedJob, reason: str) -> None:
-        self.num_failed += 1
+        self._num_rejected += 1
         self.emit(JobRejected(job, reason))
 
     # -- starting jobs ---------------------------------------------------------------------------------------------
@@ -345,7 +339,7 @@ class Runner:
             spawn if prewarmed is None else prewarmed.start,
         )
         try:
-            self._finish(_Unfinished(claimed, await self._result(run), began))
+            self._results.add(FinishedAttempt(claimed, await self._result(run), began))
         finally:
             self._running.pop(token, None)
             self._slots.leave(place)
@@ -360,31 +354,6 @@ class Runner:
             with suppress(UserError, OSError):
                 self.queue.release(run.claimed)
             raise
-
-    def _finish(self, over: "_Unfinished") -> None:
-        """Move a job whose attempt is over to where it belongs; one that cannot be moved is kept in mind."""
-        claimed, result = over.claimed, over.result
-        try:
-            finished = finish_claim(self.queue, self._retries, claimed, result)
-        except Exception as error:  # whatever it is, it is of this job alone, or else the queue cannot be used
-            self._unfinished.append(over)
-            self._stuck.add(claimed, error)
-            return
-        self._stuck.remove(claimed)
-        self.num_failed += finished.has_failed
-        self.emit(ClaimFinished(claimed.name, finished, result.log))
-        if (failures := finished.failures) is not None:
-            backoff_s = self._retries.backoff_s(failures)
-            number = None if finished.outcome.is_machines_failure else failures.number
-            self.emit(RetryScheduled(claimed.name, backoff_s, number, result.retries))
-        self._circuit_breaker.add(claimed.name, finished.outcome, over.ended - over.began)
-
-    def _finish_again(self, *, at_once: bool = False) -> None:
-        """Try once more what could not be moved."""
-        due = [over for over in self._unfinished if at_once or over.claimed not in self._stuck]
-        self._unfinished = [over for over in self._unfinished if over not in due]
-        for over in due:
-            self._finish(over)
 
     async def _reclaim(self) -> None:
         try:

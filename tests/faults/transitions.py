@@ -16,8 +16,9 @@ from faults.interleave import DEAD, FileSystem, Killed, Process, Run, further, i
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, boot_id, this_host
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue.finish import AttemptResult, finish_claim, requeue
+from accel_trainer.queue.finish import AttemptResult, finish_claim
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+from accel_trainer.queue.reclaim import requeue
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from accel_trainer.queue import checker, finish, run_claim, runner, scheduler
+from accel_trainer.queue import checker, reclaim, run_claim, runner, scheduler
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def in_place_of_trainers(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], 
 
     def put(go_through: object) -> None:
         monkeypatch.setattr(run_claim, "run_attempt", go_through)
-        for module in (finish, scheduler):
+        for module in (reclaim, scheduler):
             monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
-        for module in (finish, runner):
+        for module in (reclaim, runner):
             monkeypatch.setattr(module, "POLL_S", 0.005)
         monkeypatch.setattr(scheduler, "LARGEST_PART", 1.0)
         monkeypatch.setattr(checker, "SETTLED_S", 0.1)

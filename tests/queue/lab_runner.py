@@ -15,7 +15,7 @@ from accel_trainer.core import rename
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue import finish, moves, run_claim, runner, scheduler
+from accel_trainer.queue import moves, reclaim, run_claim, runner, scheduler
 from accel_trainer.queue.store import QueueStore
 
 
@@ -85,7 +85,7 @@ def main() -> None:
         rename.rename_noreplace = moves.rename_noreplace = liar.renamed_noreplace
     run_claim.run_attempt = train
     runner.POLL_S = 0.005
-    finish.LOOK_EVERY_S, scheduler.LOOK_EVERY_S = 0.05, 0.2
+    reclaim.LOOK_EVERY_S, scheduler.LOOK_EVERY_S = 0.05, 0.2
     scheduler.LARGEST_PART = 0.5
     sys.executable = "/bin/false"  # a file is not looked at with torch
     runner.Runner(QueueStore(queue), Machine((), False, 2), lambda event: None).run()

@@ -11,9 +11,9 @@ from helpers import dead_token
 
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.record_store import RecordStore
-from accel_trainer.queue.finish import Reclaimer, requeue
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueueUnusable, UndecidedMove
 from accel_trainer.queue.move_between import CopyRecord
+from accel_trainer.queue.reclaim import Reclaimer, requeue
 from accel_trainer.queue.retries import Retries, submission_of
 from accel_trainer.queue.store import QueueStore
 

@@ -14,8 +14,9 @@ from accel_trainer.core.lease import is_dead_token
 from accel_trainer.core.record_store import Count, Line, RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Requests
-from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim, requeue
+from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim
 from accel_trainer.queue.layout import CANCELED, ClaimedJob, QueuedJob
+from accel_trainer.queue.reclaim import requeue
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.client import SlurmError, SlurmJob
