@@ -96,9 +96,10 @@ class ImageReader:
         return BatchAssembly(self, plan, buffers)
 
     def check_share(self) -> None:
-        """Refuse a data set with many corrupt images: more than one, and more than MAX_CORRUPT. Raises UserError."""
+        """Refuse a data set with many corrupt images: all, or more than one and more than MAX_CORRUPT. Raises
+        UserError."""
         count, total = len(self.met), len(self.source.labels)
-        if count <= max(1, MAX_CORRUPT * total):
+        if count <= max(1, MAX_CORRUPT * total) and count < total:
             return
         names = listed(map(self._name, sorted(self.met)[:3]), 3)
         what = "training" if self.replace_corrupt else "validation"

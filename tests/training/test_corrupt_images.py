@@ -140,3 +140,13 @@ def test_a_job_may_forbid_corrupt_images(begin: Begin, tmp_path: Path, corrupt: 
     assert isinstance(result.error, UserError)
     assert str(result.error).startswith("corrupt_images: ")
     assert "a/000.png: not an image; repair it" in str(result.error)
+
+
+def test_a_validation_set_of_which_nothing_can_be_read_is_no_divergence(begin: Begin, tmp_path: Path) -> None:
+    given = make_set(tmp_path)
+    for path in (tmp_path / "set" / "val" / "a").iterdir():
+        path.unlink()
+    (tmp_path / "set" / "val" / "a" / "only.png").write_bytes(b"\x89PNG broken")
+    result = begin(**{**given, "class_subset": [0]})
+    assert result.state is RunState.INVALID
+    assert "1 of 1 validation images are corrupt" in str(result.error)
