@@ -118,9 +118,9 @@ def called_worker(verb: str, plan: Callable[[Path], Launch]) -> Iterator[WorkerC
 
     Raises UserError, WorkerStopped, and WorkerFailed, whose log is kept.
     """
-    call = WorkerCall(None, Path(tempfile.mkdtemp(prefix=f"accel-train-{verb}-")))
     stop = StopRequest()
-    stop.listen(*STOP_SIGNALS)
+    stop.listen(*STOP_SIGNALS)  # first: a signal must not leave the folder behind
+    call = WorkerCall(None, Path(tempfile.mkdtemp(prefix=f"accel-train-{verb}-")))
     try:
         try:
             call.row = call_worker(plan(call.place), call.place / ANSWER, call.place / "log.txt", stop)

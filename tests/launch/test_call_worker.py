@@ -1,7 +1,9 @@
 """A worker that is sent for one answer."""
 
 import json
+import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from accel_trainer.core import processes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import call_worker as call_worker_module
-from accel_trainer.launch.call_worker import WorkerFailed, call_worker
+from accel_trainer.launch.call_worker import STOP_SIGNALS, WorkerFailed, WorkerStopped, call_worker, called_worker
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
@@ -70,3 +72,25 @@ def test_of_a_worker_that_is_stopped_nothing_stays(
     assert call_worker(script(code, answer), answer, tmp_path / "log", stop) is None
     assert time.monotonic() - began < 30
     assert not processes.pids_with_env(TOKEN_VARIABLE, tokens[0])
+
+
+def test_a_signal_as_soon_as_there_is_a_folder_leaves_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make = tempfile.mkdtemp
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def make_and_signal(**names: str) -> str:
+        folder = make(dir=tmp_path, **names)
+        signal.raise_signal(signal.SIGINT)
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_signal)
+    try:
+        with (
+            pytest.raises(WorkerStopped),
+            called_worker("test", lambda place: script("time.sleep(60)", place / "answer.json")),
+        ):
+            pass
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert list(tmp_path.iterdir()) == []
