@@ -79,10 +79,11 @@ def test_a_signal_as_soon_as_there_is_a_folder_leaves_none(monkeypatch: pytest.M
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def make_and_signal(**names: str) -> str:
-        folder = make(dir=tmp_path, **names)
+        folder = make(dir=tmp_path / "temporary", **names)
         signal.raise_signal(signal.SIGINT)
         return folder
 
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "mkdtemp", make_and_signal)
     try:
         with (
@@ -93,4 +94,4 @@ def test_a_signal_as_soon_as_there_is_a_folder_leaves_none(monkeypatch: pytest.M
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
