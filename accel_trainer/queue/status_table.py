@@ -1,7 +1,7 @@
 """The status of every job of a queue: where it is, how far, on which devices, and why it does not run."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,14 +66,17 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     clusters = [job for job in running if job.owner.cluster is not None]
     in_slurm = _glance() if clusters else {}
     for claim in running:
-        row = _in_slurm(queue, claim, in_slurm) if claim in clusters else _running(claim, heartbeats, silences_s)
-        yield _noting_damage(row, _run_of(claim))
+        run = _run_of(claim)
+        if claim in clusters:
+            row = _in_slurm(queue, claim, run, in_slurm)
+        else:
+            row = _running(claim, run, heartbeats, silences_s)
+        yield _noting_damage(row, run)
     pending = queue.jobs(JobState.PENDING)
     states = queue.states() if pending else {}
     for number, job in enumerate(pending):
         is_read = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
-        row = _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
-        yield _noting_damage(row, _run_of(job)) if is_read else row
+        yield _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
     for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
         for number, job in enumerate(queue.jobs(state)):
             yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
@@ -97,16 +100,22 @@ def _noting_damage(row: JobStatus, run: RunFolder | None) -> JobStatus:
     return replace(row, note="; ".join(filter(None, (row.note, damage))))
 
 
-def _pending(queue: QueueStore, job: QueuedJob, states: Mapping[str, JobState]) -> JobStatus:
+def _pending(queue: QueueStore, queued: QueuedJob, states: Mapping[str, JobState]) -> JobStatus:
     """One that was interrupted shows how far it came."""
-    status = _status(job)
+    if (job := _job(queued)) is None:  # it may still be on its way; else the runner refuses it
+        return JobStatus(queued.name, queued.state)
+    run = RunFolder(job.run_path)
+    status = read_status(run)
     with suppress(OSError):
-        if status is not None and status.submission != submission_of(job.path):
+        if status is not None and status.submission != submission_of(queued.path):
             status = None  # of another job in this run folder, or of this one when it was submitted before
-    return JobStatus(job.name, job.state, note=_why_pending(queue, job, states), **_progress(status))
+    note = _why_pending(queue, queued, job, states)
+    return _noting_damage(JobStatus(queued.name, queued.state, note=note, **_progress(status)), run)
 
 
-def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: Mapping[str, float]) -> JobStatus:
+def _running(
+    job: ClaimedJob, run: RunFolder | None, heartbeats: Mapping[str, Heartbeat], silences_s: Mapping[str, float]
+) -> JobStatus:
     heartbeat = heartbeats.get(runner_of(job.owner))
     work: RunningClaim | None = None if heartbeat is None else heartbeat.work.get(job.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
@@ -119,7 +128,7 @@ def _running(job: ClaimedJob, heartbeats: Mapping[str, Heartbeat], silences_s: M
     elif is_stale(silence_s):
         silence = f"nothing was heard of its runner for {duration(silence_s)}"
         note = f"stale: {silence}; `accel-train reclaim` returns it to pending"
-    status = _status_of_claim(job, job.token.__eq__)
+    status = None if run is None else attempt_status(run, job.token.__eq__)
     return JobStatus(
         job.name,
         job.state,
@@ -139,12 +148,14 @@ def _glance() -> "Mapping[str, SlurmJob] | None":
     return quick_lookup()
 
 
-def _in_slurm(queue: QueueStore, job: ClaimedJob, known: "Mapping[str, SlurmJob] | None") -> JobStatus:
+def _in_slurm(
+    queue: QueueStore, job: ClaimedJob, run: RunFolder | None, known: "Mapping[str, SlurmJob] | None"
+) -> JobStatus:
     """known: what Slurm reports, by the tokens of claims; None where it does not answer."""
     from accel_trainer.queue.slurm.reconcile import Records
 
     found, record = None if known is None else known.get(job.token), Records(queue).of(job.token)
-    status = _status_of_claim(job, job.owner.has_started)
+    status = None if run is None else attempt_status(run, job.owner.has_started)
     is_running = found is not None and found.state == "RUNNING"
     if found is not None:
         note = f"job {found.id} of Slurm" if is_running else found.description
@@ -183,26 +194,18 @@ def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     return _noting_damage(row, run) if status is None else row
 
 
-def _run_of(job: QueuedJob) -> RunFolder | None:
+def _job(queued: QueuedJob) -> Job | None:
+    """What is in a job's file; None where it cannot be read."""
+    try:
+        return read_job(queued.path, queued.name)
+    except UserError:
+        return None
+
+
+def _run_of(queued: QueuedJob) -> RunFolder | None:
     """Where a job trains; None where its file cannot be read."""
-    try:
-        return RunFolder(read_job(job.path, job.name).run_path)
-    except UserError:
-        return None
-
-
-def _status(job: QueuedJob) -> Status | None:
-    """What the trainer of the job has last reported."""
-    run = _run_of(job)
-    return None if run is None else read_status(run)
-
-
-def _status_of_claim(job: ClaimedJob, is_its_token: Callable[[str], bool]) -> Status | None:
-    """What the trainer of a claim has last reported; not that of an earlier one."""
-    try:
-        return attempt_status(RunFolder(read_job(job.path, job.name).run_path), is_its_token)
-    except UserError:
-        return None
+    job = _job(queued)
+    return None if job is None else RunFolder(job.run_path)
 
 
 def _progress(status: Status | None) -> dict[str, Any]:
@@ -217,11 +220,7 @@ def _progress(status: Status | None) -> dict[str, Any]:
     }
 
 
-def _why_pending(queue: QueueStore, queued: QueuedJob, states: Mapping[str, JobState]) -> str | None:
-    try:
-        job: Job = read_job(queued.path, queued.name)
-    except UserError:
-        return None  # it may still be on its way; else the runner refuses it
+def _why_pending(queue: QueueStore, queued: QueuedJob, job: Job, states: Mapping[str, JobState]) -> str | None:
     if missing := Requirements.of(job).missing(states):
         return describe_unmet(missing)
     if (failures := Retries(queue).of(queued)) is not None:
