@@ -33,7 +33,7 @@ def make_model(num_cycles: int = 1) -> nn.Module:
 
 
 def double_objective(job: Job, num_cycles: int = 1) -> Objective:
-    objective = make_objective(job, 4, num_cycles)
+    objective = make_objective(job, 4, num_cycles, cycle_axis=1)
     if isinstance(loss := getattr(objective, "_loss", None), nn.Module):
         loss.double()  # class weights
     return objective
@@ -73,7 +73,7 @@ def neighbours(rank: int, world_size: int) -> dict[str, Tensor]:
     job, own = make_images({"class_subset": None, "batch_size": 128}, world_size)
     torch.manual_seed(0)
     model = tiny_models.Pixels(10, SIZE)
-    evaluator = make_evaluator(make_objective(job, 10, 1), rank, world_size)
+    evaluator = make_evaluator(make_objective(job, 10, 1, cycle_axis=1), rank, world_size)
     features, labels = own.knn.local_bank(model, evaluator, lambda: False)
     hits = own.knn.hits(model, (features, labels), evaluator, lambda: False)
     return {"features": features, "labels": labels, "hits": hits}

@@ -16,6 +16,7 @@ from accel_trainer.config.fields import (
     transform_parts,
 )
 from accel_trainer.config.marks import PathKind
+from accel_trainer.config.renamed import renamed_arguments
 from accel_trainer.core.errors import Problem
 
 # What a run folder has of its own, where no fine-tuned run may lie.
@@ -40,6 +41,7 @@ def cross_check(job: JobParameters) -> list[Problem]:
     """What contradicts itself in a job, with the key that is to be changed."""
     return [
         *_path_problems(job),
+        *_renamed_problems(job),
         *_data_problems(job),
         *_view_problems(job),
         *_optimization_problems(job),
@@ -92,6 +94,15 @@ def _path_problems(job: JobParameters) -> list[Problem]:
             hint = f"name a folder below data_root and set data_root to {str(PurePath(value).parent)!r}"
             problems.append(Problem(f"{given!r} is an absolute path", key=key, hint=hint))
     return problems
+
+
+def _renamed_problems(job: JobParameters) -> list[Problem]:
+    """Old names of arguments, which mean the same as before."""
+    renamed = renamed_arguments(job.architecture, job.architecture_args)
+    return [
+        Problem(f"{job.architecture} calls this {new} now", key=f"architecture_args.{old}", hint=f"rename it to {new}")
+        for old, new in renamed.items()
+    ]
 
 
 def _data_problems(job: JobParameters) -> list[Problem]:

@@ -21,7 +21,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
 from accel_trainer.training.knn import knn_test
-from accel_trainer.training.meta_model import cycles_of
+from accel_trainer.training.meta_model import cycle_axis, cycles_of
 from accel_trainer.training.runtime.accelerator import Assembly, assembly, in_memory_format
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
@@ -83,8 +83,8 @@ class RunEvaluator:
     def __init__(self, job: ResolvedJob, classes: list[str], model: nn.Module, parts: Assembly) -> None:
         accelerator = parts.accelerator
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
-        self.objective = make_objective(job, len(classes), cycles_of(job, model, len(classes)))
-        self.objective = self.objective.to(accelerator.device)
+        num_cycles = cycles_of(job, model, len(classes))
+        self.objective = make_objective(job, len(classes), num_cycles, cycle_axis(model)).to(accelerator.device)
         # In the precision of the training, but not wrapped: ranks have different numbers of forward passes.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         self.evaluator = Evaluator(accelerator, parts.loader, self.objective, partial(in_memory_format, job))

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.config.renamed import with_new_names
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
 from accel_trainer.core.outage import persistently
@@ -81,7 +82,10 @@ def write_environment(run: RunFolder, environment: Mapping[str, Any]) -> None:
 
 
 def read_config(run: RunFolder) -> Mapping[str, Any]:
-    """config.json: the completed job that was trained here. Raises UserError where there is none."""
+    """config.json: the completed job that was trained here, with arguments by the names that they have now.
+
+    Raises UserError where there is none.
+    """
     try:
         config = _read_json(run.config)
     except FileNotFoundError as error:
@@ -90,7 +94,7 @@ def read_config(run: RunFolder) -> Mapping[str, Any]:
         raise UserError(f"{run.config} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{run.config} is not the config of a run")
-    return config
+    return with_new_names(config)
 
 
 def write_config(run: RunFolder, completed: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import check_augmentations, training_spectrum, training_views
 from accel_trainer.training.knn import KnnTest, knn_test
-from accel_trainer.training.meta_model import count_parameters, cycles_of, make_model, meta_model
+from accel_trainer.training.meta_model import count_parameters, cycle_axis, cycles_of, make_model, meta_model
 from accel_trainer.training.objectives.base import Cycles, Objective
 from accel_trainer.training.objectives.classification import ClassificationObjective
 from accel_trainer.training.objectives.contrastive import ContrastiveObjective
@@ -93,7 +93,7 @@ def build(
     num_classes = len(own.images.classes)
     torch.manual_seed(keyed_random.key(job.seed, "initialization"))
     model = make_model(job, num_classes)
-    objective = make_objective(job, num_classes, cycles_of(job, model, num_classes))
+    objective = make_objective(job, num_classes, cycles_of(job, model, num_classes), cycle_axis(model))
     freeze_modules_of(job, model)
     optimizer = make_optimizer(job, model)
     return Components(
@@ -126,7 +126,7 @@ def _check(job: Job, images: Splits, world_size: int) -> Summary:
     resolved = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
     sampling = plan_training(resolved, images, world_size)
     model, num_cycles = meta_model(job, num_classes, sampling.images_per_forward)
-    make_objective(job, num_classes, num_cycles)
+    make_objective(job, num_classes, num_cycles, cycle_axis(model))
     check_augmentations(job)
     check_starting_weights(job, model)
     freeze_modules_of(job, model)
@@ -173,9 +173,9 @@ class JobChecker:
         return _check(job, self._images[key], world_size)
 
 
-def make_objective(job: Job, num_classes: int, num_cycles: int) -> Objective:
-    """A job's objective for a model with so many cycles. Raises UserError."""
-    cycles = Cycles.choose(num_cycles, job.loss_cycle)
+def make_objective(job: Job, num_classes: int, num_cycles: int, cycle_axis: int) -> Objective:
+    """A job's objective for a model with so many cycles on an axis of its output. Raises UserError."""
+    cycles = Cycles.choose(num_cycles, job.loss_cycle, cycle_axis)
     if job.is_contrastive:
         return ContrastiveObjective(job.criterion, job.criterion_args, job.num_views, cycles)
     return ClassificationObjective(job.criterion, job.criterion_args, num_classes, cycles)

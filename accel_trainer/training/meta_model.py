@@ -71,7 +71,7 @@ def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 
             output = _forward_on_meta(model, job, num_examples)
     except Exception as error:
         raise _user_error(error, job, num_examples) from error
-    return _num_cycles(job, output, num_examples, num_classes)
+    return _num_cycles(job, output, num_examples, num_classes, cycle_axis(model))
 
 
 def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
@@ -127,7 +127,7 @@ def _user_error(error: Exception, job: Job, num_examples: int) -> UserError:
     return UserError(f"image_size: {job.architecture} does not work with images of {job.image_size} pixels: {reason}")
 
 
-def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int) -> int:
+def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int, axis: int) -> int:
     """The number of cycles of an output. Raises UserError if it is not logits, or embeddings, of these examples."""
     architecture = job.architecture
     main = getattr(output, "logits", None) if isinstance(output, tuple) else output  # named, of auxiliary heads
@@ -138,12 +138,21 @@ def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int) -
             f"architecture: {architecture} gives a tensor {tuple(main.shape)} for {num_examples} images; it must be "
             "(batch, classes), (batch, cycles, classes) or (batch, cycles, heads, classes)"
         )
-    if main.shape[-1] != num_classes and not job.is_contrastive:
+    cycles, units = by_cycle(main, axis).shape[1::2]
+    if units != num_classes and not job.is_contrastive:
         raise UserError(
-            f"architecture: {architecture} gives {main.shape[-1]} logits, but there are {num_classes} classes; "
+            f"architecture: {architecture} gives {units} logits, but there are {num_classes} classes; "
             "its constructor must take `num_classes` and make as many"
         )
-    return by_cycle(main).shape[1]
+    return cycles
+
+
+def cycle_axis(model: nn.Module) -> int:
+    """Where a model's output of three dimensions has the cycles: 1, or what its attribute `cycle_axis` says."""
+    axis = getattr(model, "cycle_axis", 1)
+    if axis not in (1, 2):
+        raise UserError(f"architecture: {type(model).__name__}.cycle_axis is {axis!r}; it can be 1 or 2")
+    return 2 if axis == 2 else 1
 
 
 MAX_LINES = 24

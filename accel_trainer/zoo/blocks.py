@@ -26,11 +26,11 @@ def check_counts(argument: str, values: Any, *, areas: Sequence[str]) -> list[in
     return [check_count(argument, value) for value in values]
 
 
-def check_kernel_sizes(values: Any, *, areas: Sequence[str]) -> list[int]:
+def check_kernel_sizes(values: Any, *, areas: Sequence[str], argument: str = "kernel_sizes") -> list[int]:
     """One odd kernel size for each of the areas, so that padding can center the kernel; ValueError otherwise."""
-    kernel_sizes = check_counts("kernel_sizes", values, areas=areas)
+    kernel_sizes = check_counts(argument, values, areas=areas)
     if even := [size for size in kernel_sizes if size % 2 == 0]:
-        raise ValueError(f"kernel_sizes: {even[0]} is even; kernels here have a center, so take {even[0] + 1}")
+        raise ValueError(f"{argument}: {even[0]} is even; kernels here have a center, so take {even[0] + 1}")
     return kernel_sizes
 
 
@@ -75,16 +75,16 @@ class Head:
 
     num_classes: int
     head_depth: int
-    head_width: int | None
+    head_units: int | None
     num_heads: int
 
     def __post_init__(self) -> None:
         for argument in ("num_classes", "head_depth", "num_heads"):
             check_count(argument, getattr(self, argument))
-        if self.head_width is not None:
-            check_count("head_width", self.head_width)
+        if self.head_units is not None:
+            check_count("head_units", self.head_units)
             if self.head_depth == 1:
-                raise ValueError(f"head_width: {self.head_width}, but with head_depth 1 there is no hidden layer")
+                raise ValueError(f"head_units: {self.head_units}, but with head_depth 1 there is no hidden layer")
 
 
 class Decoder(nn.Module):
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
 
     def __init__(self, features: int, head: Head) -> None:
         super().__init__()
-        hidden = [head.head_width or features] * (head.head_depth - 1)
+        hidden = [head.head_units or features] * (head.head_depth - 1)
         widths = [features, *hidden, head.num_classes]
         self.heads = nn.ModuleList(_linear_layers(widths) for _ in range(head.num_heads))
 

@@ -33,7 +33,7 @@ def b(
     kernel_sizes: Sequence[int] = (7, 5, 3, 3, 3, 3, 1),
     readout: ReadoutKind = "instantaneous",
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
     return_cycles: ReturnCycles = "last",
 ) -> nn.Module:
@@ -50,11 +50,11 @@ def b(
     kernel_sizes ([7, 5, 3, 3, 3, 3, 1]): of all convolutions of each layer; odd.
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
+    head_units (null: as many as the last layer has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return BLT(features, kernel_sizes, head, num_cycles, readout, return_cycles, lateral=False, top_down=False)
 
 
@@ -66,7 +66,7 @@ def bl(
     kernel_sizes: Sequence[int] = (7, 5, 3, 3, 3, 3, 1),
     readout: ReadoutKind = "instantaneous",
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
     return_cycles: ReturnCycles = "last",
 ) -> nn.Module:
@@ -83,11 +83,11 @@ def bl(
     kernel_sizes ([7, 5, 3, 3, 3, 3, 1]): of all convolutions of each layer; odd.
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
+    head_units (null: as many as the last layer has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return BLT(features, kernel_sizes, head, num_cycles, readout, return_cycles, lateral=True, top_down=False)
 
 
@@ -99,7 +99,7 @@ def bt(
     kernel_sizes: Sequence[int] = (7, 5, 3, 3, 3, 3, 1),
     readout: ReadoutKind = "instantaneous",
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
     return_cycles: ReturnCycles = "last",
 ) -> nn.Module:
@@ -116,11 +116,11 @@ def bt(
     kernel_sizes ([7, 5, 3, 3, 3, 3, 1]): of all convolutions of each layer; odd.
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
+    head_units (null: as many as the last layer has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return BLT(features, kernel_sizes, head, num_cycles, readout, return_cycles, lateral=False, top_down=True)
 
 
@@ -132,7 +132,7 @@ def blt(
     kernel_sizes: Sequence[int] = (7, 5, 3, 3, 3, 3, 1),
     readout: ReadoutKind = "instantaneous",
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
     return_cycles: ReturnCycles = "last",
 ) -> nn.Module:
@@ -150,11 +150,11 @@ def blt(
     kernel_sizes ([7, 5, 3, 3, 3, 3, 1]): of all convolutions of each layer; odd.
     readout ("instantaneous"): "cumulative" adds to a cycle's logits those of the cycles before.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
+    head_units (null: as many as the last layer has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return BLT(features, kernel_sizes, head, num_cycles, readout, return_cycles, lateral=True, top_down=True)
 
 

@@ -4,7 +4,7 @@ Z is feedforward; R and RT feed each area's state back into it, RT with one cycl
 bottleneck within each area.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +24,7 @@ from accel_trainer.zoo.blocks import (
 
 AREAS = ("V1", "V2", "V4", "IT")
 _GROUPS = 32  # of the GroupNorms of R and RT
-_BOTTLENECK_SCALE = 4  # hidden channels of an area of S per channel of its output
+BOTTLENECK_SCALE = 4  # hidden channels of an area of S per channel of its output
 
 
 def cornet_z(
@@ -33,7 +33,7 @@ def cornet_z(
     features: Sequence[int] = (64, 128, 256, 512),
     kernel_sizes: Sequence[int] = (7, 3, 3, 3),
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
 ) -> nn.Module:
     """CORnet-Z, feedforward: in each area a convolution, ReLU and max-pooling. 2,071,656 parameters by default.
@@ -44,10 +44,10 @@ def cornet_z(
     features ([64, 128, 256, 512]): channels of V1, V2, V4 and IT.
     kernel_sizes ([7, 3, 3, 3]): of the convolutions of V1, V2, V4 and IT; odd.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as IT has channels): units of the decoder's hidden layers.
+    head_units (null: as many as IT has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, 1, num_heads, num_classes) is given.
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return CORnetZ(features, kernel_sizes, head)
 
 
@@ -58,7 +58,7 @@ def cornet_r(
     features: Sequence[int] = (64, 128, 256, 512),
     kernel_sizes: Sequence[int] = (7, 3, 3, 3),
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
     return_cycles: ReturnCycles = "last",
 ) -> nn.Module:
@@ -73,11 +73,11 @@ def cornet_r(
     features ([64, 128, 256, 512]): channels of V1, V2, V4 and IT; multiples of 32.
     kernel_sizes ([7, 3, 3, 3]): of the input convolutions of V1, V2, V4 and IT; odd. Recurrent ones are 3x3.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as IT has channels): units of the decoder's hidden layers.
+    head_units (null: as many as IT has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return CORnetR(features, kernel_sizes, head, num_cycles, return_cycles, biological_unrolling=False)
 
 
@@ -88,7 +88,7 @@ def cornet_rt(
     features: Sequence[int] = (64, 128, 256, 512),
     kernel_sizes: Sequence[int] = (7, 3, 3, 3),
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
     return_cycles: ReturnCycles = "last",
 ) -> nn.Module:
@@ -103,11 +103,11 @@ def cornet_rt(
     features ([64, 128, 256, 512]): channels of V1, V2, V4 and IT; multiples of 32.
     kernel_sizes ([7, 3, 3, 3]): of the input convolutions of V1, V2, V4 and IT; odd. Recurrent ones are 3x3.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as IT has channels): units of the decoder's hidden layers.
+    head_units (null: as many as IT has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, cycles, num_heads, num_classes) is given.
     return_cycles ("last"): "all" gives the logits of every cycle (batch, num_cycles, num_classes).
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return CORnetR(features, kernel_sizes, head, num_cycles, return_cycles, biological_unrolling=True)
 
 
@@ -118,7 +118,7 @@ def cornet_s(
     features: Sequence[int] = (64, 128, 256, 512),
     kernel_sizes: Sequence[int] = (7, 3, 3, 3),
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
 ) -> nn.Module:
     """CORnet-S: recurrent within each area, feedforward between areas. 53,416,616 parameters by default.
@@ -132,10 +132,10 @@ def cornet_s(
     features ([64, 128, 256, 512]): channels of V1, V2, V4 and IT.
     kernel_sizes ([7, 3, 3, 3]): of V1's first convolution and of the bottlenecks of V2, V4 and IT; odd.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as IT has channels): units of the decoder's hidden layers.
+    head_units (null: as many as IT has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, 1, num_heads, num_classes) is given.
     """
-    head = Head(num_classes, head_depth, head_width, num_heads)
+    head = Head(num_classes, head_depth, head_units, num_heads)
     return CORnetS(features, kernel_sizes, head, num_cycles)
 
 
@@ -287,10 +287,7 @@ class CORnetS(nn.Module):
         self.V4 = BottleneckArea(channels[1], channels[2], kernels[2], cycles[1])
         self.IT = BottleneckArea(channels[2], channels[3], kernels[3], cycles[2])
         self.decoder = Decoder(channels[3], head)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+        initialize_cornet_s(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch, 3, height, width) to logits."""
@@ -306,7 +303,7 @@ class BottleneckArea(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, num_cycles: int) -> None:
         super().__init__()
-        hidden = _BOTTLENECK_SCALE * outputs
+        hidden = BOTTLENECK_SCALE * outputs
         self.input = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.skip = nn.Sequential(nn.Conv2d(outputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
         self.expand = nn.Conv2d(outputs, hidden, 1, bias=False)
@@ -318,19 +315,42 @@ class BottleneckArea(nn.Module):
 
     def forward(self, below: Tensor) -> Tensor:
         """Activations (batch, inputs, height, width) to (batch, outputs, height / 2, width / 2), rounded up."""
-        state: Tensor = self.input(below)
-        norms = zip(self.expand_norms, self.spatial_norms, self.reduce_norms, strict=True)
-        for cycle, (expand_norm, spatial_norm, reduce_norm) in enumerate(norms):
-            hidden = F.relu(expand_norm(self.expand(state)))
-            hidden = F.relu(spatial_norm(self._spatial(hidden, stride=2 if cycle == 0 else 1)))
-            skipped = self.skip(state) if cycle == 0 else state
-            state = F.relu(reduce_norm(self.reduce(hidden)) + skipped)
-        return state
+        return repeat_bottleneck(
+            self.input(below),
+            (self.expand, self.spatial, self.reduce),
+            self.skip,
+            zip(self.expand_norms, self.spatial_norms, self.reduce_norms, strict=True),
+        )
 
-    def _spatial(self, hidden: Tensor, *, stride: int) -> Tensor:
-        """The same weights with either stride."""
-        weight = self.spatial.weight
-        return F.conv2d(hidden, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+def repeat_bottleneck(
+    state: Tensor,
+    convolutions: tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d],
+    skip: Callable[[Tensor], Tensor],
+    norms: Iterable[tuple[nn.Module, nn.Module, nn.Module]],
+) -> Tensor:
+    """The recurrence of an area of CORnet-S, which halves height and width, rounded up.
+
+    convolutions: 1x1 to more channels, kxk among these, 1x1 back, with the same weights in every cycle; norms: those of
+    each cycle, after each convolution. The first cycle halves the resolution, and has `skip` beside it; others the
+    identity.
+    """
+    expand, spatial, reduce = convolutions
+    for cycle, (expand_norm, spatial_norm, reduce_norm) in enumerate(norms):
+        hidden = F.relu(expand_norm(expand(state)))
+        stride, padding = 2 if cycle == 0 else 1, spatial.kernel_size[0] // 2
+        hidden = F.relu(spatial_norm(F.conv2d(hidden, spatial.weight, stride=stride, padding=padding)))
+        skipped = skip(state) if cycle == 0 else state
+        state = F.relu(reduce_norm(reduce(hidden)) + skipped)
+    return state
+
+
+def initialize_cornet_s(model: nn.Module) -> None:
+    """Convolutions from a normal distribution with sd sqrt(2 / (kernel area * output channels)); norms stay 1 and 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

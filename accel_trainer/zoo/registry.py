@@ -12,10 +12,13 @@ from torchvision import models
 from accel_trainer.core.construct import refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line, listed
-from accel_trainer.zoo import blt, cornet, small, timm_models, user_models
+from accel_trainer.zoo import blt, cornet, cornet_plus, small, timm_models, user_models
 
-# Models of this package, which win over torchvision's of the same name.
-ZOO: dict[str, Callable[..., nn.Module]] = {**cornet.MODELS, **blt.MODELS, **small.MODELS}
+# Models of this package by family, which win over torchvision's of the same name.
+ZOO_FAMILIES = {"cornet": {**cornet.MODELS, **cornet_plus.MODELS}, "blt": blt.MODELS, "small": small.MODELS}
+ZOO: dict[str, Callable[..., nn.Module]] = {
+    name: builder for models in ZOO_FAMILIES.values() for name, builder in models.items()
+}
 
 
 def names() -> list[str]:
@@ -140,7 +143,8 @@ class ModelEntry:
 def catalogue(family: str | None = None) -> list[ModelEntry]:
     """The models of the zoo and of torchvision, of one family or of all. Raises UserError for an unknown family.
 
-    A family is the file that its builders are in, such as `cornet`, `resnet`, or `video.resnet` for models of clips.
+    A family is one of the zoo's, such as `cornet`, or the file of torchvision that its builders are in, such as
+    `resnet`, or `video.resnet` for models of clips.
     """
     chosen = names()
     if family is not None:
@@ -155,8 +159,9 @@ def catalogue(family: str | None = None) -> list[ModelEntry]:
 
 
 def _family(name: str) -> str:
-    if name in ZOO:
-        return ZOO[name].__module__.rpartition(".")[2]
+    for family, members in ZOO_FAMILIES.items():
+        if name in members:
+            return family
     return str(models.get_model_builder(name).__module__).removeprefix("torchvision.models.")
 
 

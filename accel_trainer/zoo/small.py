@@ -13,7 +13,7 @@ def small_cnn(
     features: Sequence[int] = (32, 64, 128),
     kernel_sizes: Sequence[int] = (3, 3, 3),
     head_depth: int = 1,
-    head_width: int | None = None,
+    head_units: int | None = None,
     num_heads: int = 1,
 ) -> nn.Module:
     """A small network for tiny images: convolutions with BatchNorm and ReLU; all but the first halve the resolution.
@@ -25,10 +25,10 @@ def small_cnn(
     features ([32, 64, 128]): channels of each layer; as many layers as numbers.
     kernel_sizes ([3, 3, 3]): of the layers' convolutions; odd.
     head_depth (1): linear layers of the decoder, with ReLU between them.
-    head_width (null: as many as the last layer has channels): units of the decoder's hidden layers.
+    head_units (null: as many as the last layer has channels): units of the decoder's hidden layers.
     num_heads (1): parallel decoders; with more than one, (batch, 1, num_heads, num_classes) is given.
     """
-    return SmallCNN(features, kernel_sizes, Head(num_classes, head_depth, head_width, num_heads))
+    return SmallCNN(features, kernel_sizes, Head(num_classes, head_depth, head_units, num_heads))
 
 
 class SmallCNN(nn.Module):

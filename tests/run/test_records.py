@@ -3,9 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.core.errors import UserError
+from accel_trainer.config import Job
+from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.records import Origin, read_classes, read_origin, write_classes, write_origin
+from accel_trainer.run.load import run_job
+from accel_trainer.run.records import (
+    Origin,
+    read_classes,
+    read_config,
+    read_origin,
+    write_classes,
+    write_config,
+    write_origin,
+)
 
 
 @pytest.fixture
@@ -34,3 +44,24 @@ def test_an_origin_keeps_its_keys_and_is_empty_where_there_is_none(run: RunFolde
         "epoch": 3,
         "weights": "params/003.safetensors",
     }
+
+
+@pytest.mark.parametrize("architecture", ["cornet_s", "cornet_rt", "blt_bl", "small_cnn"])
+def test_a_run_with_a_heads_width_of_old_has_head_units_now(run: RunFolder, architecture: str) -> None:
+    old = {"architecture": architecture, "architecture_args": {"head_depth": 2, "head_width": 100}, "seed": 3}
+    write_config(run, old)
+    assert read_config(run) == {**old, "architecture_args": {"head_depth": 2, "head_units": 100}}
+    assert run_job(run).architecture_args == {"head_depth": 2, "head_units": 100}
+
+
+@pytest.mark.parametrize("architecture", ["cornet_s_plus", "cornet_s_custom", "my_lab.models:Net", "resnet18", 3])
+def test_head_width_of_any_other_architecture_stays(run: RunFolder, architecture: object) -> None:
+    config = {"architecture": architecture, "architecture_args": {"head_width": 3}}
+    write_config(run, config)
+    assert read_config(run) == config
+
+
+def test_a_job_with_an_old_name_of_an_argument_is_told_the_new_one() -> None:
+    with pytest.raises(InvalidJob, match=r"^architecture_args\.head_width: cornet_s calls this head_units now; rename"):
+        Job(architecture="cornet_s", architecture_args={"head_depth": 2, "head_width": 100})
+    Job(architecture="cornet_s_plus", architecture_args={"head_width": 2})

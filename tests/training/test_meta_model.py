@@ -52,6 +52,8 @@ def test_to_count_its_cycles_changes_neither_a_model_nor_what_is_drawn_next(
         ({"architecture": "cornet_rt", "architecture_args": {**SMALL, "return_cycles": "all"}}, 4),
         ({"architecture": "cornet_rt", "architecture_args": {**SMALL, "return_cycles": "all", "num_heads": 2}}, 4),
         ({"architecture": "tiny_models:Cycles", "architecture_args": {"num_cycles": 4}}, 4),
+        ({"architecture": "cornet_s_plus", "architecture_args": {"F": [8] * 4, "out_channels": 3}}, 3),
+        ({"architecture": "cornet_s_plus", "architecture_args": {"F": [8] * 4, "out_channels": 10}}, 10),
     ],
     ids=str,
 )

@@ -243,7 +243,7 @@ def test_a_seed_gives_the_same_weights(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_heads_can_be_deeper_wider_and_several(name: str) -> None:
     images = torch.randn(2, 3, 16, 16)
-    model = tiny(name, head_depth=2, head_width=11, num_heads=3)
+    model = tiny(name, head_depth=2, head_units=11, num_heads=3)
     assert model.state_dict()["decoder.heads.2.0.weight"].shape == (11, 5)
     assert model(images).shape == (2, 1, 3, 7)
     every = tiny(name, num_cycles=4, num_heads=3, return_cycles="all")(images)
@@ -274,7 +274,7 @@ def test_every_argument_is_listed_with_its_default(name: str) -> None:
         ("blt_b", {"num_cycles": 8}, "num_cycles: 8, but without lateral and top-down connections the last cycle"),
         ("blt_bl", {"return_cycles": "none"}, "return_cycles: 'none' is not one of 'last', 'all'"),
         ("blt_bl", {"readout": "mean"}, "readout: 'mean' is not one of 'instantaneous', 'cumulative'"),
-        ("blt_b", {"head_width": 5}, "head_width: 5, but with head_depth 1"),
+        ("blt_b", {"head_units": 5}, "head_units: 5, but with head_depth 1"),
     ],
 )
 def test_a_wrong_argument_of_the_model_is_reported(name: str, args: dict[str, Any], said: str) -> None:

@@ -33,6 +33,8 @@ def test_what_the_zoo_takes_and_how_large_it_is() -> None:
         ("cornet_r", "both", 5_208_936),
         ("cornet_rt", "both", 5_208_936),
         ("cornet_s", "images", 53_416_616),
+        ("cornet_s_plus", "images", 71_138_684),
+        ("cornet_s_custom", "images", 54_011_688),
         ("blt_b", "images", 11_037_768),
         ("blt_bl", "both", 28_870_920),
         ("blt_bt", "both", 37_528_840),

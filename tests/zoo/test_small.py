@@ -71,7 +71,7 @@ def test_the_small_network_learns_to_distinguish_stripes() -> None:
 
 
 def test_heads_can_be_deeper_wider_and_several() -> None:
-    model = tiny(head_depth=3, head_width=11, num_heads=4)
+    model = tiny(head_depth=3, head_units=11, num_heads=4)
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 1, 4, 7)
     assert model.state_dict()["decoder.heads.3.2.weight"].shape == (11, 11)
 
@@ -117,7 +117,7 @@ def test_every_argument_is_listed_with_its_default() -> None:
         ({"features": []}, r"features: \[\] is not a list of numbers, one for each layer"),
         ({"features": [4, -1]}, "features: -1 is not a whole number of at least 1"),
         ({"num_classes": "ten"}, "num_classes: 'ten' is not a whole number of at least 1"),
-        ({"head_width": 5}, "head_width: 5, but with head_depth 1 there is no hidden layer"),
+        ({"head_units": 5}, "head_units: 5, but with head_depth 1 there is no hidden layer"),
         ({"num_heads": 0}, "num_heads: 0 is not a whole number of at least 1"),
     ],
 )

@@ -98,17 +98,17 @@ def auxiliary_logits(output: Any) -> list[tuple[float, Tensor]]:
     return [(weights[head], heads[head]) for head in weights if heads.get(head) is not None]
 
 
-def by_cycle(output: Any) -> Tensor:
+def by_cycle(output: Any, axis: int = 1) -> Tensor:
     """An output as (n, cycles, heads, units).
 
-    Models give (n, units), (n, cycles, units) or (n, cycles, heads, units).
+    Models give (n, units), (n, cycles, units) or (n, cycles, heads, units); with axis 2, (n, units, cycles).
     """
     main = main_output(output)
     match main.dim():
         case 2:
             return main[:, None, None]
         case 3:
-            return main[:, :, None]
+            return main.movedim(axis, 1)[:, :, None]
         case 4:
             return main
         case _:
@@ -120,15 +120,23 @@ def by_cycle(output: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Cycles:
-    """Which of a model's cycles are trained: `of` lists them; the scores are those of `reported`. Both count from 0."""
+    """Which of a model's cycles are trained: `indices` lists them; the scores are those of `reported`.
+
+    Both count from 0. axis: where outputs of three dimensions have the cycles, 1 or 2.
+    """
 
     count: int = 1
     indices: tuple[int, ...] = (0,)
+    axis: int = 1
 
     @property
     def reported(self) -> int:
         """The chosen cycle; of all of them the last."""
         return self.indices[-1]
+
+    def of(self, output: Any) -> Tensor:
+        """An output as `by_cycle` gives it."""
+        return by_cycle(output, self.axis)
 
     def select(self, outputs: Tensor) -> Tensor:
         """Those that are trained of outputs (n, cycles, ...): all of them, or one, as a view. A list of numbers as the
@@ -136,10 +144,10 @@ class Cycles:
         return outputs if len(self.indices) == self.count else outputs[:, self.indices[0] : self.indices[0] + 1]
 
     @classmethod
-    def choose(cls, number: int, loss_cycle: LossCycle) -> "Cycles":
+    def choose(cls, number: int, loss_cycle: LossCycle, axis: int = 1) -> "Cycles":
         """Those that `loss_cycle` names of a model that gives so many. Raises UserError for one that there is not."""
         if loss_cycle == "uniform":
-            return cls(number, tuple(range(number)))
+            return cls(number, tuple(range(number)), axis)
         cycle = -1 if loss_cycle is None else loss_cycle
         if not -number <= cycle < number:
             several = f"{number} cycles, from 0 to {number - 1} or from -{number} to -1"
@@ -147,7 +155,7 @@ class Cycles:
                 f"loss_cycle: {cycle}, but the model gives {several if number > 1 else 'one output'}"
                 "; recurrent models of the zoo give all their cycles with architecture_args.return_cycles 'all'"
             )
-        return cls(number, (cycle % number,))
+        return cls(number, (cycle % number,), axis)
 
 
 class Objective(Protocol):

@@ -17,7 +17,6 @@ from accel_trainer.training.objectives.base import (
     BatchResult,
     Cycles,
     auxiliary_logits,
-    by_cycle,
     float_vector,
     percent,
     top_hits,
@@ -104,9 +103,8 @@ class ClassificationObjective:
         """Find arguments that the loss accepts but fails with, before the first batch does."""
         try:
             labels = torch.zeros(2, dtype=torch.int64)
-            loss = self.loss_sum(torch.full((2, self.cycles.count, self.num_classes), 0.5), labels) / self.normalizer(
-                labels
-            )
+            logits = torch.full((2, self.cycles.count, 1, self.num_classes), 0.5)
+            loss = self.loss_sum(logits, labels) / self.normalizer(labels)
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"criterion_args: {self.name}: {error}") from error
         if loss.shape != ():
@@ -119,7 +117,7 @@ class ClassificationObjective:
 
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """The loss and sums of a batch. output: logits on the device; see `by_cycle` for their shapes."""
-        logits = by_cycle(output)
+        logits = self.cycles.of(output)
         labels = batch.labels.to(logits.device, non_blocking=True)
         total = self.loss_sum(output, labels)
         with span(Phase.METRICS):
@@ -145,7 +143,7 @@ class ClassificationObjective:
         output: logits (n, classes), (n, cycles, classes) or (n, cycles, heads, classes), or a named tuple with
         auxiliary logits; labels: int64 (n,), or mixed.
         """
-        trained = self.cycles.select(by_cycle(output)).flatten(1, 2)
+        trained = self.cycles.select(self.cycles.of(output)).flatten(1, 2)
         each = trained.shape[1]
         total = self._losses(trained.flatten(0, 1), repeat_each(labels, each)).sum() / each
         for weight, logits in auxiliary_logits(output):

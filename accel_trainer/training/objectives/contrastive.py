@@ -12,7 +12,7 @@ from torch import Tensor
 from accel_trainer.config.parameters import CONTRASTIVE
 from accel_trainer.core.construct import construct
 from accel_trainer.data.loader import Batch
-from accel_trainer.training.objectives.base import BatchResult, Cycles, by_cycle, float_vector, percent
+from accel_trainer.training.objectives.base import BatchResult, Cycles, float_vector, percent
 from accel_trainer.training.runtime.ranks import gather_rows, own_rank
 
 CONTRAST_MODES = ("all", "one")
@@ -179,7 +179,7 @@ class ContrastiveObjective:
 
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """The loss and sums of a batch. output: embeddings of its views on the device, see `by_cycle`."""
-        embeddings = by_cycle(output)
+        embeddings = self.cycles.of(output)
         labels = self._labels(batch.labels).to(embeddings.device, non_blocking=True)
         ids = self._ids(gather_rows(labels) if is_shared else labels)
         of_cycles = {cycle: self._sums(embeddings[:, cycle], ids, is_shared=is_shared) for cycle in self.cycles.indices}

@@ -307,6 +307,19 @@ def test_the_loss_is_the_mean_over_trained_cycles_and_heads(
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(("loss_cycle", "trained"), [(None, [2]), (0, [0]), ("uniform", [0, 1, 2])])
+def test_heads_on_the_last_axis_are_chosen_as_cycles_are(loss_cycle: Any, trained: list[int]) -> None:
+    objective = ClassificationObjective("CrossEntropyLoss", {}, CLASSES, Cycles.choose(CYCLES, loss_cycle, axis=2))
+    output, labels = outputs_of_cycles()
+    heads_last = output.detach().movedim(1, 2).requires_grad_()
+    share, scores = judged(objective, heads_last, labels)
+    torch.testing.assert_close(share, torch.stack([F.cross_entropy(output[:, t], labels) for t in trained]).mean())
+    best = output[:, trained[-1]].argmax(1)
+    assert scores["acc1"] == pytest.approx(100 * (best == labels).float().mean().item())
+    (gradient,) = torch.autograd.grad(share, heads_last)
+    assert gradient.any(1).any(0).nonzero().flatten().tolist() == trained
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_accuracy_is_that_of_the_chosen_cycle_and_of_every_other_one(mixed: bool) -> None:
     output, labels = outputs_of_cycles()

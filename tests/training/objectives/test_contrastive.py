@@ -370,7 +370,7 @@ def test_the_representation_of_torchvisions_models_goes_into_their_output_layer(
     [
         ("cornet_z", {}),
         ("cornet_s", {"head_depth": 2}),
-        ("small_cnn", {"head_depth": 3, "head_width": 9}),
+        ("small_cnn", {"head_depth": 3, "head_units": 9}),
         ("cornet_rt", {"return_cycles": "all", "num_heads": 2}),
         ("blt_blt", {}),
     ],

@@ -19,6 +19,14 @@ def test_every_output_has_cycles_and_heads() -> None:
     assert by_cycle(numbers.view(2, 3, 2, 2)).shape == (2, 3, 2, 2)
 
 
+def test_cycles_or_heads_may_be_on_the_last_axis() -> None:
+    numbers = torch.arange(24.0).view(4, 3, 2)
+    assert by_cycle(numbers, 2).shape == (4, 2, 1, 3)
+    assert torch.equal(by_cycle(numbers, 2)[:, 1, 0], numbers[:, :, 1])
+    assert torch.equal(by_cycle(numbers[..., 0], 2), by_cycle(numbers[..., 0]))
+    assert torch.equal(Cycles.choose(2, 0, 2).of(numbers), by_cycle(numbers, 2))
+
+
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 2, 2, 1)])
 def test_outputs_of_any_other_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="an output is"):
