@@ -97,3 +97,52 @@ class HungrySecond(Hungry):
     def forward(self, images: Tensor) -> Tensor:
         is_second = os.environ.get("RANK") == "1"
         return super().forward(images) if is_second else Pixels.forward(self, images)
+
+
+class History(nn.Module):
+    """Keeps what it has seen in training, in a state that grows; what it gives depends on that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(len(features))
+        return features * (1 + len(self.seen) / 10)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.seen, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.seen = [int(count) for count in state]
+
+
+class HistoryInDict(History):
+    def get_extra_state(self) -> object:
+        return {"seen": self.seen}
+
+
+class HistoryForOneWay(nn.Module):
+    def get_extra_state(self) -> Tensor:
+        return torch.zeros(1)
+
+
+class HistoryThatFails(History):
+    def get_extra_state(self) -> Tensor:
+        raise ValueError("it is empty")
+
+
+class WithExtraState(NormAndDropout):
+    """Has a part that adds something to its state, which may not be possible to save."""
+
+    def __init__(self, num_classes: int, kind: str = "tensor") -> None:
+        super().__init__(num_classes)
+        kinds = {"dict": HistoryInDict, "one way": HistoryForOneWay, "fails": HistoryThatFails}
+        self.history = kinds.get(kind, History)()
+        if kind == "sparse":
+            self.register_buffer("mask", torch.sparse_coo_tensor(torch.empty(1, 0), [], (3,), device="cpu"))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.second(self.dropout(self.first(images))).mean((2, 3))
+        return self.decoder(self.history(features))

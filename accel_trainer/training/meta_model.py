@@ -1,5 +1,6 @@
 """A model without values, on the meta device: its shapes, cycles, parameters and memory."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.training.objectives.base import by_cycle
 from accel_trainer.training.pretrained.starting_weights import published_weights_args
+from accel_trainer.training.runtime.module_state import modules_with_extra_state, refuse_unsavable
 from accel_trainer.zoo import registry
 from accel_trainer.zoo.user_models import in_one_line
 
@@ -23,6 +25,12 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
         # Its output is an embedding, which may have any size.
         num_classes = args.get("num_classes", num_classes)
     model = registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
+    try:
+        refuse_unsavable(model, job.architecture)
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own get_extra_state
+        raise UserError(f"architecture: {job.architecture}: {in_one_line(error)}") from error
     if job.channels_last:
         _store_channels_last(model)
     return model
@@ -106,10 +114,16 @@ def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.dev
         name: t.to(device) if t.device != device else t.clone()
         for name, t in (*model.named_parameters(), *model.named_buffers())
     }
+    parts = [model.get_submodule(name) for name in modules_with_extra_state(model)]
+    extra = [deepcopy(part.get_extra_state()) for part in parts]
     model.train()
-    with torch.device(device), torch.random.fork_rng(devices=[]):
-        examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
-        return torch.func.functional_call(model, state, (examples,))
+    try:
+        with torch.device(device), torch.random.fork_rng(devices=[]):
+            examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
+            return torch.func.functional_call(model, state, (examples,))
+    finally:
+        for part, before in zip(parts, extra, strict=True):
+            part.set_extra_state(before)
 
 
 def _user_error(error: Exception, job: Job, num_examples: int) -> UserError:

@@ -28,6 +28,7 @@ from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
+from accel_trainer.training.runtime.module_state import is_extra_state
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -314,6 +315,6 @@ def shape_mismatch(weights: Mapping[str, Tensor], model: nn.Module) -> str | Non
             return f"{name} is missing"
         if name not in own:
             return f"{name} has no place"
-        if own[name].shape != weights[name].shape:
+        if own[name].shape != weights[name].shape and not is_extra_state(name):
             return f"{name} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
     return None
