@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.exclusive_move import move_own, replace_own
 from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.outage import UnsuitableFile
-from accel_trainer.core.rename import move_own, was_moved
+from accel_trainer.core.rename import was_moved
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -61,22 +62,26 @@ def _replace(aside: Path, path: Path) -> None:
             raise
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """As `write_atomic`, but nothing is replaced. Raises FileExistsError where there is such a file."""
+def write_new(path: Path, content: bytes, *, aside_in: Path | None = None, replace: bool = False) -> None:
+    """As `write_atomic`, but nothing is replaced, unless that is wanted, and never by others that write here by this.
+
+    aside_in: where it is written first, by default beside `path`; all that write to a name have to take the same
+    folder. Raises FileExistsError where there is such a file.
+    """
     try:
-        with _aside(path) as aside:
+        with _aside(path, aside_in) as aside:
             aside.write_bytes(content)
             _sync(aside)
-            move_own(aside, path)
+            (replace_own if replace else move_own)(aside, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     sync_folder(path.parent)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` that no other process has; what is there after an error is removed."""
-    aside = path.with_name(f".{_shortened(path.name)}.{Owner.new().token}.tmp")
+def _aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A path beside `path`, or in a folder, that no other process has; what is there after an error is removed."""
+    aside = (folder or path.parent) / (f".{_shortened(path.name)}.{Owner.new().token}.tmp")
     try:
         yield aside
     except BaseException:

@@ -14,8 +14,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from accel_trainer.config.parse import MAX_NAME_BYTES
+from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.rename import rename_noreplace
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.race import race, start_helper
 
@@ -102,6 +104,49 @@ def claims(folder: Path) -> Finding:
             f"({odd[0]}), which does no harm: the file's name decides"
         )
     return ok(f"one of two processes won each of {len(tries)} races for a file")
+
+
+def moves(folder: Path) -> Finding:
+    """Two processes each move a file of their own to one name, as where two jobs of a name come to one state."""
+    own, targets = folder / "own", folder / "targets"
+    own.mkdir()
+    targets.mkdir()
+
+    def source(racer: int, number: int) -> Path:
+        return own / f"{number}@{racer}.json"
+
+    def move(racer: int, number: int) -> bool:
+        try:
+            move_own(source(racer, number), targets / f"{number}.json")
+        except FileExistsError:
+            return False
+        return True
+
+    def prepare(number: int) -> None:
+        for racer in range(2):
+            source(racer, number).write_text(str(racer))
+
+    tries = race(move, prepare, NUM_ROUNDS, LIMIT_S)
+    for number, won in enumerate(tries):
+        here = [racer for racer in range(2) if os.path.lexists(source(racer, number))]
+        what = (targets / f"{number}.json").read_text() if any(won) else ""
+        if sum(won) != 1 or what != str(won.index(True)) or here != [won.index(False)]:
+            return problem("of two processes that moved a file to one name, not just one could", MOVE_QUEUE)
+    return ok(f"one of two processes won each of {len(tries)} races for a name, by {_way(own, targets)}")
+
+
+def _way(own: Path, targets: Path) -> str:
+    """How `move_own` moves files here."""
+    (own / "a").touch()
+    try:
+        rename_noreplace(own / "a", targets / "a")
+    except OSError:
+        try:
+            os.link(own / "a", targets / "b")
+        except OSError:
+            return "folders"
+        return "hard links"
+    return "renames that replace nothing"
 
 
 def exclusive_creation(folder: Path) -> Finding:
@@ -285,6 +330,7 @@ def locks(folder: Path) -> Finding:
 TRIALS: dict[str, Callable[[Path], Finding]] = {
     "rename": rename_replaces,
     "claims": claims,
+    "moves": moves,
     "creation": exclusive_creation,
     "links": links,
     "clock": clock,

@@ -3,7 +3,8 @@
 training_queue/*.json           pending
 training_queue/held/            kept back
 training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json;
-                                <name>@<host>.<token>-to-<state>.json while a process moves a job
+                                <name>@<host>.<token>-to-<state>.json while a process moves a job; in folders named
+                                .*.placing where there are no hard links
 training_queue/done/, failed/   with <name>.reason.txt beside what failed, and <name>.name.txt beside a job whose own
                                 name ends like the numbers that are given here ('a~2')
 training_queue/logs/            full output of every attempt
@@ -27,6 +28,7 @@ from accel_trainer.config.file_names import is_conflicted_copy, why_no_job
 from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.place_lock import is_lock
 
 # How an older program of the labs names what it trains: of its process nothing is known but the host.
 OLD_CLAIM = re.compile(r"(?P<host>[^@/]+)_gpu-[0-9,]+_job-\d+__(?P<name>.+)", re.DOTALL)
@@ -216,16 +218,17 @@ class QueuePaths:
         """The jobs in a state, in no order; those that are running as `ClaimedJob`. Raises QueueUnusable."""
         folder = self.of(state)
         try:
-            names = [entry.name for entry in os.scandir(folder)]
+            names = _names_in(folder) if state is not JobState.RUNNING else _names_in_and_placed(folder)
         except FileNotFoundError:
             return
         except OSError as error:
             raise QueueUnusable(f"the queue {self.folder} cannot be read: {folder}: {error.strerror}") from error
         own_names = {name for name in names if name.endswith(OWN_NAME)} if state.is_over else set()
         for name in names:
-            if not name.endswith(".json") or name.startswith(".") or is_conflicted_copy(name):
+            last = name.rpartition("/")[2]
+            if not last.endswith(".json") or last.startswith(".") or is_conflicted_copy(last):
                 continue
-            path, stem = folder / name, name.removesuffix(".json")
+            path, stem = folder / name, last.removesuffix(".json")
             if state is JobState.RUNNING:
                 claimed, owner = read_claim(stem)
                 yield ClaimedJob(claimed, path, owner=owner)
@@ -258,6 +261,22 @@ class QueuePaths:
     def claims(self) -> Iterator[ClaimedJob]:
         """The jobs that are running or on their way, in no order. Raises QueueUnusable."""
         return (job for job in self.listed(JobState.RUNNING) if isinstance(job, ClaimedJob))
+
+
+def _names_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def _names_in_and_placed(folder: Path) -> list[str]:
+    """Also of the files that are just being placed, where that takes a folder; one that has moved on meanwhile to
+    another such folder is met there."""
+    while True:
+        names = _names_in(folder)
+        try:
+            return names + [f"{lock}/{name}" for lock in filter(is_lock, names) for name in _names_in(folder / lock)]
+        except FileNotFoundError:
+            continue
 
 
 def reason_path(path: Path) -> Path:

@@ -2,8 +2,9 @@
 
 Where the file system renames without replacing, that is one call. Elsewhere the job is first taken: renamed to a name
 in running/ that is this process's own and says where the job goes, which one of several processes can do; from there it
-is linked to its place, and the name in running/ removed. Who is killed in between leaves that name, and the next look
-finishes the move (`settle`). A job that is copied to another file system is recorded in moves/, too.
+is linked to its place, and the name in running/ removed, or moved there by the right to the place. Who is killed in
+between leaves that name, and the next look finishes the move (`settle`). A job that is copied to another file system is
+recorded in moves/, too.
 """
 
 import filecmp
@@ -15,14 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core import rename
-from accel_trainer.core.rename import (
-    NO_FLAG,
-    is_refused,
-    move_own,
-    rename_noreplace,
-    rename_unique,
-    was_moved,
-)
+from accel_trainer.core.exclusive_move import move_own
+from accel_trainer.core.rename import NO_FLAG, is_refused, rename_noreplace, rename_unique, was_moved
 from accel_trainer.queue.layout import (
     ClaimedJob,
     JobGone,
@@ -80,8 +75,6 @@ class Mover:
                 taken = taken or self.take(job, state)
                 return self._place(taken, target, job.path)
             except FileExistsError:
-                if is_being_taken(target):  # what takes it replaces the file
-                    return self.place(taken or self.take(job, state), name, state)
                 self._make_way(QueuedJob(name, target, state), before)
 
     def remove(self, job: QueuedJob) -> None:
@@ -90,10 +83,10 @@ class Mover:
         self.take(job, job.state).unlink(missing_ok=True)
         forget_notes(job)
 
-    def take(self, job: QueuedJob, state: JobState) -> Path:
+    def take(self, job: QueuedJob, state: JobState, *, even_if_empty: bool = False) -> Path:
         """Take a job to move it to a state: its new path, which no other process has. Raises JobGone, QueueUnusable."""
         taken = self.paths.claim(file_name(job.own_name), moving_owner(state))
-        if is_being_taken(job.path):
+        if is_being_taken(job.path) and not even_if_empty:
             raise JobGone(f"{job.name}: its file {job.path} is empty: another process is just writing it")
         try:
             is_ours = rename_unique(job.path, taken)
@@ -105,10 +98,17 @@ class Mover:
         return taken
 
     def place(self, taken: Path, name: str, state: JobState) -> Path:
-        """Move a job that was taken to where it belongs. Raises JobGone and QueueUnusable."""
+        """Move a job that was taken to where it belongs. Raises JobGone and QueueUnusable.
+
+        An empty file makes way: where there are no hard links, a process that was killed may have left it.
+        """
         for target in self._targets(name, state):
             with suppress(FileExistsError):
                 return self._place(taken, target)
+            if _is_empty(target):
+                self._make_way(QueuedJob(target.stem, target, state), None)
+                with suppress(FileExistsError):
+                    return self._place(taken, target)
         raise _no_name(taken, state)
 
     def settle(self, job: ClaimedJob) -> Path | None:
@@ -164,12 +164,12 @@ class Mover:
             raise cannot_move(back or taken, target, error) from error
         return target
 
-    def _make_way(self, newcomer: QueuedJob, before: os.stat_result) -> None:
-        """Give another name to the job that has taken this one; unless it is the job itself, which another process has
-        returned."""
+    def _make_way(self, newcomer: QueuedJob, before: os.stat_result | None) -> None:
+        """Give another name to the job that has taken this one; unless it is the job itself, by what that was before,
+        which another process has returned."""
         with suppress(JobGone):
-            taken = self.take(newcomer, newcomer.state)
-            is_itself = was_moved(before, taken)
+            taken = self.take(newcomer, newcomer.state, even_if_empty=True)
+            is_itself = before is not None and was_moved(before, taken)
             targets = self._targets(newcomer.name, newcomer.state, first=1 if is_itself else 2)
             for target in targets:
                 with suppress(FileExistsError):
@@ -267,6 +267,12 @@ def _mark_as_own(path: Path) -> bool:
     except OSError as error:
         raise QueueUnusable(f"{own_name_path(path)} cannot be written: {error.strerror}") from error
     return True
+
+
+def _is_empty(path: Path) -> bool:
+    with suppress(OSError):
+        return os.lstat(path).st_size == 0
+    return False
 
 
 def is_being_taken(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_files, write_atomic, write_new
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.place_lock import remove_left
 from accel_trainer.core.rename import rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
@@ -63,6 +64,7 @@ class QueueStore:
         forget_copies(self._mover)
         for folder in self.paths.all:
             remove_stale_temp_files(folder)
+        remove_left(self.paths.of(JobState.RUNNING))
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""
@@ -103,7 +105,7 @@ class QueueStore:
         """Put a job file into the queue, whole at once. Raises UserError if one of this name is pending."""
         path = self.folder / f"{name}.json"
         try:
-            write_new(path, content)
+            write_new(path, content, aside_in=self.paths.of(JobState.RUNNING))
         except FileExistsError as error:
             if not replace:
                 raise UserError(f"{name}: a job of this name is in the queue already") from error
@@ -113,11 +115,8 @@ class QueueStore:
         return path
 
     def _replace(self, path: Path, content: bytes) -> None:
-        """Raises UserError for an empty file: where hard links are not possible, somebody takes the name with it."""
-        if is_being_taken(path):
-            raise UserError(f"{path} is empty: another process is just writing it")
         try:
-            write_atomic(path, content)
+            write_new(path, content, aside_in=self.paths.of(JobState.RUNNING), replace=True)
         except OSError as error:
             raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
 

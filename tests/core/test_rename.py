@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.core import rename
-from accel_trainer.core.rename import move_own, rename_noreplace, rename_unique
+from accel_trainer.core import exclusive_move, rename
+from accel_trainer.core.exclusive_move import move_own, replace_own
+from accel_trainer.core.rename import rename_noreplace, rename_unique
 
 
 def refusing(number: int) -> Callable[..., None]:
@@ -22,7 +23,7 @@ def refusing(number: int) -> Callable[..., None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How a file is moved: what comes before is refused, as by NFS, and by file systems without hard links."""
     if request.param != "renameat2":
-        monkeypatch.setattr(rename, "rename_noreplace", refusing(errno.EINVAL))
+        monkeypatch.setattr(exclusive_move, "rename_noreplace", refusing(errno.EINVAL))
     if request.param == "neither":
         monkeypatch.setattr(os, "link", refusing(errno.EPERM))
     return str(request.param)
@@ -69,12 +70,20 @@ def test_a_move_into_a_folder_that_is_gone_leaves_the_file_where_it_is(tmp_path:
     assert files(tmp_path) == {"a": "a"}
 
 
+@pytest.mark.usefixtures("way")
+def test_a_file_that_replaces_another_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    replace_own(tmp_path / "a", tmp_path / "b")
+    assert files(tmp_path) == {"b": "a"}
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP])
 def test_where_no_hard_link_can_be_made_the_name_is_taken_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As of a file of somebody else, or between folders of AFS."""
-    monkeypatch.setattr(rename, "rename_noreplace", refusing(errno.EINVAL))
+    monkeypatch.setattr(exclusive_move, "rename_noreplace", refusing(errno.EINVAL))
     monkeypatch.setattr(os, "link", refusing(number))
     (tmp_path / "a").write_text("a")
     move_own(tmp_path / "a", tmp_path / "b")
@@ -91,7 +100,7 @@ def test_a_link_that_succeeds_and_reports_that_the_name_is_taken_is_a_move(
         link(source, target)
         link(source, target)
 
-    monkeypatch.setattr(rename, "rename_noreplace", refusing(errno.EINVAL))
+    monkeypatch.setattr(exclusive_move, "rename_noreplace", refusing(errno.EINVAL))
     monkeypatch.setattr(os, "link", lost_answer)
     (tmp_path / "a").write_text("a")
     move_own(tmp_path / "a", tmp_path / "b")
@@ -103,7 +112,7 @@ def test_a_rename_whose_answer_is_lost_is_a_move(tmp_path: Path, monkeypatch: py
         rename_noreplace(source, target)
         rename_noreplace(source, target)
 
-    monkeypatch.setattr(rename, "rename_noreplace", lost_answer)
+    monkeypatch.setattr(exclusive_move, "rename_noreplace", lost_answer)
     (tmp_path / "a").write_text("a")
     move_own(tmp_path / "a", tmp_path / "b")
     assert files(tmp_path) == {"b": "a"}

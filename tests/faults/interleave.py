@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from accel_trainer.core import lease, rename
+from accel_trainer.core import exclusive_move, lease, place_lock
+from accel_trainer.core.rename import rename_noreplace
 from accel_trainer.queue import moves
 
 CALLS = (
@@ -205,12 +206,14 @@ def intercepted(system: FileSystem) -> Iterator[None]:
             stack.enter_context(patch.object(os, name, stopping(name, RAW[name])))
         stack.enter_context(patch.object(io, "open", stopping("io.open", raw_open)))
         stack.enter_context(patch.object(builtins, "open", stopping("io.open", raw_open)))
-        renamed = stopping("noreplace", rename.rename_noreplace)
-        for module in (rename, moves):
+        renamed = stopping("noreplace", rename_noreplace)
+        for module in (exclusive_move, moves):
             stack.enter_context(patch.object(module, "rename_noreplace", renamed))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         stack.enter_context(patch.object(os, "getpid", process_id))
         stack.enter_context(patch.object(lease, "start_time", _start_time))
+        # Nobody waits for another: the right to a name is taken away at once, also from who lives.
+        stack.enter_context(patch.object(place_lock, "PATIENCE_S", 0.0))
         yield
 
 
@@ -226,6 +229,8 @@ def wipe(folder: Path) -> None:
     for entry in RAW["scandir"](folder):
         if entry.is_dir(follow_symlinks=False):
             wipe(Path(entry.path))
+            if entry.name.startswith("."):
+                RAW["rmdir"](entry.path)
         else:
             RAW["unlink"](entry.path)
 

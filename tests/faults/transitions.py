@@ -206,7 +206,8 @@ class Check:
         for operation, process in zip(self.operations, processes, strict=True):
             if operation.name.startswith("rm") and process.error is None and all(found[c] for c in process.seen):
                 return f"{operation.name} has removed nothing and reports nothing"
-        left = [name for _, _, names in os.walk(self.system.root) for name in names if name[0] == "." or "-to-" in name]
+        names = [name for _, folders, files in os.walk(self.system.root) for name in (*folders, *files)]
+        left = [name for name in names if name[0] == "." or "-to-" in name]
         return f"left over: {left}" if left else None
 
 
@@ -214,4 +215,5 @@ def _contents(root: Path) -> Iterator[bytes]:
     """Of all job files, hidden ones too: nothing hidden is left."""
     for queue in (QueueStore(root / "one" / "queue"), QueueStore(root / "other" / "queue")):
         for state in JobState:
-            yield from (path.read_bytes() for path in queue.paths.of(state).iterdir() if path.suffix == ".json")
+            folder = queue.paths.of(state)
+            yield from (path.read_bytes() for path in (*folder.glob("*.json"), *folder.glob(".*.placing/*.json")))

@@ -11,7 +11,7 @@ import random
 import sys
 from pathlib import Path
 
-from accel_trainer.core import rename
+from accel_trainer.core import exclusive_move, rename
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
@@ -82,7 +82,7 @@ def main() -> None:
         Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
         os.scandir = liar.listed  # type: ignore[assignment]
         os.link = liar.linked  # type: ignore[assignment]
-        rename.rename_noreplace = moves.rename_noreplace = liar.renamed_noreplace
+        exclusive_move.rename_noreplace = moves.rename_noreplace = liar.renamed_noreplace
     run_claim.run_attempt = train
     runner.POLL_S = 0.005
     reclaim.LOOK_EVERY_S, scheduler.LOOK_EVERY_S = 0.05, 0.2

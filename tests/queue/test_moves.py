@@ -78,8 +78,7 @@ def test_a_change_of_state_that_is_killed_anywhere_loses_and_doubles_nothing(roo
 @pytest.mark.parametrize("kind", SYSTEMS if THOROUGH else ["no RENAME_NOREPLACE"])
 def test_no_three_changes_of_state_at_once_lose_or_double_a_job(root: Path, kind: str) -> None:
     system = FileSystem(root, **SYSTEMS[kind])
-    # Without hard links a name that one has taken, another takes away and a third takes again may be lost.
-    preemptions = 2 if THOROUGH and system.has_links else 1
+    preemptions = 2 if THOROUGH else 1
     assert [loss for names in TRIPLES for loss in losses(names, system, preemptions)] == []
 
 

@@ -1,0 +1,103 @@
+"""Moves of a file of one's own to a name that others may want, on every file system.
+
+In this order: `renameat2` with RENAME_NOREPLACE (local disks); `link` and `unlink` (NFS and sshfs, which refuse that
+flag); where there are no hard links either, by the right to the name (`core.place_lock`).
+"""
+
+import errno
+import filecmp
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.place_lock import place
+from accel_trainer.core.rename import NO_FLAG, attributes, rename_noreplace, version, was_moved
+
+# What a file system answers that has no hard links of this file: on AFS none between folders, on Linux none of a file
+# of somebody else that one may not write.
+NO_LINK = NO_FLAG | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
+
+
+def move_own(source: Path, target: Path) -> None:
+    """Move a file that no other process moves, because its name is this process's own.
+
+    Raises FileExistsError where there is a target, FileNotFoundError where another process has taken the file
+    nevertheless, which believes this one dead, and OSError where it is not possible; the file is then where it was.
+    """
+    before = attributes(source)
+    try:
+        rename_noreplace(source, target)
+    except FileExistsError:
+        if os.path.lexists(source):
+            raise
+    except FileNotFoundError:
+        if not was_moved(before, target):
+            raise
+    except OSError as error:
+        if error.errno not in NO_FLAG:
+            raise
+        _link(source, target, before)
+
+
+def _link(source: Path, target: Path, before: os.stat_result) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:  # also where the answer to a call that succeeded was lost, and the client has asked again
+        if not _is_same(source, before, target):
+            raise
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        place(source, target, before)
+        return
+    with suppress(OSError):  # the file has its new name; who finds both removes this one
+        source.unlink()
+
+
+def replace_own(source: Path, target: Path) -> None:
+    """Rename a file of one's own, replacing what is there. Where moves need the right to a name, this one does, too:
+    who has it would replace the file in turn. Raises OSError; the file is then where it was."""
+    before = attributes(source)
+    if (beside := _moved_beside(source, target)) is None:
+        place(source, target, before, replace=True)
+        return
+    try:
+        beside.replace(target)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and was_moved(before, target):
+            return
+        beside.rename(source)
+        raise
+
+
+def _moved_beside(source: Path, target: Path) -> Path | None:
+    """Where the file is now, under a name that nobody else gives; None where that takes the right to a name."""
+    beside = target.with_name(f".{Owner.new().token}.tmp")
+    try:
+        rename_noreplace(source, beside)
+    except OSError as error:
+        if error.errno not in NO_FLAG:
+            raise
+    else:
+        return beside
+    try:
+        os.link(source, beside)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        return None
+    source.unlink()
+    return beside
+
+
+def _is_same(source: Path, before: os.stat_result, target: Path) -> bool:
+    """Whether both names are of one file. Where inodes are made up, as on sshfs, time and content have to do."""
+    with suppress(OSError):
+        now = attributes(target)
+        if os.path.samestat(before, now):
+            return True
+        return version(before) == version(now) and filecmp.cmp(source, target, shallow=False)
+    return False

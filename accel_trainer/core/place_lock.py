@@ -1,0 +1,140 @@
+"""The right to put a file at a name, where a file system has neither RENAME_NOREPLACE nor hard links.
+
+The right is a folder `.<folder>.<name>.placing` with something in it. Who wants it makes a folder of its own, moves its
+file into that, and renames it to this name: a folder that has something in it is never replaced, so one of several
+processes can. It makes sure that there is no file of the name, by O_EXCL, which the file server decides, and moves its
+file there: the folder is empty, and the right is free.
+
+Whoever is killed or suspended meanwhile may lose the right at any moment, without harm: others move the file out of the
+folder, back to where it was, and whatever its process does next fails, because its file is not in the folder. So there
+is no lease, and nobody has to be known to be dead. A kill leaves the file in one of both folders, and sometimes an
+empty file at the name.
+"""
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from accel_trainer.core.lease import Owner, is_dead_token
+from accel_trainer.core.rename import POLL_S, is_there, rename_unique, was_moved
+
+SUFFIX, OWN_SUFFIX = ".placing", ".own.placing"
+# Of a process that is not known to be dead, the right is taken after so long: a move needs some milliseconds.
+PATIENCE_S = 5.0
+
+
+def is_lock(name: str) -> bool:
+    """Whether a folder of this name may have files in it that are just being placed."""
+    return name.startswith(".") and name.endswith(SUFFIX)
+
+
+def place(source: Path, target: Path, before: os.stat_result, *, replace: bool = False) -> None:
+    """Move a file of this process's own to a name, by the right to do so: no other file is replaced, unless that is
+    wanted. All that may have the name have to be placed so, from the same folder.
+
+    before: the attributes of the file. Raises FileExistsError, FileNotFoundError where another process has taken the
+    file, and any other OSError; the file is then where it was.
+    """
+    while True:
+        inside = _acquire(source, target)
+        try:
+            if not replace:
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+            inside.rename(target)
+        except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError) and not is_there(inside)
+            if not is_gone:
+                _release(inside, source)
+                raise
+            if is_there(source):
+                continue  # somebody has lost patience
+            if not was_moved(before, target):
+                raise
+        with suppress(OSError):
+            inside.parent.rmdir()
+        return
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what processes that were killed have left of their rights, and of files that were no job's yet."""
+    for path in folder.glob(f".*{SUFFIX}"):
+        for name in filter(_is_dead, _names(path)):
+            if name.endswith(".tmp"):
+                (path / name).unlink(missing_ok=True)
+        if not path.name.endswith(OWN_SUFFIX) or is_dead_token(path.name.removesuffix(OWN_SUFFIX)[1:]):
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _acquire(source: Path, target: Path) -> Path:
+    """The path of the file in the folder that is the right to the target's name. Raises OSError: the file is then where
+    it was, or another process has taken it (FileNotFoundError)."""
+    lock = source.parent / f".{target.parent.name[:60]}.{_beginning(target.name)}{SUFFIX}"
+    own = source.parent / f".{Owner.new().token}{OWN_SUFFIX}"
+    own.mkdir()
+    with suppress(OSError):  # others may have to take the file out
+        own.chmod(stat.S_IMODE(source.parent.stat().st_mode))
+    try:
+        if not rename_unique(source, own / source.name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+        while not _is_renamed(own, lock, source.name):
+            _take_right(lock)
+    except OSError:
+        _release(own / source.name, source)
+        raise
+    return lock / source.name
+
+
+def _beginning(name: str) -> str:
+    """Of a name: where two have the same, they share a right."""
+    return name.encode()[:100].decode(errors="ignore")
+
+
+def _is_renamed(own: Path, lock: Path, name: str) -> bool:
+    try:
+        own.rename(lock)
+    except OSError:
+        if is_there(lock / name):  # the answer was lost
+            return True
+        if not os.path.lexists(lock):
+            raise
+        return False
+    return True
+
+
+def _release(inside: Path, source: Path) -> None:
+    with suppress(OSError):
+        rename_unique(inside, source)
+    with suppress(OSError):
+        inside.parent.rmdir()
+
+
+def _take_right(lock: Path) -> None:
+    """Wait until the right is free, or take it from who has it. Raises OSError."""
+    began = time.monotonic()
+    names = first = _names(lock)
+    while names == first and not all(map(_is_dead, names)) and time.monotonic() - began < PATIENCE_S:
+        time.sleep(POLL_S)
+        names = _names(lock)
+    if names == first:
+        for name in names:
+            rename_unique(lock / name, lock.parent / name)
+    try:
+        lock.rmdir()  # not every file system renames a folder over an empty one
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _names(lock: Path) -> set[str]:
+    with suppress(FileNotFoundError):
+        return set(os.listdir(lock))  # noqa: PTH208 - only names
+    return set()
+
+
+def _is_dead(name: str) -> bool:
+    """Whether the process that has given this name is dead: its token is at the end."""
+    return is_dead_token(Path(name).stem.rpartition(".")[2])

@@ -1,0 +1,83 @@
+"""The right to put a file at a name, where there are neither hard links nor renames that replace nothing."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from accel_trainer.core import place_lock
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.place_lock import place, remove_left
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Path:
+    (tmp_path / "running").mkdir()
+    return tmp_path / "running"
+
+
+def claimed(folder: Path, token: str) -> Path:
+    path = folder / f"job@host.{token}-to-done.json"
+    path.write_text(token)
+    return path
+
+
+def dead_token() -> str:
+    program = "from accel_trainer.core.lease import Owner; print(Owner.new().token)"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.strip()
+
+
+def hold_right(source: Path) -> Path:
+    """As a process that stops there: its file in the folder that is the right to `job.json`."""
+    lock = source.parent / f".{source.parent.name}.job.json.placing"
+    lock.mkdir()
+    return source.rename(lock / source.name)
+
+
+def test_the_right_of_a_dead_process_is_taken_at_once_and_its_file_returned(running: Path) -> None:
+    token = dead_token()
+    hold_right(claimed(running, token))
+    ours, began = claimed(running, Owner.new().token), time.monotonic()
+    place(ours, running / "job.json", ours.lstat())
+    assert time.monotonic() - began < place_lock.PATIENCE_S / 2
+    assert (running / f"job@host.{token}-to-done.json").read_text() == token
+    assert sorted(path.suffix for path in running.iterdir()) == [".json", ".json"]
+
+
+def test_who_was_suspended_with_the_right_replaces_nothing_when_it_goes_on(
+    running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place_lock, "PATIENCE_S", 0.1)
+    first, second = claimed(running, Owner.new().token), claimed(running, Owner.new().token)
+    open_file, target = os.open, running / "job.json"
+
+    def suspended(path: Path, flags: int, mode: int) -> int:
+        """The first one has taken the name and does nothing for long; then another takes its empty file, and places
+        its own."""
+        descriptor = open_file(path, flags, mode)
+        monkeypatch.setattr(os, "open", open_file)
+        target.rename(running / "taken.json")
+        place(second, target, second.lstat())
+        return descriptor
+
+    content = second.read_text()
+    monkeypatch.setattr(os, "open", suspended)
+    with pytest.raises(FileExistsError):
+        place(first, target, first.lstat())
+    assert target.read_text() == content
+    assert first.exists()
+
+
+def test_what_killed_processes_leave_of_rights_is_removed_and_jobs_stay(running: Path) -> None:
+    token = dead_token()
+    inside = hold_right(claimed(running, token))
+    (inside.parent / f".job.json.{token}.tmp").touch()
+    for owner in (token, Owner.new().token):
+        (running / f".{owner}.own.placing").mkdir()
+    (running / ".queue.other.json.placing").mkdir()
+    remove_left(running)
+    assert [path.name for path in inside.parent.iterdir()] == [inside.name]
+    assert sorted(running.iterdir()) == sorted([inside.parent, running / f".{owner}.own.placing"])
