@@ -151,8 +151,11 @@ def preview(
     """Draw the inputs of the model, augmented as in training: images in rows, their views in columns."""
     from accel_trainer.cli.progress import preparation_bar
     from accel_trainer.data.preview import preview as draw
+    from accel_trainer.run.folder import RunFolder
+    from accel_trainer.run.rules import as_its_run_goes_on
 
     job = read_job(file)
+    job = as_its_run_goes_on(job, RunFolder(job.run_path))
     out = out or Path(f"{job.name}.png")
     with preparation_bar("measuring the spectrum of the images") as progress:
         picture = draw(job, epoch=epoch, progress=progress)

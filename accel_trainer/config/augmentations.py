@@ -33,6 +33,9 @@ class Mixing(Section):
 
     alpha: Annotated[float, Field(gt=0), DATA] = 1.0
     """The proportion is drawn from Beta(alpha, alpha)."""
+    per: Annotated[Literal["batch", "image"], DATA] = "batch"
+    """Whether all images of a global batch have one proportion and one box, as torchvision's CutMix and MixUp have it,
+    or each its own."""
 
 
 class Noise(Section):

@@ -5,19 +5,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import PrivateAttr, ValidationError, model_validator
 
 from accel_trainer.config.cross_checks import Contradiction, cross_check
 from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, JobParameters, default_args
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import LR_RULES
+from accel_trainer.config.marks import sections_in
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
 from accel_trainer.config.problems import few_problems, problems_of
+from accel_trainer.config.rules import changes_for, old_defaults
 from accel_trainer.core.errors import InvalidJob, UserError
 
 
 class Job(JobParameters):
     """One job file, completed. `name` is that of the file, without `.json`."""
+
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __init__(self, /, **given: Any) -> None:
         """given: parameters by their names. Raises InvalidJob with a problem for each mistake."""
@@ -25,6 +29,24 @@ class Job(JobParameters):
             super().__init__(**given)
         except ValidationError as error:
             raise InvalidJob(*few_problems(problems_of(error))) from error
+        self._given = given
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all parameters are the same, however they were given."""
+        return isinstance(other, type(self)) and dict(self) == dict(other)
+
+    def under(self, rules: int) -> Self:
+        """The same job by other rules: what its file leaves open has the defaults of these. Raises InvalidJob where
+        they do not allow what it says."""
+        if rules == self.rules:
+            return self
+        by_own, by_others = (Job(**{**self._given, "rules": version}) for version in (self.rules, rules))
+        changed = {
+            key: value
+            for key, value in by_others
+            if value != getattr(by_own, key) and getattr(self, key) == getattr(by_own, key)
+        }
+        return self.model_copy(update={**changed, "rules": rules})
 
     def starting_from(self, path: Path) -> Self:
         """The same job with a path as its starting_params, in place of the name of another job."""
@@ -61,7 +83,9 @@ class Job(JobParameters):
             raise UserError("'auto' is not resolved yet", key="batch_size")
         if job.lr_rule is not None:
             raise UserError(f"{job.lr_rule!r} is not resolved yet", key="optimizer_args.lr")
-        return ResolvedJob.model_construct(self.model_fields_set, **dict(job))
+        resolved = ResolvedJob.model_construct(self.model_fields_set, **dict(job))
+        resolved._given = self._given
+        return resolved
 
     def with_placeholders(self, batch_size: int) -> "ResolvedJob":
         """The same job with some numbers where others are to be found, to look at what does not depend on them."""
@@ -83,9 +107,15 @@ class Job(JobParameters):
         now = self.with_found(found).completed()
         # A run of a version that did not know a parameter had its default.
         then = {**Job(architecture=self.architecture).completed(), **config}
+        is_known = type(then["rules"]) is int
+        if is_known:
+            then = old_defaults(then, then["rules"])
+        then = {key: _filled(key, value) for key, value in then.items()}
+        # By other rules that mean the same for this job it is the same.
+        alike = {"rules"} if is_known and not changes_for(self, then["rules"], self.rules) else set()
         return {
             key: (then.get(key), now.get(key))
-            for key in sorted(now.keys() | then.keys())
+            for key in sorted((now.keys() | then.keys()) - alike)
             if key not in UNREPORTED and then.get(key) != now.get(key)
         }
 
@@ -102,6 +132,8 @@ class Job(JobParameters):
         if not isinstance(given, dict):
             return given
         given = {key: value for key, value in given.items() if value is not None}
+        if type(rules := given.get("rules")) is int:
+            given = old_defaults(given, rules)
         if given.get("video") is True:
             given.setdefault("view_dependence", True)
         if not given.get("finetune") and given.get("finetune_args") == {}:
@@ -119,6 +151,14 @@ class Job(JobParameters):
         if problems := cross_check(self):
             raise Contradiction(problems)
         return self
+
+
+def _filled(key: str, value: Any) -> Any:
+    """A value of a config.json with the defaults of what it does not say in a nested object."""
+    if key in JobParameters.model_fields and isinstance(value, Mapping):
+        for section in sections_in(JobParameters.model_fields[key].annotation):
+            value = {**section.model_construct().model_dump(mode="json"), **value}
+    return value
 
 
 class ResolvedJob(Job):

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
 from accel_trainer.config.fields import Keywords, Section, WithoutNulls
 from accel_trainer.config.marks import DATA, MODEL, OPTIMIZATION, RUN, UNREPORTED, ChangesMetrics, PathKind
+from accel_trainer.config.rules import FIRST_RULES, RULES
 
 CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
 DEFAULT_SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
@@ -79,9 +80,11 @@ class DataParameters(Section):
     """The views of an image are the frames of one clip, and the model takes (batch, frames, 3, height, width). With
     `Blur` there is a frame for each of its `sigmas`."""
     cutmix: Annotated[MixingOrOff, DATA] = None
-    """`true`, or `{"alpha": a}`: paste a box of another image, and mix the labels by its area."""
+    """`true`, or `{"alpha": a, "per": "batch"}`: paste a box of another image, and mix the labels by its area. All
+    images of a batch have one box, or each its own: `"image"`."""
     mixup: Annotated[MixingOrOff, DATA] = None
-    """`true`, or `{"alpha": a}`: blend with another image, and the labels alike. With both, each batch has one."""
+    """`true`, or `{"alpha": a, "per": "batch"}`: blend with another image, and the labels alike. With both, each batch
+    has one."""
     randomerase: Annotated[EraseValue, DATA] = None
     """What to fill an erased box with, in half of the images: a brightness from 0 (black; it is on) to 1, `[r, g, b]`
     of such, or `random` pixels; `false`: off."""
@@ -222,6 +225,9 @@ class OptimizationParameters(Section):
     """Only deterministic kernels (slower on a GPU; on a CPU they are deterministic anyway)."""
     seed: Annotated[NonNegative, OPTIMIZATION.but(changes_metrics=ChangesMetrics.AUGMENTED, is_checked=False)] = 0
     """Everything random follows from it."""
+    rules: Annotated[int, Field(ge=FIRST_RULES, le=RULES), DATA] = RULES
+    """Version of the training rules, of what a job means (docs/migrating.md). Absent: the newest for a new run; a run
+    that is there goes on by its own."""
 
 
 class WandbParameters(Section):

@@ -20,6 +20,7 @@ from accel_trainer.profiling.figures import Profile, Setting
 from accel_trainer.profiling.recorder import SpanRecorder, add_loader_threads, exclusive_seconds
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_found
+from accel_trainer.run.rules import as_its_run_goes_on
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import Diverged, is_out_of_memory
@@ -57,12 +58,13 @@ class EvaluationExcerpt(EvaluationSet):
 def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) -> Profile:
     """Measure `steps` optimizer steps after `warm_up` others, some batches of the validation, and a save of the state.
 
-    scratch_dir: an empty folder that takes the place of the run folder; of the job's own only found.json is read, with
+    scratch_dir: an empty folder that takes the place of the run folder; of the job's own only its rules are read, and
     a batch size and learning rate found before. trace: the file for the Chrome trace of a few more steps and another
     save, which the first process writes. Every process of a launch calls it. Raises UserError.
     """
     run = RunFolder(scratch_dir)
-    job = job.with_found(read_found(RunFolder(job.run_path))).model_copy(update={"trackers": []})
+    own_run = RunFolder(job.run_path)
+    job = as_its_run_goes_on(job, own_run).with_found(read_found(own_run)).model_copy(update={"trackers": []})
     job = job.with_found(dict.fromkeys(LR_RULES, 1e-3))  # any rate takes the same time
     with assembly(job, run) as parts:
         loop = _make_loop(job, run, parts)

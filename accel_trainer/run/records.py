@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config.renamed import with_new_names
+from accel_trainer.config.rules import FIRST_RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
 from accel_trainer.core.outage import persistently
-from accel_trainer.core.record_store import RecordStore, strict_json
+from accel_trainer.core.record_store import strict_json
 from accel_trainer.run.folder import RunFolder
 
 MAX_RECORD, MAX_COUNT, MAX_RATE = 16 * MEBIBYTE, 2**53, 1e39
@@ -23,21 +24,20 @@ class Origin:
     """origin.json: what a run that started over has started from.
 
     submission: which submission of the job started over. epoch: whose weights it started from. weights: their file,
-    relative to the run folder; None where the state of that epoch was there.
+    relative to the run folder; None where the state of that epoch was there. rules: those that it is trained by; None
+    where a version that knew of none wrote this.
     """
 
     submission: str | None = None
     epoch: int | None = None
     weights: str | None = None
-
-
-_ORIGINS = RecordStore(Origin)
+    rules: int | None = None
 
 
 def read_origin(run: RunFolder) -> Origin:
     """origin.json; one without content when there is none that can be read. A field of another type counts as missing,
     and the others stay: or a run whose submission is known would start over again."""
-    fields = {"submission": str, "epoch": int, "weights": str}
+    fields = {"submission": str, "epoch": int, "weights": str, "rules": int}
     content: dict[str, Any] = _read_object(run.origin)
     content = {name: value for name, value in content.items() if type(value) is fields.get(name)}
     if content.get("epoch", 0) not in range(MAX_COUNT):
@@ -48,7 +48,8 @@ def read_origin(run: RunFolder) -> Origin:
 def write_origin(run: RunFolder, origin: Origin) -> None:
     """Write origin.json. Raises OSError."""
     run.check_owner()
-    _ORIGINS.write(run.origin, origin)
+    record = {name: value for name, value in vars(origin).items() if name != "rules" or value is not None}
+    write_atomic(run.origin, json.dumps(record) + "\n")
 
 
 def read_found(run: RunFolder) -> Mapping[str, Any]:
@@ -84,7 +85,8 @@ def write_environment(run: RunFolder, environment: Mapping[str, Any]) -> None:
 def read_config(run: RunFolder) -> Mapping[str, Any]:
     """config.json: the completed job that was trained here, with arguments by the names that they have now.
 
-    Raises UserError where there is none.
+    Where it records no `rules`, the run was begun before there were such records, by the first ones. Raises UserError
+    where there is none.
     """
     try:
         config = _read_json(run.config)
@@ -94,7 +96,7 @@ def read_config(run: RunFolder) -> Mapping[str, Any]:
         raise UserError(f"{run.config} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{run.config} is not the config of a run")
-    return with_new_names(config)
+    return {"rules": FIRST_RULES, **with_new_names(config)}
 
 
 def write_config(run: RunFolder, completed: Mapping[str, Any]) -> None:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from accel_trainer.config import Job
+from accel_trainer.config.rules import RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import waiting_out
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost
 from accel_trainer.run.log import run_log
+from accel_trainer.run.rules import as_its_run_goes_on, changes_since
 from accel_trainer.run.status import RankError, RunState, Status, first_rank_error, read_status, write_rank_error
 from accel_trainer.training.reporting import Reporter, TrainingResult
 
@@ -67,6 +69,7 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
             if options.rank == 0:
                 run.clear_rank_errors()
                 reporter.update(durable=True)
+            job = _by_its_rules(job, run, options)
             from accel_trainer.training.runtime.accelerator import assembly
             from accel_trainer.training.trainer import Trainer
 
@@ -86,6 +89,14 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
         except LockLost as lost:  # whatever else has failed may follow from it
             result = TrainingResult(RunState.FAILED, str(lost), lost)
         return result
+
+
+def _by_its_rules(job: Job, run: RunFolder, options: SessionOptions) -> Job:
+    """The job by the rules of the run that goes on here. Raises UserError."""
+    job = as_its_run_goes_on(job, run, options.submission)
+    if options.rank == 0 and (meaning := changes_since(job)) is not None:
+        log.info("trained by rules %d, not by the newest (%d), by which %s", job.rules, RULES, meaning)
+    return job
 
 
 def _reporter(run: RunFolder, options: SessionOptions, begin_log: Callable[[], None]) -> Reporter:

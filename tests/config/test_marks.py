@@ -112,7 +112,7 @@ def test_what_an_optimizer_state_and_its_metrics_depend_on_follows_from_marks() 
     } == MEASURED_BY
     assert {"criterion", "criterion_args"} == LOSS_FOLLOWS_FROM
     # What may change makes no other run: nothing is carried over from it.
-    measured_in_training = {*DataParameters.model_fields, "seed", "loss_cycle"}
+    measured_in_training = {*DataParameters.model_fields, "seed", "rules", "loss_cycle"}
     assert measured_in_training - MAY_CHANGE == (AUGMENTED_BY | MEASURED_BY) - MAY_CHANGE
     assert {"batch_size", "optimizer"} == RATE_FOLLOWS_FROM
 

@@ -4,7 +4,7 @@ The order of a batch is random, so its neighbors are as good as any other pairs,
 the batch needs only one image more to make the same mixtures as a process that holds all of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -79,24 +79,26 @@ class Mixer:
 
     def __init__(self, image_size: int, cutmix: Mixing | None, mixup: Mixing | None) -> None:
         self.image_size = image_size
-        self._kinds = [(mixing.alpha, is_cut) for mixing, is_cut in ((cutmix, True), (mixup, False)) if mixing]
+        self._kinds = [(mixing, is_cut) for mixing, is_cut in ((cutmix, True), (mixup, False)) if mixing]
 
     def draw(self, draws: Draws) -> MixParameters:
-        # Needed by few, and it takes a while to import.
-        """A mixture for each row; whether it is CutMix or MixUp is drawn once for the global batch."""
-        from scipy.special import betaincinv
+        """A mixture for each row, or one for all rows of the global batch; whether it is CutMix or MixUp is drawn once
+        for the global batch."""
+        from scipy.special import betaincinv  # needed by few, and it takes a while to import
 
-        alpha, is_cut = self._kind(draws)
+        mixing, is_cut = self._kind(draws)
+        if mixing.per == "batch":
+            draws = replace(draws, batch_dependence=True, view_dependence=True)
         numbers = draws.uniforms("mixing", 3)
-        weight = betaincinv(alpha, alpha, numbers[:, 0])
+        weight = betaincinv(mixing.alpha, mixing.alpha, numbers[:, 0])
         box = np.zeros((len(draws), 4), dtype=np.int64)
         if is_cut:
             box = cut_boxes(weight, numbers[:, 1:], self.image_size)
             weight = 1 - (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / self.image_size**2
         return MixParameters(weight, box, np.full(len(draws), is_cut))
 
-    def _kind(self, draws: Draws) -> tuple[float, bool]:
-        """alpha, and whether it is that of CutMix."""
+    def _kind(self, draws: Draws) -> tuple[Mixing, bool]:
+        """How to mix, and whether it is by CutMix."""
         if len(self._kinds) == 1:
             return self._kinds[0]
         cutmix, mixup = self._kinds

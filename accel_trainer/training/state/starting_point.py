@@ -12,6 +12,8 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.diff import MAY_CHANGE, Changes, describe, single
+from accel_trainer.config.rules import changes_for
+from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import has_results
@@ -82,7 +84,7 @@ def find_starting_point(
         wait_for_all()
         if is_first:
             if chosen is not None:
-                _stage(run, chosen, submission)
+                _stage(run, chosen, submission, job.rules)
             _commit(run)
     else:
         changes = _accepted_changes(job, run)
@@ -116,6 +118,9 @@ def _accepted_changes(job: Job, run: RunFolder) -> Changes:
     config, found = read_config(run), read_found(run)
     if (differences := job.incompatible_diff(config, found)) and not job.allow_changes:
         changed = "; ".join(f"{name} was {then!r}, is {now!r}" for name, then, now in single(differences))
+        if "rules" in differences:
+            both = differences["rules"]
+            changed += f"; by rules {max(both)} {describe_rules(changes_for(job, *both))}"
         raise UserError(
             f"model_dir: {run.path} holds a run of another job ({changed}); choose another model_dir, set checkpoint "
             "to -1 to start over (the old run is kept in previous/), or allow_changes to true to go on with what is new"
@@ -172,13 +177,13 @@ def _is_laid_out(run: RunFolder, submission: str) -> bool:
     return read_origin(RunFolder(run.next_run)).submission == submission
 
 
-def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
+def _stage(run: RunFolder, start: StartingPoint, submission: str, rules: int) -> None:
     """Write what the new run starts from; last the file that says it is complete."""
     run.check_owner()
     new = replace(run, path=run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
     new.params.mkdir(parents=True)
-    origin = Origin(submission, 0, None)
+    origin = Origin(submission, 0, None, rules)
     match start:
         case Fresh():
             pass
@@ -186,7 +191,7 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str) -> None:
             StateStore(new).save(state)
         case FromWeights(weights, epoch):
             save_weights(new.weights(epoch), weights)
-            origin = Origin(submission, epoch, str(new.weights(epoch).relative_to(new.path)))
+            origin = Origin(submission, epoch, str(new.weights(epoch).relative_to(new.path)), rules)
         case _:
             assert_never(start)
     write_origin(new, origin)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torchvision.transforms import v2
 
 from accel_trainer.config import Job
 from accel_trainer.config.augmentations import Mixing
@@ -27,11 +28,11 @@ def draws(*indices: int, **others: Any) -> Draws:
 
 
 def cutmix(image_size: int = 32, alpha: float = 1.0) -> Mixer:
-    return Mixer(image_size, Mixing(alpha=alpha), None)
+    return Mixer(image_size, Mixing(alpha=alpha, per="image"), None)
 
 
 def mixup(image_size: int = 32, alpha: float = 1.0) -> Mixer:
-    return Mixer(image_size, None, Mixing(alpha=alpha))
+    return Mixer(image_size, None, Mixing(alpha=alpha, per="image"))
 
 
 def pictures(count: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -94,18 +95,44 @@ def test_a_box_covers_exactly_what_the_share_leaves(size: int) -> None:
 
 
 def test_the_mixture_of_an_image_is_independent_of_its_batch() -> None:
-    for mixer in (cutmix(), mixup(), Mixer(32, Mixing(), Mixing())):
+    for mixer in (cutmix(), mixup(), Mixer(32, Mixing(per="image"), Mixing(per="image"))):
         all_at_once = mixer.draw(draws(4, 9, 0, 7))
         alone = mixer.draw(draws(0))
         for name in ("weight", "box", "is_cut"):
             np.testing.assert_array_equal(getattr(all_at_once[2:3], name), getattr(alone, name))
 
 
+# -- for a batch ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["cutmix", "mixup"])
+def test_by_default_a_batch_has_one_mixture_as_with_torchvision(key: str) -> None:
+    mixing = {"cutmix": None, "mixup": None, key: Mixing()}
+    mixer = Mixer(32, **mixing)
+    drawn = [mixer.draw(draws(*range(4), step=step, num_views=2)) for step in range(2000)]
+    for one in drawn:
+        assert len(np.unique(one.weight)) == len(np.unique(one.box, axis=0)) == 1
+    # One proportion for a batch: torchvision's own, of labels that it mixes, has the same distribution.
+    theirs = getattr(v2, {"cutmix": "CutMix", "mixup": "MixUp"}[key])(num_classes=2)
+    torch.manual_seed(0)
+    images, labels = torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])
+    shares = [float(theirs(images, labels)[1][0, 0]) for _ in range(2000)]
+    assert stats.ks_2samp([float(one.weight[0]) for one in drawn], shares).pvalue > UNLIKELY
+
+
+@pytest.mark.parametrize("key", ["cutmix", "mixup"])
+def test_a_part_of_a_batch_is_drawn_as_the_whole_one(key: str) -> None:
+    mixer = Mixer(32, **{"cutmix": None, "mixup": None, key: Mixing()})
+    whole, part = mixer.draw(draws(4, 9, 0, 7)), mixer.draw(draws(7))
+    np.testing.assert_array_equal(whole[3:].box, part.box)
+    np.testing.assert_array_equal(whole[3:].weight, part.weight)
+
+
 # -- one of two ---------------------------------------------------------------------------------------------------
 
 
 def test_each_batch_has_cutmix_or_mixup_with_equal_probability() -> None:
-    both = Mixer(32, Mixing(alpha=4.0), Mixing(alpha=0.2))
+    both = Mixer(32, Mixing(alpha=4.0, per="image"), Mixing(alpha=0.2, per="image"))
     drawn = [both.draw(draws(*range(6), step=step)) for step in range(1000)]
     assert all(len(set(one.is_cut.tolist())) == 1 for one in drawn)
     cuts = [bool(one.is_cut[0]) for one in drawn]
@@ -113,7 +140,7 @@ def test_each_batch_has_cutmix_or_mixup_with_equal_probability() -> None:
 
 
 def test_each_of_both_has_its_own_alpha() -> None:
-    both = Mixer(32, Mixing(alpha=4.0), Mixing(alpha=0.2))
+    both = Mixer(32, Mixing(alpha=4.0, per="image"), Mixing(alpha=0.2, per="image"))
     for step in range(8):
         ours = draws(*range(2000), step=step)
         drawn = both.draw(ours)
@@ -124,7 +151,7 @@ def test_each_of_both_has_its_own_alpha() -> None:
 
 @pytest.mark.parametrize("sharing", [{}, {"view_dependence": True}, {"batch_dependence": True}])
 def test_which_of_both_it_is_does_not_depend_on_the_images(sharing: dict[str, bool]) -> None:
-    both = Mixer(32, Mixing(), Mixing())
+    both = Mixer(32, Mixing(per="image"), Mixing(per="image"))
     kinds = [
         {bool(both.draw(draws(*some, step=step, num_views=2, **sharing)).is_cut[0]) for some in ([1], [2, 3], [9])}
         for step in range(20)
@@ -251,7 +278,12 @@ def same(first: MixedLabels, second: MixedLabels) -> bool:
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("first", "second", "weight"))
 
 
-KINDS = {"cutmix": {"cutmix": True}, "mixup": {"mixup": {"alpha": 0.2}}, "both": {"cutmix": True, "mixup": True}}
+EACH: dict[str, Any] = {"per": "image"}
+KINDS: dict[str, dict[str, Any]] = {
+    "cutmix": {"cutmix": EACH},
+    "mixup": {"mixup": {**EACH, "alpha": 0.2}},
+    "both": {"cutmix": EACH, "mixup": EACH},
+}
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])

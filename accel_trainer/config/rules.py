@@ -1,0 +1,72 @@
+"""The rules of training: a version for what a job file means, and the table of what has changed from one to the next.
+
+A run goes on by the rules that it was begun by, which its config.json records as `rules`; without that record they are
+rules 1. To change what a job means, add a line to CHANGES, and let what has changed ask the job for its `rules`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accel_trainer.config.derived import JobParameters
+
+# The version that new runs are begun by.
+RULES = 2
+# The one of runs from before there was a record.
+FIRST_RULES = 1
+# What trains by the rules alone that the newest version has left behind.
+OLD_VERSIONS = {1: "0.2"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A job means something else by the rules `since` than by those before.
+
+    what: a clause for people: "occluders come before the flip, not after the colors". concerns: whether a job trains
+    otherwise for it, by what the job says. is_kept: whether jobs are still trained by the rules before; if not, a run
+    that it concerns cannot go on.
+    """
+
+    since: int
+    what: str
+    concerns: Callable[["JobParameters"], bool]
+    is_kept: bool = True
+
+
+CHANGES: tuple[Change, ...] = (
+    Change(
+        since=2,
+        what="all images of a batch have one mixture by cutmix or mixup, unless the job says per image",
+        concerns=lambda job: any(mixing is not None and mixing.per == "batch" for mixing in (job.cutmix, job.mixup)),
+    ),
+)
+"""What has changed, oldest first."""
+
+
+def old_defaults(given: Mapping[str, Any], rules: int) -> dict[str, Any]:
+    """What a job or a config.json means by older rules where it leaves something open that the newest rules fill in
+    otherwise: the same, with that filled in."""
+    filled = dict(given)
+    if rules < 2:
+        for key in ("cutmix", "mixup"):
+            match given.get(key):
+                case True:
+                    filled[key] = {"per": "image"}
+                case dict() as mixing if mixing.get("per") is None:
+                    filled[key] = {**mixing, "per": "image"}
+    return filled
+
+
+def changes_for(
+    job: "JobParameters", before: int, now: int = RULES, changes: Sequence[Change] | None = None
+) -> list[Change]:
+    """What of a job's meaning has changed between two versions of the rules, in either direction."""
+    first, last = sorted((before, now))
+    table = CHANGES if changes is None else changes
+    return [change for change in table if first < change.since <= last and change.concerns(job)]
+
+
+def describe(changes: Sequence[Change]) -> str:
+    """The changes in one clause."""
+    return "; ".join(change.what for change in changes)
