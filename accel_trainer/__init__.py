@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         AccelTrainError,
         InvalidJob,
         Job,
+        Migration,
         Queue,
         Run,
         TrainingFailed,
         UserError,
         load_run,
         load_runs,
+        migrate,
         train,
     )
 else:
@@ -48,6 +50,7 @@ __all__ = [
     "AccelTrainError",
     "InvalidJob",
     "Job",
+    "Migration",
     "Queue",
     "Run",
     "TrainingFailed",
@@ -55,6 +58,7 @@ __all__ = [
     "__version__",
     "load_run",
     "load_runs",
+    "migrate",
     "train",
 ]
 __version__ = "0.2.0"

@@ -4,6 +4,7 @@ from accel_trainer.api.in_process import train
 from accel_trainer.api.job_queue import Queue
 from accel_trainer.api.trained_run import Run, load_run, load_runs
 from accel_trainer.config import Job
+from accel_trainer.config.migration.migrate import Migration, migrate
 from accel_trainer.core.errors import AccelTrainError, InvalidJob, UserError
 from accel_trainer.training.reporting import TrainingFailed
 
@@ -11,11 +12,13 @@ __all__ = [
     "AccelTrainError",
     "InvalidJob",
     "Job",
+    "Migration",
     "Queue",
     "Run",
     "TrainingFailed",
     "UserError",
     "load_run",
     "load_runs",
+    "migrate",
     "train",
 ]

@@ -3,7 +3,19 @@
 import os
 import sys
 
-from accel_trainer.cli import control, doctor, job_files, pack, profile, results, run_queue, sweep, train, watch
+from accel_trainer.cli import (
+    control,
+    doctor,
+    job_files,
+    migrate,
+    pack,
+    profile,
+    results,
+    run_queue,
+    sweep,
+    train,
+    watch,
+)
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
 from accel_trainer.cli.console import lost_output, protect_streams
 from accel_trainer.core.errors import UserError
@@ -17,6 +29,7 @@ __all__ = [
     "doctor",
     "job_files",
     "main",
+    "migrate",
     "pack",
     "profile",
     "results",

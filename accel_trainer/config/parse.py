@@ -4,15 +4,19 @@ import json
 import math
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.config.file_names import why_no_job
 from accel_trainer.config.job import Job
+from accel_trainer.config.json_syntax import described, find_slips, without
+from accel_trainer.config.problems import MIGRATE, MIGRATE_VERB, few_problems
 from accel_trainer.core import files
-from accel_trainer.core.errors import InvalidJob
+from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.text import listed
 
 MAX_BYTES = 256 * 1024
@@ -23,6 +27,7 @@ MAX_KEY = 200
 MAX_INTEGER = 2**63 - 1
 # JSON can have what no file can hold.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+NEWLINE = b"\n"
 
 
 def job_name(path: Path) -> str:
@@ -57,60 +62,147 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_job(content: bytes, name: str, where: str) -> Job:
-    """The job in the bytes of a job file. Raises InvalidJob with a problem for each mistake, with that `where`."""
-    given = parse_json(content, where)
-    if "name" in given:
-        raise InvalidJob("a job has the name of its file", where=where, key="name", hint="remove this key")
-    try:
-        return Job(**given, name=name)
-    except InvalidJob as error:
-        raise error.at(where) from error.__cause__
+    """The job in the bytes of a job file.
+
+    Raises InvalidJob with a problem for each mistake, with that `where`: slips of JSON first, in their order, and then
+    what is wrong with the parameters as they were meant.
+    """
+    text = read_text(content, where)
+    problems = [*text.problems]
+    if text.given is not None and "name" in text.given:
+        problems.append(Problem("a job has the name of its file", where, "name", hint="remove this key"))
+    if text.given is not None:
+        try:
+            job = Job(**{**text.given, "name": name})
+            if not problems:
+                return job
+        except InvalidJob as error:
+            problems += [naming_file(problem, where) for problem in error.details]
+    raise InvalidJob(*few_problems(problems))
+
+
+def naming_file(problem: Problem, where: str) -> Problem:
+    """A problem of a job as one of its file: hints that name a file name this one."""
+    hint = None if problem.hint is None else problem.hint.replace(MIGRATE, f"{MIGRATE_VERB} {shlex.quote(where)}")
+    return replace(problem, where=where, hint=hint)
 
 
 def parse_json(content: bytes, where: str | None) -> dict[str, Any]:
     """A JSON object, without duplicate keys, NaN or Infinity, and nothing that could not be written or printed again.
 
-    Raises InvalidJob with that `where`.
+    Raises InvalidJob with that `where`, with a problem for each slip.
     """
+    text = read_text(content, where)
+    if text.problems or text.given is None:
+        raise InvalidJob(*few_problems(text.problems))
+    return text.given
+
+
+@dataclass(frozen=True)
+class JobText:
+    """What a job file says. given: its keys and values, as they were meant; None where nobody can know. problems: slips
+    of JSON, and values that no job may have. certain: the text without slips, if there are none but such as leave no
+    doubt of what was meant."""
+
+    given: dict[str, Any] | None
+    problems: tuple[Problem, ...] = ()
+    certain: str | None = None
+
+
+def read_text(content: bytes, where: str | None) -> JobText:
+    """What the bytes of a job file say, and everything that is wrong with them as JSON. Raises nothing."""
+    try:
+        text, problems = _decode(content, where)
+    except InvalidJob as error:
+        return JobText(None, error.details)
+    try:
+        given, more = _load(text, where)
+        return JobText(given, (*problems, *more), None if more else text)
+    except InvalidJob as error:
+        return JobText(None, (*problems, *error.details))
+    except ValueError as error:
+        slips = find_slips(text)
+        if not slips:
+            return JobText(None, (*problems, Problem(str(error), where)))
+    problems += [Problem(line, where) for line in described(text, slips)]
+    repaired = without(text, slips)
+    try:
+        given, more = _load(repaired, where)
+    except (InvalidJob, ValueError):
+        return JobText(None, tuple(problems))
+    is_certain = all(slip.is_certain for slip in slips)
+    return JobText(given, (*problems, *more), repaired if is_certain and not more else None)
+
+
+def _decode(content: bytes, where: str | None) -> tuple[str, list[Problem]]:
+    """The text of a file, and whether it is in another encoding than it should be. Raises InvalidJob."""
+    encoding = json.detect_encoding(content)
+    try:
+        text = content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        place = f"line {content.count(NEWLINE, 0, error.start) + 1}, byte {error.start}"
+        maybe = chr(content[error.start])
+        message = f"is not UTF-8 text ({place}; in Latin-1 it would be {maybe!r})"
+        raise InvalidJob(message, where=where, hint="save the file as UTF-8") from error
+    if encoding.startswith("utf-8"):
+        return text, []
+    return text, [Problem(f"is {encoding[:6].upper()} text", where, hint="save the file as UTF-8")]
+
+
+def _load(text: str, where: str | None) -> tuple[dict[str, Any], list[Problem]]:
+    """The object in a text, and what is wrong with its keys and values. Raises InvalidJob for what is no object of a
+    reasonable size, and ValueError for what is not JSON."""
+    problems: list[Problem] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         if odd := [key for key in keys if not key.isprintable()]:
-            raise InvalidJob("a key may not contain control characters", where=where, key=repr(odd[0][:MAX_KEY]))
+            problems.append(Problem("a key may not contain control characters", where, repr(odd[0][:MAX_KEY])))
         if long := [key for key in keys if len(key) > MAX_KEY]:
             message = f"a key may have {MAX_KEY} characters, not {len(long[0]):,}"
-            raise InvalidJob(message, where=where, key=f"{long[0][:40]}...")
+            problems.append(Problem(message, where, f"{long[0][:40]}..."))
         if len(set(keys)) < len(keys):
             twice = sorted(key for key, count in Counter(keys).items() if count > 1)
-            raise InvalidJob("given twice", where=where, key=listed(twice), hint="keep one")
-        return dict(pairs)
+            problems.append(Problem(f"given twice{_lines_of(twice, text)}", where, listed(twice), hint="keep one"))
+        return {key: value for key, value in pairs if key.isprintable() and len(key) <= MAX_KEY}
 
     def no_constant(name: str) -> None:
-        raise InvalidJob(f"{name} is not a number in JSON", where=where)
+        raise ValueError(f"{name} is not a number in JSON")
 
     try:
-        text = content.decode("utf-8-sig")
         given = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
-    except UnicodeDecodeError as error:
-        raise InvalidJob(f"is not text (byte {error.start} is not UTF-8)", where=where) from error
-    except json.JSONDecodeError as error:
-        raise InvalidJob(f"line {error.lineno}, column {error.colno}: {error.msg}", where=where) from error
+    except json.JSONDecodeError:
+        raise
     except RecursionError as error:
         raise InvalidJob("is nested too deeply", where=where) from error
-    except ValueError as error:  # such as an integer of 5,000 digits
-        raise InvalidJob(str(error), where=where) from error
     if not isinstance(given, dict):
         raise InvalidJob(f"a job is a JSON object, {{...}}, not a {type(given).__name__}", where=where)
-    for key, value in given.items():
-        for depth, part in _parts(value):
-            if depth > MAX_DEPTH:
-                raise InvalidJob("is nested too deeply", where=where, key=key)
-            if _is_too_large(part):
-                raise InvalidJob("has a number that is too large", where=where, key=key)
-            if isinstance(part, str) and LONE_SURROGATE.search(part):
-                half = "has half a character, such as \\ud800 without its other half"
-                raise InvalidJob(half, where=where, key=key)
-    return given
+    for key, value in list(given.items()):
+        if (message := _unusable(value)) is not None:
+            problems.append(Problem(message, where, key))
+            del given[key]
+    return given, problems
+
+
+def _lines_of(keys: list[str], text: str) -> str:
+    """', in lines 2 and 5', where one key is given twice."""
+    places = [
+        match.start() for match in re.finditer(re.escape(json.dumps(keys[0], ensure_ascii=False)) + r"\s*:", text)
+    ]
+    lines = [text.count("\n", 0, place) + 1 for place in places]
+    return f", in lines {lines[0]} and {lines[1]}" if len(keys) == 1 and len(set(lines)) == len(places) == 2 else ""
+
+
+def _unusable(value: Any) -> str | None:
+    """Why a value cannot be written or printed again, or computed with; None for one that can."""
+    for depth, part in _parts(value):
+        if depth > MAX_DEPTH:
+            return "is nested too deeply"
+        if _is_too_large(part):
+            return "has a number that is too large"
+        if isinstance(part, str) and LONE_SURROGATE.search(part):
+            return "has half a character, such as \\ud800 without its other half"
+    return None
 
 
 def _parts(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:

@@ -13,9 +13,12 @@ from pydantic_core import ErrorDetails
 from accel_trainer.config.cross_checks import Contradiction
 from accel_trainer.config.derived import JobParameters
 from accel_trainer.config.marks import sections_in
+from accel_trainer.config.migration.old_words import old_word_at
 from accel_trainer.core.errors import Problem
 from accel_trainer.core.text import did_you_mean
 
+# What gives today's form of an old job; `parse` puts the verb and the file in its place.
+MIGRATE, MIGRATE_VERB = "accel_trainer.migrate", "accel-train migrate"
 # Of what is reported of a file: mistakes, and characters of each.
 MAX_PROBLEMS, MAX_LINE = 20, 1000
 # Names that people look for at the top.
@@ -31,7 +34,7 @@ TYPE_NAMES = ("int", "float", "bool", "str", "list")
 def few_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Each once, and no more of them, and no longer ones, than a person reads."""
     some = [_shortened(problem) for problem in islice(problems, MAX_PROBLEMS + 1)]
-    some[MAX_PROBLEMS:] = [Problem("and more mistakes")] if len(some) > MAX_PROBLEMS else []
+    some[MAX_PROBLEMS:] = [Problem("and more mistakes", some[0].where)] if len(some) > MAX_PROBLEMS else []
     return list(dict.fromkeys(some))
 
 
@@ -51,9 +54,19 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         above = next((key[:i] for i, character in enumerate(key) if character == "." and key[:i] in by_key), None)
         if above is not None:
             by_key[above] += by_key.pop(key)
+    given = {place for key in by_key if (word := old_word_at(key)) is not None for place in word.places}
     for key, details in by_key.items():
+        if details[0]["type"] == "missing" and key in given:
+            continue  # it is there, by its older name
         contradictions = [found for detail in details for found in _contradictions(detail)]
-        yield from contradictions or [Problem(_sentence(details), key=key or None)]
+        yield from contradictions or [_old_word(key, details) or Problem(_sentence(details), key=key or None)]
+
+
+def _old_word(key: str, details: list[ErrorDetails]) -> Problem | None:
+    """What an unknown key has become, where it is of older files."""
+    if details[0]["type"] == "extra_forbidden" and (word := old_word_at(key)) is not None:
+        return Problem(f"a word of older files; it {word.became}", key=key, hint=f"{MIGRATE} writes today's job")
+    return None
 
 
 def _key(detail: ErrorDetails) -> str:

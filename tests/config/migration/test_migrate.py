@@ -1,0 +1,266 @@
+"""Old words become today's by a table, with a reason each; what is no old word stays, and nothing is guessed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published_jobs import published_jobs
+
+import accel_trainer
+from accel_trainer import InvalidJob, Job, migrate
+from accel_trainer.config import read_job
+from accel_trainer.config.migration.old_words import OLD_WORDS
+from accel_trainer.config.parameters import DEFAULT_SGD
+
+
+def today(**old: Any) -> dict[str, Any]:
+    """What an old file has become, less what its silence meant."""
+    migrated = dict(migrate({"architecture": "resnet18", "batch_size": 64, **old}).job)
+    assert Job(**{**migrated, "after": ["what it starts from"]}).architecture == migrated["architecture"]
+    return {key: value for key, value in migrated.items() if key not in ("architecture", "batch_size", "eval_crop")}
+
+
+def refusals(**old: Any) -> list[str]:
+    with pytest.raises(InvalidJob) as caught:
+        migrate({"architecture": "resnet18", **old})
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {"transfer": True, "starting_params": "a/b.pt"},
+            {"finetune": True, "finetune_args": {"starting_params": "a/b.pt"}},
+        ),
+        ({"starting_params": "a/b.pt"}, {"finetune": True, "finetune_args": {"starting_params": "a/b.pt"}}),
+        (
+            {"finetune": True, "starting_params": None, "freeze_layers": ["V1", "V2"], "transfer_dir": "unocc"},
+            {"finetune": True, "finetune_args": {"freeze_modules": ["V1", "V2"], "finetune_dir": "unocc"}},
+        ),
+        (
+            {"transfer": True, "finetune_args": {"starting_params": "a/b.pt"}, "freeze_layers": "V1"},
+            {"finetune": True, "finetune_args": {"starting_params": "a/b.pt", "freeze_modules": ["V1"]}},
+        ),
+        # The whole file of a network that was not fine-tuned.
+        (
+            {"finetune": False, "starting_params": None, "finetune_dir": "x", "freeze_modules": ["V1"]},
+            {"finetune": False},
+        ),
+        ({"transfer": False}, {"finetune": False}),
+        ({"finetune": True, "finetune_args": {"freeze_layers": ["V1"], "transfer_dir": "x"}},
+         {"finetune": True, "finetune_args": {"freeze_modules": ["V1"], "finetune_dir": "x"}}),
+        ({"identifier": "occ-nat"}, {"model_dir": "models/resnet18/occ-nat"}),
+        ({"identifier": "occ-nat", "model_dir": "~/runs/a"}, {"model_dir": "~/runs/a"}),
+        ({"swa_args": {"start": 8, "swa_lr": 0.05}}, {"swa": {"start": 8, "swa_lr": 0.05}}),
+        ({"swa": True, "swa_args": {"start": 8}}, {"swa": {"start": 8}}),
+        ({"swa": False, "swa_args": {"start": 8}}, {"swa": False}),
+        (
+            {"Occlusion": {"type": ["a", "b"], "coverage": [0.1, 0.7], "prop_occluded": 0.8, "colour": "random"}},
+            {"Occlusion": {"form": ["a", "b"], "visibility": [0.9, 0.3], "probability": 0.8, "color": "random"}},
+        ),
+        ({"Occlusion": {"form": "a", "coverage": 0}}, {"Occlusion": {"form": "a", "visibility": 1}}),
+        (
+            {"Occlusion": {"form": "a"}, "coverage": 0.3, "prop_occluded": 0.5},
+            {"Occlusion": {"form": "a", "visibility": 0.7, "probability": 0.5}},
+        ),
+        ({"blur_sigmas": [1, 2, 4], "blur_prob": 0.8}, {"Blur": {"sigmas": [1, 2, 4], "probs": 0.8}}),
+        ({"Blur": {"sigmas": [1, 2], "probs": 0.8, "sequence": False}}, {"Blur": {"sigmas": [1, 2], "probs": 0.8}}),
+        (
+            {"Blur": {"sigmas": [2, 0], "probs": 1, "sequence": True}},
+            {"Blur": {"sigmas": [2, 0], "probs": 1}, "video": True},
+        ),
+        ({"cutmix": True, "cutmix_args": {"prob": 1.0, "alpha": 1, "beta": 1}}, {"cutmix": {"alpha": 1}}),
+        ({"cutmix": False, "cutmix_args": {"alpha": 1}}, {"cutmix": False}),
+        ({"amp": "False", "mixup": "None", "swa": "None",
+          "optimizer_args": {"lr": 0.1, "nesterov": "True", "momentum": 0.9, "weight_decay": 0}},
+         {"amp": False, "mixup": None, "swa": None,
+          "optimizer_args": {"lr": 0.1, "nesterov": True, "momentum": 0.9, "weight_decay": 0}}),
+        ({"description": "None"}, {"description": "None"}),
+    ],
+)  # fmt: skip
+def test_an_old_word_stands_at_its_place_of_today(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert today(**old) == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cornet-s", "cornet_s"),
+        ("cornet-rt", "cornet_rt"),
+        ("CORnet-Z", "cornet_z"),
+        ("resnet101", "resnet101"),
+        ("my-lab", "my-lab"),
+    ],
+)
+def test_an_old_name_of_an_architecture_is_todays(old: str, new: str) -> None:
+    assert migrate({"architecture": old}).job["architecture"] == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("default", "default"),
+        ("standard", "default"),
+        ("weak-resize", "default-weak-resize"),
+        ("blur-weak-resize", "default-weak-resize"),
+        ("contrastive-blur", "contrastive"),
+        ("weak-resize-no-blur-contrastive", "contrastive-weak-resize-no-blur"),
+        ("contrastive-no-blur-weak-resize", "contrastive-no-blur-weak-resize"),
+    ],
+)
+def test_the_words_of_a_transform_are_what_the_older_program_saw_in_them(old: str, new: str) -> None:
+    job = migrate({"architecture": "resnet18", "transform_type": old, "Blur": {"sigmas": [1], "probs": 1}}).job
+    assert job["transform_type"] == new
+    assert Job(**job).transform_type == new
+
+
+def test_what_an_old_file_left_out_is_written_where_it_means_another_thing_today() -> None:
+    migrated = migrate({"architecture": "resnet18"})
+    assert migrated.job["batch_size"] == "auto"
+    assert any(
+        "batch_size: added auto; without a batch_size the largest that fits was taken" in c for c in migrated.changes
+    )
+    # All other defaults are those of then.
+    assert Job(**migrated.job).optimizer_args == DEFAULT_SGD
+    given = migrate({"architecture": "resnet18", "batch_size": 32}).job
+    assert given["batch_size"] == 32
+
+
+def test_arguments_of_sgd_that_an_old_file_left_out_were_torchs_own() -> None:
+    """An archived file trains with a learning rate and a weight decay, and so without momentum."""
+    job = migrate(
+        {"architecture": "resnet18", "optimizer": "SGD", "optimizer_args": {"lr": 0.1, "weight_decay": 1e-4}}
+    ).job
+    assert job["optimizer_args"] == {"lr": 0.1, "weight_decay": 1e-4, "momentum": 0}
+    adam = {"architecture": "resnet18", "optimizer": "AdamW", "optimizer_args": {"lr": 0.001}}
+    assert migrate(adam).job["optimizer_args"] == {"lr": 0.001}
+
+
+def test_a_fine_tuned_run_keeps_its_folder() -> None:
+    """The older program added finetune_dir to model_dir only where it was not its end."""
+    args = {"finetune_dir": "occ-nat", "starting_params": "a/params/043.pt"}
+    for folder in ("runs/a/occ-nat", "runs/a"):
+        job = migrate({"architecture": "resnet18", "finetune": True, "finetune_args": args, "model_dir": folder}).job
+        assert str(Job(**job).run_path) == "runs/a/occ-nat"
+
+
+def test_of_cutmix_and_mixup_together_only_cutmix_was_done() -> None:
+    assert today(cutmix=True, mixup=True) == {"cutmix": True, "mixup": False}
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ({"freeze_layers": ["V1"]}, "freeze_layers: is for fine-tuning, and the file does not say whether it does"),
+        ({"finetune": False, "starting_params": "a/b.pt"}, "starting_params: names weights to start from, but"),
+        ({"transfer": True, "finetune": False}, "transfer: is finetune today, which is given too and is false"),
+        ({"starting_params": "a", "finetune_args": {"starting_params": "b"}, "finetune": True},
+         "starting_params: is finetune_args.starting_params today, which is given too and is b"),
+        ({"Occlusion": {"form": "a", "coverage": 20}}, "Occlusion.coverage: is no fraction of the image"),
+        ({"Occlusion": {"form": "a", "coverage": "all"}}, "Occlusion.coverage: is no fraction of the image"),
+        ({"Occlusion": {"form": "a", "coverage": 0.2, "visibility": 0.2}}, "Occlusion.coverage: is Occlusion."),
+        ({"Blur": {"sigmas": [1, 0], "sequence": True}, "video": False}, "Blur.sequence: is true, but video is false"),
+        ({"Blur": {"sigmas": [1, 0], "sequence": "yes"}}, "Blur.sequence: is neither true nor false"),
+        ({"transform_type": "blur-weak-resize"}, "transform_type: 'blur-weak-resize' is to blur images"),
+        ({"cutmix": True, "cutmix_args": {"alpha": 1, "frgrnd": True}}, "cutmix_args: has no equal today"),
+        ({"coverage": 0.2, "Occlusion": "bars"}, "coverage: belongs into Occlusion, which is no object"),
+        ({"views_class": [0]}, "views_class: unknown key"),
+        ({"num_epochs": 0}, "num_epochs: 0 is not allowed"),
+        ({"name": "a"}, "name: a job has the name of its file"),
+    ],
+)  # fmt: skip
+def test_what_only_a_guess_could_translate_is_refused(old: dict[str, Any], said: str) -> None:
+    assert any(line.startswith(said) for line in refusals(**old)), refusals(**old)
+
+
+def test_everything_that_cannot_be_translated_is_named_at_once() -> None:
+    lines = refusals(freeze_layers=["V1"], views_class=[0], num_epochs=0)
+    assert [line.partition(":")[0] for line in lines] == ["freeze_layers", "num_epochs", "views_class"]
+
+
+@pytest.mark.parametrize("word", OLD_WORDS, ids=lambda word: word.old)
+def test_validate_names_each_old_word_what_it_became_and_the_command(word: Any, tmp_path: Path) -> None:
+    content: Any = "x"
+    for key in reversed(word.old.split(".")):
+        content = {key: content}
+    path = tmp_path / "old one.json"
+    path.write_text(json.dumps({"architecture": "resnet18", **content}))
+    with pytest.raises(InvalidJob) as caught:
+        read_job(path)
+    lines = [line for line in caught.value.problems if f": {word.old}: " in line]
+    assert len(lines) == 1, caught.value.problems
+    assert f"a word of older files; it {word.became}; accel-train migrate '{path}' writes today's job" in lines[0]
+    is_missing = any("Occlusion.form: missing" in line for line in caught.value.problems)
+    assert is_missing == (word.old.startswith("Occlusion.") and word.old != "Occlusion.type")
+
+
+def test_the_python_api_is_told_of_the_function() -> None:
+    with pytest.raises(InvalidJob, match=r"accel_trainer\.migrate writes today's job"):
+        Job(architecture="resnet18", identifier="x")
+
+
+@pytest.mark.parametrize("name", published_jobs())
+def test_a_published_job_is_a_job_of_today_after_it(name: str) -> None:
+    old = published_jobs()[name]
+    migrated = migrate(old)
+    job = Job(**migrated.job, name=name)
+    assert {key: migrated.job[key] for key in old} == old
+    assert job.num_epochs == old["num_epochs"]
+    assert job.batch_size == old["batch_size"]
+
+
+OLD_JOBS: list[dict[str, Any]] = [
+    *published_jobs().values(),
+    {"architecture": "cornet-s", "identifier": "a", "transfer": True, "starting_params": "x/y.pt"},
+    {"architecture": "resnet18", "cutmix": True, "mixup": True, "transform_type": "standard"},
+    {"architecture": "resnet18", "finetune": True, "model_dir": "a/x", "finetune_args": {"finetune_dir": "x"}},
+    {"architecture": "resnet18", "optimizer_args": {"lr": 0.1}, "swa_args": {"start": 3}},
+]
+
+
+@pytest.mark.parametrize("old", OLD_JOBS)
+def test_migrating_what_is_migrated_changes_nothing(old: dict[str, Any]) -> None:
+    once = migrate(old)
+    again = migrate(once.job)
+    assert again.is_todays, again.changes
+    assert again.job == once.job
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    old = {"architecture": "resnet18", "Occlusion": {"type": "a", "coverage": 0.1}}
+    migrate(old)
+    assert old == {"architecture": "resnet18", "Occlusion": {"type": "a", "coverage": 0.1}}
+
+
+def test_a_file_of_today_keeps_todays_defaults() -> None:
+    """`seed` is a parameter that the older program had not: this file was never one of its."""
+    migrated = migrate({"architecture": "resnet18", "seed": 3})
+    assert migrated.is_todays
+    assert migrated.job == {"architecture": "resnet18", "seed": 3}
+    assert "seed is of today's program" in migrated.notes[0]
+
+
+def test_a_file_with_the_habits_of_python_is_read_where_there_is_no_doubt(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(
+        "{'architecture': 'resnet18',  # ours\n 'amp': True, 'swa': None, 'class_subset': (0, 1,), 'batch_size': 8}"
+    )
+    migrated = migrate(path)
+    assert {"amp": True, "swa": None, "class_subset": [0, 1]}.items() <= migrated.job.items()
+    assert "line 2, column 9: True is Python; in JSON it is true" in migrated.changes
+    path.write_text('{"architecture": "resnet18" "amp": true}')
+    with pytest.raises(InvalidJob, match="line 1, column 28: a comma is missing here"):
+        migrate(path)
+
+
+def test_a_text_of_another_encoding_is_read_by_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_bytes('{"architecture": "resnet18", "batch_size": 8}'.encode("utf-16"))
+    assert "is UTF-16 text; save the file as UTF-8" in migrate(path).changes
+
+
+def test_it_is_public_and_needs_no_torch() -> None:
+    assert accel_trainer.migrate is migrate
+    assert "migrate" in accel_trainer.__all__
