@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.api.verdicts import RunFolders, check_job, duplicates, make_check
+from accel_trainer.api.checking import check_apart
+from accel_trainer.api.verdicts import RunFolders, duplicates
 from accel_trainer.config import Job, job_name, parse_job, read_job
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
@@ -26,7 +27,7 @@ class Queue:
     def __init__(self, folder: str | os.PathLike[str] = "training_queue", options: LaunchOptions | None = None) -> None:
         self.folder = expand_path(folder)
         self._store = QueueStore(self.folder)
-        self._check = make_check(options or LaunchOptions())
+        self._options = options or LaunchOptions()
 
     def __repr__(self) -> str:
         return f"Queue({str(self.folder)!r})"
@@ -46,7 +47,7 @@ class Queue:
     def _checked(self, where: str, job: Job, allow: str | Iterable[str], coming: Collection[str]) -> dict[str, Any]:
         try:
             with imports_allowed(allow):
-                return check_job(job, self._check, self._store, coming)
+                return check_apart(job, self.folder, self._options, coming)
         except UserError as error:
             raise _in_file(where, error.problems) from error
 

@@ -23,9 +23,9 @@ Check = Callable[[Job], dict[str, Any]]
 UNCHECKED = keys(lambda mark: not mark.is_checked)
 
 
-def make_check(flags: LaunchOptions) -> Check:
+def make_check(flags: LaunchOptions, on_images: Callable[[], None] = lambda: None) -> Check:
     """What looks at whole jobs. It needs torch, which takes seconds to import: not before the first job that is
-    worth a look."""
+    worth a look. on_images: called when a job's data set is known, and its model is looked at."""
     checkers: list[Callable[[Job, int], Any]] = []
 
     def check(job: Job) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def make_check(flags: LaunchOptions) -> Check:
         if not checkers:
             from accel_trainer.training.build import JobChecker
 
-            checkers.append(JobChecker())
+            checkers.append(JobChecker(on_images))
         with current_folder_searched():
             return asdict(checkers[0](job, num_processes))
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,8 +60,7 @@ def validate(
         summary: dict[str, Any] | None = None
         problems: list[str] = []
         try:
-            with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
-                summary = target.check(file, coming=coming)
+            summary = target.check(file, coming=coming)
             job = read_job(file)
             problems = [f"{file}: {problem}" for problem in folders.problems(job)]
             folders.note(job, f"in {file}")

@@ -3,16 +3,15 @@
 import json
 import os
 import shlex
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from accel_trainer.api.verdicts import check_job, checked_alike, make_check
+from accel_trainer.api.checking import check_apart
+from accel_trainer.api.verdicts import checked_alike
 from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text
 from accel_trainer.config import job_name
 from accel_trainer.config.parse import parse_json, read_bytes
@@ -97,8 +96,7 @@ def sweep(
     target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
     paths = _existing(jobs, target, force)
     new = [job for job in jobs if job.name not in paths]
-    with redirect_stdout(sys.stderr):  # what a user's model prints is not part of the answer
-        _check(base, jobs, store)
+    _check(base, jobs, queue)
     if not dry_run:
         paths |= _write(new, target)
     if as_json:
@@ -140,11 +138,11 @@ def _combinations(arguments: Sequence[str], number: int | None, seed: int) -> li
     return drawn
 
 
-def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
+def _check(base: Path, jobs: Sequence[SweptJob], queue: Path) -> None:
     """Check whole jobs, as `add` does; of jobs that are the same to the check, one. Raises UserError."""
     from accel_trainer.cli.progress import preparation_bar
 
-    check, coming = make_check(LaunchOptions()), {job.name for job in jobs}
+    coming = {job.name for job in jobs}
     verdicts: dict[str, list[str]] = {}
     mistakes: list[tuple[Settings, Problem]] = []
     with preparation_bar("checking") as progress:
@@ -154,7 +152,7 @@ def _check(base: Path, jobs: Sequence[SweptJob], queue: QueueStore) -> None:
                 progress(done, len(jobs))
                 verdicts[key] = []
                 try:
-                    check_job(swept.job, check, queue, coming)
+                    check_apart(swept.job, queue, LaunchOptions(), coming)
                 except UserError as error:
                     verdicts[key] = error.problems
             mistakes += [(swept.settings, Problem(problem)) for problem in verdicts[key]]

@@ -1,25 +1,45 @@
 """Mistakes are found before a job is claimed: shapes at once, the rest in a process that may import torch."""
 
+import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import duration, first_line
+from accel_trainer.core.text import first_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.command import LaunchOptions, gpus_lacking, num_processes_wanted
 from accel_trainer.launch.machine import Machine
-from accel_trainer.queue.check_process import CheckProcess, Version
+from accel_trainer.queue.check_process import CHECK_S, LONG_CHECK_S, CheckEnd, CheckProcess, Context, Verdict, hung
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.layout import QueuedJob
 
 # A file that does not parse may still be on its way: it is refused when it has not changed for so long.
 SETTLED_S = 2.0
-# How many files one checking process is given: command lines have a limit.
+# How many files one checking process is given.
 AT_ONCE = 200
-# How long the check of one file may take, before all others are checked and after that.
-CHECK_S, LONG_CHECK_S = 120.0, 900.0
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of a file: a file that is changed is checked again."""
+
+    path: Path
+    inode: int
+    modified_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Version | None":
+        """The state of a file now; None where it is gone."""
+        try:
+            stat = os.lstat(path)
+        except OSError:
+            return None
+        return cls(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 class PendingChecker:
@@ -30,13 +50,13 @@ class PendingChecker:
 
         machine: that on which the jobs are launched, where it is known.
         """
-        self._options, self._machine = options, machine
-        self._arguments = [*options.argv(), "--queue", str(queue)]
+        self._options, self._machine, self._queue = options, machine, queue
         self._problems: dict[Version, list[str]] = {}
         self._needs: dict[Version, Requirements] = {}  # of files that parse
         self._first_seen: dict[Version, float] = {}
         self._slow: set[Version] = set()
         self._process: CheckProcess | None = None
+        self._asked: dict[int, Version] = {}  # by the numbers of their checks, those without a verdict
 
     @property
     def is_busy(self) -> bool:
@@ -74,8 +94,13 @@ class PendingChecker:
         if unknown and self._process is None:
             # What takes long waits until all others are checked, and is then checked alone.
             quick = [version for version in unknown if version not in self._slow][:AT_ONCE]
-            self._process = CheckProcess(quick or unknown[:1], self._arguments, CHECK_S if quick else LONG_CHECK_S)
+            self._begin(quick or unknown[:1], CHECK_S if quick else LONG_CHECK_S)
         return valid, invalid
+
+    def _begin(self, versions: list[Version], limit_s: float) -> None:
+        self._process = process = CheckProcess()
+        context = Context.here(self._queue, self._options, {version.path.stem for version in versions})
+        self._asked = {process.send(version.path, context, limit_s): version for version in versions}
 
     def close(self) -> None:
         """End the process that checks files."""
@@ -87,17 +112,26 @@ class PendingChecker:
         if (process := self._process) is None:
             return
         is_over = process.is_over  # before reading: what it wrote last is then there
-        self._problems |= process.verdicts()
-        if not (is_over or process.has_hung):
+        for number, verdict in process.verdicts().items():
+            self._note(self._asked.pop(number), verdict)
+        if self._asked and not (is_over or process.has_hung):
             return
-        for version in process.without_verdict()[:1]:  # the others are looked at again
-            if is_over:  # it died of this one: the trainer will report what is wrong with it
-                self._problems[version] = []
-            elif version in self._slow:
-                self._problems[version] = [_hung(version.path)]
-            else:
-                self._slow.add(version)
+        for version in list(self._asked.values())[:1]:  # the others are looked at again
+            self._note(version, Verdict(end=CheckEnd.CRASHED if is_over else CheckEnd.HUNG))
         self.close()
+
+    def _note(self, version: Version, verdict: Verdict) -> None:
+        match verdict.end:
+            case CheckEnd.DONE:
+                self._problems[version] = [f"{version.path}: {problem}" for problem in verdict.problems]
+            case CheckEnd.CRASHED:  # the trainer will report what is wrong with it, with its log
+                self._problems[version] = []
+            case CheckEnd.HUNG if version in self._slow:
+                self._problems[version] = [f"{version.path}: {hung(LONG_CHECK_S)}"]
+            case CheckEnd.HUNG:
+                self._slow.add(version)
+            case _:
+                assert_never(verdict.end)
 
     def _requirements(self, job: Job) -> Requirements:
         lacking = None if self._machine is None else gpus_lacking(job, self._options, self._machine)
@@ -113,10 +147,3 @@ def _problems(job: QueuedJob, error: Exception) -> list[str]:
     if isinstance(error, UserError):
         return error.problems
     return [f"{job.path}: cannot be checked: {type(error).__name__}: {first_line(error)}"]
-
-
-def _hung(path: Path) -> str:
-    return (
-        f"{path}: its check had not ended after {duration(LONG_CHECK_S)}: does a model wait for something when it is "
-        "imported, or does a drive of the data set not answer?"
-    )

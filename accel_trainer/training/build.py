@@ -1,7 +1,7 @@
 """From a Job to everything that its training needs; and the same without values, to find mistakes early."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -161,8 +161,10 @@ def check_writable(job: Job) -> None:
 class JobChecker:
     """Checks jobs one after the other; jobs on one data set look through its folders once."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_images: Callable[[], None] = lambda: None) -> None:
+        """on_images: called when a job's data set is known, before its model is looked at."""
         self._images: dict[str, Splits] = {}
+        self._on_images = on_images
 
     def __call__(self, job: Job, world_size: int) -> Summary:
         """Build the job on the meta device, where nothing has a value. Raises UserError for what cannot work on
@@ -170,6 +172,7 @@ class JobChecker:
         key = repr([getattr(job, key) for key in DATA_KEYS])
         if key not in self._images:
             self._images[key] = open_images(job)
+        self._on_images()
         return _check(job, self._images[key], world_size)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from helpers import QUICK_JOB, file_names, write_job
 from typer.testing import CliRunner, Result
 
-from accel_trainer.api.verdicts import checked_alike
+from accel_trainer.api.verdicts import check_job, checked_alike
 from accel_trainer.cli import app
 from accel_trainer.cli import sweep as sweep_module
 from accel_trainer.cli.app import with_flags
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
@@ -39,7 +41,10 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise UserError("optimizer_args: too fast")
         return {}
 
-    monkeypatch.setattr(sweep_module, "make_check", lambda flags: check)
+    def check_here(job: Job, queue: Path, options: LaunchOptions, coming: Collection[str]) -> dict[str, Any]:
+        return check_job(job, check, QueueStore(queue), coming)
+
+    monkeypatch.setattr(sweep_module, "check_apart", check_here)
     return seen
 
 

@@ -345,7 +345,7 @@ def test_a_users_model_needs_permission_and_its_output_stays_off_stdout(cli):
     job = write_job(Path("job.json"), architecture="my_lab:small", architecture_args=None)
     allowed = cli("validate", "--json", "--allow-imports", "my_lab", job)
     assert json.loads(allowed.stdout)["summary"]["parameters"] == 3 * 32 * 32 * 10 + 10
-    assert "{imported}\nbuilt\n" in allowed.stderr
+    assert "imported" not in allowed.stderr + allowed.stdout
     assert cli("add", job, ACCEL_TRAIN_ALLOW_IMPORTS="my_lab").returncode == 0
     refused = cli("validate", job)
     said = "architecture: importing 'my_lab' is not allowed; allow it with --allow-imports my_lab or "

@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -134,6 +135,9 @@ def serve() -> None:
     import accel_trainer.cli
     import accel_trainer.training.trainer
     import accel_trainer.workers.train  # noqa: F401
+    from accel_trainer.queue import check_process
+
+    check_process.start = _ForkedChecker
 
     for line in sys.stdin:
         print(json.dumps(_ranks(**json.loads(line))), flush=True)
@@ -209,6 +213,46 @@ def _execute(rank: int, script: str, arguments: list[str], environment: dict[str
     finally:
         atexit._run_exitfuncs()
     return 0
+
+
+class _ForkedChecker:
+    """`Program.VALIDATE` as a fork of a process that has imported torch, with what is needed of a `Popen`."""
+
+    def __init__(self, requests: int, answers: int, environment: dict[str, str]) -> None:
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for descriptor in range(3):
+                _redirect(os.devnull, os.O_RDWR, descriptor)
+            for descriptor in range(3, 256):
+                if descriptor not in (requests, answers):
+                    with suppress(OSError):
+                        os.close(descriptor)
+            os.environ.clear()
+            os.environ |= environment
+            from accel_trainer.workers import validate
+
+            validate.main(["--requests", str(requests), "--answers", str(answers)])
+        finally:
+            os._exit(0)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
 
 
 def _train(

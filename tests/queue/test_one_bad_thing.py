@@ -19,9 +19,9 @@ from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Gpu, Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.queue import check_process, stuck_jobs
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue import runner as runner_module
-from accel_trainer.queue import stuck_jobs
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble, StrayFile
@@ -328,16 +328,23 @@ def test_no_record_ends_a_runner_whatever_is_in_it(queue, trained, make, content
 
 # -- checks --------------------------------------------------------------------------------------------------------
 
-SLOW, CHATTY = "sleep 1000 &\n trap '' TERM\n wait", "echo '{'; echo '[1, 2'"
+SLOW = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+CHATTY = "os.write(answers, b'{\\n[1, 2\\nno verdict\\n')"
 
 
 def checks_with(monkeypatch: pytest.MonkeyPatch, folder: Path, first: str) -> None:
     """Have the process that checks do something at each file that is named a, and then say that all are good."""
     program = folder / "checks"
     program.write_text(
-        '#!/bin/sh\nwhile [ "$1" != "--answers" ]; do shift; done\nto=$2; shift 2\nfor file; do\n'
-        f'case "$file" in */a.json) {first} ;; esac\n'
-        'echo "no verdict" >&"$to"; echo "{\\"file\\": \\"$file\\", \\"problems\\": []}" >&"$to"\ndone\n'
+        f"#!{sys.executable} -IS\n"
+        "import json, os, sys\n"
+        "requests, answers = int(sys.argv[4]), int(sys.argv[6])\n"
+        "for line in os.fdopen(requests):\n"
+        "    request = json.loads(line)\n"
+        "    if 'check' in request:\n"
+        f"        if request['file'].endswith('/a.json'): {first}\n"
+        "        answer = {'check': request['check'], 'problems': [], 'summary': None, 'end': 'done'}\n"
+        "        os.write(answers, json.dumps(answer).encode() + b'\\n')\n"
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
@@ -355,7 +362,8 @@ def test_what_a_checked_model_prints_is_no_verdict(queue, monkeypatch, tmp_path)
 
 def test_a_check_that_never_ends_keeps_no_other_job_and_is_refused_in_the_end(queue, monkeypatch, tmp_path):
     checks_with(monkeypatch, tmp_path, SLOW)
-    monkeypatch.setattr("accel_trainer.queue.check_process.END_S", 0.2)
+    for constant, value in {"END_S": 0.2, "START_S": 0.1, "MODEL_S": 0.1}.items():
+        monkeypatch.setattr(check_process, constant, value)
     monkeypatch.setattr(checker_module, "CHECK_S", 0.3)
     monkeypatch.setattr(checker_module, "LONG_CHECK_S", 1.0)
     for name in ("a", "b"):

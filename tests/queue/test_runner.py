@@ -24,6 +24,7 @@ from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.launch.trial import LaunchFailed
 from accel_trainer.queue import checker, circuit_breaker, run_claim, scheduler
 from accel_trainer.queue import runner as runner_module
+from accel_trainer.queue.check_process import Verdict
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
@@ -542,24 +543,20 @@ class SlowCheck:
 
     trained: Trained
 
-    has_hung = False
+    has_hung = is_over = False
 
-    def __init__(self, versions, words, limit_s) -> None:
-        self._left = list(versions)
-        self._first = [self._left.pop(0)]
+    def __init__(self) -> None:
+        self._asked: list[int] = []
+        self._told = 0
 
-    @property
-    def is_over(self) -> bool:
-        return not self._left
+    def send(self, job, context, limit_s) -> int:
+        self._asked.append(len(self._asked))
+        return self._asked[-1]
 
     def verdicts(self):
-        found, self._first = self._first, []
-        if self.trained:
-            found, self._left = found + self._left, []
-        return {version: [] for version in found}
-
-    def without_verdict(self):
-        return []
+        known = len(self._asked) if self.trained else 1
+        found, self._told = self._asked[self._told : known], known
+        return {number: Verdict() for number in found}
 
     def end(self) -> None: ...
 
