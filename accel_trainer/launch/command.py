@@ -18,6 +18,7 @@ from accel_trainer.launch.accelerate_config import (
     AccelerateConfig,
     ConfigFile,
     Origin,
+    TooFewGpus,
     config_file,
     read_config,
     refuse_other_machines,
@@ -89,6 +90,11 @@ def plan_launch(
     if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
         flags = replace(flags, num_processes=job.num_processes)
     launch = _detected(flags, machine) if file is None else _by_config(file, flags, machine)
+    if launch.is_on_cpu and not machine.is_shared and launch.num_processes > machine.most_cpu_processes:
+        message = (
+            f"{launch.num_processes:,} are more than may train on {machine.cores} cores, {machine.most_cpu_processes}"
+        )
+        raise TooFewGpus(message, key="num_processes")
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here for those who type the printed command

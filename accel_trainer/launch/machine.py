@@ -45,6 +45,10 @@ class Nodes:
         return ["--num_machines", str(self.number), "--machine_rank", str(self.rank), "--same_network", *place]
 
 
+# On a CPU so many processes may train together: each takes a GB of memory, and shares the cores.
+LEAST_PROCESSES, PROCESSES_PER_CORE = 8, 4
+
+
 @dataclass(frozen=True)
 class Machine:
     """The devices that are there.
@@ -59,6 +63,11 @@ class Machine:
     nodes: Nodes = Nodes()
     is_shared: bool = False
     may_have_other_gpus: bool = False
+
+    @property
+    def most_cpu_processes(self) -> int:
+        """How many processes may train together on the CPUs of all nodes."""
+        return max(LEAST_PROCESSES, PROCESSES_PER_CORE * self.cores) * self.nodes.number
 
     def share(self, cores: int) -> "Machine":
         """What a job sees that has only so many of the cores."""

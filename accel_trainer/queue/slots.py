@@ -8,9 +8,6 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 
-# On a machine without GPUs a job may have so many processes: each takes a GB of memory, and shares the cores.
-LEAST_PROCESSES, PROCESSES_PER_CORE = 8, 4
-
 
 @dataclass(frozen=True)
 class Allocation:
@@ -56,6 +53,7 @@ class Slots:
         self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or options.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
         self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
+        self._most_cpu_processes = machine.most_cpu_processes
         self._taken: list[Allocation] = []
 
     @property
@@ -80,7 +78,7 @@ class Slots:
     def could_fit(self, num_processes: int | None) -> bool:
         """Whether there is room for a job of so many processes when nothing else is running."""
         if not self.gpus:
-            return (num_processes or 1) <= max(LEAST_PROCESSES, PROCESSES_PER_CORE * self._cores)
+            return (num_processes or 1) <= self._most_cpu_processes
         return self._wanted(num_processes) <= len(self.gpus)
 
     def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Allocation | None:

@@ -1,5 +1,6 @@
 """What is wrong with a machine is said once, fittingly for each verb, and no job is called wrong for it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,4 +55,13 @@ def test_train_ends_with_code_3_before_it_makes_a_folder(broken_default, cli):
     done = cli("train", str(write_job(Path("a.json"))))
     assert done.returncode == 3
     assert str(broken_default) in done.stderr
+    assert not Path("models").exists()
+
+
+def test_more_processes_than_a_cpu_can_bear_are_refused_before_a_folder_is_made(own_environment, cli):
+    job = write_job(Path("a.json"), num_processes=1024, batch_size=1024)
+    for words in (("train", job), ("train", "--num-processes", "1024", write_job(Path("b.json"), batch_size=1024))):
+        done = cli(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(r"error: num_processes: 1,024 are more than may train on \d+ cores, \d+\n", done.stderr)
     assert not Path("models").exists()
