@@ -45,7 +45,7 @@ class Scheduler:
         self.pause: Pause | None = None
         self.strays: Mapping[Path, str] = {}
         self.has_rejected = False  # what waits for a job that was refused is to be looked at again
-        self._looked = self._cost_s = 0.0
+        self._looked = self._cost_s = self._refusing_s = 0.0
         self._checking_since: float | None = None
         self._blocked_since: float | None = None
 
@@ -68,24 +68,26 @@ class Scheduler:
 
     def refresh(self) -> None:
         """Raises QueueUnusable and OSError."""
-        began = time.monotonic()
+        began, self._refusing_s = time.monotonic(), 0.0
         try:
             refuse_gone(self._queue)
             self._look()
             self.strays = self._queue.paths.strays()
         finally:
             self._looked = time.monotonic()
-            self._cost_s = self._looked - began
+            self._cost_s = self._looked - began - self._refusing_s
 
     def _look(self) -> None:
         self.pause = Pauses(self._queue).of(this_host())
         pending = [job for job in self._queue.jobs(JobState.PENDING) if job not in self._stuck]
         valid, invalid = self._checker.check(pending)
         self.missing, in_vain = self._find_missing(valid)
+        began = time.monotonic()
         for job, reason in (*invalid, *in_vain.items()):
             self.refuse(job, reason)
             valid.pop(job, None)
             self.missing.pop(job.name, None)
+        self._refusing_s = time.monotonic() - began  # that is done once, and no part of looking
         refused = {job for job, _ in invalid} | in_vain.keys()
         self.has_rejected = bool(refused)
         self.pending = [job for job in pending if job not in refused]
