@@ -7,8 +7,11 @@ import errno
 import io
 import os
 import select
+import signal
 import sys
 from typing import TYPE_CHECKING, TextIO
+
+from accel_trainer.cli.background_output import BackgroundOutput
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -20,6 +23,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.error: OSError | None = None
+        self.background: BackgroundOutput | None = None
 
     def fileno(self) -> int:
         return self._descriptor
@@ -31,6 +35,17 @@ class _Stream(io.RawIOBase):
         return True
 
     def write(self, content: "ReadableBuffer", /) -> int:
+        if self.background is not None and self.error is None:
+            self.background.put(self._write_all, bytes(content))
+        elif self.error is None:
+            return self._write(content)
+        return memoryview(content).nbytes
+
+    def _write_all(self, content: bytes) -> None:
+        while content and self.error is None:
+            content = content[self._write(content) :]
+
+    def _write(self, content: "ReadableBuffer") -> int:
         while self.error is None:
             try:
                 return os.write(self._descriptor, content)
@@ -71,14 +86,40 @@ def _protected(descriptor: int, before: TextIO | None) -> TextIO:
     return io.TextIOWrapper(stream, encoding, errors="backslashreplace", line_buffering=is_at_once)
 
 
+def never_wait() -> None:
+    """From now on no reader keeps the one who prints: what he has no room for is left out, and that is said.
+
+    Nor does a terminal stop who prints from the background (`stty tostop`).
+    """
+    streams = [raw for stream in (sys.stdout, sys.stderr) if (raw := _raw(stream)) is not None]
+    if streams:
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        background = BackgroundOutput()
+        for raw in streams:
+            raw.background = background
+
+
+def is_behind() -> bool:
+    """Whether what was printed waits for a reader. What is only of this moment should not be added to it."""
+    raw = _raw(sys.stdout)
+    return raw is not None and raw.background is not None and raw.background.is_behind
+
+
+def _raw(stream: TextIO) -> _Stream | None:
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return raw if isinstance(raw, _Stream) else None
+
+
 def output_error() -> OSError | None:
     """Why nothing can be printed any more, once that is so."""
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return raw.error if isinstance(raw, _Stream) else None
+    raw = _raw(sys.stdout)
+    return None if raw is None else raw.error
 
 
 def lost_output() -> OSError | None:
     """Why something that was printed is lost; None where the reader has stopped, as `head` does, and misses nothing."""
     sys.stdout.flush()
+    if (raw := _raw(sys.stdout)) is not None and raw.background is not None:
+        raw.background.drain()
     error = output_error()
     return None if error is None or error.errno == errno.EPIPE else error

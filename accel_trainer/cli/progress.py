@@ -23,7 +23,7 @@ class Bars:
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[numbers]}", markup=False),
-            refresh_per_second=4,
+            auto_refresh=False,
         )
         self._tasks: dict[str, TaskID] = {}
         self._progress.start()
@@ -49,6 +49,10 @@ class Bars:
             epoch=f"epoch {status.epoch}/{status.num_epochs}",
             numbers=_numbers(status),
         )
+
+    def refresh(self) -> None:
+        """Draw the bars as they are now."""
+        self._progress.refresh()
 
     def print(self, text: str) -> None:
         """Print a text above the bars."""

@@ -24,6 +24,7 @@ from accel_trainer.cli.app import (
     report_set_aside,
     with_flags,
 )
+from accel_trainer.cli.console import never_wait
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM
@@ -119,6 +120,7 @@ def run_queue(
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
     if slurm:
         refuse_options(beside_slurm, "not with --slurm, which decides where and when a job runs")
+        never_wait()
         report_set_aside(SLURM)
         job_options = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
         _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, watch=watch), queue)
@@ -130,6 +132,7 @@ def run_queue(
     if dry_run:
         _print_commands(store, launch, places)
         return
+    never_wait()
     report_set_aside()
     gpus_in_use = GpuMemory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from accel_trainer.cli.app import with_flags
+from accel_trainer.cli.console import is_behind
 from accel_trainer.cli.event_lines import indented, line_of
 from accel_trainer.cli.progress import Bars
 from accel_trainer.core.text import printable
@@ -107,6 +108,8 @@ class Terminal:
             self._shown = time.monotonic()
             for name in self._trainers:
                 self._refresh(name)
+            if self._bars is not None and not is_behind():
+                self._bars.refresh()
 
     def _refresh(self, name: str) -> None:
         """Print what is new in the log of a trainer, and move its bar."""

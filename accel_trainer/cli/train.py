@@ -20,6 +20,7 @@ from accel_trainer.cli.app import (
     launch_options,
     report_set_aside,
 )
+from accel_trainer.cli.console import never_wait
 from accel_trainer.cli.run_queue import ask_for_gpus, done_parent
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
@@ -51,6 +52,7 @@ def train(
     allow_imports(allow)
     job = read_job(file)
     options = ask_for_gpus(launch_options(config, num_processes, gpus))
+    never_wait()
     plan_launch(job, options, this_machine())  # a mistake in it is reported before a folder is made
     store = QueueStore(queue)
     if store.folder.is_dir():
