@@ -4,7 +4,7 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +67,7 @@ def _table(queue: QueueStore, everything: bool) -> str:
 
     rows = Queue(queue.folder).jobs(most=None if everything else FEW)
     if not rows:
-        return "\n".join([f"no jobs in {queue.folder}", *_notes(queue)])
+        return "\n".join([f"no jobs in {queue.folder}", *_notes(queue, ())])
     shown: list[JobStatus] = []
     more: list[str] = []
     for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.DONE):
@@ -78,16 +78,22 @@ def _table(queue: QueueStore, everything: bool) -> str:
         if len(few) < len(of_state):
             more.append(f"and {len(of_state) - len(few):,} more that are {' or '.join(together)} (--all shows them)")
     header = ("job", "state", "epoch", "best", "where", "elapsed", "left", "note")
-    return "\n".join([table(header, [_cells(row) for row in shown]), *more, *_notes(queue)])
+    return "\n".join([table(header, [_cells(row) for row in shown]), *more, *_notes(queue, {row.job for row in shown})])
 
 
-def _notes(queue: QueueStore) -> list[str]:
-    """What is to be known of a queue beside its jobs."""
+def _notes(queue: QueueStore, names: Collection[str]) -> list[str]:
+    """What is to be known of a queue beside its jobs, of which those of these names are shown."""
     strays = [f"not a job: {one_line(path)}: {one_line(hint)}" for path, hint in queue.paths.strays().items()]
-    damaged = [one_line(path) for path in damaged_records(queue)]
-    records = [f"{path} is damaged and counts as none; it can be removed" for path in damaged[:FEW]]
+    damaged = damaged_records(queue, names)
+    records = [f"{one_line(path)} is damaged{_what_now(queue, path)}" for path in damaged[:FEW]]
     more = [f"and {len(damaged) - FEW} more records that are damaged"] if len(damaged) > FEW else []
     return [*strays, *map(str, Pauses(queue).all()), *records, *more]
+
+
+def _what_now(queue: QueueStore, record: Path) -> str:
+    if record.parent == queue.paths.moves:
+        return ": a job that was being moved to another queue stays where it is until somebody has looked there"
+    return " and counts as none; it can be removed"
 
 
 def _cells(row: JobStatus) -> Sequence[object]:

@@ -2,18 +2,19 @@
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from accel_trainer.core.files import open_regular
 
 BLOCK_BYTES = 2**20
 
 
 def read_block(path: Path, position: int) -> bytes:
     """What is in a regular file from a position on, as far as one block. Raises OSError."""
-    descriptor = _open_regular(path)
+    descriptor = open_regular(path)
     try:
         return os.pread(descriptor, BLOCK_BYTES, position)
     finally:
@@ -29,7 +30,7 @@ def blocks(path: Path, position: int = 0) -> Iterator[bytes]:
 
 def start_of_last_lines(path: Path, number: int) -> int:
     """Where the last lines of a file begin, so many of them; 0 where there are no more. Raises OSError."""
-    descriptor = _open_regular(path)
+    descriptor = open_regular(path)
     try:
         size = end = os.fstat(descriptor).st_size
         left = number
@@ -51,15 +52,7 @@ def start_of_last_lines(path: Path, number: int) -> int:
 @contextmanager
 def open_text(path: Path, max_bytes: int) -> Iterator[TextIO]:
     """A regular file, to be read line by line; what is not UTF-8 is replaced, line breaks stay. Raises OSError."""
-    with os.fdopen(_open_regular(path), encoding="utf-8", errors="replace", newline="") as file:
+    with os.fdopen(open_regular(path), encoding="utf-8", errors="replace", newline="") as file:
         if os.fstat(file.fileno()).st_size > max_bytes:
             raise OSError(errno.EFBIG, f"larger than {max_bytes // 1024:,} KiB", str(path))
         yield file
-
-
-def _open_regular(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return descriptor

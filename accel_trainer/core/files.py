@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.exclusive_move import move_own, replace_own
@@ -19,15 +19,15 @@ from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.rename import was_moved
 
 
-def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True, is_private: bool = False) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one.
 
     `durable` waits for the disk, so that the new file outlives a power cut; leave it out for what is
-    rewritten every second. An OSError names the file.
+    rewritten every second. `is_private`: nobody else may read or write it. An OSError names the file.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        with replacing(path, durable=durable) as aside, aside.open("wb") as file:
+        with replacing(path, durable=durable) as aside, open_to_write(aside, 0, is_private=is_private) as file:
             file.write(data)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -122,6 +122,21 @@ def remove_stale_temp_files(folder: Path) -> None:
             remove_tree(path)
 
 
+def is_private_to_us(path: Path) -> bool:
+    """Whether this user has written a file by `write_atomic` with `is_private`, and nobody else can have: owner and
+    mode are as of a new one. Where a file system keeps neither, that is true of every file."""
+    probe = path.with_name(f".{Owner.new().token}.tmp")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            of_new, of_file = probe.lstat(), path.lstat()
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return (of_new.st_uid, of_new.st_mode) == (of_file.st_uid, of_file.st_mode)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the renames in a folder outlive a power cut (a no-op where folders cannot be synced)."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -133,15 +148,52 @@ def sync_folder(folder: Path) -> None:
 
 
 MEBIBYTE = 2**20
+# What is answered for a link that is not followed; to who writes, also for a pipe or a socket, and a folder.
+NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
+
+
+def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow_links: bool = True, mode: int = 0o666) -> int:
+    """A descriptor of a regular file, which is never waited for: a pipe would wait for its other end. Raises OSError;
+    UnsuitableFile, whose strerror says what else it is. As `opener` of `open` it writes to no link of others."""
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags, mode)
+    except OSError as error:
+        if error.errno not in NO_FILE or (follow_links and error.errno == errno.ELOOP):
+            raise
+        what = error.strerror if error.errno == errno.ELOOP else "not a regular file"
+        raise UnsuitableFile(error.errno, what, str(path)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsuitableFile(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def open_to_write(path: Path, flags: int = os.O_APPEND, *, is_private: bool = False) -> BinaryIO:
+    """A regular file to which is written, made where there is none; nothing is written through a link. Raises OSError,
+    also where there is something else of that name."""
+    flags |= os.O_WRONLY | os.O_CREAT
+    descriptor = open_regular(path, flags, follow_links=False, mode=0o600 if is_private else 0o666)
+    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "wb")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Write at the end of a regular file, by `open_to_write`. Raises OSError."""
+    with open_to_write(path) as file:
+        file.write(text.encode(errors="replace"))
+
+
+def read_start(path: Path, number: int) -> bytes:
+    """The first bytes of a regular file. Raises OSError, as `open_regular`."""
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+        return file.read(number)
 
 
 def read_bytes(path: str | Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
     """The whole content of a regular file. Raises OSError; UnsuitableFile, whose strerror says what else it is."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW))
+    descriptor = open_regular(path, follow_links=follow_links)
     try:
         about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise UnsuitableFile(errno.EINVAL, "not a regular file", str(path))
         content = b""
         if about.st_size <= max_bytes:
             with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -225,7 +277,7 @@ def cached(path: Path, make: Callable[[Path], None]) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
+        lock = open_to_write(path.with_name(f".{path.name}.lock"))
     except OSError as error:
         raise UserError(f"cannot write to {path.parent}: {error.strerror}; set XDG_CACHE_HOME to a folder") from error
     with lock:

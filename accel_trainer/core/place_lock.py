@@ -24,6 +24,7 @@ from accel_trainer.core.rename import POLL_S, is_there, rename_unique, was_moved
 SUFFIX, OWN_SUFFIX = ".placing", ".own.placing"
 # Of a process that is not known to be dead, the right is taken after so long: a move needs some milliseconds.
 PATIENCE_S = 5.0
+NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
 
 def is_lock(name: str) -> bool:
@@ -96,10 +97,10 @@ def _beginning(name: str) -> str:
 def _is_renamed(own: Path, lock: Path, name: str) -> bool:
     try:
         own.rename(lock)
-    except OSError:
+    except OSError as error:
         if is_there(lock / name):  # the answer was lost
             return True
-        if not os.path.lexists(lock):
+        if error.errno not in NOT_EMPTY and not os.path.lexists(lock):
             raise
         return False
     return True
@@ -125,7 +126,7 @@ def _take_right(lock: Path) -> None:
     try:
         lock.rmdir()  # not every file system renames a folder over an empty one
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in NOT_EMPTY | {errno.ENOENT}:
             raise
 
 

@@ -49,25 +49,29 @@ class RecordStore(Generic[T]):
     def read(self, path: Path) -> T | None:
         """The record in a file; None where there is no such file."""
         try:
-            return self.decode(read_bytes(path, self._max_bytes))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return self._there(path)
         except (OSError, ValueError):
             return self._damaged(path)
 
     def is_damaged(self, path: Path) -> bool:
         """Whether a file is there and cannot be read."""
         try:
-            self.decode(read_bytes(path, self._max_bytes))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+            self._there(path)
         except (OSError, ValueError):
             return True
         return False
 
-    def write(self, path: Path, record: T, *, durable: bool = True) -> None:
-        """Write a record aside and rename it into place; `durable` waits for the disk. Raises OSError."""
-        write_atomic(path, self.encode(record), durable=durable)
+    def _there(self, path: Path) -> T | None:
+        """The record in a file; None where there is no such file. Raises OSError and ValueError for any other."""
+        try:
+            content = read_bytes(path, self._max_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return self.decode(content)
+
+    def write(self, path: Path, record: T, *, durable: bool = True, is_private: bool = False) -> None:
+        """Write a record as `write_atomic` does. Raises OSError."""
+        write_atomic(path, self.encode(record), durable=durable, is_private=is_private)
 
     def encode(self, record: T) -> bytes:
         """The content of a record's file: JSON in one line."""

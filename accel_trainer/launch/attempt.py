@@ -6,6 +6,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import append_text
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import oom_kill_count
 from accel_trainer.core.text import one_line
@@ -90,8 +91,7 @@ def _acquire_lock(attempt: Attempt) -> RunLock:
     """Refuse a run folder in which another process trains, and end what a dead one has left. Raises UserError."""
 
     def log_line(line: str) -> None:
-        with attempt.log.open("a") as log:
-            log.write(f"{one_line(line)}\n")
+        append_text(attempt.log, f"{one_line(line)}\n")
 
     owner = Owner(this_host(), attempt.token)
     follows = never if attempt.claim is None else attempt.claim.has_started

@@ -1,5 +1,6 @@
 """The outcome of an attempt: what the last status, the log and the exit code of a trainer mean for its job."""
 
+import os
 import re
 import signal
 from contextlib import suppress
@@ -8,6 +9,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.core.files import open_regular
+from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, first_rank_error, read_status, write_status
@@ -139,9 +142,10 @@ def _interrupted(ended: TrainerExit) -> Outcome:
 
 
 def _log_end(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
+    with suppress(UnsuitableFile), os.fdopen(open_regular(log), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_END_BYTES))
         return file.read().decode(errors="replace")
+    return ""
 
 
 def last_error_line(log: Path, exit_code: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accel_trainer.core import processes
 from accel_trainer.core.child_environment import PROCESSES_VARIABLE, THREAD_COUNTS, child_environment
+from accel_trainer.core.files import MEBIBYTE, append_text, open_to_write, read_bytes
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import SHUTDOWN_S, Launch
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
@@ -19,6 +20,7 @@ POLL_S = 0.1
 REST_S = 10.0
 # What a process may need to write its stacks.
 DUMP_S = 1.0
+MAX_LOG = 64 * MEBIBYTE
 
 
 class ProcessGroup:
@@ -29,7 +31,7 @@ class ProcessGroup:
         made = child_environment(THREAD_COUNTS) if launch.is_on_cpu else child_environment()
         environment = {**made, **make_scratch(token), **launch.environment}
         environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes)}
-        with log.open("ab") as output:
+        with open_to_write(log) as output:
             # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
             self._launcher = subprocess.Popen(
                 launch.argv,
@@ -48,8 +50,8 @@ class ProcessGroup:
 
     def log_to(self, log: Path) -> None:
         """Its output goes to another file from now on, after what is there."""
-        with self._log.open("ab") as output:
-            output.write(log.read_bytes() if log.exists() else b"")
+        with open_to_write(self._log) as output:
+            output.write(read_bytes(log, MAX_LOG) if log.exists() else b"")
         self._log = self._log.rename(log)
 
     def ask_to_stop(self) -> None:
@@ -60,8 +62,7 @@ class ProcessGroup:
     async def dump_stacks(self) -> None:
         """Have every training process write to the log what each of its threads is doing."""
         for pid in self._workers():
-            with self._log.open("a") as log:
-                log.write(f"\nstacks of rank {processes.env_of(pid, 'RANK') or 0} (process {pid}):\n")
+            append_text(self._log, f"\nstacks of rank {processes.env_of(pid, 'RANK') or 0} (process {pid}):\n")
             processes.send_signal([pid], processes.STACKS_SIGNAL)
             await asyncio.sleep(DUMP_S)
 

@@ -1,12 +1,15 @@
 """Heartbeats: each runner writes every now and then that it is alive, and what it does; others watch whether it does.
 
     training_queue/runners/<host>.<boot>-<pid>-<start>.json    written by the runner, with a number that goes up
-    training_queue/observed/<host>.<machine>.json              when that number was last seen to change, by this host
+    training_queue/observed/<host>.<machine>.<user>.json       when that number was last seen to change, by this host
 
 Clocks of machines differ, and may be set: an observer goes by its own, the one that counts from the start of the
-machine. Of a runner on this machine nothing needs to be observed, since it is known whether its process is alive.
+machine. Who could write to what was observed could have a living runner taken for a dead one, so each user has a file
+that nobody else can write. Of a runner on this machine nothing needs to be observed, since it is known whether its
+process is alive.
 """
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,6 +18,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from accel_trainer.core.files import is_private_to_us
 from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
 from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time
 from accel_trainer.queue.layout import ClaimedJob
@@ -98,7 +102,9 @@ class HeartbeatObserver:
     """What is known on this host of the queue's runners."""
 
     def __init__(self, queue: QueueStore) -> None:
-        self._runners, self._notes = queue.paths.runners, queue.paths.observed / f"{this_host()}.{machine_id()}.json"
+        name = f"{this_host()}.{machine_id()}.{os.geteuid()}.json"
+        self._runners, self._notes = queue.paths.runners, queue.paths.observed / name
+        self._known: dict[str, tuple[int, float]] | None = None
 
     def heartbeats(self) -> dict[str, Heartbeat]:
         """The heartbeats of runners, by `runner_of` their claims. One that is damaged counts as none."""
@@ -110,17 +116,19 @@ class HeartbeatObserver:
         others = {job.path.name: job for job in running if _is_observed(job.owner)}
         if not others:
             return {}
-        now, heartbeats, before = time.monotonic(), self.heartbeats(), self._read_notes()
+        before = self._read_notes() if self._known is None else self._known
+        now, heartbeats = time.monotonic(), self.heartbeats()
         notes: dict[str, tuple[int, float]] = {}
         for name, job in others.items():
             heartbeat = heartbeats.get(runner_of(job.owner))
             sequence = -1 if heartbeat is None else heartbeat.sequence
             known = before.get(name)
             notes[name] = known if known is not None and known[0] == sequence else (sequence, now)
+        self._known = notes
         if notes != before:
             with suppress(OSError):
                 self._notes.parent.mkdir(exist_ok=True)
-                OBSERVATIONS.write(self._notes, Observations(boot_id(), notes), durable=False)
+                OBSERVATIONS.write(self._notes, Observations(boot_id(), notes), durable=False, is_private=True)
         return {name: now - since for name, (_, since) in notes.items()}
 
     def remove_dead(self) -> None:
@@ -130,11 +138,11 @@ class HeartbeatObserver:
                 path.unlink(missing_ok=True)
 
     def _read_notes(self) -> dict[str, tuple[int, float]]:
-        """Those since this machine was started: its clock begins again then."""
+        """Those of this user since this machine was started: its clock begins again then."""
         content, now = OBSERVATIONS.read(self._notes), time.monotonic()
-        if content is None or content.boot != boot_id():
+        if content is None or content.boot != boot_id() or not is_private_to_us(self._notes):
             return {}
-        return {name: (number, min(since, now)) for name, (number, since) in content.seen.items()}
+        return {name: (number, since) for name, (number, since) in content.seen.items() if 0 <= since <= now}
 
 
 def _is_observed(owner: Owner) -> bool:

@@ -75,7 +75,13 @@ class Mover:
                 taken = taken or self.take(job, state)
                 return self._place(taken, target, job.path)
             except FileExistsError:
-                self._make_way(QueuedJob(name, target, state), before)
+                try:
+                    self._make_way(QueuedJob(name, target, state), before)
+                except QueueUnusable:
+                    if taken is not None:
+                        with suppress(OSError):
+                            move_own(taken, job.path)
+                    raise
 
     def remove(self, job: QueuedJob) -> None:
         """Remove a job for good. Raises JobGone and QueueUnusable."""

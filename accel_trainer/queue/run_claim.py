@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import append_text
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import first_line, one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
@@ -78,8 +79,7 @@ class ClaimRun:
         """The outcome of an attempt that could not be followed to its end; the log has the traceback."""
         with suppress(OSError):
             if (log := self.queue.newest_log(self.claimed.name)) is not None:
-                with log.open("a") as file:
-                    file.writelines(traceback.format_exception(error))
+                append_text(log, "".join(traceback.format_exception(error)))
         reason = f"the attempt could not be followed: {type(error).__name__}: {first_line(error)}"
         return Outcome(OutcomeKind.FAILED, reason, RunState.FAILED)
 

@@ -1,7 +1,8 @@
 """The status of every job of a queue: where it is, how far, on which devices, and why it does not run."""
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from accel_trainer.queue.heartbeat import (
     runner_of,
 )
 from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob, is_canceled
+from accel_trainer.queue.move_between import RECORDS as COPIES
 from accel_trainer.queue.retries import FailureRecord, Retries, submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 # So many pending jobs have a note why they do not run; to read more of them would take seconds.
 MOST_NOTES = 100
+# So many records of a kind are looked at whether they are damaged: on a network drive each takes a millisecond.
+MOST_RECORDS = 500
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,33 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
             yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
 
 
-def damaged_records(queue: QueueStore) -> list[Path]:
-    """Records beside the jobs that are none, and count as none. Pauses are not among them, which say so themselves."""
+def damaged_records(queue: QueueStore, names: Collection[str] = ()) -> list[Path]:
+    """Records beside the jobs that are none, and are not obeyed. Pauses are not among them, which say so themselves.
+
+    names: of jobs of which something is shown. Of so many records that it would take long, theirs are looked at first.
+    """
+    from accel_trainer.queue.slurm.reconcile import Record
+
+    first = {*names, *(job.token for job in queue.claims())}
     kinds: list[tuple[Path, RecordStore[Any]]] = [
         (queue.paths.requests, RecordStore(ControlRequest)),
         (queue.paths.retries, RecordStore(FailureRecord)),
         (queue.paths.runners, HEARTBEATS),
         (queue.paths.observed, OBSERVATIONS),
+        (queue.paths.slurm, RecordStore(Record)),
+        (queue.paths.moves, COPIES),
     ]
-    return [path for folder, records in kinds for path in sorted(folder.glob("[!.]*.json")) if records.is_damaged(path)]
+    looked_at = ((records, path) for folder, records in kinds for path in _some_records(folder, first))
+    return [path for records, path in looked_at if records.is_damaged(path)]
+
+
+def _some_records(folder: Path, first: Collection[str]) -> list[Path]:
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."]  # noqa: PTH208
+    except OSError:
+        return []
+    of_first = sorted(names, key=lambda name: (name.removesuffix(".json") not in first, name))
+    return [folder / name for name in of_first[:MOST_RECORDS]]
 
 
 def _noting_damage(row: JobStatus, run: RunFolder | None) -> JobStatus:

@@ -9,9 +9,10 @@ from itertools import cycle
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer.core.blocks import open_text
 from accel_trainer.core.files import replacing
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.performance import PerformanceRow, read_performance
+from accel_trainer.run.performance import MAX_PERFORMANCE, PerformanceRow, read_performance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def draw_range_test(run: RunFolder, found: float | None) -> None:
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    with run.lr_finder.open(newline="") as file:
+    with open_text(run.lr_finder, MAX_PERFORMANCE) as file:
         rows = list(csv.DictReader(file))
     rates = [float(row["rate"]) for row in rows]
     figure = Figure(figsize=(6, 3.6), layout="constrained")

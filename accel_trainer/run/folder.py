@@ -4,6 +4,7 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 """
 
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -170,8 +171,8 @@ class RunFolder:
 
     def locks(self) -> list[int]:
         """The numbers of the locks that there are, highest first."""
-        numbers = (path.name.removeprefix(".owner-") for path in self.path.glob(".owner-*"))
-        return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
+        numbers = (re.fullmatch(r"\.owner-(0|[1-9][0-9]*)", path.name) for path in self.path.glob(".owner-*"))
+        return sorted((int(number[1]) for number in numbers if number is not None), reverse=True)
 
     def create(self) -> None:
         """Make the folder; a UserError when that is not possible or nothing can be written in it.
@@ -196,7 +197,7 @@ class RunFolder:
     def now(self) -> float:
         """The time by the clock that gives the folder's files theirs: on a network drive another machine's."""
         probe = self.path / f".probe-{secrets.token_hex(4)}"
-        with probe.open("w") as file:
+        with probe.open("x") as file:
             written = os.fstat(file.fileno()).st_mtime
         probe.unlink(missing_ok=True)
         return written

@@ -6,6 +6,7 @@ on another machine touches its lock as a heartbeat, and its lease expires when i
 """
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.errors import AccelTrainError, UserError
+from accel_trainer.core.files import read_bytes
 from accel_trainer.core.lease import BEAT_S, Owner
+from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
 
 # For what is in a lock to be written.
 BEING_TAKEN_S = 60.0
+MAX_LOCK = 2**16
 # For a thread that looks at the lock, when it is no longer needed. A network drive may answer it much later.
 JOIN_S = 5.0
 
@@ -51,11 +55,13 @@ _RECORDS = RecordStore(_LockRecord)
 
 @dataclass(frozen=True)
 class _Lock:
-    """A lock as it is found. `record` is None while its content is not there, or where that cannot be read."""
+    """A lock as it is found. `record` is None while its content is not there, or where that cannot be read; what is no
+    regular file is not one, only of its name."""
 
     number: int
     age_s: float
     record: _LockRecord | None = None
+    is_one: bool = True
 
     @property
     def owner(self) -> Owner | None:
@@ -64,7 +70,7 @@ class _Lock:
     @property
     def has_expired(self) -> bool:
         if self.owner is None:
-            return self.age_s > BEING_TAKEN_S
+            return not self.is_one or self.age_s > BEING_TAKEN_S
         return self.owner.has_expired(self.age_s)
 
     def refusal(self, run: RunFolder) -> FolderInUse:
@@ -110,8 +116,8 @@ class RunLock:
     def _is_ours(self) -> bool:
         """Whether the file is the one that was made: one that was taken over may have come again."""
         try:
-            return _RECORDS.decode(self._path.read_bytes()).owner == self._owner
-        except (FileNotFoundError, ValueError):
+            return _RECORDS.decode(read_bytes(self._path, MAX_LOCK, follow_links=False)).owner == self._owner
+        except (FileNotFoundError, UnsuitableFile, ValueError):
             return False
 
 
@@ -245,7 +251,8 @@ def _take(
         ours.release()
         raise
     for lock in others:
-        run.lock(lock.number).unlink(missing_ok=True)
+        if lock.is_one:
+            run.lock(lock.number).unlink(missing_ok=True)
     return ours
 
 
@@ -257,14 +264,15 @@ def _refuse_if_held(run: RunFolder, locks: list[_Lock], follows: Callable[[str],
 
 
 def _locks(run: RunFolder) -> list[_Lock]:
-    """The locks of a run folder, highest number first."""
+    """The locks of a run folder, highest number first. What is no regular file is none; its name is taken."""
     if not (numbers := run.locks()):
         return []
     found, now = [], run.now()
     for number in numbers:
-        with suppress(FileNotFoundError), run.lock(number).open("rb") as file:
-            age_s = now - os.fstat(file.fileno()).st_mtime
-            found.append(_Lock(number, age_s, _decoded(file.read())))
+        with suppress(FileNotFoundError):
+            about = run.lock(number).lstat()
+            record = _decoded(run.lock(number)) if stat.S_ISREG(about.st_mode) else None
+            found.append(_Lock(number, now - about.st_mtime, record, is_one=stat.S_ISREG(about.st_mode)))
     return found
 
 
@@ -279,7 +287,7 @@ def _create(path: Path, owner: Owner) -> None:
         os.close(descriptor)
 
 
-def _decoded(content: bytes) -> _LockRecord | None:
-    with suppress(ValueError):
-        return _RECORDS.decode(content)
+def _decoded(path: Path) -> _LockRecord | None:
+    with suppress(ValueError, UnsuitableFile):
+        return _RECORDS.decode(read_bytes(path, MAX_LOCK, follow_links=False))
     return None

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 from accel_trainer.core.blocks import BLOCK_BYTES, read_block
 from accel_trainer.core.errors import AccelTrainError
+from accel_trainer.core.files import open_to_write
 from accel_trainer.core.text import one_line, printable
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost
@@ -99,6 +101,9 @@ class _LogFile(_Forgiving, logging.FileHandler):
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run.log, encoding="utf-8", delay=True)
         self._run = run
+
+    def _open(self) -> TextIOWrapper:
+        return TextIOWrapper(open_to_write(self._run.log), encoding="utf-8")
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(LockLost):

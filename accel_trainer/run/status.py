@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
+from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes, write_atomic
 from accel_trainer.core.record_store import Count, Line, Lines, Measure, RecordStore, Seconds, Time
 from accel_trainer.core.text import one_line
 from accel_trainer.run.folder import RunFolder
@@ -125,7 +125,8 @@ def write_attempt_status(run: RunFolder, status: Status) -> None:
 def overwrite_status(run: RunFolder, status: Status) -> None:
     """Write the status into the file that is there, for a disk on which there is no room for a new one."""
     run.check_owner()
-    with run.status_file.open("r+b") as file:
+    descriptor = open_regular(run.status_file, os.O_RDWR, follow_links=False)
+    with os.fdopen(descriptor, "r+b") as file:
         file.write(status.model_dump_json().encode())
         file.truncate()
 

@@ -1,10 +1,12 @@
 """The verbs that change what becomes of jobs, on the files of a queue and with a real runner."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +239,28 @@ def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
     assert observer.silence_s([job]) == {name: 0.0}
     now[0] += 601
     assert observer.silence_s([job])[name] > lease.STALE_S
+
+
+@pytest.mark.parametrize("what", ["another user's", "written by all", "of the future", "of before the start"])
+def test_only_what_this_user_has_seen_makes_a_claim_stale(queue: QueueStore, what: str) -> None:
+    """Whoever may write to the queue could have a living runner's jobs taken away."""
+    path = write_job(queue.folder / "running/a@grey.boot-1-2-x.json")
+    job = ClaimedJob("a", path, owner=Owner("grey", "boot-1-2-x"))
+    heartbeat.HeartbeatObserver(queue).silence_s([job])
+    (notes,) = queue.paths.observed.iterdir()
+    seen = {"of the future": time.monotonic() + 1e6, "of before the start": -1e6}.get(what, 0.0)
+    notes.write_text(json.dumps({"boot": lease.boot_id(), "seen": {path.name: [-1, seen]}}))
+    if what not in ("another user's", "written by all"):
+        assert heartbeat.HeartbeatObserver(queue).silence_s([job])[path.name] < 1.0
+        return
+    assert heartbeat.HeartbeatObserver(queue).silence_s([job])[path.name] == pytest.approx(time.monotonic(), abs=5)
+    if what == "written by all":
+        notes.chmod(0o666)
+    elif os.geteuid() == 0:
+        os.chown(notes, 1, 1)
+    else:
+        pytest.skip("only root can make a file another user's")
+    assert heartbeat.HeartbeatObserver(queue).silence_s([job])[path.name] < 1.0
 
 
 def test_what_was_seen_before_this_machine_was_started_counts_no_more(

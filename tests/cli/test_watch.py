@@ -202,13 +202,25 @@ def test_a_name_in_the_queue_makes_no_line_and_no_command_for_a_terminal(queue: 
         assert shown.replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("folder", ["requests", "retries", "runners", "observed"])
+@pytest.mark.parametrize("folder", ["requests", "retries", "runners", "observed", "slurm", "moves"])
 def test_a_damaged_record_is_named_once_in_the_status(queue: QueueStore, folder: str) -> None:
     write_job(queue.folder / "a.json")
     path = queue.folder / folder / "x.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text('{"sequence": NaN, "time": 1e300}')
-    assert run("status").stdout.splitlines()[2:] == [f"{path} is damaged and counts as none; it can be removed"]
+    what = ": a job that was being moved to another queue stays where it is until somebody has looked there"
+    rest = what if folder == "moves" else " and counts as none; it can be removed"
+    assert run("status").stdout.splitlines()[2:] == [f"{path} is damaged{rest}"]
+
+
+def test_of_thousands_of_records_those_of_shown_jobs_are_looked_at(queue: QueueStore) -> None:
+    write_job(queue.folder / "x.json")
+    queue.paths.retries.mkdir(exist_ok=True)
+    for number in range(status_table.MOST_RECORDS):
+        (queue.paths.retries / f"a{number}.json").symlink_to("nowhere")
+    (queue.paths.retries / "x.json").write_text("{")
+    assert f"{queue.paths.retries / 'x.json'} is damaged" in run("status").stdout
+    assert len(status_table.damaged_records(queue)) == 0
 
 
 def test_a_log_keeps_its_colors_and_does_nothing_else_to_a_terminal(queue: QueueStore) -> None:

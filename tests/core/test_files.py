@@ -5,9 +5,17 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import dead_token, file_names
+from helpers import dead_token, file_names, plant_no_file
 
-from accel_trainer.core.files import remove_stale_temp_files, replacing, write_atomic, write_new
+from accel_trainer.core.files import (
+    append_text,
+    is_private_to_us,
+    remove_stale_temp_files,
+    replacing,
+    write_atomic,
+    write_new,
+)
+from accel_trainer.core.outage import UnsuitableFile
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -150,3 +158,18 @@ def test_a_new_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_new(tmp_path / "file", b"two")
     assert file_names(tmp_path) == ["file"]
     assert (tmp_path / "file").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_nothing_is_written_to_what_is_no_file_and_nobody_waits_for_it(tmp_path: Path, kind: str) -> None:
+    plant_no_file(tmp_path / "log", kind)
+    with pytest.raises(UnsuitableFile, match="symbolic links" if kind == "device" else "not a regular file"):
+        append_text(tmp_path / "log", "a line")
+
+
+def test_a_private_file_is_known_by_its_owner_and_its_mode(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "ours", "", is_private=True)
+    write_atomic(tmp_path / "everybodys", "")
+    assert is_private_to_us(tmp_path / "ours")
+    assert not is_private_to_us(tmp_path / "everybodys")
+    assert file_names(tmp_path) == ["everybodys", "ours"]

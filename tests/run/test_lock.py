@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import said_by
+from helpers import plant_no_file, said_by
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, boot_id, start_time, this_host
@@ -286,3 +286,25 @@ def test_a_successor_of_another_machines_owner_takes_the_lock_at_once(run: RunFo
     assert run.locks() == [2]
     assert said_by(follow, claim).startswith("model_dir: another process is training")
     first.check()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_lock_and_blocks_nobody_who_trains(run: RunFolder, kind: str) -> None:
+    plant_no_file(run.lock(3), kind)
+    held = take_it(run)
+    assert run.locks() == [4, 3]
+    held.check()
+    assert "another process is training" in said_by(take_it, run)
+    held.release()
+    assert run.locks() == [3]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_who_finds_something_else_in_the_place_of_its_lock_has_lost_it(run: RunFolder, kind: str) -> None:
+    held = take_it(run)
+    run.lock(1).unlink()
+    plant_no_file(run.lock(1), kind)
+    with pytest.raises(LockLost):
+        held.check()
+    held.release()
+    assert os.path.lexists(run.lock(1))

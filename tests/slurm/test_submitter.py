@@ -27,6 +27,7 @@ from accel_trainer.queue.slurm.reconcile import (
     Reconciler,
     Record,
     Records,
+    end_waiting,
     outcome_from_slurm,
     outcome_of_unknown,
 )
@@ -353,6 +354,51 @@ def test_of_a_job_that_slurm_has_ended_is_done_what_was_asked(
     failures = Retries(queue).of(again)
     assert failures is not None
     assert (failures.number, failures.reason) == (1, "job 2 of Slurm ended (OUT_OF_MEMORY)")
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_cancel_ends_in_slurm_only_a_job_of_this_claim_whatever_a_record_says(
+    queue: QueueStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_ours: bool
+) -> None:
+    """The record lies in a shared folder: the number in it may be that of any job of ours."""
+    claimed = handed_over(queue)
+    Records(queue).write(claimed.token, Record("me", 7))
+    token = claimed.token if is_ours else "another"
+    answering(tmp_path, monkeypatch, "scontrol", "echo ClusterName = lab")
+    answering(
+        tmp_path, monkeypatch, "squeue",
+        f'case "$*" in *--jobs=7*) echo "7|PENDING|Priority||0:00|accel-train:{token}";; esac',
+    )  # fmt: skip
+    answering(tmp_path, monkeypatch, "scancel", f'echo "$@" >> {tmp_path}/canceled')
+    end_waiting(queue, claimed)
+    assert (tmp_path / "canceled").exists() == is_ours
+
+
+@pytest.mark.parametrize("distributed", ["DEEPSPEED", "FSDP"])
+def test_a_node_with_a_default_that_cannot_be_used_holds_the_job_and_says_why(
+    queue: QueueStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    distributed: str,
+) -> None:
+    from accel_trainer.queue.slurm import start as start_module
+
+    config = tmp_path / "home/.cache/huggingface/accelerate/default_config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"distributed_type: {distributed}\n")
+    answering(tmp_path, monkeypatch, "scontrol", "exit 1")
+    answering(tmp_path, monkeypatch, "squeue", "exit 1")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    claimed = handed_over(queue, dataset="digits")
+    monkeypatch.setattr(start_module, "SHOWN_S", 0.0)
+    assert start_module.main(["--queue", str(queue.folder), "--token", claimed.token]) == 1
+    assert [job.name for job in queue.jobs(JobState.HELD)] == ["job"]
+    assert Records(queue).of(claimed.token) is None
+    printed = capsys.readouterr()
+    assert "job: held; `accel-train release job` when that is put right" in printed.out
+    assert f"error: {config}" in printed.err
+    assert distributed in printed.err
 
 
 def test_a_start_that_comes_when_its_claim_is_gone_does_nothing(

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached, read_bytes
+from accel_trainer.core.files import cache_folder, cached, read_bytes, read_start
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
@@ -245,17 +245,12 @@ class PngMasks:
 def _has_alpha(path: Path) -> bool:
     """Whether a PNG is of mode LA or RGBA, from its first bytes. Raises UserError if it is not a PNG."""
     try:
-        start = persistently(partial(_first_bytes, path), lambda: str(path), may_be_missing=True)
+        start = persistently(partial(read_start, path, 26), lambda: str(path), may_be_missing=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", key="Occlusion.occluder_dir") from error
     if len(start) < 26 or not start.startswith(_PNG_START):
         raise UserError(f"{path} is not a PNG; replace or delete it", key="Occlusion.occluder_dir")
     return start[25] in _PNG_TYPES_WITH_ALPHA
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return file.read(26)
 
 
 def _alpha_or_rgba(image: Image.Image, num_channels: int) -> Pixels:

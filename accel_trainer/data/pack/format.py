@@ -55,7 +55,7 @@ RECORD = np.dtype(
 Records = npt.NDArray[np.void]
 SplitName = Literal["train", "val"]
 AGAIN = "delete the pack and pack again"
-_MAX_INDEX = 2**32
+MAX_INDEX = 2**32
 _MAX_MANIFEST = 64 * files.MEBIBYTE
 
 
@@ -282,7 +282,7 @@ def digest_of_labels(labels: LabelArray) -> str:
 def _read_index(folder: Path, split: str, manifest: Manifest, about: PackedSplit) -> Records:
     path = folder / f"{split}.index"
     try:
-        content = persistently(partial(files.read_bytes, path, _MAX_INDEX), lambda: str(path), may_be_missing=True)
+        content = persistently(partial(files.read_bytes, path, MAX_INDEX), lambda: str(path), may_be_missing=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}", key="dataset") from error
     if digest(content) != about.index or len(content) != about.images * RECORD.itemsize:

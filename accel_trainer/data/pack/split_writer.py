@@ -19,11 +19,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import open_regular, read_bytes
 from accel_trainer.data.augment.geometry import resize, with_short_side
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.pack.format import (
     AGAIN,
+    MAX_INDEX,
     RECORD,
     PackedSplit,
     PixelFile,
@@ -145,7 +147,7 @@ class SplitWriter:
 
     def about(self, split: PackedSplit) -> PackedSplit:
         """The same with what is known when all are written."""
-        index = self._index_path.read_bytes()
+        index = read_bytes(self._index_path, MAX_INDEX)
         corrupt = int((np.frombuffer(index, RECORD)["height"] == 0).sum())
         return split.model_copy(update={"size": self.end, "corrupt": corrupt, "index": digest(index)})
 
@@ -213,8 +215,8 @@ def num_whole(file: PixelFile, records: Records) -> int:
 
 
 def open_to_append(path: Path) -> int:
-    """A descriptor. Raises OSError, also where a link leads elsewhere."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    """A descriptor. Raises OSError, also where a link leads elsewhere, or it is no regular file."""
+    return open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, follow_links=False)
 
 
 def _write(file: int, content: bytes) -> None:

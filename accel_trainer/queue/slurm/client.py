@@ -85,8 +85,9 @@ def jobs_of(user: str, timeout_s: float = ANSWER_S) -> Mapping[str, SlurmJob]:
     return {token: job for token, job in found if token is not None}
 
 
-def job_of(job_id: int) -> SlurmJob | None:
-    """One job; None if Slurm does not know it, or no more. Raises SlurmError."""
+def job_of(job_id: int, token: str) -> SlurmJob | None:
+    """The job of a claim, by both; None if Slurm does not know it, or no more, or the job is none of this claim: of its
+    id nothing but a file is known. Raises SlurmError."""
     try:
         listing = _call(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--format={FIELDS}"])
     except SlurmTimeout:
@@ -95,7 +96,7 @@ def job_of(job_id: int) -> SlurmJob | None:
         if "Invalid job id" in str(error):
             return None
         raise
-    return next((_parsed(line)[1] for line in listing.splitlines()), None)
+    return next((job for found, job in map(_parsed, listing.splitlines()) if found == token), None)
 
 
 def cancel_waiting(job_id: int) -> None:

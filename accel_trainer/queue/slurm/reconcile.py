@@ -204,13 +204,14 @@ def end_waiting(queue: QueueStore, job: ClaimedJob) -> None:
     """
     if job.owner.cluster != client.cluster_name():
         raise SlurmError(f"{job.name} is in Slurm on {job.owner.cluster}: go to a machine of that cluster")
-    record, user = Records(queue).of(job.token), this_user()
-    found = client.jobs_of(user).get(job.token)
+    record, token = Records(queue).of(job.token), job.token
+    found = client.jobs_of(this_user()).get(token)
     job_id = found.id if found is not None else None if record is None else record.id
     if job_id is None:
         return
-    client.cancel_waiting(job_id)
-    now = client.job_of(job_id)
+    if client.job_of(job_id, token) is not None:
+        client.cancel_waiting(job_id)
+    now = client.job_of(job_id, token)
     if now is None or now.state in OVER:
         requeue(queue, Retries(queue), job)
         Records(queue).forget(job.token)

@@ -149,7 +149,7 @@ class FirstNode:
         """Of this job, which is noted; "" where Slurm does not answer."""
         found = None
         with suppress(SlurmError):
-            found = client.job_of(self._job_id)
+            found = client.job_of(self._job_id, self._owner.token)
         state, reason = ("", "") if found is None else (found.state, found.reason)
         self._record = replace(self._record, state=state, reason=reason)
         self._records.write(self._owner.token, self._record)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from accel_trainer.config.fields import WEIGHT_SUFFIXES
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import read_start
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
@@ -87,14 +88,9 @@ def _without_numbers(shape: list[int], dtype: str) -> Tensor:
 
 def _head(path: Path) -> bytes:
     try:
-        return persistently(partial(_first_bytes, path), lambda: str(path), may_be_missing=True)
+        return persistently(partial(read_start, path, 9), lambda: str(path), may_be_missing=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(9)
 
 
 def _is_safetensors(path: Path) -> bool:
