@@ -222,7 +222,7 @@ def _finetune_problems(job: JobParameters) -> list[Problem]:
         )
         problems.append(Problem(message, key="finetune"))
     given = job.finetuning.finetune_dir
-    folder = PurePath(given)
+    folder = job.finetune_folder
     if not given or ".." in folder.parts:
         pass  # refused as a path
     elif not folder.parts or folder.is_absolute() or any(part[0] in ".~" for part in folder.parts):

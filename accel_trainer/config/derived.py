@@ -1,6 +1,7 @@
 """What follows from the parameters of a job: paths, metrics, views, and which parameters have which marks."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,15 @@ def default_path(architecture: str, name: str) -> Path:
     return Path("models") / architecture.replace(":", ".") / name
 
 
+def _relative(path: Path, folder: Path) -> Path | None:
+    """What comes after a folder in a path that goes through it, or None."""
+    with suppress(RuntimeError):  # a user without a home
+        path = path.expanduser()
+    if path.is_absolute():  # a relative one says nothing of where we are
+        folder = folder.absolute()
+    return path.relative_to(folder) if path.is_relative_to(folder) else None
+
+
 # Pydantic collects fields from the last base to the first.
 class JobParameters(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
     """The parameters of all sections, and what follows from them. `name` is that of the job file, without `.json`."""
@@ -33,7 +43,17 @@ class JobParameters(RunParameters, OptimizationParameters, DataParameters, Model
     @property
     def run_path(self) -> Path:
         """The run folder. A relative model_dir counts from the current directory."""
-        return self.base_path / self.finetuning.finetune_dir if self.finetuning is not None else self.base_path
+        return self.base_path / self.finetune_folder if self.finetuning is not None else self.base_path
+
+    @property
+    def finetune_folder(self) -> Path:
+        """The folder of a fine-tuned run, relative to `base_path`; "." where it is none inside that.
+
+        finetune_dir may be given with the model_dir before it. Nothing on the disk is looked at.
+        """
+        given = Path(self.finetuning.finetune_dir if self.finetuning is not None else ".")
+        inside = _relative(given, self.base_path)
+        return given if inside is None else inside
 
     @property
     def base_path(self) -> Path:

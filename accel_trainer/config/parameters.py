@@ -41,6 +41,9 @@ class ModelParameters(Section):
     pretrained: Annotated[str | None, MODEL.but(path=PathKind.PATH)] = None
     """Weights to start from: the name of torchvision's for the architecture (`DEFAULT`, `IMAGENET1K_V1`, ...), which
     are downloaded once; or a file or run folder, as for `starting_params`. An output layer of another size is new."""
+    min_loaded_fraction: Annotated[float, Field(ge=0, le=1), RUN.but(training_only=True)] = 0.5
+    """The least share of the model's parameters that `pretrained` or `finetune` must find in the weights: with less the
+    job is refused. `0.1` where so little is wanted, as under a large new head."""
     model_dir: Annotated[
         str | None, UNREPORTED.but(training_only=True, is_checked=False, is_setting=False, path=PathKind.PATH)
     ] = None
@@ -112,10 +115,10 @@ class FinetuneParameters(Section):
 
     starting_params: Annotated[str | None, MODEL.but(path=PathKind.PATH)] = None
     """Weights to start from: a run folder (its best), a file (safetensors, or a state dict of `torch.save`), or the
-    name of a job of the queue, which is then trained first. All that fits the model by name and shape is loaded.
-    Absent: the best of the run in `model_dir`."""
+    name of a job of the queue, which is then trained first. All that fits the model by name and shape is loaded: at
+    least `min_loaded_fraction` of it, and of frozen modules everything. Absent: the best of the run in `model_dir`."""
     finetune_dir: Annotated[str, MODEL.but(is_checked=False, is_setting=False, path=PathKind.PATH)] = "finetune"
-    """Folder of the fine-tuned run, inside `model_dir`."""
+    """Folder of the fine-tuned run, inside `model_dir`; the whole path of a folder there means the same."""
     freeze_modules: Annotated[list[str], MODEL] = []
     """Names of modules that are not trained (`layer1.0`): no gradient, no weight decay, BatchNorm and dropout as in
     validation."""

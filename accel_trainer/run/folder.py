@@ -16,6 +16,17 @@ from pathlib import Path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import remove_tree
 
+_ARGS_OF_OTHER_CODE = "args.json"
+_BEST_OF_OTHER_CODE = re.compile(r"best_(\d+)\.pt")
+
+
+def best_of_other_code(params: Path) -> Path | None:
+    """The best weights of a run that other code has trained, such as `params/best_040.pt`: those of the last epoch that
+    was best; None where there are none."""
+    found = {path: _BEST_OF_OTHER_CODE.fullmatch(path.name) for path in params.glob("best_*.pt")}
+    numbers = {path: int(match[1]) for path, match in found.items() if match is not None}
+    return max(numbers, key=lambda path: numbers[path], default=None)
+
 
 def _anybody() -> None:
     """The check of a folder that is read, or written by who needs no lock for it."""
@@ -244,6 +255,15 @@ class RunFolder:
     def has_run(self) -> bool:
         """Whether a training run was begun here."""
         return self.config.exists()
+
+    def of_other_code(self) -> list[str]:
+        """What shows that the run in this folder was trained by other code, which has its job in args.json and its
+        weights in .pt files; nothing where it was not."""
+        if self.has_run:
+            return []
+        weights = sorted(f"{self.params.name}/{path.name}" for path in self.params.glob("*.pt"))
+        args = [_ARGS_OF_OTHER_CODE] if (self.path / _ARGS_OF_OTHER_CODE).exists() else []
+        return args + weights
 
     def archive(self, others: Collection[str] = ()) -> Path | None:
         """Move an older run of this folder to `previous/<n>`, so that a new one can start clean; where it has gone.

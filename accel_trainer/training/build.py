@@ -18,6 +18,7 @@ from accel_trainer.data.dataset import Splits
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import check_augmentations, training_spectrum, training_views
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.knn import KnnTest, knn_test
 from accel_trainer.training.meta_model import count_parameters, cycle_axis, cycles_of, make_model, meta_model
 from accel_trainer.training.objectives.base import Cycles, Objective
@@ -27,6 +28,7 @@ from accel_trainer.training.optim.lr_schedule import LRSchedule, make_schedule
 from accel_trainer.training.optim.optimizer import make_optimizer
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
+from accel_trainer.training.state.starting_point import refuse_run_of_other_code
 from accel_trainer.training.tracking import check_trackers
 from accel_trainer.training.validation import EvaluationSet, validation_set, validation_views
 
@@ -133,6 +135,7 @@ def _check(job: Job, images: Splits, world_size: int) -> Summary:
     make_schedule(resolved, make_optimizer(resolved, model))
     check_trackers(job)
     check_writable(job)
+    refuse_run_of_other_code(job.checkpoint, RunFolder(job.run_path))
     return Summary(
         name=job.name,
         architecture=job.architecture,

@@ -66,6 +66,51 @@ def test_what_a_run_starts_from_makes_it_another_run() -> None:
     assert "pretrained" in parse(pretrained="DEFAULT").incompatible_diff(parse().completed())
 
 
+@pytest.mark.parametrize(
+    ("model_dir", "finetune_dir", "expected"),
+    [
+        ("runs/parent", "runs/parent/two", "runs/parent/two"),
+        ("runs/parent/", "./runs/parent/two/classes", "runs/parent/two/classes"),
+        ("./runs/parent", "runs/parent/two", "runs/parent/two"),
+        ("/lab/parent", "/lab/parent/two", "/lab/parent/two"),
+        ("runs/parent", "{cwd}/runs/parent/two", "runs/parent/two"),
+        ("~/parent", "~/parent/two", "{home}/parent/two"),
+        ("~/parent", "{home}/parent/two", "{home}/parent/two"),
+        ("{home}/parent", "~/parent/two", "{home}/parent/two"),
+        ("runs/parent", "runs/parents/two", "runs/parent/runs/parents/two"),
+        ("runs/parent", "parent/two", "runs/parent/parent/two"),
+        ("{cwd}", "two", "{cwd}/two"),
+        (".", "two", "two"),
+    ],
+)
+def test_a_folder_given_with_its_model_dir_is_not_doubled(
+    own_environment: Path, monkeypatch: pytest.MonkeyPatch, model_dir: str, finetune_dir: str, expected: str
+) -> None:
+    home = str(own_environment / "home")
+    monkeypatch.setenv("HOME", home)
+    model_dir, finetune_dir, expected = (
+        text.format(cwd=Path.cwd(), home=home) for text in (model_dir, finetune_dir, expected)
+    )
+    args = {"starting_params": "w.pt", "finetune_dir": finetune_dir}
+    job = parse(model_dir=model_dir, finetune=True, finetune_args=args)
+    assert job.run_path == Path(expected)
+    assert parse(**job.completed()).run_path == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("runs/parent", "is no folder inside model_dir"),
+        ("runs/parent/params", "the parent run has its own params/"),
+        ("runs/parent/.new", "is no folder inside model_dir"),
+        ("runs/parent/../x", "may not contain '..'"),
+    ],
+)
+def test_a_folder_given_with_its_model_dir_is_no_less_checked(folder: str, said: str) -> None:
+    args = {"starting_params": "w.pt", "finetune_dir": folder}
+    assert said in problem(model_dir="runs/parent", finetune=True, finetune_args=args)
+
+
 @pytest.mark.parametrize("folder", [".", "/elsewhere", "~/a", ".new", "a/.b"])
 def test_a_fine_tuned_run_stays_inside_of_its_parent(folder: str) -> None:
     said = problem(finetune=True, finetune_args={"starting_params": "w.pt", "finetune_dir": folder})

@@ -58,6 +58,7 @@ def test_what_may_change_between_attempts_at_one_run_follows_from_marks() -> Non
         "description",
         "eval_sets",
         "knn_interval",
+        "min_loaded_fraction",
         "model_dir",
         "name",
         "num_epochs",
@@ -126,6 +127,7 @@ def test_what_decides_images_and_what_only_training_needs_follow_from_marks() ->
         "eval_sets",
         "finetune",
         "finetune_args",
+        "min_loaded_fraction",
         "model_dir",
     } == NOT_NEEDED
 

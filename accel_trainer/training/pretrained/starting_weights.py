@@ -45,7 +45,7 @@ def load_starting_weights(job: Job, model: nn.Module) -> Transfer:
             path = weights_file(source)
             name, weights = str(path.absolute()), read_weights(path)
         with _prefix_errors(name):
-            result = transfer(model, weights)
+            result = transfer(model, weights, frozen=job.frozen_modules, least=job.min_loaded_fraction)
     return replace(result, source=name, frozen=job.frozen_modules)
 
 
@@ -69,7 +69,7 @@ def check_starting_weights(job: Job, model: nn.Module) -> None:
                 return
             raise
         with _prefix_errors(str(path)):
-            plan_transfer(model, read_shapes(path))
+            plan_transfer(model, read_shapes(path), frozen=job.frozen_modules, least=job.min_loaded_fraction)
 
 
 def _parameter_name(job: Job) -> str:

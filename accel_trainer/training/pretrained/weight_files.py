@@ -18,7 +18,7 @@ from accel_trainer.core.files import read_start
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
-from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.folder import RunFolder, best_of_other_code
 from accel_trainer.training.state.checkpoint import load_weights
 
 # Where training scripts put a state dict that they save with other things; the first that holds weights counts.
@@ -33,7 +33,7 @@ MAX_DEPTH = 4
 def weights_file(given: Path) -> Path:
     """The file that a user means: a file itself, or the best weights of a run folder or of its params folder.
 
-    Raises UserError that lists what is there instead.
+    Those of other code are `best_040.pt` or the like. Raises UserError that lists what is there instead.
     """
     if given.is_file():
         return given
@@ -43,6 +43,8 @@ def weights_file(given: Path) -> Path:
         best = params / run.best_weights.name
         if best.is_file():
             return best
+        if (older := best_of_other_code(params)) is not None:
+            return older
         there = _weights_in(params)
         if params == given and not there:
             raise UserError(f"{given} is no run folder: it has neither {run.config.name} nor weights")

@@ -15,6 +15,7 @@ from accel_trainer.config.diff import MAY_CHANGE, Changes, describe, single
 from accel_trainer.config.rules import changes_for
 from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import has_results
 from accel_trainer.run.records import Origin, read_config, read_found, read_origin, write_origin
@@ -75,6 +76,7 @@ def find_starting_point(
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
+    refuse_run_of_other_code(job.checkpoint, run)
     if job.checkpoint is not None and read_origin(run).submission != submission:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
         is_laid_out = _is_laid_out(run, submission)
@@ -93,6 +95,22 @@ def find_starting_point(
     wait_for_all()
     start = _at_newest(run, changes)
     return _again(start, run, logs=is_first) if start.differences else start
+
+
+def refuse_run_of_other_code(checkpoint: int | None, run: RunFolder) -> None:
+    """Raises UserError where the folder has a run that other code has trained: it can neither be gone on with nor be
+    moved to previous/, and a new one would be mixed with it."""
+    if not (found := run.of_other_code()):
+        return
+    start = run.path
+    if checkpoint is not None and checkpoint >= 0 and (weights := run.params / f"{checkpoint:03d}.pt").exists():
+        start = weights
+    raise UserError(
+        f"{run.path} holds a run of other code ({listed(found, 4)}), which cannot be gone on with or started over here",
+        key="model_dir",
+        hint=f"choose another model_dir; to start from its weights, set finetune to true and finetune_args to "
+        f'{{"starting_params": "{start}"}}',
+    )
 
 
 def _at_newest(run: RunFolder, changes: Changes) -> StartingPoint:

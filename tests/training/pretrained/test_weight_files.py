@@ -11,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -239,6 +240,42 @@ def test_missing_weights_are_reported_with_those_that_exist(run: RunFolder, tmp_
     assert said(tmp_path / "no" / "w.pt") == f"there is no {tmp_path / 'no' / 'w.pt'}"
     (tmp_path / "empty").mkdir()
     assert said(tmp_path / "empty").endswith("is no run folder: it has neither config.json nor weights")
+
+
+@pytest.fixture
+def other_run(tmp_path: Path, model: nn.Module) -> RunFolder:
+    """A run as other code leaves it: DataParallel's names, and NumPy's numbers in the state of the optimizer."""
+    folder = RunFolder(tmp_path / "other")
+    folder.params.mkdir(parents=True)
+    (folder.path / "args.json").write_text('{"architecture": "squeezenet1_1", "checkpoint": 43}')
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer.param_groups[0]["lr"] = np.float64(0.001)
+    scheduler = {"best": np.float32(0.5), "last_epoch": np.int64(43)}
+    for name, shift in (("000", 0.0), ("043", 1.0), ("best_9", 2.0), ("best_040", 3.0)):
+        weights = {f"module.{key}": value + shift for key, value in model.state_dict().items()}
+        whole = {"model": weights, "optimizer": optimizer.state_dict(), "scheduler": scheduler}
+        torch.save({**whole, "swa_model": {"n_averaged": torch.tensor(3), **weights}}, folder.params / f"{name}.pt")
+    return folder
+
+
+def test_a_run_folder_of_other_code_means_its_best_weights(other_run: RunFolder, model: nn.Module) -> None:
+    best = other_run.params / "best_040.pt"
+    assert weights_file(other_run.path) == weights_file(other_run.params) == weights_file(best) == best
+    assert weights_file(other_run.params / "043.pt").name == "043.pt"
+    for name, shift in (("best_040", 3.0), ("043", 1.0)):
+        expected = {key: value + shift for key, value in model.state_dict().items()}
+        assert same(read_weights(other_run.params / f"{name}.pt"), expected)
+        assert described(read_shapes(other_run.params / f"{name}.pt")) == described(expected)
+
+
+def test_a_run_folder_of_other_code_without_best_weights_lists_what_it_has(other_run: RunFolder) -> None:
+    for path in other_run.params.glob("best_*.pt"):
+        path.unlink()
+    (other_run.params / "best_model.pt").touch()
+    with pytest.raises(
+        UserError, match=r"params has no best\.safetensors; there are: 000\.pt, 043\.pt, best_model\.pt"
+    ):
+        weights_file(other_run.path)
 
 
 # -- files made to do harm --------------------------------------------------------------------------------------

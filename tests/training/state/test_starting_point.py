@@ -14,6 +14,7 @@ from loops import trainer_state
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.build import JobChecker
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.state.starting_point import (
     Fresh,
@@ -268,3 +269,35 @@ def test_the_folder_decides_where_a_run_resumes_whatever_records_claim(
 def test_an_origin_that_cannot_be_read_is_none(trained: RunFolder, make_job: MakeJob) -> None:
     trained.origin.write_text("[" * 100_000)
     assert came_from(start(make_job(), trained)) == ("state", 3)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "meant"), [(None, ""), (-1, ""), (0, "/params/000.pt"), (43, "/params/043.pt"), (7, "")]
+)
+@pytest.mark.parametrize("has_args", [True, False])
+def test_a_run_of_other_code_is_left_alone_with_a_way_to_start_from_it(
+    run: RunFolder, make_job: MakeJob, checkpoint: int | None, meant: str, has_args: bool
+) -> None:
+    for name in ("000", "043", "best_040"):
+        torch.save({"model": weights(0)}, run.params / f"{name}.pt")
+    run.performance.write_text("time,step,epoch,train_eval,lr,acc1\n24/01/01,1024,0,train,0.1,3\n")
+    if has_args:
+        (run.path / "args.json").write_text("{}")
+    there = sorted(path for path in run.path.rglob("*"))
+    job = make_job(checkpoint=checkpoint, model_dir=str(run.path))
+    for look in (lambda: start(job, run), lambda: JobChecker()(job, 1)):
+        with pytest.raises(UserError) as caught:
+            look()
+        said = str(caught.value)
+        found = "args.json, params/000.pt" if has_args else "params/000.pt"
+        assert said.startswith(f"model_dir: {run.path} holds a run of other code ({found}, ")
+        assert said.endswith(f'finetune_args to {{"starting_params": "{run.path}{meant}"}}')
+    assert sorted(path for path in run.path.rglob("*")) == there
+
+
+def test_a_fine_tuned_run_may_lie_in_a_run_of_other_code(run: RunFolder, make_job: MakeJob) -> None:
+    torch.save({"model": weights(0)}, run.params / "best_040.pt")
+    (run.path / "args.json").write_text("{}")
+    inside = RunFolder(run.path / "finetune")
+    inside.create()
+    assert start(make_job(checkpoint=0), inside) == Fresh()
