@@ -17,6 +17,8 @@ RULES = 2
 FIRST_RULES = 1
 # What trains by the rules alone that the newest version has left behind.
 OLD_VERSIONS = {1: "0.2"}
+# Architectures whose layers began with Xavier uniform weights and biases of 0 by rules 1.
+XAVIER_BY_FIRST_RULES = ("cornet_r", "cornet_rt")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ CHANGES: tuple[Change, ...] = (
         since=2,
         what="all images of a batch have one mixture by cutmix or mixup, unless the job says per image",
         concerns=lambda job: any(mixing is not None and mixing.per == "batch" for mixing in (job.cutmix, job.mixup)),
+    ),
+    Change(
+        since=2,
+        what="CORnet-R and -RT start with the weights that torch gives layers, not with Xavier's",
+        concerns=lambda job: job.architecture in XAVIER_BY_FIRST_RULES,
     ),
 )
 """What has changed, oldest first."""

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
+from accel_trainer.config.rules import XAVIER_BY_FIRST_RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.training.objectives.base import by_cycle
 from accel_trainer.training.pretrained.starting_weights import published_weights_args
 from accel_trainer.training.runtime.module_state import modules_with_extra_state, refuse_unsavable
 from accel_trainer.zoo import registry
+from accel_trainer.zoo.blocks import initialize_xavier_uniform
 from accel_trainer.zoo.user_models import in_one_line
 
 
@@ -25,6 +27,8 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
         # Its output is an embedding, which may have any size.
         num_classes = args.get("num_classes", num_classes)
     model = registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
+    if job.rules < 2 and job.architecture in XAVIER_BY_FIRST_RULES:
+        initialize_xavier_uniform(model)
     try:
         refuse_unsavable(model, job.architecture)
     except UserError:

@@ -170,7 +170,7 @@ def _pooled_area(inputs: int, outputs: int, kernel_size: int, *, stride: int) ->
 class CORnetR(nn.Module):
     """CORnet-R, or CORnet-RT with `biological_unrolling`: see `cornet_r` and `cornet_rt`.
 
-    The papers give no initialization for these two; it is that of CORnet-Z.
+    They start with the weights that PyTorch gives layers, as in the authors' code.
     """
 
     def __init__(
@@ -200,7 +200,6 @@ class CORnetR(nn.Module):
         self.V4 = RecurrentArea(channels[2], channels[3], kernels[2], stride=2)
         self.IT = RecurrentArea(channels[3], channels[4], kernels[3], stride=2)
         self.decoder = Decoder(channels[4], head)
-        initialize_xavier_uniform(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images or clips to logits, as `cornet_r` describes them."""

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from accel_trainer.config import Job
+from accel_trainer.config.rules import changes_for
 from accel_trainer.core.errors import UserError
 from accel_trainer.training.meta_model import cycles_of, make_model, meta_model
+from accel_trainer.zoo import registry
 
 MakeJob = Callable[..., Job]
 
@@ -67,6 +69,29 @@ def test_a_model_on_paper_has_as_many_cycles_as_the_real_one(
     assert {name: t.shape for name, t in on_paper.state_dict().items()} == {
         name: t.shape for name, t in model.state_dict().items()
     }
+
+
+@pytest.mark.parametrize("architecture", ["cornet_r", "cornet_rt"])
+def test_by_the_first_rules_a_recurrent_cornet_has_the_bits_of_then(make_job: MakeJob, architecture: str) -> None:
+    """The constructor drew torch's weights, then Xavier's for the layers in their order."""
+
+    def weights(**given: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(5)
+        return make_model(make_job(architecture=architecture, architecture_args=SMALL, **given), 10).state_dict()
+
+    torch.manual_seed(5)
+    expected = registry.build(architecture, SMALL, num_classes=10, image_size=32)
+    assert all(torch.equal(value, weights()[name]) for name, value in expected.state_dict().items())
+    for layer in expected.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    then = weights(rules=1)
+    assert all(torch.equal(value, then[name]) for name, value in expected.state_dict().items())
+    (change,) = changes_for(make_job(architecture=architecture), 1)
+    assert "CORnet-R and -RT start with" in change.what
+    assert not changes_for(make_job(architecture="cornet_s"), 1)
 
 
 def test_a_model_of_clips_is_shown_clips(make_job: MakeJob) -> None:

@@ -223,6 +223,26 @@ def test_an_area_of_cornet_z_is_a_convolution_relu_and_max_pooling() -> None:
     torch.testing.assert_close(model(images), expected)
 
 
+@pytest.mark.parametrize("name", UNROLLED)
+def test_r_and_rt_start_with_the_weights_that_torch_gives_layers(name: str) -> None:
+    """Linear layers and convolutions: uniform within 1 / sqrt(inputs of a unit), weights and biases alike."""
+    torch.manual_seed(2)
+    model = MODELS[name](features=(64, 64, 64, 64))
+    seen = 0
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            seen += 1
+            bound = layer.weight[0].numel() ** -0.5
+            assert 0.99 * bound < layer.weight.abs().max() <= bound
+            assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
+            if layer.bias is not None:
+                assert 0.8 * bound < layer.bias.abs().max() <= bound
+        if isinstance(layer, nn.GroupNorm):
+            assert layer.weight.eq(1).all()
+            assert not layer.bias.any()
+    assert seen == 9
+
+
 def test_cornet_z_starts_with_xavier_uniform_weights_and_no_bias() -> None:
     torch.manual_seed(2)
     for layer in cornet_z(features=(64, 64, 64, 64)).modules():
