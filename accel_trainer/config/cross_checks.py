@@ -195,6 +195,9 @@ def _optimization_problems(job: JobParameters) -> list[Problem]:
         problems.append(Problem(message, key="primary_metric", hint=f"it is one of {', '.join(job.metrics)}"))
     if job.warmup_scheduler_args and job.warmup_scheduler is None:
         problems.append(Problem("given, but there is no warmup_scheduler", key="warmup_scheduler_args"))
+    if job.schedule_by == "step" and job.scheduler == "ReduceLROnPlateau":
+        message = "ReduceLROnPlateau looks at the metric of a validation, and there is one after each epoch only"
+        problems.append(Problem(message, key="schedule_by", hint="remove it, or use another scheduler"))
     if job.swa is not None and job.swa.start > job.num_epochs:
         message = f"{job.swa.start} is after the last epoch ({job.num_epochs})"
         problems.append(Problem(message, key="swa.start"))

@@ -126,9 +126,11 @@ ARGUMENTS_OF = {key: mark.arguments_of for key, mark in MARKS.items() if mark.ar
 
 def default_args(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The `optimizer_args` or `scheduler_args` of a job that gives none: only the default optimizer and scheduler have
-    default arguments of ours."""
+    default arguments of ours, and those of the scheduler are epochs."""
     owner = ARGUMENTS_OF[key]
     is_default = given.get(owner) in (None, JobParameters.model_fields[owner].default)
+    if owner == "scheduler" and given.get("schedule_by") == "step":
+        return {}
     return dict(JobParameters.model_fields[key].default) if is_default else {}
 
 

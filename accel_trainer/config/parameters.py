@@ -173,15 +173,20 @@ class OptimizationParameters(Section):
     """Learning rate of a layer as a fraction of that of the layer above; the output layer has the full rate. For
     fine-tuning. Absent: all layers have the same."""
     scheduler: Annotated[str, OPTIMIZATION] = "StepLR"
-    """A name in torch.optim.lr_scheduler, stepped between epochs."""
+    """A name in torch.optim.lr_scheduler."""
     scheduler_args: Annotated[Keywords, OPTIMIZATION.but(arguments_of="scheduler")] = DEFAULT_STEP
-    """Keyword arguments of the scheduler, used as they are. The default is that of StepLR."""
+    """Keyword arguments of the scheduler, used as they are, in the unit of `schedule_by`. The default is that of
+    StepLR by epoch. OneCycleLR needs no `total_steps`: it is the length of the training."""
+    schedule_by: Annotated[Literal["epoch", "step"], OPTIMIZATION] = "epoch"
+    """What `scheduler` and `warmup_scheduler` count, and after what they set another learning rate: `epoch`, or
+    `step`, every optimizer step. By step, T_max, step_size, milestones, total_iters and the like are numbers of
+    optimizer steps. ReduceLROnPlateau is by epoch only."""
     warmup_scheduler: Annotated[str | None, OPTIMIZATION] = None
-    """A name in torch.optim.lr_scheduler, for the first epochs; after them `scheduler` begins, at its first epoch. Any
-    but ReduceLROnPlateau."""
+    """A name in torch.optim.lr_scheduler, for the first epochs or steps; after them `scheduler` begins, at its first
+    one. Any but ReduceLROnPlateau."""
     warmup_scheduler_args: Annotated[Keywords, OPTIMIZATION] = {}
-    """Keyword arguments of the warm-up scheduler, and `total_iters`, the number of epochs that it lasts. Schedulers
-    that have a `total_iters` of their own have a default for it."""
+    """Keyword arguments of the warm-up scheduler, and `total_iters`, the number of epochs, or by step of steps, that it
+    lasts. Schedulers that have a `total_iters` of their own have a default for it."""
     primary_metric: Annotated[str, OPTIMIZATION.but(is_setting=False)] = "acc1"
     """The validation metric that decides which epoch is best and drives ReduceLROnPlateau: `acc1`, `acc5`,
     `contrastive_acc`, or the criterion's name for its loss."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from accel_trainer.core.errors import UserError
@@ -24,8 +24,15 @@ def subclasses(module: ModuleType, base: type, *, without: frozenset[str] = froz
     }
 
 
-def find_class(key: str, known: Mapping[str, type[T]], name: str) -> type[T]:
-    """`known[name]`. Raises UserError in the words of the job file, where `key` is the parameter with the name."""
+def find_class(
+    key: str, known: Mapping[str, type[T]], name: str, refused: Mapping[str, str] = MappingProxyType({})
+) -> type[T]:
+    """`known[name]`. Raises UserError in the words of the job file, where `key` is the parameter with the name.
+
+    refused: names that exist and cannot be used, with the reason.
+    """
+    if name in refused:
+        raise UserError(f"{key}: {name!r} cannot be used here: {refused[name]}")
     if name not in known:
         near = did_you_mean(name, known) or f"; it is one of {listed(sorted(known), at_most=30)}"
         raise UserError(f"{key}: {name!r} cannot be used here{near}")

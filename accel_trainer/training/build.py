@@ -104,7 +104,7 @@ def build(
         frozen=job.frozen_modules,
         objective=objective,
         optimizer=optimizer,
-        schedule=make_schedule(job, optimizer),
+        schedule=make_schedule(job, optimizer, own.sampling.steps_per_epoch),
     )
 
 
@@ -132,7 +132,11 @@ def _check(job: Job, images: Splits, world_size: int) -> Summary:
     check_augmentations(job)
     check_starting_weights(job, model)
     freeze_modules_of(job, model)
-    make_schedule(resolved, make_optimizer(resolved, model))
+    make_schedule(
+        resolved,
+        make_optimizer(resolved, model),
+        None if job.batch_size == "auto" else sampling.steps_per_epoch,
+    )
     check_trackers(job)
     check_writable(job)
     refuse_run_of_other_code(job.checkpoint, RunFolder(job.run_path))

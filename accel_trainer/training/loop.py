@@ -118,7 +118,9 @@ class TrainingLoop:
         accumulation, end_step = self.parts.sampling.accumulation, partial(self._end_step, began)
         for number, batch in enumerate(timed(self.loader.batches(self.parts.train_reader, plans))):
             with span(Phase.STEP):
-                self.step(batch, self.progress.global_step, number % accumulation, agree=end_step)
+                if (micro_batch := number % accumulation) == 0:
+                    self.parts.schedule.before_step()
+                self.step(batch, self.progress.global_step, micro_batch, agree=end_step)
 
     def step_schedule(self, epoch: int) -> None:
         """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped
@@ -131,9 +133,17 @@ class TrainingLoop:
         elif epoch:  # nothing is known of it, or nothing that could be compared with what comes
             self.parts.schedule.skip(1)
 
+    def replay_schedule(self) -> None:
+        """Bring a schedule from its beginning to the end of the present epoch, by what is known of the epochs."""
+        for epoch in range(1, self.progress.epoch + 1):
+            self.parts.schedule.replay_steps(self.parts.sampling.steps_per_epoch)
+            if epoch < self.progress.epoch:
+                self.step_schedule(epoch)
+
     # -- between steps ---------------------------------------------------------------------------------------
 
     def _end_step(self, began: float) -> None:
+        self.parts.schedule.after_step(is_taken=not self.step.was_skipped)
         progress = self.progress
         progress.step += 1
         progress.global_step += 1

@@ -34,7 +34,7 @@ def resume(loop: TrainingLoop, start: StartingPoint) -> None:
             if epoch:
                 loop.progress.epoch = epoch
                 loop.progress.global_step = epoch * loop.parts.sampling.steps_per_epoch
-                loop.parts.schedule.skip(epoch - 1)
+                loop.replay_schedule()
         case _:
             assert_never(start)
     loop.states.go_on_from(loop.progress)
@@ -53,8 +53,7 @@ def _load_into_changed_job(loop: TrainingLoop, state: TrainState, differences: C
     loop.averages.load_state_dict(averages)
     if not measures_the_same(loop.job, differences):
         loop.progress.best = loop.progress.best_epoch = None
-    for epoch in range(1, loop.progress.epoch):
-        loop.step_schedule(epoch)
+    loop.replay_schedule()
     loop.progress.best, loop.progress.best_epoch = best_so_far(loop.job, differences, loop.progress)
     loop.save_state()
     reset = [] if keeps_optimizer else ["what the optimizer keeps"]

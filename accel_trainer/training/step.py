@@ -15,6 +15,7 @@ from accel_trainer.training.objectives.base import BatchResult, Meter
 from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
+from accel_trainer.training.optim.skipped_steps import SkippedSteps
 from accel_trainer.training.runtime.accelerator import in_memory_format
 
 
@@ -39,9 +40,16 @@ class TrainingStep:
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.meter = Meter(accelerator.device, self.objective.num_sums)
         self.first_bad = FirstBadStep(accelerator.device)
+        self._skipped = SkippedSteps(self.optimizer, accelerator.scaler) if job.schedule_by == "step" else None
         self._frozen = parts.frozen
         # DistributedDataParallel and Accelerate divide by these.
         self._divided_by = accelerator.num_processes * parts.sampling.accumulation
+
+    @property
+    def was_skipped(self) -> bool:
+        """Whether the last step was not taken, because gradients were too large for fp16; for a schedule by step, where
+        no loss is scaled always False."""
+        return self._skipped is not None and self._skipped.was_last()
 
     def train_mode(self) -> None:
         """Set the model to training; frozen modules stay in evaluation mode."""
@@ -68,6 +76,8 @@ class TrainingStep:
             with span(Phase.OPTIMIZER):
                 if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
                     accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
+                if self._skipped is not None:
+                    self._skipped.before_first()
                 self.optimizer.step()  # does nothing before the last micro-batch
                 self.optimizer.zero_grad()
         with span(Phase.METRICS):

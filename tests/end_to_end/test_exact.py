@@ -39,9 +39,12 @@ RESTLESS: dict[str, Any] = {
     "cutmix": True,
     "mixup": {"alpha": 0.2},
     "save_every_minutes": 0.02,
-    # It ends with the last epoch, and cannot be stepped beyond.
+    # It ends with the last step, and cannot be stepped beyond.
+    "schedule_by": "step",
     "scheduler": "OneCycleLR",
-    "scheduler_args": {"max_lr": 0.003, "total_steps": 2},
+    "scheduler_args": {"max_lr": 0.003},
+    "warmup_scheduler": "LinearLR",
+    "warmup_scheduler_args": {"total_iters": 50},
     "ema": 0.9,
     "swa": {"start": 1},
 }
@@ -126,8 +129,23 @@ SMOOTH = {
     "gradient_accumulation": 2,
     "clip_grad_norm": 1.0,
     "optimizer": "SGD",
-    "optimizer_args": {"lr": 0.01, "momentum": 0.9},
+    "optimizer_args": {"lr": 0.01, "momentum": 0.9, "weight_decay": 0},
+    "schedule_by": "step",
+    "scheduler": "CyclicLR",
+    "scheduler_args": {"base_lr": 0.001, "max_lr": 0.02, "step_size_up": 5, "cycle_momentum": False},
 }
+
+
+def last_rates_of_epochs(steps_per_epoch: int) -> list[float]:
+    """Those of SMOOTH, by torch's scheduler stepped after each optimizer step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], **SMOOTH["optimizer_args"])
+    scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, **SMOOTH["scheduler_args"])
+    rates = []
+    for _ in range(2 * steps_per_epoch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates[steps_per_epoch - 1 :: steps_per_epoch]
 
 
 def test_two_processes_train_what_one_does(server: ForkServer, tmp_path: Path) -> None:
@@ -139,6 +157,9 @@ def test_two_processes_train_what_one_does(server: ForkServer, tmp_path: Path) -
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=1e-5)
         assert float(a["acc1"]) == pytest.approx(float(b["acc1"]), abs=1e-4)
     assert float(one[-1]["acc1"]) > 95, "it learns: there is something to agree on"
+    for run in runs:
+        rates = [float(row["lr"]) for row in performance(run) if row["split"] == "train"]
+        assert rates == pytest.approx(last_rates_of_epochs(status(run)["steps_per_epoch"]), rel=1e-5)
 
 
 def test_the_best_weights_give_the_logged_accuracy_in_plain_torchvision(undisturbed):

@@ -41,6 +41,7 @@ ON_DEVICE: dict[str, dict[str, Any]] = {
     "Adam": {"optimizer": "AdamW", "optimizer_args": {}},
     "accumulation": {"gradient_accumulation": 4},
     "clipping": {"clip_grad_norm": 1.0},
+    "a schedule by step": {"schedule_by": "step", "scheduler": "OneCycleLR", "scheduler_args": {"max_lr": 0.1}},
     "ema": {"ema": 0.9},
     "several cycles": {"architecture_args": {"num_cycles": 3}, "loss_cycle": 1},
     "class weights": {"criterion_args": {"weight": [0.5, 2.0], "label_smoothing": 0.1}},

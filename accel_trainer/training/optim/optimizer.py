@@ -11,15 +11,19 @@ from torch.optim import Optimizer
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
+from accel_trainer.training.optim.argument_types import with_checked_types
 from accel_trainer.training.optim.parameter_groups import parameter_groups
 
-# LBFGS needs a closure, SparseAdam sparse gradients.
-OPTIMIZERS = subclasses(torch.optim, Optimizer, without=frozenset({"LBFGS", "SparseAdam"}))
+_REFUSED = {
+    "LBFGS": "it evaluates the loss several times in a step (a closure), and a step here has one forward pass",
+    "SparseAdam": "it takes sparse gradients only, and these are dense; use Adam",
+}
+OPTIMIZERS = subclasses(torch.optim, Optimizer, without=frozenset(_REFUSED))
 
 
 def make_optimizer(job: ResolvedJob, model: nn.Module) -> Optimizer:
     """The job's optimizer over the parameters of the model that require a gradient. Raises UserError."""
-    kind = find_class("optimizer", OPTIMIZERS, job.optimizer)
+    kind = find_class("optimizer", OPTIMIZERS, job.optimizer, _REFUSED)
     if not job.decay_norm_and_bias and "weight_decay" not in inspect.signature(kind).parameters:
         raise UserError(f"decay_norm_and_bias: {job.optimizer} has no weight decay at all; remove decay_norm_and_bias")
     optimizer = construct_optimizer(job, parameter_groups(job, model))
@@ -30,7 +34,9 @@ def make_optimizer(job: ResolvedJob, model: nn.Module) -> Optimizer:
 
 def construct_optimizer(job: ResolvedJob, groups: list[dict[str, Any]]) -> Optimizer:
     """An optimizer as the job names it, over these parameter groups. Raises UserError."""
-    optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args, groups)
+    kind = find_class("optimizer", OPTIMIZERS, job.optimizer, _REFUSED)
+    args = with_checked_types("optimizer_args", job.optimizer, kind, job.optimizer_args)
+    optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, args, groups)
     return optimizer
 
 

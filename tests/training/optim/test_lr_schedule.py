@@ -32,7 +32,7 @@ SCHEDULES: list[tuple[str, dict[str, Any]]] = [
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 5}),
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 3, "mode": "exp_range", "gamma": 0.9}),
     ("OneCycleLR", {"max_lr": 0.1, "total_steps": EPOCHS}),
-    ("OneCycleLR", {"max_lr": 0.1, "total_steps": EPOCHS + 5, "anneal_strategy": "linear"}),
+    ("OneCycleLR", {"max_lr": 0.1, "anneal_strategy": "linear", "total_steps": EPOCHS}),
     ("ReduceLROnPlateau", {"patience": 2, "factor": 0.5}),
 ]
 CYCLE = {"base_lr": 0.001, "max_lr": 0.05, "step_size_up": 4}
