@@ -80,3 +80,13 @@ def _same_in_this_process(folder: Path, clean: Path, dirt: dict[str, str], monke
         assert dict(os.environ) == before
     assert weights(run) == weights(load_run(clean / "runs/one"))
     assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" in (run.path / "log.txt").read_text()
+
+
+def test_one_process_of_a_config_for_several_has_the_bits_of_an_ordinary_one(own_environment: Path, cli: Any) -> None:
+    """`accelerate config` writes such a file on a machine with one GPU of several."""
+    config = own_environment / "several.yaml"
+    config.write_text("distributed_type: MULTI_GPU\nuse_cpu: true\nnum_processes: 1\n")
+    Path("job.json").write_text(json.dumps({**TINY, "model_dir": "runs/several"}))
+    done = cli("train", "job.json", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert weights(load_run("runs/several")) == weights(finish(own_environment / "plain"))
