@@ -11,6 +11,7 @@ from accel_trainer.config.rules import XAVIER_BY_FIRST_RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.training.objectives.base import by_cycle
+from accel_trainer.training.objectives.output_layer import WAY_OUT, fit_output_layer
 from accel_trainer.training.pretrained.starting_weights import published_weights_args
 from accel_trainer.training.runtime.module_state import modules_with_extra_state, refuse_unsavable
 from accel_trainer.zoo import registry
@@ -29,6 +30,8 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
     model = registry.build(job.architecture, args, num_classes=num_classes, image_size=job.image_size)
     if job.rules < 2 and job.architecture in XAVIER_BY_FIRST_RULES:
         initialize_xavier_uniform(model)
+    if not job.is_contrastive and not registry.fits_its_output(job.architecture):
+        _fit_output_layer(job, model, num_classes)
     try:
         refuse_unsavable(model, job.architecture)
     except UserError:
@@ -38,6 +41,17 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
     if job.channels_last:
         _store_channels_last(model)
     return model
+
+
+def _fit_output_layer(job: Job, model: nn.Module, num_classes: int) -> None:
+    """As many logits as classes from a model that does not ask how many there are. Raises UserError."""
+    try:
+        with torch.no_grad():
+            fit_output_layer(model, num_classes, lambda: _forward_on_meta(model, job, 2), cycle_axis(model))
+    except UserError:
+        raise
+    except Exception as error:
+        raise _user_error(error, job, 2) from error
 
 
 def _store_channels_last(model: nn.Module) -> None:
@@ -159,8 +173,7 @@ def _num_cycles(job: Job, output: object, num_examples: int, num_classes: int, a
     cycles, units = by_cycle(main, axis).shape[1::2]
     if units != num_classes and not job.is_contrastive:
         raise UserError(
-            f"architecture: {architecture} gives {units} logits, but there are {num_classes} classes; "
-            "its constructor must take `num_classes` and make as many"
+            f"architecture: {architecture} gives {units} logits, but there are {num_classes} classes; {WAY_OUT}"
         )
     return cycles
 

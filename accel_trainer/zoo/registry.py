@@ -37,8 +37,15 @@ def is_others(name: str) -> bool:
     return ":" in name
 
 
+def fits_its_output(name: str) -> bool:
+    """Whether a model that `build` gives has as many outputs as there are classes. Not so what users have written that
+    does not take `num_classes`. Raises UserError."""
+    is_users = is_others(name) and not name.startswith(timm_models.PREFIX)
+    return not is_users or user_models.takes_num_classes(name)
+
+
 def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
-    """A new model with random weights whose output layer has `num_classes` units.
+    """A new model with random weights whose output layer has `num_classes` units, if it `fits_its_output`.
 
     `name` is one of `names`, `timm:` and a name of timm, or an import path such as `my_lab.models:Net`.
     Takes images (batch, 3, image_size, image_size), or clips where `takes_only_clips` says so; recurrent models of the

@@ -42,6 +42,12 @@ def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     return model
 
 
+def takes_num_classes(path: str) -> bool:
+    """Whether the class or function at an import path names `num_classes` among its arguments. Raises UserError."""
+    with current_folder_searched():
+        return "num_classes" in keyword_parameters(_parameters(path, _find(path)))
+
+
 def in_one_line(error: BaseException) -> str:
     """What the user's code raised, with the last place in that code that it came through."""
     kind, reason = type(error).__name__, first_line(error)
@@ -121,12 +127,7 @@ def _home(member: Any) -> str | None:
 def _arguments(
     path: str, constructor: Callable[..., Any], args: Mapping[str, Any], num_classes: int, image_size: int
 ) -> dict[str, Any]:
-    try:
-        parameters = inspect.signature(constructor).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: nothing is known of its arguments: {first_line(error)}", key="architecture"
-        ) from error
+    parameters = _parameters(path, constructor)
     accepted = keyword_parameters(parameters)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     args = with_classes(args, num_classes) if takes_any or "num_classes" in accepted else dict(args)
@@ -136,3 +137,12 @@ def _arguments(
         refuse_unknown("architecture", path, args, list(accepted))
     refuse_missing("architecture", path, args, accepted)
     return args
+
+
+def _parameters(path: str, constructor: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(constructor).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: nothing is known of its arguments: {first_line(error)}", key="architecture"
+        ) from error
