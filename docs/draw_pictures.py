@@ -81,7 +81,7 @@ def pictures(occluders: str) -> dict[str, Tiles]:
 
     levels = (0.8, 0.6, 0.4, 0.2, 0.0)
     colours: dict[str, Any] = {"random": "random", "[200, 60, 30]": [200, 60, 30], "pink_noise": "pink_noise"}
-    fills: dict[str, Any] = {"0": 0, "0.5": 0.5, "[1, 0.8, 0]": [1, 0.8, 0], '"random"': "random"}
+    fills: dict[str, Any] = {"0": 0, "-1.5": -1.5, "[2, 1, -1.5]": [2, 1, -1.5], '"random"': "random"}
     # The first epoch in which the photograph is one of the half that are erased.
     erased = next(epoch for epoch in count(1) if (shown(epoch, randomerase=0) != shown(epoch))[FLOWER].any())
     two = {"num_views": 2, "batch_size": 4, "transform_type": "contrastive"}

@@ -164,7 +164,9 @@ OcclusionOrOff = Annotated[Occlusion | None, WithoutNulls]
 MixingOrOff = Annotated[
     Mixing | None, BeforeValidator(_mixing, json_schema_input_type=bool | Mixing | None), WithoutNulls
 ]
-EraseWith = Probability | Literal["random"] | Annotated[list[Probability], Field(min_length=3, max_length=3)]
+# In standard deviations of the images: what is in 0..255 is not meant in them.
+NormalizedValue = Annotated[float, Field(ge=-100, le=100)]
+EraseWith = NormalizedValue | Literal["random"] | Annotated[list[NormalizedValue], Field(min_length=3, max_length=3)]
 EraseValue = Annotated[
     EraseWith | None,
     BeforeValidator(_off_when_false, json_schema_input_type=bool | EraseWith | None),

@@ -111,6 +111,10 @@ def _data_problems(job: JobParameters) -> list[Problem]:
         problems.append(Problem(f"{job.class_subset} names a class twice", key="class_subset"))
     problems += _eval_set_problems(job)
     problems += _transform_problems(job)
+    erased = job.randomerase if isinstance(job.randomerase, list) else [job.randomerase]
+    if job.rules < 2 and any(isinstance(value, float) and not 0 <= value <= 1 for value in erased):
+        message = f"{job.randomerase} is no brightness from 0 to 1, as the value was by rules {job.rules}"
+        problems.append(Problem(message, key="randomerase"))
     if not any(name.startswith("hf:") for name in (job.dataset, *job.eval_sets)):
         problems += [
             Problem("only an 'hf:' data set has columns", key=key)

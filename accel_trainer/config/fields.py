@@ -4,7 +4,7 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -44,6 +44,19 @@ def one_or_list(item: Any) -> BeforeValidator:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Probabilities = Annotated[list[Probability], one_or_list(Probability), Field(min_length=1)]
+
+
+def _for_each_channel(values: list[float]) -> list[float]:
+    """Three, of one for all or of one each."""
+    if len(values) not in (1, 3):
+        raise ValueError(f"has {len(values)} numbers: give one for red, green and blue each, or one for all")
+    return values * (3 // len(values))
+
+
+_Mean = Annotated[float, Field(ge=0, le=1)]
+_Std = Annotated[float, Field(ge=1e-3, le=1)]
+ChannelMeans = Annotated[list[_Mean], one_or_list(_Mean), AfterValidator(_for_each_channel)]
+ChannelStds = Annotated[list[_Std], one_or_list(_Std), AfterValidator(_for_each_channel)]
 Keywords = dict[str, Any]
 TRANSFORM_BASES = ("default", "contrastive", "none")
 TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
-from accel_trainer.config.fields import Keywords, Section, WithoutNulls
+from accel_trainer.config.fields import ChannelMeans, ChannelStds, Keywords, Section, WithoutNulls
 from accel_trainer.config.marks import DATA, MODEL, OPTIMIZATION, RUN, UNREPORTED, ChangesMetrics, PathKind
 from accel_trainer.config.rules import FIRST_RULES, RULES
 
@@ -73,6 +73,14 @@ class DataParameters(Section):
     """`default`: random resized crop (8 to 100% of the area) and horizontal flip; `contrastive`: with color jitter,
     grayscale and Gaussian blur, as for SimCLR; `none`: resize and center crop, as in validation. Modifiers, added with
     `-`: `weak-resize` (80 to 100% of the area), `no-blur`, and one of `randaugment`, `trivialaugment`, `augmix`."""
+    eval_crop: Annotated[float, Field(gt=0, le=1), DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = 0.875
+    """Share of the shorter side that the center crop of validation keeps (and that of `none`): 0.875 is torchvision's
+    224 of 256 pixels; 1.0 all of it."""
+    mean: Annotated[ChannelMeans, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = [0.485, 0.456, 0.406]
+    """What is subtracted of the pixels, which are from 0 to 1: a number for red, green and blue each, or one for all.
+    Absent: ImageNet's."""
+    std: Annotated[ChannelStds, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = [0.229, 0.224, 0.225]
+    """What they are then divided by, in the same form."""
     num_views: Annotated[int, Field(ge=1, le=1000), DATA] = 1
     """Views of each image; with a classification loss each is an example of its own."""
     view_dependence: Annotated[bool, DATA] = False
@@ -89,8 +97,8 @@ class DataParameters(Section):
     """`true`, or `{"alpha": a, "per": "batch"}`: blend with another image, and the labels alike. With both, each batch
     has one."""
     randomerase: Annotated[EraseValue, DATA] = None
-    """What to fill an erased box with, in half of the images: a brightness from 0 (black; it is on) to 1, `[r, g, b]`
-    of such, or `random` pixels; `false`: off."""
+    """What to fill an erased box with, in half of the images, after normalization and in its units: a number (0, which
+    is on, is the mean color), `[r, g, b]` of such, or `random` pixels of a normal distribution; `false`: off."""
     Noise: Annotated[NoiseOrOff, DATA] = None
     """Noise on the images: `noise_types`, `ssnrs`, `probs`, `mean_magnitude_path`."""
     Blur: Annotated[BlurOrOff, DATA] = None

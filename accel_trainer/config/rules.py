@@ -47,6 +47,16 @@ CHANGES: tuple[Change, ...] = (
         what="CORnet-R and -RT start with the weights that torch gives layers, not with Xavier's",
         concerns=lambda job: job.architecture in XAVIER_BY_FIRST_RULES,
     ),
+    Change(
+        since=2,
+        what="an occluder is flipped, colored and blurred with its image",
+        concerns=lambda job: job.Occlusion is not None and job.transform_type != "none",
+    ),
+    Change(
+        since=2,
+        what="erasing comes after normalization, with its value in normalized units",
+        concerns=lambda job: job.randomerase is not None,
+    ),
 )
 """What has changed, oldest first."""
 

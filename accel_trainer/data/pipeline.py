@@ -1,11 +1,11 @@
-"""Which augmentations a job has, in which order: the order of the lines in `training_views` and `_effects`.
+"""Which augmentations a job has, in which order: that of ORDERS, by the rules of the job.
 
-A training image is cropped and resized, changed by a policy such as RandAugment, changed by effects, normalized, and
-mixed with another image, of all this what its job asks for. A validation image is resized, center-cropped and
-normalized.
+A training image goes through the steps of that order that its job asks for, and is mixed with another image. A
+validation image is resized, center-cropped and normalized.
 """
 
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,16 @@ from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, Gaussian
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.effect import Effect
 from accel_trainer.data.augment.erase import RandomErase
-from accel_trainer.data.augment.geometry import CROP_SCALE, WEAK_CROP_SCALE, CenterCrop, Crop, RandomResizedCrop
+from accel_trainer.data.augment.geometry import (
+    CROP_SCALE,
+    WEAK_CROP_SCALE,
+    CenterCrop,
+    Channels,
+    Crop,
+    Flip,
+    RandomResizedCrop,
+    Statistics,
+)
 from accel_trainer.data.augment.mixing import Mixer
 from accel_trainer.data.augment.noise import AddNoise, half_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
@@ -29,8 +38,32 @@ from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import ImageLike, to_pixels
 from accel_trainer.data.rng.draws import DrawRules
+from accel_trainer.data.rng.random_fields import normal_field, uniform_field
 from accel_trainer.data.shared_work import on_one_core
 from accel_trainer.data.views import Augmentations, Views
+
+
+class Step(Enum):
+    """What may be done to a training image between the crop and the mixing with another image."""
+
+    OCCLUSION = auto()
+    FLIP = auto()
+    POLICY = auto()
+    COLOR_JITTER = auto()
+    GRAY = auto()
+    CONTRASTIVE_BLUR = auto()
+    BLUR = auto()
+    NOISE = auto()
+    NORMALIZATION = auto()
+    ERASING = auto()
+
+
+_COLORS = (Step.COLOR_JITTER, Step.GRAY, Step.CONTRASTIVE_BLUR)
+# From the version of the rules on that is their key.
+ORDERS: dict[int, tuple[Step, ...]] = {
+    1: (Step.FLIP, Step.POLICY, *_COLORS, Step.OCCLUSION, Step.BLUR, Step.NOISE, Step.ERASING, Step.NORMALIZATION),
+    2: (Step.OCCLUSION, Step.FLIP, Step.POLICY, *_COLORS, Step.BLUR, Step.NOISE, Step.NORMALIZATION, Step.ERASING),
+}
 
 
 def training_views(job: Job, spectrum: Tensor | None, *, on_device: bool = False) -> Views:
@@ -39,59 +72,106 @@ def training_views(job: Job, spectrum: Tensor | None, *, on_device: bool = False
     spectrum: float32 (3, image_size, image_size), as `training_spectrum` gives it; Fourier noise needs it. on_device:
     effects and normalization are left to the device that trains.
     """
-    base, *words = transform_parts(job.transform_type)
+    policy = next((POLICIES[word]() for word in transform_parts(job.transform_type) if word in POLICIES), None)
     augmentations = Augmentations(
-        crop=_crop(base, job.image_size, is_weak="weak-resize" in words),
-        policy=next((POLICIES[word]() for word in words if word in POLICIES), None),
-        effects=_effects(job, spectrum),
+        crop=_crop(job, flips=not _flips_later(job)),
+        policy=policy,
+        statistics=statistics_of(job),
         mixer=Mixer(job.image_size, job.cutmix, job.mixup) if job.cutmix or job.mixup else None,
+        **_effects(job, spectrum, has_policy=policy is not None),
     )
     rules = DrawRules(job.seed, job.views_per_image, job.view_dependence, job.batch_dependence)
     return Views(augmentations, rules, as_clip=job.video, on_device=on_device)
 
 
-def _crop(base: str, image_size: int, *, is_weak: bool) -> Crop:
-    if base == "none":
-        return CenterCrop(image_size)
-    return RandomResizedCrop(image_size, WEAK_CROP_SCALE if is_weak else CROP_SCALE)
+def statistics_of(job: Job) -> Statistics:
+    """Mean and standard deviation by which a job's images are normalized."""
+    return Statistics(_channels(job.mean), _channels(job.std))
 
 
-def _effects(job: Job, spectrum: Tensor | None) -> list[Effect]:
-    """In the order in which they are applied."""
+def _channels(values: list[float]) -> Channels:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _effects(job: Job, spectrum: Tensor | None, *, has_policy: bool) -> dict[str, list[Effect]]:
+    """The effects of a job in the order of its rules, by the stages of `Augmentations`."""
+    stages: dict[str, list[Effect]] = {"before_policy": [], "effects": [], "last_effects": []}
+    stage = "before_policy" if has_policy else "effects"
+    for step in _order(job):
+        if step is Step.POLICY:
+            stage = "effects"
+        elif step is Step.NORMALIZATION:
+            stage = "last_effects"
+        elif (effect := _effect(step, job, spectrum)) is not None:
+            stages[stage].append(effect)
+    return stages
+
+
+def _order(job: Job) -> tuple[Step, ...]:
+    return ORDERS[max(version for version in ORDERS if version <= job.rules)]
+
+
+def _crop(job: Job, *, flips: bool) -> Crop:
     base, *words = transform_parts(job.transform_type)
-    effects: list[Effect] = []
-    if base == "contrastive":
-        effects += [ColorJitter(), Grayscale()]
-        if "no-blur" not in words:
-            effects.append(ContrastiveBlur())
-    if job.Occlusion is not None:
-        effects.append(Occlude(job.Occlusion, job.image_size))
-    if job.Blur is not None:
-        blur = FrameBlur if job.video else GaussianBlur
-        effects.append(blur(job.Blur.sigmas, job.Blur.probs))
-    if job.Noise is not None:
-        half = None if spectrum is None else half_spectrum(spectrum)
-        effects.append(AddNoise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half))
-    if job.randomerase is not None:
-        effects.append(RandomErase(job.image_size, job.randomerase))
-    return effects
+    if base == "none":
+        return CenterCrop(job.image_size, job.eval_crop)
+    return RandomResizedCrop(job.image_size, WEAK_CROP_SCALE if "weak-resize" in words else CROP_SCALE, flips=flips)
+
+
+def _flips_later(job: Job) -> bool:
+    """Whether something comes between crop and flip; else the crop flips pixels of 8 bits, which costs less."""
+    base, *_ = transform_parts(job.transform_type)
+    order = _order(job)
+    return base != "none" and job.Occlusion is not None and order.index(Step.OCCLUSION) < order.index(Step.FLIP)
+
+
+def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
+    """What a step does to the images of a job; None where the job has it not."""
+    base, *words = transform_parts(job.transform_type)
+    is_contrastive = base == "contrastive"
+    match step:
+        case Step.OCCLUSION if job.Occlusion is not None:
+            return Occlude(job.Occlusion, job.image_size)
+        case Step.FLIP if _flips_later(job):
+            return Flip()
+        case Step.COLOR_JITTER if is_contrastive:
+            return ColorJitter()
+        case Step.GRAY if is_contrastive:
+            return Grayscale()
+        case Step.CONTRASTIVE_BLUR if is_contrastive and "no-blur" not in words:
+            return ContrastiveBlur()
+        case Step.BLUR if job.Blur is not None:
+            return (FrameBlur if job.video else GaussianBlur)(job.Blur.sigmas, job.Blur.probs)
+        case Step.NOISE if job.Noise is not None:
+            half = None if spectrum is None else half_spectrum(spectrum)
+            return AddNoise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half)
+        case Step.ERASING if job.randomerase is not None:
+            # In pixels of 0..1, before normalization, as the value then was.
+            return RandomErase(job.image_size, job.randomerase, uniform_field if job.rules < 2 else normal_field)
+        case _:
+            return None
 
 
 def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
     """The views of a job's validation images: one, by the center crop; or the frames of a clip, blurred as in
     training, each image with the same draws in every epoch.
     """
-    blur = [FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else []
+    augmentations = Augmentations(
+        CenterCrop(job.image_size, job.eval_crop),
+        effects=[FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else [],
+        statistics=statistics_of(job),
+    )
     rules = DrawRules(job.seed, job.views_per_image if job.video else 1, job.view_dependence)
-    return Views(Augmentations(CenterCrop(job.image_size), effects=blur), rules, as_clip=job.video, on_device=on_device)
+    return Views(augmentations, rules, as_clip=job.video, on_device=on_device)
 
 
 class ValidationTransform:
     """The validation preprocessing of a job as one function of an image, with the bits that the loader gives on a CPU.
 
-    The image is resized and center-cropped (`CenterCrop`) and normalized by ImageNet's statistics; a job with `video`
-    makes a clip of it, whose frames are blurred as in training. Of a contrastive job it is the preprocessing of the
-    nearest-neighbor test: one view, without augmentation.
+    The image is resized and center-cropped (`CenterCrop`), by the job's `eval_crop`, and normalized by its `mean` and
+    `std`; a job with `video` makes a clip of it, whose frames are blurred as in training. Of a contrastive job it is
+    the preprocessing of the nearest-neighbor test: one view, without augmentation.
     """
 
     def __init__(self, job: Job) -> None:

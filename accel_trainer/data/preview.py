@@ -32,7 +32,7 @@ def render_preview(read: ImageReader, sampling: TrainBatchPlanner, epoch: int = 
     columns = COLUMNS_OF_SINGLE_VIEWS if num_views == 1 else 1
     plan = next(sampling.micro_batches(epoch, rank=0))
     batch = read(replace(plan, indices=plan.global_indices[: ROWS * columns]))
-    tiles = pixels_of(batch.inputs.on("cpu")).reshape(-1, 3, *[read.views.image_size] * 2)
+    tiles = pixels_of(batch.inputs.on("cpu"), read.views.statistics).reshape(-1, 3, *[read.views.image_size] * 2)
     captions = _captions(batch.labels, read.source.classes)
     if read.views.as_clip:
         captions = [caption for caption in captions for _ in range(num_views)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
-from accel_trainer.data.augment.geometry import Crop, normalize, normalized
+from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, normalize, normalized
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
@@ -25,13 +25,17 @@ from accel_trainer.data.shared_work import Buffers
 
 @dataclass(frozen=True)
 class Augmentations:
-    """What is done to the images of a split, in this order. crop and policy: on uint8 pixels; effects: on floats in
-    0..1; mixer: on normalized images, each with the one before it in the global batch.
+    """What is done to the images of a split, in this order. crop and policy: on uint8 pixels, as are effects before the
+    policy, of which there are none without it; effects: on floats in 0..1; normalization by the statistics;
+    last_effects: on normalized images; mixer: on those too, each with the one before it in the global batch.
     """
 
     crop: Crop
+    before_policy: Sequence[Effect] = ()
     policy: Policy[Any] | None = None
     effects: Sequence[Effect] = ()
+    statistics: Statistics = IMAGENET
+    last_effects: Sequence[Effect] = ()
     mixer: Mixer | None = None
 
 
@@ -40,12 +44,20 @@ class ViewParameters:
     """What was drawn for some rows: numbers of the crop, parameters of the policy and of each effect."""
 
     crop: Numbers
+    before_policy: tuple[Parameters, ...]
     policy: Parameters | None
     effects: tuple[Parameters, ...]
+    last_effects: tuple[Parameters, ...]
 
     def __getitem__(self, rows: slice | Rows) -> Self:
-        policy = None if self.policy is None else self.policy[rows]
-        return replace(self, crop=self.crop[rows], policy=policy, effects=tuple(e[rows] for e in self.effects))
+        return replace(
+            self,
+            crop=self.crop[rows],
+            before_policy=tuple(effect[rows] for effect in self.before_policy),
+            policy=None if self.policy is None else self.policy[rows],
+            effects=tuple(effect[rows] for effect in self.effects),
+            last_effects=tuple(effect[rows] for effect in self.last_effects),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,9 @@ class Views:
     def __init__(
         self, how: Augmentations, rules: DrawRules | None = None, *, as_clip: bool = False, on_device: bool = False
     ) -> None:
-        self.crop, self.policy, self.effects, self.mixer = how.crop, how.policy, tuple(how.effects), how.mixer
+        self.crop, self.before_policy, self.policy = how.crop, tuple(how.before_policy), how.policy
+        self.effects, self.last_effects, self.mixer = tuple(how.effects), tuple(how.last_effects), how.mixer
+        self.statistics = how.statistics
         self.rules = rules or DrawRules()
         self.image_size, self.num_views = how.crop.image_size, self.rules.num_views
         self.as_clip, self.on_device = as_clip, on_device
@@ -95,8 +109,10 @@ class Views:
         """What is done to each view, one row each; mixtures are apart, in `draw_mixing`."""
         return ViewParameters(
             crop=self.crop.draw(draws),
+            before_policy=tuple(effect.draw(draws) for effect in self.before_policy),
             policy=None if self.policy is None else self.policy.draw(draws),
             effects=tuple(effect.draw(draws) for effect in self.effects),
+            last_effects=tuple(effect.draw(draws) for effect in self.last_effects),
         )
 
     def draw_mixing(self, mixer: Mixer, draws: Draws) -> MixParameters:
@@ -116,9 +132,9 @@ class Views:
 
     def render(self, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
-        if not (self.on_device or self.effects):
+        if not (self.on_device or self.effects or self.last_effects):
             for view in range(self.num_views):
-                normalized(self._cut(pixels, drawn, view), out=out[view])
+                normalized(self._cut(pixels, drawn, view), out[view], self.statistics)
             return
         # Effects work in memory of their own: how the library multiplies depends on where in a batch an image lies.
         room = out if self.on_device else torch.empty(out.shape, dtype=torch.uint8)
@@ -132,19 +148,26 @@ class Views:
         cut = self.crop.apply(pixels, drawn.crop[view])
         if self.policy is None or drawn.policy is None:
             return cut
-        return self.policy.apply(cut, drawn.policy[view : view + 1])
+        row = slice(view, view + 1)
+        if self.before_policy:
+            fetched = _fetched(self.before_policy, [parameters[row] for parameters in drawn.before_policy])
+            changed = _applied(self.before_policy, cut[None].to(torch.float32).div_(255), fetched)
+            cut = changed[0].mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+        return self.policy.apply(cut, drawn.policy[row])
 
-    def _fetch(self, drawn: ViewParameters) -> list[Any]:
-        return [effect.fetch(parameters) for effect, parameters in zip(self.effects, drawn.effects, strict=True)]
+    def _fetch(self, drawn: ViewParameters) -> tuple[list[Any], list[Any]]:
+        """What the effects before and after normalization need."""
+        return _fetched(self.effects, drawn.effects), _fetched(self.last_effects, drawn.last_effects)
 
-    def _finish(self, images: Tensor, fetched: Sequence[Any]) -> Tensor:
+    def _finish(self, images: Tensor, fetched: tuple[Sequence[Any], Sequence[Any]]) -> Tensor:
         """uint8 (rows, 3, height, width) to what the model sees, float32."""
-        if not self.effects:
-            return normalized(images)
-        images = images.to(torch.float32).div_(255)
-        for effect, parameters in zip(self.effects, fetched, strict=True):
-            images = effect.apply(images, parameters)
-        return normalize(images)
+        first, last = fetched
+        if self.effects:
+            images = _applied(self.effects, images.to(torch.float32).div_(255), first)
+            images = normalize(images, self.statistics)
+        else:
+            images = normalized(images, statistics=self.statistics)
+        return _applied(self.last_effects, images, last)
 
     def collate(self, rendered: Tensor, drawn: ViewParameters, mixing: MixParameters | None) -> Inputs:
         """The rendered views of a batch, with what is still to be done to them on the device.
@@ -179,3 +202,13 @@ class Views:
         return MixedLabels(
             self.labels(labels), self.labels(before), weight[:: self.num_views] if self.as_clip else weight
         )
+
+
+def _fetched(effects: Sequence[Effect], drawn: Sequence[Parameters]) -> list[Any]:
+    return [effect.fetch(parameters) for effect, parameters in zip(effects, drawn, strict=True)]
+
+
+def _applied(effects: Sequence[Effect], images: Tensor, fetched: Sequence[Any]) -> Tensor:
+    for effect, parameters in zip(effects, fetched, strict=True):
+        images = effect.apply(images, parameters)
+    return images

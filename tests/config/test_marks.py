@@ -105,10 +105,13 @@ def test_what_an_optimizer_state_and_its_metrics_depend_on_follows_from_marks() 
     assert {
         "class_subset",
         "dataset",
+        "eval_crop",
         "image_column",
         "image_size",
         "label_column",
         "loss_cycle",
+        "mean",
+        "std",
         "video",
     } == MEASURED_BY
     assert {"criterion", "criterion_args"} == LOSS_FOLLOWS_FROM

@@ -9,13 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
 
 from accel_trainer.config import Job
-from accel_trainer.data.batch_plan import evaluation_batches
+from accel_trainer.data.augment.geometry import MEAN, STD
+from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.loader import ImageReader, Loader
-from accel_trainer.data.pipeline import ValidationTransform, evaluation_views
+from accel_trainer.data.pipeline import ValidationTransform, evaluation_views, training_views
 from accel_trainer.data.sources.digits import Digits
 from accel_trainer.data.sources.folders import ImageFolder
 
@@ -72,6 +74,67 @@ def test_transform_of_a_jpeg_has_the_bits_of_the_loader(
                 assert given.dtype == torch.float32
                 assert given.is_contiguous()
                 assert torch.equal(given, expected)
+
+
+LAB = {"eval_crop": 1.0}
+OWN = {"eval_crop": 224 / 232, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+GRAY = {"mean": 0.5, "std": [0.25]}
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "short_side", "mean", "std"),
+    [
+        (LAB, 32, 32, MEAN, STD),
+        (LAB, 31, 31, MEAN, STD),
+        (OWN, 224, 232, [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]),
+        (GRAY, 28, 32, [0.5] * 3, [0.25] * 3),
+        ({"mean": 0, "std": 1}, 28, 32, [0.0] * 3, [1.0] * 3),
+    ],
+)
+def test_preprocessing_that_a_job_gives_is_that_of_torchvision(
+    make_job: MakeJob,
+    photographs: ImageFolder,
+    given: dict[str, Any],
+    size: int,
+    short_side: int,
+    mean: list[float],
+    std: list[float],
+) -> None:
+    job = make_job(image_size=size, **given)
+    crop = v2.Compose([v2.Resize(short_side, antialias=True), v2.CenterCrop(size)])
+    transform = ValidationTransform(job)
+    for index, images in enumerate(loaded(job, photographs)):
+        pixels = photographs.read(index)
+        theirs = v2.functional.normalize(v2.functional.to_dtype(crop(pixels), torch.float32, scale=True), mean, std)
+        torch.testing.assert_close(images, theirs, rtol=0, atol=2e-5)
+        assert torch.equal(transform(pixels), images)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("others", [{}, {"transform_type": "contrastive"}, {"randomerase": 0.5}])
+def test_training_images_are_normalized_as_the_job_says(
+    make_job: MakeJob, others: dict[str, Any], on_device: bool
+) -> None:
+    plain = {"image_size": 16, "mean": 0, "std": 1, **others}
+    indices, digits = np.arange(12), Digits("val")
+
+    def images(**given: Any) -> Tensor:
+        views = training_views(make_job(**{**plain, **given}), None, on_device=on_device)
+        reader = ImageReader(digits, views, replace_corrupt=False)
+        return reader(BatchPlan(1, 0, indices, indices)).inputs.on("cpu")
+
+    own = images(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.3])
+    theirs = v2.functional.normalize(images(), [0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+    is_erased = (own == 0.5) if "randomerase" in others else torch.zeros_like(own, dtype=torch.bool)
+    torch.testing.assert_close(own[~is_erased], theirs[~is_erased], rtol=0, atol=1e-5)
+
+
+def test_images_without_augmentation_are_cropped_as_in_validation(make_job: MakeJob) -> None:
+    job = make_job(image_size=16, transform_type="none", eval_crop=1.0, dataset="digits")
+    indices, digits = np.arange(6), Digits("val")
+    reader = ImageReader(digits, training_views(job, None), replace_corrupt=False)
+    images = reader(BatchPlan(1, 0, indices, indices)).inputs.on("cpu")
+    assert torch.equal(images, torch.stack([ValidationTransform(job)(digits.read(index)) for index in range(6)]))
 
 
 def test_transform_leaves_its_input_and_the_number_of_threads(make_job: MakeJob) -> None:

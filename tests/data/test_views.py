@@ -19,6 +19,7 @@ from accel_trainer.config import Job
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.erase import RandomErase
+from accel_trainer.data.augment.geometry import Flip
 from accel_trainer.data.augment.mixing import MixedLabels, mix
 from accel_trainer.data.augment.noise import AddNoise, pink_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
@@ -105,7 +106,7 @@ def drawn_by(parts: TrainingData, plan: BatchPlan) -> ViewParameters:
 def numbers_of(drawn: ViewParameters) -> dict[str, np.ndarray]:
     """Every array that was drawn."""
     arrays = {"crop": drawn.crop}
-    for what in (drawn.policy, *drawn.effects):
+    for what in (*drawn.before_policy, drawn.policy, *drawn.effects, *drawn.last_effects):
         if isinstance(what, Parameters):
             arrays |= {f"{type(what).__name__}.{field.name}": getattr(what, field.name) for field in fields(what)}
     return arrays
@@ -149,7 +150,7 @@ def of_one_image(parts: TrainingData) -> ImageReader:
         ({"transform_type": "default-weak-resize"}, (0.8, 1.0), []),
         ({"transform_type": "contrastive"}, (0.08, 1.0), [ColorJitter, Grayscale, ContrastiveBlur]),
         ({"transform_type": "contrastive-no-blur-weak-resize"}, (0.8, 1.0), [ColorJitter, Grayscale]),
-        ({"Blur": {"sigmas": 1}, "randomerase": 0}, (0.08, 1.0), [GaussianBlur, RandomErase]),
+        ({"Blur": {"sigmas": 1}, "randomerase": 0}, (0.08, 1.0), [GaussianBlur]),
         ({"Blur": {"sigmas": [1, 2]}, "video": True}, (0.08, 1.0), [FrameBlur]),
         ({"Noise": {"ssnrs": 0.5}, "Blur": {"sigmas": 1}}, (0.08, 1.0), [GaussianBlur, AddNoise]),
     ],
@@ -164,8 +165,11 @@ def test_a_job_has_the_effects_that_it_names(
 
 def test_effects_come_in_the_order_of_the_documents(parts_of: Build, everything: dict[str, Any]) -> None:
     parts = parts_of(**everything)
-    kinds = [ColorJitter, Grayscale, ContrastiveBlur, Occlude, GaussianBlur, AddNoise, RandomErase]
-    assert [type(effect) for effect in parts.train_reader.views.effects] == kinds
+    views = parts.train_reader.views
+    assert [type(effect) for effect in views.before_policy] == [Occlude, Flip]
+    kinds = [ColorJitter, Grayscale, ContrastiveBlur, GaussianBlur, AddNoise]
+    assert [type(effect) for effect in views.effects] == kinds
+    assert [type(effect) for effect in views.last_effects] == [RandomErase]
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -175,15 +179,20 @@ def test_a_batch_is_cropped_then_altered_by_every_effect_then_normalised_then_mi
     parts = parts_of(on_device=on_device, **{**everything, "batch_size": 24})
     read, plan = parts.train_reader, next(plans(parts))
     views, drawn = read.views, drawn_by(parts, plan)
-    cropped = [
-        views.policy.apply(views.crop.apply(read.source.read(index), drawn.crop[row]), drawn.policy[row : row + 1])
-        for row, index in enumerate(np.repeat(plan.global_indices, 2).tolist())
-    ]
+    cropped = []
+    for row, index in enumerate(np.repeat(plan.global_indices, 2).tolist()):
+        image = views.crop.apply(read.source.read(index), drawn.crop[row])[None] / 255
+        for effect, parameters in zip(views.before_policy, drawn.before_policy, strict=True):
+            image = effect.apply(image, effect.fetch(parameters[row : row + 1]))
+        pixels = (image[0] * 255).round().to(torch.uint8)
+        cropped.append(views.policy.apply(pixels, drawn.policy[row : row + 1]))
     images = torch.stack(cropped) / 255
     for effect, parameters in zip(views.effects, drawn.effects, strict=True):
         images = effect.apply(images, effect.fetch(parameters))
         assert 0 <= images.min() <= images.max() <= 1 + 1e-6
     images = NORMALISE(images)
+    for effect, parameters in zip(views.last_effects, drawn.last_effects, strict=True):
+        images = effect.apply(images, effect.fetch(parameters))
     mixed = mix(images, images.roll(2, 0), views.draw_mixing(views.mixer, views.draws(plan, plan.global_indices)))
     torch.testing.assert_close(images_of(read(plan)), mixed, rtol=0, atol=1e-5)
 
@@ -193,8 +202,8 @@ def test_an_erased_box_has_no_noise_and_an_occluder_has(parts_of: Build, everyth
     erased = {"randomerase": 0.25, "Noise": {"ssnrs": 0.5}}
     parts = parts_of(**erased)
     plan = next(plans(parts))
-    boxes = drawn_by(parts, plan).effects[1].box.tolist()
-    grey = NORMALISE(torch.full((3, 1, 1), 0.25))
+    boxes = drawn_by(parts, plan).last_effects[0].box.tolist()
+    grey = torch.full((3, 1, 1), 0.25)
     for image, (top, bottom, left, right) in zip(images_of(parts.train_reader(plan)), boxes, strict=True):
         inside = image[:, top:bottom, left:right]
         torch.testing.assert_close(inside, grey.expand_as(inside), rtol=0, atol=1e-6)
@@ -378,7 +387,7 @@ def test_with_batch_dependence_the_batch_is_that_of_all_processes(parts_of: Buil
     assert len(crops) == 1
 
 
-@pytest.mark.parametrize("mixing", [{}, {"cutmix": True}, {"mixup": True}])
+@pytest.mark.parametrize("mixing", [{}, {"cutmix": {"per": "image"}}, {"mixup": {"per": "image"}}])
 def test_with_view_dependence_all_views_of_an_image_are_identical(
     parts_of: Build, everything: dict[str, Any], mixing: dict[str, Any]
 ) -> None:
@@ -421,7 +430,7 @@ def test_all_views_have_the_label_of_their_image(parts_of: Build, num_views: int
 
 @pytest.mark.parametrize("num_views", [1, 2])
 def test_mixed_labels_are_those_of_the_image_and_of_the_one_before(parts_of: Build, num_views: int) -> None:
-    parts = parts_of(num_views=num_views, batch_size=24, cutmix=True)
+    parts = parts_of(num_views=num_views, batch_size=24, cutmix={"per": "image"})
     plan = next(plans(parts))
     batch, labels = parts.train_reader(plan), parts.images.train.labels[plan.global_indices]
     assert batch.labels.first.tolist() == np.repeat(labels, num_views).tolist()

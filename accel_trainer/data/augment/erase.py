@@ -11,7 +11,7 @@ from torch import Tensor
 
 from accel_trainer.data.augment.effect import SimpleEffect, change_rows, inside
 from accel_trainer.data.rng.draws import Draws, Keys, Parameters, between, which
-from accel_trainer.data.rng.random_fields import uniform_field
+from accel_trainer.data.rng.random_fields import RandomField, normal_field
 
 # torchvision's RandomErasing.
 PROBABILITY = 0.5
@@ -33,12 +33,19 @@ class EraseParameters(Parameters):
 class RandomErase(SimpleEffect):
     """Fill a random box of half of the images: 2 to 33% of the area, as torchvision's RandomErasing draws it.
 
-    value: a brightness in 0..1, one for each channel, or "random" for pixels that are uniform in 0..1.
+    value: a number, one for each channel, or "random" for pixels from `random_pixels`: normal, with mean 0 and
+    standard deviation 1, as torchvision's.
     """
 
-    def __init__(self, image_size: int, value: float | list[float] | Literal["random"]) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        value: float | list[float] | Literal["random"],
+        random_pixels: RandomField = normal_field,
+    ) -> None:
         self.image_size = image_size
         self.value = value
+        self.random_pixels = random_pixels
 
     def draw(self, draws: Draws) -> EraseParameters:
         """A box for each row: the first of TRIES that is smaller than the image."""
@@ -67,6 +74,6 @@ class RandomErase(SimpleEffect):
 
     def _pixels(self, images: Tensor, key: Keys) -> Tensor:
         if self.value == "random":
-            return uniform_field(key, tuple(images.shape[1:]), images.device)
+            return self.random_pixels(key, tuple(images.shape[1:]), images.device)
         values = self.value if isinstance(self.value, list) else [self.value] * 3
         return torch.tensor(values, dtype=images.dtype).view(3, 1, 1).to(images.device, non_blocking=True)

@@ -6,19 +6,35 @@ function of an image and its numbers. No generator is involved, so threads do no
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel_trainer.data.rng.draws import Draws, Numbers, between
+from accel_trainer.data.augment.effect import SimpleEffect, change_rows
+from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, between
+
+Channels = tuple[float, float, float]
+"""A number for red, green and blue."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is subtracted of pixels in 0..1, and what they are then divided by."""
+
+    mean: Channels
+    std: Channels
+
 
 # ImageNet's, as torchvision's models expect them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+IMAGENET = Statistics(MEAN, STD)
 
 CROP_SCALE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -26,8 +42,12 @@ WEAK_CROP_SCALE = (0.8, 1.0)
 CROP_TRIES = 10
 # How many numbers a crop takes.
 CROP_NUMBERS = 2 * CROP_TRIES + 2
-# As torchvision's presets: 256 for a crop of 224.
-RESIZE_RATIO = 256 / 224
+# Below it, a number has the image flipped.
+FLIPPED = 0.5
+# As torchvision's presets: a crop of 224 from a shorter side of 256.
+EVAL_CROP = 0.875
+# A share such as 224/232 is no binary fraction; its side is meant to be 232 all the same.
+ROUNDING = 1e-6
 
 
 class Crop(Protocol):
@@ -45,14 +65,14 @@ class Crop(Protocol):
 
 
 class CenterCrop:
-    """Resize so that the crop is 7/8 of the shorter side, then crop the center: the transform of validation.
+    """Resize so that the crop is a share of the shorter side, then crop the center: the transform of validation.
 
-    The same pixels as torchvision's v2.Resize(int(image_size * 256 / 224), antialias=True) and v2.CenterCrop.
+    The same pixels as torchvision's v2.Resize(int(image_size / share), antialias=True) and v2.CenterCrop.
     """
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, share: float = EVAL_CROP) -> None:
         self.image_size = image_size
-        self.short_side = int(image_size * RESIZE_RATIO)
+        self.short_side = int(image_size / share + ROUNDING)
 
     def draw(self, draws: Draws) -> Numbers:
         """No numbers: float64 (rows, 0)."""
@@ -71,11 +91,15 @@ class CenterCrop:
 
 
 class RandomResizedCrop:
-    """Inception-style crop and horizontal flip, with torchvision's distribution and ranges."""
+    """Inception-style crop and horizontal flip, with torchvision's distribution and ranges.
 
-    def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
+    flips: False where the flip comes later, by `Flip`.
+    """
+
+    def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE, *, flips: bool = True) -> None:
         self.image_size = image_size
         self.scale = scale
+        self.flips = flips
 
     def draw(self, draws: Draws) -> Numbers:
         """The numbers of `crop_box`, and one for the flip: float64 (rows, CROP_NUMBERS + 1)."""
@@ -88,7 +112,26 @@ class RandomResizedCrop:
         # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
         box = torch.from_numpy(image.numpy()[:, top : top + h, left : left + w])
         cropped = resize(box, (self.image_size, self.image_size))
-        return cropped.flip(-1) if numbers[-1] < 0.5 else cropped
+        return cropped.flip(-1) if self.flips and numbers[-1] < FLIPPED else cropped
+
+
+@dataclass(frozen=True)
+class FlipParameters(Parameters):
+    """is_flipped: bool (rows,)."""
+
+    is_flipped: npt.NDArray[np.bool_]
+
+
+class Flip(SimpleEffect):
+    """The horizontal flip of `RandomResizedCrop`, drawn as there, where something else comes between both."""
+
+    def draw(self, draws: Draws) -> FlipParameters:
+        """Which rows are flipped."""
+        return FlipParameters(draws.uniforms("crop and flip", CROP_NUMBERS + 1)[:, -1] < FLIPPED)
+
+    def apply(self, images: Tensor, fetched: FlipParameters) -> Tensor:
+        """Those rows with left and right exchanged."""
+        return change_rows(images, np.flatnonzero(fetched.is_flipped), lambda rows: rows.flip(-1))
 
 
 def crop_box(
@@ -130,35 +173,35 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+def _on_device(statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, float32 of shape (3, 1, 1)."""
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (statistics.mean, statistics.std))
     return mean, std
 
 
 @cache
-def _byte_scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
+def _byte_scale_and_shift(statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """Scale and shift that normalize pixels from 0 to 255, float32 of shape (3, 1, 1)."""
-    scales = [1 / (255 * std) for std in STD]
-    shifts = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
+    scales = [1 / (255 * std) for std in statistics.std]
+    shifts = [-mean / std for mean, std in zip(statistics.mean, statistics.std, strict=True)]
     scale, shift = (torch.tensor(values, device=device).view(3, 1, 1) for values in (scales, shifts))
     return scale, shift
 
 
-def normalized(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+def normalized(pixels: Tensor, out: Tensor | None = None, statistics: Statistics = IMAGENET) -> Tensor:
     """What `normalize` makes of uint8 (..., 3, height, width) / 255, to 1e-6, in fewer passes over them."""
-    scale, shift = _byte_scale_and_shift(pixels.device)
+    scale, shift = _byte_scale_and_shift(statistics, pixels.device)
     floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
     return floats.mul_(scale).add_(shift)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """float32 (..., 3, height, width) in 0..1 to a mean of 0 and a standard deviation of 1 over ImageNet, in place."""
-    mean, std = _statistics(images.device)
+def normalize(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
+    """float32 (..., 3, height, width) in 0..1, less the mean and divided by the standard deviation, in place."""
+    mean, std = _on_device(statistics, images.device)
     return images.sub_(mean).div_(std)
 
 
-def pixels_of(normalized_images: Tensor) -> Tensor:
+def pixels_of(normalized_images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The pixels before `normalize`, rounded: float32 (..., 3, height, width) to uint8 of the same shape."""
-    mean, std = _statistics(normalized_images.device)
+    mean, std = _on_device(statistics, normalized_images.device)
     return (normalized_images * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

@@ -5,6 +5,7 @@ a generator of torch would draw another one on each kind of device.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from accel_trainer.core import keyed_random
 from accel_trainer.data.rng.draws import Keys
+
+RandomField = Callable[[Keys, tuple[int, ...], torch.device], Tensor]
+"""(keys, shape, device) to float32 (len(keys), *shape)."""
 
 _GOLDEN = 0x9E3779B9
 # The constants of a 32-bit mixer with low bias (Wellons 2018, "Prospecting for hash functions": lowbias32).

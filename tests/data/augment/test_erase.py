@@ -11,15 +11,16 @@ from torchvision.transforms import v2
 
 from accel_trainer.data.augment.erase import RandomErase
 from accel_trainer.data.rng.draws import Draws
+from accel_trainer.data.rng.random_fields import RandomField, normal_field, uniform_field
 
 MANY = 20_000
 UNLIKELY = 1e-4
-VALUES = pytest.mark.parametrize("value", [0, 0.0, 0.5, 1.0, [0.1, 0.6, 0.9], "random"])
+VALUES = pytest.mark.parametrize("value", [0, 0.0, -2.5, 1.0, [0.1, -0.6, 2.9], "random"])
 
 
 def pictures(count: int, size: int, seed: int = 0) -> torch.Tensor:
-    """Above 1, so that no pixel is by chance what it is filled with."""
-    return 2 + torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    """Above 7, so that no pixel is by chance what it is filled with."""
+    return 7 + torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def draws(count: int, **others: Any) -> Draws:
@@ -143,8 +144,7 @@ def test_only_the_pixels_in_the_box_are_changed(size: int, value: Any) -> None:
         assert torch.equal(image[:, ~inside], original[:, ~inside])
         num_erased += height > 0
         if value == "random":
-            assert (image[:, inside] > 0).all()
-            assert (image[:, inside] <= 1).all()
+            assert (image[:, inside].abs() < 6).all()
             assert len(image[:, inside].unique()) == 3 * height * width
         else:
             colour = torch.tensor(value if isinstance(value, list) else [value] * 3, dtype=torch.float32)
@@ -162,13 +162,17 @@ def test_an_erased_image_equals_that_of_torchvision(value: Any) -> None:
         assert torch.equal(image, v2.functional.erase(original, *box, colour))
 
 
-def test_random_pixels_are_uniform_and_independent_in_channels() -> None:
-    erase = RandomErase(64, "random")
+@pytest.mark.parametrize(("field", "distribution"), [(normal_field, "norm"), (uniform_field, "uniform")])
+def test_random_pixels_are_of_their_distribution_and_independent_in_channels(
+    field: RandomField, distribution: str
+) -> None:
+    """Normal ones, as torchvision's; by the first rules uniform ones."""
+    erase = RandomErase(64, "random", field)
     found = erase.apply(pictures(100, 64), erase.draw(draws(100)))
-    filled = found.permute(1, 0, 2, 3)[:, found[:, 0] <= 1].to(torch.float64).numpy()
+    filled = found.permute(1, 0, 2, 3)[:, found[:, 0] < 6].to(torch.float64).numpy()
     assert filled.shape[1] > 20_000
     for channel in filled:
-        assert stats.kstest(channel, "uniform").pvalue > UNLIKELY
+        assert stats.kstest(channel, distribution).pvalue > UNLIKELY
     off = np.corrcoef(filled) - np.eye(3)
     assert np.abs(off).max() < 4 / filled.shape[1] ** 0.5
 
