@@ -30,7 +30,7 @@ from accel_trainer.core.blocks import blocks, read_block, start_of_last_lines
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, one_line
 from accel_trainer.queue.control import Pauses
-from accel_trainer.queue.layout import CANCELED, JobState
+from accel_trainer.queue.layout import Ending, JobState
 from accel_trainer.queue.status_table import JobStatus, damaged_records
 from accel_trainer.queue.store import QueueStore
 
@@ -71,7 +71,7 @@ def _table(queue: QueueStore, everything: bool) -> str:
     shown: list[JobStatus] = []
     more: list[str] = []
     for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED, JobState.DONE):
-        together = (state, CANCELED) if state is JobState.FAILED else (state,)
+        together = (state, Ending.CANCELED) if state is JobState.FAILED else (state,)
         of_state = [row for row in rows if row.state in together]
         few = of_state if everything or state is JobState.RUNNING else of_state[:FEW]
         shown += few

@@ -12,7 +12,7 @@ from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import one_line
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
-from accel_trainer.queue.layout import CANCELED, ClaimedJob, QueueUnusable
+from accel_trainer.queue.layout import ClaimedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 
@@ -50,7 +50,7 @@ class ControlRequest:
     def _reason(self) -> str:
         match self.action:
             case ControlAction.CANCEL:
-                return f"{CANCELED} by {self.by}"
+                return f"canceled by {self.by}"
             case ControlAction.HOLD:
                 return f"held by {self.by}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import ControlAction, ControlRequest, Requests
-from accel_trainer.queue.layout import ClaimedJob, JobGone, JobState
+from accel_trainer.queue.layout import ClaimedJob, Ending, JobGone, JobState
 from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.store import QueueStore
 
@@ -70,7 +70,7 @@ def _move(
             queue.release(claimed)
             return FinishedClaim(outcome, JobState.PENDING)
         case OutcomeKind.CANCELED:
-            queue.finish(claimed, JobState.FAILED, outcome.reason)
+            queue.finish(claimed, JobState.FAILED, outcome.reason, Ending.CANCELED)
             return FinishedClaim(outcome, JobState.FAILED)
         case OutcomeKind.FAILED:
             return _fail(queue, retries, claimed, outcome, result)

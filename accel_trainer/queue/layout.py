@@ -5,8 +5,9 @@ training_queue/held/            kept back
 training_queue/running/         <name>@<host>.<token>.json; <name>@slurm+<cluster>.<token>.json;
                                 <name>@<host>.<token>-to-<state>.json while a process moves a job; in folders named
                                 .*.placing where there are no hard links
-training_queue/done/, failed/   with <name>.reason.txt beside what failed, and <name>.name.txt beside a job whose own
-                                name ends like the numbers that are given here ('a~2')
+training_queue/done/, failed/   with <name>.reason.txt and <name>.outcome.txt (failed or canceled) beside what is in
+                                failed/, and <name>.name.txt beside a job whose own name ends like the numbers that are
+                                given here ('a~2')
 training_queue/logs/            full output of every attempt
 training_queue/retries/         how often a job has failed that is tried again
 training_queue/requests/        what people ask of jobs that are running
@@ -73,13 +74,11 @@ def file_name(name: str) -> str:
         return re.sub(r"[^\w .+=@,~()\[\]-]|\.\.+", "_", name).lstrip("-. ")[: MAX_NAME_BYTES // 4] or "unnamed"
 
 
-# What the reason of a job begins with that is in failed/ because somebody wanted it so.
-CANCELED = "canceled"
+class Ending(StrEnum):
+    """Why a job is in failed/: it failed, or somebody wanted it so."""
 
-
-def is_canceled(reason: str | None) -> bool:
-    """Whether the reason of a job in failed/ is that somebody has canceled it."""
-    return reason is not None and reason.startswith(f"{CANCELED} ")
+    FAILED = "failed"
+    CANCELED = "canceled"
 
 
 class JobState(StrEnum):
@@ -282,6 +281,11 @@ def _names_in_and_placed(folder: Path) -> list[str]:
 def reason_path(path: Path) -> Path:
     """The file with the reason why a job in failed/ is there, beside the job's."""
     return path.with_name(f"{path.stem}.reason.txt")
+
+
+def outcome_path(path: Path) -> Path:
+    """The file with the `Ending` of a job in failed/, beside the job's."""
+    return path.with_name(f"{path.stem}.outcome.txt")
 
 
 def own_name_path(path: Path) -> Path:

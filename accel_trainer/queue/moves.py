@@ -27,6 +27,7 @@ from accel_trainer.queue.layout import (
     QueueUnusable,
     file_name,
     moving_owner,
+    outcome_path,
     own_name_path,
     reason_path,
     without_number,
@@ -259,7 +260,7 @@ def _no_name(path: Path, state: JobState) -> QueueUnusable:
 def forget_notes(job: QueuedJob) -> None:
     """Remove what was noted beside a job that has left."""
     if job.state.is_over and not os.path.lexists(job.path):
-        for path in (reason_path(job.path), own_name_path(job.path)):
+        for path in (reason_path(job.path), outcome_path(job.path), own_name_path(job.path)):
             path.unlink(missing_ok=True)
 
 

@@ -23,7 +23,7 @@ from accel_trainer.queue.heartbeat import (
     RunningClaim,
     runner_of,
 )
-from accel_trainer.queue.layout import CANCELED, ClaimedJob, JobState, QueuedJob, is_canceled
+from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.move_between import RECORDS as COPIES
 from accel_trainer.queue.retries import FailureRecord, Retries, submission_of
 from accel_trainer.queue.store import QueueStore
@@ -209,7 +209,7 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
 
 def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
-    state = CANCELED if is_canceled(reason) else job.state
+    state = queue.ending(job).value if job.state is JobState.FAILED else job.state
     run = _run_of(job)
     status = None if run is None else read_status(run)
     row = JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, **_progress(status))

@@ -16,6 +16,7 @@ from accel_trainer.core.rename import rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
     ClaimedJob,
+    Ending,
     JobGone,
     JobState,
     QueuedJob,
@@ -23,6 +24,7 @@ from accel_trainer.queue.layout import (
     QueueUnusable,
     file_name,
     natural_key,
+    outcome_path,
     reason_path,
 )
 from accel_trainer.queue.move_between import forget_copies, move_between, settle
@@ -160,9 +162,9 @@ class QueueStore:
         name = job.own_name
         if any(found.own_name == name for found in other.jobs(job.state)):
             raise UserError(f"{name}: a job of this name is {job.state} in {other.folder}")
-        reason = self.reason(job)
+        reason, ending = self.reason(job), self.ending(job)
         target = move_between(self._mover, other._mover, job)
-        self._note_reason(target, reason)
+        self._note_reason(target, reason, ending if job.state is JobState.FAILED else None)
         forget_notes(job)
         return target
 
@@ -180,19 +182,30 @@ class QueueStore:
                 with suppress(UserError):
                     self.settle(job)
 
-    def finish(self, job: QueuedJob, state: JobState, reason: str | None = None) -> Path:
-        """Put a job into done/ or failed/, with the reason beside it."""
+    def finish(self, job: QueuedJob, state: JobState, reason: str | None = None, ending: Ending | None = None) -> Path:
+        """Put a job into done/ or failed/, with the reason beside it. ending: of one that is put into failed/, if it
+        has not failed."""
         path = self._mover.move(job, state)
-        self._note_reason(path, reason)
+        self._note_reason(path, reason, ending or Ending.FAILED if state is JobState.FAILED else None)
         return path
 
-    def _note_reason(self, path: Path, reason: str | None) -> None:
+    def _note_reason(self, path: Path, reason: str | None, ending: Ending | None) -> None:
         """On a full disk the job is where it belongs all the same, and the runner reports the reason."""
-        with suppress(OSError):
-            if reason is None:
-                reason_path(path).unlink(missing_ok=True)
-            else:
-                write_atomic(reason_path(path), reason.rstrip() + "\n")
+        for note, text in ((reason_path(path), reason), (outcome_path(path), ending)):
+            with suppress(OSError):
+                if text is None:
+                    note.unlink(missing_ok=True)
+                else:
+                    write_atomic(note, text.rstrip() + "\n", durable=text is reason)
+
+    def ending(self, job: QueuedJob) -> Ending:
+        """Whether a job in failed/ has failed, or was canceled."""
+        with suppress(OSError, ValueError):
+            return Ending(read_text(outcome_path(job.path), MAX_REASON).strip())
+        # Version 0.2 had it in the reason alone.
+        return (
+            Ending.CANCELED if (self.reason(job) or "").startswith(("canceled by ", "canceled in ")) else Ending.FAILED
+        )
 
     def reason(self, job: QueuedJob) -> str | None:
         """Why a job is in failed/."""

@@ -22,7 +22,7 @@ from accel_trainer.launch import process_group
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import heartbeat
 from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
-from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, Ending, JobState, QueuedJob
 from accel_trainer.queue.retries import Retries, submission_of
 from accel_trainer.queue.status_table import status_rows
 from accel_trainer.queue.store import QueueStore
@@ -86,6 +86,24 @@ def test_retry_returns_a_canceled_job_to_pending_with_retries_reset(queue: Queue
     assert run("retry", "a").output == "a: pending\n"
     assert states(queue) == {"a": "pending"}
     assert list(queue.paths.of(JobState.FAILED).iterdir()) == []
+
+
+def test_whether_a_job_was_canceled_is_recorded_and_not_read_from_the_reason(queue: QueueStore) -> None:
+    for name in ("failed", "unwanted", "old"):
+        write_job(queue.folder / f"{name}.json")
+    queue.finish(queue.find("failed"), JobState.FAILED, "canceled by peer: connection reset")
+    queue.finish(queue.find("old"), JobState.FAILED, "canceled by me@here")
+    (queue.folder / "failed/old.outcome.txt").unlink()  # as version 0.2 left it
+    assert run("cancel", "unwanted").exit_code == 0
+    (queue.folder / "failed/unwanted.reason.txt").write_text("no longer needed\n")
+    endings = {"failed": "failed", "old": "canceled", "unwanted": "canceled"}
+    assert {row["job"]: row["state"] for row in json.loads(run("status", "--json").output)} == endings
+    assert run("move", "unwanted", "--to", "elsewhere").exit_code == 0
+    moved = QueueStore(Path("elsewhere"))
+    assert moved.ending(moved.find("unwanted")) is Ending.CANCELED
+    assert run("retry", "unwanted", "--queue", "elsewhere").exit_code == 0
+    assert not list(Path("elsewhere/failed").iterdir()), "no note outlives its job"
+    assert run("retry", "--failed").output == "failed: pending\n"
 
 
 def test_what_was_canceled_is_not_shown_or_retried_as_failed(queue: QueueStore) -> None:

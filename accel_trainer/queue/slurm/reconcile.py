@@ -15,7 +15,7 @@ from accel_trainer.core.record_store import Count, Line, RecordStore
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Requests
 from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim
-from accel_trainer.queue.layout import CANCELED, ClaimedJob, QueuedJob
+from accel_trainer.queue.layout import ClaimedJob, QueuedJob
 from accel_trainer.queue.reclaim import requeue
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client
@@ -109,7 +109,7 @@ def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
     if job.state in RESUMES:
         return Outcome(OutcomeKind.INTERRUPTED, what, RunState.PREEMPTED)
     if job.state == "CANCELLED":
-        return Outcome(OutcomeKind.CANCELED, f"{CANCELED} in Slurm (job {job.id})", RunState.PREEMPTED)
+        return Outcome(OutcomeKind.CANCELED, f"canceled in Slurm (job {job.id})", RunState.PREEMPTED)
     if job.state == "OUT_OF_MEMORY":
         return Outcome(OutcomeKind.FAILED, what, RunState.OUT_OF_MEMORY)
     if record is not None and record.state is not None:  # asked to stop, and killed before it was returned
@@ -120,7 +120,7 @@ def outcome_from_slurm(job: SlurmJob, record: Record | None) -> Outcome | None:
 def outcome_of_unknown(record: Record | None) -> Outcome:
     """Of a claim of whose job Slurm knows nothing, or nothing any more."""
     if record is not None and record.was_ended_by_slurm:  # one that is started again would be known
-        return Outcome(OutcomeKind.CANCELED, f"{CANCELED} in Slurm (job {record.id})", RunState.PREEMPTED)
+        return Outcome(OutcomeKind.CANCELED, f"canceled in Slurm (job {record.id})", RunState.PREEMPTED)
     return Outcome(OutcomeKind.INTERRUPTED, "Slurm does not know it", RunState.PREEMPTED)
 
 

@@ -26,7 +26,7 @@ from accel_trainer.queue.events import (
     SlurmProblem,
     WaitingForJobs,
 )
-from accel_trainer.queue.layout import JobState, QueuedJob, is_canceled
+from accel_trainer.queue.layout import Ending, JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S, Retries
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation
@@ -237,7 +237,7 @@ class Submitter:
     def _report_over(self, name: str, state: JobState | None) -> None:
         found = None if state is None else self.queue.find(name)
         reason = self.queue.reason(found) if found is not None and state is JobState.FAILED else None
-        self.num_failed += state is JobState.FAILED and not is_canceled(reason)
+        self.num_failed += found is not None and state is JobState.FAILED and self.queue.ending(found) is Ending.FAILED
         self._emit(SlurmJobOver(name, state, reason))
 
     def _report_problem(self, problem: str) -> None:
