@@ -17,7 +17,7 @@ from accel_trainer.cli import (
     watch,
 )
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
-from accel_trainer.cli.console import lost_output, protect_streams
+from accel_trainer.cli.console import lost_output, protect_streams, use_utf8
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import exit_now
 from accel_trainer.launch.accelerate_config import MachineUnusable
@@ -46,6 +46,7 @@ WATCHED = ("run-queue", "train")
 
 def main() -> None:
     """The console script: every UserError is one clear line and an exit code, never a traceback."""
+    use_utf8()
     protect_streams()
     code = _run()
     if (error := lost_output()) is not None and code == 0 and sys.argv[1:2] != [] and sys.argv[1] not in WATCHED:

@@ -56,6 +56,17 @@ class _Stream(io.RawIOBase):
         return memoryview(content).nbytes
 
 
+def use_utf8() -> None:
+    """Where the locale has file names in another encoding, start anew with Python's UTF-8 mode: the names of jobs are
+    the same in every locale. What is printed is still in the letters of the terminal. To be called first of all."""
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def protect_streams() -> None:
     """Have standard output and standard error take whatever is written. To be called before anything is opened."""
     _open_missing()

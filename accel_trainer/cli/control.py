@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -26,14 +25,14 @@ from accel_trainer.core.rename import was_moved
 from accel_trainer.core.text import duration
 from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
 from accel_trainer.queue.layout import (
-    CANCELED,
     ClaimedJob,
+    Ending,
     JobGone,
     JobState,
     QueuedJob,
     QueueUnusable,
     UndecidedMove,
-    is_canceled,
+    file_name,
 )
 from accel_trainer.queue.moves import attributes
 from accel_trainer.queue.reclaim import OwnerReport, OwnerState, Reclaimer, requeue
@@ -51,7 +50,7 @@ NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until
 LONGEST_S = 180.0
 POLL_S = 0.2
 # How often a job is found and is gone before it is given up.
-MOST_TRIES = 3
+MOST_TRIES = 4
 
 
 @app.command()
@@ -92,7 +91,7 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
             return _ask(store, job, ControlAction.CANCEL, change, wait=not no_wait)
         if job.state.is_over:
             raise UserError(f"{job.name} is {job.state} already")
-        store.finish(job, JobState.FAILED, f"{CANCELED} by {current_user()}")
+        store.finish(job, JobState.FAILED, f"canceled by {current_user()}", Ending.CANCELED)
         Retries(store).forget(job.name)
         return "canceled"
 
@@ -110,7 +109,7 @@ def retry(
     """Return failed or canceled jobs to pending. They resume where they were, if they got that far."""
     store = existing_queue(queue)
     if failed:
-        jobs = [job.name for job in store.jobs(JobState.FAILED) if not is_canceled(store.reason(job))]
+        jobs = [job.name for job in store.jobs(JobState.FAILED) if store.ending(job) is Ending.FAILED]
         if not jobs:
             echo(f"no job has failed in {queue}")
             return
@@ -308,19 +307,26 @@ def problems_of_one(error: UserError | OSError, store: QueueStore) -> list[str]:
     return error.problems
 
 
-def _changed(store: QueueStore, name: str, change: Change, among: Sequence[JobState]) -> tuple[QueuedJob, str | None]:
+def _changed(
+    store: QueueStore, name: str, change: Change, among: Sequence[JobState], tries: int = MOST_TRIES
+) -> tuple[QueuedJob, str | None]:
     """Find and change a job; again, where another process has moved it in between."""
-    for _ in range(MOST_TRIES):
-        job = find_job(store, name, among)
-        with suppress(JobGone):
-            return job, change(store, job)
     job = find_job(store, name, among)
-    return job, change(store, job)
+    try:
+        return job, change(store, job)
+    except JobGone:
+        if tries == 1:
+            raise
+    return _changed(store, name, change, among, tries - 1)
 
 
 def _with_name(text: str, job: QueuedJob, path: Path) -> str:
-    """What has become of a job, with its name where another job had its own."""
-    return text if path.stem == job.own_name else f"{text}, as {path.stem!r}: another job has its name"
+    """What has become of a job, with its name where it could not keep its own."""
+    if path.stem == job.own_name:
+        return text
+    is_allowed = file_name(job.own_name) == job.own_name
+    why = "another job has its name" if is_allowed else "a job may not have the name that it had"
+    return f"{text}, as {path.stem!r}: {why}"
 
 
 DONE = {ControlAction.CANCEL: "canceled", ControlAction.HOLD: "held"}

@@ -100,14 +100,14 @@ def _line_of_attempt(event: AttemptEvent) -> str:
         case AttemptTerminating(name=name, reason=reason):
             return f"{name}: {indented(reason)}"
         case AttemptFinished(name=name, outcome=outcome, log=log):
-            return f"{name}: {_outcome(outcome, log)}"
+            return f"{name}: {_outcome(name, outcome, log)}"
         case Tick():
             return ""
         case _:
             assert_never(event)
 
 
-def _outcome(outcome: Outcome, log: Path) -> str:
+def _outcome(name: str, outcome: Outcome, log: Path) -> str:
     reason = indented(outcome.reason)
     why = "" if outcome.reason is None else f" ({reason})"
     match outcome.kind:
@@ -118,7 +118,7 @@ def _outcome(outcome: Outcome, log: Path) -> str:
         case OutcomeKind.SUPERSEDED:
             return f"superseded{why}; what this trainer did does not count"
         case OutcomeKind.CANCELED:
-            return f"{reason}; `accel-train retry` lets it resume where it was"
+            return f"{reason}; `accel-train retry {name}` lets it resume where it was"
         case OutcomeKind.FAILED:
             return f"failed: {reason}\n  log: {one_line(log)}"
         case _:
@@ -154,7 +154,7 @@ def _where_it_went(name: str, finished: FinishedClaim, log: Path) -> str:
         return (
             f"stopped ({indented(finished.outcome.reason)}); `accel-train release {name}` lets it resume where it was"
         )
-    return _outcome(finished.outcome, log)
+    return _outcome(name, finished.outcome, log)
 
 
 def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmProblem) -> str:

@@ -60,6 +60,26 @@ def test_letters_that_a_terminal_lacks_are_written_out(queue: QueueStore, enviro
     assert (queue.folder / "held/größe雪.json").exists()
 
 
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_a_job_has_the_same_name_in_every_locale(queue: QueueStore, locale: dict[str, str]) -> None:
+    write_job(queue.folder / "größe雪.json")
+    verbs = ["hold", "release", "cancel", "retry"]
+    result = shell(" && ".join(f"$A {verb} größe雪" for verb in verbs), PYTHONUTF8="0", LC_ALL="C")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (queue.folder / "größe雪.json").exists()
+    assert "another job" not in result.stdout
+
+
+def test_a_name_that_a_job_may_not_have_is_replaced_with_a_true_reason(queue: QueueStore) -> None:
+    write_job(queue.folder / f"{os.fsdecode(b'b' + bytes([255]))}.json")
+    write_job(queue.folder / "a\tb.json")
+    for name in ("b\\xff", "a\\tb"):
+        assert "_': a job may not have the name that it had" in shell(f"$A hold $'{name}'").stdout.replace("_b'", "_'")
+    assert {path.name for path in (queue.folder / "held").iterdir()} == {"b_.json", "a_b.json"}
+
+
 def test_a_path_has_its_variables_and_home_expanded_unless_a_file_has_that_name(monkeypatch) -> None:
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     monkeypatch.setenv("HOME", "/home/me")
