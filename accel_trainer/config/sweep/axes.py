@@ -236,7 +236,7 @@ def _nearly_json(text: str) -> str | None:
     if LONE_SURROGATE.search(text):
         return "is not text: some byte of it is not UTF-8"
     if text[0] in "[{\"'":
-        return 'is not JSON; in a shell, single quotes keep the double ones: --set \'KEY=["a", "b"]\''
+        return 'is not JSON; in a shell, single quotes keep the double ones: `set` \'KEY=["a", "b"]\''
     if text.lower() in ("true", "false"):
         return f"in JSON it is {text.lower()}"
     if text == "None":
