@@ -109,6 +109,8 @@ SLURM = Family(
 )
 # What a process keeps that was launched: what its launcher has told it.
 OF_THE_LAUNCH = re.compile(rf"{LAUNCHER.names}|ACCELERATE_(USE_CPU|CPU_AFFINITY)")
+# What has git look at another repository, or at another state of it, than the folder's; hooks and aliases leave it.
+GIT = Family("of git's repository", r"GIT_\w+", passing=r"GIT_(CONFIG|TRACE|CEILING|DISCOVERY|EXEC)\w*")
 # What passes, and may change numbers all the same: it is recorded with its value.
 RECORDED = re.compile(
     r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|VECLIB|NUMEXPR|NCCL|RCCL|CUDA|HIP|ROCR|HSA|MIOPEN|TORCH|PYTORCH|TORCHINDUCTOR|TRITON"
@@ -138,6 +140,13 @@ def child_environment(*families: Family, inherited: Mapping[str, str] | None = N
     else:
         made.pop("PYTHONPATH", None)
     return made | waiting_threads_sleep(inherited)
+
+
+def tool_environment() -> dict[str, str]:
+    """What a program of others begins with that is asked about this machine or folder: without what would have git
+    answer of another repository than that of the folder, or anything in another language."""
+    made = {name: value for name, value in child_environment().items() if name not in GIT}
+    return made | {"LC_ALL": "C"}
 
 
 def waiting_threads_sleep(inherited: Mapping[str, str]) -> dict[str, str]:

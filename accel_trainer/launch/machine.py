@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from accel_trainer.core.child_environment import tool_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.text import first_line
@@ -110,7 +111,9 @@ def _gpus() -> list[Gpu]:
         return []
     query = [tool, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30, check=True).stdout
+        answer = subprocess.run(
+            query, capture_output=True, text=True, errors="replace", timeout=30, check=True, env=tool_environment()
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     gpus = []

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from accel_trainer.config.diff import Changes
-from accel_trainer.core.child_environment import names_set_aside, numeric_variables
+from accel_trainer.core.child_environment import names_set_aside, numeric_variables, tool_environment
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_environment, write_environment
 
@@ -183,7 +183,9 @@ def _version(package: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     """What git answers of the working folder, or None where there is no repository or no git."""
     try:
-        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, env=tool_environment()
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

@@ -1,12 +1,16 @@
 """What is said of going on in another world."""
 
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 from torchvision import models
 
+from accel_trainer.training.runtime import environment
 from accel_trainer.training.runtime.environment import Environment, describe_change, has_batch_norm, has_dropout
 
 THEN = Environment(1, 2, "cpu", 4, "float32", "2.13.0", "0.28.0")
@@ -63,3 +67,22 @@ def test_unknown_parts_of_an_environment_are_not_reported() -> None:
 )
 def test_what_depends_on_the_number_of_processes_is_seen(model: nn.Module, norm: bool, dropout: bool) -> None:
     assert (has_batch_norm(model), has_dropout(model)) == (norm, dropout)
+
+
+def test_the_commit_is_that_of_the_folder_whatever_repository_a_shell_has_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    for name in ("mine", "others"):
+        (tmp_path / name).mkdir()
+        made = f"git init -q && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m {name}"
+        subprocess.run(made, shell=True, check=True, cwd=tmp_path / name)
+    monkeypatch.chdir(tmp_path / "mine")
+    before = environment._git("rev-parse", "HEAD")
+    assert before is not None
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "others/.git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "others"))
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere")
+    assert environment._git("rev-parse", "HEAD") == before
+    assert environment._git("status", "--porcelain", "--untracked-files=no") == ""
