@@ -2,16 +2,18 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.api.checking import check_apart
 from accel_trainer.api.verdicts import RunFolders, duplicates
 from accel_trainer.config import Job, job_name, parse_job, read_job
-from accel_trainer.config.parse import read_bytes
+from accel_trainer.config.doubts import Known, doubts
+from accel_trainer.config.parse import read_bytes, rest_of_job
 from accel_trainer.core.allow_imports import imports_allowed
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.core.files import expand_path
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.status_table import JobStatus, status_rows
@@ -35,21 +37,37 @@ class Queue:
     def check(
         self, job: Job | str | os.PathLike[str], *, allow: str | Iterable[str] = (), coming: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Check a job as `add` does, without adding it; what it comes to: parameters, classes, images, steps.
+        """Check a job as `add` does, without adding it; what it comes to: parameters, classes, images, steps, and
+        `warnings`: a line for each thing that can hardly be meant.
 
         Arguments and errors are those of `add`.
         """
-        if isinstance(job, Job):
-            return self._checked(job.name, job, allow, coming)
-        path = expand_path(job)
-        return self._checked(str(path), read_job(path), allow, coming)
+        where, job = (job.name, job) if isinstance(job, Job) else self._read(expand_path(job), allow, coming)
+        return self._checked(where, job, allow, coming)
+
+    def _read(self, path: Path, allow: str | Iterable[str], coming: Collection[str]) -> tuple[str, Job]:
+        """A file's path and job. Raises UserError, with the mistakes of what is not wrong in itself too."""
+        try:
+            return str(path), read_job(path)
+        except InvalidJob as error:
+            if (rest := rest_of_job(path, error.details)) is None:
+                raise
+            job, unknown = rest
+            try:
+                self._checked(str(path), job, allow, coming)
+            except UserError as further:
+                more = [line for line in further.problems if not _is_of(unknown, line.removeprefix(f"{path}: "))]
+                raise UserError(*error.details, *more) from error
+            raise
 
     def _checked(self, where: str, job: Job, allow: str | Iterable[str], coming: Collection[str]) -> dict[str, Any]:
         try:
             with imports_allowed(allow):
-                return check_apart(job, self.folder, self._options, coming)
+                summary = check_apart(job, self.folder, self._options, coming)
         except UserError as error:
             raise _in_file(where, error.problems) from error
+        known = Known(summary["classes"], summary["train_images"], summary["steps_per_epoch"], summary["cycles"])
+        return {**summary, "warnings": [str(doubt) for doubt in doubts(job, known)]}
 
     def run_folders(self) -> RunFolders:
         """Which run folders the jobs have that are not over. Raises QueueUnusable."""
@@ -62,12 +80,14 @@ class Queue:
         force: bool = False,
         allow: str | Iterable[str] = (),
         coming: Collection[str] = (),
+        warn: Callable[[str], None] = lambda line: None,
     ) -> Path:
         """Check a job, down to its model and data set, and put it into the queue; its file there.
 
         job: one with a name of its own, `Job(name=...)`, or the path of a job file, of which a copy is put there.
         force: also one whose name, content or run folder is that of another in the queue. allow: packages of yours that
         the job's model may be imported from. coming: names of jobs that will be added and that it may start from.
+        warn: called with a line for each thing that can hardly be meant.
 
         Raises UserError, with a line for each mistake.
         """
@@ -77,9 +97,11 @@ class Queue:
             path = expand_path(job)
             where, content, job = str(path), read_bytes(path), read_job(path)
         self._store.create()
-        self._checked(where, job, allow, coming)
+        summary = self._checked(where, job, allow, coming)
         if not force and (problems := duplicates(job, self._store) or RunFolders.of(self._store).problems(job)):
             raise _in_file(where, problems)
+        for line in summary["warnings"]:
+            warn(f"{where}: {line}")
         return self._store.add(job.name, content, replace=force)
 
     def jobs(self, most: int | None = None) -> list[JobStatus]:
@@ -89,6 +111,11 @@ class Queue:
         be read.
         """
         return list(status_rows(self._store, most))
+
+
+def _is_of(parameters: Collection[str], line: str) -> bool:
+    """Whether a line about a job is about one of these parameters."""
+    return re.split(r"[.:]", line, maxsplit=1)[0] in parameters
 
 
 def _in_file(where: str, problems: Iterable[str]) -> UserError:

@@ -31,7 +31,7 @@ def make_check(flags: LaunchOptions, on_images: Callable[[], None] = lambda: Non
     def check(job: Job) -> dict[str, Any]:
         num_processes = _num_processes(job, flags)
         if not checkers:
-            from accel_trainer.training.build import JobChecker
+            from accel_trainer.training.check import JobChecker
 
             checkers.append(JobChecker(on_images))
         with current_folder_searched():

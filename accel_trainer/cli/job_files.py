@@ -59,8 +59,10 @@ def validate(
     for file in files:
         summary: dict[str, Any] | None = None
         problems: list[str] = []
+        warnings: list[str] = []
         try:
             summary = target.check(file, coming=coming)
+            warnings = [f"{file}: {warning}" for warning in summary.pop("warnings")]
             job = read_job(file)
             problems = [f"{file}: {problem}" for problem in folders.problems(job)]
             folders.note(job, f"in {file}")
@@ -68,10 +70,11 @@ def validate(
             problems = [with_flags(problem) for problem in error.problems]
         num_invalid += bool(problems)
         if as_json:
-            echo_text(json.dumps({"file": str(file), "problems": problems, "summary": summary}))
+            echo_text(json.dumps({"file": str(file), "problems": problems, "warnings": warnings, "summary": summary}))
             sys.stdout.flush()
             continue
         print_problems(problems)
+        print_warnings(warnings)
         if summary:
             steps = summary["steps_per_epoch"]
             echo(
@@ -208,7 +211,7 @@ def add(
     target, wrong, coming = Queue(queue), False, {file.stem for file in files}
     for file in files:
         try:
-            echo(f"added {target.add(file, force=force, coming=coming)}")
+            echo(f"added {target.add(file, force=force, coming=coming, warn=_warn)}")
         except QueueUnusable:
             raise
         except UserError as error:
@@ -216,3 +219,7 @@ def add(
             wrong = True
     if wrong:
         raise typer.Exit(MISTAKE)
+
+
+def _warn(line: str) -> None:
+    print_warnings([line])

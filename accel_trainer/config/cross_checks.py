@@ -16,6 +16,7 @@ from accel_trainer.config.fields import (
     transform_parts,
 )
 from accel_trainer.config.marks import PathKind
+from accel_trainer.config.migration.old_words import ARCHITECTURES, MIGRATE
 from accel_trainer.config.renamed import renamed_arguments
 from accel_trainer.core.errors import Problem
 
@@ -39,15 +40,7 @@ class Contradiction(ValueError):
 
 def cross_check(job: JobParameters) -> list[Problem]:
     """What contradicts itself in a job, with the key that is to be changed."""
-    return [
-        *_path_problems(job),
-        *_renamed_problems(job),
-        *_data_problems(job),
-        *_view_problems(job),
-        *_optimization_problems(job),
-        *_finetune_problems(job),
-        *_order_problems(job),
-    ]
+    return [problem for check in CROSS_CHECKS for problem in check(job)]
 
 
 def _has_home(path: str) -> bool:
@@ -189,7 +182,7 @@ def _view_problems(job: JobParameters) -> list[Problem]:
     return problems
 
 
-def _optimization_problems(job: JobParameters) -> list[Problem]:
+def _metric_problems(job: JobParameters) -> list[Problem]:
     problems = []
     if job.is_contrastive and job.num_views < 2:
         message = f"{job.criterion} compares views of an image: it needs 2 or more"
@@ -197,6 +190,11 @@ def _optimization_problems(job: JobParameters) -> list[Problem]:
     if job.primary_metric not in job.metrics:
         message = f"{job.primary_metric!r} is not measured with {job.criterion}"
         problems.append(Problem(message, key="primary_metric", hint=f"it is one of {', '.join(job.metrics)}"))
+    return problems
+
+
+def _optimization_problems(job: JobParameters) -> list[Problem]:
+    problems = []
     if job.warmup_scheduler_args and job.warmup_scheduler is None:
         problems.append(Problem("given, but there is no warmup_scheduler", key="warmup_scheduler_args"))
     if job.schedule_by == "step" and job.scheduler == "ReduceLROnPlateau":
@@ -205,6 +203,11 @@ def _optimization_problems(job: JobParameters) -> list[Problem]:
     if job.swa is not None and job.swa.start > job.num_epochs:
         message = f"{job.swa.start} is after the last epoch ({job.num_epochs})"
         problems.append(Problem(message, key="swa.start"))
+    return problems
+
+
+def _rate_problems(job: JobParameters) -> list[Problem]:
+    problems = []
     lr = job.optimizer_args.get("lr")
     if isinstance(lr, str) and lr not in LR_RULES:
         hint = f"it is a number or one of {', '.join(LR_RULES)}"
@@ -255,3 +258,26 @@ def _order_problems(job: JobParameters) -> list[Problem]:
     if job.parent_job == job.name:
         problems.append(Problem("names the job itself", key="finetune_args.starting_params"))
     return problems
+
+
+def _name_problems(job: JobParameters) -> list[Problem]:
+    """Names that older files have."""
+    if (today := ARCHITECTURES.get(job.architecture.lower())) is None:
+        return []
+    message = f"{job.architecture!r} is a name of older files; it is {today!r} today"
+    return [Problem(message, key="architecture", hint=f"{MIGRATE} writes today's job")]
+
+
+CROSS_CHECKS = (
+    _name_problems,
+    _renamed_problems,
+    _path_problems,
+    _data_problems,
+    _view_problems,
+    _metric_problems,
+    _optimization_problems,
+    _rate_problems,
+    _finetune_problems,
+    _order_problems,
+)
+"""Each looks at some parameters, and finds what contradicts itself among them."""

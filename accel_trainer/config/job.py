@@ -1,6 +1,6 @@
 """A job: all parameters of one training run, complete and consistent."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -13,9 +13,13 @@ from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.marks import sections_in
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
-from accel_trainer.config.problems import few_problems, problems_of
+from accel_trainer.config.problems import few_problems, is_contradiction, problems_of
 from accel_trainer.config.rules import changes_for, old_defaults
-from accel_trainer.core.errors import InvalidJob, UserError
+from accel_trainer.config.salvage import further_contradictions, remaining, unknown_parameters
+from accel_trainer.core.errors import InvalidJob, Problem, UserError
+
+# How often what is wrong is taken out of a job, each time with what contradicts the rest.
+MOST_PASSES = 4
 
 
 class Job(JobParameters):
@@ -28,8 +32,28 @@ class Job(JobParameters):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise InvalidJob(*few_problems(problems_of(error))) from error
+            problems = [*problems_of(error)]
+            if not any(is_contradiction(detail) for detail in error.errors(include_url=False)):
+                problems += further_contradictions(_with_defaults(given), problems)
+            raise InvalidJob(*few_problems(problems)) from error
         self._given = given
+
+    @classmethod
+    def of_remaining(
+        cls, given: Mapping[str, Any], problems: Collection[Problem]
+    ) -> tuple[Self, frozenset[str]] | None:
+        """A job of what is not wrong in one with these problems, to find out what is wrong there, and the parameters
+        that are not known; they have their defaults. None where nothing whole is left."""
+        for _ in range(MOST_PASSES):
+            try:
+                return cls(**remaining(given, problems)), unknown_parameters(given, problems)
+            except InvalidJob as error:
+                problems = [*problems, *error.details]
+        return None
+
+    def says(self, key: str) -> bool:
+        """Whether the job was given a value for a parameter, be it the default."""
+        return self._given.get(key) is not None
 
     def __eq__(self, other: object) -> bool:
         """Whether all parameters are the same, however they were given."""
@@ -128,22 +152,7 @@ class Job(JobParameters):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """null means absent; some defaults follow from other parameters."""
-        if not isinstance(given, dict):
-            return given
-        given = {key: value for key, value in given.items() if value is not None}
-        if type(rules := given.get("rules")) is int:
-            given = old_defaults(given, rules)
-        if given.get("video") is True:
-            given.setdefault("view_dependence", True)
-        if not given.get("finetune") and given.get("finetune_args") == {}:
-            del given["finetune_args"]
-        for key in ARGUMENTS_OF:
-            given.setdefault(key, default_args(key, given))
-        if given.get("criterion") in CONTRASTIVE:
-            given.setdefault("primary_metric", given["criterion"])
-            given.setdefault("knn_interval", 10)
-        return given
+        return _with_defaults(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -151,6 +160,23 @@ class Job(JobParameters):
         if problems := cross_check(self):
             raise Contradiction(problems)
         return self
+
+
+def _with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """null means absent; some defaults follow from other parameters."""
+    given = {key: value for key, value in given.items() if value is not None}
+    if type(rules := given.get("rules")) is int:
+        given = old_defaults(given, rules)
+    if given.get("video") is True:
+        given.setdefault("view_dependence", True)
+    if not given.get("finetune") and given.get("finetune_args") == {}:
+        del given["finetune_args"]
+    for key in ARGUMENTS_OF:
+        given.setdefault(key, default_args(key, given))
+    if given.get("criterion") in CONTRASTIVE:
+        given.setdefault("primary_metric", given["criterion"])
+        given.setdefault("knn_interval", 10)
+    return given
 
 
 def _filled(key: str, value: Any) -> Any:

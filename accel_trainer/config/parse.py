@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from accel_trainer.config.file_names import why_no_job
 from accel_trainer.config.job import Job
 from accel_trainer.config.json_syntax import described, find_slips, without
-from accel_trainer.config.problems import MIGRATE, MIGRATE_VERB, few_problems
+from accel_trainer.config.migration.old_words import MIGRATE, MIGRATE_VERB
+from accel_trainer.config.problems import few_problems
 from accel_trainer.core import files
 from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.text import listed
@@ -79,6 +80,13 @@ def parse_job(content: bytes, name: str, where: str) -> Job:
         except InvalidJob as error:
             problems += [naming_file(problem, where) for problem in error.details]
     raise InvalidJob(*few_problems(problems))
+
+
+def rest_of_job(path: Path, problems: Collection[Problem]) -> tuple[Job, frozenset[str]] | None:
+    """What is not wrong in a file with these problems, as `Job.of_remaining` has it; None where nothing whole is left.
+    Raises InvalidJob for a file that cannot be read."""
+    text = read_text(read_bytes(path), str(path))
+    return None if text.given is None else Job.of_remaining({**text.given, "name": job_name(path)}, problems)
 
 
 def naming_file(problem: Problem, where: str) -> Problem:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, get_args, get_origin
@@ -13,12 +13,10 @@ from pydantic_core import ErrorDetails
 from accel_trainer.config.cross_checks import Contradiction
 from accel_trainer.config.derived import JobParameters
 from accel_trainer.config.marks import sections_in
-from accel_trainer.config.migration.old_words import old_word_at
+from accel_trainer.config.migration.old_words import MIGRATE, old_word_at
 from accel_trainer.core.errors import Problem
-from accel_trainer.core.text import did_you_mean
+from accel_trainer.core.text import did_you_mean, near_misses
 
-# What gives today's form of an old job; `parse` puts the verb and the file in its place.
-MIGRATE, MIGRATE_VERB = "accel_trainer.migrate", "accel-train migrate"
 # Of what is reported of a file: mistakes, and characters of each.
 MAX_PROBLEMS, MAX_LINE = 20, 1000
 # Names that people look for at the top.
@@ -54,12 +52,23 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         above = next((key[:i] for i, character in enumerate(key) if character == "." and key[:i] in by_key), None)
         if above is not None:
             by_key[above] += by_key.pop(key)
-    given = {place for key in by_key if (word := old_word_at(key)) is not None for place in word.places}
-    for key, details in by_key.items():
+    given = {place for key, details in by_key.items() for place in _meant(key, details)}
+    # The most specific first: a word that nobody knows, then a value of a known one.
+    for key, details in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
         if details[0]["type"] == "missing" and key in given:
-            continue  # it is there, by its older name
+            continue  # it is there, by another name
         contradictions = [found for detail in details for found in _contradictions(detail)]
         yield from contradictions or [_old_word(key, details) or Problem(_sentence(details), key=key or None)]
+
+
+def _meant(key: str, details: list[ErrorDetails]) -> Sequence[str]:
+    """The places that an unknown key is meant for, where that is known or probable."""
+    if details[0]["type"] != "extra_forbidden":
+        return ()
+    if (word := old_word_at(key)) is not None:
+        return word.places
+    outer, dot, last = key.rpartition(".")
+    return [f"{outer}{dot}{near}" for near in near_misses(last, _known_keys(details[0]["loc"][:-1]))[:1]]
 
 
 def _old_word(key: str, details: list[ErrorDetails]) -> Problem | None:
@@ -77,6 +86,11 @@ def _key(detail: ErrorDetails) -> str:
         rest, last = rest[:-1], rest[-1:]
     inner = [p for p in rest if isinstance(p, int) or (p.isidentifier() and p not in TYPE_NAMES)]
     return ".".join(str(part) for part in (*first, *inner, *last))
+
+
+def is_contradiction(detail: ErrorDetails) -> bool:
+    """Whether an error is of the cross-checks of a whole job, which come after all others."""
+    return bool(_contradictions(detail))
 
 
 def _contradictions(detail: ErrorDetails) -> tuple[Problem, ...]:

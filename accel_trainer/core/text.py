@@ -11,11 +11,14 @@ from typing import Any
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean …?' for a misspelt word, or '' when nothing known is near it."""
+    near = near_misses(word, known)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def near_misses(word: str, known: Iterable[str]) -> list[str]:
+    """The one or two known words that a misspelt one is near to, the nearest first; none, if nothing is."""
     by_lower_case = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)
-    if not near:
-        return ""
-    return "; did you mean " + " or ".join(repr(by_lower_case[name]) for name in near) + "?"
+    return [by_lower_case[name] for name in difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)]
 
 
 def listed(names: Iterable[str], at_most: int = 12) -> str:

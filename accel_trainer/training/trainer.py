@@ -22,7 +22,8 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
 from accel_trainer.run.records import keep_classes, read_found, write_config
 from accel_trainer.run.status import RunState
-from accel_trainer.training.build import Components, JobChecker, build
+from accel_trainer.training.build import Components, build
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.description import Description
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.identity.agreement import agree_on_data

@@ -11,7 +11,7 @@ from torchvision import models
 
 from accel_trainer.core.construct import refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.core.text import did_you_mean, first_line, listed, near_misses
 from accel_trainer.zoo import blt, cornet, cornet_plus, small, timm_models, user_models
 
 # Models of this package by family, which win over torchvision's of the same name.
@@ -60,9 +60,9 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         return user_models.build(name, args, num_classes=num_classes, image_size=image_size)
     if name not in (known := names()):
         raise UserError(
-            f"no model {name!r} in the zoo or in torchvision"
-            f"{did_you_mean(name, known) or '; see the documentation of torchvision'}",
+            f"no model {name!r} in the zoo or in torchvision{did_you_mean(name, [*known, *_of_timm(name)])}",
             key="architecture",
+            hint="models of your own are named by import path, such as my_lab.models:Net, those of timm as timm:<name>",
         )
     args = with_classes(args, num_classes)
     accepted = list(inspect.signature(ZOO[name]).parameters) if name in ZOO else _constructor_arguments(name)
@@ -82,6 +82,14 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         raise
     except Exception as error:
         raise UserError(f"{name}: {first_line(error)}", key="architecture_args") from error
+
+
+def _of_timm(name: str) -> list[str]:
+    """How models of timm are named that a name may be meant for, where timm is installed."""
+    if not timm_models.is_installed():
+        return []
+    near = near_misses(name, timm_models.names())
+    return [f"{timm_models.PREFIX}{one}" for one in near if one == name.lower() or one not in names()]
 
 
 def _torchvisions(name: str, args: Mapping[str, Any]) -> nn.Module:

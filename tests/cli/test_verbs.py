@@ -146,7 +146,7 @@ def test_every_verb_that_takes_a_job_refuses_what_is_none(cli, verb):
     write_job(Path("real.json"))
     Path("link.json").symlink_to("real.json")
     Path("noise.json").write_bytes(os.urandom(1_000_000))
-    Path("twice.json").write_text('{"architecture": "resnet18", "seed": 1, "seed": 2}')
+    Path("twice.json").write_text('{"architecture": "small_cnn", "dataset": "digits", "seed": 1, "seed": 2}')
     expected = {
         "folder.json": "not a regular file",
         "link.json": "is a symbolic link",

@@ -517,4 +517,4 @@ def test_a_job_made_in_python_raises_the_lines_of_a_job_file():
         Job(architecture="resnet18", num_epoch=3, batch_size=-1)
     lines = caught.value.problems
     assert "num_epoch: unknown key; did you mean 'num_epochs' or 'num_processes'?" in lines
-    assert [problem.key for problem in caught.value.details] == ["batch_size", "num_epoch"]
+    assert [problem.key for problem in caught.value.details] == ["num_epoch", "batch_size"]

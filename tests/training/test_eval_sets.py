@@ -21,7 +21,8 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, read_performance, write_performance
 from accel_trainer.run.status import RunState, Status
 from accel_trainer.training import tracking as tracking_module
-from accel_trainer.training.build import JobChecker, build
+from accel_trainer.training.build import build
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.tracking import Tracking

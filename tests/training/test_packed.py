@@ -13,7 +13,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.data.open import open_data_set
 from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
-from accel_trainer.training.build import JobChecker
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.loop import TrainingLoop
 
 MakeLoop = Callable[..., TrainingLoop]

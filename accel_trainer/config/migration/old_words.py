@@ -10,6 +10,8 @@ from typing import Any
 
 from accel_trainer.config.migration.draft import ABSENT, Draft
 
+# What gives today's form of an old job, in messages; `config.parse` puts the verb and the file in its place.
+MIGRATE, MIGRATE_VERB = "accel_trainer.migrate", "accel-train migrate"
 # Parameters of today that old words become, or become a part of.
 TODAYS_HEADS = (
     "architecture", "model_dir", "save_interval", "dataset", "num_epochs", "batch_size", "optimizer", "Occlusion",

@@ -12,7 +12,8 @@ from torch import nn
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.keyed_random import key
-from accel_trainer.training.build import JobChecker, build
+from accel_trainer.training.build import build
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.meta_model import make_model
 
 MakeJob = Callable[..., Job]

@@ -23,7 +23,8 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
-from accel_trainer.training.build import JobChecker, build, make_model
+from accel_trainer.training.build import build, make_model
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights
 from accel_trainer.training.reporting import Reporter, TrainingResult

@@ -14,7 +14,7 @@ from loops import trainer_state
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.build import JobChecker
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.state.starting_point import (
     Fresh,

@@ -23,7 +23,8 @@ from accel_trainer.data.loader import Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_found
 from accel_trainer.run.status import RunState
-from accel_trainer.training.build import Components, JobChecker, build
+from accel_trainer.training.build import Components, build
+from accel_trainer.training.check import JobChecker
 from accel_trainer.training.meta_model import activation_bytes
 from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.training.runtime.accelerator import make_accelerator

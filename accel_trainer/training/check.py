@@ -1,0 +1,223 @@
+"""All mistakes of a job that can be found without training it: it is built on the meta device, where nothing has a
+value. What several jobs have in common is looked at once."""
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import nn
+
+from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.config.derived import parameters
+from accel_trainer.config.marks import Affects
+from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.text import canonical
+from accel_trainer.data.batch_plan import TrainBatchPlanner, plan_training, possible_batch_sizes
+from accel_trainer.data.dataset import Splits
+from accel_trainer.data.open import open_images
+from accel_trainer.data.pipeline import check_augmentations
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.build import DATA_KEYS, make_objective
+from accel_trainer.training.meta_model import count_parameters, cycle_axis, meta_model
+from accel_trainer.training.optim.lr_schedule import make_schedule
+from accel_trainer.training.optim.optimizer import make_optimizer
+from accel_trainer.training.optim.parameter_groups import freeze_modules_of
+from accel_trainer.training.pretrained.starting_weights import check_starting_weights
+from accel_trainer.training.state.starting_point import refuse_run_of_other_code
+from accel_trainer.training.tracking import check_trackers
+from accel_trainer.zoo import registry, timm_models
+
+T = TypeVar("T")
+# On what the model, its images and its training depend, beside the data set; what is only named is not looked at.
+MODEL_KEYS = sorted(parameters(lambda mark: mark.affects is Affects.MODEL and mark.is_checked))
+IMAGE_KEYS = sorted(parameters(lambda mark: mark.affects is Affects.DATA))
+OPTIMIZATION_KEYS = sorted(parameters(lambda mark: mark.affects is Affects.OPTIMIZATION and mark.is_checked))
+# How many models, and how many verdicts of a kind, are kept.
+MOST_MODELS, MOST_VERDICTS = 4, 10_000
+# In place of what is not known, because another parameter is wrong: classes, and images of a forward pass.
+USUAL_CLASSES, FEW_IMAGES = 1000, 2
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a job without training it."""
+
+    name: str
+    architecture: str
+    parameters: int
+    classes: int
+    train_images: int
+    val_images: int
+    steps_per_epoch: int | None
+    """None where the batch size is yet to be found."""
+    num_epochs: int
+    cycles: int
+    """Of how many cycles the model gives logits, or embeddings."""
+
+
+class JobChecker:
+    """Checks jobs one after the other. Jobs on one data set look through its folders once, jobs with one model build it
+    once, and what has been found right in one job is not looked at again in the next."""
+
+    def __init__(self, on_images: Callable[[], None] = lambda: None) -> None:
+        """on_images: called when a job's data set is known, before its model is looked at."""
+        self._images: dict[str, Splits] = {}
+        self._on_images = on_images
+        self._models: OrderedDict[str, tuple[nn.Module, int]] = OrderedDict()
+        self._right: set[str] = set()
+
+    def __call__(self, job: Job, world_size: int) -> Summary:
+        """Build the job on the meta device, where nothing has a value. Raises UserError for what cannot work on
+        so many processes, with all mistakes that do not follow from each other."""
+        mistakes = Mistakes()
+        images = mistakes.of(lambda: self._open(job))
+        self._on_images()
+        planned = None if images is None else mistakes.of(lambda: _plan(job, images, world_size))
+        given = job.architecture_args.get("num_classes")
+        num_classes = len(images.classes) if images is not None else given if type(given) is int else USUAL_CLASSES
+        num_images = FEW_IMAGES if planned is None else planned[1].images_per_forward
+        built = mistakes.of(lambda: self._model(job, num_classes, num_images))
+        mistakes.of(lambda: _check_objective(job, num_classes, built))
+        self._once(mistakes, job, "images", IMAGE_KEYS, lambda: check_augmentations(job))
+        if built is not None:
+            model = deepcopy(built[0]) if job.frozen_modules else built[0]
+            mistakes.of(lambda: check_starting_weights(job, model))
+            resolved = job.with_placeholders(_any_batch_size(job)) if planned is None else planned[0]
+            if mistakes.of(lambda: _freeze(job, model)):
+                keys = [*MODEL_KEYS, *OPTIMIZATION_KEYS]
+                steps = None if planned is None or job.batch_size == "auto" else planned[1].steps_per_epoch
+                what = f"training of {num_classes} classes in {steps} steps per epoch"
+                self._once(mistakes, job, what, keys, lambda: _check_training(resolved, model, steps))
+        else:
+            mistakes.of(lambda: _check_names(job))
+        mistakes.of(lambda: check_trackers(job))
+        mistakes.of(lambda: check_writable(job))
+        mistakes.of(lambda: refuse_run_of_other_code(job.checkpoint, RunFolder(job.run_path)))
+        if mistakes.found or images is None or planned is None or built is None:
+            raise UserError(*mistakes.found)
+        return Summary(
+            name=job.name,
+            architecture=job.architecture,
+            parameters=count_parameters(built[0]),
+            classes=num_classes,
+            train_images=len(images.train.labels),
+            val_images=len(images.val.labels),
+            steps_per_epoch=None if job.batch_size == "auto" else planned[1].steps_per_epoch,
+            num_epochs=job.num_epochs,
+            cycles=built[1],
+        )
+
+    def _open(self, job: Job) -> Splits:
+        key = repr([getattr(job, key) for key in DATA_KEYS])
+        if key not in self._images:
+            self._images[key] = open_images(job)
+        return self._images[key]
+
+    def _model(self, job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:
+        """The model, and of how many cycles it gives logits; one for all jobs that have the same, unless others have
+        written it, who may give another at any time."""
+        if registry.is_others(job.architecture) and not job.architecture.startswith(timm_models.PREFIX):
+            return meta_model(job, num_classes, num_images)
+        shape = [job.rules, job.image_size, job.video, job.views_per_image, job.channels_last, job.is_contrastive]
+        wanted = [job.architecture, job.architecture_args, job.pretrained, *shape, num_classes, min(num_images, 2)]
+        key = canonical(wanted)
+        if key not in self._models:
+            self._models[key] = meta_model(job, num_classes, num_images)
+        self._models.move_to_end(key)
+        while len(self._models) > MOST_MODELS:
+            self._models.popitem(last=False)
+        return self._models[key]
+
+    def _once(self, mistakes: "Mistakes", job: Job, what: str, keys: list[str], look: Callable[[], None]) -> None:
+        """Look at a job, unless one that is the same in all these parameters was right."""
+        values = job.model_dump(mode="json", include=set(keys))
+        key = canonical([what, values])
+        if key in self._right:
+            return
+        if mistakes.is_right(look) and len(self._right) < MOST_VERDICTS:
+            self._right.add(key)
+
+
+class Mistakes:
+    """What has been found, of several things that are looked at one after the other."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def of(self, look: Callable[[], T]) -> T | None:
+        """What a function gives; None where it has found a mistake, which is noted."""
+        with self._noted():
+            return look()
+        return None
+
+    def is_right(self, look: Callable[[], object]) -> bool:
+        """Whether a function finds nothing wrong."""
+        before = len(self.found)
+        self.of(look)
+        return len(self.found) == before
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.found += [problem for problem in error.details if problem not in self.found]
+
+
+def _plan(job: Job, images: Splits, world_size: int) -> tuple[ResolvedJob, TrainBatchPlanner]:
+    resolved = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
+    return resolved, plan_training(resolved, images, world_size)
+
+
+def _any_batch_size(job: Job) -> int:
+    return job.num_views * job.gradient_accumulation
+
+
+def _check_objective(job: Job, num_classes: int, built: tuple[nn.Module, int] | None) -> None:
+    """Without a model only what does not depend on its cycles."""
+    if built is not None:
+        make_objective(job, num_classes, built[1], cycle_axis(built[0]))
+    else:
+        make_objective(job.model_copy(update={"loss_cycle": None}), num_classes, 1, 1)
+
+
+def _freeze(job: Job, model: nn.Module) -> bool:
+    freeze_modules_of(job, model)
+    return True
+
+
+def _check_training(resolved: ResolvedJob, model: nn.Module, steps_per_epoch: int | None) -> None:
+    """The optimizer and the schedule; where there is no such optimizer, the schedule of another one."""
+    mistakes = Mistakes()
+    optimizer = mistakes.of(lambda: make_optimizer(resolved, model))
+    if optimizer is None:
+        resolved = resolved.model_copy(update={"optimizer": "SGD", "optimizer_args": {"lr": 0.1, "momentum": 0.9}})
+        resolved = resolved.model_copy(update={"layer_decay": None, "decay_norm_and_bias": True})
+        optimizer = make_optimizer(resolved, nn.Linear(2, 2, device="meta"))
+    mistakes.of(lambda: make_schedule(resolved, optimizer, steps_per_epoch))
+    if mistakes.found:
+        raise UserError(*mistakes.found)
+
+
+def _check_names(job: Job) -> None:
+    """The optimizer and the schedule, where there is no model: over another one."""
+    changes = {"layer_decay": None, "finetune": False}
+    resolved = job.model_copy(update=changes).with_placeholders(_any_batch_size(job))
+    _check_training(resolved, nn.Linear(2, 2, device="meta"), None)
+
+
+def check_writable(job: Job) -> None:
+    """Refuse a model_dir that cannot be made or written in. Raises UserError."""
+    folder = job.run_path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"model_dir: {job.run_path}: {folder} is a file")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"model_dir: cannot write to {job.run_path}: {error.strerror} in {folder}") from error
