@@ -91,7 +91,7 @@ def say_defaults(draft: Draft) -> None:
     """Write what a file meant by saying nothing, where that is another thing today."""
     if not draft.has("batch_size"):
         draft.change("batch_size", "auto", "without a batch_size the largest that fits was taken")
-    if "eval_crop" in JobParameters.model_fields and not draft.has("eval_crop"):
+    if not draft.has("eval_crop"):
         draft.change("eval_crop", 1.0, "validation kept all of the shorter side; today's default keeps 0.875 of it")
     _say_optimizer(draft)
     _say_places(draft)

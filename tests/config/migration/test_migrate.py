@@ -119,6 +119,7 @@ def test_the_words_of_a_transform_are_what_the_older_program_saw_in_them(old: st
 def test_what_an_old_file_left_out_is_written_where_it_means_another_thing_today() -> None:
     migrated = migrate({"architecture": "resnet18"})
     assert migrated.job["batch_size"] == "auto"
+    assert migrated.job["eval_crop"] == 1.0
     assert any(
         "batch_size: added auto; without a batch_size the largest that fits was taken" in c for c in migrated.changes
     )
@@ -209,13 +210,15 @@ def test_a_published_job_is_a_job_of_today_after_it(name: str) -> None:
     assert {key: migrated.job[key] for key in old} == old
     assert job.num_epochs == old["num_epochs"]
     assert job.batch_size == old["batch_size"]
+    assert job.eval_crop == 1.0
+    assert len(migrated.changes) == 1
 
 
 OLD_JOBS: list[dict[str, Any]] = [
     *published_jobs().values(),
     {"architecture": "cornet-s", "identifier": "a", "transfer": True, "starting_params": "x/y.pt"},
     {"architecture": "resnet18", "cutmix": True, "mixup": True, "transform_type": "standard"},
-    {"architecture": "resnet18", "finetune": True, "model_dir": "a/x", "finetune_args": {"finetune_dir": "x"}},
+    {"architecture": "resnet18", "finetune": True, "model_dir": "a/x/x", "finetune_args": {"finetune_dir": "x"}},
     {"architecture": "resnet18", "optimizer_args": {"lr": 0.1}, "swa_args": {"start": 3}},
 ]
 
