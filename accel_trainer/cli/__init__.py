@@ -19,6 +19,7 @@ from accel_trainer.cli import (
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
 from accel_trainer.cli.console import lost_output, protect_streams, use_utf8
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure
 from accel_trainer.core.processes import exit_now
 from accel_trainer.launch.accelerate_config import MachineUnusable
 from accel_trainer.queue.layout import QueueUnusable
@@ -63,6 +64,9 @@ def _run() -> int:
     except UserError as error:
         print_problems(error.problems)
         return QUEUE_UNUSABLE if isinstance(error, QueueUnusable | MachineUnusable) else MISTAKE
+    except MachineFailure as error:
+        print_problems(error.problems)
+        return SOME_FAILED
     except OSError as error:
         print_problems(system_error(error, None).problems)
         return MISTAKE

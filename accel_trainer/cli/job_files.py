@@ -34,6 +34,7 @@ from accel_trainer.cli.app import (
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.machine import this_machine
@@ -158,7 +159,7 @@ def preview(
     job = read_job(file)
     job = as_its_run_goes_on(job, RunFolder(job.run_path))
     out = out or Path(f"{job.name}.png")
-    with preparation_bar("measuring the spectrum of the images") as progress:
+    with preparation_bar("measuring the spectrum of the images") as progress, waiting_out_until_interrupted():
         picture = draw(job, epoch=epoch, progress=progress)
     write_file(out, picture)
     echo(f"wrote {out}")

@@ -10,6 +10,7 @@ import typer
 from accel_trainer.cli.app import SOME_FAILED, app, echo, print_problems
 from accel_trainer.config import Job
 from accel_trainer.core.files import expand_home_if_any
+from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.text import listed
 
@@ -62,10 +63,10 @@ def pack(
     from accel_trainer.data.pack.writer import pack as write_pack
     from accel_trainer.data.pack.writer import what_is_packed
 
-    images = open_data_set(dataset, data_root, image_column, label_column)
     how = PackSettings(size, storage.value, quality if storage is Storage.JPEG else None)
     folder = output or data_root / _name(dataset, size, storage)
-    with preparation_bar("packing") as progress:
+    with preparation_bar("packing") as progress, waiting_out_until_interrupted():
+        images = open_data_set(dataset, data_root, image_column, label_column)
         manifest = write_pack(images, what_is_packed(dataset, data_root), folder, how, usable_cores(), progress)
     open_pack(folder)  # one that was there before may be damaged
     echo(f"{folder}: {_summary(manifest)}")
@@ -100,7 +101,7 @@ def _verify(folder: Path) -> None:
     from accel_trainer.data.pack.format import read_manifest
     from accel_trainer.data.pack.writer import damaged_images
 
-    with preparation_bar("verifying") as progress:
+    with preparation_bar("verifying") as progress, waiting_out_until_interrupted():
         bad = list(damaged_images(folder, usable_cores(), progress))
     if bad:
         print_problems([f"{folder}: damaged images: {listed(bad, 5)}; delete the pack and pack again"])

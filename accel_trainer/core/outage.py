@@ -2,15 +2,22 @@
 
 A network disk that is away, a permission that has expired or a file handle that is stale say nothing about the file
 that is read. Whoever trains waits for the end of such an outage (`waiting_out`); everybody else sees the error at once.
+What was there before and is missing now (`expecting`) is such an outage, too; what never was there is a user's mistake.
 """
 
+import errno
 import logging
 import os
+import signal
+import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from accel_trainer.core.errors import AccelTrainError
@@ -28,6 +35,10 @@ PATIENCE_FOR_FILE_S = 60.0
 PATIENCE_VARIABLE = "ACCEL_TRAIN_DISK_PATIENCE_S"
 # How soon a request to stop is heard.
 _LOOK_EVERY_S = 0.05
+AWAY = "the run began with it: is a disk away?"
+# Errors that a wrong name, or a missing permission, gives as well: of what was never there before, a user's mistake.
+_OF_A_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+_USERS = _OF_A_PATH | {errno.EACCES, errno.EPERM}
 
 
 class MachineFailure(AccelTrainError):
@@ -40,6 +51,13 @@ class StoppedWaiting(Exception):
 
 class UnsuitableFile(OSError):
     """What is there was found, and is not to be read: it is no regular file, or too large. It will not change."""
+
+
+class Missing(FileNotFoundError):
+    """What should be there is not, such as all that is in a folder where a disk is mounted."""
+
+    def __init__(self, reason: str, where: str | os.PathLike[str]) -> None:
+        super().__init__(errno.ENOENT, reason, os.fspath(where))
 
 
 @dataclass(frozen=True)
@@ -73,6 +91,92 @@ def waiting_out(is_stopped: Callable[[], bool], *, at_most_s: float | None = Non
         _patience = before
 
 
+@dataclass(frozen=True)
+class _Expectation:
+    """What was there before, but for what is below `own`. is_told: whoever does not wait is told at once that it is the
+    machine's failure."""
+
+    names: tuple[str, ...] = ()
+    own: str | None = None
+    is_told: bool = False
+
+    def has(self, name: str) -> bool:
+        """Whether this is one of the names, or below one that is a folder."""
+        wanted = os.path.abspath(name)  # noqa: PTH100 - links stay
+        if self.own is not None and f"{wanted}{os.sep}".startswith(f"{self.own}{os.sep}"):
+            return False
+        return any(name == known or wanted == known or wanted.startswith(f"{known}{os.sep}") for known in self.names)
+
+
+_expectation = _Expectation()
+
+
+@contextmanager
+def expecting(names: Collection[str], *, own: Path | None = None, is_told: bool = False) -> Iterator[None]:
+    """In this context these files and folders, with all that is in them, were there before; what is missing is away.
+
+    names: absolute paths, or what else a data set is called. own: a folder of the caller's, maybe in one of them, in
+    which what is missing is not there. is_told: for a process that does not wait: errors of the
+    system are raised as MachineFailure at once, where no user can have made a mistake.
+    """
+    global _expectation
+    before = _expectation
+    _expectation = _Expectation(tuple(names), None if own is None else os.path.abspath(own), is_told)  # noqa: PTH100
+    try:
+        yield
+    finally:
+        _expectation = before
+
+
+def refuse_if_expected(name: str | os.PathLike[str], what: str) -> None:
+    """Raise MachineFailure, saying `what` is missing, where that was there before."""
+    if _expectation.has(os.fspath(name)):
+        raise MachineFailure(what, hint=AWAY)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder. Raises as `persistently`."""
+    return _has_mode(path, stat.S_ISDIR)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a regular file. Raises as `persistently`."""
+    return _has_mode(path, stat.S_ISREG)
+
+
+def _has_mode(path: Path, is_so: Callable[[int], bool]) -> bool:
+    try:
+        return is_so(persistently(partial(os.stat, path), lambda: str(path), may_be_missing=True).st_mode)
+    except OSError as error:
+        if error.errno in _OF_A_PATH:
+            return False
+        raise
+    except ValueError:  # no name of a file
+        return False
+
+
+@contextmanager
+def waiting_out_until_interrupted() -> Iterator[None]:
+    """`waiting_out` for what has nothing to save: Ctrl-C ends all waiting, and takes its usual course."""
+    interrupted = threading.Event()
+    before = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        if callable(before):
+            before(number, frame)
+
+    with waiting_out(interrupted.is_set):
+        if not callable(before):  # somebody else decides about it
+            yield
+            return
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
 def _seconds_wanted() -> float:
     try:
         seconds = float(os.environ[PATIENCE_VARIABLE])
@@ -84,20 +188,33 @@ def _seconds_wanted() -> float:
 def persistently(read: Callable[[], T], what: Callable[[], str], *, may_be_missing: bool = False) -> T:
     """What `read` gives. An error of the system is waited out, where that is wanted in this process.
 
-    what: names what is read, for a message. may_be_missing: that there is no such file is an answer. Raises the OSError
-    itself where nobody waits, else MachineFailure when patience is at its end; StoppedWaiting.
+    what: names what is read, for a message. may_be_missing: that there is no such file is an answer, unless there was
+    one before (`expecting`). Raises the OSError itself where nobody waits, else MachineFailure when patience is at its
+    end; StoppedWaiting.
     """
     try:
         return read()
     except OSError as error:
-        if not _patience.seconds or _is_answer(error, may_be_missing):
+        if _is_answer(error, what, may_be_missing):
             raise
-        return _wait(read, what, error, may_be_missing)
+        if _patience.seconds:
+            return _wait(read, what, error, may_be_missing)
+        if _expectation.is_told and (error.errno not in _USERS or _is_expected(error, what)):
+            raise failure(error, what) from error
+        raise
 
 
-def _is_answer(error: OSError, may_be_missing: bool) -> bool:
+def _is_answer(error: OSError, what: Callable[[], str], may_be_missing: bool) -> bool:
+    if isinstance(error, UnsuitableFile):
+        return True
     is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return isinstance(error, UnsuitableFile) or (may_be_missing and is_missing)
+    return may_be_missing and is_missing and not _is_expected(error, what)
+
+
+def _is_expected(error: OSError, what: Callable[[], str]) -> bool:
+    """Whether what could not be read was there before."""
+    names = [str(error.filename)] if error.filename is not None else []
+    return any(map(_expectation.has, [*names, _name(error, what)]))
 
 
 def _wait(read: Callable[[], T], what: Callable[[], str], error: OSError, may_be_missing: bool) -> T:
@@ -113,7 +230,7 @@ def _wait(read: Callable[[], T], what: Callable[[], str], error: OSError, may_be
             try:
                 return read()
             except OSError as next_error:
-                if _is_answer(next_error, may_be_missing):
+                if _is_answer(next_error, what, may_be_missing):
                     raise
                 error = next_error
 
@@ -130,6 +247,8 @@ def _sleep(seconds: float) -> None:
 def failure(error: OSError, what: Callable[[], str], *, tried_s: float = 0.0) -> MachineFailure:
     """An error of the system as the failure of the machine that it is."""
     name, tried = _name(error, what), f" (tried for {duration(tried_s)})" if tried_s >= 1 else ""
+    if isinstance(error, Missing):
+        return MachineFailure(f"{name}: {error.strerror}{tried}", hint=AWAY)
     if _is_gone(error):
         return MachineFailure(f"{name} is gone, and its folder is there{tried}", hint="restore it")
     return MachineFailure(f"{name} cannot be read: {error.strerror or error}{tried}")
@@ -137,7 +256,9 @@ def failure(error: OSError, what: Callable[[], str], *, tried_s: float = 0.0) ->
 
 def _is_gone(error: OSError) -> bool:
     """Whether there is a folder without the file that was to be in it."""
-    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str | bytes):
+    if not isinstance(error, FileNotFoundError) or isinstance(error, Missing):
+        return False
+    if not isinstance(error.filename, str | bytes):
         return False
     return os.path.isdir(os.path.dirname(os.fsdecode(error.filename)) or ".")  # noqa: PTH112, PTH120 - never raises
 

@@ -40,6 +40,14 @@ class ImageDataset(Protocol):
         ...
 
 
+def name_or_number(source: ImageDataset, index: int) -> str:
+    """What to call an image in a message, also where its name is on a disk that is away."""
+    try:
+        return source.describe(index)
+    except OSError:
+        return f"image {index}"
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a job trains and validates on. All have the same classes."""

@@ -6,7 +6,7 @@ without copying batches between processes and without anything to leave behind.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from accel_trainer.core.spans import Phase, spanned
 from accel_trainer.core.text import listed
 from accel_trainer.data.augment.mixing import Labels, Mixer
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.dataset import ImageDataset
+from accel_trainer.data.dataset import ImageDataset, name_or_number
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.shared_work import (
     Buffers,
@@ -95,13 +95,18 @@ class ImageReader:
         """The same as a task that threads can share; its memory is from `buffers`, where given."""
         return BatchAssembly(self, plan, buffers)
 
-    def check_share(self) -> None:
-        """Refuse a data set with many corrupt images: all, or more than one and more than MAX_CORRUPT. Raises
-        UserError."""
-        count, total = len(self.met), len(self.source.labels)
-        if count <= max(1, MAX_CORRUPT * total) and count < total:
+    def may_be_corrupt(self, count: int) -> bool:
+        """Whether so many corrupt images may be in this data set: not all, and no more than one or MAX_CORRUPT."""
+        total = len(self.source.labels)
+        return count <= max(1, MAX_CORRUPT * total) and count < total
+
+    def check_share(self, met: Collection[int] | None = None) -> None:
+        """Refuse a data set with too many corrupt images. met: those, by default the reader's own. Raises UserError."""
+        met = self.met if met is None else met
+        count, total = len(met), len(self.source.labels)
+        if self.may_be_corrupt(count):
             return
-        names = listed(map(self._name, sorted(self.met)[:3]), 3)
+        names = listed(map(self._name, sorted(met)[:3]), 3)
         what = "training" if self.replace_corrupt else "validation"
         raise UserError(
             f"{count} of {total:,} {what} images are corrupt, which is more than {MAX_CORRUPT:.0%}: {names}"
@@ -111,10 +116,7 @@ class ImageReader:
         )
 
     def _name(self, index: int) -> str:
-        try:
-            return self.source.describe(index)
-        except OSError:  # it may be on the disk
-            return f"image {index}"
+        return name_or_number(self.source, index)
 
     def render(self, index: int, drawn: ViewParameters, out: Tensor, met: set[int]) -> bool:
         """Write all views of an image; whether there is one that can be read. Corrupt images are added to `met`."""
@@ -130,7 +132,7 @@ class ImageReader:
         except (AccelTrainError, StoppedWaiting):  # of an occluder's file: not the image's fault
             raise
         except Exception as error:
-            raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
+            raise RuntimeError(f"{self._name(index)}: {error}") from error
 
     def _pixels(self, index: int, met: set[int]) -> Tensor | None:
         pixels = self._read(index, met)
@@ -157,7 +159,7 @@ class ImageReader:
             if self.forbid_corrupt:
                 raise UserError(f"{self._name(index)}: {error}", key="corrupt_images", hint=REPAIR) from error
             if is_new:
-                log.warning("skipped corrupt image %s: %s", self.source.describe(index), error)
+                log.warning("skipped corrupt image %s: %s", self._name(index), error)
             return None
         except (AccelTrainError, StoppedWaiting):
             raise

@@ -9,6 +9,7 @@ import numpy as np
 from accel_trainer.config import Job
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.files import expand_home_if_any
+from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import listed
 from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits
 from accel_trainer.data.pack.format import is_pack, open_pack, open_packed_split
@@ -86,9 +87,9 @@ def _open_validation(job: Job, name: str) -> ImageDataset:
     if name in BUNDLED:
         return Digits("val")
     root = expand_home_if_any(job.data_root)
-    return (
-        open_packed_split(root / name, "val") if is_pack(root / name) else open_validation_folder(root, name, BUNDLED)
-    )
+    if _is_pack(root / name, "val"):
+        return open_packed_split(root / name, "val")
+    return open_validation_folder(root, name, BUNDLED)
 
 
 def with_classes(
@@ -122,4 +123,20 @@ def open_data_set(name: str, data_root: Path, image_column: str | None, label_co
     if name in BUNDLED:
         return Splits(Digits("train"), Digits("val"))
     root = expand_home_if_any(data_root)
-    return open_pack(root / name) if is_pack(root / name) else open_folders(root, name, BUNDLED)
+    return open_pack(root / name) if _is_pack(root / name, "train") else open_folders(root, name, BUNDLED)
+
+
+def _is_pack(folder: Path, split: str) -> bool:
+    """Whether it is a pack, and no data set of folders with this split. Waits for one that was there before: which of
+    both it is cannot be seen while its disk is away."""
+
+    def look() -> bool:
+        if is_pack(folder):
+            return True
+        (folder / split).stat()
+        return False
+
+    try:
+        return persistently(look, lambda: str(folder / split), may_be_missing=True)
+    except OSError:  # who opens it says what is wrong
+        return False

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
-from accel_trainer.core.outage import waiting_out
+from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.open import open_training, open_validation
 from accel_trainer.data.pipeline import training_spectrum, training_views
@@ -61,8 +61,8 @@ def evaluate(
     is_own = name == job.dataset
     job = there if is_own else job
     path, classes = trained_weights(run, job, weights), trained_classes(run)
-    source = open_validation(there, name, classes, needs_all=is_own)
-    with waiting_out(_never), assembly(job, run) as parts:
+    with waiting_out_until_interrupted(), assembly(job, run) as parts:
+        source = open_validation(there, name, classes, needs_all=is_own)
         measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), parts)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:

@@ -15,6 +15,7 @@ from typing import Any
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.outage import MachineFailure
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.attempt import STOP_SIGNALS
 from accel_trainer.launch.command import Launch
@@ -77,6 +78,9 @@ def answer(path: Path, rank: int, find: Callable[[], dict[str, Any]]) -> int:
     except UserError as mistake:
         log.error("%s%s", ERROR_PREFIX, mistake)
         found = {"problems": mistake.problems}
+    except MachineFailure as failure:
+        log.error("%s%s", ERROR_PREFIX, failure)
+        return 1
     except BaseException:
         traceback.print_exc()
         return 1

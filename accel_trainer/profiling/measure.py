@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, record_function
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.spans import Phase, recording
 from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner
@@ -66,7 +67,7 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
     own_run = RunFolder(job.run_path)
     job = as_its_run_goes_on(job, own_run).with_found(read_found(own_run)).model_copy(update={"trackers": []})
     job = job.with_found(dict.fromkeys(LR_RULES, 1e-3))  # any rate takes the same time
-    with assembly(job, run) as parts:
+    with waiting_out_until_interrupted(), assembly(job, run) as parts:
         loop = _make_loop(job, run, parts)
         try:
             return ProfileRun(loop).measure(steps, warm_up, trace)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from accel_trainer.config import Job
 from accel_trainer.config.rules import RULES
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.outage import waiting_out
+from accel_trainer.core.outage import expecting, waiting_out
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.inputs import known_inputs
 from accel_trainer.run.lock import LockLost
 from accel_trainer.run.log import run_log
 from accel_trainer.run.rules import as_its_run_goes_on, changes_since
@@ -63,6 +64,7 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
     with (
         run_log(run, options.rank, prints=options.prints) as begin_log,
         waiting_out(lambda: bool(stop), at_most_s=patience_s),
+        expecting(known_inputs(job, run), own=run.path),
     ):
         reporter = _reporter(run, options, begin_log)
         try:

@@ -14,20 +14,23 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.api.verdicts import check_job, make_check
+from accel_trainer.api.verdicts import Check, check_job, make_check
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure, expecting
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue.check_process import BLOCK, CheckEnd, hung
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.inputs import known_inputs
 
 # After so long without a request the process ends; whoever wants another check starts a new one.
 IDLE_S = 600.0
@@ -258,17 +261,27 @@ def _be_checker(context: Request, channel: socket.socket, output: int) -> None:
             continue
         request: Request = json.loads(line)
         _enter(context["folder"], {**context["environment"], **own})  # anew: models change both
-        try:
-            summary = check_job(_job(request), check, queue, context["coming"])
-            answer = _answer(request, [], summary=summary)
-        except UserError as error:
-            answer = _answer(request, error.problems)
-        except (Exception, SystemExit) as error:
-            text = f"cannot be checked: {type(error).__name__}: {first_line(error)}"
-            answer = _answer(request, [text], end=CheckEnd.CRASHED)
+        answer = _verdict(request, check, queue, context["coming"])
         if os.getpid() != own_pid:  # the model has forked
             return
         tell(answer)
+
+
+def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collection[str]) -> Request:
+    """What is found of a job. Where a disk is away from which its run has read before, it has no mistake: the trainer
+    waits for the disk, or reports it, and the job is tried again."""
+    try:
+        job = _job(request)
+        run = RunFolder(job.run_path)
+        with expecting(known_inputs(job, run), own=run.path, is_told=True):
+            return _answer(request, [], summary=check_job(job, check, queue, coming))
+    except UserError as error:
+        return _answer(request, error.problems)
+    except MachineFailure:
+        return _answer(request, [])
+    except (Exception, SystemExit) as error:
+        text = f"cannot be checked: {type(error).__name__}: {first_line(error)}"
+        return _answer(request, [text], end=CheckEnd.CRASHED)
 
 
 def _enter(folder: str | None, environment: Mapping[str, str]) -> None:

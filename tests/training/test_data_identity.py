@@ -1,6 +1,8 @@
 """A run goes on with the data set that it began with, and with no other unless its job allows it."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -296,3 +298,19 @@ def test_an_evaluation_goes_by_the_names_of_classes(begin: Begin, run: RunFolder
         evaluate(run)
     shutil.rmtree(root / "val" / "asp")
     assert evaluate(run).scores == before.scores
+
+
+def test_an_evaluation_waits_for_a_disk_that_is_away(
+    begin: Begin, run: RunFolder, caplog: Any, monkeypatch: Any
+) -> None:
+    begin().check()
+    before, failures, scandir = evaluate(run), iter(range(3)), os.scandir
+
+    def away(folder: Any) -> Any:
+        if str(folder).endswith("val") and next(failures, None) is not None:
+            raise OSError(errno.EIO, "Input/output error", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", away)
+    assert evaluate(run).scores == before.scores
+    assert "reading works again" in caplog.text

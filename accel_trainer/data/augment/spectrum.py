@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder, cached, expand_home_if_any
-from accel_trainer.core.outage import failure, persistently
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting, failure, is_file, persistently
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line
@@ -56,7 +56,7 @@ def read_spectrum(path: Path, image_size: int, remedy: str = MEASURE) -> Tensor:
     leaves it. Raises UserError, with a remedy.
     """
     key = "Noise.mean_magnitude_path"
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{key}: no file {path}; {remedy}")
     given = _read_tensor(path, remedy)
     if given.dim() not in (2, 3) or not given.is_floating_point():
@@ -80,12 +80,9 @@ def read_spectrum(path: Path, image_size: int, remedy: str = MEASURE) -> Tensor:
 def _read_tensor(path: Path, remedy: str) -> Tensor:
     where = f"Noise.mean_magnitude_path: {path}"
     try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            given = next(iter(tensors.values())) if len(tensors) == 1 else tensors.get(NAME)
-        else:
-            with torch.serialization.safe_globals(_NUMPY_ARRAYS):
-                given = load_tensors(path)
+        given = persistently(partial(_load, path), lambda: str(path), may_be_missing=True)
+    except (MachineFailure, StoppedWaiting):
+        raise
     except pickle.UnpicklingError as error:
         # torch's own message says how to run the code all the same.
         raise UserError(f"{where} holds more than a tensor, which could run code, or is damaged; {remedy}") from error
@@ -96,6 +93,14 @@ def _read_tensor(path: Path, remedy: str) -> Tensor:
     if not isinstance(given, Tensor):
         raise UserError(f"{where} holds no tensor of amplitudes (called {NAME!r} if there are several); {remedy}")
     return given
+
+
+def _load(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        tensors = load(path.read_bytes())  # not mapped: a disk that goes away is an error, and no signal
+        return next(iter(tensors.values())) if len(tensors) == 1 else tensors.get(NAME)
+    with torch.serialization.safe_globals(_NUMPY_ARRAYS):
+        return load_tensors(path)
 
 
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]

@@ -5,11 +5,12 @@ average.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import Missing, is_folder, persistently
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders.masks import Masks, PngMasks, TensorMasks
 
@@ -33,7 +34,7 @@ def open_forms(folder: Path, forms: Sequence[str], visibility: Sequence[int] | N
     mistake: what is not there, cannot be read, or is inverted.
     """
     folder = folder.expanduser()
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(
             f"no folder {folder}; get the Visual Occluders Dataset ({WHERE_FROM}), "
             f"or make a stand-in: accel-train make-occluders {folder}",
@@ -56,12 +57,13 @@ def holds_masks(folder: Path) -> bool:
 
 def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, problems: list[str]) -> Form:
     form = Form(name, {})
-    forms = _folders_in(folder)
+    forms = _read_folder(folder, _folders_in, needs=name)
     if name not in forms:
         has = f"{folder} has {listed(forms)}" if forms else f"there are no folders in {folder}"
         problems.append(f"Occlusion.form: no form {name!r}; {has}{did_you_mean(name, forms)}")
         return form
-    there = {int(level): folder / name / level for level in _folders_in(folder / name) if _is_visibility(level)}
+    levels = filter(_is_visibility, _read_folder(folder / name, _folders_in))
+    there = {int(level): folder / name / level for level in levels}
     if not there:
         problems.append(f"Occlusion.form: {folder / name} has no folders of a visibility in percent, such as 50/")
     elif absent := sorted(set(visibility or ()) - set(there)):
@@ -77,10 +79,10 @@ def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, proble
 
 def _open_level(folder: Path, visibility: int) -> Masks:
     path = folder / OCCLUDERS_PT
-    names = [] if path.exists() else _png_names(folder)
-    if not names and not path.exists():
+    names = _read_folder(folder, _mask_files)
+    if not names:
         raise UserError(f"{folder} has no {OCCLUDERS_PT} and no PNGs", key="Occlusion.occluder_dir")
-    masks = PngMasks(folder, names) if names else TensorMasks(path)
+    masks = TensorMasks(path) if names == [OCCLUDERS_PT] else PngMasks(folder, names)
     covered, visible = masks.sampled_coverage(), visibility / 100
     if abs(covered - (1 - visible)) - abs(covered - visible) > INVERTED_MARGIN:
         raise UserError(
@@ -89,6 +91,26 @@ def _open_level(folder: Path, visibility: int) -> Masks:
             key="Occlusion.occluder_dir",
         )
     return masks
+
+
+def _read_folder(folder: Path, read: Callable[[Path], list[str]], needs: str | None = None) -> list[str]:
+    """Names in a folder; one that had any before, or the one that is needed, is waited for. Raises OSError."""
+
+    def look() -> list[str]:
+        names = read(folder)
+        if not names or (needs is not None and needs not in names):
+            raise Missing(f"has no {needs or 'occluders'}", folder)
+        return names
+
+    try:
+        return persistently(look, lambda: str(folder), may_be_missing=True)
+    except Missing:
+        return read(folder)
+
+
+def _mask_files(folder: Path) -> list[str]:
+    """occluders.pt alone, where it is there, else PNGs."""
+    return [OCCLUDERS_PT] if (folder / OCCLUDERS_PT).exists() else _png_names(folder)
 
 
 def _folders_in(folder: Path) -> list[str]:

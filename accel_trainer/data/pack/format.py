@@ -102,8 +102,12 @@ class Manifest(BaseModel):
 
 
 def is_pack(folder: Path) -> bool:
-    """Whether a folder is a pack, or claims to be one."""
-    return (folder / MANIFEST).exists() or (folder.suffix == SUFFIX and folder.is_dir())
+    """Whether a folder is a pack, or claims to be one. Raises OSError where that cannot be seen."""
+    try:
+        os.stat(folder / MANIFEST)  # noqa: PTH116 - Path.exists takes some errors for an answer
+    except (FileNotFoundError, NotADirectoryError):
+        return folder.suffix == SUFFIX and folder.is_dir()
+    return True
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -149,7 +153,7 @@ class PixelFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             self._file, about = persistently(partial(_open, path), lambda: str(path), may_be_missing=True)
         except OSError as error:
@@ -175,7 +179,7 @@ class PixelFile:
                 done += count
         except OSError as error:
             self._has_failed = True
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return content
 
     def _open_again(self) -> None:
@@ -183,10 +187,10 @@ class PixelFile:
         with self._opening:
             if not self._has_failed:
                 return
-            file, about = _open(self._path)
+            file, about = _open(self.path)
             try:
                 if not stat.S_ISREG(about.st_mode) or about.st_size != self.size:
-                    raise OSError(errno.ESTALE, "another file has taken its place", str(self._path))
+                    raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
                 os.dup2(file, self._file, inheritable=False)  # other threads may be reading
             finally:
                 os.close(file)
@@ -252,10 +256,12 @@ def name_of(file: PixelFile, record: Any) -> str:
 
 
 def corrupt_records(file: PixelFile, records: Records) -> Iterator[int]:
-    """Which of these images are not what was written."""
+    """Which of these images are not what was written; where nobody waits for the disk, also those that it cannot give.
+    Raises MachineFailure and StoppedWaiting."""
     for position, record in enumerate(records):
+        place = int(record["offset"]), int(record["size"]) + int(record["name_size"])
         try:
-            content = file.read(int(record["offset"]), int(record["size"]) + int(record["name_size"]))
+            content = persistently(partial(file.read, *place), lambda: str(file.path))
         except OSError:
             yield position
             continue

@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -18,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.files import open_regular, read_bytes
+from accel_trainer.core.outage import StoppedWaiting, persistently
 from accel_trainer.data.augment.geometry import resize, with_short_side
-from accel_trainer.data.dataset import ImageDataset
+from accel_trainer.data.dataset import ImageDataset, name_or_number
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.pack.format import (
     AGAIN,
@@ -85,13 +87,17 @@ class PackedImages:
         return [self._packed(index) for index in chunk]
 
     def _packed(self, index: int) -> PackedImage:
-        name, label = os.fsencode(self.source.describe(index)), int(self.source.labels[index])
+        label = int(self.source.labels[index])
         try:
+            # Of a pack the name is on its disk, too.
+            name = os.fsencode(persistently(partial(self.source.describe, index), lambda: f"image {index}"))
             pixels = downscaled(self.source, index, self.how.short_side)
+        except (AccelTrainError, StoppedWaiting):
+            raise
         except (OSError, MemoryError) as error:  # the machine is at fault; a pack would call it corrupt for ever
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
-                f"{os.fsdecode(name)}: cannot be read: {reason}; the same command resumes where it was"
+                f"{name_or_number(self.source, index)}: cannot be read: {reason}; the same command resumes where it was"
             ) from error
         except CorruptImage as error:
             return PackedImage((str(error) or "corrupt").encode(errors="replace"), name, 0, 0, label)
@@ -114,7 +120,7 @@ class PackedImages:
 
 def downscaled(source: ImageDataset, index: int, short_side: int) -> npt.NDArray[np.uint8]:
     """An image, no larger than that: uint8 (height, width, 3). Raises CorruptImage and OSError."""
-    image = source.read(index)
+    image = persistently(partial(source.read, index), partial(name_or_number, source, index))
     height, width = image.shape[-2:]
     if min(height, width) > short_side:
         image = resize(image, with_short_side(height, width, short_side))

@@ -11,12 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.outage import persistently
+from accel_trainer.core.outage import Missing, is_folder, persistently, refuse_if_expected
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import read_image
 from accel_trainer.data.listing import Numbers, file_sizes
-from accel_trainer.data.sources.walk import files_below, folders_in
+from accel_trainer.data.sources.walk import Found, files_below, folders_in
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,10 +31,8 @@ class ImageFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        classes = _read_folder(folder, folders_in)
+        classes = _read_folder(folder, _class_folders)
         self.classes = [Path(path).name for path in classes.paths]
-        if not self.classes:
-            raise UserError(f"{folder} has no class folders in it", key="dataset")
         counts: list[int] = []
         others: list[str] = []
         again = list(classes.left_out)
@@ -53,6 +51,9 @@ class ImageFolder:
         _name_skipped(again, "a link to what is there anyway", f"links were skipped in {folder}")
         self.links_left_out = len(again)
         self.labels: LabelArray = np.repeat(np.arange(len(counts)), counts)
+        for name, count in zip(self.classes, counts, strict=True):
+            if not count:
+                refuse_if_expected(folder, f"{folder / name} has no images in it")
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage and OSError."""
@@ -95,10 +96,20 @@ class _Paths:
         return [joined[start:end].decode(errors="surrogateescape") for start, end in zip(starts, ends, strict=True)]
 
 
+def _class_folders(folder: Path) -> Found:
+    """Raises OSError, also where there are none."""
+    found = folders_in(folder)
+    if not found.paths:
+        raise Missing("has no class folders in it", folder)
+    return found
+
+
 def _read_folder(folder: Path, read: Callable[[Path], T]) -> T:
     """Raises UserError for a folder that cannot be read, where nobody waits until it can."""
     try:
-        return persistently(partial(read, folder), lambda: str(folder))
+        return persistently(partial(read, folder), lambda: str(folder), may_be_missing=True)
+    except Missing as error:
+        raise UserError(f"{folder} {error.strerror}", key="dataset") from error
     except OSError as error:
         where = error.filename or folder
         raise UserError(f"{where} cannot be read: {error.strerror or error}", key="dataset") from error
@@ -132,7 +143,7 @@ def open_validation_folder(root: Path, name: str, bundled: tuple[str, ...]) -> I
 
 def _find(root: Path, name: str, bundled: tuple[str, ...]) -> Path:
     folder = root / name
-    if not folder.is_dir():
+    if not is_folder(folder):
         there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
         found = f"{root} has {listed(there)}" if there else f"there are no folders in {root}"
         near = did_you_mean(name, [*there, *bundled])
@@ -141,6 +152,6 @@ def _find(root: Path, name: str, bundled: tuple[str, ...]) -> Path:
 
 
 def _open_split(folder: Path, split: str) -> ImageFolder:
-    if not (folder / split).is_dir():
+    if not is_folder(folder / split):
         raise UserError(f"{folder} has no folder {split}/ with a folder for each class", key="dataset")
     return ImageFolder(folder / split)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import Missing, persistently
 from accel_trainer.core.text import did_you_mean, first_line, listed
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
 from accel_trainer.data.decode import CorruptImage, decode, read_image
@@ -156,7 +158,22 @@ def _check_columns(split: Any, image: str, label: str) -> None:
 
 
 def _load_splits(name: str) -> Any:
-    """A hub id, a folder of `save_to_disk`, a folder of images, or a folder or file of parquet or arrow."""
+    """A hub id, a folder of `save_to_disk`, a folder of images, or a folder or file of parquet or arrow. Raises
+    UserError."""
+    try:
+        return persistently(partial(_load, name), lambda: f"hf:{name}", may_be_missing=True)
+    except Missing as error:
+        raise _not_found(name, str(error.strerror)) from error
+
+
+def _not_found(name: str, why: str) -> UserError:
+    return UserError(
+        f"'hf:{name}' is neither a folder here nor a data set that the hub gives out: {why}", key="dataset"
+    )
+
+
+def _load(name: str) -> Any:
+    """Raises Missing where something could not be reached, else UserError."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -171,10 +188,14 @@ def _load_splits(name: str) -> Any:
         # The absolute path: a bare word can be one of the library's own readers, of which some unpickle.
         return datasets.load_dataset(str(path.absolute()) if path.exists() else _hub_id(name))
     except Exception as error:  # the library raises a great many kinds
-        raise UserError(
-            f"'hf:{name}' is neither a folder here nor a data set that the hub gives out: {first_line(error)}",
-            key="dataset",
-        ) from error
+        if _is_of_the_system(error):
+            raise Missing(first_line(error), f"hf:{name}") from error
+        raise _not_found(name, first_line(error)) from error
+
+
+def _is_of_the_system(error: BaseException | None) -> bool:
+    """Whether an error, or what has caused it, is one of a disk or a network."""
+    return error is not None and (isinstance(error, OSError) or _is_of_the_system(error.__cause__ or error.__context__))
 
 
 def _hub_id(name: str) -> str:

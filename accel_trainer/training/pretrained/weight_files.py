@@ -15,7 +15,7 @@ from torch import Tensor
 from accel_trainer.config.fields import WEIGHT_SUFFIXES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_start
-from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, is_folder, persistently
 from accel_trainer.core.safe_torch import load_tensors
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder, best_of_other_code
@@ -35,16 +35,18 @@ def weights_file(given: Path) -> Path:
 
     Those of other code are `best_040.pt` or the like. Raises UserError that lists what is there instead.
     """
-    if given.is_file():
+    if is_file(given):
         return given
     run = RunFolder(given)
-    if given.is_dir():
+    if is_folder(given):
         params = run.params if run.has_run or run.params.is_dir() else given
         best = params / run.best_weights.name
         if best.is_file():
             return best
         if (older := best_of_other_code(params)) is not None:
             return older
+        if is_file(best):  # what was there before is waited for
+            return best
         there = _weights_in(params)
         if params == given and not there:
             raise UserError(f"{given} is no run folder: it has neither {run.config.name} nor weights")

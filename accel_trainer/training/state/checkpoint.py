@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, remove_tree, replacing, write_atomic
-from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
+from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, persistently
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
@@ -70,7 +70,7 @@ def _on_host(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Weights that `save_weights` wrote. Raises UserError."""
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not is_file(path):  # opening a pipe would wait for ever
         raise UserError(f"{path}: cannot be read as weights: it is no file")
     try:
         return load(persistently(path.read_bytes, lambda: str(path)))
