@@ -17,6 +17,7 @@ from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, write_performance
 from accel_trainer.training.build import Components
+from accel_trainer.training.corrupt_images import CorruptShare
 from accel_trainer.training.epoch_validation import EpochValidation
 from accel_trainer.training.failures import DivergenceCheck
 from accel_trainer.training.optim.averaging import Averages
@@ -28,7 +29,6 @@ from accel_trainer.training.state.checkpoint import Progress, StateStore, Traine
 from accel_trainer.training.state.saving import EpochWeights
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
-from accel_trainer.training.validation import share_corrupt
 
 
 class TrainingLoop:
@@ -65,6 +65,7 @@ class TrainingLoop:
         self._check_trackers: Callable[[], None] = lambda: None
         self.states, self.weights = StateStore(run), EpochWeights(job, run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
+        self.corrupt = CorruptShare(accelerator, parts.train_reader)
         self.divergence = DivergenceCheck(self.plain_model, self.optimizer, parts.sampling, self.step.first_bad)
 
     @property
@@ -153,7 +154,6 @@ class TrainingLoop:
     @spanned(Phase.REPORTING)
     def _after_step(self) -> None:
         """Report now and then; do what all ranks agreed on: stop, save, or give up."""
-        self.parts.train_reader.check_share()
         diverged_at = None
         if self.reporter.is_due():
             self._check_trackers()
@@ -161,7 +161,8 @@ class TrainingLoop:
             scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.note_corrupt(self.num_corrupt)
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))
-        decision = self.agreement.at_step(bool(self.stop), diverged_at)
+        decision = self.agreement.at_step(bool(self.stop), diverged_at, self.corrupt.note())
+        self.corrupt.check(decision.corrupt)
         if decision.diverged_at is not None:
             self._check_finite()  # another rank may have seen it in an earlier step, and not looked yet
         if decision.save and not decision.stop:
@@ -240,7 +241,7 @@ class TrainingLoop:
     def state_dict(self) -> TrainState:
         """All that is needed to resume, of all ranks, which call this together."""
         sums = self.accelerator.gather(self.meter.sums[None].clone())
-        share_corrupt(self.accelerator, self.parts.train_reader)
+        self.corrupt.share()
         met = {split: sorted(reader.met) for split, reader in self.readers.items()}
         scaler = self.accelerator.scaler
         trainer = TrainerState(
@@ -265,6 +266,7 @@ class TrainingLoop:
         for split, indices in state.trainer.corrupt.items():
             if split in self.readers:
                 self.readers[split].met.update(indices.tolist())
+        self.corrupt.all_know()
         self.meter.sums.copy_(state.trainer.sums_of(self.rank, self.world_size).to(self.meter.sums))
 
     def load_scaler(self, state: TrainState) -> None:

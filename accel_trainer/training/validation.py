@@ -15,6 +15,7 @@ from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch, ImageReader, Loader
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.views import Views
+from accel_trainer.training.corrupt_images import corrupt_of_all
 from accel_trainer.training.objectives.base import Meter, Objective
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Evaluator:
         corrupt = sums.new_tensor([len(reader.met)])
         *totals, corrupt_images = self.accelerator.reduce(torch.cat([sums, corrupt]), reduction="sum").tolist()
         if corrupt_images:
-            share_corrupt(self.accelerator, reader)
+            reader.met |= corrupt_of_all(self.accelerator, reader.met, len(reader.source.labels))
         return totals, len(reader.met)
 
     def forward(
@@ -118,16 +119,6 @@ class Evaluator:
                 outputs = [model(part) for part in self.prepare(images).split(eval_set.examples_per_forward)]
                 output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
             yield batch, output
-
-
-def share_corrupt(accelerator: Accelerator, reader: ImageReader) -> None:
-    """Every process learns which corrupt images the others have met. All call it."""
-    count = torch.tensor([len(reader.met)], device=accelerator.device)
-    if accelerator.num_processes == 1 or not accelerator.reduce(count, reduction="sum").item():
-        return
-    is_corrupt = torch.zeros(len(reader.source.labels), dtype=torch.int32, device=accelerator.device)
-    is_corrupt[sorted(reader.met)] = 1
-    reader.met.update(accelerator.reduce(is_corrupt, reduction="sum").nonzero().flatten().tolist())
 
 
 def validation_views(job: Job, train_views: Callable[[], Views], *, augment_on_device: bool) -> Views:

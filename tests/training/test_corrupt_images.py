@@ -90,6 +90,39 @@ def test_all_ranks_count_what_one_of_them_has_met(tmp_path: Path) -> None:
     assert [json.loads((tmp_path / f"found-{rank}").read_text()) for rank in (0, 1)] == [[3, 2], [3, 2]]
 
 
+REFUSED_ON_RANKS = """
+import json
+import os
+from pathlib import Path
+os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", ACCELERATE_USE_CPU="true")
+import worlds
+from accel_trainer.core.errors import UserError
+from accel_trainer.data.loader import Loader
+
+class Threads(Loader):
+    seen = []
+
+worlds.WatchingLoader = lambda: Threads(2)
+try:
+    worlds.train_on(Path(folder) / "run", json.loads((Path(folder) / "job.json").read_text()), float("inf"))
+except UserError as error:
+    Path(folder, f"found-{rank}").write_text(str(error))
+"""
+
+
+@pytest.mark.parametrize(("corrupt", "is_early"), [(40, True), (5, False)])
+def test_too_many_end_a_run_at_the_same_step_on_one_and_two_ranks(
+    make_loop: MakeLoop, tmp_path: Path, corrupt: int, is_early: bool
+) -> None:
+    job = {**TINY, **make_set(tmp_path, corrupt), "trackers": []}
+    with pytest.raises(UserError, match="of 400 training images are corrupt") as refused:
+        train(make_loop(tmp_path / "one", **job))
+    assert (int(str(refused.value).split()[1]) < corrupt) == is_early
+    (tmp_path / "job.json").write_text(json.dumps({k: v for k, v in job.items() if v is not None}))
+    run_two_ranks(REFUSED_ON_RANKS, tmp_path)
+    assert [(tmp_path / f"found-{rank}").read_text() for rank in (0, 1)] == 2 * [str(refused.value)]
+
+
 Begin = Callable[..., Any]
 
 

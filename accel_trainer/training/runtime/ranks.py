@@ -1,7 +1,7 @@
 """What several processes agree on, and how they gather rows."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,13 @@ _NEVER = 2**62
 
 @dataclass(frozen=True)
 class Decision:
-    """What all ranks do now. `diverged_at`: the first global step with a loss that was not finite."""
+    """What all ranks do now. `diverged_at`: the first global step with a loss that was not finite. `corrupt`: how many
+    corrupt images the ranks had met, each by itself, one step before."""
 
     stop: bool = False
     save: bool = False
     diverged_at: int | None = None
+    corrupt: int = 0
 
 
 class Agreement:
@@ -31,40 +33,46 @@ class Agreement:
 
     def __init__(self, world_size: int, rank: int, save_every_s: float) -> None:
         self._group = _gloo_group() if world_size > 1 else None
-        self._is_first = rank == 0
+        self._world_size, self._rank, self._is_first = world_size, rank, rank == 0
         self._save_every_s = save_every_s
         self._saved = time.monotonic()
         self._exchange: tuple[dist.Work, torch.Tensor] | None = None
+        self._corrupt = 0  # of the step before
 
     def just_saved(self) -> None:
         """The time until the next save counts from now."""
         self._saved = time.monotonic()
 
-    def at_step(self, stop: bool, diverged_at: int | None) -> Decision:
-        """What was agreed on of the wishes before (with one rank: of these)."""
+    def at_step(self, stop: bool, diverged_at: int | None, corrupt: int = 0) -> Decision:
+        """What was agreed on of the wishes before (with one rank: of these). corrupt: how many corrupt images this rank
+        has met that the others do not know of; of these it is always the sum of the step before."""
         if self._group is None:
-            return Decision(stop, self._save_is_due(), diverged_at)
+            before, self._corrupt = self._corrupt, corrupt
+            return Decision(stop, self._save_is_due(), diverged_at, before)
         decision = self._finish()
+        decision = replace(decision, corrupt=decision.corrupt + self._corrupt)
+        self._corrupt = 0
         if decision.save:
             self.just_saved()  # before the next wish is made, or it would be made twice
-        self._begin(stop, diverged_at)
+        self._begin(stop, diverged_at, corrupt)
         return decision
 
     def now(self, stop: bool, diverged_at: int | None) -> Decision:
         """What is agreed on of these wishes; waits for the slowest rank."""
         if self._group is None:
             return Decision(stop, False, diverged_at)
-        self._finish()
-        self._begin(stop, diverged_at)
+        self._corrupt += self._finish().corrupt
+        self._begin(stop, diverged_at, 0)
         return self._finish()
 
     def _save_is_due(self) -> bool:
         return self._is_first and time.monotonic() - self._saved >= self._save_every_s
 
-    def _begin(self, stop: bool, diverged_at: int | None) -> None:
+    def _begin(self, stop: bool, diverged_at: int | None, corrupt: int) -> None:
         # The largest wins: the earliest step, hence, as its distance from never.
         never_less = 0 if diverged_at is None else _NEVER - diverged_at
-        wishes = torch.tensor([stop, self._save_is_due(), never_less], dtype=torch.int64)
+        each = [corrupt if rank == self._rank else 0 for rank in range(self._world_size)]
+        wishes = torch.tensor([stop, self._save_is_due(), never_less, *each], dtype=torch.int64)
         work = dist.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         if work is None:
             raise RuntimeError("torch.distributed has started no exchange between the ranks")
@@ -76,8 +84,8 @@ class Agreement:
         work, wishes = self._exchange
         work.wait()
         self._exchange = None
-        stop, save, never_less = wishes.tolist()
-        return Decision(bool(stop), bool(save), _NEVER - never_less if never_less else None)
+        stop, save, never_less, *corrupt = wishes.tolist()
+        return Decision(bool(stop), bool(save), _NEVER - never_less if never_less else None, sum(corrupt))
 
 
 def _gloo_group() -> dist.ProcessGroup:

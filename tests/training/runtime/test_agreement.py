@@ -17,10 +17,10 @@ agreement = Agreement(2, rank, save_every_s=1e9)
 first = rank == 0
 decisions = [
     agreement.at_step(stop=False, diverged_at=None),
-    agreement.at_step(stop=not first, diverged_at=None),
+    agreement.at_step(stop=not first, diverged_at=None, corrupt=rank),
     agreement.at_step(stop=False, diverged_at=None),
     agreement.at_step(stop=False, diverged_at=7 if first else 5),
-    agreement.at_step(stop=False, diverged_at=3 if first else None),
+    agreement.at_step(stop=False, diverged_at=3 if first else None, corrupt=2),
     agreement.now(stop=first, diverged_at=9),
     agreement.at_step(stop=False, diverged_at=None),
 ]
@@ -35,15 +35,15 @@ def test_all_ranks_decide_the_same_at_the_same_step(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first == [
-        [False, False, None],  # nothing was asked before
-        [False, False, None],
-        [True, False, None],  # what rank 1 asked at the step before
-        [False, False, None],
-        [False, False, 5],  # the earlier of two
-        [True, False, 9],  # at once
-        [False, False, None],  # and nothing is left of it
-        [False, False, None],
-        [False, True, None],  # rank 0 says when it is time to save
+        [False, False, None, 0],  # nothing was asked before
+        [False, False, None, 0],
+        [True, False, None, 1],  # what rank 1 asked at the step before, and the corrupt images that it had met
+        [False, False, None, 0],
+        [False, False, 5, 0],  # the earlier of two
+        [True, False, 9, 0],  # at once
+        [False, False, None, 4],  # and nothing is left of it, but for the corrupt images of the step before
+        [False, False, None, 0],
+        [False, True, None, 0],  # rank 0 says when it is time to save
     ]
 
 
@@ -52,6 +52,8 @@ def test_alone_a_wish_is_a_decision() -> None:
     assert agreement.at_step(stop=False, diverged_at=None) == Decision()
     assert agreement.at_step(stop=True, diverged_at=3) == Decision(stop=True, diverged_at=3)
     assert agreement.now(stop=True, diverged_at=None) == Decision(stop=True)
+    assert agreement.at_step(False, None, corrupt=2) == Decision()
+    assert agreement.at_step(False, None) == Decision(corrupt=2)
 
 
 def test_a_state_is_saved_when_the_last_one_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
