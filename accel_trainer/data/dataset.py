@@ -83,6 +83,10 @@ class Relabeled:
         """uint8 (3, height, width). Raises CorruptImage and OSError."""
         return self.source.read(int(self._indices[index]))
 
+    def base(self, indices: Numbers) -> tuple[ImageDataset, Numbers]:
+        """The source, and which of its images these are."""
+        return self.source, self._indices[indices]
+
     def describe(self, index: int) -> str:
         """What the source calls the image."""
         return self.source.describe(int(self._indices[index]))

@@ -53,11 +53,15 @@ class CorruptImage(Exception):
 def read_image(path: str | Path) -> Tensor:
     """`decode` of a file. Raises CorruptImage, and OSError where the file cannot be read: that says nothing of the
     image."""
+    return decode(read_encoded(path))
+
+
+def read_encoded(path: str | Path) -> bytes:
+    """All bytes of the file of an image. Raises as `read_image`."""
     try:
-        content = files.read_bytes(path, MAX_BYTES)
+        return files.read_bytes(path, MAX_BYTES)
     except UnsuitableFile as error:
         raise CorruptImage(error.strerror) from error
-    return decode(content)
 
 
 def to_pixels(image: ImageLike) -> Tensor:

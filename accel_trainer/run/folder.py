@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "dataset_listing.npz"
 
     @property
+    def dataset_contents(self) -> Path:
+        """Checksums of the images of that data set, as the run has first read them."""
+        return self.path / "dataset_contents.npz"
+
+    @property
     def starting_params(self) -> Path:
         """What was loaded of the weights that the run started from."""
         return self.path / "starting_params.json"
@@ -239,6 +244,7 @@ class RunFolder:
             *self.path.glob("classes-*.json"),
             self.dataset,
             self.dataset_listing,
+            self.dataset_contents,
             self.starting_params,
             self.found,
             self.lr_finder,

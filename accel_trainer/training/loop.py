@@ -63,6 +63,7 @@ class TrainingLoop:
         self.evaluator = self.validation.evaluator
         self.progress = Progress()
         self._check_trackers: Callable[[], None] = lambda: None
+        self.before_save: Callable[[], None] = lambda: None  # called by all ranks
         self.states, self.weights = StateStore(run), EpochWeights(job, run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
         self.corrupt = CorruptShare(accelerator, parts.train_reader)
@@ -233,6 +234,7 @@ class TrainingLoop:
         What is not finite is never saved: the state before stays the newest. Raises Diverged.
         """
         self._check_finite()
+        self.before_save()
         state = self.state_dict()
         if self.is_first:
             self.states.save(state)

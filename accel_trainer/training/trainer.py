@@ -28,6 +28,7 @@ from accel_trainer.training.description import Description
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.identity.agreement import agree_on_data
 from accel_trainer.training.identity.check import DataCheck
+from accel_trainer.training.identity.contents import ContentRecord
 from accel_trainer.training.identity.recorder import DataRecorder
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
@@ -147,6 +148,11 @@ class Trainer:
         run_id = description.write() if is_first else ""
         loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
         resume(loop, start)
+        if data is not None:
+            record = ContentRecord(
+                self.run, components.images, data.now, accelerator, accepts_changes=job.allow_changes
+            )
+            loop.before_save = record.share
         if is_first:
             if data is not None:
                 self._record_data(components.images, data, resources)

@@ -13,8 +13,9 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import Missing, is_folder, persistently, refuse_if_expected
 from accel_trainer.core.text import did_you_mean, listed
+from accel_trainer.data.contents import Contents
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
-from accel_trainer.data.decode import read_image
+from accel_trainer.data.decode import decode, read_encoded
 from accel_trainer.data.listing import Numbers, file_sizes
 from accel_trainer.data.sources.walk import Found, files_below, folders_in
 
@@ -31,6 +32,7 @@ class ImageFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.contents: Contents | None = None
         classes = _read_folder(folder, _class_folders)
         self.classes = [Path(path).name for path in classes.paths]
         counts: list[int] = []
@@ -56,8 +58,12 @@ class ImageFolder:
                 refuse_if_expected(folder, f"{folder / name} has no images in it")
 
     def read(self, index: int) -> Tensor:
-        """uint8 (3, height, width). Raises CorruptImage and OSError."""
-        return read_image(self._paths[index])
+        """uint8 (3, height, width). Raises CorruptImage and OSError; UserError for an image that has changed."""
+        path = self._paths[index]
+        content = read_encoded(path)
+        if self.contents is not None:
+            self.contents.note(index, content, path)
+        return decode(content)
 
     def describe(self, index: int) -> str:
         """The path of the file."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import Missing, persistently
 from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.data.contents import Contents
 from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
-from accel_trainer.data.decode import CorruptImage, decode, read_image
+from accel_trainer.data.decode import CorruptImage, decode, read_encoded
 from accel_trainer.data.listing import MISSING, Numbers, file_sizes
 
 TRAIN_SPLITS = ("train", "training")
@@ -42,13 +43,17 @@ class HuggingFace:
         self.labels: LabelArray = np.asarray([number[name] for name in names], dtype=np.int64)
         self._rows = split.select_columns([image_column]).cast_column(image_column, Image(decode=False))
         self._column = image_column
+        self.contents: Contents | None = None
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage, also for a row without an image, and OSError."""
         row = self._rows[int(index)][self._column]
         if row is None:
             raise CorruptImage("the row has no image")
-        return decode(row["bytes"]) if row["bytes"] is not None else read_image(row["path"])
+        content = row["bytes"] if row["bytes"] is not None else read_encoded(row["path"])
+        if self.contents is not None:
+            self.contents.note(index, content, row["path"] or f"row {index}")
+        return decode(content)
 
     def describe(self, index: int) -> str:
         """The number of the row, and the path in it where it has one."""

@@ -64,6 +64,11 @@ def with_marks(listing: SplitListing, source: ImageDataset, is_canceled: Callabl
     return replace(listing, marks=_split(marks, list(map(len, by_class))))
 
 
+def in_order_of_classes(source: ImageDataset) -> Numbers:
+    """The indices of all images in the order of a listing."""
+    return np.concatenate(_indices_by_class(source))
+
+
 def _indices_by_class(source: ImageDataset) -> list[Numbers]:
     counts = np.bincount(source.labels, minlength=len(source.classes))
     return _split(np.argsort(source.labels, kind="stable"), counts.tolist())
