@@ -77,7 +77,8 @@ class Mover:
                 return self._place(taken, target, job.path)
             except FileExistsError:
                 try:
-                    self._make_way(QueuedJob(name, target, state), before)
+                    # What was taken is here; times on sshfs are whole seconds, so another job may look like it.
+                    self._make_way(QueuedJob(name, target, state), before if taken is None else None)
                 except QueueUnusable:
                     if taken is not None:
                         with suppress(OSError):

@@ -355,3 +355,16 @@ def test_an_empty_file_that_may_be_taking_a_name_is_left_alone_and_a_stale_one_i
     os.utime(path, (0, 0))
     queue.remove(job)
     assert names(queue, JobState.PENDING) == []
+
+
+def test_a_job_keeps_its_name_beside_one_that_looks_like_it(queue, monkeypatch):
+    """On sshfs times are whole seconds: two jobs of one size and second differ by nothing but their content."""
+    monkeypatch.setattr(rename, "_system_call", lambda: None)
+    for number in (1, 2):
+        path = queue.add("a", b'{"seed": %d}' % number)
+        os.utime(path, (1e9, 1e9))
+        if number == 1:
+            claimed = queue.claim(queue.find("a"))
+    queue.release(claimed)
+    contents = {path.name: path.read_bytes() for path in queue.folder.glob("*.json")}
+    assert contents == {"a.json": b'{"seed": 1}', "a~2.json": b'{"seed": 2}'}
