@@ -119,7 +119,7 @@ class Branches(Base):
         return super().forward(images) if images.mean() < 1 else None
 
 
-def fixed():
+def fixed(num_classes):
     return Base()
 
 
@@ -159,7 +159,7 @@ def test_what_the_meta_device_cannot_do_others_models_may(make_job: MakeJob, nam
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("fixed", "gives 7 logits, but there are 10 classes; its constructor must take `num_classes`"),
+        ("fixed", "gives 7 logits, but there are 10 classes; let its constructor take `num_classes`"),
         ("CyclesFirst", "gives a tensor (5, 2, 10) for 2 images; it must be (batch, classes), (batch, cycles"),
         ("Dictionary", "gives something of type dict, not logits"),
         ("Broken", "AttributeError: 'Broken' object has no attribute 'weights' (lab_of_others.py, line 54)"),
