@@ -33,7 +33,7 @@ MODELS = {
     "forks": ("os.fork()", ""),
     "prints": ("os.write(1, b'x' * 300_000 + b'\\n'); os.write(2, b'y' * 300_000)", ""),
     "closes": ("os.closerange(3, 256)", "its check crashed: it "),
-    "chdirs": ("os.chdir('/'); os.environ.clear()", ""),
+    "chdirs": ("os.chdir('/'); os.environ.pop('HOME', None)", ""),
     "last": ("", ""),
 }
 
