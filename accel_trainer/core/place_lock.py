@@ -130,9 +130,19 @@ def _take_right(lock: Path) -> None:
             raise
 
 
+def names_inside(lock: Path) -> list[str]:
+    """What is in the folder of a right. Raises FileNotFoundError where it has gone, OSError."""
+    try:
+        return os.listdir(lock)  # noqa: PTH208 - only names
+    except OSError as error:
+        if error.errno != errno.ESTALE:  # so a network drive says that somebody has just removed it
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(lock)) from error
+
+
 def _names(lock: Path) -> set[str]:
     with suppress(FileNotFoundError):
-        return set(os.listdir(lock))  # noqa: PTH208 - only names
+        return set(names_inside(lock))
     return set()
 
 

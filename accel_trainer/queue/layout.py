@@ -29,7 +29,7 @@ from accel_trainer.config.file_names import is_conflicted_copy, why_no_job
 from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
-from accel_trainer.core.place_lock import is_lock
+from accel_trainer.core.place_lock import is_lock, names_inside
 
 # How an older program of the labs names what it trains: of its process nothing is known but the host.
 OLD_CLAIM = re.compile(r"(?P<host>[^@/]+)_gpu-[0-9,]+_job-\d+__(?P<name>.+)", re.DOTALL)
@@ -273,7 +273,7 @@ def _names_in_and_placed(folder: Path) -> list[str]:
     while True:
         names = _names_in(folder)
         try:
-            return names + [f"{lock}/{name}" for lock in filter(is_lock, names) for name in _names_in(folder / lock)]
+            return names + [f"{lock}/{name}" for lock in filter(is_lock, names) for name in names_inside(folder / lock)]
         except FileNotFoundError:
             continue
 

@@ -1,5 +1,6 @@
 """The right to put a file at a name, where there are neither hard links nor renames that replace nothing."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from accel_trainer.core import place_lock
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.place_lock import place, remove_left
+from accel_trainer.queue.layout import QueuePaths
 
 
 @pytest.fixture
@@ -81,3 +83,23 @@ def test_what_killed_processes_leave_of_rights_is_removed_and_jobs_stay(running:
     remove_left(running)
     assert [path.name for path in inside.parent.iterdir()] == [inside.name]
     assert sorted(running.iterdir()) == sorted([inside.parent, running / f".{owner}.own.placing"])
+
+
+def test_a_right_that_a_network_drive_calls_stale_has_gone(running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = claimed(running, Owner.new().token)
+    lock, list_folder = hold_right(job).parent, os.listdir
+
+    def stale_once(path: Path) -> list[str]:
+        """The client knows the folder, the server has it no more: the file in it is where it was."""
+        if path == lock and lock.exists():
+            (lock / job.name).rename(job)
+            lock.rmdir()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "listdir", stale_once)
+    queue = QueuePaths(running.parent)
+    assert [claim.path for claim in queue.claims()] == [job]
+    hold_right(job)
+    remove_left(running)
+    assert [claim.path for claim in queue.claims()] == [job]
