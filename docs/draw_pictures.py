@@ -22,7 +22,7 @@ from accel_trainer.data.augment.spectrum import measure
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.decode import from_array
 from accel_trainer.data.loader import ImageReader
-from accel_trainer.data.occluders.synthetic import FORMS, make_occluders
+from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
 from accel_trainer.data.pipeline import training_views
 from accel_trainer.data.preview import contact_sheet
 
@@ -94,7 +94,7 @@ def pictures(occluders: str) -> dict[str, Tiles]:
         "randaugment": first_epochs(CHINA, transform_type="none-randaugment"),
         "trivialaugment": first_epochs(CHINA, transform_type="none-trivialaugment"),
         "augmix": first_epochs(CHINA, transform_type="none-augmix"),
-        "occlusion-forms": one_each(FLOWER, {form: occlusion(form=form, color=[40, 40, 60]) for form in FORMS}),
+        "occlusion-forms": one_each(FLOWER, {form: occlusion(form=form, color=[40, 40, 60]) for form in TODAYS_FORMS}),
         "occlusion-visibility": one_each(
             CHINA, {f"{level}%": occlusion(form="barObl04", visibility=level) for level in (90, 70, 50, 30, 10)}
         ),

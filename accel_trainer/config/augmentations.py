@@ -47,6 +47,9 @@ class Noise(Section):
     """Signal-to-signal-plus-noise ratios, 0 (only noise) to 1 (none)."""
     probs: Annotated[Probabilities, DATA] = [1.0]
     """How often there is noise at all, the ratio then being any of `ssnrs`; or how often each of them is drawn."""
+    fourier_part: Annotated[Literal["real", "modulus"], DATA] = "real"
+    """What of the noise's complex field is seen, for `fourier`: `real`, with phases that leave no other part; or its
+    `modulus`, with phases of all frequencies for themselves, as in the code of Coggan and Tong."""
     mean_magnitude_path: Annotated[str | None, DATA.but(path=PathKind.PATH)] = None
     """File of the mean Fourier amplitude spectrum, for `fourier`; absent: measured from the training set."""
 
@@ -131,6 +134,20 @@ class Occlusion(Section):
     """Which views to occlude, from 0; absent: all."""
     random_resize: Annotated[bool, DATA] = False
     """Crop 80 to 100% of the occluder's area at random too."""
+
+    @property
+    def wanted_levels(self) -> list[int] | None:
+        """The visibilities, in percent, of which masks are drawn at all: without 100, which hides nothing, and those
+        of weight 0. None: all that there are."""
+        if self.visibility == "all":
+            return None
+        weights = self.vis_probs or [1.0] * len(self.visibility)
+        return sorted({level for level, weight in zip(self.visibility, weights, strict=True) if weight and level < 100})
+
+    @property
+    def occludes(self) -> bool:
+        """Whether any image gets an occluder; where not, no masks are needed."""
+        return self.probability > 0 and self.wanted_levels != []
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:

@@ -100,7 +100,7 @@ class DataParameters(Section):
     """What to fill an erased box with, in half of the images, after normalization and in its units: a number (0, which
     is on, is the mean color), `[r, g, b]` of such, or `random` pixels of a normal distribution; `false`: off."""
     Noise: Annotated[NoiseOrOff, DATA] = None
-    """Noise on the images: `noise_types`, `ssnrs`, `probs`, `mean_magnitude_path`."""
+    """Noise on the images: `noise_types`, `ssnrs`, `probs`, `fourier_part`, `mean_magnitude_path`."""
     Blur: Annotated[BlurOrOff, DATA] = None
     """Gaussian blur of the images: `sigmas`, `probs`."""
     Occlusion: Annotated[OcclusionOrOff, DATA] = None

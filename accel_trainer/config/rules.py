@@ -50,7 +50,14 @@ CHANGES: tuple[Change, ...] = (
     Change(
         since=2,
         what="an occluder is flipped, colored and blurred with its image",
-        concerns=lambda job: job.Occlusion is not None and job.transform_type != "none",
+        concerns=lambda job: job.Occlusion is not None and job.Occlusion.occludes and job.transform_type != "none",
+    ),
+    Change(
+        since=2,
+        what="pink noise that fills occluders is gray: one spectrum for the three channels",
+        concerns=lambda job: (
+            job.Occlusion is not None and job.Occlusion.occludes and "pink_noise" in job.Occlusion.color
+        ),
     ),
     Change(
         since=2,

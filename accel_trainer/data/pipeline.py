@@ -30,7 +30,7 @@ from accel_trainer.data.augment.geometry import (
     Statistics,
 )
 from accel_trainer.data.augment.mixing import Mixer
-from accel_trainer.data.augment.noise import AddNoise, half_spectrum
+from accel_trainer.data.augment.noise import AddNoise, fourier_field, half_spectrum, modulus_field
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.augment.policies import POLICIES
 from accel_trainer.data.augment.spectrum import Progress, mean_spectrum, read_spectrum
@@ -123,7 +123,8 @@ def _flips_later(job: Job) -> bool:
     """Whether something comes between crop and flip; else the crop flips pixels of 8 bits, which costs less."""
     base, *_ = transform_parts(job.transform_type)
     order = _order(job)
-    return base != "none" and job.Occlusion is not None and order.index(Step.OCCLUSION) < order.index(Step.FLIP)
+    occludes = job.Occlusion is not None and job.Occlusion.occludes
+    return base != "none" and occludes and order.index(Step.OCCLUSION) < order.index(Step.FLIP)
 
 
 def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
@@ -131,8 +132,8 @@ def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
     base, *words = transform_parts(job.transform_type)
     is_contrastive = base == "contrastive"
     match step:
-        case Step.OCCLUSION if job.Occlusion is not None:
-            return Occlude(job.Occlusion, job.image_size)
+        case Step.OCCLUSION if job.Occlusion is not None and job.Occlusion.occludes:
+            return Occlude(job.Occlusion, job.image_size, gray_noise=job.rules >= 2)
         case Step.FLIP if _flips_later(job):
             return Flip()
         case Step.COLOR_JITTER if is_contrastive:
@@ -141,11 +142,13 @@ def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
             return Grayscale()
         case Step.CONTRASTIVE_BLUR if is_contrastive and "no-blur" not in words:
             return ContrastiveBlur()
-        case Step.BLUR if job.Blur is not None:
+        case Step.BLUR if job.Blur is not None and any(job.Blur.probs):
             return (FrameBlur if job.video else GaussianBlur)(job.Blur.sigmas, job.Blur.probs)
-        case Step.NOISE if job.Noise is not None:
-            half = None if spectrum is None else half_spectrum(spectrum)
-            return AddNoise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, half)
+        case Step.NOISE if job.Noise is not None and any(job.Noise.probs):
+            is_real = job.Noise.fourier_part == "real"
+            amplitudes = half_spectrum(spectrum) if spectrum is not None and is_real else spectrum
+            field = fourier_field if is_real else modulus_field
+            return AddNoise(job.Noise.noise_types, job.Noise.ssnrs, job.Noise.probs, amplitudes, field)
         case Step.ERASING if job.randomerase is not None:
             # In pixels of 0..1, before normalization, as the value then was.
             return RandomErase(job.image_size, job.randomerase, uniform_field if job.rules < 2 else normal_field)
@@ -219,7 +222,7 @@ def check_augmentations(job: Job) -> None:
 
 
 def _has_fourier_noise(job: Job) -> bool:
-    return job.Noise is not None and "fourier" in job.Noise.noise_types
+    return job.Noise is not None and "fourier" in job.Noise.noise_types and any(job.Noise.probs)
 
 
 def _spectrum_path(job: Job) -> Path | None:

@@ -237,6 +237,14 @@ def test_steps_come_in_the_order_of_the_rules(all_steps: dict[str, Any]) -> None
     assert kinds(old.last_effects) == []
 
 
+def test_pink_occluders_are_gray_by_the_newest_rules_only(occluders: Path) -> None:
+    section = {"occluder_dir": str(occluders), "form": "all", "visibility": 10, "color": "pink_noise"}
+    for rules, is_gray in ((1, False), (2, True)):
+        views = training_views(job_of(Occlusion=section, mean=0, std=1, rules=rules), None)
+        images = seen(views, 4)
+        assert torch.equal(images, images[:, :1].expand_as(images)) == is_gray
+
+
 def test_a_policy_changes_images_that_are_occluded_already(all_steps: dict[str, Any]) -> None:
     given = {**all_steps, "transform_type": "default-randaugment"}
     views = training_views(job_of(**given), None)

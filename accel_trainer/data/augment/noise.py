@@ -29,6 +29,10 @@ class NoiseParameters(Parameters):
     key: Keys
 
 
+FourierField = Callable[[Keys, Tensor], Tensor]
+"""(keys, spectrum) to float32 (rows, channels, size, size) from 0 to 1."""
+
+
 class AddNoise(SimpleEffect):
     """Noise by one of several ratios, each as often as `probs` says, and none for the rest.
 
@@ -43,11 +47,17 @@ class AddNoise(SimpleEffect):
         ssnrs: Sequence[float],
         probs: Sequence[float],
         spectrum: Tensor | None = None,
+        field: FourierField | None = None,
     ) -> None:
+        """spectrum: of Fourier noise, as its `field` takes it: a half_spectrum for `fourier_field`, which is the
+        default, a whole one for `modulus_field`."""
         self.noise_types = list(noise_types)
         self.ssnrs = np.array([*ssnrs, 1.0])  # the last for -1: none drawn
         self.probabilities = prob_of_each(len(ssnrs), list(probs))
-        self._add = [_add_gaussian if name == "gaussian" else _fourier_adder(spectrum) for name in noise_types]
+        self._add = [
+            _add_gaussian if name == "gaussian" else _fourier_adder(spectrum, field or fourier_field)
+            for name in noise_types
+        ]
 
     def draw(self, draws: Draws) -> NoiseParameters:
         """A ratio, a kind of noise and the key of its random field for each row."""
@@ -70,7 +80,7 @@ def _add_gaussian(images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
     return _faded(images, ssnr).add_(noise).clamp_(0, 1)
 
 
-def _fourier_adder(spectrum: Tensor | None) -> Callable[[Tensor, Numbers, Keys], Tensor]:
+def _fourier_adder(spectrum: Tensor | None, field: FourierField) -> Callable[[Tensor, Numbers, Keys], Tensor]:
     if spectrum is None:
         raise ValueError("Fourier noise needs a spectrum")
     on_device = spectrum
@@ -78,7 +88,7 @@ def _fourier_adder(spectrum: Tensor | None) -> Callable[[Tensor, Numbers, Keys],
     def add(images: Tensor, ssnr: Numbers, key: Keys) -> Tensor:
         nonlocal on_device
         on_device = on_device.to(images.device, non_blocking=True)  # it stays where the images are
-        noise = fourier_field(key, on_device).sub_(0.5)
+        noise = field(key, on_device).sub_(0.5)
         return _faded(images, ssnr).addcmul_(noise, column(1 - ssnr, images)).clamp_(0, 1)
 
     return add
@@ -98,15 +108,31 @@ def half_spectrum(amplitudes: Tensor) -> Tensor:
 def fourier_field(keys: Keys, spectrum: Tensor) -> Tensor:
     """Noise with given Fourier amplitudes and uniformly random phases, scaled to 0..1 in each channel.
 
-    spectrum: float32 (3, size, size // 2 + 1), a half_spectrum, of a square image; the result: float32
-    (rows, 3, size, size). Channels have phases of their own. The mean of a field is of no account: scaling moves it.
+    spectrum: float32 (channels, size, size // 2 + 1), a half_spectrum, of a square image; the result: float32
+    (rows, channels, size, size). Channels have phases of their own. The mean of a field is of no
+    account: scaling moves it.
     """
     size = spectrum.shape[-2]
     phases = uniform_field(keys, tuple(spectrum.shape), spectrum.device).mul_(2 * math.pi)
     waves = torch.polar(spectrum.expand_as(phases), phases)
     # The columns that mirror themselves must be their own mirror images, or the field would not be real.
     _mirror_columns(waves, size)
-    field = torch.fft.irfft2(waves, s=(size, size))
+    return _scaled(torch.fft.irfft2(waves, s=(size, size)))
+
+
+def modulus_field(keys: Keys, spectrum: Tensor) -> Tensor:
+    """The absolute values of a complex field with given amplitudes, scaled to 0..1 in each channel.
+
+    Every frequency has a uniformly random phase of its own, also those that mirror each other, as in the code of Coggan
+    and Tong, which shuffles the phases of an image. spectrum: float32 (3, size, size), zero frequency first; the
+    result: float32 (rows, 3, size, size).
+    """
+    phases = uniform_field(keys, tuple(spectrum.shape), spectrum.device).mul_(2 * math.pi)
+    return _scaled(torch.fft.ifft2(torch.polar(spectrum.expand_as(phases), phases)).abs())
+
+
+def _scaled(field: Tensor) -> Tensor:
+    """From 0 to 1 in each channel, in place."""
     low, high = field.amin((-2, -1), keepdim=True), field.amax((-2, -1), keepdim=True)
     output: Tensor = field.sub_(low).div_((high - low).clamp_min(torch.finfo(torch.float32).tiny))
     return output

@@ -59,10 +59,11 @@ class Occluders:
 class Occlude:
     """Occlusion as a job describes it. Raises UserError where the folder has not what it asks for."""
 
-    def __init__(self, section: Occlusion, image_size: int) -> None:
+    def __init__(self, section: Occlusion, image_size: int, *, gray_noise: bool = False) -> None:
+        """gray_noise: whether pink noise is the same in the three channels."""
         self.section = section
         self.image_size = image_size
-        self.forms = open_forms(Path(section.occluder_dir).expanduser(), section.form, _wanted(section))
+        self.forms = open_forms(Path(section.occluder_dir).expanduser(), section.form, section.wanted_levels)
         self.all_masks: list[Masks] = []
         visibility: list[int] = []
         # For each form, how often each level is drawn, and which masks those are: -1 for none, and for no level.
@@ -78,7 +79,8 @@ class Occlude:
         # The last of both is for -1.
         self._visibility = np.array([*visibility, UNOCCLUDED])
         self._counts = np.array([*map(len, self.all_masks), 0])
-        self.pink = pink_spectrum(image_size) if "pink_noise" in section.color else None
+        num_spectra = 1 if gray_noise else 3
+        self.pink = pink_spectrum(image_size)[:num_spectra] if "pink_noise" in section.color else None
 
     def draw(self, draws: Draws) -> OcclusionParameters:
         """Which mask is in front of each row, where, and what it is filled with."""
@@ -165,7 +167,10 @@ class Occlude:
         noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
         return change_rows(
-            fill, noisy, lambda _, key: fourier_field(key, pink.to(device, non_blocking=True)), drawn.key
+            fill,
+            noisy,
+            lambda fill, key: fourier_field(key, pink.to(device, non_blocking=True)).expand_as(fill),
+            drawn.key,
         )
 
 
@@ -179,13 +184,6 @@ def _by_opacity(mask: Tensor) -> Tensor:
 
 def _color(color: Color, random_rgb: Numbers) -> Numbers:
     return random_rgb if isinstance(color, str) else np.array(color) / 255
-
-
-def _wanted(section: Occlusion) -> list[int] | None:
-    """The visibilities of which there must be masks."""
-    if section.visibility == "all":
-        return None
-    return sorted({level for level in section.visibility if level != UNOCCLUDED})
 
 
 def _levels(section: Occlusion, form: Form) -> Sequence[int]:

@@ -4,6 +4,7 @@
 average.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,23 @@ from accel_trainer.core.outage import Missing, is_folder, persistently
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders.masks import Masks, PngMasks, TensorMasks
 
+log = logging.getLogger(__name__)
+
 OCCLUDERS_PT = "occluders.pt"
 WHERE_FROM = "https://github.com/ddcoggan/VisualOccludersDataset"
 INVERTED_MARGIN = 0.2
+# What forms were called in earlier editions of the data set, and are called in today's.
+_BARS = {"barHorz": "horizontal_bars_", "barVert": "vertical_bars_", "barObl": "oblique_bars_"}
+_TODAYS_NAMES = {
+    **{f"{old}{count}": f"{new}{count}" for old, new in _BARS.items() for count in ("04", "08", "16")},
+    "crossBarCardinal": "cardinal_crossed_bars",
+    "crossBarOblique": "oblique_crossed_bars",
+    "mudSplash": "mud_splash",
+}
+EARLIER_NAMES = {new: old for old, new in _TODAYS_NAMES.items()}
+"""{today's: the earlier one}"""
+OTHER_NAMES = {**_TODAYS_NAMES, **EARLIER_NAMES}
+"""The same form in another edition: {name: name}."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,8 @@ class Form:
 
 def open_forms(folder: Path, forms: Sequence[str], visibility: Sequence[int] | None) -> list[Form]:
     """The asked forms, each once and in the order asked for, with the asked levels (None: all there are).
+
+    A form that is not there by its name is looked for by the one that another edition of the data set has for it.
 
     A sample of each level is looked at; the rest is read when it is used. Raises UserError with a line for each
     mistake: what is not there, cannot be read, or is inverted.
@@ -57,6 +74,10 @@ def holds_masks(folder: Path) -> bool:
 
 def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, problems: list[str]) -> Form:
     form = Form(name, {})
+    there_now = _read_folder(folder, _folders_in)
+    if name not in there_now and (other := OTHER_NAMES.get(name)) in there_now:
+        log.info("%s has %s under its other name, %s", folder, name, other)
+        name = str(other)
     forms = _read_folder(folder, _folders_in, needs=name)
     if name not in forms:
         has = f"{folder} has {listed(forms)}" if forms else f"there are no folders in {folder}"

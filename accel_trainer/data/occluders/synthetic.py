@@ -17,12 +17,26 @@ from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import replacing
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.data.occluders.bank import OCCLUDERS_PT, holds_masks
+from accel_trainer.data.occluders.bank import EARLIER_NAMES, OCCLUDERS_PT, holds_masks
+from accel_trainer.data.occluders.shapes import (
+    COARSE,
+    FINE,
+    FloatField,
+    band_noise,
+    curved_lines,
+    ellipse,
+    filtered_noise,
+    patches,
+    pink_noise,
+    rectangle,
+    shapes,
+    straight_lines,
+    triangle,
+)
 
-FloatField = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
-FORMS = {
+_OLDER_FORMS = {
     "barHorz04": "4 horizontal bars",
     "barHorz08": "8 horizontal bars",
     "barHorz16": "16 horizontal bars",
@@ -40,7 +54,37 @@ FORMS = {
     "natural": "shapes as of foliage, with a texture in greens and browns of their own (RGBA)",
     "natural_silhouette": "the shapes of natural without their texture",
 }
-"""What can be made, in the dataset's own style of names, and how each looks."""
+
+# By the names of today's Visual Occluders Dataset.
+TODAYS_FORMS = {
+    **{
+        f"{name}_bars_{count:02}": f"{count} {name} bars{widths}"
+        for name, widths in (
+            ("horizontal", ""),
+            ("vertical", ""),
+            ("oblique", ", as wide as those of horizontal_bars_*"),
+        )
+        for count in (2, 4, 8, 16)
+    },
+    "cardinal_crossed_bars": _OLDER_FORMS["crossBarCardinal"],
+    "oblique_crossed_bars": "bars at 45 and at 135 degrees, as wide as those of cardinal_crossed_bars",
+    "mud_splash": _OLDER_FORMS["mudSplash"],
+    "patch_drop": "squares of a grid of 14 by 14",
+    "curved_lines": "arcs of circles",
+    "straight_lines": "lines of any direction",
+    **{
+        f"{how}_{shape}": f"{shape} of any direction{', outlines only' * (how == 'empty')}"
+        for shape in ("ellipses", "triangles", "rectangles")
+        for how in ("filled", "empty")
+    },
+    "coarse_noise": "blobs of an eighth of the picture",
+    "fine_noise": "blobs of a 32nd of the picture",
+    "fine_oriented_noise": "streaks of one direction, a 32nd of the picture apart",
+    "pink_noise": "noise with amplitudes of 1 / frequency",
+    **{name: _OLDER_FORMS[name] for name in ("polkadot", "polkasquare", "natural", "natural_silhouette")},
+}
+FORMS = {**_OLDER_FORMS, **TODAYS_FORMS}
+"""What can be made and how each looks: the names that the Visual Occluders Dataset once had, and those that it has."""
 
 _COUNTS = (4, 8, 16)
 _HORIZONTAL, _VERTICAL, _DIAGONALS = 0.0, math.pi / 2, (math.pi / 4, 3 * math.pi / 4)
@@ -104,8 +148,8 @@ def _save(masks: Pixels, path: Path) -> None:
 
 def _mask(form: str, visibility: int, index: int, size: int, seed: int) -> Pixels:
     """One mask: uint8 of shape (1 or 4, size, size), alpha 0 or 255."""
-    # A silhouette is drawn as its textured twin is.
-    shape = "natural" if form == "natural_silhouette" else form
+    # A silhouette is drawn as its textured twin is, and a form as under its earlier name.
+    shape = {"natural_silhouette": "natural", **EARLIER_NAMES}.get(form, form)
     rng = np.random.Generator(np.random.Philox(keyed_random.key(seed, shape, visibility, index)))
     alpha = _highest(_FIELDS[shape](rng, size), 1 - visibility / 100, rng)
     return np.concatenate([_texture(rng, size), alpha]) if form == "natural" else alpha
@@ -170,18 +214,11 @@ def _frequencies(rows: int, columns: int) -> FloatField:
     return field
 
 
-def _filtered_noise(rng: np.random.Generator, size: int, gain: FloatField) -> FloatField:
-    """White noise filtered by `gain` of shape (size, size // 2 + 1), scaled to a standard deviation of 1."""
-    noise = rng.standard_normal((size, size), dtype=np.float32)
-    field = np.fft.irfft2(np.fft.rfft2(noise) * gain, s=(size, size))
-    return (field / (field.std() or 1)).astype(np.float32)
-
-
 def _blobs(rng: np.random.Generator, size: int) -> FloatField:
     """Gaussian-filtered noise, the Gaussian's standard deviation from a fiftieth of the picture to a twelfth."""
     sigma = math.exp(rng.uniform(math.log(1 / 50), math.log(1 / 12)))
     frequency = _frequencies(size, size // 2 + 1)
-    return _filtered_noise(rng, size, np.exp(-2 * (math.pi * sigma * frequency) ** 2))
+    return filtered_noise(rng, size, np.exp(-2 * (math.pi * sigma * frequency) ** 2))
 
 
 def _foliage(rng: np.random.Generator, size: int) -> FloatField:
@@ -190,7 +227,7 @@ def _foliage(rng: np.random.Generator, size: int) -> FloatField:
     square = (math.pi * sigma * _frequencies(size, size // 2 + 1)) ** 2
     # Half the scale lets four times the power through, which is twice the amplitude: a quarter of it is half.
     gain = sum(0.25**octave * np.exp(-2 * square / 4**octave) for octave in range(5))
-    return _filtered_noise(rng, size, np.asarray(gain, np.float32))
+    return filtered_noise(rng, size, np.asarray(gain, np.float32))
 
 
 def _texture(rng: np.random.Generator, size: int) -> Pixels:
@@ -227,4 +264,20 @@ _FIELDS: dict[str, Callable[[np.random.Generator, int], FloatField]] = {
     "polkasquare": partial(_dots, distance=_chebyshev),
     "mudSplash": _blobs,
     "natural": _foliage,
+    "horizontal_bars_02": partial(_bars, count=2, angles=[_HORIZONTAL]),
+    "vertical_bars_02": partial(_bars, count=2, angles=[_VERTICAL]),
+    "oblique_bars_02": partial(_bars, count=2, angles=_DIAGONALS),
+    "patch_drop": patches,
+    "curved_lines": curved_lines,
+    "straight_lines": straight_lines,
+    "filled_ellipses": partial(shapes, distance=ellipse, is_filled=True),
+    "empty_ellipses": partial(shapes, distance=ellipse, is_filled=False),
+    "filled_triangles": partial(shapes, distance=triangle, is_filled=True),
+    "empty_triangles": partial(shapes, distance=triangle, is_filled=False),
+    "filled_rectangles": partial(shapes, distance=rectangle, is_filled=True),
+    "empty_rectangles": partial(shapes, distance=rectangle, is_filled=False),
+    "coarse_noise": partial(band_noise, periods=COARSE),
+    "fine_noise": partial(band_noise, periods=FINE),
+    "fine_oriented_noise": partial(band_noise, periods=FINE, is_oriented=True),
+    "pink_noise": pink_noise,
 }

@@ -1,5 +1,6 @@
 """Noise has the strength that is asked for, and Fourier noise the spectrum that it is given."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,22 @@ import pytest
 import torch
 from scipy import stats
 
+from accel_trainer.config import Job
 from accel_trainer.core import keyed_random
-from accel_trainer.data.augment.noise import AddNoise, NoiseParameters, fourier_field, half_spectrum, pink_spectrum
+from accel_trainer.data.augment.noise import (
+    AddNoise,
+    NoiseParameters,
+    fourier_field,
+    half_spectrum,
+    modulus_field,
+    pink_spectrum,
+)
+from accel_trainer.data.batch_plan import BatchPlan
+from accel_trainer.data.loader import ImageReader
+from accel_trainer.data.pipeline import training_views
 from accel_trainer.data.rng.draws import Draws
+from accel_trainer.data.rng.random_fields import uniform_field
+from accel_trainer.data.sources.digits import Digits
 
 MANY = 20_000
 UNLIKELY = 1e-4
@@ -211,6 +225,46 @@ def test_numpys_full_transform_with_the_same_phases_gives_the_same_field(size: i
     assert np.abs(waves.imag).max() < 1e-6 * np.abs(waves.real).max()
     low, high = waves.real.min((-2, -1), keepdims=True), waves.real.max((-2, -1), keepdims=True)
     np.testing.assert_allclose((waves.real - low) / (high - low), field, rtol=0, atol=2e-5)
+
+
+def test_the_modulus_is_distributed_as_with_shuffled_phases_of_images() -> None:
+    """As the code of Coggan and Tong makes it with NumPy, of the phases of images: by mean and sd of each field."""
+    spectrum, rng = amplitudes(33), np.random.default_rng(0)
+    ours = modulus_field(keys(400), spectrum)
+    assert ours.shape == (400, 3, 33, 33)
+    assert ours.amin((2, 3)).max() == 0
+    assert (ours.amax((2, 3)) - 1).abs().max() < 1e-6
+    theirs = []
+    for image in pictures(400, 33, seed=9)[:, 1].numpy():
+        phases = np.angle(np.fft.fft2(image))
+        rng.shuffle(phases.reshape(-1))
+        field = np.abs(np.fft.ifft2(spectrum[1].numpy() * np.exp(1j * phases)))
+        theirs.append((field - field.min()) / (field.max() - field.min()))
+    for figure in (np.mean, np.std, lambda fields, axis: stats.skew(fields.reshape(len(fields), -1), axis=1)):
+        measured = [figure(fields, axis=(1, 2)) for fields in (ours[:, 1].numpy(), np.stack(theirs))]
+        assert stats.ks_2samp(*measured).pvalue > UNLIKELY
+
+
+def test_numpys_complex_transform_with_the_same_phases_gives_the_same_modulus() -> None:
+    spectrum = amplitudes(8)
+    phases = 2 * np.pi * uniform_field(keys(5), (3, 8, 8)).numpy().astype(np.float64)
+    field = np.abs(np.fft.ifft2(spectrum.numpy() * np.exp(1j * phases)))
+    low, high = field.min((2, 3), keepdims=True), field.max((2, 3), keepdims=True)
+    np.testing.assert_allclose(modulus_field(keys(5), spectrum).numpy(), (field - low) / (high - low), atol=1e-5)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_job_chooses_the_part_of_the_field_that_is_seen(make_job: Callable[..., Job], on_device: bool) -> None:
+    noise = {"noise_types": "fourier", "ssnrs": 0, "probs": 1}
+    spectrum = amplitudes(16)
+    for part, field, given in (("real", fourier_field, half_spectrum(spectrum)), ("modulus", modulus_field, spectrum)):
+        job = make_job(dataset="digits", image_size=16, mean=0, std=1, Noise={**noise, "fourier_part": part})
+        views = training_views(job, spectrum, on_device=on_device)
+        indices = np.arange(5)
+        plan = BatchPlan(1, 0, indices, indices)
+        images = ImageReader(Digits("val"), views, replace_corrupt=False)(plan).inputs.on("cpu")
+        expected = field(views.draws(plan, indices).keys("noise field"), given)
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)

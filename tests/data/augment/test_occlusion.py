@@ -381,6 +381,18 @@ def test_among_colours_each_image_has_the_one_that_was_drawn(occlude: MakeOcclud
     assert set(drawn.color.tolist()) == {0, 1, 2}
 
 
+def test_pink_noise_is_gray_and_by_the_first_rules_of_three_colors(bank: Path) -> None:
+    section = Occlusion(occluder_dir=str(bank), form=["full"], color=["pink_noise"])
+    gray, colored = (Occlude(section, 32, gray_noise=gray) for gray in (True, False))
+    drawn = gray.draw(draws(30))
+    ours, before = (occluded(effect, black(30, 32), drawn) for effect in (gray, colored))
+    assert torch.equal(ours, ours[:, :1].expand_as(ours))
+    assert torch.equal(ours[:, 0], before[:, 0])
+    assert (before[:, 0] != before[:, 1]).any()
+    assert ours.amin((1, 2, 3)).max() < 1e-6
+    assert (ours.amax((1, 2, 3)) - 1).abs().max() < 1e-6
+
+
 def test_probability_0_leaves_images_as_they_are_to_the_bit(occlude: MakeOcclude) -> None:
     effect, images = occlude([*FORMS, "painted"], probability=0.0), pictures(50, 32)
     drawn = effect.draw(draws(50))
@@ -455,6 +467,20 @@ def test_contradictory_settings_are_reported_before_any_folder_is_read(given: di
     with pytest.raises(InvalidJob) as caught:
         check(Path("/nowhere"), **given)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"probability": 0}, {"visibility": 1}, {"visibility": [1.0, 100]}, {"visibility": [50, 1], "vis_probs": [0, 2]}],
+)
+def test_where_nothing_is_ever_occluded_no_masks_are_needed(given: dict[str, Any]) -> None:
+    check(Path("/nowhere"), **given)
+
+
+def test_a_visibility_of_weight_0_needs_no_masks_and_is_never_drawn(occlude: MakeOcclude) -> None:
+    effect = occlude("mudSplash", visibility=[33, 50, 1.0], vis_probs=[0, 1, 3], probability=0.8)
+    visibility = effect.draw(draws(20_000)).visibility
+    assert as_often(visibility, {50: 0.2, 100: 0.8})
 
 
 def test_a_job_that_is_right_passes(bank: Path) -> None:

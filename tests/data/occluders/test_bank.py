@@ -15,8 +15,9 @@ from PIL import Image
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
 from accel_trainer.data.occluders import masks as masks_module
-from accel_trainer.data.occluders.bank import Form, open_forms
+from accel_trainer.data.occluders.bank import OTHER_NAMES, Form, open_forms
 from accel_trainer.data.occluders.masks import Masks
+from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
 
 # Binary masks whose top 3 of 10 rows are covered: visibility 70.
 TOP = torch.zeros(10, 6, dtype=torch.uint8)
@@ -558,3 +559,42 @@ def test_masks_are_looked_at_over_all_of_a_level(bank: Path, save: Callable[...,
     open_forms(bank, ["mud"], None)
     save([right[:50], inverted], visibility=10)
     assert "masks cover 20%" in problems(bank)[0]
+
+
+# -- names of forms ---------------------------------------------------------------------------------------------------
+
+# make_images.py of https://github.com/ddcoggan/VisualOccludersDataset (7732ca1) lists these.
+TODAYS = {
+    *(f"{way}_bars_{count}" for way in ("horizontal", "vertical", "oblique") for count in ("02", "04", "08", "16")),
+    *(f"{how}_{shape}" for how in ("filled", "empty") for shape in ("ellipses", "triangles", "rectangles")),
+    *("natural", "natural_silhouette", "mud_splash", "patch_drop", "polkadot", "polkasquare", "pink_noise"),
+    *("cardinal_crossed_bars", "oblique_crossed_bars", "curved_lines", "straight_lines"),
+    *("coarse_noise", "fine_noise", "fine_oriented_noise"),
+}
+RENAMED = [
+    *(f"bar{way}{count}" for way in ("Horz", "Vert", "Obl") for count in ("04", "08", "16")),
+    *("crossBarCardinal", "crossBarOblique", "mudSplash"),
+]
+
+
+def test_all_forms_of_the_data_set_and_their_earlier_names_can_be_made() -> None:
+    assert len(TODAYS) == 32
+    assert {*TODAYS, *RENAMED} == FORMS.keys()
+    assert TODAYS_FORMS.keys() == TODAYS
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_form_is_found_by_its_name_in_another_edition(tmp_path: Path, name: str) -> None:
+    other = OTHER_NAMES[name]
+    assert other in TODAYS
+    for there, asked in ((other, name), (name, other)):
+        make_occluders(tmp_path / there, [there], [50], number=2, size=16, report=lambda _: None)
+        (form,) = open_forms(tmp_path / there, [asked], None)
+        assert list(form.levels) == [50]
+
+
+def test_a_form_of_ones_own_is_a_folder_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "hands" / "30").mkdir(parents=True)
+    torch.save(torch.full((2, 30, 300, 200), 255, dtype=torch.uint8)[:, :1], tmp_path / "hands" / "30" / "occluders.pt")
+    (form,) = open_forms(tmp_path, ["hands"], [30])
+    assert form.levels[30].read(1).shape == (1, 300, 200)

@@ -228,7 +228,7 @@ def problems(folder: Path, *arguments: object, **options: int) -> list[str]:
 
 def test_an_unknown_form_of_masks_is_reported(tmp_path: Path) -> None:
     assert problems(tmp_path / "new", ["mudsplash", "barHorz04"], [50]) == [
-        f"no form 'mudsplash'; there are {', '.join(FORMS)}; did you mean 'mudSplash'?"
+        f"no form 'mudsplash'; there are {', '.join(FORMS)}; did you mean 'mudSplash' or 'mud_splash'?"
     ]
     assert not (tmp_path / "new").exists()
 
