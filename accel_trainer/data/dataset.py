@@ -1,5 +1,6 @@
 """What a data set is: sources of labeled images, splits, subsets, other labels."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -56,6 +57,8 @@ class Splits:
     val: ImageDataset
     eval_sets: Mapping[str, ImageDataset] = field(default_factory=dict)
     """More to validate on, by what performance.csv calls it."""
+    notes: Sequence[str] = ()
+    """What there is to say of them: which splits there are, what was left out."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -63,11 +66,51 @@ class Splits:
         return self.train.classes
 
 
+def normal_form(name: str) -> str:
+    """A name in the one spelling (Unicode's NFC) of all that look like it: an e with an acute is one character or two,
+    and disks, archives and operating systems do not agree which."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return "".join(normal_form(name).casefold().split())
+
+
+def require_distinct_names(names: Sequence[str], where: str) -> None:
+    """Refuse two classes that a reader cannot tell apart. where: has them, in messages."""
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(normal_form(name), name)) != name:
+            raise UserError(
+                f"{where} has two classes that are written alike, {other!a} and {name!a}",
+                key="dataset",
+                hint="they are one name in two forms of Unicode (NFC and NFD): join them",
+            )
+
+
 def require_same_classes(name: str, train: Sequence[str], val: Sequence[str]) -> None:
-    """Refuse a data set whose splits have different classes: their labels would mean different things."""
-    only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
+    """Refuse a data set whose splits have different classes: their labels would mean different things. Two forms of
+    Unicode of one name are one class."""
+    in_train, in_val = ({normal_form(one): one for one in names} for names in (train, val))
+    only = {
+        "train": sorted(in_train[one] for one in in_train.keys() - in_val.keys()),
+        "val": sorted(in_val[one] for one in in_val.keys() - in_train.keys()),
+    }
     if differences := [f"{listed(names)} only in {split}" for split, names in only.items() if names]:
-        raise UserError(f"{name!r} has other classes in train than in val: {' and '.join(differences)}", key="dataset")
+        near = [(one, other) for one in only["train"] for other in only["val"] if _folded(one) == _folded(other)]
+        raise UserError(
+            f"{name!r} has other classes in train than in val: {' and '.join(differences)}",
+            key="dataset",
+            hint=f"{near[0][0]!r} and {near[0][1]!r} differ in capitals or spaces only: rename one" if near else None,
+        )
+
+
+def labeled_as(source: ImageDataset, classes: Sequence[str]) -> ImageDataset:
+    """A split whose classes are these, but for the form of Unicode and the order, with labels that say the same."""
+    if list(source.classes) == list(classes):
+        return source
+    number = {normal_form(name): label for label, name in enumerate(classes)}
+    return Relabeled(source, np.array([number[normal_form(name)] for name in source.classes]), classes)
 
 
 class Relabeled:

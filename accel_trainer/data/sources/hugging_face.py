@@ -2,46 +2,42 @@
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.outage import Missing, persistently
-from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.contents import Contents
-from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
+from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode, read_encoded
 from accel_trainer.data.listing import MISSING, Numbers, file_sizes
+from accel_trainer.data.sources.image_column import ImageArrays, as_images, has_arrays, has_images
+from accel_trainer.data.sources.label_column import (
+    SplitLabels,
+    Value,
+    check_names,
+    join_classes,
+    labels_among,
+    read_labels,
+)
+from accel_trainer.data.sources.split_loading import load_splits
 
-TRAIN_SPLITS = ("train", "training")
-VAL_SPLITS = ("val", "validation", "valid", "dev", "test")
-BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
-# It looks for files in the current folder; newer versions of the library refuse it themselves.
-READERS_OF_PICKLES = ("pandas",)
+IMAGE_NAMES = ("image", "img")
+LABEL_NAMES = ("label", "labels", "class", "target")
 
 
 class HuggingFace:
     """One split of a Hugging Face dataset; images are decoded here, by the same code as files.
 
-    `classes` are those of the whole data set; this split's labels become indices into them.
+    `classes` are those of the whole data set; `labels`, int64 (n,), are indices into them.
     """
 
-    def __init__(self, split: Any, image_column: str, label_column: str, classes: Sequence[Any]) -> None:
-        from datasets import Image
-
+    def __init__(self, split: Any, image_column: str, labels: LabelArray, classes: Sequence[Value]) -> None:
         self.classes = [str(name) for name in classes]
-        number = {name: i for i, name in enumerate(classes)}
-        own_names = _class_names(split, label_column)
-        given = split[label_column]
-        if any(label is None or (own_names is not None and label < 0) for label in given):
-            raise UserError(f"some images have no label (column {label_column!r})", key="dataset")
-        names = given if own_names is None else [own_names[label] for label in given]
-        self.labels: LabelArray = np.asarray([number[name] for name in names], dtype=np.int64)
-        self._rows = split.select_columns([image_column]).cast_column(image_column, Image(decode=False))
+        self.labels = labels
+        self._rows = as_images(split, image_column)
         self._column = image_column
         self.contents: Contents | None = None
 
@@ -91,33 +87,47 @@ class HuggingFace:
 
 def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> Splits:
     """The train and validation splits of a data set, by hub id or path. Raises UserError."""
-    splits = _load_splits(name)
-    train, val = (splits[_first(splits, names, name)] for names in (TRAIN_SPLITS, VAL_SPLITS))
+    loaded = load_splits(name)
+    train, val = loaded.train, loaded.val
     image, label = image_column or _image_column(train), label_column or _label_column(train)
-    for split in (train, val):
-        _check_columns(split, image, label)
-    classes = _class_names(train, label)
-    if classes is None:
-        classes = sorted({name for split in (train, val) for name in split[label] if name is not None})
-    elif (val_names := _class_names(val, label)) is not None:
-        require_same_classes(f"hf:{name}", classes, val_names)
-    return Splits(HuggingFace(train, image, label, classes), HuggingFace(val, image, label, classes))
+    for what, split in (("train", train), ("val", val)):
+        _check_columns(split, image, label, "" if what == "train" else " in the split to validate on")
+    labels = {what: _labels(split, label, name, what) for what, split in (("train", train), ("val", val))}
+    classes = join_classes(labels["train"], labels["val"], name)
+    return Splits(
+        train=_source(train, image, labels["train"], classes, name, "train"),
+        val=_source(val, image, labels["val"], classes, name, "val"),
+        notes=[f"'hf:{name}' has {loaded.description}"],
+    )
 
 
-def open_hugging_face_validation(name: str, image_column: str | None, label_column: str | None) -> HuggingFace:
+def open_hugging_face_validation(
+    name: str, image_column: str | None, label_column: str | None
+) -> "HuggingFace | ImageArrays":
     """The validation split alone. The columns are those given where the data set has them, else they are found.
 
     Raises UserError.
     """
-    splits = _load_splits(name)
-    val = splits[_first(splits, VAL_SPLITS, name)]
+    val = load_splits(name, needs_train=False).val
     image = _given_or(image_column, val, _image_column)
     label = _given_or(label_column, val, _label_column)
-    _check_columns(val, image, label)
-    classes = _class_names(val, label)
-    if classes is None:
-        classes = sorted({name for name in val[label] if name is not None})
-    return HuggingFace(val, image, label, classes)
+    _check_columns(val, image, label, "")
+    labels = _labels(val, label, name, "val")
+    return _source(val, image, labels, labels.values, name, "val")
+
+
+def _labels(split: Any, column: str, dataset: str, what: str) -> SplitLabels:
+    labels = read_labels(split, column, f"{what} of 'hf:{dataset}'")
+    check_names(labels, f"{what} of 'hf:{dataset}'")
+    return labels
+
+
+def _source(
+    split: Any, image: str, labels: SplitLabels, classes: Sequence[Value], dataset: str, what: str
+) -> "HuggingFace | ImageArrays":
+    numbers = labels_among(labels, classes, f"{what} of 'hf:{dataset}'")
+    kind = ImageArrays if has_arrays(split.features[image]) else HuggingFace
+    return kind(split, image, numbers, classes)
 
 
 def _given_or(column: str | None, split: Any, find: Callable[[Any], str]) -> str:
@@ -126,114 +136,34 @@ def _given_or(column: str | None, split: Any, find: Callable[[Any], str]) -> str
 
 
 def _image_column(split: Any) -> str:
-    return _find_column(split, "image", _is_image, ("image", "img"))
+    declared = [column for column, feature in split.features.items() if type(feature).__name__ == "Image"]
+    possible = [column for column, feature in split.features.items() if has_images(feature) or has_arrays(feature)]
+    return _pick("image", declared or possible, IMAGE_NAMES, split.features)
 
 
 def _label_column(split: Any) -> str:
-    return _find_column(split, "label", _is_class_label, ("label", "labels", "class", "target"))
+    declared = [column for column, feature in split.features.items() if type(feature).__name__ == "ClassLabel"]
+    return _pick("label", declared, LABEL_NAMES, split.features)
 
 
-def _is_image(feature: Any) -> bool:
-    return type(feature).__name__ == "Image"
-
-
-def _is_class_label(feature: Any) -> bool:
-    return type(feature).__name__ == "ClassLabel"
-
-
-def _class_names(split: Any, label_column: str) -> list[str] | None:
-    """The names behind the numbers of a ClassLabel column; None for a column that has the classes themselves."""
-    feature = split.features[label_column]
-    return list(feature.names) if _is_class_label(feature) else None
-
-
-def _check_columns(split: Any, image: str, label: str) -> None:
+def _check_columns(split: Any, image: str, label: str, where: str) -> None:
     for key, column in (("image_column", image), ("label_column", label)):
         if column not in split.features:
             raise UserError(
-                f"{key}: no column {column!r}; there are {listed(split.features)}{did_you_mean(column, split.features)}"
+                f"{key}: no column {column!r}{where}; there are {listed(split.features)}"
+                f"{did_you_mean(column, split.features)}"
             )
-    if not _is_image(split.features[image]):
-        raise UserError(f"the column {image!r} has no images", key="image_column")
-    is_plain = getattr(split.features[label], "dtype", "") in ("string", "bool") or "int" in str(
-        getattr(split.features[label], "dtype", "")
-    )
-    if not is_plain:
-        raise UserError(f"the column {label!r} has neither class numbers nor names", key="label_column")
+    if not (has_images(split.features[image]) or has_arrays(split.features[image])):
+        raise UserError(f"the column {image!r}{where} has no images", key="image_column")
 
 
-def _load_splits(name: str) -> Any:
-    """A hub id, a folder of `save_to_disk`, a folder of images, or a folder or file of parquet or arrow. Raises
-    UserError."""
-    try:
-        return persistently(partial(_load, name), lambda: f"hf:{name}", may_be_missing=True)
-    except Missing as error:
-        raise _not_found(name, str(error.strerror)) from error
-
-
-def _not_found(name: str, why: str) -> UserError:
-    return UserError(
-        f"'hf:{name}' is neither a folder here nor a data set that the hub gives out: {why}", key="dataset"
-    )
-
-
-def _load(name: str) -> Any:
-    """Raises Missing where something could not be reached, else UserError."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    path = Path(name).expanduser()
-    try:
-        if (path / "dataset_dict.json").exists():
-            return datasets.load_from_disk(str(path))
-        for suffix, builder in BUILDERS.items():
-            found = [path] if path.suffix == suffix and path.is_file() else sorted(path.rglob(f"*{suffix}"))
-            if found:
-                return datasets.load_dataset(builder, data_files=_by_split(found))
-        # The absolute path: a bare word can be one of the library's own readers, of which some unpickle.
-        return datasets.load_dataset(str(path.absolute()) if path.exists() else _hub_id(name))
-    except Exception as error:  # the library raises a great many kinds
-        if _is_of_the_system(error):
-            raise Missing(first_line(error), f"hf:{name}") from error
-        raise _not_found(name, first_line(error)) from error
-
-
-def _is_of_the_system(error: BaseException | None) -> bool:
-    """Whether an error, or what has caused it, is one of a disk or a network."""
-    return error is not None and (isinstance(error, OSError) or _is_of_the_system(error.__cause__ or error.__context__))
-
-
-def _hub_id(name: str) -> str:
-    """Raises ValueError."""
-    if name in READERS_OF_PICKLES:
-        raise ValueError("it is a reader of the datasets library, whose files can hold code")
-    return name
-
-
-def _by_split(paths: Sequence[Path]) -> dict[str, list[str]]:
-    """Files by the split that their name or folder begins with: `train-00000.parquet`, `validation/0.arrow`."""
-    by_split: dict[str, list[str]] = {}
-    for path in paths:
-        words = [path.stem.split("-")[0].split("_")[0].lower(), path.parent.name.lower()]
-        known = [word for word in words if word in (*TRAIN_SPLITS, *VAL_SPLITS)]
-        by_split.setdefault(known[0] if known else "train", []).append(str(path))
-    return by_split
-
-
-def _first(splits: Any, names: Sequence[str], dataset: str) -> str:
-    for name in names:
-        if name in splits:
-            return name
-    raise UserError(f"'hf:{dataset}' has no split {' or '.join(names)}; it has {listed(splits)}", key="dataset")
-
-
-def _find_column(split: Any, what: str, has_type: Callable[[Any], bool], names: Sequence[str]) -> str:
-    of_type = [column for column, feature in split.features.items() if has_type(feature)]
-    if len(of_type) == 1:
-        return str(of_type[0])
-    named = [column for column in names if column in (of_type or split.features)]
-    if named:
-        return named[0]
-    raise UserError(
-        f"{what}_column: cannot tell which column has the {what}s; name one of {listed(of_type or split.features)}"
-    )
+def _pick(what: str, of_type: Sequence[str], names: Sequence[str], columns: Sequence[str]) -> str:
+    """The only column of its type, or of those, or of all where none is, the only one with a name for it. Raises
+    UserError where there are several, and where one has the type and another has the name."""
+    named = [column for column in names if column in columns]
+    candidates = of_type or named
+    chosen = [column for column in candidates if column in named] or candidates
+    if len(chosen) == 1 and set(named) <= set(candidates):
+        return chosen[0]
+    there = list(dict.fromkeys([*of_type, *named])) if of_type else columns
+    raise UserError(f"{what}_column: cannot tell which column has the {what}s; name one of {listed(there)}")

@@ -4,53 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
-import numpy as np
 import pyarrow
 import pytest
-from PIL import Image
+from hf_sets import PETS, picture, split, stored
 from pyarrow import parquet
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.dataset import Splits
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.open import open_images, open_validation
+from accel_trainer.data.open import open_validation
 
-PETS = datasets.ClassLabel(names=["cat", "dog"])
 TRAIN, VAL = [0, 1, 1, 0], [1, 0, 1]
 
 
-@pytest.fixture(autouse=True)
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library keeps what it converts in a folder of the test, and never asks the hub."""
-    datasets.disable_progress_bars()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-
-
 Open = Callable[..., Splits]
-
-
-@pytest.fixture
-def open_hf(make_job: Callable[..., Job]) -> Open:
-    return lambda path, **columns: open_images(make_job(dataset=f"hf:{path}", **columns))
-
-
-def picture(brightness: int) -> Image.Image:
-    return Image.fromarray(np.full((4, 5, 3), brightness, np.uint8))
-
-
-def split(labels: list[Any], kind: Any = PETS, image: str = "image", label: str = "label") -> datasets.Dataset:
-    """A split whose n-th image has brightness n."""
-    columns = {image: [picture(n) for n in range(len(labels))], label: labels}
-    return datasets.Dataset.from_dict(columns, datasets.Features({image: datasets.Image(), label: kind}))
-
-
-def stored(folder: Path, **splits: datasets.Dataset) -> Path:
-    datasets.DatasetDict(splits).save_to_disk(str(folder))
-    return folder
 
 
 def stored_as(kind: str, folder: Path) -> Path:
@@ -189,6 +157,7 @@ def test_a_row_without_an_image_is_corrupt_and_named(tmp_path: Path, open_hf: Op
 # -- only to validate on ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("offline")
 def test_a_set_to_evaluate_needs_no_training_split_or_equal_columns(
     tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
@@ -229,8 +198,8 @@ def test_a_pickle_is_not_a_data_set(tmp_path: Path, open_hf: Open, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path, tmp_path / "pandas", tmp_path / "here"):
         folder.mkdir(exist_ok=True)
-        for split in ("train", "validation"):
-            (folder / f"{split}.pkl").write_bytes(pickle.dumps(Harm(tmp_path / "was-run")))
+        for name_of_split in ("train", "validation"):
+            (folder / f"{name_of_split}.pkl").write_bytes(pickle.dumps(Harm(tmp_path / "was-run")))
     with pytest.raises(UserError, match="is neither a folder here nor a data set"):
         open_hf(name)
     assert not (tmp_path / "was-run").exists()

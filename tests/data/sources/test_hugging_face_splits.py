@@ -1,0 +1,245 @@
+"""Which files of a folder are trained on. The oracle is the datasets library, where it gives a sound answer."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from hf_sets import image_files, parquet_files, split, stored
+
+from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.data.dataset import ImageDataset, Splits
+from accel_trainer.data.open import open_validation
+from accel_trainer.data.sources.split_names import Role, role_of
+
+Open = Callable[..., Splits]
+TRAIN, VAL = [0, 1, 1, 0], [1, 0, 1]
+
+
+def pairs(source: ImageDataset) -> list[tuple[int, str]]:
+    """(brightness, class) of each image."""
+    return sorted(
+        (int(source.read(index)[0, 0, 0]), source.classes[label]) for index, label in enumerate(source.labels)
+    )
+
+
+def pairs_of_library(dataset: datasets.Dataset) -> list[tuple[int, str]]:
+    names = dataset.features["label"].names
+    return sorted((int(np.asarray(row["image"])[0, 0, 0]), names[row["label"]]) for row in dataset)
+
+
+@pytest.mark.parametrize(
+    ("files", "of_library"),
+    [
+        ({"train-00000-of-00002": TRAIN, "train-00001-of-00002": [1], "test-00000-of-00001": VAL}, "test"),
+        ({"data__train-00000-of-00001": TRAIN, "data__validation-00000-of-00001": VAL}, "validation"),
+        ({"data__train-00000-of-00001": TRAIN, "data__val-00000-of-00001": VAL}, "val"),
+        ({"train_0": TRAIN, "train_1": VAL, "valid_0": VAL}, "validation"),
+        ({"pets-train": TRAIN, "pets-dev": VAL}, "validation"),
+        ({"train__0000": TRAIN, "dev__0000": VAL}, "validation"),
+        (
+            {"default__train__0000": TRAIN, "default__validation__0000": VAL, "default__test__0000": [1, 1]},
+            "validation",
+        ),
+        ({"Training": TRAIN, "Evaluation": VAL}, None),
+    ],
+)
+def test_parquet_files_are_the_splits_that_the_library_finds(
+    tmp_path: Path, open_hf: Open, files: dict[str, Any], of_library: str | None
+) -> None:
+    folder = parquet_files(tmp_path / "pets", **files)
+    images = open_hf(folder)
+    if of_library is None:  # it knows small letters only, and would train on everything
+        assert (len(images.train.labels), len(images.val.labels)) == (len(TRAIN), len(VAL))
+        return
+    expected = datasets.load_dataset(str(folder))
+    assert pairs(images.train) == pairs_of_library(expected["train"])
+    assert pairs(images.val) == pairs_of_library(expected[of_library])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/cat/0.png", "train/dog/1.png", "val/cat/2.png", "val/dog/3.png"),
+        ("pets/training/cat/0.png", "pets/training/dog/1.png", "pets/test/cat/2.png", "pets/test/dog/3.png"),
+        (
+            "train/.hidden/0.png",
+            "train/cat/.1.png",
+            "train/cat/2.png",
+            "train/dog/3.png",
+            "val/cat/4.png",
+            "val/dog/5.png",
+        ),
+        ("train2017/cat/0.png", "train2017/dog/1.png", "val2017/cat/2.png", "val2017/dog/3.png"),
+    ],
+)
+def test_folders_of_images_are_the_splits_that_the_library_finds(
+    tmp_path: Path, open_hf: Open, names: tuple[str, ...]
+) -> None:
+    folder = image_files(tmp_path / "pets", *names)
+    images, expected = open_hf(folder), datasets.load_dataset(str(folder))
+    assert pairs(images.train) == pairs_of_library(expected["train"])
+    assert pairs(images.val) == pairs_of_library(expected["test" if "test" in expected else "validation"])
+
+
+def test_a_class_called_train_leaks_no_validation_image_into_training(tmp_path: Path, open_hf: Open) -> None:
+    names = ("train/train/0.png", "train/test/1.png", "val/train/2.png", "val/test/3.png")
+    folder = image_files(tmp_path / "pets", *names)
+    images = open_hf(folder)
+    assert pairs(images.train) == [(0, "train"), (1, "test")]
+    assert pairs(images.val) == [(2, "train"), (3, "test")]
+    assert len(datasets.load_dataset(str(folder))["train"]) == 3  # the library's own answer, which is no oracle here
+
+
+def test_a_path_with_signs_of_patterns_is_read_as_it_is(tmp_path: Path, open_hf: Open) -> None:
+    names = ("train/a*b/0.png", "train/[c]/1.png", "val/a*b/2.png", "val/[c]/3.png")
+    assert len(open_hf(image_files(tmp_path / "pets[1]", *names)).train.labels) == 2
+    folder = parquet_files(tmp_path / "pets?[2]", train=TRAIN, val=VAL)
+    assert len(open_hf(folder).train.labels) == len(TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"train": TRAIN, "val": VAL, "extra": VAL},
+            r"files whose split is not known: extra\.parquet, beside files of",
+        ),
+        ({"part1": TRAIN, "part2": VAL}, r"files whose split is not known: part1\.parquet, part2\.parquet; name them"),
+        ({"train_val": TRAIN, "test": VAL}, r"train_val\.parquet names more than one split"),
+        ({"train__val": TRAIN, "test": VAL}, r"train/val\.parquet names more than one split"),
+        (
+            {"train": TRAIN, "training": TRAIN, "val": VAL},
+            "more than one split that could be trained on: train, traini",
+        ),
+        ({"train": TRAIN, "val": VAL, "dev__0": VAL}, "more than one split that could be validated on: val, dev"),
+        ({"train": TRAIN, "dev-0": VAL, "valid-0": VAL}, "more than one split that could be validated on: dev, valid"),
+        ({"train-00000-of-00003": TRAIN, "val": VAL}, "of the 3 files of split train 2 are missing, 00001-of-00003"),
+        (
+            {"en__train": TRAIN, "en__val": VAL, "fr__train": TRAIN},
+            r"several configurations: en, fr; name one of them, as",
+        ),
+        ({"unsupervised-00000-of-00001": TRAIN, "test": VAL}, "has no split train or training; it has test, unsup"),
+    ],
+)
+def test_what_is_in_doubt_is_refused_with_what_is_there(
+    tmp_path: Path, open_hf: Open, files: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        open_hf(parquet_files(tmp_path / "pets", **files))
+
+
+def test_files_that_the_library_leaves_beside_a_set_are_not_trained_on(tmp_path: Path, open_hf: Open) -> None:
+    folder = stored(tmp_path / "saved", train=split(TRAIN), val=split(VAL))
+    kept = datasets.load_from_disk(str(folder))["train"].filter(lambda row: row["label"] == 1)  # leaves cache-*.arrow
+    assert len(kept) == 2
+    assert list((folder / "train").glob("cache-*.arrow"))
+    assert len(open_hf(folder).train.labels) == len(TRAIN)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("train", "val"):
+        shutil.copy(next((folder / name).glob("data-*.arrow")), plain / f"pets-{name}.arrow")
+    shutil.copy(next((folder / "train").glob("cache-*.arrow")), plain)
+    (plain / ".hidden").mkdir()
+    shutil.copy(plain / "pets-train.arrow", plain / ".hidden" / "train.arrow")
+    images = open_hf(plain)
+    assert (len(images.train.labels), len(images.val.labels)) == (len(TRAIN), len(VAL))
+
+
+def test_splits_that_were_saved_one_by_one_are_found(tmp_path: Path, open_hf: Open) -> None:
+    for name, labels in (("train", TRAIN), ("validation", VAL)):
+        split(labels).save_to_disk(str(tmp_path / "pets" / name))
+    assert len(open_hf(tmp_path / "pets").val.labels) == len(VAL)
+    with pytest.raises(UserError, match=r"has no split val .*; it has train"):
+        open_hf(tmp_path / "pets" / "train")
+
+
+def test_what_the_library_itself_has_prepared_is_read_from_its_cache(tmp_path: Path, open_hf: Open) -> None:
+    datasets.load_dataset(str(parquet_files(tmp_path / "pets", train=TRAIN, val=VAL)))
+    (prepared,) = (tmp_path / "cache").glob("*/*/*/*/dataset_info.json")
+    images = open_hf(prepared.parent)
+    assert (len(images.train.labels), len(images.val.labels)) == (len(TRAIN), len(VAL))
+
+
+def test_the_readme_of_a_set_says_which_files_are_of_which_split(tmp_path: Path, open_hf: Open) -> None:
+    folder = parquet_files(tmp_path / "pets", a=TRAIN, b=VAL)
+    text = "---\nconfigs:\n- config_name: {}\n  data_files:\n  - split: train\n    path: a.parquet\n"
+    text += "  - split: validation\n    path: b.parquet\n"
+    (folder / "README.md").write_text(text.format("default") + "---\n")
+    assert pairs(open_hf(folder).train) == pairs_of_library(datasets.load_dataset(str(folder))["train"])
+    second = text.format("first").removeprefix("---\n") + text.format("second").removeprefix("---\nconfigs:\n")
+    (folder / "README.md").write_text(f"---\n{second}---\n")
+    with pytest.raises(UserError, match="Config name is missing"):
+        open_hf(folder)
+
+
+def test_each_split_is_named_with_its_count_and_use(tmp_path: Path, open_hf: Open) -> None:
+    files = parquet_files(tmp_path / "pets", train=TRAIN, val=VAL, test=[1, 0], **{"extra-00000-of-00001": [1]})
+    said = "train (4 images, trained on), val (3, validated on), extra (1, not used), test (2, not used)"
+    assert open_hf(files).notes == [f"'hf:{files}' has {said}"]
+    saved = stored(tmp_path / "saved", train=split(TRAIN), val=split(VAL), test=split([1]))
+    assert open_hf(saved).notes == [
+        f"'hf:{saved}' has train (4 images, trained on), val (3, validated on), test (1, not used)"
+    ]
+    names = ("train/cat/0.png", "train/dog/1.png", "val/cat/2.png", "val/dog/3.png", "more/cat/4.png")
+    folder = image_files(tmp_path / "images", *names)
+    assert open_hf(folder).notes == [
+        f"'hf:{folder}' has train (2 images, trained on), val (2, validated on), more (1, not used)"
+    ]
+
+
+def test_a_split_alone_can_be_evaluated_by_the_name_of_its_folder(
+    tmp_path: Path, offline: None, make_job: Callable[..., Job]
+) -> None:
+    folder = parquet_files(tmp_path / "test", **{"0000": VAL})
+    assert len(open_validation(make_job(), f"hf:{folder}", ["cat", "dog"]).labels) == len(VAL)
+
+
+@pytest.mark.parametrize("order", [["dog", "cat"], ["cat", "dog"]])
+def test_each_split_of_parquet_keeps_the_names_behind_its_own_numbers(
+    tmp_path: Path, open_hf: Open, order: list[str]
+) -> None:
+    """The library gives all splits of one call the types of the first."""
+    folder = parquet_files(tmp_path / "pets", train=TRAIN)
+    split([0, 0, 1], datasets.ClassLabel(names=order)).to_parquet(str(folder / "val.parquet"))
+    assert [name for _, name in pairs(open_hf(folder).val)] == [order[0], order[0], order[1]]
+
+
+def test_files_of_one_split_with_other_orders_of_classes_are_refused(tmp_path: Path, open_hf: Open) -> None:
+    folder = parquet_files(tmp_path / "pets", **{"train-00000-of-00002": TRAIN, "val": VAL})
+    other = split([0], datasets.ClassLabel(names=["dog", "cat"]))
+    other.to_parquet(str(folder / "train-00001-of-00002.parquet"))
+    with pytest.raises(
+        UserError, match="have other names for the numbers of the column 'label': cat, dog, and dog, cat"
+    ):
+        open_hf(folder)
+
+
+def test_files_of_two_kinds_are_refused(tmp_path: Path, open_hf: Open) -> None:
+    folder = parquet_files(tmp_path / "pets", train=TRAIN)
+    saved = stored(tmp_path / "saved", val=split(VAL))
+    shutil.copy(next((saved / "val").glob("*.arrow")), folder / "val.arrow")
+    with pytest.raises(UserError, match=r"has files of \.arrow and of \.parquet; keep one kind"):
+        open_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("train", Role.TRAIN),
+        ("Train2017", Role.TRAIN),
+        ("train_01", Role.TRAIN),
+        ("dev", Role.VALIDATION),
+        ("eval", Role.TEST),
+        ("test tube", None),
+        ("pretrain", None),
+        ("trainer", None),
+        ("2017", None),
+    ],
+)
+def test_only_known_words_are_the_name_of_a_split(name: str, role: Role | None) -> None:
+    assert role_of(name) is role
