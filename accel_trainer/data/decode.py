@@ -2,6 +2,9 @@
 
 Files are not trusted: nothing is decoded before its header gives the size of the image, and no format is
 read that makes Pillow start another program, as PostScript does.
+
+Pixels of more than 8 bits become bytes by what their format says of the largest value, never by the values that are in
+an image, or the same gray would be another in the next one; see `_of_gray`. What that would make black is no image.
 """
 
 import errno
@@ -10,6 +13,7 @@ import math
 import os
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,17 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 2**30
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
 _READERS = [f"PIL.{name}ImagePlugin" for name in ("Jpeg", "Png", "Bmp", "Gif", "Jpeg2K", "Ppm", "Tiff", "WebP")]
+if find_spec("PIL.AvifImagePlugin") is not None:  # since Pillow 11.3
+    FORMATS += ("AVIF",)
+    _READERS.append("PIL.AvifImagePlugin")
+# How files begin that are images, of a kind that is not read: (at, these bytes), and what they are.
+_NOT_READ = {
+    (0, b"II*\0"): "a TIFF of a kind that is not read: store 8 or 16 bits for each channel",
+    (0, b"MM\0*"): "a TIFF of a kind that is not read: store 8 or 16 bits for each channel",
+    (4, b"ftypavif"): "AVIF, which Pillow reads since 11.3",
+    (4, b"ftyphei"): "HEIC, which is not read",
+    (0, b"<svg"): "SVG, which has no pixels",
+}
 
 # Of torch's allocator on a CPU.
 _NO_MEMORY = "DefaultCPUAllocator"
@@ -99,7 +114,8 @@ def decode(content: bytes) -> Tensor:
     """RGB pixels of an encoded image: uint8 of shape (3, height, width), in channels-last memory.
 
     JPEG is decoded by libjpeg-turbo without holding the interpreter's lock, all else by Pillow. Gray images
-    become RGB, transparency is dropped, EXIF rotation is not applied (as in torchvision's ImageFolder).
+    become RGB, transparency is dropped, EXIF rotation is not applied but to TIFF (as in torchvision's ImageFolder), and
+    of an animation the first frame counts.
     Raises CorruptImage; MemoryError, and OSError where a reader of Pillow cannot be loaded, say nothing of the image.
     """
     if not content:
@@ -120,11 +136,17 @@ def decode(content: bytes) -> Tensor:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _by_pillow(image)
     except UnidentifiedImageError as error:
-        raise CorruptImage("not an image") from error
+        raise CorruptImage(_what_it_is(content)) from error
     except (CorruptImage, MemoryError):
         raise
     except Exception as error:  # Pillow's readers of damaged files fail in every way there is
         raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+def _what_it_is(content: bytes) -> str:
+    """Why something is not read as an image."""
+    known = (why for (at, start), why in _NOT_READ.items() if content.startswith(start, at))
+    return next((f"not an image that can be read: it is {why}" for why in known), "not an image")
 
 
 @cache
@@ -168,11 +190,45 @@ def jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _rgb(image: Image.Image) -> "np.ndarray":
-    """uint8 pixels (height, width, 3). 16-bit gray is scaled: Pillow's own conversion would make it white."""
-    if image.mode.startswith("I"):
-        gray = np.clip(np.asarray(image, dtype=np.int64) // 257, 0, 255).astype(np.uint8)
+    """uint8 pixels (height, width, 3). Raises CorruptImage for values that their type says nothing of."""
+    if image.mode.startswith("I") or image.mode == "F":
+        gray = _of_gray(image)
         return np.repeat(gray[:, :, None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
+
+
+# Of TIFF: bits of a value; whether 0 is white or black; whether values are unsigned (1), signed (2) or fractions.
+_BITS, _WHITE_OR_BLACK, _KIND = 258, 262, 339
+
+
+def _of_gray(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Gray of more than 8 bits as bytes, uint8 (height, width), rounded down.
+
+    Integers: 255 of the largest that their type has (a 257th of 16 bits), of 32 bits the highest 8. Fractions: from 0
+    to 1. As torchvision's `to_dtype` with scale, but for 16 bits, where that is up to 1 more. Raises CorruptImage for
+    negative values, for fractions beyond 1, and for 32 bits that would all be black and are not: of such an image it
+    is not known what white is.
+    """
+    tags = getattr(image, "tag_v2", {})
+    (bits, *_), (kind, *_) = tags.get(_BITS, (16,)), tags.get(_KIND, (1,))
+    values, white = np.asarray(image), 2 ** (bits - (kind == 2)) - 1
+    if bits == 32 and kind == 1:
+        values = values.view(np.uint32)  # Pillow knows signed ones only
+    lowest, highest = values.min(), values.max()
+    if image.mode == "F":
+        if not (lowest >= 0 and highest <= 1):  # NaN is neither
+            raise CorruptImage(f"its fractions are from {lowest:g} to {highest:g}, not from 0 to 1")
+        gray, white = values * np.float32(255.999), 1
+    elif lowest < 0:
+        raise CorruptImage(f"its values begin at {lowest:,}, and below 0 there is no gray")
+    elif bits == 32:
+        gray = values >> (24 - (kind == 2))
+    else:
+        gray = np.minimum(values, white).astype(np.uint32) * 255 // white
+    pixels = gray.astype(np.uint8)
+    if bits == 32 and highest > 0 and not pixels.any():
+        raise CorruptImage(f"its values reach {highest:g}, where white is {white:,}: store it with 8 or 16 bits")
+    return 255 - pixels if tags.get(_WHITE_OR_BLACK) == 0 else pixels
 
 
 def from_array(pixels: "np.ndarray") -> Tensor:

@@ -48,6 +48,8 @@ FLIPPED = 0.5
 EVAL_CROP = 0.875
 # A share such as 224/232 is no binary fraction; its side is meant to be 232 all the same.
 ROUNDING = 1e-6
+# Of longer images the middle is cut out before they are enlarged: one of 60,000 x 1 pixels would take 12 GB.
+MAX_RATIO = 32
 
 
 class Crop(Protocol):
@@ -67,7 +69,9 @@ class Crop(Protocol):
 class CenterCrop:
     """Resize so that the crop is a share of the shorter side, then crop the center: the transform of validation.
 
-    The same pixels as torchvision's v2.Resize(int(image_size / share), antialias=True) and v2.CenterCrop.
+    Of an image that is more than MAX_RATIO times as long as wide only the middle is resized, by the same factor but for
+    rounding. Of all others the same pixels as torchvision's v2.Resize(int(image_size / share), antialias=True) and
+    v2.CenterCrop.
     """
 
     def __init__(self, image_size: int, share: float = EVAL_CROP) -> None:
@@ -84,6 +88,7 @@ class CenterCrop:
 
     def crop(self, image: Tensor) -> Tensor:
         """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
+        image = middle(image)
         size = with_short_side(image.shape[-2], image.shape[-1], self.short_side)
         resized = resize(image, size)
         top, left = (round((side - self.image_size) / 2) for side in size)
@@ -157,6 +162,18 @@ def crop_box(
     elif ratio > CROP_RATIO[1]:
         w = round(h * CROP_RATIO[1])
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def middle(image: Tensor) -> Tensor:
+    """Of an image more than MAX_RATIO times as long as wide, the part around its center that is three times as long as
+    wide, or one pixel more, so that the center is the same."""
+    short, long = sorted(image.shape[-2:])
+    if long <= MAX_RATIO * short:
+        return image
+    length = 3 * short + (long - 3 * short) % 2
+    start = (long - length) // 2
+    of_long = slice(start, start + length)
+    return image[:, of_long] if image.shape[-2] == long else image[:, :, of_long]
 
 
 def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torchvision.transforms import v2
 
 from accel_trainer.core import keyed_random
 from accel_trainer.data.augment.geometry import (
+    CROP_NUMBERS,
     CROP_TRIES,
     CenterCrop,
     RandomResizedCrop,
@@ -163,3 +166,32 @@ def test_a_random_crop_of_a_photograph_has_the_pixels_of_pillow(which: int) -> N
         theirs = theirs.flip(-1) if numbers[-1] < 0.5 else theirs
         differences.append((ours.to(torch.float32) - theirs).abs().mean().item())
     assert 0 < np.mean(differences) < 0.1
+
+
+# -- extreme shapes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3001, 1), (2, 3000), (4, 1001), (3, 500), (500, 7), (1, 33)])
+def test_the_middle_of_a_long_image_is_what_torchvision_gives_of_the_whole(size: tuple[int, int]) -> None:
+    """Exactly where the factor is whole; else half a pixel of the result may be between them."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
+    image = torch.from_numpy(noise)
+    whole = v2.Compose([v2.Resize(int(16 * 256 / 224), antialias=True), v2.CenterCrop(16)])(image)
+    cropped = CenterCrop(16).crop(image)
+    if int(16 * 256 / 224) % min(size) == 0:
+        assert torch.equal(cropped, whole)
+    else:
+        across = torch.linspace(0, 40, max(size)).reshape(1, -1, 1).sin().mul(100).add(128).byte()
+        smooth = (across if size[0] > size[1] else across.transpose(1, 2)).expand(3, *size).contiguous()
+        whole = v2.Compose([v2.Resize(int(16 * 256 / 224), antialias=True), v2.CenterCrop(16)])(smooth)
+        assert (CenterCrop(16).crop(smooth).float() - whole.float()).abs().max() <= 4
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (1, 1)])
+def test_crops_of_extreme_shapes_take_no_more_memory_than_others(size: tuple[int, int]) -> None:
+    image = torch.full((3, *size), 9, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (CenterCrop(224).crop(image) == 9).all()
+    crop = RandomResizedCrop(224)
+    assert (crop.apply(image, np.full(CROP_NUMBERS + 1, 0.3)) == 9).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
