@@ -187,6 +187,12 @@ def _metric_problems(job: JobParameters) -> list[Problem]:
     if job.is_contrastive and job.num_views < 2:
         message = f"{job.criterion} compares views of an image: it needs 2 or more"
         problems.append(Problem(message, key="num_views"))
+    per_pass = job.num_views * job.gradient_accumulation
+    if job.is_contrastive and isinstance(job.batch_size, int) and job.batch_size < 2 * per_pass:
+        times = f", {job.gradient_accumulation} times for each step" if job.gradient_accumulation > 1 else ""
+        fewer = f"{job.batch_size} is fewer than two of them in {job.num_views} views{times}"
+        message = f"{job.criterion} compares images: {fewer}"
+        problems.append(Problem(message, key="batch_size", hint=f"use {2 * per_pass} or more"))
     if job.primary_metric not in job.metrics:
         message = f"{job.primary_metric!r} is not measured with {job.criterion}"
         problems.append(Problem(message, key="primary_metric", hint=f"it is one of {', '.join(job.metrics)}"))

@@ -130,14 +130,20 @@ def evaluation_batches(num_images: int, batch_size: int, rank: int, world_size: 
         yield BatchPlan(0, step, indices, indices)
 
 
-def whole_batches(num_images: int, batch_size: int, rank: int, world_size: int, seed: int) -> Iterator[BatchPlan]:
+def whole_batches(
+    num_images: int, batch_size: int, rank: int, world_size: int, seed: int, *, least: int = 1
+) -> Iterator[BatchPlan]:
     """Every image once over all ranks, in batches that are one rank's each, whatever the number of ranks.
 
     For images that are compared with each other. The order is random, or neighbors would be of one class, and the
-    same in every epoch; the last batch may be smaller.
+    same in every epoch; the last batch may be smaller. least: fewer images than that are not left to a last batch, but
+    are in the one before, where there is one.
     """
     order = keyed_random.permutation(keyed_random.key(seed, "validation order"), num_images)
-    for step, start in enumerate(range(0, num_images, batch_size)):
+    starts = list(range(0, num_images, batch_size))
+    if len(starts) > 1 and num_images - starts[-1] < least:
+        starts.pop()
+    for step, (start, end) in enumerate(zip(starts, [*starts[1:], num_images], strict=True)):
         if step % world_size == rank:
-            indices = order[start : start + batch_size]
+            indices = order[start:end]
             yield BatchPlan(0, step, indices, indices)

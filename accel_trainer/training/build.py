@@ -16,6 +16,7 @@ from accel_trainer.data.dataset import Splits
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import training_spectrum, training_views
+from accel_trainer.training.comparable import check_comparable
 from accel_trainer.training.knn import KnnTest, knn_test
 from accel_trainer.training.meta_model import cycle_axis, cycles_of, make_model
 from accel_trainer.training.objectives.base import Cycles, Objective
@@ -49,6 +50,7 @@ def training_data(
     """
     images = open_images(job)
     sampling = plan_training(job, images, world_size)
+    check_comparable(job, images, sampling)
     train_views = training_views(
         job, training_spectrum(job, lambda: images.train, progress), on_device=augment_on_device
     )

@@ -3,7 +3,7 @@ value. What several jobs have in common is looked at once."""
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import check_augmentations
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.build import DATA_KEYS, make_objective
+from accel_trainer.training.comparable import check_comparable
 from accel_trainer.training.meta_model import count_parameters, cycle_axis, meta_model
 from accel_trainer.training.optim.lr_schedule import make_schedule
 from accel_trainer.training.optim.optimizer import make_optimizer
@@ -57,6 +58,8 @@ class Summary:
     num_epochs: int
     cycles: int
     """Of how many cycles the model gives logits, or embeddings."""
+    data: Sequence[str] = ()
+    """What there is to say of the data set: its splits, what was left out."""
 
 
 class JobChecker:
@@ -77,6 +80,8 @@ class JobChecker:
         images = mistakes.of(lambda: self._open(job))
         self._on_images()
         planned = None if images is None else mistakes.of(lambda: _plan(job, images, world_size))
+        if images is not None and planned is not None:
+            mistakes.of(lambda: check_comparable(job, images, planned[1]))
         given = job.architecture_args.get("num_classes")
         num_classes = len(images.classes) if images is not None else given if type(given) is int else USUAL_CLASSES
         num_images = FEW_IMAGES if planned is None else planned[1].images_per_forward
@@ -108,6 +113,7 @@ class JobChecker:
             val_images=len(images.val.labels),
             steps_per_epoch=None if job.batch_size == "auto" else planned[1].steps_per_epoch,
             num_epochs=job.num_epochs,
+            data=list(images.notes),
             cycles=built[1],
         )
 

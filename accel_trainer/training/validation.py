@@ -39,7 +39,7 @@ class EvaluationSet:
     def batches(self, rank: int, world_size: int) -> Iterator[BatchPlan]:
         """The batches of one of `world_size` processes."""
         if self.is_contrastive:
-            return whole_batches(self.num_images, self.images_per_batch, rank, world_size, self.seed)
+            return whole_batches(self.num_images, self.images_per_batch, rank, world_size, self.seed, least=2)
         return evaluation_batches(self.num_images, self.images_per_batch, rank, world_size)
 
 

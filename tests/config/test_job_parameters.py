@@ -277,6 +277,18 @@ def test_the_run_folder_follows_from_architecture_and_name(tmp_path: Path, monke
     ("given", "said"),
     [
         ({"criterion": "SimCLRLoss", "num_views": 1}, "num_views: SimCLRLoss compares views"),
+        (
+            {"criterion": "SimCLRLoss", "num_views": 2, "batch_size": 2},
+            "batch_size: SimCLRLoss compares images: 2 is few",
+        ),
+        (
+            {"criterion": "SupConLoss", "num_views": 3, "batch_size": 3},
+            "batch_size: SupConLoss compares images: 3 is fewer than two of them in 3 views; use 6 or more",
+        ),
+        (
+            {"criterion": "SimCLRLoss", "num_views": 2, "batch_size": 8, "gradient_accumulation": 4},
+            "batch_size: SimCLRLoss compares images: 8 is fewer than two of them in 2 views, 4 times for each step",
+        ),
         ({"primary_metric": "acc"}, "primary_metric: 'acc' is not measured with CrossEntropyLoss; it is one of acc1"),
         ({"primary_metric": "MSELoss"}, "primary_metric: 'MSELoss' is not measured"),
         ({"criterion": "SimCLRLoss", "num_views": 2, "primary_metric": "acc1"}, "primary_metric: 'acc1' is not"),

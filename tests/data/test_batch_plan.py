@@ -136,6 +136,13 @@ def test_whole_batches_are_the_same_ones_whoever_has_them(num_images: int, world
     assert sorted(np.concatenate([plan.indices for plan in alone]).tolist()) == list(range(num_images))
 
 
+@pytest.mark.parametrize(("num_images", "sizes"), [(1, [1]), (16, [16]), (17, [17]), (18, [16, 2]), (33, [16, 17])])
+def test_no_image_is_left_alone_where_images_are_compared(num_images: int, sizes: list[int]) -> None:
+    plans = list(whole_batches(num_images, 16, 0, 1, seed=5, least=2))
+    assert [len(plan.indices) for plan in plans] == sizes
+    assert sorted(np.concatenate([plan.indices for plan in plans])) == list(range(num_images))
+
+
 def test_batches_are_in_an_order_that_follows_from_the_seed() -> None:
     def order(seed: int) -> list[int]:
         return np.concatenate([plan.indices for plan in whole_batches(103, 16, 0, 1, seed)]).tolist()

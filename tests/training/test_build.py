@@ -72,6 +72,14 @@ def test_a_job_on_paper_has_the_numbers_of_the_real_one(make_job: MakeJob, archi
         ({"scheduler": "StepsLR"}, "scheduler: 'StepsLR' cannot be used here"),
         ({"trackers": ["wandbb"]}, "trackers: no tracker 'wandbb'"),
         ({"batch_size": 100}, "batch_size: 100 cannot be divided by 3 processes; use 99 or 102"),
+        (
+            {"class_subset": [3]},
+            "class_subset: there is one class, '3': with CrossEntropyLoss every answer would be right",
+        ),
+        (
+            {"class_subset": [3], "criterion": "SupConLoss", "num_views": 2},
+            "class_subset: there is one class, '3': with SupConLoss every answer would be right",
+        ),
         ({"batch_size": 1350}, "batch_size: 1350 is more than the 1347 training images"),
         ({"model_dir": "/dev/null/run"}, "model_dir: /dev/null/run: /dev/null is a file"),
     ],

@@ -129,11 +129,15 @@ class ContrastiveLoss:
         self, embeddings: Tensor, ids: Tensor, all_embeddings: Tensor, all_ids: Tensor, *, first: int, views: int
     ) -> ContrastiveSums:
         """Sums over the anchors among these embeddings (n, ...), the rows from `first` on of all embeddings (m, ...).
+        The views of a single image have nothing to be told apart from: none of them counts.
 
         ids: int64 (n,) and (m,), see `ids`; views: of each image. Only gradients of `all_embeddings` that flow back to
         where they came from make a gradient of the whole batch: see `gather_rows`.
         """
         stride = self._stride(views)
+        if len(all_ids) <= views:
+            nothing = torch.zeros((), dtype=torch.int64, device=embeddings.device)
+            return ContrastiveSums(0.0 * embedding_rows(embeddings).sum(), nothing, nothing)
         scores = contrastive_losses(
             embedding_rows(embeddings[::stride]),
             embedding_rows(all_embeddings),
@@ -147,6 +151,8 @@ class ContrastiveLoss:
 
     def count(self, all_ids: Tensor, views: int) -> Tensor:
         """How many anchors of a whole batch have a positive, an int64 scalar: `num_anchors` of all processes."""
+        if len(all_ids) <= views:
+            return all_ids.new_zeros(())
         anchors = all_ids[:: self._stride(views)].contiguous()
         ordered = all_ids.sort().values
         equal = torch.searchsorted(ordered, anchors, right=True) - torch.searchsorted(ordered, anchors)
@@ -187,7 +193,8 @@ class ContrastiveObjective:
         anchors = self._loss.count(self._ids(self._labels(batch.global_labels)), self._num_views)
         reported = of_cycles[self.cycles.reported]
         return BatchResult(
-            total / anchors, float_vector(embeddings.device, total, reported.num_anchors, reported.num_hits)
+            total / anchors.clamp_min(1),
+            float_vector(embeddings.device, total, reported.num_anchors, reported.num_hits),
         )
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:

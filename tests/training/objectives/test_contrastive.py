@@ -148,6 +148,27 @@ def test_a_batch_without_any_positive_has_neither_loss_nor_gradient(rows: int) -
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("criterion", ["SimCLRLoss", "SupConLoss"])
+def test_views_of_a_single_image_count_neither_as_right_nor_as_wrong(criterion: str, views: int) -> None:
+    """The softmax over one other view is 1, whatever the model: a loss of 0, and always right."""
+    loss = ContrastiveLoss(criterion, {})
+    embeddings = some_embeddings(1, views).requires_grad_()
+    result = sums(loss, embeddings, torch.tensor([3]), views=views)
+    assert (result.loss_sum, result.num_anchors, result.num_hits) == (0, 0, 0)
+    assert loss.count(loss.ids(torch.tensor([3]).repeat_interleave(views), views), views) == 0
+    (gradient,) = torch.autograd.grad(result.loss_sum, embeddings)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_batch_of_one_class_has_the_loss_of_the_paper_and_not_0(views: int) -> None:
+    embeddings, labels = some_embeddings(4, views), torch.full((4,), 2)
+    value = mean(ContrastiveLoss("SupConLoss", {}), embeddings, labels, views=views).item()
+    assert value == pytest.approx(as_in_the_papers(embeddings, [2] * 4 * views, 0.07, range(4 * views)), rel=1e-12)
+    assert value >= math.log(4 * views - 1) > 1
+
+
 @pytest.mark.parametrize("mode", ["all", "one"])
 def test_the_number_of_anchors_of_a_batch_is_that_of_its_parts(mode: str) -> None:
     generator = torch.Generator().manual_seed(0)
