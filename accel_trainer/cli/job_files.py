@@ -82,8 +82,10 @@ def validate(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
                 f"{summary['classes']} classes, {summary['train_images']:,} training images, "
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
-                f"{count_of(summary['num_epochs'], 'epoch')}"
+                f"{count_of(summary['num_epochs'], 'epoch')}, {summary['val_images']:,} validation images"
             )
+            for note in summary["data"]:
+                echo(f"{file}: {note}")
     if num_invalid:
         raise typer.Exit(MISTAKE)
 

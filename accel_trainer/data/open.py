@@ -11,7 +11,7 @@ from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import listed
-from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits
+from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits, normal_form
 from accel_trainer.data.pack.format import is_pack, open_pack, open_packed_split
 from accel_trainer.data.sources.digits import BUNDLED, Digits
 from accel_trainer.data.sources.folders import open_folders, open_validation_folder
@@ -21,11 +21,16 @@ def open_images(job: Job) -> Splits:
     """The data sets that a job names, with its class_subset. Raises UserError."""
     images = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column)
     if job.class_subset is not None:
-        images = Splits(ClassSubset(images.train, job.class_subset), ClassSubset(images.val, job.class_subset))
+        chosen = (ClassSubset(source, job.class_subset) for source in (images.train, images.val))
+        images = replace(images, **dict(zip(("train", "val"), chosen, strict=True)))
     for split, source in (("train", images.train), ("val", images.val)):
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
-            raise UserError(f"{job.dataset!r} has no {split} images of class {listed(empty)}", key="dataset")
+            raise UserError(
+                f"{job.dataset!r} has no {split} images of class {listed(empty)}",
+                key="dataset",
+                hint="; ".join(note for note in images.notes if "suffixes" in note) or None,
+            )
     return replace(images, eval_sets=_open_eval_sets(job, images.classes))
 
 
@@ -69,11 +74,11 @@ def open_training(job: Job, classes: Sequence[str]) -> ImageDataset:
 def require_classes(source: ImageDataset, classes: Sequence[str], name: str) -> None:
     """Refuse a data set in which images of some classes of a run are missing. Raises UserError."""
     there = np.bincount(source.labels, minlength=len(source.classes)) > 0
-    known = {one for one, is_there in zip(source.classes, there.tolist(), strict=True) if is_there}
-    if missing := [one for one in classes if one not in known]:
+    known = {normal_form(one): one for one, is_there in zip(source.classes, there.tolist(), strict=True) if is_there}
+    if missing := [one for one in classes if normal_form(one) not in known]:
         raise UserError(
             f"{name!r} has no images of classes that the run was trained on: {listed(missing, 5)}; it has "
-            f"{listed(sorted(known), 5)}",
+            f"{listed(sorted(known.values()), 5)}",
             key="dataset",
             hint="were class folders renamed or removed since?",
         )
@@ -84,12 +89,25 @@ def _open_validation(job: Job, name: str) -> ImageDataset:
         from accel_trainer.data.sources.hugging_face import open_hugging_face_validation
 
         return open_hugging_face_validation(name.removeprefix("hf:"), job.image_column, job.label_column)
-    if name in BUNDLED:
-        return Digits("val")
     root = expand_home_if_any(job.data_root)
+    if _is_bundled(name, root):
+        return Digits("val")
     if _is_pack(root / name, "val"):
         return open_packed_split(root / name, "val")
     return open_validation_folder(root, name, BUNDLED)
+
+
+def _is_bundled(name: str, root: Path) -> bool:
+    """Whether a data set comes with the package. Raises UserError where there is a folder of that name, too."""
+    if name not in BUNDLED:
+        return False
+    if (root / name).is_dir():
+        raise UserError(
+            f"{name!r} is a data set that comes with accel-train, and there is a folder {root / name}",
+            key="dataset",
+            hint="rename the folder to mean that, or give a data_root without one to mean the other",
+        )
+    return True
 
 
 def with_classes(
@@ -99,8 +117,8 @@ def with_classes(
 
     Raises UserError for images of any other class, unless those are to be left out, and where no image is left.
     """
-    number = {name: label for label, name in enumerate(classes)}
-    new_labels = np.array([number.get(name, -1) for name in source.classes])
+    number = {normal_form(name): label for label, name in enumerate(classes)}
+    new_labels = np.array([number.get(normal_form(name), -1) for name in source.classes])
     there = np.bincount(source.labels, minlength=len(source.classes)) > 0
     others = [source.classes[label] for label in np.flatnonzero(there & (new_labels < 0)).tolist()]
     if others and not leave_out_others:
@@ -120,9 +138,9 @@ def open_data_set(name: str, data_root: Path, image_column: str | None, label_co
         from accel_trainer.data.sources.hugging_face import open_hugging_face
 
         return open_hugging_face(name.removeprefix("hf:"), image_column, label_column)
-    if name in BUNDLED:
-        return Splits(Digits("train"), Digits("val"))
     root = expand_home_if_any(data_root)
+    if _is_bundled(name, root):
+        return Splits(Digits("train"), Digits("val"))
     return open_pack(root / name) if _is_pack(root / name, "train") else open_folders(root, name, BUNDLED)
 
 

@@ -81,6 +81,8 @@ class Description:
             len(images.train.labels), len(images.val.labels),
             sampling.steps_per_epoch, sampling.images_per_step, _examples(job), job.num_epochs,
         )  # fmt: skip
+        for note in images.notes:
+            log.info("%s", note)
         count = accelerator.num_processes
         log.info(
             "%d %s on %s, precision %s, loader threads in each: %d",

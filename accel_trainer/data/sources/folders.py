@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import Missing, is_folder, persistently, refuse_if_expected
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.contents import Contents
-from accel_trainer.data.dataset import LabelArray, Splits, require_same_classes
+from accel_trainer.data.dataset import LabelArray, Splits, labeled_as, require_distinct_names, require_same_classes
 from accel_trainer.data.decode import decode, read_encoded
 from accel_trainer.data.listing import Numbers, file_sizes
 from accel_trainer.data.sources.walk import Found, files_below, folders_in
@@ -35,6 +36,7 @@ class ImageFolder:
         self.contents: Contents | None = None
         classes = _read_folder(folder, _class_folders)
         self.classes = [Path(path).name for path in classes.paths]
+        require_distinct_names(self.classes, str(folder))
         counts: list[int] = []
         others: list[str] = []
         again = list(classes.left_out)
@@ -52,6 +54,8 @@ class ImageFolder:
         _name_skipped(others, "not an image file", f"files that are not images were skipped in {folder}")
         _name_skipped(again, "a link to what is there anyway", f"links were skipped in {folder}")
         self.links_left_out = len(again)
+        self.notes = list(_notes(folder, others, classes.hidden, again))
+        """What was left out, for people."""
         self.labels: LabelArray = np.repeat(np.arange(len(counts)), counts)
         for name, count in zip(self.classes, counts, strict=True):
             if not count:
@@ -121,6 +125,18 @@ def _read_folder(folder: Path, read: Callable[[Path], T]) -> T:
         raise UserError(f"{where} cannot be read: {error.strerror or error}", key="dataset") from error
 
 
+def _notes(folder: Path, others: Sequence[str], hidden: Sequence[str], links: Sequence[str]) -> Iterator[str]:
+    if others:
+        kinds = Counter(Path(path).suffix.lower() or "none" for path in others)
+        ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        of_each = listed((f"{kind} ({count:,})" for kind, count in ordered), 5)
+        yield f"files in {folder} that are not read as images, by their suffixes: {of_each}"
+    if hidden:
+        yield f"{folder} has folders that are no classes, by their names: {listed(Path(path).name for path in hidden)}"
+    if links:
+        yield f"{len(links):,} links in {folder} lead to what is there anyway"
+
+
 def _by_suffix(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Images, and other files."""
     images = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
@@ -139,7 +155,12 @@ def open_folders(root: Path, name: str, bundled: tuple[str, ...]) -> Splits:
     folder = _find(root, name, bundled)
     train, val = (_open_split(folder, split) for split in ("train", "val"))
     require_same_classes(name, train.classes, val.classes)
-    return Splits(train, val)
+    notes = [*train.notes, *val.notes]
+    if train.classes != val.classes:
+        other = next(one for one in val.classes if one not in train.classes)
+        how = f"in another form of Unicode than train, such as {other!a}"
+        notes.append(f"{folder}/val writes names of classes {how}: each is taken for that of train")
+    return Splits(train, labeled_as(val, train.classes), notes=notes)
 
 
 def open_validation_folder(root: Path, name: str, bundled: tuple[str, ...]) -> ImageFolder:

@@ -11,24 +11,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# What operating systems and archives leave among folders; on a Synology's disk there are small images in it.
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 Identity = tuple[int, int]
 """Device and inode."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Paths, in order, and the links that were left out."""
+    """Paths, in order, the links that were left out, and the folders that do not count by their names."""
 
     paths: Sequence[str]
     left_out: Sequence[str] = ()
+    hidden: Sequence[str] = ()
 
 
 def folders_in(folder: Path) -> Found:
     """The folders in a folder, and what links lead to, by name; what is hidden does not count. Raises OSError."""
     with os.scandir(folder) as entries:
-        folders = sorted((e for e in entries if not e.name.startswith(".") and _is_folder(e)), key=lambda e: e.name)
+        found = sorted(entries, key=lambda entry: entry.name)
+    folders = [entry for entry in found if not _is_hidden(entry.name) and _is_folder(entry)]
+    hidden = [entry.path for entry in found if _is_hidden(entry.name) and entry.is_dir(follow_symlinks=False)]
     left_out = [entry.path for entry in folders if entry.is_symlink() and _leads_up(entry.path)]
-    return Found([entry.path for entry in folders if entry.path not in left_out], left_out)
+    return Found([entry.path for entry in folders if entry.path not in left_out], left_out, hidden)
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.startswith(".") or folder in SYSTEM_FOLDERS
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> Found:
@@ -73,6 +82,8 @@ class _Walk:
                         names.append(entry.name)
                         if entry.is_symlink():
                             self.file_links |= _identity_of_target(entry)
+                    elif entry.name in SYSTEM_FOLDERS:
+                        continue
                     elif entry.is_symlink():
                         self.folder_links.append(entry.path)
                     else:

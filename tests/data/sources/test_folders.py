@@ -10,7 +10,7 @@ from torchvision import datasets
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.open import open_images
+from accel_trainer.data.open import open_images, open_validation
 from accel_trainer.data.sources import walk
 from accel_trainer.data.sources.folders import ImageFolder
 
@@ -258,3 +258,120 @@ def test_splits_with_different_classes_are_refused(
     write_image(Path(two_splits.data_root, "pets", split, "c", "1.png"))
     with pytest.raises(UserError, match=f"'pets' has other classes in train than in val: {where}"):
         open_images(two_splits)
+
+
+# -- names of classes --------------------------------------------------------------------------------------------------
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def two_classes(root: Path, train: str, val: str, write_image: Callable[..., Path]) -> None:
+    for split, name in (("train", train), ("val", val)):
+        for number, one in enumerate((name, "zoo")):
+            write_image(root / split / one / "1.png", 10 * number)
+
+
+def test_two_forms_of_unicode_of_one_class_are_refused_in_a_split(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    two_classes(tmp_path / "set", COMPOSED, COMPOSED, write_image)
+    write_image(tmp_path / "set" / "train" / DECOMPOSED / "2.png")
+    said = r"train has two classes that are written alike, 'cafe\\u0301' and 'caf\\xe9'; .*NFC and NFD"
+    with pytest.raises(UserError, match=said):
+        open_images(make_job(dataset="set", data_root=str(tmp_path)))
+
+
+def test_two_forms_of_unicode_of_one_class_in_two_splits_are_one_class_and_named(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    two_classes(tmp_path / "set", COMPOSED, DECOMPOSED, write_image)
+    job = make_job(dataset="set", data_root=str(tmp_path), class_subset=[1, 0])
+    images = open_images(job)
+    assert list(images.classes) == list(images.val.classes) == ["zoo", COMPOSED]
+    for source in (images.train, images.val):
+        for index, label in enumerate(source.labels):
+            assert int(source.read(index)[0, 0, 0]) == (10 if label == 0 else 0)
+    assert any("another form of Unicode" in note for note in images.notes)
+    assert open_validation(job, "set", [DECOMPOSED, "zoo"]).labels.tolist() == [0, 1]
+
+
+def test_classes_that_differ_in_capitals_or_spaces_only_are_named(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    for number, (train, val) in enumerate((("Cat", "cat"), ("big cat", "big  cat"))):
+        two_classes(tmp_path / str(number), train, val, write_image)
+        with pytest.raises(UserError, match=f"'{train}' and '{val}' differ in capitals or spaces only: rename one"):
+            open_images(make_job(dataset=str(number), data_root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["a cat", "\U0001f408", "c\udce9t", "-cat", "train", "0"])
+def test_a_class_may_have_any_name(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job], name: str
+) -> None:
+    """Latin-1 on a disk of UTF-8, too."""
+    two_classes(tmp_path / "set", name, name, write_image)
+    images = open_images(make_job(dataset="set", data_root=str(tmp_path)))
+    assert sorted(images.classes) == sorted([name, "zoo"])
+    assert int(images.train.read(images.train.labels.tolist().index(list(images.classes).index(name)))[0, 0, 0]) == 0
+
+
+def test_an_image_may_have_a_name_that_is_no_text(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    two_classes(tmp_path / "set", "cat", "cat", write_image)
+    (tmp_path / "set/train/cat/1.png").rename(tmp_path / "set/train/cat/\udce9.png")
+    images = open_images(make_job(dataset="set", data_root=str(tmp_path)))
+    assert images.train.read(0).shape == (3, 6, 5)
+    assert images.train.describe(0).endswith("\udce9.png")
+
+
+# -- what is said of a folder ------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_of_a_folder_is_named(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    two_classes(tmp_path / "set", "cat", "cat", write_image)
+    folder = tmp_path / "set" / "train"
+    for name in (".cat/1.png", "__MACOSX/1.png", "cat/@eaDir/1.png/thumb.png", "cat/__MACOSX/2.png"):
+        write_image(folder / name)
+    for name in ("cat/1.avif", "cat/2.avif", "cat/photo", "cat/Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    images = open_images(make_job(dataset="set", data_root=str(tmp_path)))
+    assert len(images.train.labels) == 2
+    assert images.notes == [
+        f"files in {folder} that are not read as images, by their suffixes: .avif (2), .db (1), none (1)",
+        f"{folder} has folders that are no classes, by their names: .cat, __MACOSX",
+    ]
+
+
+def test_a_class_whose_files_all_have_other_suffixes_says_so(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    two_classes(tmp_path / "set", "cat", "cat", write_image)
+    path = tmp_path / "set/train/cat/1.png"
+    path.rename(path.with_suffix(".heic"))
+    with pytest.raises(UserError, match=r"no train images of class cat; files in .* by their suffixes: \.heic \(1\)"):
+        open_images(make_job(dataset="set", data_root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["1.JPEG", "1.webp", "1.PNG", "1.Tif"])
+def test_the_suffix_of_an_image_may_be_wrong_or_in_capitals(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job], name: str
+) -> None:
+    two_classes(tmp_path / "set", "cat", "cat", write_image)
+    path = tmp_path / "set/train/cat/1.png"
+    path.rename(path.with_name(name))
+    assert open_images(make_job(dataset="set", data_root=str(tmp_path))).train.read(0).shape == (3, 6, 5)
+
+
+def test_a_folder_with_the_name_of_a_bundled_set_is_said_and_not_shadowed(
+    tmp_path: Path, write_image: Callable[..., Path], make_job: Callable[..., Job]
+) -> None:
+    digits = make_job(dataset="digits", data_root=str(tmp_path))
+    assert len(open_images(digits).classes) == 10
+    two_classes(tmp_path / "digits", "cat", "cat", write_image)
+    said = f"'digits' is a data set that comes with accel-train, and there is a folder {tmp_path}/digits; rename"
+    for call in (open_images, lambda job: open_validation(job, "digits", ["0", "1"])):
+        with pytest.raises(UserError, match=said):
+            call(digits)
