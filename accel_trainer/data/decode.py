@@ -35,7 +35,7 @@ except ImportError:  # a torchvision that has left decoding to others: Pillow th
 MAX_PIXELS = 178_956_970
 # Pixels of 16 bits that are not compressed at all.
 MAX_BYTES = 2**30
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
 _READERS = [f"PIL.{name}ImagePlugin" for name in ("Jpeg", "Png", "Bmp", "Gif", "Jpeg2K", "Ppm", "Tiff", "WebP")]
 if find_spec("PIL.AvifImagePlugin") is not None:  # since Pillow 11.3
     FORMATS += ("AVIF",)

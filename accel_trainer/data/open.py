@@ -21,8 +21,8 @@ def open_images(job: Job) -> Splits:
     """The data sets that a job names, with its class_subset. Raises UserError."""
     images = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column)
     if job.class_subset is not None:
-        chosen = (ClassSubset(source, job.class_subset) for source in (images.train, images.val))
-        images = replace(images, **dict(zip(("train", "val"), chosen, strict=True)))
+        train, val = (ClassSubset(source, job.class_subset) for source in (images.train, images.val))
+        images = replace(images, train=train, val=val)
     for split, source in (("train", images.train), ("val", images.val)):
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if empty := [name for name, count in zip(source.classes, counts, strict=True) if count == 0]:
