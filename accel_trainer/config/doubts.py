@@ -74,7 +74,8 @@ def steps_that_never_come(job: Job, known: Known) -> Iterator[Problem]:
     step_size, milestones = _number(args, "step_size"), args.get("milestones")
     if job.scheduler == "StepLR" and step_size is not None and step_size >= length:
         message = f"{step_size:g} {_unit(job)} are not reached in {length:g}: the learning rate never falls"
-        hint = f"use a smaller one, such as {max(1, int(length) // 3)}, or ConstantLR, which is flat on purpose"
+        smaller = f"{int(length) // 3}, or " if length >= 3 else ""
+        hint = f"use {smaller}ConstantLR, which is flat on purpose"
         yield Problem(message, key="scheduler_args.step_size", hint=hint)
     if job.scheduler == "MultiStepLR" and isinstance(milestones, list):
         late = [one for one in milestones if isinstance(one, int) and one >= length]
