@@ -19,7 +19,7 @@ TINY: dict[str, Any] = {
     "architecture": "tiny_models:NormAndDropout",
     "image_size": 8,
     "batch_size": 128,
-    "optimizer_args": {"lr": 0.05, "momentum": 0.9},
+    "optimizer_args": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0},
 }
 
 

@@ -134,6 +134,16 @@ def default_args(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(JobParameters.model_fields[key].default) if is_default else {}
 
 
+def with_default_optimizer_args(given: dict[str, Any]) -> dict[str, Any]:
+    """The same parameters, where `optimizer_args` say a part only: the rest is as by default, as far as there is a
+    default for that optimizer."""
+    args, defaults = given.get("optimizer_args"), default_args("optimizer_args", given)
+    if not isinstance(args, dict):
+        return given
+    said = {name: value for name, value in args.items() if value is not None or name not in defaults}
+    return {**given, "optimizer_args": {**defaults, **said}}
+
+
 def parameters(condition: Callable[[Mark], object]) -> frozenset[str]:
     """The names of the parameters whose marks fulfil a condition: `parameters(lambda mark: mark.may_change)`."""
     return frozenset(name for name in keys(condition) if "." not in name)

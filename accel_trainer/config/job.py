@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import PrivateAttr, ValidationError, model_validator
 
 from accel_trainer.config.cross_checks import Contradiction, cross_check
-from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, JobParameters, default_args
+from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, JobParameters, default_args, with_default_optimizer_args
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.marks import sections_in
@@ -54,6 +54,11 @@ class Job(JobParameters):
     def says(self, key: str) -> bool:
         """Whether the job was given a value for a parameter, be it the default."""
         return self._given.get(key) is not None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What its file said."""
+        return self._given
 
     def __eq__(self, other: object) -> bool:
         """Whether all parameters are the same, however they were given."""
@@ -173,6 +178,7 @@ def _with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         del given["finetune_args"]
     for key in ARGUMENTS_OF:
         given.setdefault(key, default_args(key, given))
+    given = with_default_optimizer_args(given)
     if given.get("criterion") in CONTRASTIVE:
         given.setdefault("primary_metric", given["criterion"])
         given.setdefault("knn_interval", 10)

@@ -171,8 +171,8 @@ class OptimizationParameters(Section):
     optimizer: Annotated[str, OPTIMIZATION.but(decides_groups=True, decides_rate=True)] = "SGD"
     """A name in torch.optim."""
     optimizer_args: Annotated[Keywords, OPTIMIZATION.but(arguments_of="optimizer")] = DEFAULT_SGD
-    """Keyword arguments of the optimizer, used as they are. The default is that of SGD; any other optimizer has
-    torch's own. `lr` may be the name of a rule, whose number is found before training and then kept: `batch_linear`
+    """Keyword arguments of the optimizer. Those that are not given are the default's for SGD, and torch's own for any
+    other optimizer. `lr` may be the name of a rule, whose number is found before training and then kept: `batch_linear`
     (batch_size / 2^5), `batch_nonlinear` (2^-7 sqrt(batch_size / 2^5)) or `LRfinder` (a range test)."""
     decay_norm_and_bias: Annotated[bool, OPTIMIZATION.but(decides_groups=True)] = True
     """Weight decay on biases and on the parameters of normalization layers too. `false`: only on what has two or more

@@ -64,8 +64,22 @@ CHANGES: tuple[Change, ...] = (
         what="erasing comes after normalization, with its value in normalized units",
         concerns=lambda job: job.randomerase is not None,
     ),
+    Change(
+        since=2,
+        what="optimizer_args of SGD that leave out lr, momentum or weight_decay have the default's, not torch's",
+        concerns=lambda job: job.rules < 2 and _leaves_sgd_open(getattr(job, "given", {})),
+    ),
 )
 """What has changed, oldest first."""
+
+
+# torch's own, of what the default job has otherwise.
+_TORCH_SGD = {"lr": 0.001, "momentum": 0, "weight_decay": 0}
+
+
+def _leaves_sgd_open(given: Mapping[str, Any]) -> bool:
+    args = given.get("optimizer_args")
+    return given.get("optimizer") in (None, "SGD") and isinstance(args, dict) and not _TORCH_SGD.keys() <= args.keys()
 
 
 def old_defaults(given: Mapping[str, Any], rules: int) -> dict[str, Any]:
@@ -79,6 +93,8 @@ def old_defaults(given: Mapping[str, Any], rules: int) -> dict[str, Any]:
                     filled[key] = {"per": "image"}
                 case dict() as mixing if mixing.get("per") is None:
                     filled[key] = {**mixing, "per": "image"}
+        if _leaves_sgd_open(given):
+            filled["optimizer_args"] = {**_TORCH_SGD, **given["optimizer_args"]}
     return filled
 
 

@@ -22,12 +22,12 @@ def test_a_job_with_numbers_is_resolved_and_resolves_to_the_same() -> None:
 
 
 def test_numbers_that_were_found_take_the_places_of_their_words() -> None:
-    given = job(batch_size="auto", optimizer_args={"lr": "LRfinder", "momentum": 0.5})
+    given = job(batch_size="auto", optimizer_args={"lr": "LRfinder", "momentum": 0.5, "weight_decay": 0})
     resolved = given.resolve(FOUND)
     assert not given.is_resolved
     assert resolved.is_resolved
     assert resolved.batch_size == 64
-    assert resolved.optimizer_args == {"lr": 0.1, "momentum": 0.5}
+    assert resolved.optimizer_args == {"lr": 0.1, "momentum": 0.5, "weight_decay": 0}
     assert resolved.name == given.name
 
 

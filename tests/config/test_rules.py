@@ -95,3 +95,48 @@ def test_what_an_old_config_leaves_open_has_its_own_defaults() -> None:
 
 def test_a_config_with_rules_of_no_kind_differs_and_breaks_nothing() -> None:
     assert list(job().incompatible_diff(config_of(job(), rules="old"))) == ["rules"]
+
+
+SGD_DEFAULTS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("given", "by_new", "by_old"),
+    [
+        ({"lr": 0.1}, {**SGD_DEFAULTS, "lr": 0.1}, {"lr": 0.1, "momentum": 0, "weight_decay": 0}),
+        ({}, SGD_DEFAULTS, {"lr": 0.001, "momentum": 0, "weight_decay": 0}),
+        ({"momentum": 0, "nesterov": False}, {**SGD_DEFAULTS, "momentum": 0, "nesterov": False}, None),
+        ({"lr": None, "weight_decay": None}, SGD_DEFAULTS, None),
+        (None, SGD_DEFAULTS, SGD_DEFAULTS),
+        (SGD_DEFAULTS, SGD_DEFAULTS, SGD_DEFAULTS),
+        ({"lr": "LRfinder"}, {**SGD_DEFAULTS, "lr": "LRfinder"}, {"lr": "LRfinder", "momentum": 0, "weight_decay": 0}),
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"optimizer": "SGD"}])
+def test_part_of_sgds_arguments_keeps_the_default_of_the_rest(
+    given: Any, by_new: dict[str, Any], by_old: dict[str, Any] | None, named: dict[str, Any]
+) -> None:
+    new = job(optimizer_args=given, **named)
+    assert new.optimizer_args == by_new
+    assert Job(**new.completed()).optimizer_args == by_new
+    if by_old is not None:
+        old = job(optimizer_args=given, **named, rules=1)
+        assert old.optimizer_args == by_old
+        assert new.under(1).optimizer_args == by_old
+        assert old.under(2).optimizer_args == by_new
+
+
+def test_other_optimizers_have_torchs_defaults_where_nothing_is_said() -> None:
+    assert job(optimizer="AdamW", optimizer_args={"lr": 0.1}).optimizer_args == {"lr": 0.1}
+    assert job(optimizer="AdamW").optimizer_args == {}
+
+
+def test_a_run_with_a_part_of_sgds_arguments_goes_on_without_momentum() -> None:
+    """Its config.json has what its file said, and no rules."""
+    config = {**job(optimizer_args={"lr": 0.1}, rules=1).completed(), "optimizer_args": {"lr": 0.1}, "rules": 1}
+    now = job(optimizer_args={"lr": 0.1})
+    assert now.under(1).incompatible_diff(config) == {}
+    assert list(now.incompatible_diff(config)) == ["optimizer_args"]
+    (change,) = changes_for(now.under(1), 1, RULES)
+    assert "optimizer_args of SGD" in change.what
+    assert changes_for(job(rules=1), 1, RULES) == []

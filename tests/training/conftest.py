@@ -33,10 +33,14 @@ def make_job() -> MakeJob:
     return make
 
 
+# Steps that are the gradient, and nothing else.
+PLAIN_SGD = {"lr": 0.001, "momentum": 0, "weight_decay": 0}
+
+
 @pytest.fixture
 def make_loop(make_job: MakeJob) -> Iterator[MakeLoop]:
     """Makes loops over jobs on two of the digits, each in a folder and on one process: `make_loop(folder, **job)`."""
-    few: dict[str, Any] = {"class_subset": [0, 1], "num_epochs": 2, "batch_size": 64, "optimizer_args": {"lr": 0.001}}
+    few: dict[str, Any] = {"class_subset": [0, 1], "num_epochs": 2, "batch_size": 64, "optimizer_args": PLAIN_SGD}
     with Loader(1) as loader:
 
         def make(folder: Path, **given: Any) -> TrainingLoop:
