@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+import textwrap
 import threading
 from contextlib import suppress
 from itertools import cycle
@@ -93,8 +94,9 @@ def _no_date(suffix: str) -> dict[str, Any]:
     return {"metadata": {"CreationDate": None}} if suffix == "pdf" else {}
 
 
-def draw_range_test(run: RunFolder, found: float | None) -> None:
-    """Draw the losses of a range test over its learning rates, and the rate that was found, if one was.
+def draw_range_test(run: RunFolder, found: float | None, note: str = "") -> None:
+    """Draw the losses of a range test over its learning rates, and the rate that was found, if one was. note: what is
+    to be said of it.
 
     The file appears whole, by a rename.
     """
@@ -114,6 +116,8 @@ def draw_range_test(run: RunFolder, found: float | None) -> None:
         axes.axvline(found, color="tab:orange", label=f"steepest: {found:g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axes.legend()
+    if note:
+        axes.set_title(textwrap.fill(note, 80), fontsize=8, parse_math=False)
     figure.suptitle(run.path.name, parse_math=False)
     with replacing(run.lr_finder_plot) as aside:
         figure.savefig(aside, format="png", dpi=120)

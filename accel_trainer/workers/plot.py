@@ -18,10 +18,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--lr-finder", action="store_true", help="draw lr_finder.png instead")
     parser.add_argument("--rate", type=float, help="the learning rate that was found")
+    parser.add_argument("--note", default="", help="what was found, in words")
     args = parser.parse_args(argv)
     run = RunFolder(args.run)
     if args.lr_finder:
-        draw_range_test(run, args.rate)
+        draw_range_test(run, args.rate, args.note)
     else:
         serve(run)
 

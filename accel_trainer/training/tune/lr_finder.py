@@ -12,6 +12,7 @@ from itertools import chain, count, islice
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.files import write_atomic
@@ -83,14 +84,18 @@ def steepest_rate(tried: Sequence[RangeTestPoint]) -> float | None:
     What comes after the least does not count: a loss that has jumped up may fall steeper than any that is learning. Nor
     do the first ten steps, whose means are of few losses.
     """
-    if not tried:
+    step = steepest_step(np.array([point.smoothed for point in tried]), np.log([point.rate for point in tried]))
+    return None if step is None else float(f"{tried[step].rate:.3g}")
+
+
+def steepest_step(smoothed: NDArray[np.float64], log_rates: NDArray[np.float64]) -> int | None:
+    """The number of the step at which these running means fall steepest, as `steepest_rate` has it."""
+    if not len(smoothed):
         return None
-    least = min(range(len(tried)), key=lambda number: tried[number].smoothed)
-    falling = tried[NUM_SKIPPED : least + 1]
-    if len(falling) < 2:
+    falling = slice(NUM_SKIPPED, int(smoothed.argmin()) + 1)
+    if falling.stop - falling.start < 2:
         return None
-    slopes = np.gradient([point.smoothed for point in falling], np.log([point.rate for point in falling]))
-    return float(f"{falling[int(slopes.argmin())].rate:.3g}")
+    return NUM_SKIPPED + int(np.gradient(smoothed[falling], log_rates[falling]).argmin())
 
 
 def write_range_test(run: RunFolder, tried: Sequence[RangeTestPoint]) -> None:

@@ -27,7 +27,8 @@ from accel_trainer.training.optim.optimizer import rate_for_batch
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.ranks import Stopped
 from accel_trainer.training.tune.batch_size import FitsMemory, largest_fitting, memory_check
-from accel_trainer.training.tune.lr_finder import FIRST_RATE, range_test, steepest_rate, write_range_test
+from accel_trainer.training.tune.lr_finder import FIRST_RATE, range_test, write_range_test
+from accel_trainer.training.tune.range_verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
 # A learning rate that was found with others of these does not suit the job.
@@ -137,28 +138,29 @@ class Resolver:
             rate = rate_for_batch(rule, job.batch_size)
             self._log(f"optimizer_args.lr: {rate:g} ({rule} of batch_size {job.batch_size})")
             return rate
-        rate = self._tested_rate(job)
-        plot = self.run.lr_finder_plot.name
-        self._log(f"optimizer_args.lr: {rate:g} (LRfinder: the loss falls steepest; see {plot})")
-        return rate
+        return self._tested_rate(job)
 
     def _tested_rate(self, job: ResolvedJob) -> float:
         progress = partial(self.reporter.report_preparation, "looking for a learning rate")
         tried = range_test(job, self.make_parts(job), self.accelerator, self.loader, self.stop, progress)
-        rate = steepest_rate(tried)
+        verdict = judge(tried)
         if self._is_first and tried:
             write_range_test(self.run, tried)
-            self._draw(rate)
-        if rate is None:
+            self._draw(verdict)
+        if verdict.rate is None:
             seen = f" (see {self.run.lr_finder_plot})" if tried else ""
-            raise UserError(
-                f"optimizer_args.lr: LRfinder has seen no fall of the loss at any rate{seen}; give a number instead"
-            )
-        return rate
+            raise UserError(f"optimizer_args.lr: LRfinder {verdict.reason}{seen}; {verdict.advice}")
+        doubt = "" if verdict.reason is None else f"; {verdict.reason}"
+        plot = self.run.lr_finder_plot.name
+        self._log(
+            f"optimizer_args.lr: {verdict.rate:g} (LRfinder: the loss falls steepest; "
+            f"confidence {verdict.confidence:.0%}{doubt}; see {plot})"
+        )
+        return verdict.rate
 
-    def _draw(self, rate: float | None) -> None:
+    def _draw(self, verdict: Verdict) -> None:
         """In another process, as all drawing is; without a picture a run is as good."""
-        words = [] if rate is None else [f"--rate={rate!r}"]
+        words = [f"--note={verdict}", *([] if verdict.rate is None else [f"--rate={verdict.rate!r}"])]
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(
                 Program.PLOT.command(str(self.run.path), "--lr-finder", *words),

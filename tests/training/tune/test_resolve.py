@@ -79,7 +79,11 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def lr(value: float | str) -> dict[str, Any]:
-    return {"lr": value, "momentum": 0.9}
+    return {"lr": value, "momentum": 0.9, "weight_decay": 0}
+
+
+# Steps that are the gradient, and nothing else.
+PLAIN = {"lr": 1e-7, "momentum": 0, "weight_decay": 0}
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------
@@ -135,7 +139,7 @@ def test_numbers_are_found_once_and_config_json_is_a_job_that_has_them(
         ({"batch_size": 32}, ["batch_size"]),
         ({"optimizer_args": lr(0.4)}, ["optimizer_args"]),
         ({"optimizer_args": lr("batch_linear")}, ["optimizer_args"]),
-        ({"optimizer_args": {"lr": "LRfinder", "momentum": 0.8}}, ["optimizer_args"]),
+        ({"optimizer_args": {**lr("LRfinder"), "momentum": 0.8}}, ["optimizer_args"]),
         ({"batch_size": 32, "optimizer_args": lr("batch_linear"), "seed": 1}, ["batch_size", "optimizer_args", "seed"]),
     ],
 )
@@ -233,7 +237,7 @@ from accel_trainer.training.runtime.ranks import Stopped
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.accelerator import make_accelerator
 
-args = {"lr": "LRfinder"}
+args = {"lr": "LRfinder", "momentum": 0, "weight_decay": 0}
 few = {"architecture": "small_cnn", "dataset": "digits", "image_size": 8, "class_subset": [0, 1], "trackers": []}
 job = Job.model_validate({**few, "batch_size": "auto", "optimizer_args": args})
 resolve.memory_check = lambda *_: lambda size: size <= (64 if rank == 0 else 32)
@@ -313,7 +317,7 @@ def tried_rates(job: Job, run: RunFolder, parts: Components) -> list[RangeTestPo
 
 def test_the_range_test_trains_as_torch_does_at_rising_rates(make_job: MakeJob, run: RunFolder) -> None:
     """Against a loop of plain torch, over several epochs of two steps."""
-    job = make_job(optimizer_args={"lr": 1e-7}, batch_size=128, image_size=16)
+    job = make_job(optimizer_args=PLAIN, batch_size=128, image_size=16)
     parts = build(job, 1)
     explode(parts, after=30, loss=math.nan)
     generator = torch.get_rng_state()
@@ -336,14 +340,14 @@ def test_the_range_test_trains_as_torch_does_at_rising_rates(make_job: MakeJob, 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 100.0])
 def test_the_test_ends_where_the_loss_explodes(make_job: MakeJob, run: RunFolder, loss: float) -> None:
-    job = make_job(optimizer_args={"lr": 1e-7}, image_size=8)
+    job = make_job(optimizer_args=PLAIN, image_size=8)
     parts = build(job, 1)
     explode(parts, after=20, loss=loss)
     assert len(tried_rates(job, run, parts)) == (21 if math.isfinite(loss) else 20)
 
 
 def test_layers_have_their_shares_of_the_tried_rate(make_job: MakeJob, run: RunFolder) -> None:
-    job = make_job(optimizer_args={"lr": 1e-7}, layer_decay=0.5, image_size=8)
+    job = make_job(optimizer_args=PLAIN, layer_decay=0.5, image_size=8)
     parts = build(job, 1)
     explode(parts, after=3, loss=1e3)
     tried = tried_rates(job, run, parts)
