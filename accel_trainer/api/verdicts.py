@@ -40,6 +40,14 @@ def make_check(flags: LaunchOptions, on_images: Callable[[], None] = lambda: Non
     return check
 
 
+def optimization_lines(job: Job) -> list[str]:
+    """The optimizer of a job with all its settings, and its schedule with the rates, in a line each. Raises UserError.
+    It needs torch, and no model or data set."""
+    from accel_trainer.training.check import optimization_lines as lines
+
+    return lines(job)
+
+
 def _num_processes(job: Job, flags: LaunchOptions) -> int:
     """That the user's default on this machine cannot be used, or that GPUs are lacking, is no mistake of the job, which
     may be for another machine."""

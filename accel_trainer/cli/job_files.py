@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from accel_trainer.api.job_queue import Queue
+from accel_trainer.api.verdicts import optimization_lines
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
@@ -84,6 +85,8 @@ def validate(
                 f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
                 f"{count_of(summary['num_epochs'], 'epoch')}, {summary['val_images']:,} validation images"
             )
+            echo(f"  optimizer {summary['optimizer']}")
+            echo(f"  schedule {summary['schedule']}")
             for note in summary["data"]:
                 echo(f"{file}: {note}")
     if num_invalid:
@@ -101,8 +104,18 @@ def _warn_of_default(options: LaunchOptions) -> None:
 
 @app.command()
 def show(file: File) -> None:
-    """Print a job with all its defaults filled in."""
-    echo_text(json.dumps(read_job(file).completed(), indent=2))
+    """Print a job with all its defaults filled in; beside it, on standard error, what optimizer and learning rates it
+    comes to."""
+    job = read_job(file)
+    echo_text(json.dumps(job.completed(), indent=2))
+    sys.stdout.flush()
+    try:
+        optimizer, schedule = optimization_lines(job)
+    except UserError as error:
+        print_problems(error.problems)
+        return
+    typer.echo(f"optimizer {optimizer}", err=True)
+    typer.echo(f"schedule {schedule}", err=True)
 
 
 @app.command()

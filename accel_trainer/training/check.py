@@ -4,11 +4,12 @@ value. What several jobs have in common is looked at once."""
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from accel_trainer.config import Job, ResolvedJob
@@ -25,8 +26,9 @@ from accel_trainer.training.build import DATA_KEYS, make_objective
 from accel_trainer.training.comparable import check_comparable
 from accel_trainer.training.meta_model import count_parameters, cycle_axis, meta_model
 from accel_trainer.training.optim.lr_schedule import make_schedule
-from accel_trainer.training.optim.optimizer import make_optimizer
+from accel_trainer.training.optim.optimizer import construct_optimizer, make_optimizer, with_rate_for_batch
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
+from accel_trainer.training.optim.settings import optimizer_line, schedule_line
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
 from accel_trainer.training.state.starting_point import refuse_run_of_other_code
 from accel_trainer.training.tracking import check_trackers
@@ -58,6 +60,10 @@ class Summary:
     num_epochs: int
     cycles: int
     """Of how many cycles the model gives logits, or embeddings."""
+    optimizer: str
+    """With all its settings."""
+    schedule: str
+    """With its rates at the start, after a quarter, half and three quarters of the epochs, and in the last."""
     data: Sequence[str] = ()
     """What there is to say of the data set: its splits, what was left out."""
 
@@ -104,6 +110,8 @@ class JobChecker:
         mistakes.of(lambda: refuse_run_of_other_code(job.checkpoint, RunFolder(job.run_path)))
         if mistakes.found or images is None or planned is None or built is None:
             raise UserError(*mistakes.found)
+        steps_per_epoch = None if job.batch_size == "auto" else planned[1].steps_per_epoch
+        optimizer, schedule = _optimization_lines(job, steps_per_epoch)
         return Summary(
             name=job.name,
             architecture=job.architecture,
@@ -111,10 +119,12 @@ class JobChecker:
             classes=num_classes,
             train_images=len(images.train.labels),
             val_images=len(images.val.labels),
-            steps_per_epoch=None if job.batch_size == "auto" else planned[1].steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
             num_epochs=job.num_epochs,
             data=list(images.notes),
             cycles=built[1],
+            optimizer=optimizer,
+            schedule=schedule,
         )
 
     def _open(self, job: Job) -> Splits:
@@ -214,6 +224,24 @@ def _check_names(job: Job) -> None:
     changes = {"layer_decay": None, "finetune": False}
     resolved = job.model_copy(update=changes).with_placeholders(_any_batch_size(job))
     _check_training(resolved, nn.Linear(2, 2, device="meta"), None)
+
+
+def optimization_lines(job: Job) -> list[str]:
+    """The optimizer with all its settings, and the schedule with its rates, of a job whose model and images may be
+    missing: without the images, the steps of an epoch are not known. Raises UserError."""
+    steps_per_epoch = None
+    if job.schedule_by == "step" and job.batch_size != "auto":
+        with suppress(UserError, OSError):
+            resolved = job.with_placeholders(_any_batch_size(job))
+            steps_per_epoch = plan_training(resolved, open_images(job), 1).steps_per_epoch
+    return _optimization_lines(job, steps_per_epoch)
+
+
+def _optimization_lines(job: Job, steps_per_epoch: int | None) -> list[str]:
+    job = with_rate_for_batch(job)
+    resolved = job.with_placeholders(_any_batch_size(job))
+    optimizer = construct_optimizer(resolved, [{"params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]}])
+    return [optimizer_line(job, optimizer), schedule_line(job, optimizer, steps_per_epoch)]
 
 
 def check_writable(job: Job) -> None:

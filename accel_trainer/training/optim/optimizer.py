@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from accel_trainer.config import ResolvedJob
+from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
 from accel_trainer.training.optim.argument_types import with_checked_types
@@ -84,6 +84,13 @@ def rate_for_batch(rule: str, batch_size: int) -> float:
             return 2**-7 * math.sqrt(batch_size / 2**5)
         case _:
             raise ValueError(f"{rule!r} is no rule for a learning rate")
+
+
+def with_rate_for_batch(job: Job) -> Job:
+    """The same job with the learning rate of its rule as a number, where that follows from what is known."""
+    if job.batch_size == "auto" or job.lr_rule in (None, "LRfinder"):
+        return job
+    return job.with_found({job.lr_rule: rate_for_batch(job.lr_rule, job.batch_size)})
 
 
 # Those that torch has such kernels of, on a CPU too.
