@@ -27,7 +27,7 @@ _NO_WARMUP = {"ReduceLROnPlateau": "it waits for a metric to get worse, which is
 WARMUPS = {name: kind for name, kind in SCHEDULERS.items() if name not in _NO_WARMUP}
 # Arguments of schedulers that are learning rates: those that may be a list, one for each parameter group, and those
 # that are one number for all of them.
-_RATES = ("base_lr", "max_lr", "min_lr")
+RATE_ARGUMENTS = ("base_lr", "max_lr", "min_lr")
 _SINGLE_RATES = ("eta_min", "eps")
 
 
@@ -153,7 +153,7 @@ def _rates_of_groups(key: str, args: Mapping[str, Any], optimizer: Optimizer) ->
         return args
     for name in (name for name in _SINGLE_RATES if args.get(name, 0) != 0):
         raise UserError(f"{key}_args.{name}: would be the same for all layers, against layer_decay; leave it at 0")
-    for name in (name for name in _RATES if name in args):
+    for name in (name for name in RATE_ARGUMENTS if name in args):
         if not isinstance(args[name], int | float):
             raise UserError(f"{key}_args.{name}: with layer_decay it is one number, the rate of the output layer")
         args[name] = [args[name] * lr_scale(group) for group in optimizer.param_groups]

@@ -10,7 +10,14 @@ from torch.optim import Optimizer, lr_scheduler
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.training.optim.lr_schedule import assemble_schedule, stand_in_optimizer
 from accel_trainer.training.optim.optimizer import learning_rate
-from accel_trainer.training.optim.schedulers import length_of, make_main, make_swa, make_warmup, warmup_length
+from accel_trainer.training.optim.schedulers import (
+    RATE_ARGUMENTS,
+    length_of,
+    make_main,
+    make_swa,
+    make_warmup,
+    warmup_length,
+)
 
 # Which implementation torch takes, where it is not said, depends on the device.
 _CHOSEN_BY_TORCH = ("foreach", "fused")
@@ -56,6 +63,14 @@ class PlannedRate:
     rate: float | None
 
 
+# Arguments of schedulers that may be lists, a number for each parameter group.
+_PER_GROUP = (*RATE_ARGUMENTS, "base_momentum", "max_momentum")
+
+
+def _schedulers_args(job: Job) -> list[dict[str, Any]]:
+    return [job.scheduler_args, job.warmup_scheduler_args]
+
+
 def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -> str:
     """The schedule, and its rates at the start, after a quarter, half and three quarters of the epochs, and last.
 
@@ -71,6 +86,8 @@ def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -
         return f"{name}: its rates follow from lr, which is found before training"
     if job.schedule_by == "step" and steps_per_epoch is None:
         return f"{name}: its rates follow from the number of steps in an epoch, which is not known yet"
+    if any(isinstance(args.get(key), list) for args in _schedulers_args(job) for key in _PER_GROUP):
+        return f"{name}: its rates are those of each parameter group"
     planned = planned_rates(resolved, optimizer, steps_per_epoch)
     known = [rate for rate in planned if rate.rate is not None]
     shown = [_when(rate, job.num_epochs) for rate in known]

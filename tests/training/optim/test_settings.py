@@ -97,6 +97,10 @@ def test_the_rates_that_are_said_by_epoch_are_torchs(make_job: MakeJob) -> None:
             "ReduceLROnPlateau by epoch after 5 epochs of LinearLR: lr 0.01667 at the start, 0.03 after 2, "
             "0.04333 after 4, then lowered when acc1",
         ),
+        (
+            {"scheduler": "OneCycleLR", "scheduler_args": {"max_lr": [0.1, 0.2]}, "decay_norm_and_bias": False},
+            "OneCycleLR by epoch: its rates are those of each parameter group",
+        ),
         ({"num_epochs": 1}, "StepLR by epoch: lr 0.05 at the start"),
         ({"optimizer_args": {"lr": "LRfinder"}}, "StepLR by epoch: its rates follow from lr, which is found before"),
         (
