@@ -99,8 +99,7 @@ def _load(path: Path) -> object:
     if path.suffix == ".safetensors":
         tensors = load(path.read_bytes())  # not mapped: a disk that goes away is an error, and no signal
         return next(iter(tensors.values())) if len(tensors) == 1 else tensors.get(NAME)
-    with torch.serialization.safe_globals(_NUMPY_ARRAYS):
-        return load_tensors(path)
+    return load_tensors(path, allowed=_NUMPY_ARRAYS)
 
 
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
