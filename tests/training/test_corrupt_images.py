@@ -177,9 +177,10 @@ def test_a_job_may_forbid_corrupt_images(begin: Begin, tmp_path: Path, corrupt: 
 
 def test_a_validation_set_of_which_nothing_can_be_read_is_no_divergence(begin: Begin, tmp_path: Path) -> None:
     given = make_set(tmp_path)
-    for path in (tmp_path / "set" / "val" / "a").iterdir():
+    for path in (tmp_path / "set" / "val").glob("*/*"):
         path.unlink()
-    (tmp_path / "set" / "val" / "a" / "only.png").write_bytes(b"\x89PNG broken")
-    result = begin(**{**given, "class_subset": [0]})
+    for name in "ab":
+        (tmp_path / "set" / "val" / name / "only.png").write_bytes(b"\x89PNG broken")
+    result = begin(**given)
     assert result.state is RunState.INVALID
-    assert "1 of 1 validation images are corrupt" in str(result.error)
+    assert "2 of 2 validation images are corrupt" in str(result.error)
