@@ -20,6 +20,10 @@ LOG_END_BYTES = 64 * 1024
 STOPPED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 # As subprocess, whose error the launcher prints, and torchrun have it.
 DIED_OF_BUS_ERROR = re.compile(r"died with <Signals\.SIGBUS: \d+>|Signal \d+ \(SIGBUS\) received by PID")
+NOT_READABLE = (
+    "a file that is mapped into memory, such as a table of an hf: data set, could not be read (SIGBUS): "
+    "it was cut short, or its disk is away"
+)
 STOPPED_WITH = re.compile(r"KeyboardInterrupt|.*SignalException: Process \d+ got signal: \d+")
 
 
@@ -124,7 +128,7 @@ def _without_last_status(where: str, ended: TrainerExit) -> Outcome:
         return ended.reason.outcome
     last_line = last_error_line(ended.log, ended.exit_code)
     if _died_of_bus_error(ended):
-        reason = f"the trainer was ended {where}: a file that is mapped into memory could not be read (SIGBUS)"
+        reason = f"the trainer was ended {where}: {NOT_READABLE}"
         return Outcome(OutcomeKind.FAILED, reason, RunState.MACHINE_FAILED)
     if ended.asked_to_stop or ended.exit_code in STOPPED_BY or STOPPED_WITH.fullmatch(last_line):
         return _interrupted(ended)
