@@ -2,6 +2,7 @@
 
 import errno
 import io
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,40 @@ def load_tensors(path: Path, *, mmap: bool = False, allowed: Sequence[Any] = NUM
         _refuse_compressed(file)
     with _allowing_only(allowed):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def offsets_in_file(path: Path, mapped: Sequence[torch.Tensor]) -> list[int] | None:
+    """Where in a file each of its tensors begins, in bytes; None where that cannot be told.
+
+    mapped: all tensors of the file that are not empty, as `load_tensors` with mmap gave them: their storages lie in
+    memory as they do in the file.
+    """
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in mapped}
+    if not zipfile.is_zipfile(path):  # as torch.save once wrote it, which is never mapped
+        return None
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        entries = [entry for entry in archive.infolist() if entry.file_size and _is_storage(entry.filename)]
+        records = sorted((_begin_of_content(file, entry), entry.file_size) for entry in entries)
+    in_memory = sorted(storages.items())
+    if [size for _, size in in_memory] != [size for _, size in records]:
+        return None
+    distances = {pointer - begin for (pointer, _), (begin, _) in zip(in_memory, records, strict=True)}
+    if len(distances) != 1:
+        return None
+    (start_of_file,) = distances
+    return [tensor.data_ptr() - start_of_file for tensor in mapped]
+
+
+def _is_storage(name: str) -> bool:
+    """Whether a name in the archive of a torch.save is that of the numbers of tensors, such as archive/data/0."""
+    return name.count("/") == 2 and name.split("/")[1] == "data"
+
+
+def _begin_of_content(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """A local header has 30 bytes, of which the last four are the lengths of the name and of what else follows it."""
+    file.seek(entry.header_offset + 26)
+    lengths: tuple[int, int] = struct.unpack("<HH", file.read(4))
+    return entry.header_offset + 30 + sum(lengths)
 
 
 def tensors_in(content: bytes) -> Any:

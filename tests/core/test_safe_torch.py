@@ -39,10 +39,11 @@ def test_only_safe_torch_unpickles_files_in_this_package() -> None:
     }
     assert found == {
         ("accel_trainer/core/safe_torch.py", "torch.load("),
-        # NumPy refuses pickles unless it is asked to take them. One is of our cache, one of the package, and one of
-        # a run folder: the listing of its images, with pickles refused in so many words.
-        ("accel_trainer/data/occluders/masks.py", "np.load("),
+        # NumPy refuses pickles unless it is asked to take them. One is of the package, and two of a run folder: the
+        # listing of its images and their checksums, with pickles refused in so many words.
         ("accel_trainer/data/sources/digits.py", "np.load("),
+        ("accel_trainer/training/identity/contents.py", "np.load("),
+        ("accel_trainer/training/identity/contents.py", "allow_pickle"),
         ("accel_trainer/training/identity/listing.py", "np.load("),
         ("accel_trainer/training/identity/listing.py", "allow_pickle"),
         # What a user is advised to do.

@@ -1,17 +1,19 @@
 """Masks of occluders: those of one occluders.pt, or of a folder of PNGs.
 
 A mask is alpha: 255 covers the image. Masks of one channel are filled with a color where they are used; those of four
-(RGBA) have a texture of their own. No file is read as a whole: files are mapped into memory, and all processes of a
-machine use the same pages.
+(RGBA) have a texture of their own. No file is read as a whole, and none stays mapped into memory: of a disk that is
+away a mapped file would be a signal that ends the process. Each mask is read where it is used, from the pages of the
+system, which all processes of a machine share.
 """
 
 import hashlib
 import io
 import json
 import logging
+import math
 import pickle
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -26,7 +28,8 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder, cached, read_bytes, read_start
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
-from accel_trainer.core.safe_torch import load_tensors
+from accel_trainer.core.random_access import RandomAccessFile
+from accel_trainer.core.safe_torch import load_tensors, offsets_in_file
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.data.decode import MAX_BYTES, MAX_PIXELS
 
@@ -75,12 +78,11 @@ class TensorMasks:
     def __init__(self, path: Path) -> None:
         loaded = _load(path)
         try:
-            self._parts = _as_parts(loaded)
-            self._full = [_full(part) for part in self._parts]
+            self._parts = _open_parts(path, _as_parts(loaded))
         except ValueError as error:
             raise UserError(f"{path} {error}", key="Occlusion.occluder_dir") from error
         self._ends = list(accumulate(len(part) for part in self._parts))
-        self.num_channels: int = self._parts[0].shape[1]
+        self.num_channels: int = self._parts[0].num_channels
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -88,7 +90,7 @@ class TensorMasks:
     def read(self, index: int) -> Tensor:
         """uint8 (1 or 4, h, w), a copy."""
         part = bisect_right(self._ends, index)
-        return _to_uint8(self._parts[part][index - self._ends[part]], self._full[part])
+        return self._parts[part].read(index - (self._ends[part] - len(self._parts[part])))
 
     def sampled_coverage(self) -> float:
         """Mean alpha, 0 to 1, of some masks spread evenly over all."""
@@ -153,20 +155,65 @@ def _as_masks(tensor: object) -> Tensor:
     return masks
 
 
-def _full(part: Tensor) -> int:
-    """The value that stands for 255: 1 or 255, by a sample of alpha. Raises ValueError for another range."""
-    if part.dtype == torch.bool:
+# -- PNGs -------------------------------------------------------------------------------------------------------
+
+
+class _Part:
+    """Some of the masks of a file. stored: gives one as it is in the file. Raises ValueError for numbers of another
+    range."""
+
+    def __init__(self, masks: Tensor, stored: Callable[[int], Tensor]) -> None:
+        self._num, self.num_channels, self._stored = len(masks), masks.shape[1], stored
+        self._full = _full(masks.dtype, [stored(index)[-1] for index in _spread(len(masks), SAMPLED_MASKS)])
+
+    def __len__(self) -> int:
+        return self._num
+
+    def read(self, index: int) -> Tensor:
+        """uint8 (1 or 4, h, w), a copy. index: among these masks."""
+        return _to_uint8(self._stored(index), self._full)
+
+
+def _open_parts(path: Path, parts: Sequence[Tensor]) -> list[_Part]:
+    """The masks of a file, to be read from it where it is known how they lie there. Raises ValueError."""
+    offsets = offsets_in_file(path, parts) if all(part.is_contiguous() for part in parts) else None
+    if offsets is None:
+        return [_Part(part, part.__getitem__) for part in parts]
+    file = RandomAccessFile(path)
+    return [
+        _Part(part, partial(_read_stored, file, offset, part.dtype, part.shape[1:]))
+        for part, offset in zip(parts, offsets, strict=True)
+    ]
+
+
+def _read_stored(file: RandomAccessFile, offset: int, dtype: torch.dtype, shape: torch.Size, index: int) -> Tensor:
+    """One mask of those that begin at an offset. Raises UserError where nobody waits for the disk."""
+    size = shape.numel() * dtype.itemsize
+    content = _read_at(file, offset + index * size, size)
+    return torch.from_numpy(content).view(dtype).view(shape)
+
+
+def _read_at(file: RandomAccessFile, offset: int, size: int) -> Pixels:
+    try:
+        return persistently(partial(file.read, offset, size), lambda: str(file.path))
+    except OSError as error:
+        raise UserError(f"cannot read {file.path}: {error.strerror}", key="Occlusion.occluder_dir") from error
+
+
+def _full(dtype: torch.dtype, alphas: Sequence[Tensor]) -> int:
+    """The value that stands for 255: 1 or 255, by some alphas. Raises ValueError for another range."""
+    if dtype == torch.bool:
         return 1
-    ranges = [torch.aminmax(part[i, -1]) for i in _spread(len(part), SAMPLED_MASKS)]
+    ranges = [torch.aminmax(alpha) for alpha in alphas]
     lows, highs = ([float(value) for value in values] for values in zip(*ranges, strict=True))
     if not all(low >= 0 and high <= 255 for low, high in zip(lows, highs, strict=True)):
-        raise ValueError(f"is {part.dtype} with values outside of 0 to 255")
+        raise ValueError(f"is {dtype} with values outside of 0 to 255")
     # A float that was resized may be a little above 1.
     return 1 if max(highs) <= LITTLE_ABOVE_ONE else 255
 
 
 def _to_uint8(mask: Tensor, full: int) -> Tensor:
-    """A copy: to write to it must not write to the pages of the mapped file."""
+    """A copy: to write to it must not write to what was loaded."""
     if mask.dtype == torch.uint8 and full == 255:
         return torch.from_numpy(np.array(mask.numpy(), order="C"))
     return mask.to(torch.float32).mul(255 / full).round_().clamp_(0, 255).to(torch.uint8).contiguous()
@@ -186,7 +233,7 @@ class PngMasks:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder = folder
         self._names = names
-        self._packed: npt.NDArray[np.uint8] | None = None
+        self._packed: _PackedMasks | None = None
         with_alpha = [_has_alpha(folder / name) for name in names]
         self.num_channels = 4 if any(with_alpha) else 1
 
@@ -198,8 +245,8 @@ class PngMasks:
         if self._packed is None:
             # Two threads may both come here: they find the same file.
             path = cached(self._cache_file(), self._pack)
-            self._packed = np.load(path, mmap_mode="r")
-        return torch.from_numpy(np.array(self._packed[index]))
+            self._packed = _PackedMasks(path)
+        return self._packed.read(index)
 
     def sampled_coverage(self) -> float:
         """Mean alpha, 0 to 1, of some masks spread evenly over all."""
@@ -240,6 +287,22 @@ class PngMasks:
             raise
         except Exception as error:  # Pillow's readers of damaged files fail in every way there is
             raise UserError(f"Occlusion.occluder_dir: cannot read {path}: {first_line(error)}") from error
+
+
+class _PackedMasks:
+    """A file of the cache, as NumPy's .npy: uint8 of shape (n, 1 or 4, h, w)."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            (_, *self._shape), _, _ = np.lib.format.read_array_header_1_0(file)
+            self._begin = file.tell()
+        self._file = RandomAccessFile(path)
+
+    def read(self, index: int) -> Tensor:
+        """uint8 (1 or 4, h, w), a copy. Raises UserError."""
+        size = math.prod(self._shape)
+        return torch.from_numpy(_read_at(self._file, self._begin + index * size, size)).view(self._shape)
 
 
 def _has_alpha(path: Path) -> bool:

@@ -10,12 +10,8 @@ A pack is read only if every file is complete: lengths and the checksums of the 
 those of all images by `corrupt_records`.
 """
 
-import errno
 import hashlib
 import os
-import stat
-import threading
-import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,7 +26,8 @@ from torch import Tensor
 
 from accel_trainer.core import files
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.outage import persistently
+from accel_trainer.core.outage import UnsuitableFile, persistently
+from accel_trainer.core.random_access import RandomAccessFile
 from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.listing import Numbers
@@ -145,65 +142,16 @@ def open_packed_split(folder: Path, split: SplitName) -> "Packed":
     return Packed(folder, split, manifest)
 
 
-class PixelFile:
-    """A .pixels file, read at any place by any number of threads.
-
-    It is read, not mapped: a file that a disk cannot give, or that is truncated meanwhile, is then an error and not a
-    signal that kills the training, and its pages do not count as memory of the process.
-    """
+class PixelFile(RandomAccessFile):
+    """A .pixels file. Raises UserError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         try:
-            self._file, about = persistently(partial(_open, path), lambda: str(path), may_be_missing=True)
+            super().__init__(path)
+        except UnsuitableFile as error:
+            raise UserError(f"{path} is {error.strerror}", key="dataset") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}; {AGAIN}", key="dataset") from error
-        weakref.finalize(self, os.close, self._file).atexit = False
-        if not stat.S_ISREG(about.st_mode):
-            raise UserError(f"{path} is not a regular file", key="dataset")
-        self.size = about.st_size
-        self._has_failed = False
-        self._opening = threading.Lock()
-
-    def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
-        """uint8 of shape (size,), without holding the interpreter's lock. Raises OSError."""
-        content = np.empty(size, dtype=np.uint8)
-        done = 0
-        if self._has_failed:
-            self._open_again()
-        try:
-            while done < size:
-                count = os.preadv(self._file, [content.data[done:]], offset + done)
-                if count == 0:
-                    raise OSError(errno.EIO, "the file of packed images has become shorter")
-                done += count
-        except OSError as error:
-            self._has_failed = True
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
-        return content
-
-    def _open_again(self) -> None:
-        """A disk that was away may know an open file no more. Another file in its place counts as an error."""
-        with self._opening:
-            if not self._has_failed:
-                return
-            file, about = _open(self.path)
-            try:
-                if not stat.S_ISREG(about.st_mode) or about.st_size != self.size:
-                    raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
-                os.dup2(file, self._file, inheritable=False)  # other threads may be reading
-            finally:
-                os.close(file)
-            self._has_failed = False
-
-
-def _open(path: Path) -> tuple[int, os.stat_result]:
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        return file, os.fstat(file)
-    except OSError:
-        os.close(file)
-        raise
 
 
 class Packed:
