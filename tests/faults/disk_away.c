@@ -1,5 +1,6 @@
 /* A disk that can go away, for LD_PRELOAD: while the file $DISK_AWAY_SWITCH exists, what is below $DISK_AWAY cannot be
-   opened or read, and fails with the error whose number is the file's content. */
+   opened or read, and fails with the error whose number is the file's content; where $DISK_AWAY_RANK is set, only for
+   the process whose $RANK is the same. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -18,9 +19,9 @@ static char is_below[MAX_FILES];
 
 /* The error that the disk gives just now, or 0. Straight to the kernel: our own functions are in the way. */
 static int away(void) {
-    const char *path = getenv("DISK_AWAY_SWITCH");
+    const char *path = getenv("DISK_AWAY_SWITCH"), *only = getenv("DISK_AWAY_RANK"), *rank = getenv("RANK");
     char text[16] = {0};
-    if (path == NULL) return 0;
+    if (path == NULL || (only != NULL && (rank == NULL || strcmp(only, rank) != 0))) return 0;
     int file = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
     if (file < 0) return 0;
     long size = syscall(SYS_read, file, text, sizeof text - 1);

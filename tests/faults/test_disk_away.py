@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,52 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers import wait_until
-from PIL import Image
 from safetensors.torch import load_file
 
 from accel_trainer.core.outage import PATIENCE_VARIABLE
-from accel_trainer.data.open import open_data_set
-from accel_trainer.data.pack.split_writer import PackSettings
-from accel_trainer.data.pack.writer import pack
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, read_status
 
 pytestmark = pytest.mark.slow
-HERE = Path(__file__).parent
 # How long the disk is away each time, in the test.
 AWAY_S = float(os.environ.get("DISK_AWAY_S", "1"))
 ERRORS = (errno.EIO, errno.ESTALE, errno.ENOENT, errno.EACCES)
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Loaded before the C library, it makes a folder a disk that can go away."""
-    if sys.platform != "linux" or shutil.which("gcc") is None:
-        pytest.skip("a disk that goes away is made by a library for LD_PRELOAD, which needs Linux and gcc")
-    path = tmp_path_factory.mktemp("library") / "disk_away.so"
-    command = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(path), str(HERE / "disk_away.c"), "-ldl"]
-    built = subprocess.run(command, capture_output=True, text=True)
-    if built.returncode:
-        pytest.skip(f"gcc cannot build the library: {built.stderr[:200]}")
-    return path
-
-
-@pytest.fixture(scope="session")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set of 120 images of two classes, and a pack of it."""
-    root = tmp_path_factory.mktemp("disk")
-    for split, count in (("train", 96), ("val", 24)):
-        for number in range(count):
-            path = root / "set" / split / "ab"[number % 2] / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(number).integers(0, 256, (10, 8 + number % 5, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(path)
-    images = open_data_set("set", root, None, None)
-    pack(images, "set", root / "set.pack", PackSettings(10, "raw"), 1, lambda done, total: None)
-    return root
 
 
 class Trainer:
