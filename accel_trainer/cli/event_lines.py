@@ -17,6 +17,8 @@ from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.dependencies import describe_unmet
 from accel_trainer.queue.events import (
     ClaimFinished,
+    DiskBroken,
+    DiskWorks,
     Event,
     GpusInUse,
     JobBlocked,
@@ -58,6 +60,10 @@ def line_of(event: Event) -> str:
         case GpusInUse(gpus=gpus):
             one = len(gpus) == 1
             return f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting"
+        case DiskBroken(place=place, problem=problem):
+            return f"{one_line(place)}: {problem}; jobs that write there wait until that is over"
+        case DiskWorks(place=place):
+            return f"{one_line(place)}: can be written again: what waited for it goes on"
         case QueuePaused(pause=pause):
             if pause.until_launch_works:
                 return f"{pause}; it goes on when a small launch works"

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TypeVar
 
 from accel_trainer.core.errors import AccelTrainError
+from accel_trainer.core.machine_errors import OF_A_PATH, USERS
 from accel_trainer.core.text import duration
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,6 @@ PATIENCE_VARIABLE = "ACCEL_TRAIN_DISK_PATIENCE_S"
 # How soon a request to stop is heard.
 _LOOK_EVERY_S = 0.05
 AWAY = "the run began with it: is a disk away?"
-# Errors that a wrong name, or a missing permission, gives as well: of what was never there before, a user's mistake.
-_OF_A_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
-_USERS = _OF_A_PATH | {errno.EACCES, errno.EPERM}
 
 
 class MachineFailure(AccelTrainError):
@@ -148,7 +146,7 @@ def _has_mode(path: Path, is_so: Callable[[int], bool]) -> bool:
     try:
         return is_so(persistently(partial(os.stat, path), lambda: str(path), may_be_missing=True).st_mode)
     except OSError as error:
-        if error.errno in _OF_A_PATH:
+        if error.errno in OF_A_PATH:
             return False
         raise
     except ValueError:  # no name of a file
@@ -199,7 +197,7 @@ def persistently(read: Callable[[], T], what: Callable[[], str], *, may_be_missi
             raise
         if _patience.seconds:
             return _wait(read, what, error, may_be_missing)
-        if _expectation.is_told and (error.errno not in _USERS or _is_expected(error, what)):
+        if _expectation.is_told and (error.errno not in USERS or _is_expected(error, what)):
             raise failure(error, what) from error
         raise
 

@@ -21,6 +21,8 @@ from accel_trainer.launch.outcome import (
     outcome_of,
     outcome_of_exit_code,
     record,
+    state_of_mistake,
+    with_disk,
     with_oom,
     with_root_cause,
 )
@@ -79,7 +81,7 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
     except UnusableHere:
         raise
     except UserError as error:
-        return Outcome(OutcomeKind.FAILED, str(error), RunState.INVALID)
+        return Outcome(OutcomeKind.FAILED, str(error), state_of_mistake(error))
     try:
         return await _launch_and_supervise(attempt, launch, lock, supervision)
     finally:
@@ -105,7 +107,8 @@ async def _launch_and_supervise(
     try:
         trainer = await supervision.start(launch, attempt.token, attempt.log)
     except OSError as error:
-        return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.FAILED)
+        # Of what it takes nothing is the job's: a log, a folder for temporary files, a process.
+        return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.MACHINE_FAILED)
     supervision.emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log, attempt.token))
     reason, lost = None, None
     try:
@@ -131,6 +134,6 @@ def _outcome(attempt: Attempt, launch: Launch, ended: TrainerExit, num_oom_kills
         return with_oom(outcome_of_exit_code(ended), num_oom_kills)
     status = attempt_status(attempt.run, attempt.token.__eq__)
     outcome = with_root_cause(outcome_of(status, attempt.token, ended), status, attempt.run, attempt.token)
-    outcome = with_oom(outcome, num_oom_kills)
+    outcome = with_disk(with_oom(outcome, num_oom_kills), attempt.run)
     record(outcome, attempt.run, attempt.token)
     return outcome

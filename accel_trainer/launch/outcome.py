@@ -9,7 +9,9 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import open_regular
+from accel_trainer.core.machine_errors import why_of_machine, why_of_machine_in
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.folder import RunFolder
@@ -132,7 +134,8 @@ def _without_last_status(where: str, ended: TrainerExit) -> Outcome:
         return Outcome(OutcomeKind.FAILED, reason, RunState.MACHINE_FAILED)
     if ended.asked_to_stop or ended.exit_code in STOPPED_BY or STOPPED_WITH.fullmatch(last_line):
         return _interrupted(ended)
-    return Outcome(OutcomeKind.FAILED, f"the trainer was ended {where}: {last_line}", RunState.FAILED)
+    state = RunState.FAILED if why_of_machine_in(last_line) is None else RunState.MACHINE_FAILED
+    return Outcome(OutcomeKind.FAILED, f"the trainer was ended {where}: {last_line}", state)
 
 
 def _died_of_bus_error(ended: TrainerExit) -> bool:
@@ -179,6 +182,24 @@ def with_oom(outcome: Outcome, num_killed: int) -> Outcome:
         return outcome
     reason = f"{outcome.reason} (meanwhile the system ran out of memory and has killed {num_killed} of its processes)"
     return Outcome(OutcomeKind.FAILED, reason, RunState.OUT_OF_MEMORY)
+
+
+def state_of_mistake(error: UserError) -> RunState:
+    """The state in which a run is for what may be a mistake: where the system has refused something that is the
+    machine's, the job has none."""
+    return RunState.INVALID if why_of_machine(error) is None else RunState.MACHINE_FAILED
+
+
+def with_disk(outcome: Outcome, run: RunFolder) -> Outcome:
+    """The outcome of a trainer that could not say why it failed, if nothing can be written in its run folder."""
+    if outcome.kind is not OutcomeKind.FAILED or outcome.state is not RunState.FAILED:
+        return outcome
+    try:
+        run.create()
+    except UserError as error:
+        if state_of_mistake(error) is RunState.MACHINE_FAILED:
+            return Outcome(OutcomeKind.FAILED, f"{outcome.reason} ({error})", RunState.MACHINE_FAILED)
+    return outcome
 
 
 def record(outcome: Outcome, run: RunFolder, token: str) -> None:

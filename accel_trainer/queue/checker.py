@@ -9,6 +9,7 @@ from typing import assert_never
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.command import LaunchOptions, gpus_lacking, num_processes_wanted
@@ -55,6 +56,7 @@ class PendingChecker:
         self._needs: dict[Version, Requirements] = {}  # of files that parse
         self._first_seen: dict[Version, float] = {}
         self._slow: set[Version] = set()
+        self.unreadable: dict[QueuedJob, UserError] = {}  # at the last check, for what is the machine's
         self._process: CheckProcess | None = None
         self._asked: dict[int, Version] = {}  # by the numbers of their checks, those without a verdict
 
@@ -69,6 +71,7 @@ class PendingChecker:
         Raises UnusableHere, before any job is called invalid for what is wrong with this machine.
         """
         self._collect()
+        self.unreadable = {}
         valid: dict[QueuedJob, Requirements] = {}
         invalid, unknown = [], []
         for job in jobs:
@@ -82,6 +85,9 @@ class PendingChecker:
                 except UnusableHere:
                     raise
                 except Exception as error:  # whatever it is, it is of this file alone
+                    if isinstance(error, UserError) and why_of_machine(error) is not None:
+                        self.unreadable[job] = error
+                        continue
                     if not self._is_settled(version):
                         continue
                     problems = _problems(job, error)

@@ -4,7 +4,7 @@ import heapq
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -23,18 +23,20 @@ Unmet = Mapping[str, JobState | None]
 @dataclass(frozen=True)
 class Requirements:
     """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
-    its turn; how many devices, where the job has a number; and how many GPUs, where this machine has fewer."""
+    its turn; how many devices, where the job has a number; how many GPUs, where this machine has fewer; and where it
+    writes."""
 
     after: tuple[str, ...] = ()
     parent: str | None = None
     priority: int = 0
     num_processes: int | None = None
     gpus_lacking: int | None = None
+    run: Path | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, job: Job, num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
         """num_processes: those that the job is launched with, where a number is given anywhere."""
-        return cls(tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking)
+        return cls(tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, job.run_path)
 
     @property
     def waits(self) -> bool:

@@ -60,6 +60,21 @@ class RunnerTrouble:
 
 
 @dataclass(frozen=True)
+class DiskBroken:
+    """Nothing can be written at a place: jobs that would train on its disk wait."""
+
+    place: Path
+    problem: str
+
+
+@dataclass(frozen=True)
+class DiskWorks:
+    """At a place something can be written again."""
+
+    place: Path
+
+
+@dataclass(frozen=True)
 class QueuePaused:
     """No job is claimed on this host. Emitted once for each pause."""
 
@@ -167,6 +182,8 @@ QueueEvent = (
     | JobStuck
     | StrayFile
     | RunnerTrouble
+    | DiskBroken
+    | DiskWorks
     | QueuePaused
     | WaitingForJobs
     | ClaimFinished

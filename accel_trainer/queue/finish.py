@@ -3,20 +3,25 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import ControlAction, ControlRequest, Requests
-from accel_trainer.queue.layout import ClaimedJob, Ending, JobGone, JobState
+from accel_trainer.queue.layout import ClaimedJob, Ending, JobGone, JobState, QueueUnusable
 from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.store import QueueStore
 
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How an attempt at a claimed job ended, where its output is, and how often the job is tried again if it fails."""
+    """How an attempt at a claimed job ended, where its output is, and how often the job is tried again if it fails.
+
+    run: the folder in which it trained, where that is known.
+    """
 
     outcome: Outcome
     log: Path
     retries: int = 0
+    run: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def _fail(
     number = _number(retries, claimed)
     reason = outcome.reason or "no reason given"
     if outcome.is_machines_failure:
-        failures = retries.add_of_machine(claimed, reason)
+        failures = _counted(retries, claimed, reason)
         queue.release(claimed)
         return FinishedClaim(outcome, JobState.PENDING, failures)
     if _is_retried(retries, claimed, outcome, result):
@@ -99,6 +104,16 @@ def _fail(
     tried = f" (tried {number} times)" if number > 1 else ""
     queue.finish(claimed, JobState.FAILED, f"{reason}{tried}\nlog: {result.log}")
     return FinishedClaim(outcome, JobState.FAILED)
+
+
+def _counted(retries: Retries, claimed: ClaimedJob, reason: str) -> FailureRecord | None:
+    """The failure of a machine; None where it cannot be written, as on the disk that is full: jobs wait for that."""
+    try:
+        return retries.add_of_machine(claimed, reason)
+    except QueueUnusable as error:
+        if why_of_machine(error) is None:
+            raise
+        return None
 
 
 def _is_retried(retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult) -> bool:

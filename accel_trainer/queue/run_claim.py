@@ -9,6 +9,7 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import append_text
+from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import first_line, one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
@@ -81,7 +82,8 @@ class ClaimRun:
             if (log := self.queue.newest_log(self.claimed.name)) is not None:
                 append_text(log, "".join(traceback.format_exception(error)))
         reason = f"the attempt could not be followed: {type(error).__name__}: {first_line(error)}"
-        return Outcome(OutcomeKind.FAILED, reason, RunState.FAILED)
+        state = RunState.FAILED if why_of_machine(error) is None else RunState.MACHINE_FAILED
+        return Outcome(OutcomeKind.FAILED, reason, state)
 
     async def _result(self) -> AttemptResult:
         claimed, queue, node = self.claimed, self.queue, self.machine.nodes.rank
@@ -90,11 +92,12 @@ class ClaimRun:
             queue.paths.refuse_run_folder(job.run_path)
             parent = starting_params(job, queue)
         except UserError as error:  # changed since it was checked, or the job that it starts from was
-            return AttemptResult(Outcome(OutcomeKind.FAILED, str(error)), claimed.path)
+            state = None if why_of_machine(error) is None else RunState.MACHINE_FAILED
+            return AttemptResult(Outcome(OutcomeKind.FAILED, str(error), state), claimed.path)
         log = queue.next_log(claimed.name if node == 0 else f"{claimed.name}.node{node}")
         attempt = attempt_of(queue, claimed, job, token=self.token, log=log, parent=parent)
         self.prepared(attempt)
         stop_check = ClaimControl(queue, claimed) if node == 0 else never_stop
         supervision = Supervision(self.stop, self.emit, stop_check, self.start)
         outcome = await run_attempt(attempt, self.options, self.machine, supervision)
-        return AttemptResult(outcome, log, job.retries)
+        return AttemptResult(outcome, log, job.retries, job.run_path)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
@@ -15,14 +16,18 @@ from accel_trainer.launch.attempt_events import Tick
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.outcome import Outcome
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.launch.supervision import spawn
 from accel_trainer.launch.trial import try_launch
+from accel_trainer.queue.broken_disks import BrokenDisks
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.circuit_breaker import CircuitBreaker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
     ChangeNotifier,
+    DiskBroken,
+    DiskWorks,
     Emit,
     JobReclaimed,
     JobRejected,
@@ -99,7 +104,8 @@ class Runner:
         self._checker = PendingChecker(options.launch, queue.folder, machine)
         self._retries = Retries(queue, options.retry_after_s)
         self._stuck = StuckJobs(queue, lambda job, problem: emit(JobStuck(job.name, problem)))
-        self._scheduler = Scheduler(queue, self._checker, self._retries, self._reject, self._stuck)
+        self._disks = BrokenDisks(queue.folder, self._report_disk)
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._reject, self._stuck, self._disks)
         self._heartbeat = HeartbeatWriter(queue, self._slots.number)
         self._reclaimer = Reclaimer(queue, self._retries, with_expired=options.reclaims_stale, stuck=self._stuck)
         self._prewarmer = Prewarmer(queue, options.launch, machine, is_wanted=options.prewarms)
@@ -111,7 +117,7 @@ class Runner:
         self._wants_look = True
         self._notifier = ChangeNotifier(emit)
         self._circuit_breaker = CircuitBreaker(queue, emit, lambda: try_launch(options.launch, machine))
-        self._results = Results(queue, self._retries, self._stuck, emit, self._circuit_breaker.add)
+        self._results = Results(queue, self._retries, self._stuck, emit, self._note_outcome)
 
     @property
     def num_failed(self) -> int:
@@ -146,6 +152,7 @@ class Runner:
                 has_looked = self._look_if_due()
                 has_begun = self._begin_what_fits()
                 self._circuit_breaker.refresh(self._scheduler.pause)
+                self._disks.refresh()
                 await self._prewarm()
                 if has_looked and not has_begun and await self._is_over(watch):
                     return
@@ -255,6 +262,13 @@ class Runner:
         self._num_rejected += 1
         self.emit(JobRejected(job, reason))
 
+    def _report_disk(self, place: Path, problem: str | None) -> None:
+        self.emit(DiskWorks(place) if problem is None else DiskBroken(place, problem))
+
+    def _note_outcome(self, name: str, outcome: Outcome, seconds: float) -> None:
+        if not (outcome.is_machines_failure and self._disks):  # no launch would tell more
+            self._circuit_breaker.add(name, outcome, seconds)
+
     # -- starting jobs ---------------------------------------------------------------------------------------------
 
     def _begin_what_fits(self) -> bool:
@@ -339,7 +353,10 @@ class Runner:
             spawn if prewarmed is None else prewarmed.start,
         )
         try:
-            self._results.add(FinishedAttempt(claimed, await self._result(run), began))
+            result = await self._result(run)
+            if result.outcome.is_machines_failure:
+                self._disks.note(result.run, result.outcome)
+            self._results.add(FinishedAttempt(claimed, result, began))
         finally:
             self._running.pop(token, None)
             self._slots.leave(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
+from accel_trainer.queue.broken_disks import BrokenDisks
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pause, Pauses
 from accel_trainer.queue.dependencies import Requirements, Unmet, cycles, failed_parent
@@ -33,10 +34,12 @@ class Scheduler:
         retries: Retries,
         refused: Callable[[QueuedJob, str], None],
         stuck: StuckJobs,
+        disks: BrokenDisks | None = None,
     ) -> None:
-        """refused: called with each job that is refused, and the reason. stuck: the jobs that are left alone."""
+        """refused: called with each job that is refused, and the reason. stuck: the jobs that are left alone. disks:
+        those for which jobs wait."""
         self._queue, self._checker, self._retries, self._refused = queue, checker, retries, refused
-        self._stuck = stuck
+        self._stuck, self._disks = stuck, disks
         self.pending: Sequence[QueuedJob] = ()
         self.running: Sequence[QueuedJob] = ()
         self.valid: dict[QueuedJob, Requirements] = {}
@@ -81,6 +84,9 @@ class Scheduler:
         self.pause = Pauses(self._queue).of(this_host())
         pending = [job for job in self._queue.jobs(JobState.PENDING) if job not in self._stuck]
         valid, invalid = self._checker.check(pending)
+        for job, error in self._checker.unreadable.items():
+            self._stuck.add(job, error)
+        pending = [job for job in pending if job not in self._checker.unreadable]
         self.missing, in_vain = self._find_missing(valid)
         began = time.monotonic()
         for job, reason in (*invalid, *in_vain.items()):
@@ -103,8 +109,12 @@ class Scheduler:
 
     @property
     def waiting(self) -> set[str]:
-        """The names of jobs that may not start: they wait for others, back off, or one of their name is running."""
-        return {*self.missing, *self.backing_off, *(job.name for job in self.running)}
+        """The names of jobs that may not start: they wait for others or a disk, back off, or one of their name
+        is running."""
+        waiting = {*self.missing, *self.backing_off, *(job.name for job in self.running)}
+        if self._disks:
+            waiting |= self._disks.waiting({job.name: needs.run for job, needs in self.valid.items()})
+        return waiting
 
     @property
     def is_blocked(self) -> bool:

@@ -3,6 +3,7 @@
 The trainer writes it, the queue and the reports read it; they share nothing else.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import remove_tree
+from accel_trainer.core.machine_errors import try_to_write, why_of_machine
 
 _ARGS_OF_OTHER_CODE = "args.json"
 _BEST_OF_OTHER_CODE = re.compile(r"best_(\d+)\.pt")
@@ -191,7 +193,8 @@ class RunFolder:
         return sorted((int(number[1]) for number in numbers if number is not None), reverse=True)
 
     def create(self) -> None:
-        """Make the folder; a UserError when that is not possible or nothing can be written in it.
+        """Make the folder; a UserError when that is not possible or nothing can be written in it, whose cause says
+        whether that is the machine's (`core.machine_errors`).
 
         The folder may be a link to another disk. What is in it may not be a link: we would write wherever it leads.
         """
@@ -203,12 +206,12 @@ class RunFolder:
                     "remove it (model_dir itself may be a link)"
                 )
             self.params.mkdir(exist_ok=True)
-            self.now()
+            try_to_write(self.path)
+            for folder in filter(os.path.isdir, (self.params, self.resume)):
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         except OSError as error:
-            raise UserError(
-                f"model_dir: cannot write to {self.path}: {error.strerror}; "
-                "choose another model_dir or fix its permissions"
-            ) from error
+            raise cannot_write(self.path, error) from error
 
     def now(self) -> float:
         """The time by the clock that gives the folder's files theirs: on a network drive another machine's."""
@@ -292,6 +295,14 @@ class RunFolder:
             if entry.name in ours:
                 entry.rename(target / entry.name)
         return target
+
+
+def cannot_write(folder: Path, error: OSError) -> UserError:
+    """What is said of a run folder that cannot be written."""
+    hint = "choose another model_dir or fix its permissions"
+    if (why := why_of_machine(error)) is not None:
+        hint = f"{why}: the run goes on when that is over"
+    return UserError(f"cannot write to {folder}: {error.strerror}", key="model_dir", hint=hint)
 
 
 def _neither_file_nor_folder(folder: Path) -> Path | None:

@@ -20,7 +20,7 @@ from accel_trainer.core.lease import BEAT_S, Owner
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import duration
-from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.folder import RunFolder, cannot_write
 
 # For what is in a lock to be written.
 BEING_TAKEN_S = 60.0
@@ -170,7 +170,7 @@ def acquire(
     try:
         return _take(run, owner, end_leftovers, say, follows)
     except OSError as error:
-        raise UserError(f"cannot write to {run.path}: {error.strerror}", key="model_dir") from error
+        raise cannot_write(run.path, error) from error
 
 
 @contextmanager

@@ -12,21 +12,12 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.data.batch_plan import TrainBatchPlanner
 from accel_trainer.run.status import Divergence, RunState
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.state.checkpoint import NotSaved, Progress, StateStore
-
-NOT_WRITABLE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be too large",
-    errno.EROFS: "the disk is read-only",
-    errno.EIO: "the disk has failed",
-    errno.EACCES: "permission is missing",
-    errno.EPERM: "permission is missing",
-}
 
 
 def known_failure(
@@ -41,11 +32,15 @@ def known_failure(
             traceback.print_exception(error)  # which layer needed it
         reason = textwrap.shorten(first_line(error), 120, placeholder=" ...")
         return RunState.OUT_OF_MEMORY, f"out of memory {place} with batch_size {batch_size} ({reason})"
-    if isinstance(error, OSError) and error.errno in NOT_WRITABLE and _is_in(states.folder.parent, error.filename):
-        what = f"{error.filename} cannot be written"
-        if isinstance(error, NotSaved):
-            what = f"the state of step {error.step} cannot be saved in {error.filename}"
-        return RunState.FAILED, f"{NOT_WRITABLE[error.errno]}: {what} ({error.strerror}); {_kept(states)}"
+    if not isinstance(error, OSError) or not _is_in(states.folder.parent, error.filename):
+        return None
+    what = f"{error.filename} cannot be written"
+    if isinstance(error, NotSaved):
+        what = f"the state of step {error.step} cannot be saved in {error.filename}"
+    if (why := why_of_machine(error, was_writable=True)) is not None:
+        return RunState.MACHINE_FAILED, f"{why}: {what} ({error.strerror}); {_kept(states)}"
+    if error.errno == errno.EFBIG:
+        return RunState.FAILED, f"the file would be too large: {what} ({error.strerror}); {_kept(states)}"
     return None
 
 

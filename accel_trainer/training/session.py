@@ -3,6 +3,7 @@
 Nothing heavy is imported before the first status is written: torch takes seconds.
 """
 
+import errno
 import logging
 import time
 import traceback
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from accel_trainer.config import Job
 from accel_trainer.config.rules import RULES
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import expecting, waiting_out
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
@@ -83,7 +85,7 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
                     result = _with_advice(result, job, run, reporter, parts)
         except UserError as mistake:
             log.error("error: %s", mistake)
-            result = TrainingResult(RunState.INVALID, str(mistake), mistake)
+            result = TrainingResult(_state_of(mistake), str(mistake), mistake)
         except BaseException as failure:
             result = _unforeseen(failure, prints=options.prints)
         try:
@@ -124,11 +126,25 @@ def _fitting_batch_size(run: RunFolder, submission: str) -> int | None:
 
 def _unforeseen(failure: BaseException, *, prints: bool) -> TrainingResult:
     reason = f"{type(failure).__name__}: {failure}".strip()
+    if (why := _why_of_machine(failure)) is not None:
+        log.error("%s: %s", why, reason)
+        return TrainingResult(RunState.MACHINE_FAILED, f"{why}: {reason}", failure)
     log.error("%s", reason)
     if prints:
         with suppress(OSError):
             traceback.print_exception(failure)
     return TrainingResult(RunState.FAILED, reason, failure)
+
+
+def _state_of(mistake: UserError) -> RunState:
+    return RunState.INVALID if why_of_machine(mistake) is None else RunState.MACHINE_FAILED
+
+
+def _why_of_machine(failure: BaseException) -> str | None:
+    """What is wrong with the machine, if it is that. Code of the user that writes where nobody may does so always."""
+    if isinstance(failure, OSError) and failure.errno == errno.EROFS:
+        return None
+    return why_of_machine(failure)
 
 
 def _with_advice(

@@ -22,6 +22,7 @@ from typing import Any
 from accel_trainer.api.verdicts import Check, check_job, make_check
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.core.text import first_line
@@ -276,7 +277,7 @@ def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collecti
         with expecting(known_inputs(job, run), own=run.path, is_told=True):
             return _answer(request, [], summary=check_job(job, check, queue, coming))
     except UserError as error:
-        return _answer(request, error.problems)
+        return _answer(request, [] if why_of_machine(error) is not None else error.problems)
     except MachineFailure:
         return _answer(request, [])
     except (Exception, SystemExit) as error:

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from helpers import own_disk
 
 from accel_trainer.launch.outcome import (
     Outcome,
@@ -14,6 +15,7 @@ from accel_trainer.launch.outcome import (
     outcome_of,
     outcome_of_exit_code,
     record,
+    with_disk,
     with_oom,
     with_root_cause,
 )
@@ -87,6 +89,33 @@ def test_a_page_of_a_mapped_file_that_cannot_be_read_is_the_machines_failure(tmp
     assert (ending.kind, ending.state) == (FAILED, RunState.MACHINE_FAILED)
     assert ending.is_machines_failure
     assert "in epoch 3" in ending.reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: model_dir: cannot write to /models/a: No space left on device; choose another",
+        "OSError: [Errno 24] Too many open files: '/models/a/status.json'",
+        "OSError: [Errno 30] Read-only file system: '/models/a/.owner-1'",
+    ],
+)
+def test_a_trainer_that_could_write_nothing_is_the_machines_failure_by_its_last_line(tmp_path, line):
+    path = tmp_path / "log"
+    path.write_text(f"{line}\n")
+    for status in (None, Status(state=RunState.TRAINING, token="mine", epoch=3)):
+        assert outcome_of(status, "mine", TrainerExit(1, path)).is_machines_failure
+
+
+def test_a_trainer_that_left_no_word_on_a_full_disk_is_the_machines_failure(tmp_path):
+    why = Outcome(FAILED, "the trainer was ended", RunState.FAILED)
+    with own_disk(tmp_path / "disk", "size=32k") as disk:
+        run = RunFolder(disk / "run")
+        assert with_disk(why, RunFolder(tmp_path / "run")) == why
+        ending = with_disk(why, run)
+        assert ending.is_machines_failure
+        assert "No space left on device" in ending.reason
+        mistake = Outcome(FAILED, "no such loss", RunState.INVALID)
+        assert with_disk(mistake, run) == mistake
 
 
 def test_the_reason_in_a_log_is_its_error_line_or_last_one(tmp_path):

@@ -1,5 +1,7 @@
 """Mistakes are found before a job is claimed."""
 
+import errno
+import os
 import sys
 import time
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import write_job
 
+from accel_trainer.core import files
 from accel_trainer.launch import attempt as attempt_module
 from accel_trainer.launch.accelerate_config import MachineUnusable, UnusableHere
 from accel_trainer.launch.command import LaunchOptions
@@ -64,6 +67,27 @@ def test_a_file_on_its_way_is_not_refused_before_it_has_settled(queue, monkeypat
     _, ((job, reason),) = checker.check(queue.jobs(JobState.PENDING))
     assert job.name == "slow"
     assert "line 1" in reason
+
+
+def test_a_file_that_the_machine_cannot_read_is_not_called_invalid(queue, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for name in "ab":
+        write_job(queue.folder / f"{name}.json")
+    checker, read_bytes = PendingChecker(LaunchOptions(), queue.folder), files.read_bytes
+
+    def read(path, *args, **options):
+        if path.stem == "a":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return read_bytes(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read_bytes", read)
+        assert look_until_settled(checker, queue) == (["b"], {})
+        (job,) = checker.unreadable
+        assert job.name == "a"
+        assert "Too many open files" in str(checker.unreadable[job])
+    assert look_until_settled(checker, queue) == (["a", "b"], {})
+    assert checker.unreadable == {}
 
 
 def test_a_check_that_breaks_leaves_the_verdict_to_the_trainer(queue, monkeypatch):

@@ -322,7 +322,7 @@ def test_a_file_that_stays_half_is_refused_with_the_place_where_it_ends(queue, t
     (queue.folder / "empty.json").touch()
     recorder = run_all(queue)
     assert trainings == []
-    assert "half.json: line 2, column 10" in recorder.refused["half"]
+    assert "half.json: line 2, column 9" in recorder.refused["half"]
     assert "empty.json: line 1, column 1" in recorder.refused["empty"]
 
 

@@ -140,7 +140,10 @@ def test_a_folder_that_is_full_or_missing_is_reported(run: RunFolder, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fail)
-        assert said_by(take_it, run) == f"model_dir: cannot write to {run.path}: No space left on device"
+        assert said_by(take_it, run) == (
+            f"model_dir: cannot write to {run.path}: No space left on device; "
+            "the disk is full: the run goes on when that is over"
+        )
     assert run.locks() == []
 
 

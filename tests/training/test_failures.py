@@ -34,6 +34,7 @@ def failing(number: int) -> Callable[..., None]:
         (errno.EIO, "the disk has failed: "),
         (errno.EROFS, "the disk is read-only: "),
         (errno.EACCES, "permission is missing: "),
+        (errno.EMFILE, "too many files are open in one process (`ulimit -n` allows more): "),
     ],
 )
 @pytest.mark.usefixtures("tiny_models")
@@ -47,7 +48,7 @@ def test_a_state_that_cannot_be_saved_ends_the_run_naming_the_kept_one(
         with pytest.raises(checkpoint.NotSaved) as caught:
             train(loop)
     assert known_failure(caught.value, "", 128, loop.states) == (
-        RunState.FAILED,
+        RunState.MACHINE_FAILED,
         f"{said}the state of step 2 {folder}no state was saved before, so the run starts over",
     )
     train(taken_up(make_loop(tmp_path / "run", **TINY, num_epochs=1)))
@@ -57,7 +58,7 @@ def test_a_state_that_cannot_be_saved_ends_the_run_naming_the_kept_one(
         with pytest.raises(checkpoint.NotSaved) as caught:
             train(longer)
     assert known_failure(caught.value, "", 128, longer.states) == (
-        RunState.FAILED,
+        RunState.MACHINE_FAILED,
         f"{said}the state of step 4 {folder}the state of step 2 is kept, and the run goes on from it",
     )
 
@@ -81,7 +82,7 @@ def test_another_file_that_cannot_be_written_is_named(
         train(loop)
     step = 2 if file.startswith("params") else 4
     assert known_failure(caught.value, "", 128, loop.states) == (
-        RunState.FAILED,
+        RunState.MACHINE_FAILED,
         f"the disk is full: {loop.run.path / file} cannot be written (No space left on device); "
         f"the state of step {step} is kept, and the run goes on from it",
     )

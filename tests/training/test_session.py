@@ -95,6 +95,35 @@ def test_what_nobody_foresaw_is_a_failed_run_and_the_error_itself(
         result.check()
 
 
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RunState.MACHINE_FAILED),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/dev/shm/x"), RunState.MACHINE_FAILED),
+        (RuntimeError("unable to open shared memory object: Too many open files (24)"), RunState.MACHINE_FAILED),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "/opt/lab/cache"), RunState.FAILED),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "/opt/lab/cache"), RunState.FAILED),
+    ],
+    ids=repr,
+)
+def test_what_the_system_lacks_in_a_training_is_the_machines_failure(
+    make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, state: RunState
+) -> None:
+    monkeypatch.setattr(loop_module.TrainingLoop, "take_steps", Mock(side_effect=error))
+    _, statuses = session(tmp_path, make_small())
+    assert statuses[-1].state is state
+    assert str(error) in str(in_folder(tmp_path).error)
+
+
+def test_a_cache_that_a_full_disk_refuses_is_no_mistake_of_the_job(
+    make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = UserError("cannot write to ~/.cache")
+    refused.__cause__ = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "~/.cache")
+    monkeypatch.setattr(loop_module.TrainingLoop, "take_steps", Mock(side_effect=refused))
+    assert session(tmp_path, make_small())[1][-1].state is RunState.MACHINE_FAILED
+
+
 def test_an_image_that_stays_away_is_the_machines_failure_with_its_reason(
     make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,95 @@
+"""Which errors of the system are the machine's, or a disk's of it, and which a user's mistake: the one table of them.
+
+What is the machine's says nothing about a job: it is waited out, or the job is tried again later, as after a
+preemption.
+"""
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+# What a wrong name gives: of what was never there before, a user's mistake. One that is too long, or leads through a
+# file, is one always.
+OF_A_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+# What a missing permission gives: a user's mistake where something was never permitted, else the machine's.
+OF_A_PERMISSION = frozenset({errno.EACCES, errno.EPERM})
+USERS = OF_A_PATH | OF_A_PERMISSION
+
+_MACHINES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk has failed",
+    errno.EMFILE: "too many files are open in one process (`ulimit -n` allows more)",
+    errno.ENFILE: "too many files are open on this machine",
+}
+# The same of a disk's server; where no file is named, it is another server's, as that of a download.
+_MACHINES_OF_A_FILE = {
+    errno.ESTALE: "the disk was mounted anew",
+    errno.ENOTCONN: "the disk is gone",
+    errno.ENODEV: "the disk is gone",
+    errno.ETIMEDOUT: "the disk's server does not answer",
+    errno.EHOSTUNREACH: "the disk's server does not answer",
+}
+_PERMISSION_IS_GONE = "permission is missing"
+# What compilers and libraries say that raise no error of the system.
+_IN_WORDS = {os.strerror(number): _MACHINES[number] for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE)}
+_IN_A_LINE = {os.strerror(number): why for number, why in _MACHINES.items()}
+_NO_TEMPORARY_FOLDER = "No usable temporary directory"
+# How much is written to see whether anything can be.
+TRIAL_BYTES = 64 * 1024
+
+
+def why_of_machine(error: BaseException | None, *, was_writable: bool = False) -> str | None:
+    """What is wrong with the machine where an error, or what caused it, is the machine's; None of any other error.
+
+    was_writable: whether the file could be written before, so that a permission that is missing is one that has gone.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            why = _why(error, was_writable)
+        else:
+            is_told = isinstance(error, RuntimeError)
+            why = next((why for words, why in _IN_WORDS.items() if is_told and words in str(error)), None)
+        if why is not None:
+            return why
+        error = error.__cause__
+    return None
+
+
+def _why(error: OSError, was_writable: bool) -> str | None:
+    if was_writable and error.errno in OF_A_PERMISSION:
+        return _PERMISSION_IS_GONE
+    if (error.strerror or "").startswith(_NO_TEMPORARY_FOLDER):
+        return "no temporary file can be written"
+    if error.errno in _MACHINES_OF_A_FILE and error.filename is not None:
+        return _MACHINES_OF_A_FILE[error.errno]
+    return _MACHINES.get(error.errno or 0)
+
+
+def why_of_machine_in(line: str) -> str | None:
+    """The same of the last line of a process that could not say more."""
+    return next((why for words, why in _IN_A_LINE.items() if words in line), None)
+
+
+def try_to_write(folder: Path, num_bytes: int = TRIAL_BYTES) -> float:
+    """Write a file in a folder, make it durable and remove it; the time that the folder's disk gave it. Raises OSError,
+    which names it."""
+    trial = folder / f".probe-{secrets.token_hex(4)}"
+    try:
+        with trial.open("xb", buffering=0) as file:
+            try:
+                _write_all(file.fileno(), num_bytes)
+                os.fsync(file.fileno())
+                return os.fstat(file.fileno()).st_mtime
+            finally:
+                trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(trial)) from error
+
+
+def _write_all(descriptor: int, num_bytes: int) -> None:
+    left = num_bytes
+    while left:
+        left -= os.write(descriptor, bytes(min(left, 2**20)))
