@@ -198,6 +198,22 @@ def test_what_never_was_there_is_the_users_mistake(job_on: Inputs, disk: Path, w
         read_inputs(job_on(**given))
 
 
+def test_a_class_that_is_a_link_to_a_disk_that_is_away_does_not_count_as_removed(
+    job_on: Inputs, disk: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for split in ("train", "val"):
+        (disk / "set" / split / "a").rename(elsewhere / split)
+        (disk / "set" / split / "a").symlink_to(elsewhere / split)
+    job = job_on()
+    begin(job)
+    read_inputs(job)
+    elsewhere.rename(tmp_path / "away")
+    with pytest.raises(MachineFailure, match="train: has links that lead nowhere: a"):
+        read_inputs(job)
+
+
 @pytest.mark.parametrize("given", [{"eval_sets": ["othre"]}, {"data_root": "{disk}/elsewhere"}, {"dataset": "sett"}])
 def test_what_only_the_job_names_now_is_the_users_mistake(job_on: Inputs, given: dict[str, Any]) -> None:
     begin(job_on())

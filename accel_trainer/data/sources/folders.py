@@ -107,8 +107,12 @@ class _Paths:
 
 
 def _class_folders(folder: Path) -> Found:
-    """Raises OSError, also where there are none."""
+    """Raises OSError, also where there are none; and where a link leads nowhere: its class may be on a disk that is
+    away."""
     found = folders_in(folder)
+    if found.nowhere:
+        names = listed(Path(path).name for path in found.nowhere)
+        raise Missing(f"has links that lead nowhere: {names}", folder)
     if not found.paths:
         raise Missing("has no class folders in it", folder)
     return found

@@ -19,11 +19,15 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class Found:
-    """Paths, in order, the links that were left out, and the folders that do not count by their names."""
+    """Paths, in order, the links that were left out, and the folders that do not count by their names.
+
+    nowhere: links that lead nowhere, in which a folder may be missing.
+    """
 
     paths: Sequence[str]
     left_out: Sequence[str] = ()
     hidden: Sequence[str] = ()
+    nowhere: Sequence[str] = ()
 
 
 def folders_in(folder: Path) -> Found:
@@ -33,7 +37,8 @@ def folders_in(folder: Path) -> Found:
     folders = [entry for entry in found if not _is_hidden(entry.name) and _is_folder(entry)]
     hidden = [entry.path for entry in found if _is_hidden(entry.name) and entry.is_dir(follow_symlinks=False)]
     left_out = [entry.path for entry in folders if entry.is_symlink() and _leads_up(entry.path)]
-    return Found([entry.path for entry in folders if entry.path not in left_out], left_out, hidden)
+    nowhere = [entry.path for entry in found if not _is_hidden(entry.name) and _leads_nowhere(entry)]
+    return Found([entry.path for entry in folders if entry.path not in left_out], left_out, hidden, nowhere)
 
 
 def _is_hidden(folder: str) -> bool:
@@ -122,6 +127,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         if error.errno == errno.ELOOP:  # a link to itself
             return False
         raise
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not _identity_of_target(entry)
 
 
 def _identity_of_target(entry: os.DirEntry[str]) -> dict[str, Identity]:

@@ -174,6 +174,14 @@ def test_links_that_lead_nowhere_are_read_like_any_file(tree: Path) -> None:
             source.read(found(source).index(name))
 
 
+@pytest.mark.parametrize("target", ["nowhere", "lynx"])
+def test_a_class_whose_link_leads_nowhere_is_not_left_out(tree: Path, target: str) -> None:
+    (tree / "lynx").symlink_to(target)
+    (tree / ".hidden").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"^dataset: .*/set has links that lead nowhere: lynx$"):
+        ImageFolder(tree)
+
+
 def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
