@@ -17,6 +17,8 @@ from accel_trainer.config.parameters import (
     OptimizationParameters,
     RunParameters,
 )
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 
 
 def default_path(architecture: str, name: str) -> Path:
@@ -27,8 +29,8 @@ def default_path(architecture: str, name: str) -> Path:
 
 def _relative(path: Path, folder: Path) -> Path | None:
     """What comes after a folder in a path that goes through it, or None."""
-    with suppress(RuntimeError):  # a user without a home
-        path = path.expanduser()
+    with suppress(UserError):  # a user without a home
+        path = expand_home(path)
     if path.is_absolute():  # a relative one says nothing of where we are
         folder = folder.absolute()
     return path.relative_to(folder) if path.is_relative_to(folder) else None
@@ -60,7 +62,7 @@ class JobParameters(RunParameters, OptimizationParameters, DataParameters, Model
         """The folder that model_dir names: the run's own, or with finetune that of its parent."""
         if self.model_dir is None:
             return default_path(self.architecture, self.name)
-        return Path(self.model_dir).expanduser()
+        return expand_home(self.model_dir)
 
     @property
     def finetuning(self) -> FinetuneParameters | None:
@@ -78,7 +80,7 @@ class JobParameters(RunParameters, OptimizationParameters, DataParameters, Model
         if self.finetuning is None:
             return None
         given = self.finetuning.starting_params
-        return self.base_path if given is None else Path(given).expanduser()
+        return self.base_path if given is None else expand_home(given)
 
     @property
     def may_start_later(self) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.fields import transform_parts
+from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.effect import Effect
@@ -227,4 +228,4 @@ def _has_fourier_noise(job: Job) -> bool:
 
 def _spectrum_path(job: Job) -> Path | None:
     path = None if job.Noise is None else job.Noise.mean_magnitude_path
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else expand_home(path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.doctor.filesystem_trials import MOVE_QUEUE
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
@@ -70,7 +71,7 @@ def responds(queue: Path) -> Finding:
 
 def existing_part(path: Path) -> Path:
     """The path itself, or the nearest folder above it that exists."""
-    absolute = path.expanduser().absolute()
+    absolute = expand_home(path).absolute()
     nearest = next(part for part in (absolute, *absolute.parents) if os.path.lexists(part))
     return path if nearest == absolute else nearest
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.open import open_training, open_validation
@@ -57,7 +58,7 @@ def evaluate(
     """
     job = trained_job(run)
     name = job.dataset if dataset is None else dataset
-    there = job if data_root is None else job.model_copy(update={"data_root": str(data_root.expanduser().resolve())})
+    there = job if data_root is None else job.model_copy(update={"data_root": str(expand_home(data_root).resolve())})
     is_own = name == job.dataset
     job = there if is_own else job
     path, classes = trained_weights(run, job, weights), trained_classes(run)

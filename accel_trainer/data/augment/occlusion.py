@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from accel_trainer.config.augmentations import Color, Occlusion
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.effect import change_rows
 from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, resize
 from accel_trainer.data.augment.noise import fourier_field, pink_spectrum
@@ -63,7 +63,7 @@ class Occlude:
         """gray_noise: whether pink noise is the same in the three channels."""
         self.section = section
         self.image_size = image_size
-        self.forms = open_forms(Path(section.occluder_dir).expanduser(), section.form, section.wanted_levels)
+        self.forms = open_forms(expand_home(section.occluder_dir), section.form, section.wanted_levels)
         self.all_masks: list[Masks] = []
         visibility: list[int] = []
         # For each form, how often each level is drawn, and which masks those are: -1 for none, and for no level.
@@ -195,7 +195,7 @@ def _probabilities(section: Occlusion, levels: Sequence[int]) -> list[float]:
     if len(weights) != len(levels):
         raise UserError(
             f"there are {len(weights)} for {len(levels)} visibilities in "
-            f"{Path(section.occluder_dir).expanduser()}: {', '.join(map(str, levels))}",
+            f"{expand_home(section.occluder_dir)}: {', '.join(map(str, levels))}",
             key="Occlusion.vis_probs",
         )
     if sum(weights) == 0:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import Missing, is_folder, persistently
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders.masks import Masks, PngMasks, TensorMasks
@@ -50,7 +51,7 @@ def open_forms(folder: Path, forms: Sequence[str], visibility: Sequence[int] | N
     A sample of each level is looked at; the rest is read when it is used. Raises UserError with a line for each
     mistake: what is not there, cannot be read, or is inverted.
     """
-    folder = folder.expanduser()
+    folder = expand_home(folder)
     if not is_folder(folder):
         raise UserError(
             f"no folder {folder}; get the Visual Occluders Dataset ({WHERE_FROM}), "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import Missing, persistently
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.data.sources.split_files import IMAGE_SUFFIXES, IMAGES, SplitFiles, find_splits
@@ -60,7 +61,7 @@ def _load(name: str, *, needs_train: bool) -> LoadedSplits:
     import datasets
 
     datasets.disable_progress_bars()
-    path = Path(name).expanduser()
+    path = expand_home(name)
     try:
         available = _available(path, name)
         use = choose_splits(list(available.load), name, needs_train=needs_train)

@@ -14,6 +14,7 @@ from torchvision import models
 from accel_trainer.config import Job
 from accel_trainer.config.fields import is_weights_path
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.pretrained.transfer import Transfer, plan_transfer, transfer
@@ -101,7 +102,7 @@ def _source(job: Job) -> Path | models.WeightsEnum:
         return published[job.pretrained]
     # os.path: what cannot be a path at all does not exist either.
     if is_weights_path(job.pretrained) or os.path.exists(job.pretrained):  # noqa: PTH110
-        return Path(job.pretrained).expanduser()
+        return expand_home(job.pretrained)
     if not published:
         raise UserError(
             f"torchvision has no weights for {job.architecture}; instead of {job.pretrained!r} give the path of a "
