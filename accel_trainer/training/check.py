@@ -22,6 +22,7 @@ from accel_trainer.data.dataset import Splits
 from accel_trainer.data.open import open_images
 from accel_trainer.data.pipeline import check_augmentations
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.rules import as_its_run_goes_on
 from accel_trainer.training.build import DATA_KEYS, make_objective
 from accel_trainer.training.comparable import check_comparable
 from accel_trainer.training.meta_model import count_parameters, cycle_axis, meta_model
@@ -81,8 +82,11 @@ class JobChecker:
 
     def __call__(self, job: Job, world_size: int) -> Summary:
         """Build the job on the meta device, where nothing has a value. Raises UserError for what cannot work on
-        so many processes, with all mistakes that do not follow from each other."""
+        so many processes, with all mistakes that do not follow from each other. A run that is there goes on by its own
+        rules, so it is looked at by these."""
         mistakes = Mistakes()
+        given_job = job
+        job = mistakes.of(lambda: as_its_run_goes_on(given_job, RunFolder(given_job.run_path))) or given_job
         images = mistakes.of(lambda: self._open(job))
         self._on_images()
         planned = None if images is None else mistakes.of(lambda: _plan(job, images, world_size))

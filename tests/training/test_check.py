@@ -1,13 +1,16 @@
 """Checks of jobs without training them: all mistakes at once, and what jobs have in common looked at once."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.training import check as checking
 from accel_trainer.training.check import JobChecker
 
@@ -100,3 +103,17 @@ def test_an_unknown_architecture_is_told_of_timm_and_of_import_paths(make_job: M
 def test_a_batch_that_is_too_large_hides_no_other_mistake(make_job: MakeJob) -> None:
     lines = mistakes(make_job(batch_size=100_000, optimizer_args={"lr": 0.1, "momentun": 0.9}))
     assert [line.partition(":")[0] for line in lines] == ["batch_size", "optimizer_args.momentun"]
+
+
+def test_a_run_that_is_there_is_looked_at_by_its_own_rules(make_job: MakeJob, tmp_path: Path) -> None:
+    """By the first ones a cycle could be longer than the training."""
+    long_cycle = {"scheduler": "OneCycleLR", "scheduler_args": {"max_lr": 0.1, "total_steps": 9}, "num_epochs": 2}
+    job = make_job(model_dir=str(tmp_path / "run"), **long_cycle)
+    assert "total_steps" in "".join(mistakes(job))
+    run = RunFolder(job.run_path)
+    run.create()
+    begun = {key: value for key, value in job.completed().items() if key != "rules"}
+    run.config.write_text(json.dumps(begun))
+    JobChecker()(job, world_size=1)
+    run.config.write_text(json.dumps({**begun, "rules": 99}))
+    assert "a newer accel-train" in "".join(mistakes(job))
