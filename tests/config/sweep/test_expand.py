@@ -63,8 +63,8 @@ def test_the_base_is_left_as_it_is() -> None:
 def test_a_value_inside_an_object_leaves_the_others_in_it() -> None:
     given = {"optimizer_args": {"lr": 1, "momentum": 0.5}}
     assert [job.optimizer_args for job in jobs("optimizer_args.lr=0.1,0.2", **given)] == [
-        {"lr": 0.1, "momentum": 0.5},
-        {"lr": 0.2, "momentum": 0.5},
+        {"lr": 0.1, "momentum": 0.5, "weight_decay": 1e-4},
+        {"lr": 0.2, "momentum": 0.5, "weight_decay": 1e-4},
     ]
 
 
