@@ -1,7 +1,7 @@
 """By which rules the run of a job is trained: those that it was begun by."""
 
 from accel_trainer.config import Job
-from accel_trainer.config.rules import OLD_VERSIONS, RULES, Change, changes_for, describe
+from accel_trainer.config.rules import CHANGES, OLD_VERSIONS, RULES, Change, changes_for, describe
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_config, read_origin
@@ -55,4 +55,5 @@ def _not_kept(job: Job, run: RunFolder, lost: list[Change]) -> str:
 
 def changes_since(job: Job) -> str | None:
     """What a job by older rules means that it would not mean by the newest ones; None where there is nothing."""
-    return describe(changes) if (changes := changes_for(job.under(RULES), job.rules)) else None
+    concerned = [*changes_for(job.under(RULES), job.rules), *changes_for(job, job.rules)]
+    return describe([change for change in CHANGES if change in concerned]) if concerned else None

@@ -67,6 +67,14 @@ def test_an_old_run_goes_on_by_its_rules_and_a_new_one_by_the_newest(run: RunFol
     assert changes_since(job) is None
 
 
+def test_every_change_that_concerns_an_old_run_is_said_of_it(run: RunFolder) -> None:
+    """Also one that its file leaves open."""
+    begin_by_first_rules(run)
+    job = Job(**MIXED, optimizer_args={"lr": 0.1}, randomerase=0)
+    said = changes_since(as_its_run_goes_on(job, run)) or ""
+    assert [change for change in CHANGES if change.what in said] == [CHANGES[0], *CHANGES[-2:]]
+
+
 def test_rules_that_a_job_names_are_its_own(run: RunFolder) -> None:
     begin_by_first_rules(run)
     assert as_its_run_goes_on(Job(**MIXED, rules=2), run).rules == 2
