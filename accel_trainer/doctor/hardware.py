@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.core.child_environment import tool_environment
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.launch.machine import Machine, this_machine
@@ -51,7 +52,14 @@ def gpus() -> Finding:
 def _smi(*arguments: str) -> str:
     """The output of nvidia-smi. Raises OSError with one line."""
     try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=SMI_LIMIT_S)
+        done = subprocess.run(
+            ["nvidia-smi", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SMI_LIMIT_S,
+            env=tool_environment(),
+        )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"no answer within {SMI_LIMIT_S:.0f} s") from error
     if done.returncode:

@@ -52,6 +52,13 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSmi:
 # -- GPUs -------------------------------------------------------------------------------------------------------------
 
 
+def test_the_driver_is_asked_in_an_environment_that_is_made(smi: FakeSmi, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi('echo "GPU $LC_ALL $RANK$GIT_DIR"\n')
+    for name in ("LC_ALL", "RANK", "GIT_DIR"):
+        monkeypatch.setenv(name, "wrong")
+    assert hardware._smi("--list-gpus") == "GPU C \n"
+
+
 def test_a_machine_without_gpus_is_good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(command.sys, "platform", "linux")
