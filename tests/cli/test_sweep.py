@@ -345,9 +345,9 @@ def test_json_output_of_compare_has_the_parameters_that_differ(checked):
 
 def test_compare_refuses_a_column_that_is_none():
     run = trained(Job(architecture="vgg11", name="other"))
-    error = CliRunner().invoke(app, ["compare", str(run), "--columns", "sed"]).exception
+    error = CliRunner().invoke(app, ["compare", str(run), "--columns", "priorty"]).exception
     assert isinstance(error, UserError)
-    assert error.problems == ["`columns`: no run has a parameter 'sed'; did you mean 'seed'?"]
+    assert error.problems == ["`columns`: no run has a parameter 'priorty'; did you mean 'priority'?"]
 
 
 @pytest.mark.slow
