@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -50,11 +51,25 @@ def check_trackers(job: Job) -> None:
         if name not in installed:
             raise UserError(f"trackers: {name!r} is not installed; pip install {name}, or remove it from the job")
     if "wandb" in job.trackers:
+        _refuse_settings_of_others()
         # Of what a training gets; a key is left out, which a message might quote.
         passing = child_environment().items()
         variables = {name: value for name, value in passing if name.startswith("WANDB_") and name != "WANDB_API_KEY"}
         if variables:  # without any there is nothing to be wrong, and wandb takes a second to import
             _check_wandb_variables(variables)
+
+
+def _refuse_settings_of_others() -> None:
+    """wandb obeys settings that it finds in the current folder, and sends the user's key to the server that they name.
+    Raises UserError where another user has put them there."""
+    for path in (Path(".wandb", "settings"), Path("wandb", "settings")):
+        with suppress(OSError):
+            owners = {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid}
+            if owners - {0, os.geteuid()}:
+                raise UserError(
+                    f"{path.absolute()} has settings of wandb that belong to another user",
+                    hint="remove the file, or start from another folder",
+                )
 
 
 def _check_wandb_variables(variables: Mapping[str, str]) -> None:

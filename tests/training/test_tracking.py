@@ -121,6 +121,23 @@ def test_a_tracker_that_is_not_installed_is_reported(
     assert str(caught.value).startswith(said)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_settings_that_another_user_has_put_here_are_not_obeyed(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """wandb would send the user's key to the server that they name."""
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / folder / "settings"
+    settings.parent.mkdir()
+    settings.write_text("[default]\nbase_url = http://192.0.2.9\n")
+    check_trackers(make_job(trackers=["wandb"]))
+    os.chown(settings, 12345, 12345)
+    with pytest.raises(UserError, match="belong to another user"):
+        check_trackers(make_job(trackers=["wandb"]))
+    check_trackers(make_job(trackers=["tensorboard"]))
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
