@@ -62,6 +62,8 @@ def place(source: Path, target: Path, before: os.stat_result, *, replace: bool =
 def remove_left(folder: Path) -> None:
     """Remove what processes that were killed have left of their rights, and of files that were no job's yet."""
     for path in folder.glob(f".*{SUFFIX}"):
+        if path.is_symlink() or not os.access(path, os.R_OK | os.X_OK) or not path.is_dir():
+            continue  # not one of ours
         for name in filter(_is_dead, _names(path)):
             if name.endswith(".tmp"):
                 (path / name).unlink(missing_ok=True)

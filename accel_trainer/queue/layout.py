@@ -254,7 +254,8 @@ class QueuePaths:
         found: dict[Path, str] = {}
         for state in (JobState.PENDING, JobState.HELD, JobState.RUNNING):
             with suppress(FileNotFoundError), os.scandir(self.of(state)) as entries:
-                found |= {Path(e.path): why for e in entries if (why := why_no_job(e.name)) is not None and e.is_file()}
+                named = {Path(e.path): why for e in entries if (why := why_no_job(e.name)) is not None and _is_file(e)}
+                found |= named
         return dict(sorted(found.items()))
 
     def claims(self) -> Iterator[ClaimedJob]:
@@ -267,15 +268,31 @@ def _names_in(folder: Path) -> list[str]:
         return [entry.name for entry in entries]
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it may be one: also where that cannot be seen, as of a link to itself."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return True
+
+
 def _names_in_and_placed(folder: Path) -> list[str]:
     """Also of the files that are just being placed, where that takes a folder; one that has moved on meanwhile to
-    another such folder is met there."""
+    another such folder is met there. What is called so and is no folder, or may not be entered, has none."""
     while True:
-        names = _names_in(folder)
+        with os.scandir(folder) as entries:
+            places = {entry.name: is_lock(entry.name) and entry.is_dir(follow_symlinks=False) for entry in entries}
         try:
-            return names + [f"{lock}/{name}" for lock in filter(is_lock, names) for name in names_inside(folder / lock)]
+            locks = [name for name, is_place in places.items() if is_place]
+            return [*places, *(f"{lock}/{name}" for lock in locks for name in _placed_in(folder / lock))]
         except FileNotFoundError:
             continue
+
+
+def _placed_in(lock: Path) -> list[str]:
+    with suppress(PermissionError, NotADirectoryError):
+        return names_inside(lock)
+    return []
 
 
 def reason_path(path: Path) -> Path:

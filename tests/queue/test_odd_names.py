@@ -423,3 +423,32 @@ def test_a_name_that_is_no_name_is_refused_before_a_file_is_opened():
     for name in BAD:
         with pytest.raises(UserError):
             read_job(Path(f"{name}.json"))
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link to itself", "file", "pipe"])
+def test_what_is_only_called_as_a_folder_of_moves_is_passed_over(tmp_path: Path, kind: str) -> None:
+    queue = QueueStore(tmp_path / "queue")
+    queue.create()
+    queue.add("a", b"{}")
+    place = queue.folder / "running" / ".x.placing"
+    place.parent.mkdir(exist_ok=True)
+    match kind:
+        case "dangling link":
+            place.symlink_to("/nowhere")
+        case "link to itself":
+            place.symlink_to(place.name)
+        case "file":
+            place.touch()
+        case _:
+            os.mkfifo(place)
+    assert list(queue.claims()) == []
+    queue.remove_half_written()
+    assert os.path.lexists(place)
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.JSON", "a (conflicted copy).json"])
+def test_a_stray_that_is_a_link_to_itself_is_named(tmp_path: Path, name: str) -> None:
+    queue = QueueStore(tmp_path / "queue")
+    queue.create()
+    (queue.folder / name).symlink_to(name)
+    assert list(queue.paths.strays()) == [queue.folder / name]

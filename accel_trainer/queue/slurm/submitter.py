@@ -5,6 +5,7 @@ is found by the next one: a claim is made first, and has its token in the commen
 """
 
 import time
+from contextlib import suppress
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
@@ -82,7 +83,8 @@ class Submitter:
         """
         self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
-        self.queue.remove_half_written()
+        with suppress(OSError):  # what cannot be removed does no harm
+            self.queue.remove_half_written()
         try:
             while not self.stop and not self._turn(watch):
                 time.sleep(POLL_S)
