@@ -50,8 +50,10 @@ class CopyRecord:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the other queue is there: its disk may be mounted elsewhere only."""
-        return Path(self.copy).parent == Path(self.queue) and (Path(self.queue) / "running").is_dir()
+        """Whether the other queue is there: its disk may be mounted elsewhere only, or not answer."""
+        with suppress(OSError):
+            return Path(self.copy).parent == Path(self.queue) and (Path(self.queue) / "running").is_dir()
+        return False
 
     @property
     def returned(self) -> Path:

@@ -179,7 +179,7 @@ class QueueStore:
         """Finish or undo all moves of processes of this machine that are dead, as far as it is known how."""
         for job in list(self.paths.claims()):
             if job.destination is not None and job.owner.is_dead():
-                with suppress(UserError):
+                with suppress(UserError, OSError):
                     self.settle(job)
 
     def finish(self, job: QueuedJob, state: JobState, reason: str | None = None, ending: Ending | None = None) -> Path:

@@ -197,3 +197,22 @@ def test_what_is_no_file_is_not_waited_for_by_a_move_to_another_disk(
         queue.move_to(other, job)
     assert (queue.folder / "pipe.json").exists()
     assert (files(queue), files(other)) == (before, [])
+
+
+def test_a_queue_whose_disk_does_not_answer_keeps_no_look_from_others(
+    queue: QueueStore, other: QueueStore, dead: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving, _ = stopped_move(queue, other, dead)
+    is_dir = Path.is_dir
+
+    def not_answering(path: Path, **given: bool) -> bool:
+        if path.is_relative_to(other.folder):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return is_dir(path, **given)
+
+    monkeypatch.setattr(Path, "is_dir", not_answering)
+    queue.settle_all()
+    queue.remove_half_written()
+    assert [job.path for job in queue.claims()] == [moving.path]
+    with pytest.raises(UndecidedMove):
+        queue.settle(moving)
