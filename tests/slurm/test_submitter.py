@@ -228,6 +228,9 @@ def test_numbers_and_lines_of_slurm_are_read(tmp_path: Path, monkeypatch: pytest
         "7|RUNNING|None|gpu[1-2]|1-02:03:04|accel-train:abc-1",
         "8|PENDING|Nodes required for job are DOWN|||accel-train:def-2",
         "9_[1-3]|PENDING|Priority||0:00|of somebody else",
+        "of two lines",
+        "",
+        "slurm: a word of the site | | | | |",
     )
     answering(tmp_path, monkeypatch, "squeue", f"echo {shlex.quote(chr(10).join(lines))}")
     found = client.jobs_of("me")

@@ -4,7 +4,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from accel_trainer.core.child_environment import SLURM, child_environment
@@ -81,8 +81,7 @@ def jobs_of(user: str, timeout_s: float = ANSWER_S) -> Mapping[str, SlurmJob]:
     Raises SlurmError.
     """
     listing = _call(["squeue", "--noheader", "--states=all", f"--user={user}", f"--format={FIELDS}"], timeout_s)
-    found = (_parsed(line) for line in listing.splitlines())
-    return {token: job for token, job in found if token is not None}
+    return {token: job for token, job in _parsed(listing) if token is not None}
 
 
 def job_of(job_id: int, token: str) -> SlurmJob | None:
@@ -96,7 +95,7 @@ def job_of(job_id: int, token: str) -> SlurmJob | None:
         if "Invalid job id" in str(error):
             return None
         raise
-    return next((job for found, job in map(_parsed, listing.splitlines()) if found == token), None)
+    return next((job for found, job in _parsed(listing) if found == token), None)
 
 
 def cancel_waiting(job_id: int) -> None:
@@ -160,12 +159,16 @@ def _last_line(text: str) -> str:
     return re.sub(r"^\w+: (error|fatal): ", "", lines[-1]) if lines else ""
 
 
-def _parsed(line: str) -> tuple[str | None, SlurmJob]:
-    """A line of squeue: the token of the claim, where the job has come from a queue, and the job."""
-    number, state, reason, nodes, elapsed, comment = line.strip().split("|", 5)
-    token = comment.removeprefix(COMMENT) if comment.startswith(COMMENT) else None
-    digits = re.match(r"\d+", number)
-    return token, SlurmJob(int(digits[0]) if digits else 0, state, reason, nodes, _seconds(elapsed))
+def _parsed(listing: str) -> Iterator[tuple[str | None, SlurmJob]]:
+    """Of squeue's lines: the token of the claim, where a job has come from a queue, and the job. Other lines are passed
+    over: a comment may have line breaks, and sites print what they like."""
+    for line in listing.splitlines():
+        fields = line.strip().split("|", 5)
+        if len(fields) < 6 or (digits := re.match(r"\d+", fields[0])) is None:
+            continue
+        _, state, reason, nodes, elapsed, comment = fields
+        token = comment.removeprefix(COMMENT) if comment.startswith(COMMENT) else None
+        yield token, SlurmJob(int(digits[0]), state, reason, nodes, _seconds(elapsed))
 
 
 def _seconds(text: str) -> float | None:
