@@ -208,6 +208,8 @@ def _content(file: ConfigFile) -> Mapping[str, Any]:
         file.refuse(f"cannot be read: {error.strerror}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         file.refuse(f"is not YAML: {first_line(error)}")
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # as PyYAML fails at `!!bool maybe`
+        file.refuse(f"has a value that is not of its tag: {first_line(error)}")
     if not isinstance(content, dict) or content.get("distributed_type") is None:
         file.refuse("has no distributed_type: it is not a file of `accelerate config`")
     return content

@@ -138,7 +138,12 @@ def test_no_key_lets_an_option_of_torchrun_through(named, key, value):
     assert not any("rdzv" in word for word in launch.argv)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00", b"a: \x1b", b"\xef\xbb\xbf[1]", b"null", b"''", b"1"])
+NO_CONFIGS = [b"\xff\xfe", b"\x00", b"a: \x1b", b"\xef\xbb\xbf[1]", b"null", b"''", b"1"]
+# At which PyYAML fails in ways of its own.
+WRONG_TAGS = [f"distributed_type: NO\ndebug: !!{value}".encode() for value in ("bool maybe", "timestamp x", "int ''")]
+
+
+@pytest.mark.parametrize("content", [*NO_CONFIGS, *WRONG_TAGS])
 def test_bytes_that_are_no_config_are_one_line(named, content):
     with pytest.raises(UserError) as caught:
         plan_launch(named(content), LaunchOptions(), CPU)
