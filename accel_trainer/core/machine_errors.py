@@ -31,6 +31,20 @@ _MACHINES_OF_A_FILE = {
     errno.ENODEV: "the disk is gone",
     errno.ETIMEDOUT: "the disk's server does not answer",
     errno.EHOSTUNREACH: "the disk's server does not answer",
+    errno.EHOSTDOWN: "the disk's server does not answer",
+    errno.ENETUNREACH: "the disk's server does not answer",
+    errno.ESHUTDOWN: "the disk's server has shut us out",
+}
+# Those that not every system has.
+_MACHINES_OF_A_FILE |= {
+    getattr(errno, name): why
+    for name, why in (
+        ("EREMOTEIO", "the disk has failed"),
+        ("EUCLEAN", "the file system is damaged"),
+        ("EKEYEXPIRED", "the key to the disk has expired"),
+        ("ENOKEY", "the key to the disk is missing"),
+    )
+    if hasattr(errno, name)
 }
 _PERMISSION_IS_GONE = "permission is missing"
 # What compilers and libraries say that raise no error of the system.

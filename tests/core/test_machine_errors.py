@@ -10,6 +10,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.machine_errors import try_to_write, why_of_machine, why_of_machine_in
 
 MACHINES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "ESTALE", "ENOTCONN", "ENODEV", "ETIMEDOUT")
+MACHINES += ("EHOSTDOWN", "ENETUNREACH", "ESHUTDOWN", "EREMOTEIO", "EUCLEAN", "EKEYEXPIRED", "ENOKEY")
 USERS = ("EACCES", "EPERM", "ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP", "EINVAL", "EFBIG", "EEXIST")
 
 
