@@ -284,7 +284,8 @@ class RunFolder:
             return None
         previous = self.path / "previous"
         previous.mkdir(exist_ok=True)
-        number = 1 + max((int(p.name) for p in previous.iterdir() if p.name.isdigit()), default=0)
+        numbers = [int(p.name) for p in previous.iterdir() if re.fullmatch(r"[0-9]{1,9}", p.name)]
+        number = 1 + max(numbers, default=0)
         target = previous / str(number)
         target.mkdir()
         with suppress(OSError):  # the next status takes its place here; the log goes on over all runs of the folder

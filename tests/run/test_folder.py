@@ -196,6 +196,7 @@ def test_the_lock_of_who_sets_an_older_run_aside_stays(run: RunFolder) -> None:
 def test_archived_runs_of_a_folder_are_numbered(run: RunFolder) -> None:
     (run.path / "previous" / "9").mkdir(parents=True)
     (run.path / "previous" / "notes").mkdir()
+    (run.path / "previous" / "²").mkdir()  # a digit, and no number
     fill(run)
     assert run.archive() == run.path / "previous" / "10"
 

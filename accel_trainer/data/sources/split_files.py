@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.data.sources.split_names import role_of, roles_in, word_of
-from accel_trainer.data.sources.walk import files_below, folders_in
+from accel_trainer.data.sources.walk import files_below, folders_in, is_folder
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 IMAGES = "imagefolder"
@@ -150,7 +150,7 @@ def _image_splits(root: Path, dataset: str) -> SplitFiles | None:
     while True:
         folders = [Path(path) for path in folders_in(folder).paths if not Path(path).name.startswith("__")]
         with os.scandir(folder) as entries:
-            files = [entry.name for entry in entries if not entry.is_dir()]
+            files = [entry.name for entry in entries if not is_folder(entry)]
         if any(name in _DESCRIPTIONS for name in files):
             return None  # it says of which split an image is
         if any(role_of(path.name) for path in folders):

@@ -34,7 +34,7 @@ def folders_in(folder: Path) -> Found:
     """The folders in a folder, and what links lead to, by name; what is hidden does not count. Raises OSError."""
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
-    folders = [entry for entry in found if not _is_hidden(entry.name) and _is_folder(entry)]
+    folders = [entry for entry in found if not _is_hidden(entry.name) and is_folder(entry)]
     hidden = [entry.path for entry in found if _is_hidden(entry.name) and entry.is_dir(follow_symlinks=False)]
     left_out = [entry.path for entry in folders if entry.is_symlink() and _leads_up(entry.path)]
     nowhere = [entry.path for entry in found if not _is_hidden(entry.name) and _leads_nowhere(entry)]
@@ -83,7 +83,7 @@ class _Walk:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if not _is_folder(entry):
+                    if not is_folder(entry):
                         names.append(entry.name)
                         if entry.is_symlink():
                             self.file_links |= _identity_of_target(entry)
@@ -119,8 +119,8 @@ def _identity(about: os.stat_result) -> Identity:
     return about.st_dev, about.st_ino
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Raises OSError where it is not known."""
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or leads to one. Raises OSError where it is not known."""
     try:
         return entry.is_dir()
     except OSError as error:
