@@ -60,8 +60,8 @@ def _migrated(given: Mapping[str, Any], slips: tuple[str, ...], where: str | Non
         if draft.get(word.old) is not ABSENT:
             word.translate(draft, word)
     todays = sorted(TODAYS.intersection(given))
+    translate_values(draft)
     if not (todays and not old_words):
-        translate_values(draft)
         say_defaults(draft)
     elif absent := [key for key in ("batch_size", "eval_crop") if not draft.has(key)]:
         reason = f"{listed(todays, 3)} is of today's program: what the file does not say has today's defaults"

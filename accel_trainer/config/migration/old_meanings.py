@@ -93,6 +93,15 @@ def say_defaults(draft: Draft) -> None:
         draft.change("batch_size", "auto", "without a batch_size the largest that fits was taken")
     if not draft.has("eval_crop"):
         draft.change("eval_crop", 1.0, "validation kept all of the shorter side; today's default keeps 0.875 of it")
+    noise = draft.get("Noise.noise_types")
+    if "fourier" in (noise if isinstance(noise, list) else [noise]) and not draft.has("Noise.fourier_part"):
+        reason = "Fourier noise was the absolute value of the complex field; today's default is its real part"
+        draft.change("Noise.fourier_part", "modulus", reason)
+    if draft.get("finetune") is True and draft.get("finetune_args.freeze_modules"):
+        draft.note(
+            "finetune_args.freeze_modules",
+            "only these modules were loaded then, and the rest began at random; today all that fits is loaded",
+        )
     _say_optimizer(draft)
     _say_places(draft)
     if draft.get("cutmix") is True and draft.get("mixup") is True:

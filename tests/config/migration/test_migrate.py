@@ -139,6 +139,28 @@ def test_arguments_of_sgd_that_an_old_file_left_out_were_torchs_own() -> None:
     assert migrate(adam).job["optimizer_args"] == {"lr": 0.001}
 
 
+def test_fourier_noise_of_then_was_the_modulus() -> None:
+    noise = {"noise_types": ["fourier", "gaussian"], "ssnrs": [0.2, 0.4], "probs": 0.8}
+    assert today(Noise=noise)["Noise"] == {**noise, "fourier_part": "modulus"}
+    assert today(Noise={**noise, "fourier_part": "real"})["Noise"]["fourier_part"] == "real"
+    assert today(Noise={**noise, "noise_types": "gaussian"})["Noise"] == {**noise, "noise_types": "gaussian"}
+
+
+def test_modules_that_are_frozen_are_noted_as_what_was_loaded() -> None:
+    args = {"starting_params": "a.pt", "freeze_modules": ["layer1"], "finetune_dir": "x"}
+    (note,) = migrate({"architecture": "resnet18", "batch_size": 8, "finetune": True, "finetune_args": args}).notes
+    assert "only these modules were loaded" in note
+
+
+def test_an_old_name_beside_a_parameter_of_today_is_migrated_without_old_defaults() -> None:
+    """What `validate` sends here has to come out as a job of today."""
+    old = {"architecture": "cornet-s", "seed": 1, "transform_type": "standard"}
+    migration = migrate(old)
+    assert migration.job == {"architecture": "cornet_s", "seed": 1, "transform_type": "default"}
+    assert len(migration.changes) == 2
+    assert migrate(migration.job).is_todays
+
+
 def test_a_fine_tuned_run_keeps_its_folder() -> None:
     """The older program added finetune_dir to model_dir only where it was not its end."""
     args = {"finetune_dir": "occ-nat", "starting_params": "a/params/043.pt"}
