@@ -181,7 +181,7 @@ def test_an_immutable_file_on_a_real_disk_is_named_and_left(queue, trained, make
 # -- an attempt that breaks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("what?"), UserError("no")])
+@pytest.mark.parametrize("error", [OSError(22, "Invalid argument"), RuntimeError("what?"), UserError("no")])
 def test_whatever_breaks_an_attempt_fails_its_job_alone_and_is_in_its_log(queue, trained, make, error):
     def fail(attempt: Attempt) -> None:
         raise error
