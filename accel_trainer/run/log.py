@@ -108,7 +108,10 @@ class _LogFile(_Forgiving, logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(LockLost):
             self._run.check_owner()
-            super().emit(record)
+            try:
+                super().emit(record)
+            except OSError:  # logging forgives what fails when it writes, not when it opens
+                self.handleError(record)
 
 
 class HeldBack(logging.handlers.MemoryHandler):

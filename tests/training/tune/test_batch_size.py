@@ -33,6 +33,7 @@ from accel_trainer.training import session, trainer
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.session import SessionOptions
 from accel_trainer.training.tune import batch_size
+from accel_trainer.training.tune.range_verdict import Verdict
 
 MakeJob = Callable[..., Job]
 
@@ -228,6 +229,8 @@ def test_a_lack_of_memory_while_a_rate_is_looked_for_counts_too(
     assert said.error is not None
     assert said.error.startswith("out of memory before the first step with batch_size 64 (CUDA")
     assert said.fitting_batch_size == 16
+    # Of so few images the curve is too noisy for a rate, and here it may be any.
+    monkeypatch.setattr("accel_trainer.training.tune.resolve.judge", lambda tried: Verdict(0.01, 1.0))
     assert attempt(job, run.path).state is RunState.FINISHED
     assert read_found(run)["auto"] == 16
 
