@@ -33,10 +33,13 @@ class BackgroundOutput:
             if self._num_bytes + len(content) > MOST_BYTES or (write in self._left_out and self._waiting):
                 self._left_out[write] = self._left_out.get(write, 0) + content.count(b"\n")
                 return
-            if (lines := self._left_out.pop(write, None)) is not None:
-                self._add(write, b"\n[%d lines left out: they could not be printed in time]\n" % lines)
+            self._say_left_out(write)
             self._add(write, content)
             self._changed.notify_all()
+
+    def _say_left_out(self, write: Write) -> None:
+        if (lines := self._left_out.pop(write, None)) is not None:
+            self._add(write, b"\n[%d lines left out: they could not be printed in time]\n" % lines)
 
     def _add(self, write: Write, content: bytes) -> None:
         self._waiting.append((write, content))
@@ -50,9 +53,8 @@ class BackgroundOutput:
     def drain(self) -> None:
         """Wait until all is written, as long as somebody reads it."""
         with self._changed:
-            for write, lines in self._left_out.items():
-                self._add(write, b"\n[%d lines left out: they could not be printed in time]\n" % lines)
-            self._left_out.clear()
+            for write in list(self._left_out):
+                self._say_left_out(write)
             self._changed.notify_all()
             seen, since = self._num_written, time.monotonic()
             while self._waiting and time.monotonic() - since < PATIENCE_S:
