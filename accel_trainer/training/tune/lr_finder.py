@@ -77,19 +77,13 @@ def range_test(
         return tried
 
 
-def steepest_rate(tried: Sequence[RangeTestPoint]) -> float | None:
-    """The rate at which the running mean of the losses falls steepest over the logarithm of the rate, to three digits,
-    on its way to its least; None where there is no such way.
+def steepest_step(smoothed: NDArray[np.float64], log_rates: NDArray[np.float64]) -> int | None:
+    """The number of the step at which the running mean of the losses falls steepest over the logarithm of the rate, on
+    its way to its least; None where there is no such way. Both arrays (steps,).
 
     What comes after the least does not count: a loss that has jumped up may fall steeper than any that is learning. Nor
     do the first ten steps, whose means are of few losses.
     """
-    step = steepest_step(np.array([point.smoothed for point in tried]), np.log([point.rate for point in tried]))
-    return None if step is None else float(f"{tried[step].rate:.3g}")
-
-
-def steepest_step(smoothed: NDArray[np.float64], log_rates: NDArray[np.float64]) -> int | None:
-    """The number of the step at which these running means fall steepest, as `steepest_rate` has it."""
     if not len(smoothed):
         return None
     falling = slice(NUM_SKIPPED, int(smoothed.argmin()) + 1)

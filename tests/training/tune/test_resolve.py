@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -32,7 +33,7 @@ from accel_trainer.training.session import SessionOptions, train
 from accel_trainer.training.tune import batch_size, resolve
 from accel_trainer.training.tune import lr_finder as finder
 from accel_trainer.training.tune.batch_size import MemoryTrial, estimate_footprint, largest_fitting
-from accel_trainer.training.tune.lr_finder import RangeTestPoint, steepest_rate
+from accel_trainer.training.tune.lr_finder import RangeTestPoint, steepest_step
 
 MakeJob = Callable[..., Job]
 
@@ -273,6 +274,11 @@ def test_ranks_agree_on_the_numbers_and_on_a_stop(tmp_path: Path) -> None:
 
 def curve(losses: list[float]) -> list[RangeTestPoint]:
     return [RangeTestPoint(10 ** (number / 10 - 6), loss, loss) for number, loss in enumerate(losses)]
+
+
+def steepest_rate(tried: list[RangeTestPoint]) -> float | None:
+    step = steepest_step(np.array([point.smoothed for point in tried]), np.log([point.rate for point in tried]))
+    return None if step is None else tried[step].rate
 
 
 def test_the_found_rate_is_where_the_loss_falls_steepest() -> None:
