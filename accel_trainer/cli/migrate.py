@@ -13,7 +13,7 @@ from accel_trainer.cli.app import MISTAKE, app, count_of, echo, echo_text, print
 from accel_trainer.config.migration.migrate import Migration, migrate_content
 from accel_trainer.config.parse import MAX_BYTES, job_name, read_bytes
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import write_atomic
+from accel_trainer.core.files import write_new
 
 STANDARD_INPUT = Path("-")
 
@@ -94,7 +94,7 @@ def _write(target: Path, content: bytes) -> None:
                 raise UserError("exists already with other content", where=target, hint="choose another folder `out`")
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, content)
+        write_new(target, content)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=target) from error
 
