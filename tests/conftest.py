@@ -16,6 +16,7 @@ from helpers import COMMAND, REPOSITORY, kill_tree
 from accel_trainer.core.child_environment import waiting_threads_sleep
 from accel_trainer.launch import attempt_files
 
+pytest_plugins = ["hang_guard"]
 # Before torch is imported: tests have fewer cores than threads, and threads that spin make them many times slower.
 os.environ.update(waiting_threads_sleep(os.environ))
 
@@ -84,7 +85,6 @@ def cli(server: ForkServer) -> Cli:
             [*COMMAND, *map(str, words)],
             capture_output=True,
             text=True,
-            timeout=540,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
         )

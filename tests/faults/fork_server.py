@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 240.0
+# Less than what a test may take (`timeout` in pyproject.toml).
+TIMEOUT_S = 180.0
 COMMAND_LINE = "from accel_trainer.cli import main; main()"
 
 
@@ -49,6 +50,10 @@ class ForkServer:
             text=True,
             env=environment,
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def attempt(
         self,
@@ -122,7 +127,10 @@ class ForkServer:
 @cache
 def shared() -> ForkServer:
     """The one server of a process of pytest; it ends with the process."""
+    import hang_guard
+
     server = ForkServer()
+    hang_guard.SPARED.add(server.pid)
     atexit.register(server.__exit__, None, None, None)
     return server
 
