@@ -57,6 +57,28 @@ class Pixels(nn.Module):
         return self.decoder(images.flatten(1))
 
 
+class Remembers(NormAndDropout):
+    """What it gives depends on a buffer that every forward pass in training moves, as MoCo's queue."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("center", torch.zeros(8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.second(self.dropout(self.first(images))).mean((2, 3))
+        if self.training:
+            self.center.lerp_(features.detach().mean(0), 0.1)
+        return self.decoder(features - self.center)
+
+
+class Unused(NormAndDropout):
+    """Has a layer that it does not use."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.unused = nn.Linear(4, 4)
+
+
 class Unhurried(NormAndDropout):
     """Takes its time over every step, and none of the processor's: so there is a middle of an epoch to be killed in."""
 

@@ -1,6 +1,8 @@
 """A model without values, on the meta device: its shapes, cycles, parameters and memory."""
 
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -117,6 +119,22 @@ def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
 
 def _forward_on_meta(model: nn.Module, job: Job, num_examples: int) -> object:
     """What a model gives on the meta device, or if others have written it and it needs values, on the CPU."""
+    return meta_pass(model, job, num_examples).output
+
+
+@dataclass(frozen=True)
+class MetaPass:
+    """A forward pass with copies of a model's parameters and buffers, by name: as they were, and what is there after
+    it. Those that the pass has changed in place are the same tensors."""
+
+    output: Any
+    given: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+
+
+def meta_pass(model: nn.Module, job: Job, num_examples: int) -> MetaPass:
+    """What a model in training does with examples that are zero on the meta device, or if others have written it and it
+    needs values, on the CPU. It stays as it is."""
     try:
         return _forward_on(model, job, num_examples, torch.device("meta"))
     except Exception:
@@ -125,10 +143,9 @@ def _forward_on_meta(model: nn.Module, job: Job, num_examples: int) -> object:
         return _forward_on(model, job, num_examples, torch.device("cpu"))
 
 
-def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> object:
-    """What a model in training gives for examples that are zero, with copies of its weights on the device."""
+def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> MetaPass:
     frames = (job.views_per_image,) if job.video else ()
-    state = {
+    given = {
         name: t.to(device) if t.device != device else t.clone()
         for name, t in (*model.named_parameters(), *model.named_buffers())
     }
@@ -138,7 +155,8 @@ def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.dev
     try:
         with torch.device(device), torch.random.fork_rng(devices=[]):
             examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
-            return torch.func.functional_call(model, state, (examples,))
+            after = dict(given)
+            return MetaPass(torch.func.functional_call(model, after, (examples,)), given, after)
     finally:
         for part, before in zip(parts, extra, strict=True):
             part.set_extra_state(before)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core import keyed_random
@@ -11,12 +12,14 @@ from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.loader import Batch
 from accel_trainer.training.build import Components
 from accel_trainer.training.failures import FirstBadStep
+from accel_trainer.training.meta_step import reach_of_step
 from accel_trainer.training.objectives.base import BatchResult, Meter
 from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
 from accel_trainer.training.optim.skipped_steps import SkippedSteps
 from accel_trainer.training.runtime.accelerator import in_memory_format
+from accel_trainer.training.runtime.data_parallel import prepare, settle_order
 
 
 def _nothing() -> None:
@@ -36,10 +39,12 @@ class TrainingStep:
         self.job, self.accelerator, self.averages = job, accelerator, averages
         self.objective = parts.objective.to(accelerator.device)
         prefer_fused(job, parts.optimizer, accelerator.device)
-        self.model, self.optimizer = accelerator.prepare(parts.model, parts.optimizer)
+        reach = reach_of_step(job, parts.model, parts.objective, accelerator.num_processes)
+        self.model, self.optimizer = prepare(accelerator, parts.model, parts.optimizer, **vars(reach))
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.meter = Meter(accelerator.device, self.objective.num_sums)
         self.first_bad = FirstBadStep(accelerator.device)
+        self._is_order_settled = False
         self._skipped = SkippedSteps(self.optimizer, accelerator.scaler) if job.schedule_by == "step" else None
         self._frozen = parts.frozen
         # DistributedDataParallel and Accelerate divide by these.
@@ -65,12 +70,14 @@ class TrainingStep:
         the step is taken: report, save, stop or give up.
         """
         accelerator = self.accelerator
+        images = in_memory_format(self.job, batch.inputs.on(accelerator.device))
+        if not self._is_order_settled:
+            settle_order(self.model, lambda: self._forward(images, batch).loss)
+            self._is_order_settled = True
         with accelerator.accumulate(self.model):
             self.seed_model(global_step, micro_batch)
-            images = batch.inputs.on(accelerator.device)
             with span(Phase.FORWARD):
-                output = self.model(in_memory_format(self.job, images))
-                result = self.objective.compute(output, batch, is_shared=True)
+                result = self._forward(images, batch)
             with span(Phase.BACKWARD):
                 accelerator.backward(result.loss * self._divided_by)
             with span(Phase.OPTIMIZER):
@@ -89,6 +96,9 @@ class TrainingStep:
                     self.averages.after_step(self.plain_model)
             agree()
         return result
+
+    def _forward(self, images: Tensor, batch: Batch) -> BatchResult:
+        return self.objective.compute(self.model(images), batch, is_shared=True)
 
     def seed_model(self, global_step: int, micro_batch: int) -> None:
         """Dropout and the like follow from the step, not from what was drawn before."""

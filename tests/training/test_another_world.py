@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from loops import outcome
-from ranks import run_two_ranks
+from ranks import launched, run_two_ranks
 from worlds import Seen, train_on
 
 JOB: dict[str, Any] = {
@@ -28,17 +28,15 @@ JOB: dict[str, Any] = {
     "ema": 0.9,
     "trackers": [],
 }
-ON_TWO = f"""
-import json, os
+ON_TWO = launched("""
+import json
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", ACCELERATE_USE_CPU="true")
 from worlds import train_on
 
 loop, seen = train_on(Path(RUN), json.loads(JOB), STOP_AFTER)
 assert loop.world_size == 2
-torch.save(seen, f"{{folder}}/{{rank}}.pt")
-"""
+torch.save(seen, f"{folder}/{rank}.pt")
+""")
 
 
 @pytest.fixture(autouse=True)

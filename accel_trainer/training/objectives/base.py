@@ -169,6 +169,10 @@ class Objective(Protocol):
         """Move its tensors, such as class weights, to a device."""
         ...
 
+    def trained(self, output: Any) -> list[Tensor]:
+        """The parts of an output that the loss depends on."""
+        ...
+
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """The loss and sums of a batch.
 

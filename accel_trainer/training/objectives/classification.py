@@ -115,6 +115,10 @@ class ClassificationObjective:
         self._loss = self._loss.to(device)
         return self
 
+    def trained(self, output: Any) -> list[Tensor]:
+        """The logits of the cycles that are trained, and those of auxiliary heads."""
+        return [self.cycles.select(self.cycles.of(output)), *(logits for _, logits in auxiliary_logits(output))]
+
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """The loss and sums of a batch. output: logits on the device; see `by_cycle` for their shapes."""
         logits = self.cycles.of(output)

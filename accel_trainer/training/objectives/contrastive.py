@@ -183,6 +183,10 @@ class ContrastiveObjective:
         """It has no tensors to move."""
         return self
 
+    def trained(self, output: Any) -> list[Tensor]:
+        """The embeddings of the cycles that are trained; those of auxiliary heads are not."""
+        return [self.cycles.select(self.cycles.of(output))]
+
     def compute(self, output: Any, batch: Batch, *, is_shared: bool) -> BatchResult:
         """The loss and sums of a batch. output: embeddings of its views on the device, see `by_cycle`."""
         embeddings = self.cycles.of(output)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 from torch import Tensor
@@ -135,7 +135,6 @@ def make_accelerator(job: Job, run: RunFolder, *, cpu: bool = False) -> Accelera
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=job.gradient_accumulation),
         log_with=job.trackers or None,
         project_dir=str(run.path),
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if device.type == "cpu":
         keep_freed_memory()

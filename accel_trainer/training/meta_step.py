@@ -1,0 +1,54 @@
+"""What a training step reaches of a model, found on the meta device: which parameters, and which buffers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from accel_trainer.config import Job
+from accel_trainer.training.meta_model import MetaPass, meta_pass
+from accel_trainer.training.objectives.base import Objective
+from accel_trainer.zoo import registry, timm_models
+
+
+@dataclass(frozen=True)
+class StepReach:
+    """has_unused: whether a step may leave parameters that are trained without a gradient; moves_buffers: whether a
+    forward pass may change buffers that the next one depends on. BatchNorm's statistics are no such buffers: in
+    training it uses those of the batch."""
+
+    has_unused: bool
+    moves_buffers: bool
+
+
+def reach_of_step(job: Job, model: nn.Module, objective: Objective, num_processes: int) -> StepReach:
+    """Look at a forward and a backward pass of two examples, unless there is a single process, which asks for none of
+    it. What users have written may do otherwise in another step, so it may do all of this."""
+    if num_processes == 1:
+        return StepReach(has_unused=False, moves_buffers=False)
+    if registry.is_others(job.architecture) and not job.architecture.startswith(timm_models.PREFIX):
+        return StepReach(has_unused=True, moves_buffers=True)
+    done = meta_pass(model, job, 2)
+    unused = _without_gradient(model, objective.trained(done.output), done)
+    return StepReach(has_unused=bool(unused), moves_buffers=bool(_moved(model, done)))
+
+
+def _without_gradient(model: nn.Module, outputs: list[Tensor], done: MetaPass) -> list[str]:
+    """The trained parameters that these outputs do not depend on."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    total = torch.stack([output.float().sum() for output in outputs]).sum()
+    gradients = torch.autograd.grad(total, [done.given[name] for name in names], allow_unused=True)
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+
+
+def _moved(model: nn.Module, done: MetaPass) -> list[str]:
+    """Buffers, but for BatchNorm's, that the pass has changed, in place or by putting another tensor there."""
+    statistics = {
+        f"{name}.{buffer}" if name else buffer
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
+    names = [name for name, _ in model.named_buffers() if name not in statistics]
+    return [n for n in names if done.after[n] is not done.given[n] or done.given[n]._version > 0]

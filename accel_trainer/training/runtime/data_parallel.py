@@ -1,0 +1,71 @@
+"""Several processes train one model: how their gradients are summed, and in the same order in every attempt."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from accel_trainer.training.runtime.module_state import modules_with_extra_state
+
+# Of two numbers the sum is the same in any order.
+MOST_WITHOUT_ORDER = 2
+
+
+def prepare(
+    accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, *, has_unused: bool, moves_buffers: bool
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """The model and its optimizer for training on all processes; of a single one the model itself.
+
+    has_unused: parameters may have no gradient in a step, and are left alone then, as they are in one process.
+    moves_buffers: rank 0's buffers are everybody's in every forward pass. Without it each rank has its own statistics
+    of BatchNorm, which no training step reads, and rank 0's are those that are evaluated and saved.
+    """
+    accelerator.ddp_handler = DistributedDataParallelKwargs(
+        gradient_as_bucket_view=True, find_unused_parameters=has_unused
+    )
+    model, prepared = accelerator.prepare(model, optimizer)
+    if isinstance(model, DistributedDataParallel):
+        # Set here: as an argument it has another name, and another meaning, in every other version of torch.
+        model.broadcast_buffers = moves_buffers
+    return model, prepared
+
+
+def settle_order(model: nn.Module, loss: Callable[[], Tensor]) -> None:
+    """Have gradients summed in this attempt's first step in the order of all later ones. All ranks call it, before
+    their first step.
+
+    DistributedDataParallel puts gradients together anew, in the order in which they came, after its first backward pass
+    (`Reducer._rebuild_buckets`), and in which order the numbers of three and more processes are summed depends on their
+    place: a step after a resume would have other bits than the same step without. So one pass is thrown away: a forward
+    and a backward pass, after which buffers and what modules keep are as before. loss: computes it with the model; the
+    seed of the model is to be set after this. Nothing is done where no order is open: for less than three processes,
+    and where unused parameters are looked for, for then there is no second order.
+
+    Not run on GPUs; there NCCL sums, by place as well.
+    """
+    if not _is_open(model):
+        return
+    parts = [model.get_submodule(name) for name in modules_with_extra_state(model)]
+    extra = [deepcopy(part.get_extra_state()) for part in parts]
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    loss().backward()
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    for part, state in zip(parts, extra, strict=True):
+        part.set_extra_state(state)
+
+
+def _is_open(model: nn.Module) -> bool:
+    return (
+        isinstance(model, DistributedDataParallel)
+        and not model.find_unused_parameters
+        and dist.get_world_size(model.process_group) > MOST_WITHOUT_ORDER
+    )
