@@ -69,6 +69,7 @@ docs: $(READY)
 	$(BIN)/accel-train schema --output docs/job.schema.json
 	$(BIN)/python -m accel_trainer.config.schema README.md
 	$(BIN)/python -m tests.rooms_contract docs/internals.md
+	$(BIN)/python -m tests.doubts_list docs/training.md
 	$(BIN)/python docs/draw_pictures.py
 
 clean:

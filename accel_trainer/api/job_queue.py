@@ -10,7 +10,8 @@ from typing import Any
 from accel_trainer.api.checking import check_apart
 from accel_trainer.api.verdicts import RunFolders, duplicates
 from accel_trainer.config import Job, job_name, parse_job, read_job
-from accel_trainer.config.doubts import Known, doubts
+from accel_trainer.config.doubts import doubts
+from accel_trainer.config.known import Known
 from accel_trainer.config.parse import read_bytes, rest_of_job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import InvalidJob, UserError
@@ -66,7 +67,8 @@ class Queue:
                 summary = check_apart(job, self.folder, self._options, coming)
         except UserError as error:
             raise _in_file(where, error.problems) from error
-        known = Known(summary["classes"], summary["train_images"], summary["steps_per_epoch"], summary["cycles"])
+        known = Known.of(summary)
+        del summary["rates"]
         return {**summary, "warnings": [str(doubt) for doubt in doubts(job, known)]}
 
     def run_folders(self) -> RunFolders:

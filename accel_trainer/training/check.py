@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.derived import parameters
@@ -29,7 +30,7 @@ from accel_trainer.training.meta_model import count_parameters, cycle_axis, meta
 from accel_trainer.training.optim.lr_schedule import make_schedule
 from accel_trainer.training.optim.optimizer import construct_optimizer, make_optimizer, with_rate_for_batch
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
-from accel_trainer.training.optim.settings import optimizer_line, schedule_line
+from accel_trainer.training.optim.settings import optimizer_line, sampled_rates, schedule_line
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
 from accel_trainer.training.state.starting_point import refuse_run_of_other_code
 from accel_trainer.training.tracking import check_trackers
@@ -65,6 +66,8 @@ class Summary:
     """With all its settings."""
     schedule: str
     """With its rates at the start, after a quarter, half and three quarters of the epochs, and in the last."""
+    rates: Sequence[float] | None = None
+    """Learning rates over the training, as `sampled_rates` gives them."""
     data: Sequence[str] = ()
     """What there is to say of the data set: its splits, what was left out."""
 
@@ -129,6 +132,7 @@ class JobChecker:
             cycles=built[1],
             optimizer=optimizer,
             schedule=schedule,
+            rates=learning_rates(job, steps_per_epoch),
         )
 
     def _open(self, job: Job) -> Splits:
@@ -243,9 +247,19 @@ def optimization_lines(job: Job) -> list[str]:
 
 def _optimization_lines(job: Job, steps_per_epoch: int | None) -> list[str]:
     job = with_rate_for_batch(job)
-    resolved = job.with_placeholders(_any_batch_size(job))
-    optimizer = construct_optimizer(resolved, [{"params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]}])
+    optimizer = _stand_in(job)
     return [optimizer_line(job, optimizer), schedule_line(job, optimizer, steps_per_epoch)]
+
+
+def learning_rates(job: Job, steps_per_epoch: int | None) -> list[float] | None:
+    """Learning rates over the training of a job, as `sampled_rates` gives them."""
+    job = with_rate_for_batch(job)
+    return sampled_rates(job, _stand_in(job), steps_per_epoch)
+
+
+def _stand_in(job: Job) -> Optimizer:
+    resolved = job.with_placeholders(_any_batch_size(job))
+    return construct_optimizer(resolved, [{"params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]}])
 
 
 def check_writable(job: Job) -> None:

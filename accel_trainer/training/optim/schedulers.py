@@ -103,7 +103,8 @@ def _warmup_length(job: ResolvedJob, name: str) -> tuple[int, dict[str, Any]]:
 
 
 def _whole_cycle(job: ResolvedJob, args: Mapping[str, Any], length: int | None) -> dict[str, Any]:
-    """OneCycleLR's arguments with a `total_steps` that is the length of the training: with or without its warm-up.
+    """OneCycleLR's arguments with a `total_steps` that is the length of the training, without its warm-up: a longer
+    cycle would be cut off before its rates come down, and a shorter one has no rates for the end.
 
     What is absent of `epochs` and `steps_per_epoch` is that of the training, as torch documents both. Raises UserError.
     """
@@ -121,16 +122,18 @@ def _whole_cycle(job: ResolvedJob, args: Mapping[str, Any], length: int | None) 
     else:
         total = rest
     fails_in_rehearsal = total < 1 or (job.schedule_by == "epoch" and total < rest - 1)
-    if total in (length, rest) or fails_in_rehearsal:
+    if total == rest or fails_in_rehearsal:
         return {**given, "total_steps": total}
+    without_warmup = ", without the warm-up" if rest < length else ""
     if job.schedule_by == "epoch":
         raise UserError(
-            f"scheduler_args: OneCycleLR: a cycle of {total} steps, but stepped by epoch it has {rest}; remove "
+            f"scheduler_args: OneCycleLR: a cycle of {total} steps, but stepped by epoch it has {rest}"
+            f"{without_warmup}; remove "
             'total_steps, epochs and steps_per_epoch: the cycle is then the training; or set schedule_by to "step"'
         )
     raise UserError(
         f"scheduler_args: OneCycleLR: a cycle of {total} steps, but the training has {rest} ({job.num_epochs} epochs "
-        f"of {per_epoch} steps{', without the warm-up' if rest < length else ''}); remove total_steps, epochs and "
+        f"of {per_epoch} steps{without_warmup}); remove total_steps, epochs and "
         "steps_per_epoch: the cycle is then the training"
     )
 

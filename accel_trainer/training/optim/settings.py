@@ -63,12 +63,18 @@ class PlannedRate:
     rate: float | None
 
 
+# At how many moments of a training its rates are looked at, at most.
+NUM_SAMPLED = 100
 # Arguments of schedulers that may be lists, a number for each parameter group.
 _PER_GROUP = (*RATE_ARGUMENTS, "base_momentum", "max_momentum")
 
 
-def _schedulers_args(job: Job) -> list[dict[str, Any]]:
-    return [job.scheduler_args, job.warmup_scheduler_args]
+def _has_rates_of_groups(job: Job) -> bool:
+    return any(
+        isinstance(args.get(key), list)
+        for args in (job.scheduler_args, job.warmup_scheduler_args)
+        for key in _PER_GROUP
+    )
 
 
 def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -> str:
@@ -86,7 +92,7 @@ def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -
         return f"{name}: its rates follow from lr, which is found before training"
     if job.schedule_by == "step" and steps_per_epoch is None:
         return f"{name}: its rates follow from the number of steps in an epoch, which is not known yet"
-    if any(isinstance(args.get(key), list) for args in _schedulers_args(job) for key in _PER_GROUP):
+    if _has_rates_of_groups(job):
         return f"{name}: its rates are those of each parameter group"
     planned = planned_rates(resolved, optimizer, steps_per_epoch)
     known = [rate for rate in planned if rate.rate is not None]
@@ -112,62 +118,92 @@ def planned_rates(job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int |
     last = job.num_epochs - 1
     epochs = sorted({0, job.num_epochs // 4, job.num_epochs // 2, 3 * job.num_epochs // 4, last})
     if job.schedule_by == "step" and steps_per_epoch is not None:
-        length = length_of(job, steps_per_epoch)
         steps = [job.num_epochs * steps_per_epoch - 1 if epoch == last else epoch * steps_per_epoch for epoch in epochs]
-        return [
-            PlannedRate(epoch, _rate_in_step(job, optimizer, step, length, steps_per_epoch))
-            for epoch, step in zip(epochs, steps, strict=True)
-        ]
+        rates = _StepRates(job, optimizer, steps_per_epoch)
+        return [PlannedRate(epoch, rates.at(step)) for epoch, step in zip(epochs, steps, strict=True)]
+    known = _rates_of_epochs(job, optimizer, steps_per_epoch)
+    return [PlannedRate(epoch, known[epoch] if epoch < len(known) else None) for epoch in epochs]
+
+
+def sampled_rates(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -> list[float] | None:
+    """The full learning rates of the whole training, at up to 100 moments at equal distances, or as far as they are
+    known; None where they are not: by step, without the number of steps, and with rates of each parameter group.
+
+    A rate that is yet to be found is some number. optimizer, steps_per_epoch, errors: as for `schedule_line`.
+    """
+    resolved = job.with_placeholders(job.num_views)
+    if _has_rates_of_groups(job) or (job.schedule_by == "step" and steps_per_epoch is None):
+        return None
+    if job.schedule_by == "step" and steps_per_epoch is not None:
+        rates = _StepRates(resolved, optimizer, steps_per_epoch)
+        return [rates.at(step) for step in _spread(job.num_epochs * steps_per_epoch)]
+    known = _rates_of_epochs(resolved, optimizer, steps_per_epoch)
+    return [known[epoch] for epoch in _spread(len(known))]
+
+
+def _spread(number: int) -> list[int]:
+    """Up to NUM_SAMPLED of the numbers below that one, with the first and the last."""
+    most = min(number, NUM_SAMPLED)
+    return [round(n * (number - 1) / max(1, most - 1)) for n in range(most)]
+
+
+def _rates_of_epochs(job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int | None) -> list[float]:
+    """Those of all epochs, or of the first ones, as many as do not depend on a metric."""
+    num_known = job.num_epochs
+    if job.scheduler == "ReduceLROnPlateau":
+        num_known = min(num_known, warmup_length(job) + 1)
     stand_in = stand_in_optimizer(job, optimizer)
     schedule = assemble_schedule(job, stand_in, steps_per_epoch)
-    rates: list[float] = []
-    for epoch in range(job.num_epochs):
-        if epoch:
-            schedule.step(0.0)
+    rates = [learning_rate(stand_in)]
+    for _ in range(1, num_known):
+        schedule.step(0.0)
         rates.append(learning_rate(stand_in))
-    is_known = _all_known if job.scheduler != "ReduceLROnPlateau" else lambda epoch: epoch <= warmup_length(job)
-    return [PlannedRate(epoch, rates[epoch] if is_known(epoch) else None) for epoch in epochs]
+    return rates
 
 
-def _all_known(epoch: int) -> bool:
-    return True
+class _StepRates:
+    """The rates of a schedule by step, in any step without all those before: an epoch may have thousands. To within
+    rounding errors."""
 
+    def __init__(self, job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int) -> None:
+        self._job, self._optimizer, self._steps_per_epoch = job, optimizer, steps_per_epoch
+        self._num_warmup, self._warmup = 0, None
+        if job.warmup_scheduler is not None:
+            self._warmup, self._num_warmup = make_warmup(job, job.warmup_scheduler, self._stand_in())
+        self._main = make_main(job, self._stand_in(), length_of(job, steps_per_epoch))
 
-def _rate_in_step(job: ResolvedJob, optimizer: Optimizer, step: int, length: int | None, steps_per_epoch: int) -> float:
-    """Without all steps before: an epoch may have thousands. To within rounding errors."""
-    if job.swa is not None and job.swa.swa_lr is not None and (past := step // steps_per_epoch - job.swa.start) >= 0:
-        stand_in = stand_in_optimizer(job, optimizer)
-        swa = make_swa(job.swa, job.swa.swa_lr, stand_in)
-        for group, rate in zip(
-            stand_in.param_groups,
-            _rates_in_step(job, optimizer, job.swa.start * steps_per_epoch - 1, length),
-            strict=True,
-        ):
-            group["lr"] = rate
+    def _stand_in(self) -> Optimizer:
+        return stand_in_optimizer(self._job, self._optimizer)
+
+    def at(self, step: int) -> float:
+        """The full rate in a step, from 0."""
+        swa, stand_in = self._job.swa, self._stand_in()
+        past = -1 if swa is None or swa.swa_lr is None else step // self._steps_per_epoch - swa.start
+        if swa is None or swa.swa_lr is None or past < 0:
+            _set_rates(stand_in, self._of_groups(step))
+            return learning_rate(stand_in)
+        schedule = make_swa(swa, swa.swa_lr, stand_in)
+        _set_rates(stand_in, self._of_groups(swa.start * self._steps_per_epoch - 1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(past + 1):
-                swa.step()
+                schedule.step()
         return learning_rate(stand_in)
-    stand_in = stand_in_optimizer(job, optimizer)
-    for group, rate in zip(stand_in.param_groups, _rates_in_step(job, optimizer, step, length), strict=True):
+
+    def _of_groups(self, step: int) -> Sequence[float]:
+        """Of each parameter group, by the warm-up and the main scheduler."""
+        if self._warmup is not None and step < self._num_warmup:
+            return _jumped(self._warmup, step)
+        return _jumped(self._main, step - self._num_warmup)
+
+
+def _set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    return learning_rate(stand_in)
 
 
-def _rates_in_step(job: ResolvedJob, optimizer: Optimizer, step: int, length: int | None) -> Sequence[float]:
-    """Of each parameter group, by the warm-up and the main scheduler."""
-    stand_in = stand_in_optimizer(job, optimizer)
-    num_warmup = 0
-    if job.warmup_scheduler is not None:
-        warmup, num_warmup = make_warmup(job, job.warmup_scheduler, stand_in)
-        if step < num_warmup:
-            return _jumped(warmup, step, stand_in)
-    return _jumped(make_main(job, stand_in, length), step - num_warmup, stand_in)
-
-
-def _jumped(scheduler: lr_scheduler.LRScheduler, step: int, optimizer: Optimizer) -> Sequence[float]:
+def _jumped(scheduler: lr_scheduler.LRScheduler, step: int) -> Sequence[float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torch, which prefers one step after the other
         scheduler.step(step)
-    return [float(group["lr"]) for group in optimizer.param_groups]
+    return [float(group["lr"]) for group in scheduler.optimizer.param_groups]

@@ -76,6 +76,15 @@ def with_warmup(warmup: str, args: dict[str, Any]) -> dict[str, Any]:
     return {"warmup_scheduler": warmup, "warmup_scheduler_args": args} if warmup else {}
 
 
+def after_warmup(args: dict[str, Any], warmup: str, warmup_args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a scheduler, with a cycle that is what the warm-up leaves."""
+    length = warmup_args.get("total_iters", 5) if warmup else 0
+    if "max_lr" not in args or "base_lr" in args or length >= STEPS:
+        return args
+    kept = {key: value for key, value in args.items() if key not in ("epochs", "steps_per_epoch")}
+    return {**kept, "total_steps": STEPS - length}
+
+
 def made(job: Job) -> tuple[torch.optim.Optimizer, LRSchedule]:
     optimizer = make_optimizer(job, small_model())
     return optimizer, make_schedule(job, optimizer, PER_EPOCH)
@@ -145,6 +154,7 @@ def test_every_scheduler_of_torch_that_counts_is_tried_by_step() -> None:
 def test_rates_and_momentum_of_each_step_equal_torchs_whenever_restarted(
     make_job: MakeJob, name: str, args: dict[str, Any], warmup: str, warmup_args: dict[str, Any], skipped: list[int]
 ) -> None:
+    args = after_warmup(args, warmup, warmup_args)
     job = by_step(make_job, scheduler=name, scheduler_args=args, **with_warmup(warmup, warmup_args))
     optimizer = torch_optimizer()
     theirs = torch_values(optimizer, torch_scheduler(optimizer, name, args, warmup, warmup_args), skipped)
@@ -182,7 +192,7 @@ def test_swas_rate_counts_epochs_and_follows_on_a_schedule_by_step(
 def test_by_step_too_every_layer_keeps_its_share_of_the_rate(
     make_job: MakeJob, name: str, args: dict[str, Any]
 ) -> None:
-    args = {**args, "eta_min": 0} if "eta_min" in args else args
+    args = after_warmup({**args, "eta_min": 0} if "eta_min" in args else args, *WARMUPS[1])
     given = {"scheduler": name, "scheduler_args": args, **with_warmup(*WARMUPS[1])}
     full = [rate for rate, _ in our_values(by_step(make_job, **given))]
     seen = [rate for rate, _ in our_values(by_step(make_job, **given, layer_decay=0.25), ALWAYS)]
@@ -194,6 +204,7 @@ def test_by_step_too_every_layer_keeps_its_share_of_the_rate(
 def test_steps_that_are_replayed_lead_to_the_rate_of_that_step(
     make_job: MakeJob, name: str, args: dict[str, Any]
 ) -> None:
+    args = after_warmup(args, *WARMUPS[2])
     job = by_step(make_job, scheduler=name, scheduler_args=args, **with_warmup(*WARMUPS[2]))
     expected = [rate for rate, _ in our_values(job)]
     for number in range(STEPS):
@@ -233,20 +244,47 @@ def test_one_cycle_is_as_long_as_the_training_where_it_does_not_say(
     job = {"schedule_by": unit, "scheduler": "OneCycleLR", **warmup}
     length, per_epoch = (STEPS, PER_EPOCH) if unit == "step" else (EPOCHS, 1)
     rest = length - (3 if warmup else 0)
-    for given, total in (
-        ({}, rest),
-        ({"total_steps": rest}, rest),
-        ({"total_steps": length}, length),
-        ({"epochs": EPOCHS}, length),
-        ({"steps_per_epoch": per_epoch}, length),
-        ({"epochs": EPOCHS, "steps_per_epoch": per_epoch}, length),
-        ({"total_steps": None}, rest),
-    ):
+    whole = [{"total_steps": length}, {"epochs": EPOCHS}, {"steps_per_epoch": per_epoch}]
+    whole += [{"epochs": EPOCHS, "steps_per_epoch": per_epoch}]
+    for given in ({}, {"total_steps": rest}, {"total_steps": None}, *([] if warmup else whole)):
         _, schedule = made(by_step(make_job, **job, scheduler_args={"max_lr": 0.1, **given}))
         state = schedule.state_dict()
         state = state["scheduler"] if unit == "step" else state
         state = state["_schedulers"][1] if warmup else state
-        assert state["total_steps"] == total, given
+        assert state["total_steps"] == rest, given
+    for given in whole if warmup else []:
+        with pytest.raises(UserError, match=f"a cycle of {length} steps, but .* has {rest}.*without the warm-up"):
+            made(by_step(make_job, **job, scheduler_args={"max_lr": 0.1, **given}))
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+@pytest.mark.parametrize("total", [STEPS, STEPS - 3, STEPS - 4])
+def test_beside_a_warmup_one_cycle_is_refused_where_torchs_is_cut_off_or_fails(
+    make_job: MakeJob, unit: str, total: int
+) -> None:
+    """By torch itself: the cycle comes down to its end in the last step, is cut off, or has no rates for the end."""
+    args = {"max_lr": 0.1, "total_steps": total}
+    optimizer = torch_optimizer()
+    scheduler = torch_scheduler(optimizer, "OneCycleLR", args, "LinearLR", {"total_iters": 3})
+    try:
+        is_whole = torch_values(optimizer, scheduler)[-1][0] == pytest.approx(0.1 / 25 / 1e4)
+    except ValueError:  # "Tried to step 21 times"
+        is_whole = False
+    assert is_whole == (total == STEPS - 3)
+    epochs = {"num_epochs": STEPS} if unit == "epoch" else {}
+    job = by_step(
+        make_job,
+        schedule_by=unit,
+        scheduler="OneCycleLR",
+        scheduler_args=args,
+        **epochs,
+        **with_warmup("LinearLR", {"total_iters": 3}),
+    )
+    if is_whole:
+        made(job)
+        return
+    with pytest.raises(UserError, match=r"^scheduler_args: OneCycleLR: a cycle of"):
+        made(job)
 
 
 @pytest.mark.parametrize("unit", ["step", "epoch"])

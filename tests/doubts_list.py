@@ -1,0 +1,25 @@
+"""The list of what is doubted in docs/training.md, from the functions that doubt."""
+
+import sys
+from pathlib import Path
+
+from accel_trainer.config.doubts import DOUBTS
+
+BEGIN, END = "<!-- doubts: begin (made by `make docs`) -->", "<!-- doubts: end -->"
+
+
+def markdown() -> str:
+    """A line for each of DOUBTS, in its order."""
+    return "\n".join(f"- {' '.join((doubt.__doc__ or '').split())}" for doubt in DOUBTS)
+
+
+def with_list(text: str) -> str:
+    """A page with the list of today between its marks."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(with_list(page.read_text()))
