@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -185,14 +184,3 @@ def exit_now(code: int) -> NoReturn:
         with suppress(OSError):
             stream.flush()
     os._exit(code)
-
-
-def oom_kill_count() -> int:
-    """How many processes the kernel has killed since the start of this machine because memory ran out, in whatever
-    container; 0 where it does not say."""
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            name, count = line.split()
-            if name == "oom_kill":
-                return int(count)
-    return 0

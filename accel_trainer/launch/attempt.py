@@ -8,7 +8,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import append_text
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.core.processes import oom_kill_count
+from accel_trainer.core.oom_kills import OomKills, oom_kills
 from accel_trainer.core.text import one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_events import AttemptStarted
@@ -103,7 +103,7 @@ def _acquire_lock(attempt: Attempt) -> RunLock:
 async def _launch_and_supervise(
     attempt: Attempt, launch: Launch, lock: RunLock | None, supervision: Supervision
 ) -> Outcome:
-    stop, num_oom_kills = supervision.stop, oom_kill_count()
+    stop, killed_before = supervision.stop, oom_kills()
     try:
         trainer = await supervision.start(launch, attempt.token, attempt.log)
     except OSError as error:
@@ -122,18 +122,18 @@ async def _launch_and_supervise(
     if lost is not None:
         return Outcome(OutcomeKind.SUPERSEDED, str(lost))
     ended = TrainerExit(exit_code, attempt.log, asked_to_stop=bool(stop), reason=reason)
-    outcome = _outcome(attempt, launch, ended, oom_kill_count() - num_oom_kills)
+    outcome = _outcome(attempt, launch, ended, oom_kills() - killed_before)
     if outcome.kind is OutcomeKind.INTERRUPTED and reason is None and not stop and exit_code != -signal.SIGKILL:
         stop.note(signal.SIGTERM)
     return outcome
 
 
-def _outcome(attempt: Attempt, launch: Launch, ended: TrainerExit, num_oom_kills: int) -> Outcome:
+def _outcome(attempt: Attempt, launch: Launch, ended: TrainerExit, killed: OomKills) -> Outcome:
     """The outcome by the run's status, which is completed; on further machines by the exit code."""
     if launch.machine_rank > 0:
-        return with_oom(outcome_of_exit_code(ended), num_oom_kills)
+        return with_oom(outcome_of_exit_code(ended), ended, killed)
     status = attempt_status(attempt.run, attempt.token.__eq__)
     outcome = with_root_cause(outcome_of(status, attempt.token, ended), status, attempt.run, attempt.token)
-    outcome = with_disk(with_oom(outcome, num_oom_kills), attempt.run)
+    outcome = with_disk(with_oom(outcome, ended, killed), attempt.run)
     record(outcome, attempt.run, attempt.token)
     return outcome

@@ -12,6 +12,7 @@ from typing import Any
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import open_regular
 from accel_trainer.core.machine_errors import why_of_machine, why_of_machine_in
+from accel_trainer.core.oom_kills import OomKills
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.folder import RunFolder
@@ -22,6 +23,12 @@ LOG_END_BYTES = 64 * 1024
 STOPPED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 # As subprocess, whose error the launcher prints, and torchrun have it.
 DIED_OF_BUS_ERROR = re.compile(r"died with <Signals\.SIGBUS: \d+>|Signal \d+ \(SIGBUS\) received by PID")
+# The same; and what a process pool says of a worker.
+DIED_OF_SIGKILL = re.compile(
+    r"died with <Signals\.SIGKILL: \d+>|Signal \d+ \(SIGKILL\) received by PID|killed by signal: (?:Killed|9\b)"
+)
+SHELLS = 128  # what a shell adds to the number of a signal
+KILLED = "one of its processes was killed: SIGKILL, by a person or a program that guards memory or time"
 NOT_READABLE = (
     "a file that is mapped into memory, such as a table of an hf: data set, could not be read (SIGBUS): "
     "it was cut short, or its disk is away"
@@ -176,12 +183,30 @@ def with_root_cause(outcome: Outcome, status: Status | None, run: RunFolder, tok
     return Outcome(OutcomeKind.FAILED, first.error, first.state, first.fitting_batch_size)
 
 
-def with_oom(outcome: Outcome, num_killed: int) -> Outcome:
-    """The outcome of a trainer that had no time to write a status, if the kernel has killed for memory meanwhile."""
-    if outcome.state is not RunState.FAILED or num_killed == 0:
+def with_oom(outcome: Outcome, ended: TrainerExit, killed: OomKills) -> Outcome:
+    """The outcome of a trainer of which a process was killed, with the reason: for memory, if the kernel has killed
+    something for memory meanwhile.
+
+    killed: what it has killed since the trainer was started. Another program may have been killed while this one failed
+    by itself: without a killed process of its own only a kill in its own control group counts.
+    """
+    if outcome.state is not RunState.FAILED:
         return outcome
-    reason = f"{outcome.reason} (meanwhile the system ran out of memory and has killed {num_killed} of its processes)"
-    return Outcome(OutcomeKind.FAILED, reason, RunState.OUT_OF_MEMORY)
+    was_killed = _was_killed(outcome, ended)
+    count = max(killed.machine, killed.own) if was_killed else killed.own
+    if count > 0:
+        reason = f"{outcome.reason} (meanwhile the system ran out of memory and has killed {count} of its processes)"
+        return Outcome(OutcomeKind.FAILED, reason, RunState.OUT_OF_MEMORY)
+    if was_killed:
+        return Outcome(OutcomeKind.FAILED, f"{outcome.reason} ({KILLED})", outcome.state)
+    return outcome
+
+
+def _was_killed(outcome: Outcome, ended: TrainerExit) -> bool:
+    """Whether a process of the trainer was sent SIGKILL."""
+    if ended.exit_code in (-signal.SIGKILL, SHELLS + signal.SIGKILL):
+        return True
+    return any(DIED_OF_SIGKILL.search(text) for text in (outcome.reason or "", _log_end(ended.log)))
 
 
 def state_of_mistake(error: UserError) -> RunState:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import own_disk
 
+from accel_trainer.core.oom_kills import OomKills
 from accel_trainer.launch.outcome import (
     Outcome,
     OutcomeKind,
@@ -191,14 +192,52 @@ def test_the_rank_that_failed_first_gives_the_reason(run, rank_0_failed_at, reas
     assert ending == Outcome(FAILED, reason, RunState.FAILED)
 
 
-def test_the_kernel_kills_without_a_word_but_counts(monkeypatch):
-    ending = Outcome(FAILED, "the trainer was ended", RunState.FAILED)
-    assert with_oom(ending, 0) is ending
-    told = with_oom(ending, 2)
-    assert told.state is RunState.OUT_OF_MEMORY
-    assert "out of memory and has killed 2" in told.reason
-    diverged = Outcome(FAILED, "not finite", RunState.DIVERGED)
-    assert with_oom(diverged, 2) is diverged
+BY_ACCELERATE = "subprocess.CalledProcessError: Command '[...]' died with <Signals.SIGKILL: 9>."
+BY_TORCHRUN = "  exitcode  : -9 (pid: 4711)\n  traceback : Signal 9 (SIGKILL) received by PID 4711"
+BY_LOADER = "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed."
+TRACEBACK = "Traceback (most recent call last):\nFileNotFoundError: no such image"
+ENDED_OTHERS = "Unable to shutdown process 4711 via Signals.SIGTERM, forcefully exiting via Signals.SIGKILL"
+MEMORY, OTHERWISE = RunState.OUT_OF_MEMORY, RunState.FAILED
+
+
+@pytest.mark.parametrize("where", ["log", "reason"])
+@pytest.mark.parametrize(
+    ("text", "exit_code", "killed", "state", "words"),
+    [
+        (TRACEBACK, 1, OomKills(machine=3), OTHERWISE, None),
+        (f"{TRACEBACK}\n{ENDED_OTHERS}", 1, OomKills(machine=3), OTHERWISE, None),
+        (TRACEBACK, 1, OomKills(machine=3, own=1), MEMORY, "has killed 1 of its"),
+        (BY_ACCELERATE, 1, OomKills(machine=1), MEMORY, "has killed 1 of its"),
+        (BY_TORCHRUN, 1, OomKills(machine=2), MEMORY, "has killed 2 of its"),
+        (BY_LOADER, 1, OomKills(machine=1), MEMORY, "has killed 1 of its"),
+        (BY_LOADER, 1, OomKills(own=1), MEMORY, "has killed 1 of its"),
+        ("", -signal.SIGKILL, OomKills(machine=1), MEMORY, "has killed 1 of its"),
+        ("", 137, OomKills(machine=1), MEMORY, "has killed 1 of its"),
+        (BY_ACCELERATE, 1, OomKills(), OTHERWISE, "was killed: SIGKILL"),
+        (BY_TORCHRUN, 1, OomKills(), OTHERWISE, "was killed: SIGKILL"),
+        (BY_LOADER, 1, OomKills(), OTHERWISE, "was killed: SIGKILL"),
+        ("", -signal.SIGKILL, OomKills(), OTHERWISE, "was killed: SIGKILL"),
+        (TRACEBACK, 1, OomKills(), OTHERWISE, None),
+    ],
+)
+def test_memory_is_the_reason_only_where_a_process_of_the_trainer_was_killed(
+    tmp_path, where, text, exit_code, killed, state, words
+):
+    log = tmp_path / "log"
+    log.write_text(f"{text}\n" if where == "log" else "some words\n")
+    before = Outcome(FAILED, text if where == "reason" else "why", RunState.FAILED)
+    after = with_oom(before, TrainerExit(exit_code, log), killed)
+    if words is None:
+        assert after == before
+    assert (after.kind, after.state) == (FAILED, state)
+    assert (words or "") in after.reason
+    assert after.reason.startswith(before.reason)
+
+
+@pytest.mark.parametrize("state", [RunState.OUT_OF_MEMORY, RunState.DIVERGED, RunState.STALLED, RunState.FINISHED])
+def test_what_a_trainer_has_told_itself_is_not_changed_by_what_was_killed(log, state):
+    told = Outcome(FAILED, "CUDA out of memory", state, fitting_batch_size=8)
+    assert with_oom(told, TrainerExit(-signal.SIGKILL, log), OomKills(2, 2)) is told
 
 
 def test_the_status_of_a_run_ended_from_outside_has_the_outcome(run):
