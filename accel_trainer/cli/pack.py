@@ -9,6 +9,7 @@ import typer
 
 from accel_trainer.cli.app import SOME_FAILED, app, echo, print_problems
 from accel_trainer.config import Job
+from accel_trainer.config.dataset_names import last_part
 from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.core.processes import usable_cores
@@ -75,7 +76,7 @@ def pack(
 
 def _name(dataset: str, size: int, storage: Storage) -> str:
     """Where a pack goes: beside the folder that it is of."""
-    name = dataset if not dataset.startswith("hf:") else Path(dataset.removeprefix("hf:")).name
+    name = last_part(dataset).replace(":", "-")
     of_kind = "" if storage is Storage.RAW else f"-{storage}"
     return f"{name.rstrip('/').removesuffix('.pack')}-{size}{of_kind}.pack"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from accel_trainer.config.dataset_names import HF, is_hugging_face, place_of
 from accel_trainer.config.derived import MARKS, JobParameters
 from accel_trainer.config.fields import (
     LR_RULES,
@@ -69,12 +70,12 @@ def _path_problems(job: JobParameters) -> list[Problem]:
     problems = []
     for key, kind, given in _paths(job):
         is_dataset = kind is PathKind.DATASET
-        value = given.removeprefix("hf:") if is_dataset else given
+        value = place_of(given) if is_dataset else given
         parts = PurePath(value).parts
         if not given:
             problems.append(Problem("may not be empty", key=key))
         elif not value:
-            problems.append(Problem("'hf:' needs a hub id or a path behind it", key=key))
+            problems.append(Problem(f"{HF!r} needs a hub id or a path behind it", key=key))
         elif any(not character.isprintable() for character in value):
             problems.append(Problem(f"{given!r} may not contain control characters", key=key))
         elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
@@ -108,9 +109,9 @@ def _data_problems(job: JobParameters) -> list[Problem]:
     if job.rules < 2 and any(isinstance(value, float) and not 0 <= value <= 1 for value in erased):
         message = f"{job.randomerase} is no brightness from 0 to 1, as the value was by rules {job.rules}"
         problems.append(Problem(message, key="randomerase"))
-    if not any(name.startswith("hf:") for name in (job.dataset, *job.eval_sets)):
+    if not any(map(is_hugging_face, (job.dataset, *job.eval_sets))):
         problems += [
-            Problem("only an 'hf:' data set has columns", key=key)
+            Problem(f"only an {HF!r} data set has columns", key=key)
             for key in ("image_column", "label_column")
             if getattr(job, key) is not None
         ]

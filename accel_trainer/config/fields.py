@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from accel_trainer.config.dataset_names import last_part
+
 
 class Section(BaseModel):
     """Strict: unknown keys and wrong types are errors.
@@ -77,8 +79,7 @@ def transform_parts(transform_type: str) -> list[str]:
 
 def eval_split(dataset: str) -> str:
     """What performance.csv calls a further data set: `val_` and its name, or the last part of that of an 'hf:' set."""
-    name = PurePath(dataset).name if dataset.startswith("hf:") else dataset
-    return "val_" + re.sub(r"[^\w.-]+", "_", name.removeprefix("hf:"))
+    return "val_" + re.sub(r"[^\w.-]+", "_", last_part(dataset))
 
 
 def is_weights_path(text: str) -> bool:

@@ -58,7 +58,8 @@ class DataParameters(Section):
 
     dataset: Annotated[str, Field(min_length=1), SOURCE.but(path=PathKind.DATASET)] = "ILSVRC2012"
     """Folder below `data_root` with `train/` and `val/` class folders, or one that `accel-train pack` made;
-    `hf:<hub id or path>` for Hugging Face datasets; or the bundled `digits`."""
+    `hf:<hub id or path>` for Hugging Face datasets, with `:<configuration>` behind it where there are several; or the
+    bundled `digits`."""
     data_root: Annotated[str, RUN.but(decides_images=True, path=PathKind.PATH)] = "~/Datasets"
     """Where data set folders are."""
     image_column: Annotated[str | None, SOURCE] = None

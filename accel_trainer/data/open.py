@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from accel_trainer.config import Job
+from accel_trainer.config.dataset_names import is_hugging_face, place_of
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.core.outage import persistently
@@ -85,10 +86,10 @@ def require_classes(source: ImageDataset, classes: Sequence[str], name: str) -> 
 
 
 def _open_validation(job: Job, name: str) -> ImageDataset:
-    if name.startswith("hf:"):
+    if is_hugging_face(name):
         from accel_trainer.data.sources.hugging_face import open_hugging_face_validation
 
-        return open_hugging_face_validation(name.removeprefix("hf:"), job.image_column, job.label_column)
+        return open_hugging_face_validation(place_of(name), job.image_column, job.label_column)
     root = expand_home_if_any(job.data_root)
     if _is_bundled(name, root):
         return Digits("val")
@@ -134,10 +135,10 @@ def with_classes(
 
 def open_data_set(name: str, data_root: Path, image_column: str | None, label_column: str | None) -> Splits:
     """A data set by the name that a job gives it, with all its classes. Raises UserError."""
-    if name.startswith("hf:"):
+    if is_hugging_face(name):
         from accel_trainer.data.sources.hugging_face import open_hugging_face
 
-        return open_hugging_face(name.removeprefix("hf:"), image_column, label_column)
+        return open_hugging_face(place_of(name), image_column, label_column)
     root = expand_home_if_any(data_root)
     if _is_bundled(name, root):
         return Splits(Digits("train"), Digits("val"))

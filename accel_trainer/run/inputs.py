@@ -6,13 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.config import Job
+from accel_trainer.config.dataset_names import is_hugging_face, place_of, split_configuration
 from accel_trainer.config.fields import is_weights_path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import run_job
-
-OF_THE_HUB = "hf:"
 
 
 def known_inputs(job: Job, run: RunFolder) -> frozenset[str]:
@@ -30,9 +29,10 @@ def known_inputs(job: Job, run: RunFolder) -> frozenset[str]:
 def _inputs(job: Job) -> Iterator[str]:
     root = expand_home_if_any(job.data_root)
     for name in (job.dataset, *job.eval_sets):
-        if name.startswith(OF_THE_HUB):
+        if is_hugging_face(name):
             yield name
-            yield _absolute(Path(name.removeprefix(OF_THE_HUB)))
+            for place in (place_of(name), split_configuration(place_of(name))[0]):
+                yield _absolute(Path(place))
         else:
             yield _absolute(root / name)
     if job.Occlusion is not None:

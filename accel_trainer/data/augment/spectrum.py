@@ -16,6 +16,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from accel_trainer.config import Job
+from accel_trainer.config.dataset_names import is_hugging_face, place_of
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder, cached, expand_home_if_any
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, failure, is_file, persistently
@@ -116,7 +117,7 @@ _NUMPY_ARRAYS: list[Any] = [
 
 def _cache_path(job: Job, images: ImageDataset) -> Path:
     """Another one for another place, and for other images there: by their names and the marks of their contents."""
-    is_folder = not job.dataset.startswith("hf:")
+    is_folder = not is_hugging_face(job.dataset)
     root = str(expand_home_if_any(job.data_root).resolve()) if is_folder else ""
     what = [VERSION, job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
     digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=8)
@@ -125,7 +126,7 @@ def _cache_path(job: Job, images: ImageDataset) -> Path:
         every = np.arange(len(images.labels))
         digest.update("\0".join(images.names(every)).encode(errors="surrogateescape"))
         digest.update(images.marks(every, lambda: False).tobytes())
-    name = Path(job.dataset.removeprefix("hf:")).name or "images"
+    name = Path(place_of(job.dataset)).name or "images"
     return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest.hexdigest()}.safetensors"
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
+from accel_trainer.config.dataset_names import is_hugging_face
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home_if_any, remove_stale_temp_files, write_atomic
 from accel_trainer.data.augment.spectrum import Progress
@@ -81,7 +82,7 @@ def _from(done: int, total: int, progress: Progress) -> Callable[[int], None]:
 def what_is_packed(name: str, data_root: Path) -> str:
     """What to call a data set that a job names: its folder, where it is one."""
     folder = expand_home_if_any(data_root) / name
-    return str(folder.resolve()) if name not in BUNDLED and not name.startswith("hf:") else name
+    return str(folder.resolve()) if name not in BUNDLED and not is_hugging_face(name) else name
 
 
 def damaged_images(folder: Path, num_threads: int, progress: Progress) -> Iterator[str]:

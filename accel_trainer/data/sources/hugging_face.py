@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from accel_trainer.config.dataset_names import HF
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.contents import Contents
@@ -97,7 +98,7 @@ def open_hugging_face(name: str, image_column: str | None, label_column: str | N
     return Splits(
         train=_source(train, image, labels["train"], classes, name, "train"),
         val=_source(val, image, labels["val"], classes, name, "val"),
-        notes=[f"'hf:{name}' has {loaded.description}"],
+        notes=[f"'{HF}{name}' has {loaded.description}"],
     )
 
 
@@ -117,15 +118,15 @@ def open_hugging_face_validation(
 
 
 def _labels(split: Any, column: str, dataset: str, what: str) -> SplitLabels:
-    labels = read_labels(split, column, f"{what} of 'hf:{dataset}'")
-    check_names(labels, f"{what} of 'hf:{dataset}'")
+    labels = read_labels(split, column, f"{what} of '{HF}{dataset}'")
+    check_names(labels, f"{what} of '{HF}{dataset}'")
     return labels
 
 
 def _source(
     split: Any, image: str, labels: SplitLabels, classes: Sequence[Value], dataset: str, what: str
 ) -> "HuggingFace | ImageArrays":
-    numbers = labels_among(labels, classes, f"{what} of 'hf:{dataset}'")
+    numbers = labels_among(labels, classes, f"{what} of '{HF}{dataset}'")
     kind = ImageArrays if has_arrays(split.features[image]) else HuggingFace
     return kind(split, image, numbers, classes)
 

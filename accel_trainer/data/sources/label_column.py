@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 
+from accel_trainer.config.dataset_names import HF
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.data.dataset import LabelArray, normal_form, require_distinct_names, require_same_classes
@@ -85,13 +86,13 @@ def join_classes(train: SplitLabels, val: SplitLabels, dataset: str) -> Sequence
     """The classes of both splits, in the order of their labels. Raises UserError where they cannot be compared."""
     if train.kind != val.kind:
         raise UserError(
-            f"'hf:{dataset}' has {train.kind} for labels in train ({_examples(train)}) and {val.kind} in val "
+            f"'{HF}{dataset}' has {train.kind} for labels in train ({_examples(train)}) and {val.kind} in val "
             f"({_examples(val)})",
             key="dataset",
             hint="store both alike, as a ClassLabel",
         )
     if train.is_declared and val.is_declared:
-        require_same_classes(f"hf:{dataset}", list(map(str, train.values)), list(map(str, val.values)))
+        require_same_classes(f"{HF}{dataset}", list(map(str, train.values)), list(map(str, val.values)))
         return train.values
     if train.is_declared:
         return train.values

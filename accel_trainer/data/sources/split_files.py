@@ -6,12 +6,14 @@ a file belongs to the split that its name or a folder above it says; what says n
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from accel_trainer.config.dataset_names import HF
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
+from accel_trainer.data.sources.parts import MAX_NAMED, SHARD, check_parts
 from accel_trainer.data.sources.split_names import role_of, roles_in, word_of
 from accel_trainer.data.sources.walk import files_below, folders_in, is_folder
 
@@ -21,17 +23,20 @@ IMAGES = "imagefolder"
 _CACHES = re.compile(r"(cache-[0-9a-f]+|tmp)[-_0-9a-z]*\.(arrow|parquet)(\.\w+)*")
 _DESCRIPTIONS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".jfif")
-# One of several files of a split.
-_SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
-MAX_NAMED = 8
+# Other tables and archives, which are not read beside those.
+_OTHERS = (".zip", ".tar", ".gz", ".tgz", ".zst", ".7z", ".json", ".jsonl", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """A builder of the datasets library, and for each split the patterns of its files."""
+    """A builder of the datasets library, and for each split the patterns of its files.
+
+    unread: files and folders beside them that are named as splits are, and of another kind.
+    """
 
     builder: str
     patterns: Mapping[str, Sequence[str]]
+    unread: Sequence[str] = ()
 
     @property
     def files(self) -> dict[str, list[Path]]:
@@ -50,9 +55,31 @@ def find_splits(root: Path, dataset: str) -> SplitFiles | None:
         return _image_splits(root, dataset) if root.is_dir() else None
     kinds = sorted({path.suffix.lower() for path in tables})
     if len(kinds) > 1:
-        raise UserError(f"'hf:{dataset}' has files of {' and of '.join(kinds)}", key="dataset", hint="keep one kind")
+        raise UserError(f"'{HF}{dataset}' has files of {' and of '.join(kinds)}", key="dataset", hint="keep one kind")
     by_split = _by_split(root, tables, dataset)
-    return SplitFiles(BUILDERS[kinds[0]], {name: [_escaped(path) for path in by_split[name]] for name in by_split})
+    patterns = {name: [_escaped(path) for path in by_split[name]] for name in by_split}
+    return SplitFiles(BUILDERS[kinds[0]], patterns, _unread(root, found, set(tables)))
+
+
+def _unread(root: Path, found: Sequence[Path], tables: Collection[Path]) -> list[str]:
+    """What of a folder could be taken for a part of a split and is not read: archives, other tables, folders of
+    images."""
+    below = [path.relative_to(root) for path in found if path not in tables] if root.is_dir() else []
+    others = [path for path in below if _is_other(path.name)]
+    images = [path for path in below if path.suffix.lower() in IMAGE_SUFFIXES]
+    folders = {f"images in {path.parts[0]}/" for path in images if len(path.parts) > 1 and role_of(path.parts[0])}
+    return [*map(str, others), *sorted(folders)]
+
+
+def _is_other(name: str) -> bool:
+    """Whether a file is called as a split, and is a table or an archive that is not read."""
+    return name.lower().endswith(_OTHERS) and bool(roles_in(name.partition(".")[0]))
+
+
+def are_tables(paths: Iterable[Path]) -> list[Path]:
+    """Those of files that hold many images each: tables and archives, and no descriptions of image files."""
+    suffixes = (*BUILDERS, *_OTHERS)
+    return [path for path in paths if path.name.lower().endswith(suffixes) and path.name not in _DESCRIPTIONS]
 
 
 def _is_table(path: PurePath) -> bool:
@@ -76,10 +103,11 @@ def _by_split(root: Path, paths: Sequence[Path], dataset: str) -> dict[str, list
         by_split.setdefault(name, []).append(path)
         configurations.add(_configuration(below))
     if not by_split and role_of(root.name) is not None:  # the folder is a split itself
+        check_parts(_as_split(root.name), unknown, dataset)
         return {_as_split(root.name): list(paths)}
     if unknown:
         raise UserError(
-            f"'hf:{dataset}' has files whose split is not known: {listed(map(str, unknown), MAX_NAMED)}"
+            f"'{HF}{dataset}' has files whose split is not known: {listed(map(str, unknown), MAX_NAMED)}"
             f"{_beside(by_split)}",
             key="dataset",
             hint="name them as train-00000-of-00001 and validation-00000-of-00001, or put them in folders train and "
@@ -88,12 +116,12 @@ def _by_split(root: Path, paths: Sequence[Path], dataset: str) -> dict[str, list
     if len(configurations) > 1:
         names = sorted(map(str, configurations))
         raise UserError(
-            f"'hf:{dataset}' has several configurations: {listed(names, MAX_NAMED)}",
+            f"'{HF}{dataset}' has several configurations: {listed(names, MAX_NAMED)}",
             key="dataset",
-            hint=f"name one of them, as 'hf:{dataset.rstrip('/')}/{names[-1]}'",
+            hint=f"name one of them, as '{HF}{dataset.rstrip('/')}/{names[-1]}'",
         )
     for name, files in by_split.items():
-        _check_complete(name, files, dataset)
+        check_parts(name, [path.relative_to(root) if path != root else PurePath(path.name) for path in files], dataset)
     return by_split
 
 
@@ -105,12 +133,12 @@ def _beside(by_split: Mapping[str, Sequence[Path]]) -> str:
 def _split_of(path: PurePath, dataset: str) -> str | None:
     """The split of a file by its path in the data set, None where that is not known. Raises UserError where its name
     says one thing and a folder another."""
-    shard = _SHARD.fullmatch(path.stem)
+    shard = SHARD.fullmatch(path.stem)
     stem = shard["name"] if shard else path.stem
     roles = roles_in(stem)
     of_folders = [(folder, role) for folder in path.parts[:-1] if (role := role_of(folder)) is not None]
     if len(roles | {role for _, role in of_folders}) > 1:
-        raise UserError(f"'hf:{dataset}': {path} names more than one split", key="dataset", hint="rename it")
+        raise UserError(f"'{HF}{dataset}': {path} names more than one split", key="dataset", hint="rename it")
     if of_folders:
         return _as_split(of_folders[0][0])
     if roles:
@@ -124,21 +152,6 @@ def _configuration(path: PurePath) -> PurePath:
         if role_of(folder) is not None:
             return PurePath(*path.parts[:above])
     return path.parent
-
-
-def _check_complete(name: str, paths: Iterable[Path], dataset: str) -> None:
-    """Refuse a split whose files say that there are more of them."""
-    there: dict[tuple[str, int], set[int]] = {}
-    for path in paths:
-        if match := _SHARD.fullmatch(path.stem):
-            there.setdefault((match["name"], int(match["count"])), set()).add(int(match["number"]))
-    for (_, count), numbers in there.items():
-        if missing := sorted(set(range(count)) - numbers):
-            raise UserError(
-                f"'hf:{dataset}': of the {count} files of split {name} {len(missing)} are missing, "
-                f"{missing[0]:05d}-of-{count:05d} the first",
-                key="dataset",
-            )
 
 
 # -- folders of images ------------------------------------------------------------------------------------------------
@@ -164,10 +177,13 @@ def _image_splits(root: Path, dataset: str) -> SplitFiles | None:
     for path in folders:
         if (name := _as_split(path.name)) in by_name:
             raise UserError(
-                f"'hf:{dataset}' has folders {by_name[name].name} and {path.name}", key="dataset", hint="rename one"
+                f"'{HF}{dataset}' has folders {by_name[name].name} and {path.name}", key="dataset", hint="rename one"
             )
         by_name[name] = path
-    return SplitFiles(IMAGES, {name: [f"{_escaped(path)}/**"] for name, path in by_name.items()})
+    patterns = {name: [f"{_escaped(path)}/**"] for name, path in by_name.items()}
+    return SplitFiles(
+        IMAGES, patterns, [str((folder / name).relative_to(root)) for name in sorted(files) if _is_other(name)]
+    )
 
 
 def has_images(folder: Path) -> bool:

@@ -4,17 +4,20 @@ The library gives all splits the types of the first: a label that is 0 in one an
 them, would be one class. So each is loaded alone, and files of one split have to agree.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from accel_trainer.config.dataset_names import HF, split_configuration, with_configuration
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import Missing, persistently
-from accel_trainer.core.text import first_line, listed
-from accel_trainer.data.sources.split_files import IMAGE_SUFFIXES, IMAGES, SplitFiles, find_splits
+from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.data.sources.parts import check_parts
+from accel_trainer.data.sources.split_files import IMAGE_SUFFIXES, IMAGES, SplitFiles, are_tables, find_splits
 from accel_trainer.data.sources.split_names import choose_splits, describe_splits, role_of
 from accel_trainer.data.sources.walk import files_below
 
@@ -35,24 +38,25 @@ class LoadedSplits:
 
 @dataclass(frozen=True)
 class _Available:
-    """Splits that can be loaded, by name, and how many images each has."""
+    """Splits that can be loaded, by name, and how many images each has; unread: what is beside them."""
 
     load: Mapping[str, Callable[[], Any]]
     count: Callable[[str], int]
+    unread: Sequence[str] = ()
 
 
 def load_splits(name: str, *, needs_train: bool = True) -> LoadedSplits:
     """Those to train and validate on, by hub id or path; waits while a disk or a network is away. Raises UserError."""
     try:
         load = partial(_load, name, needs_train=needs_train)
-        return persistently(load, lambda: f"hf:{name}", may_be_missing=True)
+        return persistently(load, lambda: f"{HF}{name}", may_be_missing=True)
     except Missing as error:
         raise _not_found(name, str(error.strerror)) from error
 
 
 def _not_found(name: str, why: str) -> UserError:
     return UserError(
-        f"'hf:{name}' is neither a folder here nor a data set that the hub gives out: {why}", key="dataset"
+        f"'{HF}{name}' is neither a folder here nor a data set that the hub gives out: {why}", key="dataset"
     )
 
 
@@ -61,9 +65,9 @@ def _load(name: str, *, needs_train: bool) -> LoadedSplits:
     import datasets
 
     datasets.disable_progress_bars()
-    path = expand_home(name)
+    place, configuration = _place(name)
     try:
-        available = _available(path, name)
+        available = _available(place, configuration, name)
         use = choose_splits(list(available.load), name, needs_train=needs_train)
         val = available.load[use.val]()
         train = val if use.train is None else available.load[use.train]()
@@ -73,9 +77,18 @@ def _load(name: str, *, needs_train: bool) -> LoadedSplits:
         raise
     except Exception as error:  # the library raises a great many kinds
         if _is_of_the_system(error):
-            raise Missing(first_line(error), f"hf:{name}") from error
+            raise Missing(first_line(error), f"{HF}{name}") from error
         raise _not_found(name, first_line(error)) from error
-    return LoadedSplits(train, val, describe_splits(counts, use))
+    unread = f"; not read, since it is of another kind: {listed(available.unread)}" if available.unread else ""
+    return LoadedSplits(train, val, describe_splits(counts, use) + unread)
+
+
+def _place(name: str) -> tuple[str, str | None]:
+    """A path, with the home folder in it, or hub id, and the configuration that is named behind it."""
+    if Path(whole := str(expand_home(name))).exists():
+        return whole, None
+    before, configuration = split_configuration(name)
+    return (path if Path(path := str(expand_home(before))).exists() else before), configuration
 
 
 def _is_of_the_system(error: BaseException | None) -> bool:
@@ -83,10 +96,18 @@ def _is_of_the_system(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, OSError) or _is_of_the_system(error.__cause__ or error.__context__))
 
 
-def _available(path: Path, name: str) -> _Available:
+def _available(place: str, configuration: str | None, name: str) -> _Available:
     """A hub id, a folder of `save_to_disk`, a folder of images, or a folder or file of parquet or arrow."""
     import datasets
 
+    path = Path(place)
+    if not path.exists():
+        return _opened(_load_dataset(_hub_id(place), configuration, name))
+    # The absolute path: a bare word can be one of the library's own readers, of which some unpickle.
+    folder = str(path.absolute())
+    if configuration is not None and not _says_itself(path):
+        hint = f"name the folder of one, as '{HF}{place}/{configuration}'"
+        raise UserError(f"'{HF}{place}' lists no configurations in a README.md", key="dataset", hint=hint)
     if (path / _SPLITS_SAVED).exists():
         return _opened(datasets.load_from_disk(str(path)))
     if (path / _SPLIT_SAVED).exists():
@@ -94,15 +115,38 @@ def _available(path: Path, name: str) -> _Available:
         return _opened({path.name if role_of(path.name) else str(saved.split or path.name): saved})
     if path.is_dir() and (saved := sorted(path.glob(f"*/{_SPLIT_SAVED}"))):
         return _opened({file.parent.name: datasets.load_from_disk(str(file.parent)) for file in saved})
-    if not path.exists():
-        return _opened(datasets.load_dataset(_hub_id(name)))
-    # The absolute path: a bare word can be one of the library's own readers, of which some unpickle.
-    folder = str(path.absolute())
     if _says_itself(path):
-        _check_described(folder, name)
-    elif (files := find_splits(path, name)) is not None:
+        _check_described(folder, configuration, name)
+        return _opened(_load_dataset(folder, configuration, name))
+    if (files := find_splits(path, name)) is not None:
         return _of_files(files, name)
+    _check_joined(folder, name)
     return _opened(datasets.load_dataset(folder))
+
+
+def _load_dataset(place: str, configuration: str | None, name: str) -> Any:
+    """What the library makes of a hub id, or of a folder that says itself what it has."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(place, configuration)
+    except ValueError as error:
+        raise _no_configuration(place, configuration) or error from error
+
+
+def _no_configuration(place: str, configuration: str | None) -> UserError | None:
+    """Which configurations there are, where that is what was not said, or was not right."""
+    import datasets
+
+    names = datasets.get_dataset_config_names(place)
+    if configuration in names or (configuration is None and len(names) == 1):
+        return None
+    hint = f"name one of them, as {with_configuration(place, names[0])!r}"
+    if configuration is None:
+        return UserError(f"'{HF}{place}' has several configurations: {listed(names)}", key="dataset", hint=hint)
+    near = did_you_mean(configuration, names)
+    message = f"'{HF}{place}' has no configuration {configuration!r}; it has {listed(names)}{near}"
+    return UserError(message, key="dataset", hint=hint)
 
 
 def _hub_id(name: str) -> str:
@@ -128,6 +172,7 @@ def _of_files(files: SplitFiles, dataset: str) -> _Available:
     return _Available(
         {split: partial(load, split) for split in files.patterns},
         lambda split: sum(_count(path, files.builder) for path in files.files[split]),
+        files.unread,
     )
 
 
@@ -163,7 +208,7 @@ def _check_alike(paths: Sequence[Path], dataset: str) -> None:
             where, known = first.setdefault(column, (path, names))
             if names != known:
                 raise UserError(
-                    f"'hf:{dataset}': {where.name} and {path.name} have other names for the numbers of the column "
+                    f"'{HF}{dataset}': {where.name} and {path.name} have other names for the numbers of the column "
                     f"{column!r}: {listed(known, 4)}, and {listed(names, 4)}",
                     key="dataset",
                 )
@@ -197,10 +242,22 @@ def _says_itself(folder: Path) -> bool:
     return bool(MetadataConfigs.from_dataset_card_data(DatasetCard.load(readme).data))
 
 
-def _check_described(folder: str, dataset: str) -> None:
-    """`_check_alike` of all files that the library would read as one data set."""
+def _check_described(folder: str, configuration: str | None, dataset: str) -> None:
+    """`_check_alike` of all files that the library would read as one data set. Raises UserError."""
     import datasets
 
-    builder = datasets.load_dataset_builder(folder)
+    try:
+        builder = datasets.load_dataset_builder(folder, configuration)
+    except ValueError as error:
+        raise _no_configuration(folder, configuration) or error from error
     if builder.name.split("_")[0] in ("parquet", "arrow"):
         _check_alike([Path(path) for paths in (builder.config.data_files or {}).values() for path in paths], dataset)
+
+
+def _check_joined(folder: str, dataset: str) -> None:
+    """Refuse files that the library would join to one split though they are not parts of one. Raises UserError."""
+    import datasets
+
+    for split, paths in (datasets.load_dataset_builder(folder).config.data_files or {}).items():
+        if tables := are_tables(Path(path) for path in paths):
+            check_parts(str(split), [PurePath(os.path.relpath(path, folder)) for path in tables], dataset)

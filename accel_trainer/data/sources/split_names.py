@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from accel_trainer.config.dataset_names import HF
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 
@@ -68,12 +69,12 @@ def _only(splits: Collection[str], roles: tuple[Role, ...], dataset: str) -> str
         if found:
             what = "trained" if role is Role.TRAIN else "validated"
             raise UserError(
-                f"'hf:{dataset}' has more than one split that could be {what} on: {listed(found)}",
+                f"'{HF}{dataset}' has more than one split that could be {what} on: {listed(found)}",
                 key="dataset",
                 hint="keep one of them, or join them",
             )
     wanted = " or ".join(name for role in roles for name in (("test",) if role is Role.TEST else NAMES[role]))
-    raise UserError(f"'hf:{dataset}' has no split {wanted}; it has {listed(splits) or 'none'}", key="dataset")
+    raise UserError(f"'{HF}{dataset}' has no split {wanted}; it has {listed(splits) or 'none'}", key="dataset")
 
 
 def describe_splits(counts: Mapping[str, int], use: SplitUse) -> str:

@@ -217,6 +217,7 @@ def test_the_reader_of_pickles_is_refused_before_the_library_is_asked(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset)
     with pytest.raises(UserError, match="whose files can hold code"):
         open_hf("pandas")
     assert not asked

@@ -167,14 +167,8 @@ def test_what_the_library_itself_has_prepared_is_read_from_its_cache(tmp_path: P
 
 def test_the_readme_of_a_set_says_which_files_are_of_which_split(tmp_path: Path, open_hf: Open) -> None:
     folder = parquet_files(tmp_path / "pets", a=TRAIN, b=VAL)
-    text = "---\nconfigs:\n- config_name: {}\n  data_files:\n  - split: train\n    path: a.parquet\n"
-    text += "  - split: validation\n    path: b.parquet\n"
-    (folder / "README.md").write_text(text.format("default") + "---\n")
+    (folder / "README.md").write_text(readme(default={"train": "a.parquet", "validation": "b.parquet"}))
     assert pairs(open_hf(folder).train) == pairs_of_library(datasets.load_dataset(str(folder))["train"])
-    second = text.format("first").removeprefix("---\n") + text.format("second").removeprefix("---\nconfigs:\n")
-    (folder / "README.md").write_text(f"---\n{second}---\n")
-    with pytest.raises(UserError, match="Config name is missing"):
-        open_hf(folder)
 
 
 def test_each_split_is_named_with_its_count_and_use(tmp_path: Path, open_hf: Open) -> None:
@@ -217,6 +211,145 @@ def test_files_of_one_split_with_other_orders_of_classes_are_refused(tmp_path: P
         UserError, match="have other names for the numbers of the column 'label': cat, dog, and dog, cat"
     ):
         open_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["train", "train_backup"], r"train\.parquet, train_backup\.parquet; keep one of them there; or number"),
+        (["train", "train_small", "train-old"], r"train-old\.parquet, train\.parquet, train_small\.parquet"),
+        (["train", "train copy"], r"train copy\.parquet, train\.parquet"),
+        (["train", "train (1)"], r"train \(1\)\.parquet"),
+        (["train", "train2017"], r"train2017\.parquet"),
+        (["train2014", "train2017"], r"train2014\.parquet, train2017\.parquet"),
+        (["train", "pets-train"], r"pets-train\.parquet"),
+        (["train_0", "train_2"], r"train_0\.parquet, train_2\.parquet"),
+        (["train_1", "train_01"], r"train_01\.parquet, train_1\.parquet"),
+        (["train-00000-of-00001", "train"], r"train\.parquet"),
+        (["train-00000-of-00001", "train-00000-of-00001-0123456789abcdef"], "0123456789abcdef"),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "train-00001-of-00002"),
+        (["train__0000", "train__0000_backup"], r"train/0000\.parquet, train/0000_backup\.parquet"),
+        (["train__0000", "train__old__0000"], r"train/0000\.parquet, train/old/0000\.parquet"),
+        (["train__0000", "train"], r"train\.parquet, train/0000\.parquet|train/0000\.parquet, train\.parquet"),
+    ],
+)
+def test_files_of_one_split_that_are_no_parts_of_one_table_are_refused(
+    tmp_path: Path, open_hf: Open, files: list[str], said: str
+) -> None:
+    """The library joins them: training data doubled, or a small selection counted twice."""
+    folder = parquet_files(tmp_path / "pets", val=VAL, **dict.fromkeys(files, TRAIN))
+    with pytest.raises(UserError, match=rf"{len(files)} files of split train are not the parts of one table: .*{said}"):
+        open_hf(folder)
+    assert len(datasets.load_dataset(str(folder))["train"]) in {len(TRAIN), len(files) * len(TRAIN)}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train_0", "train_1"],
+        ["train-1", "train-2", "train-3"],
+        [f"train{number}" for number in range(12)],
+        ["part-00000-0f3a-c000-train", "part-00001-0f3a-c000-train"],
+        ["train-00000-of-00002-0123456789abcdef", "train-00001-of-00002-fedcba9876543210"],
+        ["train__0000", "train__0001"],
+        ["train__data-00000-of-00002", "train__data-00001-of-00002"],
+        ["train2017"],
+        ["train_backup"],
+    ],
+)
+def test_numbered_files_are_the_parts_of_one_table(tmp_path: Path, open_hf: Open, files: list[str]) -> None:
+    folder = parquet_files(tmp_path / "pets", val=VAL, **dict.fromkeys(files, TRAIN))
+    assert pairs(open_hf(folder).train) == pairs_of_library(datasets.load_dataset(str(folder))["train"])
+
+
+def test_a_folder_of_a_split_itself_has_parts_of_one_table(
+    tmp_path: Path, offline: None, make_job: Callable[..., Job]
+) -> None:
+    folder = parquet_files(tmp_path / "test", **{"0000": VAL, "0000 copy": VAL})
+    with pytest.raises(
+        UserError, match=r"split test are not the parts of one table: 0000 copy\.parquet, 0000\.parquet"
+    ):
+        open_validation(make_job(), f"hf:{folder}", ["cat", "dog"])
+
+
+def test_archives_that_the_library_would_join_are_refused(tmp_path: Path, open_hf: Open) -> None:
+    source, folder = image_files(tmp_path / "packed", "0.png", "1.png"), tmp_path / "pets"
+    for number in (0, 1):
+        (source / f"{number}.cls").write_text(str(number))
+    for name in ("train", "val", "train_backup"):
+        shutil.make_archive(str(folder / name), "tar", source)
+    columns = {"image_column": "png", "label_column": "cls"}
+    assert len(datasets.load_dataset(str(folder))["train"]) == 4
+    with pytest.raises(UserError, match=r"split train are not the parts of one table: train\.tar, train_backup\.tar"):
+        open_hf(folder, **columns)
+    (folder / "train_backup.tar").unlink()
+    assert len(open_hf(folder, **columns).train.labels) == 2
+
+
+def test_the_readme_chooses_among_files_of_one_split(tmp_path: Path, open_hf: Open) -> None:
+    folder = parquet_files(tmp_path / "pets", train=TRAIN, train_backup=TRAIN, val=VAL)
+    (folder / "README.md").write_text(readme(default={"train": "train.parquet", "validation": "val.parquet"}))
+    images = open_hf(folder)
+    assert (len(images.train.labels), len(images.val.labels)) == (len(TRAIN), len(VAL))
+
+
+def test_what_is_named_as_a_split_and_not_read_is_said(tmp_path: Path, open_hf: Open) -> None:
+    folder = parquet_files(tmp_path / "pets", train=TRAIN, val=VAL)
+    (folder / "train_more.jsonl").write_text("{}")
+    (folder / "notes.csv").write_text("")
+    image_files(folder, "train/cat/0.png")
+    said = "; not read, since it is of another kind: train_more.jsonl, images in train/"
+    assert open_hf(folder).notes[0].endswith(said)
+    images = image_files(tmp_path / "images", "train/cat/0.png", "train/dog/1.png", "val/cat/2.png", "val/dog/3.png")
+    (images / "train.zip").write_bytes(b"")
+    assert open_hf(images).notes[0].endswith("; not read, since it is of another kind: train.zip")
+
+
+def readme(**configurations: dict[str, str]) -> str:
+    """The head of a README.md with {split: path of its files} for each configuration."""
+    lines = ["---", "configs:"]
+    for name, splits in configurations.items():
+        lines += [f"- config_name: {name}", "  data_files:"]
+        lines += [f"  - split: {one}\n    path: {path}" for one, path in splits.items()]
+    return "\n".join([*lines, "---", ""])
+
+
+def test_a_configuration_is_named_behind_a_colon(tmp_path: Path, open_hf: Open) -> None:
+    folder = parquet_files(tmp_path / "pets", a=TRAIN, b=VAL, c=[1, 0])
+    first, second = {"train": "a.parquet", "validation": "b.parquet"}, {"train": "c.parquet", "validation": "b.parquet"}
+    (folder / "README.md").write_text(readme(first=first, second=second))
+    with pytest.raises(
+        UserError, match=r"has several configurations: first, second; name one of them, as 'hf:.*:first'"
+    ):
+        open_hf(folder)
+    assert len(open_hf(f"{folder}:first").train.labels) == len(TRAIN)
+    assert len(open_hf(f"{folder}:second").train.labels) == 2
+    with pytest.raises(UserError, match=r"has no configuration 'secnd'; it has first, second"):
+        open_hf(f"{folder}:secnd")
+    plain = parquet_files(tmp_path / "plain", train=TRAIN, val=VAL)
+    with pytest.raises(UserError, match=r"lists no configurations in a README\.md"):
+        open_hf(f"{plain}:first")
+    colon = parquet_files(tmp_path / "a:b", train=TRAIN, val=VAL)
+    assert len(open_hf(colon).train.labels) == len(TRAIN)
+
+
+def test_a_configuration_of_the_hub_is_asked_for_by_its_name(
+    tmp_path: Path, open_hf: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load_dataset(*args: Any) -> datasets.DatasetDict:
+        asked.append(args)
+        if args[1] is None:
+            raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['de', 'en']")
+        return datasets.DatasetDict(train=split(TRAIN), test=split(VAL))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: {"lab/pets": ["de", "en"]}[path])
+    assert len(open_hf("lab/pets:de").train.labels) == len(TRAIN)
+    with pytest.raises(UserError, match="several configurations: de, en; name one of them, as 'hf:lab/pets:de'"):
+        open_hf("lab/pets")
+    assert asked == [("lab/pets", "de"), ("lab/pets", None)]
 
 
 def test_files_of_two_kinds_are_refused(tmp_path: Path, open_hf: Open) -> None:
