@@ -14,6 +14,8 @@ from functools import cache
 from types import FrameType
 from typing import NoReturn
 
+from accel_trainer.core.limits import cpu_quota, slurm_cores, whole_cores
+
 _PR_SET_PDEATHSIG = 1
 # How many cores a job may take that is not alone on its machine.
 CORES_VARIABLE = "ACCEL_TRAIN_CORES"
@@ -134,8 +136,12 @@ def env_of(pid: int, name: str) -> str | None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on; its share of them, where several jobs train side by side."""
+    """The cores that this process really has: those that it may run on, no more than the quota of its container pays
+    for, or than Slurm has given it; its share of them, where several jobs train side by side."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (quota := cpu_quota()) is not None:
+        cores = min(cores, whole_cores(quota))
+    cores = min(cores, slurm_cores() or cores)
     share = os.environ.get(CORES_VARIABLE, "")
     return min(cores, max(1, int(share))) if re.fullmatch(r"[0-9]{1,6}", share) else cores
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.child_environment import tool_environment
+from accel_trainer.core.limits import available_memory, cpu_quota, memory_limit
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.launch.machine import Machine, this_machine
@@ -22,8 +23,6 @@ SMI_LIMIT_S = 10.0
 TRAINER_MEMORY = 3 * GIGABYTE
 # What NCCL may take of shared memory for each GPU; a container has 64 MB by default.
 SHARED_MEMORY_PER_GPU = 10**8
-# Where the limits of this container are listed.
-CGROUPS = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -136,40 +135,25 @@ def _is_built_for(capability: list[int], architectures: list[str]) -> bool:
 
 
 def cores() -> Finding:
-    """Cores that this process may use; with a quota below their number, threads wait for each other."""
+    """Cores that this process may use; with a quota that is no whole number of them, threads wait for each other."""
     usable, total = usable_cores(), os.cpu_count() or 1
     summary = f"{usable} of {total}"
-    quota = _cpu_quota()
-    if quota is not None and quota < 0.9 * usable:
+    quota = cpu_quota()
+    if quota is not None and quota < usable:
         return warning(
             f"{summary}, but a quota of {quota:.1f} (the container's limit)",
             "give the container its own cores (docker run --cpuset-cpus) instead of a quota (--cpus)",
         )
-    return ok(summary)
-
-
-def _cpu_quota() -> float | None:
-    """The CPU time that this container may use, in cores; None where it is not limited."""
-    try:
-        given, of = (CGROUPS / "cpu.max").read_text().split()
-        return None if given == "max" else int(given) / int(of)
-    except (OSError, ValueError):  # not there: an older system
-        limit = _number(CGROUPS / "cpu/cpu.cfs_quota_us")
-        period = _number(CGROUPS / "cpu/cpu.cfs_period_us")
-    return limit / period if limit and period and limit > 0 else None
+    return ok(summary if quota is None else f"{summary} (a quota of {quota:.1f}, the container's limit)")
 
 
 def memory() -> Finding:
     """Free memory of the machine, or of the container where that has less."""
     import psutil
 
-    about = psutil.virtual_memory()
-    total, free = about.total, about.available
-    limit = _number(CGROUPS / "memory.max") or _number(CGROUPS / "memory/memory.limit_in_bytes")
-    used = _number(CGROUPS / "memory.current") or _number(CGROUPS / "memory/memory.usage_in_bytes")
-    of_container = ""
-    if limit is not None and limit < total:
-        total, free, of_container = limit, min(free, limit - (used or 0)), " (the container's limit)"
+    total, free, of_container = psutil.virtual_memory().total, available_memory(), ""
+    if (limit := memory_limit()) is not None and limit < total:
+        total, of_container = limit, " (the container's limit)"
     summary = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{of_container}"
     if free < TRAINER_MEMORY:
         return warning(f"{summary}; a trainer may need more", "end other processes, or give the container more")
@@ -190,10 +174,3 @@ def shared_memory(machine: Machine) -> Finding:
             "remove files there; in a container, docker run --shm-size=2g",
         )
     return ok(summary)
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -155,45 +155,36 @@ def test_which_code_runs_on_which_gpu(capability: list[int], architectures: list
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "150000 100000"}, "a quota of 1.5"),
-        ({"cpu.max": "800000 100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "a quota of 0.5"),
-    ],
+    ("quota", "usable", "said"), [(None, 4, None), (8.0, 4, "a quota of 8.0"), (1.5, 1, "a quota of 1.5")]
 )
 def test_a_container_with_less_time_than_cores_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], said: str | None
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, usable: int, said: str | None
 ) -> None:
-    for name, content in files.items():
-        (tmp_path / "cg" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cg" / name).write_text(f"{content}\n")
-    monkeypatch.setattr(hardware, "CGROUPS", tmp_path / "cg")
-    monkeypatch.setattr(hardware, "usable_cores", lambda: 4)
+    monkeypatch.setattr(hardware, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: usable)
     finding = hardware.cores()
-    assert finding.message.startswith("4 of ")
-    if said is None:
-        assert finding.grade is Grade.OK
-    else:
-        assert finding.grade is Grade.WARNING
-        assert said in finding.message
+    assert finding.grade is Grade.OK
+    assert finding.message.startswith(f"{usable} of ")
+    assert ("quota" in finding.message) == (said is not None)
+    assert said is None or said in finding.message
 
 
-def test_little_memory_is_a_warning_also_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "CGROUPS", tmp_path)
-    has = SimpleNamespace(total=64 * 10**9, available=60 * 10**9)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: has)
+def test_a_quota_of_less_than_one_core_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 1)
+    assert hardware.cores().grade is Grade.WARNING
+    assert "but a quota of 0.5" in hardware.cores().message
+
+
+def test_little_memory_is_a_warning_also_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 10**9, available=60 * 10**9))
+    monkeypatch.setattr(hardware, "available_memory", lambda: 60 * 10**9)
+    monkeypatch.setattr(hardware, "memory_limit", lambda: None)
     assert hardware.memory().message == "60.0 of 64.0 GB free"
-    (tmp_path / "memory.max").write_text("8000000000\n")
-    (tmp_path / "memory.current").write_text("1000000000\n")
+    monkeypatch.setattr(hardware, "memory_limit", lambda: 8 * 10**9)
+    monkeypatch.setattr(hardware, "available_memory", lambda: 7 * 10**9)
     assert hardware.memory().message == "7.0 of 8.0 GB free (the container's limit)"
-    (tmp_path / "memory.current").write_text("7000000000\n")
-    assert hardware.memory().grade is Grade.WARNING
-    (tmp_path / "memory.max").write_text("max\n")
-    has.available = 2 * 10**9
+    monkeypatch.setattr(hardware, "available_memory", lambda: 10**9)
     assert hardware.memory().grade is Grade.WARNING
 
 

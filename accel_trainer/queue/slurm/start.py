@@ -182,13 +182,11 @@ def _print(event: AttemptEvent) -> None:
 def _machine(num_nodes: int, port: int) -> Machine:
     """This node, as far as it is allocated to the job."""
     machine = this_machine()
-    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
-    cores = min(machine.cores, max(1, int(given))) if given.isdigit() else machine.cores
     if num_nodes == 1:
-        return machine.share(cores)
+        return machine
     # srun runs on the first node.
     address, rank = os.environ["SLURM_LAUNCH_NODE_IPADDR"], int(os.environ["SLURM_PROCID"])
-    return replace(machine.share(cores), nodes=Nodes(num_nodes, rank, address, port))
+    return replace(machine, nodes=Nodes(num_nodes, rank, address, port))
 
 
 def _find(queue: QueueStore, token: str) -> ClaimedJob | None:

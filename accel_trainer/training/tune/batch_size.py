@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 
 from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.core.limits import available_memory
 from accel_trainer.core.text import first_line
 from accel_trainer.data.batch_plan import possible_batch_sizes
 from accel_trainer.data.loader import Batch
@@ -51,7 +51,7 @@ def memory_check(job: ResolvedJob, parts: Components, accelerator: Accelerator) 
     if accelerator.device.type == "cuda":
         trial = MemoryTrial(job, parts, accelerator)
         return lambda size: trial(size // parts_of_batch)
-    available = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    available = available_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     footprint = estimate_footprint(job, parts)
     return lambda size: footprint.bytes_for(size // parts_of_batch) <= MEMORY_FRACTION * available
 

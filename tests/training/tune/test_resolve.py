@@ -423,8 +423,7 @@ def test_on_a_cpu_the_batch_may_take_half_of_the_memory(
     job = make_job(batch_size="auto", num_views=2, gradient_accumulation=2)
     on_paper = job.with_placeholders(8)
     footprint = estimate_footprint(on_paper, build(on_paper, 1))
-    memory = type("Memory", (), {"available": 2 * footprint.bytes_for(8) + 2})
-    monkeypatch.setattr(batch_size.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 2 * footprint.bytes_for(8) + 2)
     train_in(tmp_path / "run", job)
     assert read_found(RunFolder(tmp_path / "run")) == {"auto": 32}
     assert "batch_size: 32 (64 do not fit into memory)" in caplog.messages
