@@ -19,6 +19,8 @@ SHRUNK: dict[str, Any] = {
     "num_epochs": 1,
     "batch_size": 64,
 }
+# Their runs, below models/training.
+FOLDERS = {"supervised": "supervised", "simclr": "simclr", "cutmix": "cutmix", "finetuned": "fine/occ"}
 OCCLUDERS = ("--forms", "natural", "--visibility", "60,90", "--number", "2", "--size", "32")
 
 
@@ -38,13 +40,10 @@ def old_jobs() -> dict[str, dict[str, Any]]:
             "starting_params": "models/training/supervised",
             "freeze_layers": ["layer1"],
             "transfer_dir": "occ",
-            "model_dir": "models/training/fine/occ",
         },
     }
     for name, job in jobs.items():
-        job.update(SHRUNK)
-        if name != "finetuned":
-            job["model_dir"] = f"models/training/{name}"
+        job |= {**SHRUNK, "model_dir": f"models/training/{FOLDERS[name]}"}
     return jobs
 
 
@@ -59,17 +58,19 @@ def test_old_jobs_are_migrated_checked_trained_and_evaluated(cli, unchecked):
         today |= {"after": ["supervised"]} if path.stem == "finetuned" else {}
         path.write_text(json.dumps(today))
     assert cli("make-occluders", "occluders", *OCCLUDERS).returncode == 0
-    checked = cli("validate", "new/simclr.json", "new/cutmix.json")
-    assert checked.returncode == 0, checked.stderr
-    added = cli("add", "new/supervised.json", "new/finetuned.json")
+    added = cli("add", *(f"new/{name}.json" for name in FOLDERS))
     assert added.returncode == 0, added.stderr
     ran = cli("run-queue")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    folders = ["supervised", "fine/occ"]
-    runs = {folder: load_run(Path("models/training", folder)) for folder in folders}
-    assert {run.status.state for run in runs.values()} == {RunState.FINISHED}
+    runs = {name: load_run(Path("models/training", folder)) for name, folder in FOLDERS.items()}
+    assert {name: run.status.state for name, run in runs.items()} == dict.fromkeys(FOLDERS, RunState.FINISHED)
     assert all(run.job.eval_crop == 1.0 for run in runs.values())
-    assert runs["fine/occ"].job.frozen_modules == ("layer1",)
-    for folder, run in runs.items():
-        (own,) = [row["acc1"] for row in run.history if row["split"] == "val"]
-        assert run.evaluate(weights="final").scores["acc1"] == pytest.approx(own), folder
+    assert runs["supervised"].job.Occlusion.visibility == [60, 90]
+    assert (runs["simclr"].job.criterion, runs["simclr"].job.num_views) == ("SimCLRLoss", 2)
+    assert runs["cutmix"].job.cutmix is not None
+    assert runs["finetuned"].job.frozen_modules == ("layer1",)
+    for name, run in runs.items():
+        (own,) = [row for row in run.history if row["split"] == "val"]
+        scores = run.evaluate(weights="final").scores
+        assert "loss" in scores
+        assert scores == {score: pytest.approx(own[score], rel=1e-4) for score in scores}, name
