@@ -40,7 +40,10 @@ CHANGES: tuple[Change, ...] = (
     Change(
         since=2,
         what="all images of a batch have one mixture by cutmix or mixup, unless the job says per image",
-        concerns=lambda job: any(mixing is not None and mixing.per == "batch" for mixing in (job.cutmix, job.mixup)),
+        concerns=lambda job: (
+            any(mixing is not None and mixing.per == "batch" for mixing in (job.cutmix, job.mixup))
+            and not (job.batch_dependence and (job.view_dependence or job.views_per_image == 1))
+        ),
     ),
     Change(
         since=2,
@@ -61,6 +64,11 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change(
         since=2,
+        what="occlusion, blur and noise that never come are left out, with other last bits of normalized pixels",
+        concerns=lambda job: _has_idle_steps_alone(job),
+    ),
+    Change(
+        since=2,
         what="erasing comes after normalization, with its value in normalized units",
         concerns=lambda job: job.randomerase is not None,
     ),
@@ -75,6 +83,20 @@ CHANGES: tuple[Change, ...] = (
 
 # torch's own, of what the default job has otherwise.
 _TORCH_SGD = {"lr": 0.001, "momentum": 0, "weight_decay": 0}
+
+
+def _has_idle_steps_alone(job: "JobParameters") -> bool:
+    """Whether occlusion, blur or noise of a probability of 0 would be all that is done to pixels from 0 to 1."""
+    comes = [
+        is_drawn
+        for section, is_drawn in (
+            (job.Occlusion, job.Occlusion is not None and job.Occlusion.occludes),
+            (job.Blur, job.Blur is not None and any(job.Blur.probs)),
+            (job.Noise, job.Noise is not None and any(job.Noise.probs)),
+        )
+        if section is not None
+    ]
+    return bool(comes) and not any(comes) and not job.transform_type.startswith("contrastive")
 
 
 def _leaves_sgd_open(given: Mapping[str, Any]) -> bool:

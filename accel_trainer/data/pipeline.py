@@ -18,7 +18,7 @@ from accel_trainer.config.fields import transform_parts
 from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
-from accel_trainer.data.augment.effect import Effect
+from accel_trainer.data.augment.effect import Effect, Unchanged
 from accel_trainer.data.augment.erase import RandomErase
 from accel_trainer.data.augment.geometry import (
     CROP_SCALE,
@@ -153,8 +153,16 @@ def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
         case Step.ERASING if job.randomerase is not None:
             # In pixels of 0..1, before normalization, as the value then was.
             return RandomErase(job.image_size, job.randomerase, uniform_field if job.rules < 2 else normal_field)
+        case _ if job.rules < 2 and _is_idle(step, job):
+            return Unchanged()
         case _:
             return None
+
+
+def _is_idle(step: Step, job: Job) -> bool:
+    """Whether a job has a step that never does anything. By the first rules such a step too made floats of images, and
+    floats are normalized to other last bits."""
+    return {Step.OCCLUSION: job.Occlusion, Step.BLUR: job.Blur, Step.NOISE: job.Noise}.get(step) is not None
 
 
 def evaluation_views(job: Job, *, on_device: bool = False) -> Views:

@@ -19,6 +19,13 @@ LIBRARIES = ("torch", "numpy")
 # On other processors; and with other libraries, which may round pixels of 8 bits otherwise: 0.02, normalized.
 SAME_LIBRARIES = {"pixels": 2e-4, "parameters": 2e-4}
 OTHER_LIBRARIES = {"pixels": 0.05, "parameters": 2e-3}
+# By newer rules these differ in rounding alone.
+LAST_BITS = (
+    "occlusion of a probability of 0",
+    "occlusion that hides nothing",
+    "blur of probabilities of 0",
+    "noise of a probability of 0",
+)
 outcome_of = cache(outcome)
 
 
@@ -78,7 +85,7 @@ def test_newer_rules_come_to_something_else_exactly_where_they_say_so(name: str)
     newest = outcome(name, RULES)
     is_changed = outcome_of(name) != newest
     assert is_changed == (changes_since(job_of(name)) is not None), changes_since(job_of(name))
-    if is_changed:  # the record would show it, wherever it is compared
+    if is_changed and name not in LAST_BITS:  # the record would show it, wherever it is compared
         assert not is_near(newest, RECORDED["outcomes"][name], OTHER_LIBRARIES)
 
 

@@ -41,6 +41,18 @@ class SimpleEffect:
         return parameters
 
 
+class Unchanged(SimpleEffect):
+    """Nothing is done to any image."""
+
+    def draw(self, draws: Draws) -> Parameters:
+        """No parameters."""
+        return Parameters()
+
+    def apply(self, images: Tensor, fetched: Parameters) -> Tensor:
+        """The images themselves."""
+        return images
+
+
 def column(values: npt.ArrayLike, images: Tensor) -> Tensor:
     """One number for each image, float32 of shape (rows, 1, 1, 1) on the images' device."""
     numbers = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
