@@ -17,7 +17,7 @@ from accel_trainer.training.objectives.base import BatchResult, Meter
 from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
-from accel_trainer.training.optim.skipped_steps import SkippedSteps
+from accel_trainer.training.optim.skipped_steps import SkippedSteps, forget_skipped_first_step
 from accel_trainer.training.runtime.accelerator import in_memory_format
 from accel_trainer.training.runtime.data_parallel import prepare, settle_order
 
@@ -39,6 +39,7 @@ class TrainingStep:
         self.job, self.accelerator, self.averages = job, accelerator, averages
         self.objective = parts.objective.to(accelerator.device)
         prefer_fused(job, parts.optimizer, accelerator.device)
+        forget_skipped_first_step(parts.optimizer)
         reach = reach_of_step(job, parts.model, parts.objective, accelerator.num_processes)
         self.model, self.optimizer = prepare(accelerator, parts.model, parts.optimizer, **vars(reach))
         self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
