@@ -62,13 +62,14 @@ def place(source: Path, target: Path, before: os.stat_result, *, replace: bool =
 def remove_left(folder: Path) -> None:
     """Remove what processes that were killed have left of their rights, and of files that were no job's yet."""
     for path in folder.glob(f".*{SUFFIX}"):
-        if path.is_symlink() or not os.access(path, os.R_OK | os.X_OK) or not path.is_dir():
+        if path.is_symlink() or not path.is_dir():
             continue  # not one of ours
-        for name in filter(_is_dead, _names(path)):
-            if name.endswith(".tmp"):
-                (path / name).unlink(missing_ok=True)
+        with suppress(PermissionError):
+            for name in filter(_is_dead, _names(path)):
+                if name.endswith(".tmp"):
+                    (path / name).unlink(missing_ok=True)
         if not path.name.endswith(OWN_SUFFIX) or is_dead_token(path.name.removesuffix(OWN_SUFFIX)[1:]):
-            with suppress(OSError):
+            with suppress(OSError):  # an empty one can be removed by whoever may not enter it, too
                 path.rmdir()
 
 
@@ -78,9 +79,8 @@ def _acquire(source: Path, target: Path) -> Path:
     lock = source.parent / f".{target.parent.name[:60]}.{_beginning(target.name)}{SUFFIX}"
     own = source.parent / f".{Owner.new().token}{OWN_SUFFIX}"
     own.mkdir()
-    with suppress(OSError):  # others may have to take the file out
-        own.chmod(stat.S_IMODE(source.parent.stat().st_mode))
     try:
+        _open_to_others(own)  # before anything is in it: they may have to take the file out
         if not rename_unique(source, own / source.name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
         while not _is_renamed(own, lock, source.name):
@@ -89,6 +89,16 @@ def _acquire(source: Path, target: Path) -> Path:
         _release(own / source.name, source)
         raise
     return lock / source.name
+
+
+def _open_to_others(own: Path) -> None:
+    """Give a folder the group and the mode of the one that it is in, whatever the umask. Where a file system has no
+    modes of its own, or no such group, its own are left. Raises OSError where the folder cannot be used."""
+    about = own.parent.stat()
+    with suppress(OSError):
+        os.chown(own, -1, about.st_gid)
+    with suppress(OSError):
+        own.chmod(stat.S_IMODE(about.st_mode))
 
 
 def _beginning(name: str) -> str:

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,73 @@ def test_a_right_that_a_network_drive_calls_stale_has_gone(running: Path, monkey
     hold_right(job)
     remove_left(running)
     assert [claim.path for claim in queue.claims()] == [job]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@contextmanager
+def another_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be one for a while, in a folder that everybody may use."""
+    monkeypatch.chdir(folder)  # what is above may be private
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("call", ["chown", "chmod"])
+def test_others_remove_what_a_kill_leaves_before_a_right_is_open_to_them(
+    running: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    running.chmod(0o777)
+    job = claimed(running, token := Owner.new().token)
+
+    def killed(*args: object, **given: object) -> None:
+        raise Killed
+
+    def as_dead(number: str) -> bool:
+        return True
+
+    monkeypatch.setattr(os, call, killed)
+    before = os.umask(0o077)
+    try:
+        with pytest.raises(Killed):
+            place(job, running / "job.json", job.lstat())
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in running.glob(".*")] == [0o700]
+    monkeypatch.setattr(place_lock, "is_dead_token", as_dead)
+    with another_user(running, monkeypatch):
+        remove_left(Path())
+        assert [path.name for path in Path().iterdir()] == [job.name]
+    assert job.read_text() == token
+
+
+def test_a_right_is_open_to_the_group_and_others_of_its_folder_whatever_the_umask(
+    running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From before the job is in it, so that nobody is kept from it by a kill."""
+    running.chmod(0o775)
+    if os.geteuid() == 0:
+        os.chown(running, -1, 65534)
+    job, seen = claimed(running, Owner.new().token), []
+    rename_unique = place_lock.rename_unique
+
+    def noted(source: Path, target: Path) -> bool:
+        about = target.parent.stat()
+        seen.append((about.st_mode & 0o777, about.st_gid))
+        return rename_unique(source, target)
+
+    monkeypatch.setattr(place_lock, "rename_unique", noted)
+    before = os.umask(0o077)
+    try:
+        place(job, running / "job.json", job.lstat())
+    finally:
+        os.umask(before)
+    assert seen == [(0o775, running.stat().st_gid)]

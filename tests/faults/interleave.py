@@ -25,7 +25,7 @@ from accel_trainer.queue import moves
 
 CALLS = (
     "rename", "replace", "link", "unlink", "remove", "stat", "lstat", "scandir", "listdir", "mkdir", "rmdir", "open",
-    "utime",
+    "utime", "chmod",
 )  # fmt: skip
 RAW = {name: getattr(os, name) for name in CALLS}
 raw_open = io.open
