@@ -1,4 +1,8 @@
-"""Disks on which nothing can be written for now: jobs that would train there wait, the others do not."""
+"""Disks on which nothing can be written for now: jobs that would train there wait, the others do not.
+
+What hands jobs to Slurm looks from its own machine, at the disks that its nodes share with it: at those of the queue
+and of run folders that it can see, and not at folders for temporary files, which each node has itself.
+"""
 
 import os
 import shutil
@@ -38,9 +42,10 @@ class _Disk:
 class BrokenDisks:
     """What this runner knows of disks that are full, read-only or the like. What nothing was reported of is well."""
 
-    def __init__(self, queue: Path, report: Report) -> None:
-        """queue: the folder of the queue. report: called when a disk is found to be broken, and when it works again."""
-        self._queue, self._report = queue, report
+    def __init__(self, queue: Path, report: Report, *, trains_here: bool = True) -> None:
+        """queue: the folder of the queue. report: called when a disk is found to be broken, and when it works again.
+        trains_here: whether jobs run on this machine, and not on nodes of a cluster."""
+        self._queue, self._report, self._trains_here = queue, report, trains_here
         self._disks: dict[int, _Disk] = {}
 
     def __bool__(self) -> bool:
@@ -48,7 +53,7 @@ class BrokenDisks:
 
     def note(self, run: Path | None, outcome: Outcome) -> None:
         """Look where an attempt wrote that the machine has failed."""
-        if run is not None:
+        if run is not None and (self._trains_here or run.is_dir()):
             self._try(run, _room_for(run), shared=False)
         self._try(self._queue, RECORD_BYTES, shared=True)
         for place in self._shared_places():
@@ -76,6 +81,8 @@ class BrokenDisks:
     def _shared_places(self) -> Iterable[Path]:
         """Where every job writes beside its run folder."""
         yield self._queue / "logs"
+        if not self._trains_here:
+            return
         with suppress(OSError):
             yield Path(tempfile.gettempdir())
         with suppress(UserError):

@@ -1,6 +1,8 @@
 """A disk that is full, or read-only, behind the run folders of a queue: its jobs wait, and nothing has failed."""
 
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,16 +12,27 @@ from typing import TypeVar
 import pytest
 from helpers import own_disk, write_job
 
+from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.attempt import Attempt
+from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, state_of_mistake
 from accel_trainer.queue import broken_disks
+from accel_trainer.queue.broken_disks import BrokenDisks
 from accel_trainer.queue.events import DiskBroken, DiskWorks, Event, RetryScheduled
+from accel_trainer.queue.finish import AttemptResult, finish_claim
 from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.slurm import client
+from accel_trainer.queue.slurm.reconcile import Reconciler
+from accel_trainer.queue.slurm.script import SlurmOptions
+from accel_trainer.queue.slurm.submitter import Submitter
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.status import RunState
 
+MACHINE = RunState.MACHINE_FAILED
 T = TypeVar("T")
 
 
@@ -133,3 +146,98 @@ def test_a_run_folder_that_is_a_file_is_still_the_users_mistake(lab: Lab) -> Non
     lab.runner.run()
     assert lab.names(JobState.FAILED) == ["a", "b"]
     assert lab.of(DiskBroken) == []
+
+
+@pytest.fixture
+def reports() -> list[tuple[Path, str | None]]:
+    return []
+
+
+def failure_in(place: Path) -> Outcome:
+    return Outcome(OutcomeKind.FAILED, f"[Errno 28] No space left on device: '{place}/x'", MACHINE)
+
+
+@pytest.mark.parametrize("kind", ["temporary files", "cache"])
+@pytest.mark.parametrize("trains_here", [True, False], ids=["here", "on other nodes"])
+def test_every_job_waits_for_the_disk_of_temporary_files_or_of_the_cache_where_it_trains(
+    disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reports: list[tuple[Path, str | None]],
+    kind: str,
+    trains_here: bool,
+) -> None:
+    monkeypatch.setattr(broken_disks, "AGAIN_S", 0.0)
+    place = disk / "folder"
+    place.mkdir()
+    if kind == "cache":
+        monkeypatch.setattr(broken_disks, "cache_folder", lambda: place)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+    (tmp_path / "queue").mkdir()
+    disks = BrokenDisks(tmp_path / "queue", lambda where, why: reports.append((where, why)), trains_here=trains_here)
+    runs, run = {"a": tmp_path / "a", "b": None}, tmp_path / "run"
+    free = fill(disk)
+    disks.note(run, failure_in(tmp_path))
+    assert disks.waiting(runs) == set(), "that is not where it failed"
+    disks.note(run, failure_in(place))
+    assert disks.waiting(runs) == ({"a", "b"} if trains_here else set())
+    free()
+    disks.refresh()
+    assert disks.waiting(runs) == set()
+    assert reports == ([(place, "the disk is full"), (place, None)] if trains_here else [])
+
+
+def test_where_there_is_no_folder_for_temporary_files_or_a_cache_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports: list[tuple[Path, str | None]]
+) -> None:
+    def no_temporary_folder() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    def no_cache() -> Path:
+        raise UserError("there is no home")
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_temporary_folder)
+    monkeypatch.setattr(broken_disks, "cache_folder", no_cache)
+    disks = BrokenDisks(tmp_path, lambda where, why: reports.append((where, why)))
+    disks.note(None, failure_in(tmp_path))
+    assert (bool(disks), reports) == (False, [])
+
+
+def test_what_hands_jobs_to_slurm_waits_for_the_disks_that_it_shares_with_the_nodes(
+    disk: Path, in_place_of_trainers: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes write in the run folders as this machine does; how a job ends is written by the node."""
+    monkeypatch.setattr(broken_disks, "AGAIN_S", 0.05)
+    monkeypatch.setattr(client, "cluster_name", lambda: "lab")
+    monkeypatch.setattr(Reconciler, "reconcile", lambda reconciler: ({}, []))
+    in_place_of_trainers(None)  # the nodes train
+    queue, events = QueueStore(Path("training_queue")), list[Event]()
+    queue.create()
+    for name in "abc":
+        path = write_job(queue.folder / f"{name}.json", model_dir=str(disk / name) if name in "ab" else "models/c")
+        read_job(path).run_path.mkdir(parents=True)
+
+    def note(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, DiskBroken):
+            threading.Timer(0.3, free).start()
+
+    submitter = Submitter(queue, LaunchOptions(), SlurmOptions(), note, retry_after_s=0.01)
+    monkeypatch.setattr(submitter.stop, "listen", lambda *_: None)
+    tried, free = list[str](), fill(disk)
+
+    def submit(words: object, text: str) -> int:
+        (claimed,) = queue.claims()
+        tried.append(claimed.name)
+        is_full = claimed.name != "c" and shutil.disk_usage(disk).free == 0
+        outcome = failure_in(disk / claimed.name) if is_full else Outcome(OutcomeKind.DONE)
+        finish_claim(queue, Retries(queue, 0.01), claimed, AttemptResult(outcome, queue.folder))
+        return len(tried)
+
+    monkeypatch.setattr(client, "submit", submit)
+    submitter.run()
+    assert [job.name for job in queue.jobs(JobState.DONE)] == ["a", "b", "c"]
+    assert sorted(tried[:3]) == ["a", "b", "c"]
+    assert len(tried) == 5, "each was tried again only when there was room"
+    assert [type(event) for event in events if isinstance(event, DiskBroken | DiskWorks)] == [DiskBroken, DiskWorks]

@@ -6,17 +6,22 @@ is found by the next one: a claim is made first, and has its token in the commen
 
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.attempt import STOP_SIGNALS
 from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S
+from accel_trainer.queue.broken_disks import BrokenDisks
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
     ChangeNotifier,
+    DiskBroken,
+    DiskWorks,
     Emit,
     JobRejected,
     JobsFound,
@@ -37,6 +42,7 @@ from accel_trainer.queue.slurm.reconcile import Reconciler, Record, Records, Set
 from accel_trainer.queue.slurm.script import SlurmOptions, arguments, script
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.queue.stuck_jobs import StuckJobs
+from accel_trainer.run.status import RunState
 
 # Slurm is asked so often, or for this part of the time where it is slow.
 ASK_EVERY_S, LARGEST_PART = 5.0, 0.05
@@ -64,10 +70,12 @@ class Submitter:
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
         self._checker = PendingChecker(launch, queue.folder)
         self._stuck = StuckJobs(queue, lambda job, problem: emit(JobStuck(job.name, problem)))
-        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected, self._stuck)
+        self._disks = BrokenDisks(queue.folder, self._report_disk, trains_here=False)
+        self._scheduler = Scheduler(queue, self._checker, self._retries, self._rejected, self._stuck, self._disks)
         self._reconciler = Reconciler(queue, self._retries, self._cluster)
         self._notifier = ChangeNotifier(emit)
         self._in_slurm: dict[str, str] = {}  # by the names of jobs: what was last printed of each
+        self._runs: dict[str, Path | None] = {}  # of those that this process has handed over: their run folders
         self._is_counted, self._problem = False, ""
         self._asked, self._ask_after_s, self._backs_off_until = 0.0, 0.0, 0.0
 
@@ -94,6 +102,7 @@ class Submitter:
     def _turn(self, watch: bool) -> bool:
         """Whether that was all."""
         self._ask_if_due()
+        self._disks.refresh()
         if not self._scheduler.is_due(wanted=not self._scheduler.is_checked or self._scheduler.has_rejected):
             return False
         self._scheduler.refresh()
@@ -164,6 +173,7 @@ class Submitter:
             self._records.forget(owner.token)
             return
         self._note_in_slurm(pending.name)
+        self._runs[pending.name] = needs.run
         try:
             job_id = client.submit(words, script(self.queue.folder, owner.token, self._launch, self._options.nodes))
         except SlurmTimeout as error:  # it may be there all the same: the claim stays until that is known
@@ -238,9 +248,21 @@ class Submitter:
 
     def _report_over(self, name: str, state: JobState | None) -> None:
         found = None if state is None else self.queue.find(name)
+        run = self._runs.pop(name, None)
+        if found is not None and state is JobState.PENDING:
+            self._note_machine(found, run)
         reason = self.queue.reason(found) if found is not None and state is JobState.FAILED else None
         self.num_failed += found is not None and state is JobState.FAILED and self.queue.ending(found) is Ending.FAILED
         self._emit(SlurmJobOver(name, state, reason))
+
+    def _note_machine(self, returned: QueuedJob, run: Path | None) -> None:
+        """Look at the disks of a job that is to be tried again, if the machine has failed it."""
+        failures = self._retries.of(returned)
+        if failures is not None and failures.of_machine:
+            self._disks.note(run, Outcome(OutcomeKind.FAILED, failures.reason, RunState.MACHINE_FAILED))
+
+    def _report_disk(self, place: Path, problem: str | None) -> None:
+        self._emit(DiskWorks(place) if problem is None else DiskBroken(place, problem))
 
     def _report_problem(self, problem: str) -> None:
         if problem != self._problem:
