@@ -2,7 +2,6 @@
 
 import csv
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,7 @@ def test_kill_9_of_everything_mid_epoch_leaves_no_trace(undisturbed: Path, tmp_p
         run = lab.add(**RESTLESS, trackers=["wandb"])
         lab.start()
         wait_until(lambda: is_mid_epoch(run, epoch=2))
-        for process in lab.processes():
-            process.send_signal(signal.SIGKILL)
+        lab.kill_all()
         assert lab.orphans() == []
         assert lab.where() == "running"
 

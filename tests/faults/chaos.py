@@ -156,7 +156,7 @@ class Chaos:
         """Whether there was anything to strike at."""
         match what:
             case Signal("tree"):
-                return self._kill_all()
+                return self.lab.kill_all()
             case Signal(role, rank, number):
                 with suppress(TimeoutError):  # it may be about to start
                     wait_until(lambda: self.lab.is_over() or self.lab.processes(role, rank), ROLE_S)
@@ -167,18 +167,10 @@ class Chaos:
                 time.sleep(seconds)
                 return _send(paused, signal.SIGCONT)
             case Damage(is_cut, file):
-                self._kill_all()
+                self.lab.kill_all()
                 return self._damage(is_cut, file)
             case KillAtEvent():
                 raise AssertionError("it strikes by itself")
-
-    def _kill_all(self) -> bool:
-        struck = _send(self.lab.processes(), signal.SIGKILL)
-        while left := self.lab.processes():  # one that was just being started
-            _send(left, signal.SIGKILL)
-        assert self.lab.runner is not None
-        self.lab.runner.wait()
-        return struck
 
     def _damageable(self) -> Path | None:
         """A newest state that has one before it: a run whose only state is broken is refused, as it should be."""

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,10 +62,7 @@ class Lab:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in self.processes():
-            process.kill()
-        if self.runner is not None:
-            self.runner.wait()
+        self.kill_all()
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     # -- jobs ---------------------------------------------------------------------------------------------------
@@ -175,6 +173,18 @@ class Lab:
 
     def send(self, role: str, number: int, rank: int | None = None) -> None:
         self.find(role, rank).send_signal(number)
+
+    def kill_all(self) -> bool:
+        """kill -9 of everything, also of what is just being started; whether there was anything."""
+        struck = False
+        while left := self.processes():
+            for process in left:
+                with suppress(psutil.NoSuchProcess):  # it has just ended
+                    process.kill()
+                    struck = True
+        if self.runner is not None:
+            self.runner.wait()
+        return struck
 
     def wait_for_step(self, step: int, name: str = "job") -> None:
         """Until the job has saved this step, or a later one."""

@@ -59,8 +59,7 @@ def test_the_next_runner_resumes_a_job_whose_every_process_was_killed(lab: Lab, 
     """And so is that of the killed runner, before."""
     lab.start()
     lab.wait_for_step(checks.global_step(lab.run()) + 1)
-    for process in lab.processes():
-        process.send_signal(signal.SIGKILL)
+    lab.kill_all()
     assert lab.orphans() == []
     assert lab.where() == "running"
     lab.start()
