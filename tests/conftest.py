@@ -116,6 +116,22 @@ def server() -> ForkServer:
     return shared()
 
 
+class _NoPlotter:
+    def __init__(self, run: object) -> None: ...
+
+    def draw(self, *, now: bool = False) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in this process draw no curves, which takes ten times as long as a tiny training, unless the test is
+    marked with `plots`."""
+    if request.node.get_closest_marker("plots") is None:
+        monkeypatch.setattr("accel_trainer.training.trainer.Plotter", _NoPlotter)
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are known to be good: a runner does not check them first, which takes as long as to start a training."""

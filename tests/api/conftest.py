@@ -22,6 +22,10 @@ def few_cores() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _no_plots(no_plots: None) -> None: ...
+
+
+@pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where there is a GPU."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")

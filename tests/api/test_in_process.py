@@ -68,6 +68,7 @@ def test_the_first_training_of_a_process_leaves_no_variable_or_thread() -> None:
     subprocess.run([sys.executable, "-c", FRESH], env=fresh, check=True)
 
 
+@pytest.mark.plots
 def test_two_trainings_in_one_process_finish_and_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch, number: int = s
     monkeypatch.setattr(TrainingLoop, "_end_step", ending)
 
 
+@pytest.mark.plots
 def test_ctrl_c_saves_and_the_next_call_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     job = tiny_job(tmp_path / "run", num_epochs=2, checkpoint=-1)
     with pytest.MonkeyPatch.context() as patch:
@@ -173,6 +175,7 @@ def test_a_signal_that_the_caller_handles_gives_the_run_that_was_preempted(
     assert run.status.state == "preempted"
 
 
+@pytest.mark.plots
 def test_a_training_in_another_thread_leaves_signals_alone(tmp_path: Path) -> None:
     runs: list[Run] = []
     thread = threading.Thread(target=lambda: runs.append(finish(tmp_path / "run")))
@@ -250,6 +253,7 @@ def take_over_before(method: str, call: int, folder: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("method", "call"), [("_end_step", 3), ("_end_epoch", 1), ("save_state", 2), ("is_stopped", 1), ("sync_stop", 2)]
 )
+@pytest.mark.plots
 def test_training_that_lost_its_folder_writes_nothing_more_there(
     method: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def forget_accelerate() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_accelerate(monkeypatch: pytest.MonkeyPatch, no_plots: None) -> Iterator[None]:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     yield
     forget_accelerate()

@@ -22,6 +22,10 @@ MakeJob = Callable[..., Job]
 MakeLoop = Callable[..., TrainingLoop]
 
 
+@pytest.fixture(autouse=True)
+def _no_plots(no_plots: None) -> None: ...
+
+
 @pytest.fixture
 def make_job() -> MakeJob:
     """A job on the digits, with some parameters changed."""

@@ -170,6 +170,7 @@ def _open_files() -> list[str]:
     return sorted(str(name.readlink()) for name in names if name.is_file())
 
 
+@pytest.mark.plots
 def test_two_trainings_in_one_process_may_differ_in_precision_and_leave_nothing(
     make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
