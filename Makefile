@@ -8,8 +8,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BENCH  ?= .venv-bench
 READY  := $(VENV)/.installed
-# Tests of one file stay together: they share what takes long to make.
-AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# Tests of one file stay together: they share what takes long to make. Half of their time is waiting, for processes and
+# for what times out: two for each of two cores.
+AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder
 # The demo has a queue of its own, so that it never runs jobs that are yours.
 DEMO   := demo
 SCHEDULES := 10

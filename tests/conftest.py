@@ -30,14 +30,13 @@ def pytest_configure() -> None:
 
 
 def _keep_to_own_cores() -> None:
-    """Of several workers of pytest-xdist each has its share of the cores, with all that it starts: threads that wait
-    for each other on too few cores make training many times slower."""
+    """Each worker of pytest-xdist has its share of the cores, or one that it shares, with all that it starts: threads
+    that wait for each other on too few cores make training many times slower."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None or not hasattr(os, "sched_setaffinity"):
         return
-    cores = sorted(os.sched_getaffinity(0))
-    if own := cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
-        os.sched_setaffinity(0, own)
+    cores, number = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw"))
+    os.sched_setaffinity(0, cores[number % len(cores) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
