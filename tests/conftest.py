@@ -13,11 +13,14 @@ from faults.fork_server import ForkServer, shared
 from faults.site.injection import UNCHECKED_VARIABLE
 from helpers import COMMAND, REPOSITORY, kill_tree
 
-from accel_trainer.core.child_environment import waiting_threads_sleep
+from accel_trainer.core.child_environment import leftovers, waiting_threads_sleep
 from accel_trainer.launch import attempt_files
 
 pytest_plugins = ["hang_guard"]
-# Before torch is imported: tests have fewer cores than threads, and threads that spin make them many times slower.
+# Before torch is imported: what a shell has left there is set aside by trainings too, which would say so.
+for _name in leftovers(os.environ):
+    del os.environ[_name]
+# Tests have fewer cores than threads, and threads that spin make them many times slower.
 os.environ.update(waiting_threads_sleep(os.environ))
 
 
