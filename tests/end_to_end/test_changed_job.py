@@ -10,12 +10,11 @@ from helpers import write_job
 pytestmark = pytest.mark.slow
 
 
-def test_a_changed_job_resumes_when_it_allows_changes(cli, server):
+def test_a_changed_job_resumes_when_it_allows_changes(server):
     given = {"model_dir": str(Path("run").absolute()), "class_subset": [0, 1, 2], "num_workers": 1}
     server.train(write_job(Path("job.json"), **given, num_epochs=1))
     write_job(Path("job.json"), **given, optimizer_args={"lr": 0.0001}, num_epochs=2, allow_changes=True)
-    result = cli("train", "job.json", "--num-processes", "2")
-    assert result.returncode == 0, result.stdout + result.stderr
+    server.train(Path("job.json"), processes=2)
     log = Path("run/log.txt").read_text()
     assert "the job has changed: num_epochs 1 -> 2, optimizer_args.lr 0.0003 -> 0.0001; going on\n" in log
     assert " going on with 2 processes instead of 1" in log

@@ -5,7 +5,8 @@ import json
 import pytest
 from helpers import REPOSITORY
 
-pytestmark = pytest.mark.slow
+# What is added is checked then.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 
 
 def test_an_example_job_of_the_demo_reaches_98_percent(cli):

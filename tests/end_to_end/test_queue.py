@@ -53,16 +53,16 @@ def test_one_good_job_among_four_bad_ones(cli):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_two_runners_on_four_jobs_train_each_once(background):
-    for number in range(1, 5):
+def test_two_runners_on_three_jobs_train_each_once(background):
+    for number in range(1, 4):
         write_job(Path(f"training_queue/job{number}.json"), num_epochs=1, batch_size=256, class_subset=[0, 1, 2])
     runners = [background("run-queue"), background("run-queue")]
     outputs = [runner.communicate(timeout=500)[0] for runner in runners]
 
     assert [runner.returncode for runner in runners] == [0, 0], outputs
-    assert names("done") == sorted(f"job{number}.json" for number in range(1, 5))
+    assert names("done") == sorted(f"job{number}.json" for number in range(1, 4))
     logs = sorted(path.name for path in Path("training_queue/logs").iterdir())
-    assert logs == sorted(f"job{number}.1.log" for number in range(1, 5))
+    assert logs == sorted(f"job{number}.1.log" for number in range(1, 4))
     assert all(": done" in output for output in outputs), "both had some of the work"
 
 
