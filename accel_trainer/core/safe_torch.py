@@ -4,6 +4,7 @@ import errno
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 from accel_trainer.core.numpy_numbers import NUMPY_NUMBERS
 from accel_trainer.core.outage import UnsuitableFile
+
+_START_OF_ARCHIVE = b"PK\x03\x04"
 
 
 def load_tensors(path: Path, *, mmap: bool = False, allowed: Sequence[Any] = NUMPY_NUMBERS) -> Any:
@@ -51,6 +54,32 @@ def offsets_in_file(path: Path, mapped: Sequence[torch.Tensor]) -> list[int] | N
         return None
     (start_of_file,) = distances
     return [tensor.data_ptr() - start_of_file for tensor in mapped]
+
+
+def checksum_of_tensors(path: Path) -> int | None:
+    """A CRC-32 of all tensors in a file of torch.save, by the checksums that the file has of them: they are not read.
+
+    None where it has none: files that torch once wrote, or without `torch.serialization.set_crc32_options`. Raises
+    OSError.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != _START_OF_ARCHIVE:
+            return None
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        except zipfile.BadZipFile as error:
+            if isinstance(error.__context__, OSError):  # the disk has not said what is there
+                raise error.__context__ from error
+            return None
+    held = [
+        (name, entry.file_size, entry.CRC)
+        for name, entry in sorted(entries.items())
+        if name == "data.pkl" or _is_storage(entry.filename)
+    ]
+    if not held or any(size and not checksum for _, size, checksum in held):
+        return None
+    return zlib.crc32(repr(held).encode())
 
 
 def _is_storage(name: str) -> bool:
@@ -92,7 +121,7 @@ def _allowing_only(allowed: Sequence[Any]) -> Iterator[None]:
 
 def _refuse_compressed(file: BinaryIO) -> None:
     """torch.save does not compress, but torch.load unpacks what somebody else has compressed: 10 MB can be 10 GB."""
-    if file.read(4) != b"PK\x03\x04":
+    if file.read(4) != _START_OF_ARCHIVE:
         return
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())

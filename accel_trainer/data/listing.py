@@ -2,14 +2,17 @@
 content."""
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from accel_trainer.core.files import MEBIBYTE, open_regular
 from accel_trainer.core.outage import persistently
 
 Numbers = npt.NDArray[np.int64]
@@ -35,6 +38,29 @@ class Listed(Protocol):
         ...
 
 
+class Labeled(Protocol):
+    """What can be listed by class."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in the order of the labels."""
+        ...
+
+    @property
+    def labels(self) -> Numbers:
+        """int64 of shape (n,), each in 0..len(classes)-1."""
+        ...
+
+
+class Input(Labeled, Listed, Protocol):
+    """What a training reads beside images, listed as those are."""
+
+    @property
+    def known_marks(self) -> Sequence[int]:
+        """Those of its marks that every process knows without reading anything more."""
+        ...
+
+
 class Canceled(Exception):
     """Nobody wants the answer anymore."""
 
@@ -57,3 +83,18 @@ def _size(path: str) -> int:
         return persistently(partial(os.stat, path), lambda: path, may_be_missing=True).st_size
     except FileNotFoundError:
         return MISSING
+
+
+def file_checksum(path: Path, is_canceled: Callable[[], bool]) -> int:
+    """CRC-32 of all bytes of a file. Raises Canceled, and OSError."""
+
+    def read() -> int:
+        checksum = 0
+        with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+            while content := file.read(MEBIBYTE):
+                if is_canceled():
+                    raise Canceled
+                checksum = zlib.crc32(content, checksum)
+        return checksum
+
+    return persistently(read, lambda: str(path))

@@ -34,10 +34,12 @@ from accel_trainer.data.augment.mixing import Mixer
 from accel_trainer.data.augment.noise import AddNoise, fourier_field, half_spectrum, modulus_field
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.augment.policies import POLICIES
-from accel_trainer.data.augment.spectrum import Progress, mean_spectrum, read_spectrum
+from accel_trainer.data.augment.spectrum import ListedSpectrum, Progress, mean_spectrum, read_spectrum
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import ImageLike, to_pixels
+from accel_trainer.data.listing import Input
+from accel_trainer.data.occluders.listing import OccluderFiles
 from accel_trainer.data.rng.draws import DrawRules
 from accel_trainer.data.rng.random_fields import normal_field, uniform_field
 from accel_trainer.data.shared_work import on_one_core
@@ -58,6 +60,9 @@ class Step(Enum):
     NORMALIZATION = auto()
     ERASING = auto()
 
+
+# What `inputs_of` calls its inputs, and dataset.json.
+OCCLUDERS, SPECTRUM = "occluders", "spectrum"
 
 _COLORS = (Step.COLOR_JITTER, Step.GRAY, Step.CONTRASTIVE_BLUR)
 # From the version of the rules on that is their key.
@@ -220,6 +225,20 @@ def training_spectrum(
         return None
     path = _spectrum_path(job)
     return mean_spectrum(job, train(), progress) if path is None else read_spectrum(path, job.image_size)
+
+
+def inputs_of(job: Job, views: Views, spectrum: Tensor | None) -> dict[str, Input]:
+    """What the training images of a job are augmented with that comes from files: `occluders` and `spectrum`.
+
+    views, spectrum: of `training_views` and `training_spectrum`.
+    """
+    found: dict[str, Input] = {}
+    for effect in views.all_effects:
+        if isinstance(effect, Occlude):
+            found[OCCLUDERS] = OccluderFiles(effect.forms)
+    if spectrum is not None:
+        found[SPECTRUM] = ListedSpectrum(spectrum, is_measured=_spectrum_path(job) is None)
+    return found
 
 
 def check_augmentations(job: Job) -> None:

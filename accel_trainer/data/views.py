@@ -95,6 +95,11 @@ class Views:
         self.as_clip, self.on_device = as_clip, on_device
 
     @property
+    def all_effects(self) -> tuple[Effect, ...]:
+        """All effects, in their order."""
+        return (*self.before_policy, *self.effects, *self.last_effects)
+
+    @property
     def examples_per_image(self) -> int:
         """For how many examples, each with a label, an image stands."""
         return 1 if self.as_clip else self.num_views

@@ -1,5 +1,6 @@
 """Evaluate trained weights on a data set, exactly as the validation of the training does."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,17 +15,21 @@ from accel_trainer.config import ResolvedJob
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.dataset import ImageDataset
+from accel_trainer.data.listing import Input
 from accel_trainer.data.open import open_training, open_validation
-from accel_trainer.data.pipeline import training_spectrum, training_views
+from accel_trainer.data.pipeline import inputs_of, training_spectrum, training_views
 from accel_trainer.data.views import Views
 from accel_trainer.evaluation.trained_model import trained_model
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
+from accel_trainer.training.identity.check import input_differences
 from accel_trainer.training.knn import knn_test
 from accel_trainer.training.meta_model import cycle_axis, cycles_of
 from accel_trainer.training.runtime.accelerator import Assembly, assembly, in_memory_format
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def evaluate(
     path, classes = trained_weights(run, job, weights), trained_classes(run)
     with waiting_out_until_interrupted(), assembly(job, run) as parts:
         source = open_validation(there, name, classes, needs_all=is_own)
-        measuring = RunEvaluator(job, classes, trained_model(job, path, len(classes)), parts)
+        measuring = RunEvaluator(job, run, classes, trained_model(job, path, len(classes)), parts)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
             scores |= measuring.knn_scores(source)
@@ -81,8 +86,9 @@ def _epoch_of(path: Path) -> int | None:
 class RunEvaluator:
     """A trained model with what is needed to evaluate it as its training did."""
 
-    def __init__(self, job: ResolvedJob, classes: list[str], model: nn.Module, parts: Assembly) -> None:
+    def __init__(self, job: ResolvedJob, run: RunFolder, classes: list[str], model: nn.Module, parts: Assembly) -> None:
         accelerator = parts.accelerator
+        self.run, self.is_first = run, parts.is_first
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
         num_cycles = cycles_of(job, model, len(classes))
         self.objective = make_objective(job, len(classes), num_cycles, cycle_axis(model)).to(accelerator.device)
@@ -97,7 +103,9 @@ class RunEvaluator:
 
         def train_views() -> Views:
             spectrum = training_spectrum(self.job, lambda: self._train_images)
-            return training_views(self.job, spectrum, on_device=on_device)
+            views = training_views(self.job, spectrum, on_device=on_device)
+            self._warn_of_other_inputs(inputs_of(self.job, views, spectrum))
+            return views
 
         views = validation_views(self.job, train_views, augment_on_device=on_device)
         images = validation_set(self.job, dataset, views, self.world_size)
@@ -110,6 +118,15 @@ class RunEvaluator:
         test = knn_test(self.job, self._train_images, source, self.world_size)
         hits = test.hits(self.model, test.local_bank(self.model, self.evaluator, _never), self.evaluator, _never)
         return test.scores(self.evaluator.reduce_sums(hits, test.val.reader)[0])
+
+    def _warn_of_other_inputs(self, inputs: Mapping[str, Input]) -> None:
+        """Scores of augmented images are to be compared with those of the training."""
+        found = input_differences(self.job, self.run, inputs) if self.is_first else []
+        if found:
+            log.warning(
+                "the images are augmented otherwise than when %s was trained: %s",
+                self.run.path, "; ".join(map(str, found)),
+            )  # fmt: skip
 
     @cached_property
     def _train_images(self) -> ImageDataset:

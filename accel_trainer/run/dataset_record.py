@@ -1,4 +1,4 @@
-"""dataset.json: the data set that a run began with, and in which way another one differs."""
+"""dataset.json: the data set that a run began with, with what else it reads, and in which way another one differs."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +39,11 @@ class SplitRecord:
     classes: list[ClassRecord]
 
     @property
+    def digest_of_names(self) -> str:
+        """Without the contents."""
+        return digest(f"{one.name} {one.images} {one.names}" for one in self.classes)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the contents of all images are known."""
         return all(one.contents is not None for one in self.classes)
@@ -46,20 +51,14 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class DataSetRecord:
-    """What a run is trained and validated on, by split. dataset: as the job names it."""
+    """What a run is trained and validated on, by split. dataset: as the job names it.
+
+    What else it reads is listed as further splits: `occluders`, a class for each level; `spectrum`; `starting_weights`.
+    """
 
     dataset: str
     splits: dict[str, SplitRecord] = field(default_factory=dict)
     version: int = VERSION
-
-    @property
-    def digest_of_names(self) -> str:
-        """Of all splits, without the contents."""
-        return digest(
-            f"{split} {one.name} {one.images} {one.names}"
-            for split, about in sorted(self.splits.items())
-            for one in about.classes
-        )
 
     @property
     def summary(self) -> str:
@@ -67,8 +66,13 @@ class DataSetRecord:
         counts = [
             f"{sum(one.images or 0 for one in about.classes)} {split}" for split, about in sorted(self.splits.items())
         ]
+        names = digest(
+            f"{split} {one.name} {one.images} {one.names}"
+            for split, about in sorted(self.splits.items())
+            for one in about.classes
+        )
         contents = digest(str(one.contents) for _, about in sorted(self.splits.items()) for one in about.classes)
-        return f"{self.dataset}: {', '.join(counts)}, {digest([self.digest_of_names, contents])}"
+        return f"{self.dataset}: {', '.join(counts)}, {digest([names, contents])}"
 
     def with_splits(self, splits: Mapping[str, SplitRecord]) -> "DataSetRecord":
         """The same with further splits, or with more about them."""
@@ -118,16 +122,16 @@ class ClassChanges:
     removed: Sequence[str]
     is_reordered: bool
 
-    def lines(self) -> list[str]:
+    def lines(self, what_they_are: str = "class") -> list[str]:
         """In words."""
         lines = []
         if self.renamed:
             pairs = listed((f"{then} -> {now}" for then, now in self.renamed.items()), 3)
-            lines.append(f"{_counted(len(self.renamed), 'class')} renamed ({pairs})")
+            lines.append(f"{_counted(len(self.renamed), what_they_are)} renamed ({pairs})")
         for names, what in ((self.added, "new"), (self.removed, "gone")):
             if names:
-                lines.append(f"{_counted(len(names), 'class')} {what} ({listed(names, 3)})")
-        return lines or ["the classes are in another order"] * self.is_reordered
+                lines.append(f"{_counted(len(names), what_they_are)} {what} ({listed(names, 3)})")
+        return lines or [f"the {_plural(what_they_are)} are in another order"] * self.is_reordered
 
 
 def class_changes(then: SplitRecord, now: SplitRecord) -> ClassChanges:
@@ -156,8 +160,11 @@ def changed_classes(then: SplitRecord, now: SplitRecord) -> list[str]:
 
 
 def _counted(number: int, what: str) -> str:
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number} {what if number == 1 else plural}"
+    return f"{number} {what if number == 1 else _plural(what)}"
+
+
+def _plural(what: str) -> str:
+    return f"{what}es" if what.endswith("s") else f"{what}s"
 
 
 @dataclass(frozen=True)
@@ -168,10 +175,10 @@ class ImageChanges:
     removed: Sequence[str] = ()
     replaced: Sequence[str] = ()
 
-    def lines(self) -> list[str]:
+    def lines(self, what_they_are: str = "image") -> list[str]:
         """In words."""
         kinds = ((self.removed, "gone"), (self.added, "new"), (self.replaced, "changed"))
-        return [f"{_counted(len(names), 'image')} {what} ({listed(names, 3)})" for names, what in kinds if names]
+        return [f"{_counted(len(names), what_they_are)} {what} ({listed(names, 3)})" for names, what in kinds if names]
 
 
 def image_changes(then: Mapping[str, int], now: Mapping[str, int], class_name: str) -> ImageChanges:

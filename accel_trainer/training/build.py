@@ -13,9 +13,10 @@ from accel_trainer.core import keyed_random
 from accel_trainer.data.augment.spectrum import Progress
 from accel_trainer.data.batch_plan import TrainBatchPlanner, plan_training
 from accel_trainer.data.dataset import Splits
+from accel_trainer.data.listing import Input
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_images
-from accel_trainer.data.pipeline import training_spectrum, training_views
+from accel_trainer.data.pipeline import inputs_of, training_spectrum, training_views
 from accel_trainer.training.comparable import check_comparable
 from accel_trainer.training.knn import KnnTest, knn_test
 from accel_trainer.training.meta_model import cycle_axis, cycles_of, make_model
@@ -39,6 +40,8 @@ class TrainingData:
     eval_sets: Mapping[str, EvaluationSet]
     """More to validate on, by what performance.csv calls it."""
     knn: KnnTest
+    inputs: Mapping[str, Input]
+    """What the images are augmented with that comes from files."""
 
 
 def training_data(
@@ -51,9 +54,8 @@ def training_data(
     images = open_images(job)
     sampling = plan_training(job, images, world_size)
     check_comparable(job, images, sampling)
-    train_views = training_views(
-        job, training_spectrum(job, lambda: images.train, progress), on_device=augment_on_device
-    )
+    spectrum = training_spectrum(job, lambda: images.train, progress)
+    train_views = training_views(job, spectrum, on_device=augment_on_device)
     views = validation_views(job, lambda: train_views, augment_on_device=augment_on_device)
     return TrainingData(
         images=images,
@@ -64,6 +66,7 @@ def training_data(
         val=validation_set(job, images.val, views, world_size),
         eval_sets={split: validation_set(job, source, views, world_size) for split, source in images.eval_sets.items()},
         knn=knn_test(job, images.train, images.val, world_size),
+        inputs=inputs_of(job, train_views, spectrum),
     )
 
 

@@ -16,8 +16,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
-from accel_trainer.data.dataset import Splits
-from accel_trainer.data.listing import Canceled
+from accel_trainer.data.listing import Canceled, Input
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import write_performance
 from accel_trainer.run.records import keep_classes, read_found, write_config
@@ -27,10 +26,12 @@ from accel_trainer.training.check import JobChecker
 from accel_trainer.training.description import Description
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.identity.agreement import agree_on_data
-from accel_trainer.training.identity.check import DataCheck
+from accel_trainer.training.identity.check import DataCheck, RunData
 from accel_trainer.training.identity.contents import ContentRecord
+from accel_trainer.training.identity.differences import STARTING_WEIGHTS
 from accel_trainer.training.identity.recorder import DataRecorder
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.pretrained.loaded_weights import LoadedWeights
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
 from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.reporting import Plotter, Reporter, TrainingResult
@@ -138,9 +139,10 @@ class Trainer:
             self.reporter.take_run()
         job = self._resolved(start)
         components, transferred = self._components(job, start)
-        data = self._check_data(job, components.images, start)
-        if data is not None:
-            start = with_changes(start, data.changes, self.run, logs=is_first)
+        data = RunData(components.images, {**components.inputs, **_weights_as_input(components, transferred)})
+        check = self._check_data(job, data, start)
+        if check is not None:
+            start = with_changes(start, check.changes, self.run, logs=is_first)
         if isinstance(start, FromState):  # loaded later, with all the rest
             _refuse_misfit(start.state.model, components)
         self.reporter.take_run()
@@ -148,14 +150,14 @@ class Trainer:
         run_id = description.write() if is_first else ""
         loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
         resume(loop, start)
-        if data is not None:
+        if check is not None:
             record = ContentRecord(
-                self.run, components.images, data.now, accelerator, accepts_changes=job.allow_changes
+                self.run, components.images, check.now, accelerator, accepts_changes=job.allow_changes
             )
             loop.before_save = record.share
         if is_first:
-            if data is not None:
-                self._record_data(components.images, data, resources)
+            if check is not None:
+                self._record_data(data, check, resources)
             # From here on the folder holds a run of this job.
             write_config(self.run, job.completed())
             description.log(loop.progress)
@@ -177,18 +179,18 @@ class Trainer:
         """All that can be known to be wrong before a run is moved away for this one. Raises UserError."""
         JobChecker()(self.job, self.assembly.accelerator.num_processes)
 
-    def _check_data(self, job: ResolvedJob, images: Splits, start: StartingPoint) -> DataCheck | None:
-        """Compare the data set with that of the run; None for a run that is over. Raises UserError."""
+    def _check_data(self, job: ResolvedJob, data: RunData, start: StartingPoint) -> DataCheck | None:
+        """Compare the data with those of the run; None for a run that is over. Raises UserError."""
         if isinstance(start, FromState) and start.state.progress.epoch >= job.num_epochs:
             return None
-        return agree_on_data(job, self.run, images, self.assembly.accelerator, lambda: bool(self.stop))
+        return agree_on_data(job, self.run, data, self.assembly.accelerator, lambda: bool(self.stop))
 
-    def _record_data(self, images: Splits, data: DataCheck, resources: ExitStack) -> None:
+    def _record_data(self, data: RunData, check: DataCheck, resources: ExitStack) -> None:
         """Record what the run begins with, on rank 0."""
-        if data.differences:
-            log.info("the data set has changed: %s; going on", "; ".join(data.differences))
-        keep_classes(self.run, images.classes, self.job.class_subset)
-        recorder = DataRecorder(self.run, images, data)
+        if check.differences:
+            log.info("the data set has changed: %s; going on", "; ".join(map(str, check.differences)))
+        keep_classes(self.run, data.images.classes, self.job.class_subset)
+        recorder = DataRecorder(self.run, data, check)
         resources.callback(recorder.close)
         recorder.write()
 
@@ -252,6 +254,13 @@ def _transfer(job: ResolvedJob, components: Components, accelerator: Accelerator
     finally:
         if goes_first:  # the others find out for themselves what is wrong
             accelerator.wait_for_everyone()
+
+
+def _weights_as_input(components: Components, transferred: Transfer | None) -> dict[str, Input]:
+    """What was loaded of others' weights, where a run begins."""
+    if transferred is None:
+        return {}
+    return {STARTING_WEIGHTS: LoadedWeights(components.model, transferred)}
 
 
 def _log_end(loop: TrainingLoop, seconds: float) -> None:

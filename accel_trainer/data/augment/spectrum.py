@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pickle
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from accel_trainer.core.text import first_line
 from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.listing import Listed
+from accel_trainer.data.listing import Listed, Numbers
 from accel_trainer.data.shared_work import single_core_threads
 
 log = logging.getLogger(__name__)
@@ -172,3 +173,24 @@ def _sums_by_chunk(images: ImageDataset, crop: CenterCrop) -> Iterator[tuple[Ten
     chunks = [range(start, min(start + CHUNK, num_images)) for start in range(0, num_images, CHUNK)]
     with single_core_threads(usable_cores(), "spectrum") as pool:
         yield from pool.map(sum_of, chunks)
+
+
+class ListedSpectrum:
+    """A spectrum that was read from a file, or was measured, listed as one image of one class.
+
+    The content of a file are its amplitudes, as `read_spectrum` gives them. What was measured follows from the images
+    and from VERSION, but for the last bits, which are other processors': of that only how it was measured is listed.
+    """
+
+    def __init__(self, spectrum: Tensor, *, is_measured: bool) -> None:
+        self.classes = [f"measured (version {VERSION})" if is_measured else "file"]
+        self.labels: Numbers = np.zeros(1, np.int64)
+        self.known_marks = [0 if is_measured else zlib.crc32(spectrum.detach().numpy().tobytes())]
+
+    def names(self, indices: Numbers) -> list[str]:
+        """What there is, whatever its file is called."""
+        return ["amplitudes"] * len(indices)
+
+    def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """CRC-32 of the amplitudes, float32 (3, size, size); 0 where they were measured."""
+        return np.array(self.known_marks, np.int64)[indices]

@@ -14,7 +14,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import Missing, is_folder, persistently
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.data.occluders.masks import Masks, PngMasks, TensorMasks
+from accel_trainer.data.occluders.masks import Masks, TensorMasks
+from accel_trainer.data.occluders.png_masks import PngMasks
 
 log = logging.getLogger(__name__)
 

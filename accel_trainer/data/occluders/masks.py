@@ -1,4 +1,4 @@
-"""Masks of occluders: those of one occluders.pt, or of a folder of PNGs.
+"""Masks of occluders: what they are, and those of one occluders.pt.
 
 A mask is alpha: 255 covers the image. Masks of one channel are filled with a color where they are used; those of four
 (RGBA) have a texture of their own. No file is read as a whole, and none stays mapped into memory: of a disk that is
@@ -6,11 +6,7 @@ away a mapped file would be a signal that ends the process. Each mask is read wh
 system, which all processes of a machine share.
 """
 
-import hashlib
-import io
-import json
 import logging
-import math
 import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -22,28 +18,23 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached, read_bytes, read_start
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.random_access import RandomAccessFile
-from accel_trainer.core.safe_torch import load_tensors, offsets_in_file
+from accel_trainer.core.safe_torch import checksum_of_tensors, load_tensors, offsets_in_file
 from accel_trainer.core.text import first_line, listed
-from accel_trainer.data.decode import MAX_BYTES, MAX_PIXELS
+from accel_trainer.data.decode import MAX_PIXELS
+from accel_trainer.data.listing import Numbers, file_checksum
 
 log = logging.getLogger(__name__)
 
 # How many masks of a level are looked at when it is opened.
-SAMPLED_MASKS, SAMPLED_PNGS = 50, 20
-# Of the files in the cache: another one packs anew.
-VERSION = 2
+SAMPLED_MASKS = 50
 LITTLE_ABOVE_ONE = 1.1
 
 _UNUSABLE_SHAPE = "wanted (N, H, W), (N, 1, H, W), (N, 4, H, W) or (N, 1, 4, H, W)"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_TYPES_WITH_ALPHA = (4, 6)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,7 +47,21 @@ class Masks(Protocol):
         """1 (alpha) or 4 (RGBA, not premultiplied)."""
         ...
 
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of the files that they are in."""
+        ...
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether the marks are known without reading anything."""
+        ...
+
     def __len__(self) -> int: ...
+
+    def marks(self, is_canceled: Callable[[], bool]) -> Numbers:
+        """A checksum of the content of each file. Raises Canceled; UserError for a file that cannot be read."""
+        ...
 
     def read(self, index: int) -> Tensor:
         """The mask of this index, 0 to len - 1: a uint8 tensor of shape (1 or 4, h, w), the caller's own.
@@ -77,6 +82,8 @@ class TensorMasks:
 
     def __init__(self, path: Path) -> None:
         loaded = _load(path)
+        self.path, self.files = path, [path.name]
+        self._checksum = persistently(partial(checksum_of_tensors, path), lambda: str(path))
         try:
             self._parts = _open_parts(path, _as_parts(loaded))
         except ValueError as error:
@@ -84,8 +91,23 @@ class TensorMasks:
         self._ends = list(accumulate(len(part) for part in self._parts))
         self.num_channels: int = self._parts[0].num_channels
 
+    @property
+    def has_marks(self) -> bool:
+        """Whether the file has checksums of its own, as nearly all have."""
+        return self._checksum is not None
+
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def marks(self, is_canceled: Callable[[], bool]) -> Numbers:
+        """A checksum of what is in the file, of int64 (1,). Raises Canceled and UserError."""
+        if self._checksum is None:
+            try:
+                self._checksum = file_checksum(self.path, is_canceled)
+            except OSError as error:
+                reason = f"cannot read {self.path}: {error.strerror}"
+                raise UserError(reason, key="Occlusion.occluder_dir") from error
+        return np.array([self._checksum], dtype=np.int64)
 
     def read(self, index: int) -> Tensor:
         """uint8 (1 or 4, h, w), a copy."""
@@ -94,7 +116,7 @@ class TensorMasks:
 
     def sampled_coverage(self) -> float:
         """Mean alpha, 0 to 1, of some masks spread evenly over all."""
-        return _mean_coverage(self.read(i)[-1].numpy() for i in _spread(len(self), SAMPLED_MASKS))
+        return mean_coverage(self.read(i)[-1].numpy() for i in spread(len(self), SAMPLED_MASKS))
 
 
 def _load(path: Path) -> object:
@@ -155,16 +177,13 @@ def _as_masks(tensor: object) -> Tensor:
     return masks
 
 
-# -- PNGs -------------------------------------------------------------------------------------------------------
-
-
 class _Part:
     """Some of the masks of a file. stored: gives one as it is in the file. Raises ValueError for numbers of another
     range."""
 
     def __init__(self, masks: Tensor, stored: Callable[[int], Tensor]) -> None:
         self._num, self.num_channels, self._stored = len(masks), masks.shape[1], stored
-        self._full = _full(masks.dtype, [stored(index)[-1] for index in _spread(len(masks), SAMPLED_MASKS)])
+        self._full = _full(masks.dtype, [stored(index)[-1] for index in spread(len(masks), SAMPLED_MASKS)])
 
     def __len__(self) -> int:
         return self._num
@@ -189,11 +208,12 @@ def _open_parts(path: Path, parts: Sequence[Tensor]) -> list[_Part]:
 def _read_stored(file: RandomAccessFile, offset: int, dtype: torch.dtype, shape: torch.Size, index: int) -> Tensor:
     """One mask of those that begin at an offset. Raises UserError where nobody waits for the disk."""
     size = shape.numel() * dtype.itemsize
-    content = _read_at(file, offset + index * size, size)
+    content = read_at(file, offset + index * size, size)
     return torch.from_numpy(content).view(dtype).view(shape)
 
 
-def _read_at(file: RandomAccessFile, offset: int, size: int) -> Pixels:
+def read_at(file: RandomAccessFile, offset: int, size: int) -> Pixels:
+    """uint8 (size,). Raises UserError where nobody waits for the disk."""
     try:
         return persistently(partial(file.read, offset, size), lambda: str(file.path))
     except OSError as error:
@@ -219,125 +239,15 @@ def _to_uint8(mask: Tensor, full: int) -> Tensor:
     return mask.to(torch.float32).mul(255 / full).round_().clamp_(0, 255).to(torch.uint8).contiguous()
 
 
-# -- PNGs -------------------------------------------------------------------------------------------------------
-
-
-class PngMasks:
-    """The PNGs of one folder, decoded once into a file of the cache, at the first `read`.
-
-    RGBA and LA make masks of four channels, all else (L, 1, P, RGB) is alpha. Where both are there, all have four
-    channels, the alpha-only ones with a black texture. PNGs of other sizes get the size of the first.
-    Raises UserError when one is not a PNG.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self.folder = folder
-        self._names = names
-        self._packed: _PackedMasks | None = None
-        with_alpha = [_has_alpha(folder / name) for name in names]
-        self.num_channels = 4 if any(with_alpha) else 1
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, index: int) -> Tensor:
-        """uint8 (1 or 4, h, w), a copy. Raises UserError for a PNG that cannot be read."""
-        if self._packed is None:
-            # Two threads may both come here: they find the same file.
-            path = cached(self._cache_file(), self._pack)
-            self._packed = _PackedMasks(path)
-        return self._packed.read(index)
-
-    def sampled_coverage(self) -> float:
-        """Mean alpha, 0 to 1, of some masks spread evenly over all."""
-        return _mean_coverage(self._decode(self._names[i])[-1] for i in _spread(len(self), SAMPLED_PNGS))
-
-    def _cache_file(self) -> Path:
-        """Another one for every state of the folder, so that what has changed is packed anew."""
-        try:
-            stats = [persistently((self.folder / name).stat, lambda: str(self.folder)) for name in self._names]
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}", key="Occlusion.occluder_dir") from error
-        files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self._names, stats, strict=True)]
-        content = json.dumps([VERSION, str(self.folder.resolve()), files]).encode()
-        return cache_folder() / "occluders" / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.npy"
-
-    def _pack(self, aside: Path) -> None:
-        log.info("packing %d occluders of %s into the cache, once", len(self), self.folder)
-        channels, height, width = self._decode(self._names[0]).shape
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self), channels, height, width)}
-        try:
-            # Written as a file, not through a map: a disk that is full would kill the process there.
-            with aside.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for name in self._names:
-                    file.write(self._decode(name, size=(width, height)).tobytes())
-        except OSError as error:
-            raise UserError(f"cannot write to {aside.parent}: {error.strerror}; set XDG_CACHE_HOME") from error
-
-    def _decode(self, name: str, size: tuple[int, int] | None = None) -> Pixels:
-        """uint8 of shape (num_channels, h, w); resized to `size` (w, h) where it is another one."""
-        path = self.folder / name
-        try:
-            content = persistently(partial(read_bytes, path, MAX_BYTES), lambda: str(path), may_be_missing=True)
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                resized = image if size in (None, image.size) else image.resize(size, Image.Resampling.NEAREST)
-                return _alpha_or_rgba(resized, self.num_channels)
-        except (MachineFailure, StoppedWaiting, MemoryError):
-            raise
-        except Exception as error:  # Pillow's readers of damaged files fail in every way there is
-            raise UserError(f"Occlusion.occluder_dir: cannot read {path}: {first_line(error)}") from error
-
-
-class _PackedMasks:
-    """A file of the cache, as NumPy's .npy: uint8 of shape (n, 1 or 4, h, w)."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            (_, *self._shape), _, _ = np.lib.format.read_array_header_1_0(file)
-            self._begin = file.tell()
-        self._file = RandomAccessFile(path)
-
-    def read(self, index: int) -> Tensor:
-        """uint8 (1 or 4, h, w), a copy. Raises UserError."""
-        size = math.prod(self._shape)
-        return torch.from_numpy(_read_at(self._file, self._begin + index * size, size)).view(self._shape)
-
-
-def _has_alpha(path: Path) -> bool:
-    """Whether a PNG is of mode LA or RGBA, from its first bytes. Raises UserError if it is not a PNG."""
-    try:
-        start = persistently(partial(read_start, path, 26), lambda: str(path), may_be_missing=True)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", key="Occlusion.occluder_dir") from error
-    if len(start) < 26 or not start.startswith(_PNG_START):
-        raise UserError(f"{path} is not a PNG; replace or delete it", key="Occlusion.occluder_dir")
-    return start[25] in _PNG_TYPES_WITH_ALPHA
-
-
-def _alpha_or_rgba(image: Image.Image, num_channels: int) -> Pixels:
-    """uint8 of shape (num_channels, h, w)."""
-    if image.mode in ("LA", "RGBA"):
-        return np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
-    if image.mode.startswith("I"):
-        # 16-bit gray: Pillow's own conversion would make nearly all of it white.
-        alpha = (np.asarray(image, dtype=np.int64) // 257).astype(np.uint8)
-    else:
-        alpha = np.asarray(image.convert("L"))
-    rgba = np.zeros((num_channels, *alpha.shape), np.uint8)
-    rgba[-1] = alpha
-    return rgba
-
-
 # -- samples ---------------------------------------------------------------------------------------------------
 
 
-def _spread(length: int, at_most: int) -> list[int]:
+def spread(length: int, at_most: int) -> list[int]:
     """Up to `at_most` indices below `length`, evenly spread, the first and the last among them."""
     indices: list[int] = np.linspace(0, length - 1, min(length, at_most)).round().astype(int).tolist()
     return indices
 
 
-def _mean_coverage(alphas: Iterable[Pixels]) -> float:
+def mean_coverage(alphas: Iterable[Pixels]) -> float:
+    """Mean of some alphas of uint8, 0 to 1."""
     return float(np.mean([alpha.mean() for alpha in alphas])) / 255

@@ -17,7 +17,7 @@ from accel_trainer.core.outage import persistently
 from accel_trainer.data.contents import Contents, HasContents
 from accel_trainer.data.dataset import ImageDataset, Relabeled, Splits
 from accel_trainer.data.listing import Numbers
-from accel_trainer.run.dataset_record import DataSetRecord, SplitRecord, digest
+from accel_trainer.run.dataset_record import DataSetRecord
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.identity.check import sources_of
 from accel_trainer.training.identity.listing import MAX_LISTING, in_order_of_classes
@@ -101,7 +101,7 @@ def _watched(images: Splits, now: DataSetRecord, accepts_changes: bool) -> Mappi
         if isinstance(base, HasContents):
             if base.contents is None:
                 base.contents = Contents(len(base.labels), accepts_changes=accepts_changes)
-            found[split] = _Watched(base.contents, places, _digest(now.splits[split]))
+            found[split] = _Watched(base.contents, places, now.splits[split].digest_of_names)
     return found
 
 
@@ -110,10 +110,6 @@ def _base(source: ImageDataset, indices: Numbers) -> tuple[ImageDataset, Numbers
     while isinstance(source, Relabeled):
         source, indices = source.base(indices)
     return source, indices
-
-
-def _digest(split: SplitRecord) -> str:
-    return digest(f"{one.name} {one.images} {one.names}" for one in split.classes)
 
 
 def _read(run: RunFolder) -> dict[str, npt.NDArray[np.generic]]:

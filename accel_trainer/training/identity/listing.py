@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from accel_trainer.core.files import read_bytes, write_atomic
 from accel_trainer.core.outage import persistently
-from accel_trainer.data.dataset import ImageDataset
-from accel_trainer.data.listing import Listed, Numbers
+from accel_trainer.data.listing import Labeled, Listed, Numbers
 from accel_trainer.run.dataset_record import ClassRecord, SplitRecord, digest
 from accel_trainer.run.folder import RunFolder
 
@@ -48,7 +47,7 @@ class SplitListing:
         return dict(zip(self.names[label], marks, strict=True))
 
 
-def list_split(source: ImageDataset) -> SplitListing:
+def list_split(source: Labeled) -> SplitListing:
     """The names of the images, by class; numbers for a source that has none."""
     by_class = _indices_by_class(source)
     if isinstance(source, Listed):
@@ -56,7 +55,7 @@ def list_split(source: ImageDataset) -> SplitListing:
     return SplitListing(list(source.classes), [list(map(str, range(len(indices)))) for indices in by_class])
 
 
-def with_marks(listing: SplitListing, source: ImageDataset, is_canceled: Callable[[], bool]) -> SplitListing:
+def with_marks(listing: SplitListing, source: Labeled, is_canceled: Callable[[], bool]) -> SplitListing:
     """The same with marks of contents, which may take long. Raises Canceled."""
     by_class = _indices_by_class(source)
     every = np.concatenate(by_class)
@@ -64,12 +63,12 @@ def with_marks(listing: SplitListing, source: ImageDataset, is_canceled: Callabl
     return replace(listing, marks=_split(marks, list(map(len, by_class))))
 
 
-def in_order_of_classes(source: ImageDataset) -> Numbers:
+def in_order_of_classes(source: Labeled) -> Numbers:
     """The indices of all images in the order of a listing."""
     return np.concatenate(_indices_by_class(source))
 
 
-def _indices_by_class(source: ImageDataset) -> list[Numbers]:
+def _indices_by_class(source: Labeled) -> list[Numbers]:
     counts = np.bincount(source.labels, minlength=len(source.classes))
     return _split(np.argsort(source.labels, kind="stable"), counts.tolist())
 

@@ -5,11 +5,10 @@ import threading
 
 from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.outage import StoppedWaiting
-from accel_trainer.data.dataset import Splits
 from accel_trainer.data.listing import Canceled
 from accel_trainer.run.dataset_record import write_dataset_record
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.identity.check import DataCheck, sources_of
+from accel_trainer.training.identity.check import DataCheck, RunData
 from accel_trainer.training.identity.listing import SplitListing, with_marks, write_listings
 
 log = logging.getLogger(__name__)
@@ -22,8 +21,8 @@ WAIT_S = 0.5
 class DataRecorder:
     """Writes what a run begins with: classes, counts and names at once, the contents as soon as they are known."""
 
-    def __init__(self, run: RunFolder, images: Splits, check: DataCheck) -> None:
-        self._run, self._sources, self._check = run, sources_of(images), check
+    def __init__(self, run: RunFolder, data: RunData, check: DataCheck) -> None:
+        self._run, self._sources, self._check = run, data.sources, check
         self._is_new = check.before is None or bool(check.differences)
         self._known: dict[str, SplitListing] = {}
         self._writing = threading.Lock()
@@ -69,7 +68,7 @@ class DataRecorder:
         except (Canceled, StoppedWaiting):
             pass
         except (AccelTrainError, OSError) as error:
-            log.warning("what the images are is not recorded: %s", error)
+            log.warning("what the images, and other inputs, are is not recorded: %s", error)
 
     def _write_record(self) -> None:
         before, now = self._check.before, self._check.now

@@ -14,7 +14,7 @@ from PIL import Image
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
-from accel_trainer.data.occluders import masks as masks_module
+from accel_trainer.data.occluders import png_masks as masks_module
 from accel_trainer.data.occluders.bank import OTHER_NAMES, Form, open_forms
 from accel_trainer.data.occluders.masks import Masks
 from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
