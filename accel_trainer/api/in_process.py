@@ -63,7 +63,7 @@ def train(
     with imports_allowed(allow), _own_environment():
         cpu |= _is_on_cpu(job)
         run = RunFolder(job.run_path)
-        run.create()
+        run.create(tries_to_write=True)
         stop = _Stop()
         _train(job, run, stop, cpu=cpu, progress=progress)
     if stop.signal is not None:

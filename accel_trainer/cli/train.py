@@ -28,7 +28,7 @@ from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
-from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.folder import RunFolder, cannot_write
 from accel_trainer.run.status import RunState, read_status
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ def train(
     token, submission = Owner.new().token, submission_of(file)
     if (status := read_status(run)) is not None and status.state is RunState.FINISHED:
         submission += f"-{token}"  # with `checkpoint`, a finished run is started over; an interrupted one resumes
-    log = new_log(run.attempts, "train")
+    try:
+        log = new_log(run.attempts, "train")
+    except OSError as error:
+        raise cannot_write(run.path, error) from error
     _train(Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=parent), options)
 
 

@@ -88,14 +88,15 @@ def why_of_machine_in(line: str) -> str | None:
 
 
 def try_to_write(folder: Path, num_bytes: int = TRIAL_BYTES) -> float:
-    """Write a file in a folder, make it durable and remove it; the time that the folder's disk gave it. Raises OSError,
-    which names it."""
+    """Write a file in a folder, make it durable and remove it; the time that the folder's disk gave it: an empty one
+    is made for that alone. Raises OSError, which names it."""
     trial = folder / f".probe-{secrets.token_hex(4)}"
     try:
         with trial.open("xb", buffering=0) as file:
             try:
-                _write_all(file.fileno(), num_bytes)
-                os.fsync(file.fileno())
+                if num_bytes:
+                    _write_all(file.fileno(), num_bytes)
+                    os.fsync(file.fileno())
                 return os.fstat(file.fileno()).st_mtime
             finally:
                 trial.unlink(missing_ok=True)

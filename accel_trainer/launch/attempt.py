@@ -75,7 +75,7 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
     Raises UnusableHere where no job can be launched on this machine.
     """
     try:
-        attempt.run.create()
+        attempt.run.create(tries_to_write=True)
         launch = plan_launch(attempt.job, options, machine, attempt.worker_args)
         lock = _acquire_lock(attempt) if launch.machine_rank == 0 else None
     except UnusableHere:

@@ -220,7 +220,7 @@ def with_disk(outcome: Outcome, run: RunFolder) -> Outcome:
     if outcome.kind is not OutcomeKind.FAILED or outcome.state is not RunState.FAILED:
         return outcome
     try:
-        run.create()
+        run.create(tries_to_write=True)
     except UserError as error:
         if state_of_mistake(error) is RunState.MACHINE_FAILED:
             return Outcome(OutcomeKind.FAILED, f"{outcome.reason} ({error})", RunState.MACHINE_FAILED)

@@ -80,7 +80,7 @@ def profile(job: Job, scratch_dir: Path, steps: int, warm_up: int, trace: Path) 
 
 
 def _make_loop(job: Job, run: RunFolder, assembled: Assembly) -> TrainingLoop:
-    run.create()
+    run.create(tries_to_write=True)
     accelerator, loader, stop = assembled.accelerator, assembled.loader, StopRequest()
     reporter = Reporter(run, Status(state=RunState.TRAINING), writes=assembled.is_first)
 

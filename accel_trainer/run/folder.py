@@ -6,7 +6,6 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Collection
@@ -192,9 +191,11 @@ class RunFolder:
         numbers = (re.fullmatch(r"\.owner-(0|[1-9][0-9]*)", path.name) for path in self.path.glob(".owner-*"))
         return sorted((int(number[1]) for number in numbers if number is not None), reverse=True)
 
-    def create(self) -> None:
+    def create(self, *, tries_to_write: bool = False) -> None:
         """Make the folder; a UserError when that is not possible or nothing can be written in it, whose cause says
         whether that is the machine's (`core.machine_errors`).
+
+        tries_to_write: writes a file to see that, which is done once at a start, before its processes are launched.
 
         The folder may be a link to another disk. What is in it may not be a link: we would write wherever it leads.
         """
@@ -206,7 +207,8 @@ class RunFolder:
                     "remove it (model_dir itself may be a link)"
                 )
             self.params.mkdir(exist_ok=True)
-            try_to_write(self.path)
+            if tries_to_write:
+                try_to_write(self.path)
             for folder in filter(os.path.isdir, (self.params, self.resume)):
                 if not os.access(folder, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
@@ -215,11 +217,7 @@ class RunFolder:
 
     def now(self) -> float:
         """The time by the clock that gives the folder's files theirs: on a network drive another machine's."""
-        probe = self.path / f".probe-{secrets.token_hex(4)}"
-        with probe.open("x") as file:
-            written = os.fstat(file.fileno()).st_mtime
-        probe.unlink(missing_ok=True)
-        return written
+        return try_to_write(self.path, num_bytes=0)
 
     def remove_leftovers(self) -> None:
         """Remove what a trainer has left that was killed; to be called when none trains here any more."""

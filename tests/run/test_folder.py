@@ -48,8 +48,19 @@ def test_weights_are_named_after_their_epoch(epoch: int, name: str) -> None:
 
 def test_making_a_folder_twice_does_no_harm_and_leaves_no_probe(run: RunFolder) -> None:
     run.best_weights.write_text("weights")
-    run.create()
+    run.create(tries_to_write=True)
     assert file_names(run.path) == ["params/best.safetensors"]
+
+
+def test_only_a_trial_of_the_disk_waits_for_it(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    run.create()
+    assert run.now() >= run.params.stat().st_mtime
+    assert len(synced) == 0
+    run.create(tries_to_write=True)
+    assert len(synced) == 1
+    assert list(run.path.glob(".*")) == []
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None:
