@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -18,9 +17,10 @@ from accel_trainer.config import Job
 from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
-from accel_trainer.core.text import did_you_mean, duration, first_line
+from accel_trainer.core.text import did_you_mean, duration, first_line, listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
+from accel_trainer.training.wandb_settings import refuse_settings_of_others, settings_obeyed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -51,25 +51,12 @@ def check_trackers(job: Job) -> None:
         if name not in installed:
             raise UserError(f"trackers: {name!r} is not installed; pip install {name}, or remove it from the job")
     if "wandb" in job.trackers:
-        _refuse_settings_of_others()
+        refuse_settings_of_others()
         # Of what a training gets; a key is left out, which a message might quote.
         passing = child_environment().items()
         variables = {name: value for name, value in passing if name.startswith("WANDB_") and name != "WANDB_API_KEY"}
         if variables:  # without any there is nothing to be wrong, and wandb takes a second to import
             _check_wandb_variables(variables)
-
-
-def _refuse_settings_of_others() -> None:
-    """wandb obeys settings that it finds in the current folder, and sends the user's key to the server that they name.
-    Raises UserError where another user has put them there."""
-    for path in (Path(".wandb", "settings"), Path("wandb", "settings")):
-        with suppress(OSError):
-            owners = {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid}
-            if owners - {0, os.geteuid()}:
-                raise UserError(
-                    f"{path.absolute()} has settings of wandb that belong to another user",
-                    hint="remove the file, or start from another folder",
-                )
 
 
 def _check_wandb_variables(variables: Mapping[str, str]) -> None:
@@ -175,6 +162,9 @@ class Tracking:
         self._needs_core = self._accelerator.is_main_process  # from its first question on, whether there is a login
         mode = wandb_mode(job) if self._needs_core else "disabled"
         settings = _wandb_settings(job, run, group, id_)
+        if self._needs_core:
+            for file, keys in settings_obeyed():
+                log.info("wandb: %s sets %s", file, listed(keys, 20))
         try:
             self._init_with_wandb(job, {**settings, "mode": mode})
         except wandb.Error as error:

@@ -23,6 +23,7 @@ from accel_trainer.core.processes import children
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers, wandb_mode
+from accel_trainer.training.wandb_settings import settings_obeyed
 
 MakeJob = Callable[..., Job]
 # The hosted service has an older and a newer name; wandb takes a login to the older one for both.
@@ -136,6 +137,37 @@ def test_settings_that_another_user_has_put_here_are_not_obeyed(
     with pytest.raises(UserError, match="belong to another user"):
         check_trackers(make_job(trackers=["wandb"]))
     check_trackers(make_job(trackers=["tensorboard"]))
+
+
+def test_the_log_names_what_wandb_takes_from_files_of_the_user_and_never_a_value(
+    run: RunFolder,
+    make_job: MakeJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own, here = tmp_path / "home" / ".config" / "wandb" / "settings", tmp_path / "here" / "wandb" / "settings"
+    for settings, text in (
+        (own, "base_url = https://wandb.my-lab.org"),
+        (here, f"api_key = {SECRET}\nentity = lab\nmode = offline\nproject = other"),
+    ):
+        settings.parent.mkdir(parents=True)
+        settings.write_text(f"[default]\n{text}\n[other]\ntags = a\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("WANDB_CONFIG_DIR", raising=False)
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: None)
+    with caplog.at_level("INFO"):
+        Tracking(accelerator, make_job(trackers=["wandb"]), run, group=None, id_="id").wait()
+    assert [line for line in caplog.messages if " sets " in line] == [
+        f"wandb: {own} sets base_url",
+        f"wandb: {here} sets api_key, entity",
+    ]
+    assert SECRET not in caplog.text
+    for settings in (own, here):
+        settings.write_text("no settings\n")
+    assert list(settings_obeyed()) == []
 
 
 @pytest.mark.parametrize(
