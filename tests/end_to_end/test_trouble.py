@@ -59,19 +59,20 @@ def test_a_diverged_step_names_the_images_of_all_processes(server, tmp_path, tin
 
 
 @pytest.mark.usefixtures("tiny_models")
-def test_after_one_process_ran_out_of_memory_the_next_attempt_takes_less(cli, server, tmp_path):
+def test_after_one_process_ran_out_of_memory_the_next_attempt_takes_less(cli, tmp_path):
     """Of 512 images in each of two processes, where one can take 300. On a CPU what fits is not tried."""
     given = {**TINY, "architecture": "tiny_models:HungrySecond", "batch_size": "auto", "num_epochs": 1}
     given["architecture_args"] = {"image_size": 8, "most": 300}
-    file = write_job(Path("job.json"), **given, model_dir=str(tmp_path / "run"))
+    write_job(Path("job.json"), **given, model_dir=str(tmp_path / "run"))
     run = RunFolder(tmp_path / "run")
-    assert cli("train", file, "--num-processes", "2").returncode == 1
+    assert cli("train", "job.json", "--num-processes", "2").returncode == 1
     status = read_status(run)
     assert status.error.startswith(
         "rank-1: out of memory at step 1 (epoch 1) with batch_size 1024 (CUDA out of memory."
     )
     assert status.error.endswith("512 would fit; the next attempt takes no more")
     assert (status.state, status.fitting_batch_size) == (RunState.OUT_OF_MEMORY, 512)
-    server.train(file, processes=2)
+    again = cli("train", "job.json", "--num-processes", "2")
+    assert again.returncode == 0, again.stdout
     assert read_found(run) == {"auto": 512}
     assert "batch_size: 512 (1024 did not fit into memory in an earlier attempt)" in run.log.read_text()
