@@ -26,13 +26,13 @@ def refuse_settings_of_others() -> None:
 
 
 def settings_obeyed() -> Iterator[tuple[Path, list[str]]]:
-    """The files that wandb has taken settings from in this process, and the names of these: never their values, of
-    which one may be a key."""
-    import wandb
-
-    # Where a training writes does not move the folder in which wandb has looked.
-    files = [wandb.setup().settings.settings_system, wandb.Settings().settings_workspace]
-    for file in (Path(file) for file in files if file):
+    """The files that wandb takes settings from, and the names of these: never their values, of which one may be a
+    key. The files are those of `wandb.setup`, which is not asked: it starts a process."""
+    own = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb")
+    with suppress(RuntimeError):  # there is no home
+        own = own.expanduser()
+    here = Path(".wandb" if Path(".wandb").exists() else "wandb")
+    for file in (own / "settings", here / "settings"):
         if keys := _keys(file):
             yield file.absolute(), keys
 

@@ -165,6 +165,8 @@ def test_the_log_names_what_wandb_takes_from_files_of_the_user_and_never_a_value
         f"wandb: {here} sets api_key, entity",
     ]
     assert SECRET not in caplog.text
+    files = wandb.setup().settings
+    assert [files.settings_system, files.settings_workspace] == [str(own), str(here)], "those that wandb reads"
     for settings in (own, here):
         settings.write_text("no settings\n")
     assert list(settings_obeyed()) == []
