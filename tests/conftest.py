@@ -1,5 +1,6 @@
 """Every test has an environment of its own, and the command line as a user has it."""
 
+import gc
 import logging
 import os
 import shutil
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that no worker is left with one of them at the end."""
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: each training ends with a search for garbage, which would go through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ exit codes of its ranks, that of a signal being negative.
 """
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -146,6 +147,9 @@ def serve() -> None:
     from accel_trainer.queue import check_process
 
     check_process.start = _ForkedChecker
+    # A search for garbage, with which each training ends, would go through all that is imported, and copy it.
+    gc.collect()
+    gc.freeze()
 
     for line in sys.stdin:
         print(json.dumps(_ranks(**json.loads(line))), flush=True)
