@@ -240,6 +240,7 @@ def test_status_prints_what_a_pending_job_waits_for(cli):
     }
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_queue_of_jobs_that_can_never_run_ends_with_a_line_each(cli):
     write_job(Path("training_queue/child.json"), **CHILD)
     write_job(Path("training_queue/held/parent.json"))
