@@ -18,7 +18,7 @@ from accel_trainer.config.fields import (
 )
 from accel_trainer.config.marks import PathKind
 from accel_trainer.config.migration.old_words import ARCHITECTURES, MIGRATE
-from accel_trainer.config.renamed import renamed_arguments
+from accel_trainer.config.renamed import WITH_GRID, renamed_arguments
 from accel_trainer.core.errors import Problem
 
 # What a run folder has of its own, where no fine-tuned run may lie.
@@ -91,10 +91,15 @@ def _path_problems(job: JobParameters) -> list[Problem]:
 
 
 def _renamed_problems(job: JobParameters) -> list[Problem]:
-    """Old names of arguments, which mean the same as before."""
+    """Old names of arguments, which mean the same as before, unless a job of other code names them."""
     renamed = renamed_arguments(job.architecture, job.architecture_args)
+    other = f"; or name {WITH_GRID} if it is the side of a pooling grid" if job.architecture == "cornet_s" else ""
     return [
-        Problem(f"{job.architecture} calls this {new} now", key=f"architecture_args.{old}", hint=f"rename it to {new}")
+        Problem(
+            f"{job.architecture} calls this {new} now",
+            key=f"architecture_args.{old}",
+            hint=f"rename it to {new}{other}",
+        )
         for old, new in renamed.items()
     ]
 

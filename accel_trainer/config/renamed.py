@@ -7,6 +7,7 @@ from typing import Any
 _WITH_HIDDEN_LAYERS = (
     "cornet_z", "cornet_r", "cornet_rt", "cornet_s", "blt_b", "blt_bl", "blt_bt", "blt_blt", "small_cnn",
 )  # fmt: skip
+WITH_GRID = "cornet_s_custom or cornet_s_plus"
 RENAMED_ARGUMENTS = {architecture: {"head_width": "head_units"} for architecture in _WITH_HIDDEN_LAYERS}
 
 

@@ -63,6 +63,8 @@ def test_head_width_of_any_other_architecture_stays(run: RunFolder, architecture
 
 
 def test_a_job_with_an_old_name_of_an_argument_is_told_the_new_one() -> None:
-    with pytest.raises(InvalidJob, match=r"^architecture_args\.head_width: cornet_s calls this head_units now; rename"):
+    with pytest.raises(
+        InvalidJob, match=r"^architecture_args\.head_width: cornet_s calls this head_units now; rename.*grid"
+    ):
         Job(architecture="cornet_s", architecture_args={"head_depth": 2, "head_width": 100})
     Job(architecture="cornet_s_plus", architecture_args={"head_width": 2})

@@ -9,6 +9,7 @@ from accel_trainer.config.job import Job
 from accel_trainer.config.migration.draft import ABSENT, Draft
 from accel_trainer.config.migration.old_meanings import TODAYS, say_defaults, translate_constants, translate_values
 from accel_trainer.config.migration.old_words import OLD_WORDS
+from accel_trainer.config.migration.other_meanings import say_other_meanings
 from accel_trainer.config.parse import job_name, read_bytes, read_text
 from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.files import expand_path
@@ -60,9 +61,11 @@ def _migrated(given: Mapping[str, Any], slips: tuple[str, ...], where: str | Non
         if draft.get(word.old) is not ABSENT:
             word.translate(draft, word)
     todays = sorted(TODAYS.intersection(given))
-    translate_values(draft)
-    if not (todays and not old_words):
+    is_old = bool(old_words) or not todays
+    translate_values(draft, is_old=is_old)
+    if is_old:
         say_defaults(draft)
+        say_other_meanings(draft)
     elif absent := [key for key in ("batch_size", "eval_crop") if not draft.has(key)]:
         reason = f"{listed(todays, 3)} is of today's program: what the file does not say has today's defaults"
         draft.note(", ".join(absent), f"left out, as {reason}")

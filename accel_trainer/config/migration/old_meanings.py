@@ -37,12 +37,12 @@ _TEXTS = ("description", "wandb")
 _AS_PYTHON: dict[str, Any] = {"True": True, "False": False, "None": None}
 
 
-def translate_values(draft: Draft) -> None:
-    """Values that have another name today."""
+def translate_values(draft: Draft, *, is_old: bool) -> None:
+    """Values that have another name today. is_old: what both programs know means what it did then."""
     name = draft.get("architecture")
     if isinstance(name, str) and name.lower() in ARCHITECTURES:
         draft.change("architecture", ARCHITECTURES[name.lower()], "its name today")
-    _translate_transforms(draft)
+    _translate_transforms(draft, is_old=is_old)
 
 
 def translate_constants(draft: Draft) -> None:
@@ -62,7 +62,7 @@ def _translate_constant(draft: Draft, place: str, value: Any) -> None:
         draft.change(place, _AS_PYTHON[value], "a constant of Python, not a text")
 
 
-def _translate_transforms(draft: Draft) -> None:
+def _translate_transforms(draft: Draft, *, is_old: bool) -> None:
     """The older program looked for words in a text: without `contrastive` all the rest was `default`."""
     given = draft.get("transform_type")
     if not isinstance(given, str):
@@ -72,6 +72,8 @@ def _translate_transforms(draft: Draft) -> None:
     for word in modifiers:
         rest = rest.replace(word, "")
     words = [word for word in rest.replace("_", "-").split("-") if word]
+    if is_old and "none" in words:
+        words.remove("none")  # which it did not know, either
     base = [word for word in words if word in TRANSFORM_BASES]
     others = [word for word in words if word not in TRANSFORM_BASES]
     if len(base) > 1 or any(word not in ("standard", "blur") for word in others):
@@ -84,7 +86,8 @@ def _translate_transforms(draft: Draft) -> None:
         modifiers = [word for word in modifiers if word != "no-blur"]
     today = "-".join([new_base, *modifiers])
     if not given.startswith(new_base) or set(today.split("-")) != set(given.split("-")):
-        draft.change("transform_type", today, "what its words meant")
+        why = "all but contrastive was random crop and flip; none leaves both out today" if "none" in given else None
+        draft.change("transform_type", today, why or "what its words meant")
 
 
 def say_defaults(draft: Draft) -> None:

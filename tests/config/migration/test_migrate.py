@@ -108,6 +108,9 @@ def test_an_old_name_of_an_architecture_is_todays(old: str, new: str) -> None:
         ("contrastive-blur", "contrastive"),
         ("weak-resize-no-blur-contrastive", "contrastive-weak-resize-no-blur"),
         ("contrastive-no-blur-weak-resize", "contrastive-no-blur-weak-resize"),
+        ("none", "default"),
+        ("none-weak-resize", "default-weak-resize"),
+        ("none-contrastive", "contrastive"),
     ],
 )
 def test_the_words_of_a_transform_are_what_the_older_program_saw_in_them(old: str, new: str) -> None:
@@ -167,6 +170,59 @@ def test_a_fine_tuned_run_keeps_its_folder() -> None:
     for folder in ("runs/a/occ-nat", "runs/a"):
         job = migrate({"architecture": "resnet18", "finetune": True, "finetune_args": args, "model_dir": folder}).job
         assert str(Job(**job).run_path) == "runs/a/occ-nat"
+
+
+def test_no_augmentation_was_the_default_one() -> None:
+    (change,) = [
+        one for one in migrate({"architecture": "resnet18", "transform_type": "none"}).changes if "none" in one
+    ]
+    assert change.startswith("transform_type: none -> default; all but contrastive was random crop and flip")
+    # What names a parameter of today's program means its none.
+    assert migrate({"architecture": "resnet18", "transform_type": "none", "seed": 1}).is_todays
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"randomerase": True}, {"randomerase": 1}),
+        ({"randomerase": 0}, {"randomerase": 0}),
+        ({"Occlusion": {"form": "a", "color": [[1, 1, 1], [0, 0.5, 0], "random"]}},
+         {"Occlusion": {"form": "a", "color": [[255, 255, 255], [0, 128, 0], "random"]}}),
+        ({"Occlusion": {"form": "a", "color": [1, 1, 0]}}, {"Occlusion": {"form": "a", "color": [255, 255, 0]}}),
+        ({"Occlusion": {"form": "a", "color": [[0, 0, 0], [127, 127, 1]]}},
+         {"Occlusion": {"form": "a", "color": [[0, 0, 0], [127, 127, 1]]}}),
+        ({"Occlusion": {"form": "a", "views": [1]}}, {"Occlusion": {"form": "a", "views": [0]}}),
+        ({"num_views": 2, "Occlusion": {"form": "a", "views": [1]}},
+         {"num_views": 2, "Occlusion": {"form": "a", "views": [1]}}),
+    ],
+)  # fmt: skip
+def test_a_value_is_written_as_what_was_done(old: dict[str, Any], new: dict[str, Any]) -> None:
+    migrated = migrate({"architecture": "resnet18", "batch_size": 64, **old})
+    assert {key: migrated.job[key] for key in new} == new
+    assert migrate(migrated.job).is_todays
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ({"class_subset": [0, 3]}, "class_subset: only validation left the other classes out then"),
+        ({"batch_dependence": True}, "batch_dependence: only occluders were alike then"),
+        ({"view_dependence": True, "num_views": 2}, "view_dependence: it did nothing then"),
+    ],
+)
+def test_what_was_done_otherwise_and_has_no_equal_is_noted(old: dict[str, Any], said: str) -> None:
+    (note,) = migrate({"architecture": "resnet18", **old}).notes
+    assert note.startswith(said)
+    assert not any("today" in one for one in migrate({"architecture": "resnet18", **dict.fromkeys(old)}).notes)
+
+
+@pytest.mark.parametrize("architecture", ["cornet-s", "cornet_s"])
+def test_the_two_meanings_of_head_width_are_named(architecture: str) -> None:
+    (line,) = refusals(architecture=architecture, architecture_args={"head_width": 3})
+    assert line.startswith("architecture_args.head_width: can be two things: units of hidden layers")
+    assert "pooling grid of cornet_s_custom or cornet_s_plus" in line
+    custom = {"architecture": "cornet-s-custom", "architecture_args": {"head_width": 3}}
+    assert migrate(custom).job["architecture_args"] == {"head_width": 3}
 
 
 def test_of_cutmix_and_mixup_together_only_cutmix_was_done() -> None:
