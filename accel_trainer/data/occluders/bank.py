@@ -6,6 +6,7 @@ average.
 
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ WHERE_FROM = "https://github.com/ddcoggan/VisualOccludersDataset"
 INVERTED_MARGIN = 0.2
 # What forms were called in earlier editions of the data set, and are called in today's.
 _BARS = {"barHorz": "horizontal_bars_", "barVert": "vertical_bars_", "barObl": "oblique_bars_"}
+_COUNTS = ("02", "04", "08", "16")
+_NATURAL = re.compile(r"natural(?P<texture>T|Unt)extured(Cropped)?\d*")
+_OWN_BARS = re.compile(r"bar(?P<way>Horz|Vert|Obl|All)(?P<count>\d\d)")
 _TODAYS_NAMES = {
     **{f"{old}{count}": f"{new}{count}" for old, new in _BARS.items() for count in ("04", "08", "16")},
     "crossBarCardinal": "cardinal_crossed_bars",
@@ -32,7 +36,16 @@ _TODAYS_NAMES = {
 }
 EARLIER_NAMES = {new: old for old, new in _TODAYS_NAMES.items()}
 """{today's: the earlier one}"""
-OTHER_NAMES = {**_TODAYS_NAMES, **EARLIER_NAMES}
+# Names in archived job files, of folders that today's data set has as well.
+_NAMES_IN_JOBS = {
+    **{f"{old}02": f"{new}02" for old, new in _BARS.items()},
+    **{
+        f"{shape}_{how}": f"{how}_{shape}"
+        for shape in ("rectangles", "triangles", "ellipses")
+        for how in ("empty", "filled")
+    },
+}
+OTHER_NAMES = {**_TODAYS_NAMES, **EARLIER_NAMES, **_NAMES_IN_JOBS, **{new: old for old, new in _NAMES_IN_JOBS.items()}}
 """The same form in another edition: {name: name}."""
 
 
@@ -83,7 +96,7 @@ def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, proble
     forms = _read_folder(folder, _folders_in, needs=name)
     if name not in forms:
         has = f"{folder} has {listed(forms)}" if forms else f"there are no folders in {folder}"
-        problems.append(f"Occlusion.form: no form {name!r}; {has}{did_you_mean(name, forms)}")
+        problems.append(f"Occlusion.form: no form {name!r}; {has}{_no_equal(name) or did_you_mean(name, forms)}")
         return form
     levels = filter(_is_visibility, _read_folder(folder / name, _folders_in))
     there = {int(level): folder / name / level for level in levels}
@@ -98,6 +111,21 @@ def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, proble
         except UserError as error:
             problems.extend(error.problems)
     return form
+
+
+def _no_equal(name: str) -> str:
+    """What is near to a form of archived jobs that no edition of the data set has by another name; '' for others."""
+    if natural := _NATURAL.fullmatch(name):
+        today = "natural" if natural["texture"] == "T" else "natural_silhouette"
+        return (
+            f"; the data set has such shapes as {today}, in one folder, where these jobs had several (1 to train, 2 to "
+            "test people with): name that, or put your own folder there"
+        )
+    if (bars := _OWN_BARS.fullmatch(name)) and name not in OTHER_NAMES:
+        ways = _BARS.values() if bars["way"] == "All" else [_BARS[f"bar{bars['way']}"]]
+        near = [f"{way}{bars['count'] if bars['count'] in _COUNTS else '*'}" for way in ways]
+        return f"; the data set has {listed(near)}, with 02, 04, 08 and 16 bars, and none like it"
+    return ""
 
 
 def _open_level(folder: Path, visibility: int) -> Masks:

@@ -17,7 +17,7 @@ from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import replacing
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.data.occluders.bank import EARLIER_NAMES, OCCLUDERS_PT, holds_masks
+from accel_trainer.data.occluders.bank import EARLIER_NAMES, OCCLUDERS_PT, OTHER_NAMES, holds_masks
 from accel_trainer.data.occluders.shapes import (
     COARSE,
     FINE,
@@ -86,6 +86,12 @@ TODAYS_FORMS = {
 FORMS = {**_OLDER_FORMS, **TODAYS_FORMS}
 """What can be made and how each looks: the names that the Visual Occluders Dataset once had, and those that it has."""
 
+
+def _near(form: str) -> str:
+    """The form by its name today, or what is near to a misspelt one."""
+    return f"; it is {OTHER_NAMES[form]} today" if form in OTHER_NAMES else did_you_mean(form, FORMS)
+
+
 _COUNTS = (4, 8, 16)
 _HORIZONTAL, _VERTICAL, _DIAGONALS = 0.0, math.pi / 2, (math.pi / 4, 3 * math.pi / 4)
 # Breaks ties (the pixels of a row of a bar are all equal) without moving an edge by more than a pixel.
@@ -125,7 +131,7 @@ def make_occluders(
 def _what_cannot_be_made(forms: Sequence[str], visibility: Sequence[int], number: int, size: int) -> list[str]:
     unknown = [form for form in dict.fromkeys(forms) if form not in FORMS]
     return [
-        *(f"no form {form!r}; there are {listed(FORMS, at_most=99)}{did_you_mean(form, FORMS)}" for form in unknown),
+        *(f"no form {form!r}; there are {listed(FORMS, at_most=99)}{_near(form)}" for form in unknown),
         *(f"visibility {level}: give a percentage from 1 to 99" for level in visibility if not 1 <= level <= 99),
         *(f"{name} {value}: give at least 1" for name, value in (("number", number), ("size", size)) if value < 1),
     ]

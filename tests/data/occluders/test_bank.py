@@ -621,6 +621,42 @@ def test_a_form_is_found_by_its_name_in_another_edition(tmp_path: Path, name: st
         assert list(form.levels) == [50]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [*(f"bar{way}02" for way in ("Horz", "Vert", "Obl")),
+     *(f"{shape}_{how}" for shape in ("rectangles", "triangles", "ellipses") for how in ("empty", "filled"))],
+)  # fmt: skip
+def test_a_form_of_an_archived_job_is_found_by_its_name_today(tmp_path: Path, name: str) -> None:
+    other = OTHER_NAMES[name]
+    assert other in TODAYS
+    assert OTHER_NAMES[other] == name
+    make_occluders(tmp_path, [other], [50], number=2, size=16, report=lambda _: None)
+    (form,) = open_forms(tmp_path, [name], None)
+    assert (form.name, list(form.levels)) == (name, [50])
+    (tmp_path / other).rename(tmp_path / name)
+    assert list(open_forms(tmp_path, [other], None)[0].levels) == [50]
+    with pytest.raises(UserError, match=f"no form '{name}'; .* it is {other} today"):
+        make_occluders(tmp_path / "b", [name], [50], number=2, size=16, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("naturalUntexturedCropped2", "such shapes as natural_silhouette, in one folder"),
+        ("naturalUntextured", "such shapes as natural_silhouette, in one folder"),
+        ("naturalTexturedCropped", "such shapes as natural, in one folder"),
+        ("barVert12", r"has vertical_bars_\*, with 02, 04, 08 and 16 bars, and none like it"),
+        ("barAll04", "has horizontal_bars_04, vertical_bars_04, oblique_bars_04, with"),
+    ],
+)
+def test_a_form_of_an_archived_job_without_an_equal_says_what_is_near(tmp_path: Path, name: str, said: str) -> None:
+    make_occluders(tmp_path, ["natural", "natural_silhouette"], [50], number=2, size=16, report=lambda _: None)
+    with pytest.raises(UserError, match=f"no form '{name}'; .*{said}"):
+        open_forms(tmp_path, [name], None)
+    (tmp_path / "natural_silhouette").rename(tmp_path / name)
+    assert open_forms(tmp_path, [name], None)[0].name == name
+
+
 def test_a_form_of_ones_own_is_a_folder_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "hands" / "30").mkdir(parents=True)
     torch.save(torch.full((2, 30, 300, 200), 255, dtype=torch.uint8)[:, :1], tmp_path / "hands" / "30" / "occluders.pt")
