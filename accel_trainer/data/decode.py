@@ -206,8 +206,9 @@ def _of_gray(image: Image.Image) -> npt.NDArray[np.uint8]:
 
     Integers: 255 of the largest that their type has (a 257th of 16 bits), of 32 bits the highest 8. Fractions: from 0
     to 1. As torchvision's `to_dtype` with scale, but for 16 bits, where that is up to 1 more. Raises CorruptImage for
-    negative values, for fractions beyond 1, and for 32 bits that would all be black and are not: of such an image it
-    is not known what white is.
+    negative values, for fractions beyond 1, and for integers that would all be black and are not, such as 8 bits that
+    are stored as 16 or 32: of such an image it is not known what white is. An image in memory of mode I, which says no
+    bits, has 16, as Pillow once read PNGs of 16 bits.
     """
     tags = getattr(image, "tag_v2", {})
     (bits, *_), (kind, *_) = tags.get(_BITS, (16,)), tags.get(_KIND, (1,))
@@ -226,8 +227,9 @@ def _of_gray(image: Image.Image) -> npt.NDArray[np.uint8]:
     else:
         gray = np.minimum(values, white).astype(np.uint32) * 255 // white
     pixels = gray.astype(np.uint8)
-    if bits == 32 and highest > 0 and not pixels.any():
-        raise CorruptImage(f"its values reach {highest:g}, where white is {white:,}: store it with 8 or 16 bits")
+    if highest > 0 and not pixels.any():
+        better = "store it with 8 or 16 bits" if bits == 32 or image.mode == "F" else "make it one of 8 bits (mode L)"
+        raise CorruptImage(f"its values reach {highest:g}, where white is {white:,}: {better}")
     return 255 - pixels if tags.get(_WHITE_OR_BLACK) == 0 else pixels
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from PIL import Image
 from torchvision import io as torchvision_io
 
 from accel_trainer.data import decode as decode_module
-from accel_trainer.data.decode import MAX_PIXELS, CorruptImage, decode, from_array, jpeg_size, read_image
+from accel_trainer.data.decode import MAX_PIXELS, CorruptImage, decode, from_array, jpeg_size, read_image, to_pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
@@ -138,6 +139,38 @@ def test_16_bit_grey_is_scaled_and_not_made_white() -> None:
     pixels = decode(file.getvalue())
     assert pixels.shape == (3, 16, 16)
     np.testing.assert_array_equal(pixels[0].numpy().ravel(), values.ravel() // 257)
+
+
+def test_an_image_in_memory_of_32_bit_integers_is_no_black_one() -> None:
+    """Mode I is what Pillow makes of int32 arrays, and once made of PNGs of 16 bits: which of both is not said."""
+    dark = np.linspace(0, 255, 256).astype(np.int32).reshape(16, 16)
+    with pytest.raises(
+        CorruptImage, match=r"its values reach 255, where white is 65,535: make it one of 8 bits \(mode L\)"
+    ):
+        to_pixels(Image.fromarray(dark))
+    np.testing.assert_array_equal(to_pixels(Image.fromarray(dark).convert("L"))[0].numpy(), dark)
+    np.testing.assert_array_equal(to_pixels(Image.fromarray(dark * 257))[0].numpy(), dark)
+    assert not to_pixels(Image.fromarray(dark * 0)).any()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint32", "int32"])
+def test_8_bit_values_in_arrays_of_more_bits_are_no_black_images(dtype: str) -> None:
+    """The datasets library stores such arrays as TIFFs of 16 or 32 bits; torchvision would make them black."""
+    values = np.linspace(0, 255, 256).astype(dtype).reshape(16, 16)
+    content = datasets.Image().encode_example(values)["bytes"]
+    with pytest.raises(CorruptImage, match="its values reach 255, where white is"):
+        decode(content)
+    assert not decode(datasets.Image().encode_example(values * 0)["bytes"]).any()
+    full = datasets.Image().encode_example(values.astype(np.uint16) * 257)["bytes"]
+    np.testing.assert_array_equal(decode(full)[0].numpy(), values)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fractions_in_arrays_are_from_0_to_1(dtype: str) -> None:
+    values = np.linspace(0, 255, 256).astype(dtype).reshape(16, 16)
+    np.testing.assert_array_equal(decode(datasets.Image().encode_example(values / 255)["bytes"])[0].numpy(), values)
+    with pytest.raises(CorruptImage, match="its fractions are from 0 to 255, not from 0 to 1"):
+        decode(datasets.Image().encode_example(values)["bytes"])
 
 
 # -- images made to do harm -------------------------------------------------------------------------------------
