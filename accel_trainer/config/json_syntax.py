@@ -2,21 +2,36 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-MAX_SLIPS = 20
+from accel_trainer.config.odd_characters import (
+    BLANKS,
+    CONTROL,
+    DOUBLE,
+    PLAIN_MARKS,
+    QUOTES,
+    SINGLE,
+    WIDE,
+    blank_said,
+    control_said,
+    escaped,
+    instead_of_blank,
+)
+
+MAX_SLIPS, MAX_PLACES = 20, 5
 _TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n\ufeff\xa0]+)
+    rf"""(?P<space>[ \t\r\n{BLANKS}]+)
     |(?P<comment>\#[^\n]*|//[^\n]*|/\*.*?(?:\*/|\Z))
-    |(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[“”„](?:[^“”„\n])*[“”])
-    |(?P<open_string>["'“”„][^\n]*)
-    |(?P<word>[^\s"'“”„\[\]{}():,;=\#]+)
+    |(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'
+        |[{DOUBLE}][^{DOUBLE}"\n]*[{DOUBLE}"]|[{SINGLE}][^{SINGLE}\n]*[{SINGLE}])
+    |(?P<open_string>["'{QUOTES}][^\n]*)
+    |(?P<word>[^\s"'{QUOTES}\[\]{{}}():,;=\#{WIDE}]+)
     |(?P<mark>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_ODD_BLANK = re.compile(f"[{BLANKS}]")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _PYTHON_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
@@ -36,7 +51,14 @@ class Slip:
     message: str
     is_certain: bool = False
     kind: str = ""
-    """Of those of a kind one is shown; "": each is."""
+    """Of those of a kind one is shown, with the places of the others; "": each is."""
+    at: int | None = None
+    """Where it is, if that is not `start`."""
+
+    @property
+    def place(self) -> int:
+        """The character that it is named by."""
+        return self.start if self.at is None else self.at
 
 
 @dataclass(frozen=True)
@@ -44,10 +66,12 @@ class _Token:
     kind: str
     text: str
     start: int
+    end: int
 
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
+
+def _odd_blank(start: int, character: str) -> Slip:
+    kind = f"blank {character}"
+    return Slip(start, start + 1, instead_of_blank(character), blank_said(character), is_certain=True, kind=kind)
 
 
 class _Expects(Enum):
@@ -73,15 +97,25 @@ def without(text: str, slips: Sequence[Slip]) -> str:
 
 
 def described(text: str, slips: Sequence[Slip]) -> list[str]:
-    """A line for each slip: its place and what it is. Of those that are alike the first stands for all."""
-    alike = Counter(slip.kind for slip in slips if slip.kind)
-    firsts = {slip.kind: slip for slip in reversed(slips) if slip.kind}
+    """A line for each slip: its place and what it is. Of those that are alike the first stands for all, with the places
+    of some of the others."""
+    alike: dict[str, list[Slip]] = {}
+    for slip in slips:
+        alike.setdefault(slip.kind, []).append(slip)
+    firsts = {kind: of_kind[0] for kind, of_kind in alike.items()}
     shown = [slip for slip in slips if not slip.kind or firsts[slip.kind] is slip][:MAX_SLIPS]
     lines = []
     for slip in shown:
-        more = alike[slip.kind] - 1
-        lines.append(f"{position(text, slip.start)}: {slip.message}{f' ({more} more such)' if more > 0 else ''}")
+        others = alike[slip.kind][1:] if slip.kind else []
+        more = f" ({len(others):,} more such: {_places(text, others)})" if others else ""
+        lines.append(f"{position(text, slip.place)}: {slip.message}{more}")
     return lines
+
+
+def _places(text: str, slips: Sequence[Slip]) -> str:
+    """Where the first of them are: 'line 2, column 1; line 3, column 5; ...'."""
+    shown = "; ".join(position(text, slip.place) for slip in slips[:MAX_PLACES])
+    return f"{shown}; ..." if len(slips) > MAX_PLACES else shown
 
 
 def position(text: str, offset: int) -> str:
@@ -98,13 +132,13 @@ class _Reader:
         self._open: list[_Token] = []
         self._expects = _Expects.VALUE
         self._comma: _Token | None = None  # the one before this token
-        self._last = _Token("mark", "", 0)
+        self._last = _Token("mark", "", 0, 0)
         self._key = ""
 
     def read(self) -> Iterator[Slip]:
         """Every slip."""
         for match in _TOKEN.finditer(self._text):
-            token = _Token(str(match.lastgroup), match[0], match.start())
+            token = _Token(str(match.lastgroup), match[0], match.start(), match.end())
             if token.kind == "space":
                 yield from self._odd_spaces(token)
                 continue
@@ -113,11 +147,17 @@ class _Reader:
                 yield Slip(token.start, token.end, "", message, is_certain=True, kind="comment")
                 continue
             if token.kind == "open_string":
-                yield self._slip(token, token.text, "this text has no closing quote in its line")
+                typographic = next((quote for quote in QUOTES if quote in token.text), None)
+                why = f"; {typographic} is a typographic quote" if typographic else ""
+                yield self._slip(token, token.text, f"this text has no closing quote in its line{why}")
                 return
             if self._expects is _Expects.END:
                 yield Slip(token.start, len(self._text), "", "there is more after the end of the job")
                 return
+            if token.text in PLAIN_MARKS:
+                plain = PLAIN_MARKS[token.text]
+                yield self._slip(token, plain, f"a full-width {token.text!r}; JSON has {plain!r}", certain=True)
+                token = replace(token, text=plain)
             yield from self._take(token)
             self._last = token
         if self._open:
@@ -226,22 +266,33 @@ class _Reader:
     def _string(self, token: _Token) -> Iterator[Slip]:
         quote, inside = token.text[0], token.text[1:-1]
         if quote == "'":
-            plain = inside.replace("\\'", "'").replace('"', '\\"')
+            plain = escaped(inside.replace("\\'", "'").replace('"', '\\"'))
             message = f'texts stand in double quotes: "{plain[:60]}"'
-            yield Slip(token.start, token.end, f'"{plain}"', message, "\\" not in plain, "quotes")
+            if control := CONTROL.search(inside):
+                what = f"{message}; {control_said(control[0])}"
+                yield Slip(token.start, token.end, f'"{plain}"', what, at=token.start + 1 + control.start())
+            else:
+                yield Slip(token.start, token.end, f'"{plain}"', message, "\\" not in plain, "quotes")
         elif quote != '"':
-            yield self._slip(token, json.dumps(inside), 'these are typographic quotes; texts stand in straight ones, "')
-        elif any(ord(character) < 32 for character in inside):
-            escaped = "".join(json.dumps(c)[1:-1] if ord(c) < 32 else c for c in inside)
-            yield self._slip(token, f'"{escaped}"', "a tab inside a text; write \\t")
+            message = 'these are typographic quotes; texts stand in straight ones, "'
+            yield self._slip(token, f'"{escaped(inside)}"', message)
+        elif control := CONTROL.search(inside):
+            at = token.start + 1 + control.start()
+            yield Slip(token.start, token.end, f'"{escaped(inside)}"', control_said(control[0]), at=at)
         elif "\\" in _ESCAPE.sub("", inside):
-            escaped = _ESCAPE.sub("", inside).partition("\\")[2][:1]
+            letter = _ESCAPE.sub("", inside).partition("\\")[2][:1]
             better = re.sub(r'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})', r"\\\\", inside)
-            message = f"'\\{escaped}' means nothing in JSON; a backslash is written '\\\\'"
+            message = f"'\\{letter}' means nothing in JSON; a backslash is written '\\\\'"
             yield self._slip(token, f'"{better}"', message)
 
     def _word(self, token: _Token) -> Iterator[Slip]:
         word = token.text
+        if hidden := list(_ODD_BLANK.finditer(word)):
+            word = _ODD_BLANK.sub("", word)
+            if word in ("true", "false", "null") or _NUMBER.fullmatch(word):
+                yield from (_odd_blank(token.start + one.start(), one[0]) for one in hidden)
+                return
+            token = replace(token, text=word)
         if word in ("true", "false", "null") or _NUMBER.fullmatch(word):
             return
         if word in _CONSTANTS:
@@ -267,11 +318,7 @@ class _Reader:
             yield self._slip(token, json.dumps(word), f'the text {word[:60]} needs double quotes: "{word[:60]}"')
 
     def _odd_spaces(self, token: _Token) -> Iterator[Slip]:
-        if odd := [n for n, character in enumerate(token.text) if character in "\ufeff\xa0"]:
-            start = token.start + odd[0]
-            yield Slip(
-                start, start + 1, " ", "a space that is no plain one; type it anew", is_certain=True, kind="space"
-            )
+        yield from (_odd_blank(token.start + odd.start(), odd[0]) for odd in _ODD_BLANK.finditer(token.text))
 
     # -- helpers ----------------------------------------------------------------------------------------------
 

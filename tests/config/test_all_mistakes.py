@@ -97,7 +97,19 @@ SLIPS = [
     ('{"a": {"b": 1}', '{"a": {"b": 1}}', "column 15: the '{' of line 1 is never closed"),
     ('{"a": 1}}', '{"a": 1}', "column 9: there is more after the end of the job"),
     ('{"a": "C:\\data"}', '{"a": "C:\\\\data"}', "column 7: '\\d' means nothing in JSON"),
-    ('{"a": "x\ty"}', '{"a": "x\\ty"}', "column 7: a tab inside a text"),
+    ('{"a": "x\ty"}', '{"a": "x\\ty"}', "column 9: a tab inside a text"),
+    ('{"a":\u20031}', '{"a": 1}', "column 6: a space that is no plain one (em space, U+2003); type it anew"),
+    ('{"a":\u200b1}', '{"a":1}', "column 6: a space that is no plain one (zero width space, U+200B); remove it"),
+    ('{"a": tr\u200bue}', '{"a": true}', "column 9: a space that is no plain one (zero width space"),
+    ('{"a": res\u200bnet}', '{"a": "resnet"}', "column 7: the text resnet needs double quotes"),
+    ('{"a":\ufeff1}', '{"a":1}', "column 6: a space that is no plain one (zero width no-break space, U+FEFF)"),
+    ('{"a":\x0c1}', '{"a": 1}', "column 6: a space that is no plain one (control character, U+000C)"),
+    ('{"a": \'x\ty\'}', '{"a": "x\\ty"}', 'column 9: texts stand in double quotes: "x\\ty"; a tab inside a text'),
+    ('{"a": "x\x01y"}', '{"a": "x\\u0001y"}', "column 9: a control character (U+0001) inside a text"),
+    ("{\u2018a\u2019: 1}", '{"a": 1}', "column 2: these are typographic quotes"),
+    ("{\xaba\xbb: 1}", '{"a": 1}', "column 2: these are typographic quotes"),
+    ('{\u201ca\tb": 1}', '{"a\\tb": 1}', "column 2: these are typographic quotes"),
+    ('{"a"\uff1a1}', '{"a":1}', "column 5: a full-width"),
     ("{\u201ca\u201d: 1}", '{"a": 1}', "column 2: these are typographic quotes"),
     ('{"a":\u00a01}', '{"a": 1}', "column 6: a space that is no plain one"),
 ]  # fmt: skip
@@ -107,6 +119,24 @@ SLIPS = [
 def test_every_slip_of_json_is_named_in_plain_words_and_its_place(text: str, meant: str, said: str) -> None:
     assert f"line 1, {said}" in lines(text)[0]
     assert without(text, find_slips(text)) == meant
+
+
+def test_each_of_several_odd_characters_is_named_with_its_place() -> None:
+    text = '{"a":\xa0\xa01,\n"b":\xa0\u20032,\n\u201cc\u201d: \u201cd\u201d}'
+    assert [line.removeprefix("job.json: ") for line in lines(text)][:4] == [
+        "line 1, column 6: a space that is no plain one (no-break space, U+00A0); type it anew (2 more such: line 1, "
+        "column 7; line 2, column 5)",
+        "line 2, column 6: a space that is no plain one (em space, U+2003); type it anew",
+        'line 3, column 1: these are typographic quotes; texts stand in straight ones, "',
+        'line 3, column 6: these are typographic quotes; texts stand in straight ones, "',
+    ]
+    many = lines("{" + '"a":\xa01,' * 99 + '"b": 1}')[0]
+    assert "(98 more such: line 1, column 13; " in many
+    assert many.count("column") == 6
+
+
+def test_a_text_with_one_typographic_quote_is_told_so() -> None:
+    assert "no closing quote in its line; \u201d is a typographic quote" in lines('{"a\u201d: 1}')[0]
 
 
 @pytest.mark.parametrize("text", ['{"a": "x}', '{"a": 1, "b": "c\n}'])

@@ -37,7 +37,7 @@ def problem(content: bytes) -> str:
         (b"  \n ", "the file is empty; a job is a JSON object"),
         (
             b"{'architecture': 'resnet18'}",
-            'line 1, column 2: texts stand in double quotes: "architecture" (1 more such)',
+            'line 1, column 2: texts stand in double quotes: "architecture" (1 more such: line 1, column',
         ),
         (b"{'architecture': 1}", 'line 1, column 2: texts stand in double quotes: "architecture"'),
         (b'{\n  "architecture" "resnet18"\n}', "line 2, column 17: a ':' is missing after the key"),
