@@ -26,7 +26,6 @@ from accel_trainer.data.augment.geometry import (
     CenterCrop,
     Channels,
     Crop,
-    Flip,
     RandomResizedCrop,
     Statistics,
 )
@@ -80,7 +79,7 @@ def training_views(job: Job, spectrum: Tensor | None, *, on_device: bool = False
     """
     policy = next((POLICIES[word]() for word in transform_parts(job.transform_type) if word in POLICIES), None)
     augmentations = Augmentations(
-        crop=_crop(job, flips=not _flips_later(job)),
+        crop=_crop(job),
         policy=policy,
         statistics=statistics_of(job),
         mixer=Mixer(job.image_size, job.cutmix, job.mixup) if job.cutmix or job.mixup else None,
@@ -118,30 +117,29 @@ def _order(job: Job) -> tuple[Step, ...]:
     return ORDERS[max(version for version in ORDERS if version <= job.rules)]
 
 
-def _crop(job: Job, *, flips: bool) -> Crop:
+def _crop(job: Job) -> Crop:
     base, *words = transform_parts(job.transform_type)
     if base == "none":
         return CenterCrop(job.image_size, job.eval_crop)
-    return RandomResizedCrop(job.image_size, WEAK_CROP_SCALE if "weak-resize" in words else CROP_SCALE, flips=flips)
+    return RandomResizedCrop(job.image_size, WEAK_CROP_SCALE if "weak-resize" in words else CROP_SCALE)
 
 
-def _flips_later(job: Job) -> bool:
-    """Whether something comes between crop and flip; else the crop flips pixels of 8 bits, which costs less."""
+def _flips_occluders(job: Job) -> bool:
+    """Whether occluders come before the flip. The crop flips all the same, pixels of 8 bits, which costs less, and the
+    occluder of a flipped image is flipped where it is read: that comes to the same bits."""
     base, *_ = transform_parts(job.transform_type)
     order = _order(job)
-    occludes = job.Occlusion is not None and job.Occlusion.occludes
-    return base != "none" and occludes and order.index(Step.OCCLUSION) < order.index(Step.FLIP)
+    return base != "none" and order.index(Step.OCCLUSION) < order.index(Step.FLIP)
 
 
 def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
-    """What a step does to the images of a job; None where the job has it not."""
+    """What a step does to the images of a job; None where the job has it not, and for the flip, which the crop does."""
     base, *words = transform_parts(job.transform_type)
     is_contrastive = base == "contrastive"
     match step:
         case Step.OCCLUSION if job.Occlusion is not None and job.Occlusion.occludes:
-            return Occlude(job.Occlusion, job.image_size, gray_noise=job.rules >= 2)
-        case Step.FLIP if _flips_later(job):
-            return Flip()
+            flips = _flips_occluders(job)
+            return Occlude(job.Occlusion, job.image_size, gray_noise=job.rules >= 2, flips_with_crop=flips)
         case Step.COLOR_JITTER if is_contrastive:
             return ColorJitter()
         case Step.GRAY if is_contrastive:

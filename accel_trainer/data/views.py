@@ -15,7 +15,7 @@ from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
-from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, normalize, normalized
+from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, normalize, normalized, to_uint8
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
@@ -50,14 +50,17 @@ class ViewParameters:
     last_effects: tuple[Parameters, ...]
 
     def __getitem__(self, rows: slice | Rows) -> Self:
-        return replace(
-            self,
+        return type(self)(
             crop=self.crop[rows],
-            before_policy=tuple(effect[rows] for effect in self.before_policy),
+            before_policy=_rows_of(self.before_policy, rows),
             policy=None if self.policy is None else self.policy[rows],
-            effects=tuple(effect[rows] for effect in self.effects),
-            last_effects=tuple(effect[rows] for effect in self.last_effects),
+            effects=_rows_of(self.effects, rows),
+            last_effects=_rows_of(self.last_effects, rows),
         )
+
+
+def _rows_of(effects: tuple[Parameters, ...], rows: slice | Rows) -> tuple[Parameters, ...]:
+    return tuple([effect[rows] for effect in effects]) if effects else ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Views:
         if self.before_policy:
             fetched = _fetched(self.before_policy, [parameters[row] for parameters in drawn.before_policy])
             changed = _applied(self.before_policy, cut[None].to(torch.float32).div_(255), fetched)
-            cut = changed[0].mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+            cut = to_uint8(changed[0].mul_(255).round_().clamp_(0, 255))
         return self.policy.apply(cut, drawn.policy[row])
 
     def _fetch(self, drawn: ViewParameters) -> tuple[list[Any], list[Any]]:

@@ -16,7 +16,7 @@ from accel_trainer.core.errors import InvalidJob
 from accel_trainer.data.augment.blur import ContrastiveBlur, GaussianBlur, contrastive_radius
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.erase import RandomErase
-from accel_trainer.data.augment.geometry import Flip, crop_box
+from accel_trainer.data.augment.geometry import crop_box
 from accel_trainer.data.augment.noise import AddNoise
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.batch_plan import BatchPlan
@@ -122,11 +122,13 @@ def plain_chain(views: Views, row: int, drawn: dict[type, Any], value: list[floa
     occluders = drawn[Occlude]
     if row in occluders.rows:
         at = occluders.rows.tolist().index(row)
-        cover = occluders.cover[at] / 255
+        # They are read as they lie on the flipped image.
+        before_flip = F.hflip if numbers[-1] < 0.5 else lambda pixels: pixels
+        cover = before_flip(occluders.cover[at]) / 255
         if at in occluders.textured:
-            front = occluders.textures[occluders.textured.tolist().index(at)] / 255
+            front = before_flip(occluders.textures[occluders.textured.tolist().index(at)]) / 255
         else:
-            front = cover * occlude._fill(occluders.drawn, torch.device("cpu"))[at]
+            front = cover * before_flip(occlude._fill(occluders.drawn, torch.device("cpu"))[at])
         image = image * (1 - cover) + front
     if numbers[-1] < 0.5:
         image = F.hflip(image)
@@ -230,7 +232,7 @@ def kinds(effects: Any) -> list[type]:
 def test_steps_come_in_the_order_of_the_rules(all_steps: dict[str, Any]) -> None:
     views = training_views(job_of(**all_steps), None)
     colors = [ColorJitter, Grayscale, ContrastiveBlur]
-    assert kinds(views.effects) == [Occlude, Flip, *colors, GaussianBlur, AddNoise]
+    assert kinds(views.effects) == [Occlude, *colors, GaussianBlur, AddNoise]
     assert kinds(views.last_effects) == [RandomErase]
     old = training_views(job_of(**{**all_steps, "randomerase": 0.5}, rules=1), None)
     assert kinds(old.effects) == [*colors, Occlude, GaussianBlur, AddNoise, RandomErase]
@@ -248,7 +250,7 @@ def test_pink_occluders_are_gray_by_the_newest_rules_only(occluders: Path) -> No
 def test_a_policy_changes_images_that_are_occluded_already(all_steps: dict[str, Any]) -> None:
     given = {**all_steps, "transform_type": "default-randaugment"}
     views = training_views(job_of(**given), None)
-    assert kinds(views.before_policy) == [Occlude, Flip]
+    assert kinds(views.before_policy) == [Occlude]
     assert kinds(views.effects) == [GaussianBlur, AddNoise]
     old = training_views(job_of(**{**given, "randomerase": 0.5}, rules=1), None)
     assert kinds(old.before_policy) == []
@@ -264,21 +266,22 @@ def test_occluded_images_reach_a_policy_with_the_same_bits_everywhere(all_steps:
     assert len(drawn[Occlude].rows) > 12
 
 
-def test_without_occlusion_the_crop_flips_and_all_is_as_before() -> None:
-    views = training_views(job_of(transform_type="contrastive"), None)
-    assert Flip not in kinds(views.effects)
-    assert getattr(views.crop, "flips", None) is True
-    assert torch.equal(seen(views, 20), seen(training_views(job_of(transform_type="contrastive", rules=1), None), 20))
+def test_without_occlusion_all_is_as_by_the_first_rules() -> None:
+    by_newest, by_first = (training_views(job_of(transform_type="contrastive", rules=rules), None) for rules in (2, 1))
+    assert torch.equal(seen(by_newest, 20), seen(by_first, 20))
 
 
 def test_an_occluder_is_flipped_with_its_image(occluders: Path) -> None:
     section = {"occluder_dir": str(occluders), "form": "barVert04", "visibility": 40, "color": [255, 0, 0]}
     views = training_views(job_of(Occlusion=section), None)
     drawn = parameters_of(views, 12)
+    drawn_without_flip = parameters_of(training_views(job_of(Occlusion=section, rules=1), None), 12)[Occlude]
     images = seen(views, 12)
     for row in range(12):
         cover = drawn[Occlude].cover[row]
-        cover = cover.flip(-1) if drawn[Flip].is_flipped[row] else cover
+        unflipped = drawn_without_flip.cover[row]
+        is_flipped = drawn[np.ndarray][row, -1] < 0.5
+        assert torch.equal(cover, unflipped.flip(-1) if is_flipped else unflipped)
         red = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
         pixels = images[row] * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
         assert ((pixels - red).abs().amax(0) < 1e-5)[cover[0] == 255].all()

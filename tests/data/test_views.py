@@ -19,7 +19,6 @@ from accel_trainer.config import Job
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.erase import RandomErase
-from accel_trainer.data.augment.geometry import Flip
 from accel_trainer.data.augment.mixing import MixedLabels, mix
 from accel_trainer.data.augment.noise import AddNoise, pink_spectrum
 from accel_trainer.data.augment.occlusion import Occlude
@@ -166,7 +165,7 @@ def test_a_job_has_the_effects_that_it_names(
 def test_effects_come_in_the_order_of_the_documents(parts_of: Build, everything: dict[str, Any]) -> None:
     parts = parts_of(**everything)
     views = parts.train_reader.views
-    assert [type(effect) for effect in views.before_policy] == [Occlude, Flip]
+    assert [type(effect) for effect in views.before_policy] == [Occlude]
     kinds = [ColorJitter, Grayscale, ContrastiveBlur, GaussianBlur, AddNoise]
     assert [type(effect) for effect in views.effects] == kinds
     assert [type(effect) for effect in views.last_effects] == [RandomErase]

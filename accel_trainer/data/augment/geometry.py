@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel_trainer.data.augment.effect import SimpleEffect, change_rows
-from accel_trainer.data.rng.draws import Draws, Numbers, Parameters, between
+from accel_trainer.data.rng.draws import Draws, Numbers, between
 
 Channels = tuple[float, float, float]
 """A number for red, green and blue."""
@@ -96,47 +95,29 @@ class CenterCrop:
 
 
 class RandomResizedCrop:
-    """Inception-style crop and horizontal flip, with torchvision's distribution and ranges.
+    """Inception-style crop and horizontal flip, with torchvision's distribution and ranges."""
 
-    flips: False where the flip comes later, by `Flip`.
-    """
-
-    def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE, *, flips: bool = True) -> None:
+    def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
         self.image_size = image_size
         self.scale = scale
-        self.flips = flips
 
     def draw(self, draws: Draws) -> Numbers:
         """The numbers of `crop_box`, and one for the flip: float64 (rows, CROP_NUMBERS + 1)."""
         return draws.uniforms("crop and flip", CROP_NUMBERS + 1)
 
     def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
-        """Cut the box out, resize it to a square, and flip it where the last number is below 0.5."""
+        """Cut the box out, resize it to a square, and flip it where the last number is below FLIPPED."""
         height, width = image.shape[-2:]
         top, left, h, w = crop_box(height, width, numbers[:-1], self.scale)
         # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
         box = torch.from_numpy(image.numpy()[:, top : top + h, left : left + w])
         cropped = resize(box, (self.image_size, self.image_size))
-        return cropped.flip(-1) if self.flips and numbers[-1] < FLIPPED else cropped
+        return cropped.flip(-1) if numbers[-1] < FLIPPED else cropped
 
 
-@dataclass(frozen=True)
-class FlipParameters(Parameters):
-    """is_flipped: bool (rows,)."""
-
-    is_flipped: npt.NDArray[np.bool_]
-
-
-class Flip(SimpleEffect):
-    """The horizontal flip of `RandomResizedCrop`, drawn as there, where something else comes between both."""
-
-    def draw(self, draws: Draws) -> FlipParameters:
-        """Which rows are flipped."""
-        return FlipParameters(draws.uniforms("crop and flip", CROP_NUMBERS + 1)[:, -1] < FLIPPED)
-
-    def apply(self, images: Tensor, fetched: FlipParameters) -> Tensor:
-        """Those rows with left and right exchanged."""
-        return change_rows(images, np.flatnonzero(fetched.is_flipped), lambda rows: rows.flip(-1))
+def flipped_rows(draws: Draws) -> npt.NDArray[np.bool_]:
+    """Which rows `RandomResizedCrop` flips: bool (rows,)."""
+    return draws.uniforms("crop and flip", CROP_NUMBERS + 1)[:, -1] < FLIPPED
 
 
 def crop_box(
@@ -167,13 +148,14 @@ def crop_box(
 def middle(image: Tensor) -> Tensor:
     """Of an image more than MAX_RATIO times as long as wide, the part around its center that is three times as long as
     wide, or one pixel more, so that the center is the same."""
-    short, long = sorted(image.shape[-2:])
+    _, height, width = image.shape
+    short, long = (height, width) if height < width else (width, height)
     if long <= MAX_RATIO * short:
         return image
     length = 3 * short + (long - 3 * short) % 2
     start = (long - length) // 2
     of_long = slice(start, start + length)
-    return image[:, of_long] if image.shape[-2] == long else image[:, :, of_long]
+    return image[:, of_long] if height == long else image[:, :, of_long]
 
 
 def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -187,6 +169,11 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[-2:] == size:
         return image
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def to_uint8(floats: Tensor) -> Tensor:
+    """Floats from 0 to below 256 as uint8, cut off as `Tensor.to` does: by way of 16 bits, in a third of the time."""
+    return floats.to(torch.int16).to(torch.uint8)
 
 
 @cache
@@ -221,4 +208,4 @@ def normalize(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
 def pixels_of(normalized_images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """The pixels before `normalize`, rounded: float32 (..., 3, height, width) to uint8 of the same shape."""
     mean, std = _on_device(statistics, normalized_images.device)
-    return (normalized_images * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+    return to_uint8((normalized_images * std + mean).mul_(255).round_().clamp_(0, 255))

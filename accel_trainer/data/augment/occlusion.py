@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from accel_trainer.config.augmentations import Color, Occlusion
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.effect import change_rows
-from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, resize
+from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, flipped_rows, resize, to_uint8
 from accel_trainer.data.augment.noise import fourier_field, pink_spectrum
 from accel_trainer.data.occluders.bank import Form, open_forms
 from accel_trainer.data.occluders.masks import Masks
@@ -27,7 +28,8 @@ UNOCCLUDED = 100
 class OcclusionParameters(Parameters):
     """masks: index into all masks, -1 for no occluder; visibility: percent, 100 for no occluder; item: which mask of
     those; place: flips and position of the window, float64 (rows, 4); crop: of `random_resize`; color: index into the
-    job's colors; rgb: a random color, float64 (rows, 3) in 0..1; key: of pink noise.
+    job's colors; rgb: a random color, float64 (rows, 3) in 0..1; key: of pink noise; is_flipped: whether all that is in
+    front of the image is flipped with it, bool (rows,).
     """
 
     masks: Integers
@@ -38,6 +40,7 @@ class OcclusionParameters(Parameters):
     color: Integers
     rgb: Numbers
     key: Keys
+    is_flipped: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,14 @@ class Occluders:
 class Occlude:
     """Occlusion as a job describes it. Raises UserError where the folder has not what it asks for."""
 
-    def __init__(self, section: Occlusion, image_size: int, *, gray_noise: bool = False) -> None:
-        """gray_noise: whether pink noise is the same in the three channels."""
+    def __init__(
+        self, section: Occlusion, image_size: int, *, gray_noise: bool = False, flips_with_crop: bool = False
+    ) -> None:
+        """gray_noise: whether pink noise is the same in the three channels; flips_with_crop: whether images are flipped
+        by their crop, and occluders with them."""
         self.section = section
         self.image_size = image_size
+        self.flips_with_crop = flips_with_crop
         self.forms = open_forms(expand_home(section.occluder_dir), section.form, section.wanted_levels)
         self.all_masks: list[Masks] = []
         visibility: list[int] = []
@@ -97,6 +104,7 @@ class Occlude:
             color=which(numbers[:, 7], len(self.section.color)),
             rgb=numbers[:, 8:11],
             key=draws.keys("occluder colour"),
+            is_flipped=flipped_rows(draws) if self.flips_with_crop else np.zeros(len(draws), dtype=bool),
         )
 
     def _masks(self, level_number: Numbers, form_number: Numbers) -> Integers:
@@ -123,7 +131,7 @@ class Occlude:
         )
 
     def _mask(self, drawn: OcclusionParameters, row: int) -> Tensor:
-        """uint8 (1 or 4, size, size), flipped, cropped and resized; colors times opacity."""
+        """uint8 (1 or 4, size, size), cropped, resized and flipped; colors times opacity."""
         mask = self.all_masks[int(drawn.masks[row])].read(int(drawn.item[row]))
         if self.section.random_resize:
             top, left, height, width = crop_box(mask.shape[-2], mask.shape[-1], drawn.crop[row], RESIZE_SCALE)
@@ -133,8 +141,9 @@ class Occlude:
         top, left = int(from_top * (mask.shape[-2] - height + 1)), int(from_left * (mask.shape[-1] - width + 1))
         mask = _by_opacity(mask[:, top : top + height, left : left + width])
         mask = resize(mask, (self.image_size, self.image_size))
-        flipped = [axis for axis, number in ((-2, down), (-1, across)) if number < 0.5]
-        return mask.flip(flipped) if flipped else mask
+        flips = ((-2, down < 0.5), (-1, (across < 0.5) != drawn.is_flipped[row]))
+        axes = [axis for axis, is_flipped in flips if is_flipped]
+        return mask.flip(axes) if axes else mask
 
     def apply(self, images: Tensor, fetched: Occluders) -> Tensor:
         """The images with their occluders in front."""
@@ -166,12 +175,12 @@ class Occlude:
             return fill
         noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
-        return change_rows(
-            fill,
-            noisy,
-            lambda fill, key: fourier_field(key, pink.to(device, non_blocking=True)).expand_as(fill),
-            drawn.key,
-        )
+
+        def noise(fill: Tensor, key: Keys, is_flipped: npt.NDArray[np.bool_]) -> Tensor:
+            field = fourier_field(key, pink.to(device, non_blocking=True))
+            return change_rows(field, np.flatnonzero(is_flipped), lambda rows: rows.flip(-1)).expand_as(fill)
+
+        return change_rows(fill, noisy, noise, drawn.key, drawn.is_flipped)
 
 
 def _by_opacity(mask: Tensor) -> Tensor:
@@ -179,7 +188,7 @@ def _by_opacity(mask: Tensor) -> Tensor:
     if len(mask) == 1:
         return mask
     colors = mask[:3].to(torch.float32).mul_(mask[3:].to(torch.float32).div_(255)).round_()
-    return torch.cat([colors.to(torch.uint8), mask[3:]])
+    return torch.cat([to_uint8(colors), mask[3:]])
 
 
 def _color(color: Color, random_rgb: Numbers) -> Numbers:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from accel_trainer.data.augment.geometry import to_uint8
 from accel_trainer.data.rng.draws import Draws, Integers, Numbers, Parameters, which
 
 # uint8 (3, height, width) and a magnitude to the same image altered.
@@ -293,8 +294,7 @@ class AugMix(_Operating):
             used = (0, chain, slice(depth))
             altered = self._in_succession(image, drawn.operation[used], drawn.magnitude_bin[used], drawn.sign[used])
             mixed += altered * weight
-        output: Tensor = mixed.to(torch.uint8)
-        return output
+        return to_uint8(mixed)
 
 
 def _check_bins(num_magnitude_bins: int) -> None:

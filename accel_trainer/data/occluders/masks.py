@@ -178,8 +178,8 @@ def _as_masks(tensor: object) -> Tensor:
 
 
 class _Part:
-    """Some of the masks of a file. stored: gives one as it is in the file. Raises ValueError for numbers of another
-    range."""
+    """Some of the masks of a file. stored: gives one as it is in the file, in memory that is the caller's own. Raises
+    ValueError for numbers of another range."""
 
     def __init__(self, masks: Tensor, stored: Callable[[int], Tensor]) -> None:
         self._num, self.num_channels, self._stored = len(masks), masks.shape[1], stored
@@ -197,12 +197,16 @@ def _open_parts(path: Path, parts: Sequence[Tensor]) -> list[_Part]:
     """The masks of a file, to be read from it where it is known how they lie there. Raises ValueError."""
     offsets = offsets_in_file(path, parts) if all(part.is_contiguous() for part in parts) else None
     if offsets is None:
-        return [_Part(part, part.__getitem__) for part in parts]
+        return [_Part(part, partial(_copied, part)) for part in parts]
     file = RandomAccessFile(path)
     return [
         _Part(part, partial(_read_stored, file, offset, part.dtype, part.shape[1:]))
         for part, offset in zip(parts, offsets, strict=True)
     ]
+
+
+def _copied(masks: Tensor, index: int) -> Tensor:
+    return torch.from_numpy(np.array(masks[index].numpy(), order="C"))
 
 
 def _read_stored(file: RandomAccessFile, offset: int, dtype: torch.dtype, shape: torch.Size, index: int) -> Tensor:
@@ -233,9 +237,9 @@ def _full(dtype: torch.dtype, alphas: Sequence[Tensor]) -> int:
 
 
 def _to_uint8(mask: Tensor, full: int) -> Tensor:
-    """A copy: to write to it must not write to what was loaded."""
+    """The mask itself where it is uint8 from 0 to 255."""
     if mask.dtype == torch.uint8 and full == 255:
-        return torch.from_numpy(np.array(mask.numpy(), order="C"))
+        return mask
     return mask.to(torch.float32).mul(255 / full).round_().clamp_(0, 255).to(torch.uint8).contiguous()
 
 

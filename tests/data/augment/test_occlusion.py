@@ -15,6 +15,7 @@ from torchvision.transforms import RandomResizedCrop
 from accel_trainer.config import Job
 from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.core.errors import InvalidJob, UserError
+from accel_trainer.data.augment import geometry
 from accel_trainer.data.augment.occlusion import Occlude, OcclusionParameters
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.pipeline import check_augmentations
@@ -391,6 +392,25 @@ def test_pink_noise_is_gray_and_by_the_first_rules_of_three_colors(bank: Path) -
     assert (before[:, 0] != before[:, 1]).any()
     assert ours.amin((1, 2, 3)).max() < 1e-6
     assert (ours.amax((1, 2, 3)) - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("image_size", [31, 32])
+@pytest.mark.parametrize("given", [{}, {"color": "pink_noise"}, {"form": ["painted", "half"], "color": ["random"]}])
+def test_an_occluder_of_a_flipped_crop_is_as_one_that_is_flipped_later(
+    bank: Path, given: dict[str, Any], image_size: int
+) -> None:
+    """To the bit, whatever the size."""
+    section = Occlusion.model_validate({"occluder_dir": str(bank), "form": "half", **given})
+    before, along = (Occlude(section, image_size, flips_with_crop=flips) for flips in (False, True))
+    these, images = draws(40), pictures(40, image_size)
+    is_flipped = torch.from_numpy(geometry.RandomResizedCrop(image_size).draw(these)[:, -1] < 0.5)
+
+    def flipped(images: torch.Tensor) -> torch.Tensor:
+        return torch.where(is_flipped[:, None, None, None], images.flip(-1), images)
+
+    assert 5 < is_flipped.sum() < 35
+    expected = flipped(occluded(before, images, before.draw(these)))
+    assert torch.equal(occluded(along, flipped(images), along.draw(these)), expected)
 
 
 def test_probability_0_leaves_images_as_they_are_to_the_bit(occlude: MakeOcclude) -> None:
