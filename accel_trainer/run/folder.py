@@ -263,13 +263,18 @@ class RunFolder:
         """Whether a training run was begun here."""
         return self.config.exists()
 
+    @property
+    def args_of_other_code(self) -> Path:
+        """The job of a run that other code has trained."""
+        return self.path / _ARGS_OF_OTHER_CODE
+
     def of_other_code(self) -> list[str]:
         """What shows that the run in this folder was trained by other code, which has its job in args.json and its
         weights in .pt files; nothing where it was not."""
         if self.has_run:
             return []
         weights = sorted(f"{self.params.name}/{path.name}" for path in self.params.glob("*.pt"))
-        args = [_ARGS_OF_OTHER_CODE] if (self.path / _ARGS_OF_OTHER_CODE).exists() else []
+        args = [_ARGS_OF_OTHER_CODE] if self.args_of_other_code.exists() else []
         return args + weights
 
     def archive(self, others: Collection[str] = ()) -> Path | None:

@@ -14,6 +14,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.record_store import strict_json
+from accel_trainer.core.text import listed
 from accel_trainer.run.folder import RunFolder
 
 MAX_RECORD, MAX_COUNT, MAX_RATE = 16 * MEBIBYTE, 2**53, 1e39
@@ -91,12 +92,26 @@ def read_config(run: RunFolder) -> Mapping[str, Any]:
     try:
         config = _read_json(run.config)
     except FileNotFoundError as error:
-        raise UserError(f"{run.path} is not a run folder: it has no {run.config.name}") from error
+        raise _no_config(run) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{run.config} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{run.config} is not the config of a run")
     return {"rules": FIRST_RULES, **with_new_names(config)}
+
+
+def _no_config(run: RunFolder) -> UserError:
+    """What a folder is that has no config.json, and what to do with a run of other code."""
+    if not (found := run.of_other_code()):
+        return UserError(f"{run.path} is not a run folder: it has no {run.config.name}")
+    args = run.args_of_other_code
+    job = f"accel-train migrate {args} writes its job in today's words; " if args.exists() else ""
+    return UserError(
+        f"{run.path} holds a run of other code, such as the older program ({listed(found, 4)}), and no "
+        f"{run.config.name}",
+        hint=f"{job}a job starts from its weights with finetune true, finetune_args "
+        f'{{"starting_params": "{run.path}"}} and another model_dir (docs/migrating.md)',
+    )
 
 
 def write_config(run: RunFolder, completed: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from accel_trainer import load_run
 from accel_trainer.config import Job
 from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.run.folder import RunFolder
@@ -68,3 +69,22 @@ def test_a_job_with_an_old_name_of_an_argument_is_told_the_new_one() -> None:
     ):
         Job(architecture="cornet_s", architecture_args={"head_depth": 2, "head_width": 100})
     Job(architecture="cornet_s_plus", architecture_args={"head_width": 2})
+
+
+@pytest.mark.parametrize("has_args", [True, False])
+def test_a_run_of_other_code_is_named_as_such_with_what_to_do(run: RunFolder, has_args: bool) -> None:
+    (run.params / "best_040.pt").write_bytes(b"")
+    if has_args:
+        (run.path / "args.json").write_text("{}")
+    for read in (read_config, lambda run: load_run(run.path)):
+        with pytest.raises(UserError, match="holds a run of other code, such as the older program") as caught:
+            read(run)
+        said = str(caught.value)
+        assert "params/best_040.pt" in said
+        assert f'"starting_params": "{run.path}"' in said
+        assert (f"accel-train migrate {run.path / 'args.json'}" in said) == has_args
+
+
+def test_an_empty_folder_is_no_run_folder(run: RunFolder) -> None:
+    with pytest.raises(UserError, match=r"is not a run folder: it has no config\.json"):
+        read_config(run)

@@ -1,6 +1,7 @@
 """Where a run starts: at its newest state, at the beginning, or over again from an earlier point."""
 
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -77,6 +78,7 @@ def find_starting_point(
     """
     changes: Changes = {}
     refuse_run_of_other_code(job.checkpoint, run)
+    refuse_doubled_folder(job, run)
     if job.checkpoint is not None and read_origin(run).submission != submission:
         # After an interruption the choice is laid out already, and what it was made from may be moved away.
         is_laid_out = _is_laid_out(run, submission)
@@ -110,6 +112,22 @@ def refuse_run_of_other_code(checkpoint: int | None, run: RunFolder) -> None:
         key="model_dir",
         hint=f"choose another model_dir; to start from its weights, set finetune to true and finetune_args to "
         f'{{"starting_params": "{start}"}}',
+    )
+
+
+def refuse_doubled_folder(job: Job, run: RunFolder) -> None:
+    """Raises UserError where version 0.2 has put the run of this job below its model_dir twice, since finetune_dir was
+    given with the model_dir before it, and there is none where it is today."""
+    if job.finetuning is None or run.has_run:
+        return
+    then = RunFolder(job.base_path / job.finetuning.finetune_dir)
+    if then.path.absolute() == run.path.absolute() or not then.has_run:
+        return
+    raise UserError(
+        f"the run of this job is in {then.path}, where version 0.2 put it; today's place is {run.path}",
+        key="finetune_args.finetune_dir",
+        hint=f"move that folder there, or remove it to start anew: mv {shlex.quote(str(then.path))} "
+        f"{shlex.quote(str(run.path))}",
     )
 
 

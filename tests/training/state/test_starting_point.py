@@ -14,6 +14,7 @@ from loops import trainer_state
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.records import write_config
 from accel_trainer.training.check import JobChecker
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState, save_weights
 from accel_trainer.training.state.starting_point import (
@@ -293,6 +294,27 @@ def test_a_run_of_other_code_is_left_alone_with_a_way_to_start_from_it(
         assert said.startswith(f"model_dir: {run.path} holds a run of other code ({found}, ")
         assert said.endswith(f'finetune_args to {{"starting_params": "{run.path}{meant}"}}')
     assert sorted(path for path in run.path.rglob("*")) == there
+
+
+def test_a_run_that_was_doubled_is_named_with_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job: MakeJob
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = {"starting_params": "w.pt", "finetune_dir": "runs/parent/tuned"}
+    job = make_job(model_dir="runs/parent", finetune=True, finetune_args=args)
+    here, doubled = RunFolder(job.run_path), RunFolder(Path("runs/parent/runs/parent/tuned"))
+    assert str(here.path) == "runs/parent/tuned"
+    doubled.create()
+    assert start(job, here) == Fresh()
+    write_config(doubled, job.completed())
+    for look in (lambda: start(job, here), lambda: JobChecker()(job, 1)):
+        with pytest.raises(
+            UserError, match=r"is in runs/parent/runs/parent/tuned, where version 0\.2 put it"
+        ) as caught:
+            look()
+        assert "mv runs/parent/runs/parent/tuned runs/parent/tuned" in str(caught.value)
+    doubled.path.rename(here.path)
+    start(job, here)
 
 
 def test_a_fine_tuned_run_may_lie_in_a_run_of_other_code(run: RunFolder, make_job: MakeJob) -> None:
