@@ -105,17 +105,20 @@ def _warn_of_default(options: LaunchOptions) -> None:
 @app.command()
 def show(file: File) -> None:
     """Print a job with all its defaults filled in; beside it, on standard error, what optimizer and learning rates it
-    comes to."""
+    comes to, and how many images and classes its data set has, where that is seen at once."""
     job = read_job(file)
     echo_text(json.dumps(job.completed(), indent=2))
     sys.stdout.flush()
     try:
         optimizer, schedule = optimization_lines(job)
+        typer.echo(f"optimizer {optimizer}", err=True)
+        typer.echo(f"schedule {schedule}", err=True)
     except UserError as error:
         print_problems(error.problems)
-        return
-    typer.echo(f"optimizer {optimizer}", err=True)
-    typer.echo(f"schedule {schedule}", err=True)
+    from accel_trainer.data.overview import describe_data
+
+    for number, line in enumerate(describe_data(job)):
+        echo(f"{'' if number else 'data '}{line}", err=True)
 
 
 @app.command()

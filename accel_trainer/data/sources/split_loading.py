@@ -91,6 +91,17 @@ def _place(name: str) -> tuple[str, str | None]:
     return (path if Path(path := str(expand_home(before))).exists() else before), configuration
 
 
+def describe_files(path: Path, name: str) -> str | None:
+    """Which splits the tables or images of a folder are, with their counts, by what files say without being converted;
+    None for data sets of another kind. Raises UserError, and OSError."""
+    if _says_itself(path) or any((path / one).exists() for one in (_SPLITS_SAVED, _SPLIT_SAVED)):
+        return None
+    if any(path.glob(f"*/{_SPLIT_SAVED}")) or (files := find_splits(path, name)) is None:
+        return None
+    counts = {split: sum(_count(one, files.builder) for one in paths) for split, paths in files.files.items()}
+    return describe_splits(counts, choose_splits(list(counts), name))
+
+
 def _is_of_the_system(error: BaseException | None) -> bool:
     """Whether an error, or what has caused it, is one of a disk or a network."""
     return error is not None and (isinstance(error, OSError) or _is_of_the_system(error.__cause__ or error.__context__))
