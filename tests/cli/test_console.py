@@ -66,7 +66,7 @@ def test_letters_that_a_terminal_lacks_are_written_out(queue: QueueStore, enviro
 def test_a_job_has_the_same_name_in_every_locale(queue: QueueStore, locale: dict[str, str]) -> None:
     write_job(queue.folder / "größe雪.json")
     verbs = ["hold", "release", "cancel", "retry"]
-    result = shell(" && ".join(f"$A {verb} größe雪" for verb in verbs), PYTHONUTF8="0", LC_ALL="C")
+    result = shell(" && ".join(f"$A {verb} größe雪" for verb in verbs), **locale)
     assert (result.returncode, result.stderr) == (0, "")
     assert (queue.folder / "größe雪.json").exists()
     assert "another job" not in result.stdout
