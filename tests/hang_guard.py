@@ -21,7 +21,7 @@ import pytest
 from pytest_timeout import is_debugging
 
 # After the interruption, before the process ends.
-GRACE_S = 60.0
+GRACE_S = 30.0
 # Of the output of each process.
 MOST_SHOWN = 4000
 # Processes that other tests need too; what they have started for one test is not spared.
