@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dirty_shell import ALLOCATION, SET_ASIDE, THREADS, plant_shadows
+from faults.site.injection import UNCHECKED_VARIABLE
+from helpers import REPOSITORY
 from safetensors import safe_open
 from tiny_runs import TINY, finish
 
@@ -31,14 +32,16 @@ def run_queue(cli: Any, **environment: str) -> Any:
 
 
 @pytest.fixture
-def clean(own_environment: Path, cli: Any) -> Iterator[Path]:
+def clean(own_environment: Path, cli: Any) -> Path:
+    """Nor are its jobs checked before."""
     place = own_environment / "clean"
     place.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for name in {*SET_ASIDE, *THREADS, *ALLOCATION} & os.environ.keys():
             patch.delenv(name)
-        assert "set aside" not in run_queue(cli).stderr
+        known = {"PYTHONPATH": str(REPOSITORY / "tests/faults/site"), UNCHECKED_VARIABLE: "1"}
+        assert "set aside" not in run_queue(cli, **known).stderr
     return place
 
 

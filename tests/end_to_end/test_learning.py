@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from faults.fork_server import ForkServer
+from faults.site.injection import UNCHECKED_VARIABLE
 from helpers import COMMAND, REPOSITORY
 from safetensors.torch import load_file
 
@@ -98,7 +99,11 @@ def trained(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests/faults/site")]),
+            UNCHECKED_VARIABLE: "1",
+        },
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert sorted(path.stem for path in (folder / "training_queue/done").iterdir()) == sorted(QUEUED)
