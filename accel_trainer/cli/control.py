@@ -1,7 +1,6 @@
 """The verbs that change what becomes of a queue's jobs."""
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,48 +8,32 @@ import typer
 
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
-    MISTAKE,
     QueueOption,
     app,
     echo,
     existing_queue,
-    find_job,
     print_problems,
-    system_error,
 )
-from accel_trainer.cli.slurm_claims import SlurmDesk, end_in_slurm
+from accel_trainer.cli.change_jobs import POLL_S, ask_owner, for_each, problems_of_one, with_name
+from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import STALE_S
-from accel_trainer.core.rename import was_moved
 from accel_trainer.core.text import duration
-from accel_trainer.queue.control import ControlAction, Pauses, Requests, current_user
+from accel_trainer.queue.control import ControlAction, Pauses, current_user
 from accel_trainer.queue.layout import (
     ClaimedJob,
     Ending,
-    JobGone,
     JobState,
     QueuedJob,
-    QueueUnusable,
     UndecidedMove,
-    file_name,
 )
-from accel_trainer.queue.moves import attributes
 from accel_trainer.queue.reclaim import OwnerReport, OwnerState, Reclaimer, requeue
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
-from accel_trainer.queue.stuck_jobs import refuse_unusable
 
 Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
-# Does something to a job, and gives what has become of it; None where that was printed.
-Change = Callable[[QueueStore, QueuedJob], str | None]
 HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until a running job is stopped.")]
-
-# How long a running job may take to save and end: as long as a trainer has, and then some.
-LONGEST_S = 180.0
-POLL_S = 0.2
-# How often a job is found and is gone before it is given up.
-MOST_TRIES = 4
 
 
 @app.command()
@@ -59,12 +42,12 @@ def hold(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption =
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
         if isinstance(job, ClaimedJob):
-            return _ask(store, job, ControlAction.HOLD, change, wait=not no_wait)
+            return ask_owner(store, job, ControlAction.HOLD, change, wait=not no_wait)
         if job.state is not JobState.PENDING:
             raise UserError(f"{job.name} is {job.state}; only what is pending or running can be held")
-        return _with_name("held", job, store.hold(job))
+        return with_name("held", job, store.hold(job))
 
-    _for_each(jobs, queue, change)
+    for_each(jobs, queue, change)
 
 
 @app.command()
@@ -74,9 +57,9 @@ def release(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
     def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is not JobState.HELD:
             raise UserError(f"{job.name} is {job.state}, not held")
-        return _with_name("pending", job, store.release(job))
+        return with_name("pending", job, store.release(job))
 
-    _for_each(jobs, queue, change)
+    for_each(jobs, queue, change)
 
 
 @app.command()
@@ -88,14 +71,14 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
 
     def change(store: QueueStore, job: QueuedJob) -> str | None:
         if isinstance(job, ClaimedJob):
-            return _ask(store, job, ControlAction.CANCEL, change, wait=not no_wait)
+            return ask_owner(store, job, ControlAction.CANCEL, change, wait=not no_wait)
         if job.state.is_over:
             raise UserError(f"{job.name} is {job.state} already")
         store.finish(job, JobState.FAILED, f"canceled by {current_user()}", Ending.CANCELED)
         Retries(store).forget(job.name)
         return "canceled"
 
-    _for_each(jobs, queue, change)
+    for_each(jobs, queue, change)
 
 
 @app.command()
@@ -119,9 +102,9 @@ def retry(
     def change(store: QueueStore, job: QueuedJob) -> str:
         if job.state is not JobState.FAILED:
             raise UserError(f"{job.name} is {job.state}; only what has failed can be tried again")
-        return _with_name("pending", job, store.retry(job))
+        return with_name("pending", job, store.retry(job))
 
-    _for_each(jobs, queue, change, among=(JobState.FAILED,))
+    for_each(jobs, queue, change, among=(JobState.FAILED,))
 
 
 @app.command()
@@ -135,7 +118,7 @@ def rm(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE) -> None:
         Retries(store).forget(job.name)
         return "removed"
 
-    _for_each(jobs, queue, change)
+    for_each(jobs, queue, change)
 
 
 @app.command()
@@ -153,7 +136,7 @@ def move(
             raise UserError(f"{job.name} is running; hold it first")
         return f"moved to {store.move_to(target, job)}"
 
-    _for_each(jobs, queue, change)
+    for_each(jobs, queue, change)
 
 
 @app.command()
@@ -267,104 +250,6 @@ def _finish_move(store: QueueStore, job: ClaimedJob) -> bool:
 
 def _host(job: ClaimedJob) -> str:
     return job.owner.host or "an unknown host"
-
-
-# -- what they share -------------------------------------------------------------------------------------------------
-
-
-def _for_each(
-    names: Sequence[str],
-    queue: Path,
-    change: Change,
-    among: Sequence[JobState] = (),
-) -> None:
-    """Change jobs one by one; what goes wrong with one does not keep the others."""
-    store = existing_queue(queue)
-    store.create()  # a folder that a person has made has none for held jobs
-    wrong = False
-    for name in names:
-        try:
-            job, result = _changed(store, name, change, among)
-            wrong |= result is None
-            if result is not None:
-                echo(f"{job.name}: {result}")
-        except (UserError, OSError) as error:
-            wrong = True
-            print_problems(problems_of_one(error, store))
-    if wrong:
-        raise typer.Exit(MISTAKE)
-
-
-def problems_of_one(error: UserError | OSError, store: QueueStore) -> list[str]:
-    """What is wrong with one job, where the next may be tried. Raises QueueUnusable where it would be with all."""
-    if isinstance(error, OSError):
-        error = system_error(error, store.folder)
-    if isinstance(error, QueueUnusable):
-        try:
-            refuse_unusable(store)
-        except QueueUnusable:
-            raise error from None
-    return error.problems
-
-
-def _changed(
-    store: QueueStore, name: str, change: Change, among: Sequence[JobState], tries: int = MOST_TRIES
-) -> tuple[QueuedJob, str | None]:
-    """Find and change a job; again, where another process has moved it in between."""
-    job = find_job(store, name, among)
-    try:
-        return job, change(store, job)
-    except JobGone:
-        if tries == 1:
-            raise
-    return _changed(store, name, change, among, tries - 1)
-
-
-def _with_name(text: str, job: QueuedJob, path: Path) -> str:
-    """What has become of a job, with its name where it could not keep its own."""
-    if path.stem == job.own_name:
-        return text
-    is_allowed = file_name(job.own_name) == job.own_name
-    why = "another job has its name" if is_allowed else "a job may not have the name that it had"
-    return f"{text}, as {path.stem!r}: {why}"
-
-
-DONE = {ControlAction.CANCEL: "canceled", ControlAction.HOLD: "held"}
-
-
-def _ask(store: QueueStore, job: ClaimedJob, action: ControlAction, change: Change, *, wait: bool) -> str | None:
-    """Have the owner of a running job do something; None, and printed why, where it has not done it.
-
-    change: what is done to a job that the owner had returned to pending before it could know.
-    """
-    done = DONE[action]
-    about = attributes(job)
-    if job.owner.is_dead():
-        raise UserError(f"{job.name}: its runner is dead; `accel-train reclaim {job.name}` first")
-    try:
-        Requests(store).put(job, action)
-    except OSError as error:
-        raise QueueUnusable(f"the queue {store.folder} cannot be used: {error.strerror}") from error
-    if job.owner.cluster is not None:
-        end_in_slurm(store, job)
-    if not wait:
-        return f"is asked to stop, to be {done}"
-    deadline = time.monotonic() + LONGEST_S
-    while job.path.exists() and not job.owner.is_dead() and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    if job.path.exists() and job.owner.is_dead():
-        raise UserError(f"{job.name}: its runner has just died; `accel-train reclaim {job.name}` does what was asked")
-    if job.path.exists():
-        print_problems(
-            [f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"]
-        )
-        return None
-    now = store.find_file(about, job.name) or store.find(job.name)
-    if now is not None and now.state is JobState.DONE:
-        return "was done before it could be stopped"
-    if now is not None and now.state in (JobState.PENDING, JobState.RUNNING) and was_moved(about, now.path):
-        return change(store, now)
-    return done
 
 
 def _refuse_odd_host(host: str | None) -> None:

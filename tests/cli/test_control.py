@@ -14,7 +14,7 @@ import pytest
 from helpers import COMMAND, dead_token, wait_until, write_job
 from typer.testing import CliRunner, Result
 
-from accel_trainer.cli import app, control
+from accel_trainer.cli import app, change_jobs
 from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
@@ -189,7 +189,7 @@ def test_the_owner_of_a_running_job_is_asked(queue: QueueStore) -> None:
 
 def test_a_wait_for_an_owner_that_never_answers_is_reported(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed(queue, "a")
-    monkeypatch.setattr(control, "LONGEST_S", 0.1)
+    monkeypatch.setattr(change_jobs, "LONGEST_S", 0.1)
     result = run("hold", "a")
     assert result.exit_code == 2
     assert "has not answered in 0s; it still may" in result.stderr
@@ -340,7 +340,7 @@ def test_a_job_that_is_moved_between_look_and_change_is_looked_for_again(
     queue: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_job(queue.folder / "a.json")
-    find = control.find_job
+    find = change_jobs.find_job
 
     def find_and_lose(*arguments: Any) -> QueuedJob:
         job = find(*arguments)
@@ -348,7 +348,7 @@ def test_a_job_that_is_moved_between_look_and_change_is_looked_for_again(
             queue.hold(job)
         return job
 
-    monkeypatch.setattr(control, "find_job", find_and_lose)
+    monkeypatch.setattr(change_jobs, "find_job", find_and_lose)
     assert run("cancel", "a").output == "a: canceled\n"
     assert states(queue) == {"a": "failed"}
 
@@ -368,7 +368,7 @@ def test_a_job_returned_before_it_could_be_canceled_is_canceled_where_it_is(
 ) -> None:
     """Its runner had read what is asked of it a moment before."""
     job = claimed(queue, "a")
-    monkeypatch.setattr(control.time, "sleep", lambda seconds: queue.release(job))
+    monkeypatch.setattr(change_jobs.time, "sleep", lambda seconds: queue.release(job))
     assert run("cancel", "a").output == "a: canceled\n"
     assert states(queue) == {"a": "failed"}
 
