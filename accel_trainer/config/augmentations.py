@@ -50,7 +50,7 @@ class Noise(Section):
     fourier_part: Annotated[Literal["real", "modulus"], DATA] = "real"
     """What of the noise's complex field is seen, for `fourier`: `real`, with phases that leave no other part; or its
     `modulus`, with phases of all frequencies for themselves, as in the code of Coggan and Tong."""
-    mean_magnitude_path: Annotated[str | None, DATA.but(path=PathKind.PATH)] = None
+    mean_magnitude_path: Annotated[str | None, DATA.but(path=PathKind.PATH, may_move=True)] = None
     """File of the mean Fourier amplitude spectrum, for `fourier`; absent: measured from the training set."""
 
     @model_validator(mode="after")
@@ -111,7 +111,7 @@ _Fraction = Annotated[float, Field(gt=0, le=100)]
 class Occlusion(Section):
     """Something in front of the object, from folders laid out as in the Visual Occluders Dataset."""
 
-    occluder_dir: Annotated[str, DATA.but(path=PathKind.PATH)] = "~/Datasets/VisualOccludersDataset"
+    occluder_dir: Annotated[str, DATA.but(path=PathKind.PATH, may_move=True)] = "~/Datasets/VisualOccludersDataset"
     """The folder that holds `<form>/<visibility in %>/`."""
     form: Annotated[list[str], one_or_list(str), Field(min_length=1), DATA]
     """One form of occluder or a list."""

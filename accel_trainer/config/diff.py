@@ -4,15 +4,32 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from accel_trainer.config.derived import parameters
+from accel_trainer.config.derived import keys, parameters
 
 Changes = Mapping[str, tuple[Any, Any]]
 """{key: (then, now)}"""
 
 # Without making it another run.
 MAY_CHANGE = parameters(lambda mark: mark.may_change)
+# Paths in nested objects where the same may lie: what is there is compared with what the run has read.
+MAY_MOVE = keys(lambda mark: mark.may_move)
 # Of these, what is not logged: it changes nothing of what is trained, measured or kept.
 UNREPORTED = parameters(lambda mark: not mark.is_reported)
+
+
+def is_harmless(key: str) -> bool:
+    """Whether a change of this key makes no other run, as far as the job tells."""
+    return key in MAY_CHANGE or key in MAY_MOVE
+
+
+def moves_apart(changes: Changes) -> Changes:
+    """The same, with a path alone in place of the object that it is in, where nothing else of that has changed."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, both in changes.items():
+        inside = {name: (then, now) for name, then, now in single({key: both})}
+        has_moved = all(name in MAY_MOVE and None not in paths for name, paths in inside.items())
+        found |= inside if has_moved else {key: both}
+    return found
 
 
 def single(changes: Changes) -> Iterator[tuple[str, Any, Any]]:

@@ -9,7 +9,7 @@ from pydantic import PrivateAttr, ValidationError, model_validator
 
 from accel_trainer.config.cross_checks import Contradiction, cross_check
 from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, JobParameters, default_args, with_default_optimizer_args
-from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
+from accel_trainer.config.diff import UNREPORTED, is_harmless, moves_apart
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.marks import sections_in
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
@@ -142,17 +142,18 @@ class Job(JobParameters):
         then = {key: _filled(key, value) for key, value in then.items()}
         # By other rules that mean the same for this job it is the same.
         alike = {"rules"} if is_known and not changes_for(self, then["rules"], self.rules) else set()
-        return {
+        changes = {
             key: (then.get(key), now.get(key))
             for key in sorted((now.keys() | then.keys()) - alike)
             if key not in UNREPORTED and then.get(key) != now.get(key)
         }
+        return dict(moves_apart(changes))
 
     def incompatible_diff(
         self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, tuple[Any, Any]]:
         """Of these changes those that make this job another run than the one with that config.json."""
-        return {key: both for key, both in self.diff(config, found).items() if key not in MAY_CHANGE}
+        return {key: both for key, both in self.diff(config, found).items() if not is_harmless(key)}
 
     @model_validator(mode="before")
     @classmethod

@@ -40,6 +40,8 @@ class Mark:
     affects: Affects
     may_change: bool = False
     """Between attempts at one run: with another value it is the same run still."""
+    may_move: bool = False
+    """Another path between attempts makes no other run where the same is there: a run records what it has read."""
     is_reported: bool = True
     """A change between attempts is logged. Not so where nothing that is trained, measured or kept changes."""
     decides_groups: bool = False

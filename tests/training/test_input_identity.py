@@ -157,6 +157,34 @@ def test_a_copy_of_the_masks_is_the_same(begin: Begin, occluders: Path, tmp_path
     begin(2).check()
 
 
+def test_masks_may_lie_elsewhere(begin: Begin, run: RunFolder, occluders: Path, tmp_path: Path) -> None:
+    begin().check()
+    shutil.copytree(occluders, tmp_path / "copy", copy_function=shutil.copyfile)
+    begin(2, Occlusion=occlusion(tmp_path / "copy")).check()
+    assert f'Occlusion.occluder_dir "{occluders}" -> "{tmp_path}/copy"' in run.log.read_text()
+    assert "is begun again" not in run.log.read_text()
+    save_png(tmp_path / "copy/mud/50/1.png", 9)
+    assert "1 mask file changed (mud/50/1.png)" in str(begin(3, Occlusion=occlusion(tmp_path / "copy")).error)
+    other = {**occlusion(occluders), "probability": 0.5}
+    assert "Occlusion.probability was 1.0, is 0.5" in str(begin(3, Occlusion=other).error)
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_masks_elsewhere_are_refused_where_it_is_not_known_what_they_were(
+    begin: Begin, run: RunFolder, occluders: Path, tmp_path: Path, is_old: bool
+) -> None:
+    begin().check()
+    if is_old:
+        run.dataset.unlink()
+    else:
+        record = json.loads(run.dataset.read_text())
+        del record["splits"]["occluders"]
+        run.dataset.write_text(json.dumps(record))
+    shutil.copytree(occluders, tmp_path / "copy")
+    expected = f"occluders: they were in '{occluders}', and what was there is not recorded"
+    assert expected in str(begin(2, Occlusion=occlusion(tmp_path / "copy")).error)
+
+
 def test_levels_that_are_not_drawn_do_not_count(begin: Begin, run: RunFolder, occluders: Path) -> None:
     some = {"occluder_dir": str(occluders), "form": "bars", "visibility": [40]}
     begin(Occlusion=some).check()

@@ -9,7 +9,12 @@ from accel_trainer.data.dataset import ImageDataset, Splits
 from accel_trainer.data.listing import Input, Labeled
 from accel_trainer.run.dataset_record import DataSetRecord, digest, read_dataset_record
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.identity.differences import Difference, differences, since_the_first_versions
+from accel_trainer.training.identity.differences import (
+    Difference,
+    differences,
+    moved_unrecorded,
+    since_the_first_versions,
+)
 from accel_trainer.training.identity.listing import SplitListing, list_split, read_listings, with_marks
 
 
@@ -71,9 +76,14 @@ def check_data(job: Job, run: RunFolder, data: RunData, is_stopped: Callable[[],
         listings = _as_marked(before, listings, data.sources, is_stopped)
     now = _record(job, listings)
     if before is not None:
-        found = list(differences(before, now, listings, lambda: read_listings(run)))
+        found = [
+            *differences(before, now, listings, lambda: read_listings(run)),
+            *moved_unrecorded(job, run, before),
+        ]
+    elif run.has_run:
+        found = [*since_the_first_versions(run, data.images), *moved_unrecorded(job, run, None)]
     else:
-        found = list(since_the_first_versions(run, data.images)) if run.has_run else []
+        found = []
     return DataCheck(before, now, listings, found)
 
 

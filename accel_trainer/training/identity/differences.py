@@ -19,7 +19,7 @@ from accel_trainer.run.dataset_record import (
     image_changes,
 )
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.records import read_classes
+from accel_trainer.run.records import read_classes, read_config, read_found
 from accel_trainer.training.identity.listing import SplitListing
 
 STARTING_WEIGHTS = "starting_weights"
@@ -88,6 +88,16 @@ def _single_lines(split: str, then: SplitRecord, now: SplitRecord, *_: object) -
         yield f"{origins[0]} then, {origins[1]} now"
     elif changed_classes(then, now):
         yield f"other {_SINGLE[split]}"
+
+
+def moved_unrecorded(job: Job, run: RunFolder, before: DataSetRecord | None) -> Iterator[Difference]:
+    """What the job has at another path than the run's, where it is not known what was there. Raises UserError."""
+    changes = job.diff(read_config(run), read_found(run))
+    for key, split in (("Occlusion.occluder_dir", OCCLUDERS), ("Noise.mean_magnitude_path", SPECTRUM)):
+        recorded = None if before is None else before.splits.get(split)
+        if key in changes and (recorded is None or not recorded.is_complete):
+            then, _ = changes[key]
+            yield Difference(split, f"they were in {then!r}, and what was there is not recorded")
 
 
 def since_the_first_versions(run: RunFolder, images: Splits) -> Iterator[Difference]:

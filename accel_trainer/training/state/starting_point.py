@@ -12,7 +12,7 @@ from typing import assert_never
 from torch import Tensor
 
 from accel_trainer.config import Job
-from accel_trainer.config.diff import MAY_CHANGE, Changes, describe, single
+from accel_trainer.config.diff import Changes, describe, is_harmless, single
 from accel_trainer.config.rules import changes_for
 from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
@@ -34,7 +34,7 @@ class _Start:
     @property
     def differences(self) -> Changes:
         """Of the changes those that make it another training."""
-        return {key: both for key, both in self.changes.items() if key not in MAY_CHANGE}
+        return {key: both for key, both in self.changes.items() if not is_harmless(key)}
 
 
 @dataclass(frozen=True)
