@@ -105,6 +105,8 @@ def evaluate(
         if row["corrupt"]:
             log = call.keep_log()
             echo(f"{row['corrupt']} corrupt images were left out; their names are in {log}", err=True)
+        if others := row.get("other_inputs"):
+            echo(f"the images are augmented from other files than in the training: {'; '.join(others)}", err=True)
         echo_text(json.dumps(row) if as_json else _evaluation(row))
 
 
@@ -112,7 +114,8 @@ def _evaluation(row: Mapping[str, Any]) -> str:
     from accel_trainer.cli.tables import table
 
     loss = None if row["loss"] is None else f"{row['loss']:.4f}"
-    return table(list(row), [list({**row, "loss": loss}.values())])
+    columns = {key: value for key, value in {**row, "loss": loss}.items() if key != "other_inputs"}
+    return table(list(columns), [list(columns.values())])
 
 
 def _comparison(rows: "Sequence[Comparison]") -> str:

@@ -1,6 +1,5 @@
 """Evaluate trained weights on a data set, exactly as the validation of the training does."""
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,8 +28,6 @@ from accel_trainer.training.meta_model import cycle_axis, cycles_of
 from accel_trainer.training.runtime.accelerator import Assembly, assembly, in_memory_format
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -38,6 +35,7 @@ class Evaluation:
 
     weights: as they were named; epoch: the one after which they were saved, if known; images: number of evaluated
     images, without the corrupt ones; scores: the loss, and accuracies in percent, named as in performance.csv.
+    other_inputs: where the images are augmented from other files than in the training, which ones.
     """
 
     weights: str
@@ -46,11 +44,15 @@ class Evaluation:
     images: int
     corrupt: int
     scores: Mapping[str, float]
+    other_inputs: tuple[str, ...] = ()
 
     def as_row(self) -> dict[str, Any]:
-        """All fields and scores as plain values; None for a score that is not finite."""
+        """All fields and scores as plain values; None for a score that is not finite. Without other_inputs where there
+        are none."""
         scores = {name: value if math.isfinite(value) else None for name, value in self.scores.items()}
-        return {**{key: value for key, value in asdict(self).items() if key != "scores"}, **scores}
+        others = {"other_inputs": list(self.other_inputs)} if self.other_inputs else {}
+        fields = {key: value for key, value in asdict(self).items() if key not in ("scores", "other_inputs")}
+        return {**fields, **scores, **others}
 
 
 def evaluate(
@@ -73,7 +75,8 @@ def evaluate(
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
             scores |= measuring.knn_scores(source)
-    return Evaluation(weights, _epoch_of(path), name, len(source.labels) - corrupt, corrupt, scores)
+    num_images = len(source.labels) - corrupt
+    return Evaluation(weights, _epoch_of(path), name, num_images, corrupt, scores, measuring.other_inputs)
 
 
 def _epoch_of(path: Path) -> int | None:
@@ -89,6 +92,7 @@ class RunEvaluator:
     def __init__(self, job: ResolvedJob, run: RunFolder, classes: list[str], model: nn.Module, parts: Assembly) -> None:
         accelerator = parts.accelerator
         self.run, self.is_first = run, parts.is_first
+        self.other_inputs: tuple[str, ...] = ()
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
         num_cycles = cycles_of(job, model, len(classes))
         self.objective = make_objective(job, len(classes), num_cycles, cycle_axis(model)).to(accelerator.device)
@@ -104,7 +108,7 @@ class RunEvaluator:
         def train_views() -> Views:
             spectrum = training_spectrum(self.job, lambda: self._train_images)
             views = training_views(self.job, spectrum, on_device=on_device)
-            self._warn_of_other_inputs(inputs_of(self.job, views, spectrum))
+            self._compare(inputs_of(self.job, views, spectrum))
             return views
 
         views = validation_views(self.job, train_views, augment_on_device=on_device)
@@ -119,14 +123,10 @@ class RunEvaluator:
         hits = test.hits(self.model, test.local_bank(self.model, self.evaluator, _never), self.evaluator, _never)
         return test.scores(self.evaluator.reduce_sums(hits, test.val.reader)[0])
 
-    def _warn_of_other_inputs(self, inputs: Mapping[str, Input]) -> None:
+    def _compare(self, inputs: Mapping[str, Input]) -> None:
         """Scores of augmented images are to be compared with those of the training."""
-        found = input_differences(self.job, self.run, inputs) if self.is_first else []
-        if found:
-            log.warning(
-                "the images are augmented otherwise than when %s was trained: %s",
-                self.run.path, "; ".join(map(str, found)),
-            )  # fmt: skip
+        if self.is_first:
+            self.other_inputs = tuple(map(str, input_differences(self.job, self.run, inputs)))
 
     @cached_property
     def _train_images(self) -> ImageDataset:

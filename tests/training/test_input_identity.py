@@ -241,18 +241,14 @@ CONTRASTIVE = {
 }  # fmt: skip
 
 
-def test_an_evaluation_of_augmented_images_warns_of_other_masks(
-    begin: Begin, run: RunFolder, occluders: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_evaluation_of_augmented_images_names_other_masks(begin: Begin, run: RunFolder, occluders: Path) -> None:
     begin(**CONTRASTIVE).check()
     before = evaluate(run)
-    assert "augmented otherwise" not in caplog.text
+    assert "other_inputs" not in before.as_row()
     save_masks(occluders / "bars/40/occluders.pt", 9)
-    assert evaluate(run).scores != before.scores
-    assert (
-        f"the images are augmented otherwise than when {run.path} was trained: occluders: 1 mask file changed "
-        "(bars/40/occluders.pt)"
-    ) in caplog.text
+    after = evaluate(run)
+    assert after.scores != before.scores
+    assert after.as_row()["other_inputs"] == ["occluders: 1 mask file changed (bars/40/occluders.pt)"]
 
 
 # -- the spectrum -----------------------------------------------------------------------------------------------------
