@@ -26,6 +26,9 @@ MOST_NOISE = 3.0
 AGREEING_FACTOR = 3.0
 # Confidence below which a rate is refused, and below which it is named uncertain.
 REFUSED_BELOW, UNCERTAIN_BELOW = 0.5, 0.8
+# A curve has a steepest place where it falls there at least so many times as steeply as on the whole way. Of simulated
+# curves, straight lines with noise stay below 1.3, and the valleys of published range tests are above.
+STEEPER = 2.0
 # The running mean of noise alone falls by up to so many of its standard deviations.
 NOISE_FALL = 5.0
 
@@ -86,9 +89,18 @@ def judge(tried: Sequence[RangeTestPoint]) -> Verdict:
     doubts = []
     if confidence < UNCERTAIN_BELOW:
         doubts.append("the curve is noisy")
+    if _steepness(smoothed, logs, step, least) < STEEPER:
+        doubts.append("the loss falls nearly as steeply at other rates")
     if is_last and len(tried) == NUM_STEPS:
         doubts.append(f"the loss still fell at {LAST_RATE:g}, the largest rate: a larger one may be better")
     return Verdict(rate, confidence, "; ".join(doubts) or None)
+
+
+def _steepness(smoothed: Curve, logs: Curve, step: int, least: int) -> float:
+    """How many times as steeply the running mean falls at a step as on the whole way to its least."""
+    way = slice(NUM_SKIPPED, least + 1)
+    mean = (smoothed[least] - smoothed[NUM_SKIPPED]) / (logs[least] - logs[NUM_SKIPPED])
+    return float(np.gradient(smoothed[way], logs[way])[step - NUM_SKIPPED] / mean)
 
 
 def _noise(losses: Curve) -> float:

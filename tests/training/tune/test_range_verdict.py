@@ -1,5 +1,6 @@
 """A range test says how sure it is: on curves whose answer is known."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from accel_trainer.report.plots import draw_range_test
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.tune.lr_finder import RangeTestPoint, _smoothed, write_range_test
+from accel_trainer.training.tune.lr_finder import DIVERGENCE_FACTOR, RangeTestPoint, _smoothed, write_range_test
 from accel_trainer.training.tune.range_verdict import Verdict, judge
 
 RATES = np.logspace(-7, 1, 100)
@@ -63,6 +64,45 @@ def test_noise_alone_has_no_rate(seed: int) -> None:
     verdict = judge(points_of(2 + noise(seed, 0.3)))
     assert verdict.rate is None
     assert verdict.reason is not None
+
+
+NOISES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+
+
+def explosion(generator: np.random.Generator) -> Curve:
+    return np.asarray(30 * np.clip(DECADES - generator.uniform(-0.5, 0.8), 0, None) ** 2)
+
+
+def line(generator: np.random.Generator) -> Curve:
+    """A straight fall with noise, whose end may be an explosion: no rate on it is better than another."""
+    fall = 2.3 - generator.uniform(0.3, 2) * (DECADES + 7) / 8 + generator.normal(0, generator.choice(NOISES), 100)
+    return np.asarray(fall + explosion(generator) * generator.integers(2))
+
+
+def valley(generator: np.random.Generator) -> Curve:
+    """A plateau, a fall within a decade or two, and an explosion, as in the range tests of Smith (2017)."""
+    steepest, depth, slope = generator.uniform([-4, 0.8, 2], [-1.5, 2, 5])
+    fall = 2.3 - depth / (1 + np.exp(-slope * (DECADES - steepest)))
+    return np.asarray(fall + explosion(generator) + generator.normal(0, generator.choice(NOISES[:6]), 100))
+
+
+def part_that_is_sure(draw: Callable[[np.random.Generator], Curve]) -> float:
+    generator = np.random.default_rng(4)
+    verdicts = [judge(until_divergence(draw(generator))) for _ in range(120)]
+    return float(np.mean([verdict.rate is not None and verdict.reason is None for verdict in verdicts]))
+
+
+def until_divergence(losses: Curve) -> list[RangeTestPoint]:
+    """As a range test ends."""
+    tried = points_of(losses)
+    least = np.minimum.accumulate([point.smoothed for point in tried])
+    ends = [n for n, point in enumerate(tried) if point.smoothed > DIVERGENCE_FACTOR * least[n]]
+    return tried[: ends[0] + 1] if ends else tried
+
+
+def test_of_straight_lines_none_is_sure_and_of_valleys_nearly_all() -> None:
+    assert part_that_is_sure(line) == 0
+    assert part_that_is_sure(valley) > 0.9
 
 
 def test_a_loss_that_still_falls_at_the_largest_rate_is_named() -> None:
