@@ -2,19 +2,18 @@
 
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.api.checking import check_apart
-from accel_trainer.api.verdicts import RunFolders, duplicates
-from accel_trainer.config import Job, job_name, parse_job, read_job
+from accel_trainer.api.verdicts import RunFolders, duplicates, in_whole_file
+from accel_trainer.config import Job, job_name, parse_job
 from accel_trainer.config.doubts import doubts
 from accel_trainer.config.known import Known
-from accel_trainer.config.parse import read_bytes, rest_of_job
+from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
-from accel_trainer.core.errors import InvalidJob, UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.status_table import JobStatus, status_rows
@@ -43,23 +42,10 @@ class Queue:
 
         Arguments and errors are those of `add`.
         """
-        where, job = (job.name, job) if isinstance(job, Job) else self._read(expand_path(job), allow, coming)
-        return self._checked(where, job, allow, coming)
-
-    def _read(self, path: Path, allow: str | Iterable[str], coming: Collection[str]) -> tuple[str, Job]:
-        """A file's path and job. Raises UserError, with the mistakes of what is not wrong in itself too."""
-        try:
-            return str(path), read_job(path)
-        except InvalidJob as error:
-            if (rest := rest_of_job(path, error.details)) is None:
-                raise
-            job, unknown = rest
-            try:
-                self._checked(str(path), job, allow, coming)
-            except UserError as further:
-                more = [line for line in further.problems if not _is_of(unknown, line.removeprefix(f"{path}: "))]
-                raise UserError(*error.details, *more) from error
-            raise
+        if isinstance(job, Job):
+            return self._checked(job.name, job, allow, coming)
+        path = expand_path(job)
+        return in_whole_file(path, lambda found: self._checked(str(path), found, allow, coming))
 
     def _checked(self, where: str, job: Job, allow: str | Iterable[str], coming: Collection[str]) -> dict[str, Any]:
         try:
@@ -97,9 +83,12 @@ class Queue:
             where, content = job.name, _content(job)
         else:
             path = expand_path(job)
-            where, content, job = str(path), read_bytes(path), read_job(path)
+            where, content = str(path), read_bytes(path)
         self._store.create()
-        summary = self._checked(where, job, allow, coming)
+        if isinstance(job, Job):
+            summary = self._checked(where, job, allow, coming)
+        else:
+            job, summary = in_whole_file(path, lambda found: (found, self._checked(where, found, allow, coming)))
         if not force and (problems := duplicates(job, self._store) or RunFolders.of(self._store).problems(job)):
             raise _in_file(where, problems)
         for line in summary["warnings"]:
@@ -113,11 +102,6 @@ class Queue:
         be read.
         """
         return list(status_rows(self._store, most))
-
-
-def _is_of(parameters: Collection[str], line: str) -> bool:
-    """Whether a line about a job is about one of these parameters."""
-    return re.split(r"[.:]", line, maxsplit=1)[0] in parameters
 
 
 def _in_file(where: str, problems: Iterable[str]) -> UserError:

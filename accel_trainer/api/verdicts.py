@@ -1,15 +1,19 @@
 """Checks of a job before it is trained."""
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.config.derived import keys
+from accel_trainer.config.parse import rest_of_job
 from accel_trainer.core.allow_imports import current_folder_searched
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import InvalidJob, Problem, UserError
+from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.core.text import canonical
 from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, UnusableHere
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
@@ -18,6 +22,7 @@ from accel_trainer.queue.dependencies import with_parent_path
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 
+T = TypeVar("T")
 Check = Callable[[Job], dict[str, Any]]
 # What may be anything; of model_dir only where it is.
 UNCHECKED = keys(lambda mark: not mark.is_checked)
@@ -29,13 +34,16 @@ def make_check(flags: LaunchOptions, on_images: Callable[[], None] = lambda: Non
     checkers: list[Callable[[Job, int], Any]] = []
 
     def check(job: Job) -> dict[str, Any]:
-        num_processes = _num_processes(job, flags)
+        mistakes = Mistakes()
+        num_processes = mistakes.of(lambda: _num_processes(job, flags)) or 1
         if not checkers:
             from accel_trainer.training.check import JobChecker
 
             checkers.append(JobChecker(on_images))
         with current_folder_searched():
-            return asdict(checkers[0](job, num_processes))
+            summary = mistakes.of(lambda: asdict(checkers[0](job, num_processes)))
+        mistakes.raise_found()
+        return summary or {}
 
     return check
 
@@ -69,11 +77,44 @@ def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str]
 
     A job may start from one that is in the queue, or whose name is among those that are coming.
     """
-    queue.paths.refuse_run_folder(job.run_path)
+    mistakes = Mistakes()
+    mistakes.of(lambda: queue.paths.refuse_run_folder(job.run_path))
+    whole = mistakes.of(lambda: with_parent_path(job, queue, coming)) or job
     try:
-        return check(with_parent_path(job, queue, coming))
+        summary = mistakes.of(lambda: check(whole))
     except OSError as error:  # such as a folder of the data set that may not be read
-        raise UserError(f"{error.filename or job.dataset}: {error.strerror or error}") from error
+        problem = Problem(f"{error.filename or job.dataset}: {error.strerror or error}")
+        raise UserError(*mistakes.found, problem) from error
+    mistakes.raise_found()
+    return summary or {}
+
+
+def in_whole_file(path: Path, look: Callable[[Job], T]) -> T:
+    """What a function gives of the job in a file.
+
+    Raises UserError with all mistakes, those of the file and those that the function finds: where the file has some, in
+    what is not wrong in itself. Lines of the function may begin with the file's name.
+    """
+    try:
+        job = read_job(path)
+    except InvalidJob as error:
+        if (rest := rest_of_job(path, error.details)) is None:
+            raise
+        remaining, unknown = rest
+        try:
+            look(remaining)
+        except UserError as further:
+            prefix = f"{path}: "
+            lines = [line.removeprefix(prefix) for line in further.problems]
+            more = [f"{prefix}{line}" for line in lines if not _is_of(unknown, line)]
+            raise UserError(*dict.fromkeys([*error.problems, *more])) from error
+        raise
+    return look(job)
+
+
+def _is_of(parameters: Collection[str], line: str) -> bool:
+    """Whether a line about a job is about one of these parameters."""
+    return re.split(r"[.:]", line, maxsplit=1)[0] in parameters
 
 
 def checked_alike(job: Job) -> str:

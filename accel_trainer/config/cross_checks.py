@@ -1,13 +1,11 @@
 """Contradictions in a job that its parameters, each by itself, do not show. Nothing here needs torch."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from accel_trainer.config.dataset_names import HF, is_hugging_face, place_of
-from accel_trainer.config.derived import MARKS, JobParameters
+from accel_trainer.config.dataset_names import HF, is_hugging_face
+from accel_trainer.config.derived import JobParameters
 from accel_trainer.config.fields import (
     LR_RULES,
     TRANSFORM_BASES,
@@ -16,19 +14,15 @@ from accel_trainer.config.fields import (
     eval_split,
     transform_parts,
 )
-from accel_trainer.config.marks import PathKind
 from accel_trainer.config.migration.old_words import ARCHITECTURES, MIGRATE
+from accel_trainer.config.path_checks import PATHS, path_problems
 from accel_trainer.config.renamed import WITH_GRID, renamed_arguments
 from accel_trainer.core.errors import Problem
 
 # What a run folder has of its own, where no fine-tuned run may lie.
 RUN_FOLDERS = ("params", "resume", "logs", "previous")
-# Of a path and of each of its parts, on nearly all file systems.
-MAX_PATH_BYTES, MAX_PART_BYTES = 4000, 255
 # Rows of performance.csv that are of averages of the weights.
 AVERAGES = ("val_ema", "val_swa")
-
-PATHS = {key: mark.path for key, mark in MARKS.items() if mark.path is not None}
 
 
 class Contradiction(ValueError):
@@ -42,52 +36,6 @@ class Contradiction(ValueError):
 def cross_check(job: JobParameters) -> list[Problem]:
     """What contradicts itself in a job, with the key that is to be changed."""
     return [problem for check in CROSS_CHECKS for problem in check(job)]
-
-
-def _has_home(path: str) -> bool:
-    try:
-        Path(path).expanduser()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _num_bytes(path: str) -> int:
-    return len(os.fsencode(path))
-
-
-def _paths(job: JobParameters) -> Iterator[tuple[str, PathKind, str]]:
-    """(key, kind, path) of every path in a job."""
-    for key, kind in PATHS.items():
-        value: Any = job
-        for name in key.split("."):
-            value = getattr(value, name, None)
-        if value is not None:
-            yield from ((key, kind, path) for path in (value if isinstance(value, list) else [value]))
-
-
-def _path_problems(job: JobParameters) -> list[Problem]:
-    problems = []
-    for key, kind, given in _paths(job):
-        is_dataset = kind is PathKind.DATASET
-        value = place_of(given) if is_dataset else given
-        parts = PurePath(value).parts
-        if not given:
-            problems.append(Problem("may not be empty", key=key))
-        elif not value:
-            problems.append(Problem(f"{HF!r} needs a hub id or a path behind it", key=key))
-        elif any(not character.isprintable() for character in value):
-            problems.append(Problem(f"{given!r} may not contain control characters", key=key))
-        elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
-            problems.append(Problem(f"{given[:40]!r}... is too long to be a path", key=key))
-        elif value.startswith("~") and not (_has_home(value) or (key == "data_root" and parts[:1] == ("~",))):
-            problems.append(Problem(f"{given!r}: there is no such user", key=key))
-        elif ".." in parts and kind is not PathKind.CONFIG:
-            problems.append(Problem(f"{given!r} may not contain '..'", key=key))
-        elif is_dataset and value == given and PurePath(value).is_absolute():
-            hint = f"name a folder below data_root and set data_root to {str(PurePath(value).parent)!r}"
-            problems.append(Problem(f"{given!r} is an absolute path", key=key, hint=hint))
-    return problems
 
 
 def _renamed_problems(job: JobParameters) -> list[Problem]:
@@ -104,23 +52,28 @@ def _renamed_problems(job: JobParameters) -> list[Problem]:
     ]
 
 
-def _data_problems(job: JobParameters) -> list[Problem]:
-    problems = []
+def _class_problems(job: JobParameters) -> list[Problem]:
     if job.class_subset is not None and len(set(job.class_subset)) < len(job.class_subset):
-        problems.append(Problem(f"{job.class_subset} names a class twice", key="class_subset"))
-    problems += _eval_set_problems(job)
-    problems += _transform_problems(job)
+        return [Problem(f"{job.class_subset} names a class twice", key="class_subset")]
+    return []
+
+
+def _erase_problems(job: JobParameters) -> list[Problem]:
     erased = job.randomerase if isinstance(job.randomerase, list) else [job.randomerase]
     if job.rules < 2 and any(isinstance(value, float) and not 0 <= value <= 1 for value in erased):
         message = f"{job.randomerase} is no brightness from 0 to 1, as the value was by rules {job.rules}"
-        problems.append(Problem(message, key="randomerase"))
+        return [Problem(message, key="randomerase")]
+    return []
+
+
+def _column_problems(job: JobParameters) -> list[Problem]:
     if not any(map(is_hugging_face, (job.dataset, *job.eval_sets))):
-        problems += [
+        return [
             Problem(f"only an {HF!r} data set has columns", key=key)
             for key in ("image_column", "label_column")
             if getattr(job, key) is not None
         ]
-    return problems
+    return []
 
 
 def _eval_set_problems(job: JobParameters) -> list[Problem]:
@@ -158,24 +111,43 @@ def _transform_problems(job: JobParameters) -> list[Problem]:
     return [Problem(message, key="transform_type", hint=hint)]
 
 
-def _view_problems(job: JobParameters) -> list[Problem]:
-    problems, views = [], job.views_per_image
+def _batch_problems(job: JobParameters) -> list[Problem]:
+    problems = []
     if isinstance(job.batch_size, int) and job.batch_size % job.num_views:
         below = job.batch_size // job.num_views * job.num_views
         near = f"{below} or {below + job.num_views}" if below else str(job.num_views)
         message = f"{job.batch_size} images cannot be {job.num_views} views each"
         problems.append(Problem(message, key="batch_size", hint=f"use {near}"))
+    return problems
+
+
+def _video_problems(job: JobParameters) -> list[Problem]:
+    problems, views = [], job.views_per_image
     if job.video and views < 2:
         problems.append(Problem("a video has 2 or more frames", key="num_views"))
     if job.video and job.num_views not in (1, views):
         message = f"{job.num_views}, but Blur has {views} sigmas, one for each frame"
         problems.append(Problem(message, key="num_views", hint="remove it"))
+    return problems
+
+
+def _occluded_view_problems(job: JobParameters) -> list[Problem]:
+    problems, views = [], job.views_per_image
     if job.Occlusion is not None and (beyond := [v for v in job.Occlusion.views or [] if v >= views]):
         problems.append(Problem(f"no view {beyond[0]}", key="Occlusion.views", hint=f"there are {views}, from 0"))
+    return problems
+
+
+def _blur_problems(job: JobParameters) -> list[Problem]:
     if job.Blur is not None and not job.video and job.Blur.probs_exceed_one:
         total = sum(job.Blur.probs)
         message = f"has probs that add up to {total:g}: each is how often that sigma is drawn"
-        problems.append(Problem(message, key="Blur"))
+        return [Problem(message, key="Blur")]
+    return []
+
+
+def _contrast_problems(job: JobParameters) -> list[Problem]:
+    problems = []
     if job.is_contrastive:
         if job.video:
             message = f"{job.criterion} compares views of an image, and frames are one clip"
@@ -188,34 +160,49 @@ def _view_problems(job: JobParameters) -> list[Problem]:
     return problems
 
 
-def _metric_problems(job: JobParameters) -> list[Problem]:
-    problems = []
+def _single_view_problems(job: JobParameters) -> list[Problem]:
     if job.is_contrastive and job.num_views < 2:
         message = f"{job.criterion} compares views of an image: it needs 2 or more"
-        problems.append(Problem(message, key="num_views"))
+        return [Problem(message, key="num_views")]
+    return []
+
+
+def _compared_problems(job: JobParameters) -> list[Problem]:
+    problems = []
     per_pass = job.num_views * job.gradient_accumulation
     if job.is_contrastive and isinstance(job.batch_size, int) and job.batch_size < 2 * per_pass:
         times = f", {job.gradient_accumulation} times for each step" if job.gradient_accumulation > 1 else ""
         fewer = f"{job.batch_size} is fewer than two of them in {job.num_views} views{times}"
         message = f"{job.criterion} compares images: {fewer}"
         problems.append(Problem(message, key="batch_size", hint=f"use {2 * per_pass} or more"))
+    return problems
+
+
+def _metric_problems(job: JobParameters) -> list[Problem]:
     if job.primary_metric not in job.metrics:
         message = f"{job.primary_metric!r} is not measured with {job.criterion}"
-        problems.append(Problem(message, key="primary_metric", hint=f"it is one of {', '.join(job.metrics)}"))
-    return problems
+        return [Problem(message, key="primary_metric", hint=f"it is one of {', '.join(job.metrics)}")]
+    return []
 
 
-def _optimization_problems(job: JobParameters) -> list[Problem]:
-    problems = []
+def _warmup_problems(job: JobParameters) -> list[Problem]:
     if job.warmup_scheduler_args and job.warmup_scheduler is None:
-        problems.append(Problem("given, but there is no warmup_scheduler", key="warmup_scheduler_args"))
+        return [Problem("given, but there is no warmup_scheduler", key="warmup_scheduler_args")]
+    return []
+
+
+def _unit_problems(job: JobParameters) -> list[Problem]:
     if job.schedule_by == "step" and job.scheduler == "ReduceLROnPlateau":
         message = "ReduceLROnPlateau looks at the metric of a validation, and there is one after each epoch only"
-        problems.append(Problem(message, key="schedule_by", hint="remove it, or use another scheduler"))
+        return [Problem(message, key="schedule_by", hint="remove it, or use another scheduler")]
+    return []
+
+
+def _swa_problems(job: JobParameters) -> list[Problem]:
     if job.swa is not None and job.swa.start > job.num_epochs:
         message = f"{job.swa.start} is after the last epoch ({job.num_epochs})"
-        problems.append(Problem(message, key="swa.start"))
-    return problems
+        return [Problem(message, key="swa.start")]
+    return []
 
 
 def _rate_problems(job: JobParameters) -> list[Problem]:
@@ -227,15 +214,23 @@ def _rate_problems(job: JobParameters) -> list[Problem]:
     return problems
 
 
-def _finetune_problems(job: JobParameters) -> list[Problem]:
-    problems = []
+def _unused_finetune_problems(job: JobParameters) -> list[Problem]:
     if job.finetune_args is not None and not job.finetune:
-        problems.append(Problem("given, but finetune is false", key="finetune_args"))
+        return [Problem("given, but finetune is false", key="finetune_args")]
+    return []
+
+
+def _two_starts_problems(job: JobParameters) -> list[Problem]:
+    if job.finetuning is not None and job.pretrained is not None:
+        message = "with finetune the weights are those of finetune_args.starting_params"
+        return [Problem(message, key="pretrained", hint="remove one of them")]
+    return []
+
+
+def _finetune_problems(job: JobParameters) -> list[Problem]:
+    problems: list[Problem] = []
     if job.finetuning is None:
         return problems
-    if job.pretrained is not None:
-        message = "with finetune the weights are those of finetune_args.starting_params"
-        problems.append(Problem(message, key="pretrained", hint="remove one of them"))
     is_parent = job.finetuning.starting_params is None
     if is_parent and not job.may_start_later and not (job.base_path / "params").is_dir():
         message = (
@@ -267,9 +262,13 @@ def _order_problems(job: JobParameters) -> list[Problem]:
         elif name.endswith(".json"):
             message = f"{name!r}: the name of a job is that of its file without .json"
             problems.append(Problem(message, key="after"))
-    if job.parent_job == job.name:
-        problems.append(Problem("names the job itself", key="finetune_args.starting_params"))
     return problems
+
+
+def _parent_problems(job: JobParameters) -> list[Problem]:
+    if job.parent_job == job.name:
+        return [Problem("names the job itself", key="finetune_args.starting_params")]
+    return []
 
 
 def _name_problems(job: JobParameters) -> list[Problem]:
@@ -280,16 +279,32 @@ def _name_problems(job: JobParameters) -> list[Problem]:
     return [Problem(message, key="architecture", hint=f"{MIGRATE} writes today's job")]
 
 
-CROSS_CHECKS = (
+CROSS_CHECKS: tuple[Callable[[JobParameters], list[Problem]], ...] = (
     _name_problems,
     _renamed_problems,
-    _path_problems,
-    _data_problems,
-    _view_problems,
+    *(partial(path_problems, key) for key in PATHS),
+    _class_problems,
+    _eval_set_problems,
+    _transform_problems,
+    _erase_problems,
+    _column_problems,
+    _batch_problems,
+    _video_problems,
+    _occluded_view_problems,
+    _blur_problems,
+    _contrast_problems,
+    _single_view_problems,
+    _compared_problems,
     _metric_problems,
-    _optimization_problems,
+    _warmup_problems,
+    _unit_problems,
+    _swa_problems,
     _rate_problems,
+    _unused_finetune_problems,
+    _two_starts_problems,
     _finetune_problems,
     _order_problems,
+    _parent_problems,
 )
-"""Each looks at some parameters, and finds what contradicts itself among them."""
+"""Each looks at few parameters, and finds what contradicts itself among them: where one of those is wrong, only this
+check has to be left out."""

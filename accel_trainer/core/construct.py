@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
-from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.mistakes import Mistakes
+from accel_trainer.core.text import did_you_mean, first_line, listed, near_misses
 
 T = TypeVar("T")
 
@@ -45,13 +46,38 @@ def construct(key: str, known: Mapping[str, type[T]], name: str, args: Mapping[s
     `key` is the parameter that holds the name; `<key>_args` holds the arguments. Raises UserError.
     """
     kind = find_class(key, known, name)
-    parameters = keyword_parameters(list(inspect.signature(kind).parameters.values())[len(given) :])
-    refuse_unknown(key, name, args, list(parameters))
-    refuse_missing(key, name, args, parameters)
+    parameters = check_names(key, name, kind, args, len(given))
     try:
         return kind(*given, **args)
     except Exception as error:  # torch checks few of its arguments, and fails in many ways
-        raise UserError(f"{name}: {first_line(error)}", key=f"{key}_args") from error
+        needed = {argument for argument in args if parameters[argument].default is inspect.Parameter.empty}
+        alone = [_failure(kind, given, {n: v for n, v in args.items() if n in needed | {one}}) for one in args]
+        messages = dict.fromkeys([message for message in alone if message is not None] or [first_line(error)])
+        raise UserError(*(Problem(f"{name}: {message}", key=f"{key}_args") for message in messages)) from error
+
+
+def _failure(kind: type[Any], given: Sequence[Any], args: Mapping[str, Any]) -> str | None:
+    """What is wrong with one argument beside those that are needed; None where nothing is, by itself."""
+    try:
+        kind(*given, **args)
+    except Exception as error:  # as of all arguments together
+        return first_line(error)
+    return None
+
+
+def check_names(
+    key: str, name: str, kind: type[Any], args: Mapping[str, Any], num_given: int
+) -> dict[str, inspect.Parameter]:
+    """The parameters of a class that can be given by name, after the first `num_given`. Raises UserError for arguments
+    that it does not take, and for those that are missing. key: as for `construct`."""
+    parameters = keyword_parameters(list(inspect.signature(kind).parameters.values())[num_given:])
+    mistakes = Mistakes()
+    mistakes.of(lambda: refuse_unknown(key, name, args, list(parameters)))
+    meant = {near for argument in args if argument not in parameters for near in near_misses(argument, parameters)}
+    others = {argument: parameter for argument, parameter in parameters.items() if argument not in meant}
+    mistakes.of(lambda: refuse_missing(key, name, args, others))  # not what is there, by another name
+    mistakes.raise_found()
+    return parameters
 
 
 def with_classes(args: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
@@ -72,12 +98,19 @@ def keyword_parameters(parameters: Iterable[inspect.Parameter]) -> dict[str, ins
 
 
 def refuse_unknown(key: str, name: str, args: Mapping[str, Any], accepted: Sequence[str]) -> None:
-    """Raises UserError for the first argument that `name` does not take. key: as for `construct`."""
-    if unknown := [argument for argument in args if argument not in accepted]:
+    """Raises UserError for the arguments that `name` does not take. key: as for `construct`."""
+    unknown = [argument for argument in args if argument not in accepted]
+    if unknown:
+        takes = f"it takes {', '.join(accepted) or 'none'}"
         raise UserError(
-            f"{name} takes no such argument{did_you_mean(unknown[0], accepted)}; "
-            f"it takes {', '.join(accepted) or 'none'}",
-            key=f"{key}_args.{unknown[0]}",
+            *(
+                Problem(
+                    f"{name} takes no such argument{did_you_mean(argument, accepted)}",
+                    key=f"{key}_args.{argument}",
+                    hint=takes,
+                )
+                for argument in unknown
+            )
         )
 
 

@@ -1,8 +1,10 @@
 """A data set by the name that a job gives it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from accel_trainer.config import Job
 from accel_trainer.config.dataset_names import is_hugging_face, place_of
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.files import expand_home_if_any
+from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import listed
 from accel_trainer.data.dataset import ClassSubset, ImageDataset, Relabeled, Splits, normal_form
@@ -17,10 +20,21 @@ from accel_trainer.data.pack.format import is_pack, open_pack, open_packed_split
 from accel_trainer.data.sources.digits import BUNDLED, Digits
 from accel_trainer.data.sources.folders import open_folders, open_validation_folder
 
+T = TypeVar("T")
+
 
 def open_images(job: Job) -> Splits:
     """The data sets that a job names, with its class_subset. Raises UserError."""
-    images = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column)
+    mistakes = Mistakes()
+    whole = open_data_set(job.dataset, Path(job.data_root), job.image_column, job.label_column)
+    images = mistakes.of(lambda: _chosen(job, whole))
+    eval_sets = mistakes.of(lambda: _open_eval_sets(job, (images or whole).classes))
+    mistakes.raise_found()
+    return replace(images or whole, eval_sets=eval_sets or {})
+
+
+def _chosen(job: Job, images: Splits) -> Splits:
+    """The images of the job's classes. Raises UserError where one has none."""
     if job.class_subset is not None:
         train, val = (ClassSubset(source, job.class_subset) for source in (images.train, images.val))
         images = replace(images, train=train, val=val)
@@ -32,17 +46,33 @@ def open_images(job: Job) -> Splits:
                 key="dataset",
                 hint="; ".join(note for note in images.notes if "suffixes" in note) or None,
             )
-    return replace(images, eval_sets=_open_eval_sets(job, images.classes))
+    return images
+
+
+def check_eval_sets(job: Job) -> None:
+    """Whether the job's further data sets are there, whatever the classes of its own. Raises UserError."""
+    mistakes = Mistakes()
+    for name in job.eval_sets:
+        mistakes.of(partial(_in_eval_sets, partial(_open_validation, job, name)))
+    mistakes.raise_found()
 
 
 def _open_eval_sets(job: Job, classes: Sequence[str]) -> dict[str, ImageDataset]:
-    opened: dict[str, ImageDataset] = {}
+    opened, mistakes = dict[str, ImageDataset](), Mistakes()
     for split, name in job.eval_splits.items():
-        try:
-            opened[split] = open_validation(job, name, classes)
-        except UserError as error:
-            raise UserError(*map(_of_eval_sets, error.details)) from error
+        source = mistakes.of(partial(_in_eval_sets, partial(open_validation, job, name, classes)))
+        if source is not None:
+            opened[split] = source
+    mistakes.raise_found()
     return opened
+
+
+def _in_eval_sets(look: Callable[[], T]) -> T:
+    """What a function gives; its errors are of `eval_sets`."""
+    try:
+        return look()
+    except UserError as error:
+        raise UserError(*map(_of_eval_sets, error.details)) from error
 
 
 def _of_eval_sets(problem: Problem) -> Problem:

@@ -16,6 +16,7 @@ from torch import Tensor
 from accel_trainer.config import Job
 from accel_trainer.config.fields import transform_parts
 from accel_trainer.core.files import expand_home
+from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.data.augment.blur import ContrastiveBlur, FrameBlur, GaussianBlur
 from accel_trainer.data.augment.color import ColorJitter, Grayscale
 from accel_trainer.data.augment.effect import Effect, Unchanged
@@ -241,10 +242,12 @@ def inputs_of(job: Job, views: Views, spectrum: Tensor | None) -> dict[str, Inpu
 
 def check_augmentations(job: Job) -> None:
     """Find what is wrong with the files of augmentations, without measuring anything. Raises UserError."""
-    spectrum = torch.ones(3, job.image_size, job.image_size)  # in place of one that would be measured
+    mistakes = Mistakes()
     if _has_fourier_noise(job) and (path := _spectrum_path(job)) is not None:
-        spectrum = read_spectrum(path, job.image_size)
-    training_views(job, spectrum)
+        mistakes.of(lambda: read_spectrum(path, job.image_size))
+    in_place_of_it = torch.ones(3, job.image_size, job.image_size)
+    mistakes.of(lambda: training_views(job, in_place_of_it))
+    mistakes.raise_found()
 
 
 def _has_fourier_noise(job: Job) -> bool:

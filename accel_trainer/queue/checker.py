@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import assert_never
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.core.errors import UserError
+from accel_trainer.config.parse import rest_of_job
+from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.accelerate_config import UnusableHere
@@ -54,6 +55,7 @@ class PendingChecker:
         self._options, self._machine, self._queue = options, machine, queue
         self._problems: dict[Version, list[str]] = {}
         self._needs: dict[Version, Requirements] = {}  # of files that parse
+        self._in_file: dict[Version, list[str]] = {}  # of others, what is wrong with them in themselves
         self._first_seen: dict[Version, float] = {}
         self._slow: set[Version] = set()
         self.unreadable: dict[QueuedJob, UserError] = {}  # at the last check, for what is the machine's
@@ -78,7 +80,7 @@ class PendingChecker:
             if (version := Version.of(job.path)) is None:
                 continue  # gone since it was listed
             problems = self._problems.get(version)
-            if problems is None and version not in self._needs:
+            if problems is None and version not in self._needs and version not in self._in_file:
                 try:
                     read = read_job(job.path)
                     self._needs[version] = self._requirements(read)
@@ -90,7 +92,10 @@ class PendingChecker:
                         continue
                     if not self._is_settled(version):
                         continue
-                    problems = _problems(job, error)
+                    if isinstance(error, InvalidJob) and _has_more(job.path, error):
+                        self._in_file[version] = error.problems
+                    else:
+                        problems = _problems(job, error)
             if problems is None:
                 unknown.append(version)
             elif problems:
@@ -128,6 +133,8 @@ class PendingChecker:
 
     def _note(self, version: Version, verdict: Verdict) -> None:
         match verdict.end:
+            case _ if version in self._in_file and (verdict.end is not CheckEnd.DONE or not verdict.problems):
+                self._problems[version] = self._in_file[version]
             case CheckEnd.DONE:
                 self._problems[version] = [f"{version.path}: {problem}" for problem in verdict.problems]
             case CheckEnd.CRASHED:  # the trainer will report what is wrong with it, with its log
@@ -147,6 +154,14 @@ class PendingChecker:
         """Whether a file has not changed since we know it, for a while by our own clock: time stamps are those of the
         file server's, or of the file that it is a copy of."""
         return time.monotonic() - self._first_seen.setdefault(version, time.monotonic()) > SETTLED_S
+
+
+def _has_more(path: Path, error: InvalidJob) -> bool:
+    """Whether there is something left in a file with these mistakes, in which a check may find more."""
+    try:
+        return rest_of_job(path, error.details) is not None
+    except InvalidJob:  # it cannot be read any more
+        return False
 
 
 def _problems(job: QueuedJob, error: Exception) -> list[str]:

@@ -3,11 +3,10 @@ value. What several jobs have in common is looked at once."""
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,11 +15,12 @@ from torch.optim import Optimizer
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.derived import parameters
 from accel_trainer.config.marks import Affects
-from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.core.text import canonical
 from accel_trainer.data.batch_plan import TrainBatchPlanner, plan_training, possible_batch_sizes
 from accel_trainer.data.dataset import Splits
-from accel_trainer.data.open import open_images
+from accel_trainer.data.open import check_eval_sets, open_images
 from accel_trainer.data.pipeline import check_augmentations
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.rules import as_its_run_goes_on
@@ -36,7 +36,6 @@ from accel_trainer.training.state.starting_point import refuse_doubled_folder, r
 from accel_trainer.training.tracking import check_trackers
 from accel_trainer.zoo import registry, timm_models
 
-T = TypeVar("T")
 # On what the model, its images and its training depend, beside the data set; what is only named is not looked at.
 MODEL_KEYS = sorted(parameters(lambda mark: mark.affects is Affects.MODEL and mark.is_checked))
 IMAGE_KEYS = sorted(parameters(lambda mark: mark.affects is Affects.DATA))
@@ -91,6 +90,8 @@ class JobChecker:
         given_job = job
         job = mistakes.of(lambda: as_its_run_goes_on(given_job, RunFolder(given_job.run_path))) or given_job
         images = mistakes.of(lambda: self._open(job))
+        if images is None:
+            mistakes.of(lambda: check_eval_sets(job))
         self._on_images()
         planned = None if images is None else mistakes.of(lambda: _plan(job, images, world_size))
         if images is not None and planned is not None:
@@ -167,32 +168,6 @@ class JobChecker:
             self._right.add(key)
 
 
-class Mistakes:
-    """What has been found, of several things that are looked at one after the other."""
-
-    def __init__(self) -> None:
-        self.found: list[Problem] = []
-
-    def of(self, look: Callable[[], T]) -> T | None:
-        """What a function gives; None where it has found a mistake, which is noted."""
-        with self._noted():
-            return look()
-        return None
-
-    def is_right(self, look: Callable[[], object]) -> bool:
-        """Whether a function finds nothing wrong."""
-        before = len(self.found)
-        self.of(look)
-        return len(self.found) == before
-
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            self.found += [problem for problem in error.details if problem not in self.found]
-
-
 def _plan(job: Job, images: Splits, world_size: int) -> tuple[ResolvedJob, TrainBatchPlanner]:
     resolved = job.with_placeholders(possible_batch_sizes(job, images, world_size)[0])
     return resolved, plan_training(resolved, images, world_size)
@@ -203,11 +178,12 @@ def _any_batch_size(job: Job) -> int:
 
 
 def _check_objective(job: Job, num_classes: int, built: tuple[nn.Module, int] | None) -> None:
-    """Without a model only what does not depend on its cycles."""
+    """Without a model only what does not depend on its cycles. Raises UserError."""
+    mistakes = Mistakes()
+    mistakes.of(lambda: make_objective(job.model_copy(update={"loss_cycle": None}), num_classes, 1, 1))
     if built is not None:
-        make_objective(job, num_classes, built[1], cycle_axis(built[0]))
-    else:
-        make_objective(job.model_copy(update={"loss_cycle": None}), num_classes, 1, 1)
+        mistakes.of(lambda: make_objective(job, num_classes, built[1], cycle_axis(built[0])))
+    mistakes.raise_found()
 
 
 def _freeze(job: Job, model: nn.Module) -> bool:
@@ -224,8 +200,7 @@ def _check_training(resolved: ResolvedJob, model: nn.Module, steps_per_epoch: in
         resolved = resolved.model_copy(update={"layer_decay": None, "decay_norm_and_bias": True})
         optimizer = make_optimizer(resolved, nn.Linear(2, 2, device="meta"))
     mistakes.of(lambda: make_schedule(resolved, optimizer, steps_per_epoch))
-    if mistakes.found:
-        raise UserError(*mistakes.found)
+    mistakes.raise_found()
 
 
 def _check_names(job: Job) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from accel_trainer.config import Job
 from accel_trainer.core.child_environment import child_environment
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
 from accel_trainer.core.text import did_you_mean, duration, first_line, listed
 from accel_trainer.run.folder import RunFolder
@@ -43,13 +43,16 @@ def check_trackers(job: Job) -> None:
 
     known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
     installed = {str(name) for name in get_available_trackers()}
+    problems = []
     for name in job.trackers:
         if name not in known:
-            raise UserError(
-                f"trackers: no tracker {name!r}{did_you_mean(name, known)}; Accelerate knows {', '.join(known)}"
-            )
-        if name not in installed:
-            raise UserError(f"trackers: {name!r} is not installed; pip install {name}, or remove it from the job")
+            hint = f"Accelerate knows {', '.join(known)}"
+            problems.append(Problem(f"no tracker {name!r}{did_you_mean(name, known)}", key="trackers", hint=hint))
+        elif name not in installed:
+            hint = f"pip install {name}, or remove it from the job"
+            problems.append(Problem(f"{name!r} is not installed", key="trackers", hint=hint))
+    if problems:
+        raise UserError(*problems)
     if "wandb" in job.trackers:
         refuse_settings_of_others()
         # Of what a training gets; a key is left out, which a message might quote.

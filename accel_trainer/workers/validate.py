@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.api.verdicts import Check, check_job, make_check
-from accel_trainer.config import Job, read_job
+from accel_trainer.api.verdicts import Check, check_job, in_whole_file, make_check
+from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting
@@ -271,13 +271,21 @@ def _be_checker(context: Request, channel: socket.socket, output: int) -> None:
 def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collection[str]) -> Request:
     """What is found of a job. Where a disk is away from which its run has read before, it has no mistake: the trainer
     waits for the disk, or reports it, and the job is tried again."""
-    try:
-        job = _job(request)
+
+    def look(job: Job) -> Mapping[str, Any]:
         run = RunFolder(job.run_path)
         with expecting(known_inputs(job, run), own=run.path, is_told=True):
-            return _answer(request, [], summary=check_job(job, check, queue, coming))
+            return check_job(job, check, queue, coming)
+
+    try:
+        if "file" in request:
+            return _answer(request, [], summary=in_whole_file(Path(request["file"]), look))
+        return _answer(request, [], summary=look(Job(**request["job"], name=request["name"])))
     except UserError as error:
-        return _answer(request, [] if why_of_machine(error) is not None else error.problems)
+        if why_of_machine(error) is not None:
+            return _answer(request, [])
+        prefix = f"{request.get('file')}: "
+        return _answer(request, [line.removeprefix(prefix) for line in error.problems])
     except MachineFailure:
         return _answer(request, [])
     except (Exception, SystemExit) as error:
@@ -293,12 +301,6 @@ def _enter(folder: str | None, environment: Mapping[str, str]) -> None:
     if folder is not None:
         with suppress(OSError):
             os.chdir(folder)
-
-
-def _job(request: Request) -> Job:
-    if "file" in request:
-        return read_job(Path(request["file"]))
-    return Job(**request["job"], name=request["name"])
 
 
 def _answer(

@@ -6,12 +6,12 @@ from pydantic import BaseModel
 
 from accel_trainer.api.verdicts import UNCHECKED
 from accel_trainer.config import Job
-from accel_trainer.config.cross_checks import PATHS
 from accel_trainer.config.derived import ARGUMENTS_OF, MARKS, parameters
 from accel_trainer.config.diff import MAY_CHANGE, UNREPORTED
 from accel_trainer.config.fields import Section
 from accel_trainer.config.marks import MODEL, Affects, Mark, PathKind, marks, sections_in
 from accel_trainer.config.parameters import DataParameters
+from accel_trainer.config.path_checks import PATHS
 from accel_trainer.config.schema import NESTED, SECTIONS
 from accel_trainer.report.compare import NO_SETTINGS
 from accel_trainer.run.load import NOT_NEEDED

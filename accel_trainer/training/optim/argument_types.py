@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from accel_trainer.core.construct import keyword_parameters
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.construct import check_names, find_class, keyword_parameters
+from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.mistakes import Mistakes
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def with_checked_types(key: str, name: str, kind: type[Any], args: Mapping[str, 
     another type than the class says by its annotation or its default.
     """
     parameters, checked = keyword_parameters(inspect.signature(kind).parameters.values()), dict(args)
+    problems: list[Problem] = []
     for argument, value in args.items():
         if (parameter := parameters.get(argument)) is None:
             continue
@@ -67,10 +69,24 @@ def with_checked_types(key: str, name: str, kind: type[Any], args: Mapping[str, 
         if expected is None or (value is None and _may_be_none(parameter)):
             continue
         if not expected.holds(value):
-            raise UserError(f"{name}: {argument} is {value!r}, and not {expected.words}", key=key)
-        if isinstance(parameter.default, tuple):
+            problems.append(Problem(f"{name}: {argument} is {value!r}, and not {expected.words}", key=key))
+        elif isinstance(parameter.default, tuple):
             checked[argument] = tuple(value)
+    if problems:
+        raise UserError(*problems)
     return checked
+
+
+def check_arguments(
+    key: str, known: Mapping[str, type[Any]], name: str, args: Mapping[str, Any], num_given: int = 1
+) -> dict[str, Any]:
+    """The arguments of `known[name]` as it takes them: all their names and types are looked at. key: the parameter that
+    holds the name; num_given: of the arguments that are not in the job file. Raises UserError."""
+    mistakes, kind = Mistakes(), find_class(key, known, name)
+    checked = mistakes.of(lambda: with_checked_types(f"{key}_args", name, kind, args))
+    mistakes.of(lambda: check_names(key, name, kind, args, num_given))
+    mistakes.raise_found()
+    return {} if checked is None else checked
 
 
 def _kind_of(parameter: inspect.Parameter) -> _Kind | None:

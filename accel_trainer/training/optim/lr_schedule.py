@@ -10,6 +10,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.core.text import first_line
 from accel_trainer.training.optim.optimizer import construct_optimizer
 from accel_trainer.training.optim.schedulers import (
@@ -20,7 +21,6 @@ from accel_trainer.training.optim.schedulers import (
     make_main,
     make_swa,
     make_warmup,
-    warmup_length,
 )
 
 # Of a schedule by step: what fails with an argument fails in its first steps.
@@ -284,29 +284,40 @@ def stand_in_optimizer(job: ResolvedJob, optimizer: Optimizer) -> Optimizer:
 
 def _rehearse(job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int | None) -> None:
     """Go through all epochs, or the first steps of the warm-up and of what follows, with an optimizer of the same
-    groups: some arguments fail only when a scheduler steps."""
+    groups: some arguments fail only when a scheduler steps. Both are looked at, each by itself, before the whole."""
+    length, mistakes = length_of(job, steps_per_epoch), Mistakes()
+    most = job.num_epochs if job.schedule_by == "epoch" else REHEARSED_STEPS
+    num_warmup = mistakes.of(lambda: _rehearse_warmup(job, optimizer, most)) or 0
+    num_left = 1 if length is None else length - num_warmup - 1
+    mistakes.of(lambda: _rehearse_main(job, optimizer, length, min(num_left, most)))
+    mistakes.raise_found()
     if job.schedule_by == "step":
-        _rehearse_first_steps(job, optimizer, length_of(job, steps_per_epoch))
         return
     schedule = assemble_schedule(job, stand_in_optimizer(job, optimizer), steps_per_epoch)
-    num_warmup = warmup_length(job)
     for epoch in range(1, job.num_epochs):
         with _as_mistake_of(job, "warmup_scheduler" if epoch < num_warmup else "scheduler"):
             schedule.step(0.0)
 
 
-def _rehearse_first_steps(job: ResolvedJob, optimizer: Optimizer, num_steps: int | None) -> None:
-    num_warmup = 0
-    if job.warmup_scheduler is not None:
-        warmup, num_warmup = make_warmup(job, job.warmup_scheduler, stand_in_optimizer(job, optimizer))
-        with _as_mistake_of(job, "warmup_scheduler"), _in_any_order():
-            for _ in range(min(num_warmup - 1, REHEARSED_STEPS)):
-                warmup.step()
-    main = make_main(job, stand_in_optimizer(job, optimizer), num_steps)
-    num_left = 1 if num_steps is None else num_steps - num_warmup - 1
+def _rehearse_warmup(job: ResolvedJob, optimizer: Optimizer, most: int) -> int:
+    """How long the warm-up is; 0 for none."""
+    if job.warmup_scheduler is None:
+        return 0
+    warmup, num_warmup = make_warmup(job, job.warmup_scheduler, stand_in_optimizer(job, optimizer))
+    with _as_mistake_of(job, "warmup_scheduler"), _in_any_order():
+        for _ in range(min(num_warmup, most) - 1):
+            warmup.step()
+    return num_warmup
+
+
+def _rehearse_main(job: ResolvedJob, optimizer: Optimizer, length: int | None, number: int) -> None:
+    main = make_main(job, stand_in_optimizer(job, optimizer), length)
     with _as_mistake_of(job, "scheduler"), _in_any_order():
-        for _ in range(min(num_left, REHEARSED_STEPS)):
-            main.step()
+        for _ in range(number):
+            if isinstance(main, lr_scheduler.ReduceLROnPlateau):
+                main.step(0.0)
+            else:
+                main.step()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.core.construct import construct, find_class, subclasses
 from accel_trainer.core.errors import UserError
-from accel_trainer.training.optim.argument_types import with_checked_types
+from accel_trainer.training.optim.argument_types import check_arguments
 from accel_trainer.training.optim.parameter_groups import parameter_groups
 
 _REFUSED = {
@@ -34,8 +34,8 @@ def make_optimizer(job: ResolvedJob, model: nn.Module) -> Optimizer:
 
 def construct_optimizer(job: ResolvedJob, groups: list[dict[str, Any]]) -> Optimizer:
     """An optimizer as the job names it, over these parameter groups. Raises UserError."""
-    kind = find_class("optimizer", OPTIMIZERS, job.optimizer, _REFUSED)
-    args = with_checked_types("optimizer_args", job.optimizer, kind, job.optimizer_args)
+    find_class("optimizer", OPTIMIZERS, job.optimizer, _REFUSED)
+    args = check_arguments("optimizer", OPTIMIZERS, job.optimizer, job.optimizer_args)
     optimizer: Optimizer = construct("optimizer", OPTIMIZERS, job.optimizer, args, groups)
     return optimizer
 

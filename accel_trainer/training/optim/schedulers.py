@@ -10,8 +10,9 @@ from torch.optim.swa_utils import SWALR
 from accel_trainer.config import ResolvedJob
 from accel_trainer.config.parameters import SwaParameters
 from accel_trainer.core.construct import construct, find_class, subclasses
-from accel_trainer.core.errors import UserError
-from accel_trainer.training.optim.argument_types import with_checked_types
+from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.mistakes import Mistakes
+from accel_trainer.training.optim.argument_types import check_arguments
 from accel_trainer.training.optim.optimizer import lr_scale
 
 _TAKES_FUNCTION = "it takes a function, which a job file cannot hold; MultiStepLR or ExponentialLR may do the same"
@@ -40,8 +41,8 @@ def length_of(job: ResolvedJob, steps_per_epoch: int | None) -> int | None:
 
 def make_main(job: ResolvedJob, optimizer: Optimizer, length: int | None) -> lr_scheduler.LRScheduler:
     """The job's `scheduler`. length: as `length_of` gives it. Raises UserError."""
-    kind = find_class("scheduler", SCHEDULERS, job.scheduler, _REFUSED)
-    args = with_checked_types("scheduler_args", job.scheduler, kind, job.scheduler_args)
+    find_class("scheduler", SCHEDULERS, job.scheduler, _REFUSED)
+    args = check_arguments("scheduler", SCHEDULERS, job.scheduler, job.scheduler_args)
     args = _rates_of_groups("scheduler", args, optimizer)
     if args.get("last_epoch", -1) != -1:  # after a warm-up it would be ignored
         raise UserError("scheduler_args.last_epoch: a schedule begins at its first epoch; remove it")
@@ -94,12 +95,15 @@ def _warmup_length(job: ResolvedJob, name: str) -> tuple[int, dict[str, Any]]:
         length = args.pop("total_iters")
     else:
         raise UserError(f"warmup_scheduler_args: {name} needs total_iters here: the number of {unit} to warm up")
+    mistakes = Mistakes()
     if type(length) is not int or length < 1:
-        raise UserError(
-            f"warmup_scheduler_args.total_iters: {length!r} is not a number of {unit}, 1 or more; "
-            "for no warm-up remove warmup_scheduler"
-        )
-    return length, with_checked_types("warmup_scheduler_args", name, kind, args)
+        message = f"{length!r} is not a number of {unit}, 1 or more"
+        hint = "for no warm-up remove warmup_scheduler"
+        mistakes.found.append(Problem(message, key="warmup_scheduler_args.total_iters", hint=hint))
+        args.pop("total_iters", None)
+    checked = mistakes.of(lambda: check_arguments("warmup_scheduler", WARMUPS, name, args))
+    mistakes.raise_found()
+    return length, {} if checked is None else checked
 
 
 def _whole_cycle(job: ResolvedJob, args: Mapping[str, Any], length: int | None) -> dict[str, Any]:

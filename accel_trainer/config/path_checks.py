@@ -1,0 +1,60 @@
+"""Paths in a job that no file system could have, or that lead elsewhere. Only homes are looked up."""
+
+import os
+from pathlib import Path, PurePath
+from typing import Any
+
+from accel_trainer.config.dataset_names import HF, place_of
+from accel_trainer.config.derived import MARKS, JobParameters
+from accel_trainer.config.marks import PathKind
+from accel_trainer.core.errors import Problem
+
+# Of a path and of each of its parts, on nearly all file systems.
+MAX_PATH_BYTES, MAX_PART_BYTES = 4000, 255
+
+PATHS = {key: mark.path for key, mark in MARKS.items() if mark.path is not None}
+
+
+def _has_home(path: str) -> bool:
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _num_bytes(path: str) -> int:
+    return len(os.fsencode(path))
+
+
+def _paths(key: str, job: JobParameters) -> list[str]:
+    """Those of one parameter."""
+    value: Any = job
+    for name in key.split("."):
+        value = getattr(value, name, None)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def path_problems(key: str, job: JobParameters) -> list[Problem]:
+    """What is wrong with the paths of one of PATHS in a job, as they are written."""
+    problems, kind = [], PATHS[key]
+    for given in _paths(key, job):
+        is_dataset = kind is PathKind.DATASET
+        value = place_of(given) if is_dataset else given
+        parts = PurePath(value).parts
+        if not given:
+            problems.append(Problem("may not be empty", key=key))
+        elif not value:
+            problems.append(Problem(f"{HF!r} needs a hub id or a path behind it", key=key))
+        elif any(not character.isprintable() for character in value):
+            problems.append(Problem(f"{given!r} may not contain control characters", key=key))
+        elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
+            problems.append(Problem(f"{given[:40]!r}... is too long to be a path", key=key))
+        elif value.startswith("~") and not (_has_home(value) or (key == "data_root" and parts[:1] == ("~",))):
+            problems.append(Problem(f"{given!r}: there is no such user", key=key))
+        elif ".." in parts and kind is not PathKind.CONFIG:
+            problems.append(Problem(f"{given!r} may not contain '..'", key=key))
+        elif is_dataset and value == given and PurePath(value).is_absolute():
+            hint = f"name a folder below data_root and set data_root to {str(PurePath(value).parent)!r}"
+            problems.append(Problem(f"{given!r} is an absolute path", key=key, hint=hint))
+    return problems
