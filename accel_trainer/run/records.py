@@ -1,6 +1,7 @@
 """The JSON files of a run folder beside status.json: config, classes, origin, found, environment."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,7 +106,7 @@ def _no_config(run: RunFolder) -> UserError:
     if not (found := run.of_other_code()):
         return UserError(f"{run.path} is not a run folder: it has no {run.config.name}")
     args = run.args_of_other_code
-    job = f"accel-train migrate {args} writes its job in today's words; " if args.exists() else ""
+    job = f"accel-train migrate {shlex.quote(str(args))} writes its job in today's words; " if args.exists() else ""
     return UserError(
         f"{run.path} holds a run of other code, such as the older program ({listed(found, 4)}), and no "
         f"{run.config.name}",

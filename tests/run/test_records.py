@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_run_of_other_code_is_named_as_such_with_what_to_do(run: RunFolder, ha
         said = str(caught.value)
         assert "params/best_040.pt" in said
         assert f'"starting_params": "{run.path}"' in said
-        assert (f"accel-train migrate {run.path / 'args.json'}" in said) == has_args
+        assert (f"accel-train migrate {shlex.quote(str(run.path / 'args.json'))}" in said) == has_args
 
 
 def test_an_empty_folder_is_no_run_folder(run: RunFolder) -> None:
