@@ -12,8 +12,10 @@ import typer
 
 from accel_trainer.api.checking import check_apart
 from accel_trainer.api.verdicts import checked_alike
-from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text
+from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text, print_warnings
 from accel_trainer.config import job_name
+from accel_trainer.config.doubts import doubts
+from accel_trainer.config.known import Known
 from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
 from accel_trainer.config.sweep.expand import Base, SweptJob, check_sweep_name, group_problems, swept_jobs
@@ -139,11 +141,14 @@ def _combinations(arguments: Sequence[str], number: int | None, seed: int) -> li
 
 
 def _check(base: Path, jobs: Sequence[SweptJob], queue: Path) -> None:
-    """Check whole jobs, as `add` does; of jobs that are the same to the check, one. Raises UserError."""
+    """Check whole jobs, as `add` does; of jobs that are the same to the check, one. What is doubted is said once for
+    each parameter, with how many jobs it is. Raises UserError."""
     from accel_trainer.cli.progress import preparation_bar
 
     coming = {job.name for job in jobs}
     verdicts: dict[str, list[str]] = {}
+    known: dict[str, Known] = {}
+    doubted: dict[str | None, list[tuple[Settings, Problem]]] = {}
     mistakes: list[tuple[Settings, Problem]] = []
     with preparation_bar("checking") as progress:
         for done, swept in enumerate(jobs):
@@ -152,12 +157,18 @@ def _check(base: Path, jobs: Sequence[SweptJob], queue: Path) -> None:
                 progress(done, len(jobs))
                 verdicts[key] = []
                 try:
-                    check_apart(swept.job, queue, LaunchOptions(), coming)
+                    known[key] = Known.of(check_apart(swept.job, queue, LaunchOptions(), coming))
                 except UserError as error:
                     verdicts[key] = error.problems
             mistakes += [(swept.settings, Problem(problem)) for problem in verdicts[key]]
+            for problem in doubts(swept.job, known[key]) if key in known else []:
+                doubted.setdefault(problem.key, []).append((swept.settings, problem))
     if mistakes:
         raise UserError(*group_problems(str(base), mistakes))
+    for jobs_of_it in doubted.values():
+        settings, problem = jobs_of_it[0]
+        (line,) = group_problems(str(base), [(settings, problem)] * len(jobs_of_it))
+        print_warnings([str(line)])
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(job.name)
         if job.optimizer_args["lr"] > 1:
             raise UserError("optimizer_args: too fast")
-        return {}
+        return {"classes": 10, "train_images": 1000, "steps_per_epoch": 100, "cycles": 1, "rates": None}
 
     def check_here(job: Job, queue: Path, options: LaunchOptions, coming: Collection[str]) -> dict[str, Any]:
         return check_job(job, check, QueueStore(queue), coming)
@@ -131,6 +131,16 @@ def test_fine_tuned_jobs_with_other_parents_are_not_alike():
     assert checked_alike(tuned("a", "parent")) == checked_alike(tuned("b", "parent"))
     assert checked_alike(tuned("a", "parent")) != checked_alike(tuned("b", "other"))
     assert checked_alike(tuned("a", "parent", "x/y")) != checked_alike(tuned("b", "parent", "x/z"))
+
+
+def test_what_is_doubted_is_said_once_with_the_number_of_jobs(checked):
+    done = sweep(*SEEDS, "--set", "save_interval=1,500", "--set", "knn_interval=0,600", "--dry-run")
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(": every ")[0] for line in warnings] == [
+        "warning: base.json with seed=0, save_interval=1, knn_interval=600 (and 3 more): knn_interval",
+        "warning: base.json with seed=0, save_interval=500, knn_interval=0 (and 3 more): save_interval",
+    ]
+    assert done.exit_code == 0
 
 
 def test_the_same_command_again_changes_nothing(checked):
