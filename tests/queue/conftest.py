@@ -2,10 +2,20 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from accel_trainer.queue import checker, reclaim, run_claim, runner, scheduler
+from accel_trainer.queue.store import QueueStore
+
+
+@pytest.fixture
+def queue() -> QueueStore:
+    """An empty queue in the test's folder."""
+    queue = QueueStore(Path("training_queue"))
+    queue.create()
+    return queue
 
 
 @pytest.fixture

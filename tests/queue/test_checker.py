@@ -23,13 +23,6 @@ from accel_trainer.queue.runner import Runner, RunnerOptions
 from accel_trainer.queue.store import QueueStore
 
 
-@pytest.fixture
-def queue() -> QueueStore:
-    queue = QueueStore(Path("training_queue"))
-    queue.create()
-    return queue
-
-
 def look_until_settled(checker: PendingChecker, queue: QueueStore):
     while True:
         good, wrong = checker.check(queue.jobs(JobState.PENDING))

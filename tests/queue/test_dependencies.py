@@ -21,16 +21,8 @@ from accel_trainer.queue.dependencies import (
     with_parent_path,
 )
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.store import QueueStore
 
 PENDING, HELD, RUNNING, DONE, FAILED = JobState
-
-
-@pytest.fixture
-def queue() -> QueueStore:
-    queue = QueueStore(Path("training_queue"))
-    queue.create()
-    return queue
 
 
 def fine_tuned(start: str, *after: str) -> Job:

@@ -66,13 +66,6 @@ BAD = {
 }
 
 
-@pytest.fixture
-def queue() -> QueueStore:
-    queue = QueueStore(Path("training_queue"))
-    queue.create()
-    return queue
-
-
 class Recorder:
     """Keeps how jobs ended, and why they were refused."""
 

@@ -52,13 +52,6 @@ def trained(in_place_of_trainers) -> Trained:
 
 
 @pytest.fixture
-def queue() -> QueueStore:
-    queue = QueueStore(Path("training_queue"))
-    queue.create()
-    return queue
-
-
-@pytest.fixture
 def make(queue, monkeypatch) -> Callable[..., tuple[Runner, list[Event]]]:
     def make(machine: Machine = CPU, **options: object) -> tuple[Runner, list[Event]]:
         events: list[Event] = []

@@ -53,13 +53,6 @@ class Stub(Launch):
         return [sys.executable, "-c", CODE, *self.worker_args]
 
 
-@pytest.fixture
-def queue() -> QueueStore:
-    queue = QueueStore(Path("training_queue"))
-    queue.create()
-    return queue
-
-
 def begin(standby: PrewarmedWorker, launch: Launch, log: Path, token: str | None = None) -> ProcessGroup:
     async def until_its_end() -> ProcessGroup:
         trainer = await standby.start(launch, token or standby.owner.token, log)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 from helpers import write_job
@@ -11,13 +10,6 @@ from accel_trainer.queue import retries as retries_module
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries, submission_of
 from accel_trainer.queue.store import JobGone, QueueStore
-
-
-@pytest.fixture
-def queue() -> QueueStore:
-    queue = QueueStore(Path("training_queue"))
-    queue.create()
-    return queue
 
 
 @pytest.fixture
