@@ -171,6 +171,24 @@ def test_what_would_be_waited_for_is_noticed(make_meta_loop, tmp_path):
         torch.zeros(3, device=META).cpu()
 
 
+@pytest.mark.usefixtures("tiny_models")
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_the_host_does_not_wait_for_counts_of_a_run_that_was_begun_on_a_cpu(make_meta_loop, tmp_path, name):
+    """There the optimizer was fused, and had counted its steps beside the parameters."""
+    loop = make_meta_loop(tmp_path / "run", optimizer=name, optimizer_args={"lr": 0.01})
+    parameters = [torch.nn.Parameter(torch.zeros(p.shape)) for p in loop.plain_model.parameters()]
+    before = getattr(torch.optim, name)(parameters, lr=0.01, fused=True)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    before.step()
+    loop.optimizer.load_state_dict(before.state_dict())
+    counts = [kept["step"] for kept in loop.optimizer.state.values()]
+    assert {count.device.type for count in counts} == {"cpu"}
+    assert counts == [1] * len(parameters)
+    with nothing_waited_for():
+        take_steps(loop, STEPS)
+
+
 # -- allocations ----------------------------------------------------------------------------------------------------
 
 

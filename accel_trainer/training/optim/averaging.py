@@ -134,7 +134,7 @@ def _update_average(average: AveragedModel, model: nn.Module) -> None:
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    return (tensor.detach() for tensor in chain(model.parameters(), model.buffers()))
+    return chain(model.parameters(), model.buffers())
 
 
 def update_batch_norm(model: nn.Module, inputs: Iterable[Tensor], frozen: Iterable[str] = ()) -> list[Tensor]:

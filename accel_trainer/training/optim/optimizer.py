@@ -109,17 +109,21 @@ def prefer_fused(job: ResolvedJob, optimizer: Optimizer, device: torch.device) -
     )
     own = [True if is_fused else group.get("fused") for group in optimizer.param_groups]
 
-    def choose(optimizer: Optimizer) -> None:
-        for group, fused in zip(optimizer.param_groups, own, strict=True):
+    def choose(groups: list[dict[str, Any]]) -> None:
+        for group, fused in zip(groups, own, strict=False):
             if "fused" in group:
                 group["fused"] = fused
 
-    def after_loading(optimizer: Optimizer) -> None:
-        choose(optimizer)  # what is loaded may be of a training on another device
-        _match_memory_format(optimizer)
+    def before_loading(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """What is loaded may be of a training on another device. By this torch also knows where steps are counted: a
+        kernel that needs the counts on the host would wait for each of them in every step, if they were not there."""
+        state = {**state, "param_groups": [dict(group) for group in state["param_groups"]]}
+        choose(state["param_groups"])
+        return state
 
-    choose(optimizer)
-    optimizer.register_load_state_dict_post_hook(after_loading)
+    choose(optimizer.param_groups)
+    optimizer.register_load_state_dict_pre_hook(before_loading)
+    optimizer.register_load_state_dict_post_hook(_match_memory_format)
 
 
 def _chooses_no_kernel(job: ResolvedJob) -> bool:
