@@ -54,6 +54,7 @@ _ALL: dict[str, Any] = {
     "batch_size": 16,
     "optimizer_args": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
     "trackers": [],
+    "channels_last": False,  # how images lie in memory is not recorded here: training/runtime/test_kernels
 }
 _SIMCLR = {"criterion": "SimCLRLoss", "num_views": 2, "primary_metric": "SimCLRLoss", "architecture": "small_cnn"}
 _BARS = {"occluder_dir": "occluders", "form": "bars", "probability": 0.8, "visibility": [50, 75]}

@@ -198,6 +198,13 @@ def _unit_problems(job: JobParameters) -> list[Problem]:
     return []
 
 
+def _kernel_problems(job: JobParameters) -> list[Problem]:
+    if job.deterministic and job.fast_kernels:
+        message = "the fastest kernels may have other bits in another attempt, and deterministic refuses such"
+        return [Problem(message, key="fast_kernels", hint="remove one of them")]
+    return []
+
+
 def _swa_problems(job: JobParameters) -> list[Problem]:
     if job.swa is not None and job.swa.start > job.num_epochs:
         message = f"{job.swa.start} is after the last epoch ({job.num_epochs})"
@@ -298,6 +305,7 @@ CROSS_CHECKS: tuple[Callable[[JobParameters], list[Problem]], ...] = (
     _metric_problems,
     _warmup_problems,
     _unit_problems,
+    _kernel_problems,
     _swa_problems,
     _rate_problems,
     _unused_finetune_problems,

@@ -234,12 +234,18 @@ class OptimizationParameters(Section):
     one too. 0: never. Default 10 with a contrastive loss."""
     knn_neighbours: Annotated[Positive, RUN.but(may_change=False)] = 20
     """How many nearest neighbors vote."""
-    channels_last: Annotated[bool, OPTIMIZATION] = False
-    """Store images and convolutions channels last, which is faster on many GPUs."""
+    channels_last: Annotated[bool | None, OPTIMIZATION] = None
+    """Store images and convolutions channels last, which most GPUs compute faster with. Absent: on a CUDA GPU, unless
+    `video`."""
     compile: Annotated[bool, OPTIMIZATION] = False
     """Compile the model with torch.compile: the first steps take longer, the others less."""
     deterministic: Annotated[bool, OPTIMIZATION] = False
-    """Only deterministic kernels (slower on a GPU; on a CPU they are deterministic anyway)."""
+    """Refuse a model with an operation that has no kernel on a GPU which gives the same bits every time. Absent: all
+    others have such kernels. On a CPU all have."""
+    fast_kernels: Annotated[bool, OPTIMIZATION] = False
+    """On a GPU, let cuDNN try which kernels are the fastest: another attempt may choose others, with other bits."""
+    tf32: Annotated[bool, OPTIMIZATION] = False
+    """On a GPU, compute what is in float32 in TF32, with 10 bits of its 23: faster without `amp`. Not augmentations."""
     seed: Annotated[NonNegative, OPTIMIZATION.but(changes_metrics=ChangesMetrics.AUGMENTED, is_checked=False)] = 0
     """Everything random follows from it."""
     rules: Annotated[int, Field(ge=FIRST_RULES, le=RULES), DATA] = RULES

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from accel_trainer.config.derived import JobParameters
 
 # The version that new runs are begun by.
-RULES = 2
+RULES = 3
 # The one of runs from before there was a record.
 FIRST_RULES = 1
 # What trains by the rules alone that the newest version has left behind.
-OLD_VERSIONS = {1: "0.2"}
+OLD_VERSIONS = {1: "0.2", 2: "of November 2026"}
 # Architectures whose layers began with Xavier uniform weights and biases of 0 by rules 1.
 XAVIER_BY_FIRST_RULES = ("cornet_r", "cornet_rt")
 
@@ -77,6 +77,16 @@ CHANGES: tuple[Change, ...] = (
         what="optimizer_args of SGD that leave out lr, momentum or weight_decay have the default's, not torch's",
         concerns=lambda job: job.rules < 2 and _leaves_sgd_open(getattr(job, "given", {})),
     ),
+    Change(
+        since=3,
+        what="on a CUDA GPU images and convolutions lie channels last in memory, unless the job says otherwise",
+        concerns=lambda job: job.channels_last is None and not job.video,
+    ),
+    Change(
+        since=3,
+        what="with channels_last, convolutions of one pixel lie so too, for which other kernels may be taken",
+        concerns=lambda job: job.channels_last is True,
+    ),
 )
 """What has changed, oldest first."""
 
@@ -117,6 +127,8 @@ def old_defaults(given: Mapping[str, Any], rules: int) -> dict[str, Any]:
                     filled[key] = {**mixing, "per": "image"}
         if _leaves_sgd_open(given):
             filled["optimizer_args"] = {**_TORCH_SGD, **given["optimizer_args"]}
+    if rules < 3 and given.get("channels_last") is None:
+        filled["channels_last"] = False
     return filled
 
 

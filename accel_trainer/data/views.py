@@ -19,6 +19,7 @@ from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, norm
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
+from accel_trainer.data.precision import exact_float32
 from accel_trainer.data.rng.draws import DrawRules, Draws, Numbers, Parameters
 from accel_trainer.data.shared_work import Buffers
 
@@ -76,7 +77,7 @@ class Inputs:
             images = self.images.to(device, non_blocking=True)
         if self.finish is None:
             return images
-        with span(Phase.AUGMENTATION):
+        with span(Phase.AUGMENTATION), exact_float32(images):
             return self.finish(images)
 
 

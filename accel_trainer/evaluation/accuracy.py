@@ -25,7 +25,8 @@ from accel_trainer.training.build import make_objective
 from accel_trainer.training.identity.check import input_differences
 from accel_trainer.training.knn import knn_test
 from accel_trainer.training.meta_model import cycle_axis, cycles_of
-from accel_trainer.training.runtime.accelerator import Assembly, assembly, in_memory_format
+from accel_trainer.training.runtime.accelerator import Assembly, assembly
+from accel_trainer.training.runtime.kernels import in_memory_format, store_weights
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
 
@@ -96,6 +97,7 @@ class RunEvaluator:
         self.job, self.classes, self.world_size = job, classes, accelerator.num_processes
         num_cycles = cycles_of(job, model, len(classes))
         self.objective = make_objective(job, len(classes), num_cycles, cycle_axis(model)).to(accelerator.device)
+        store_weights(job, model, accelerator.device)
         # In the precision of the training, but not wrapped: ranks have different numbers of forward passes.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         self.evaluator = Evaluator(accelerator, parts.loader, self.objective, partial(in_memory_format, job))

@@ -28,6 +28,7 @@ from accel_trainer.training.failures import Diverged, is_out_of_memory
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.accelerator import Assembly, assembly, augments_on_device
+from accel_trainer.training.runtime.kernels import is_channels_last
 from accel_trainer.training.tune.batch_size import SMALLER_BATCH_HINT
 from accel_trainer.training.tune.resolve import Resolver
 from accel_trainer.training.validation import EvaluationSet
@@ -85,7 +86,8 @@ def _make_loop(job: Job, run: RunFolder, assembled: Assembly) -> TrainingLoop:
     reporter = Reporter(run, Status(state=RunState.TRAINING), writes=assembled.is_first)
 
     def make_parts(job: ResolvedJob) -> Components:
-        return build(job, accelerator.num_processes, augment_on_device=assembled.augment_on_device)
+        on_device = assembled.augment_on_device
+        return build(job, accelerator.num_processes, device=accelerator.device, augment_on_device=on_device)
 
     resolved = Resolver(run, accelerator, loader, stop, reporter, make_parts)(job)
     parts = make_parts(resolved)
@@ -168,7 +170,7 @@ class ProfileRun:
             threads=world.loader_threads,
             cores=usable_cores(),
             precision=world.precision,
-            channels_last=job.channels_last,
+            channels_last=is_channels_last(job, self.device),
             compile=job.compile,
             augments_on_device=augments_on_device(job, self.device),
         )

@@ -26,6 +26,7 @@ from accel_trainer.training.objectives.contrastive import ContrastiveObjective
 from accel_trainer.training.optim.lr_schedule import LRSchedule, make_schedule
 from accel_trainer.training.optim.optimizer import make_optimizer
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
+from accel_trainer.training.runtime.kernels import store_weights
 from accel_trainer.training.validation import EvaluationSet, validation_set, validation_views
 
 
@@ -70,6 +71,7 @@ def training_data(
     )
 
 
+HOST = torch.device("cpu")
 # What decides which images a job sees.
 DATA_KEYS = sorted(parameters(lambda mark: mark.decides_images))
 
@@ -87,13 +89,22 @@ class Components(TrainingData):
 
 
 def build(
-    job: ResolvedJob, world_size: int, *, augment_on_device: bool = False, progress: Progress = lambda done, total: None
+    job: ResolvedJob,
+    world_size: int,
+    *,
+    device: torch.device = HOST,
+    augment_on_device: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> Components:
-    """Everything for training on `world_size` processes. Raises UserError. progress: as for `training_data`."""
+    """Everything for training on `world_size` processes. Raises UserError.
+
+    device: that the model will be trained on; it stays on torch's default device. progress: as for `training_data`.
+    """
     own = training_data(job, world_size, augment_on_device=augment_on_device, progress=progress)
     num_classes = len(own.images.classes)
     torch.manual_seed(keyed_random.key(job.seed, "initialization"))
     model = make_model(job, num_classes)
+    store_weights(job, model, device)
     objective = make_objective(job, num_classes, cycles_of(job, model, num_classes), cycle_axis(model))
     freeze_modules_of(job, model)
     optimizer = make_optimizer(job, model)

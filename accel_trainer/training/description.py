@@ -1,6 +1,7 @@
 """What describes a run to its readers: the files beside its results, and the first lines of its log."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accel_trainer.config import ResolvedJob
@@ -15,6 +16,7 @@ from accel_trainer.training.optim.settings import optimizer_line, schedule_line
 from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.runtime.accelerator import Assembly
 from accel_trainer.training.runtime.environment import has_batch_norm, record_attempt
+from accel_trainer.training.runtime.kernels import kernels_line
 from accel_trainer.training.state.checkpoint import Progress, save_weights
 from accel_trainer.training.state.starting_point import Fresh, StartingPoint
 
@@ -23,7 +25,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Description:
-    """A run as it begins, or resumes; rank 0 writes it. transferred: what was loaded of others' weights."""
+    """A run as it begins, or resumes; rank 0 writes it. transferred: what was loaded of others' weights; without_order:
+    what may come to other bits in another attempt, in words."""
 
     job: ResolvedJob
     run: RunFolder
@@ -31,6 +34,7 @@ class Description:
     components: Components
     transferred: Transfer | None
     assembly: Assembly
+    without_order: Sequence[str] = ()
 
     def write(self) -> str:
         """Write what describes the run, on its first attempt and, where it may change, on later ones; its id."""
@@ -93,6 +97,10 @@ class Description:
             {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
             self.assembly.loader.num_threads,
         )  # fmt: skip
+        if accelerator.device.type == "cuda" and (line := kernels_line(job)) is not None:
+            log.info("computed with %s", line)
+        if self.without_order:
+            log.info("another attempt may come to other last bits: %s", listed(self.without_order))
         if count > 1 and has_batch_norm(components.model):
             log.info("BatchNorm statistics are those of each process's %d images", sampling.batch_size // count)
         if progress.global_step > 0 and progress.epoch < job.num_epochs:

@@ -16,7 +16,7 @@ from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.build import Components
 from accel_trainer.training.optim.averaging import Averages, update_batch_norm
 from accel_trainer.training.optim.optimizer import learning_rate
-from accel_trainer.training.runtime.accelerator import in_memory_format
+from accel_trainer.training.runtime.kernels import in_memory_format
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.validation import EvaluationSet, Evaluator
 

@@ -40,8 +40,6 @@ def make_model(job: Job, num_classes: int) -> nn.Module:
         raise
     except Exception as error:  # of the user's own get_extra_state
         raise UserError(f"architecture: {job.architecture}: {in_one_line(error)}") from error
-    if job.channels_last:
-        _store_channels_last(model)
     return model
 
 
@@ -54,14 +52,6 @@ def _fit_output_layer(job: Job, model: nn.Module, num_classes: int) -> None:
         raise
     except Exception as error:
         raise _user_error(error, job, 2) from error
-
-
-def _store_channels_last(model: nn.Module) -> None:
-    """Module.to cannot, where a model has convolutions over time."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in model.parameters():
-        if parameter.dim() in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
 
 
 def meta_model(job: Job, num_classes: int, num_images: int) -> tuple[nn.Module, int]:

@@ -18,8 +18,8 @@ from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
 from accel_trainer.training.optim.skipped_steps import SkippedSteps, forget_skipped_first_step
-from accel_trainer.training.runtime.accelerator import in_memory_format
 from accel_trainer.training.runtime.data_parallel import prepare, settle_order
+from accel_trainer.training.runtime.kernels import in_memory_format
 
 
 def _nothing() -> None:

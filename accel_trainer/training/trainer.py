@@ -24,6 +24,7 @@ from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.check import JobChecker
 from accel_trainer.training.description import Description
+from accel_trainer.training.determinism import operations_without_order, refuse_without_order
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.identity.agreement import agree_on_data
 from accel_trainer.training.identity.check import DataCheck, RunData
@@ -139,6 +140,7 @@ class Trainer:
             self.reporter.take_run()
         job = self._resolved(start)
         components, transferred = self._components(job, start)
+        without_order = self._without_order(job, components)
         data = RunData(components.images, {**components.inputs, **_weights_as_input(components, transferred)})
         check = self._check_data(job, data, start)
         if check is not None:
@@ -146,7 +148,7 @@ class Trainer:
         if isinstance(start, FromState):  # loaded later, with all the rest
             _refuse_misfit(start.state.model, components)
         self.reporter.take_run()
-        description = Description(job, self.run, start, components, transferred, self.assembly)
+        description = Description(job, self.run, start, components, transferred, self.assembly, without_order)
         run_id = description.write() if is_first else ""
         loop = TrainingLoop(job, self.run, components, accelerator, self.assembly.loader, self.stop, self.reporter)
         resume(loop, start)
@@ -178,6 +180,14 @@ class Trainer:
     def _check(self) -> None:
         """All that can be known to be wrong before a run is moved away for this one. Raises UserError."""
         JobChecker()(self.job, self.assembly.accelerator.num_processes)
+
+    def _without_order(self, job: ResolvedJob, components: Components) -> list[str]:
+        """What may have other bits in another attempt on a GPU, in words. Raises UserError where that must not be."""
+        if self.assembly.accelerator.device.type != "cuda" or job.fast_kernels:
+            return []
+        operations = operations_without_order(job, components.model, components.objective)
+        refuse_without_order(job, operations)
+        return operations
 
     def _check_data(self, job: ResolvedJob, data: RunData, start: StartingPoint) -> DataCheck | None:
         """Compare the data with those of the run; None for a run that is over. Raises UserError."""
@@ -222,6 +232,7 @@ class Trainer:
         components = build(
             job,
             accelerator.num_processes,
+            device=accelerator.device,
             augment_on_device=self.assembly.augment_on_device,
             progress=partial(self.reporter.report_preparation, "measuring the spectrum of the images"),
         )

@@ -10,7 +10,8 @@ from accel_trainer.core.errors import InvalidJob
 
 
 def job(**given: Any) -> Job:
-    return Job(architecture="resnet18", **given)
+    """How its images lie in memory is said: left open, that is another thing by each of the rules."""
+    return Job(**{"architecture": "resnet18", "channels_last": False, **given})
 
 
 def test_a_job_has_the_newest_rules_unless_it_says_others() -> None:
@@ -53,6 +54,18 @@ def test_mixtures_were_of_each_image_and_are_of_a_batch(key: str, given: Any) ->
     assert getattr(job(**{key: {"per": "batch"}}).under(1), key).per == "batch"
 
 
+@pytest.mark.parametrize("left_open", [{}, {"channels_last": None}])
+def test_images_were_stored_as_they_came_unless_a_job_said_otherwise(left_open: dict[str, Any]) -> None:
+    given = {"architecture": "resnet18", **left_open}
+    new, clips = Job(**given), job(video=True, num_views=4)
+    assert (new.channels_last, new.under(2).channels_last, Job(**given, rules=1).channels_last) == (None, False, False)
+    assert Job(**given, rules=2).under(3).channels_last is None
+    assert [change.what.split()[0] for change in changes_for(new, 2)] == ["on"]
+    assert [change.what.split()[0] for change in changes_for(job(channels_last=True), 2)] == ["with"]
+    assert changes_for(job(), 2) == changes_for(clips, 2) == []
+    assert new.under(2).incompatible_diff({**new.completed(), "channels_last": False, "rules": 2}) == {}
+
+
 def test_other_rules_leave_all_else_of_a_job_as_it_is() -> None:
     resolved = job(cutmix=True, batch_size="auto", optimizer_args={"lr": "LRfinder"}).resolve(
         {"auto": 8, "LRfinder": 2}
@@ -83,7 +96,7 @@ def test_a_job_that_means_the_same_by_both_rules_does_not_differ() -> None:
 
 def test_a_job_that_means_something_else_by_other_rules_differs() -> None:
     mixed = job(cutmix={"per": "batch"})
-    assert mixed.incompatible_diff(config_of(mixed, rules=1)) == {"rules": (1, 2)}
+    assert mixed.incompatible_diff(config_of(mixed, rules=1)) == {"rules": (1, RULES)}
 
 
 def test_what_an_old_config_leaves_open_has_its_own_defaults() -> None:

@@ -15,7 +15,7 @@ from accel_trainer.run.load import run_job, trained_job
 from accel_trainer.run.records import Origin, write_origin
 from accel_trainer.run.rules import as_its_run_goes_on, changes_since, rules_of
 
-MIXED = {"architecture": "resnet18", "cutmix": True}
+MIXED = {"architecture": "resnet18", "cutmix": True, "channels_last": False}
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ def test_every_change_that_concerns_an_old_run_is_said_of_it(run: RunFolder) -> 
     begin_by_first_rules(run)
     job = Job(**MIXED, optimizer_args={"lr": 0.1}, randomerase=0)
     said = changes_since(as_its_run_goes_on(job, run)) or ""
-    assert [change for change in CHANGES if change.what in said] == [CHANGES[0], *CHANGES[-2:]]
+    assert [change for change in CHANGES if change.what in said] == [
+        change for change in CHANGES if change.what.split()[0] in ("all", "erasing", "optimizer_args")
+    ]
 
 
 def test_rules_that_a_job_names_are_its_own(run: RunFolder) -> None:

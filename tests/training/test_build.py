@@ -1,6 +1,5 @@
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.training.build import build
 from accel_trainer.training.check import JobChecker, check_writable
 from accel_trainer.training.meta_model import count_parameters
-from accel_trainer.training.runtime.accelerator import deterministic_kernels
 
 MakeJob = Callable[..., Job]
 
@@ -205,14 +203,3 @@ def test_building_on_the_meta_device_writes_nothing(make_job: MakeJob) -> None:
     JobChecker()(job, world_size=1)
     check_writable(job)
     assert not job.run_path.parent.exists()
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_only_deterministic_kernels_are_used_while_they_are_wanted(
-    monkeypatch: pytest.MonkeyPatch, wanted: bool
-) -> None:
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    with suppress(KeyError), deterministic_kernels(wanted):
-        assert torch.are_deterministic_algorithms_enabled() == wanted
-        raise KeyError("in the middle of a training")
-    assert not torch.are_deterministic_algorithms_enabled()

@@ -17,19 +17,18 @@ import torch.distributed as dist
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
-from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import current_folder_searched
 from accel_trainer.core.child_environment import (
     PROCESSES_VARIABLE,
-    environment_restored,
     launched_processes,
     without_leftovers,
 )
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.runtime.kernels import chosen_kernels
 
 log = logging.getLogger(__name__)
 # Of glibc's mallopt (malloc.h). What is larger than the first always comes from the system, and goes back to it: 32 MB
@@ -77,9 +76,8 @@ def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembl
         resources.enter_context(without_leftovers(joins_group=joins_group))
         resources.enter_context(current_folder_searched())
         resources.enter_context(_fresh_accelerate_state())
-        resources.enter_context(_exact_float32())
-        resources.enter_context(deterministic_kernels(job.deterministic))
         accelerator = make_accelerator(job, run, cpu=cpu)
+        resources.enter_context(chosen_kernels(job, accelerator.device))
         resources.enter_context(_generators_restored(accelerator.device))
         on_device = augments_on_device(job, accelerator.device)
         parts = Assembly(accelerator, Loader(loader_threads(job)), on_device, joins_group)
@@ -100,20 +98,6 @@ def _fresh_accelerate_state() -> Iterator[None]:
         for kind, state in before:
             kind._shared_state.clear()
             kind._shared_state.update(state)
-
-
-@contextmanager
-def _exact_float32() -> Iterator[None]:
-    """float32 means float32 on a GPU too: TF32, which torch allows in convolutions, has 10 bits of its 23, and what
-    augments images there promises more. And cuDNN does not choose by trying which is the fastest: another choice in
-    another attempt would be other bits. Not run on a GPU."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 @contextmanager
@@ -183,26 +167,3 @@ def loader_threads(job: Job) -> int:
     if job.num_workers is not None:
         return job.num_workers
     return default_num_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-
-
-@contextmanager
-def deterministic_kernels(wanted: bool) -> Iterator[None]:
-    """Only kernels that give the same bits every time, where the job asks for it."""
-    if not wanted:
-        yield
-        return
-    is_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    with environment_restored():
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(is_on, warn_only=warns)
-
-
-def in_memory_format(job: Job, inputs: Tensor) -> Tensor:
-    """Images in the memory format that the job asks for."""
-    if job.channels_last and inputs.dim() == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs

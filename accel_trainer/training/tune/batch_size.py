@@ -23,7 +23,8 @@ from accel_trainer.run.records import read_found
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.failures import is_out_of_memory
 from accel_trainer.training.meta_model import activation_bytes
-from accel_trainer.training.runtime.accelerator import Assembly, in_memory_format
+from accel_trainer.training.runtime.accelerator import Assembly
+from accel_trainer.training.runtime.kernels import in_memory_format
 from accel_trainer.training.state.checkpoint import StateStore
 
 FitsMemory = Callable[[int], bool]

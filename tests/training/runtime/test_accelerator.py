@@ -6,27 +6,18 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from accel_trainer.training.runtime import accelerator
 from accel_trainer.training.runtime.accelerator import assembly
 
 
-def test_float32_is_float32_and_kernels_are_not_chosen_by_time(make_job, run, monkeypatch: pytest.MonkeyPatch):
+def test_the_c_library_keeps_memory_on_a_cpu(make_job, run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     told: list[tuple[int, int]] = []
     library = SimpleNamespace(mallopt=lambda *what: told.append(what))
     monkeypatch.setattr(accelerator.ctypes, "CDLL", lambda name: library)
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = True
-    try:
-        with assembly(make_job(), run):
-            assert told == [(-3, 2**25), (-1, 2**30)], "the C library, on a CPU"
-            assert [cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32] == [False] * 3
-        assert [cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32] == [True] * 3
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+    with assembly(make_job(), run):
+        assert told == [(-3, 2**25), (-1, 2**30)]
 
 
 # 16 tensors of 8 MB at the same time, over and over, as in a step; how many pages the system gave for them.

@@ -1,0 +1,78 @@
+"""Operations of a training that have no kernel on a CUDA GPU which adds up in one order, found on the meta device.
+
+The list is that of `torch.use_deterministic_algorithms`: what it refuses there. Nothing of this was run on a GPU.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
+from accel_trainer.training.meta_model import meta_pass
+from accel_trainer.training.objectives.base import Objective
+
+# By the names of torch's operations: what people call them. Of a gradient, only that has no such kernel.
+WITHOUT_ORDER = {
+    "_adaptive_avg_pool2d_backward": "the gradient of AdaptiveAvgPool2d",
+    "_adaptive_avg_pool3d_backward": "the gradient of AdaptiveAvgPool3d",
+    "adaptive_max_pool2d_backward": "the gradient of AdaptiveMaxPool2d",
+    "avg_pool3d_backward": "the gradient of AvgPool3d",
+    "fractional_max_pool2d_backward": "the gradient of FractionalMaxPool2d",
+    "fractional_max_pool3d_backward": "the gradient of FractionalMaxPool3d",
+    "max_unpool2d": "MaxUnpool2d",
+    "max_unpool3d": "MaxUnpool3d",
+    "upsample_linear1d_backward": "the gradient of a linear interpolation",
+    "upsample_bilinear2d_backward": "the gradient of a bilinear interpolation",
+    "_upsample_bilinear2d_aa_backward": "the gradient of a bilinear interpolation",
+    "upsample_bicubic2d_backward": "the gradient of a bicubic interpolation",
+    "_upsample_bicubic2d_aa_backward": "the gradient of a bicubic interpolation",
+    "upsample_trilinear3d_backward": "the gradient of a trilinear interpolation",
+    "reflection_pad1d_backward": "the gradient of ReflectionPad1d",
+    "reflection_pad2d_backward": "the gradient of ReflectionPad2d",
+    "reflection_pad3d_backward": "the gradient of ReflectionPad3d",
+    "grid_sampler_2d_backward": "the gradient of grid_sample",
+    "grid_sampler_3d_backward": "the gradient of grid_sample",
+    "nll_loss2d_forward": "NLLLoss of maps",
+    "_ctc_loss_backward": "the gradient of CTCLoss",
+    "put_": "put_",
+    "histc": "histc",
+    "median": "median",
+}
+
+
+def operations_without_order(job: Job, model: nn.Module, objective: Objective) -> list[str]:
+    """What of a forward and a backward pass adds up in any order on a CUDA GPU, in words, each once; what the loss does
+    with a model's output has none of these."""
+    with _Operations() as seen:
+        done = meta_pass(model, job, 2)
+        parameters = [done.given[name] for name, parameter in model.named_parameters() if parameter.requires_grad]
+        total = torch.stack([output.float().sum() for output in objective.trained(done.output)]).sum()
+        if parameters:
+            torch.autograd.grad(total, parameters, allow_unused=True)
+    return list(dict.fromkeys(WITHOUT_ORDER[name] for name in seen.names if name in WITHOUT_ORDER))
+
+
+def refuse_without_order(job: Job, operations: list[str]) -> None:
+    """Raises UserError where a job must have the same bits every time, and these operations have not."""
+    if job.deterministic and operations:
+        raise UserError(
+            f"{job.architecture} has {listed(operations)}, of which no kernel on a GPU gives the same bits every time",
+            key="deterministic",
+            hint="leave it out (all else keeps its bits), train on a CPU, or use another model",
+        )
+
+
+class _Operations(TorchDispatchMode):
+    """Remembers which operations were called, by their names without overloads."""
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(op._opname)
+        return op(*args, **(kwargs or {}))
