@@ -44,7 +44,7 @@ def test_only_a_deterministic_job_is_refused_for_them(make_job: MakeJob) -> None
     refuse_without_order(make_job(), [POOLING])
     refuse_without_order(make_job(deterministic=True), [])
     with pytest.raises(
-        UserError, match=r"deterministic: small_cnn has the gradient of AdaptiveAvgPool2d, of which there is no kernel"
+        UserError, match=r"deterministic: small_cnn has the gradient of AdaptiveAvgPool2d, of which no kernel"
     ):
         refuse_without_order(make_job(deterministic=True, architecture="small_cnn"), [POOLING])
 
