@@ -53,10 +53,12 @@ def evaluation_set(
     replace_corrupt: bool = False,
     forbid_corrupt: bool = False,
 ) -> EvaluationSet:
-    """Images to evaluate on, in forward passes as large as a process's part of a training step; here nothing needs to
-    be divisible by the number of processes."""
+    """Images to evaluate on, in forward passes as large as those of a training step; here nothing needs to be divisible
+    by the number of processes. By rules 1 of all micro-batches of the step together, as the last bits of the loss are
+    theirs."""
     images_per_step = job.batch_size // job.num_views
-    num_examples = max(1, images_per_step * job.views_per_image // world_size)
+    passes = world_size * (job.gradient_accumulation if job.rules >= 2 else 1)
+    num_examples = max(1, images_per_step * job.views_per_image // passes)
     images = max(1, num_examples // views.num_views)
     return EvaluationSet(
         reader=ImageReader(dataset, views, replace_corrupt=replace_corrupt, forbid_corrupt=forbid_corrupt),
