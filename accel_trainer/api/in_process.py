@@ -16,7 +16,7 @@ from accel_trainer.api.progress_bar import progress_bar
 from accel_trainer.api.trained_run import Run, load_run
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import imports_allowed
-from accel_trainer.core.child_environment import waiting_threads_sleep, without_leftovers
+from accel_trainer.core.child_environment import GPU_VARIABLE, waiting_threads_sleep, without_leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
 from accel_trainer.core.lease import Owner
@@ -61,7 +61,9 @@ def train(
     """
     job = job if isinstance(job, Job) else read_job(expand_path(job))
     with imports_allowed(allow), _own_environment():
-        cpu |= _is_on_cpu(job)
+        cpu = _is_on_cpu(job, cpu=cpu)
+        if not cpu:
+            os.environ[GPU_VARIABLE] = "1"  # as a launch has it
         run = RunFolder(job.run_path)
         run.create(tries_to_write=True)
         stop = _Stop()
@@ -71,14 +73,15 @@ def train(
     return load_run(run.path)
 
 
-def _is_on_cpu(job: Job) -> bool:
+def _is_on_cpu(job: Job, *, cpu: bool) -> bool:
     """Whether a launch would leave GPUs alone. Raises UserError for a job of several processes."""
     count = max(num_processes_wanted(job, LaunchOptions()) or 1, _processes_of_caller())
     if count > 1:
         raise UserError(
             f"num_processes: a job of {count} processes cannot be trained in this one; use `accel-train train`"
         )
-    return plan_launch(job, LaunchOptions(num_processes=1), this_machine()).is_on_cpu
+    launch = plan_launch(job, LaunchOptions(num_processes=1, cpu=cpu), this_machine(cpu=cpu))
+    return GPU_VARIABLE not in launch.environment
 
 
 def _processes_of_caller() -> int:

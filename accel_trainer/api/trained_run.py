@@ -184,7 +184,8 @@ class Run:
             arguments = [str(self.path), f"--answer={place / ANSWER}", f"--weights={weights}"]
             arguments += [f"--dataset={dataset}"] if dataset is not None else []
             arguments += [f"--data-root={os.fspath(data_root)}"] if data_root is not None else []
-            return plan_launch(job, options or LaunchOptions(), this_machine(), arguments, worker=Program.EVALUATE)
+            given = options or LaunchOptions()
+            return plan_launch(job, given, this_machine(cpu=given.cpu), arguments, worker=Program.EVALUATE)
 
         with imports_allowed(allow), called_worker("evaluate", plan) as call:
             yield call

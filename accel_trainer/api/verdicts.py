@@ -60,7 +60,7 @@ def _num_processes(job: Job, flags: LaunchOptions) -> int:
     """That the user's default on this machine cannot be used, or that GPUs are lacking, is no mistake of the job, which
     may be for another machine."""
     try:
-        return plan_launch(job, flags, this_machine()).num_processes
+        return plan_launch(job, flags, this_machine(cpu=flags.cpu)).num_processes
     except (TooFewGpus, UnusableHere):
         return _num_processes_elsewhere(job, flags)
 
@@ -69,7 +69,7 @@ def _num_processes_elsewhere(job: Job, flags: LaunchOptions) -> int:
     with suppress(MachineUnusable):
         if (wanted := num_processes_wanted(job, flags)) is not None:
             return wanted
-    return job.num_processes or max(1, len(flags.gpus or this_machine().gpus))
+    return job.num_processes or max(1, len(flags.gpus or this_machine(cpu=flags.cpu).together))
 
 
 def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str] = ()) -> dict[str, Any]:

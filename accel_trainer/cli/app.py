@@ -105,7 +105,11 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
 ]
-GpusOption = Annotated[str | None, typer.Option("--gpus", help="Indices of the GPUs to use, such as 0,1.")]
+GpusOption = Annotated[
+    str | None,
+    typer.Option("--gpus", help="The GPUs to use: indices such as 0,1, of a MIG device 0:1, or beginnings of UUIDs."),
+]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Use the CPU, also where there is a GPU.")]
 ProcessesOption = Annotated[
     int | None,
     typer.Option("--num-processes", min=1, help="Processes per job; by default one per GPU."),
@@ -122,17 +126,24 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other 
 DEFAULT_QUEUE = Path("training_queue")
 
 
-def launch_options(config: Path | None, num_processes: int | None, gpus: str | None) -> LaunchOptions:
-    """What the options of hardware mean. Raises UserError for GPUs that are not different numbers, and for a config
-    that is none."""
+_GPU = re.compile(r"\d{1,4}(:\d{1,4})?|(GPU|MIG)-[\w/-]{1,80}", re.ASCII)
+
+
+def launch_options(
+    config: Path | None, num_processes: int | None, gpus: str | None, *, cpu: bool = False
+) -> LaunchOptions:
+    """What the options of hardware mean. Raises UserError for GPUs that are not different names of some, and for a
+    config that is none."""
+    if cpu and gpus is not None:
+        raise UserError("--cpu: not with --gpus")
     if config is not None:
-        read_config(ConfigFile(config, Origin.OPTION))
+        cpu |= read_config(ConfigFile(config, Origin.OPTION)).use_cpu
     indices = None
     if gpus is not None:
         indices = tuple(part.strip() for part in gpus.split(","))
-        if not all(index.isdigit() for index in indices) or len(set(indices)) < len(indices):
+        if not all(map(_GPU.fullmatch, indices)) or len(set(indices)) < len(indices):
             raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
-    return LaunchOptions(config, num_processes, indices)
+    return LaunchOptions(config, num_processes, indices, cpu)
 
 
 def count_of(number: int, what: str) -> str:

@@ -15,6 +15,7 @@ from accel_trainer.cli.app import (
     MISTAKE,
     AllowOption,
     ConfigOption,
+    CpuOption,
     File,
     Files,
     GpusOption,
@@ -48,13 +49,14 @@ def validate(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    cpu: CpuOption = False,
     queue: ParentQueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Check job files, including their models and data sets, without training. With --json: one object per line."""
     allow_imports(allow)
-    options = launch_options(config, num_processes, gpus)
+    options = launch_options(config, num_processes, gpus, cpu=cpu)
     _warn_of_default(options)
     target, coming = Queue(queue, options), {file.stem for file in files}
     num_invalid, folders = 0, target.run_folders()
@@ -97,7 +99,7 @@ def _warn_of_default(options: LaunchOptions) -> None:
     """Jobs that are valid may not be launched on this machine all the same."""
     if options.config is None:
         try:
-            num_processes_wanted(Job(architecture="resnet18"), options, this_machine())
+            num_processes_wanted(Job(architecture="resnet18"), options, this_machine(cpu=options.cpu))
         except UnusableHere as error:
             print_warnings([f"no job can be launched on this machine: {error}"])
 

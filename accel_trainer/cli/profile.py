@@ -11,6 +11,7 @@ from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     AllowOption,
     ConfigOption,
+    CpuOption,
     GpusOption,
     JsonOption,
     ProcessesOption,
@@ -50,6 +51,7 @@ def profile(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    cpu: CpuOption = False,
     queue: QueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
     as_json: JsonOption = False,
@@ -65,8 +67,8 @@ def profile(
 
     def plan(place: Path) -> Launch:
         arguments = [str(file), f"--name={parsed.name}", f"--place={place}", f"--steps={steps}", f"--warm-up={warm_up}"]
-        options = launch_options(config, num_processes, gpus)
-        return plan_launch(parsed, options, this_machine(), arguments, worker=Program.PROFILE)
+        options = launch_options(config, num_processes, gpus, cpu=cpu)
+        return plan_launch(parsed, options, this_machine(cpu=options.cpu), arguments, worker=Program.PROFILE)
 
     with worker_call(called_worker("profile", plan), f"{job}: the profile") as call:
         if call.row is None:

@@ -13,6 +13,7 @@ from accel_trainer.cli.app import (
     MISTAKE,
     AllowOption,
     ConfigOption,
+    CpuOption,
     GpusOption,
     JsonOption,
     ProcessesOption,
@@ -90,11 +91,12 @@ def evaluate(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    cpu: CpuOption = False,
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate trained weights on the validation images of their own data set or of another one."""
-    options = launch_options(config, num_processes, gpus)
+    options = launch_options(config, num_processes, gpus, cpu=cpu)
     evaluation = load_run(run).launch_evaluation(
         dataset, weights=weights, data_root=data_root, options=options, allow=allow
     )

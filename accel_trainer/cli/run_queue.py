@@ -14,6 +14,7 @@ from accel_trainer.cli.app import (
     SOME_FAILED,
     AllowOption,
     ConfigOption,
+    CpuOption,
     GpusOption,
     ProcessesOption,
     QueueOption,
@@ -30,7 +31,7 @@ from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
-from accel_trainer.launch.machine import this_machine
+from accel_trainer.launch.machine import Machine, this_machine
 from accel_trainer.queue.dependencies import (
     Requirements,
     cycles,
@@ -44,6 +45,7 @@ from accel_trainer.queue.retries import FIRST_WAIT_S
 from accel_trainer.queue.store import QueueStore
 
 if TYPE_CHECKING:
+    from accel_trainer.launch.gpu_memory import GpuMemory
     from accel_trainer.queue.runner import Runner
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import SlurmOptions
@@ -56,6 +58,7 @@ def run_queue(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    cpu: CpuOption = False,
     allow: AllowOption = "",
     gpus_per_job: Annotated[
         int | None, typer.Option("--gpus-per-job", min=1, help="Several jobs at once, each on so many GPUs.")
@@ -108,13 +111,12 @@ def run_queue(
     than there are, or because of a pause.
     """
     from accel_trainer.cli.terminal import Terminal
-    from accel_trainer.launch.machine import GpuMemory
     from accel_trainer.queue.runner import Runner, RunnerOptions, nobody_else
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import SlurmOptions
 
     allow_imports(allow)
-    store, launch = QueueStore(queue), launch_options(config, num_processes, gpus)
+    store, launch = QueueStore(queue), launch_options(config, num_processes, gpus, cpu=cpu)
     beside_slurm = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
     beside_slurm |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
@@ -128,17 +130,27 @@ def run_queue(
     refuse_options(for_slurm, "only with --slurm")
     if not dry_run:
         launch = ask_for_gpus(launch)
-    places = Slots(this_machine(), launch, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
+    machine = this_machine(cpu=launch.cpu)
+    places = Slots(machine, launch, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
     if dry_run:
-        _print_commands(store, launch, places)
+        _print_commands(store, launch, places, machine)
         return
     never_wait()
     report_set_aside()
-    gpus_in_use = GpuMemory().occupied if wait_free else nobody_else
+    gpus_in_use = _gpu_memory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
-    runner = Runner(store, this_machine(), Terminal(several=places.number > 1), options, places)
+    runner = Runner(store, machine, Terminal(several=places.number > 1), options, places)
     runner.run(watch=watch)
     _exit_with_outcome(runner, queue)
+
+
+def _gpu_memory() -> "GpuMemory":
+    """Raises UserError where nobody can tell whose the memory of GPUs is."""
+    from accel_trainer.launch.gpu_memory import GpuMemory
+
+    memory = GpuMemory()
+    memory.check()
+    return memory
 
 
 def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:
@@ -156,8 +168,10 @@ def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:
 
 def ask_for_gpus(options: LaunchOptions) -> LaunchOptions:
     """At a terminal, without options, and with a choice of GPUs: ask which to use; Enter takes all."""
+    if options != LaunchOptions() or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return options
     machine = this_machine()
-    if options != LaunchOptions() or len(machine.gpus) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if len(machine.gpus) < 2:
         return options
     for gpu in machine.gpus:
         echo(f"  {gpu}")
@@ -167,7 +181,7 @@ def ask_for_gpus(options: LaunchOptions) -> LaunchOptions:
             return options
         try:
             chosen = launch_options(None, None, answer)
-            machine.refuse_missing(chosen.gpus or ())
+            machine.chosen(chosen.gpus or ())
         except UserError as error:
             echo(with_flags(str(error)))
             continue
@@ -185,7 +199,7 @@ def done_parent(job: Job, queue: QueueStore) -> Path | None:
     return starting_params(job, queue)
 
 
-def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -> None:
+def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots", machine: Machine) -> None:
     """The jobs that can be run, in their order, and why the others cannot."""
     pending = queue.jobs(JobState.PENDING)
     if not pending:
@@ -205,7 +219,7 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
     for queued in order:
         try:
-            echo(_command(queue, queued, jobs[queued.name], launch, places))
+            echo(_command(queue, queued, jobs[queued.name], launch, places, machine))
         except UserError as error:
             is_wrong = True
             print_problems(error.problems)
@@ -220,7 +234,9 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots") -
         raise typer.Exit(MISTAKE if is_wrong or in_a_cycle else SOME_FAILED)
 
 
-def _command(queue: QueueStore, queued: QueuedJob, job: Job, launch: LaunchOptions, places: "Slots") -> str:
+def _command(
+    queue: QueueStore, queued: QueuedJob, job: Job, launch: LaunchOptions, places: "Slots", machine: Machine
+) -> str:
     """How a job will be launched where nothing else runs."""
     from accel_trainer.queue.run_claim import attempt_of
 
@@ -229,8 +245,7 @@ def _command(queue: QueueStore, queued: QueuedJob, job: Job, launch: LaunchOptio
     wanted = num_processes_wanted(job, launch)
     if (place := places.fit(wanted)) is None:
         raise UserError(f"{queued.path}: needs {wanted} GPUs; there are {len(places.gpus)}")
-    machine = place.machine(this_machine())
-    return str(plan_launch(job, place.options(launch), machine, attempt.worker_args))
+    return str(plan_launch(job, place.options(launch), place.machine(machine), attempt.worker_args))
 
 
 def refuse_options(options: Mapping[str, object], why: str) -> None:

@@ -11,6 +11,7 @@ from accel_trainer.cli.app import (
     SOME_FAILED,
     AllowOption,
     ConfigOption,
+    CpuOption,
     File,
     GpusOption,
     ParentQueueOption,
@@ -41,6 +42,7 @@ def train(
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
+    cpu: CpuOption = False,
     queue: ParentQueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
 ) -> None:
@@ -51,9 +53,9 @@ def train(
 
     allow_imports(allow)
     job = read_job(file)
-    options = ask_for_gpus(launch_options(config, num_processes, gpus))
+    options = ask_for_gpus(launch_options(config, num_processes, gpus, cpu=cpu))
     never_wait()
-    plan_launch(job, options, this_machine())  # a mistake in it is reported before a folder is made
+    plan_launch(job, options, this_machine(cpu=options.cpu))  # a mistake in it is reported before a folder is made
     store = QueueStore(queue)
     if store.folder.is_dir():
         store.paths.refuse_run_folder(job.run_path)
@@ -84,9 +86,9 @@ def _train(attempt: "Attempt", options: LaunchOptions) -> None:
     from accel_trainer.launch.outcome import OutcomeKind
     from accel_trainer.launch.supervision import Supervision
 
-    terminal, stop = Terminal(), StopRequest()
+    terminal, stop, machine = Terminal(), StopRequest(), this_machine(cpu=options.cpu)
     stop.listen(*STOP_SIGNALS)
-    outcome = asyncio.run(run_attempt(attempt, options, this_machine(), Supervision(stop, terminal)))
+    outcome = asyncio.run(run_attempt(attempt, options, machine, Supervision(stop, terminal)))
     terminal(AttemptFinished(attempt.job.name, outcome, attempt.log))
     if stop.signal is not None:
         raise typer.Exit(SIGNALED + stop.signal)

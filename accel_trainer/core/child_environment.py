@@ -19,6 +19,8 @@ from pathlib import Path
 
 # How many processes a launcher has started for the job. It is set in each of them, and nowhere else.
 PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
+# Set where each of these processes is to train on a GPU of its own: none then trains on the CPU.
+GPU_VARIABLE = "ACCEL_TRAIN_ON_GPU"
 # Names of what was set aside for a process, for its log and its record.
 SET_ASIDE_VARIABLE = "ACCEL_TRAIN_SET_ASIDE"
 # libgomp's threads that wait for the next piece of work look for it so often before they sleep. By default they never

@@ -34,6 +34,7 @@ class Program(StrEnum):
     PLOT = "accel_trainer.workers.plot"
     VALIDATE = "accel_trainer.workers.validate"
     SLURM_JOB = "accel_trainer.workers.slurm_job"
+    PROBE_GPUS = "accel_trainer.workers.probe_gpus"
     PROBE_TORCH = "accel_trainer.workers.probe_torch"
     PROBE_WANDB = "accel_trainer.workers.probe_wandb"
     PROBE_SERVER = "accel_trainer.workers.probe_server"

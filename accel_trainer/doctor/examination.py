@@ -11,6 +11,7 @@ from accel_trainer.core.processes import Program
 from accel_trainer.doctor import filesystem_trials, hardware, software, storage
 from accel_trainer.doctor.findings import Check, Finding, Grade, Probe, ProbeFailed, problem, run_checks
 from accel_trainer.launch.machine import this_machine
+from accel_trainer.launch.nvidia import find_gpus
 
 # Free space below which there is a warning, in GB: for job files and logs; for states and weights; for the temporary
 # files of attempts; for spectra and masks.
@@ -99,6 +100,6 @@ def _torch_checks(torch: Probe) -> Lines:
         report = {}
     if report:
         yield from run_checks(
-            [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, hardware.driver_cuda()))]
+            [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, find_gpus().cuda))]
         )
     yield from run_checks([Check("accelerate config", lambda: software.accelerate_default(this_machine()))])

@@ -5,20 +5,18 @@ The checks of GPUs were tried with recorded output of nvidia-smi and torch, not 
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.core.child_environment import tool_environment
 from accel_trainer.core.limits import available_memory, cpu_quota, memory_limit
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.launch.machine import Machine, this_machine
+from accel_trainer.launch.nvidia import HINT, find_gpus
+from accel_trainer.launch.visible import VISIBLE_VARIABLE
 
 GIGABYTE = 10**9
-SMI_LIMIT_S = 10.0
 # What a trainer of one process uses before its first image: torch, its libraries, a model.
 TRAINER_MEMORY = 3 * GIGABYTE
 # What NCCL may take of shared memory for each GPU; a container has 64 MB by default.
@@ -28,52 +26,22 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def gpus() -> Finding:
     """The GPUs that a runner of the queue uses by default."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shutil.which("nvidia-smi") is None:
-        machine = this_machine()
-        return ok("Apple's, by MPS" if machine.has_mps else "none (no nvidia-smi in PATH); jobs are trained on the CPU")
-    try:
-        listed = _smi("--list-gpus")
-    except OSError as error:
-        return problem(f"nvidia-smi: {error}", "repair the driver; after an update of it, restart the machine")
-    num_gpus = sum(line.startswith("GPU ") for line in listed.splitlines())
-    found = this_machine().gpus
-    names = ", ".join(map(str, found)) or "none"
+    visible, machine = os.environ.get(VISIBLE_VARIABLE), this_machine()
+    if machine.unusable is not None and not machine.gpus:
+        return problem(machine.unusable.message, machine.unusable.hint)
+    found = find_gpus()
+    if not found.gpus:
+        return ok("Apple's, by MPS" if machine.has_mps else "none of NVIDIA's; jobs are trained on the CPU")
+    names = ", ".join(map(str, machine.gpus)) or "none"
+    if found.broken:
+        return warning(f"{names}; {'; '.join(found.broken)}", HINT)
     if visible is None:
         return ok(names)
-    if num_gpus and not found:
+    if not machine.gpus:
         return warning(
-            f"none of {num_gpus}: CUDA_VISIBLE_DEVICES={visible!r} hides them", "unset it, or name GPUs that exist"
+            f"none of {len(found.gpus)}: {VISIBLE_VARIABLE}={visible!r} hides them", "unset it, or name GPUs that exist"
         )
-    return ok(f"{names}; chosen from {num_gpus} by CUDA_VISIBLE_DEVICES={visible!r}")
-
-
-def _smi(*arguments: str) -> str:
-    """The output of nvidia-smi. Raises OSError with one line."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SMI_LIMIT_S,
-            env=tool_environment(),
-        )
-    except subprocess.TimeoutExpired as error:
-        raise OSError(f"no answer within {SMI_LIMIT_S:.0f} s") from error
-    if done.returncode:
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        raise OSError(lines[0] if lines else f"exit code {done.returncode}")
-    return done.stdout
-
-
-def driver_cuda() -> str | None:
-    """The newest CUDA version that the driver supports, such as 12.4; None if unknown."""
-    try:
-        found = re.search(r"CUDA Version:\s*(\d+\.\d+)", _smi())
-    except OSError:
-        return None
-    return found[1] if found else None
+    return ok(f"{names}; chosen from {len(found.gpus)} by {VISIBLE_VARIABLE}={visible!r}")
 
 
 def torch_gpus(machine: Machine, torch_report: Mapping[str, Any], driver: str | None) -> Finding:
@@ -98,7 +66,7 @@ def torch_gpus(machine: Machine, torch_report: Mapping[str, Any], driver: str | 
         return problem(f"{summary}{reason}", "make `python -c 'import torch; torch.zeros(1).cuda()'` work")
     if of_torch > of_queue:
         return warning(
-            f"torch sees {of_torch}, run-queue counts {of_queue} and takes no more (it asks nvidia-smi)",
+            f"torch sees {of_torch}, run-queue counts {of_queue} and takes no more (it asks NVIDIA's driver)",
             "give the runner a `config` from accelerate_configs/",
         )
     if unfit := [

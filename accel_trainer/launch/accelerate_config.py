@@ -32,7 +32,7 @@ class UnusableHere(UserError):
 
 
 class MachineUnusable(UnusableHere):
-    """The same, where it is the user's own default on this machine."""
+    """The same, where it is the user's own default on this machine, or its GPUs."""
 
 
 class TooFewGpus(UserError):

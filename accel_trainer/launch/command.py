@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.child_environment import GPU_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
 from accel_trainer.core.processes import CORES_VARIABLE, Program
@@ -17,13 +18,17 @@ from accel_trainer.launch.accelerate_config import (
     NO_CONFIG,
     AccelerateConfig,
     ConfigFile,
+    MachineUnusable,
     Origin,
     TooFewGpus,
+    UnusableHere,
     config_file,
     read_config,
     refuse_other_machines,
 )
-from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.machine import Machine, refuse_parts_together
+from accel_trainer.launch.nvidia import Gpu
+from accel_trainer.launch.visible import OF_THE_BUS, ORDER_VARIABLE, VISIBLE_VARIABLE
 
 # The same for every launch: no file of `accelerate config` is read, and the job decides of precision and compilation.
 BASE_ARGS = ("--config_file", str(NO_CONFIG), "--mixed_precision", "no", "--dynamo_backend", "no")
@@ -33,18 +38,19 @@ SHUTDOWN_S = 90
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """What the user gave on the command line; it goes before everything else."""
+    """What the user gave on the command line; it goes before everything else. cpu: leave GPUs alone."""
 
     config: Path | None = None
     num_processes: int | None = None
     gpus: tuple[str, ...] | None = None
+    cpu: bool = False
 
     def argv(self) -> list[str]:
         """The same flags, for another call of accel-train."""
         words = ["--config", str(self.config)] if self.config is not None else []
         words += ["--num-processes", str(self.num_processes)] if self.num_processes is not None else []
         words += ["--gpus", ",".join(self.gpus)] if self.gpus is not None else []
-        return words
+        return [*words, "--cpu"] if self.cpu else words
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,18 @@ def plan_launch(
     before the user's own default of `accelerate config`, that before what is there. Raises UserError; UnusableHere
     where no job can be launched, as its file that no job has named cannot be used.
     """
-    machine.refuse_missing(flags.gpus or ())
+    given = machine.chosen(flags.gpus or ())
+    refuse_parts_together(given)
     file = config_file(job.accelerate_config, flags.config)
     if job.num_processes is not None and flags.num_processes is None and flags.gpus is None:
-        flags = replace(flags, num_processes=job.num_processes)
+        flags, is_jobs = replace(flags, num_processes=job.num_processes), True
+    else:
+        is_jobs = False
     launch = _detected(flags, machine) if file is None else _by_config(file, flags, machine)
-    if launch.is_on_cpu and not machine.is_shared and launch.num_processes > machine.most_cpu_processes:
-        message = (
-            f"{launch.num_processes:,} are more than may train on {machine.cores} cores, {machine.most_cpu_processes}"
-        )
-        raise TooFewGpus(message, key="num_processes")
+    if launch.is_on_cpu:
+        _refuse_crowd(launch.num_processes, machine)
+    elif flags.num_processes is not None:
+        _refuse_more_than_gpus(launch.num_processes, given, machine, is_jobs=is_jobs)
     environment = {**launch.environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if allowed := os.environ.get(ALLOW_VARIABLE):
         environment[ALLOW_VARIABLE] = allowed  # inherited anyway; here for those who type the printed command
@@ -104,9 +112,46 @@ def plan_launch(
             environment["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
     if machine.is_shared:
         environment[CORES_VARIABLE] = str(machine.cores)
-    if flags.gpus is not None:
-        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(flags.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if not launch.is_on_cpu:
+        environment |= _of_gpus(launch, given, machine)
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
+
+
+def _of_gpus(launch: Launch, given: Sequence[Gpu], machine: Machine) -> dict[str, str]:
+    """What shows a launch its GPUs, and has its processes refuse to train on anything else."""
+    environment = {}
+    chooses_itself = "--gpu_ids" in launch.accelerate_args and "all" not in launch.accelerate_args
+    gpus = given or (machine.together if machine.are_named and not chooses_itself else ())
+    if gpus:
+        environment = {VISIBLE_VARIABLE: ",".join(gpu.visible for gpu in gpus), ORDER_VARIABLE: OF_THE_BUS}
+    if machine.gpus or machine.has_mps or (machine.may_have_other_gpus and launch.num_processes > 1):
+        environment[GPU_VARIABLE] = "1"
+    return environment
+
+
+def _refuse_crowd(count: int, machine: Machine) -> None:
+    if not machine.is_shared and count > machine.most_cpu_processes:
+        message = f"{count:,} are more than may train on {machine.cores} cores, {machine.most_cpu_processes}"
+        raise TooFewGpus(message, key="num_processes")
+
+
+def _refuse_more_than_gpus(count: int, given: Sequence[Gpu], machine: Machine, *, is_jobs: bool) -> None:
+    """Without a GPU for each process, several would be on one. A job that asks for them may be for another machine."""
+    there = len(given or machine.together) or int(machine.has_mps)
+    if there == 0 or count <= there * machine.nodes.number:
+        return
+    message = f"{count} processes, and GPUs for {there * machine.nodes.number}: each needs one of its own"
+    if is_jobs:
+        raise TooFewGpus(message, key="num_processes")
+    raise UnusableHere(message, option="num_processes", hint="`cpu` has several processes share the CPU")
+
+
+def _refuse_unusable(flags: LaunchOptions, config: AccelerateConfig | None, machine: Machine) -> None:
+    """Who trains on the CPU where there is a GPU has asked for that. Raises MachineUnusable."""
+    on_cpu = flags.cpu or (config is not None and config.use_cpu)
+    if on_cpu or machine.unusable is None or (machine.unusable.is_uncounted and config is not None):
+        return
+    raise MachineUnusable(machine.unusable.message, hint=machine.unusable.hint)
 
 
 def num_processes_wanted(job: Job, flags: LaunchOptions, machine: Machine | None = None) -> int | None:
@@ -117,6 +162,8 @@ def num_processes_wanted(job: Job, flags: LaunchOptions, machine: Machine | None
     """
     file = config_file(job.accelerate_config, flags.config)
     config = None if file is None else read_config(file)
+    if machine is not None:
+        _refuse_unusable(flags, config, machine)
     if flags.num_processes is not None:
         return flags.num_processes
     if job.num_processes is not None:
@@ -130,6 +177,9 @@ def num_processes_wanted(job: Job, flags: LaunchOptions, machine: Machine | None
 
 def _by_config(file: ConfigFile, flags: LaunchOptions, machine: Machine) -> Launch:
     config, nodes = read_config(file), machine.nodes
+    if flags.cpu:
+        config = config.model_copy(update={"use_cpu": True})
+    _refuse_unusable(flags, config, machine)
     if nodes.number > 1:  # they were given by the caller; the file's own are of other machines
         config = config.model_copy(update={"num_machines": 1, "machine_rank": 0, "main_process_port": nodes.port})
     refuse_other_machines(file, config)
@@ -170,12 +220,12 @@ def gpus_lacking(job: Job, flags: LaunchOptions, machine: Machine) -> int | None
 
 def _refuse_missing_gpus(file: ConfigFile, config: AccelerateConfig, machine: Machine) -> None:
     if _lacks_gpus(config, machine):
-        file.refuse_gpus(config.num_processes, len(machine.gpus))
+        file.refuse_gpus(config.num_processes, len(machine.together))
 
 
 def _lacks_gpus(config: AccelerateConfig, machine: Machine) -> bool:
     """Without a GPU for each process, each would train alone, or on another's GPU."""
-    count, there = config.num_processes, len(machine.gpus)
+    count, there = config.num_processes, len(machine.together)
     is_known = bool(there) or not machine.may_have_other_gpus
     if config.distributed_type != "MULTI_GPU" or config.use_cpu or config.num_machines > 1 or machine.nodes.number > 1:
         return False
@@ -184,7 +234,8 @@ def _lacks_gpus(config: AccelerateConfig, machine: Machine) -> bool:
 
 def _detected(flags: LaunchOptions, machine: Machine) -> Launch:
     """One process for each GPU, or one on the CPU; several on the CPU only when asked for."""
-    devices = len(flags.gpus) if flags.gpus is not None else len(machine.gpus)
+    _refuse_unusable(flags, None, machine)
+    devices = 0 if flags.cpu else len(flags.gpus) if flags.gpus is not None else len(machine.together)
     nodes = machine.nodes
     count = _count(flags, max(1, devices) * nodes.number)
     refuse_uneven(count, nodes.number)
@@ -195,7 +246,7 @@ def _detected(flags: LaunchOptions, machine: Machine) -> Launch:
         args += ["--multi_gpu"]
     if count > 1 and nodes.number == 1:
         args += ["--main_process_port", "0"]
-    if not devices and not machine.has_mps:
+    if not devices and (flags.cpu or not machine.has_mps):
         environment["ACCELERATE_USE_CPU"] = "true"
         args += ["--num_cpu_threads_per_process", str(_threads(machine, count))]
         args += [] if count > 1 else ["--cpu"]

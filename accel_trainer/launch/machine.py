@@ -2,31 +2,17 @@
 
 import os
 import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
 
-from accel_trainer.core.child_environment import tool_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import usable_cores
-from accel_trainer.core.text import first_line
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU as nvidia-smi lists it: index (CUDA_VISIBLE_DEVICES takes it), name, and memory with its unit."""
-
-    index: str
-    name: str
-    memory: str
-
-    def __str__(self) -> str:
-        return f"{self.index}: {self.name} ({self.memory})"
+from accel_trainer.launch.nvidia import HINT, Found, Gpu, find_gpus
+from accel_trainer.launch.visible import OF_THE_BUS, ORDER_VARIABLE, VISIBLE_VARIABLE, by_uuid, hides_all, visible_gpus
 
 
 @dataclass(frozen=True)
@@ -51,11 +37,22 @@ LEAST_PROCESSES, PROCESSES_PER_CORE = 8, 4
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """Why GPUs that are there are none to train on, and what to do. is_uncounted: they are of a kind that only a config
+    can count."""
+
+    message: str
+    hint: str
+    is_uncounted: bool = False
+
+
+@dataclass(frozen=True)
 class Machine:
     """The devices that are there.
 
     is_shared: the cores are a part of those that this process may use. may_have_other_gpus: there may be GPUs that are
-    not listed, such as AMD's, or NVIDIA's where nvidia-smi is not there.
+    not listed, such as AMD's, or NVIDIA's where no driver answers. unusable: why nothing may be trained on a GPU here
+    although there is one. are_named: whether a launch has to name the GPUs, as CUDA would not see just these by itself.
     """
 
     gpus: tuple[Gpu, ...]
@@ -64,22 +61,50 @@ class Machine:
     nodes: Nodes = Nodes()
     is_shared: bool = False
     may_have_other_gpus: bool = False
+    unusable: Unusable | None = None
+    are_named: bool = False
 
     @property
     def most_cpu_processes(self) -> int:
         """How many processes may train together on the CPUs of all nodes."""
         return max(LEAST_PROCESSES, PROCESSES_PER_CORE * self.cores) * self.nodes.number
 
+    @property
+    def together(self) -> tuple[Gpu, ...]:
+        """The GPUs that one job has which names none: all that are whole, or one MIG device."""
+        whole = tuple(gpu for gpu in self.gpus if not gpu.is_part)
+        return whole or self.gpus[:1]
+
     def share(self, cores: int) -> "Machine":
         """What a job sees that has only so many of the cores."""
         return replace(self, cores=cores, is_shared=self.is_shared or cores < self.cores)
 
-    def refuse_missing(self, gpus: Collection[str]) -> None:
-        """Raises UserError for a GPU that is not there, naming those that are."""
-        there = [gpu.index for gpu in self.gpus]
-        if missing := [index for index in gpus if index not in there]:
+    def chosen(self, names: Collection[str]) -> tuple[Gpu, ...]:
+        """GPUs by their indices, such as 0, or 0:1 for a MIG device, or by beginnings of their UUIDs. Raises UserError
+        for one that is not there, naming those that are."""
+        gpus = {name: self._named(name) for name in names}
+        if missing := [name for name, gpu in gpus.items() if gpu is None]:
+            there = [gpu.index for gpu in self.gpus]
             found = f"there are {', '.join(there)}" if there else "no GPU was found on this machine"
+            if self.unusable is not None and not there:
+                found = f"{self.unusable.message}; {self.unusable.hint}"
             raise UserError(f"no GPU {', '.join(missing)}", option="gpus", hint=found)
+        found_gpus = [gpu for gpu in gpus.values() if gpu is not None]
+        if len(set(found_gpus)) < len(found_gpus):
+            raise UserError("a GPU is named twice", option="gpus")
+        return tuple(found_gpus)
+
+    def _named(self, name: str) -> Gpu | None:
+        if name.startswith(("GPU-", "MIG-")):
+            return by_uuid(self.gpus, name)
+        return next((gpu for gpu in self.gpus if gpu.index == name), None)
+
+
+def refuse_parts_together(gpus: Sequence[Gpu]) -> None:
+    """Raises UserError for MIG devices that are to train one job: NCCL connects none."""
+    if len(gpus) > 1 and any(gpu.is_part for gpu in gpus):
+        names = ", ".join(gpu.index for gpu in gpus)
+        raise UserError(f"{names}: MIG devices cannot train a job together", option="gpus", hint="name one of them")
 
 
 # Of the drivers of AMD, NVIDIA, Habana, Ascend, Cambricon and Moore Threads.
@@ -92,74 +117,66 @@ GPU_DEVICES = (
     "/dev/cambricon_ctl",
     "/dev/mtgpu.0",
 )
+# What a torch is built for that may find such a GPU, by its name in torch/version.py.
+UNCOUNTED = {"hip": ("/dev/kfd", "AMD's"), "xpu": ("/dev/dri/renderD128", "Intel's")}
+ON_CPU = "or train on the CPU by `cpu`"
 
 
 @cache
-def this_machine() -> Machine:
-    """Looks without torch: the process that starts trainers must not touch a GPU."""
+def this_machine(*, cpu: bool = False) -> Machine:
+    """Looks without torch: the process that starts trainers must not touch a GPU. cpu: as one that has no GPU."""
+    if cpu:
+        return Machine((), has_mps=False, cores=usable_cores())
     has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
-    return Machine(tuple(_gpus()), has_mps, usable_cores(), may_have_other_gpus=any(map(os.path.exists, GPU_DEVICES)))
+    visible, found = os.environ.get(VISIBLE_VARIABLE), find_gpus()
+    gpus = found.gpus if visible is None else visible_gpus(found.gpus, visible)
+    return Machine(
+        gpus,
+        has_mps,
+        usable_cores(),
+        may_have_other_gpus=any(map(os.path.exists, GPU_DEVICES)),
+        unusable=_unusable(found, gpus, visible, torch_builds()),
+        are_named=_are_named(found.gpus, gpus, visible),
+    )
 
 
-_GPU_LINE = re.compile(r"(\s*\d+\s*),([^,]*),(.*),([^,]*)")
+def _are_named(there: Sequence[Gpu], gpus: Sequence[Gpu], visible: str | None) -> bool:
+    if visible is None:
+        return [gpu.visible for gpu in gpus] != [str(index) for index in range(len(gpus))]
+    # By itself CUDA counts the fastest first: of different GPUs, a number of the user's is not one of the bus.
+    is_of_the_bus = os.environ.get(ORDER_VARIABLE) == OF_THE_BUS or not visible[:1].isdigit()
+    return is_of_the_bus or len({gpu.name for gpu in there}) == 1
 
 
-def _gpus() -> list[Gpu]:
-    """NVIDIA's GPUs, in the order of the bus; only those that CUDA_VISIBLE_DEVICES leaves, where it is set."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not (tool := shutil.which("nvidia-smi")):
-        return []
-    query = [tool, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader"]
+def _unusable(
+    found: Found, gpus: Sequence[Gpu], visible: str | None, builds: dict[str, str | None] | None
+) -> Unusable | None:
+    if visible is not None and hides_all(visible):
+        return None
+    if gpus:
+        if builds is not None and not any(builds.values()):
+            install = "install torch for CUDA (https://pytorch.org/get-started/locally)"
+            return Unusable(f"{len(gpus)} of NVIDIA's GPUs, and torch was built without CUDA", f"{install}, {ON_CPU}")
+        return None
+    if found.problem is not None:
+        return Unusable(f"GPUs that are there cannot be used: {found.problem}", f"{HINT}, {ON_CPU}")
+    if found.gpus:
+        message = f"{VISIBLE_VARIABLE}={visible!r} shows none of the GPUs, {', '.join(map(str, found.gpus))}"
+        return Unusable(message, f"unset it or name GPUs that are there, {ON_CPU}")
+    for build, (device, whose) in UNCOUNTED.items():
+        if builds is not None and builds.get(build) and os.path.exists(device):  # noqa: PTH110 - never raises
+            message = f"a GPU of {whose} may be there ({device}), and only NVIDIA's are counted"
+            return Unusable(message, f"name a `config` from accelerate_configs/, {ON_CPU}", is_uncounted=True)
+    return None
+
+
+def torch_builds() -> dict[str, str | None] | None:
+    """For which version of `cuda`, `hip` and `xpu` the torch that is installed was built, without importing it; None
+    where that is not known."""
     try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, errors="replace", timeout=30, check=True, env=tool_environment()
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    gpus = []
-    for line in answer.strip().splitlines():
-        # A name may have commas in it; a line that is none of a GPU's says that there is none, or what is wrong.
-        if (found := _GPU_LINE.fullmatch(line)) is None:
-            continue
-        index, uuid, name, memory = (part.strip() for part in found.groups())
-        if visible is None or any(word in (index, uuid) for word in visible.split(",")):
-            gpus.append(Gpu(index, name, memory))
-    return gpus
-
-
-# A GPU on which nobody is has some memory taken by the driver.
-FREE_BELOW = 0.05
-
-
-class GpuMemory:
-    """Looks at the memory of GPUs. Raises UserError where NVML is not there, or has no such GPU."""
-
-    def __init__(self, free_below: float = FREE_BELOW) -> None:
-        """A GPU counts as free while less than this part of its memory is taken, 0 to 1."""
-        self._free_below = free_below
-        try:
-            import pynvml
-        except ImportError as error:
-            hint = "or leave `wait_free` out"
-            raise UserError(
-                "`wait_free` needs NVIDIA's management library: pip install nvidia-ml-py", hint=hint
-            ) from error
-        self._nvml: Any = pynvml
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            message = f"NVIDIA's management library does not answer: {first_line(error)}"
-            raise UserError(message, option="wait_free", hint="leave `wait_free` out") from error
-
-    def occupied(self, gpus: list[str]) -> set[str]:
-        """Those of these GPUs, by index in the order of the bus, whose memory somebody uses."""
-        return {gpu for gpu in gpus if self._part_taken(gpu) >= self._free_below}
-
-    def _part_taken(self, gpu: str) -> float:
-        try:
-            memory = self._nvml.nvmlDeviceGetMemoryInfo(self._nvml.nvmlDeviceGetHandleByIndex(int(gpu)))
-        except self._nvml.NVMLError as error:
-            with suppress(self._nvml.NVMLError):
-                self._nvml.nvmlInit()  # a driver that was reset knows this process no more
-            raise UserError(f"GPU {gpu} cannot be looked at: {first_line(error)}", option="wait_free") from error
-        return float(memory.used / memory.total) if memory.total else 1.0  # its share is not known
+        spec = find_spec("torch")
+        text = "" if spec is None or spec.origin is None else Path(spec.origin).with_name("version.py").read_text()
+    except (ImportError, OSError, ValueError):
+        return None
+    found = dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*=\s*(.+)$", text, re.MULTILINE))
+    return {name: None if value == "None" else value.strip("'\"") for name, value in found.items()} or None

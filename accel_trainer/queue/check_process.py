@@ -62,6 +62,7 @@ class Context:
     config: str | None
     num_processes: int | None
     gpus: list[str] | None
+    cpu: bool
     coming: list[str]
     folder: str | None
     environment: dict[str, str]
@@ -78,7 +79,17 @@ class Context:
         config = None if options.config is None else str(options.config)
         gpus = None if options.gpus is None else list(options.gpus)
         environment = child_environment()
-        return cls(str(queue), config, options.num_processes, gpus, sorted(coming), folder, environment, list(paths))
+        return cls(
+            str(queue),
+            config,
+            options.num_processes,
+            gpus,
+            options.cpu,
+            sorted(coming),
+            folder,
+            environment,
+            list(paths),
+        )
 
 
 class CheckProcess:

@@ -211,7 +211,7 @@ class ChangeNotifier:
         self._pause: Pause | None = None
         self._too_large: set[str] = set()
         self._gpus_in_use: Collection[str] = ()
-        self._trouble: str | None = None
+        self._trouble: dict[str, str | None] = {}
         self._strays: set[Path] = set()
 
     def pause(self, pause: Pause | None) -> None:
@@ -239,11 +239,11 @@ class ChangeNotifier:
             self._emit(StrayFile(path, hints[path]))
         self._strays.update(hints)
 
-    def trouble(self, problem: str | None) -> None:
-        """Note what does not work now."""
-        if problem is not None and problem != self._trouble:
+    def trouble(self, problem: str | None, of: str = "queue") -> None:
+        """Note what does not work now, of one thing among several."""
+        if problem is not None and problem != self._trouble.get(of):
             self._emit(RunnerTrouble(problem))
-        self._trouble = problem
+        self._trouble[of] = problem
 
     def gpus_in_use(self, gpus: Collection[str]) -> None:
         """Note the GPUs of others for which jobs wait."""

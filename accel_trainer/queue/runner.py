@@ -49,7 +49,7 @@ from accel_trainer.queue.store import QueueStore
 from accel_trainer.queue.stuck_jobs import StuckJobs
 
 
-def nobody_else(gpus: list[str]) -> set[str]:
+def nobody_else(gpus: list[str]) -> set[str] | None:
     """Of these GPUs, those that others use: none, without a look."""
     return set()
 
@@ -62,19 +62,19 @@ class RunnerOptions:
     retry_after_s: the wait before the first retry of a job; it doubles with each further one.
     reclaims_stale: whether it takes also the jobs of runners on other machines of which nothing was heard for long.
     prewarms: whether it starts the trainer of the next job while another still works.
-    gpus_in_use: which of some GPUs others use; those are not given to a job.
+    gpus_in_use: which of some GPUs others use, which are not given to a job; None while that is not known.
     """
 
     launch: LaunchOptions = field(default_factory=LaunchOptions)
     retry_after_s: float = FIRST_WAIT_S
     reclaims_stale: bool = False
     prewarms: bool = False
-    gpus_in_use: Callable[[list[str]], set[str]] = nobody_else
+    gpus_in_use: Callable[[list[str]], set[str] | None] = nobody_else
 
 
 DEFAULT_OPTIONS = RunnerOptions()
-# How long a queue without a trainer may not be readable, and how long it may not be known which GPUs others use.
-PATIENCE_S, GPU_PATIENCE_S = 10.0, 300.0
+# How long a queue without a trainer may not be readable.
+PATIENCE_S = 10.0
 
 
 class Runner:
@@ -112,7 +112,6 @@ class Runner:
         self._running: dict[str, RunningAttempt] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._failing_since: float | None = None
-        self._gpus_unknown_since: float | None = None
         self._is_counted = False
         self._wants_look = True
         self._notifier = ChangeNotifier(emit)
@@ -289,19 +288,14 @@ class Runner:
         return has_begun
 
     def _gpus_in_use(self) -> set[str] | None:
-        """Which GPUs others use; None where that is not known now. Raises UserError where that lasts."""
+        """Which GPUs others use; None where that is not known now: a driver fails in many ways, and may work again."""
         try:
             occupied = self.options.gpus_in_use(self._slots.unused_gpus)
-        except Exception as error:  # a driver fails in many ways, and works again after a moment
-            now = time.monotonic()
-            self._gpus_unknown_since = self._gpus_unknown_since or now
-            if not self._attempts and now - self._gpus_unknown_since > GPU_PATIENCE_S:
-                raise
-            self._notifier.trouble(first_line(error))
+        except Exception as error:
+            self._notifier.trouble(first_line(error), of="GPUs")
             return None
-        if self._gpus_unknown_since is not None:
-            self._gpus_unknown_since = None
-            self._notifier.trouble(None)
+        if occupied is not None:
+            self._notifier.trouble(None, of="GPUs")
         return occupied
 
     def _notify_of_gpus_in_use(self, occupied: set[str]) -> None:

@@ -41,20 +41,29 @@ class Slots:
         slots: int | None = None,
     ) -> None:
         """Raises UserError for what the machine has not."""
-        machine.refuse_missing(options.gpus or ())
-        self.gpus = options.gpus if options.gpus is not None else tuple(gpu.index for gpu in machine.gpus)
+        gpus = machine.gpus if options.gpus is None else machine.chosen(options.gpus)
+        self.gpus = tuple(gpu.index for gpu in gpus)
+        # Of MIG devices each trains a job by itself.
+        self._whole = tuple(gpu.index for gpu in gpus if not gpu.is_part)
+        if len(self._whole) < len(gpus) and gpus_per_job is None:
+            gpus_per_job = 1
         if self.gpus and slots is not None:
             raise UserError("`slots` is for machines without GPUs", hint="use `gpus_per_job` and `jobs_per_gpu`")
         if not self.gpus and (gpus_per_job is not None or jobs_per_gpu > 1):
             raise UserError("`gpus_per_job`, `jobs_per_gpu`: no GPU was found on this machine", hint="use `slots`")
-        if gpus_per_job is not None and gpus_per_job > len(self.gpus):
-            raise UserError(f"{gpus_per_job} are more than there are, {len(self.gpus)}", option="gpus_per_job")
+        for option, count in (("gpus_per_job", gpus_per_job), ("num_processes", options.num_processes)):
+            if self.gpus and count is not None and count > self._most_of_a_job:
+                raise UserError(f"{count} are more than there are, {self._most_of_a_job}", option=option)
         # GPUs that were named, and nothing more, are for each job in turn: an option overrides what a job has.
         self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or options.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
         self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
         self._most_cpu_processes = machine.most_cpu_processes
         self._taken: list[Allocation] = []
+
+    @property
+    def _most_of_a_job(self) -> int:
+        return max(1, len(self._whole))
 
     @property
     def number(self) -> int:
@@ -79,14 +88,15 @@ class Slots:
         """Whether there is room for a job of so many processes when nothing else is running."""
         if not self.gpus:
             return (num_processes or 1) <= self._most_cpu_processes
-        return self._wanted(num_processes) <= len(self.gpus)
+        return self._wanted(num_processes) <= self._most_of_a_job
 
     def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Allocation | None:
         """The place that a job would have now, those GPUs left out that others occupy; None: there is no room."""
         if not self.gpus:
             return Allocation(cores=max(1, self._cores // self._slots)) if self._places_left else None
         wanted, load = self._wanted(num_processes), self._load()
-        free = [gpu for gpu in self.gpus if load[gpu] < self._jobs_per_gpu and gpu not in occupied]
+        fitting = self.gpus if wanted == 1 else self._whole
+        free = [gpu for gpu in fitting if load[gpu] < self._jobs_per_gpu and gpu not in occupied]
         if len(free) < wanted:
             return None
         emptiest = sorted(sorted(free, key=lambda gpu: load[gpu])[:wanted], key=self.gpus.index)

@@ -16,7 +16,7 @@ from accel_trainer.config import Job
 from accel_trainer.config.rules import RULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.machine_errors import why_of_machine
-from accel_trainer.core.outage import expecting, waiting_out
+from accel_trainer.core.outage import MachineFailure, expecting, waiting_out
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.inputs import known_inputs
@@ -86,6 +86,9 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
         except UserError as mistake:
             log.error("error: %s", mistake)
             result = TrainingResult(_state_of(mistake), str(mistake), mistake)
+        except MachineFailure as failure:
+            log.error("%s", failure)
+            result = TrainingResult(RunState.MACHINE_FAILED, str(failure), failure)
         except BaseException as failure:
             result = _unforeseen(failure, prints=options.prints)
         try:

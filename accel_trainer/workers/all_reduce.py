@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 from accel_trainer.core.files import write_atomic
+from accel_trainer.core.outage import MachineFailure
+from accel_trainer.launch.protocol import ERROR_PREFIX
 
 
 def main(answer: Path) -> None:
@@ -22,7 +24,11 @@ def main(answer: Path) -> None:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    from accel_trainer.training.runtime.gpu import refuse_missing_gpu
+
+    if not (cpu := parse_flag_from_env("ACCELERATE_USE_CPU")):
+        refuse_missing_gpu()
+    state = PartialState(cpu=cpu)
     total = torch.tensor([float(state.process_index + 1)], device=state.device)
     if state.num_processes > 1:
         torch.distributed.all_reduce(total)
@@ -38,5 +44,9 @@ def main(answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except MachineFailure as failure:
+        print(f"{ERROR_PREFIX}{failure}", file=sys.stderr)
+        exit_now(1)
     exit_now(0)

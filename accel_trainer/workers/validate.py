@@ -252,9 +252,8 @@ def _be_checker(context: Request, channel: socket.socket, output: int) -> None:
     def tell(answer: Mapping[str, object]) -> None:
         channel.sendall(json.dumps(answer).encode() + b"\n")
 
-    check = make_check(
-        LaunchOptions(config, context["num_processes"], gpus), on_images=lambda: tell({"data set": "known"})
-    )
+    options = LaunchOptions(config, context["num_processes"], gpus, context["cpu"])
+    check = make_check(options, on_images=lambda: tell({"data set": "known"}))
     lines, own_pid = _Lines(channel.fileno()), os.getpid()
     while not lines.is_over:
         if (line := lines.next()) is None:

@@ -18,7 +18,8 @@ from accel_trainer.cli import job_files, run_queue, train
 from accel_trainer.cli.app import write_file
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.machine import Gpu, Machine
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 
 

@@ -1,81 +1,63 @@
 """Devices, as a fake nvidia-smi and a fake torch tell of them; and what a container leaves of a machine."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from launch.fake_driver import FAILING, HANGING, HEALTHY, FakeDriver
 
 from accel_trainer.doctor import hardware
 from accel_trainer.doctor.findings import Grade
-from accel_trainer.launch import command
-from accel_trainer.launch.machine import Gpu, Machine, this_machine
+from accel_trainer.launch import command, nvidia
+from accel_trainer.launch.machine import Machine, this_machine
+from accel_trainer.launch.nvidia import Found, Gpu
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
 MAC = Machine((), has_mps=True, cores=2)
 TOLD = {"cuda": "13.0", "hip": None, "gpus": [], "architectures": [], "mps": False, "warnings": []}
 A100 = {"name": "A100", "capability": [8, 0]}
-TWO_GPUS = """
-case "$1" in
---list-gpus) echo "GPU 0: A100 (UUID: GPU-a)"; echo "GPU 1: A100 (UUID: GPU-b)" ;;
---query-gpu=*) echo "0, GPU-a, A100, 40960 MiB"; echo "1, GPU-b, A100, 40960 MiB" ;;
-*) echo "| NVIDIA-SMI 550.54   Driver Version: 550.54   CUDA Version: 12.4     |" ;;
-esac
-"""
-
-FakeSmi = Callable[[str], None]
-
-
-@pytest.fixture(autouse=True)
-def fresh_machine() -> Iterator[None]:
-    this_machine.cache_clear()
-    yield
-    this_machine.cache_clear()
 
 
 @pytest.fixture
-def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSmi:
-    def make(script: str) -> None:
-        tool = tmp_path / "bin/nvidia-smi"
-        tool.parent.mkdir()
-        tool.write_text(f"#!/bin/sh\n{script}")
-        tool.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-
-    return make
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    """None of the library: nvidia-smi answers alone."""
+    this_machine.cache_clear()
+    yield FakeDriver(tmp_path / "root", monkeypatch, tmp_path)
+    this_machine.cache_clear()
 
 
 # -- GPUs -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_driver_is_asked_in_an_environment_that_is_made(smi: FakeSmi, monkeypatch: pytest.MonkeyPatch) -> None:
-    smi('echo "GPU $LC_ALL $RANK$GIT_DIR"\n')
+def test_the_driver_is_asked_in_an_environment_that_is_made(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.smi('echo "0, GPU-a, $LC_ALL $RANK$GIT_DIR, 40960 MiB, 0 MiB"')
     for name in ("LC_ALL", "RANK", "GIT_DIR"):
         monkeypatch.setenv(name, "wrong")
-    assert hardware._smi("--list-gpus") == "GPU C \n"
+    assert hardware.gpus().message == "0: C (40960 MiB)"
 
 
-def test_a_machine_without_gpus_is_good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_machine_without_gpus_is_good(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.sys, "platform", "linux")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
-    assert "no nvidia-smi in PATH" in finding.message
+    assert finding.message == "none of NVIDIA's; jobs are trained on the CPU"
 
 
-def test_gpus_are_named_as_the_queue_counts_them(smi: FakeSmi, monkeypatch: pytest.MonkeyPatch) -> None:
-    smi(TWO_GPUS)
-    assert hardware.gpus().message == "0: A100 (40960 MiB), 1: A100 (40960 MiB)"
-    assert hardware.driver_cuda() == "12.4"
+def test_gpus_are_named_as_the_queue_counts_them(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.smi(HEALTHY)
+    assert hardware.gpus().message == "0: NVIDIA A100 (32768 MiB), 1: NVIDIA A100 (32768 MiB)"
     this_machine.cache_clear()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f6b")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
-    assert finding.message == "1: A100 (40960 MiB); chosen from 2 by CUDA_VISIBLE_DEVICES='GPU-b'"
+    assert finding.message == "1: NVIDIA A100 (32768 MiB); chosen from 2 by CUDA_VISIBLE_DEVICES='GPU-8f6b'"
     this_machine.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     finding = hardware.gpus()
@@ -84,22 +66,27 @@ def test_gpus_are_named_as_the_queue_counts_them(smi: FakeSmi, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        ("echo 'NVIDIA-SMI has failed because it could not talk to the driver.'; exit 9", "NVIDIA-SMI has failed"),
-        ("exit 3", "exit code 3"),
-        ("exec sleep 60", "no answer within"),
-    ],
+    ("script", "said"), [(FAILING, "NVIDIA-SMI has failed"), ("exit 3", "exit code 3"), (HANGING, "no answer within")]
 )
 def test_an_nvidia_smi_that_fails_or_hangs_is_a_problem(
-    smi: FakeSmi, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    monkeypatch.setattr(hardware, "SMI_LIMIT_S", 0.5)
-    smi(script)
+    monkeypatch.setattr(nvidia, "LIMIT_S", 0.7)
+    driver.nodes()
+    driver.smi(script)
     finding = hardware.gpus()
     assert finding.grade is Grade.PROBLEM
-    assert finding.message.startswith(f"nvidia-smi: {said}")
-    assert hardware.driver_cuda() is None
+    assert finding.message.startswith(f"GPUs that are there cannot be used: nvidia-smi: {said}")
+    assert finding.fix is not None
+    assert "repair the driver" in finding.fix
+
+
+def test_a_gpu_that_is_lost_is_a_warning(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu("1", "A100", "40 GiB")
+    monkeypatch.setattr(hardware, "find_gpus", lambda: Found((gpu,), broken=("GPU 0: GPU is lost",)))
+    monkeypatch.setattr(hardware, "this_machine", lambda: Machine((gpu,), False, 2))
+    assert hardware.gpus().message == "1: A100 (40 GiB); GPU 0: GPU is lost"
+    assert hardware.gpus().grade is Grade.WARNING
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from accel_trainer.doctor import software
 from accel_trainer.doctor.findings import Grade, Probe, ProbeFailed
 from accel_trainer.launch import call_worker as call_worker_module
 from accel_trainer.launch import trial
-from accel_trainer.launch.machine import Gpu, Machine, this_machine
+from accel_trainer.launch.machine import Machine, this_machine
+from accel_trainer.launch.nvidia import Gpu
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)

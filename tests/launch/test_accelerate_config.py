@@ -20,7 +20,8 @@ from accel_trainer.launch.accelerate_config import (
     read_config,
 )
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
-from accel_trainer.launch.machine import Gpu, Machine, Nodes
+from accel_trainer.launch.machine import Machine, Nodes
+from accel_trainer.launch.nvidia import Gpu
 
 CPU = Machine((), has_mps=False, cores=8)
 GPUS = Machine(tuple(Gpu(str(n), "A100", "40 GiB") for n in range(4)), has_mps=False, cores=8)

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import REPOSITORY
+from launch.fake_driver import FakeDriver
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.accelerate_config import config_file
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
-from accel_trainer.launch.machine import Gpu, Machine, Nodes, this_machine
+from accel_trainer.launch.machine import Machine, Nodes, this_machine
+from accel_trainer.launch.nvidia import Gpu
 
 CPU = Machine((), has_mps=False, cores=8)
 TWO_GPUS = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=8)
@@ -161,41 +163,23 @@ def test_packages_that_may_be_imported_are_in_the_printed_command(monkeypatch):
 def test_launch_options_are_passed_on_as_flags_of_the_command():
     words = LaunchOptions(Path("c.yaml"), 2, ("0", "1")).argv()
     assert words == ["--config", "c.yaml", "--num-processes", "2", "--gpus", "0,1"]
+    assert LaunchOptions(cpu=True).argv() == ["--cpu"]
     assert LaunchOptions().argv() == []
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"), [(None, ["0", "1"]), ("1", ["1"]), ("GPU-aaa", ["0"]), ("", []), ("1,0", ["0", "1"])]
-)
-def test_gpus_are_asked_of_nvidia_smi_and_hidden_ones_do_not_count(tmp_path, monkeypatch, visible, expected):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, GPU-aaa, A100, 40960 MiB'\necho '1, GPU-bbb, A100, 40960 MiB'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    this_machine.cache_clear()
-    try:
-        assert [gpu.index for gpu in this_machine().gpus] == expected
-    finally:
-        this_machine.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         ("No devices were found", []),
-        ("0, GPU-aaa, RTX 6000, Ada Generation, 49140 MiB", ["0"]),
-        ("Failed to initialize NVML, Driver/library, version mismatch, 5", []),
-        ("0, GPU-aaa, A\\0377, [N/A]", ["0"]),
+        ("0, GPU-aaa, RTX 6000, Ada Generation, 49140 MiB, 1 MiB", ["0"]),
+        ("Failed to initialize NVML, Driver/library, version mismatch, 5, 6", []),
+        ("0, GPU-aaa, A\\0377, [N/A], [N/A]", ["0"]),
         ("", []),
     ],
 )
 def test_whatever_nvidia_smi_answers_is_no_error(tmp_path, monkeypatch, answer, expected):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\nprintf '{answer}\\n'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    driver = FakeDriver(tmp_path / "root", monkeypatch, tmp_path)
+    driver.smi(f"printf '{answer}\\n'")
     assert [gpu.index for gpu in this_machine.__wrapped__().gpus] == expected
 
 

@@ -17,7 +17,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.machine import Gpu, Machine
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import check_process, stuck_jobs
 from accel_trainer.queue import checker as checker_module

@@ -19,7 +19,8 @@ from accel_trainer.core import processes
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import scratch_folder
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
-from accel_trainer.launch.machine import Gpu, Machine, this_machine
+from accel_trainer.launch.machine import Machine, this_machine
+from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.process_group import ProcessGroup
 from accel_trainer.launch.protocol import PREWARM
 from accel_trainer.queue import prewarm as standby_module

@@ -18,7 +18,8 @@ from accel_trainer.core import lease
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.machine import Gpu, Machine
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.launch.trial import LaunchFailed

@@ -1,15 +1,13 @@
 """Places on a machine, for who wants how much."""
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 from helpers import said_by
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import CORES_VARIABLE, usable_cores
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
-from accel_trainer.launch.machine import Gpu, GpuMemory, Machine
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.queue.slots import Allocation, Slots
 
 CPU = Machine((), False, 8)
@@ -70,6 +68,7 @@ def test_the_cores_of_a_machine_are_divided_among_its_slots() -> None:
         (CPU, LaunchOptions(), {"jobs_per_gpu": 2}, "no GPU was found on this machine; use `slots`"),
         (CPU, LaunchOptions(gpus=("0",)), {}, "`gpus`: no GPU 0"),
         (GPUS, LaunchOptions(), {"slots": 2}, "`slots` is for machines without GPUs"),
+        (GPUS, LaunchOptions(num_processes=5), {}, "`num_processes`: 5 are more than there are, 4"),
         (GPUS, LaunchOptions(gpus=("0", "1")), {"gpus_per_job": 3}, "`gpus_per_job`: 3 are more than there are, 2"),
     ],
 )
@@ -111,39 +110,23 @@ def test_a_share_of_the_cores_is_no_more_than_there_are(monkeypatch, share: str,
     assert usable_cores() == (cores if expected is None else expected)
 
 
-# -- GPUs that others use --------------------------------------------------------------------------------------------
+# -- MIG devices ------------------------------------------------------------------------------------------------------
+
+PARTS = tuple(Gpu(f"0:{place}", "a part", "10 GiB", f"MIG-{place}") for place in range(3))
 
 
-class NVMLError(Exception):
-    """As the library has it."""
+def test_each_mig_device_is_a_place_for_a_job() -> None:
+    parts = Machine(PARTS, False, 6)
+    slots = Slots(parts, LaunchOptions())
+    assert slots.number == 3
+    assert filled(slots, None, 1, None, None) == [("0:0",), ("0:1",), ("0:2",), None]
+    assert not slots.could_fit(2)
+    assert filled(Slots(parts, LaunchOptions(gpus=("0:2", "MIG-0"))), None, None, None) == [("0:2",), ("0:0",), None]
+    assert "`gpus_per_job`: 2 are more" in said_by(lambda: Slots(parts, LaunchOptions(), gpus_per_job=2))
 
 
-class Nvml(SimpleNamespace):
-    """A stand-in for NVIDIA's library: GPU 1 is used by somebody."""
-
-    NVMLError = NVMLError
-
-    def nvmlInit(self) -> None:  # noqa: N802 - the library's name
-        if not self.works:
-            raise NVMLError("Driver Not Loaded")
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        if index > 3:
-            raise NVMLError("Invalid Argument")
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, index: int) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(used={1: 20.0}.get(index, 0.3), total=24.0)
-
-
-def test_a_gpu_whose_memory_is_taken_is_somebodys(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=True))
-    assert GpuMemory().occupied(["0", "1", "2"]) == {"1"}
-    assert "GPU 7 cannot be looked at: Invalid Argument" in said_by(GpuMemory().occupied, ["7"])
-
-
-def test_without_the_library_or_the_driver_a_fix_is_suggested(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=False))
-    assert "`wait_free`: NVIDIA's management library does not answer: Driver Not Loaded" in said_by(GpuMemory)
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "pip install nvidia-ml-py" in said_by(GpuMemory)
+def test_whole_gpus_beside_mig_devices_train_together() -> None:
+    slots = Slots(Machine((*PARTS, *GPUS.gpus[1:3]), False, 8), LaunchOptions())
+    assert filled(slots, 2, 1, 2) == [("1", "2"), ("0:0",), None]
+    assert slots.could_fit(2)
+    assert not slots.could_fit(3)

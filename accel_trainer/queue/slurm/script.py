@@ -131,7 +131,7 @@ def script(queue: Path, token: str, launch: LaunchOptions, nodes: int) -> str:
 
 def _launch_arguments(launch: LaunchOptions) -> Sequence[str]:
     config = None if launch.config is None else launch.config.absolute()
-    return LaunchOptions(config, launch.num_processes).argv()
+    return LaunchOptions(config, launch.num_processes, cpu=launch.cpu).argv()
 
 
 def _exports() -> list[str]:

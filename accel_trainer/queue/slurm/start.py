@@ -54,17 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--token", required=True, help="that of the claim")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="a free one of the first node")
     args = parser.parse_args(arguments)
-    machine = _machine(args.nodes, args.port)
+    machine = _machine(args.nodes, args.port, cpu=args.cpu)
     remove_abandoned()
     queue = QueueStore(args.queue)
     try:
         if (claimed := _find(queue, args.token)) is None:
             _say(f"the claim {args.token} is gone: its job was returned to pending, or is over; nothing to do")
             return 0
-        options = LaunchOptions(args.config, args.num_processes)
+        options = LaunchOptions(args.config, args.num_processes, cpu=args.cpu)
         if machine.nodes.rank == 0:
             FirstNode(queue, claimed).run(options, machine)
         else:
@@ -179,9 +180,9 @@ def _print(event: AttemptEvent) -> None:
             assert_never(event)
 
 
-def _machine(num_nodes: int, port: int) -> Machine:
+def _machine(num_nodes: int, port: int, *, cpu: bool) -> Machine:
     """This node, as far as it is allocated to the job."""
-    machine = this_machine()
+    machine = this_machine(cpu=cpu)
     if num_nodes == 1:
         return machine
     # srun runs on the first node.

@@ -28,6 +28,7 @@ from accel_trainer.core.child_environment import (
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.training.runtime.gpu import refuse_missing_gpu
 from accel_trainer.training.runtime.kernels import chosen_kernels
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembl
     ranks and addresses in its environment.
 
     cpu: leave a GPU alone, as the launch's variable ACCELERATE_USE_CPU does. Raises UserError for a precision that the
-    device does not have.
+    device does not have; MachineFailure where a GPU is missing that the process was launched for.
     """
     with ExitStack() as resources:
         joins_group = dist.is_available() and dist.is_initialized()
@@ -108,9 +109,12 @@ def _generators_restored(device: torch.device) -> Iterator[None]:
 
 
 def make_accelerator(job: Job, run: RunFolder, *, cpu: bool = False) -> Accelerator:
-    """The Accelerator for a job, for `assembly`. Raises UserError for a precision that the device does not have."""
+    """The Accelerator for a job, for `assembly`. Raises UserError for a precision that the device does not have, and
+    MachineFailure where the process was launched for a GPU that torch does not see."""
     # Made first, to know the device; Accelerator reads this variable itself, and PartialState does not.
     cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    if not cpu:
+        refuse_missing_gpu()
     device = PartialState(cpu=cpu).device
     accelerator = Accelerator(
         cpu=cpu,
