@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.api.checking import check_apart
-from accel_trainer.api.verdicts import RunFolders, duplicates, in_whole_file
+from accel_trainer.api.queue_contents import QueueContents, RunFolders
+from accel_trainer.api.verdicts import in_whole_file
 from accel_trainer.config import Job, job_name, parse_job
 from accel_trainer.config.doubts import doubts
 from accel_trainer.config.known import Known
@@ -29,6 +30,7 @@ class Queue:
     def __init__(self, folder: str | os.PathLike[str] = "training_queue", options: LaunchOptions | None = None) -> None:
         self.folder = expand_path(folder)
         self._store = QueueStore(self.folder)
+        self._contents = QueueContents(self._store)
         self._options = options or LaunchOptions()
 
     def __repr__(self) -> str:
@@ -59,7 +61,7 @@ class Queue:
 
     def run_folders(self) -> RunFolders:
         """Which run folders the jobs have that are not over. Raises QueueUnusable."""
-        return RunFolders.of(self._store)
+        return self._contents.run_folders()
 
     def add(
         self,
@@ -89,7 +91,7 @@ class Queue:
             summary = self._checked(where, job, allow, coming)
         else:
             job, summary = in_whole_file(path, lambda found: (found, self._checked(where, found, allow, coming)))
-        if not force and (problems := duplicates(job, self._store) or RunFolders.of(self._store).problems(job)):
+        if not force and (problems := self._contents.problems(job)):
             raise _in_file(where, problems)
         for line in summary["warnings"]:
             warn(f"{where}: {line}")

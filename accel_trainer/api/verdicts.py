@@ -1,6 +1,5 @@
 """Checks of a job before it is trained."""
 
-import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -19,7 +18,6 @@ from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, 
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.dependencies import with_parent_path
-from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 
 T = TypeVar("T")
@@ -130,51 +128,3 @@ def _checked(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in values.items()
         if f"{prefix}{key}" not in UNCHECKED
     }
-
-
-class RunFolders:
-    """Which job trains in which folder. Two jobs in one folder would be refused when the second one starts, or resume
-    what the first has trained; that is wanted where one waits for the other (`after`)."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[str, list[tuple[Job, str]]] = {}
-
-    @classmethod
-    def of(cls, queue: QueueStore) -> "RunFolders":
-        """Those of the jobs in a queue that are not over."""
-        folders = cls()
-        for state in (state for state in JobState if not state.is_over):
-            for other in queue.jobs(state):
-                with suppress(UserError):
-                    folders.note(read_job(other.path, other.name), f"{state} in the queue")
-        return folders
-
-    def note(self, job: Job, where: str) -> None:
-        """Count a job in. where: as in "'b', which is pending in the queue"."""
-        self._jobs.setdefault(os.path.realpath(job.run_path), []).append((job, where))
-
-    def problems(self, job: Job) -> list[str]:
-        """Why a job cannot train in its folder: a line, if others will of which none waits for it, nor it for them."""
-        others = [known for known in self._jobs.get(os.path.realpath(job.run_path), []) if known[0].name != job.name]
-        if not others or any(other.name in job.after or job.name in other.after for other, _ in others):
-            return []
-        other, where = others[0]
-        return [
-            f"model_dir: {job.run_path} is the run folder of {other.name!r} too, which is {where}; "
-            "choose another model_dir, or let one wait for the other (`after`)"
-        ]
-
-
-def duplicates(job: Job, queue: QueueStore) -> list[str]:
-    """Why a job is in the queue already, by its name or by what it says. One that has failed may be tried again."""
-    for state in (state for state in JobState if state is not JobState.FAILED):
-        for other in queue.jobs(state):
-            if other.name == job.name:
-                return [f"a job {job.name!r} is {state} in the queue; rename it, or add it with `force`"]
-            try:
-                is_same = read_job(other.path, job.name).completed() == job.completed()
-            except UserError:
-                continue
-            if is_same:
-                return [f"the same as {other.name!r}, which is {state} in the queue; `force` adds it anyway"]
-    return []

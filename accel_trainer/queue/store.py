@@ -79,24 +79,25 @@ class QueueStore:
     def states(self) -> dict[str, JobState]:
         """Where every job is. One that is in several places is done only if it is nowhere before that."""
         states: dict[str, JobState] = {}
-        for job in self._in_passing():
+        for job in self.everywhere():
             for name in _names(job):
                 states.setdefault(name, job.state)
         return states
 
     def find(self, name: str) -> QueuedJob | None:
         """The job of a name in the state that `states` has for it, the newest of several that are done or failed."""
-        found = [job for job in self._in_passing() if name in _names(job)]
+        found = [job for job in self.everywhere() if name in _names(job)]
         first = [job for job in found if job.state is found[0].state]
         return max(first, key=lambda job: _modified_ns(job.path), default=None)
 
     def find_file(self, about: os.stat_result, name: str) -> QueuedJob | None:
         """Where a job's file is now, by what it was; None where it was changed or removed."""
-        found = (job for job in self._in_passing() if name in _names(job) and was_moved(about, job.path))
+        found = (job for job in self.everywhere() if name in _names(job) and was_moved(about, job.path))
         return next(found, None)
 
-    def _in_passing(self) -> Iterator[QueuedJob]:
-        """All jobs, so that one which is moved meanwhile, to be run or back, is met where it was or where it goes."""
+    def everywhere(self) -> Iterator[QueuedJob]:
+        """All jobs, so that one which is moved meanwhile, to be run or back, is met where it was or where it goes: it
+        may come twice."""
         first = (JobState.PENDING, JobState.HELD, JobState.RUNNING)
         for state in (*first, JobState.PENDING, JobState.DONE, JobState.FAILED):
             yield from self.paths.listed(state)
