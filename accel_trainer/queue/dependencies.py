@@ -23,8 +23,8 @@ Unmet = Mapping[str, JobState | None]
 @dataclass(frozen=True)
 class Requirements:
     """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
-    its turn; how many devices, where the job has a number; how many GPUs, where this machine has fewer; and where it
-    writes."""
+    its turn; how many devices, where the job has a number; how many GPUs, where this machine has fewer; where it
+    writes; and how many threads load images in each process, where the job says so."""
 
     after: tuple[str, ...] = ()
     parent: str | None = None
@@ -32,11 +32,14 @@ class Requirements:
     num_processes: int | None = None
     gpus_lacking: int | None = None
     run: Path | None = field(default=None, compare=False)
+    num_workers: int | None = None
 
     @classmethod
     def of(cls, job: Job, num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
         """num_processes: those that the job is launched with, where a number is given anywhere."""
-        return cls(tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, job.run_path)
+        return cls(
+            tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, job.run_path, job.num_workers
+        )
 
     @property
     def waits(self) -> bool:

@@ -31,7 +31,9 @@ def start(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterato
         labs.append(lab)
         for job, pause_s in pauses.items():
             lab.add(job, pause_s=pause_s, **changes)
-        lab.start("--slurm", *arguments)
+        # Several jobs on a node, except where one shows how many CPUs it gets by itself.
+        few = [] if "--sbatch-arg=--hold" in arguments else ["--sbatch-arg=--cpus-per-task=1"]
+        lab.start("--slurm", *few, *arguments)
         return lab
 
     yield start
@@ -129,6 +131,7 @@ def test_cancel_and_hold_of_what_slurm_has_not_started(start: Start, cluster: Cl
     wait_until(lambda: cluster.job_ids("wrong") and cluster.job_ids("early"))
     (job_id,) = cluster.job_ids("wrong")
     assert status(lab, cli, "wrong")["note"] == f"waits in Slurm (JobHeldUser), job {job_id}"
+    assert cluster.call("squeue", "--noheader", f"--jobs={job_id}", "--format=%C") == "4", "all of a node, not one"
     nowhere = status(lab, cli, "wrong", SLURM_CONF="/nowhere/slurm.conf", PATH="/nowhere")
     assert nowhere["note"] == f"in Slurm on lab, job {job_id}; squeue gives no answer here"
     assert f"wrong: waits in Slurm (JobHeldUser), job {job_id}" in cli("reclaim", "wrong", "--queue", lab.queue).stdout

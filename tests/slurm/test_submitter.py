@@ -20,7 +20,7 @@ from accel_trainer.queue.heartbeat import HeartbeatObserver
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.slurm import client, reconcile
-from accel_trainer.queue.slurm.client import NoSlurm, SlurmError, SlurmJob, SlurmTimeout, SubmitLimit
+from accel_trainer.queue.slurm.client import NodeKind, NoSlurm, SlurmError, SlurmJob, SlurmTimeout, SubmitLimit
 from accel_trainer.queue.slurm.reconcile import (
     GONE_S,
     ON_ITS_WAY_S,
@@ -158,6 +158,65 @@ def test_wishes_that_make_no_sense_are_refused_in_a_line(wishes: SlurmOptions, t
 def test_time_limits_are_written_as_sbatch_takes_them(time: str, seconds: int) -> None:
     """Its manual lists these forms."""
     assert seconds_of(time) == seconds
+
+
+GPU_NODES, CPU_NODES = NodeKind(64, 4), NodeKind(4)
+
+
+@pytest.mark.parametrize(
+    ("needs", "options", "nodes", "cpus"),
+    [
+        (Requirements(), SlurmOptions(gpus_per_job=4), GPU_NODES, 32),
+        (Requirements(num_processes=2), SlurmOptions(gpus_per_job=4), GPU_NODES, 16),
+        (Requirements(num_workers=24), SlurmOptions(gpus_per_job=2), GPU_NODES, 32),  # half of the node
+        (Requirements(num_workers=0), SlurmOptions(gpus_per_job=2), GPU_NODES, 2),
+        (Requirements(), SlurmOptions(gpus_per_job=4, nodes=2), GPU_NODES, 16),
+        (Requirements(), SlurmOptions(gpus_per_job=1), NodeKind(16), 8),
+        (Requirements(), SlurmOptions(gpus_per_job=1), NodeKind(16, 4, cpus_per_gpu=3), None),
+        (Requirements(), SlurmOptions(), NodeKind(16, 4, cpus_per_gpu=3), 8),
+        (Requirements(), SlurmOptions(), CPU_NODES, 4),
+        (Requirements(num_processes=2, num_workers=1), SlurmOptions(), CPU_NODES, 2),
+        (Requirements(), SlurmOptions(sbatch_args=("--cpus-per-task=3",)), GPU_NODES, None),
+        (Requirements(), SlurmOptions(sbatch_args=("-c3",)), GPU_NODES, None),
+        (Requirements(), SlurmOptions(sbatch_args=("--exclusive",)), GPU_NODES, None),
+        (Requirements(), SlurmOptions(), None, None),
+    ],
+)
+def test_a_job_has_a_cpu_for_each_thread_that_loads(
+    needs: Requirements, options: SlurmOptions, nodes: NodeKind | None, cpus: int | None, tmp_path: Path
+) -> None:
+    words = arguments("job", "t", needs, options, tmp_path, nodes)
+    ours = [word for word in words if word.startswith("--cpus") and word not in options.sbatch_args]
+    assert ours == ([] if cpus is None else [f"--cpus-per-task={cpus}"])
+
+
+def test_cpus_of_the_users_environment_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_CPUS_PER_GPU", "5")
+    words = arguments("job", "t", Requirements(), SlurmOptions(gpus_per_job=1), tmp_path, GPU_NODES)
+    assert not any(word.startswith("--cpus") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("partition", "rows", "about", "expected"),
+    [
+        (None, "cpu*|8+|(null)\ngpu|64|gpu:a100:4(S:0-1)", "PartitionName=cpu", NodeKind(8)),
+        ("gpu", "gpu|64|gpu:a100:4(S:0-1)\ngpu|48|gpu:2", "JobDefaults=DefCpuPerGPU=6 x", NodeKind(48, 2, 6)),
+        ("gpu", "gpu|64|gpu:a100:2,gpu:v100:2", "", NodeKind(64, 4)),
+        ("gpu", "", "", None),
+        (None, "gpu|64|gpu:4", "", None),  # no partition is the default one
+    ],
+)
+def test_what_the_nodes_of_a_partition_are(
+    partition: str | None,
+    rows: str,
+    about: str,
+    expected: NodeKind | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answering(tmp_path, monkeypatch, "sinfo", f"printf '{rows}'")
+    answering(tmp_path, monkeypatch, "scontrol", f"echo '{about}'")
+    assert client.nodes_of(partition) == expected
 
 
 def test_options_of_the_wrong_kind_of_run_are_refused_in_a_line(cli: Any) -> None:

@@ -59,6 +59,31 @@ class SlurmJob:
                 return f"{self.state.lower()} in Slurm, job {self.id}"
 
 
+@dataclass(frozen=True)
+class NodeKind:
+    """The least that nodes of a partition have: CPUs, and GPUs where all have some. cpus_per_gpu: what a job gets of
+    itself, where the partition says so."""
+
+    cpus: int
+    gpus: int | None = None
+    cpus_per_gpu: int | None = None
+
+
+def nodes_of(partition: str | None) -> NodeKind | None:
+    """What the nodes of a partition are, by default of the cluster's default one; None where that is not known. Raises
+    SlurmError."""
+    chosen = [] if partition is None else [f"--partition={partition}"]
+    rows = [line.split("|") for line in _call(["sinfo", "--noheader", "--format=%P|%c|%G", *chosen]).splitlines()]
+    rows = [row for row in rows if len(row) == 3 and (partition is not None or row[0].endswith("*"))]
+    cpus = [int(found[0]) for _, text, _ in rows if (found := re.match(r"\d+", text))]
+    if not cpus:
+        return None
+    gpus = [sum(map(int, re.findall(r"\bgpu(?::[^:,(]+)?:(\d+)", text))) for _, _, text in rows]
+    about = _call(["scontrol", "show", "partition", "--oneliner", rows[0][0].rstrip("*")])
+    given = re.search(r"\bDefCpuPerGPU=(\d+)", about)
+    return NodeKind(min(cpus), min(gpus) or None, int(given[1]) if given else None)
+
+
 def cluster_name() -> str:
     """The cluster whose commands these are. Raises SlurmError."""
     found = re.search(r"^ClusterName\s*=\s*(\S+)", _call(["scontrol", "show", "config"]), re.M)

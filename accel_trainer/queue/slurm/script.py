@@ -1,5 +1,6 @@
 """What sbatch is given: its arguments and the text of the script. Nothing is started here."""
 
+import os
 import re
 import shlex
 import sys
@@ -14,7 +15,7 @@ from accel_trainer.core.lease import HOST_VARIABLE
 from accel_trainer.core.processes import Program
 from accel_trainer.launch.command import SHUTDOWN_S, LaunchOptions, refuse_uneven
 from accel_trainer.queue.dependencies import Requirements
-from accel_trainer.queue.slurm.client import COMMENT
+from accel_trainer.queue.slurm.client import COMMENT, NodeKind
 
 # Slurm may send its signal half a minute early, and what is asked to save has SHUTDOWN_S.
 WARN_S = SHUTDOWN_S + 30
@@ -35,6 +36,10 @@ OURS = {
     "-W": "run-queue waits itself",
     "--wrap": "the script is accel-train's",
 }
+# With one of these the user has said how many CPUs a job has; the first two also stand in the environment.
+OF_CPUS = ("--cpus-per-gpu", "--exclusive", "--cpus-per-task", "-c", "--mincpus", "--cores-per-socket", "-B")
+# Threads that load images, where a job does not say how many: as the loader has at most.
+THREADS = 8
 # Switches of Python that a node's own profile may set.
 OF_THE_NODE = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONBREAKPOINT")
 PORT = 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
@@ -96,8 +101,30 @@ def seconds_of(time: str) -> float:
     return ((days or 0) * 24 + (hours or 0)) * 3600.0 + (minutes or 0) * 60 + (seconds or 0)
 
 
-def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions, logs: Path) -> list[str]:
-    """The arguments of sbatch; the user's own come last, so that they count."""
+def cpus_per_node(needs: Requirements, options: SlurmOptions, nodes: NodeKind) -> int | None:
+    """CPUs of a job on each node: one for each thread that loads images, in each process, but no more than its part of
+    a node, or than a node has; None where the user or the partition says how many."""
+    words = (word.partition("=")[0] if word.startswith("--") else word[:2] for word in options.sbatch_args)
+    if any(word in OF_CPUS for word in words) or any(name in os.environ for name in _variables(OF_CPUS[:2])):
+        return None
+    gpus = options.gpus_per_node(needs)
+    if gpus is not None and nodes.cpus_per_gpu is not None:
+        return None
+    processes = gpus or max(1, (needs.num_processes or 1) // options.nodes)
+    threads = THREADS if needs.num_workers is None else max(1, needs.num_workers)
+    most = nodes.cpus * gpus // nodes.gpus if gpus is not None and nodes.gpus is not None else nodes.cpus
+    return max(1, min(processes * threads, most))
+
+
+def _variables(options: Sequence[str]) -> list[str]:
+    return [f"SBATCH_{option.removeprefix('--').upper().replace('-', '_')}" for option in options]
+
+
+def arguments(
+    name: str, token: str, needs: Requirements, options: SlurmOptions, logs: Path, nodes: NodeKind | None = None
+) -> list[str]:
+    """The arguments of sbatch; the user's own come last, so that they count. nodes: what those of the partition are,
+    where that is known."""
     output = str(logs.absolute()).replace("%", "%%")
     # To the step where there are several nodes: an srun that gets a signal to end kills what it has started.
     receiver = "B:" if options.nodes == 1 else ""
@@ -114,6 +141,8 @@ def arguments(name: str, token: str, needs: Requirements, options: SlurmOptions,
     given += [f"--nodes={options.nodes}", "--ntasks-per-node=1"]
     if (gpus := options.gpus_per_node(needs)) is not None:
         given.append(f"--gpus-per-node={gpus}")
+    if nodes is not None and (cpus := cpus_per_node(needs, options, nodes)) is not None:
+        given.append(f"--cpus-per-task={cpus}")
     return [*given, *options.sbatch_args]
 
 
@@ -124,6 +153,8 @@ def script(queue: Path, token: str, launch: LaunchOptions, nodes: int) -> str:
     if nodes == 1:
         return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
     port = shlex.join([sys.executable, "-c", PORT])
+    # Since Slurm 22.05 a step has not the CPUs of its job's tasks by itself.
+    lines.append('[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
     step = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--open-mode=append"]
     lines.append(f'exec {shlex.join([*step, *command])} --nodes {nodes} --port "$({port})"')
     return "\n".join([*lines, ""])

@@ -66,7 +66,7 @@ class Submitter:
         self.queue, self.stop = queue, StopRequest()
         self.num_failed = self.num_run = self.num_blocked = 0
         self._launch, self._options, self._emit = launch, options, emit
-        self._cluster = client.cluster_name()
+        self._cluster, self._nodes = client.cluster_name(), _nodes_of(options.partition)
         self._retries, self._records = Retries(queue, retry_after_s), Records(queue)
         self._checker = PendingChecker(launch, queue.folder)
         self._stuck = StuckJobs(queue, lambda job, problem: emit(JobStuck(job.name, problem)))
@@ -158,7 +158,7 @@ class Submitter:
         try:
             self._options.refuse_unfit(needs)
             owner = Owner.of_cluster(self._cluster)
-            words = arguments(pending.name, owner.token, needs, self._options, self.queue.paths.logs)
+            words = arguments(pending.name, owner.token, needs, self._options, self.queue.paths.logs, self._nodes)
         except UserError as error:
             self._scheduler.refuse(pending, f"{pending.path}: {error}")
             return
@@ -268,3 +268,10 @@ class Submitter:
         if problem != self._problem:
             self._problem = problem
             self._emit(SlurmProblem(problem))
+
+
+def _nodes_of(partition: str | None) -> client.NodeKind | None:
+    """None where Slurm does not say it: its own defaults, or the user's words for sbatch, decide then."""
+    with suppress(SlurmError):
+        return client.nodes_of(partition)
+    return None
