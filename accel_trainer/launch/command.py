@@ -13,6 +13,7 @@ from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.child_environment import GPU_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
+from accel_trainer.core.network import interface_to
 from accel_trainer.core.processes import CORES_VARIABLE, Program
 from accel_trainer.launch.accelerate_config import (
     NO_CONFIG,
@@ -32,6 +33,7 @@ from accel_trainer.launch.visible import OF_THE_BUS, ORDER_VARIABLE, VISIBLE_VAR
 
 # The same for every launch: no file of `accelerate config` is read, and the job decides of precision and compilation.
 BASE_ARGS = ("--config_file", str(NO_CONFIG), "--mixed_precision", "no", "--dynamo_backend", "no")
+GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"
 # How long torchrun lets ranks save after a signal to stop.
 SHUTDOWN_S = 90
 
@@ -110,11 +112,23 @@ def plan_launch(
         # Not among the temporary files of the attempt: the next one needs not compile it again. Without a home it does.
         with suppress(UserError):
             environment["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
+    environment |= _meeting_place(launch)
     if machine.is_shared:
         environment[CORES_VARIABLE] = str(machine.cores)
     if not launch.is_on_cpu:
         environment |= _of_gpus(launch, given, machine)
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
+
+
+def _meeting_place(launch: Launch) -> dict[str, str]:
+    """The network interface on which several processes meet. By itself gloo takes the address of the machine's own
+    name, which may be one that leads nowhere."""
+    if launch.num_processes == 1 or GLOO_VARIABLE in os.environ:
+        return {}
+    args = launch.accelerate_args
+    first = args[args.index("--main_process_ip") + 1] if "--main_process_ip" in args else None
+    interface = interface_to(first)
+    return {} if interface is None else {GLOO_VARIABLE: interface}
 
 
 def _of_gpus(launch: Launch, given: Sequence[Gpu], machine: Machine) -> dict[str, str]:

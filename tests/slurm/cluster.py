@@ -73,7 +73,7 @@ class Cluster:
         # Short, since there are sockets in it.
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self.configuration = self.folder / "slurm.conf"
-        self.environment = {"SLURM_CONF": str(self.configuration), "GLOO_SOCKET_IFNAME": "lo"}
+        self.environment = {"SLURM_CONF": str(self.configuration)}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:

@@ -131,7 +131,7 @@ def test_cancel_and_hold_of_what_slurm_has_not_started(start: Start, cluster: Cl
     wait_until(lambda: cluster.job_ids("wrong") and cluster.job_ids("early"))
     (job_id,) = cluster.job_ids("wrong")
     assert status(lab, cli, "wrong")["note"] == f"waits in Slurm (JobHeldUser), job {job_id}"
-    assert cluster.call("squeue", "--noheader", f"--jobs={job_id}", "--format=%C") == "4", "all of a node, not one"
+    assert cluster.call("squeue", "--noheader", f"--jobs={job_id}", "--format=%C") == "2", "for its num_workers"
     nowhere = status(lab, cli, "wrong", SLURM_CONF="/nowhere/slurm.conf", PATH="/nowhere")
     assert nowhere["note"] == f"in Slurm on lab, job {job_id}; squeue gives no answer here"
     assert f"wrong: waits in Slurm (JobHeldUser), job {job_id}" in cli("reclaim", "wrong", "--queue", lab.queue).stdout
