@@ -111,7 +111,8 @@ def run_queue(
     than there are, or because of a pause.
     """
     from accel_trainer.cli.terminal import Terminal
-    from accel_trainer.queue.runner import Runner, RunnerOptions, nobody_else
+    from accel_trainer.queue.runner import Runner
+    from accel_trainer.queue.runner_options import RunnerOptions, nobody_else
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import SlurmOptions
 

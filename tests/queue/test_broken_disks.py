@@ -24,7 +24,8 @@ from accel_trainer.queue.events import DiskBroken, DiskWorks, Event, RetrySchedu
 from accel_trainer.queue.finish import AttemptResult, finish_claim
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.slurm import client
 from accel_trainer.queue.slurm.reconcile import Reconciler
 from accel_trainer.queue.slurm.script import SlurmOptions

@@ -19,7 +19,8 @@ from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import Event, JobTooLarge
 from accel_trainer.queue.layout import JobState
-from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.store import QueueStore
 
 

@@ -27,7 +27,8 @@ from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.events import ClaimFinished, Event, JobRejected
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.status import RunState
 

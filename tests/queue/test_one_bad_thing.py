@@ -27,7 +27,8 @@ from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble, StrayFile
 from accel_trainer.queue.layout import JobState, QueueUnusable
-from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.store import QueueStore
 
 CPU = Machine((), False, 2)

@@ -40,7 +40,8 @@ from accel_trainer.queue.events import (
 )
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import Retries
-from accel_trainer.queue.runner import Runner, RunnerOptions
+from accel_trainer.queue.runner import Runner
+from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.scheduler import choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore
