@@ -73,7 +73,7 @@ class Lab:
     async def attempt(self, attempt: Attempt, *_: object) -> Outcome:
         self.tried.append(attempt.job.name)
         try:
-            attempt.run.create()
+            attempt.run.create(tries_to_write=True)
         except UserError as error:
             return Outcome(OutcomeKind.FAILED, str(error), state_of_mistake(error))
         self.trained.append(attempt.job.name)
