@@ -77,10 +77,10 @@ def test_a_sweep_is_checked_as_add_does_and_all_or_nothing_is_written(cli):
     )
     assert file_names(Path()) == ["base.json"]
 
-    result = cli("sweep", "base.json", "--set", "optimizer_args.lr=0.1,0.01", *SEEDS)
+    result = cli("sweep", "base.json", "--set", "optimizer_args.lr=0.02,0.01", *SEEDS)
     assert (result.returncode, result.stderr) == (0, "")
     told, following = result.stdout.splitlines()
-    assert told == "wrote 4 job files to base: base-lr0.1-seed0 ... base-lr0.01-seed1"
+    assert told == "wrote 4 job files to base: base-lr0.02-seed0 ... base-lr0.01-seed1"
     # The command to go on with does so.
     words = shlex.split(following.removeprefix("next: accel-train "))
     files = sorted(Path().glob(words.pop()))
