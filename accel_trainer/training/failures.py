@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -89,6 +90,7 @@ class FirstBadStep:
     """The first step whose loss or gradient was not finite, kept on the device: nobody has to wait to know."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._step = torch.full((), -1, dtype=torch.int64, device=device)
 
     def note(self, is_finite: Tensor, step: int) -> None:
@@ -105,16 +107,33 @@ class DivergenceCheck:
     """Finds out whether a training has diverged, and at which step."""
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer, sampling: TrainBatchPlanner, first_bad: FirstBadStep
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        sampling: TrainBatchPlanner,
+        first_bad: FirstBadStep,
+        scaler: Any = None,
     ) -> None:
+        """scaler: that of fp16's losses, alike on all ranks; None where they are not scaled."""
         self._is_finite, self._first_bad = FiniteCheck(model, optimizer), first_bad
-        self._optimizer, self._sampling = optimizer, sampling
+        self._optimizer, self._sampling, self._scaler = optimizer, sampling, scaler
 
     def look(self, global_step: int) -> int | None:
         """The first step of this rank whose loss, or what it made of the weights, was not finite. Waits for the
         device. global_step: how many were taken."""
         self._first_bad.note(self._is_finite(), global_step)
+        return self.read(global_step)
+
+    def read(self, global_step: int) -> int | None:
+        """The same, of losses and fp16's loss scale alone, which take no work."""
+        if self._is_scale_gone():
+            self._first_bad.note(torch.zeros((), dtype=torch.bool, device=self._first_bad.device), global_step)
         return self._first_bad.read()
+
+    def _is_scale_gone(self) -> bool:
+        """A step that is skipped halves the scale. From its usual 65,536 it is 0 after 166 of them in a row, and then
+        no step is ever taken again."""
+        return self._scaler is not None and self._scaler.get_scale() == 0.0
 
     def at(self, step: int, progress: Progress) -> "Diverged":
         """The error for a step of the running epoch."""
@@ -122,6 +141,11 @@ class DivergenceCheck:
         where = self._divergence(step, progress.epoch + 1, samples)
         images = listed(map(str, samples))
         place = f"epoch {where.epoch}, learning rate {where.lr:g}, training images {images}"
+        if self._is_scale_gone():
+            what = (
+                f"every step up to {step} was skipped, as gradients do not fit into fp16 whatever the scale ({place})"
+            )
+            return Diverged(what, where, "use mixed_precision 'bf16', or a smaller learning rate")
         return Diverged(f"the loss or its gradient was not finite at step {step} ({place})", where)
 
     def in_validation(self, epoch: int, progress: Progress) -> "Diverged":
@@ -145,8 +169,10 @@ class DivergenceCheck:
 class Diverged(Exception):
     """A loss, or what it made of the weights, was not finite."""
 
-    def __init__(self, what: str, where: Divergence) -> None:
-        super().__init__(f"{what}; try a smaller learning rate or clip_grad_norm")
+    def __init__(
+        self, what: str, where: Divergence, advice: str = "try a smaller learning rate or clip_grad_norm"
+    ) -> None:
+        super().__init__(f"{what}; {advice}")
         self.where = where
 
 

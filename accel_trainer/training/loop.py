@@ -67,7 +67,9 @@ class TrainingLoop:
         self.states, self.weights = StateStore(run), EpochWeights(job, run)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
         self.corrupt = CorruptShare(accelerator, parts.train_reader)
-        self.divergence = DivergenceCheck(self.plain_model, self.optimizer, parts.sampling, self.step.first_bad)
+        self.divergence = DivergenceCheck(
+            self.plain_model, self.optimizer, parts.sampling, self.step.first_bad, accelerator.scaler
+        )
 
     @property
     def readers(self) -> dict[str, ImageReader]:
@@ -158,7 +160,7 @@ class TrainingLoop:
         diverged_at = None
         if self.reporter.is_due():
             self._check_trackers()
-            diverged_at = self.step.first_bad.read()
+            diverged_at = self.divergence.read(self.progress.global_step)
             scores = self.objective.scores(self.meter.sums.tolist())
             self.reporter.note_corrupt(self.num_corrupt)
             self.reporter.report_step(self.progress, self.parts.sampling, scores, learning_rate(self.optimizer))

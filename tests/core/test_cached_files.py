@@ -1,5 +1,6 @@
 """What is cached is made once, whole, and where the user has it."""
 
+import fcntl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -165,3 +166,19 @@ def test_xdg_cache_home_chooses_the_place_of_the_cache(
     parent = tmp_path / "home" if value.startswith("~") else tmp_path
     assert cache_folder() == parent / "elsewhere" / "accel-train"
     assert not cache_folder().exists()
+
+
+def test_who_waits_for_what_another_makes_says_so_again_and_again(tmp_path: Path) -> None:
+    path, calls = tmp_path / "cache" / "made", list[str]()
+    path.parent.mkdir()
+    with (path.parent / ".made.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def waiting() -> None:
+            calls.append("waits")
+            if len(calls) == 2:
+                path.write_text("by the other")
+                fcntl.flock(other, fcntl.LOCK_UN)
+
+        assert cached(path, Maker(), waiting).read_text() == "by the other"
+    assert calls == ["waits", "waits"]

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
 from loops import TINY, taken_up, train
+from torch import Tensor
 
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
-from accel_trainer.training.failures import known_failure
+from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.state import checkpoint
 from accel_trainer.training.state.checkpoint import StateStore
@@ -102,3 +105,33 @@ def test_other_errors_are_not_explained_by_guesses(run: RunFolder, error: Except
     if isinstance(error, OSError) and str(error.filename).startswith("RUN"):
         error.filename = str(run.params)
     assert known_failure(error, "", 128, StateStore(run)) is None
+
+
+@pytest.mark.parametrize("init_scale", [2.0**-146, 8.0])
+@pytest.mark.usefixtures("tiny_models")
+def test_fp16_that_skips_every_step_has_diverged_when_its_scale_is_gone(
+    make_loop: MakeLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init_scale: float
+) -> None:
+    """With torch's own GradScaler, which is 0 after four more steps of the first kind."""
+    prepare = Accelerator.prepare
+
+    def with_scaler(self: Accelerator, *parts: Any) -> Any:
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+        return prepare(self, *parts)
+
+    monkeypatch.setattr(Accelerator, "prepare", with_scaler)
+    loop = make_loop(tmp_path / "run", **{**TINY, "batch_size": 16, "num_epochs": 1})
+
+    def overflow(gradient: Tensor) -> Tensor:
+        return gradient * torch.inf
+
+    for parameter in loop.plain_model.parameters():
+        parameter.register_hook(overflow)
+    if init_scale > 1:  # so far it may yet find a scale that fits
+        train(loop)
+        assert loop.progress.epoch == 1
+        return
+    with pytest.raises(Diverged, match=r"every step up to .* was skipped, .*; use mixed_precision 'bf16'") as caught:
+        train(loop)
+    assert caught.value.where.epoch == 1
+    assert loop.states.newest() is None, "nothing of it is kept"

@@ -47,7 +47,11 @@ def mean_spectrum(job: Job, images: ImageDataset, progress: Progress = lambda do
     Measured once, and kept in the cache folder for every job with the same images, classes and image size.
     progress: called with how many images are done, and of how many. Raises UserError.
     """
-    path = cached(_cache_path(job, images), lambda aside: _measure_into(aside, job, images, progress))
+    path = cached(
+        _cache_path(job, images),
+        lambda aside: _measure_into(aside, job, images, progress),
+        waiting=lambda: progress(0, max(1, len(images.labels))),  # another process measures it
+    )
     return read_spectrum(path, job.image_size, remedy="delete it, and it is measured again")
 
 
