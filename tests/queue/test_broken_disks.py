@@ -68,7 +68,6 @@ class Lab:
         self.queue.create()
         monkeypatch.setattr(broken_disks, "AGAIN_S", 0.05)
         self.runner = Runner(self.queue, Machine((), False, 2), self.events.append, RunnerOptions(retry_after_s=0.01))
-        monkeypatch.setattr(self.runner.stop, "listen", lambda *_: None)
 
     async def attempt(self, attempt: Attempt, *_: object) -> Outcome:
         self.tried.append(attempt.job.name)
@@ -225,7 +224,6 @@ def test_what_hands_jobs_to_slurm_waits_for_the_disks_that_it_shares_with_the_no
             threading.Timer(0.3, free).start()
 
     submitter = Submitter(queue, LaunchOptions(), SlurmOptions(), note, retry_after_s=0.01)
-    monkeypatch.setattr(submitter.stop, "listen", lambda *_: None)
     tried, free = list[str](), fill(disk)
 
     def submit(words: object, text: str) -> int:

@@ -106,7 +106,6 @@ def run_all(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def run(queue: QueueStore) -> Recorder:
         recorder = Recorder()
         runner = Runner(queue, Machine((), False, 2), recorder, RunnerOptions(retry_after_s=0.05))
-        monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
         runner.run()
         return recorder
 

@@ -19,53 +19,14 @@ from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.nvidia import Gpu
-from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import check_process, stuck_jobs
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue import runner as runner_module
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.control import Pauses
-from accel_trainer.queue.events import Event, JobStuck, JobTooLarge, RunnerTrouble, StrayFile
+from accel_trainer.queue.events import JobStuck, JobTooLarge, RunnerTrouble, StrayFile
 from accel_trainer.queue.layout import JobState, QueueUnusable
-from accel_trainer.queue.runner import Runner
-from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.store import QueueStore
-
-CPU = Machine((), False, 2)
-
-
-class Trained(list[str]):
-    """The names of the jobs that were trained; what is in `when` is done while a job of that name is."""
-
-    def __init__(self) -> None:
-        self.when: dict[str, Callable[[Attempt], object]] = {}
-
-    async def train(self, attempt: Attempt, *_: object) -> Outcome:
-        self.append(attempt.job.name)
-        self.when.get(attempt.job.name, lambda attempt: None)(attempt)
-        return Outcome(OutcomeKind.DONE)
-
-
-@pytest.fixture
-def trained(in_place_of_trainers) -> Trained:
-    trained = Trained()
-    in_place_of_trainers(trained.train)
-    return trained
-
-
-@pytest.fixture
-def make(queue, monkeypatch) -> Callable[..., tuple[Runner, list[Event]]]:
-    def make(machine: Machine = CPU, **options: object) -> tuple[Runner, list[Event]]:
-        events: list[Event] = []
-        runner = Runner(queue, machine, events.append, RunnerOptions(**options))
-        monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
-        return runner, events
-
-    return make
-
-
-def of(events: list[Event], kind: type) -> list:
-    return [event for event in events if isinstance(event, kind)]
 
 
 def names(queue: QueueStore, state: JobState) -> list[str]:
@@ -106,40 +67,40 @@ def immovable(monkeypatch) -> Iterator[Callable[[str], list[str]]]:
 # -- files that cannot be moved ------------------------------------------------------------------------------------
 
 
-def test_a_job_whose_file_cannot_be_claimed_is_named_and_the_others_are_trained(queue, trained, make, immovable):
+def test_a_job_whose_file_cannot_be_claimed_is_named_and_the_others_are_trained(queue, trained, make_runner, immovable):
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")
     immovable("training_queue/a.json")
-    runner, events = make()
+    runner = make_runner()
     runner.run()
     assert trained == ["b"]
-    ((name, problem),) = [(event.name, event.problem) for event in of(events, JobStuck)]
+    ((name, problem),) = [(event.name, event.problem) for event in runner.emit.of(JobStuck)]
     assert name == "a"
     assert "Operation not permitted" in problem
     assert (names(queue, JobState.PENDING), runner.num_blocked) == (["a"], 1)
 
 
-def test_an_invalid_job_that_cannot_be_moved_to_failed_is_named_once(queue, trained, make, immovable):
+def test_an_invalid_job_that_cannot_be_moved_to_failed_is_named_once(queue, trained, make_runner, immovable):
     write_job(queue.folder / "a.json", batch_size=-1)
     write_job(queue.folder / "b.json")
     immovable("training_queue/a.json")
-    runner, events = make()
+    runner = make_runner()
     runner.run()
-    assert (trained, [event.name for event in of(events, JobStuck)], runner.num_blocked) == (["b"], ["a"], 1)
+    assert (trained, [event.name for event in runner.emit.of(JobStuck)], runner.num_blocked) == (["b"], ["a"], 1)
 
 
 def test_a_finished_job_that_cannot_be_moved_is_moved_later_and_the_next_goes_on(
-    queue, trained, make, immovable, monkeypatch
+    queue, trained, make_runner, immovable, monkeypatch
 ):
     monkeypatch.setattr(stuck_jobs, "AGAIN_S", 0.1)
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")
     refused = immovable("running/a@")
     trained.when["b"] = lambda attempt: refused.clear()
-    runner, events = make()
+    runner = make_runner()
     runner.run()
     assert (trained, names(queue, JobState.DONE)) == (["a", "b"], ["a", "b"])
-    assert [event.name for event in of(events, JobStuck)] == ["a"]
+    assert [event.name for event in runner.emit.of(JobStuck)] == ["a"]
     assert (runner.num_failed, runner.num_blocked) == (0, 0)
 
 
@@ -148,43 +109,43 @@ def dead() -> str:
     return dead_token()
 
 
-def test_a_dead_runners_claim_that_cannot_be_moved_stops_no_other(dead, queue, trained, make, immovable):
+def test_a_dead_runners_claim_that_cannot_be_moved_stops_no_other(dead, queue, trained, make_runner, immovable):
     write_job(queue.paths.of(JobState.RUNNING) / f"a@{this_host()}.{dead}.json")
     write_job(queue.folder / "b.json")
     immovable("running/a@")
-    runner, events = make()
+    runner = make_runner()
     runner.run()
     assert trained == ["b"]
-    assert [event.name for event in of(events, JobStuck)] == ["a"]
+    assert [event.name for event in runner.emit.of(JobStuck)] == ["a"]
     assert runner.num_blocked == 1
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("chattr"), reason="only root can make a file immutable")
-def test_an_immutable_file_on_a_real_disk_is_named_and_left(queue, trained, make):
+def test_an_immutable_file_on_a_real_disk_is_named_and_left(queue, trained, make_runner):
     write_job(queue.folder / "a.json")
     write_job(queue.folder / "b.json")
     if os.system(f"chattr +i {queue.folder}/a.json 2>/dev/null"):
         pytest.skip("this file system has no such files")
     try:
-        runner, events = make()
+        runner = make_runner()
         runner.run()
     finally:
         os.system(f"chattr -i {queue.folder}/a.json")
-    assert (trained, [event.name for event in of(events, JobStuck)]) == (["b"], ["a"])
+    assert (trained, [event.name for event in runner.emit.of(JobStuck)]) == (["b"], ["a"])
 
 
 # -- an attempt that breaks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [OSError(22, "Invalid argument"), RuntimeError("what?"), UserError("no")])
-def test_whatever_breaks_an_attempt_fails_its_job_alone_and_is_in_its_log(queue, trained, make, error):
+def test_whatever_breaks_an_attempt_fails_its_job_alone_and_is_in_its_log(queue, trained, make_runner, error):
     def fail(attempt: Attempt) -> None:
         raise error
 
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")
     trained.when["a"] = fail
-    runner, _ = make()
+    runner = make_runner()
     runner.run()
     assert (names(queue, JobState.FAILED), names(queue, JobState.DONE), runner.num_failed) == (["a"], ["b"], 1)
     (failed,) = queue.jobs(JobState.FAILED)
@@ -192,21 +153,21 @@ def test_whatever_breaks_an_attempt_fails_its_job_alone_and_is_in_its_log(queue,
     assert "Traceback" in (queue.paths.logs / "a.1.log").read_text()
 
 
-def test_a_folder_of_logs_that_is_deleted_meanwhile_is_made_again(queue, trained, make):
+def test_a_folder_of_logs_that_is_deleted_meanwhile_is_made_again(queue, trained, make_runner):
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")
     trained.when["a"] = lambda attempt: shutil.rmtree(queue.paths.logs)
-    runner, _ = make()
+    runner = make_runner()
     runner.run()
     assert names(queue, JobState.DONE) == ["a", "b"]
 
 
-def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue, trained, make, monkeypatch):
+def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue, trained, make_runner, monkeypatch):
     monkeypatch.setattr(runner_module, "PATIENCE_S", 0.2)
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")
     trained.when["a"] = lambda attempt: queue.folder.rename("elsewhere")
-    runner, _ = make()
+    runner = make_runner()
     with pytest.raises(QueueUnusable, match="training_queue is gone"):
         runner.run()
     assert not queue.folder.exists()
@@ -218,11 +179,11 @@ def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue,
 
 
 @pytest.mark.parametrize("place", ["training_queue", ".", "training_queue/running", "training_queue/runs/a", "link"])
-def test_a_run_folder_that_is_part_of_the_queue_or_has_it_inside_is_refused(queue, trained, make, place):
+def test_a_run_folder_that_is_part_of_the_queue_or_has_it_inside_is_refused(queue, trained, make_runner, place):
     Path("link").symlink_to("training_queue")
     write_job(queue.folder / "a.json", model_dir=place)
     write_job(queue.folder / "b.json")
-    runner, _ = make()
+    runner = make_runner()
     runner.run()
     assert (trained, names(queue, JobState.FAILED)) == (["b"], ["a"])
     (failed,) = queue.jobs(JobState.FAILED)
@@ -230,12 +191,12 @@ def test_a_run_folder_that_is_part_of_the_queue_or_has_it_inside_is_refused(queu
     assert not (queue.folder / "status.json").exists()
 
 
-def test_a_run_that_was_begun_inside_the_queues_folder_before_goes_on(queue, trained, make):
+def test_a_run_that_was_begun_inside_the_queues_folder_before_goes_on(queue, trained, make_runner):
     begun = queue.folder / "runs/a"
     begun.mkdir(parents=True)
     (begun / "config.json").write_text("{}")
     write_job(queue.folder / "a.json", model_dir=str(begun))
-    make()[0].run()
+    make_runner().run()
     assert trained == ["a"]
 
 
@@ -262,22 +223,22 @@ def _denied(path: object) -> None:
 # -- files that are no jobs ----------------------------------------------------------------------------------------
 
 
-def test_files_that_are_no_jobs_are_named_once_and_neither_trained_nor_reclaimed(dead, queue, trained, make):
+def test_files_that_are_no_jobs_are_named_once_and_neither_trained_nor_reclaimed(dead, queue, trained, make_runner):
     strays = ["a (conflicted copy 2026-01-02).json", "b.JSON", "c.yaml", "d.json.txt", "e.json~"]
     strays.append(f"running/r@{this_host()}.{dead} (conflicted copy 2026-01-02).json")
     for name in ("a.json", *strays):
         write_job(queue.folder / name)
-    runner, events = make()
+    runner = make_runner()
     runner.run()
     assert trained == ["a"]
-    assert [event.path for event in of(events, StrayFile)] == sorted(queue.folder / name for name in strays)
+    assert [event.path for event in runner.emit.of(StrayFile)] == sorted(queue.folder / name for name in strays)
     assert all((queue.folder / name).exists() for name in strays)
 
 
 # -- machines and records ------------------------------------------------------------------------------------------
 
 
-def test_gpus_that_cannot_be_looked_at_once_are_looked_at_again(queue, trained, make):
+def test_gpus_that_cannot_be_looked_at_once_are_looked_at_again(queue, trained, make_runner):
     answers: list[Exception | set[str]] = [UserError("GPU 0 cannot be looked at: Unknown Error"), OSError("?"), set()]
 
     def look(gpus: list[str]) -> set[str]:
@@ -287,18 +248,21 @@ def test_gpus_that_cannot_be_looked_at_once_are_looked_at_again(queue, trained, 
         return answer
 
     write_job(queue.folder / "a.json")
-    runner, events = make(Machine((Gpu("0", "GPU", "24 GB"),), False, 2), gpus_in_use=look)
+    runner = make_runner(Machine((Gpu("0", "GPU", "24 GB"),), False, 2), gpus_in_use=look)
     runner.run()
     assert trained == ["a"]
-    assert [event.problem for event in of(events, RunnerTrouble)] == ["GPU 0 cannot be looked at: Unknown Error", "?"]
+    assert [event.problem for event in runner.emit.of(RunnerTrouble)] == [
+        "GPU 0 cannot be looked at: Unknown Error",
+        "?",
+    ]
 
 
-def test_a_job_that_needs_a_thousand_processes_on_a_cpu_is_named_and_stays(queue, trained, make):
+def test_a_job_that_needs_a_thousand_processes_on_a_cpu_is_named_and_stays(queue, trained, make_runner):
     write_job(queue.folder / "a.json", num_processes=1024, batch_size=1024)
     write_job(queue.folder / "b.json")
-    runner, events = make()
+    runner = make_runner()
     runner.run()
-    assert (trained, of(events, JobTooLarge), runner.num_blocked) == (["b"], [JobTooLarge("a", 1024)], 1)
+    assert (trained, runner.emit.of(JobTooLarge), runner.num_blocked) == (["b"], [JobTooLarge("a", 1024)], 1)
 
 
 ODD = [b"NaN", b"[]", b"{}", b'"text"', b"1e400", b"\xff\xfe", b'{"boot": 5, "seen": [1]}', b"[" * 100_000]
@@ -309,14 +273,14 @@ ODD += [
 
 
 @pytest.mark.parametrize("content", ODD)
-def test_no_record_ends_a_runner_whatever_is_in_it(queue, trained, make, content):
+def test_no_record_ends_a_runner_whatever_is_in_it(queue, trained, make_runner, content):
     write_job(queue.folder / "a.json")
     write_job(queue.paths.of(JobState.RUNNING) / "r@elsewhere.x_1-2-3-4.json")
     for folder in (queue.paths.runners, queue.paths.observed, queue.paths.retries, queue.paths.requests):
         folder.mkdir(exist_ok=True)
         for name in ("a", "r", "elsewhere.x_1-2-3", f"{this_host()}.x-1-2", "x_1-2-3-4"):
             (folder / f"{name}.json").write_bytes(content)
-    runner, _ = make(reclaims_stale=True)
+    runner = make_runner(reclaims_stale=True)
     runner.run()
     assert trained == ["a"]
 

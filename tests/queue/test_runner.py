@@ -6,10 +6,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from helpers import write_job
@@ -29,19 +28,16 @@ from accel_trainer.queue.check_process import Verdict
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.dependencies import Requirements
 from accel_trainer.queue.events import (
-    Event,
     GpusInUse,
     JobBlocked,
     JobsFound,
     JobTooLarge,
     QueuePaused,
     RetryScheduled,
-    WaitingForJobs,
 )
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.runner import Runner
-from accel_trainer.queue.runner_options import RunnerOptions
 from accel_trainer.queue.scheduler import choose_next
 from accel_trainer.queue.slots import Allocation, Slots
 from accel_trainer.queue.store import QueueStore
@@ -79,60 +75,9 @@ def test_a_job_without_room_lets_equals_pass_but_no_lower_priorities():
     assert chosen({"a": replace(large, priority=1), "b": small}, most=1) == "b", "it will never have room here"
 
 
-T = TypeVar("T")
-
-
 # -- jobs that wait for others -----------------------------------------------------------------------------------
 
 PARENT = {"finetune": True, "finetune_args": {"starting_params": "parent"}}
-
-
-class Recorder:
-    """Keeps all events; does what is in `when_waiting`, one each time that a runner waits."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.when_waiting: list[Callable[[], object]] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, WaitingForJobs) and self.when_waiting:
-            self.when_waiting.pop(0)()
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-class Trained(list[str]):
-    """The names of the jobs that were trained in the end, in order; those in `failing` fail."""
-
-    def __init__(self) -> None:
-        self.failing: set[str] = set()
-        self.endings: list[Outcome] = []
-        self.attempts: dict[str, Attempt] = {}
-
-    async def go_through(self, attempt: Attempt, *_: object) -> Outcome:
-        self.append(attempt.job.name)
-        self.attempts[attempt.job.name] = attempt
-        if self.endings:
-            return self.endings.pop(0)
-        return Outcome(OutcomeKind.FAILED if attempt.job.name in self.failing else OutcomeKind.DONE)
-
-
-@pytest.fixture
-def trained(in_place_of_trainers) -> Trained:
-    trained = Trained()
-    in_place_of_trainers(trained.go_through)
-    return trained
-
-
-@pytest.fixture
-def runner(trained, monkeypatch) -> Runner:
-    options = RunnerOptions(retry_after_s=0.2)
-    runner = Runner(QueueStore(Path("training_queue")), Machine((), False, 2), Recorder(), options)
-    monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
-    runner.queue.create()
-    return runner
 
 
 def files(state: JobState) -> list[str]:
@@ -366,49 +311,48 @@ class SideBySide:
 GPUS = Machine(tuple(Gpu(str(index), "a GPU", "24 GiB") for index in range(4)), False, 8)
 
 
-def with_slots(runner: Runner, monkeypatch, machine: Machine, number: int, **wishes: int) -> tuple[Runner, SideBySide]:
+def with_slots(make_runner, monkeypatch, machine: Machine, number: int, **wishes: int) -> tuple[Runner, SideBySide]:
     several = SideBySide(number)
     monkeypatch.setattr(run_claim, "run_attempt", several.go_through)
-    slots = Slots(machine, LaunchOptions(), **wishes)
-    new = Runner(runner.queue, machine, Recorder(), slots=slots)
-    monkeypatch.setattr(new.stop, "listen", lambda *_: None)
-    return new, several
+    return make_runner(machine, Slots(machine, LaunchOptions(), **wishes)), several
 
 
-def test_on_a_cpu_as_many_jobs_as_there_are_slots_share_the_cores(runner, trained, monkeypatch):
+def test_on_a_cpu_as_many_jobs_as_there_are_slots_share_the_cores(queue, trained, make_runner, monkeypatch):
     for name in "abcd":
-        write_job(runner.queue.folder / f"{name}.json")
-    runner, several = with_slots(runner, monkeypatch, Machine((), False, 6), 3, slots=3)
+        write_job(queue.folder / f"{name}.json")
+    runner, several = with_slots(make_runner, monkeypatch, Machine((), False, 6), 3, slots=3)
     runner.run()
     assert several.most == 3
     assert several.cores == {2}
     assert files(JobState.DONE) == list("abcd")
 
 
-def test_each_job_has_as_many_gpus_of_its_own_as_it_needs(runner, trained, monkeypatch):
-    write_job(runner.queue.folder / "a.json")
-    write_job(runner.queue.folder / "b.json", num_processes=2)
-    write_job(runner.queue.folder / "c.json")
-    runner, several = with_slots(runner, monkeypatch, GPUS, 3, gpus_per_job=1)
+def test_each_job_has_as_many_gpus_of_its_own_as_it_needs(queue, trained, make_runner, monkeypatch):
+    write_job(queue.folder / "a.json")
+    write_job(queue.folder / "b.json", num_processes=2)
+    write_job(queue.folder / "c.json")
+    runner, several = with_slots(make_runner, monkeypatch, GPUS, 3, gpus_per_job=1)
     runner.run()
     assert several.most == 3
     assert several.gpus == {"a": ("0",), "b": ("1", "2"), "c": ("3",)}
 
 
-def test_a_job_that_needs_more_gpus_than_exist_stays_and_is_reported(runner, trained, monkeypatch):
-    write_job(runner.queue.folder / "a.json", num_processes=8)
-    write_job(runner.queue.folder / "b.json")
-    runner, several = with_slots(runner, monkeypatch, GPUS, 1)
+def test_a_job_that_needs_more_gpus_than_exist_stays_and_is_reported(queue, trained, make_runner, monkeypatch):
+    write_job(queue.folder / "a.json", num_processes=8)
+    write_job(queue.folder / "b.json")
+    runner, several = with_slots(make_runner, monkeypatch, GPUS, 1)
     runner.run()
     told = runner.emit.of(JobTooLarge)
     assert several.gpus == {"b": ("0", "1", "2", "3")}
     assert (files(JobState.PENDING), told, runner.num_blocked) == (["a"], [JobTooLarge("a", 8)], 1)
 
 
-def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(runner, trained, monkeypatch):
+def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(
+    queue, trained, make_runner, monkeypatch
+):
     for name in "abc":
-        write_job(runner.queue.folder / f"{name}.json")
-    runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
+        write_job(queue.folder / f"{name}.json")
+    runner, several = with_slots(make_runner, monkeypatch, Machine((), False, 2), 2, slots=2)
     several.error = QueueUnusable("no room")
     with pytest.raises(QueueUnusable, match="no room"):
         runner.run()
@@ -417,10 +361,10 @@ def test_when_the_queue_becomes_unusable_the_other_trainers_go_on_to_their_end(r
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), QueueUnusable("cannot be read")])
-def test_a_queue_unreadable_for_a_moment_does_not_end_a_trainer(runner, trained, monkeypatch, error):
-    write_job(runner.queue.folder / "a.json")
-    write_job(runner.queue.folder / "b.json")
-    runner, several = with_slots(runner, monkeypatch, Machine((), False, 2), 2, slots=2)
+def test_a_queue_unreadable_for_a_moment_does_not_end_a_trainer(queue, trained, make_runner, monkeypatch, error):
+    write_job(queue.folder / "a.json")
+    write_job(queue.folder / "b.json")
+    runner, several = with_slots(make_runner, monkeypatch, Machine((), False, 2), 2, slots=2)
     look, failing = runner._scheduler.refresh, [1]
 
     def fails_once_while_training() -> None:
@@ -513,6 +457,12 @@ def test_a_queue_whose_machine_stays_broken_ends_with_its_jobs_pending(runner, t
     assert (files(JobState.PENDING), runner.num_blocked) == (list("de"), 2)
 
 
+def test_a_runner_in_a_test_leaves_signals_to_pytest(runner):
+    before = signal.getsignal(signal.SIGTERM)
+    runner.run()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 # -- other machines ------------------------------------------------------------------------------------------------
 
 
@@ -524,13 +474,12 @@ def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
         return runner.queue.claim(job)
 
 
-def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, monkeypatch):
+def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runner, trained, make_runner, monkeypatch):
     claimed_elsewhere(runner, monkeypatch, "a")
     monkeypatch.setattr(lease, "STALE_S", 0.2)
     runner.run()
     assert trained == []
-    wants = Runner(runner.queue, Machine((), False, 2), Recorder(), RunnerOptions(reclaims_stale=True))
-    monkeypatch.setattr(wants.stop, "listen", lambda *_: None)
+    wants = make_runner(reclaims_stale=True)
     write_job(runner.queue.folder / "b.json")
     time.sleep(0.3)
     wants.run()
@@ -543,7 +492,7 @@ def test_a_silent_runner_elsewhere_loses_its_job_only_where_that_is_wanted(runne
 class SlowCheck:
     """A check that knows at once that the first file is good, and of the others only when a job has been trained."""
 
-    trained: Trained
+    trained: list[str]
 
     has_hung = is_over = False
 
@@ -577,14 +526,11 @@ def test_what_is_good_need_not_wait_for_long_until_all_is_checked(runner, traine
     assert runner.emit.of(JobsFound) == ([JobsFound(1, 0, 2)] if patience_s < 1 else [])
 
 
-def test_the_runner_reports_which_gpus_jobs_wait_for(trained, monkeypatch):
+def test_the_runner_reports_which_gpus_jobs_wait_for(queue, trained, make_runner):
     answers = [{"0", "2"}, {"0", "2"}, {"2"}, set[str]()]
     machine = Machine(tuple(Gpu(str(number), "GPU", "24 GB") for number in range(3)), False, 4)
-    options = RunnerOptions(gpus_in_use=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0])
-    runner = Runner(QueueStore(Path("training_queue")), machine, Recorder(), options)
-    monkeypatch.setattr(runner.stop, "listen", lambda *_: None)
-    runner.queue.create()
-    write_job(runner.queue.folder / "a.json")
+    runner = make_runner(machine, gpus_in_use=lambda gpus: answers.pop(0) if len(answers) > 1 else answers[0])
+    write_job(queue.folder / "a.json")
     runner.run()
     assert trained == ["a"]
     assert runner.emit.of(GpusInUse) == [GpusInUse(("0", "2")), GpusInUse(("2",))]
