@@ -11,7 +11,7 @@ from accel_trainer.api.queue_contents import QueueContents, RunFolders
 from accel_trainer.api.verdicts import in_whole_file
 from accel_trainer.config import Job, job_name, parse_job
 from accel_trainer.config.doubts import doubts
-from accel_trainer.config.known import Known
+from accel_trainer.config.known import ONLY_TO_DOUBT, Known
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import UserError
@@ -56,8 +56,8 @@ class Queue:
         except UserError as error:
             raise _in_file(where, error.problems) from error
         known = Known.of(summary)
-        del summary["rates"]
-        return {**summary, "warnings": [str(doubt) for doubt in doubts(job, known)]}
+        shown = {key: value for key, value in summary.items() if key not in ONLY_TO_DOUBT}
+        return {**shown, "warnings": [str(doubt) for doubt in doubts(job, known)]}
 
     def run_folders(self) -> RunFolders:
         """Which run folders the jobs have that are not over. Raises QueueUnusable."""

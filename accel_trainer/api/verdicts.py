@@ -33,7 +33,7 @@ def make_check(flags: LaunchOptions, on_images: Callable[[], None] = lambda: Non
 
     def check(job: Job) -> dict[str, Any]:
         mistakes = Mistakes()
-        num_processes = mistakes.of(lambda: _num_processes(job, flags)) or 1
+        num_processes, on_cpu = mistakes.of(lambda: _launch(job, flags)) or (1, None)
         if not checkers:
             from accel_trainer.training.check import JobChecker
 
@@ -41,7 +41,7 @@ def make_check(flags: LaunchOptions, on_images: Callable[[], None] = lambda: Non
         with current_folder_searched():
             summary = mistakes.of(lambda: asdict(checkers[0](job, num_processes)))
         mistakes.raise_found()
-        return summary or {}
+        return {**summary, "on_cpu": on_cpu} if summary else {}
 
     return check
 
@@ -54,13 +54,16 @@ def optimization_lines(job: Job) -> list[str]:
     return lines(job)
 
 
-def _num_processes(job: Job, flags: LaunchOptions) -> int:
-    """That the user's default on this machine cannot be used, or that GPUs are lacking, is no mistake of the job, which
+def _launch(job: Job, flags: LaunchOptions) -> tuple[int, bool | None]:
+    """On how many processes a job is trained, and whether on the CPU, where that is known.
+
+    That the user's default on this machine cannot be used, or that GPUs are lacking, is no mistake of the job, which
     may be for another machine."""
     try:
-        return plan_launch(job, flags, this_machine(cpu=flags.cpu)).num_processes
+        launch = plan_launch(job, flags, this_machine(cpu=flags.cpu))
+        return launch.num_processes, launch.is_on_cpu
     except (TooFewGpus, UnusableHere):
-        return _num_processes_elsewhere(job, flags)
+        return _num_processes_elsewhere(job, flags), None
 
 
 def _num_processes_elsewhere(job: Job, flags: LaunchOptions) -> int:

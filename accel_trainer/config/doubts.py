@@ -10,6 +10,7 @@ from accel_trainer.config.job import Job
 from accel_trainer.config.known import Doubt, Known, number_in
 from accel_trainer.config.schedule_doubts import SCHEDULE_DOUBTS
 from accel_trainer.core.errors import Problem
+from accel_trainer.core.text import listed
 
 # Shares of a class by chance and better, in percent, from which on a metric says little: of five classes acc5 is 100.
 TOP = 5
@@ -139,6 +140,27 @@ def weights_of_another_start(job: Job, known: Known) -> Iterator[Problem]:
         yield Problem(message, key="checkpoint", hint="remove it, unless the run is there already")
 
 
+def what_a_device_refuses(job: Job, known: Known) -> Iterator[Problem]:
+    """`capturable` where a launch would train on the CPU; `deterministic` for a model that a GPU refuses then."""
+    if job.optimizer_args.get("capturable") is True and known.on_cpu:
+        message = f"{job.optimizer} takes it on a GPU only: on a CPU, as here, the training is refused"
+        yield Problem(message, key="optimizer_args.capturable", hint="remove it, or train on a GPU")
+    if job.deterministic and known.without_order:
+        message = (
+            f"{job.architecture} has {listed(known.without_order)}, of which no kernel on a GPU gives the same bits "
+            "every time: a training there is refused"
+        )
+        hint = "leave it out (all else keeps its bits), train on a CPU, or use another model"
+        yield Problem(message, key="deterministic", hint=hint)
+
+
+def losses_that_rise(job: Job, known: Known) -> Iterator[Problem]:
+    """`maximize`: an optimizer that makes the loss as large as it can."""
+    if job.optimizer_args.get("maximize") is True:
+        message = f"{job.optimizer} then makes {job.criterion} larger with every step, not smaller"
+        yield Problem(message, key="optimizer_args.maximize", hint="remove it")
+
+
 DOUBTS: tuple[Doubt, ...] = (
     *SCHEDULE_DOUBTS,
     cycles_that_are_not_there,
@@ -151,5 +173,7 @@ DOUBTS: tuple[Doubt, ...] = (
     views_without_a_difference,
     occluders_that_do_nothing,
     weights_of_another_start,
+    losses_that_rise,
+    what_a_device_refuses,
 )
 """In the order in which they are said."""

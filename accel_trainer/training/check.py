@@ -26,7 +26,9 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.rules import as_its_run_goes_on
 from accel_trainer.training.build import DATA_KEYS, make_objective
 from accel_trainer.training.comparable import check_comparable
+from accel_trainer.training.determinism import operations_without_order
 from accel_trainer.training.meta_model import count_parameters, cycle_axis, meta_model
+from accel_trainer.training.optim.first_step import check_first_step
 from accel_trainer.training.optim.lr_schedule import make_schedule
 from accel_trainer.training.optim.optimizer import construct_optimizer, make_optimizer, with_rate_for_batch
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
@@ -67,6 +69,8 @@ class Summary:
     """With its rates at the start, after a quarter, half and three quarters of the epochs, and in the last."""
     rates: Sequence[float] | None = None
     """Learning rates over the training, as `sampled_rates` gives them."""
+    without_order: Sequence[str] = ()
+    """Of a deterministic job: what has no kernel on a GPU that gives the same bits every time, in words."""
     data: Sequence[str] = ()
     """What there is to say of the data set: its splits, what was left out."""
 
@@ -135,6 +139,7 @@ class JobChecker:
             optimizer=optimizer,
             schedule=schedule,
             rates=learning_rates(job, steps_per_epoch),
+            without_order=_without_order(job, num_classes, *built) if job.deterministic else (),
         )
 
     def _open(self, job: Job) -> Splits:
@@ -194,13 +199,25 @@ def _freeze(job: Job, model: nn.Module) -> bool:
 def _check_training(resolved: ResolvedJob, model: nn.Module, steps_per_epoch: int | None) -> None:
     """The optimizer and the schedule; where there is no such optimizer, the schedule of another one."""
     mistakes = Mistakes()
-    optimizer = mistakes.of(lambda: make_optimizer(resolved, model))
+    optimizer, given = mistakes.of(lambda: make_optimizer(resolved, model)), resolved
+    mistakes.of(lambda: check_first_step(given, [p for p in model.parameters() if p.requires_grad]))
     if optimizer is None:
         resolved = resolved.model_copy(update={"optimizer": "SGD", "optimizer_args": {"lr": 0.1, "momentum": 0.9}})
         resolved = resolved.model_copy(update={"layer_decay": None, "decay_norm_and_bias": True})
         optimizer = make_optimizer(resolved, nn.Linear(2, 2, device="meta"))
     mistakes.of(lambda: make_schedule(resolved, optimizer, steps_per_epoch))
     mistakes.raise_found()
+
+
+def _without_order(job: Job, num_classes: int, model: nn.Module, cycles: int) -> Sequence[str]:
+    """As `operations_without_order`; nothing where others' code cannot be looked at without values."""
+    objective = make_objective(job, num_classes, cycles, cycle_axis(model))
+    try:
+        return operations_without_order(job, model, objective)
+    except Exception:
+        if not registry.is_others(job.architecture):
+            raise
+        return ()
 
 
 def _check_names(job: Job) -> None:

@@ -32,6 +32,7 @@ from accel_trainer.training.identity.contents import ContentRecord
 from accel_trainer.training.identity.differences import STARTING_WEIGHTS
 from accel_trainer.training.identity.recorder import DataRecorder
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.optim.first_step import refuse_gpu_arguments
 from accel_trainer.training.pretrained.loaded_weights import LoadedWeights
 from accel_trainer.training.pretrained.starting_weights import load_starting_weights, starts_from_weights
 from accel_trainer.training.pretrained.transfer import Transfer
@@ -131,6 +132,7 @@ class Trainer:
         """Build all that trains the job, and restore what there is of the run; the loop, and the run's id on rank 0.
         Raises UserError and Stopped."""
         check_trackers(self.job)
+        refuse_gpu_arguments(self.job, self.assembly.accelerator.device)
         accelerator, is_first = self.assembly.accelerator, self.assembly.is_first
         wait = accelerator.wait_for_everyone
         start = find_starting_point(

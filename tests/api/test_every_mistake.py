@@ -53,6 +53,7 @@ TABLE = (
     Mistake("optimizer_args.wd", 0.9, "optimizer_args.wd: SGD takes no such argument"),
     Mistake("optimizer_args.nesterov", "no", "optimizer_args: SGD: nesterov is 'no'"),
     Mistake("optimizer_args.dampening", "no", "optimizer_args: SGD: dampening is 'no'"),
+    Mistake("optimizer_args.differentiable", True, "optimizer_args.differentiable: SGD cannot take a step with it"),
     Mistake("scheduler", "StepLRR", "scheduler: 'StepLRR'", ("scheduler_args",)),
     Mistake("scheduler_args.stepsize", 3, "scheduler_args.stepsize: StepLR takes no such argument"),
     Mistake("scheduler_args.gamma", "0.1", "scheduler_args: StepLR: gamma is '0.1'"),

@@ -298,3 +298,15 @@ def test_a_job_file_is_trained_under_its_name(tmp_path: Path, monkeypatch: pytes
     run = train(file, progress=False)
     assert run.job.name == "mine"
     assert isinstance(run.job, Job)
+
+
+def test_an_argument_for_gpus_is_refused_before_the_run_folder_is_taken(tmp_path: Path) -> None:
+    before = finish(tmp_path / "run")
+    weights = before.weights("final").read_bytes()
+    with pytest.raises(UserError, match=r"optimizer_args\.capturable: AdamW takes it on a GPU only"):
+        finish(tmp_path / "run", optimizer_args={"lr": 0.003, "capturable": True}, checkpoint=-1)
+    assert load_run(tmp_path / "run").weights("final").read_bytes() == weights
+    assert not (tmp_path / "run/previous").exists()
+    with pytest.raises(UserError, match="on a GPU only"):
+        finish(tmp_path / "fresh", optimizer_args={"lr": 0.003, "capturable": True})
+    assert not (tmp_path / "fresh/config.json").exists()

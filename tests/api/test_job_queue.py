@@ -93,3 +93,25 @@ def test_a_model_of_ones_own_is_allowed_for_one_call(tmp_path: Path) -> None:
         queue.add(job)
     queue.add(job, allow=["tiny_models"])
     assert dict(os.environ) == before
+
+
+def test_what_only_a_device_decides_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    queue = Queue(tmp_path / "queue")
+    job = tiny_job(
+        tmp_path / "run",
+        name="mine",
+        architecture="alexnet",
+        architecture_args={},
+        image_size=64,
+        optimizer="Adam",
+        optimizer_args={"capturable": True},
+        deterministic=True,
+    )
+    summary = queue.check(job)
+    assert [warning.partition(":")[0] for warning in summary["warnings"]] == [
+        "optimizer_args.capturable",
+        "deterministic",
+    ]
+    assert "AdaptiveAvgPool2d" in summary["warnings"][1]
+    assert not {"rates", "on_cpu", "without_order"} & summary.keys()

@@ -16,6 +16,7 @@ from accel_trainer.cli import app
 from accel_trainer.cli import sweep as sweep_module
 from accel_trainer.cli.app import with_flags
 from accel_trainer.config import Job, read_job
+from accel_trainer.config.known import ONLY_TO_DOUBT
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState
@@ -39,7 +40,13 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(job.name)
         if job.optimizer_args["lr"] > 1:
             raise UserError("optimizer_args: too fast")
-        return {"classes": 10, "train_images": 1000, "steps_per_epoch": 100, "cycles": 1, "rates": None}
+        return {
+            "classes": 10,
+            "train_images": 1000,
+            "steps_per_epoch": 100,
+            "cycles": 1,
+            **dict.fromkeys(ONLY_TO_DOUBT),
+        }
 
     def check_here(job: Job, queue: Path, options: LaunchOptions, coming: Collection[str]) -> dict[str, Any]:
         return check_job(job, check, QueueStore(queue), coming)

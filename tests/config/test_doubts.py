@@ -99,6 +99,13 @@ def test_what_can_hardly_be_meant_is_said_with_its_parameter(given: dict[str, An
     [
         (Known(num_classes=5), {"primary_metric": "acc5"}, "primary_metric"),
         (Known(train_images=1000, steps_per_epoch=1), {"batch_size": 600}, "batch_size"),
+        (
+            Known(on_cpu=True),
+            {"optimizer": "Adam", "optimizer_args": {"lr": 0.001, "capturable": True}},
+            "optimizer_args.capturable",
+        ),
+        (Known(), {"optimizer_args": {"maximize": True}}, "optimizer_args.maximize"),
+        (Known(without_order=["the gradient of AdaptiveAvgPool2d"]), {"deterministic": True}, "deterministic"),
     ],
 )
 def test_what_the_images_show_is_said_too(known: Known, given: dict[str, Any], key: str) -> None:
