@@ -69,11 +69,11 @@ def make_evaluator(
 
 
 def neighbours(rank: int, world_size: int) -> dict[str, Tensor]:
-    """The images themselves as their representation: this process's share of the bank, and its hits."""
+    """The images themselves as their representation: this process's share of the queries, and its hits."""
     job, own = make_images({"class_subset": None, "batch_size": 128}, world_size)
     torch.manual_seed(0)
     model = tiny_models.Pixels(10, SIZE)
     evaluator = make_evaluator(make_objective(job, 10, 1, cycle_axis=1), rank, world_size)
-    features, labels = own.knn.local_bank(model, evaluator, lambda: False)
+    features, labels = own.knn.queries(model, evaluator, lambda: False)
     hits = own.knn.hits(model, (features, labels), evaluator, lambda: False)
     return {"features": features, "labels": labels, "hits": hits}

@@ -122,7 +122,7 @@ class RunEvaluator:
     def knn_scores(self, source: ImageDataset) -> dict[str, float]:
         """The accuracy of a k-nearest-neighbor classifier on the run's training images."""
         test = knn_test(self.job, self._train_images, source, self.world_size)
-        hits = test.hits(self.model, test.local_bank(self.model, self.evaluator, _never), self.evaluator, _never)
+        hits = test.hits(self.model, test.queries(self.model, self.evaluator, _never), self.evaluator, _never)
         return test.scores(self.evaluator.reduce_sums(hits, test.val.reader)[0])
 
     def _compare(self, inputs: Mapping[str, Input]) -> None:

@@ -96,9 +96,9 @@ class EpochValidation:
     def _neighbor_scores(self, model: nn.Module, interruptions: Interruptions) -> dict[str, float]:
         """Accuracy of the nearest neighbors among the training images."""
         test = self._parts.knn
-        bank = test.local_bank(model, self.evaluator, interruptions.is_stopped)
+        queries = test.queries(model, self.evaluator, interruptions.is_stopped)
         interruptions.sync_stop()
-        hits = test.hits(model, bank, self.evaluator, interruptions.is_stopped)
+        hits = test.hits(model, queries, self.evaluator, interruptions.is_stopped)
         interruptions.sync_stop()
         return test.scores(self.evaluator.totals(hits, test.val.reader))
 

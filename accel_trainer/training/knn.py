@@ -13,8 +13,8 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch
 from accel_trainer.data.pipeline import evaluation_views
+from accel_trainer.training.nearest import Nearest, count_hits, nearest_of, piece_rows
 from accel_trainer.training.objectives.base import float_vector, percent
-from accel_trainer.training.objectives.contrastive import embedding_rows
 from accel_trainer.training.runtime.ranks import gather_rows
 from accel_trainer.training.validation import EvaluationSet, Evaluator, evaluation_set
 
@@ -33,16 +33,15 @@ class KnnTest:
     num_classes: int
     num_neighbors: int
 
-    def local_bank(
-        self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]
-    ) -> tuple[Tensor, Tensor]:
-        """This process's part of the training images: features, float32 (n, d), and labels, int64 (n,).
+    def queries(self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+        """This process's part of the validation images: features, float32 (n, d), and labels, int64 (n,).
 
         Not all of them, or none, if it is stopped.
         """
-        parts = list(self._features(model, self.bank, evaluator, is_stopped))
+        parts = list(self._features(model, self.val, evaluator, is_stopped))
         if not parts:
-            return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+            device = evaluator.accelerator.device
+            return torch.empty(0, 0, device=device), torch.empty(0, dtype=torch.int64, device=device)
         features, labels = zip(*parts, strict=True)
         return torch.cat(features), torch.cat(labels)
 
@@ -51,18 +50,41 @@ class KnnTest:
     ) -> Tensor:
         """Of this process's validation images, how many are classified right, and how many there are: (2,).
 
-        All ranks call it, with their parts of the training images.
+        All ranks call it, with their parts of the validation images; what they come to is of use if none was stopped.
+        Each rank looks at its part of the training images, forward pass by forward pass, for the nearest of all
+        validation images: of these all features are held on every rank, of the training images a piece.
         """
-        bank, bank_labels = _gather_features(*own, evaluator)
-        device = bank.device
-        sums = float_vector(device, 0, 0)
-        for features, labels in self._features(model, self.val, evaluator, is_stopped):
-            right = knn_hits(
-                features, labels, bank, bank_labels,
-                k=self.num_neighbors, temperature=TEMPERATURE, num_classes=self.num_classes,
-            )  # fmt: skip
-            sums += float_vector(device, right, len(labels))
-        return sums
+        features, labels = own
+        accelerator = evaluator.accelerator
+        nearest = Nearest(
+            _gather_queries(features, accelerator.num_processes), min(self.num_neighbors, self.bank.num_images)
+        )
+        for rows, numbers in self._pieces(model, evaluator, is_stopped):
+            nearest.add(rows, numbers)
+        similarities, numbers = _merge(nearest, accelerator.process_index, accelerator.num_processes)
+        bank_labels = torch.from_numpy(self.bank.reader.source.labels).to(features.device)
+        right = count_hits(
+            similarities[: len(labels)], bank_labels[numbers[: len(labels)]], labels,
+            temperature=TEMPERATURE, num_classes=self.num_classes,
+        )  # fmt: skip
+        return float_vector(features.device, right, len(labels))
+
+    def _pieces(
+        self, model: nn.Module, evaluator: Evaluator, is_stopped: Callable[[], bool]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's training images, in their order: features (m, d), and the number of each image, int64 (m,)."""
+        rank, world_size = evaluator.accelerator.process_index, evaluator.accelerator.num_processes
+        held: list[Tensor] = []
+        start = 0
+        for features, _ in self._features(model, self.bank, evaluator, is_stopped):
+            held.append(features)
+            if (count := sum(map(len, held))) >= piece_rows(features.shape[1]):
+                yield torch.cat(held), _numbers(start, count, rank, world_size, features.device)
+                held.clear()
+                start += count
+        if held:
+            rows = torch.cat(held)
+            yield rows, _numbers(start, len(rows), rank, world_size, rows.device)
 
     def scores(self, sums: Sequence[float]) -> dict[str, float]:
         """{"knn": accuracy in percent}, of the sums of `hits`; NaN without images."""
@@ -84,19 +106,35 @@ def _labels(batch: Batch, evaluator: Evaluator) -> Tensor:
     return batch.labels.to(evaluator.accelerator.device)
 
 
-def _gather_features(features: Tensor, labels: Tensor, evaluator: Evaluator) -> tuple[Tensor, Tensor]:
-    """The rows of all ranks, which hold every n-th image, in the order of the images: the same on any number of
-    ranks. Ranks may have one row less than others."""
-    accelerator = evaluator.accelerator
-    world_size = accelerator.num_processes
+def _numbers(start: int, count: int, rank: int, world_size: int, device: torch.device) -> Tensor:
+    """Which images a rank has, that has every n-th: from its `start`-th on. None is left out, for a corrupt one gives
+    way to another of its class."""
+    return torch.arange(start, start + count, device=device) * world_size + rank
+
+
+def _gather_queries(features: Tensor, world_size: int) -> Tensor:
+    """The rows of all ranks, rank 0's first; of each as many as of the one that has most, filled up with zeros."""
     if world_size == 1:
-        return features, labels
-    counts = gather_rows(torch.tensor([len(labels)], device=labels.device))
-    missing = int(counts.max()) - len(labels)
-    of_all = gather_rows(F.pad(features, (0, 0, 0, missing))), gather_rows(F.pad(labels, (0, missing), value=-1))
-    in_order = [rows.unflatten(0, (world_size, -1)).transpose(0, 1).flatten(0, 1) for rows in of_all]
-    is_there = in_order[1] >= 0
-    return in_order[0][is_there], in_order[1][is_there]
+        return features
+    shape = torch.tensor([features.shape], device=features.device)
+    most, num_features = gather_rows(shape).amax(0).tolist()
+    if not len(features):  # it does not know how many features there are
+        features = features.new_zeros(0, num_features)
+    return gather_rows(F.pad(features, (0, 0, 0, most - len(features))))
+
+
+def _merge(nearest: Nearest, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
+    """The nearest of what all ranks have seen, for a rank's own queries: similarities and numbers, (n, k)."""
+    if world_size == 1:
+        return nearest.similarities, nearest.numbers
+    own = nearest.similarities, nearest.numbers
+    for owner, of_owner in enumerate(
+        zip(nearest.similarities.chunk(world_size), nearest.numbers.chunk(world_size), strict=True)
+    ):
+        of_all = [gather_rows(rows).unflatten(0, (world_size, -1)).transpose(0, 1).flatten(1) for rows in of_owner]
+        if owner == rank:
+            own = nearest_of(of_all[0], of_all[1], nearest.k)
+    return own
 
 
 def knn_test(job: ResolvedJob, train: ImageDataset, val: ImageDataset, world_size: int) -> KnnTest:
@@ -107,37 +145,6 @@ def knn_test(job: ResolvedJob, train: ImageDataset, val: ImageDataset, world_siz
         num_classes=len(train.classes),
         num_neighbors=job.knn_neighbours,
     )
-
-
-# -- nearest neighbors ------------------------------------------------------------------------------------------------
-@torch.no_grad()
-def knn_hits(
-    features: Tensor,
-    labels: Tensor,
-    bank: Tensor,
-    bank_labels: Tensor,
-    *,
-    k: int,
-    temperature: float,
-    num_classes: int,
-    chunk: int = 1024,
-) -> Tensor:
-    """How many of n features are classified right by their k nearest neighbors in the bank, an int64 scalar.
-
-    features: (n, d) with labels int64 (n,); bank: (m, d) with labels int64 (m,), m of at least 1, of which all are
-    neighbors if k is larger. A neighbor votes for its class with exp(cosine similarity / temperature), as in Wu et
-    al. 2018, which has k = 200 and temperature 0.07. `chunk` features at a time: chunk * (m + num_classes) numbers.
-    """
-    bank = F.normalize(embedding_rows(bank), dim=1)
-    hits = torch.zeros((), dtype=torch.int64, device=features.device)
-    for some, their_labels in zip(features.split(chunk), labels.split(chunk), strict=True):
-        similarities = F.normalize(embedding_rows(some), dim=1) @ bank.T
-        nearest = similarities.topk(min(k, len(bank)), dim=1)
-        # Relative to the nearest: the same class wins, and no temperature is too small for exp.
-        weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(some), num_classes).scatter_add_(1, bank_labels[nearest.indices], weights)
-        hits += (votes.argmax(1) == their_labels).sum()
-    return hits
 
 
 # -- representations --------------------------------------------------------------------------------------------------

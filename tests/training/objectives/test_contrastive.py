@@ -5,17 +5,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from ranks import run_two_ranks
-from sklearn.datasets import load_digits
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.training.knn import capture_representation, knn_hits
+from accel_trainer.training.knn import capture_representation
 from accel_trainer.training.objectives.contrastive import ContrastiveLoss, ContrastiveSums, contrastive_losses
 from accel_trainer.zoo import registry
 
@@ -330,43 +326,6 @@ def test_two_processes_have_the_gradient_of_one_with_the_same_global_batch(tmp_p
         torch.testing.assert_close(exact, others[0], rtol=0, atol=1e-10)
         torch.testing.assert_close(exact, expected, rtol=0, atol=1e-10)
         assert (naive - expected).norm() > 0.01 * expected.norm()
-
-
-# -- nearest neighbours -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Tensor, Tensor]:
-    """Pixels as features, and labels."""
-    bundled = load_digits()
-    return torch.from_numpy(bundled.data), torch.from_numpy(bundled.target).long()
-
-
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (200, 0.07), (200, 1.0), (5000, 0.01)])
-def test_nearest_neighbours_classify_as_scikit_learns_do(
-    digits: tuple[Tensor, Tensor], k: int, temperature: float
-) -> None:
-    features, labels = digits
-    bank, bank_labels, features, labels = features[:1000], labels[:1000], features[1000:], labels[1000:]
-
-    def weights(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.exp((1 - distances) / temperature)
-
-    reference = KNeighborsClassifier(min(k, 1000), metric="cosine", algorithm="brute", weights=weights)
-    expected = (reference.fit(bank, bank_labels).predict(features) == labels.numpy()).sum()
-    for chunk in (797, 100):
-        hits = knn_hits(features, labels, bank, bank_labels, k=k, temperature=temperature, num_classes=10, chunk=chunk)
-        assert hits.dtype == torch.int64
-        assert hits.item() == expected
-
-
-def test_nearer_neighbours_have_more_weight_however_small_the_temperature() -> None:
-    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
-    features, bank_labels = torch.tensor([[2.0, 0.0]]), torch.tensor([1, 0, 0])
-    options: dict[str, Any] = {"k": 3, "num_classes": 2}
-    for temperature, winner in ((1.0, 0), (0.1, 1), (0.0001, 1)):
-        hits = knn_hits(features, torch.tensor([winner]), bank, bank_labels, temperature=temperature, **options)
-        assert hits == 1
 
 
 # -- representations --------------------------------------------------------------------------------------------------
