@@ -16,6 +16,7 @@ from typing import Any
 from accel_trainer.config import Job
 from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.line_reader import BLOCK, LineReader
 from accel_trainer.core.processes import Program, pids_with_env, send_signal
 from accel_trainer.core.text import duration
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
@@ -30,8 +31,6 @@ CHECK_S, LONG_CHECK_S = 120.0, 900.0
 MODEL_S = 120.0
 # By how much later than a limit a verdict may come: the process has to import torch, from whatever drive.
 START_S = 300.0
-# How much is read at once.
-BLOCK = 1 << 16
 
 
 class CheckEnd(StrEnum):
@@ -120,7 +119,7 @@ class CheckProcess:
         self._context: Context | None = None
         self._number = 0
         self._open: dict[int, float] = {}  # the checks without a verdict, with the time that each may take
-        self._unsent, self._partial = bytearray(), b""
+        self._unsent, self._lines = bytearray(), LineReader(self._answers)
         self._heard = time.monotonic()
 
     @property
@@ -155,13 +154,10 @@ class CheckProcess:
     def verdicts(self) -> Mapping[int, Verdict]:
         """What has been found since the last call, by number; never waits."""
         self._flush()
-        new = bytearray()
-        with suppress(OSError):  # nothing yet
-            while block := os.read(self._answers, BLOCK):
-                new += block
-        *lines, self._partial = (self._partial + bytes(new)).split(b"\n")
+        while self._lines.read():
+            pass
         found = {}
-        for line in lines:
+        while (line := self._lines.next()) is not None:
             answer = _verdict(line)
             if answer is not None and self._open.pop(answer[0], None) is not None:
                 found[answer[0]] = answer[1]

@@ -22,13 +22,14 @@ from typing import Any
 from accel_trainer.api.verdicts import Check, check_job, in_whole_file, make_check
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.line_reader import BLOCK, LineReader
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.protocol import TOKEN_VARIABLE
-from accel_trainer.queue.check_process import BLOCK, CheckEnd, hung
+from accel_trainer.queue.check_process import CheckEnd, hung
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.inputs import known_inputs
@@ -55,37 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.set_inheritable(descriptor, False)  # not for what a model starts
     with suppress(Exception):  # each check tries it again, and reports what is wrong
         import accel_trainer.training.build  # noqa: F401
-    _Server(_Lines(args.requests), args.answers).serve()
-
-
-class _Lines:
-    """Lines from a descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.is_over = False
-        self._read: list[bytes] = []
-        self._partial = b""
-
-    def read(self) -> None:
-        """Read what is there, or wait for it."""
-        try:
-            block = os.read(self.descriptor, BLOCK)
-        except OSError:
-            block = b""
-        self.is_over = not block
-        *lines, self._partial = (self._partial + block).split(b"\n")
-        self._read += lines
-
-    def next(self) -> bytes | None:
-        """The next whole line that has been read."""
-        return self._read.pop(0) if self._read else None
+    _Server(LineReader(args.requests), args.answers).serve()
 
 
 class _Server:
     """Hands requests to a process that checks, one at a time, and answers each, whatever becomes of that process."""
 
-    def __init__(self, requests: _Lines, answers: int) -> None:
+    def __init__(self, requests: LineReader, answers: int) -> None:
         self._requests, self._answers = requests, answers
         self._context: Request = {}
         self._checker: _Checker | None = None
@@ -158,7 +135,7 @@ class _Checker:
         os.close(writes)
         self._pid, self._socket, self._output = pid, ours, reads
         self._status: int | None = None
-        self._lines, self._tail, self._has_output = _Lines(ours.fileno()), b"", True
+        self._lines, self._tail, self._has_output = LineReader(ours.fileno()), b"", True
 
     @property
     def is_dead(self) -> bool:
@@ -185,7 +162,7 @@ class _Checker:
                     return answer
         return None
 
-    def wait(self, requests: _Lines, timeout_s: float) -> None:
+    def wait(self, requests: LineReader, timeout_s: float) -> None:
         """Until there is something to read, of it or of requests."""
         watched = [requests.descriptor]
         watched += [] if self._lines.is_over else [self._socket.fileno()]
@@ -254,7 +231,7 @@ def _be_checker(context: Request, channel: socket.socket, output: int) -> None:
 
     options = LaunchOptions(config, context["num_processes"], gpus, context["cpu"])
     check = make_check(options, on_images=lambda: tell({"data set": "known"}))
-    lines, own_pid = _Lines(channel.fileno()), os.getpid()
+    lines, own_pid = LineReader(channel.fileno()), os.getpid()
     while not lines.is_over:
         if (line := lines.next()) is None:
             lines.read()
