@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from accel_trainer.config.fields import Probabilities, Probability, Section, WithoutNulls, one_or_list
+from accel_trainer.config.fields import Probabilities, Probability, Section, WithoutNulls, one_or_list, refuse_all
 from accel_trainer.config.marks import DATA, PathKind
 
 NoiseType = Literal["gaussian", "fourier"]
@@ -14,9 +14,9 @@ ColorChannel = Annotated[int, Field(ge=0, le=255)]
 Color = Literal["random", "pink_noise"] | Annotated[list[ColorChannel], Field(min_length=3, max_length=3)]
 
 
-def _one_per(values: list[Any], probs: list[float], what: str) -> None:
-    if len(probs) not in (1, len(values)):
-        raise ValueError(f"has {len(probs)} probs for {len(values)} {what}: give one, or one for each")
+def _one_per(values: list[Any], probs: list[float], what: str) -> str | None:
+    fits = len(probs) in (1, len(values))
+    return None if fits else f"has {len(probs)} probs for {len(values)} {what}: give one, or one for each"
 
 
 def prob_of_each(num_values: int, probs: list[float]) -> list[float]:
@@ -55,9 +55,8 @@ class Noise(Section):
 
     @model_validator(mode="after")
     def _probs_fit(self) -> Self:
-        _one_per(self.ssnrs, self.probs, "ssnrs")
-        if _exceed_one(self.probs):
-            raise ValueError(f"has probs that add up to {sum(self.probs):g}: each is how often that ssnr is drawn")
+        too_often = f"has probs that add up to {sum(self.probs):g}: each is how often that ssnr is drawn"
+        refuse_all([_one_per(self.ssnrs, self.probs, "ssnrs"), too_often if _exceed_one(self.probs) else None])
         return self
 
 
@@ -72,7 +71,7 @@ class Blur(Section):
 
     @model_validator(mode="after")
     def _probs_fit(self) -> Self:
-        _one_per(self.sigmas, self.probs, "sigmas")
+        refuse_all([_one_per(self.sigmas, self.probs, "sigmas")])
         return self
 
     @property
@@ -152,10 +151,9 @@ class Occlusion(Section):
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:
         if self.vis_probs is not None and isinstance(self.visibility, list):
-            if len(self.vis_probs) != len(self.visibility):
-                raise ValueError(f"has {len(self.vis_probs)} vis_probs for {len(self.visibility)} visibilities")
-            if sum(self.vis_probs) == 0:
-                raise ValueError("has vis_probs that are all 0")
+            fits = len(self.vis_probs) == len(self.visibility)
+            number = f"has {len(self.vis_probs)} vis_probs for {len(self.visibility)} visibilities: give one for each"
+            refuse_all([None if fits else number, None if any(self.vis_probs) else "has vis_probs that are all 0"])
         return self
 
 

@@ -1,6 +1,7 @@
 """What the sections of a job file are made of: the base class, field types, and values that are more than names."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -25,6 +26,20 @@ class Section(BaseModel):
         # Validators are made when a job is first read: `accel-train status` of an empty queue needs none.
         defer_build=True,
     )
+
+
+class SectionMistakes(ValueError):
+    """Values of a section do not fit together. A ValueError, as pydantic takes no other from a validator."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        self.messages = tuple(messages)
+        super().__init__("; it ".join(messages))
+
+
+def refuse_all(messages: Iterable[str | None]) -> None:
+    """Raises SectionMistakes with the messages that there are: None is no mistake."""
+    if found := [message for message in messages if message is not None]:
+        raise SectionMistakes(found)
 
 
 def _as_list(value: Any) -> Any:

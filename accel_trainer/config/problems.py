@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from accel_trainer.config.cross_checks import Contradiction
 from accel_trainer.config.derived import JobParameters
+from accel_trainer.config.fields import SectionMistakes
 from accel_trainer.config.marks import sections_in
 from accel_trainer.config.migration.old_words import MIGRATE, old_word_at
 from accel_trainer.core.errors import Problem
@@ -58,7 +59,10 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         if details[0]["type"] == "missing" and key in given:
             continue  # it is there, by another name
         contradictions = [found for detail in details for found in _contradictions(detail)]
-        yield from contradictions or [_old_word(key, details) or Problem(_sentence(details), key=key or None)]
+        if (old := _old_word(key, details)) is not None:
+            yield old
+        else:
+            yield from contradictions or [Problem(sentence, key=key or None) for sentence in _sentences(details)]
 
 
 def _meant(key: str, details: list[ErrorDetails]) -> Sequence[str]:
@@ -100,6 +104,14 @@ def _contradictions(detail: ErrorDetails) -> tuple[Problem, ...]:
             return problems
         case _:
             return ()
+
+
+def _sentences(details: list[ErrorDetails]) -> Sequence[str]:
+    match details[0].get("ctx"):
+        case {"error": SectionMistakes(messages=messages)}:
+            return messages
+        case _:
+            return [_sentence(details)]
 
 
 def _sentence(details: list[ErrorDetails]) -> str:

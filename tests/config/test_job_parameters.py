@@ -120,6 +120,25 @@ def test_a_wrong_value_is_reported_with_its_key_and_allowed_values(given: dict[s
     assert all(part in line for part in said), line
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"Noise": {"ssnrs": [0.2, 0.4], "probs": [0.5, 0.5, 0.5]}},
+            ["Noise: has 3 probs for 2 ssnrs", "Noise: has probs that add up to 1.5"],
+        ),
+        (
+            {"Occlusion": {"form": "mud_splash", "visibility": [40, 80], "vis_probs": [0, 0, 0]}},
+            ["Occlusion: has 3 vis_probs for 2 visibilities", "Occlusion: has vis_probs that are all 0"],
+        ),
+    ],
+)
+def test_all_that_does_not_fit_in_one_section_is_reported(given: dict[str, Any], said: list[str]) -> None:
+    lines = problems(**given)
+    assert len(lines) == len(said)
+    assert all(line.startswith(beginning) for line, beginning in zip(lines, said, strict=True))
+
+
 def test_a_long_value_is_cut_short() -> None:
     assert len(problem(num_epochs="9" * 10_000)) < 200
 
