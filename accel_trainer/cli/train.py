@@ -77,9 +77,8 @@ def train(
 
 def _train(attempt: "Attempt", options: LaunchOptions) -> None:
     """Run an attempt, and exit with the code for its outcome."""
-    import asyncio
-
     from accel_trainer.cli.terminal import Terminal
+    from accel_trainer.core.event_loop import run_async
     from accel_trainer.core.processes import StopRequest
     from accel_trainer.launch.attempt import STOP_SIGNALS, run_attempt
     from accel_trainer.launch.attempt_events import AttemptFinished
@@ -88,7 +87,7 @@ def _train(attempt: "Attempt", options: LaunchOptions) -> None:
 
     terminal, stop, machine = Terminal(), StopRequest(), this_machine(cpu=options.cpu)
     stop.listen(*STOP_SIGNALS)
-    outcome = asyncio.run(run_attempt(attempt, options, machine, Supervision(stop, terminal)))
+    outcome = run_async(lambda: run_attempt(attempt, options, machine, Supervision(stop, terminal)))
     terminal(AttemptFinished(attempt.job.name, outcome, attempt.log))
     if stop.signal is not None:
         raise typer.Exit(SIGNALED + stop.signal)

@@ -1,6 +1,5 @@
 """Software: Python, packages, torch, `accelerate launch`, and Weights & Biases."""
 
-import asyncio
 import os
 import platform
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.event_loop import run_async
 from accel_trainer.core.processes import Program
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, problem, warning
@@ -123,7 +123,7 @@ def trial_launch(machine: Machine) -> Finding:
         return ok("not tried: the default file is for several machines")
     options = LaunchOptions() if machine.gpus or machine.has_mps else LaunchOptions(num_processes=2)
     try:
-        launched = asyncio.run(try_launch(options, machine))
+        launched = run_async(lambda: try_launch(options, machine))
     except LaunchFailed as error:
         return problem(printable(str(error)), "try `accelerate test`")
     count, between = launched.num_processes, f" by {launched.backend}" if launched.backend else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.event_loop import run_async
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.outage import MachineFailure
@@ -33,7 +34,7 @@ class WorkerFailed(Exception):
 
 def call_worker(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:
     """As `worker_answer`, for who has nothing else to do meanwhile."""
-    return asyncio.run(worker_answer(launch, answer, log, stop))
+    return run_async(lambda: worker_answer(launch, answer, log, stop))
 
 
 async def worker_answer(launch: Launch, answer: Path, log: Path, stop: StopRequest) -> dict[str, Any] | None:

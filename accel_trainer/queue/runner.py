@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.event_loop import run_async
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import STOP_SIGNALS
@@ -100,7 +101,7 @@ class Runner:
             with suppress(OSError, ValueError):  # what cannot be removed does no harm
                 tidy()
         try:
-            asyncio.run(self._run(watch))
+            run_async(lambda: self._run(watch))
         finally:
             self._checker.close()
             self._running.stop_heartbeat()

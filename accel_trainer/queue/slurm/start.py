@@ -7,7 +7,6 @@ by what reconciles the claims.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import assert_never
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.event_loop import run_async
 from accel_trainer.core.processes import Program, stop_request
 from accel_trainer.core.text import one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
@@ -97,7 +97,7 @@ class FirstNode:
             return
         run = ClaimRun(self._queue, self._claimed, self._token, options, machine, stop_request(), self._follow)
         try:
-            self._end(asyncio.run(run.result()))
+            self._end(run_async(run.result))
         except UnusableHere:  # no mistake of the job; and Slurm would start it here again
             self._queue.hold(self._claimed)
             self._records.forget(self._owner.token)
@@ -160,7 +160,7 @@ class FirstNode:
 def _run_other_node(queue: QueueStore, claimed: ClaimedJob, options: LaunchOptions, machine: Machine) -> None:
     """Another node than the first, which alone does what is asked of the job: all processes stop together."""
     token = claimed.owner.start().token
-    result = asyncio.run(ClaimRun(queue, claimed, token, options, machine, stop_request(), _print).result())
+    result = run_async(ClaimRun(queue, claimed, token, options, machine, stop_request(), _print).result)
     if result.outcome.kind in (OutcomeKind.FAILED, OutcomeKind.CANCELED):
         raise UserError(f"node {machine.nodes.rank}: {result.outcome.reason}; log: {result.log}")
 
