@@ -1,8 +1,10 @@
 """Every verb on a disk that is full, and with few files that may be open: a line that says so, and no job is lost."""
 
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -31,16 +33,16 @@ VERBS = {
     "add": "add ../new.json",
     "migrate": "migrate old.json",
     "pack": "pack digits --output packed",
-    "compare": "compare run",
+    "compare": "compare run --json",
     "run-queue": "run-queue --dry-run",
     "sweep": "sweep ../new.json --set batch_size=32,64",
     "status": "status",
     "logs": "logs a",
     "wait": "wait d",
-    "evaluate": "evaluate run",
+    "evaluate": "evaluate run --cpu",
 }
-# They take long: doctor tells what is wrong in a line for each thing, and the others start trainers, of which
-# tests/faults/test_full_disk.py has some on full disks.
+# On a full disk they take long: doctor tells what is wrong in a line for each thing, and the others start trainers, as
+# run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks.
 NOT_TRIED = {"doctor", "train", "profile"}
 # Besides standard input, output and errors; the modules of Python and torch are read before.
 FEW = (1, 3)
@@ -57,15 +59,33 @@ def test_every_verb_is_tried() -> None:
     assert set(typer.main.get_command(app).commands) == VERBS.keys() | NOT_TRIED
 
 
-def lay_out(folder: Path) -> None:
+TINY: dict[str, Any] = {
+    "architecture": "small_cnn",
+    "architecture_args": {"features": [4, 4, 4]},
+    "class_subset": [0, 1],
+    "image_size": 8,
+    "num_epochs": 1,
+    "num_workers": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that is trained. Only to be copied."""
+    folder = tmp_path_factory.mktemp("trained")
+    server.train(write_job(folder / "job.json", **TINY, model_dir=str(folder / "run")))
+    return folder / "run"
+
+
+def lay_out(folder: Path, trained: Path) -> None:
     """A queue with a job in every state that a verb takes one from, and what other verbs read."""
     queue = QueueStore(folder / "training_queue")
     queue.create()
     for number, name in enumerate(("a", "held/h", "failed/f", "done/d")):
         write_job(queue.folder / f"{name}.json", model_dir="models", seed=number)
     write_job(folder / "old.json", seed=8)
-    for place in (folder.parent / "other", folder / "run"):
-        place.mkdir()
+    (folder.parent / "other").mkdir()
+    shutil.copytree(trained, folder / "run")
 
 
 def jobs(folder: Path) -> Counter[str]:
@@ -77,47 +97,68 @@ def jobs(folder: Path) -> Counter[str]:
 STATES = ("running", "held", "failed", "done")
 
 
-def tried(server: ForkServer, verb: str, script: str, tmp_path: Path) -> tuple[int, str]:
+def tried(server: ForkServer, words: str, script: str, tmp_path: Path) -> tuple[int, str]:
     log = tmp_path / "output"
-    (code,) = server.script(script, VERBS[verb].split(), log, processes=1)
+    (code,) = server.script(script, words.split(), log, processes=1)
     return code, log.read_text()
 
 
-def check(verb: str, code: int, text: str, before: Counter[str], after: Counter[str]) -> None:
+def check(words: str, code: int, text: str, before: Counter[str], after: Counter[str]) -> None:
     assert "Traceback" not in text, text
     errors = [line for line in text.splitlines() if line.startswith("error: ")]
     assert code in (0, 1, 2, 3), text
     assert len(errors) <= 1, text
     assert (code == 0) == (errors == []), text
     lost = before - after
-    assert not lost or (verb == "rm" and code == 0), (lost, text)
+    assert not lost or (words.startswith("rm ") and code == 0), (lost, text)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def starts_a_trainer(verb: str) -> Any:
+    return pytest.param(verb, marks=pytest.mark.slow) if verb == "evaluate" else verb
+
+
+@pytest.mark.parametrize("verb", [*map(starts_a_trainer, VERBS)])
 def test_a_verb_on_a_full_disk_is_at_most_a_line_and_loses_no_job(
-    server: ForkServer, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, trained: Path, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_job(tmp_path / "new.json", seed=9)
     with own_disk(tmp_path / "disk", "size=2m") as disk:
-        lay_out(disk)
+        lay_out(disk, trained)
         subprocess.run(["dd", "if=/dev/zero", f"of={disk}/rest", "bs=4k"], capture_output=True)
         before = jobs(disk)
         with monkeypatch.context() as there:
             there.chdir(disk)
-            code, text = tried(server, verb, FULL, tmp_path)
-        check(verb, code, text, before, jobs(disk))
+            code, text = tried(server, VERBS[verb], FULL, tmp_path)
+        check(VERBS[verb], code, text, before, jobs(disk))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("few", FEW)
+@pytest.mark.parametrize(
+    ("words", "few"),
+    [
+        *((words, few) for words in VERBS.values() for few in FEW),
+        ("train training_queue/a.json --cpu", 1),
+        ("run-queue", 1),
+    ],
+)
 def test_a_verb_with_few_open_files_is_at_most_a_line_and_loses_no_job(
-    server: ForkServer, verb: str, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, trained: Path, words: str, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_job(tmp_path / "new.json", seed=9)
     folder = tmp_path / "place"
     folder.mkdir()
-    lay_out(folder)
+    lay_out(folder, trained)
     monkeypatch.chdir(folder)
     before = jobs(folder)
-    code, text = tried(server, verb, LIMITED.format(most=3 + few), tmp_path)
-    check(verb, code, text, before, jobs(folder))
+    code, text = tried(server, words, LIMITED.format(most=3 + few), tmp_path)
+    check(words, code, text, before, jobs(folder))
+
+
+def test_train_says_in_a_line_that_there_is_no_room_for_its_log(server: ForkServer, tmp_path: Path) -> None:
+    with own_disk(tmp_path / "disk", "nr_inodes=3") as disk:  # for its root, the run folder and one in that
+        job, log = write_job(tmp_path / "a.json", model_dir=str(disk / "run")), tmp_path / "output"
+        (code,) = server.script(FULL, ["train", str(job), "--cpu"], log, processes=1)
+    assert code == 2
+    assert log.read_text().splitlines() == [
+        f"error: model_dir: cannot write to {disk}/run: No space left on device; "
+        "the disk is full: the run goes on when that is over"
+    ]
