@@ -31,6 +31,8 @@ FitsMemory = Callable[[int], bool]
 # Of the memory that is available. The rest is for what is not measured: batches that are loaded ahead, what a layer
 # needs while it is computed, the validation.
 MEMORY_FRACTION = 0.5
+# Of what a CUDA device has for this process. The rest is for batches that are loaded ahead, and for gaps.
+DEVICE_FRACTION = 0.9
 
 
 def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
@@ -46,11 +48,15 @@ def largest_fitting(sizes: Sequence[int], fits: FitsMemory) -> int | None:
 def memory_check(job: ResolvedJob, parts: Components, accelerator: Accelerator) -> FitsMemory:
     """A function of a batch size: whether one process can train with it. It modifies the components.
 
-    On a CUDA device it is tried. Elsewhere running out of memory cannot be survived: it is calculated.
+    On a CUDA device it is tried, and what the trial took must leave room. Elsewhere running out of memory cannot be
+    survived: it is calculated.
+
+    The validation is no part of it: its forward passes are no larger than those of training, and keep nothing for a
+    backward pass. What the nearest-neighbor test holds takes the place of that, whatever the batch.
     """
     parts_of_batch = job.num_views * accelerator.num_processes * job.gradient_accumulation
     if accelerator.device.type == "cuda":
-        trial = MemoryTrial(job, parts, accelerator)
+        trial = MemoryTrial(job, parts, accelerator, DeviceMemory(accelerator.device))
         return lambda size: trial(size // parts_of_batch)
     available = available_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     footprint = estimate_footprint(job, parts)
@@ -78,9 +84,25 @@ def estimate_footprint(job: ResolvedJob, parts: Components) -> Footprint:
     examples = 1 if job.video else job.views_per_image
     # Two images at least, for BatchNorm; the difference leaves weights out, which are kept whatever the batch.
     few, more = (activation_bytes(job, parts.model, images * examples) for images in (2, 4))
-    copies = 1 + (job.ema is not None) + (job.swa is not None)
-    weights = _bytes([*parts.model.parameters(), *parts.model.buffers()])
-    return Footprint(fixed=copies * weights + _bytes_of_step(parts), per_image=(more - few) // 2)
+    weights = _bytes_of_weights(parts)
+    return Footprint(
+        fixed=weights + _bytes_of_averages(job, parts) + _bytes_of_step(parts), per_image=(more - few) // 2
+    )
+
+
+def bytes_beside_a_trial(job: Job, parts: Components, num_processes: int) -> int:
+    """What training holds beside what a trial of one process does: the averages, and with several processes the buckets
+    of DistributedDataParallel, which are its gradients and stay from step to step."""
+    buckets = [p for p in parts.model.parameters() if p.requires_grad] if num_processes > 1 else []
+    return _bytes_of_averages(job, parts) + _bytes(buckets)
+
+
+def _bytes_of_averages(job: Job, parts: Components) -> int:
+    return ((job.ema is not None) + (job.swa is not None)) * _bytes_of_weights(parts)
+
+
+def _bytes_of_weights(parts: Components) -> int:
+    return _bytes([*parts.model.parameters(), *parts.model.buffers()])
 
 
 def _bytes_of_step(parts: Components) -> int:
@@ -98,15 +120,37 @@ def _bytes(values: Sequence[Any]) -> int:
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
+@dataclass(frozen=True)
+class DeviceMemory:
+    """What a CUDA device has for this process: all that others do not use. Not run on a GPU."""
+
+    device: torch.device
+
+    def watch(self) -> None:
+        """From now on the most that is in use at a time counts."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def has_room(self, beside: int) -> bool:
+        """Whether the most that was in use since, with so many bytes beside it, leaves a tenth."""
+        free, _ = torch.cuda.mem_get_info(self.device)
+        available = free + torch.cuda.memory_reserved(self.device)
+        return torch.cuda.max_memory_allocated(self.device) + beside <= DEVICE_FRACTION * available
+
+
 class MemoryTrial:
     """Tries two optimizer steps on random images on the device. Not run on a GPU.
+
+    memory: of the device, which is asked whether there is room for what a trial leaves out, and a reserve.
 
     Each rank tries alone, without the others' gradients: one that runs out of memory would leave them waiting. So a
     contrastive loss compares the rank's own views only.
     """
 
-    def __init__(self, job: ResolvedJob, parts: Components, accelerator: Accelerator) -> None:
-        self._job, self._accelerator = job, accelerator
+    def __init__(
+        self, job: ResolvedJob, parts: Components, accelerator: Accelerator, memory: DeviceMemory | None = None
+    ) -> None:
+        self._job, self._accelerator, self._memory = job, accelerator, memory
+        self._beside = bytes_beside_a_trial(job, parts, accelerator.num_processes)
         self._model: nn.Module = parts.model.to(accelerator.device).train()
         self._optimizer = parts.optimizer
         self._objective = parts.objective.to(accelerator.device)
@@ -115,8 +159,11 @@ class MemoryTrial:
     def __call__(self, num_images: int) -> bool:
         """Whether forward passes of so many images, with all their views, fit."""
         try:
+            if self._memory is not None:
+                self._memory.watch()
             for _ in range(2):  # the second has the optimizer's state beside it
                 self._step(num_images)
+            return self._memory is None or self._memory.has_room(self._beside)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -124,7 +171,6 @@ class MemoryTrial:
         finally:
             self._optimizer.zero_grad()
             clear_device_cache(garbage_collection=True)
-        return True
 
     def _step(self, num_images: int) -> None:
         for _ in range(min(2, self._job.gradient_accumulation)):  # the second has gradients beside it

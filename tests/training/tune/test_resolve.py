@@ -32,7 +32,13 @@ from accel_trainer.training.runtime.accelerator import make_accelerator
 from accel_trainer.training.session import SessionOptions, train
 from accel_trainer.training.tune import batch_size, resolve
 from accel_trainer.training.tune import lr_finder as finder
-from accel_trainer.training.tune.batch_size import MemoryTrial, estimate_footprint, largest_fitting
+from accel_trainer.training.tune.batch_size import (
+    DeviceMemory,
+    MemoryTrial,
+    bytes_beside_a_trial,
+    estimate_footprint,
+    largest_fitting,
+)
 from accel_trainer.training.tune.lr_finder import RangeTestPoint, steepest_step
 
 MakeJob = Callable[..., Job]
@@ -455,3 +461,43 @@ def test_a_trial_takes_steps_and_distinguishes_memory_from_other_errors(make_job
     assert not trial(5)
     with pytest.raises(RuntimeError, match="another error"):
         trial(3)
+
+
+@pytest.mark.parametrize(
+    ("given", "num_processes", "copies", "gradients"),
+    [({}, 1, 0, 0), ({"ema": 0.9}, 1, 1, 0), ({"ema": 0.9, "swa": {"start": 1}}, 1, 2, 0), ({"ema": 0.9}, 2, 1, 1)],
+    ids=str,
+)
+def test_averages_and_buckets_are_counted_beside_a_trial(
+    make_job: MakeJob, given: dict[str, Any], num_processes: int, copies: int, gradients: int
+) -> None:
+    job = make_job(**given)
+    parts = build(job, 1)
+    trained = sum(parameter.nbytes for parameter in parts.model.parameters())
+    weights = trained + sum(buffer.nbytes for buffer in parts.model.buffers())
+    assert weights > trained > 0
+    assert bytes_beside_a_trial(job, parts, num_processes) == copies * weights + gradients * trained
+
+
+@pytest.mark.parametrize("others", [0, 600])
+def test_a_size_that_leaves_no_reserve_on_the_device_does_not_fit(
+    make_job: MakeJob, run: RunFolder, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """A device of 1000 units, of which others use some; an image takes one, and the average stands beside it."""
+    job = make_job(ema=0.9)
+    parts = build(job, 1)
+    unit = bytes_beside_a_trial(job, parts, 1) // 20
+    peak = [10**9 * unit]  # of something before
+
+    def forward(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        peak[0] = max(peak[0], len(args[0]) * unit)
+
+    parts.model.register_forward_pre_hook(forward)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((1000 - others - 30) * unit, 1000 * unit))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * unit)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 0))
+    trial = MemoryTrial(job, parts, make_accelerator(job, run), DeviceMemory(torch.device("cpu")))
+    most = (1000 - others) * 9 // 10 - 20
+    assert trial(most - 1)
+    assert not trial(most + 1)
