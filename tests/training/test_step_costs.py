@@ -23,12 +23,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from accel_trainer.config import Job
 from accel_trainer.data.augment.geometry import normalize, normalized
 from accel_trainer.data.loader import Loader
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.training import build, failures
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.meta_model import make_model
 from accel_trainer.training.objectives import contrastive
+from accel_trainer.zoo import registry
 
 META = torch.device("meta")
 STEPS = 3
@@ -187,6 +190,79 @@ def test_the_host_does_not_wait_for_counts_of_a_run_that_was_begun_on_a_cpu(make
     assert counts == [1] * len(parameters)
     with nothing_waited_for():
         take_steps(loop, STEPS)
+
+
+# -- architectures ---------------------------------------------------------------------------------------------------
+
+# Images of 64 pixels, but for those that are cut down further.
+SIZES = {"inception_v3": 299, "maxvit_t": 224, "mvit_v1_b": 224, "mvit_v2_s": 224, "s3d": 224, "vit_h_14": 224}
+
+
+def pass_on_meta(model: torch.nn.Module, inputs: Tensor) -> None:
+    """Forward and backward in training; what asks for a value is an error, and copies from the host are noticed."""
+    with Factories() as factories, Copies() as copies:
+        output = model.train()(inputs)
+        outputs = [part for part in (output if isinstance(output, tuple) else [output]) if part is not None]
+        torch.stack([part.float().sum() for part in outputs]).sum().backward()
+    assert copies.waited_for == []
+    assert factories.made == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.names())
+def test_no_architecture_makes_the_host_wait(name, monkeypatch):
+    for initialize in (
+        "kaiming_normal_",
+        "kaiming_uniform_",
+        "normal_",
+        "trunc_normal_",
+        "uniform_",
+        "xavier_uniform_",
+    ):
+        monkeypatch.setattr(torch.nn.init, initialize, lambda tensor, *args, **given: tensor)  # takes long, on a host
+    is_clip, size = registry.takes_only_clips(name), SIZES.get(name, 64)
+    clip = {"video": True, "num_views": 16} if is_clip else {}
+    job = Job(architecture=name, dataset="digits", image_size=size, trackers=[], **clip)
+    try:
+        with META:
+            model = make_model(job, 10)
+    except NotImplementedError:
+        assert name.startswith("regnet_")  # they are built with numbers in tensors, once
+        model = make_model(job, 10).to(META)
+    inputs = torch.zeros(2, *((16,) if is_clip else ()), 3, size, size, device=META)
+    pass_on_meta(model, inputs)
+    assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+class Asking(torch.nn.Linear):
+    """Asks for a value in one of the ways in which that is done."""
+
+    def __init__(self, ask: Callable[[Tensor], object]) -> None:
+        super().__init__(3, 3, device=META)
+        self.ask = ask
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = super().forward(images)
+        self.ask(output)
+        return output
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda output: output.sum().item(),
+        lambda output: output.nonzero(),
+        lambda output: output[output > 0],
+        lambda output: bool(output.sum() > 0),
+        lambda output: output.tolist(),
+        lambda output: torch.tensor([1.0], device=META),
+        lambda output: torch.ones(3).to(META),
+    ],
+)
+def test_an_architecture_that_asks_for_a_value_is_noticed(ask):
+    with pytest.raises((RuntimeError, NotImplementedError, AssertionError)):
+        pass_on_meta(Asking(ask), torch.zeros(2, 3, device=META))
+    pass_on_meta(Asking(lambda output: output.shape), torch.zeros(2, 3, device=META))
 
 
 # -- allocations ----------------------------------------------------------------------------------------------------
