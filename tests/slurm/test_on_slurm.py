@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from dirty_shell import ALLOCATION, RANKS
 from faults import checks
 from faults.fork_server import ForkServer
 from faults.lab import Lab
-from helpers import wait_until
+from helpers import own_disk, wait_until
 from slurm.cluster import Cluster, shim
 
 pytestmark = pytest.mark.slow
@@ -216,3 +217,17 @@ def test_a_job_on_two_nodes_finishes_there(start: Start, server: ForkServer) -> 
     assert sorted(path.name for path in (lab.queue / "logs").glob("wide.*")) == [
         "wide.1.log", "wide.node1.1.log", *(path.name for path in (lab.queue / "logs").glob("wide.slurm-*.log")),
     ]  # fmt: skip
+
+
+def test_a_job_waits_for_the_full_disk_of_its_run(start: Start, cluster: Cluster, tmp_path: Path) -> None:
+    """Its node cannot write there; the submitter sees that too, and hands it over again when there is room."""
+    with own_disk(tmp_path / "disk", "size=16m") as disk:
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'rest'}", "bs=4k"], capture_output=True)
+        lab = start("full", {"full": 0.0}, "--retry-after", "1", num_epochs=1, model_dir=str(disk / "run"))
+        wait_until(lambda: "jobs that write there wait until that is over" in lab.all_output())
+        assert lab.where("full") == "pending"
+        (disk / "rest").unlink()
+        assert lab.wait(120) == 0, lab.all_output()
+        assert checks.state_of(disk / "run") == "finished"
+    assert lab.where("full") == "done"
+    assert len(cluster.job_ids("full")) == 2
