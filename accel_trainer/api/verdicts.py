@@ -107,13 +107,13 @@ def in_whole_file(path: Path, look: Callable[[Job], T]) -> T:
         except UserError as further:
             prefix = f"{path}: "
             lines = [line.removeprefix(prefix) for line in further.problems]
-            more = [f"{prefix}{line}" for line in lines if not _is_of(unknown, line)]
+            more = [f"{prefix}{line}" for line in lines if not is_of(unknown, line)]
             raise UserError(*dict.fromkeys([*error.problems, *more])) from error
         raise
     return look(job)
 
 
-def _is_of(parameters: Collection[str], line: str) -> bool:
+def is_of(parameters: Collection[str], line: str) -> bool:
     """Whether a line about a job is about one of these parameters."""
     return re.split(r"[.:]", line, maxsplit=1)[0] in parameters
 

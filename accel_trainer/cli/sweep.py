@@ -11,14 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from accel_trainer.api.checking import check_apart
-from accel_trainer.api.verdicts import checked_alike
+from accel_trainer.api.verdicts import checked_alike, is_of
 from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text, print_warnings
 from accel_trainer.config import job_name
 from accel_trainer.config.doubts import doubts
 from accel_trainer.config.known import Known
 from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
-from accel_trainer.config.sweep.expand import Base, SweptJob, check_sweep_name, group_problems, swept_jobs
+from accel_trainer.config.sweep.expand import Base, Expansion, SweptJob, check_sweep_name, expand, group_problems
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.files import write_atomic
@@ -93,12 +93,15 @@ def sweep(
         raise UserError("--out: with --add the jobs go into the queue; leave one of them out")
     base_name, content = job_name(base), parse_json(read_bytes(base), str(base))
     sweep_name = base_name if name is None else _checked_name(name)
-    jobs = swept_jobs(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
+    found = expand(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
+    if found.mistakes:
+        _check(base, found, queue)
+    jobs = found.jobs
     store = QueueStore(queue)
     target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
     paths = _existing(jobs, target, force)
     new = [job for job in jobs if job.name not in paths]
-    _check(base, jobs, queue)
+    _check(base, found, queue)
     if not dry_run:
         paths |= _write(new, target)
     if as_json:
@@ -140,29 +143,32 @@ def _combinations(arguments: Sequence[str], number: int | None, seed: int) -> li
     return drawn
 
 
-def _check(base: Path, jobs: Sequence[SweptJob], queue: Path) -> None:
+def _check(base: Path, found: Expansion, queue: Path) -> None:
     """Check whole jobs, as `add` does; of jobs that are the same to the check, one. What is doubted is said once for
-    each parameter, with how many jobs it is. Raises UserError."""
+    each parameter, with how many jobs it is. Raises UserError with all mistakes, also those of what is not wrong by
+    itself in jobs that have some."""
     from accel_trainer.cli.progress import preparation_bar
 
-    coming = {job.name for job in jobs}
+    jobs = [(job.settings, job.job, frozenset[str]()) for job in found.jobs]
+    jobs += [(rest.settings, rest.job, rest.unknown) for rest in found.remaining]
+    coming = {job.name for _, job, _ in jobs}
     verdicts: dict[str, list[str]] = {}
     known: dict[str, Known] = {}
     doubted: dict[str | None, list[tuple[Settings, Problem]]] = {}
-    mistakes: list[tuple[Settings, Problem]] = []
+    mistakes = list(found.mistakes)
     with preparation_bar("checking") as progress:
-        for done, swept in enumerate(jobs):
-            key = checked_alike(swept.job)
+        for done, (settings, job, unknown) in enumerate(jobs):
+            key = checked_alike(job)
             if key not in verdicts:
                 progress(done, len(jobs))
                 verdicts[key] = []
                 try:
-                    known[key] = Known.of(check_apart(swept.job, queue, LaunchOptions(), coming))
+                    known[key] = Known.of(check_apart(job, queue, LaunchOptions(), coming))
                 except UserError as error:
                     verdicts[key] = error.problems
-            mistakes += [(swept.settings, Problem(problem)) for problem in verdicts[key]]
-            for problem in doubts(swept.job, known[key]) if key in known else []:
-                doubted.setdefault(problem.key, []).append((swept.settings, problem))
+            mistakes += [(settings, Problem(line)) for line in verdicts[key] if not is_of(unknown, line)]
+            for problem in doubts(job, known[key]) if key in known else []:
+                doubted.setdefault(problem.key, []).append((settings, problem))
     if mistakes:
         raise UserError(*group_problems(str(base), mistakes))
     for jobs_of_it in doubted.values():

@@ -96,6 +96,17 @@ def test_a_sweep_is_checked_as_add_does_and_all_or_nothing_is_written(cli):
     assert len(QueueStore(Path("training_queue")).jobs(JobState.PENDING)) == 4
 
 
+def test_mistakes_of_fields_and_of_whole_jobs_are_in_one_list(checked):
+    result = sweep("--set", "seed=0,-1", "--set", "optimizer_args.lr=0.01,2")
+    assert isinstance(result.exception, UserError)
+    assert result.exception.problems == [
+        "base.json with seed=-1, optimizer_args.lr=0.01 (and 1 more): seed: -1 is not allowed: "
+        "it should be greater than or equal to 0",
+        "base.json with seed=0, optimizer_args.lr=2 (and 1 more): optimizer_args: too fast",
+    ]
+    assert file_names(Path()) == ["base.json"]
+
+
 # -- folders -----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,28 +47,56 @@ class SweptJob:
     job: Job
 
 
+@dataclass(frozen=True)
+class Remaining:
+    """What is not wrong in a job of a sweep that has mistakes. unknown: the parameters that have their defaults
+    instead."""
+
+    settings: Settings
+    job: Job
+    unknown: frozenset[str]
+
+
+@dataclass
+class Expansion:
+    """The jobs of a sweep, the mistakes of those that are none, and what is left of these."""
+
+    jobs: list[SweptJob] = field(default_factory=list)
+    mistakes: list[tuple[Settings, Problem]] = field(default_factory=list)
+    remaining: list[Remaining] = field(default_factory=list)
+
+
+def expand(base: Base, sweep: str, combinations: Sequence[Settings]) -> Expansion:
+    """A job for each combination, or what is wrong with it."""
+    found = Expansion()
+    for name, settings in zip(job_names(sweep, combinations), combinations, strict=True):
+        given: dict[str, Any] | None = None
+        try:
+            given = _given(base, sweep, name, settings)
+            content = f"{json.dumps(given, indent=2, ensure_ascii=False)}\n".encode()
+            found.jobs.append(SweptJob(name, settings, content, parse_job(content, name, base.where)))
+        except UserError as error:
+            found.mistakes += [(settings, problem) for problem in error.details]
+            if given is not None and (rest := Job.of_remaining({**given, "name": name}, error.details)) is not None:
+                found.remaining.append(Remaining(settings, *rest))
+    return found
+
+
 def swept_jobs(base: Base, sweep: str, combinations: Sequence[Settings]) -> list[SweptJob]:
     """A job for each combination. Raises UserError with a line for each mistake, if there is one in any of them."""
-    jobs: list[SweptJob] = []
-    mistakes: list[tuple[Settings, Problem]] = []
-    for name, settings in zip(job_names(sweep, combinations), combinations, strict=True):
-        try:
-            jobs.append(_swept_job(base, sweep, name, settings))
-        except UserError as error:
-            mistakes += [(settings, problem) for problem in error.details]
-    if mistakes:
-        raise InvalidJob(*group_problems(base.where, mistakes))
-    return jobs
+    found = expand(base, sweep, combinations)
+    if found.mistakes:
+        raise InvalidJob(*group_problems(base.where, found.mistakes))
+    return found.jobs
 
 
-def _swept_job(base: Base, sweep: str, name: str, settings: Settings) -> SweptJob:
+def _given(base: Base, sweep: str, name: str, settings: Settings) -> dict[str, Any]:
     given = copy.deepcopy(dict(base.given))
     for key in sorted(settings, key=lambda key: key.count(".")):  # an optimizer before its arguments
         _put(given, key, settings[key])
     _assign_run_folder(given, base.name, name)
     _assign_group(given, sweep, settings)
-    content = f"{json.dumps(given, indent=2, ensure_ascii=False)}\n".encode()
-    return SweptJob(name, settings, content, parse_job(content, name, base.where))
+    return given
 
 
 def group_problems(where: str, mistakes: Sequence[tuple[Settings, Problem]]) -> list[Problem]:
