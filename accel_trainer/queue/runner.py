@@ -81,8 +81,7 @@ class Runner:
         self._running = RunningClaims(queue, machine, self._slots, options, self.stop, emit, self._take_result)
         self._circuit_breaker = CircuitBreaker(queue, emit, lambda: try_launch(options.launch, machine))
         self._failing_since: float | None = None
-        self._is_counted = False
-        self._wants_look = True
+        self._is_counted, self._wants_look = False, True
 
     @property
     def num_failed(self) -> int:
@@ -143,8 +142,7 @@ class Runner:
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def _look_if_due(self) -> bool:
-        wanted = self._wants_look or not self._scheduler.is_checked
-        if not self._scheduler.is_due(wanted=wanted):
+        if not self._scheduler.is_due(wanted=self._wants_look or not self._scheduler.is_checked):
             return False
         try:
             self._scheduler.refresh()
