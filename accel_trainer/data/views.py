@@ -17,6 +17,7 @@ from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
 from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, normalize, normalized, to_uint8
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
+from accel_trainer.data.augment.occlusion import Occluders
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.precision import exact_float32
@@ -185,7 +186,8 @@ class Views:
         """
         if not self.on_device:
             return Inputs(self._to_examples(rendered, mixing))
-        fetched = self._fetch(drawn)
+        first, last = self._fetch(drawn)
+        fetched = _pinned(first), _pinned(last)
 
         def finish(images: Tensor) -> Tensor:
             return self._to_examples(self._finish(images, fetched), mixing)
@@ -215,6 +217,13 @@ class Views:
 
 def _fetched(effects: Sequence[Effect], drawn: Sequence[Parameters]) -> list[Any]:
     return [effect.fetch(parameters) for effect, parameters in zip(effects, drawn, strict=True)]
+
+
+def _pinned(fetched: list[Any]) -> list[Any]:
+    """What effects have fetched, on its way to a GPU, where this process uses one."""
+    if not torch.cuda.is_initialized():
+        return fetched
+    return [part.pinned() if isinstance(part, Occluders) else part for part in fetched]
 
 
 def _applied(effects: Sequence[Effect], images: Tensor, fetched: Sequence[Any]) -> Tensor:

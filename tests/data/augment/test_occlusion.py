@@ -20,6 +20,7 @@ from accel_trainer.data.augment.occlusion import Occlude, OcclusionParameters
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.pipeline import check_augmentations
 from accel_trainer.data.rng.draws import Draws
+from accel_trainer.data.views import Augmentations, Views
 
 UNLIKELY = 1e-4
 FORMS, LEVELS = ["mudSplash", "barHorz04", "polkadot", "natural"], [10, 30, 50, 70, 90]
@@ -411,6 +412,32 @@ def test_an_occluder_of_a_flipped_crop_is_as_one_that_is_flipped_later(
     assert 5 < is_flipped.sum() < 35
     expected = flipped(occluded(before, images, before.draw(these)))
     assert torch.equal(occluded(along, flipped(images), along.draw(these)), expected)
+
+
+@pytest.mark.parametrize("uses_cuda", [True, False])
+def test_masks_for_a_gpu_are_pinned(occlude: MakeOcclude, monkeypatch: pytest.MonkeyPatch, uses_cuda: bool) -> None:
+    """Those of batches that are finished on the device; each image's own are not."""
+    pinned: list[torch.Size] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.shape)
+        return tensor.clone()
+
+    how = Augmentations(geometry.CenterCrop(32), effects=[occlude(["half", "painted"], visibility=0.5)])
+    there, here = (Views(how, on_device=on_device) for on_device in (True, False))
+    drawn = there.draw(draws(20))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: uses_cuda)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    pixels = torch.full((20, 3, 32, 32), 100, dtype=torch.uint8)
+    inputs = there.collate(pixels, drawn, None)
+    assert bool(pinned) == uses_cuda
+    if uses_cuda:
+        cover, textures = pinned
+        assert 0 < textures[0] < cover[0] == 20
+    before = len(pinned)
+    here.render(pixels[0], drawn[slice(0, 1)], here.empty(1))
+    assert len(pinned) == before
+    assert inputs.on("cpu").shape == (20, 3, 32, 32)
 
 
 def test_probability_0_leaves_images_as_they_are_to_the_bit(occlude: MakeOcclude) -> None:
