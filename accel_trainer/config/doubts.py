@@ -64,7 +64,7 @@ def averages_of_almost_nothing(job: Job, known: Known) -> Iterator[Problem]:
     if job.ema is not None and known.steps_per_epoch is not None:
         num_steps = known.steps_per_epoch * job.num_epochs
         if (left := job.ema**num_steps) > 0.1:
-            message = f"after {num_steps:,} steps {left:.0%} of the average are still the random weights of the start"
+            message = f"after {num_steps:,} steps {left:.0%} of the average is still the random weights of the start"
             yield Problem(message, key="ema", hint=f"use a smaller one, such as {max(0.5, 1 - 10 / num_steps):.3g}")
 
 
@@ -126,7 +126,8 @@ def occluders_that_do_nothing(job: Job, known: Known) -> Iterator[Problem]:
     if occlusion is not None and occlusion.probability == 0:
         yield Problem("0: no image is occluded", key="Occlusion.probability", hint="remove Occlusion, or use another")
     if occlusion is not None and occlusion.visibility == [100]:
-        yield Problem("all of the image stays visible: nothing is occluded", key="Occlusion.visibility")
+        hint = "remove Occlusion, or use a smaller one"
+        yield Problem("all of the image stays visible: nothing is occluded", key="Occlusion.visibility", hint=hint)
     if job.Blur is not None and not any(job.Blur.sigmas):
         yield Problem("0: no image is blurred", key="Blur.sigmas", hint="remove Blur, or use another")
     if job.Noise is not None and all(ssnr == 1 for ssnr in job.Noise.ssnrs):

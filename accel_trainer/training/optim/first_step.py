@@ -53,7 +53,7 @@ def _failure(job: ResolvedJob, kinds: Sequence[Tensor], args: Mapping[str, Any])
     try:
         stand_in.step()
     except Exception as error:  # torch refuses in many ways
-        return first_line(error)
+        return first_line(error).rstrip(".")
     return None
 
 
