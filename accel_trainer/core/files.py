@@ -1,14 +1,12 @@
-"""Files and folders that appear whole or not at all, bounded reading of what others may have written, cached files."""
+"""Files and folders that appear whole or not at all, bounded reading of what others may have written."""
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -149,8 +147,6 @@ def sync_folder(folder: Path) -> None:
 
 
 MEBIBYTE = 2**20
-# How often it is tried to lock a file that another process has locked.
-LOCK_EVERY_S = 0.2
 # What is answered for a link that is not followed; to who writes, also for a pipe or a socket, and a folder.
 NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
@@ -269,39 +265,3 @@ def expand_path(path: str | os.PathLike[str]) -> Path:
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/accel-train, or ~/.cache/accel-train. It may be deleted at any time."""
     return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "accel-train"
-
-
-def cached(path: Path, make: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
-    """`path`, which `make(aside)` writes if it is not there yet; who comes meanwhile waits for it, and calls `waiting`
-    again and again.
-
-    The file appears whole or not at all. Raises UserError where the cache folder cannot be written.
-    """
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open_to_write(path.with_name(f".{path.name}.lock"))
-    except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror}; set XDG_CACHE_HOME to a folder") from error
-    with lock:
-        # Where locks are not shared, as on some network disks, it is made twice and the last one stays.
-        while not _is_locked(lock.fileno()):
-            waiting()
-            time.sleep(LOCK_EVERY_S)
-        remove_stale_temp_files(path.parent)
-        if not path.exists():
-            with replacing(path) as aside:
-                make(aside)
-    return path
-
-
-def _is_locked(descriptor: int) -> bool:
-    """Whether a file is locked for this process now, or cannot be locked at all; False while another has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -1,6 +1,8 @@
 """What is cached is made once, whole, and where the user has it."""
 
 import fcntl
+import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,9 @@ from pathlib import Path
 import pytest
 from helpers import dead_token
 
+from accel_trainer.core.cache import cached
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached
+from accel_trainer.core.files import cache_folder
 from accel_trainer.core.lease import Owner
 
 
@@ -36,8 +39,9 @@ class Maker:
 
 
 def made(folder: Path) -> list[str]:
-    """The names of all files but locks, hidden ones too."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    """The names of all files but locks and checksums, hidden ones too."""
+    besides = (".lock", ".check")
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix not in besides)
 
 
 def test_a_cached_file_is_made_only_once(tmp_path: Path) -> None:
@@ -49,12 +53,51 @@ def test_a_cached_file_is_made_only_once(tmp_path: Path) -> None:
     assert made(tmp_path) == ["thing.txt"]
 
 
-def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    path, make = tmp_path / "thing.txt", Maker()
-    path.write_text("older")
-    assert cached(path, make).read_text() == "older"
+def test_a_file_that_is_there_as_it_was_made_is_left_alone(tmp_path: Path) -> None:
+    path = cached(tmp_path / "thing.txt", Maker())
+    lock, make = tmp_path / ".thing.txt.lock", Maker()
+    lock.unlink()
+    assert cached(path, make).read_text() == "half and half"
     assert not make.asides
-    assert list(tmp_path.glob(".*")) == []
+    assert not lock.exists(), "it is only read"
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "longer", "no checksum", "half a checksum", "unsynced"])
+def test_a_file_that_is_not_as_it_was_made_is_made_anew_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    path = cached(tmp_path / "thing.txt", Maker())
+    check = tmp_path / ".thing.txt.check"
+    content = path.read_bytes()
+    match damage:
+        case "empty":
+            path.write_bytes(b"")
+        case "short":
+            path.write_bytes(content[:5])
+        case "zeros":
+            path.write_bytes(bytes(len(content)))
+        case "longer":
+            path.write_bytes(content + b"!")
+        case "no checksum":
+            check.unlink()
+        case "half a checksum":
+            check.write_bytes(check.read_bytes()[:4])
+        case "unsynced":
+            path.write_bytes(b"")
+            check.write_bytes(b"")
+    make = Maker()
+    for _ in range(2):
+        assert cached(path, make).read_text() == "half and half"
+    assert len(make.asides) == 1
+    said = f"{path} in the cache is damaged, or of an older version: it is made anew"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_what_is_cached_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = list[int](), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(os.fstat(number).st_ino), fsync(number)))
+    path = cached(tmp_path / "thing.txt", Maker())
+    assert {path.stat().st_ino, path.parent.stat().st_ino} <= set(synced)
 
 
 def test_it_is_written_aside_in_the_same_folder(tmp_path: Path) -> None:
@@ -170,6 +213,8 @@ def test_xdg_cache_home_chooses_the_place_of_the_cache(
 
 def test_who_waits_for_what_another_makes_says_so_again_and_again(tmp_path: Path) -> None:
     path, calls = tmp_path / "cache" / "made", list[str]()
+    cached(tmp_path / "others" / "made", lambda aside: aside.write_text("by the other"))
+    (tmp_path / "others" / ".made.lock").unlink()
     path.parent.mkdir()
     with (path.parent / ".made.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -177,7 +222,7 @@ def test_who_waits_for_what_another_makes_says_so_again_and_again(tmp_path: Path
         def waiting() -> None:
             calls.append("waits")
             if len(calls) == 2:
-                path.write_text("by the other")
+                shutil.copytree(tmp_path / "others", path.parent, dirs_exist_ok=True)
                 fcntl.flock(other, fcntl.LOCK_UN)
 
         assert cached(path, Maker(), waiting).read_text() == "by the other"

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from accel_trainer.config import Job
 from accel_trainer.config.dataset_names import is_hugging_face, place_of
+from accel_trainer.core.cache import cached
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached, expand_home_if_any
+from accel_trainer.core.files import cache_folder, expand_home_if_any
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, failure, is_file, persistently
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.safe_torch import load_tensors

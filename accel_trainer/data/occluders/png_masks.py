@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from accel_trainer.core.cache import cached
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import cache_folder, cached, read_bytes, read_start
+from accel_trainer.core.files import cache_folder, read_bytes, read_start
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.random_access import RandomAccessFile
 from accel_trainer.core.text import first_line

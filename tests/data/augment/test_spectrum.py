@@ -163,6 +163,16 @@ def test_a_spectrum_is_measured_once_and_then_read(caplog: pytest.LogCaptureFixt
     assert torch.equal(load_file(path)["mean_magnitude"], first)
 
 
+@pytest.mark.parametrize("damage", ["empty", "short", "other amplitudes"])
+def test_a_damaged_spectrum_in_the_cache_is_measured_anew(damage: str) -> None:
+    first = mean_spectrum(job(), FewDigits("train"))
+    (path,) = kept()
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "short": content[:-100], "other amplitudes": content[:-100] + bytes(100)}[damage])
+    assert torch.equal(mean_spectrum(job(), FewDigits("train")), first)
+    assert torch.equal(load_file(path)["mean_magnitude"], first)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"architecture": "vgg11"}, {"batch_size": 7}, {"Noise": {"noise_types": "fourier", "ssnrs": 0.3}}, {"seed": 5}],

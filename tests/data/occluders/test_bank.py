@@ -16,6 +16,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
 from accel_trainer.data.occluders import png_masks as masks_module
 from accel_trainer.data.occluders.bank import OTHER_NAMES, Form, open_forms
+from accel_trainer.data.occluders.listing import OccluderFiles
 from accel_trainer.data.occluders.masks import Masks
 from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
 
@@ -342,6 +343,27 @@ def test_pngs_are_packed_once_at_the_first_read(
     assert pack.stat().st_mtime_ns == written
     told = [record.getMessage() for record in caplog.records if record.name == masks_module.__name__]
     assert told == [f"packing 5 occluders of {bank}/mud/70 into the cache, once"]
+
+
+@pytest.mark.parametrize("damage", ["zeroed pixels", "short", "empty"])
+def test_a_damaged_pack_of_pngs_is_packed_anew(bank: Path, save_png: Callable[..., Path], damage: str) -> None:
+    for index in range(5):
+        save_png(ALPHA[index], f"{index}.png")
+    files = OccluderFiles(open_forms(bank, ["mud"], None))
+    marks = files.marks(np.arange(5), lambda: False)
+    (pack,) = packs()
+    content = pack.read_bytes()
+    header = len(content) - ALPHA[:5].numel() - 5 * 8
+    damaged = {
+        "zeroed pixels": content[:header] + bytes(ALPHA[:5].numel()) + content[-5 * 8 :],
+        "short": content[: len(content) // 2],
+        "empty": b"",
+    }
+    pack.write_bytes(damaged[damage])
+    files = OccluderFiles(open_forms(bank, ["mud"], None))
+    assert np.array_equal(files.marks(np.arange(5), lambda: False), marks)
+    assert torch.equal(all_of(only_level(bank)), ALPHA[:5, None])
+    assert pack.read_bytes() == content
 
 
 def test_a_packed_folder_is_not_mapped_and_its_masks_are_the_callers_own(
