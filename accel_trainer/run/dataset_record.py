@@ -85,12 +85,17 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.blake2b(content, digest_size=8, person=b"accel-train").hexdigest()
 
 
-def _refuse(path: Path) -> None:
-    raise UserError(
+def damaged_record(path: Path) -> UserError:
+    """Of a file that says what the data set was, and cannot be read."""
+    return UserError(
         "is damaged, so it is not known whether the data set is still that of the run",
         where=path,
         hint="delete it to go on with what is there; it is then made anew",
     )
+
+
+def _refuse(path: Path) -> None:
+    raise damaged_record(path)
 
 
 _RECORDS = RecordStore(DataSetRecord, damaged=_refuse, max_bytes=MAX_RECORD)

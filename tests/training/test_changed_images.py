@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,37 @@ def test_a_copy_of_the_data_set_is_the_same(begin: Begin, root: Path, tmp_path: 
 def test_a_run_of_before_there_were_checksums_is_given_them(begin: Begin, run: RunFolder) -> None:
     begin().check()
     before = run.dataset_contents.read_bytes()
-    for content in (None, b"PK damaged"):
-        run.dataset_contents.unlink()
-        if content is not None:
-            run.dataset_contents.write_bytes(content)
-        begin(2 if content is None else 3).check()
-        assert run.dataset_contents.read_bytes() == before
+    run.dataset_contents.unlink()
+    begin(2).check()
+    assert run.dataset_contents.read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "no archive", "an array", "a bit"])
+def test_damaged_checksums_are_the_users_to_delete(begin: Begin, run: RunFolder, root: Path, how: str) -> None:
+    """As if there were none, an image replaced meanwhile would go unnoticed."""
+    begin().check()
+    whole = run.dataset_contents.read_bytes()
+    array = BytesIO()
+    np.save(array, np.zeros(3))
+    middle, inside = len(whole) // 2, whole.index(b".npy") + 40
+    run.dataset_contents.write_bytes(
+        {
+            "cut": whole[:middle],
+            "empty": b"",
+            "no archive": b"damaged",
+            "an array": array.getvalue(),
+            "a bit": whole[:inside] + bytes([whole[inside] ^ 1]) + whole[inside + 1 :],
+        }[how]
+    )
+    write(root / "train/a/2.bmp", 99)
+    result = begin(2)
+    assert result.state is RunState.INVALID
+    assert str(result.error) == (
+        f"{run.dataset_contents}: is damaged, so it is not known whether the data set is still that of the run; "
+        "delete it to go on with what is there; it is then made anew"
+    )
+    run.dataset_contents.unlink()
+    begin(2).check()
 
 
 def test_checksums_are_those_of_zlib_and_one_byte_is_enough() -> None:

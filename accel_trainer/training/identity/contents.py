@@ -13,11 +13,11 @@ import torch.distributed as dist
 from accelerate import Accelerator
 
 from accel_trainer.core.files import read_bytes, write_atomic
-from accel_trainer.core.outage import persistently
+from accel_trainer.core.outage import UnsuitableFile, persistently
 from accel_trainer.data.contents import Contents, HasContents
 from accel_trainer.data.dataset import ImageDataset, Relabeled, Splits
 from accel_trainer.data.listing import Numbers
-from accel_trainer.run.dataset_record import DataSetRecord
+from accel_trainer.run.dataset_record import DataSetRecord, damaged_record
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.identity.check import sources_of
 from accel_trainer.training.identity.listing import MAX_LISTING, in_order_of_classes
@@ -40,7 +40,7 @@ class ContentRecord:
     """What the images of a run were when it first read them. Every process has one, and calls `share` with the others.
 
     It is written before each state: a run that is killed resumes with all that was known then. A split whose list of
-    images is another than that of the file begins anew.
+    images is another than that of the file begins anew. Raises UserError for a damaged file.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class ContentRecord:
         for split, watched in self._splits.items():
             if known.get(f"{split}/listing", np.zeros(0)).tobytes() == watched.listing.encode():
                 checksums = known.get(f"{split}/checksums", np.zeros(0))
-                if checksums.shape == watched.places.shape and checksums.dtype == np.uint32:
-                    watched.contents.checksums[watched.places] = checksums
+                if checksums.shape != watched.places.shape or checksums.dtype != np.uint32:
+                    raise damaged_record(run.dataset_contents)
+                watched.contents.checksums[watched.places] = checksums
 
     def share(self) -> None:
         """Every process learns what the others have read; rank 0 writes it, where there is anything new. Raises
@@ -113,11 +114,16 @@ def _base(source: ImageDataset, indices: Numbers) -> tuple[ImageDataset, Numbers
 
 
 def _read(run: RunFolder) -> dict[str, npt.NDArray[np.generic]]:
-    """What is in the file; nothing where that cannot be read."""
+    """What is in the file; nothing where there is none. Raises UserError for a damaged one, and OSError."""
     path = run.dataset_contents
     try:
         content = persistently(lambda: read_bytes(path, MAX_LISTING), lambda: str(path), may_be_missing=True)
+    except FileNotFoundError:
+        return {}
+    except UnsuitableFile as error:
+        raise damaged_record(path) from error
+    try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-        return {}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise damaged_record(path) from error
