@@ -277,13 +277,14 @@ class RunFolder:
         args = [_ARGS_OF_OTHER_CODE] if self.args_of_other_code.exists() else []
         return args + weights
 
-    def archive(self, others: Collection[str] = ()) -> Path | None:
+    def archive(self, others: Collection[str] = (), *, is_unbegun: bool = False) -> Path | None:
         """Move an older run of this folder to `previous/<n>`, so that a new one can start clean; where it has gone.
 
-        What is not a run's stays. others: folders of its trackers.
+        What is not a run's stays. others: folders of its trackers. is_unbegun: whether that is a run which has an
+        origin.json and nothing of its own yet.
         """
         self.check_owner()
-        if not self.has_run:
+        if not self.has_run and not is_unbegun:
             return None
         previous = self.path / "previous"
         previous.mkdir(exist_ok=True)
@@ -294,8 +295,9 @@ class RunFolder:
         with suppress(OSError):  # the next status takes its place here; the log goes on over all runs of the folder
             shutil.copyfile(self.status_file, target / self.status_file.name)
         ours = {path.name for path in self._contents} | set(others)
-        # config.json goes last: while it is there, an interrupted move is begun again.
-        for entry in sorted(self.path.iterdir(), key=lambda p: p.name == self.config.name):
+        # config.json, or else origin.json, goes last: while it is there, an interrupted move is begun again.
+        last = self.config if self.has_run else self.origin
+        for entry in sorted(self.path.iterdir(), key=lambda p: p.name == last.name):
             if entry.name in ours:
                 entry.rename(target / entry.name)
         return target

@@ -93,7 +93,7 @@ class JobChecker:
         mistakes = Mistakes()
         given_job = job
         job = mistakes.of(lambda: as_its_run_goes_on(given_job, RunFolder(given_job.run_path))) or given_job
-        images = mistakes.of(lambda: self._open(job))
+        images = mistakes.of(lambda: self.images(job))
         if images is None:
             mistakes.of(lambda: check_eval_sets(job))
         self._on_images()
@@ -142,7 +142,8 @@ class JobChecker:
             without_order=_without_order(job, num_classes, *built) if job.deterministic else (),
         )
 
-    def _open(self, job: Job) -> Splits:
+    def images(self, job: Job) -> Splits:
+        """What a job is trained and validated on, opened once. Raises UserError."""
         key = repr([getattr(job, key) for key in DATA_KEYS])
         if key not in self._images:
             self._images[key] = open_images(job)

@@ -27,7 +27,7 @@ from accel_trainer.training.description import Description
 from accel_trainer.training.determinism import operations_without_order, refuse_without_order
 from accel_trainer.training.failures import Diverged, known_failure
 from accel_trainer.training.identity.agreement import agree_on_data
-from accel_trainer.training.identity.check import DataCheck, RunData
+from accel_trainer.training.identity.check import DataCheck, RunData, refuse_other_images
 from accel_trainer.training.identity.contents import ContentRecord
 from accel_trainer.training.identity.differences import STARTING_WEIGHTS
 from accel_trainer.training.identity.recorder import DataRecorder
@@ -180,8 +180,11 @@ class Trainer:
         return loop, run_id
 
     def _check(self) -> None:
-        """All that can be known to be wrong before a run is moved away for this one. Raises UserError."""
-        JobChecker()(self.job, self.assembly.accelerator.num_processes)
+        """All that can be known to be wrong before a run is moved away for this one. Raises UserError and Canceled."""
+        checker = JobChecker()
+        checker(self.job, self.assembly.accelerator.num_processes)
+        if (self.job.checkpoint or 0) > 0:
+            refuse_other_images(self.job, self.run, checker.images(self.job), lambda: bool(self.stop))
 
     def _without_order(self, job: ResolvedJob, components: Components) -> list[str]:
         """What may have other bits in another attempt on a GPU, in words. Raises UserError where that must not be."""
@@ -195,7 +198,8 @@ class Trainer:
         """Compare the data with those of the run; None for a run that is over. Raises UserError."""
         if isinstance(start, FromState) and start.state.progress.epoch >= job.num_epochs:
             return None
-        return agree_on_data(job, self.run, data, self.assembly.accelerator, lambda: bool(self.stop))
+        goes_on = isinstance(start, FromState) or (isinstance(start, FromWeights) and start.epoch > 0)
+        return agree_on_data(job, self.run, data, self.assembly.accelerator, lambda: bool(self.stop), goes_on=goes_on)
 
     def _record_data(self, data: RunData, check: DataCheck, resources: ExitStack) -> None:
         """Record what the run begins with, on rank 0."""

@@ -25,6 +25,7 @@ from accel_trainer.run.dataset_record import read_dataset_record
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_classes
 from accel_trainer.run.status import RunState
+from accel_trainer.training import trainer
 from accel_trainer.training.identity import recorder
 from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.training.session import SessionOptions, train
@@ -190,6 +191,70 @@ def test_starting_over_takes_what_is_there(begin: Begin, run: RunFolder, root: P
         record = read_dataset_record(RunFolder(folder))
         assert record is not None
         assert record.splits["train"].classes[-1].name == third
+
+
+def shift_labels(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / split / "ant").rename(root / split / "zebra")
+
+
+@pytest.mark.parametrize("kept", ["state", "weights"])
+def test_going_back_to_an_epoch_with_another_data_set_is_refused_before_the_run_is_moved(
+    begin: Begin, run: RunFolder, root: Path, kept: str
+) -> None:
+    """Labels would be shifted under weights that have learned them."""
+    begin(2, save_interval=1).check()
+    begin(3, save_interval=1).check()
+    epoch = 3 if kept == "state" else 2
+    if kept == "weights":
+        shutil.rmtree(next(run.resume.glob("*2*"), run.path / "none"), ignore_errors=True)
+    shift_labels(root)
+    result = begin(4, checkpoint=epoch)
+    assert result.state is RunState.INVALID
+    assert "train: 1 class renamed (ant -> zebra); val: 1 class renamed (ant -> zebra)" in str(result.error)
+    assert not (run.path / "previous").exists()
+    assert read_classes(run) == list(CLASSES)
+    begin(4, checkpoint=epoch, allow_changes=True).check()
+    assert read_classes(run) == ["bee", "cow", "zebra"]
+    assert read_classes(RunFolder(run.path / "previous" / "1")) == list(CLASSES)
+
+
+def test_a_data_set_that_changes_after_going_back_to_an_epoch_is_refused(
+    begin: Begin, run: RunFolder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt that went back was killed before its first step; every image read then counts, too."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    begin(2).check()
+    contents = run.dataset_contents.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_config", killed)
+        begin(3, checkpoint=2)
+    assert not run.has_run
+    assert run.dataset_contents.read_bytes() == contents
+    remove_images(root)
+    result = begin(3, checkpoint=2)
+    assert "train: 4 images gone (cow/1.png, cow/2.png, cow/5.png and 1 more)" in str(result.error)
+    assert not run.has_run
+
+
+def test_going_back_to_before_the_first_epoch_takes_what_is_there(begin: Begin, run: RunFolder, root: Path) -> None:
+    begin(save_interval=1).check()
+    shift_labels(root)
+    begin(checkpoint=0).check()
+    assert read_classes(run) == ["bee", "cow", "zebra"]
+
+
+def test_going_back_to_an_epoch_of_a_version_without_a_record_compares_classes(
+    begin: Begin, run: RunFolder, root: Path
+) -> None:
+    begin(2).check()
+    run.dataset.unlink()
+    run.dataset_listing.unlink()
+    shift_labels(root)
+    assert "train: 1 class new (zebra); train: 1 class gone (ant)" in str(begin(3, checkpoint=2).error)
 
 
 def test_a_run_without_a_record_is_given_one_and_its_classes_are_compared(

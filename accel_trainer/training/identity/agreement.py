@@ -16,15 +16,22 @@ from accel_trainer.training.identity.differences import refusal
 
 
 def agree_on_data(
-    job: Job, run: RunFolder, data: RunData, accelerator: Accelerator, is_stopped: Callable[[], bool]
+    job: Job,
+    run: RunFolder,
+    data: RunData,
+    accelerator: Accelerator,
+    is_stopped: Callable[[], bool],
+    *,
+    goes_on: bool = False,
 ) -> DataCheck:
     """What is found of the data that the run began with. Where that differs, rank 0 knows in what, and tells the
     others; the job then allows it.
 
-    All ranks call it. Raises UserError for other data, and MachineFailure where ranks have different ones: on all of
-    them alike.
+    goes_on: as for `check_data`. All ranks call it. Raises UserError for other data, and MachineFailure where ranks
+    have different ones: on all of them alike.
     """
-    check = check_data(job, run, data, is_stopped) if accelerator.is_main_process else list_data(job, data)
+    is_first = accelerator.is_main_process
+    check = check_data(job, run, data, is_stopped, goes_on=goes_on) if is_first else list_data(job, data)
     digests = digests_on_each_rank(check, data)
     own = [*(int(digest, 16) >> 1 for digest in digests.values()), int(bool(check.differences))]
     of_all = accelerator.gather(torch.tensor([own], dtype=torch.int64, device=accelerator.device))

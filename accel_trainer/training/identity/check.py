@@ -13,6 +13,7 @@ from accel_trainer.training.identity.differences import (
     Difference,
     differences,
     moved_unrecorded,
+    refusal,
     since_the_first_versions,
 )
 from accel_trainer.training.identity.listing import SplitListing, list_split, read_listings, with_marks
@@ -67,24 +68,39 @@ def _list_inputs(inputs: Mapping[str, Input]) -> dict[str, SplitListing]:
     }
 
 
-def check_data(job: Job, run: RunFolder, data: RunData, is_stopped: Callable[[], bool]) -> DataCheck:
+def check_data(
+    job: Job, run: RunFolder, data: RunData, is_stopped: Callable[[], bool], *, goes_on: bool = False
+) -> DataCheck:
     """Compare the data with those of the run, where one has begun. Raises UserError for a damaged record, and
-    Canceled."""
+    Canceled.
+
+    goes_on: whether the training goes on from what was trained before, also where no run has begun in this folder yet:
+    one that went back to an earlier epoch, whose data were recorded with it.
+    """
     listings = list_data(job, data).listings
-    before = read_dataset_record(run) if run.has_run else None
+    before = read_dataset_record(run) if run.has_run or goes_on else None
     if before is not None:
         listings = _as_marked(before, listings, data.sources, is_stopped)
     now = _record(job, listings)
+    found: list[Difference] = []
     if before is not None:
-        found = [
-            *differences(before, now, listings, lambda: read_listings(run)),
-            *moved_unrecorded(job, run, before),
-        ]
-    elif run.has_run:
-        found = [*since_the_first_versions(run, data.images), *moved_unrecorded(job, run, None)]
-    else:
-        found = []
+        found += differences(before, now, listings, lambda: read_listings(run))
+    elif run.has_run or goes_on:
+        found += since_the_first_versions(run, data.images)
+    if run.has_run:
+        found += moved_unrecorded(job, run, before)
     return DataCheck(before, now, listings, found)
+
+
+def refuse_other_images(job: Job, run: RunFolder, images: Splits, is_stopped: Callable[[], bool]) -> None:
+    """Raises UserError, before a run is moved away for one that goes back to an epoch of it, for other images than
+    its own that the job does not allow; and Canceled."""
+    if job.allow_changes:
+        return
+    found = check_data(job, run, RunData(images, {}), is_stopped).differences
+    names = sources_of(images)
+    if of_images := [one for one in found if one.split in names]:
+        raise refusal(job, run, of_images)
 
 
 def input_differences(job: Job, run: RunFolder, inputs: Mapping[str, Input]) -> list[Difference]:

@@ -16,10 +16,14 @@ from accel_trainer.config.diff import Changes, describe, is_harmless, single
 from accel_trainer.config.rules import changes_for
 from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import read_bytes, write_atomic
 from accel_trainer.core.text import listed
+from accel_trainer.data.pipeline import OCCLUDERS, SPECTRUM
+from accel_trainer.run.dataset_record import read_dataset_record, write_dataset_record
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import has_results
 from accel_trainer.run.records import Origin, read_config, read_found, read_origin, write_origin
+from accel_trainer.training.identity.listing import MAX_LISTING
 from accel_trainer.training.state.checkpoint import StateStore, TrainState, load_weights, save_weights
 
 log = logging.getLogger(__name__)
@@ -88,7 +92,7 @@ def find_starting_point(
         wait_for_all()
         if is_first:
             if chosen is not None:
-                _stage(run, chosen, submission, job.rules)
+                _stage(run, chosen, submission, job)
             _commit(run)
     else:
         changes = _accepted_changes(job, run)
@@ -213,30 +217,49 @@ def _is_laid_out(run: RunFolder, submission: str) -> bool:
     return read_origin(RunFolder(run.next_run)).submission == submission
 
 
-def _stage(run: RunFolder, start: StartingPoint, submission: str, rules: int) -> None:
+def _stage(run: RunFolder, start: StartingPoint, submission: str, job: Job) -> None:
     """Write what the new run starts from; last the file that says it is complete."""
     run.check_owner()
     new = replace(run, path=run.next_run)
     shutil.rmtree(new.path, ignore_errors=True)
     new.params.mkdir(parents=True)
-    origin = Origin(submission, 0, None, rules)
+    origin = Origin(submission, 0, None, job.rules)
     match start:
         case Fresh():
             pass
         case FromState(state):
             StateStore(new).save(state)
+            _stage_identity(run, new, job)
         case FromWeights(weights, epoch):
             save_weights(new.weights(epoch), weights)
-            origin = Origin(submission, epoch, str(new.weights(epoch).relative_to(new.path)), rules)
+            origin = Origin(submission, epoch, str(new.weights(epoch).relative_to(new.path)), job.rules)
+            if epoch > 0:  # before the first nothing was learned of them
+                _stage_identity(run, new, job)
         case _:
             assert_never(start)
     write_origin(new, origin)
 
 
+def _stage_identity(run: RunFolder, new: RunFolder, job: Job) -> None:
+    """What the weights were trained on: a start that finds other data is refused, as where a run goes on. Masks and a
+    spectrum count where the job names the same."""
+    for path in (run.classes, run.dataset_listing, run.dataset_contents):
+        with suppress(FileNotFoundError):
+            write_atomic(new.path / path.name, read_bytes(path, MAX_LISTING))
+    if (record := read_dataset_record(run)) is None:
+        return
+    changed = {key.partition(".")[0] for key in job.diff(read_config(run), read_found(run))} if run.has_run else set()
+    others = {split for section, split in (("Occlusion", OCCLUDERS), ("Noise", SPECTRUM)) if section in changed}
+    splits = {split: about for split, about in record.splits.items() if split not in others}
+    write_dataset_record(new, replace(record, splits=splits))
+
+
 def _commit(run: RunFolder) -> None:
     """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
     new = replace(run, path=run.next_run)
-    if (kept := run.archive(_tracker_folders(run))) is not None:
+    # One that was laid out before and never begun goes, too; origin.json of the new one is moved in last.
+    is_unbegun = run.origin.exists() and read_origin(run) != read_origin(new)
+    if (kept := run.archive(_tracker_folders(run), is_unbegun=is_unbegun)) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
         _move_into(entry, run.path)

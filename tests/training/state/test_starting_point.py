@@ -143,7 +143,9 @@ class Killed(BaseException):
     pass
 
 
-def start_until_killed(job: Job, run: RunFolder, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
+def start_until_killed(
+    job: Job, run: RunFolder, monkeypatch: pytest.MonkeyPatch, renames: int, submission: str = "first"
+) -> None:
     """Start, but be killed before the given number of files and folders has been moved."""
     left, rename = iter(range(renames)), Path.rename
 
@@ -154,7 +156,7 @@ def start_until_killed(job: Job, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch, suppress(Killed):
         patch.setattr(Path, "rename", rename_until_killed)
-        start(job, run)
+        start(job, run, submission)
 
 
 # At most eight: for checkpoint 3 the new state, then four of the older run, then the parts of the new one.
@@ -171,6 +173,26 @@ def test_starting_over_that_was_interrupted_is_finished_by_the_next_attempt(
     kept = [path.name for path in (trained.path / "previous").rglob("*") if path.is_file()]
     assert kept.count("config.json") == 1
     assert {"config.json", "performance.csv", "000.safetensors", "002.safetensors", "trainer.pt"} <= set(kept)
+
+
+@pytest.mark.parametrize("renames", [*range(8), 99])
+def test_a_run_that_went_back_and_never_began_makes_way_for_the_next(
+    trained: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """Whether from nothing, or from the epoch that it went back to."""
+    start(make_job(checkpoint=3), trained)
+    assert not trained.has_run
+    with monkeypatch.context() as patch:
+        start_until_killed(make_job(checkpoint=-1), trained, patch, renames, "second")
+    trained.create()
+    assert start(make_job(checkpoint=-1), trained, "second") == Fresh()
+    assert StateStore(trained).newest() is None
+    assert (trained.path / "previous" / "1" / "config.json").exists()
+
+
+def test_a_run_that_went_back_and_never_began_can_go_back_again(trained: RunFolder, make_job: MakeJob) -> None:
+    for submission in ("first", "second", "third"):
+        assert came_from(start(make_job(checkpoint=3), trained, submission)) == ("state", 3)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 32}, {"architecture": "resnet18"}])
