@@ -172,7 +172,7 @@ def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunF
 
 def test_every_file_of_a_run_goes_with_it_or_belongs_to_the_folder(run: RunFolder) -> None:
     """A property that is new has to be counted to one of the two."""
-    stays = {run.status_file, run.log, run.attempts, run.next_run}
+    stays = {run.status_file, run.log, run.attempts, run.next_run, run.args_of_other_code}
     properties = [name for name, member in vars(RunFolder).items() if isinstance(member, property)]
     paths = {path for name in properties if isinstance(path := getattr(run, name), Path)}
     paths = {path for path in paths if path.parent == run.path}
