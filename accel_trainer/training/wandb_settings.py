@@ -1,7 +1,10 @@
 """Files of settings that wandb obeys: the user's own, and that of the current folder."""
 
 import configparser
+import grp
 import os
+import pwd
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +17,42 @@ GIVEN = frozenset({"mode", "project", "run_id", "run_name", "root_dir", "console
 
 def refuse_settings_of_others() -> None:
     """wandb obeys settings that it finds in the current folder, and sends the user's key to the server that they name.
-    Raises UserError where another user has put them there."""
+    Raises UserError where another user has put them there, or may have."""
     for path in (Path(".wandb", "settings"), Path("wandb", "settings")):
         with suppress(OSError):
-            owners = {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid}
+            real = path.resolve(strict=True)
+            about = {place: place.stat() for place in (real, real.parent, path.parent, Path())}
+            owners = {path.lstat().st_uid, path.parent.lstat().st_uid, *(one.st_uid for one in about.values())}
             if owners - {0, os.geteuid()}:
                 raise UserError(
                     f"{path.absolute()} has settings of wandb that belong to another user",
                     hint="remove the file, or start from another folder",
                 )
+            for place, one in about.items():
+                if _others_may_write(one):
+                    raise UserError(
+                        f"{path.absolute()} has settings of wandb that others may have written: so says the mode of "
+                        f"{place.absolute()}, {stat.filemode(one.st_mode)}",
+                        hint="read the file, then `chmod go-w`; or remove it, or start from another folder",
+                    )
+
+
+def _others_may_write(about: os.stat_result) -> bool:
+    """Whether other users may write to a file, or replace what is in a folder."""
+    if stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX:
+        return False  # each only what is theirs
+    if about.st_mode & stat.S_IWOTH:
+        return True
+    return bool(about.st_mode & stat.S_IWGRP) and not _is_private_group(about.st_gid)
+
+
+def _is_private_group(group: int) -> bool:
+    """Whether a group is this user's own, as many systems give everybody one: of the same name, and without others."""
+    try:
+        account, about = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:  # no such user or group, in containers
+        return False
+    return (account.pw_gid, account.pw_name) == (group, about.gr_name) and not set(about.gr_mem) - {account.pw_name}
 
 
 def settings_obeyed() -> Iterator[tuple[Path, list[str]]]:

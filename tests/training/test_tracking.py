@@ -1,11 +1,14 @@
+import grp
 import logging
 import os
+import pwd
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -137,6 +140,67 @@ def test_settings_that_another_user_has_put_here_are_not_obeyed(
     with pytest.raises(UserError, match="belong to another user"):
         check_trackers(make_job(trackers=["wandb"]))
     check_trackers(make_job(trackers=["tensorboard"]))
+
+
+@pytest.mark.parametrize(
+    ("place", "mode", "is_refused"),
+    [
+        (".", 0o777, True),
+        (".", 0o1777, False),  # as /tmp
+        (".", 0o775, False),  # as a new folder is by Debian's and Red Hat's umask, of the user's private group
+        ("wandb", 0o777, True),
+        ("wandb", 0o1777, False),
+        ("wandb", 0o775, False),
+        ("wandb/settings", 0o666, True),
+        ("wandb/settings", 0o646, True),
+        ("wandb/settings", 0o664, False),
+        ("wandb/settings", 0o644, False),
+    ],
+)
+@pytest.mark.parametrize("group", ["private", "lab", "has others"])
+def test_settings_that_others_may_have_written_are_not_obeyed(
+    make_job: MakeJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    mode: int,
+    is_refused: bool,
+    group: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "wandb" / "settings"
+    settings.parent.mkdir(0o755)
+    settings.write_text("[default]\nbase_url = http://192.0.2.9\n")
+    for path, usual in ((settings, 0o644), (settings.parent, 0o755), (tmp_path, 0o755)):
+        path.chmod(usual)
+    (tmp_path / place).chmod(mode)
+    account = SimpleNamespace(pw_name="me", pw_gid=settings.stat().st_gid)
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: account)
+    groups = {
+        "private": SimpleNamespace(gr_name="me", gr_mem=["me"]),
+        "lab": SimpleNamespace(gr_name="lab", gr_mem=[]),
+        "has others": SimpleNamespace(gr_name="me", gr_mem=["me", "you"]),
+    }
+    monkeypatch.setattr(grp, "getgrgid", lambda number: groups[group])
+    if is_refused or (group != "private" and mode in (0o664, 0o775)):
+        with pytest.raises(UserError, match=f"that others may have written: so says the mode of {tmp_path}"):
+            check_trackers(make_job(trackers=["wandb"]))
+    else:
+        check_trackers(make_job(trackers=["wandb"]))
+
+
+def test_settings_behind_a_link_are_looked_at_where_they_are(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "settings").write_text("[default]\nbase_url = http://192.0.2.9\n")
+    shared.chmod(0o777)
+    (tmp_path / "here" / "wandb").mkdir(parents=True)
+    (tmp_path / "here" / "wandb" / "settings").symlink_to(shared / "settings")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=f"so says the mode of {shared}, drwxrwxrwx"):
+        check_trackers(make_job(trackers=["wandb"]))
 
 
 def test_the_log_names_what_wandb_takes_from_files_of_the_user_and_never_a_value(
