@@ -187,19 +187,16 @@ def with_oom(outcome: Outcome, ended: TrainerExit, killed: OomKills) -> Outcome:
     """The outcome of a trainer of which a process was killed, with the reason: for memory, if the kernel has killed
     something for memory meanwhile.
 
-    killed: what it has killed since the trainer was started. Another program may have been killed while this one failed
-    by itself: without a killed process of its own only a kill in its own control group counts.
+    killed: what it has killed since the trainer was started. That may have been another program, or another job's in
+    the same control group: only where a process of this trainer was killed does it count.
     """
-    if outcome.state is not RunState.FAILED:
+    if outcome.state is not RunState.FAILED or not _was_killed(outcome, ended):
         return outcome
-    was_killed = _was_killed(outcome, ended)
-    count = max(killed.machine, killed.own) if was_killed else killed.own
+    count = max(killed.machine, killed.own)
     if count > 0:
         reason = f"{outcome.reason} (meanwhile the system ran out of memory and has killed {count} of its processes)"
         return Outcome(OutcomeKind.FAILED, reason, RunState.OUT_OF_MEMORY)
-    if was_killed:
-        return Outcome(OutcomeKind.FAILED, f"{outcome.reason} ({KILLED})", outcome.state)
-    return outcome
+    return Outcome(OutcomeKind.FAILED, f"{outcome.reason} ({KILLED})", outcome.state)
 
 
 def _was_killed(outcome: Outcome, ended: TrainerExit) -> bool:

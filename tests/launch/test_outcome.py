@@ -206,7 +206,7 @@ MEMORY, OTHERWISE = RunState.OUT_OF_MEMORY, RunState.FAILED
     [
         (TRACEBACK, 1, OomKills(machine=3), OTHERWISE, None),
         (f"{TRACEBACK}\n{ENDED_OTHERS}", 1, OomKills(machine=3), OTHERWISE, None),
-        (TRACEBACK, 1, OomKills(machine=3, own=1), MEMORY, "has killed 1 of its"),
+        (TRACEBACK, 1, OomKills(machine=3, own=1), OTHERWISE, None),  # of another slot, in the same control group
         (BY_ACCELERATE, 1, OomKills(machine=1), MEMORY, "has killed 1 of its"),
         (BY_TORCHRUN, 1, OomKills(machine=2), MEMORY, "has killed 2 of its"),
         (BY_LOADER, 1, OomKills(machine=1), MEMORY, "has killed 1 of its"),
