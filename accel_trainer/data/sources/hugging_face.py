@@ -62,8 +62,8 @@ class HuggingFace:
         paths = self._stored("path").to_pylist()
         if None in paths or len(set(paths)) < len(paths):
             return [f"row {index}" for index in indices.tolist()]
-        skipped = len(os.path.commonpath(paths)) + 1 if len(paths) > 1 and "/" in paths[0] else 0
-        return [paths[index][skipped:] for index in indices.tolist()]
+        shortened = _without_common_folder(paths)
+        return [shortened[index] for index in indices.tolist()]
 
     def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
         """Bytes of the encoded images, whether they are in the table or in files."""
@@ -84,6 +84,20 @@ class HuggingFace:
 
         rows = self._rows if self._rows._indices is None else self._rows.flatten_indices()
         return pyarrow.compute.struct_field(rows.data.column(self._column), field)
+
+
+def _without_common_folder(paths: list[str]) -> list[str]:
+    """Different paths without the folder that all are in; as they are where only some are absolute, or where that tells
+    them no longer apart."""
+    if len(paths) < 2 or "/" not in paths[0]:
+        return paths
+    try:
+        skipped = len(os.path.commonpath(paths)) + 1
+    except ValueError:  # some are absolute, others not
+        return paths
+    # Of paths in different folders this takes the first letter, which runs have recorded so.
+    shortened = [path[skipped:] for path in paths]
+    return shortened if len(set(shortened)) == len(paths) else paths
 
 
 def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> Splits:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow
 import pytest
 from hf_sets import PETS, picture, split, stored
@@ -14,6 +15,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.data.dataset import Splits
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.open import open_validation
+from accel_trainer.data.sources.hugging_face import HuggingFace
 
 TRAIN, VAL = [0, 1, 1, 0], [1, 0, 1]
 
@@ -239,3 +241,23 @@ def test_a_row_that_names_a_file_without_end_is_corrupt(tmp_path: Path, open_hf:
     for index in range(2):
         with pytest.raises(CorruptImage, match="not a regular file"):
             images.train.read(index)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/a/1.png", "x/a/2.png", "x/b/1.png"], ["a/1.png", "a/2.png", "b/1.png"]),
+        (["a/1.png", "b/1.png", "c/3.png"], ["a/1.png", "b/1.png", "c/3.png"]),
+        (["/a/1.png", "/b/1.png", "/b/2.png"], ["/a/1.png", "/b/1.png", "/b/2.png"]),
+        (["/x/1.png", "/x/2.png", "/x/a/3.png"], ["1.png", "2.png", "a/3.png"]),
+        (["/x/1.png", "2.png", "3.png"], ["/x/1.png", "2.png", "3.png"]),
+        (["x/1.png", "/x/2.png", "3.png"], ["x/1.png", "/x/2.png", "3.png"]),
+        (["1.png", "a/2.png", "/3.png"], ["1.png", "a/2.png", "/3.png"]),
+        (["1.png", "1.png", "2.png"], ["row 0", "row 1", "row 2"]),
+    ],
+)
+def test_names_tell_images_apart_whatever_their_paths_are(paths: list[str], names: list[str]) -> None:
+    rows = [{"bytes": b"", "path": path} for path in paths]
+    table = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
+    source = HuggingFace(table, "image", np.zeros(len(paths), np.int64), ["all"])
+    assert source.names(np.arange(len(paths))) == names
