@@ -1,18 +1,28 @@
 """How verbs change jobs: each is found, changed or its runner asked to, and what goes wrong with one is printed."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import assert_never
 
 import typer
 
 from accel_trainer.cli.app import MISTAKE, echo, existing_queue, find_job, print_problems, system_error
 from accel_trainer.cli.slurm_claims import end_in_slurm
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.rename import was_moved
-from accel_trainer.core.text import duration
+from accel_trainer.core.text import duration, one_line
 from accel_trainer.queue.control import ControlAction, Requests
-from accel_trainer.queue.layout import ClaimedJob, JobGone, JobState, QueuedJob, QueueUnusable, file_name
+from accel_trainer.queue.layout import (
+    ClaimedJob,
+    Ending,
+    JobGone,
+    JobState,
+    QueuedJob,
+    QueueUnusable,
+    file_name,
+    outcome_path,
+)
 from accel_trainer.queue.moves import attributes
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.queue.stuck_jobs import refuse_unusable
@@ -23,6 +33,8 @@ Change = Callable[[QueueStore, QueuedJob], str | None]
 # How long a running job may take to save and end: as long as a trainer has, and then some.
 LONGEST_S = 180.0
 POLL_S = 0.2
+# How long it may take until it is noted why a job is in failed/.
+NOTED_S = 3.0
 # How often a job is found and is gone before it is given up.
 MOST_TRIES = 4
 
@@ -92,7 +104,6 @@ def ask_owner(store: QueueStore, job: ClaimedJob, action: ControlAction, change:
 
     change: what is done to a job that the owner had returned to pending before it could know.
     """
-    done = DONE[action]
     about = attributes(job)
     if job.owner.is_dead():
         raise UserError(f"{job.name}: its runner is dead; `accel-train reclaim {job.name}` first")
@@ -103,7 +114,7 @@ def ask_owner(store: QueueStore, job: ClaimedJob, action: ControlAction, change:
     if job.owner.cluster is not None:
         end_in_slurm(store, job)
     if not wait:
-        return f"is asked to stop, to be {done}"
+        return f"is asked to stop, to be {DONE[action]}"
     deadline = time.monotonic() + LONGEST_S
     while job.path.exists() and not job.owner.is_dead() and time.monotonic() < deadline:
         time.sleep(POLL_S)
@@ -114,9 +125,39 @@ def ask_owner(store: QueueStore, job: ClaimedJob, action: ControlAction, change:
             [f"{job.name}: its runner on {job.owner.host} has not answered in {duration(LONGEST_S)}; it still may"]
         )
         return None
-    now = store.find_file(about, job.name) or store.find(job.name)
-    if now is not None and now.state is JobState.DONE:
-        return "was done before it could be stopped"
-    if now is not None and now.state in (JobState.PENDING, JobState.RUNNING) and was_moved(about, now.path):
-        return change(store, now)
-    return done
+    return _what_became(store, job, about, action, change)
+
+
+def _what_became(
+    store: QueueStore, job: ClaimedJob, about: os.stat_result, action: ControlAction, change: Change
+) -> str | None:
+    """What was done to a job that its owner has left, whether that is what was asked for or not. Raises UserError where
+    its file is in the queue no more."""
+    now = store.find_file(about, job.name)
+    if now is None:
+        raise UserError(
+            f"{job.name}: was to be {DONE[action]}, but its file was removed, moved elsewhere or changed meanwhile",
+            hint="`accel-train status` shows what there is",
+        )
+    match now.state:
+        case JobState.PENDING | JobState.RUNNING:
+            return change(store, now)
+        case JobState.HELD:
+            return with_name(DONE[action], job, now.path) if action is ControlAction.HOLD else change(store, now)
+        case JobState.DONE:
+            return "was done before it could be stopped"
+        case JobState.FAILED:
+            _wait_for(outcome_path(now.path))
+            if store.ending(now) is Ending.CANCELED:
+                return "canceled" if action is ControlAction.CANCEL else "was canceled before it could be held"
+            why = one_line((store.reason(now) or "").partition("\n")[0])
+            return f"has failed before it could be stopped{why and f': {why}'}"
+        case _:
+            assert_never(now.state)
+
+
+def _wait_for(note: Path) -> None:
+    """Whoever moves a job writes the notes on it afterwards; on a full disk there are none."""
+    deadline = time.monotonic() + NOTED_S
+    while not note.exists() and time.monotonic() < deadline:
+        time.sleep(POLL_S)

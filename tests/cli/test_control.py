@@ -211,6 +211,50 @@ def test_of_a_dead_runner_is_done_what_was_asked_of_it(
     assert not queue.paths.requests.exists() or list(queue.paths.requests.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["hold", "cancel"])
+@pytest.mark.parametrize(
+    ("becomes", "says"),
+    [
+        ("held", {"hold": "a: held", "cancel": "a: canceled"}),
+        ("canceled", {"hold": "a: was canceled before it could be held", "cancel": "a: canceled"}),
+        ("pending", {"hold": "a: held", "cancel": "a: canceled"}),
+        ("done", dict.fromkeys(("hold", "cancel"), "a: was done before it could be stopped")),
+        ("failed", dict.fromkeys(("hold", "cancel"), "a: has failed before it could be stopped: ValueError: a bug")),
+        ("gone", dict.fromkeys(("hold", "cancel"), "its file was removed, moved elsewhere or changed meanwhile")),
+        ("another", dict.fromkeys(("hold", "cancel"), "its file was removed, moved elsewhere or changed meanwhile")),
+    ],
+)
+def test_what_is_said_of_a_running_job_is_what_has_become_of_it(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch, verb: str, becomes: str, says: dict[str, str]
+) -> None:
+    job = claimed(queue, "a")
+
+    def its_owner_acts(_: float) -> None:
+        if not job.path.exists():
+            return
+        match becomes:
+            case "held":
+                queue.hold(job)
+            case "canceled":
+                queue.finish(job, JobState.FAILED, "canceled by somebody", Ending.CANCELED)
+            case "pending":
+                queue.release(job)
+            case "done":
+                queue.finish(job, JobState.DONE)
+            case "failed":
+                queue.finish(job, JobState.FAILED, "ValueError: a bug\nlog: a.txt")
+            case "gone":
+                job.path.unlink()
+            case "another":
+                write_job(queue.folder / "failed" / "a.json", num_epochs=7)
+                job.path.unlink()
+
+    monkeypatch.setattr(change_jobs.time, "sleep", its_owner_acts)
+    result = run(verb, "a")
+    assert says[verb] in result.output
+    assert result.exit_code == (2 if becomes in ("gone", "another") else 0)
+
+
 def test_reclaim_reports_that_it_waits_for_a_trainer(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_group, "REST_S", 0.2)
     owner = Owner(this_host(), dead_token())
