@@ -23,10 +23,10 @@ from accel_trainer.data.sources.label_column import (
     labels_among,
     read_labels,
 )
+from accel_trainer.data.sources.part_labels import LABEL_NAMES
 from accel_trainer.data.sources.split_loading import load_splits
 
 IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "class", "target")
 
 
 class HuggingFace:
@@ -102,7 +102,7 @@ def _without_common_folder(paths: list[str]) -> list[str]:
 
 def open_hugging_face(name: str, image_column: str | None, label_column: str | None) -> Splits:
     """The train and validation splits of a data set, by hub id or path. Raises UserError."""
-    loaded = load_splits(name)
+    loaded = load_splits(name, label_column=label_column)
     train, val = loaded.train, loaded.val
     image, label = image_column or _image_column(train), label_column or _label_column(train)
     for what, split in (("train", train), ("val", val)):
@@ -123,7 +123,7 @@ def open_hugging_face_validation(
 
     Raises UserError.
     """
-    val = load_splits(name, needs_train=False).val
+    val = load_splits(name, needs_train=False, label_column=label_column).val
     image = _given_or(image_column, val, _image_column)
     label = _given_or(label_column, val, _label_column)
     _check_columns(val, image, label, "")

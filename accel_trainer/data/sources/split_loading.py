@@ -16,6 +16,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import Missing, persistently
 from accel_trainer.core.text import did_you_mean, first_line, listed
+from accel_trainer.data.sources.part_labels import arrow_reader, check_alike
 from accel_trainer.data.sources.parts import check_parts
 from accel_trainer.data.sources.split_files import IMAGE_SUFFIXES, IMAGES, SplitFiles, are_tables, find_splits
 from accel_trainer.data.sources.split_names import choose_splits, describe_splits, role_of
@@ -45,29 +46,34 @@ class _Available:
     unread: Sequence[str] = ()
 
 
-def load_splits(name: str, *, needs_train: bool = True) -> LoadedSplits:
-    """Those to train and validate on, by hub id or path; waits while a disk or a network is away. Raises UserError."""
+def load_splits(name: str, *, needs_train: bool = True, label_column: str | None = None) -> LoadedSplits:
+    """Those to train and validate on, by hub id or path; waits while a disk or a network is away.
+
+    label_column: where the labels are, if that is known; files of one split have to agree on it. Raises UserError.
+    """
     try:
-        load = partial(_load, name, needs_train=needs_train)
+        load = partial(_load, name, needs_train=needs_train, label_column=label_column)
         return persistently(load, lambda: f"{HF}{name}", may_be_missing=True)
     except Missing as error:
         raise _not_found(name, str(error.strerror)) from error
 
 
 def _not_found(name: str, why: str) -> UserError:
+    if Path(_place(name)[0]).exists():
+        return UserError(f"'{HF}{name}' is here, but cannot be read as a data set: {why}", key="dataset")
     return UserError(
         f"'{HF}{name}' is neither a folder here nor a data set that the hub gives out: {why}", key="dataset"
     )
 
 
-def _load(name: str, *, needs_train: bool) -> LoadedSplits:
+def _load(name: str, *, needs_train: bool, label_column: str | None) -> LoadedSplits:
     """Raises Missing where something could not be reached, else UserError."""
     import datasets
 
     datasets.disable_progress_bars()
     place, configuration = _place(name)
     try:
-        available = _available(place, configuration, name)
+        available = _available(place, configuration, name, label_column)
         use = choose_splits(list(available.load), name, needs_train=needs_train)
         val = available.load[use.val]()
         train = val if use.train is None else available.load[use.train]()
@@ -78,9 +84,14 @@ def _load(name: str, *, needs_train: bool) -> LoadedSplits:
     except Exception as error:  # the library raises a great many kinds
         if _is_of_the_system(error):
             raise Missing(first_line(error), f"{HF}{name}") from error
-        raise _not_found(name, first_line(error)) from error
+        raise _not_found(name, _reason(error)) from error
     unread = f"; not read, since it is of another kind: {listed(available.unread)}" if available.unread else ""
     return LoadedSplits(train, val, describe_splits(counts, use) + unread)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what has caused an error; the library's own says only what it was doing."""
+    return first_line(error) if error.__cause__ is None else _reason(error.__cause__)
 
 
 def _place(name: str) -> tuple[str, str | None]:
@@ -107,7 +118,7 @@ def _is_of_the_system(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, OSError) or _is_of_the_system(error.__cause__ or error.__context__))
 
 
-def _available(place: str, configuration: str | None, name: str) -> _Available:
+def _available(place: str, configuration: str | None, name: str, label_column: str | None) -> _Available:
     """A hub id, a folder of `save_to_disk`, a folder of images, or a folder or file of parquet or arrow."""
     import datasets
 
@@ -127,10 +138,10 @@ def _available(place: str, configuration: str | None, name: str) -> _Available:
     if path.is_dir() and (saved := sorted(path.glob(f"*/{_SPLIT_SAVED}"))):
         return _opened({file.parent.name: datasets.load_from_disk(str(file.parent)) for file in saved})
     if _says_itself(path):
-        _check_described(folder, configuration, name)
+        _check_described(folder, configuration, name, label_column)
         return _opened(_load_dataset(folder, configuration, name))
     if (files := find_splits(path, name)) is not None:
-        return _of_files(files, name)
+        return _of_files(files, name, label_column)
     _check_joined(folder, name)
     return _opened(datasets.load_dataset(folder))
 
@@ -172,12 +183,12 @@ def _opened(splits: Mapping[str, Any]) -> _Available:
     return _Available({str(name): partial(splits.__getitem__, name) for name in splits}, lambda name: len(splits[name]))
 
 
-def _of_files(files: SplitFiles, dataset: str) -> _Available:
+def _of_files(files: SplitFiles, dataset: str, label_column: str | None) -> _Available:
     import datasets
 
     def load(split: str) -> Any:
         if files.builder != IMAGES:
-            _check_alike(files.files[split], dataset)
+            check_alike(files.files[split], dataset, label_column)
         return datasets.load_dataset(files.builder, data_files={split: list(files.patterns[split])}, split=split)
 
     return _Available(
@@ -195,66 +206,37 @@ def _count(path: Path, builder: str) -> int:
         from pyarrow import parquet
 
         return int(parquet.read_metadata(path).num_rows)
-    with _arrow_reader(path) as reader:
+    with arrow_reader(path) as reader:
         return sum(batch.num_rows for batch in reader)
-
-
-def _arrow_reader(path: Path) -> Any:
-    """The batches of an arrow file, as a stream or as a file of its own format."""
-    import pyarrow
-
-    content = pyarrow.memory_map(str(path))
-    try:
-        return pyarrow.ipc.open_stream(content)
-    except pyarrow.ArrowInvalid:
-        return pyarrow.ipc.open_file(content).to_reader()
-
-
-def _check_alike(paths: Sequence[Path], dataset: str) -> None:
-    """Refuse files of one split that have other names behind the numbers of a column: the library takes those of the
-    first file for all. Raises UserError."""
-    first: dict[str, tuple[Path, list[str]]] = {}
-    for path in paths:
-        for column, names in _class_names(path).items():
-            where, known = first.setdefault(column, (path, names))
-            if names != known:
-                raise UserError(
-                    f"'{HF}{dataset}': {where.name} and {path.name} have other names for the numbers of the column "
-                    f"{column!r}: {listed(known, 4)}, and {listed(names, 4)}",
-                    key="dataset",
-                )
-
-
-def _class_names(path: Path) -> dict[str, list[str]]:
-    """The names of the classes of each ClassLabel in a file."""
-    import datasets
-    from pyarrow import parquet
-
-    if path.suffix.lower() == ".parquet":
-        schema = parquet.read_schema(path)
-    else:
-        with _arrow_reader(path) as reader:
-            schema = reader.schema
-    features = datasets.Features.from_arrow_schema(schema)
-    return {column: list(one.names) for column, one in features.items() if isinstance(one, datasets.ClassLabel)}
 
 
 # -- folders that say themselves what they have -----------------------------------------------------------------------
 
 
 def _says_itself(folder: Path) -> bool:
-    """Whether the README of a data set lists its configurations, as the hub's have it."""
+    """Whether the README of a data set lists its configurations, as the hub's have it. Raises OSError, and UserError
+    where it cannot be read: it may say which files are meant."""
     readme = folder / "README.md"
     if not readme.is_file():
         return False
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard
 
-    return bool(MetadataConfigs.from_dataset_card_data(DatasetCard.load(readme).data))
+    try:
+        return bool(MetadataConfigs.from_dataset_card_data(DatasetCard.load(readme).data))
+    except OSError:
+        raise
+    except Exception as error:  # YAML, Unicode, and whatever the library expects of the values in it
+        hint = "the part between the lines of --- is YAML in UTF-8: correct it, or take the file away"
+        raise UserError(f"{readme} cannot be read: {_in_one_line(error)}", key="dataset", hint=hint) from error
 
 
-def _check_described(folder: str, configuration: str | None, dataset: str) -> None:
-    """`_check_alike` of all files that the library would read as one data set. Raises UserError."""
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _check_described(folder: str, configuration: str | None, dataset: str, label_column: str | None) -> None:
+    """`check_alike` of all files that the library would read as one data set. Raises UserError."""
     import datasets
 
     try:
@@ -262,7 +244,8 @@ def _check_described(folder: str, configuration: str | None, dataset: str) -> No
     except ValueError as error:
         raise _no_configuration(folder, configuration) or error from error
     if builder.name.split("_")[0] in ("parquet", "arrow"):
-        _check_alike([Path(path) for paths in (builder.config.data_files or {}).values() for path in paths], dataset)
+        paths = [Path(path) for files in (builder.config.data_files or {}).values() for path in files]
+        check_alike(paths, dataset, label_column)
 
 
 def _check_joined(folder: str, dataset: str) -> None:

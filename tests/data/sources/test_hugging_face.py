@@ -181,7 +181,7 @@ def test_a_script_in_a_data_set_is_not_run(tmp_path: Path, open_hf: Open) -> Non
     folder = tmp_path / "pets"
     folder.mkdir()
     (folder / "pets.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'was-run')!r}).touch()\n")
-    with pytest.raises(UserError, match="is neither a folder here nor a data set"):
+    with pytest.raises(UserError, match="is here, but cannot be read as a data set"):
         open_hf(folder)
     assert not (tmp_path / "was-run").exists()
 
@@ -202,7 +202,7 @@ def test_a_pickle_is_not_a_data_set(tmp_path: Path, open_hf: Open, monkeypatch: 
         folder.mkdir(exist_ok=True)
         for name_of_split in ("train", "validation"):
             (folder / f"{name_of_split}.pkl").write_bytes(pickle.dumps(Harm(tmp_path / "was-run")))
-    with pytest.raises(UserError, match="is neither a folder here nor a data set"):
+    with pytest.raises(UserError, match="is here, but cannot be read as a data set"):
         open_hf(name)
     assert not (tmp_path / "was-run").exists()
 

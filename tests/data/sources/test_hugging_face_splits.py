@@ -7,8 +7,10 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow
 import pytest
-from hf_sets import image_files, parquet_files, split, stored
+from hf_sets import PETS, encoded, image_files, parquet_files, split, stored
+from pyarrow import parquet
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
@@ -376,3 +378,99 @@ def test_files_of_two_kinds_are_refused(tmp_path: Path, open_hf: Open) -> None:
 )
 def test_only_known_words_are_the_name_of_a_split(name: str, role: Role | None) -> None:
     assert role_of(name) is role
+
+
+# -- the labels of parts ----------------------------------------------------------------------------------------------
+
+
+def parts(folder: Path, *labels: Any, column: str = "label", of_split: str = "train_{}") -> Path:
+    """Files of one split and one to validate on. labels: an arrow array or a datasets.ClassLabel of each part."""
+    folder.mkdir()
+    for number, one in enumerate((*labels, labels[0])):
+        name = "val" if number == len(labels) else of_split.format(number)
+        path = str(folder / f"{name}.parquet")
+        if isinstance(one, datasets.ClassLabel):
+            split([0, 1], one, label=column).to_parquet(path)
+        else:
+            images = pyarrow.array([{"bytes": encoded(n), "path": None} for n in range(len(one))])
+            parquet.write_table(pyarrow.table({"image": images, column: one}), path)
+    return folder
+
+
+BOOLEANS, INTEGERS, FRACTIONS = pyarrow.array([True, False]), pyarrow.array([1, 0]), pyarrow.array([1.0, 0.0])
+NUMBERS_AS_TEXT, NAMES = pyarrow.array(["1", "0"]), pyarrow.array(["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (BOOLEANS, INTEGERS, "true or false, and integers"),
+        (INTEGERS, BOOLEANS, "integers, and true or false"),
+        (PETS, INTEGERS, "a ClassLabel of cat, dog, and integers"),
+        (INTEGERS, PETS, "integers, and a ClassLabel of cat, dog"),
+        (NAMES, PETS, "names, and a ClassLabel of cat, dog"),
+        (INTEGERS, NUMBERS_AS_TEXT, "integers, and names"),
+        (NUMBERS_AS_TEXT, INTEGERS.cast(pyarrow.int8()), "names, and integers"),
+        (NAMES.dictionary_encode(), INTEGERS.dictionary_encode(), "names, and integers"),
+        (INTEGERS, FRACTIONS, "integers, and fractions"),
+    ],
+)
+@pytest.mark.parametrize("is_described", [False, True])
+def test_parts_of_one_split_whose_labels_are_of_other_kinds_are_refused(
+    tmp_path: Path, open_hf: Open, first: Any, second: Any, said: str, is_described: bool
+) -> None:
+    folder = parts(tmp_path / "pets", first, second)
+    if is_described:
+        (folder / "README.md").write_text(readme(default={"train": "train_*.parquet", "validation": "val.parquet"}))
+    said = rf"train_0.parquet and train_1.parquet have other kinds of values in the column 'label': {said}; they are"
+    with pytest.raises(UserError, match=said):
+        open_hf(folder)
+
+
+def test_the_label_column_that_a_job_names_is_compared_and_no_other(tmp_path: Path, open_hf: Open) -> None:
+    folder = parts(tmp_path / "pets", BOOLEANS, INTEGERS, column="is_cat")
+    with pytest.raises(UserError, match="in the column 'is_cat': true or false, and integers"):
+        open_hf(folder, label_column="is_cat")
+    for number, path in enumerate(sorted((tmp_path / "pets").glob("*.parquet"))):
+        table = parquet.read_table(path).append_column("species", INTEGERS)
+        parquet.write_table(table.append_column("label", (INTEGERS, FRACTIONS, INTEGERS)[number]), path)
+    assert list(open_hf(folder, label_column="species").classes) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (PETS, NAMES.take([1, 0]), ["cat", "dog", "dog", "cat"]),
+        (INTEGERS.cast(pyarrow.int8()), INTEGERS.take([1, 0]), ["1", "0", "0", "1"]),
+        (NAMES, NAMES.take([1, 0]).cast(pyarrow.large_string()), ["cat", "dog", "dog", "cat"]),
+        (NAMES.dictionary_encode(), NAMES.take([1, 0]).dictionary_encode(), ["cat", "dog", "dog", "cat"]),
+    ],
+    ids=["names of a ClassLabel", "integers of two widths", "strings of two kinds", "two dictionaries"],
+)
+def test_parts_that_mean_the_same_are_one_table(
+    tmp_path: Path, open_hf: Open, first: Any, second: Any, expected: list[str]
+) -> None:
+    images = open_hf(parts(tmp_path / "pets", first, second))
+    assert [images.train.classes[label] for label in images.train.labels] == expected
+
+
+def test_a_folder_whose_parts_cannot_be_joined_is_not_said_to_be_missing(tmp_path: Path, open_hf: Open) -> None:
+    folder = parts(tmp_path / "pets", INTEGERS.cast(pyarrow.int8()), pyarrow.array([300, 1]))
+    with pytest.raises(UserError, match=r"pets' is here, but cannot be read as a data set: .*300"):
+        open_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"---\nconfigs: [a\n---\n", "while parsing a flow sequence"),
+        (b"---\ntitle: caf\xe9\n---\n", "'utf-8' codec can't decode byte 0xe9"),
+        (b"---\nconfigs: 3\n---\n", "Expected configs to be a list, but got '3'"),
+    ],
+    ids=["YAML", "UTF-8", "configurations"],
+)
+def test_a_readme_that_cannot_be_read_is_named(tmp_path: Path, open_hf: Open, content: bytes, said: str) -> None:
+    folder = parquet_files(tmp_path / "pets", train=TRAIN, val=VAL)
+    (folder / "README.md").write_bytes(content)
+    with pytest.raises(UserError, match=rf"^dataset: .*pets/README\.md cannot be read: {said}.*; the part between"):
+        open_hf(folder)
