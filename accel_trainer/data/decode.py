@@ -24,6 +24,7 @@ from torch import Tensor
 
 from accel_trainer.core import files
 from accel_trainer.core.outage import UnsuitableFile
+from accel_trainer.data.wide_color import has_misread_planes, lost_value, wide_content
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -194,7 +195,15 @@ def _rgb(image: Image.Image) -> "np.ndarray":
     if image.mode.startswith("I") or image.mode == "F":
         gray = _of_gray(image)
         return np.repeat(gray[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    if has_misread_planes(image):
+        raise CorruptImage("its channels of 16 bits are in planes of their own: store them interleaved, or with 8 bits")
+    content = wide_content(image)
+    pixels = np.asarray(image.convert("RGB"))
+    if content is not None and (lost := lost_value(image, content)):
+        raise CorruptImage(
+            f"the values of its colors reach {lost:,}, where 16 bits reach 65,535: make it one of 8 bits"
+        )
+    return pixels
 
 
 # Of TIFF: bits of a value; whether 0 is white or black; whether values are unsigned (1), signed (2) or fractions.

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from odd_images import jpegs, png, smooth, tiff
 from PIL import Image, features
 from torchvision.transforms.v2 import functional
 
 from accel_trainer.data import decode as decode_module
-from accel_trainer.data.decode import CorruptImage, decode
+from accel_trainer.data.decode import CorruptImage, decode, to_pixels
 
 RANDOM = np.random.default_rng(1)
 
@@ -111,6 +112,60 @@ def test_signed_16_bits_are_white_at_32767() -> None:
 def test_values_of_which_it_is_not_known_what_is_white_are_no_image(values: np.ndarray, kind: int, said: str) -> None:
     with pytest.raises(CorruptImage, match=said):
         decode(tiff(values, kind=kind))
+
+
+def in_color(values: np.ndarray) -> dict[str, bytes]:
+    """Files of 16 bits for each channel. values: (height, width, 4), the last also transparency or black."""
+
+    def tifffiles(shape: slice, **how: object) -> bytes:
+        file = io.BytesIO()
+        tifffile.imwrite(file, values[:, :, shape], **how)
+        return file.getvalue()
+
+    opaque = values.copy()
+    opaque[:, :, 3] = 65535
+    rgb = slice(3)
+    height, width, _ = values.shape
+    return {
+        "PNG": png(values[:, :, rgb]),
+        "PNG with transparency": png(opaque),
+        "PNG of gray with transparency": png(opaque[:, :, 2:]),
+        "TIFF": tiff(values[:, :, rgb]),
+        "TIFF with transparency": tiff(opaque),
+        "TIFF with another channel": tifffiles(slice(4), photometric="rgb", extrasamples=["unspecified"]),
+        "big-endian TIFF": tifffiles(rgb, photometric="rgb", byteorder=">"),
+        "compressed TIFF": tifffiles(rgb, photometric="rgb", compression="zlib", predictor=True),
+        "TIFF of tiles": tifffiles(rgb, photometric="rgb", tile=(16, 16)),
+        "TIFF of inks": tifffiles(slice(4), photometric="separated"),
+        "PPM": f"P6\n{width} {height}\n65535\n".encode() + values[:, :, rgb].astype(">u2").tobytes(),
+    }
+
+
+@pytest.mark.parametrize("kind", list(in_color(np.ones((2, 2, 4), "<u2"))))
+def test_8_bit_values_in_colors_of_16_bits_are_no_image(kind: str) -> None:
+    """Black, or white of inks, by the high bytes; what is really black, or has any high byte, is read."""
+    bytes_in_16_bits = RANDOM.integers(1, 256, (9, 7, 4)).astype("<u2")
+    bytes_in_16_bits[0, 0] = 255
+    content = in_color(bytes_in_16_bits)[kind]
+    said = "the values of its colors reach 255, where 16 bits reach 65,535: make it one of 8 bits"
+    with pytest.raises(CorruptImage, match=said):
+        decode(content)
+    with Image.open(io.BytesIO(content)) as image, pytest.raises(CorruptImage, match=said):
+        to_pixels(image)
+    dark = bytes_in_16_bits.copy()
+    dark[4, 3] = 1000
+    assert decode(in_color(dark)[kind]).shape == (3, 9, 7)
+    black = decode(in_color(np.zeros((9, 7, 4), "<u2"))[kind])
+    assert (black == (255 if kind == "TIFF of inks" else 0)).all()
+
+
+def test_channels_of_16_bits_in_planes_of_their_own_are_no_image() -> None:
+    """Pillow takes each of their bytes for a value."""
+    file = io.BytesIO()
+    values = RANDOM.integers(0, 65536, (3, 9, 7)).astype("<u2")
+    tifffile.imwrite(file, values, photometric="rgb", planarconfig="separate")
+    with pytest.raises(CorruptImage, match="its channels of 16 bits are in planes of their own"):
+        decode(file.getvalue())
 
 
 @pytest.mark.parametrize("kind", ["<u4", "<u2", "<f4"])
