@@ -20,6 +20,7 @@ class RandomAccessFile:
 
     It is read, not mapped: a file that a disk cannot give, or that is truncated meanwhile, is then an error and not a
     signal that kills the training, and its pages do not count as memory of the process.
+    num_openings: how often it was opened, which is more than once where a disk was away.
     Raises OSError; UnsuitableFile where it is no regular file.
     """
 
@@ -27,7 +28,9 @@ class RandomAccessFile:
         self.path = path
         self._file = persistently(partial(open_regular, path), lambda: str(path), may_be_missing=True)
         weakref.finalize(self, os.close, self._file).atexit = False
-        self.size = os.fstat(self._file).st_size
+        about = os.fstat(self._file)
+        self.size, self._changed_ns = about.st_size, about.st_mtime_ns
+        self.num_openings = 1
         self._has_failed = False
         self._opening = threading.Lock()
 
@@ -56,9 +59,11 @@ class RandomAccessFile:
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 about = os.fstat(file)
-                if not stat.S_ISREG(about.st_mode) or about.st_size != self.size:
+                is_same = about.st_size == self.size and about.st_mtime_ns == self._changed_ns
+                if not stat.S_ISREG(about.st_mode) or not is_same:
                     raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
                 os.dup2(file, self._file, inheritable=False)  # other threads may be reading
             finally:
                 os.close(file)
+            self.num_openings += 1
             self._has_failed = False

@@ -314,6 +314,17 @@ def test_a_pack_of_other_images_is_refused(begin: Begin, root: Path) -> None:
     assert "train: 1 image changed (bee/11)" in str(begin_on("set.pack", begin, 3).error)
 
 
+def test_pixels_of_a_pack_that_were_overwritten_are_refused(begin: Begin, root: Path) -> None:
+    images = open_data_set("set", root.parent, None, None)
+    pack(images, "set", root.parent / "set.pack", PackSettings(8, "raw"), 1, lambda done, total: None)
+    assert begin_on("set.pack", begin).state is RunState.FINISHED
+    path = root.parent / "set.pack" / "train.pixels"
+    path.write_bytes(bytes(path.stat().st_size))
+    result = begin_on("set.pack", begin, 2)
+    assert result.state is RunState.INVALID
+    assert f"{path} is damaged, or of another pack than the files beside it: image " in str(result.error)
+
+
 def begin_on(dataset: str, begin: Begin, epochs: int = 1) -> TrainingResult:
     return begin(epochs, dataset=dataset)
 

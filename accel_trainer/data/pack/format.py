@@ -7,7 +7,7 @@
       val.pixels, val.index
 
 A pack is read only if every file is complete: lengths and the checksums of the indices are looked at when it is opened,
-those of all images by `corrupt_records`.
+that of each image when a process first reads it, and those of all images by `corrupt_records`.
 """
 
 import hashlib
@@ -169,11 +169,24 @@ class Packed:
                 key="dataset",
             )
         self.labels: LabelArray = self.records["label"].astype(np.int64)
+        # Of which opening of the file each image was last compared with its checksum.
+        self._checked = np.zeros(len(self.records), np.int64)
 
     def read(self, index: int) -> Tensor:
-        """uint8 (3, height, width). Raises CorruptImage, and OSError where the pack cannot be read."""
+        """uint8 (3, height, width). Raises CorruptImage, OSError where the pack cannot be read, and UserError for what
+        is not what was packed."""
         record = self.records[index]
-        content = self.file.read(int(record["offset"]), int(record["size"]))
+        opening = self.file.num_openings
+        content = self.file.read(int(record["offset"]), int(record["size"]) + int(record["name_size"]))
+        if self._checked[index] != self.file.num_openings:  # also where it was opened again for this
+            if zlib.crc32(content.data) != record["checksum"]:
+                raise UserError(
+                    f"{self.file.path} is damaged, or of another pack than the files beside it: image {index} is not "
+                    f"what was packed; {AGAIN}",
+                    key="dataset",
+                )
+            self._checked[index] = opening
+        content = content[: int(record["size"])]
         if not record["height"]:
             raise CorruptImage(content.tobytes().decode(errors="replace"))
         if self._is_raw:

@@ -1,5 +1,6 @@
 """Packs: what is in them, where they go on, and what is refused."""
 
+import errno
 import json
 import logging
 import os
@@ -239,6 +240,75 @@ def test_an_index_that_cannot_be_is_refused_before_anything_is_read(root: Path) 
         index.index = split_writer.digest(forged)
         with pytest.raises(UserError, match=r"train\.index is not what"):
             Packed(folder, "train", manifest)
+
+
+def overwrite(path: Path, records: np.ndarray, index: int) -> None:
+    """Other pixels in an image, of the same length and time."""
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(int(records["offset"][index]))
+        file.write(bytes(int(records["size"][index])))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", [RAW, JPEG], ids=["raw", "jpeg"])
+def test_an_image_that_is_not_what_was_packed_is_refused_when_it_is_read(root: Path, how: PackSettings) -> None:
+    """As after a copy that was interrupted: its lengths may be right."""
+    records = packed(root, how).train.records
+    path = root / "set.pack" / "train.pixels"
+    for index in (0, 3):  # the second is corrupt: why is in the file, too
+        overwrite(path, records, index)
+    train = open_pack(root / "set.pack").train
+    for index in (0, 3):
+        with pytest.raises(UserError) as caught:
+            train.read(index)
+        assert str(caught.value) == (
+            f"dataset: {path} is damaged, or of another pack than the files beside it: image {index} is not what was "
+            "packed; delete the pack and pack again"
+        )
+    assert train.read(1).shape[0] == 3
+
+
+def test_the_file_of_another_pack_is_refused(root: Path) -> None:
+    packed(root, folder="one.pack")
+    write_picture(root / "set/train/a/8.png", 99, SHAPES[8])
+    two = packed(root, folder="two.pack").train
+    (root / "one.pack/train.pixels").replace(root / "two.pack/train.pixels")  # of the same length
+    train = open_pack(root / "two.pack").train
+    assert torch.equal(train.read(0), two.read(0))
+    with pytest.raises(UserError, match="image 8 is not what was packed"):
+        train.read(8)
+
+
+@pytest.mark.parametrize("keeps_time", [True, False])
+def test_a_file_that_took_the_place_of_one_while_a_disk_was_away_is_compared_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch, keeps_time: bool
+) -> None:
+    images = packed(root).train
+    path = root / "set.pack" / "train.pixels"
+    before = images.read(0)
+    copy, times = path.with_suffix(".copy"), path.stat()
+    copy.write_bytes(path.read_bytes())
+    overwrite(copy, images.records, 1)
+    os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns if keeps_time else 0))
+    images.read(1)
+    copy.replace(path)
+    assert images.read(1).any()  # still of the file that was opened
+
+    def stale(*_: object) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", stale)
+        with pytest.raises(OSError, match="Stale"):
+            images.read(0)
+    if keeps_time:
+        assert torch.equal(images.read(0), before)
+        with pytest.raises(UserError, match="image 1 is not what was packed"):
+            images.read(1)
+    else:
+        with pytest.raises(OSError, match="another file has taken its place"):
+            images.read(0)
 
 
 # -- verifying ----------------------------------------------------------------------------------------------------
