@@ -167,10 +167,26 @@ class _StepRates:
 
     def __init__(self, job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int) -> None:
         self._job, self._optimizer, self._steps_per_epoch = job, optimizer, steps_per_epoch
-        self._num_warmup, self._warmup = 0, None
+        self._num_warmup, self._warmup, self._walked = 0, None, list[Sequence[float]]()
+        # One for both, and in the order of the training: some schedulers rewrite the rate that the other begins with.
+        stand_in = self._stand_in()
         if job.warmup_scheduler is not None:
-            self._warmup, self._num_warmup = make_warmup(job, job.warmup_scheduler, self._stand_in())
-        self._main = make_main(job, self._stand_in(), length_of(job, steps_per_epoch))
+            self._warmup, self._num_warmup = make_warmup(job, job.warmup_scheduler, stand_in)
+        first_rates = [group.get("initial_lr") for group in stand_in.param_groups]
+        self._main = make_main(job, stand_in, length_of(job, steps_per_epoch))
+        if self._warmup is not None and first_rates != [group["initial_lr"] for group in stand_in.param_groups]:
+            self._walked = self._walk_warmup()
+
+    def _walk_warmup(self) -> list[Sequence[float]]:
+        """The rates of its groups in each step: it begins with a rate that is not its own, so that no formula holds."""
+        num_steps = min(self._num_warmup, self._job.num_epochs * self._steps_per_epoch)
+        stand_in = self._stand_in()
+        schedule = assemble_schedule(self._job, stand_in, self._steps_per_epoch)
+        rates: list[Sequence[float]] = []
+        for _ in range(num_steps):
+            schedule.replay_steps(1)
+            rates.append([float(group["lr"]) for group in stand_in.param_groups])
+        return rates
 
     def _stand_in(self) -> Optimizer:
         return stand_in_optimizer(self._job, self._optimizer)
@@ -192,6 +208,8 @@ class _StepRates:
 
     def _of_groups(self, step: int) -> Sequence[float]:
         """Of each parameter group, by the warm-up and the main scheduler."""
+        if step < len(self._walked):
+            return self._walked[step]
         if self._warmup is not None and step < self._num_warmup:
             return _jumped(self._warmup, step)
         return _jumped(self._main, step - self._num_warmup)

@@ -12,11 +12,10 @@ from accel_trainer.config import Job
 from accel_trainer.training.check import JobChecker, optimization_lines
 from accel_trainer.training.optim.lr_schedule import make_schedule
 from accel_trainer.training.optim.optimizer import learning_rate, make_optimizer
-from accel_trainer.training.optim.settings import planned_rates
+from accel_trainer.training.optim.settings import planned_rates, sampled_rates
 
 MakeJob = Callable[..., Job]
 EPOCHS, PER_EPOCH = 20, 7
-STEPS = EPOCHS * PER_EPOCH
 SCHEDULES: list[tuple[str, dict[str, Any]]] = [
     ("StepLR", {"step_size": 17, "gamma": 0.5}),
     ("MultiStepLR", {"milestones": [3, 40, 40], "gamma": 0.5}),
@@ -31,19 +30,32 @@ SCHEDULES: list[tuple[str, dict[str, Any]]] = [
 ]
 WARMUP = {"warmup_scheduler": "LinearLR", "warmup_scheduler_args": {"start_factor": 0.1, "total_iters": 38}}
 SWA = {"swa": {"start": 12, "swa_lr": 0.02, "anneal_epochs": 4}}
+# Of every kind that warms up: some rewrite the rate that the others begin with.
+WARMUPS: list[tuple[str, dict[str, Any]]] = [
+    ("StepLR", {"step_size": 2, "gamma": 1.5, "total_iters": 5}),
+    ("MultiStepLR", {"milestones": [2, 4], "gamma": 2.0, "total_iters": 6}),
+    ("ConstantLR", {"factor": 0.5, "total_iters": 6}),
+    ("LinearLR", {"start_factor": 0.1, "total_iters": 8}),
+    ("ExponentialLR", {"gamma": 1.2, "total_iters": 4}),
+    ("PolynomialLR", {"power": 2.0, "total_iters": 5}),
+    ("CosineAnnealingLR", {"T_max": 3, "eta_min": 1e-3, "total_iters": 9}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 2, "total_iters": 5}),
+    ("CyclicLR", {"base_lr": 0.001, "max_lr": 0.07, "step_size_up": 3, "total_iters": 5}),
+    ("OneCycleLR", {"max_lr": 0.2, "total_iters": 7}),
+]
 
 
 def small_model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 3, bias=False))
 
 
-def stepped_rates(job: Job) -> list[float]:
+def stepped_rates(job: Job, per_epoch: int = PER_EPOCH) -> list[float]:
     """Of each step, by a schedule that goes through all of them."""
     optimizer = make_optimizer(job, small_model())
-    schedule, rates = make_schedule(job, optimizer, PER_EPOCH), []
+    schedule, rates = make_schedule(job, optimizer, per_epoch), []
     optimizer.step()
-    for number in range(STEPS):
-        if number and number % PER_EPOCH == 0:
+    for number in range(job.num_epochs * per_epoch):
+        if number and number % per_epoch == 0:
             schedule.step(0.0)
         schedule.before_step()
         rates.append(learning_rate(optimizer))
@@ -66,6 +78,25 @@ def test_the_rates_that_are_said_by_step_are_those_of_all_steps(
     assert [rate.epochs_done for rate in planned] == [0, 5, 10, 15, 19]
     expected = [rates[epoch * PER_EPOCH] for epoch in (0, 5, 10, 15)] + [rates[-1]]
     assert [rate.rate for rate in planned] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler")
+@pytest.mark.parametrize("by", ["epoch", "step"])
+@pytest.mark.parametrize(("warmup", "warmup_args"), WARMUPS)
+def test_after_every_warm_up_the_sampled_rates_are_those_that_are_trained(
+    make_job: MakeJob, warmup: str, warmup_args: dict[str, Any], by: str
+) -> None:
+    """The steps, or epochs, are so few that each is among the samples."""
+    warmed = {"warmup_scheduler": warmup, "warmup_scheduler_args": warmup_args, "schedule_by": by}
+    wrong = {}
+    for name, args in SCHEDULES:
+        job = make_job(num_epochs=24 if by == "epoch" else 6, scheduler=name, scheduler_args=args, **warmed)
+        optimizer = make_optimizer(job, small_model())
+        trained = stepped_rates(job, per_epoch=4)[:: 4 if by == "epoch" else 1]
+        said = sampled_rates(job, optimizer, 4)
+        if said != pytest.approx(trained, rel=1e-9, abs=1e-12):
+            wrong[name] = said
+    assert wrong == {}
 
 
 def test_the_rates_that_are_said_by_epoch_are_torchs(make_job: MakeJob) -> None:
