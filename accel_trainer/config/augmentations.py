@@ -24,6 +24,12 @@ def prob_of_each(num_values: int, probs: list[float]) -> list[float]:
     return [probs[0] / num_values] * num_values if len(probs) == 1 else list(probs)
 
 
+def _any_drawn(does_something: list[bool], probs: list[float]) -> bool:
+    """Whether any value that does something is ever drawn."""
+    drawn = prob_of_each(len(does_something), probs)
+    return any(does and prob > 0 for does, prob in zip(does_something, drawn, strict=True))
+
+
 def _exceed_one(probs: list[float]) -> bool:
     return len(probs) > 1 and sum(probs) > 1 + 1e-9
 
@@ -59,6 +65,11 @@ class Noise(Section):
         refuse_all([_one_per(self.ssnrs, self.probs, "ssnrs"), too_often if _exceed_one(self.probs) else None])
         return self
 
+    @property
+    def comes(self) -> bool:
+        """Whether any image gets noise."""
+        return _any_drawn([ssnr < 1 for ssnr in self.ssnrs], self.probs)
+
 
 class Blur(Section):
     """Gaussian blur."""
@@ -73,6 +84,11 @@ class Blur(Section):
     def _probs_fit(self) -> Self:
         refuse_all([_one_per(self.sigmas, self.probs, "sigmas")])
         return self
+
+    @property
+    def comes(self) -> bool:
+        """Whether any image is blurred."""
+        return _any_drawn([sigma > 0 for sigma in self.sigmas], self.probs)
 
     @property
     def probs_exceed_one(self) -> bool:

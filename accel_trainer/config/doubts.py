@@ -3,7 +3,7 @@
 Each is a function of the job and of what is known of it without training; it says nothing where it cannot know.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from accel_trainer.config.fields import transform_parts
 from accel_trainer.config.job import Job
@@ -14,6 +14,8 @@ from accel_trainer.core.text import listed
 
 # Shares of a class by chance and better, in percent, from which on a metric says little: of five classes acc5 is 100.
 TOP = 5
+# Label smoothing that published recipes have beside CutMix and MixUp is 0.1.
+MOST_SMOOTHING = 0.3
 # Learning rates that are usual for an optimizer, at most.
 HIGHEST_RATES = {"Adam": 0.02, "AdamW": 0.02, "NAdam": 0.02, "RAdam": 0.02, "Adamax": 0.05, "SGD": 20.0}
 
@@ -69,12 +71,12 @@ def averages_of_almost_nothing(job: Job, known: Known) -> Iterator[Problem]:
 
 
 def labels_blurred_twice(job: Job, known: Known) -> Iterator[Problem]:
-    """Label smoothing on top of CutMix or MixUp."""
+    """Label smoothing above 0.3 on top of CutMix or MixUp; 0.1 with both is usual."""
     smoothing = number_in(job.criterion_args, "label_smoothing")
     mixing = [key for key in ("cutmix", "mixup") if getattr(job, key) is not None]
-    if smoothing and mixing:
-        message = f"{smoothing:g} beside {' and '.join(mixing)}: the labels are softened twice"
-        yield Problem(message, key="criterion_args.label_smoothing", hint="keep one, unless both are meant")
+    if smoothing is not None and smoothing > MOST_SMOOTHING and mixing:
+        message = f"{smoothing:g} beside {' and '.join(mixing)}: little is left of the labels"
+        yield Problem(message, key="criterion_args.label_smoothing", hint="0.1 is usual")
 
 
 def rates_beyond_use(job: Job, known: Known) -> Iterator[Problem]:
@@ -112,7 +114,7 @@ def views_without_a_difference(job: Job, known: Known) -> Iterator[Problem]:
     if job.view_dependence:
         message = f"the views of an image share their draws: {job.criterion} compares equal images"
         yield Problem(message, key="view_dependence", hint="set it to false")
-    elif base == "none" and all(getattr(job, key) is None for key in ("Noise", "Blur", "Occlusion", "randomerase")):
+    elif base == "none" and not _is_augmented(job):
         message = f"without augmentation all views of an image are equal, and {job.criterion} compares them"
         yield Problem(message, key="transform_type", hint="use contrastive")
     elif base == "default":
@@ -120,18 +122,44 @@ def views_without_a_difference(job: Job, known: Known) -> Iterator[Problem]:
         yield Problem(message, key="transform_type", hint="use contrastive")
 
 
+def _is_augmented(job: Job) -> bool:
+    """Whether any image is changed at random, apart from what transform_type says."""
+    effects = (job.Noise is not None and job.Noise.comes, job.Blur is not None and job.Blur.comes)
+    return any(effects) or (job.Occlusion is not None and job.Occlusion.occludes) or job.randomerase is not None
+
+
 def occluders_that_do_nothing(job: Job, known: Known) -> Iterator[Problem]:
-    """Occluders, blur or noise that are written down and do nothing."""
+    """Occluders, blur or noise that are written down and do nothing, by their values or by how often they come."""
+    yield from _idle_occluders(job)
+    if job.Blur is not None and not job.Blur.comes:
+        key, message = "sigmas", f"{_values(job.Blur.sigmas)}: no image is blurred"
+        if any(job.Blur.sigmas):
+            key, message = "probs", f"{_values(job.Blur.probs)}: no image is blurred"
+        yield Problem(message, key=f"Blur.{key}", hint="remove Blur, or use another")
+    if job.Noise is not None and not job.Noise.comes:
+        key, message = "ssnrs", f"{_values(job.Noise.ssnrs)}: there is no noise"
+        if any(ssnr < 1 for ssnr in job.Noise.ssnrs):
+            key, message = "probs", f"{_values(job.Noise.probs)}: no image gets noise"
+        yield Problem(message, key=f"Noise.{key}", hint="remove Noise, or use another")
+
+
+def _idle_occluders(job: Job) -> Iterator[Problem]:
     occlusion = job.Occlusion
-    if occlusion is not None and occlusion.probability == 0:
+    if occlusion is None or occlusion.occludes:
+        return
+    if occlusion.probability == 0:
         yield Problem("0: no image is occluded", key="Occlusion.probability", hint="remove Occlusion, or use another")
-    if occlusion is not None and occlusion.visibility == [100]:
-        hint = "remove Occlusion, or use a smaller one"
-        yield Problem("all of the image stays visible: nothing is occluded", key="Occlusion.visibility", hint=hint)
-    if job.Blur is not None and not any(job.Blur.sigmas):
-        yield Problem("0: no image is blurred", key="Blur.sigmas", hint="remove Blur, or use another")
-    if job.Noise is not None and all(ssnr == 1 for ssnr in job.Noise.ssnrs):
-        yield Problem("1: there is no noise", key="Noise.ssnrs", hint="remove Noise, or use a smaller one")
+    if occlusion.wanted_levels == [] and occlusion.visibility != "all":
+        if all(level == 100 for level in occlusion.visibility):
+            hint = "remove Occlusion, or use a smaller one"
+            yield Problem("all of the image stays visible: nothing is occluded", key="Occlusion.visibility", hint=hint)
+        else:
+            message = f"{_values(occlusion.vis_probs or [])}: only 100% visibility has a weight, nothing is occluded"
+            yield Problem(message, key="Occlusion.vis_probs", hint="give the others a weight too")
+
+
+def _values(values: Sequence[float]) -> str:
+    return listed(f"{value:g}" for value in values)
 
 
 def weights_of_another_start(job: Job, known: Known) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from accel_trainer.training.optim.schedulers import SCHEDULERS
 
 KNOWN = Known(num_classes=10, train_images=1280, steps_per_epoch=20, cycles=1)
 WARMUP = {"warmup_scheduler": "LinearLR"}
+UNCHANGED_VIEWS = {"criterion": "SimCLRLoss", "num_views": 2, "transform_type": "none"}
 
 
 def said(known: Known = KNOWN, **given: Any) -> list[str]:
@@ -74,7 +75,7 @@ def with_rates(job: Job, known: Known) -> Known:
         ({"swa": {"start": 8}}, "swa.start"),
         ({"swa": {"start": 4, "swa_lr": 0.1}}, "swa.anneal_epochs"),
         ({"ema": 0.9999}, "ema"),
-        ({"cutmix": True, "criterion_args": {"label_smoothing": 0.1}}, "criterion_args.label_smoothing"),
+        ({"cutmix": True, "criterion_args": {"label_smoothing": 0.5}}, "criterion_args.label_smoothing"),
         ({"optimizer": "Adam", "optimizer_args": {"lr": 0.1}}, "optimizer_args.lr"),
         ({"batch_size": 256, "optimizer_args": {"lr": "batch_linear"}}, "optimizer_args.lr"),
         ({"criterion": "SimCLRLoss", "num_views": 2, "transform_type": "default"}, "transform_type"),
@@ -83,10 +84,17 @@ def with_rates(job: Job, known: Known) -> Known:
             {"criterion": "SimCLRLoss", "num_views": 2, "transform_type": "contrastive", "view_dependence": True},
             "view_dependence",
         ),
+        ({**UNCHANGED_VIEWS, "randomerase": False}, "transform_type"),
         ({"Occlusion": {"form": "a", "probability": 0}}, "Occlusion.probability"),
         ({"Occlusion": {"form": "a", "visibility": 1.0}}, "Occlusion.visibility"),
         ({"Blur": {"sigmas": 0}}, "Blur.sigmas"),
         ({"Noise": {"ssnrs": [1.0]}}, "Noise.ssnrs"),
+        ({"Noise": {"ssnrs": 0.5, "probs": [0]}}, "Noise.probs"),
+        ({"Noise": {"ssnrs": [0.5, 1], "probs": [0, 1]}}, "Noise.probs"),
+        ({"Blur": {"sigmas": [1, 2], "probs": 0}}, "Blur.probs"),
+        ({"Blur": {"sigmas": [0, 2], "probs": [0.5, 0]}}, "Blur.probs"),
+        ({"Occlusion": {"form": "a", "visibility": [0.5, 1.0], "vis_probs": [0, 1]}}, "Occlusion.vis_probs"),
+        ({"Occlusion": {"form": "a", "visibility": [1.0, 1.0], "vis_probs": [0, 1]}}, "Occlusion.visibility"),
     ],
 )
 def test_what_can_hardly_be_meant_is_said_with_its_parameter(given: dict[str, Any], key: str) -> None:
@@ -139,10 +147,19 @@ def test_what_the_images_show_is_said_too(known: Known, given: dict[str, Any], k
         {"criterion": "SimCLRLoss", "num_views": 2, "transform_type": "contrastive"},
         {"Occlusion": {"form": "a", "visibility": [0.5, 1.0]}},
         {"Blur": {"sigmas": [2, 0]}},
+        {"Blur": {"sigmas": [2, 0], "probs": [0.1, 0]}},
+        {"Noise": {"ssnrs": [0.5, 1], "probs": [0.1, 0]}},
+        {"Occlusion": {"form": "a", "visibility": [0.5, 1.0], "vis_probs": [0.1, 1]}},
+        {**UNCHANGED_VIEWS, "Noise": {"ssnrs": 0.5}},
     ],
 )
 def test_what_many_mean_is_not_doubted(given: dict[str, Any]) -> None:
     assert said(**given) == []
+
+
+def test_views_that_differ_by_noise_that_never_comes_are_equal() -> None:
+    keys = [line.partition(":")[0] for line in said(**UNCHANGED_VIEWS, Noise={"ssnrs": 0.5, "probs": 0})]
+    assert keys == ["transform_type", "Noise.probs"]
 
 
 def test_a_warm_up_shortens_what_the_main_schedule_has() -> None:
