@@ -100,11 +100,7 @@ def say_defaults(draft: Draft) -> None:
     if "fourier" in (noise if isinstance(noise, list) else [noise]) and not draft.has("Noise.fourier_part"):
         reason = "Fourier noise was the absolute value of the complex field; today's default is its real part"
         draft.change("Noise.fourier_part", "modulus", reason)
-    if draft.get("finetune") is True and draft.get("finetune_args.freeze_modules"):
-        draft.note(
-            "finetune_args.freeze_modules",
-            "only these modules were loaded then, and the rest began at random; today all that fits is loaded",
-        )
+    _say_loaded_modules(draft)
     _say_optimizer(draft)
     _say_places(draft)
     if draft.get("cutmix") is True and draft.get("mixup") is True:
@@ -117,6 +113,15 @@ def say_defaults(draft: Draft) -> None:
         args = draft.get("scheduler_args")
         if not (isinstance(args, dict) and "mode" in args):
             draft.note("scheduler_args", "mode was torch's own default, min; today it follows primary_metric")
+
+
+def _say_loaded_modules(draft: Draft) -> None:
+    """Of the weights to start from, the older program took those of the key freeze_modules where it was there."""
+    frozen = draft.get("finetune_args.freeze_modules")
+    if draft.get("finetune") is True and frozen not in (ABSENT, None):
+        loaded = "only these modules were loaded then" if frozen else "an empty list meant that nothing was loaded then"
+        rest = ", and the rest began at random; today all that fits is loaded"
+        draft.note("finetune_args.freeze_modules", loaded + rest)
 
 
 def _say_optimizer(draft: Draft) -> None:

@@ -65,6 +65,11 @@ def _finetuning(old: str, new: str) -> OldWord:
     return OldWord(old, f"is {new} today", why, partial(_of_finetuning, new=new))
 
 
+def _freeze_layers(draft: Draft, word: OldWord) -> None:
+    value = draft.get(word.old)
+    draft.move(word.old, FINETUNE[1], word.why, [value] if isinstance(value, str) else ABSENT)
+
+
 def _swa_args(draft: Draft, word: OldWord) -> None:
     swa, args = draft.get("swa"), draft.get(word.old)
     if args in (None, {}):
@@ -169,7 +174,7 @@ OLD_WORDS: tuple[OldWord, ...] = (
     _finetuning("freeze_modules", FINETUNE[1]),
     _finetuning("transfer_dir", FINETUNE[2]),
     _finetuning("finetune_dir", FINETUNE[2]),
-    _renamed("finetune_args.freeze_layers", FINETUNE[1], _NAME),
+    OldWord("finetune_args.freeze_layers", f"is {FINETUNE[1]} today", _NAME, _freeze_layers),
     _renamed("finetune_args.transfer_dir", FINETUNE[2], _NAME),
     OldWord("swa_args", "is the object swa today", "swa is on where it has arguments", _swa_args),
     OldWord("cutmix_args", "is the object cutmix today", "CutMix is on where it has arguments", _cutmix_args),

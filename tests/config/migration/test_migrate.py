@@ -51,6 +51,11 @@ def refusals(**old: Any) -> list[str]:
         ({"transfer": False}, {"finetune": False}),
         ({"finetune": True, "finetune_args": {"freeze_layers": ["V1"], "transfer_dir": "x"}},
          {"finetune": True, "finetune_args": {"freeze_modules": ["V1"], "finetune_dir": "x"}}),
+        *(
+            ({"finetune": True, "finetune_args": {"starting_params": "a.pt", word: "layer1"}},
+             {"finetune": True, "finetune_args": {"starting_params": "a.pt", "freeze_modules": ["layer1"]}})
+            for word in ("freeze_layers", "freeze_modules")
+        ),
         ({"identifier": "occ-nat"}, {"model_dir": "models/resnet18/occ-nat"}),
         ({"identifier": "occ-nat", "model_dir": "~/runs/a"}, {"model_dir": "~/runs/a"}),
         ({"swa_args": {"start": 8, "swa_lr": 0.05}}, {"swa": {"start": 8, "swa_lr": 0.05}}),
@@ -153,6 +158,49 @@ def test_modules_that_are_frozen_are_noted_as_what_was_loaded() -> None:
     args = {"starting_params": "a.pt", "freeze_modules": ["layer1"], "finetune_dir": "x"}
     (note,) = migrate({"architecture": "resnet18", "batch_size": 8, "finetune": True, "finetune_args": args}).notes
     assert "only these modules were loaded" in note
+    (note,) = migrate(
+        {"architecture": "resnet18", "finetune": True, "finetune_args": {**args, "freeze_modules": []}}
+    ).notes
+    assert "an empty list meant that nothing was loaded then" in note
+
+
+@pytest.mark.parametrize("none", [{}, {"freeze_modules": None}])
+def test_of_a_fine_tuned_job_that_freezes_nothing_nothing_is_noted(none: dict[str, Any]) -> None:
+    """All that fitted was loaded then, as today."""
+    old = {"architecture": "resnet18", "finetune": True, "finetune_args": {"starting_params": "a.pt", **none}}
+    assert not migrate(old).notes
+
+
+RECURRENT = {"architecture": "cornet-rt", "architecture_args": {"return_cycles": "all"}}
+
+
+def test_the_loss_of_then_was_the_mean_over_all_cycles() -> None:
+    """Logits (batch, cycles, classes) were flattened with repeated targets, whatever loss_cycle said."""
+    migrated = migrate(RECURRENT)
+    assert migrated.job["loss_cycle"] == "uniform"
+    assert any(one.startswith("loss_cycle: added uniform; the loss was the mean") for one in migrated.changes)
+    assert any(one.startswith("loss_cycle: accuracy was that of all cycles then") for one in migrated.notes)
+    assert migrate(migrated.job).is_todays
+    for given in (0, -1):
+        migrated = migrate({**RECURRENT, "loss_cycle": given})
+        assert migrated.job["loss_cycle"] == given
+        assert any(one.startswith("loss_cycle: it was not looked at then") for one in migrated.notes)
+    for other in (
+        {"architecture": "cornet-rt"},
+        {"architecture": "cornet-rt", "architecture_args": {"return_cycles": "last"}},
+        {**RECURRENT, "criterion": "SimCLRLoss", "num_views": 2},
+    ):
+        migrated = migrate(other)
+        assert "loss_cycle" not in migrated.job
+        assert not any("cycle" in one for one in migrated.notes)
+
+
+def test_of_two_heads_the_first_was_for_classes() -> None:
+    """And the second for the contrastive loss, which is the last, today's default."""
+    old = {"architecture": "cornet-s-custom", "architecture_args": {"out_channels": 2}}
+    assert migrate(old).job["loss_cycle"] == 0
+    assert migrate({**old, "loss_cycle": 1}).job["loss_cycle"] == 1
+    assert "loss_cycle" not in migrate({**old, "criterion": "SimCLRLoss", "num_views": 2}).job
 
 
 def test_an_old_name_beside_a_parameter_of_today_is_migrated_without_old_defaults() -> None:
@@ -170,6 +218,20 @@ def test_a_fine_tuned_run_keeps_its_folder() -> None:
     for folder in ("runs/a/occ-nat", "runs/a"):
         job = migrate({"architecture": "resnet18", "finetune": True, "finetune_args": args, "model_dir": folder}).job
         assert str(Job(**job).run_path) == "runs/a/occ-nat"
+
+
+@pytest.mark.parametrize("probs", [0.5, [0.2, 0.3, 0.5]])
+def test_each_frame_of_a_video_had_its_blur(probs: Any) -> None:
+    """The frames were made of the sigmas alone; those of validation were single images without blur."""
+    old = {"architecture": "cornet_rt", "video": True, "Blur": {"sigmas": [4, 2, 0], "probs": probs}}
+    migrated = migrate(old)
+    assert migrated.job["Blur"] == {"sigmas": [4, 2, 0], "probs": 1}
+    assert any(
+        one.endswith("each frame of a video had its blur always, whatever probs said") for one in migrated.changes
+    )
+    assert any(one.startswith("video: validation showed single images without blur then") for one in migrated.notes)
+    assert migrate({**old, "video": False}).job["Blur"] == old["Blur"]
+    assert migrate(migrated.job).is_todays
 
 
 def test_no_augmentation_was_the_default_one() -> None:
