@@ -14,7 +14,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.training.pretrained.fit import Fit, Shapes, fit_of, interpolate_positions
 from accel_trainer.training.pretrained.matching import Match, Matcher, Tensors
-from accel_trainer.training.runtime.module_state import EXTRA_STATE, is_extra_state, modules_with_extra_state
+from accel_trainer.training.runtime.module_state import is_extra_state
 
 # How many names a line of the log has.
 MAX_LISTED = 10
@@ -23,7 +23,8 @@ MAX_TABLE = 8
 
 @dataclass(frozen=True)
 class Transfer:
-    """What of some weights went into a model. Names are those of the model's state dict; `unused` are the file's.
+    """What of some weights went into a model. Names are those of the model's state dict, with the extra state of
+    modules; `unused` are the file's.
 
     loaded: taken as they are; reshaped: taken in another shape with the same meaning; interpolated: position embeddings
     for another image size; skipped: of another shape, and left as initialized; unused: unknown to the model; missing:
@@ -121,10 +122,12 @@ def transfer(model: nn.Module, weights: Tensors, *, frozen: Sequence[str] = (), 
     with torch.no_grad():
         for name in result.taken:
             value = weights[match.names[name]]
+            if is_extra_state(name):
+                _set_extra_state(model, name, value)
+                continue
             if name in result.interpolated:
                 value = interpolate_positions(value, own[name].shape[1])
             _copy(name, own[name], value)
-    _set_extra_states(model, weights)
     return result
 
 
@@ -138,11 +141,12 @@ def _copy(name: str, own: Tensor, found: Tensor) -> None:
         raise UserError(f"{name} has values that are not finite, as a run that diverged leaves them; use other weights")
 
 
-def _set_extra_states(model: nn.Module, weights: Tensors) -> None:
-    for name in modules_with_extra_state(model):
-        key = f"{name}.{EXTRA_STATE}".removeprefix(".")
-        if key in weights:
-            model.get_submodule(name).set_extra_state(weights[key])
+def _set_extra_state(model: nn.Module, name: str, value: Tensor) -> None:
+    """Raises UserError for what the module does not take."""
+    try:
+        model.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
+    except Exception as error:  # of the user's own set_extra_state
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
 
 
 def plan_transfer(model: nn.Module, weights: Tensors, *, frozen: Sequence[str] = (), least: float = 0.0) -> Transfer:
@@ -152,9 +156,8 @@ def plan_transfer(model: nn.Module, weights: Tensors, *, frozen: Sequence[str] =
 
 
 def _match(model: nn.Module, weights: Tensors) -> tuple[dict[str, Tensor], Match]:
-    """The model's tensors by name, and which of the file's is which."""
-    state = model.state_dict().items()
-    own = {name: value for name, value in state if isinstance(value, Tensor) and not is_extra_state(name)}
+    """The model's tensors by name, what modules add to them too, and which of the file's is which."""
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     return own, _matcher(model, own, weights).best()
 
 
@@ -176,6 +179,9 @@ def _compare(
     skipped: dict[str, Shapes] = {}
     for name, there in match.names.items():
         value = weights[there]
+        if is_extra_state(name):  # of any type and shape that the module takes
+            taken[Fit.SAME][name] = Shapes(tuple(value.shape), tuple(value.shape))
+            continue
         if own[name].is_floating_point() and not value.is_floating_point():
             raise UserError(f"{name} is not of floating point numbers: quantized weights cannot be trained further")
         shapes = Shapes(tuple(value.shape), tuple(own[name].shape))
@@ -187,7 +193,7 @@ def _compare(
         reshaped=taken[Fit.RESHAPED],
         interpolated=taken[Fit.INTERPOLATED],
         skipped=skipped,
-        unused=tuple(name for name in weights if name not in used and not is_extra_state(name)),
+        unused=tuple(name for name in weights if name not in used),
         missing=tuple(name for name in own if name not in match.names),
         left_out=match.left_out,
         put_before=match.put_before,
@@ -205,7 +211,8 @@ def _compare(
 
 def _refuse_random_frozen(result: Transfer, own: Tensors, frozen: Sequence[str]) -> None:
     """What is not trained must have been. Counters are left out of old files, and do not matter there."""
-    new = [name for name in (*result.skipped, *result.missing) if own[name].is_floating_point()]
+    left = (name for name in (*result.skipped, *result.missing) if not is_extra_state(name))
+    new = [name for name in left if own[name].is_floating_point()]
     for module in frozen:
         if random := [name for name in new if f"{name}.".startswith(f"{module}.")]:
             lacking = listed((_misfit(name, result) for name in random), 5)

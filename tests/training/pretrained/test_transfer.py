@@ -2,13 +2,16 @@
 
 import json
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from helpers import said_by
+from tiny_models import History
 from torch import Tensor, nn
 from torchvision import models
 
+from accel_trainer.core.errors import UserError
 from accel_trainer.training.optim.parameter_groups import freeze
 from accel_trainer.training.pretrained.fit import Shapes
 from accel_trainer.training.pretrained.transfer import collapse_modules, plan_transfer, transfer
@@ -61,6 +64,45 @@ def test_what_only_one_of_them_has_is_listed() -> None:
     assert result.missing == ("norm.running_var",)
     assert result.unused == ("head.weight", "head.bias")
     assert torch.equal(model.state_dict()["norm.running_var"], before["norm.running_var"])
+
+
+def remembering(seen: Sequence[int] = ()) -> nn.Sequential:
+    """A model with a module that adds to its state."""
+    model = net()
+    model.add_module("history", History())
+    model.history.seen = list(seen)
+    return model
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model.encoder.", "encoder_q."])
+def test_what_modules_add_to_their_state_is_loaded_by_the_prefix_of_the_others(prefix: str) -> None:
+    source, model = remembering([3, 1]), remembering()
+    weights = {prefix + name: value for name, value in source.state_dict().items()}
+    planned = plan_transfer(remembering(), weights)
+    result = transfer(model, weights)
+    assert result == planned
+    assert model.history.seen == [3, 1]
+    assert list(result.loaded) == list(model.state_dict())
+    assert not [*result.missing, *result.unused]
+    wrapped = nn.ModuleDict({"backbone": remembering()})
+    transfer(wrapped, source.state_dict())
+    assert wrapped["backbone"].history.seen == [3, 1]
+
+
+def test_what_modules_add_to_their_state_is_listed_where_only_one_of_them_has_it() -> None:
+    model = remembering([7])
+    result = transfer(model, net().state_dict(), frozen=["history"])
+    assert result.missing == ("history._extra_state",)
+    assert model.history.seen == [7]
+    assert "  left as initialized, not in the file: history" in list(result.lines())
+    result = transfer(net(), {f"backbone.{name}": value for name, value in remembering([7]).state_dict().items()})
+    assert result.unused == ("backbone.history._extra_state",)
+
+
+def test_an_extra_state_that_a_module_does_not_take_is_named() -> None:
+    weights = {**remembering().state_dict(), "history._extra_state": torch.ones(2, 2)}
+    with pytest.raises(UserError, match=r"history\._extra_state cannot be loaded: "):
+        transfer(remembering(), weights)
 
 
 def test_a_linear_layer_and_a_1x1_convolution_take_each_others_weights() -> None:
