@@ -221,7 +221,7 @@ def test_mistakes_in_another_data_set_are_reported_clearly(trained: RunFolder, t
     said = problem(trained, dataset="more", data_root=tmp_path)
     assert said.startswith("dataset: 'more' has classes that training has not: 7, 8; it has 2, 0, 1; rename")
     said = problem(trained, dataset="flat", data_root=tmp_path)
-    assert said == f"dataset: {tmp_path}/flat has no folder val/ with a folder for each class"
+    assert said == f"dataset: {tmp_path}/flat has no folder val/ with a folder for each class; it has 0/"
     said = problem(trained, dataset="empty", data_root=tmp_path)
     assert said == "dataset: 'empty' has no validation images of 2, 0, 1"
     assert "no folder" in problem(trained, dataset="mor", data_root=tmp_path)

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
+from accel_trainer.config.dataset_names import HF
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import Missing, is_folder, persistently, refuse_if_expected
 from accel_trainer.core.text import did_you_mean, listed
@@ -18,6 +19,7 @@ from accel_trainer.data.contents import Contents
 from accel_trainer.data.dataset import LabelArray, Splits, labeled_as, require_distinct_names, require_same_classes
 from accel_trainer.data.decode import decode, read_encoded
 from accel_trainer.data.listing import Numbers, file_sizes
+from accel_trainer.data.sources.split_names import Role, role_of
 from accel_trainer.data.sources.walk import Found, files_below, folders_in
 
 T = TypeVar("T")
@@ -184,5 +186,18 @@ def _find(root: Path, name: str, bundled: tuple[str, ...]) -> Path:
 
 def _open_split(folder: Path, split: str) -> ImageFolder:
     if not is_folder(folder / split):
-        raise UserError(f"{folder} has no folder {split}/ with a folder for each class", key="dataset")
+        raise _no_split(folder, split)
     return ImageFolder(folder / split)
+
+
+def _no_split(folder: Path, split: str) -> UserError:
+    """With the folders that are there, and what to do about one whose name says the same: only `hf:` reads it."""
+    there = [Path(path).name for path in _read_folder(folder, folders_in).paths]
+    roles = (Role.TRAIN,) if split == "train" else (Role.VALIDATION, Role.TEST)
+    alike = sorted((name for name in there if role_of(name) in roles), key=lambda name: roles.index(role_of(name)))
+    found = f"; it has {listed((f'{name}/' for name in there), 5)}" if there else ""
+    hint = (
+        f"rename {alike[0]}/ to {split}/, or name it as '{HF}{folder}', where that name is read too" if alike else None
+    )
+    message = f"{folder} has no folder {split}/ with a folder for each class{found}"
+    return UserError(message, key="dataset", hint=hint)

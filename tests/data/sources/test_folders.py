@@ -243,6 +243,30 @@ def test_a_missing_split_of_folders_is_reported(two_splits: Job, split: str) -> 
         open_images(two_splits)
 
 
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [("val", "validation"), ("val", "valid"), ("val", "dev"), ("val", "test"), ("val", "Val"), ("train", "training")],
+)
+def test_a_split_of_another_name_is_reported_with_what_is_there(two_splits: Job, split: str, name: str) -> None:
+    folder = Path(two_splits.data_root, "pets")
+    (folder / split).rename(folder / name)
+    with pytest.raises(UserError) as caught:
+        open_images(two_splits)
+    there = ", ".join(f"{one}/" for one in sorted({"train", "val", name} - {split}))
+    assert str(caught.value) == (
+        f"dataset: {folder} has no folder {split}/ with a folder for each class; it has {there}; "
+        f"rename {name}/ to {split}/, or name it as 'hf:{folder}', where that name is read too"
+    )
+
+
+def test_of_two_splits_that_could_be_meant_the_one_to_validate_on_is_named(two_splits: Job) -> None:
+    folder = Path(two_splits.data_root, "pets")
+    (folder / "val").rename(folder / "valid")
+    (folder / "test").mkdir()
+    with pytest.raises(UserError, match=r"it has test/, train/, valid/; rename valid/ to val/"):
+        open_images(two_splits)
+
+
 def test_a_split_without_class_folders_is_reported(two_splits: Job) -> None:
     folder = Path(two_splits.data_root, "pets", "val")
     for name in ("a", "b"):
