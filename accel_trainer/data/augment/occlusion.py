@@ -179,13 +179,14 @@ class Occlude:
         colors = self.section.color
         rgb = np.stack([_color(colors[color], drawn.rgb[row]) for row, color in enumerate(drawn.color.tolist())])
         fill = torch.from_numpy(rgb.astype(np.float32)).to(device, non_blocking=True)[:, :, None, None]
-        if (pink := self.pink) is None:
+        if self.pink is None:
             return fill
+        pink = self.pink = self.pink.to(device, non_blocking=True)  # it stays where the images are
         noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
 
         def noise(fill: Tensor, key: Keys, is_flipped: npt.NDArray[np.bool_]) -> Tensor:
-            field = fourier_field(key, pink.to(device, non_blocking=True))
+            field = fourier_field(key, pink)
             return change_rows(field, np.flatnonzero(is_flipped), lambda rows: rows.flip(-1)).expand_as(fill)
 
         return change_rows(fill, noisy, noise, drawn.key, drawn.is_flipped)

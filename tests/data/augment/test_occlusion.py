@@ -371,6 +371,17 @@ def test_pink_noise_has_amplitudes_of_one_over_frequency_from_black_to_white(
     np.testing.assert_allclose(level / level.mean(-1, keepdims=True), 1, atol=1e-3)
 
 
+def test_the_amplitudes_of_pink_noise_are_copied_to_a_device_once(occlude: MakeOcclude) -> None:
+    effect = occlude("full", color="pink_noise")
+    seen = []
+    for _ in range(2):
+        drawn = effect.draw(draws(2))
+        effect.apply(pictures(2, 32).to("meta"), effect.fetch(drawn))
+        seen.append(effect.pink)
+    assert seen[0].is_meta
+    assert seen[1] is seen[0]
+
+
 def test_among_colours_each_image_has_the_one_that_was_drawn(occlude: MakeOcclude) -> None:
     effect = occlude("full", color=["random", "pink_noise", [255, 0, 0]])
     drawn = effect.draw(draws(40))
