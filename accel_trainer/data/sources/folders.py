@@ -4,6 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +20,9 @@ from accel_trainer.data.contents import Contents
 from accel_trainer.data.dataset import LabelArray, Splits, labeled_as, require_distinct_names, require_same_classes
 from accel_trainer.data.decode import decode, read_encoded
 from accel_trainer.data.listing import Numbers, file_sizes
+from accel_trainer.data.sources.one_label import OneLabel
 from accel_trainer.data.sources.split_names import Role, role_of
-from accel_trainer.data.sources.walk import Found, files_below, folders_in
+from accel_trainer.data.sources.walk import FETCH, Found, files_below, folders_in, require_targets
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,20 +41,8 @@ class ImageFolder:
         classes = _read_folder(folder, _class_folders)
         self.classes = [Path(path).name for path in classes.paths]
         require_distinct_names(self.classes, str(folder))
-        counts: list[int] = []
-        others: list[str] = []
-        again = list(classes.left_out)
-
-        def images_of_each() -> Iterator[list[str]]:
-            for name in self.classes:
-                found = _read_folder(folder / name, partial(files_below, suffixes=IMAGE_SUFFIXES))
-                images, not_images = _by_suffix(found.paths)
-                counts.append(len(images))
-                others.extend(not_images)
-                again.extend(found.left_out)
-                yield images
-
-        self._paths = _Paths(folder, images_of_each())
+        self._paths, below = _walked(folder, self.classes)
+        counts, others, again = below.counts, below.others, [*classes.left_out, *below.again]
         _name_skipped(others, "not an image file", f"files that are not images were skipped in {folder}")
         _name_skipped(again, "a link to what is there anyway", f"links were skipped in {folder}")
         self.links_left_out = len(again)
@@ -85,6 +75,41 @@ class ImageFolder:
         return file_sizes([self._paths[index] for index in indices.tolist()], is_canceled)
 
 
+@dataclass
+class _Below:
+    """What is below the classes of a split. nowhere: links that lead nowhere."""
+
+    folder: Path
+    counts: list[int] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    nowhere: list[str] = field(default_factory=list)
+
+    def images_of_each(self, classes: Sequence[str]) -> Iterator[list[str]]:
+        """The paths of the images, class by class, while the rest is noted. Raises UserError."""
+        one_label = OneLabel(self.folder)
+        for name in classes:
+            found = _read_folder(self.folder / name, partial(files_below, suffixes=IMAGE_SUFFIXES))
+            images, others = _by_suffix(found.paths)
+            self.counts.append(len(images))
+            self.others += others
+            self.again += found.left_out
+            self.nowhere += found.nowhere
+            one_label.add(found)
+            yield images
+        _read_folder(self.folder, lambda folder: one_label.refuse_two())
+
+
+def _walked(folder: Path, classes: Sequence[str]) -> tuple["_Paths", _Below]:
+    """What is below the classes of a split. Raises UserError, also for links that lead nowhere where nobody waits."""
+    while True:
+        below = _Below(folder)
+        paths = _Paths(folder, below.images_of_each(classes))
+        if not below.nowhere:
+            return paths, below
+        _read_folder(folder, partial(require_targets, below.nowhere), hint=FETCH)
+
+
 class _Paths:
     """Paths below a folder: a million of them in a third of the memory that as many strings take."""
 
@@ -109,7 +134,7 @@ class _Paths:
 
 
 def _class_folders(folder: Path) -> Found:
-    """Raises OSError, also where there are none; and where a link leads nowhere: its class may be on a disk that is
+    """Raises OSError, also where there are none; Missing where a link leads nowhere: its class may be on a disk that is
     away."""
     found = folders_in(folder)
     if found.nowhere:
@@ -120,12 +145,12 @@ def _class_folders(folder: Path) -> Found:
     return found
 
 
-def _read_folder(folder: Path, read: Callable[[Path], T]) -> T:
+def _read_folder(folder: Path, read: Callable[[Path], T], hint: str | None = None) -> T:
     """Raises UserError for a folder that cannot be read, where nobody waits until it can."""
     try:
         return persistently(partial(read, folder), lambda: str(folder), may_be_missing=True)
     except Missing as error:
-        raise UserError(f"{folder} {error.strerror}", key="dataset") from error
+        raise UserError(f"{folder} {error.strerror}", key="dataset", hint=hint) from error
     except OSError as error:
         where = error.filename or folder
         raise UserError(f"{where} cannot be read: {error.strerror or error}", key="dataset") from error

@@ -15,7 +15,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.data.sources.parts import MAX_NAMED, SHARD, check_parts
 from accel_trainer.data.sources.split_names import role_of, roles_in, word_of
-from accel_trainer.data.sources.walk import files_below, folders_in, is_folder
+from accel_trainer.data.sources.walk import files_below, folders_in, is_folder, require_targets
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 IMAGES = "imagefolder"
@@ -49,7 +49,7 @@ def find_splits(root: Path, dataset: str) -> SplitFiles | None:
 
     dataset: what to call it in messages. Raises UserError where it is in doubt what is trained on, and OSError.
     """
-    found = [root] if root.is_file() else [Path(path) for path in files_below(root, tuple(BUILDERS)).paths]
+    found = [root] if root.is_file() else _files_below(root)
     tables = [path for path in found if _is_table(path.relative_to(root) if path != root else PurePath(path.name))]
     if not tables:
         return _image_splits(root, dataset) if root.is_dir() else None
@@ -59,6 +59,13 @@ def find_splits(root: Path, dataset: str) -> SplitFiles | None:
     by_split = _by_split(root, tables, dataset)
     patterns = {name: [_escaped(path) for path in by_split[name]] for name in by_split}
     return SplitFiles(BUILDERS[kinds[0]], patterns, _unread(root, found, set(tables)))
+
+
+def _files_below(root: Path) -> list[Path]:
+    """Raises OSError; Missing where a link leads nowhere."""
+    found = files_below(root, tuple(BUILDERS))
+    require_targets(found.nowhere, root)
+    return [Path(path) for path in found.paths]
 
 
 def _unread(root: Path, found: Sequence[Path], tables: Collection[Path]) -> list[str]:

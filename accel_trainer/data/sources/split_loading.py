@@ -20,7 +20,7 @@ from accel_trainer.data.sources.part_labels import arrow_reader, check_alike
 from accel_trainer.data.sources.parts import check_parts
 from accel_trainer.data.sources.split_files import IMAGE_SUFFIXES, IMAGES, SplitFiles, are_tables, find_splits
 from accel_trainer.data.sources.split_names import choose_splits, describe_splits, role_of
-from accel_trainer.data.sources.walk import files_below
+from accel_trainer.data.sources.walk import FETCH, files_below
 
 # It looks for files in the current folder; newer versions of the library refuse it themselves.
 READERS_OF_PICKLES = ("pandas",)
@@ -55,6 +55,8 @@ def load_splits(name: str, *, needs_train: bool = True, label_column: str | None
         load = partial(_load, name, needs_train=needs_train, label_column=label_column)
         return persistently(load, lambda: f"{HF}{name}", may_be_missing=True)
     except Missing as error:
+        if Path(str(error.filename)).exists():  # with links that lead nowhere
+            raise UserError(f"'{HF}{name}' {error.strerror}", key="dataset", hint=FETCH) from error
         raise _not_found(name, str(error.strerror)) from error
 
 
@@ -79,7 +81,7 @@ def _load(name: str, *, needs_train: bool, label_column: str | None) -> LoadedSp
         train = val if use.train is None else available.load[use.train]()
         loaded = {use.val: val} | ({} if use.train is None else {use.train: train})
         counts = {one: len(loaded[one]) if one in loaded else available.count(one) for one in available.load}
-    except UserError:
+    except (UserError, Missing):
         raise
     except Exception as error:  # the library raises a great many kinds
         if _is_of_the_system(error):

@@ -7,12 +7,19 @@ elsewhere are two files, as stores have it that keep equal content once; so are 
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accel_trainer.core.outage import Missing
+from accel_trainer.core.text import listed
+
 # What operating systems and archives leave among folders; on a Synology's disk there are small images in it.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# How many links that lead nowhere are named.
+MAX_NAMED = 5
+FETCH = "fetch what they lead to (`git annex get`, `dvc pull`), mount the disk that it is on, or remove them"
 Identity = tuple[int, int]
 """Device and inode."""
 
@@ -21,13 +28,18 @@ Identity = tuple[int, int]
 class Found:
     """Paths, in order, the links that were left out, and the folders that do not count by their names.
 
-    nowhere: links that lead nowhere, in which a folder may be missing.
+    nowhere: links that lead nowhere, in which a folder or an image may be missing. Of files: folders, those that have
+    some of them, by what they really are; links, those that count as files of their own; has_files, whether there are
+    others.
     """
 
     paths: Sequence[str]
     left_out: Sequence[str] = ()
     hidden: Sequence[str] = ()
     nowhere: Sequence[str] = ()
+    folders: Mapping[Identity, str] = field(default_factory=dict)
+    links: Sequence[str] = ()
+    has_files: bool = False
 
 
 def folders_in(folder: Path) -> Found:
@@ -41,22 +53,53 @@ def folders_in(folder: Path) -> Found:
     return Found([entry.path for entry in folders if entry.path not in left_out], left_out, hidden, nowhere)
 
 
+def require_targets(links: Sequence[str], folder: Path) -> None:
+    """Raises Missing where some of these links in a folder lead nowhere: a folder, or an image, may be on a disk that
+    is away, or was never fetched. Raises OSError."""
+    if gone := [link for link in links if not _has_target(link)]:
+        names = listed((link.removeprefix(str(folder / "_")[:-1]) for link in gone), MAX_NAMED)
+        what = "a link that leads" if len(gone) == 1 else f"{len(gone):,} links that lead"
+        raise Missing(f"has {what} nowhere: {names}", folder)
+
+
+def _has_target(link: str) -> bool:
+    try:
+        Path(link).stat()
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return False
+        raise
+    return True
+
+
 def _is_hidden(folder: str) -> bool:
     return folder.startswith(".") or folder in SYSTEM_FOLDERS
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> Found:
     """The files at any depth, in torchvision's order; what is hidden does not count. Links to one of these files are
-    left out where that has one of the suffixes.
+    left out where that has one of the suffixes, and those that lead nowhere.
 
     Raises OSError: what cannot be read is not left out.
     """
     walk = _Walk()
     walk.visit(str(folder))
     walk.follow_links()
-    paths = walk.paths()
-    again = set(walk.known_links(path for path in paths if path.lower().endswith(suffixes)))
-    return Found([path for path in paths if path not in again], sorted([*walk.left_out, *again]))
+    paths, folders = walk.paths(), walk.folders_with(suffixes)
+    if not walk.file_links:
+        return Found(
+            paths, sorted(walk.left_out), nowhere=sorted(walk.nowhere), folders=folders, has_files=bool(folders)
+        )
+    wanted = [path for path in paths if path.lower().endswith(suffixes)]
+    again = set(walk.known_links(wanted))
+    return Found(
+        [path for path in paths if path not in again],
+        sorted([*walk.left_out, *again]),
+        nowhere=sorted(walk.nowhere),
+        folders=folders,
+        links=[path for path in wanted if path in walk.file_links and path not in again],
+        has_files=any(path not in walk.file_links for path in wanted),
+    )
 
 
 @dataclass
@@ -69,24 +112,26 @@ class _Walk:
     folder_links: list[str] = field(default_factory=list)
     visited: set[Identity] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)
+    nowhere: list[str] = field(default_factory=list)
+    identities: dict[str, Identity] = field(default_factory=dict)
 
     def visit(self, top: str) -> None:
         """Note all that is below without following a link, but for folders that were visited."""
         waiting = [top]
         while waiting:
             parent = waiting.pop()
-            if (identity := _identity(Path(parent).stat())) in self.visited:
+            if (identity := identity_of(Path(parent).stat())) in self.visited:
                 continue
             self.visited.add(identity)
+            self.identities[parent] = identity
             names = self.names[parent] = []
             with os.scandir(parent) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     if not is_folder(entry):
-                        names.append(entry.name)
-                        if entry.is_symlink():
-                            self.file_links |= _identity_of_target(entry)
+                        if not entry.is_symlink() or self._note_link(entry):
+                            names.append(entry.name)
                     elif entry.name in SYSTEM_FOLDERS:
                         continue
                     elif entry.is_symlink():
@@ -94,12 +139,20 @@ class _Walk:
                     else:
                         waiting.append(entry.path)
 
+    def _note_link(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a link leads to a file."""
+        if target := _identity_of_target(entry):
+            self.file_links |= target
+        else:
+            self.nowhere.append(entry.path)
+        return bool(target)
+
     def follow_links(self) -> None:
         """Visit what links lead to, and the links that are there in turn."""
         while self.folder_links:
             links, self.folder_links = sorted(self.folder_links), []
             for link in links:
-                if _identity(Path(link).stat()) in self.visited or _leads_up(link):
+                if identity_of(Path(link).stat()) in self.visited or _leads_up(link):
                     self.left_out.append(link)
                 else:
                     self.visit(link)
@@ -108,14 +161,23 @@ class _Walk:
         """All files."""
         return [f"{parent}/{name}" for parent in sorted(self.names) for name in sorted(self.names[parent])]
 
+    def folders_with(self, suffixes: tuple[str, ...]) -> dict[Identity, str]:
+        """The folders in which there are files with one of these suffixes."""
+        return {
+            self.identities[folder]: folder
+            for folder, names in self.names.items()
+            if any(name.lower().endswith(suffixes) for name in names)
+        }
+
     def known_links(self, paths: Iterable[str]) -> Iterator[str]:
         """The links to those of these files that are no links themselves."""
         if self.file_links:
-            known = {_identity(os.lstat(path)) for path in paths if path not in self.file_links}
+            known = {identity_of(os.lstat(path)) for path in paths if path not in self.file_links}
             yield from (link for link, identity in self.file_links.items() if identity in known)
 
 
-def _identity(about: os.stat_result) -> Identity:
+def identity_of(about: os.stat_result) -> Identity:
+    """What a file or folder really is, whatever its path."""
     return about.st_dev, about.st_ino
 
 
@@ -136,17 +198,15 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 def _identity_of_target(entry: os.DirEntry[str]) -> dict[str, Identity]:
     """{path of a link: what it leads to}; nothing for a link that leads nowhere."""
     try:
-        return {entry.path: _identity(entry.stat())}
-    except FileNotFoundError:
-        return {}
+        return {entry.path: identity_of(entry.stat())}
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in _NOWHERE:
             return {}
         raise
 
 
 def _leads_up(link: str) -> bool:
     """Whether a link leads to a folder that it lies in, by its path or really."""
-    target, folder = _identity(Path(link).stat()), Path(link).parent
+    target, folder = identity_of(Path(link).stat()), Path(link).parent
     ways = (folder.absolute(), folder.resolve())
-    return any(target == _identity(above.stat()) for way in ways for above in (way, *way.parents))
+    return any(target == identity_of(above.stat()) for way in ways for above in (way, *way.parents))

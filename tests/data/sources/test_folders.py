@@ -10,6 +10,7 @@ from torchvision import datasets
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.outage import MachineFailure, expecting, waiting_out
 from accel_trainer.data.open import open_images, open_validation
 from accel_trainer.data.sources import walk
 from accel_trainer.data.sources.folders import ImageFolder
@@ -155,23 +156,89 @@ def test_links_in_a_circle_elsewhere_have_an_end(tree: Path, tmp_path: Path, wri
 
 
 def test_what_others_link_to_is_theirs_too(tree: Path, tmp_path: Path, write_image: Callable[..., Path]) -> None:
-    """Two classes of one folder, and a store that keeps equal files once, as data sets have them."""
+    """A store that keeps equal files once, as data sets have them."""
     blob = write_image(tmp_path / "blobs" / "1")
     for name in ("ant/x.png", "ant/y.png", "cat/x.png"):
         (tree / name).symlink_to(blob)
-    (tree / "lynx").symlink_to(tree / "Dog")
     names = found(ImageFolder(tree))
-    assert len(names) == len(TREE) + 5
-    assert {"ant/x.png", "ant/y.png", "cat/x.png", "lynx/1.png", "lynx/sub folder/Größe.png"} <= set(names)
+    assert len(names) == len(TREE) + 3
+    assert {"ant/x.png", "ant/y.png", "cat/x.png"} <= set(names)
 
 
-def test_links_that_lead_nowhere_are_read_like_any_file(tree: Path) -> None:
-    (tree / "cat" / "gone.png").symlink_to("nowhere.png")
-    (tree / "cat" / "self.png").symlink_to("self.png")
-    source = ImageFolder(tree)
-    for name in ("cat/gone.png", "cat/self.png"):
-        with pytest.raises(OSError, match=r"gone\.png|self\.png"):
-            source.read(found(source).index(name))
+@pytest.mark.parametrize(
+    ("link", "target", "told"),
+    [
+        ("lynx", "Dog", "lynx is Dog, lynx/sub folder is Dog/sub folder"),
+        ("cat/more", "../ant", "cat/more is ant"),
+        ("ant/more", "../cat/old", "cat/old is ant/more, cat/old/older is ant/more/older"),
+        ("cat/x.png", "../ant/only.jpg", "cat/x.png is ant/only.jpg"),
+        ("ant/x.png", "absolute", "ant/x.png is cat/old/z.png"),
+    ],
+)
+def test_links_that_give_an_image_two_labels_are_refused(tree: Path, link: str, target: str, told: str) -> None:
+    (tree / link).symlink_to(tree / "cat/old/z.png" if target == "absolute" else target)
+    with pytest.raises(UserError) as caught:
+        ImageFolder(tree)
+    assert str(caught.value) == (
+        f"dataset: {tree} has images that count under two classes: {told}; remove the links, so that each image has "
+        "one class"
+    )
+
+
+def test_a_folder_elsewhere_that_two_classes_link_to_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / "ant").rename(tmp_path / "ant")
+    for name in ("ant", "cat/ants"):
+        (tree / name).symlink_to(tmp_path / "ant")
+    with pytest.raises(UserError, match="two classes: cat/ants is ant;"):
+        ImageFolder(tree)
+
+
+def test_a_folder_without_images_may_be_below_several_classes(tree: Path) -> None:
+    (tree.parent / "notes").mkdir()
+    (tree.parent / "notes" / "a.txt").touch()
+    for name in ("ant", "cat"):
+        (tree / name / "notes").symlink_to(tree.parent / "notes")
+    assert len(ImageFolder(tree).labels) == len(TREE)
+
+
+def test_links_below_classes_that_lead_nowhere_are_named_with_what_to_do(tree: Path) -> None:
+    """Images that were not fetched, and folders on a disk that is away, which could be read as no image files."""
+    (tree / "cat" / "more").symlink_to("/nowhere/cat")
+    (tree / "cat" / ".hidden").symlink_to("/nowhere/cat")
+    with pytest.raises(UserError, match="set has a link that leads nowhere: cat/more; fetch"):
+        ImageFolder(tree)
+    for number in range(3):
+        (tree / "ant" / f"{number}.png").symlink_to("../.git/annex/objects/x")
+    (tree / "cat" / "old" / "self.png").symlink_to("self.png")
+    with pytest.raises(UserError) as caught:
+        ImageFolder(tree)
+    assert str(caught.value) == (
+        f"dataset: {tree} has 5 links that lead nowhere: ant/0.png, ant/1.png, ant/2.png, cat/more, cat/old/self.png; "
+        "fetch what they lead to (`git annex get`, `dvc pull`), mount the disk that it is on, or remove them"
+    )
+
+
+def test_a_run_waits_for_a_linked_folder_whose_disk_is_away(
+    tree: Path, tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    elsewhere = write_image(tmp_path / "disk" / "a.png").parent
+    (tree / "cat" / "more").symlink_to(elsewhere)
+    before = found(ImageFolder(tree))
+    elsewhere.rename(tmp_path / "away")
+    looks = []
+
+    def comes_back() -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            (tmp_path / "away").rename(elsewhere)
+        return False
+
+    with expecting([str(tree)]), waiting_out(comes_back):
+        assert found(ImageFolder(tree)) == before
+    assert "cat/more/a.png" in before
+    elsewhere.rename(tmp_path / "away")
+    with expecting([str(tree)], is_told=True), pytest.raises(MachineFailure, match="leads nowhere: cat/more"):
+        ImageFolder(tree)
 
 
 @pytest.mark.parametrize("target", ["nowhere", "lynx"])

@@ -97,6 +97,19 @@ def test_a_class_called_train_leaks_no_validation_image_into_training(tmp_path: 
     assert len(datasets.load_dataset(str(folder))["train"]) == 3  # the library's own answer, which is no oracle here
 
 
+def test_links_that_lead_nowhere_are_named(tmp_path: Path, open_hf: Open) -> None:
+    """Also images that were not fetched, which the library leaves out."""
+    tables = parquet_files(tmp_path / "tables", train=TRAIN, val=VAL)
+    images = image_files(tmp_path / "images", "train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png")
+    for folder, name in ((tables, "train_more.parquet"), (images, "train/a/gone.png")):
+        (folder / name).symlink_to("nowhere")
+        with pytest.raises(UserError) as caught:
+            open_hf(folder)
+        assert str(caught.value).startswith(
+            f"dataset: 'hf:{folder}' has a link that leads nowhere: {name}; fetch what they lead to"
+        )
+
+
 def test_a_path_with_signs_of_patterns_is_read_as_it_is(tmp_path: Path, open_hf: Open) -> None:
     names = ("train/a*b/0.png", "train/[c]/1.png", "val/a*b/2.png", "val/[c]/3.png")
     assert len(open_hf(image_files(tmp_path / "pets[1]", *names)).train.labels) == 2
