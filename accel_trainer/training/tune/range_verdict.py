@@ -29,8 +29,11 @@ REFUSED_BELOW, UNCERTAIN_BELOW = 0.5, 0.8
 # A curve has a steepest place where it falls there at least so many times as steeply as on the whole way. Of simulated
 # curves, straight lines with noise stay below 1.3, and the valleys of published range tests are above.
 STEEPER = 2.0
-# The running mean of noise alone falls by up to so many of its standard deviations.
-NOISE_FALL = 5.0
+# The running mean of noise alone falls by up to so many of its standard deviations, and a random walk by up to so many
+# of those of its end.
+NOISE_FALL, WALK_FALL = 5.0, 2.5
+# So much may the autocorrelation of a hundred losses differ by chance.
+CHANCE = 0.15
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Verdict:
 def judge(tried: Sequence[RangeTestPoint]) -> Verdict:
     """What a range test has found.
 
-    Refused are a curve that never falls, one whose fall is no larger than its noise, one that falls steepest at either
+    Refused are a curve that never falls, one whose fall is no larger than what its noise, heavy-tailed noise too, or a
+    random walk would have, one that falls steepest at either
     edge of the rates that were tried, and one of which resampled curves (a bootstrap of its noise around its trend) do
     not agree. A loss that still falls at the largest rate is named.
     """
@@ -73,11 +77,9 @@ def judge(tried: Sequence[RangeTestPoint]) -> Verdict:
     least = int(smoothed.argmin())
     confidence = _confidence(losses[: least + 1], logs[: least + 1], step)
     rate = float(f"{tried[step].rate:.3g}")
-    fall, noise = float(smoothed[NUM_SKIPPED] - smoothed[least]), _noise(losses[: least + 1])
-    mean_noise = noise * ((1 - SMOOTHING) / (1 + SMOOTHING)) ** 0.5
-    if fall <= NOISE_FALL * 2**0.5 * mean_noise:
-        why = f"has seen a fall of the loss by {fall:.3g} only, and from step to step it differs by {noise:.3g} anyway"
-        return Verdict(None, confidence, why, is_noisy=True)
+    fall = float(smoothed[NUM_SKIPPED] - smoothed[least])
+    if (why := _why_noise(fall, losses[: least + 1])) is not None:
+        return Verdict(None, confidence, f"has seen a fall of the loss by {fall:.3g} only, and {why}", is_noisy=True)
     is_last = least == len(tried) - 1
     if step < NUM_SKIPPED + EDGE or (is_last and step >= len(tried) - EDGE):
         where = f"{tried[NUM_SKIPPED].rate:.2g} to {tried[-1].rate:.2g}"
@@ -101,6 +103,50 @@ def _steepness(smoothed: Curve, logs: Curve, step: int, least: int) -> float:
     way = slice(NUM_SKIPPED, least + 1)
     mean = (smoothed[least] - smoothed[NUM_SKIPPED]) / (logs[least] - logs[NUM_SKIPPED])
     return float(np.gradient(smoothed[way], logs[way])[step - NUM_SKIPPED] / mean)
+
+
+def _why_noise(fall: float, losses: Curve) -> str | None:
+    """Why a fall of the running mean may be of noise alone; None where it is larger. A walk may end anywhere, so that
+    the losses on the way to the least count."""
+    noise = max(_noise(losses), _plain_noise(losses))
+    of_noise = NOISE_FALL * 2**0.5 * noise * ((1 - SMOOTHING) / (1 + SMOOTHING)) ** 0.5
+    of_walk = WALK_FALL * _walk(losses) * (len(losses) - NUM_SKIPPED) ** 0.5
+    if fall > (of_noise**2 + of_walk**2) ** 0.5:
+        return None
+    if fall <= of_noise:
+        return f"from step to step it differs by {noise:.3g} anyway"
+    return "its ups and downs over several steps are as large"
+
+
+def _plain_noise(losses: Curve) -> float:
+    """The standard deviation from step to step, in which single losses that are far from all others count."""
+    return float(np.diff(losses).std() / 2**0.5) if losses.size > 1 else 0.0
+
+
+def _walk(losses: Curve) -> float:
+    """The standard deviation of the steps of a random walk in the losses; 0 where their noise is independent.
+
+    What distinguishes the two is the autocorrelation of the losses around their trend, which is that of a filter: of
+    noise by its weights, of a walk by their sums.
+    """
+    width = 2 * TREND_STEPS + 1
+    if len(losses) < width + 2:
+        return 0.0
+    residuals = losses[TREND_STEPS:-TREND_STEPS] - np.convolve(losses, np.full(width, 1 / width), "valid")
+    deviation = 1.4826 * float(np.median(np.abs(residuals)))
+    if deviation == 0:
+        return 0.0
+    residuals = np.clip(residuals, -MOST_NOISE * deviation, MOST_NOISE * deviation)
+    weights = np.full(width, -1 / width)
+    weights[TREND_STEPS] += 1
+    of_noise, of_walk = _autocorrelation(weights), _autocorrelation(np.cumsum(weights))
+    part = (_autocorrelation(residuals) - of_noise - CHANCE) / (of_walk - of_noise)
+    return deviation * float(np.sqrt(np.clip(part, 0, 1) / np.sum(np.cumsum(weights) ** 2)))
+
+
+def _autocorrelation(values: Curve) -> float:
+    """From one to the next, of values around 0."""
+    return float(np.sum(values[1:] * values[:-1]) / np.sum(values**2))
 
 
 def _noise(losses: Curve) -> float:

@@ -86,10 +86,33 @@ def valley(generator: np.random.Generator) -> Curve:
     return np.asarray(fall + explosion(generator) + generator.normal(0, generator.choice(NOISES[:6]), 100))
 
 
-def part_that_is_sure(draw: Callable[[np.random.Generator], Curve]) -> float:
+def heavy_tailed(generator: np.random.Generator) -> Curve:
+    return np.asarray(2.3 + 0.3 * generator.standard_t(generator.choice([1.5, 2, 3]), 100))
+
+
+def random_walk(generator: np.random.Generator) -> Curve:
+    return np.asarray(2.3 + np.cumsum(generator.normal(0, 0.05, 100)))
+
+
+def autocorrelated(generator: np.random.Generator) -> Curve:
+    """Each loss keeps nine tenths of how far the one before was off."""
+    wanders = np.zeros(100)
+    for step, kick in enumerate(generator.normal(0, 0.1, 99), 1):
+        wanders[step] = 0.9 * wanders[step - 1] + kick
+    return 2.3 + wanders
+
+
+def verdicts_of(draw: Callable[[np.random.Generator], Curve]) -> list[Verdict]:
     generator = np.random.default_rng(4)
-    verdicts = [judge(until_divergence(draw(generator))) for _ in range(120)]
-    return float(np.mean([verdict.rate is not None and verdict.reason is None for verdict in verdicts]))
+    return [judge(until_divergence(draw(generator))) for _ in range(120)]
+
+
+def part_that_is_sure(draw: Callable[[np.random.Generator], Curve]) -> float:
+    return float(np.mean([verdict.rate is not None and verdict.reason is None for verdict in verdicts_of(draw)]))
+
+
+def part_that_is_accepted(draw: Callable[[np.random.Generator], Curve]) -> float:
+    return float(np.mean([verdict.rate is not None for verdict in verdicts_of(draw)]))
 
 
 def until_divergence(losses: Curve) -> list[RangeTestPoint]:
@@ -103,6 +126,21 @@ def until_divergence(losses: Curve) -> list[RangeTestPoint]:
 def test_of_straight_lines_none_is_sure_and_of_valleys_nearly_all() -> None:
     assert part_that_is_sure(line) == 0
     assert part_that_is_sure(valley) > 0.9
+
+
+@pytest.mark.parametrize("draw", [heavy_tailed, random_walk, autocorrelated])
+def test_noise_with_far_outliers_or_that_wanders_has_no_rate(draw: Callable[[np.random.Generator], Curve]) -> None:
+    assert part_that_is_accepted(draw) <= 0.05
+
+
+def test_real_valleys_are_accepted_also_with_a_few_far_outliers() -> None:
+    assert part_that_is_accepted(valley) > 0.95
+    assert part_that_is_accepted(lambda g: valley(g) + 0.03 * g.standard_t(3, 100)) > 0.9
+
+
+def test_losses_that_wander_are_refused_for_it() -> None:
+    reasons = [verdict.reason or "" for verdict in verdicts_of(random_walk)]
+    assert sum("its ups and downs over several steps are as large" in reason for reason in reasons) > 30
 
 
 def test_a_loss_that_still_falls_at_the_largest_rate_is_named() -> None:
