@@ -14,12 +14,12 @@ from faults.fork_server import ForkServer, shared
 from faults.site.injection import UNCHECKED_VARIABLE
 from helpers import COMMAND, REPOSITORY, kill_tree
 
-from accel_trainer.core.child_environment import leftovers, waiting_threads_sleep
+from accel_trainer.core.child_environment import SLURM, THREAD_COUNTS, leftovers, waiting_threads_sleep
 from accel_trainer.launch import attempt_files
 
 pytest_plugins = ["hang_guard"]
 # Before torch is imported: what a shell has left there is set aside by trainings too, which would say so.
-for _name in leftovers(os.environ):
+for _name in leftovers(os.environ, SLURM, THREAD_COUNTS):
     del os.environ[_name]
 # Tests have fewer cores than threads, and threads that spin make them many times slower.
 os.environ.update(waiting_threads_sleep(os.environ))
@@ -68,6 +68,7 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "HF_HOME",
         "XDG_CACHE_HOME",
         "CUDA_VISIBLE_DEVICES",
+        "ACCEL_TRAIN_DISK_PATIENCE_S",
         "ACCEL_TRAIN_HOST",
         "ACCEL_TRAIN_ALLOW_IMPORTS",
     ):

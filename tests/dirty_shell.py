@@ -94,6 +94,16 @@ NUMERICS = {
     "OMP_DYNAMIC": "true",
     "OMP_THREAD_LIMIT": "1",
     "TIMM_FUSED_ATTN": "0",
+    "HIPBLASLT_ALLOW_TF32": "1",
+    "HIPBLASLT_TUNING_OVERRIDE_FILE": "/nowhere",
+    "HIPBLAS_V2": "1",
+    "ROCBLAS_INTERNAL_FP16_ALT_IMPL": "1",
+    "ROCBLAS_USE_HIPBLASLT": "0",
+    "ROCBLAS_DEFAULT_ATOMICS_MODE": "1",
+    "TENSILE_SOLUTION_INDEX": "7",
+    "MIOPEN_FIND_MODE": "FAST",
+    "MIOPEN_FIND_ENFORCE": "SEARCH",
+    "MIOPEN_DEBUG_CONV_WINOGRAD": "0",
 }
 TRACKERS = {
     "WANDB_SWEEP_ID": "sweep",
@@ -131,8 +141,10 @@ PYTHON = {
     "PYTHONIOENCODING": "ascii",
     "PYTHONASYNCIODEBUG": "1",
 }
+# Of another launch of this program.
+OWN = {"ACCEL_TRAIN_PROCESSES": "2", "ACCEL_TRAIN_ON_GPU": "1", "ACCEL_TRAIN_CORES": "1"}
 THREADS = {"OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "5"}
-SET_ASIDE = {**HOW_TO_TRAIN, **RANKS, **NUMERICS, **TRACKERS, **PYTHON}
+SET_ASIDE = {**HOW_TO_TRAIN, **RANKS, **NUMERICS, **TRACKERS, **PYTHON, **OWN}
 # Of Slurm's commands, and of an allocation.
 ALLOCATION = {
     "SLURM_JOB_ID": "1",
@@ -217,6 +229,10 @@ PASSES = {
     "SLURM_JWT": "secret",
     "SBATCH_ACCOUNT": "lab",
     "SBATCH_PARTITION": "gpu",
+    "MIOPEN_USER_DB_PATH": "/data/miopen",
+    "MIOPEN_LOG_LEVEL": "5",
+    "ROCBLAS_TENSILE_LIBPATH": "/opt/rocm/lib",
+    "ACCEL_TRAIN_DISK_PATIENCE_S": "60",
     "ACCEL_TRAIN_HOST": "here",
     "ACCEL_TRAIN_ALLOW_IMPORTS": "my_lab",
 }

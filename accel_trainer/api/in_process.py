@@ -16,9 +16,10 @@ from accel_trainer.api.progress_bar import progress_bar
 from accel_trainer.api.trained_run import Run, load_run
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import imports_allowed
-from accel_trainer.core.child_environment import GPU_VARIABLE, waiting_threads_sleep, without_leftovers
+from accel_trainer.core.child_environment import waiting_threads_sleep, without_leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
+from accel_trainer.core.launched import GPU_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.text import canonical

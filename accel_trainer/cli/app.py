@@ -17,9 +17,10 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
-from accel_trainer.core.child_environment import SET_ASIDE_VARIABLE, Family, in_one_line, leftovers
+from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
+from accel_trainer.core.launched import SET_ASIDE_VARIABLE
 from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped

@@ -17,12 +17,15 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
-# How many processes a launcher has started for the job. It is set in each of them, and nowhere else.
-PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
-# Set where each of these processes is to train on a GPU of its own: none then trains on the CPU.
-GPU_VARIABLE = "ACCEL_TRAIN_ON_GPU"
-# Names of what was set aside for a process, for its log and its record.
-SET_ASIDE_VARIABLE = "ACCEL_TRAIN_SET_ASIDE"
+from accel_trainer.core.launched import (
+    PROCESSES_VARIABLE,
+    SET_ASIDE_VARIABLE,
+    TOKEN_VARIABLE,
+    gone_through,
+    is_launched,
+    keep_gone_through,
+)
+
 # libgomp's threads that wait for the next piece of work look for it so often before they sleep. By default they never
 # stop looking, and keep others from the core.
 SPIN_COUNT = "1000"
@@ -71,13 +74,15 @@ NUMERICS = Family(
     r"|TRITON_(INTERPRET|F32_DEFAULT|DEFAULT_FP_FUSION|KERNEL_OVERRIDE|OVERRIDE_ARCH)|AOT_?INDUCTOR_\w+"
     r"|PTXAS_OPTIONS|DISABLE_PTXAS_OPT|ENABLE_PERSISTENT_TMA_MATMUL|CUTLASS_EPILOGUE_FUSION"
     r"|PYTORCH_(JIT|TENSOREXPR|NVFUSER|TUNABLEOP|MIOPEN|FUSION|TEST|DISABLE|DDP|SUM|SKIP|REORDER|SINK)\w*"
-    r"|PYTORCH_MPS_(FAST_MATH|PREFER_METAL)|MIOPEN_(FIND|DEBUG)_\w+"
+    r"|PYTORCH_MPS_(FAST_MATH|PREFER_METAL)|MIOPEN_(FIND|DEBUG|CONVOLUTION|GEMM)_\w+"
+    r"|(HIPBLAS|HIPBLASLT|ROCBLAS|TENSILE|HIPSPARSELT|ROCSOLVER|HIPSOLVER)_\w+"
     r"|ATEN_CPU_CAPABILITY|(DNNL|ONEDNN|MKLDNN)_\w+|FBGEMM_(ENABLE|FORCE|NO)_\w+|NPY_(ENABLE|DISABLE)_CPU_FEATURES"
     r"|MKL_(CBWR\w*|ENABLE_INSTRUCTIONS|DEBUG_CPU_TYPE|DISABLE_FAST_MM|DYNAMIC|DOMAIN_NUM_THREADS|SERVICE_FORCE_INTEL)"
     r"|OPENBLAS_CORETYPE|BLIS_ARCH_TYPE|OMP_(DYNAMIC|THREAD_LIMIT|NESTED|MAX_ACTIVE_LEVELS|SCHEDULE)"
     r"|KMP_((FORCE|DETERMINISTIC)_REDUCTION|DYNAMIC_MODE|ALL_THREADS|DEVICE_THREAD_LIMIT|TEAMS_THREAD_LIMIT)"
     r"|TIMM_(FUSED_ATTN|REENTRANT_CKPT|FOREACH_CHUNK_SIZE|USE_\w+)",
     passing=rf"{PLACES}|\w+_(LOG\w*|VERBOSE\w*|DEBUG_INFO\w*)|CUBLAS(LT)?_LOG\w*"
+    r"|(ROCBLAS|HIPBLASLT)_(LAYER|TENSILE_LIBPATH)"
     r"|TORCHINDUCTOR_(COMPILE_THREADS|WORKER_\w+|REDIS_\w+|\w+_LOGGING_FILE)",
 )
 # Which run of a tracker it is, and what that is called.
@@ -110,6 +115,8 @@ SLURM = Family(
     passing=r"SLURM_(CONF|CONF_SERVER|CLUSTERS|JWT)|SBATCH_(ACCOUNT|CLUSTERS|CONSTRAINT|PARTITION|QOS|RESERVATION"
     r"|TIMELIMIT|WCKEY|MEM_PER_\w+|CPUS_PER_GPU|GRES\w*|EXCLUSIVE)",
 )
+# What a launch of this program tells its processes: left over of another one, it is none of this one's.
+OWN = Family("of another launch of this program", r"ACCEL_TRAIN_(TOKEN|PROCESSES|ON_GPU|CORES)")
 # What a process keeps that was launched: what its launcher has told it.
 OF_THE_LAUNCH = re.compile(rf"{LAUNCHER.names}|ACCELERATE_(USE_CPU|CPU_AFFINITY)")
 # What has git look at another repository, or at another state of it, than the folder's; hooks and aliases leave it.
@@ -117,14 +124,17 @@ GIT = Family("of git's repository", r"GIT_\w+", passing=r"GIT_(CONFIG|TRACE|CEIL
 # What passes, and may change numbers all the same: it is recorded with its value.
 RECORDED = re.compile(
     r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|VECLIB|NUMEXPR|NCCL|RCCL|CUDA|HIP|ROCR|HSA|MIOPEN|TORCH|PYTORCH|TORCHINDUCTOR|TRITON"
-    r"|CUBLAS|CUBLASLT|CUDNN|GLOO|XLA)_\w+|LD_PRELOAD|GLIBC_TUNABLES|PYTHONHASHSEED|ZE_AFFINITY_MASK"
+    r"|HIPBLAS|HIPBLASLT|ROCBLAS|TENSILE|HIPSPARSELT|ROCSOLVER|HIPSOLVER|CUBLAS|CUBLASLT|CUDNN|GLOO|XLA)_\w+"
+    r"|LD_PRELOAD|GLIBC_TUNABLES|PYTHONHASHSEED|ZE_AFFINITY_MASK"
 )
 SECRET = re.compile(r"\w*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)\w*")
 
 
-def leftovers(names: Iterable[str], *families: Family) -> list[str]:
-    """Those of these variables that are set aside, sorted; families: further ones."""
-    return sorted(name for name in names if any(name in family for family in (*FAMILIES, *families)))
+def leftovers(environment: Mapping[str, str], *families: Family) -> list[str]:
+    """Those variables of an environment that are set aside, sorted; families: further ones."""
+    of_launch = () if is_launched(environment) else (OWN,)
+    every = (*FAMILIES, *of_launch, *families)
+    return sorted(name for name in environment if any(name in family for family in every))
 
 
 def child_environment(*families: Family, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -195,25 +205,35 @@ def without_leftovers(*, joins_group: bool = False) -> Iterator[None]:
     such as torch's choice of kernels when it was imported, stays.
     """
     with environment_restored():
-        set_aside_here(is_launched=joins_group or PROCESSES_VARIABLE in os.environ)
-        yield
+        set_aside_here(has_ranks=joins_group or (is_launched() and PROCESSES_VARIABLE in os.environ))
+        with gone_through():
+            yield
 
 
-def set_aside_here(*, is_launched: bool) -> None:
-    """Remove what `child_environment` sets aside from this process's own environment, but for what its launcher has
-    told it and what only counts when Python starts."""
+def set_aside_here(*, has_ranks: bool) -> None:
+    """Remove what `child_environment` sets aside from this process's own environment, but for what only counts when
+    Python starts, and what its launcher has told it where it has_ranks."""
     aside = [name for name in leftovers(os.environ) if name not in PYTHON]
-    if is_launched:
+    if has_ranks:
         aside = [name for name in aside if not OF_THE_LAUNCH.fullmatch(name)]
+    if not is_launched():
+        os.environ.pop(SET_ASIDE_VARIABLE, None)  # of another launch
     for name in aside:
         del os.environ[name]
     os.environ.setdefault(SET_ASIDE_VARIABLE, ",".join(aside))
 
 
 def begin_worker() -> None:
-    """First of all in a process that trains or measures: by hand it may have been launched in any environment."""
+    """First of all in a process that trains or measures: by hand it may have been launched in any environment.
+
+    The token of a launch that is dead stays: who stands by for it ends.
+    """
+    token = os.environ.get(TOKEN_VARIABLE)
+    set_aside_here(has_ranks=True)
+    if token is not None:
+        os.environ[TOKEN_VARIABLE] = token
     os.environ.setdefault(PROCESSES_VARIABLE, os.environ.get("WORLD_SIZE") or "1")
-    set_aside_here(is_launched=True)
+    keep_gone_through()
 
 
 def launched_processes() -> int:

@@ -14,11 +14,10 @@ from functools import cache
 from types import FrameType
 from typing import NoReturn
 
+from accel_trainer.core.launched import CORES_VARIABLE, told
 from accel_trainer.core.limits import cpu_quota, slurm_cores, whole_cores
 
 _PR_SET_PDEATHSIG = 1
-# How many cores a job may take that is not alone on its machine.
-CORES_VARIABLE = "ACCEL_TRAIN_CORES"
 # At this signal a training process writes to its standard error what each of its threads is doing.
 STACKS_SIGNAL = signal.SIGUSR1
 
@@ -143,7 +142,7 @@ def usable_cores() -> int:
     if (quota := cpu_quota()) is not None:
         cores = min(cores, whole_cores(quota))
     cores = min(cores, slurm_cores() or cores)
-    share = os.environ.get(CORES_VARIABLE, "")
+    share = told(CORES_VARIABLE)
     return min(cores, max(1, int(share))) if re.fullmatch(r"[0-9]{1,6}", share) else cores
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from accel_trainer.core import processes
 from accel_trainer.core.files import read_bytes
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
 PREFIX = "accel-train-run-"
 OWNER_FILE = ".owner"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
-from accel_trainer.core.child_environment import GPU_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
+from accel_trainer.core.launched import CORES_VARIABLE, GPU_VARIABLE
 from accel_trainer.core.network import interface_to
-from accel_trainer.core.processes import CORES_VARIABLE, Program
+from accel_trainer.core.processes import Program
 from accel_trainer.launch.accelerate_config import (
     NO_CONFIG,
     AccelerateConfig,

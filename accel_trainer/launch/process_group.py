@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core import processes
-from accel_trainer.core.child_environment import PROCESSES_VARIABLE, THREAD_COUNTS, child_environment
+from accel_trainer.core.child_environment import THREAD_COUNTS, child_environment
 from accel_trainer.core.files import MEBIBYTE, append_text, open_to_write, read_bytes
+from accel_trainer.core.launched import PROCESSES_VARIABLE, TOKEN_VARIABLE
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import SHUTDOWN_S, Launch
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
 POLL_S = 0.1
 # What a library may need to finish after the trainer's end, such as the process that writes wandb's files.

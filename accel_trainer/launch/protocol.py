@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.processes import pids_with_env, stop_request
 from accel_trainer.core.text import listed
@@ -24,8 +25,6 @@ LOCK_EVERY_S = 3.0
 
 # Of a line in a log that says what is wrong.
 ERROR_PREFIX = "error: "
-# Set by the process that launches a trainer: the token of the lock that it holds for it.
-TOKEN_VARIABLE = "ACCEL_TRAIN_TOKEN"
 # In place of a trainer's arguments: they will be in the file that follows, as a JSON array.
 PREWARM = "--stand-by"
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from accel_trainer.config import Job
 from accel_trainer.core.child_environment import child_environment
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.line_reader import BLOCK, LineReader
 from accel_trainer.core.processes import Program, pids_with_env, send_signal
 from accel_trainer.core.text import duration
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
 # For a process to end that is told to, or killed: one that hangs in the system does not.
 END_S = 5.0

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, TOKEN_VARIABLE, owned_folder, wait_for_arguments
+from accel_trainer.core.launched import TOKEN_VARIABLE
+from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session

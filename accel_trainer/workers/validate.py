@@ -22,13 +22,13 @@ from typing import Any
 from accel_trainer.api.verdicts import Check, check_job, in_whole_file, make_check
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.line_reader import BLOCK, LineReader
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.command import LaunchOptions
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue.check_process import CheckEnd, hung
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder

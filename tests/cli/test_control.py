@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 from accel_trainer.cli import app, change_jobs
 from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.launch import process_group
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.queue import heartbeat
 from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
 from accel_trainer.queue.layout import ClaimedJob, Ending, JobState, QueuedJob

@@ -11,6 +11,7 @@ from dirty_shell import (
     ALLOCATION,
     HOW_TO_TRAIN,
     NUMERICS,
+    OWN,
     PASSES,
     PYTHON,
     RANKS,
@@ -19,12 +20,11 @@ from dirty_shell import (
     TRACKERS,
     plant_shadows,
 )
-from helpers import REPOSITORY
+from helpers import REPOSITORY, dead_token
 
 from accel_trainer.core import child_environment as environment
+from accel_trainer.core import launched
 from accel_trainer.core.child_environment import (
-    PROCESSES_VARIABLE,
-    SET_ASIDE_VARIABLE,
     SLURM,
     THREAD_COUNTS,
     child_environment,
@@ -33,7 +33,9 @@ from accel_trainer.core.child_environment import (
     numeric_variables,
     without_leftovers,
 )
-from accel_trainer.core.processes import Program
+from accel_trainer.core.launched import GPU_VARIABLE, PROCESSES_VARIABLE, SET_ASIDE_VARIABLE, TOKEN_VARIABLE
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import Program, usable_cores
 
 FAMILIES = [
     (environment.ACCELERATE, HOW_TO_TRAIN),
@@ -41,6 +43,7 @@ FAMILIES = [
     (environment.NUMERICS, NUMERICS),
     (environment.TRACKER, TRACKERS),
     (environment.PYTHON, PYTHON),
+    (environment.OWN, OWN),
     (SLURM, ALLOCATION),
     (THREAD_COUNTS, THREADS),
 ]
@@ -124,13 +127,81 @@ def test_here_they_are_gone_for_a_while_but_for_what_a_launcher_says(monkeypatch
     with without_leftovers(joins_group=True):
         assert leftovers(os.environ) == sorted({*PYTHON, *RANKS, "ACCELERATE_USE_CPU"})
     monkeypatch.setenv(PROCESSES_VARIABLE, "2")
+    monkeypatch.setenv(TOKEN_VARIABLE, Owner.new().token)
     with without_leftovers():
         assert leftovers(os.environ) == sorted({*PYTHON, *RANKS, "ACCELERATE_USE_CPU"})
 
 
+@pytest.mark.parametrize("token", [None, "", "dead"])
+def test_what_another_launch_has_left_is_believed_by_nobody(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    cores = usable_cores()
+    left = {**OWN, SET_ASIDE_VARIABLE: "WANDB_NAME"}
+    left |= {} if token is None else {TOKEN_VARIABLE: dead_token() if token == "dead" else token}
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    assert usable_cores() == cores
+    assert not {*OWN, TOKEN_VARIABLE} & child_environment().keys()
+    before = dict(os.environ)
+    for joins_group in (False, True):
+        with without_leftovers(joins_group=joins_group):
+            assert not {*OWN, TOKEN_VARIABLE} & os.environ.keys()
+            assert environment.launched_processes() == 1
+            assert usable_cores() == cores
+            said = environment.names_set_aside()
+            assert set(OWN) <= set(said)
+            assert "WANDB_NAME" not in said
+            os.environ[GPU_VARIABLE] = "1"  # as `train` in Python has it
+            with without_leftovers():
+                assert os.environ[GPU_VARIABLE] == "1"
+                assert environment.names_set_aside() == said
+    assert dict(os.environ) == before
+
+
+def test_what_the_launch_of_a_process_has_told_it_is_believed_also_when_the_launcher_has_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launched, "_is_gone_through", False)
+    for name, value in {**OWN, SET_ASIDE_VARIABLE: "WANDB_NAME", TOKEN_VARIABLE: Owner.new().token}.items():
+        monkeypatch.setenv(name, value)
+    environment.begin_worker()
+    monkeypatch.setenv(TOKEN_VARIABLE, dead_token())
+    with without_leftovers():
+        assert OWN.items() <= os.environ.items()
+        assert OWN.items() <= child_environment().items(), "its helpers are found by the token, too"
+        assert (environment.launched_processes(), usable_cores()) == (2, 1)
+        assert environment.names_set_aside() == ["WANDB_NAME"]
+
+
+@pytest.mark.parametrize("token", [None, "dead"])
+def test_a_worker_that_is_started_by_hand_believes_its_own_launcher_only(
+    monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    monkeypatch.setattr(launched, "_is_gone_through", False)
+    left = {**OWN, "WORLD_SIZE": "3", "RANK": "1"}
+    left |= {} if token is None else {TOKEN_VARIABLE: dead_token()}
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    environment.begin_worker()
+    assert (environment.launched_processes(), os.environ["RANK"]) == (3, "1")
+    assert GPU_VARIABLE not in os.environ
+    assert os.environ.get(TOKEN_VARIABLE) == left.get(TOKEN_VARIABLE)
+    for name in (PROCESSES_VARIABLE, SET_ASIDE_VARIABLE):
+        monkeypatch.delenv(name)
+
+
 def test_what_may_change_numbers_is_recorded_and_no_secret() -> None:
-    given = {**PASSES, "NCCL_ALGO": "Ring", "OMP_NUM_THREADS": "2", "GLIBC_TUNABLES": "x", "CUDA_API_KEY": "secret"}
+    given = {
+        **PASSES,
+        "NCCL_ALGO": "Ring",
+        "HIPBLASLT_ALLOW_TF32": "1",
+        "ROCBLAS_LAYER": "1",
+        "MIOPEN_FIND_MODE": "1",
+        "OMP_NUM_THREADS": "2",
+        "GLIBC_TUNABLES": "x",
+        "CUDA_API_KEY": "secret",
+    }
     found = numeric_variables(given)
+    assert {"HIPBLASLT_ALLOW_TF32", "ROCBLAS_LAYER", "MIOPEN_FIND_MODE"} <= found.keys()
     assert {"NCCL_ALGO", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_PRELOAD", "GLIBC_TUNABLES"} <= found.keys()
     assert "secret" not in found.values()
 

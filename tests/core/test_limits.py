@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 from accel_trainer.core import limits, processes
-from accel_trainer.core.processes import CORES_VARIABLE, usable_cores
+from accel_trainer.core.launched import CORES_VARIABLE, TOKEN_VARIABLE
+from accel_trainer.core.processes import usable_cores
 
 GIGABYTE = 10**9
 V2_MOUNT = "30 23 0:26 {root} {folder} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
@@ -114,7 +115,7 @@ def test_without_control_groups_all_cores_are_ours(tmp_path: Path, monkeypatch: 
         ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "6", "SLURM_CPUS_PER_TASK": "2"}, 2),
         ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "6"}, 6),
         ({"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "four"}, 8),
-        ({"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "4", CORES_VARIABLE: "2"}, 2),
+        ({"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "4", CORES_VARIABLE: "2", TOKEN_VARIABLE: "live"}, 2),
     ],
 )
 def test_the_cores_that_slurm_has_given_are_those_there_are(

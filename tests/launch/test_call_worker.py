@@ -11,11 +11,11 @@ import pytest
 
 from accel_trainer.core import processes
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import call_worker as call_worker_module
 from accel_trainer.launch.call_worker import STOP_SIGNALS, WorkerFailed, WorkerStopped, call_worker, called_worker
 from accel_trainer.launch.command import Launch
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 
 
 class Script(Launch):

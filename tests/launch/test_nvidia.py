@@ -11,8 +11,8 @@ from launch.fake_driver import FAILING, HANGING, HEALTHY, MIG, NO_DEVICES, FakeD
 
 from accel_trainer.config import Job
 from accel_trainer.core import tools
-from accel_trainer.core.child_environment import GPU_VARIABLE
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import GPU_VARIABLE
 from accel_trainer.launch import machine as machine_module
 from accel_trainer.launch import nvidia
 from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, UnusableHere

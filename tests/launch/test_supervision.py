@@ -11,13 +11,13 @@ from helpers import wait_until
 
 from accel_trainer.config import Job
 from accel_trainer.core import processes
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import supervision
 from accel_trainer.launch.attempt_events import AttemptEvent, AttemptStopping, AttemptTerminating
 from accel_trainer.launch.command import Launch
 from accel_trainer.launch.process_group import ProcessGroup
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.launch.supervision import Supervision, supervise
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState

@@ -14,13 +14,13 @@ import pytest
 from helpers import write_job
 
 from accel_trainer.core import lease
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.launch.protocol import TOKEN_VARIABLE
 from accel_trainer.launch.trial import LaunchFailed
 from accel_trainer.queue import checker, circuit_breaker, run_claim, scheduler
 from accel_trainer.queue import runner as runner_module

@@ -4,7 +4,9 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.config import Job
-from accel_trainer.core.processes import CORES_VARIABLE, usable_cores
+from accel_trainer.core.launched import CORES_VARIABLE, TOKEN_VARIABLE
+from accel_trainer.core.lease import Owner
+from accel_trainer.core.processes import usable_cores
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.nvidia import Gpu
@@ -107,6 +109,7 @@ def test_a_share_of_the_cores_is_no_more_than_there_are(monkeypatch, share: str,
     monkeypatch.delenv(CORES_VARIABLE, raising=False)
     cores = usable_cores()
     monkeypatch.setenv(CORES_VARIABLE, share)
+    monkeypatch.setenv(TOKEN_VARIABLE, Owner.new().token)
     assert usable_cores() == (cores if expected is None else expected)
 
 

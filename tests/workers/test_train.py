@@ -9,10 +9,11 @@ import pytest
 from helpers import dead_token, wait_until, write_job
 
 from accel_trainer.config import Job
+from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import protocol
-from accel_trainer.launch.protocol import PREWARM, TOKEN_VARIABLE
+from accel_trainer.launch.protocol import PREWARM
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import acquire

@@ -20,12 +20,9 @@ from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import current_folder_searched
-from accel_trainer.core.child_environment import (
-    PROCESSES_VARIABLE,
-    launched_processes,
-    without_leftovers,
-)
+from accel_trainer.core.child_environment import launched_processes, without_leftovers
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import PROCESSES_VARIABLE
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.runtime.gpu import refuse_missing_gpu

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from accel_trainer.core.child_environment import GPU_VARIABLE
+from accel_trainer.core.launched import GPU_VARIABLE
 from accel_trainer.core.outage import MachineFailure
 from accel_trainer.core.text import first_line
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from accel_trainer.config import Job
-from accel_trainer.core.child_environment import GPU_VARIABLE
+from accel_trainer.core.launched import GPU_VARIABLE, TOKEN_VARIABLE
 from accel_trainer.core.outage import MachineFailure
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
@@ -71,6 +71,7 @@ def test_a_run_without_its_gpu_is_the_machines_failure_and_has_not_begun(
 ) -> None:
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     monkeypatch.setenv(GPU_VARIABLE, "1")
+    monkeypatch.setenv(TOKEN_VARIABLE, "of a launch elsewhere")
     seen(monkeypatch, 0)
     run = RunFolder(tmp_path / "run")
     run.create()
