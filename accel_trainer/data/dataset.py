@@ -11,7 +11,7 @@ from torch import Tensor
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
-from accel_trainer.data.listing import Listed, Numbers
+from accel_trainer.data.listing import Listed, MarkedOtherwise, Numbers, Stamped
 
 LabelArray = npt.NDArray[np.int64]
 
@@ -143,6 +143,18 @@ class Relabeled:
         """Those of the source; 0 where it has none."""
         if isinstance(self.source, Listed):
             return self.source.marks(self._indices[indices], is_canceled)
+        return np.zeros(len(indices), dtype=np.int64)
+
+    def earlier_marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Those of the source."""
+        if isinstance(self.source, MarkedOtherwise):
+            return self.source.earlier_marks(self._indices[indices], is_canceled)
+        return self.marks(indices, is_canceled)
+
+    def stamps(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Those of the source; 0 where it has none."""
+        if isinstance(self.source, Stamped):
+            return self.source.stamps(self._indices[indices], is_canceled)
         return np.zeros(len(indices), dtype=np.int64)
 
 

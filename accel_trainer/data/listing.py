@@ -38,6 +38,25 @@ class Listed(Protocol):
         ...
 
 
+@runtime_checkable
+class Stamped(Protocol):
+    """A data set that can tell whether its images may have been replaced by others of the same names and marks."""
+
+    def stamps(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """For each of these images a number that changes when its file is written. It is another one for a copy. Raises
+        Canceled."""
+        ...
+
+
+@runtime_checkable
+class MarkedOtherwise(Protocol):
+    """A data set whose marks were others in earlier versions."""
+
+    def earlier_marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Those that runs of earlier versions have recorded."""
+        ...
+
+
 class Labeled(Protocol):
     """What can be listed by class."""
 
@@ -67,20 +86,31 @@ class Canceled(Exception):
 
 def file_sizes(paths: Sequence[str], is_canceled: Callable[[], bool]) -> Numbers:
     """Bytes of each file, MISSING where there is none: int64 (n,). Raises Canceled."""
+    return _of_each_file(paths, lambda about: about.st_size, is_canceled)
 
-    def sizes(start: int) -> list[int]:
+
+def file_stamps(paths: Sequence[str], is_canceled: Callable[[], bool]) -> Numbers:
+    """For each file a number that changes when it is written, also where it is given the time of before; MISSING where
+    there is none: int64 (n,). Raises Canceled."""
+    return _of_each_file(paths, lambda about: (about.st_mtime_ns * 1_000_003 + about.st_ctime_ns) % 2**63, is_canceled)
+
+
+def _of_each_file(
+    paths: Sequence[str], number: Callable[[os.stat_result], int], is_canceled: Callable[[], bool]
+) -> Numbers:
+    def numbers(start: int) -> list[int]:
         if is_canceled():
             raise Canceled
-        return [_size(path) for path in paths[start : start + CHUNK]]
+        return [_number_of(path, number) for path in paths[start : start + CHUNK]]
 
     with ThreadPoolExecutor(THREADS, "sizes") as pool:
-        found = [size for part in pool.map(sizes, range(0, len(paths), CHUNK)) for size in part]
+        found = [one for part in pool.map(numbers, range(0, len(paths), CHUNK)) for one in part]
     return np.array(found, dtype=np.int64)
 
 
-def _size(path: str) -> int:
+def _number_of(path: str, number: Callable[[os.stat_result], int]) -> int:
     try:
-        return persistently(partial(os.stat, path), lambda: path, may_be_missing=True).st_size
+        return number(persistently(partial(os.stat, path), lambda: path, may_be_missing=True))
     except FileNotFoundError:
         return MISSING
 

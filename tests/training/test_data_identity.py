@@ -20,6 +20,7 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.open import open_data_set
 from accel_trainer.data.pack.split_writer import PackSettings
 from accel_trainer.data.pack.writer import pack
+from accel_trainer.data.sources.image_column import ImageArrays
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.dataset_record import read_dataset_record
 from accel_trainer.run.folder import RunFolder
@@ -357,6 +358,36 @@ def test_an_hf_data_set_of_other_images_is_refused(begin: Begin, root: Path, tmp
     write(root / "train/bee/3.png", 5, 9)
     save()
     assert "train: 1 image changed (bee/row 11)" in str(begin_on(name, begin, 3).error)
+
+
+@pytest.mark.parametrize("subset", [None, [0, 1]])
+def test_arrays_of_an_hf_data_set_are_compared_and_runs_that_recorded_sums_go_on(
+    begin: Begin, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subset: list[int] | None
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    features = datasets.Features(
+        {"image": datasets.Array3D((8, 8, 3), "uint8"), "label": datasets.ClassLabel(names=list(CLASSES))}
+    )
+
+    def save() -> str:
+        folder = tmp_path / "arrays"
+        folder.mkdir(exist_ok=True)
+        for split in ("train", "validation"):
+            rows = {"image": pixels.tolist(), "label": 4 * [0, 1, 2]}
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}.parquet")
+        return f"hf:{folder}"
+
+    def start(epochs: int) -> TrainingResult:
+        return begin(epochs, dataset=save(), class_subset=subset, batch_size=4)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageArrays, "marks", ImageArrays.earlier_marks)
+        start(1).check()
+    start(2).check()
+    shutil.rmtree(run.path)
+    start(1).check()
+    pixels[3] = pixels[3, :, ::-1]
+    assert "train: 1 image changed (ant/row 3); val: 1 image changed (ant/row 3)" in str(start(2).error)
 
 
 # -- evaluation later -------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from accel_trainer.core.text import first_line
 from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
-from accel_trainer.data.listing import Listed, Numbers
+from accel_trainer.data.listing import Listed, Numbers, Stamped
 from accel_trainer.data.shared_work import single_core_threads
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,8 @@ _NUMPY_ARRAYS: list[Any] = [
 
 
 def _cache_path(job: Job, images: ImageDataset) -> Path:
-    """Another one for another place, and for other images there: by their names and the marks of their contents."""
+    """Another one for another place, and for other images there: by their names, the marks of their contents, and what
+    changes when a file is written."""
     is_folder = not is_hugging_face(job.dataset)
     root = str(expand_home_if_any(job.data_root).resolve()) if is_folder else ""
     what = [VERSION, job.dataset, root, job.image_column, list(images.classes), len(images.labels)]
@@ -132,6 +133,8 @@ def _cache_path(job: Job, images: ImageDataset) -> Path:
         every = np.arange(len(images.labels))
         digest.update("\0".join(images.names(every)).encode(errors="surrogateescape"))
         digest.update(images.marks(every, lambda: False).tobytes())
+    if isinstance(images, Stamped):
+        digest.update(images.stamps(np.arange(len(images.labels)), lambda: False).tobytes())
     name = Path(place_of(job.dataset)).name or "images"
     return cache_folder() / "spectra" / f"{name}-{job.image_size}-{digest.hexdigest()}.safetensors"
 

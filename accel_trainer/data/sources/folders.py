@@ -19,7 +19,7 @@ from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.contents import Contents
 from accel_trainer.data.dataset import LabelArray, Splits, labeled_as, require_distinct_names, require_same_classes
 from accel_trainer.data.decode import decode, read_encoded
-from accel_trainer.data.listing import Numbers, file_sizes
+from accel_trainer.data.listing import Numbers, file_sizes, file_stamps
 from accel_trainer.data.sources.one_label import OneLabel
 from accel_trainer.data.sources.split_names import Role, role_of
 from accel_trainer.data.sources.walk import FETCH, Found, files_below, folders_in, require_targets
@@ -73,6 +73,10 @@ class ImageFolder:
     def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
         """The sizes of the files."""
         return file_sizes([self._paths[index] for index in indices.tolist()], is_canceled)
+
+    def stamps(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Of the files."""
+        return file_stamps([self._paths[index] for index in indices.tolist()], is_canceled)
 
 
 @dataclass

@@ -13,8 +13,8 @@ from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.contents import Contents
 from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode, read_encoded
-from accel_trainer.data.listing import MISSING, Numbers, file_sizes
-from accel_trainer.data.sources.image_column import ImageArrays, as_images, has_arrays, has_images
+from accel_trainer.data.listing import MISSING, Numbers, file_sizes, file_stamps
+from accel_trainer.data.sources.image_column import ImageArrays, as_images, has_arrays, has_images, table_stamps
 from accel_trainer.data.sources.label_column import (
     SplitLabels,
     Value,
@@ -77,6 +77,15 @@ class HuggingFace:
             named = [paths[indices[position]] or "" for position in elsewhere.tolist()]
             sizes[elsewhere] = file_sizes(named, is_canceled)
         return sizes
+
+    def stamps(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Of the files that the table is in, the same for all, and of those that it names."""
+        stamps = table_stamps(self._rows, len(indices), is_canceled)
+        paths = self._stored("path").to_pylist()
+        is_elsewhere = self._stored("bytes").is_null().to_numpy()[indices]
+        named = [paths[index] or "" for index in indices[is_elsewhere].tolist()]
+        stamps[is_elsewhere] ^= file_stamps(named, is_canceled)
+        return stamps
 
     def _stored(self, field: str) -> Any:
         """`bytes` or `path` of all rows, as the table has them."""

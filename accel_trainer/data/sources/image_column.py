@@ -1,5 +1,6 @@
 """The images of a Hugging Face dataset: encoded ones in columns of several types, and pixels in lists."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from accel_trainer.data.dataset import LabelArray
 from accel_trainer.data.decode import CorruptImage, from_array
-from accel_trainer.data.listing import Numbers
+from accel_trainer.data.listing import Numbers, file_stamps
 
 _BINARY = ("binary", "large_binary")
 
@@ -73,11 +74,33 @@ class ImageArrays:
         return [f"row {index}" for index in indices.tolist()]
 
     def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
-        """Sums of the pixels."""
-        return np.array([int(self._sum(index)) for index in indices.tolist()], dtype=np.int64)
+        """CRC-32 of shape and pixels, -1 of what is no image."""
+        return self._of_each(indices, _checksum)
 
-    def _sum(self, index: int) -> int:
-        try:
-            return int(self.read(index).long().sum())
-        except CorruptImage:
-            return -1
+    def earlier_marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Sums of the pixels, which an image that is mirrored has, too."""
+        return self._of_each(indices, lambda image: int(image.long().sum()))
+
+    def stamps(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """Of the files that the table is in, the same for all."""
+        return table_stamps(self._rows, len(indices), is_canceled)
+
+    def _of_each(self, indices: Numbers, number: Callable[[Tensor], int]) -> Numbers:
+        def of(index: int) -> int:
+            try:
+                return number(self.read(index))
+            except CorruptImage:
+                return -1
+
+        return np.array([of(index) for index in indices.tolist()], dtype=np.int64)
+
+
+def _checksum(image: Tensor) -> int:
+    return zlib.crc32(image.contiguous().numpy().data, zlib.crc32(repr(tuple(image.shape)).encode()))
+
+
+def table_stamps(split: Any, count: int, is_canceled: Callable[[], bool]) -> Numbers:
+    """What changes when a file of a table is written, for so many rows: int64 (count,). Raises Canceled."""
+    paths = [str(file["filename"]) for file in split.cache_files]
+    stamp = zlib.crc32(file_stamps(paths, is_canceled).tobytes())
+    return np.full(count, stamp, np.int64)

@@ -4,8 +4,9 @@ The library gives all splits the types of the first: a label that is 0 in one an
 them, would be one class. So each is loaded alone, and files of one split have to agree.
 """
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -18,12 +19,14 @@ from accel_trainer.core.outage import Missing, persistently
 from accel_trainer.core.text import did_you_mean, first_line, listed
 from accel_trainer.data.sources.part_labels import arrow_reader, check_alike
 from accel_trainer.data.sources.parts import check_parts
-from accel_trainer.data.sources.split_files import IMAGE_SUFFIXES, IMAGES, SplitFiles, are_tables, find_splits
+from accel_trainer.data.sources.split_files import BUILDERS, IMAGE_SUFFIXES, IMAGES, SplitFiles, are_tables, find_splits
 from accel_trainer.data.sources.split_names import choose_splits, describe_splits, role_of
 from accel_trainer.data.sources.walk import FETCH, files_below
 
 # It looks for files in the current folder; newer versions of the library refuse it themselves.
 READERS_OF_PICKLES = ("pandas",)
+# Bytes at the beginning and the end of a table, where parquet has its index.
+EDGE = 2**16
 # Of a folder that `save_to_disk` of several splits, or of one, has written.
 _SPLITS_SAVED, _SPLIT_SAVED = "dataset_dict.json", "state.json"
 
@@ -141,19 +144,43 @@ def _available(place: str, configuration: str | None, name: str, label_column: s
         return _opened({file.parent.name: datasets.load_from_disk(str(file.parent)) for file in saved})
     if _says_itself(path):
         _check_described(folder, configuration, name, label_column)
-        return _opened(_load_dataset(folder, configuration, name))
+        return _opened(_load_dataset(folder, configuration, name, _cache_of(_all_files(path))))
     if (files := find_splits(path, name)) is not None:
         return _of_files(files, name, label_column)
     _check_joined(folder, name)
-    return _opened(datasets.load_dataset(folder))
+    return _opened(datasets.load_dataset(folder, cache_dir=_cache_of(_all_files(path))))
 
 
-def _load_dataset(place: str, configuration: str | None, name: str) -> Any:
+def _all_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [Path(one) for one in files_below(path, ()).paths]
+
+
+def _cache_of(paths: Iterable[Path]) -> str:
+    """Where the library keeps what it makes of exactly these files. By itself it goes by their paths and times, and
+    gives what it has made of another file that had the time which this one was given."""
+    import datasets
+
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        about = path.stat()
+        what = f"{path.absolute()}\0{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}\0"
+        digest.update(what.encode(errors="surrogateescape"))
+        if path.suffix.lower() in BUILDERS:  # some disks have no time of change but the one that can be set
+            with path.open("rb") as file:
+                digest.update(file.read(EDGE))
+                file.seek(max(0, about.st_size - EDGE))
+                digest.update(file.read(EDGE))
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "accel-train" / digest.hexdigest())
+
+
+def _load_dataset(place: str, configuration: str | None, name: str, cache: str | None = None) -> Any:
     """What the library makes of a hub id, or of a folder that says itself what it has."""
     import datasets
 
     try:
-        return datasets.load_dataset(place, configuration)
+        if cache is None:
+            return datasets.load_dataset(place, configuration)
+        return datasets.load_dataset(place, configuration, cache_dir=cache)
     except ValueError as error:
         raise _no_configuration(place, configuration) or error from error
 
@@ -189,9 +216,12 @@ def _of_files(files: SplitFiles, dataset: str, label_column: str | None) -> _Ava
     import datasets
 
     def load(split: str) -> Any:
+        cache = None  # images are read where they are
         if files.builder != IMAGES:
             check_alike(files.files[split], dataset, label_column)
-        return datasets.load_dataset(files.builder, data_files={split: list(files.patterns[split])}, split=split)
+            cache = _cache_of(files.files[split])
+        data_files = {split: list(files.patterns[split])}
+        return datasets.load_dataset(files.builder, data_files=data_files, split=split, cache_dir=cache)
 
     return _Available(
         {split: partial(load, split) for split in files.patterns},

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from accel_trainer.config import Job
 from accel_trainer.config.diff import Changes
 from accel_trainer.data.dataset import ImageDataset, Splits
-from accel_trainer.data.listing import Input, Labeled
-from accel_trainer.run.dataset_record import DataSetRecord, digest, read_dataset_record
+from accel_trainer.data.listing import Input, Labeled, MarkedOtherwise
+from accel_trainer.run.dataset_record import (
+    DataSetRecord,
+    SplitRecord,
+    changed_classes,
+    digest,
+    read_dataset_record,
+)
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.identity.differences import (
     Difference,
@@ -121,7 +127,16 @@ def _as_marked(
     marked = dict(listings)
     for split, record in before.splits.items():
         if split in listings and record.is_complete and listings[split].marks is None:
-            marked[split] = with_marks(listings[split], sources[split], is_stopped)
+            marked[split] = _like(record, listings[split], sources[split], is_stopped)
+    return marked
+
+
+def _like(record: SplitRecord, listing: SplitListing, source: Labeled, is_stopped: Callable[[], bool]) -> SplitListing:
+    """With marks; those of earlier versions where these are what was recorded. Raises Canceled."""
+    marked = with_marks(listing, source, is_stopped)
+    if isinstance(source, MarkedOtherwise) and changed_classes(record, marked.record):
+        as_before = with_marks(listing, source, is_stopped, of_earlier_versions=True)
+        return marked if changed_classes(record, as_before.record) else as_before
     return marked
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from accel_trainer.core.files import read_bytes, write_atomic
 from accel_trainer.core.outage import persistently
-from accel_trainer.data.listing import Labeled, Listed, Numbers
+from accel_trainer.data.listing import Labeled, Listed, MarkedOtherwise, Numbers
 from accel_trainer.run.dataset_record import ClassRecord, SplitRecord, digest
 from accel_trainer.run.folder import RunFolder
 
@@ -55,11 +55,16 @@ def list_split(source: Labeled) -> SplitListing:
     return SplitListing(list(source.classes), [list(map(str, range(len(indices)))) for indices in by_class])
 
 
-def with_marks(listing: SplitListing, source: Labeled, is_canceled: Callable[[], bool]) -> SplitListing:
+def with_marks(
+    listing: SplitListing, source: Labeled, is_canceled: Callable[[], bool], *, of_earlier_versions: bool = False
+) -> SplitListing:
     """The same with marks of contents, which may take long. Raises Canceled."""
     by_class = _indices_by_class(source)
     every = np.concatenate(by_class)
-    marks = source.marks(every, is_canceled) if isinstance(source, Listed) else np.zeros(len(every), np.int64)
+    if of_earlier_versions and isinstance(source, MarkedOtherwise):
+        marks = source.earlier_marks(every, is_canceled)
+    else:
+        marks = source.marks(every, is_canceled) if isinstance(source, Listed) else np.zeros(len(every), np.int64)
     return replace(listing, marks=_split(marks, list(map(len, by_class))))
 
 

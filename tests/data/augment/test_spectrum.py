@@ -1,6 +1,7 @@
 """The mean spectrum is NumPy's, is measured once, and is read from the files that people have."""
 
 import errno
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,28 @@ def test_a_damaged_spectrum_in_the_cache_is_measured_anew(damage: str) -> None:
     path.write_bytes({"empty": b"", "short": content[:-100], "other amplitudes": content[:-100] + bytes(100)}[damage])
     assert torch.equal(mean_spectrum(job(), FewDigits("train")), first)
     assert torch.equal(load_file(path)["mean_magnitude"], first)
+
+
+def test_images_replaced_by_others_of_the_same_names_sizes_and_times_are_measured(tmp_path: Path) -> None:
+    def write(seed: int) -> None:
+        for number in range(4):
+            path = tmp_path / "set" / "ab"[number % 2] / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(seed + number).integers(0, 256 // (1 + seed), (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+            os.utime(path, ns=(10**18, 10**18))
+
+    def spectra() -> list[torch.Tensor]:
+        images = ImageFolder(tmp_path / "set")
+        given = job(dataset="set", data_root=str(tmp_path))
+        return [mean_spectrum(given, one) for one in (images, ClassSubset(images, [0, 1]))]
+
+    write(0)
+    for before, again in zip(spectra(), spectra(), strict=True):
+        assert torch.equal(before, again)
+    write(1)
+    for found in spectra():
+        assert torch.equal(found, measure(ImageFolder(tmp_path / "set"), 8))
 
 
 @pytest.mark.parametrize(

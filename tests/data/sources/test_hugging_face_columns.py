@@ -1,5 +1,7 @@
 """Columns of images and labels of every type that tables have them in; most are as pandas writes them."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pyarrow import parquet
 from accel_trainer.core.errors import UserError
 from accel_trainer.data.dataset import Splits
 from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.sources.image_column import ImageArrays
 
 Open = Callable[..., Splits]
 LABELS = [0, 1, 1, 0]
@@ -67,6 +70,56 @@ def test_images_that_pandas_has_written_are_read(tmp_path: Path, open_hf: Open) 
     images = open_hf(tmp_path / "pets")
     assert [images.train.classes[label] for label in images.train.labels] == WORDS
     assert int(images.train.read(3)[0, 0, 0]) == 3
+
+
+def test_a_table_replaced_by_one_of_the_same_size_and_time_is_read_anew(tmp_path: Path, open_hf: Open) -> None:
+    """As cp -p, tar and touch -r leave it; the library goes by paths and times."""
+
+    def save(brightness: int) -> Path:
+        content = [np.full((4, 5, 3), brightness, np.uint8).tobytes() for _ in LABELS]
+        rows = [b"P6 5 4 255 " + pixels for pixels in content]
+        folder = table(tmp_path / f"pets{brightness}", pyarrow.array(LABELS), image=pyarrow.array(rows))
+        shutil.copytree(folder, tmp_path / "pets", dirs_exist_ok=True)
+        for path in (tmp_path / "pets").iterdir():
+            os.utime(path, ns=(10**18, 10**18))
+        return tmp_path / "pets"
+
+    def pixels(folder: Path) -> list[int]:
+        images = open_hf(folder)
+        return [int(split.read(0)[0, 0, 0]) for split in (images.train, images.val)]
+
+    assert pixels(save(10)) == [10, 10]
+    sizes = [path.stat().st_size for path in (tmp_path / "pets").iterdir()]
+    assert pixels(save(100)) == [100, 100]
+    assert sizes == [path.stat().st_size for path in (tmp_path / "pets").iterdir()]
+    (tmp_path / "pets" / "README.md").write_text(README)
+    assert pixels(tmp_path / "pets") == [100, 100]
+    assert pixels(save(50)) == [50, 50]
+
+
+README = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train.parquet
+  - split: validation
+    path: val.parquet
+---
+"""
+
+
+def test_arrays_are_marked_by_their_pixels_and_shape(tmp_path: Path, open_hf: Open) -> None:
+    """Not by what a mirrored or reshaped image has, too."""
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    others = [image, image[:, ::-1], image[::-1], image.reshape(6, 4, 3)]
+    images = open_hf(
+        table(tmp_path / "pets", pyarrow.array(LABELS), image=pyarrow.array([one.tolist() for one in others]))
+    )
+    assert isinstance(images.train, ImageArrays)
+    every = np.arange(4)
+    assert len(set(images.train.marks(every, lambda: False).tolist())) == 4
+    assert len(set(images.train.earlier_marks(every, lambda: False).tolist())) == 1
 
 
 def test_the_librarys_own_arrays_are_read_as_images(tmp_path: Path, open_hf: Open) -> None:
