@@ -125,7 +125,8 @@ class Run:
 
         It takes float32 (n, 3, image_size, image_size), or clips (n, frames, 3, image_size, image_size), as `transform`
         gives them, and returns logits (n, classes), (n, cycles, classes) or (n, cycles, heads, classes); embeddings
-        after SimCLRLoss and SupConLoss.
+        after SimCLRLoss and SupConLoss. Weights are stored as torch does by default: where the trainer had them
+        `channels_last`, other kernels may add in another order, and differ from it in the last bits.
 
         weights: as in `weights`. allow: packages of yours that may be imported, if the job names a model of one.
         """
