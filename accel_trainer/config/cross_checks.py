@@ -13,11 +13,13 @@ from accel_trainer.config.fields import (
     TRANSFORM_POLICIES,
     eval_split,
     transform_parts,
+    transform_types,
 )
 from accel_trainer.config.migration.old_words import ARCHITECTURES, MIGRATE
 from accel_trainer.config.path_checks import PATHS, path_problems
 from accel_trainer.config.renamed import WITH_GRID, renamed_arguments
 from accel_trainer.core.errors import Problem
+from accel_trainer.core.text import near_misses
 
 # What a run folder has of its own, where no fine-tuned run may lie.
 RUN_FOLDERS = ("params", "resume", "logs", "previous")
@@ -102,6 +104,8 @@ def _transform_problems(job: JobParameters) -> list[Problem]:
             f"it is one of {', '.join(TRANSFORM_BASES)}, with any of "
             f"{', '.join((*TRANSFORM_MODIFIERS, *TRANSFORM_POLICIES))} joined by '-'"
         )
+        if near := near_misses(job.transform_type, transform_types())[:1]:
+            hint += f"; did you mean {near[0]!r}?"
     elif base == "none" and len(modifiers) > len(policies):
         message = f"{given}: 'none' has neither a random crop nor a blur that could be changed"
     elif len(policies) > 1:

@@ -1,7 +1,8 @@
 """What the sections of a job file are made of: the base class, field types, and values that are more than names."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -90,6 +91,14 @@ def transform_parts(transform_type: str) -> list[str]:
             rest = f"{rest}-".replace(f"-{part}-", "-", 1).removesuffix("-")
             parts.append(part)
     return [rest, *parts]
+
+
+def transform_types() -> Iterator[str]:
+    """Every transform_type, with its parts in one order."""
+    for base in TRANSFORM_BASES:
+        for number in range(len(TRANSFORM_MODIFIERS) + 1 if base != "none" else 1):
+            for modifiers in combinations(TRANSFORM_MODIFIERS, number):
+                yield from ("-".join(filter(None, (base, *modifiers, policy))) for policy in ("", *TRANSFORM_POLICIES))
 
 
 def eval_split(dataset: str) -> str:

@@ -168,6 +168,24 @@ class Job(JobParameters):
         return self
 
 
+def mistakes_beside(given: Mapping[str, Any], known: Collection[Problem]) -> list[Problem]:
+    """What is wrong with the parameters of a job beside what is known to be: nothing that follows from that."""
+    try:
+        Job(**given)
+    except InvalidJob as error:
+        found: list[Problem] = []
+        match error.__cause__:
+            case ValidationError() as cause if not any(map(is_contradiction, cause.errors(include_url=False))):
+                unknown = unknown_parameters(given, known)
+                found = [problem for problem in problems_of(cause) if not _is_of(unknown, problem)]
+        return [*found, *further_contradictions(_with_defaults(given), [*known, *found])]
+    return []
+
+
+def _is_of(parameters: Collection[str], problem: Problem) -> bool:
+    return problem.key is not None and problem.key.partition(".")[0] in parameters
+
+
 def _with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """null means absent; some defaults follow from other parameters."""
     given = {key: value for key, value in given.items() if value is not None}

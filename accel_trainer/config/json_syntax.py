@@ -54,6 +54,10 @@ class Slip:
     """Of those of a kind one is shown, with the places of the others; "": each is."""
     at: int | None = None
     """Where it is, if that is not `start`."""
+    key: str | None = None
+    """The key whose value nobody can know, as `optimizer_args.lr`."""
+    is_of_structure: bool = False
+    """Whether it leaves open which keys belong into which object: what the text says beside it is not known."""
 
     @property
     def place(self) -> int:
@@ -96,9 +100,9 @@ def without(text: str, slips: Sequence[Slip]) -> str:
     return "".join([*parts, text[end:]])
 
 
-def described(text: str, slips: Sequence[Slip]) -> list[str]:
-    """A line for each slip: its place and what it is. Of those that are alike the first stands for all, with the places
-    of some of the others."""
+def described(text: str, slips: Sequence[Slip]) -> list[tuple[str, str | None]]:
+    """A line for each slip, its place and what it is, and its key. Of those that are alike the first stands for all,
+    with the places of some of the others."""
     alike: dict[str, list[Slip]] = {}
     for slip in slips:
         alike.setdefault(slip.kind, []).append(slip)
@@ -108,7 +112,7 @@ def described(text: str, slips: Sequence[Slip]) -> list[str]:
     for slip in shown:
         others = alike[slip.kind][1:] if slip.kind else []
         more = f" ({len(others):,} more such: {_places(text, others)})" if others else ""
-        lines.append(f"{position(text, slip.place)}: {slip.message}{more}")
+        lines.append((f"{position(text, slip.place)}: {slip.message}{more}", slip.key))
     return lines
 
 
@@ -133,7 +137,8 @@ class _Reader:
         self._expects = _Expects.VALUE
         self._comma: _Token | None = None  # the one before this token
         self._last = _Token("mark", "", 0, 0)
-        self._key = ""
+        self._key = ""  # as it is written
+        self._keys: list[str] = []  # of what is open
 
     def read(self) -> Iterator[Slip]:
         """Every slip."""
@@ -149,10 +154,12 @@ class _Reader:
             if token.kind == "open_string":
                 typographic = next((quote for quote in QUOTES if quote in token.text), None)
                 why = f"; {typographic} is a typographic quote" if typographic else ""
-                yield self._slip(token, token.text, f"this text has no closing quote in its line{why}")
+                yield self._structural(
+                    token.start, token.end, token.text, f"this text has no closing quote in its line{why}"
+                )
                 return
             if self._expects is _Expects.END:
-                yield Slip(token.start, len(self._text), "", "there is more after the end of the job")
+                yield self._structural(token.start, len(self._text), "", "there is more after the end of the job")
                 return
             if token.text in PLAIN_MARKS:
                 plain = PLAIN_MARKS[token.text]
@@ -165,11 +172,12 @@ class _Reader:
             closing = "".join(_CLOSING[token.text] for token in reversed(self._open)).replace(")", "]")
             closing = ("null" if self._expects is _Expects.VALUE and self._comma is None else "") + closing
             where = position(self._text, opened.start).partition(",")[0]
-            yield Slip(self._last.end, self._last.end, closing, f"the {opened.text!r} of {where} is never closed")
+            message = f"the {opened.text!r} of {where} is never closed"
+            yield self._structural(self._last.end, self._last.end, closing, message)
             if self._comma is not None:
                 yield self._slip(self._comma, "", "nothing follows this comma")
         elif self._expects is _Expects.VALUE:
-            yield Slip(0, 0, "{}", "the file is empty; a job is a JSON object, {...}")
+            yield self._structural(0, 0, "{}", "the file is empty; a job is a JSON object, {...}")
 
     # -- what a token does ------------------------------------------------------------------------------------
 
@@ -204,11 +212,12 @@ class _Reader:
             message = f'the key {token.text[:60]} needs double quotes: "{token.text[:60]}"'
             yield Slip(token.start, token.end, json.dumps(token.text), message, kind="bare key")
         else:
-            yield self._slip(token, '"?"', f"{token.text!r} where a key belongs")
+            yield self._structural(token.start, token.end, '"?"', f"{token.text!r} where a key belongs")
 
     def _take_value(self, token: _Token) -> Iterator[Slip]:
         self._expects = _Expects.COMMA if self._open else _Expects.END
         if token.text in _CLOSING:
+            self._keys.append(self._own_key if self._is_in_object else "")
             self._open.append(token)
             self._expects = _Expects.KEY if token.text == "{" else _Expects.VALUE
             if token.text == "(":
@@ -218,13 +227,16 @@ class _Reader:
         elif token.kind == "word":
             yield from self._word(token)
         else:
-            yield self._slip(token, "null", f"{token.text!r} is no value")
+            yield self._unknown_value(token, f"{token.text!r} is no value")
 
     def _take_colon(self, token: _Token) -> Iterator[Slip]:
         if self._expects is _Expects.COLON:
             self._expects = _Expects.VALUE
             if token.text == "=":
                 yield self._slip(token, ":", "between a key and its value stands ':', not '='")
+        elif self._expects is _Expects.KEY:
+            yield self._structural(token.start, token.start, '"?"', f"the key before this {token.text!r} is missing")
+            self._expects = _Expects.VALUE
         else:
             yield self._slip(token, "", f"a {token.text!r} too many")
 
@@ -250,16 +262,18 @@ class _Reader:
         elif self._expects is _Expects.COLON or (self._expects is _Expects.VALUE and self._is_in_object):
             yield from self._no_value(token)
         opened = self._open.pop()
+        self._keys.pop()
         if (wanted := _CLOSING[opened.text]) != token.text:
             where = position(self._text, opened.start)
-            yield self._slip(token, wanted.replace(")", "]"), f"{token.text!r} closes the {opened.text!r} of {where}")
+            message = f"{token.text!r} closes the {opened.text!r} of {where}"
+            yield self._structural(token.start, token.end, wanted.replace(")", "]"), message)
         elif token.text == ")":
             yield self._slip(token, "]", "a list stands in [ ], not in ( )", certain=True)
         self._expects = _Expects.COMMA if self._open else _Expects.END
 
     def _no_value(self, token: _Token) -> Iterator[Slip]:
         instead = ": null" if self._expects is _Expects.COLON else " null"
-        yield Slip(token.start, token.start, instead, f"the key {self._key} has no value")
+        yield Slip(token.start, token.start, instead, f"the key {self._key} has no value", key=self._path or None)
 
     # -- values that are not as JSON has them -----------------------------------------------------------------
 
@@ -301,9 +315,8 @@ class _Reader:
         elif word.lower() in _CONSTANTS.values():
             yield self._slip(token, word.lower(), f"{word} is {word.lower()} in JSON")
         elif word.lstrip("+-").lower() in _NO_NUMBERS:
-            yield self._slip(
-                token, "null", f"{word} is not a number in JSON; give a number, or leave the parameter out"
-            )
+            message = f"{word} is not a number in JSON; give a number, or leave the parameter out"
+            yield self._unknown_value(token, message)
         elif _PYTHON_NUMBER.fullmatch(word):
             number = word.lstrip("+")
             sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
@@ -313,7 +326,7 @@ class _Reader:
             is_octal = re.match(r"[+-]?0\d", word) is not None
             yield self._slip(token, sign + digits, f"the number {word} is {sign}{digits} in JSON", certain=not is_octal)
         elif word[0].isdigit() or word[0] in "+-.":
-            yield self._slip(token, "null", f"{word[:60]} is no number; give its value, such as 0.5")
+            yield self._unknown_value(token, f"{word[:60]} is no number; give its value, such as 0.5")
         else:
             yield self._slip(token, json.dumps(word), f'the text {word[:60]} needs double quotes: "{word[:60]}"')
 
@@ -325,6 +338,23 @@ class _Reader:
     @property
     def _is_in_object(self) -> bool:
         return bool(self._open) and self._open[-1].text == "{"
+
+    @property
+    def _own_key(self) -> str:
+        return self._key.strip(f"\"'{QUOTES}")
+
+    @property
+    def _path(self) -> str:
+        """The key of the value that is read, from the top of the job on."""
+        own = [self._own_key] if self._is_in_object else []
+        return ".".join(key for key in (*self._keys, *own) if key)
+
+    def _unknown_value(self, token: _Token, message: str) -> Slip:
+        return replace(self._slip(token, "null", message), key=self._path or None)
+
+    @staticmethod
+    def _structural(start: int, end: int, instead: str, message: str) -> Slip:
+        return Slip(start, end, instead, message, is_of_structure=True)
 
     def _slip(self, token: _Token, instead: str, message: str, *, certain: bool = False) -> Slip:
         return Slip(token.start, token.end, instead, message, certain)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config.file_names import why_no_job
-from accel_trainer.config.job import Job
+from accel_trainer.config.job import Job, mistakes_beside
 from accel_trainer.config.json_syntax import described, find_slips, without
 from accel_trainer.config.migration.old_words import MIGRATE, MIGRATE_VERB
 from accel_trainer.config.problems import few_problems
@@ -78,7 +78,8 @@ def parse_job(content: bytes, name: str, where: str) -> Job:
             if not problems:
                 return job
         except InvalidJob as error:
-            problems += [naming_file(problem, where) for problem in error.details]
+            found = mistakes_beside(text.given, text.problems) if text.problems else error.details
+            problems += [naming_file(problem, where) for problem in found]
     raise InvalidJob(*few_problems(problems))
 
 
@@ -132,7 +133,9 @@ def read_text(content: bytes, where: str | None) -> JobText:
         slips = find_slips(text)
         if not slips:
             return JobText(None, (*problems, Problem(str(error), where)))
-    problems += [Problem(line, where) for line in described(text, slips)]
+    problems += [Problem(line, where, key) for line, key in described(text, slips)]
+    if any(slip.is_of_structure for slip in slips):
+        return JobText(None, tuple(problems))
     repaired = without(text, slips)
     try:
         given, more = _load(repaired, where)
@@ -161,9 +164,11 @@ def _load(text: str, where: str | None) -> tuple[dict[str, Any], list[Problem]]:
     """The object in a text, and what is wrong with its keys and values. Raises InvalidJob for what is no object of a
     reasonable size, and ValueError for what is not JSON."""
     problems: list[Problem] = []
+    duplicates: list[tuple[dict[str, Any], list[str]]] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
+        kept = {key: value for key, value in pairs if key.isprintable() and len(key) <= MAX_KEY}
         if odd := [key for key in keys if not key.isprintable()]:
             problems.append(Problem("a key may not contain control characters", where, repr(odd[0][:MAX_KEY])))
         if long := [key for key in keys if len(key) > MAX_KEY]:
@@ -171,8 +176,8 @@ def _load(text: str, where: str | None) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(Problem(message, where, f"{long[0][:40]}..."))
         if len(set(keys)) < len(keys):
             twice = sorted(key for key, count in Counter(keys).items() if count > 1)
-            problems.append(Problem(f"given twice{_lines_of(twice, text)}", where, listed(twice), hint="keep one"))
-        return {key: value for key, value in pairs if key.isprintable() and len(key) <= MAX_KEY}
+            duplicates.append((kept, twice))
+        return kept
 
     def no_constant(name: str) -> None:
         raise ValueError(f"{name} is not a number in JSON")
@@ -185,11 +190,28 @@ def _load(text: str, where: str | None) -> tuple[dict[str, Any], list[Problem]]:
         raise InvalidJob("is nested too deeply", where=where) from error
     if not isinstance(given, dict):
         raise InvalidJob(f"a job is a JSON object, {{...}}, not a {type(given).__name__}", where=where)
+    for place, twice in duplicates:
+        above = next((path for path, part in _objects(given) if part is place), "")
+        names = listed(f"{above}{key}" for key in twice)
+        problems.append(Problem(f"given twice{_lines_of(twice, text)}", where, names, hint="keep one"))
     for key, value in list(given.items()):
         if (message := _unusable(value)) is not None:
             problems.append(Problem(message, where, key))
             del given[key]
     return given, problems
+
+
+def _objects(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object in a value, however deep, with what stands before the names of its keys, as `optimizer_args.`."""
+    left = [("", value)]
+    while left:
+        path, part = left.pop()
+        match part:
+            case dict():
+                yield path, part
+                left += [(f"{path}{key}.", inner) for key, inner in part.items()]
+            case list():
+                left += [(path, inner) for inner in part]
 
 
 def _lines_of(keys: list[str], text: str) -> str:

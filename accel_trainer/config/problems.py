@@ -89,7 +89,7 @@ def _key(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden" and rest:  # the user's own key, whatever is in it
         rest, last = rest[:-1], rest[-1:]
     inner = [p for p in rest if isinstance(p, int) or (p.isidentifier() and p not in TYPE_NAMES)]
-    return ".".join(str(part) for part in (*first, *inner, *last))
+    return ".".join(str(part) if part != "" else '""' for part in (*first, *inner, *last))
 
 
 def is_contradiction(detail: ErrorDetails) -> bool:

@@ -26,25 +26,33 @@ def _by_epoch(job: Job) -> bool:
     return job.schedule_by == "epoch"
 
 
-def _length(job: Job, known: Known) -> float | None:
+def _length(job: Job, steps_per_epoch: int | None) -> float | None:
     """How often the main scheduler steps in the whole training, after the warm-up."""
     if _by_epoch(job):
         return job.num_epochs - _warmup_epochs(job)
-    return None if known.steps_per_epoch is None else known.steps_per_epoch * job.num_epochs - _warmup_epochs(job)
+    return None if steps_per_epoch is None else steps_per_epoch * job.num_epochs - _warmup_epochs(job)
 
 
 def _unit(job: Job) -> str:
     return "epochs" if _by_epoch(job) else "optimizer steps"
 
 
+def step_that_never_comes(job: Job, steps_per_epoch: int | None) -> str | None:
+    """What comes of StepLR's `step_size` where the training ends before it; None elsewhere."""
+    length, step_size = _length(job, steps_per_epoch), number_in(job.scheduler_args, "step_size")
+    if job.scheduler != "StepLR" or length is None or step_size is None or step_size < length:
+        return None
+    return f"{step_size:g} {_unit(job)} are not reached in {length:g}: the learning rate never falls"
+
+
 def steps_that_never_come(job: Job, known: Known) -> Iterator[Problem]:
-    """StepLR or MultiStepLR with steps after the end."""
-    length, args = _length(job, known), job.scheduler_args
+    """StepLR or MultiStepLR with steps after the end. Of a job that says nothing of a schedule, and so has the default,
+    a StepLR of 30 epochs, it is no warning: it stands in the line of its rates."""
+    length, args = _length(job, known.steps_per_epoch), job.scheduler_args
     if length is None or not (job.says("scheduler") or job.says("scheduler_args")):
         return  # a short training without a word of a schedule has a constant rate, and that is usual
-    step_size, milestones = number_in(args, "step_size"), args.get("milestones")
-    if job.scheduler == "StepLR" and step_size is not None and step_size >= length:
-        message = f"{step_size:g} {_unit(job)} are not reached in {length:g}: the learning rate never falls"
+    milestones = args.get("milestones")
+    if (message := step_that_never_comes(job, known.steps_per_epoch)) is not None:
         smaller = f"{int(length) // 3}, or " if length >= 3 else ""
         hint = f"use {smaller}ConstantLR, which is flat on purpose"
         yield Problem(message, key="scheduler_args.step_size", hint=hint)
@@ -77,7 +85,7 @@ COURSES = {
 
 def course_of_another_length(job: Job, known: Known) -> Iterator[Problem]:
     """CosineAnnealingLR, PolynomialLR and others of another length than what the warm-up leaves of the training."""
-    length, course, warmup = _length(job, known), COURSES.get(job.scheduler), _warmup_epochs(job)
+    length, course, warmup = _length(job, known.steps_per_epoch), COURSES.get(job.scheduler), _warmup_epochs(job)
     if course is None or length is None or length <= 0:
         return
     given = number_in(job.scheduler_args, course.argument)
@@ -136,7 +144,7 @@ def plateau_without_time(job: Job, known: Known) -> Iterator[Problem]:
 
 def warmup_longer_than_training(job: Job, known: Known) -> Iterator[Problem]:
     """A warm-up that leaves no epoch, also by its default length of 5."""
-    length = _length(job, known)
+    length = _length(job, known.steps_per_epoch)
     if (warmup := _warmup_epochs(job)) and length is not None and length <= 0:
         message = f"a warm-up of {warmup:g} {_unit(job)} leaves none of {warmup + length:g} to {job.scheduler}"
         yield Problem(message, key="warmup_scheduler_args.total_iters", hint="warm up for a part of the training")

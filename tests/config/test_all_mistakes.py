@@ -1,10 +1,12 @@
 """All mistakes of a file at once: slips of JSON, unknown words, wrong values, contradictions of what is left."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from accel_trainer.api.verdicts import in_whole_file
 from accel_trainer.config import parse_job
 from accel_trainer.config.json_syntax import find_slips, without
 from accel_trainer.core.errors import InvalidJob
@@ -119,6 +121,81 @@ SLIPS = [
 def test_every_slip_of_json_is_named_in_plain_words_and_its_place(text: str, meant: str, said: str) -> None:
     assert f"line 1, {said}" in lines(text)[0]
     assert without(text, find_slips(text)) == meant
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        '"num_epochs":,',
+        '"num_epochs": 5/6,',
+        '"num_epochs": NaN,',
+        '"num_epochs",',
+    ],
+)
+def test_a_key_whose_value_is_lost_is_not_taken_for_its_default(slip: str) -> None:
+    (line,) = lines('{"architecture": "resnet18", ' + slip + ' "swa": {"start": 500}}')
+    assert line.startswith("num_epochs: line 1, column ")
+
+
+def test_a_lost_value_is_named_from_the_top_of_the_job_on() -> None:
+    text = '{"architecture":, "scheduler_args": {"step_size": 3}, "optimizer_args": {"betas": [0.9, 1/2], "lr":}}'
+    assert [line.partition(": ")[0] for line in lines(text)] == [
+        "architecture",
+        "optimizer_args.betas",
+        "optimizer_args.lr",
+    ]
+
+
+def test_what_is_wrong_beside_a_lost_value_is_said_too() -> None:
+    found = lines('{"architecture": "resnet18", "dataset":, "seed": -1, "num_epoch": 3}')
+    assert [line.partition(":")[0] for line in found] == ["dataset", "num_epoch", "seed"]
+    found = lines('{"architecture": "resnet18", "dataset":, "class_subset": [1, 1]}')
+    assert [line.partition(":")[0] for line in found] == ["dataset", "class_subset"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("", 1),
+        ('{"optimizer_args": {"lr": 0.1, "dataset": "digits"}', 1),
+        ('{"class_subset": [0, 1, 2}', 2),
+        ('{"architecture": "resnet18", : "digits"}', 1),
+        ('{"architecture": "resnet18"}, "dataset": "digits"}', 1),
+    ],
+)
+def test_after_a_slip_of_structure_nothing_else_is_looked_for(tmp_path: Path, text: str, number: int) -> None:
+    assert len(lines(text)) == number
+    path = tmp_path / "job.json"
+    path.write_text(text)
+    with pytest.raises(InvalidJob):
+        in_whole_file(path, lambda job: pytest.fail(f"looked at {job}"))
+
+
+def test_a_key_given_twice_is_named_from_the_top_of_the_job_on() -> None:
+    text = '{"architecture": "resnet18", "optimizer_args": {\n"lr": 0.1,\n"lr": 0.2}}'
+    assert lines(text) == ["optimizer_args.lr: given twice, in lines 2 and 3; keep one"]
+
+
+def test_a_key_that_is_empty_is_named() -> None:
+    assert lines('{"architecture": "resnet18", "": 1}') == ['"": unknown key']
+    (line,) = lines('{"architecture": "resnet18", "Occlusion": {"form": "a", "": 1}}')
+    assert line == 'Occlusion."": unknown key'
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("defalt", "default"),
+        ("contrastiv", "contrastive"),
+        ("contrastive-noblur", "contrastive-no-blur"),
+        ("contrastive-weakresize", "contrastive-weak-resize"),
+        ("default-randaug", "default-randaugment"),
+        ("contrastive_no_blur-augmix", "contrastive-no-blur-augmix"),
+    ],
+)
+def test_a_misspelt_transform_type_names_the_nearest(given: str, near: str) -> None:
+    (line,) = lines(json.dumps({"architecture": "resnet18", "transform_type": given}))
+    assert line.endswith(f"; did you mean {near!r}?")
 
 
 def test_each_of_several_odd_characters_is_named_with_its_place() -> None:

@@ -96,7 +96,9 @@ def _open_form(folder: Path, name: str, visibility: Sequence[int] | None, proble
     forms = _read_folder(folder, _folders_in, needs=name)
     if name not in forms:
         has = f"{folder} has {listed(forms)}" if forms else f"there are no folders in {folder}"
-        problems.append(f"Occlusion.form: no form {name!r}; {has}{_no_equal(name) or did_you_mean(name, forms)}")
+        other_names = [other for other, equal in OTHER_NAMES.items() if equal in forms and other not in forms]
+        near = _no_equal(name) or did_you_mean(name, [*forms, *other_names])
+        problems.append(f"Occlusion.form: no form {name!r}; {has}{near}")
         return form
     levels = filter(_is_visibility, _read_folder(folder / name, _folders_in))
     there = {int(level): folder / name / level for level in levels}

@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer, lr_scheduler
 
 from accel_trainer.config import Job, ResolvedJob
+from accel_trainer.config.schedule_doubts import step_that_never_comes
 from accel_trainer.training.optim.lr_schedule import assemble_schedule, stand_in_optimizer
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.optim.schedulers import (
@@ -99,7 +100,8 @@ def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -
     shown = [_when(rate, job.num_epochs) for rate in known]
     if len(known) < len(planned):
         shown.append(f"then lowered when {job.primary_metric} no longer improves: not known before")
-    return f"{name}: lr {', '.join(shown)}"
+    never = step_that_never_comes(job, steps_per_epoch)
+    return f"{name}: lr {', '.join(shown)}" + (f"; step_size: {never}" if never else "")
 
 
 def _when(planned: PlannedRate, num_epochs: int) -> str:

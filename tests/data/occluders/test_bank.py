@@ -684,3 +684,9 @@ def test_a_form_of_ones_own_is_a_folder_like_any_other(tmp_path: Path) -> None:
     torch.save(torch.full((2, 30, 300, 200), 255, dtype=torch.uint8)[:, :1], tmp_path / "hands" / "30" / "occluders.pt")
     (form,) = open_forms(tmp_path, ["hands"], [30])
     assert form.levels[30].read(1).shape == (1, 300, 200)
+
+
+def test_a_misspelt_earlier_name_of_a_form_is_near_to_it(tmp_path: Path) -> None:
+    make_occluders(tmp_path, ["horizontal_bars_04"], [50], number=2, size=16, report=lambda _: None)
+    with pytest.raises(UserError, match=r"no form 'barHorz4'; .* did you mean 'barHorz04'\?"):
+        open_forms(tmp_path, ["barHorz4"], None)

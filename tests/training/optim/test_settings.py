@@ -132,7 +132,10 @@ def test_the_rates_that_are_said_by_epoch_are_torchs(make_job: MakeJob) -> None:
             {"scheduler": "OneCycleLR", "scheduler_args": {"max_lr": [0.1, 0.2]}, "decay_norm_and_bias": False},
             "OneCycleLR by epoch: its rates are those of each parameter group",
         ),
-        ({"num_epochs": 1}, "StepLR by epoch: lr 0.05 at the start"),
+        (
+            {"num_epochs": 1},
+            "StepLR by epoch: lr 0.05 at the start; step_size: 30 epochs are not reached in 1: the learning rate never",
+        ),
         ({"optimizer_args": {"lr": "LRfinder"}}, "StepLR by epoch: its rates follow from lr, which is found before"),
         (
             {"optimizer_args": {"lr": "batch_linear"}, "batch_size": 64},
