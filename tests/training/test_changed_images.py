@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from loops import TINY, StopAt
 from PIL import Image
 from ranks import run_two_ranks
@@ -16,6 +17,8 @@ from ranks import run_two_ranks
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.data.augment import spectrum
+from accel_trainer.data.augment.spectrum import ListedSpectrum
 from accel_trainer.data.contents import Contents
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status
@@ -158,6 +161,38 @@ def test_checksums_are_those_of_zlib_and_one_byte_is_enough() -> None:
     contents.note(0, b"123456789", "x")
     with pytest.raises(UserError, match="x is another image"):
         contents.note(0, b"123456788", "x")
+
+
+def test_a_measured_spectrum_of_other_images_is_refused_before_any_step(
+    begin: Begin, run: RunFolder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = {"Noise": {"noise_types": "fourier", "ssnrs": 0.5}}
+    begin(**noise).check()
+    begin(2, **noise).check()
+    for path in (root / "train").rglob("*.bmp"):
+        Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(path)
+    result = begin(3, **noise)
+    assert f"the measured spectrum is not what the run in {run.path} began with: spectrum: other amplitudes" in str(
+        result.error
+    )
+
+
+def test_a_run_that_recorded_no_amplitudes_goes_on(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = {"Noise": {"noise_types": "fourier", "ssnrs": 0.5}}
+    with monkeypatch.context() as patch:
+        patch.setattr(spectrum, "_rounded", lambda amplitudes: 0)
+        begin(**noise).check()
+    begin(2, **noise).check()
+
+
+def test_the_last_bits_of_a_measured_spectrum_do_not_count() -> None:
+    amplitudes = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(0))
+    marks = [
+        ListedSpectrum(one, is_measured=True).known_marks
+        for one in (amplitudes, amplitudes * (1 + 2e-7), amplitudes.flip(0), amplitudes * 1.1)
+    ]
+    assert marks[0] == marks[1] != marks[2]
+    assert marks[3] not in marks[:3]
 
 
 ON_RANKS = """

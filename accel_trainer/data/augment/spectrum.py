@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 NAME = "mean_magnitude"
 CHUNK = 64
+RINGS = 4
 # Of how it is measured: another one measures anew.
 VERSION = 2
 MEASURE = "leave it out to measure the spectrum of the training set"
@@ -186,19 +187,35 @@ def _sums_by_chunk(images: ImageDataset, crop: CenterCrop) -> Iterator[tuple[Ten
 class ListedSpectrum:
     """A spectrum that was read from a file, or was measured, listed as one image of one class.
 
-    The content of a file are its amplitudes, as `read_spectrum` gives them. What was measured follows from the images
-    and from VERSION, but for the last bits, which are other processors': of that only how it was measured is listed.
+    The content of a file are its amplitudes, as `read_spectrum` gives them. The last bits of what was measured are the
+    processor's: of that it is listed how it was measured, and the amplitudes of some rings of frequencies, rounded.
     """
 
     def __init__(self, spectrum: Tensor, *, is_measured: bool) -> None:
         self.classes = [f"measured (version {VERSION})" if is_measured else "file"]
         self.labels: Numbers = np.zeros(1, np.int64)
-        self.known_marks = [0 if is_measured else zlib.crc32(spectrum.detach().numpy().tobytes())]
+        self._is_measured = is_measured
+        self.known_marks = [_rounded(spectrum) if is_measured else zlib.crc32(spectrum.detach().numpy().tobytes())]
 
     def names(self, indices: Numbers) -> list[str]:
         """What there is, whatever its file is called."""
         return ["amplitudes"] * len(indices)
 
     def marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
-        """CRC-32 of the amplitudes, float32 (3, size, size); 0 where they were measured."""
+        """CRC-32 of the amplitudes, float32 (3, size, size); rounded ones where they were measured."""
         return np.array(self.known_marks, np.int64)[indices]
+
+    def earlier_marks(self, indices: Numbers, is_canceled: Callable[[], bool]) -> Numbers:
+        """The same, but 0 where they were measured."""
+        return np.zeros(len(indices), np.int64) if self._is_measured else self.marks(indices, is_canceled)
+
+
+def _rounded(spectrum: Tensor) -> int:
+    """CRC-32 of the mean amplitudes of each channel in RINGS of frequencies, in steps of 2%."""
+    size = spectrum.shape[-1]
+    frequencies = torch.fft.fftfreq(size)
+    radius = torch.hypot(frequencies[:, None], frequencies[None, :])
+    ring = (radius / (radius.max() + 1e-6) * RINGS).to(torch.int64).flatten()
+    sums = torch.zeros(3, RINGS, dtype=torch.float64).index_add_(1, ring, spectrum.to(torch.float64).reshape(3, -1))
+    means = sums / torch.bincount(ring, minlength=RINGS).clamp(min=1)
+    return zlib.crc32((means.clamp(min=1e-12).log() * 50).round().to(torch.int64).numpy().tobytes())

@@ -123,11 +123,14 @@ def _as_marked(
     sources: Mapping[str, Labeled],
     is_stopped: Callable[[], bool],
 ) -> dict[str, SplitListing]:
-    """The same with marks of contents where those are recorded. Raises Canceled."""
+    """The same with marks of contents where those are recorded, as the version that recorded them had them. Raises
+    Canceled."""
     marked = dict(listings)
     for split, record in before.splits.items():
-        if split in listings and record.is_complete and listings[split].marks is None:
-            marked[split] = _like(record, listings[split], sources[split], is_stopped)
+        if (listing := listings.get(split)) is None or not record.is_complete:
+            continue
+        if listing.marks is None or changed_classes(record, listing.record):
+            marked[split] = _like(record, listing, sources[split], is_stopped)
     return marked
 
 
