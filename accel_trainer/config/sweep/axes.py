@@ -228,7 +228,8 @@ def _value(text: str, key: str) -> Any:
 
 def _key_in(key: str, inner: str | None) -> str:
     """The key of a mistake in what parse_json was given: a value, by the name of `value`."""
-    return key if inner in (None, "value") else f"{key}.{inner}"
+    inner = "" if inner is None else inner.removeprefix("value").removeprefix(".")
+    return f"{key}.{inner}" if inner else key
 
 
 def _nearly_json(text: str) -> str | None:
