@@ -161,6 +161,8 @@ class Views:
         row = slice(view, view + 1)
         if self.before_policy:
             fetched = _fetched(self.before_policy, [parameters[row] for parameters in drawn.before_policy])
+            if all(map(_changes_nothing, fetched)):  # by floats and back the bytes would be the same
+                return self.policy.apply(cut, drawn.policy[row])
             changed = _applied(self.before_policy, cut[None].to(torch.float32).div_(255), fetched)
             cut = to_uint8(changed[0].mul_(255).round_().clamp_(0, 255))
         return self.policy.apply(cut, drawn.policy[row])
@@ -217,6 +219,11 @@ class Views:
 
 def _fetched(effects: Sequence[Effect], drawn: Sequence[Parameters]) -> list[Any]:
     return [effect.fetch(parameters) for effect, parameters in zip(effects, drawn, strict=True)]
+
+
+def _changes_nothing(fetched: Any) -> bool:
+    """Whether what an effect has fetched leaves its images as they are."""
+    return isinstance(fetched, Occluders) and len(fetched.rows) == 0
 
 
 def _pinned(fetched: list[Any]) -> list[Any]:

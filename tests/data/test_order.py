@@ -266,6 +266,24 @@ def test_occluded_images_reach_a_policy_with_the_same_bits_everywhere(all_steps:
     assert len(drawn[Occlude].rows) > 12
 
 
+def test_only_images_with_an_occluder_become_floats_before_a_policy(
+    all_steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of the others would come back as they were."""
+    views = training_views(job_of(Occlusion=all_steps["Occlusion"], transform_type="default-randaugment"), None)
+    occluded: list[int] = []
+    apply = Occlude.apply
+
+    def noted(self: Occlude, images: torch.Tensor, fetched: Any) -> torch.Tensor:
+        occluded.append(len(fetched.rows))
+        return apply(self, images, fetched)
+
+    monkeypatch.setattr(Occlude, "apply", noted)
+    seen(views, 24)
+    assert occluded == [1] * len(parameters_of(views, 24)[Occlude].rows)
+    assert 0 < len(occluded) < 24
+
+
 def test_without_occlusion_all_is_as_by_the_first_rules() -> None:
     by_newest, by_first = (training_views(job_of(transform_type="contrastive", rules=rules), None) for rules in (2, 1))
     assert torch.equal(seen(by_newest, 20), seen(by_first, 20))
