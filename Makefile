@@ -2,6 +2,7 @@
 # make test    set up, then lint, type-check and run every test (what CI runs)
 # make check   the same without the slow tests
 # make bench   everything beside its peers, in an environment of its own; writes docs/benchmarks.md: make bench ROUNDS=7
+# make bench-gpu  training on one GPU and on all, beside a bare loop and timm; writes docs/benchmarks-gpu.md; takes hours
 # make chaos   kill everything at random, over and over, and compare what comes of it: make chaos SCHEDULES=100
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,8 +16,9 @@ AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder
 DEMO   := demo
 SCHEDULES := 10
 ROUNDS := 7
+GPU_ROUNDS := 3
 
-.PHONY: demo test check chaos bench lint format docs setup clean
+.PHONY: demo test check chaos bench bench-gpu lint format docs setup clean
 
 setup: $(READY)
 
@@ -38,6 +40,10 @@ $(BENCH)/.peers: $(BENCH)/.installed benchmarks/requirements.txt
 
 bench: $(BENCH)/.peers
 	$(BENCH)/bin/python benchmarks/run.py --rounds $(ROUNDS)
+
+# Without a GPU it says so, with exit code 2.
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --rounds $(GPU_ROUNDS)
 
 demo: $(READY)
 	mkdir -p $(DEMO)/training_queue

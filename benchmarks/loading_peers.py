@@ -21,11 +21,11 @@ PACKAGES = ("torchvision", "timm", "nvidia-dali-cuda120", "ffcv")
 Pass = Callable[[int], Iterator[torch.Tensor]]
 
 
-def torchvision_reference(folder: Path, workers: int) -> Pass:
+def torchvision_images(folder: Path, size: int = SIZE) -> ImageFolder:
     """The training preset of torchvision's classification reference: Pillow crops before there are floats."""
     transform = v2.Compose(
         [
-            v2.RandomResizedCrop(SIZE, antialias=True),
+            v2.RandomResizedCrop(size, antialias=True),
             v2.RandomHorizontalFlip(),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
@@ -33,23 +33,35 @@ def torchvision_reference(folder: Path, workers: int) -> Pass:
             v2.ToPureTensor(),
         ]
     )
-    images = ImageFolder(str(folder / "train"), transform)
+    return ImageFolder(str(folder / "train"), transform)
+
+
+def torchvision_reference(folder: Path, workers: int) -> Pass:
+    images = torchvision_images(folder)
     loader = DataLoader(images, BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
     return lambda _: (batch for batch, _ in loader)
 
 
-def timm_loader(folder: Path, workers: int) -> Pass:
+def timm_batches(
+    folder: Path, workers: int, batch: int = BATCH, size: int = SIZE, device: str = "cpu", **options: Any
+) -> Any:
+    """timm's loader of images and labels on the device; options: further ones of `create_loader`."""
     from timm.data import create_dataset, create_loader
 
-    loader = create_loader(
+    return create_loader(
         create_dataset("", root=str(folder / "train")),
-        (3, SIZE, SIZE),
-        BATCH,
+        (3, size, size),
+        batch,
         is_training=True,
         color_jitter=0.0,
         num_workers=workers,
-        device=torch.device("cpu"),
+        device=torch.device(device),
+        **options,
     )
+
+
+def timm_loader(folder: Path, workers: int) -> Pass:
+    loader = timm_batches(folder, workers)
     return lambda _: (batch for batch, _ in loader)
 
 

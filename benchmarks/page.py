@@ -1,7 +1,9 @@
 """The page that says what the benchmarks have found."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 
 from machine import Machine
 from results import Row, Section, rows
@@ -14,11 +16,26 @@ Contestants take turns: A B C, A B C, ... The numbers are medians over the round
 made within each round, and are medians of that. Nobody's own meter counts: times are taken from outside.
 """
 
+GPU_PAGE = Path(__file__).parent.parent / "docs/benchmarks-gpu.md"
+
+
+def on_gpus(made: Path = GPU_PAGE) -> str:
+    """Where the comparison on GPUs is, or that it was not made."""
+    if made.exists():
+        return f"[{made.name}]({made.name}) compares on GPUs; `make bench-gpu` writes it.\n"
+    return f"`make bench-gpu` compares on GPUs and writes {made.name}, which was not made yet: no GPU was at hand.\n"
+
 
 def page(
-    sections: Sequence[Section], machine: Machine, versions: Mapping[str, str], rounds: int, day: date, notes: str = ""
+    sections: Sequence[Section],
+    machine: Machine,
+    versions: Mapping[str, str],
+    rounds: int,
+    day: date,
+    notes: str = "",
+    head: str = HEAD,
 ) -> str:
-    parts = [HEAD, about(machine, versions, rounds, day)]
+    parts = [head, about(machine, versions, rounds, day)]
     if machine.is_busy:
         parts.append(
             f"**The machine was busy** when this began (load average {machine.load:.1f} on {machine.cores} cores): "
@@ -46,9 +63,10 @@ def about(machine: Machine, versions: Mapping[str, str], rounds: int, day: date)
 
 def _section(section: Section) -> str:
     comparison = section.comparison
-    headings = ("", section.unit, "range", comparison.heading, "range")
-    lines = [_cells(row, section) for row in rows(section)]
-    lines += [(name, why, "", "", "") for name, why in section.missing.items()]
+    headings = ("", section.unit, "range", comparison.heading, "range", *(one.heading for one in section.columns))
+    lines = [(*_cells(row, section), *_further(row.name, section)) for row in rows(section)]
+    blank = [""] * (len(headings) - 2)
+    lines += [(name, why, *blank) for name, why in section.missing.items()]
     parts = [f"## {section.title}\n", section.about + "\n", f"The baseline is: {section.baseline}.\n"]
     parts.append(table(headings, lines))
     if section.goals:
@@ -64,6 +82,10 @@ def _cells(row: Row, section: Section) -> tuple[str, ...]:
         return (*cells, "", "")
     median, lowest, highest = (f"{value:.{section.comparison.digits}f}" for value in row.compared)
     return (*cells, median, f"{lowest} to {highest}")
+
+
+def _further(name: str, section: Section) -> list[str]:
+    return [f"{statistics.median(one.values[name]):,.{one.digits}f}" for one in section.columns]
 
 
 def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -98,12 +98,15 @@ def race(contestant: Contestant, work: Work) -> Race:
 
 def environment(folder: Path) -> dict[str, str]:
     """One thread for everybody's arithmetic, no GPU, no network, nobody's own settings."""
+    one_thread = {"OMP_NUM_THREADS": "1", "ACCEL_TRAIN_CORES": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return {**unsettled_environment(folder), **one_thread}
+
+
+def unsettled_environment(folder: Path) -> dict[str, str]:
+    """No network, nobody's own settings; all cores and GPUs."""
     return {
         **os.environ,
         "PYTHONPATH": str(BENCHMARKS),
-        "OMP_NUM_THREADS": "1",
-        "ACCEL_TRAIN_CORES": "1",
-        "CUDA_VISIBLE_DEVICES": "",
         "HF_HOME": str(folder / "hf"),
         "HF_HUB_OFFLINE": "1",
         "WANDB_MODE": "offline",

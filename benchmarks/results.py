@@ -30,6 +30,15 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Column:
+    """Something else that was measured in the same runs: the medians are shown, nothing is compared."""
+
+    heading: str
+    values: Values
+    digits: int = 0
+
+
+@dataclass(frozen=True)
 class Section:
     """One thing that was measured of all contestants; of each as many values as there were rounds."""
 
@@ -43,6 +52,7 @@ class Section:
     goals: Sequence[Goal] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     """Who could not take part, and why."""
+    columns: Sequence[Column] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import loop
 from contestants import Work
 from machine import this_machine, versions
-from page import page
+from page import HEAD, on_gpus, page
 from results import Section
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
@@ -52,7 +52,7 @@ def main() -> None:
     def write() -> None:
         """What is known so far: hours of measuring are not lost to what comes after them."""
         found = versions(dict.fromkeys([*packages, "accel-train"]))
-        text = page(sections, machine, found, options.rounds, datetime.now(UTC).date())
+        text = page(sections, machine, found, options.rounds, datetime.now(UTC).date(), head=f"{HEAD}\n{on_gpus()}")
         if output is None:
             say(text)
         else:

@@ -17,7 +17,7 @@ import torch
 from clock import Note, notes, steps
 from contestants import Contestant, Work
 from machine import NOT_INSTALLED, Machine, this_machine, versions
-from page import page
+from page import GPU_PAGE, on_gpus, page
 from races import Failed, Memory, Race
 from results import DIFFERENCE, Goal, Section, median_compared, rows
 
@@ -71,6 +71,13 @@ def test_the_page_lists_who_was_measured_where_and_who_was_not():
 def test_the_page_of_a_busy_machine_warns_about_that():
     busy = Machine("a processor", 2, 16.4, "a system", "3.11.7", load=1.9)
     assert "busy" in page([section()], busy, {}, 1, date(2026, 1, 2))
+
+
+def test_the_page_says_whether_there_is_one_of_gpus(tmp_path):
+    assert "not made yet" in on_gpus(tmp_path / "benchmarks-gpu.md")
+    (tmp_path / "benchmarks-gpu.md").touch()
+    assert "(benchmarks-gpu.md)" in on_gpus(tmp_path / "benchmarks-gpu.md")
+    assert on_gpus() in GPU_PAGE.with_name("benchmarks.md").read_text()
 
 
 def test_the_machine_and_its_versions_are_recorded_here():
