@@ -1,12 +1,15 @@
 """Operations of a training that have no kernel on a CUDA GPU which adds up in one order, found on the meta device.
 
-The list is that of `torch.use_deterministic_algorithms`: what it refuses there. Nothing of this was run on a GPU.
+The list is that of `torch.use_deterministic_algorithms`, of what it refuses there, as far as models of images have it.
+Nothing of this was run on a GPU.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from accel_trainer.config import Job
@@ -20,6 +23,7 @@ WITHOUT_ORDER = {
     "_adaptive_avg_pool2d_backward": "the gradient of AdaptiveAvgPool2d",
     "_adaptive_avg_pool3d_backward": "the gradient of AdaptiveAvgPool3d",
     "adaptive_max_pool2d_backward": "the gradient of AdaptiveMaxPool2d",
+    "adaptive_max_pool3d_backward": "the gradient of AdaptiveMaxPool3d",
     "avg_pool3d_backward": "the gradient of AvgPool3d",
     "fractional_max_pool2d_backward": "the gradient of FractionalMaxPool2d",
     "fractional_max_pool3d_backward": "the gradient of FractionalMaxPool3d",
@@ -44,16 +48,21 @@ WITHOUT_ORDER = {
 }
 
 
+# It has a kernel with an order, which torch takes only where all that has none is refused.
+ATTENTION = "the gradient of attention"
+
+
 def operations_without_order(job: Job, model: nn.Module, objective: Objective) -> list[str]:
     """What of a forward and a backward pass adds up in any order on a CUDA GPU, in words, each once; what the loss does
     with a model's output has none of these."""
-    with _Operations() as seen:
+    with _Functions() as called, _Operations() as seen:
         done = meta_pass(model, job, 2)
         parameters = [done.given[name] for name, parameter in model.named_parameters() if parameter.requires_grad]
         total = torch.stack([output.float().sum() for output in objective.trained(done.output)]).sum()
         if parameters:
             torch.autograd.grad(total, parameters, allow_unused=True)
-    return list(dict.fromkeys(WITHOUT_ORDER[name] for name in seen.names if name in WITHOUT_ORDER))
+    attention = [ATTENTION] if called.attention and not job.deterministic else []
+    return [*dict.fromkeys(WITHOUT_ORDER[name] for name in seen.names if name in WITHOUT_ORDER), *attention]
 
 
 def refuse_without_order(job: Job, operations: list[str]) -> None:
@@ -76,3 +85,15 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.append(op._opname)
         return op(*args, **(kwargs or {}))
+
+
+class _Functions(TorchFunctionMode):
+    """Remembers whether attention was called: on the meta device it is made of other operations than on a GPU."""
+
+    def __init__(self) -> None:
+        TorchFunctionMode.__init__(self)
+        self.attention = False
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.attention |= function in (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+        return function(*args, **(kwargs or {}))

@@ -24,14 +24,13 @@ class StepReach:
 
 def reach_of_step(job: Job, model: nn.Module, objective: Objective, num_processes: int) -> StepReach:
     """Look at a forward and a backward pass of two examples, unless there is a single process, which asks for none of
-    it. What users have written may do otherwise in another step, so it may do all of this."""
+    it. What users have written may move buffers in another step that it does not move in this one."""
     if num_processes == 1:
         return StepReach(has_unused=False, moves_buffers=False)
-    if registry.is_others(job.architecture) and not job.architecture.startswith(timm_models.PREFIX):
-        return StepReach(has_unused=True, moves_buffers=True)
+    is_users = registry.is_others(job.architecture) and not job.architecture.startswith(timm_models.PREFIX)
     done = meta_pass(model, job, 2)
     unused = _without_gradient(model, objective.trained(done.output), done)
-    return StepReach(has_unused=bool(unused), moves_buffers=bool(_moved(model, done)))
+    return StepReach(has_unused=bool(unused), moves_buffers=is_users or bool(_moved(model, done)))
 
 
 def _without_gradient(model: nn.Module, outputs: list[Tensor], done: MetaPass) -> list[str]:

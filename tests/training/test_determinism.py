@@ -9,7 +9,7 @@ import torch
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.training.build import make_objective
-from accel_trainer.training.determinism import WITHOUT_ORDER, operations_without_order, refuse_without_order
+from accel_trainer.training.determinism import ATTENTION, WITHOUT_ORDER, operations_without_order, refuse_without_order
 from accel_trainer.training.meta_model import cycle_axis, meta_model
 
 MakeJob = Callable[..., Job]
@@ -29,10 +29,15 @@ def operations(job: Job) -> list[str]:
         ("squeezenet1_1", []),  # pools to one pixel, which is a mean
         ("resnet18", []),
         ("cornet_rt", []),
+        ("vit_b_32", [ATTENTION]),
     ],
 )
 def test_what_has_no_order_on_a_gpu_is_named(make_job: MakeJob, architecture: str, expected: list[str]) -> None:
     assert operations(make_job(architecture=architecture, image_size=96)) == expected
+
+
+def test_attention_has_an_order_where_a_job_asks_for_it(make_job: MakeJob) -> None:
+    assert operations(make_job(architecture="vit_b_32", image_size=96, deterministic=True)) == []
 
 
 def test_clips_are_looked_at_as_clips(make_job: MakeJob) -> None:

@@ -25,7 +25,9 @@ ALL_CYCLES: dict[str, Any] = {
     "architecture": "cornet_rt",
     "architecture_args": {"features": [32] * 4, "num_cycles": 4, "return_cycles": "all"},
 }
-EVERYTHING, NOTHING = StepReach(has_unused=True, moves_buffers=True), StepReach(has_unused=False, moves_buffers=False)
+NOTHING = StepReach(has_unused=False, moves_buffers=False)
+# What users have written may do otherwise in another step.
+OF_USERS = StepReach(has_unused=False, moves_buffers=True)
 UNUSED = StepReach(has_unused=True, moves_buffers=False)
 
 
@@ -46,7 +48,8 @@ def reach(job: Job, num_processes: int = 2) -> StepReach:
         ({**ALL_CYCLES, "loss_cycle": "uniform"}, NOTHING),
         ({"architecture": "googlenet", "image_size": 64}, NOTHING),
         ({"architecture": "googlenet", "image_size": 64, **SIMCLR, "architecture_args": {"num_classes": 8}}, UNUSED),
-        ({"architecture": "tiny_models:NormAndDropout"}, EVERYTHING),  # may do otherwise in another step
+        ({"architecture": "tiny_models:NormAndDropout"}, OF_USERS),
+        ({"architecture": "tiny_models:Unused"}, StepReach(has_unused=True, moves_buffers=True)),
     ],
     ids=lambda given: None if isinstance(given, StepReach) else f"{given['architecture']} {given.get('criterion', '')}",
 )

@@ -23,8 +23,8 @@ def prepare(
     """The model and its optimizer for training on all processes; of a single one the model itself.
 
     has_unused: parameters may have no gradient in a step, and are left alone then, as they are in one process.
-    moves_buffers: rank 0's buffers are everybody's in every forward pass. Without it each rank has its own statistics
-    of BatchNorm, which no training step reads, and rank 0's are those that are evaluated and saved.
+    moves_buffers: rank 0's buffers are everybody's in the first forward pass of each step. Without it each rank has its
+    own statistics of BatchNorm, which no training step reads, and rank 0's are those that are evaluated and saved.
     """
     accelerator.ddp_handler = DistributedDataParallelKwargs(
         gradient_as_bucket_view=True, find_unused_parameters=has_unused

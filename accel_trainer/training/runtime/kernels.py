@@ -4,7 +4,6 @@ What is of GPUs was not run on one.
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from accel_trainer.config import Job
 from accel_trainer.core.child_environment import environment_restored
+from accel_trainer.data.precision import float32_as
 
 
 @contextmanager
@@ -26,16 +26,18 @@ def chosen_kernels(job: Job, device: torch.device) -> Iterator[None]:
     those that add up in any order; `tf32` allows TF32 in convolutions and matrix products; `deterministic` has torch
     refuse what has no other kernel.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = job.fast_kernels, not job.fast_kernels
-    cudnn.allow_tf32 = matmul.allow_tf32 = job.tf32
     prefers = device.type == "cuda" and not job.fast_kernels
     try:
-        with _one_order(refuses=job.deterministic) if job.deterministic or prefers else nullcontext():
+        with (
+            float32_as(tf32=job.tf32 and device.type == "cuda"),
+            _one_order(refuses=job.deterministic) if job.deterministic or prefers else nullcontext(),
+        ):
             yield
     finally:
-        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 @contextmanager
@@ -45,9 +47,8 @@ def _one_order(*, refuses: bool) -> Iterator[None]:
     is_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
-    with environment_restored(), warnings.catch_warnings():
+    with environment_restored():
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        warnings.filterwarnings("ignore", ".* does not have a deterministic implementation")
         torch.use_deterministic_algorithms(True, warn_only=not refuses)
         memory.fill_uninitialized_memory = False
         try:

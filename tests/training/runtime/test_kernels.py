@@ -1,7 +1,8 @@
 """What torch is told of kernels, and how images and weights lie in memory. No GPU is needed to be told."""
 
 import os
-import warnings
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -71,12 +72,37 @@ def test_a_job_chooses_its_kernels_and_leaves_the_process_as_it_was(
     assert settings() == before
 
 
-def test_what_has_no_order_is_named_by_us_and_not_in_the_middle_of_a_training(make_job: MakeJob) -> None:
-    with warnings.catch_warnings(record=True) as told, chosen_kernels(make_job(), CUDA):
-        warnings.filterwarnings("default", "something else")
-        warnings.warn("upsample does not have a deterministic implementation, but you set ...", stacklevel=1)
-        warnings.warn("something else", stacklevel=1)
-    assert [str(warning.message) for warning in told] == ["something else"]
+@pytest.mark.parametrize("word", ["medium", "high", "highest"])
+def test_a_process_may_have_said_how_float32_is_computed_in_the_older_way(make_job: MakeJob, word: str) -> None:
+    torch.set_float32_matmul_precision(word)
+    try:
+        with chosen_kernels(make_job(), CPU):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not MATMUL.allow_tf32
+        assert torch.get_float32_matmul_precision() == word
+        assert MATMUL.allow_tf32 == (word != "highest")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+IN_THE_NEWER_WAY = """
+import torch
+from accel_trainer.data.precision import float32_as
+
+places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul)
+for place in places:
+    place.fp32_precision = "tf32"
+for tf32, words in ((False, ["ieee"] * 2), (True, ["tf32"] * 2)):
+    with float32_as(tf32=tf32):
+        assert [place.fp32_precision for place in places[:2]] == words or not tf32, [p.fp32_precision for p in places]
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    assert [place.fp32_precision for place in places] == ["tf32"] * 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(MATMUL, "fp32_precision"), reason="torch says it in the older way only")
+def test_or_in_the_newer_one() -> None:
+    subprocess.run([sys.executable, "-c", IN_THE_NEWER_WAY], check=True, timeout=120)
 
 
 def test_the_fastest_kernels_contradict_those_of_one_order(make_job: MakeJob) -> None:
