@@ -63,10 +63,10 @@ class Verdict:
 def judge(tried: Sequence[RangeTestPoint]) -> Verdict:
     """What a range test has found.
 
-    Refused are a curve that never falls, one whose fall is no larger than what its noise, heavy-tailed noise too, or a
-    random walk would have, one that falls steepest at either
+    Refused are a curve that never falls, one whose fall is no larger than its noise, one that falls steepest at either
     edge of the rates that were tried, and one of which resampled curves (a bootstrap of its noise around its trend) do
-    not agree. A loss that still falls at the largest rate is named.
+    not agree. A fall that noise with far outliers, or a random walk, would have as well is in doubt; a loss that still
+    falls at the largest rate is named.
     """
     losses = np.array([point.loss for point in tried], dtype=np.float64)
     smoothed = np.array([point.smoothed for point in tried], dtype=np.float64)
@@ -77,9 +77,10 @@ def judge(tried: Sequence[RangeTestPoint]) -> Verdict:
     least = int(smoothed.argmin())
     confidence = _confidence(losses[: least + 1], logs[: least + 1], step)
     rate = float(f"{tried[step].rate:.3g}")
-    fall = float(smoothed[NUM_SKIPPED] - smoothed[least])
-    if (why := _why_noise(fall, losses[: least + 1])) is not None:
-        return Verdict(None, confidence, f"has seen a fall of the loss by {fall:.3g} only, and {why}", is_noisy=True)
+    fall, noise = float(smoothed[NUM_SKIPPED] - smoothed[least]), _noise(losses[: least + 1])
+    if fall <= _fall_of_noise(noise):
+        why = f"has seen a fall of the loss by {fall:.3g} only, and from step to step it differs by {noise:.3g} anyway"
+        return Verdict(None, confidence, why, is_noisy=True)
     is_last = least == len(tried) - 1
     if step < NUM_SKIPPED + EDGE or (is_last and step >= len(tried) - EDGE):
         where = f"{tried[NUM_SKIPPED].rate:.2g} to {tried[-1].rate:.2g}"
@@ -91,6 +92,8 @@ def judge(tried: Sequence[RangeTestPoint]) -> Verdict:
     doubts = []
     if confidence < UNCERTAIN_BELOW:
         doubts.append("the curve is noisy")
+    if _may_wander(fall, losses[: least + 1]):
+        doubts.append(f"the loss falls by {fall:.3g} only, and goes up and down by as much over several steps")
     if _steepness(smoothed, logs, step, least) < STEEPER:
         doubts.append("the loss falls nearly as steeply at other rates")
     if is_last and len(tried) == NUM_STEPS:
@@ -105,17 +108,17 @@ def _steepness(smoothed: Curve, logs: Curve, step: int, least: int) -> float:
     return float(np.gradient(smoothed[way], logs[way])[step - NUM_SKIPPED] / mean)
 
 
-def _why_noise(fall: float, losses: Curve) -> str | None:
-    """Why a fall of the running mean may be of noise alone; None where it is larger. A walk may end anywhere, so that
-    the losses on the way to the least count."""
-    noise = max(_noise(losses), _plain_noise(losses))
-    of_noise = NOISE_FALL * 2**0.5 * noise * ((1 - SMOOTHING) / (1 + SMOOTHING)) ** 0.5
+def _fall_of_noise(noise: float) -> float:
+    """By how much the running mean of independent noise may fall; noise: its standard deviation from step to step."""
+    return float(NOISE_FALL * 2**0.5 * noise * ((1 - SMOOTHING) / (1 + SMOOTHING)) ** 0.5)
+
+
+def _may_wander(fall: float, losses: Curve) -> bool:
+    """Whether noise with far outliers, or a random walk, would have such a fall of the running mean. A walk may end
+    anywhere, so that the losses on the way to the least count."""
+    of_noise = _fall_of_noise(max(_noise(losses), _plain_noise(losses)))
     of_walk = WALK_FALL * _walk(losses) * (len(losses) - NUM_SKIPPED) ** 0.5
-    if fall > (of_noise**2 + of_walk**2) ** 0.5:
-        return None
-    if fall <= of_noise:
-        return f"from step to step it differs by {noise:.3g} anyway"
-    return "its ups and downs over several steps are as large"
+    return fall <= float((of_noise**2 + of_walk**2) ** 0.5)
 
 
 def _plain_noise(losses: Curve) -> float:
