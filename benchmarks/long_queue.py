@@ -29,6 +29,7 @@ from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Slots
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.stuck_jobs import StuckJobs
 
 NUM_CLAIMS = 50
 JOB = {
@@ -43,7 +44,7 @@ JOB = {
 class AllGood(PendingChecker):
     """Reads every file once, as the runner does, and takes it for good: what torch says of it is not measured here."""
 
-    def look(self, jobs):  # type: ignore[no-untyped-def]
+    def check(self, jobs):  # type: ignore[no-untyped-def]
         jobs = list(jobs)
         for job, version in ((job, Version.of(job.path)) for job in jobs):
             if version is not None and version not in self._needs:
@@ -67,7 +68,8 @@ def measure(number: int, folder: Path) -> list[float]:
     status = statistics.median(
         seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)) for _ in range(5)
     )
-    outlook = Scheduler(queue, AllGood(LaunchOptions(), folder), Retries(queue), lambda job, reason: None)
+    stuck = StuckJobs(queue, lambda job, problem: None)
+    outlook = Scheduler(queue, AllGood(LaunchOptions(), folder), Retries(queue), lambda job, reason: None, stuck)
     first = seconds(outlook.refresh)
     look = statistics.median(seconds(outlook.refresh) for _ in range(5))
     slots = Slots(Machine((), False, 2), LaunchOptions())
