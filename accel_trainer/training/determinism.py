@@ -6,7 +6,6 @@ Nothing of this was run on a GPU.
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -46,8 +45,6 @@ WITHOUT_ORDER = {
     "histc": "histc",
     "median": "median",
 }
-
-
 # It has a kernel with an order, which torch takes only where all that has none is refused.
 ATTENTION = "the gradient of attention"
 
@@ -57,10 +54,7 @@ def operations_without_order(job: Job, model: nn.Module, objective: Objective) -
     with a model's output has none of these."""
     with _Functions() as called, _Operations() as seen:
         done = meta_pass(model, job, 2)
-        parameters = [done.given[name] for name, parameter in model.named_parameters() if parameter.requires_grad]
-        total = torch.stack([output.float().sum() for output in objective.trained(done.output)]).sum()
-        if parameters:
-            torch.autograd.grad(total, parameters, allow_unused=True)
+        done.gradients(objective.trained(done.output))
     attention = [ATTENTION] if called.attention and not job.deterministic else []
     return [*dict.fromkeys(WITHOUT_ORDER[name] for name in seen.names if name in WITHOUT_ORDER), *attention]
 

@@ -1,6 +1,6 @@
 """A model without values, on the meta device: its shapes, cycles, parameters and memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +120,14 @@ class MetaPass:
     output: Any
     given: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
+
+    def gradients(self, outputs: Sequence[Tensor]) -> dict[str, Tensor | None]:
+        """Those of all trained parameters, in a backward pass from the sum of some of its outputs; None for a parameter
+        that these do not depend on."""
+        trained = {name: copy for name, copy in self.given.items() if copy.requires_grad}
+        total = torch.stack([output.float().sum() for output in outputs]).sum()
+        found = torch.autograd.grad(total, list(trained.values()), allow_unused=True) if trained else ()
+        return dict(zip(trained, found, strict=True))
 
 
 def meta_pass(model: nn.Module, job: Job, num_examples: int) -> MetaPass:

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from accel_trainer.config import Job
@@ -29,16 +28,9 @@ def reach_of_step(job: Job, model: nn.Module, objective: Objective, num_processe
         return StepReach(has_unused=False, moves_buffers=False)
     is_users = registry.is_others(job.architecture) and not job.architecture.startswith(timm_models.PREFIX)
     done = meta_pass(model, job, 2)
-    unused = _without_gradient(model, objective.trained(done.output), done)
-    return StepReach(has_unused=bool(unused), moves_buffers=is_users or bool(_moved(model, done)))
-
-
-def _without_gradient(model: nn.Module, outputs: list[Tensor], done: MetaPass) -> list[str]:
-    """The trained parameters that these outputs do not depend on."""
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    total = torch.stack([output.float().sum() for output in outputs]).sum()
-    gradients = torch.autograd.grad(total, [done.given[name] for name in names], allow_unused=True)
-    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    gradients = done.gradients(objective.trained(done.output))
+    has_unused = any(gradient is None for gradient in gradients.values())
+    return StepReach(has_unused=has_unused, moves_buffers=is_users or bool(_moved(model, done)))
 
 
 def _moved(model: nn.Module, done: MetaPass) -> list[str]:
