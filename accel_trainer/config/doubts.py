@@ -16,6 +16,8 @@ from accel_trainer.core.text import listed
 TOP = 5
 # Label smoothing that published recipes have beside CutMix and MixUp is 0.1.
 MOST_SMOOTHING = 0.3
+# What helps where a model has operations that `deterministic` refuses on a GPU.
+INSTEAD_OF_DETERMINISTIC = "leave it out (all else keeps its bits), train on a CPU, or use another model"
 # Learning rates that are usual for an optimizer, at most.
 HIGHEST_RATES = {"Adam": 0.02, "AdamW": 0.02, "NAdam": 0.02, "RAdam": 0.02, "Adamax": 0.05, "SGD": 20.0}
 
@@ -179,8 +181,7 @@ def what_a_device_refuses(job: Job, known: Known) -> Iterator[Problem]:
             f"{job.architecture} has {listed(known.without_order)}, of which no kernel on a GPU gives the same bits "
             "every time: a training there is refused"
         )
-        hint = "leave it out (all else keeps its bits), train on a CPU, or use another model"
-        yield Problem(message, key="deterministic", hint=hint)
+        yield Problem(message, key="deterministic", hint=INSTEAD_OF_DETERMINISTIC)
 
 
 def losses_that_rise(job: Job, known: Known) -> Iterator[Problem]:

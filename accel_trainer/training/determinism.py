@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from accel_trainer.config import Job
+from accel_trainer.config.doubts import INSTEAD_OF_DETERMINISTIC
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.training.meta_model import meta_pass
@@ -65,7 +66,7 @@ def refuse_without_order(job: Job, operations: list[str]) -> None:
         raise UserError(
             f"{job.architecture} has {listed(operations)}, of which no kernel on a GPU gives the same bits every time",
             key="deterministic",
-            hint="leave it out (all else keeps its bits), train on a CPU, or use another model",
+            hint=INSTEAD_OF_DETERMINISTIC,
         )
 
 
