@@ -3,42 +3,13 @@
 import os
 import sys
 
-from accel_trainer.cli import (
-    control,
-    doctor,
-    job_files,
-    migrate,
-    pack,
-    profile,
-    results,
-    run_queue,
-    sweep,
-    train,
-    watch,
-)
 from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
 from accel_trainer.cli.console import lost_output, protect_streams, use_utf8
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import MachineFailure
 from accel_trainer.core.processes import exit_now
-from accel_trainer.launch.accelerate_config import MachineUnusable
-from accel_trainer.queue.layout import QueueUnusable
 
-__all__ = [
-    "app",
-    "control",
-    "doctor",
-    "job_files",
-    "main",
-    "migrate",
-    "pack",
-    "profile",
-    "results",
-    "run_queue",
-    "sweep",
-    "train",
-    "watch",
-]
+__all__ = ["app", "main"]
 
 
 # Of these the output is only to be watched: what they do counts, whatever has become of the terminal.
@@ -63,7 +34,7 @@ def _run() -> int:
         app()
     except UserError as error:
         print_problems(error.problems)
-        return QUEUE_UNUSABLE if isinstance(error, QueueUnusable | MachineUnusable) else MISTAKE
+        return QUEUE_UNUSABLE if isinstance(error, SetupUnusable) else MISTAKE
     except MachineFailure as error:
         print_problems(error.problems)
         return SOME_FAILED

@@ -8,23 +8,21 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
+from accel_trainer.cli.verbs import IMPORTED, Verbs
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
 from accel_trainer.core.launched import SET_ASIDE_VARIABLE
 from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
-from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
-from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
-from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 
@@ -37,11 +35,12 @@ class _Application(typer.Typer):
     """An application whose verbs take paths as a shell would read them, and whose errors of the system are one line."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Verb], Verb]:
-        """Make a function a verb. The function itself stays as it is."""
-        register = super().command(name, **settings)
+        """Make a function a verb, which has to be in the table of verbs too. The function itself stays as it is."""
 
         def make(verb: Verb) -> Verb:
-            register(_as_verb(verb))
+            alone = typer.Typer(add_completion=False)
+            alone.command(name, **settings)(_as_verb(verb))
+            IMPORTED[name or verb.__name__] = alone
             return verb
 
         return make
@@ -89,31 +88,19 @@ def _is_below(path: str, folder: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
 
 
-app = _Application(
-    help="Drop job files into a folder, train every one of them, compare them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = _Application(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _main() -> None:
+    """Drop job files into a folder, train every one of them, compare them."""
+
 
 Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
 File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
 QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
 ParentQueueOption = Annotated[
     Path, typer.Option("--queue", help="Folder of the queue with the jobs that this one may start from.")
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
-]
-GpusOption = Annotated[
-    str | None,
-    typer.Option("--gpus", help="The GPUs to use: indices such as 0,1, of a MIG device 0:1, or beginnings of UUIDs."),
-]
-CpuOption = Annotated[bool, typer.Option("--cpu", help="Use the CPU, also where there is a GPU.")]
-ProcessesOption = Annotated[
-    int | None,
-    typer.Option("--num-processes", min=1, help="Processes per job; by default one per GPU."),
 ]
 AllowOption = Annotated[
     str,
@@ -125,26 +112,6 @@ AllowOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 DEFAULT_QUEUE = Path("training_queue")
-
-
-_GPU = re.compile(r"\d{1,4}(:\d{1,4})?|(GPU|MIG)-[\w/-]{1,80}", re.ASCII)
-
-
-def launch_options(
-    config: Path | None, num_processes: int | None, gpus: str | None, *, cpu: bool = False
-) -> LaunchOptions:
-    """What the options of hardware mean. Raises UserError for GPUs that are not different names of some, and for a
-    config that is none."""
-    if cpu and gpus is not None:
-        raise UserError("--cpu: not with --gpus")
-    if config is not None:
-        cpu |= read_config(ConfigFile(config, Origin.OPTION)).use_cpu
-    indices = None
-    if gpus is not None:
-        indices = tuple(part.strip() for part in gpus.split(","))
-        if not all(map(_GPU.fullmatch, indices)) or len(set(indices)) < len(indices):
-            raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
-    return LaunchOptions(config, num_processes, indices, cpu)
 
 
 def count_of(number: int, what: str) -> str:
@@ -181,20 +148,6 @@ def print_warnings(lines: Iterable[str]) -> None:
     """Print what is wrong and ends nothing, one a line."""
     for line in lines:
         echo(f"warning: {with_flags(line)}", err=True)
-
-
-@contextmanager
-def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterator[WorkerCall]:
-    """A call of a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
-    report_set_aside()
-    try:
-        with called as call:
-            yield call
-    except WorkerStopped as stopped:
-        raise typer.Exit(SIGNALED + stopped.number) from stopped
-    except WorkerFailed as error:
-        print_problems([f"{what} has failed: {error}; all output: {error.log}"])
-        raise typer.Exit(SOME_FAILED) from error
 
 
 def report_set_aside(*families: Family) -> None:
@@ -252,10 +205,7 @@ def with_flags(line: str) -> str:
 @cache
 def _flags() -> dict[str, str]:
     """Each flag of the command line by its name in Python: `num_processes` is --num-processes."""
-    from typer.core import TyperGroup
-    from typer.main import get_command
-
-    main = get_command(app)
-    verbs = list(main.commands.values()) if isinstance(main, TyperGroup) else [main]
+    main = cast(Verbs, typer.main.get_command(app))
+    verbs = main.commands.values()
     flags = [flag for verb in verbs for parameter in verb.params for flag in parameter.opts if flag.startswith("--")]
     return {flag.removeprefix("--").replace("-", "_"): flag for flag in flags}

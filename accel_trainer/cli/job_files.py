@@ -14,25 +14,21 @@ from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
     AllowOption,
-    ConfigOption,
-    CpuOption,
     File,
     Files,
-    GpusOption,
     JsonOption,
     ParentQueueOption,
-    ProcessesOption,
     QueueOption,
     app,
     count_of,
     echo,
     echo_text,
-    launch_options,
     print_problems,
     print_warnings,
     with_flags,
     write_file,
 )
+from accel_trainer.cli.launching import ConfigOption, CpuOption, GpusOption, ProcessesOption, launch_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError

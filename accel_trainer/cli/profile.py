@@ -10,17 +10,19 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     AllowOption,
-    ConfigOption,
-    CpuOption,
-    GpusOption,
     JsonOption,
-    ProcessesOption,
     QueueOption,
     app,
     echo,
     echo_text,
     existing_queue,
     find_job,
+)
+from accel_trainer.cli.launching import (
+    ConfigOption,
+    CpuOption,
+    GpusOption,
+    ProcessesOption,
     launch_options,
     worker_call,
 )

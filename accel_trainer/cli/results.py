@@ -12,17 +12,19 @@ from accel_trainer.api.trained_run import load_run, load_runs
 from accel_trainer.cli.app import (
     MISTAKE,
     AllowOption,
-    ConfigOption,
-    CpuOption,
-    GpusOption,
     JsonOption,
-    ProcessesOption,
     app,
     echo,
     echo_text,
-    launch_options,
     print_problems,
     print_warnings,
+)
+from accel_trainer.cli.launching import (
+    ConfigOption,
+    CpuOption,
+    GpusOption,
+    ProcessesOption,
+    launch_options,
     worker_call,
 )
 from accel_trainer.core.errors import UserError

@@ -13,19 +13,15 @@ from accel_trainer.cli.app import (
     SIGNALED,
     SOME_FAILED,
     AllowOption,
-    ConfigOption,
-    CpuOption,
-    GpusOption,
-    ProcessesOption,
     QueueOption,
     app,
     echo,
-    launch_options,
     print_problems,
     report_set_aside,
     with_flags,
 )
 from accel_trainer.cli.console import never_wait
+from accel_trainer.cli.launching import ConfigOption, CpuOption, GpusOption, ProcessesOption, launch_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM

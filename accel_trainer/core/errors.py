@@ -5,7 +5,8 @@ Classes that one room raises are defined there:
     AccelTrainError        raised on purpose; all that a caller needs to catch
       UserError            a mistake that the user can fix; shown without a traceback
         InvalidJob         a job file, or a parameter in it
-        run.lock.FolderInUse, queue.layout.QueueUnusable, queue.slurm.client.SlurmError, ...
+        SetupUnusable      the queue, or this machine as it is set up
+        run.lock.FolderInUse, queue.slurm.client.SlurmError, ...
       run.lock.LockLost    somebody else has taken over what this process worked on
 """
 
@@ -85,6 +86,10 @@ class AccelTrainError(Exception):
 
 class UserError(AccelTrainError):
     """A mistake that the user can fix. Its text is shown as it is, without a traceback."""
+
+
+class SetupUnusable(UserError):
+    """The queue, or this machine as the user has set it up, cannot be used: no mistake of a job."""
 
 
 class InvalidJob(UserError):

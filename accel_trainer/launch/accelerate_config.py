@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_home, read_bytes
 from accel_trainer.core.text import did_you_mean, first_line
 
@@ -31,7 +31,7 @@ class UnusableHere(UserError):
     """No job can be launched here as it is asked for: an option is wrong, or the machine. No mistake of a job."""
 
 
-class MachineUnusable(UnusableHere):
+class MachineUnusable(UnusableHere, SetupUnusable):
     """The same, where it is the user's own default on this machine, or its GPUs."""
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from accel_trainer.config.file_names import is_conflicted_copy, why_no_job
 from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.place_lock import is_lock, names_inside
 
@@ -137,7 +137,7 @@ class ClaimedJob(QueuedJob):
         return None if moves is None else moves["copy"]
 
 
-class QueueUnusable(UserError):
+class QueueUnusable(SetupUnusable):
     """The queue's folder itself cannot be used."""
 
 

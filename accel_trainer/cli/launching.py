@@ -1,0 +1,62 @@
+"""What the verbs that launch something have in common: options of the hardware, and calls of a worker."""
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems, report_set_aside
+from accel_trainer.core.errors import UserError
+from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
+from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
+from accel_trainer.launch.command import LaunchOptions
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
+]
+GpusOption = Annotated[
+    str | None,
+    typer.Option("--gpus", help="The GPUs to use: indices such as 0,1, of a MIG device 0:1, or beginnings of UUIDs."),
+]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Use the CPU, also where there is a GPU.")]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--num-processes", min=1, help="Processes per job; by default one per GPU."),
+]
+
+_GPU = re.compile(r"\d{1,4}(:\d{1,4})?|(GPU|MIG)-[\w/-]{1,80}", re.ASCII)
+
+
+def launch_options(
+    config: Path | None, num_processes: int | None, gpus: str | None, *, cpu: bool = False
+) -> LaunchOptions:
+    """What the options of hardware mean. Raises UserError for GPUs that are not different names of some, and for a
+    config that is none."""
+    if cpu and gpus is not None:
+        raise UserError("--cpu: not with --gpus")
+    if config is not None:
+        cpu |= read_config(ConfigFile(config, Origin.OPTION)).use_cpu
+    indices = None
+    if gpus is not None:
+        indices = tuple(part.strip() for part in gpus.split(","))
+        if not all(map(_GPU.fullmatch, indices)) or len(set(indices)) < len(indices):
+            raise UserError(f"--gpus: {gpus!r} is not a list of different numbers such as 0,1")
+    return LaunchOptions(config, num_processes, indices, cpu)
+
+
+@contextmanager
+def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterator[WorkerCall]:
+    """A call of a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
+    report_set_aside()
+    try:
+        with called as call:
+            yield call
+    except WorkerStopped as stopped:
+        raise typer.Exit(SIGNALED + stopped.number) from stopped
+    except WorkerFailed as error:
+        print_problems([f"{what} has failed: {error}; all output: {error.log}"])
+        raise typer.Exit(SOME_FAILED) from error
