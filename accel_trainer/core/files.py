@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,32 +18,49 @@ from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.rename import was_moved
 
 
-def write_atomic(path: Path, content: str | bytes, *, durable: bool = True, is_private: bool = False) -> None:
+def _nobody_objects() -> None:
+    """The check of what may be replaced in any case."""
+
+
+def write_atomic(
+    path: Path,
+    content: str | bytes | Iterable[bytes | memoryview],
+    *,
+    durable: bool = True,
+    is_private: bool = False,
+    check: Callable[[], None] = _nobody_objects,
+) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one.
 
-    `durable` waits for the disk, so that the new file outlives a power cut; leave it out for what is
-    rewritten every second. `is_private`: nobody else may read or write it. An OSError names the file.
+    content: the whole, or pieces of it. `durable` waits for the disk, so that the new file outlives a power cut; leave
+    it out for what is rewritten every second. `is_private`: nobody else may read or write it. check: as of
+    `replacing`. An OSError names the file.
     """
-    data = content.encode() if isinstance(content, str) else content
+    pieces = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
     try:
-        with replacing(path, durable=durable) as aside, open_to_write(aside, 0, is_private=is_private) as file:
-            file.write(data)
+        with (
+            replacing(path, durable=durable, check=check) as aside,
+            open_to_write(aside, 0, is_private=is_private) as file,
+        ):
+            file.writelines(pieces)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False, check: Callable[[], None] = _nobody_objects) -> Iterator[Path]:
     """Gives a path beside `path` at which to write a file, or make a folder; what is there at the end is renamed to
     `path`, and removed on any error.
 
     A file replaces what is there in one step; of a folder the older one is removed before. `durable` waits for the
-    disk, so that all of it outlives a power cut.
+    disk, so that all of it outlives a power cut. check: is called just before anything of that can be seen, and raises
+    where nothing of it may be.
     """
     with _aside(path) as aside:
         yield aside
         if durable:
             _sync(aside)
+        check()
         if aside.is_dir() and os.path.lexists(path):  # which a rename would not replace
             remove_tree(path)
         _replace(aside, path)

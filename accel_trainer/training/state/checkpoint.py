@@ -5,7 +5,6 @@ reached the disk. What does not match its checksums is passed over, and the stat
 """
 
 import hashlib
-import io
 import json
 import logging
 import pickle
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from accel_trainer.core.errors import UserError
@@ -29,6 +28,7 @@ from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.runtime.module_state import is_extra_state
+from accel_trainer.training.state.packing import CheckedFile, packed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,30 +42,14 @@ TRAINER = "trainer.pt"
 STATE_NAME = re.compile(r"\d{9,}-\d{4,}")
 
 
-def save_weights(path: Path, state_dict: Mapping[str, Tensor], **about: str) -> None:
+def save_weights(
+    path: Path, state_dict: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None, **about: str
+) -> None:
     """Write weights so that `safetensors.torch.load_file` and a plain model's `load_state_dict` take them.
 
-    The same weights are the same bytes: a checksum tells whether two runs came to the same.
+    The same weights are the same bytes: a checksum tells whether two runs came to the same. check: as of `replacing`.
     """
-    write_atomic(path, _with_sorted_header(save(_on_host(state_dict), metadata={"format": "pt", **about})))
-
-
-def _with_sorted_header(file: bytes) -> bytes:
-    """A file of safetensors with its header's keys in order: the library writes metadata in the order of a hash map,
-    which is another one in every process. A header is its length (8 bytes, little-endian), JSON, and spaces up to a
-    multiple of 8 bytes."""
-    start = 8 + int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
-    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(file)[start:]))
-
-
-def _on_host(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of each: safetensors refuses tensors that share memory, which tied weights do."""
-    return {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in state_dict.items()
-    }
+    write_atomic(path, packed(state_dict, {"format": "pt", **about}), check=check)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -191,17 +175,18 @@ class StateStore:
     def _write(self, state: TrainState, target: Path) -> None:
         self.folder.mkdir(exist_ok=True)
         self._clean()
-        with replacing(target, durable=True) as aside:
+        with replacing(target, durable=True, check=self._run.check_owner) as aside:
             aside.mkdir()
             about = {
                 "progress": state.progress.as_record(),
                 "num_processes": state.num_processes,
                 "sha256": {
-                    MODEL: _write(aside / MODEL, save(_on_host(state.model))),
-                    TRAINER: _write(aside / TRAINER, _pickled(state.trainer.as_record())),
+                    MODEL: _write(aside / MODEL, lambda file: file.writelines(packed(state.model))),
+                    TRAINER: _write(aside / TRAINER, lambda file: torch.save(dict(state.trainer.as_record()), file)),
                 },
             }
-            _write(aside / MANIFEST, json.dumps({**about, "checksum": _checksum(about)}).encode())
+            manifest = json.dumps({**about, "checksum": _checksum(about)}).encode()
+            _write(aside / MANIFEST, lambda file: file.write(manifest))
 
     def newest(self) -> TrainState | None:
         """The newest state that is whole, or None. One that is not is named in the log."""
@@ -290,21 +275,16 @@ def _unpickled(file: bytes) -> dict[str, Any]:
     return content
 
 
-def _sha256(content: bytes | memoryview) -> str:
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _pickled(values: Mapping[str, Any]) -> memoryview:
-    file = io.BytesIO()
-    torch.save(dict(values), file)
-    return file.getbuffer()
-
-
-def _write(path: Path, content: bytes | memoryview) -> str:
-    """Write a file, and give the checksum of what should be in it."""
+def _write(path: Path, write: Callable[[Any], object]) -> str:
+    """Write a file, and give the checksum of what should be in it. write: is given the file, as `CheckedFile`."""
     with path.open("wb") as file:
-        file.write(content)
-    return _sha256(content)
+        checked = CheckedFile(file)
+        write(checked)
+        return checked.checksum()
 
 
 def shape_mismatch(weights: Mapping[str, Tensor], model: nn.Module) -> str | None:
