@@ -17,7 +17,7 @@ from page import HEAD, on_gpus, page
 from results import Section
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
-ALL = ("loop", "startup", "loading")
+ALL = ("loop", "startup", "saving", "loading")
 
 
 def say(line: str) -> None:
@@ -62,8 +62,13 @@ def main() -> None:
     if "loop" in wanted or "startup" in wanted:
         sections += training_sections(wanted, options.rounds)
         write()
+    # Imported late: they import torch, and the memory of what this process starts counts from its own.
+    if "saving" in wanted:
+        import saving
+
+        sections.append(saving.section(options.rounds, say))
+        write()
     if "loading" in wanted:
-        # Imported late: it imports torch, and the memory of what this process starts counts from its own.
         import loading_beside
 
         sections.append(loading_beside.section(options.rounds, say))

@@ -13,6 +13,7 @@ import loading_beside
 import loop
 import pytest
 import races
+import saving
 import torch
 from clock import Note, notes, steps
 from contestants import Contestant, Work
@@ -168,11 +169,13 @@ def test_goals_are_those_beside_the_best_peer():
     bare, best = loop.speed_goals(values)
     assert (bare.found, bare.is_met) == (pytest.approx(0.97), False)
     assert (best.found, best.is_met) == (pytest.approx(97 / 90), True)
+    (whole,) = loop.epoch_goals(values)
+    assert (whole.found, whole.is_met) == (pytest.approx(0.97), False)
     (leanest,) = loop.memory_goals(values)
     assert (leanest.found, leanest.is_met) == (pytest.approx(97 / 80), False)
     (start,) = loop.start_goals(values)
     assert (start.found, start.is_met) == (7, False)
-    assert loop.speed_goals({}) == loop.start_goals({}) == loop.memory_goals({}) == []
+    assert loop.speed_goals({}) == loop.epoch_goals({}) == loop.start_goals({}) == loop.memory_goals({}) == []
 
 
 def test_goals_of_loading_are_those_beside_who_took_part():
@@ -195,6 +198,20 @@ def test_the_page_of_growth_has_the_time_to_open_a_data_set(tmp_path, monkeypatc
     text = growth.page(QUIET, 1, loaded, opened)
     assert "| 2 | 1,234 | 40 |" in text
     assert f"| 2,000 | {opened[2000]['folders'].seconds:.2f} |" in text
+
+
+@pytest.mark.slow
+def test_the_page_has_what_exactness_costs(tmp_path):
+    found = saving.section(1, lambda line: None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    text = page([found], QUIET, {}, 1, date(2026, 1, 2))
+    cost = {name: values[0] for name, values in found.values.items()}
+    assert min(cost.values()) > 0
+    assert cost[saving.FINITE] + cost[saving.COPY] < cost[saving.STALL]
+    assert cost[saving.SYNC] < cost[saving.WHOLE]
+    assert [f"| {name} | {cost[name]:,.1f} | " in text for name in saving.ALL] == [True] * len(saving.ALL)
+    assert "134 MB with their checksums" in text
+    assert "| a save holds up the training for at most 1 step |" in text
 
 
 @pytest.mark.slow

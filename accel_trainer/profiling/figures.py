@@ -30,7 +30,8 @@ class Setting:
 class Profile:
     """Mean seconds in the first process, by phase.
 
-    step: of an optimizer step; validation: of a batch; loading: of an image in one thread; saving: of a whole state.
+    step: of an optimizer step; validation: of a batch; loading: of an image in one thread; saving: for which
+    a save holds the training up.
     images_per_step: of all processes; images_per_batch: of a batch of the validation in this process. An image counts
     once, whatever its number of views.
     """

@@ -109,7 +109,7 @@ class ProfileRun:
         """Train, validate, save, and write the trace."""
         training = self._record(lambda: self._train(warm_up + steps))
         validation = self._record(self._validate)
-        saving = self._record(self.loop.save_state)
+        saving = self._record(self._save)
         self._trace(trace)
         own = training.main_thread_spans(Phase.STEP, warm_up * self.accumulation)
         loading = training.loader_spans(since=own[0].start)
@@ -126,7 +126,9 @@ class ProfileRun:
             step=_mean_seconds(exclusive_seconds(own), steps),
             validation=_mean_seconds(exclusive_seconds(batches), num_batches),
             loading=_mean_seconds(exclusive_seconds(loading), num_loaded),
-            saving=sum(span.seconds() for span in saving.spans if span.name is Phase.SAVING),
+            saving=sum(
+                span.seconds() for span in saving.main_thread_spans(Phase.SAVING, 0) if span.name is Phase.SAVING
+            ),
             steps_per_epoch=sampling.steps_per_epoch,
             val_images=val.num_images,
         )
@@ -148,6 +150,11 @@ class ProfileRun:
     def _validate(self) -> None:
         self.loop.evaluator.measure(self.loop.plain_model, self.loop.parts.val, lambda: False)
 
+    def _save(self) -> None:
+        """As between two epochs: a thread writes it, and the training goes on when there is a copy."""
+        with self.loop.saver.running():
+            self.loop.save_state(waits=False)
+
     def _trace(self, path: Path) -> None:
         activities = [ProfilerActivity.CPU]
         if self.device.type == "cuda":  # not run on one
@@ -160,7 +167,7 @@ class ProfileRun:
 
     def _traced(self) -> None:
         self._train(TRACED_STEPS)
-        self.loop.save_state()
+        self._save()
 
     def _setting(self) -> Setting:
         job, world = self.loop.job, self.loop.world

@@ -107,14 +107,15 @@ def exclusive_seconds(spans: Sequence[Span]) -> dict[Phase, float]:
 
 
 def add_loader_threads(path: Path, spans: Iterable[Span]) -> None:
-    """Add spans of the loader's threads to a Chrome trace of torch's profiler, which records one thread only."""
+    """Add spans of the loader's threads, and of the one that saves, to a Chrome trace of torch's profiler, which has
+    those of one thread only."""
     trace = json.loads(path.read_text())
     base = trace.get("baseTimeNanoseconds", 0)
-    numbers: dict[int, int] = {}
+    names: dict[int, str] = {}
     for span in spans:
-        numbers.setdefault(span.thread, len(numbers) + 1)
+        names.setdefault(span.thread, "saving" if span.name is Phase.SAVING else f"loader thread {len(names) + 1}")
         trace["traceEvents"].append(_event(span, base))
-    trace["traceEvents"] += [_name(thread, number) for thread, number in numbers.items()]
+    trace["traceEvents"] += [_name(thread, name) for thread, name in names.items()]
     write_atomic(path, json.dumps(trace), durable=False)
 
 
@@ -124,6 +125,6 @@ def _event(span: Span, base: int) -> dict[str, Any]:
     return {"ph": "X", "cat": "user_annotation", "name": span.name, "pid": os.getpid(), "tid": span.thread, **times}
 
 
-def _name(thread: int, number: int) -> dict[str, Any]:
+def _name(thread: int, name: str) -> dict[str, Any]:
     about = {"ph": "M", "name": "thread_name", "pid": os.getpid(), "tid": thread}
-    return {**about, "ts": 0, "args": {"name": f"loader thread {number}"}}
+    return {**about, "ts": 0, "args": {"name": name}}

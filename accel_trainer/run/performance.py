@@ -103,8 +103,7 @@ def write_performance(run: RunFolder, history: Iterable[PerformanceRow]) -> None
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _rounded(record.get(key)) for key in columns} for record in records)
-    run.check_owner()
-    write_atomic(run.performance, text.getvalue())
+    write_atomic(run.performance, text.getvalue(), check=run.check_owner)
 
 
 def _rounded(value: Any) -> Any:

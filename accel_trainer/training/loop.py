@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,7 +26,7 @@ from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.runtime.environment import this_environment
 from accel_trainer.training.runtime.ranks import Agreement, Stopped
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainerState, TrainState
-from accel_trainer.training.state.saving import EpochWeights
+from accel_trainer.training.state.saving import EpochWeights, Save, Saver, WeightsFile, nothing
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
 
@@ -63,8 +63,10 @@ class TrainingLoop:
         self.evaluator = self.validation.evaluator
         self.progress = Progress()
         self._check_trackers: Callable[[], None] = lambda: None
-        self.before_save: Callable[[], None] = lambda: None  # called by all ranks
+        # Called by all ranks; what it gives is called before the state is written, on rank 0.
+        self.before_save: Callable[[], Callable[[], None]] = lambda: nothing
         self.states, self.weights = StateStore(run), EpochWeights(job, run)
+        self.saver = Saver(job, run, self.states)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
         self.corrupt = CorruptShare(accelerator, parts.train_reader)
         self.divergence = DivergenceCheck(
@@ -92,15 +94,14 @@ class TrainingLoop:
     def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
         self._check_trackers = tracking.check
-        while self.progress.epoch < self.job.num_epochs:
-            epoch = self.progress.epoch + 1
-            rows = [self._train_epoch(epoch), *self.validation.rows(epoch, self.progress.global_step, self)]
-            self._end_epoch(epoch, rows, tracking)
-            if self.is_first:
-                self.reporter.note_corrupt(self.num_corrupt)
-                self.reporter.report_epoch(self.progress, self.job.primary_metric)
-                if plotter is not None:
-                    plotter.draw()
+        with self.saver.running():
+            while self.progress.epoch < self.job.num_epochs:
+                epoch = self.progress.epoch + 1
+                rows = [self._train_epoch(epoch), *self.validation.rows(epoch, self.progress.global_step, self)]
+                self._end_epoch(epoch, rows, tracking, plotter)
+                if self.is_first:
+                    self.reporter.note_corrupt(self.num_corrupt)
+                    self.reporter.report_epoch(self.progress, self.job.primary_metric)
         if self.is_first:
             self.states.keep_only_newest()
 
@@ -157,6 +158,7 @@ class TrainingLoop:
     @spanned(Phase.REPORTING)
     def _after_step(self) -> None:
         """Report now and then; do what all ranks agreed on: stop, save, or give up."""
+        self.saver.check()
         diverged_at = None
         if self.reporter.is_due():
             self._check_trackers()
@@ -169,7 +171,7 @@ class TrainingLoop:
         if decision.diverged_at is not None:
             self._check_finite()  # another rank may have seen it in an earlier step, and not looked yet
         if decision.save and not decision.stop:
-            self.save_state()
+            self.save_state(waits=False)
         self._stop_if(decision.stop)
 
     def _check_finite(self) -> None:
@@ -194,9 +196,8 @@ class TrainingLoop:
 
     # -- between epochs --------------------------------------------------------------------------------------
 
-    def _end_epoch(self, epoch: int, rows: list[PerformanceRow], tracking: Tracking) -> None:
-        """Count the epoch, and save. The state comes last and makes it final: a process that is killed before repeats
-        the epoch, and all that was written for it is written again, the same."""
+    def _end_epoch(self, epoch: int, rows: list[PerformanceRow], tracking: Tracking, plotter: Plotter | None) -> None:
+        """Count the epoch, and save it while the next one is trained."""
         val = rows[1].scores
         if not math.isfinite(val["loss"]):
             raise self.divergence.in_validation(epoch, self.progress)
@@ -212,14 +213,19 @@ class TrainingLoop:
             best_epoch=best[1],
             history=[*self.progress.history, *rows],
         )
-        if self.is_first:
-            ema, swa = self.averages.ema, self.validation.finished_swa
-            self.weights.save(epoch, is_best=is_best, model=self.plain_model, ema=ema, swa=swa)
+        history, ema, swa = self.progress.history, self.averages.ema, self.validation.finished_swa
+
+        def tell() -> None:
             tracking.log_epoch(rows)
             tracking.summarize({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
-        self.save_state()
-        if self.is_first:
-            write_performance(self.run, self.progress.history)
+
+        def show() -> None:
+            write_performance(self.run, history)
+            if plotter is not None:
+                plotter.draw()
+
+        files = self.weights.due(epoch, is_best=is_best, model=self.plain_model, ema=ema, swa=swa)
+        self.save_state(files, tell, show, waits=epoch == self.job.num_epochs)
 
     def _is_better(self, metric: float) -> bool:
         best = self.progress.best
@@ -230,16 +236,25 @@ class TrainingLoop:
     # -- states ----------------------------------------------------------------------------------------------
 
     @spanned(Phase.SAVING)
-    def save_state(self) -> None:
-        """Save all that is needed to resume from here. All ranks take part, rank 0 writes.
+    def save_state(
+        self,
+        weights: Sequence[WeightsFile] = (),
+        tell: Callable[[], None] = nothing,
+        show: Callable[[], None] = nothing,
+        *,
+        waits: bool = True,
+    ) -> None:
+        """Save all that is needed to resume from here, and what belongs to it: see `Save`. All ranks take part, rank 0
+        writes.
 
-        What is not finite is never saved: the state before stays the newest. Raises Diverged.
+        What is not finite is never saved: the state before stays the newest. waits: until it is on the disk; else it is
+        written while the training goes on. Raises Diverged, and as `Saver.save`.
         """
         self._check_finite()
-        self.before_save()
+        record = self.before_save()
         state = self.state_dict()
         if self.is_first:
-            self.states.save(state)
+            self.saver.save(Save(weights, tell, record, state, show), waits=waits)
         self.agreement.just_saved()
 
     def state_dict(self) -> TrainState:

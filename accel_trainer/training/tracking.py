@@ -112,18 +112,22 @@ class Tracking:
         self._accelerator, self._job = accelerator, job
         self._children_before = children()
         self._needs_core = False
+        self._waiting = threading.Lock()  # the loop looks after them while what is saved is logged on another thread
         self._starting: BackgroundCall | None = BackgroundCall(lambda: self._start(job, run, group or "", id_))
 
     def check(self) -> None:
         """Raises what is wrong with the trackers, once that is known."""
-        if self._starting is not None and self._starting.finished_within(0.0):
+        if (starting := self._starting) is not None and starting.finished_within(0.0):
             self.wait()
 
     def wait(self) -> None:
         """Until all have started; those that cannot are done without. Raises what is wrong with their settings."""
-        if (starting := self._starting) is None:
-            return
-        self._starting = None
+        with self._waiting:
+            starting, self._starting = self._starting, None
+            if starting is not None:
+                self._take_up(starting)
+
+    def _take_up(self, starting: "BackgroundCall") -> None:
         try:
             self._wait_for(starting)
         except (Exception, SystemExit) as error:

@@ -240,17 +240,18 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> 
 
 
 def take_over_before(method: str, call: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
-    """Another trainer takes the folder over just before this call of a method of the loop; what is in the folder then,
-    which is filled in at that moment."""
+    """Another trainer takes the folder over just before this call of a method of the loop, when all that was to be
+    saved before is; what is in the folder then, which is filled in at that moment."""
     original, calls, found = getattr(TrainingLoop, method), itertools.count(1), dict[Path, bytes]()
 
-    def with_takeover(loop: TrainingLoop, *args: Any) -> Any:
+    def with_takeover(loop: TrainingLoop, *args: Any, **keywords: Any) -> Any:
         if next(calls) == call:
+            loop.saver.wait()
             run = RunFolder(folder)
             run.lock(1).unlink()
             acquire(run, Owner.new(), end_leftovers=print, say=print)
             found.update({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
-        return original(loop, *args)
+        return original(loop, *args, **keywords)
 
     monkeypatch.setattr(TrainingLoop, method, with_takeover)
     return found

@@ -215,11 +215,11 @@ record = ContentRecord(RunFolder(Path(folder)), images, now, Accelerator(cpu=Tru
 for index in range(rank, 16, 2):
     images.train.read(index)
 images.val.read(0)
-record.share()
+record.share()()
 if rank:  # one of them finds a change
     images.train.contents.note(3, b"another", "x")
-record.share()
-record.share()
+record.share()()
+record.share()()
 found = [split.contents.checksums.tolist() for split in (images.train, images.val)]
 Path(folder, f"found-{rank}").write_text(json.dumps(found))
 """

@@ -1,8 +1,9 @@
 """dataset_contents.npz: checksums of the images that a run has read, of all its processes, kept with its states."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from zipfile import BadZipFile
 
@@ -36,6 +37,10 @@ class _Watched:
     listing: str
 
 
+def _nothing() -> None:
+    """All that there is to write."""
+
+
 class ContentRecord:
     """What the images of a run were when it first read them. Every process has one, and calls `share` with the others.
 
@@ -56,15 +61,14 @@ class ContentRecord:
                     raise damaged_record(run.dataset_contents)
                 watched.contents.checksums[watched.places] = checksums
 
-    def share(self) -> None:
-        """Every process learns what the others have read; rank 0 writes it, where there is anything new. Raises
-        OSError."""
+    def share(self) -> Callable[[], None]:
+        """Every process learns what the others have read. What writes it, for rank 0: as it is known now, where there
+        is anything new. That raises OSError."""
         if not self._is_any_new():
-            return
+            return _nothing
         for watched in self._splits.values():
             self._share(watched.contents)
-        if self._accelerator.is_main_process:
-            self._write()
+        return partial(self._write, self._arrays()) if self._accelerator.is_main_process else _nothing
 
     def _is_any_new(self) -> bool:
         is_new = any(bool(watched.contents.is_new.any()) for watched in self._splits.values())
@@ -84,15 +88,17 @@ class ContentRecord:
             contents.checksums[~read_since] = merged[~read_since]
         contents.is_new &= ~is_new
 
-    def _write(self) -> None:
+    def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         arrays: dict[str, npt.NDArray[np.generic]] = {}
         for split, watched in self._splits.items():
             arrays[f"{split}/checksums"] = watched.contents.checksums[watched.places]
             arrays[f"{split}/listing"] = np.frombuffer(watched.listing.encode(), np.uint8)
+        return arrays
+
+    def _write(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
         file = BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
-        self._run.check_owner()
-        write_atomic(self._run.dataset_contents, file.getvalue())
+        write_atomic(self._run.dataset_contents, file.getvalue(), check=self._run.check_owner)
 
 
 def _watched(images: Splits, now: DataSetRecord, accepts_changes: bool) -> Mapping[str, _Watched]:

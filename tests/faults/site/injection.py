@@ -47,7 +47,7 @@ def arm(faults: Sequence[dict[str, Any]]) -> None:
     folders: events count that touch something below one of these;
     pattern: regular expression that the text of an event must contain, such as "rename .* resume/", or None;
     nth: the number of the event among these (0: none);
-    signal: what the process then sends itself;
+    signal: what the process then sends itself, delay_s: how much later;
     marker: a file that is made then; where it exists already nothing happens, so that a fault strikes once;
     trace: a file to which the text of every event is added, or None.
     """
@@ -80,10 +80,11 @@ class _Watch:
         signal: int = signal.SIGKILL,
         pattern: str | None = None,
         trace: str | None = None,
+        delay_s: float = 0.0,
     ) -> None:
         self._folders = [os.path.join(folder, "") for folder in folders]
         self._pattern, self._nth, self._signal, self._marker = pattern, nth, signal, marker
-        self._seen = 0
+        self._seen, self._delay_s = 0, delay_s
         self._trace = None if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def see(self, event: str, paths: Sequence[str]) -> None:
@@ -96,7 +97,10 @@ class _Watch:
         if self._trace is not None:
             os.write(self._trace, f"{text}\n".encode())
         if self._seen == self._nth and self._is_first(text):
-            os.kill(os.getpid(), self._signal)
+            if self._delay_s:
+                threading.Timer(self._delay_s, os.kill, (os.getpid(), self._signal)).start()
+            else:
+                os.kill(os.getpid(), self._signal)
 
     def _is_first(self, text: str) -> bool:
         try:
