@@ -70,6 +70,16 @@ class Noise(Section):
         """Whether any image gets noise."""
         return _any_drawn([ssnr < 1 for ssnr in self.ssnrs], self.probs)
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is drawn for any image, if only noise that leaves the image as it is."""
+        return any(self.probs)
+
+    @property
+    def needs_spectrum(self) -> bool:
+        """Whether any noise is made of the images' mean amplitudes."""
+        return self.is_drawn and "fourier" in self.noise_types
+
 
 class Blur(Section):
     """Gaussian blur."""
@@ -89,6 +99,11 @@ class Blur(Section):
     def comes(self) -> bool:
         """Whether any image is blurred."""
         return _any_drawn([sigma > 0 for sigma in self.sigmas], self.probs)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is drawn for any image, if only a blur of 0."""
+        return any(self.probs)
 
     @property
     def probs_exceed_one(self) -> bool:

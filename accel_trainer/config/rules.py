@@ -101,8 +101,8 @@ def _has_idle_steps_alone(job: "JobParameters") -> bool:
         is_drawn
         for section, is_drawn in (
             (job.Occlusion, job.Occlusion is not None and job.Occlusion.occludes),
-            (job.Blur, job.Blur is not None and any(job.Blur.probs)),
-            (job.Noise, job.Noise is not None and any(job.Noise.probs)),
+            (job.Blur, job.Blur is not None and job.Blur.is_drawn),
+            (job.Noise, job.Noise is not None and job.Noise.is_drawn),
         )
         if section is not None
     ]

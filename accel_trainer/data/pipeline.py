@@ -147,9 +147,9 @@ def _effect(step: Step, job: Job, spectrum: Tensor | None) -> Effect | None:
             return Grayscale()
         case Step.CONTRASTIVE_BLUR if is_contrastive and "no-blur" not in words:
             return ContrastiveBlur()
-        case Step.BLUR if job.Blur is not None and any(job.Blur.probs):
+        case Step.BLUR if job.Blur is not None and job.Blur.is_drawn:
             return (FrameBlur if job.video else GaussianBlur)(job.Blur.sigmas, job.Blur.probs)
-        case Step.NOISE if job.Noise is not None and any(job.Noise.probs):
+        case Step.NOISE if job.Noise is not None and job.Noise.is_drawn:
             is_real = job.Noise.fourier_part == "real"
             amplitudes = half_spectrum(spectrum) if spectrum is not None and is_real else spectrum
             field = fourier_field if is_real else modulus_field
@@ -220,7 +220,7 @@ def training_spectrum(
     Read from Noise.mean_magnitude_path where the job has one, else measured by `mean_spectrum`; only then are the
     images opened. Raises UserError.
     """
-    if not _has_fourier_noise(job):
+    if job.Noise is None or not job.Noise.needs_spectrum:
         return None
     path = _spectrum_path(job)
     return mean_spectrum(job, train(), progress) if path is None else read_spectrum(path, job.image_size)
@@ -243,15 +243,11 @@ def inputs_of(job: Job, views: Views, spectrum: Tensor | None) -> dict[str, Inpu
 def check_augmentations(job: Job) -> None:
     """Find what is wrong with the files of augmentations, without measuring anything. Raises UserError."""
     mistakes = Mistakes()
-    if _has_fourier_noise(job) and (path := _spectrum_path(job)) is not None:
+    if job.Noise is not None and job.Noise.needs_spectrum and (path := _spectrum_path(job)) is not None:
         mistakes.of(lambda: read_spectrum(path, job.image_size))
     in_place_of_it = torch.ones(3, job.image_size, job.image_size)
     mistakes.of(lambda: training_views(job, in_place_of_it))
     mistakes.raise_found()
-
-
-def _has_fourier_noise(job: Job) -> bool:
-    return job.Noise is not None and "fourier" in job.Noise.noise_types and any(job.Noise.probs)
 
 
 def _spectrum_path(job: Job) -> Path | None:

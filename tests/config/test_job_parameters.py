@@ -549,3 +549,32 @@ def test_a_job_made_in_python_raises_the_lines_of_a_job_file():
     lines = caught.value.problems
     assert "num_epoch: unknown key; did you mean 'num_epochs' or 'num_processes'?" in lines
     assert [problem.key for problem in caught.value.details] == ["num_epoch", "batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "is_drawn", "comes"),
+    [
+        ("Blur", {"sigmas": [1, 2], "probs": 0}, False, False),
+        ("Blur", {"sigmas": [0], "probs": 1}, True, False),
+        ("Blur", {"sigmas": [0, 2], "probs": [1, 0]}, True, False),
+        ("Blur", {"sigmas": [0, 2]}, True, True),
+        ("Noise", {"ssnrs": [0.5], "probs": [0]}, False, False),
+        ("Noise", {"ssnrs": [1.0]}, True, False),
+        ("Noise", {"ssnrs": [1.0, 0.5], "probs": [0, 0.5]}, True, True),
+    ],
+)
+def test_whether_an_effect_is_drawn_and_whether_it_then_does_something(
+    key: str, given: dict[str, Any], is_drawn: bool, comes: bool
+) -> None:
+    section = getattr(parse(**{key: given}), key)
+    assert (section.is_drawn, section.comes) == (is_drawn, comes)
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [({"noise_types": "fourier"}, True), ({"noise_types": "fourier", "probs": 0}, False), ({}, False)],
+)
+def test_a_spectrum_is_needed_for_fourier_noise_that_is_drawn(given: dict[str, Any], needed: bool) -> None:
+    noise = parse(Noise=given).Noise
+    assert noise is not None
+    assert noise.needs_spectrum is needed
