@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 from accel_trainer.config.doubts import DOUBTS
+from accel_trainer.core.text import with_part
 
-BEGIN, END = "<!-- doubts: begin (made by `make docs`) -->", "<!-- doubts: end -->"
+MARKS = "<!-- doubts: begin (made by `make docs`) -->", "<!-- doubts: end -->"
 
 
 def markdown() -> str:
@@ -15,9 +16,7 @@ def markdown() -> str:
 
 def with_list(text: str) -> str:
     """A page with the list of today between its marks."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+    return with_part(text, MARKS, markdown())
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from typing import Any
 from grimp import ImportGraph
 from importlinter import Contract, ContractCheck, fields, output
 
+from accel_trainer.core.text import with_part
+
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
-BEGIN, END = "<!-- rooms: begin -->", "<!-- rooms: end -->"
+MARKS = "<!-- rooms: begin -->", "<!-- rooms: end -->"
 
 
 def parse(lines: list[str]) -> dict[str, tuple[str, ...]]:
@@ -79,9 +81,7 @@ def _purpose(room: str) -> str:
 
 def with_table(text: str) -> str:
     """A page with the table of today between its marks."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+    return with_part(text, MARKS, markdown())
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from accel_trainer.config.derived import JobParameters
 from accel_trainer.config.fields import Section
 from accel_trainer.config.job import Job
 from accel_trainer.config.marks import sections_in
+from accel_trainer.core.text import with_part
 
-BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
+MARKS = BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
 SECTIONS: tuple[type[BaseModel], ...] = JobParameters.__bases__[::-1]
 NESTED = tuple({nested: None for field in Job.model_fields.values() for nested in sections_in(field.annotation)})
 
@@ -96,9 +97,7 @@ def _default(field: Any) -> str:
 
 def with_table(text: str) -> str:
     """A README with the present table between its marks."""
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{parameter_table()}\n{END}{after}"
+    return with_part(text, MARKS, parameter_table())
 
 
 if __name__ == "__main__":

@@ -123,3 +123,13 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def with_part(text: str, marks: tuple[str, str], part: str) -> str:
+    """A page whose part between two marks, each on a line of its own, is replaced. Raises ValueError where one of the
+    marks is not there just once."""
+    begin, end = marks
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"a page has {begin!r}, and then {end!r}, once each")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"

@@ -1,6 +1,6 @@
 import pytest
 
-from accel_trainer.core.text import did_you_mean, listed, one_line, printable, printable_log
+from accel_trainer.core.text import did_you_mean, listed, one_line, printable, printable_log, with_part
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,21 @@ def test_what_else_a_log_would_tell_a_terminal_is_written_out(escaped: str) -> N
     assert shown.startswith("a\x1b[32m")
     assert "\x1b" not in shown[6:]
     assert shown[6:-1].isprintable()
+
+
+MARKS = "<!-- begin -->", "<!-- end -->"
+
+
+def test_a_part_goes_between_its_marks_and_nothing_else_changes() -> None:
+    page = "before\n<!-- begin -->\nold\n<!-- end -->\nafter\n"
+    made = with_part(page, MARKS, "new\nlines")
+    assert made == "before\n<!-- begin -->\nnew\nlines\n<!-- end -->\nafter\n"
+    assert with_part(made, MARKS, "new\nlines") == made
+
+
+@pytest.mark.parametrize(
+    "page", ["", "<!-- begin -->\n", "<!-- end -->\n<!-- begin -->\n", "<!-- begin --><!-- end -->" * 2]
+)
+def test_a_page_without_its_marks_is_left_alone(page: str) -> None:
+    with pytest.raises(ValueError, match="once each"):
+        with_part(page, MARKS, "new")
