@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.derived import parameters
@@ -32,7 +31,7 @@ from accel_trainer.training.optim.first_step import check_first_step
 from accel_trainer.training.optim.lr_schedule import make_schedule
 from accel_trainer.training.optim.optimizer import construct_optimizer, make_optimizer, with_rate_for_batch
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
-from accel_trainer.training.optim.settings import optimizer_line, sampled_rates, schedule_line
+from accel_trainer.training.optim.settings import Course, optimizer_line, schedule_line
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
 from accel_trainer.training.state.starting_point import refuse_doubled_folder, refuse_run_of_other_code
 from accel_trainer.training.tracking import check_trackers
@@ -68,7 +67,7 @@ class Summary:
     schedule: str
     """With its rates at the start, after a quarter, half and three quarters of the epochs, and in the last."""
     rates: Sequence[float] | None = None
-    """Learning rates over the training, as `sampled_rates` gives them."""
+    """Learning rates over the training, as `Course.sampled_rates` gives them."""
     without_order: Sequence[str] = ()
     """Of a deterministic job: what has no kernel on a GPU that gives the same bits every time, in words."""
     data: Sequence[str] = ()
@@ -124,7 +123,8 @@ class JobChecker:
         if mistakes.found or images is None or planned is None or built is None:
             raise UserError(*mistakes.found)
         steps_per_epoch = None if job.batch_size == "auto" else planned[1].steps_per_epoch
-        optimizer, schedule = _optimization_lines(job, steps_per_epoch)
+        optimization = _Optimization(job, steps_per_epoch)
+        optimizer, schedule = optimization.lines()
         return Summary(
             name=job.name,
             architecture=job.architecture,
@@ -138,7 +138,7 @@ class JobChecker:
             cycles=built[1],
             optimizer=optimizer,
             schedule=schedule,
-            rates=learning_rates(job, steps_per_epoch),
+            rates=optimization.rates(),
             without_order=_without_order(job, num_classes, *built) if job.deterministic else (),
         )
 
@@ -236,24 +236,29 @@ def optimization_lines(job: Job) -> list[str]:
         with suppress(UserError, OSError):
             resolved = job.with_placeholders(_any_batch_size(job))
             steps_per_epoch = plan_training(resolved, open_images(job), 1).steps_per_epoch
-    return _optimization_lines(job, steps_per_epoch)
-
-
-def _optimization_lines(job: Job, steps_per_epoch: int | None) -> list[str]:
-    job = with_rate_for_batch(job)
-    optimizer = _stand_in(job)
-    return [optimizer_line(job, optimizer), schedule_line(job, optimizer, steps_per_epoch)]
+    return _Optimization(job, steps_per_epoch).lines()
 
 
 def learning_rates(job: Job, steps_per_epoch: int | None) -> list[float] | None:
-    """Learning rates over the training of a job, as `sampled_rates` gives them."""
-    job = with_rate_for_batch(job)
-    return sampled_rates(job, _stand_in(job), steps_per_epoch)
+    """Learning rates over the training of a job, as `Course.sampled_rates` gives them."""
+    return _Optimization(job, steps_per_epoch).rates()
 
 
-def _stand_in(job: Job) -> Optimizer:
-    resolved = job.with_placeholders(_any_batch_size(job))
-    return construct_optimizer(resolved, [{"params": [torch.zeros(2, 2, requires_grad=True, device="cpu")]}])
+class _Optimization:
+    """A job's optimizer, over other parameters, and the course of its learning rate, which is looked at once."""
+
+    def __init__(self, job: Job, steps_per_epoch: int | None) -> None:
+        self._job = with_rate_for_batch(job)
+        resolved = self._job.with_placeholders(_any_batch_size(job))
+        parameters = [torch.zeros(2, 2, requires_grad=True, device="cpu")]
+        self._optimizer = construct_optimizer(resolved, [{"params": parameters}])
+        self._course = Course(self._job, self._optimizer, steps_per_epoch)
+
+    def lines(self) -> list[str]:
+        return [optimizer_line(self._job, self._optimizer), schedule_line(self._job, self._course)]
+
+    def rates(self) -> list[float] | None:
+        return self._course.sampled_rates()
 
 
 def check_writable(job: Job) -> None:

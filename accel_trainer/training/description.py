@@ -12,7 +12,7 @@ from accel_trainer.data.preview import render_preview
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.build import Components
 from accel_trainer.training.meta_model import count_parameters, model_summary
-from accel_trainer.training.optim.settings import optimizer_line, schedule_line
+from accel_trainer.training.optim.settings import Course, optimizer_line, schedule_line
 from accel_trainer.training.pretrained.transfer import Transfer
 from accel_trainer.training.runtime.accelerator import Assembly
 from accel_trainer.training.runtime.environment import has_batch_norm, record_attempt
@@ -89,7 +89,7 @@ class Description:
         for note in images.notes:
             log.info("%s", note)
         log.info("optimizer %s", optimizer_line(job, components.optimizer))
-        log.info("schedule %s", schedule_line(job, components.optimizer, sampling.steps_per_epoch))
+        log.info("schedule %s", schedule_line(job, Course(job, components.optimizer, sampling.steps_per_epoch)))
         count = accelerator.num_processes
         log.info(
             "%d %s on %s, precision %s, loader threads in each: %d",

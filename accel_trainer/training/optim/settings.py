@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
@@ -78,12 +79,12 @@ def _has_rates_of_groups(job: Job) -> bool:
     )
 
 
-def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -> str:
+def schedule_line(job: Job, course: "Course") -> str:
     """The schedule, and its rates at the start, after a quarter, half and three quarters of the epochs, and last.
 
-    optimizer: whose parameter groups count. steps_per_epoch: None where it is not known. Raises UserError.
+    course: that of the same job. Raises UserError.
     """
-    resolved = job.with_placeholders(job.num_views)
+    resolved, steps_per_epoch = job.with_placeholders(job.num_views), course.steps_per_epoch
     name = f"{job.scheduler} by {job.schedule_by}"
     if job.warmup_scheduler is not None:
         name += f" after {warmup_length(resolved)} {job.schedule_by}s of {job.warmup_scheduler}"
@@ -95,7 +96,7 @@ def schedule_line(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -
         return f"{name}: its rates follow from the number of steps in an epoch, which is not known yet"
     if _has_rates_of_groups(job):
         return f"{name}: its rates are those of each parameter group"
-    planned = planned_rates(resolved, optimizer, steps_per_epoch)
+    planned = course.planned_rates()
     known = [rate for rate in planned if rate.rate is not None]
     shown = [_when(rate, job.num_epochs) for rate in known]
     if len(known) < len(planned):
@@ -115,32 +116,47 @@ def _when(planned: PlannedRate, num_epochs: int) -> str:
     )
 
 
-def planned_rates(job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int | None) -> list[PlannedRate]:
-    """The rates at the start, after a quarter, half and three quarters of the epochs, and in the last one."""
-    last = job.num_epochs - 1
-    epochs = sorted({0, job.num_epochs // 4, job.num_epochs // 2, 3 * job.num_epochs // 4, last})
-    if job.schedule_by == "step" and steps_per_epoch is not None:
-        steps = [job.num_epochs * steps_per_epoch - 1 if epoch == last else epoch * steps_per_epoch for epoch in epochs]
-        rates = _StepRates(job, optimizer, steps_per_epoch)
-        return [PlannedRate(epoch, rates.at(step)) for epoch, step in zip(epochs, steps, strict=True)]
-    known = _rates_of_epochs(job, optimizer, steps_per_epoch)
-    return [PlannedRate(epoch, known[epoch] if epoch < len(known) else None) for epoch in epochs]
+class Course:
+    """The full learning rates over the training of a job. A schedule is walked through once, whoever asks for what."""
 
+    def __init__(self, job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -> None:
+        """optimizer: whose parameter groups count. steps_per_epoch: None where it is not known. A rate that is yet to
+        be found is some number."""
+        self.steps_per_epoch = steps_per_epoch
+        self._job, self._optimizer = job.with_placeholders(job.num_views), optimizer
 
-def sampled_rates(job: Job, optimizer: Optimizer, steps_per_epoch: int | None) -> list[float] | None:
-    """The full learning rates of the whole training, at up to 100 moments at equal distances, or as far as they are
-    known; None where they are not: by step, without the number of steps, and with rates of each parameter group.
+    def planned_rates(self) -> list[PlannedRate]:
+        """Those at the start, after a quarter, half and three quarters of the epochs, and in the last one. Raises
+        UserError."""
+        num_epochs = self._job.num_epochs
+        last = num_epochs - 1
+        epochs = sorted({0, num_epochs // 4, num_epochs // 2, 3 * num_epochs // 4, last})
+        if (rates := self._of_steps) is not None:
+            steps = [rates.num_steps - 1 if epoch == last else epoch * rates.steps_per_epoch for epoch in epochs]
+            return [PlannedRate(epoch, rates.at(step)) for epoch, step in zip(epochs, steps, strict=True)]
+        known = self._of_epochs
+        return [PlannedRate(epoch, known[epoch] if epoch < len(known) else None) for epoch in epochs]
 
-    A rate that is yet to be found is some number. optimizer, steps_per_epoch, errors: as for `schedule_line`.
-    """
-    resolved = job.with_placeholders(job.num_views)
-    if _has_rates_of_groups(job) or (job.schedule_by == "step" and steps_per_epoch is None):
-        return None
-    if job.schedule_by == "step" and steps_per_epoch is not None:
-        rates = _StepRates(resolved, optimizer, steps_per_epoch)
-        return [rates.at(step) for step in _spread(job.num_epochs * steps_per_epoch)]
-    known = _rates_of_epochs(resolved, optimizer, steps_per_epoch)
-    return [known[epoch] for epoch in _spread(len(known))]
+    def sampled_rates(self) -> list[float] | None:
+        """Those at up to 100 moments at equal distances, or as far as they are known; None where they are not: by step,
+        without the number of steps, and with rates of each parameter group. Raises UserError."""
+        if _has_rates_of_groups(self._job):
+            return None
+        if (rates := self._of_steps) is not None:
+            return [rates.at(step) for step in _spread(rates.num_steps)]
+        if self._job.schedule_by == "step":
+            return None
+        return [self._of_epochs[epoch] for epoch in _spread(len(self._of_epochs))]
+
+    @cached_property
+    def _of_epochs(self) -> list[float]:
+        return _rates_of_epochs(self._job, self._optimizer, self.steps_per_epoch)
+
+    @cached_property
+    def _of_steps(self) -> "_StepRates | None":
+        if self._job.schedule_by != "step" or self.steps_per_epoch is None:
+            return None
+        return _StepRates(self._job, self._optimizer, self.steps_per_epoch)
 
 
 def _spread(number: int) -> list[int]:
@@ -168,7 +184,8 @@ class _StepRates:
     rounding errors."""
 
     def __init__(self, job: ResolvedJob, optimizer: Optimizer, steps_per_epoch: int) -> None:
-        self._job, self._optimizer, self._steps_per_epoch = job, optimizer, steps_per_epoch
+        self._job, self._optimizer, self.steps_per_epoch = job, optimizer, steps_per_epoch
+        self.num_steps = job.num_epochs * steps_per_epoch
         self._num_warmup, self._warmup, self._walked = 0, None, list[Sequence[float]]()
         # One for both, and in the order of the training: some schedulers rewrite the rate that the other begins with.
         stand_in = self._stand_in()
@@ -181,9 +198,9 @@ class _StepRates:
 
     def _walk_warmup(self) -> list[Sequence[float]]:
         """The rates of its groups in each step: it begins with a rate that is not its own, so that no formula holds."""
-        num_steps = min(self._num_warmup, self._job.num_epochs * self._steps_per_epoch)
+        num_steps = min(self._num_warmup, self.num_steps)
         stand_in = self._stand_in()
-        schedule = assemble_schedule(self._job, stand_in, self._steps_per_epoch)
+        schedule = assemble_schedule(self._job, stand_in, self.steps_per_epoch)
         rates: list[Sequence[float]] = []
         for _ in range(num_steps):
             schedule.replay_steps(1)
@@ -196,12 +213,12 @@ class _StepRates:
     def at(self, step: int) -> float:
         """The full rate in a step, from 0."""
         swa, stand_in = self._job.swa, self._stand_in()
-        past = -1 if swa is None or swa.swa_lr is None else step // self._steps_per_epoch - swa.start
+        past = -1 if swa is None or swa.swa_lr is None else step // self.steps_per_epoch - swa.start
         if swa is None or swa.swa_lr is None or past < 0:
             _set_rates(stand_in, self._of_groups(step))
             return learning_rate(stand_in)
         schedule = make_swa(swa, swa.swa_lr, stand_in)
-        _set_rates(stand_in, self._of_groups(swa.start * self._steps_per_epoch - 1))
+        _set_rates(stand_in, self._of_groups(swa.start * self.steps_per_epoch - 1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(past + 1):

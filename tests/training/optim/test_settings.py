@@ -10,9 +10,10 @@ from torch.optim import lr_scheduler
 
 from accel_trainer.config import Job
 from accel_trainer.training.check import JobChecker, optimization_lines
+from accel_trainer.training.optim import settings
 from accel_trainer.training.optim.lr_schedule import make_schedule
 from accel_trainer.training.optim.optimizer import learning_rate, make_optimizer
-from accel_trainer.training.optim.settings import planned_rates, sampled_rates
+from accel_trainer.training.optim.settings import Course
 
 MakeJob = Callable[..., Job]
 EPOCHS, PER_EPOCH = 20, 7
@@ -74,7 +75,7 @@ def test_the_rates_that_are_said_by_step_are_those_of_all_steps(
     optimizer = make_optimizer(job, small_model())
     make_schedule(job, optimizer, PER_EPOCH)
     rates = stepped_rates(job)
-    planned = planned_rates(job, optimizer, PER_EPOCH)
+    planned = Course(job, optimizer, PER_EPOCH).planned_rates()
     assert [rate.epochs_done for rate in planned] == [0, 5, 10, 15, 19]
     expected = [rates[epoch * PER_EPOCH] for epoch in (0, 5, 10, 15)] + [rates[-1]]
     assert [rate.rate for rate in planned] == pytest.approx(expected, rel=1e-9)
@@ -93,7 +94,9 @@ def test_after_every_warm_up_the_sampled_rates_are_those_that_are_trained(
         job = make_job(num_epochs=24 if by == "epoch" else 6, scheduler=name, scheduler_args=args, **warmed)
         optimizer = make_optimizer(job, small_model())
         trained = stepped_rates(job, per_epoch=4)[:: 4 if by == "epoch" else 1]
-        said = sampled_rates(job, optimizer, 4)
+        course = Course(job, optimizer, 4)
+        course.planned_rates()  # of the same walk, as far as the end
+        said = course.sampled_rates()
         if said != pytest.approx(trained, rel=1e-9, abs=1e-12):
             wrong[name] = said
     assert wrong == {}
@@ -189,3 +192,18 @@ def test_a_checked_job_says_its_optimizer_and_the_rates_of_its_steps(make_job: M
     last = 0.05 * 0.99 ** (2 * steps - 1)
     assert summary.schedule == f"ExponentialLR by step: lr 0.05 at the start, {last:.4g} in the last epoch"
     assert optimization_lines(job)[1] == summary.schedule
+
+
+@pytest.mark.parametrize("by", ["epoch", "step"])
+def test_a_checked_jobs_schedule_is_walked_through_once(
+    make_job: MakeJob, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the line of its rates, and for what doubts them: a long schedule takes most of a second."""
+    name, walks = "_rates_of_epochs" if by == "epoch" else "_StepRates", []
+    walk = getattr(settings, name)
+    monkeypatch.setattr(settings, name, lambda *given: walks.append(name) or walk(*given))
+    given = {"schedule_by": by, "scheduler": "ExponentialLR", "scheduler_args": {"gamma": 0.99}}
+    job = make_job(architecture="small_cnn", image_size=8, batch_size=64, num_epochs=8, **given)
+    summary = JobChecker()(job, world_size=1)
+    assert walks == [name]
+    assert summary.rates
