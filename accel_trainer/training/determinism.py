@@ -1,9 +1,9 @@
 """Operations of a training that have no kernel on a CUDA GPU which adds up in one order, found on the meta device.
 
-The list is that of `torch.use_deterministic_algorithms`, of what it refuses there, as far as models of images have it.
-Nothing of this was run on a GPU.
+The list is that of `torch.use_deterministic_algorithms`, of what it refuses there. Nothing of this was run on a GPU.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -42,9 +42,29 @@ WITHOUT_ORDER = {
     "grid_sampler_3d_backward": "the gradient of grid_sample",
     "nll_loss2d_forward": "NLLLoss of maps",
     "_ctc_loss_backward": "the gradient of CTCLoss",
+    "_embedding_bag_backward": "the gradient of EmbeddingBag by max",
+    "put": "put_",
     "put_": "put_",
     "histc": "histc",
-    "median": "median",
+    "bincount": "bincount with weights",
+    "median": "median along a dimension",
+    "nanmedian": "median along a dimension",
+    "scatter_reduce": "scatter_reduce by prod",
+    "scatter_reduce_": "scatter_reduce by prod",
+    "index_reduce": "index_reduce",
+    "index_reduce_": "index_reduce",
+    "resize_": "resize_ of a quantized tensor",
+}
+_MAX = 2
+# Of some operations only certain calls, by their arguments.
+ONLY_WHERE: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "_embedding_bag_backward": lambda given: given["mode"] == _MAX,
+    "bincount": lambda given: given.get("weights") is not None,
+    "median": lambda given: "dim" in given,
+    "nanmedian": lambda given: "dim" in given,
+    "scatter_reduce": lambda given: given["reduce"] == "prod",
+    "scatter_reduce_": lambda given: given["reduce"] == "prod",
+    "resize_": lambda given: bool(given["self"].is_quantized),
 }
 # It has a kernel with an order, which torch takes only where all that has none is refused.
 ATTENTION = "the gradient of attention"
@@ -57,7 +77,7 @@ def operations_without_order(job: Job, model: nn.Module, objective: Objective) -
         done = meta_pass(model, job, 2)
         done.gradients(objective.trained(done.output))
     attention = [ATTENTION] if called.attention and not job.deterministic else []
-    return [*dict.fromkeys(WITHOUT_ORDER[name] for name in seen.names if name in WITHOUT_ORDER), *attention]
+    return [*dict.fromkeys(WITHOUT_ORDER[name] for name in seen.names), *attention]
 
 
 def refuse_without_order(job: Job, operations: list[str]) -> None:
@@ -71,15 +91,21 @@ def refuse_without_order(job: Job, operations: list[str]) -> None:
 
 
 class _Operations(TorchDispatchMode):
-    """Remembers which operations were called, by their names without overloads."""
+    """Remembers which operations without an order were called, by their names without overloads."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
         self.names: list[str] = []
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(op._opname)
-        return op(*args, **(kwargs or {}))
+        name, kwargs = op._opname, kwargs or {}
+        if name in WITHOUT_ORDER and (name not in ONLY_WHERE or ONLY_WHERE[name](_arguments(op, args, kwargs))):
+            self.names.append(name)
+        return op(*args, **kwargs)
+
+
+def _arguments(op: Any, args: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**dict(zip((argument.name for argument in op._schema.arguments), args, strict=False)), **kwargs}
 
 
 class _Functions(TorchFunctionMode):
