@@ -23,7 +23,7 @@ from accel_trainer.core.launched import GPU_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest, usable_cores
 from accel_trainer.core.text import canonical
-from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
+from accel_trainer.launch.command import Launch, LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.launch.protocol import refuse_leftovers
 from accel_trainer.run.folder import RunFolder
@@ -62,27 +62,26 @@ def train(
     """
     job = job if isinstance(job, Job) else read_job(expand_path(job))
     with imports_allowed(allow), _own_environment():
-        cpu = _is_on_cpu(job, cpu=cpu)
-        if not cpu:
-            os.environ[GPU_VARIABLE] = "1"  # as a launch has it
+        launch = _planned(job, cpu=cpu)
+        if GPU_VARIABLE in launch.environment:
+            os.environ[GPU_VARIABLE] = launch.environment[GPU_VARIABLE]
         run = RunFolder(job.run_path)
         run.create(tries_to_write=True)
         stop = _Stop()
-        _train(job, run, stop, cpu=cpu, progress=progress)
+        _train(job, run, stop, cpu=launch.is_on_cpu, progress=progress)
     if stop.signal is not None:
         signal.raise_signal(stop.signal)
     return load_run(run.path)
 
 
-def _is_on_cpu(job: Job, *, cpu: bool) -> bool:
-    """Whether a launch would leave GPUs alone. Raises UserError for a job of several processes."""
+def _planned(job: Job, *, cpu: bool) -> Launch:
+    """How the job would be launched, here. Raises UserError for a job of several processes."""
     count = max(num_processes_wanted(job, LaunchOptions()) or 1, _processes_of_caller())
     if count > 1:
         raise UserError(
             f"num_processes: a job of {count} processes cannot be trained in this one; use `accel-train train`"
         )
-    launch = plan_launch(job, LaunchOptions(num_processes=1, cpu=cpu), this_machine(cpu=cpu))
-    return GPU_VARIABLE not in launch.environment
+    return plan_launch(job, LaunchOptions(num_processes=1, cpu=cpu), this_machine(cpu=cpu))
 
 
 def _processes_of_caller() -> int:

@@ -138,7 +138,8 @@ def _of_gpus(launch: Launch, given: Sequence[Gpu], machine: Machine) -> dict[str
     gpus = given or (machine.together if machine.are_named and not chooses_itself else ())
     if gpus:
         environment = {VISIBLE_VARIABLE: ",".join(gpu.visible for gpu in gpus), ORDER_VARIABLE: OF_THE_BUS}
-    if machine.gpus or machine.has_mps or (machine.may_have_other_gpus and launch.num_processes > 1):
+    has_others = machine.has_uncounted or (machine.may_have_other_gpus and launch.num_processes > 1)
+    if machine.gpus or machine.has_mps or has_others:
         environment[GPU_VARIABLE] = "1"
     return environment
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import usable_cores
-from accel_trainer.launch.nvidia import HINT, Found, Gpu, find_gpus
+from accel_trainer.launch.nvidia import Found, Gpu, find_gpus
+from accel_trainer.launch.other_gpus import MAKERS
 from accel_trainer.launch.visible import OF_THE_BUS, ORDER_VARIABLE, VISIBLE_VARIABLE, by_uuid, hides_all, visible_gpus
 
 
@@ -63,6 +64,11 @@ class Machine:
     may_have_other_gpus: bool = False
     unusable: Unusable | None = None
     are_named: bool = False
+
+    @property
+    def has_uncounted(self) -> bool:
+        """Whether there is a GPU that torch was built for and that is not listed: a config says how many there are."""
+        return self.unusable is not None and self.unusable.is_uncounted
 
     @property
     def most_cpu_processes(self) -> int:
@@ -117,8 +123,7 @@ GPU_DEVICES = (
     "/dev/cambricon_ctl",
     "/dev/mtgpu.0",
 )
-# What a torch is built for that may find such a GPU, by its name in torch/version.py.
-UNCOUNTED = {"hip": ("/dev/kfd", "AMD's"), "xpu": ("/dev/dri/renderD128", "Intel's")}
+INSTALL = "https://pytorch.org/get-started/locally"
 ON_CPU = "or train on the CPU by `cpu`"
 
 
@@ -155,19 +160,31 @@ def _unusable(
         return None
     if gpus:
         if builds is not None and not any(builds.values()):
-            install = "install torch for CUDA (https://pytorch.org/get-started/locally)"
+            install = f"install torch for CUDA ({INSTALL})"
             return Unusable(f"{len(gpus)} of NVIDIA's GPUs, and torch was built without CUDA", f"{install}, {ON_CPU}")
         return None
     if found.problem is not None:
-        return Unusable(f"GPUs that are there cannot be used: {found.problem}", f"{HINT}, {ON_CPU}")
+        return Unusable(f"GPUs that are there cannot be used: {found.problem}", f"{found.hint}, {ON_CPU}")
     if found.gpus:
         message = f"{VISIBLE_VARIABLE}={visible!r} shows none of the GPUs, {', '.join(map(str, found.gpus))}"
         return Unusable(message, f"unset it or name GPUs that are there, {ON_CPU}")
-    for build, (device, whose) in UNCOUNTED.items():
-        if builds is not None and builds.get(build) and os.path.exists(device):  # noqa: PTH110 - never raises
-            message = f"a GPU of {whose} may be there ({device}), and only NVIDIA's are counted"
+    return _other_makers(builds)
+
+
+def _other_makers(builds: dict[str, str | None] | None) -> Unusable | None:
+    """Of GPUs that are not NVIDIA's, unless they are hidden on purpose."""
+    without: Unusable | None = None
+    for maker in MAKERS:
+        if any(hides_all(os.environ.get(name, "0")) for name in maker.variables):
+            continue
+        if (place := maker.find(builds or {})) is None:
+            continue
+        if builds is None or builds.get(maker.build):
+            message = f"a GPU of {maker.name}'s is there ({place}), and only NVIDIA's are counted"
             return Unusable(message, f"name a `config` from accelerate_configs/, {ON_CPU}", is_uncounted=True)
-    return None
+        message = f"a GPU of {maker.name}'s is there ({place}), and torch was built without {maker.platform}"
+        without = without or Unusable(message, f"install torch for {maker.platform} ({INSTALL}), {ON_CPU}")
+    return without
 
 
 def torch_builds() -> dict[str, str | None] | None:

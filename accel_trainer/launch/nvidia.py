@@ -7,25 +7,29 @@ made for tests, not on a GPU.
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from accel_trainer.core.processes import Program
+from accel_trainer.core.text import listed
 from accel_trainer.core.tools import tool_output
+from accel_trainer.launch import pci
+from accel_trainer.launch.pci import PciDevice, display_devices
 
 MEBIBYTE = 2**20
 # Without a process that keeps it awake, a driver needs about a second for each GPU before it answers.
 LIMIT_S = 15.0
 SMI = "nvidia-smi"
-# Where the driver shows what a process may use, relative to the root; and where the system lists what is plugged in.
+# Where the driver shows what a process may use, relative to the root; and where it lists what it drives, also in a
+# container that may use none of it.
 NODES = ("dev/nvidiactl", "dev/nvidia[0-9]*")
 OF_WINDOWS = "dev/dxg"
-PCI_DEVICES = "sys/bus/pci/devices/*"
-PCI_VENDOR, PCI_DISPLAY = "0x10de", "0x03"
-ROOT = Path("/")
+DRIVEN = "proc/driver/nvidia/gpus/*"
+PCI_VENDOR, DRIVER = "0x10de", "nvidia"
 HINT = "repair the driver, after an update of it by a restart of the machine"
+NOT_GIVEN = "ask for it: a container by `--gpus all`, a job of Slurm by `--gres=gpu:1`"
+NO_DRIVER = "install NVIDIA's driver"
 
 
 @dataclass(frozen=True)
@@ -63,53 +67,58 @@ class Gpu:
 class Found:
     """What the driver has answered.
 
-    gpus: what can be used. problem: why GPUs that are there cannot be; broken: those that do not answer, a line each.
-    cuda: the newest version of CUDA that the driver supports, such as 12.4, where it says so.
+    gpus: what can be used. problem: why GPUs that are there cannot be, and hint: what to do; broken: those that do not
+    answer, a line each. cuda: the newest version of CUDA that the driver supports, such as 12.4, where it says so.
     """
 
     gpus: tuple[Gpu, ...] = ()
     problem: str | None = None
     broken: tuple[str, ...] = ()
     cuda: str | None = None
+    hint: str = HINT
 
 
 def find_gpus() -> Found:
-    """All GPUs that this process may use, whatever CUDA_VISIBLE_DEVICES says. A driver that does not answer is a
-    problem where there is a GPU, and none where there is not."""
-    nodes, has_smi = [path for name in NODES for path in ROOT.glob(name)], shutil.which(SMI) is not None
-    if not (nodes or has_smi or (ROOT / OF_WINDOWS).exists()):
-        return Found()
+    """All GPUs that this process may use, whatever CUDA_VISIBLE_DEVICES says. A driver that does not answer, or gives
+    this process none, is a problem where there is a GPU, and none where there is not."""
+    nodes, has_smi = [path for name in NODES for path in pci.ROOT.glob(name)], shutil.which(SMI) is not None
+    there = _plugged_in()
+    if not (nodes or has_smi or (pci.ROOT / OF_WINDOWS).exists()):
+        return _none_of(there)
     try:
         answer: dict[str, Any] = json.loads(tool_output(Program.PROBE_GPUS.command(), LIMIT_S))
     except TimeoutError as error:  # nvidia-smi, which asks the same library, would hang as well
-        return Found(problem=f"NVIDIA's driver: {error}") if nodes or _is_plugged_in() else Found()
+        return Found(problem=f"NVIDIA's driver: {error}") if nodes or there else Found()
     except (OSError, ValueError) as error:  # the library has crashed
         answer = {"error": str(error)}
     if "gpus" in answer:
-        return _listed(answer["gpus"], answer["cuda"])
+        return _listed(answer["gpus"], answer["cuda"]) if answer["gpus"] else _none_of(there)
     problem = f"NVIDIA's driver: {answer['error']}" if "error" in answer else "NVIDIA's driver: no libnvidia-ml.so.1"
     if has_smi:
         try:
-            return _listed_by_smi()
+            found = _listed_by_smi()
+            return found if found.gpus else _none_of(there)
         except OSError as error:
             problem = f"{problem}; {SMI}: {error}" if "error" in answer else f"{SMI}: {error}"
-            return Found(problem=problem) if nodes or _is_plugged_in() else Found()
-    return Found(problem=f"{problem}, and no {SMI}, but {nodes[0]}") if nodes else Found()
+            return Found(problem=problem) if nodes or there else Found()
+    return Found(problem=f"{problem}, and no {SMI}, but {nodes[0]}") if nodes else _none_of(there)
 
 
-def _is_plugged_in() -> bool:
-    """Whether the system sees a GPU of NVIDIA's; also in a container that may not use it."""
-    return any(
-        _text(device / "vendor") == PCI_VENDOR and _text(device / "class").startswith(PCI_DISPLAY)
-        for device in ROOT.glob(PCI_DEVICES)
-    )
+def _plugged_in() -> list[PciDevice]:
+    """GPUs of NVIDIA's that the system sees, also in a container that may not use them."""
+    driven = [PciDevice(path.name, DRIVER) for path in sorted(pci.ROOT.glob(DRIVEN))]
+    known = {device.address for device in driven}
+    return driven + [device for device in display_devices(PCI_VENDOR) if device.address not in known]
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return ""
+def _none_of(there: Sequence[PciDevice]) -> Found:
+    """Of GPUs that are plugged in this process has none."""
+    if not there:
+        return Found()
+    if driven := [device.address for device in there if device.driver == DRIVER]:
+        return Found(problem=f"none of NVIDIA's ({listed(driven)}) is given to this process", hint=NOT_GIVEN)
+    drivers = listed(f"{device.address}: {device.driver or 'none'}" for device in there)
+    return Found(problem=f"NVIDIA's driver is not that of the GPU ({drivers})", hint=NO_DRIVER)
 
 
 def _listed(rows: Iterable[dict[str, Any]], cuda: str | None) -> Found:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.launch import nvidia
+from accel_trainer.launch import pci
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 COMPILER = shutil.which("cc")
@@ -51,7 +51,7 @@ class FakeDriver:
         (root / "bin").mkdir(parents=True)
         for tool in ("cat", "sleep", "sh"):
             (root / "bin" / tool).symlink_to(shutil.which(tool) or "/nowhere")
-        patch.setattr(nvidia, "ROOT", root)
+        patch.setattr(pci, "ROOT", root)
         patch.setenv("PATH", str(root / "bin"))
         patch.setenv("LD_LIBRARY_PATH", str(root))
 
@@ -69,8 +69,24 @@ class FakeDriver:
         for name in ("nvidia0", "nvidia1", "nvidiactl"):
             (self.root / "dev" / name).touch()
 
-    def plugged_in(self) -> None:
-        device = self.root / "sys/bus/pci/devices/0000:01:00.0"
+    def plugged_in(
+        self, vendor: str = "0x10de", address: str = "0000:01:00.0", kind: str = "0x030200", driver: str | None = None
+    ) -> None:
+        """A device on the PCI bus, and the driver that the kernel has bound to it."""
+        device = self.root / "sys/bus/pci/devices" / address
         device.mkdir(parents=True)
-        (device / "vendor").write_text("0x10de\n")
-        (device / "class").write_text("0x030200\n")
+        (device / "vendor").write_text(f"{vendor}\n")
+        (device / "class").write_text(f"{kind}\n")
+        if driver is not None:
+            (device / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
+
+    def kfd(self, *, memory: int, has_node: bool = True, number: int = 1) -> None:
+        """AMD's compute driver, with a processor and a GPU of so many bytes of its own."""
+        if has_node:
+            (self.root / "dev").mkdir(exist_ok=True)
+            (self.root / "dev/kfd").touch()
+        for node, (units, kind, size) in enumerate([(0, 0, 2**36), (304 if number else 0, 1, memory)]):
+            bank = self.root / f"sys/class/kfd/kfd/topology/nodes/{node}/mem_banks/0"
+            bank.mkdir(parents=True)
+            (bank.parent.parent / "properties").write_text(f"cpu_cores_count 8\nsimd_count {units}\n")
+            (bank / "properties").write_text(f"heap_type {kind}\nsize_in_bytes {size}\nflags 0\n")

@@ -1,6 +1,6 @@
 """Which GPUs are found, on every kind of machine that a driver may make of one; and what becomes of a job there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from helpers import REPOSITORY, said_by, wait_until
 from launch.fake_driver import FAILING, HANGING, HEALTHY, MIG, NO_DEVICES, FakeDriver, compiled
 
+from accel_trainer.api import in_process
 from accel_trainer.config import Job
 from accel_trainer.core import tools
 from accel_trainer.core.errors import UserError
@@ -36,6 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Path) -> Iterator[FakeDriver]:
     monkeypatch.setattr(machine_module, "GPU_DEVICES", ())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     this_machine.cache_clear()
     yield FakeDriver(tmp_path / "root", monkeypatch, library)
     this_machine.cache_clear()
@@ -115,9 +117,61 @@ def test_a_driver_that_is_not_loaded_is_a_problem_where_a_gpu_is_plugged_in(driv
 
 def test_where_no_trace_of_a_driver_is_nothing_is_started(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.nvml("healthy")
-    driver.plugged_in()  # as in a container to which no GPU is given
     monkeypatch.setattr(nvidia, "tool_output", None)
     assert find_gpus() == Found()
+
+
+NOT_GIVEN = r"none of NVIDIA's \(0000:01:00.0\) is given to this process; ask for it: a container by `--gpus all`"
+
+
+@pytest.mark.parametrize("has_sysfs", [True, False], ids=["on the bus", "by its driver"])
+def test_a_container_to_which_no_gpu_is_given_does_not_train_on_the_cpu(driver: FakeDriver, has_sysfs: bool) -> None:
+    if has_sysfs:
+        driver.plugged_in(driver="nvidia")
+    else:
+        (driver.root / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
+    with pytest.raises(MachineUnusable, match=NOT_GIVEN):
+        plan_launch(JOB, LaunchOptions(), this_machine())
+    assert plan_launch(JOB, LaunchOptions(cpu=True), this_machine(cpu=True)).is_on_cpu
+
+
+@pytest.mark.parametrize(("nvml", "smi"), [("none", None), (None, NO_DEVICES), (None, "")])
+def test_nor_does_a_job_to_which_the_driver_lists_none(driver: FakeDriver, nvml: str | None, smi: str | None) -> None:
+    driver.nodes()
+    driver.plugged_in(driver="nvidia")
+    if nvml is not None:
+        driver.nvml(nvml)
+    if smi is not None:
+        driver.smi(smi)
+    with pytest.raises(MachineUnusable, match=NOT_GIVEN):
+        plan_launch(JOB, LaunchOptions(), this_machine())
+
+
+@pytest.mark.parametrize("bound", ["nouveau", None])
+def test_a_gpu_without_its_makers_driver_is_told(driver: FakeDriver, bound: str | None) -> None:
+    driver.plugged_in(kind="0x030000", driver=bound)
+    told = f"is not that of the GPU .0000:01:00.0: {bound or 'none'}.; install NVIDIA's driver, or train on the CPU by"
+    with pytest.raises(MachineUnusable, match=told):
+        plan_launch(JOB, LaunchOptions(), this_machine())
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        {"driver": "vfio-pci"},  # a virtual machine's
+        {"driver": "pciback"},
+        {"kind": "0x040300"},  # its sound
+        {"vendor": "0x102b", "driver": "mgag200"},
+        {"vendor": "0x1a03", "driver": "ast"},
+        {"vendor": "0x1002", "driver": "radeon"},
+        {"vendor": "0x8086", "address": "0000:00:02.0", "driver": "i915"},
+    ],
+    ids=str,
+)
+def test_what_only_shows_a_picture_or_is_given_away_is_no_gpu(driver: FakeDriver, device: dict[str, str]) -> None:
+    driver.plugged_in(**device)
+    assert this_machine().unusable is None
+    assert plan_launch(JOB, LaunchOptions(), this_machine()).is_on_cpu
 
 
 def test_what_the_library_says_of_memory_and_of_cuda_is_kept(driver: FakeDriver) -> None:
@@ -265,16 +319,69 @@ def test_a_torch_without_cuda_is_no_reason_to_train_on_the_cpu(
         plan_launch(JOB, LaunchOptions(), this_machine())
 
 
-@pytest.mark.parametrize(("build", "whose"), [("hip", "AMD's"), ("xpu", "Intel's")])
-def test_a_gpu_that_is_not_counted_is_not_passed_over(
-    driver: FakeDriver, build: str, whose: str, monkeypatch: pytest.MonkeyPatch
+def amds(driver: FakeDriver) -> None:
+    driver.kfd(memory=2**36)
+
+
+def amds_in_a_container(driver: FakeDriver) -> None:
+    driver.kfd(memory=2**36, has_node=False)
+
+
+def amds_unlisted(driver: FakeDriver) -> None:
+    (driver.root / "dev").mkdir()
+    (driver.root / "dev/kfd").touch()
+
+
+def intels(driver: FakeDriver) -> None:
+    driver.plugged_in("0x8086", "0000:03:00.0", "0x038000", "xe")
+
+
+OTHERS = [(amds, "hip", "AMD's"), (amds_in_a_container, "hip", "AMD's"), (amds_unlisted, "hip", "AMD's")]
+OTHERS += [(intels, "xpu", "Intel's")]
+SINGLE = REPOSITORY / "accelerate_configs/single_gpu.yaml"
+
+
+@pytest.mark.parametrize(("plug_in", "build", "whose"), OTHERS)
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_a_gpu_of_another_maker_is_not_passed_over_by_a_torch_without_it(
+    driver: FakeDriver, plug_in: Callable[[FakeDriver], None], build: str, whose: str, cuda: str | None, monkeypatch
 ) -> None:
-    monkeypatch.setattr(machine_module, "UNCOUNTED", {build: ("/dev/null", whose)})
+    plug_in(driver)
+    monkeypatch.setattr(machine_module, "torch_builds", lambda: {"cuda": cuda, "hip": None, "xpu": None})
+    told = f"a GPU of {whose} is there .*, and torch was built without .*; install torch for .*, or train on the CPU"
+    for options in (LaunchOptions(), LaunchOptions(config=SINGLE)):
+        with pytest.raises(MachineUnusable, match=told):
+            plan_launch(JOB, options, this_machine())
+    assert plan_launch(JOB, LaunchOptions(cpu=True), this_machine()).is_on_cpu
+
+
+@pytest.mark.parametrize(("plug_in", "build", "whose"), OTHERS)
+def test_one_that_is_not_counted_is_trained_on_by_a_config(
+    driver: FakeDriver, plug_in: Callable[[FakeDriver], None], build: str, whose: str, monkeypatch
+) -> None:
+    plug_in(driver)
     monkeypatch.setattr(machine_module, "torch_builds", lambda: {"cuda": None, build: "7.0"})
-    with pytest.raises(MachineUnusable, match=f"a GPU of {whose} may be there .*; name a `config`"):
+    with pytest.raises(MachineUnusable, match=f"a GPU of {whose} is there .*; name a `config`"):
         plan_launch(JOB, LaunchOptions(), this_machine())
-    single = LaunchOptions(config=REPOSITORY / "accelerate_configs/single_gpu.yaml")
-    assert not plan_launch(JOB, single, this_machine()).is_on_cpu
+    launch = plan_launch(JOB, LaunchOptions(config=SINGLE), this_machine())
+    assert not launch.is_on_cpu
+    assert launch.environment[GPU_VARIABLE] == "1", "none of its processes may train on the CPU"
+    planned = in_process._planned(JOB.model_copy(update={"accelerate_config": str(SINGLE)}), cpu=False)
+    assert planned.environment[GPU_VARIABLE] == "1", "nor may `train` in Python"
+
+
+@pytest.mark.parametrize("value", ["", "-1"])
+@pytest.mark.parametrize("name", ["HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"])
+def test_who_hides_amds_gpus_has_asked_for_the_cpu(driver: FakeDriver, name: str, value: str, monkeypatch) -> None:
+    amds(driver)
+    monkeypatch.setenv(name, value)
+    assert plan_launch(JOB, LaunchOptions(), this_machine()).is_on_cpu
+
+
+@pytest.mark.parametrize(("memory", "number"), [(2**29, 1), (2**36, 0)], ids=["in the processor", "a processor alone"])
+def test_what_amds_driver_has_beside_a_gpu_is_none(driver: FakeDriver, memory: int, number: int) -> None:
+    driver.kfd(memory=memory, number=number)
+    assert plan_launch(JOB, LaunchOptions(), this_machine()).is_on_cpu
 
 
 def test_what_torch_was_built_for_is_known_without_importing_it() -> None:
