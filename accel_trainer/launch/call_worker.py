@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,8 @@ def answer(path: Path, rank: int, find: Callable[[], dict[str, Any]]) -> int:
 
 # What the worker writes, in the folder that it is given.
 ANSWER = "answer.json"
+# And prints.
+LOG = "log.txt"
 
 
 class WorkerStopped(Exception):
@@ -114,7 +116,17 @@ class WorkerCall:
     def keep_log(self) -> Path:
         """The path of the worker's whole output, which stays."""
         self.is_kept = True
-        return self.place / "log.txt"
+        return self.place / LOG
+
+
+def _remove(place: Path) -> None:
+    """What has ended the call is said, whatever becomes of its folder. Where no more files may be opened, a folder
+    cannot be listed; of one in which no worker has begun it is known what there is."""
+    shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):
+        for name in (ANSWER, LOG):
+            (place / name).unlink(missing_ok=True)
+        place.rmdir()
 
 
 @contextmanager
@@ -128,7 +140,7 @@ def called_worker(verb: str, plan: Callable[[Path], Launch]) -> Iterator[WorkerC
     call = WorkerCall(None, Path(tempfile.mkdtemp(prefix=f"accel-train-{verb}-")))
     try:
         try:
-            call.row = call_worker(plan(call.place), call.place / ANSWER, call.place / "log.txt", stop)
+            call.row = call_worker(plan(call.place), call.place / ANSWER, call.place / LOG, stop)
         except WorkerFailed as error:
             error.log = call.keep_log()
             raise
@@ -137,4 +149,4 @@ def called_worker(verb: str, plan: Callable[[Path], Launch]) -> Iterator[WorkerC
         yield call
     finally:
         if not call.is_kept:
-            shutil.rmtree(call.place)
+            _remove(call.place)

@@ -1,7 +1,9 @@
 """A worker that is sent for one answer."""
 
+import errno
 import json
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -95,3 +97,25 @@ def test_a_signal_as_soon_as_there_is_a_folder_leaves_none(monkeypatch: pytest.M
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("few", [0, 1, 2, 4])
+def test_with_few_open_files_the_error_is_the_first_one_and_no_folder_stays(tmp_path: Path, few: int) -> None:
+    code = f"""
+import os, resource, tempfile
+from pathlib import Path
+from accel_trainer.launch.call_worker import called_worker
+from accel_trainer.launch.command import Launch
+
+tempfile.tempdir = {str(tmp_path)!r}
+names = os.listdir("/proc/self/fd")
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(names) - 1 + {few},) * 2)
+try:
+    with called_worker("evaluate", lambda place: Launch((), {{}}, 1, ())):
+        pass
+except OSError as error:
+    print(error.errno, error.__context__)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(errno.EMFILE), "None"], ended
+    assert list(tmp_path.glob("accel-train-*")) == []
