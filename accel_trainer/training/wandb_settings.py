@@ -16,25 +16,34 @@ GIVEN = frozenset({"mode", "project", "run_id", "run_name", "root_dir", "console
 
 
 def refuse_settings_of_others() -> None:
-    """wandb obeys settings that it finds in the current folder, and sends the user's key to the server that they name.
-    Raises UserError where another user has put them there, or may have."""
-    for path in (Path(".wandb", "settings"), Path("wandb", "settings")):
+    """wandb obeys settings that it finds in the user's own folder of settings and in the current one, and sends the
+    user's key to the server that they name. Raises UserError where another user has put them there, or may have."""
+    for path in (_own(), Path(".wandb", "settings"), Path("wandb", "settings")):
         with suppress(OSError):
             real = path.resolve(strict=True)
-            about = {place: place.stat() for place in (real, real.parent, path.parent, Path())}
+            about = {place: place.stat() for place in (real, real.parent, path.parent, path.parent.parent)}
+            elsewhere = "" if path.is_absolute() else ", or start from another folder"
             owners = {path.lstat().st_uid, path.parent.lstat().st_uid, *(one.st_uid for one in about.values())}
             if owners - {0, os.geteuid()}:
                 raise UserError(
                     f"{path.absolute()} has settings of wandb that belong to another user",
-                    hint="remove the file, or start from another folder",
+                    hint=f"remove the file{elsewhere}",
                 )
             for place, one in about.items():
                 if _others_may_write(one):
                     raise UserError(
                         f"{path.absolute()} has settings of wandb that others may have written: so says the mode of "
                         f"{place.absolute()}, {stat.filemode(one.st_mode)}",
-                        hint="read the file, then `chmod go-w`; or remove it, or start from another folder",
+                        hint=f"read the file, then `chmod go-w`; or remove it{elsewhere}",
                     )
+
+
+def _own() -> Path:
+    """The user's own file."""
+    own = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb", "settings")
+    with suppress(RuntimeError):  # there is no home
+        return own.expanduser()
+    return own
 
 
 def _others_may_write(about: os.stat_result) -> bool:
@@ -58,11 +67,8 @@ def _is_private_group(group: int) -> bool:
 def settings_obeyed() -> Iterator[tuple[Path, list[str]]]:
     """The files that wandb takes settings from, and the names of these: never their values, of which one may be a
     key. The files are those of `wandb.setup`, which is not asked: it starts a process."""
-    own = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb")
-    with suppress(RuntimeError):  # there is no home
-        own = own.expanduser()
     here = Path(".wandb" if Path(".wandb").exists() else "wandb")
-    for file in (own / "settings", here / "settings"):
+    for file in (_own(), here / "settings"):
         if keys := _keys(file):
             yield file.absolute(), keys
 

@@ -203,6 +203,30 @@ def test_settings_behind_a_link_are_looked_at_where_they_are(
         check_trackers(make_job(trackers=["wandb"]))
 
 
+@pytest.mark.parametrize("variable", ["HOME", "WANDB_CONFIG_DIR"])
+@pytest.mark.parametrize(("place", "mode"), [(".", 0o777), ("..", 0o777), ("settings", 0o666), ("settings", 0o644)])
+def test_the_users_own_settings_are_not_obeyed_where_others_may_have_written_them(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, place: str, mode: int
+) -> None:
+    """Not of its own folder alone: who may write to the one above can put another in its place."""
+    own = tmp_path / ".config" / "wandb"
+    own.mkdir(parents=True)
+    (own / "settings").write_text("[default]\nbase_url = http://192.0.2.9\n")
+    for path, usual in ((own / "settings", 0o644), (own, 0o755), (own.parent, 0o755)):
+        path.chmod(usual)
+    (own / place).chmod(mode)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("WANDB_CONFIG_DIR", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else own))
+    if mode == 0o644:
+        check_trackers(make_job(trackers=["wandb"]))
+        return
+    with pytest.raises(UserError, match="that others may have written") as caught:
+        check_trackers(make_job(trackers=["wandb"]))
+    assert str(caught.value).endswith("then `chmod go-w`; or remove it")
+
+
 def test_the_log_names_what_wandb_takes_from_files_of_the_user_and_never_a_value(
     run: RunFolder,
     make_job: MakeJob,
