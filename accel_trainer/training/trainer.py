@@ -30,6 +30,7 @@ from accel_trainer.training.identity.agreement import agree_on_data
 from accel_trainer.training.identity.check import DataCheck, RunData, refuse_other_images
 from accel_trainer.training.identity.contents import ContentRecord
 from accel_trainer.training.identity.differences import STARTING_WEIGHTS
+from accel_trainer.training.identity.model_source import MODEL, ModelSource
 from accel_trainer.training.identity.recorder import DataRecorder
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.optim.first_step import refuse_gpu_arguments
@@ -51,6 +52,7 @@ from accel_trainer.training.state.starting_point import (
 )
 from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers
 from accel_trainer.training.tune.resolve import Resolver
+from accel_trainer.zoo import registry
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +145,8 @@ class Trainer:
         job = self._resolved(start)
         components, transferred = self._components(job, start)
         without_order = self._without_order(job, components)
-        data = RunData(components.images, {**components.inputs, **_weights_as_input(components, transferred)})
+        inputs = {**components.inputs, **_source_as_input(job), **_weights_as_input(components, transferred)}
+        data = RunData(components.images, inputs)
         check = self._check_data(job, data, start)
         if check is not None:
             start = with_changes(start, check.changes, self.run, logs=is_first)
@@ -278,6 +281,14 @@ def _weights_as_input(components: Components, transferred: Transfer | None) -> d
     if transferred is None:
         return {}
     return {STARTING_WEIGHTS: LoadedWeights(components.model, transferred)}
+
+
+def _source_as_input(job: Job) -> dict[str, Input]:
+    """The source of a model of the user's own: no commit of git says what it is where it is not in git, or changed."""
+    if not registry.is_users_own(job.architecture):
+        return {}
+    source = ModelSource(job.architecture)
+    return {MODEL: source} if source.classes else {}  # of a module that is in no file nothing can be said
 
 
 def _log_end(loop: TrainingLoop, seconds: float) -> None:

@@ -37,11 +37,15 @@ def is_others(name: str) -> bool:
     return ":" in name
 
 
+def is_users_own(name: str) -> bool:
+    """Whether it is the import path of a model that users have written."""
+    return is_others(name) and not name.startswith(timm_models.PREFIX)
+
+
 def fits_its_output(name: str) -> bool:
     """Whether a model that `build` gives has as many outputs as there are classes. Not so what users have written that
     does not take `num_classes`. Raises UserError."""
-    is_users = is_others(name) and not name.startswith(timm_models.PREFIX)
-    return not is_users or user_models.takes_num_classes(name)
+    return not is_users_own(name) or user_models.takes_num_classes(name)
 
 
 def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:

@@ -80,6 +80,7 @@ def test_a_run_records_its_classes_counts_names_and_sizes(begin: Begin, run: Run
     assert {split: [(one.name, one.images) for one in about.classes] for split, about in record.splits.items()} == {
         "train": [("ant", 8), ("bee", 8), ("cow", 8)],
         "val": [("ant", 2), ("bee", 2), ("cow", 2)],
+        "model": [("tiny_models", 1)],
     }
     assert all(about.is_complete for about in record.splits.values())
     before = {path: path.stat().st_mtime_ns for path in (run.dataset, run.dataset_listing, run.classes)}

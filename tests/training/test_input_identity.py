@@ -360,6 +360,7 @@ def agree(occluders):
     return "the same"
 
 found = [agree(folder / "occluders"), agree(folder / "others"), agree(folder / ("others" if rank else "occluders"))]
+found.append(agree(folder / ("other pngs" if rank else "occluders")))
 (folder / f"found-{rank}").write_text("\\n".join(found))
 """
 
@@ -368,11 +369,14 @@ def test_every_rank_refuses_other_masks_alike(begin: Begin, occluders: Path, tmp
     begin().check()
     shutil.copytree(occluders, tmp_path / "others")
     save_masks(tmp_path / "others/bars/40/occluders.pt", 9)
+    shutil.copytree(occluders, tmp_path / "other pngs")
+    save_png(tmp_path / "other pngs/mud/50/1.png", 9)
     run_two_ranks(ON_RANKS, tmp_path)
     first, second = ((tmp_path / f"found-{rank}").read_text().splitlines() for rank in (0, 1))
     assert first == second
-    same, refused, unlike = first
+    same, refused, unlike, unlike_pngs = first
     assert same == "the same"
     assert refused.startswith(f"UserError: Occlusion.occluder_dir: '{tmp_path}/others' is not what the run in ")
     assert "occluders: 1 mask file changed (bars/40/occluders.pt)" in refused
     assert unlike == "MachineFailure: the processes of this job have different data of 'digits': occluders"
+    assert unlike_pngs == unlike

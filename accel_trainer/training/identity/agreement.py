@@ -32,7 +32,9 @@ def agree_on_data(
     """
     is_first = accelerator.is_main_process
     check = check_data(job, run, data, is_stopped, goes_on=goes_on) if is_first else list_data(job, data)
-    digests = digests_on_each_rank(check, data)
+    # Of masks in PNGs the contents are known where they are decoded, which the first use of one does anyway.
+    reads = is_stopped if accelerator.num_processes > 1 else None
+    digests = digests_on_each_rank(check, data, reads)
     own = [*(int(digest, 16) >> 1 for digest in digests.values()), int(bool(check.differences))]
     of_all = accelerator.gather(torch.tensor([own], dtype=torch.int64, device=accelerator.device))
     if unlike := [split for split, column in zip(digests, of_all.T, strict=False) if len(column.unique()) > 1]:

@@ -151,9 +151,16 @@ def _record(job: Job, listings: Mapping[str, SplitListing]) -> DataSetRecord:
     return DataSetRecord(job.dataset, {split: listing.record for split, listing in listings.items()})
 
 
-def digests_on_each_rank(check: DataCheck, data: RunData) -> dict[str, str]:
-    """A digest of each split, of what every process knows of it."""
-    known = {name: source.known_marks for name, source in data.inputs.items()}
+def digests_on_each_rank(check: DataCheck, data: RunData, reads: Callable[[], bool] | None = None) -> dict[str, str]:
+    """A digest of each split, of what every process knows of it.
+
+    reads: whether a stop is requested, where the contents of all inputs are to be read, also those that are not known
+    without. Raises Canceled then.
+    """
+    known = {
+        name: source.known_marks if reads is None else with_marks(check.listings[name], source, reads).all_marks
+        for name, source in data.inputs.items()
+    }
     return {
         split: digest([about.digest_of_names, *map(str, known.get(split, ()))])
         for split, about in check.now.splits.items()

@@ -21,11 +21,12 @@ from accel_trainer.run.dataset_record import (
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_classes, read_config, read_found
 from accel_trainer.training.identity.listing import SplitListing
+from accel_trainer.training.identity.model_source import MODEL
 
 STARTING_WEIGHTS = "starting_weights"
 """What dataset.json calls the weights that a run starts from."""
 
-_WORDS = {OCCLUDERS: ("level", "mask file")}
+_WORDS = {OCCLUDERS: ("level", "mask file"), MODEL: ("module", "file")}
 # Listed as one image of one class, which says where it is from.
 _SINGLE = {SPECTRUM: "amplitudes", STARTING_WEIGHTS: "weights"}
 
@@ -139,6 +140,8 @@ def _subject(job: Job, split: str) -> tuple[str, str]:
         case _ if split == SPECTRUM and job.Noise is not None:
             path = job.Noise.mean_magnitude_path
             return "Noise.mean_magnitude_path", "the measured spectrum" if path is None else repr(path)
+        case _ if split == MODEL:
+            return "architecture", f"the source of {job.architecture!r}"
         case _ if split == STARTING_WEIGHTS and job.starting_path is not None:
             return "finetune_args.starting_params", repr(str(job.starting_path))
         case _ if split == STARTING_WEIGHTS:

@@ -40,6 +40,11 @@ class SplitListing:
             ]
         )
 
+    @property
+    def all_marks(self) -> Sequence[int]:
+        """Those of all classes that are known."""
+        return [mark for marks in self.marks or () for mark in marks.tolist()]
+
     def images(self, class_name: str) -> dict[str, int]:
         """{name: mark} of the images of a class."""
         label = self.classes.index(class_name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from accel_trainer.config import Job
-from accel_trainer.config.fields import is_weights_path
+from accel_trainer.config.places import is_weights_path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.text import first_line, listed

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from accel_trainer.config.fields import WEIGHT_SUFFIXES
+from accel_trainer.config.places import WEIGHT_SUFFIXES
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_start
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, is_folder, persistently

@@ -24,6 +24,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import has_results
 from accel_trainer.run.records import Origin, read_config, read_found, read_origin, write_origin
 from accel_trainer.training.identity.listing import MAX_LISTING
+from accel_trainer.training.identity.model_source import MODEL
 from accel_trainer.training.state.checkpoint import StateStore, TrainState, load_weights, save_weights
 
 log = logging.getLogger(__name__)
@@ -249,7 +250,8 @@ def _stage_identity(run: RunFolder, new: RunFolder, job: Job) -> None:
     if (record := read_dataset_record(run)) is None:
         return
     changed = {key.partition(".")[0] for key in job.diff(read_config(run), read_found(run))} if run.has_run else set()
-    others = {split for section, split in (("Occlusion", OCCLUDERS), ("Noise", SPECTRUM)) if section in changed}
+    follow_from = {"Occlusion": OCCLUDERS, "Noise": SPECTRUM, "architecture": MODEL}
+    others = {split for section, split in follow_from.items() if section in changed}
     splits = {split: about for split, about in record.splits.items() if split not in others}
     write_dataset_record(new, replace(record, splits=splits))
 
