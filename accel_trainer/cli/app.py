@@ -18,10 +18,8 @@ import typer
 
 from accel_trainer.cli.verbs import IMPORTED, Verbs
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
-from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
-from accel_trainer.core.launched import SET_ASIDE_VARIABLE
 from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -148,13 +146,6 @@ def print_warnings(lines: Iterable[str]) -> None:
     """Print what is wrong and ends nothing, one a line."""
     for line in lines:
         echo(f"warning: {with_flags(line)}", err=True)
-
-
-def report_set_aside(*families: Family) -> None:
-    """One line on what of this environment does not reach what is launched; families: what else does not."""
-    os.environ.pop(SET_ASIDE_VARIABLE, None)  # of another launch, in whose processes this one was begun
-    if names := leftovers(os.environ, *families):
-        typer.echo(f"set aside from the environment: {in_one_line(names)} (docs/environment.md says why)", err=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

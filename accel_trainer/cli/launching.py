@@ -1,5 +1,6 @@
 """What the verbs that launch something have in common: options of the hardware, and calls of a worker."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,8 +9,10 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems, report_set_aside
+from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems
+from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.launched import SET_ASIDE_VARIABLE
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
@@ -60,3 +63,10 @@ def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterat
     except WorkerFailed as error:
         print_problems([f"{what} has failed: {error}; all output: {error.log}"])
         raise typer.Exit(SOME_FAILED) from error
+
+
+def report_set_aside(*families: Family) -> None:
+    """One line on what of this environment does not reach what is launched; families: what else does not."""
+    os.environ.pop(SET_ASIDE_VARIABLE, None)  # of another launch, in whose processes this one was begun
+    if names := leftovers(os.environ, *families):
+        typer.echo(f"set aside from the environment: {in_one_line(names)} (docs/environment.md says why)", err=True)

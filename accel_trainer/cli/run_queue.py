@@ -17,11 +17,17 @@ from accel_trainer.cli.app import (
     app,
     echo,
     print_problems,
-    report_set_aside,
     with_flags,
 )
 from accel_trainer.cli.console import never_wait
-from accel_trainer.cli.launching import ConfigOption, CpuOption, GpusOption, ProcessesOption, launch_options
+from accel_trainer.cli.launching import (
+    ConfigOption,
+    CpuOption,
+    GpusOption,
+    ProcessesOption,
+    launch_options,
+    report_set_aside,
+)
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM

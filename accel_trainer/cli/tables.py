@@ -11,23 +11,30 @@ from accel_trainer.core.text import printable
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns; numbers to the right, everything else to the left, None as '-'. No line is ever wrapped."""
-    from rich.cells import cell_len
-
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     is_number = [
         all(isinstance(value, (int, float, type(None))) for value in column) for column in zip(*rows, strict=True)
     ]
     is_right = is_number or [False] * len(header)
     lines = []
     for line in cells:
-        padding = [" " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)]
+        padding = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
         padded = [
             f"{space}{cell}" if right else f"{cell}{space}"
             for cell, space, right in zip(line, padding, is_right, strict=True)
         ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """In columns of a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _cell(value: object) -> str:

@@ -14,10 +14,16 @@ from accel_trainer.cli.app import (
     ParentQueueOption,
     app,
     echo,
-    report_set_aside,
 )
 from accel_trainer.cli.console import never_wait
-from accel_trainer.cli.launching import ConfigOption, CpuOption, GpusOption, ProcessesOption, launch_options
+from accel_trainer.cli.launching import (
+    ConfigOption,
+    CpuOption,
+    GpusOption,
+    ProcessesOption,
+    launch_options,
+    report_set_aside,
+)
 from accel_trainer.cli.run_queue import ask_for_gpus, done_parent
 from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports

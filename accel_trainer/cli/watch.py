@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from accel_trainer.api.job_queue import Queue
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     SOME_FAILED,
@@ -31,7 +30,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration, one_line
 from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.layout import Ending, JobState
-from accel_trainer.queue.status_table import JobStatus, damaged_records
+from accel_trainer.queue.status_table import JobStatus, damaged_records, status_rows
 from accel_trainer.queue.store import QueueStore
 
 # Rows of each state that are over or wait, in a table.
@@ -50,9 +49,7 @@ def status(
     store = existing_queue(queue)
     while True:
         text = (
-            json.dumps([asdict(row) for row in Queue(store.folder).jobs()], indent=2)
-            if as_json
-            else _table(store, everything)
+            json.dumps([asdict(row) for row in status_rows(store)], indent=2) if as_json else _table(store, everything)
         )
         if watch and sys.stdout.isatty():
             typer.echo("\x1b[H\x1b[2J", nl=False)  # to the upper left corner, and clear what is below
@@ -65,7 +62,7 @@ def status(
 def _table(queue: QueueStore, everything: bool) -> str:
     from accel_trainer.cli.tables import table
 
-    rows = Queue(queue.folder).jobs(most=None if everything else FEW)
+    rows = list(status_rows(queue, most=None if everything else FEW))
     if not rows:
         return "\n".join([f"no jobs in {queue.folder}", *_notes(queue, ())])
     shown: list[JobStatus] = []

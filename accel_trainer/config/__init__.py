@@ -1,6 +1,19 @@
 """A job file, validated; sweeps; the JSON schema."""
 
-from accel_trainer.config.job import Job, ResolvedJob
-from accel_trainer.config.parse import job_name, parse_job, read_job
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accel_trainer.config.file_names import job_name
+    from accel_trainer.config.job import Job, ResolvedJob
+    from accel_trainer.config.parse import parse_job, read_job
+else:
+    # Loaded when one of them is used: the definition of a job takes as long as all that a verb needs besides.
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from accel_trainer.config import file_names, job, parse
+
+        return next(getattr(module, name) for module in (file_names, job, parse) if hasattr(module, name))
+
 
 __all__ = ["Job", "ResolvedJob", "job_name", "parse_job", "read_job"]

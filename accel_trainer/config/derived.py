@@ -1,13 +1,12 @@
 """What follows from the parameters of a job: paths, metrics, views, and which parameters have which marks."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from accel_trainer.config.fields import eval_split, is_weights_path
+from accel_trainer.config.fields import eval_split
 from accel_trainer.config.marks import UNREPORTED, Mark, marks
 from accel_trainer.config.parameters import (
     CONTRASTIVE,
@@ -17,23 +16,8 @@ from accel_trainer.config.parameters import (
     OptimizationParameters,
     RunParameters,
 )
-from accel_trainer.core.errors import UserError
+from accel_trainer.config.places import base_path, folder_inside, parent_in
 from accel_trainer.core.files import expand_home
-
-
-def default_path(architecture: str, name: str) -> Path:
-    """The run folder of a job that names none."""
-    # A colon separates a drive, a stream or the paths of a list on one system or another.
-    return Path("models") / architecture.replace(":", ".") / name
-
-
-def _relative(path: Path, folder: Path) -> Path | None:
-    """What comes after a folder in a path that goes through it, or None."""
-    with suppress(UserError):  # a user without a home
-        path = expand_home(path)
-    if path.is_absolute():  # a relative one says nothing of where we are
-        folder = folder.absolute()
-    return path.relative_to(folder) if path.is_relative_to(folder) else None
 
 
 # Pydantic collects fields from the last base to the first.
@@ -53,16 +37,12 @@ class JobParameters(RunParameters, OptimizationParameters, DataParameters, Model
 
         finetune_dir may be given with the model_dir before it. Nothing on the disk is looked at.
         """
-        given = Path(self.finetuning.finetune_dir if self.finetuning is not None else ".")
-        inside = _relative(given, self.base_path)
-        return given if inside is None else inside
+        return Path() if self.finetuning is None else folder_inside(self.base_path, self.finetuning.finetune_dir)
 
     @property
     def base_path(self) -> Path:
         """The folder that model_dir names: the run's own, or with finetune that of its parent."""
-        if self.model_dir is None:
-            return default_path(self.architecture, self.name)
-        return expand_home(self.model_dir)
+        return base_path(self.architecture, self.name, self.model_dir)
 
     @property
     def finetuning(self) -> FinetuneParameters | None:
@@ -90,8 +70,7 @@ class JobParameters(RunParameters, OptimizationParameters, DataParameters, Model
     @property
     def parent_job(self) -> str | None:
         """The job whose weights this one starts from: a starting_params that may be no path names a job."""
-        given = self.finetuning.starting_params if self.finetuning is not None else None
-        return None if given is None or is_weights_path(given) else given
+        return None if self.finetuning is None else parent_in(self.finetuning.starting_params)
 
     @property
     def views_per_image(self) -> int:

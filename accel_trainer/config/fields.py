@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -80,7 +79,6 @@ TRANSFORM_BASES = ("default", "contrastive", "none")
 TRANSFORM_MODIFIERS = ("weak-resize", "no-blur")
 TRANSFORM_POLICIES = ("randaugment", "trivialaugment", "augmix")
 LR_RULES = ("batch_linear", "batch_nonlinear", "LRfinder")
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 def transform_parts(transform_type: str) -> list[str]:
@@ -104,8 +102,3 @@ def transform_types() -> Iterator[str]:
 def eval_split(dataset: str) -> str:
     """What performance.csv calls a further data set: `val_` and its name, or the last part of that of an 'hf:' set."""
     return "val_" + re.sub(r"[^\w.-]+", "_", last_part(dataset))
-
-
-def is_weights_path(text: str) -> bool:
-    """Whether a text can only name a file or folder, not published weights or a job."""
-    return "/" in text or text.startswith("~") or PurePath(text).suffix.lower() in WEIGHT_SUFFIXES

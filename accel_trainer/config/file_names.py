@@ -1,6 +1,12 @@
-"""Names of files that look like those of jobs, and are none: what each of them is, and what to do."""
+"""Names of the files of jobs, and of such as look like those and are none: what each of them is, and what to do."""
 
+import os
 import re
+from pathlib import Path
+
+from accel_trainer.core.errors import InvalidJob
+
+MAX_NAME_BYTES = 120
 
 # What programs that synchronize folders call the second version of a file: Dropbox and Nextcloud (in several
 # languages), Seafile, Syncthing, ownCloud, Resilio.
@@ -15,6 +21,22 @@ _UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
 _SWAP_FILE = re.compile(r"\.?(.+\.json)\.sw[a-p]", re.IGNORECASE)
 _OTHER_FORMATS = (".yaml", ".yml", ".toml", ".json5", ".jsonc", ".hjson")
 _MANY_IN_ONE = (".jsonl", ".ndjson")
+
+
+def job_name(path: Path) -> str:
+    """The name of a job, from its file's. Raises InvalidJob for one that could mislead a person or a file system."""
+    name = path.name.removesuffix(".json")
+    if (why := why_no_job(path.name)) is not None:
+        raise InvalidJob(why, where=path)
+    if not name or path.suffix != ".json":
+        raise InvalidJob("a job file's name ends in .json", where=path)
+    if any(not character.isprintable() for character in name) or ".." in name or "\\" in name:
+        raise InvalidJob("a job's name may not contain control characters, '..' or '\\'", where=repr(str(path)))
+    if name.startswith((".", "-")):
+        raise InvalidJob(f"a job's name may not begin with {name[0]!r}", where=path)
+    if (num_bytes := len(os.fsencode(name))) > MAX_NAME_BYTES:
+        raise InvalidJob(f"a job's name may have {MAX_NAME_BYTES} bytes, not {num_bytes}", where=path)
+    return name
 
 
 def is_conflicted_copy(name: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
 from accel_trainer.config.fields import ChannelMeans, ChannelStds, Keywords, Section, WithoutNulls
 from accel_trainer.config.marks import DATA, MODEL, OPTIMIZATION, RUN, UNREPORTED, ChangesMetrics, PathKind
+from accel_trainer.config.places import FINETUNE_DIR
 from accel_trainer.config.rules import FIRST_RULES, RULES
 
 CONTRASTIVE = ("SimCLRLoss", "SupConLoss")
@@ -126,7 +127,7 @@ class FinetuneParameters(Section):
     """Weights to start from: a run folder (its best), a file (safetensors, or a state dict of `torch.save`), or the
     name of a job of the queue, which is then trained first. All that fits the model by name and shape is loaded: at
     least `min_loaded_fraction` of it, and of frozen modules everything. Absent: the best of the run in `model_dir`."""
-    finetune_dir: Annotated[str, MODEL.but(is_checked=False, is_setting=False, path=PathKind.PATH)] = "finetune"
+    finetune_dir: Annotated[str, MODEL.but(is_checked=False, is_setting=False, path=PathKind.PATH)] = FINETUNE_DIR
     """Folder of the fine-tuned run, inside `model_dir`; the whole path of a folder there means the same."""
     freeze_modules: Annotated[list[str], MODEL] = []
     """Names of modules that are not trained (`layer1.0`): no gradient, no weight decay, BatchNorm and dropout as in

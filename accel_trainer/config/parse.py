@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import shlex
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.config.file_names import why_no_job
+from accel_trainer.config.file_names import job_name
 from accel_trainer.config.job import Job, mistakes_beside
 from accel_trainer.config.json_syntax import described, find_slips, without
 from accel_trainer.config.migration.old_words import MIGRATE, MIGRATE_VERB
@@ -21,7 +20,6 @@ from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.text import listed
 
 MAX_BYTES = 256 * 1024
-MAX_NAME_BYTES = 120
 MAX_DEPTH = 20
 MAX_KEY = 200
 # What 64 bits hold; beyond it torch and the floating point numbers give up.
@@ -29,22 +27,6 @@ MAX_INTEGER = 2**63 - 1
 # JSON can have what no file can hold.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 NEWLINE = b"\n"
-
-
-def job_name(path: Path) -> str:
-    """The name of a job, from its file's. Raises InvalidJob for one that could mislead a person or a file system."""
-    name = path.name.removesuffix(".json")
-    if (why := why_no_job(path.name)) is not None:
-        raise InvalidJob(why, where=path)
-    if not name or path.suffix != ".json":
-        raise InvalidJob("a job file's name ends in .json", where=path)
-    if any(not character.isprintable() for character in name) or ".." in name or "\\" in name:
-        raise InvalidJob("a job's name may not contain control characters, '..' or '\\'", where=repr(str(path)))
-    if name.startswith((".", "-")):
-        raise InvalidJob(f"a job's name may not begin with {name[0]!r}", where=path)
-    if (num_bytes := len(os.fsencode(name))) > MAX_NAME_BYTES:
-        raise InvalidJob(f"a job's name may have {MAX_NAME_BYTES} bytes, not {num_bytes}", where=path)
-    return name
 
 
 def read_job(path: Path, name: str | None = None) -> Job:

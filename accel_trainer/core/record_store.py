@@ -7,26 +7,57 @@ begin a line of their own; a file with anything else in it is damaged.
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, TypeVar
-
-from pydantic import AfterValidator, Field, TypeAdapter
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeVar
 
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
 from accel_trainer.core.text import one_line, printable
 
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema
+
 T = TypeVar("T")
 
+
+# Of pydantic, which is loaded when a record is read: many verbs meet none.
+@dataclass(frozen=True)
+class Passing:
+    """Marks a text of a record that is taken as a function gives it; a ValueError of that refuses it."""
+
+    through: Callable[[str], str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self.through, handler(source))
+
+
+@dataclass(frozen=True)
+class Within:
+    """Marks a number of a record that is neither lower nor higher than these."""
+
+    low: float
+    high: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic import Field, TypeAdapter
+
+        finite = {"allow_inf_nan": False} if source is float else {}
+        return TypeAdapter(Annotated[source, Field(ge=self.low, le=self.high, **finite)]).core_schema
+
+
 # Fields of records.
-Line = Annotated[str, AfterValidator(one_line)]
-Lines = Annotated[str, AfterValidator(printable)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
+Line = Annotated[str, Passing(one_line)]
+Lines = Annotated[str, Passing(printable)]
+Count = Annotated[int, Within(0, 2**53)]
 # Seconds since 1970, until the year 5138: clocks can show nothing beyond the year 9999.
-Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+Time = Annotated[float, Within(0, 1e11)]
 # What a training measures, in numbers of 32 bits; a duration in seconds.
-Measure = Annotated[float, Field(ge=-1e39, le=1e39, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+Measure = Annotated[float, Within(-1e39, 1e39)]
+Seconds = Annotated[float, Within(-1e12, 1e12)]
 
 
 def ignored(path: Path) -> None:
@@ -83,7 +114,9 @@ class RecordStore(Generic[T]):
         return self._adapter.validate_json(content, strict=True)
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[T]:
+    def _adapter(self) -> "TypeAdapter[T]":
+        from pydantic import TypeAdapter
+
         return TypeAdapter(self._kind)
 
 

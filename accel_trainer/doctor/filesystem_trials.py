@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from accel_trainer.config.parse import MAX_NAME_BYTES
+from accel_trainer.config.file_names import MAX_NAME_BYTES
 from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.files import sync_folder
 from accel_trainer.core.lease import Owner

@@ -7,14 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import one_line
-from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
 from accel_trainer.queue.layout import ClaimedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
-from accel_trainer.run.status import RunState
+
+if TYPE_CHECKING:
+    from accel_trainer.launch.outcome import Outcome, OutcomeKind, StopReason
 
 LOOK_EVERY_S = 1.0
 # A network drive may deny for a moment that a file is there.
@@ -37,13 +39,18 @@ class ControlRequest:
     time: Time = 0.0
 
     @property
-    def stop_reason(self) -> StopReason:
+    def stop_reason(self) -> "StopReason":
         """Why the trainer of the job is ended."""
+        from accel_trainer.launch.outcome import StopReason
+        from accel_trainer.run.status import RunState
+
         return StopReason(self._reason, RunState.PREEMPTED, self._kind)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> "Outcome":
         """How an attempt ends that does what was asked for."""
+        from accel_trainer.launch.outcome import Outcome
+
         return Outcome(self._kind, self._reason)
 
     @property
@@ -55,8 +62,10 @@ class ControlRequest:
                 return f"held by {self.by}"
 
     @property
-    def _kind(self) -> OutcomeKind:
+    def _kind(self) -> "OutcomeKind":
         """Of a job that is held the attempt is interrupted; `finish_claim` moves it to held/."""
+        from accel_trainer.launch.outcome import OutcomeKind
+
         match self.action:
             case ControlAction.CANCEL:
                 return OutcomeKind.CANCELED
@@ -103,7 +112,7 @@ class ClaimControl:
         self._looked = 0.0
         self._missing_since: float | None = None
 
-    def __call__(self) -> StopReason | None:
+    def __call__(self) -> "StopReason | None":
         """Why the trainer is to be ended, looked at once a second."""
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY_S:
@@ -113,6 +122,9 @@ class ClaimControl:
             return request.stop_reason
         if not self._is_gone(now):
             return None
+        from accel_trainer.launch.outcome import OutcomeKind, StopReason
+        from accel_trainer.run.status import RunState
+
         reason = f"its file {self._path} is gone: another process or a person has moved it"
         return StopReason(reason, RunState.PREEMPTED, OutcomeKind.SUPERSEDED)
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
-from typing import Self, assert_never
+from typing import TYPE_CHECKING, Self, assert_never
 
-from accel_trainer.config import Job, read_job
+from accel_trainer import config
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.store import QueueStore
+
+if TYPE_CHECKING:
+    from accel_trainer.config import Job
 
 # Where each job is that is waited for and not done; None: nowhere in the queue.
 Unmet = Mapping[str, JobState | None]
@@ -35,7 +38,7 @@ class Requirements:
     num_workers: int | None = None
 
     @classmethod
-    def of(cls, job: Job, num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
+    def of(cls, job: "Job", num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
         """num_processes: those that the job is launched with, where a number is given anywhere."""
         return cls(
             tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, job.run_path, job.num_workers
@@ -151,7 +154,7 @@ def in_order(jobs: Sequence[QueuedJob], missing: Mapping[str, Unmet]) -> list[Qu
 # -- the job whose weights another starts from -------------------------------------------------------------------
 
 
-def find_parent(job: Job, queue: QueueStore, coming: Collection[str] = ()) -> QueuedJob | Path | None:
+def find_parent(job: "Job", queue: QueueStore, coming: Collection[str] = ()) -> QueuedJob | Path | None:
     """What a single word in starting_params stands for: a job of the queue, or else a path.
 
     None when starting_params is no such word, or names a job that comes later: one that is `coming`, or in `after`.
@@ -172,12 +175,12 @@ def find_parent(job: Job, queue: QueueStore, coming: Collection[str] = ()) -> Qu
     )
 
 
-def starting_params(job: Job, queue: QueueStore) -> Path | None:
+def starting_params(job: "Job", queue: QueueStore) -> Path | None:
     """The path that a single word in starting_params stands for; of a job it is the run folder. Raises UserError."""
     return _path(find_parent(job, queue), job)
 
 
-def with_parent_path(job: Job, queue: QueueStore, coming: Collection[str] = ()) -> Job:
+def with_parent_path(job: "Job", queue: QueueStore, coming: Collection[str] = ()) -> "Job":
     """The job with a path as its starting_params, unless they name a job that is not done yet. Raises UserError."""
     parent = find_parent(job, queue, coming)
     if isinstance(parent, QueuedJob) and parent.state is not JobState.DONE:
@@ -186,10 +189,10 @@ def with_parent_path(job: Job, queue: QueueStore, coming: Collection[str] = ()) 
     return job if path is None else job.starting_from(path)
 
 
-def _path(parent: QueuedJob | Path | None, job: Job) -> Path | None:
+def _path(parent: QueuedJob | Path | None, job: "Job") -> Path | None:
     if not isinstance(parent, QueuedJob):
         return parent
     try:
-        return read_job(parent.path, job.parent_job).run_path
+        return config.read_job(parent.path, job.parent_job).run_path
     except UserError as error:
         raise UserError(*(f"finetune_args.starting_params: {problem}" for problem in error.problems)) from error

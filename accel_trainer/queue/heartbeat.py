@@ -16,11 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import Field
-
 from accel_trainer.core.files import is_private_to_us
 from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
-from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time
+from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time, Within
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 
@@ -50,7 +48,7 @@ class Observations:
     clock, which starts again with each `boot`."""
 
     boot: str
-    seen: Mapping[str, tuple[Annotated[int, Field(ge=-1, le=2**53)], Seconds]]
+    seen: Mapping[str, tuple[Annotated[int, Within(-1, 2**53)], Seconds]]
 
 
 HEARTBEATS, OBSERVATIONS = RecordStore(Heartbeat), RecordStore(Observations)

@@ -25,8 +25,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from accel_trainer.config.file_names import is_conflicted_copy, why_no_job
-from accel_trainer.config.parse import MAX_NAME_BYTES, job_name
+from accel_trainer.config.file_names import MAX_NAME_BYTES, is_conflicted_copy, job_name, why_no_job
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.place_lock import is_lock, names_inside

@@ -21,11 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from accel_trainer.core.files import MEBIBYTE, read_bytes, sync_folder
 from accel_trainer.core.lease import is_dead_token
-from accel_trainer.core.record_store import RecordStore
+from accel_trainer.core.record_store import Passing, RecordStore
 from accel_trainer.core.rename import is_refused, is_there, rename_unique, was_moved
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, UndecidedMove, file_name, moving_owner
 from accel_trainer.queue.moves import Mover, attributes, cannot_move, gone
@@ -46,7 +44,7 @@ class CopyRecord:
 
     token: str
     queue: str
-    copy: Annotated[str, AfterValidator(_hidden_copy)]
+    copy: Annotated[str, Passing(_hidden_copy)]
 
     @property
     def is_reachable(self) -> bool:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-
-from accel_trainer.core.record_store import Lines, RecordStore, Time
+from accel_trainer.core.record_store import Lines, RecordStore, Time, Within
 from accel_trainer.queue.layout import JobGone, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 
@@ -27,10 +25,10 @@ class FailureRecord:
     """
 
     submission: str
-    number: Annotated[int, Field(ge=0, le=1_000_000)]
+    number: Annotated[int, Within(0, 1_000_000)]
     time: Time
     reason: Lines
-    of_machine: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    of_machine: Annotated[int, Within(0, 1_000_000)] = 0
 
     @property
     def in_a_row(self) -> int:

@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.config import Job, read_job
-from accel_trainer.core.errors import UserError
+from accel_trainer.config.glance import JobGlance, glance
 from accel_trainer.core.lease import is_stale
 from accel_trainer.core.record_store import RecordStore
 from accel_trainer.core.text import duration
@@ -28,16 +28,19 @@ from accel_trainer.queue.move_between import RECORDS as COPIES
 from accel_trainer.queue.retries import FailureRecord, Retries, submission_of
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import Status, attempt_status, read_status, status_damage
 
 if TYPE_CHECKING:
     from accel_trainer.queue.slurm.client import SlurmJob
     from accel_trainer.queue.slurm.reconcile import Record
+    from accel_trainer.run.status import Status
 
 # So many pending jobs have a note why they do not run; to read more of them would take seconds.
 MOST_NOTES = 100
 # So many records of a kind are looked at whether they are damaged: on a network drive each takes a millisecond.
 MOST_RECORDS = 500
+
+# Gives where every job is.
+States = Callable[[], Mapping[str, JobState]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
             row = _running(claim, run, heartbeats, silences_s)
         yield _noting_damage(row, run)
     pending = queue.jobs(JobState.PENDING)
-    states = queue.states() if pending else {}
+    states = cache(queue.states)  # to know them takes a look at all jobs
     for number, job in enumerate(pending):
         is_read = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
         yield _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
@@ -91,19 +94,27 @@ def damaged_records(queue: QueueStore, names: Collection[str] = ()) -> list[Path
 
     names: of jobs of which something is shown. Of so many records that it would take long, theirs are looked at first.
     """
+    first = {*names, *(job.token for job in queue.claims())}
+    kinds: list[tuple[Path, Callable[[], RecordStore[Any]]]] = [
+        (queue.paths.requests, lambda: RecordStore(ControlRequest)),
+        (queue.paths.retries, lambda: RecordStore(FailureRecord)),
+        (queue.paths.runners, lambda: HEARTBEATS),
+        (queue.paths.observed, lambda: OBSERVATIONS),
+        (queue.paths.slurm, _records_of_slurm),
+        (queue.paths.moves, lambda: COPIES),
+    ]
+    damaged: list[Path] = []
+    for folder, kind in kinds:
+        if paths := _some_records(folder, first):
+            records = kind()
+            damaged += [path for path in paths if records.is_damaged(path)]
+    return damaged
+
+
+def _records_of_slurm() -> RecordStore[Any]:
     from accel_trainer.queue.slurm.reconcile import Record
 
-    first = {*names, *(job.token for job in queue.claims())}
-    kinds: list[tuple[Path, RecordStore[Any]]] = [
-        (queue.paths.requests, RecordStore(ControlRequest)),
-        (queue.paths.retries, RecordStore(FailureRecord)),
-        (queue.paths.runners, HEARTBEATS),
-        (queue.paths.observed, OBSERVATIONS),
-        (queue.paths.slurm, RecordStore(Record)),
-        (queue.paths.moves, COPIES),
-    ]
-    looked_at = ((records, path) for folder, records in kinds for path in _some_records(folder, first))
-    return [path for records, path in looked_at if records.is_damaged(path)]
+    return RecordStore(Record)
 
 
 def _some_records(folder: Path, first: Collection[str]) -> list[Path]:
@@ -117,17 +128,21 @@ def _some_records(folder: Path, first: Collection[str]) -> list[Path]:
 
 def _noting_damage(row: JobStatus, run: RunFolder | None) -> JobStatus:
     """A row without progress, where that is because what was reported cannot be read."""
-    if row.epoch is not None or run is None or (damage := status_damage(run)) is None:
+    if row.epoch is not None or run is None or not os.path.lexists(run.status_file):
+        return row
+    from accel_trainer.run.status import status_damage
+
+    if (damage := status_damage(run)) is None:
         return row
     return replace(row, note="; ".join(filter(None, (row.note, damage))))
 
 
-def _pending(queue: QueueStore, queued: QueuedJob, states: Mapping[str, JobState]) -> JobStatus:
+def _pending(queue: QueueStore, queued: QueuedJob, states: States) -> JobStatus:
     """One that was interrupted shows how far it came."""
-    if (job := _job(queued)) is None:  # it may still be on its way; else the runner refuses it
+    if (job := glance(queued.path, queued.name)) is None:  # it may still be on its way; else the runner refuses it
         return JobStatus(queued.name, queued.state)
     run = RunFolder(job.run_path)
-    status = read_status(run)
+    status = _status(run)
     with suppress(OSError):
         if status is not None and status.submission != submission_of(queued.path):
             status = None  # of another job in this run folder, or of this one when it was submitted before
@@ -150,7 +165,7 @@ def _running(
     elif is_stale(silence_s):
         silence = f"nothing was heard of its runner for {duration(silence_s)}"
         note = f"stale: {silence}; `accel-train reclaim` returns it to pending"
-    status = None if run is None else attempt_status(run, job.token.__eq__)
+    status = None if run is None else _attempt_status(run, job.token.__eq__)
     return JobStatus(
         job.name,
         job.state,
@@ -177,7 +192,7 @@ def _in_slurm(
     from accel_trainer.queue.slurm.reconcile import Records
 
     found, record = None if known is None else known.get(job.token), Records(queue).of(job.token)
-    status = None if run is None else attempt_status(run, job.owner.has_started)
+    status = None if run is None else _attempt_status(run, job.owner.has_started)
     is_running = found is not None and found.state == "RUNNING"
     if found is not None:
         note = f"job {found.id} of Slurm" if is_running else found.description
@@ -211,26 +226,33 @@ def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
     state = queue.ending(job).value if job.state is JobState.FAILED else job.state
     run = _run_of(job)
-    status = None if run is None else read_status(run)
+    status = None if run is None else _status(run)
     row = JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, **_progress(status))
     return _noting_damage(row, run) if status is None else row
 
 
-def _job(queued: QueuedJob) -> Job | None:
-    """What is in a job's file; None where it cannot be read."""
-    try:
-        return read_job(queued.path, queued.name)
-    except UserError:
-        return None
-
-
 def _run_of(queued: QueuedJob) -> RunFolder | None:
     """Where a job trains; None where its file cannot be read."""
-    job = _job(queued)
+    job = glance(queued.path, queued.name)
     return None if job is None else RunFolder(job.run_path)
 
 
-def _progress(status: Status | None) -> dict[str, Any]:
+def _status(run: RunFolder) -> "Status | None":
+    """What was last reported of a run. What reads it is loaded where there is something to read."""
+    if not os.path.lexists(run.status_file):
+        return None
+    from accel_trainer.run.status import read_status
+
+    return read_status(run)
+
+
+def _attempt_status(run: RunFolder, is_its_token: Callable[[str], bool]) -> "Status | None":
+    from accel_trainer.run.status import attempt_status
+
+    return attempt_status(run, is_its_token)
+
+
+def _progress(status: "Status | None") -> dict[str, Any]:
     if status is None or not status.num_epochs:  # it has not started
         return {}
     return {
@@ -242,8 +264,9 @@ def _progress(status: Status | None) -> dict[str, Any]:
     }
 
 
-def _why_pending(queue: QueueStore, queued: QueuedJob, job: Job, states: Mapping[str, JobState]) -> str | None:
-    if missing := Requirements.of(job).missing(states):
+def _why_pending(queue: QueueStore, queued: QueuedJob, job: JobGlance, states: States) -> str | None:
+    needs = Requirements(job.after, job.parent_job)
+    if needs.waits and (missing := needs.missing(states())):
         return describe_unmet(missing)
     if (failures := Retries(queue).of(queued)) is not None:
         if failures.of_machine:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.config.dataset_names import is_hugging_face, place_of, split_configuration
-from accel_trainer.config.fields import is_weights_path
+from accel_trainer.config.places import is_weights_path
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home_if_any
 from accel_trainer.run.folder import RunFolder

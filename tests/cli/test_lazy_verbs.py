@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from helpers import COMMAND
+from helpers import COMMAND, write_job
 
 from accel_trainer import cli
 from accel_trainer.cli import app
@@ -64,3 +64,13 @@ def test_completion_knows_all_verbs(incomplete: str) -> None:
     command = typer.main.get_command(app)
     found = command.shell_complete(command.context_class(command), incomplete)
     assert [item.value for item in found] == [name for name in MODULES if name.startswith(incomplete)]
+
+
+def test_the_status_of_jobs_that_wait_loads_no_definition_of_a_job(tmp_path: Path) -> None:
+    write_job(tmp_path / "a.json")
+    write_job(tmp_path / "b.json", after=["a"], seed=1)
+    loaded = modules_after("status", "--queue", str(tmp_path))
+    assert "accel_trainer.queue.status_table" in loaded
+    rooms = ("config.job", "config.parse", "run.status", "launch.command", "launch.nvidia", "queue.slurm", "api")
+    assert not {f"accel_trainer.{room}" for room in rooms} & loaded
+    assert not {"asyncio", "yaml", "rich"} & loaded

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from accel_trainer.config import Job, parse_job
-from accel_trainer.config.fields import is_weights_path
+from accel_trainer.config.places import is_weights_path
 from accel_trainer.core.errors import UserError
 
 

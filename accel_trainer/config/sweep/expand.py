@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from accel_trainer.config.derived import ARGUMENTS_OF, default_args, default_path
+from accel_trainer.config.derived import ARGUMENTS_OF, default_args
+from accel_trainer.config.file_names import MAX_NAME_BYTES, job_name
 from accel_trainer.config.job import Job
 from accel_trainer.config.parameters import FinetuneParameters
-from accel_trainer.config.parse import MAX_NAME_BYTES, job_name, parse_job
+from accel_trainer.config.parse import parse_job
+from accel_trainer.config.places import default_path
 from accel_trainer.config.problems import MAX_PROBLEMS
 from accel_trainer.config.sweep.axes import Settings
 from accel_trainer.core.errors import InvalidJob, Problem, UserError

@@ -10,7 +10,7 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.config import Job, job_name, parse_job
-from accel_trainer.config.parse import MAX_NAME_BYTES
+from accel_trainer.config.file_names import MAX_NAME_BYTES
 from accel_trainer.config.sweep.axes import grid, parse_axes
 from accel_trainer.config.sweep.expand import MAX_TAG, Base, SweptJob, check_sweep_name, job_names, swept_jobs
 from accel_trainer.core.errors import UserError
