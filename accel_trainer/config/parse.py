@@ -149,6 +149,9 @@ def _load(text: str, where: str | None) -> tuple[dict[str, Any], list[Problem]]:
     duplicates: list[tuple[dict[str, Any], list[str]]] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        kept = dict(pairs)
+        if len(kept) == len(pairs) and "".join(kept).isprintable() and all(len(key) <= MAX_KEY for key in kept):
+            return kept
         keys = [key for key, _ in pairs]
         kept = {key: value for key, value in pairs if key.isprintable() and len(key) <= MAX_KEY}
         if odd := [key for key in keys if not key.isprintable()]:
