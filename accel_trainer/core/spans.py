@@ -38,8 +38,8 @@ class Phase(StrEnum):
 class SpanSink(Protocol):
     """What records spans, of all threads of the process."""
 
-    def span(self, name: Phase) -> AbstractContextManager[object]:
-        """A context in which time counts for this phase."""
+    def span(self, name: Phase, count: int = 1) -> AbstractContextManager[object]:
+        """A context in which time counts for this phase, of so many things."""
         ...
 
 
@@ -47,9 +47,9 @@ _NOBODY = nullcontext()
 _recorder: SpanSink | None = None
 
 
-def span(name: Phase) -> AbstractContextManager[object]:
-    """What is done in this context is named so."""
-    return _NOBODY if _recorder is None else _recorder.span(name)
+def span(name: Phase, count: int = 1) -> AbstractContextManager[object]:
+    """What is done in this context is named so. count: to how many things, such as images."""
+    return _NOBODY if _recorder is None else _recorder.span(name, count)
 
 
 def spanned(name: Phase) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from torch import Tensor
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.data.listing import Listed, MarkedOtherwise, Numbers, Stamped
+from accel_trainer.data.native.images import Images
 
 LabelArray = npt.NDArray[np.int64]
 
@@ -38,6 +39,19 @@ class ImageDataset(Protocol):
 
     def describe(self, index: int) -> str:
         """What to call this image in a message: its path where it has one."""
+        ...
+
+
+@runtime_checkable
+class ReadsTogether(Protocol):
+    """A source that can read several images at once."""
+
+    def read_together(self, indices: LabelArray) -> Images | None:
+        """The pixels of the first one or more of these images, as many as fit into the processor's caches.
+
+        indices: int64, one or more. None where they are to be read one by one, which says of each what is wrong with
+        it.
+        """
         ...
 
 
@@ -125,6 +139,10 @@ class Relabeled:
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage and OSError."""
         return self.source.read(int(self._indices[index]))
+
+    def read_together(self, indices: LabelArray) -> Images | None:
+        """Those of the source, where it can."""
+        return self.source.read_together(self._indices[indices]) if isinstance(self.source, ReadsTogether) else None
 
     def base(self, indices: Numbers) -> tuple[ImageDataset, Numbers]:
         """The source, and which of its images these are."""

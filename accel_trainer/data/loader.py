@@ -14,18 +14,20 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.outage import StoppedWaiting, failure, persistently
 from accel_trainer.core.processes import usable_cores
-from accel_trainer.core.spans import Phase, spanned
+from accel_trainer.core.spans import Phase, span, spanned
 from accel_trainer.core.text import listed
 from accel_trainer.data.augment.mixing import Labels, Mixer
-from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.dataset import ImageDataset, name_or_number
+from accel_trainer.data.batch_plan import BatchPlan, Indices
+from accel_trainer.data.dataset import ImageDataset, ReadsTogether, name_or_number
 from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.native.images import TOGETHER, Images
 from accel_trainer.data.shared_work import (
     Buffers,
     ParallelTask,
@@ -118,21 +120,76 @@ class ImageReader:
     def _name(self, index: int) -> str:
         return name_or_number(self.source, index)
 
-    def render(self, index: int, drawn: ViewParameters, out: Tensor, met: set[int]) -> bool:
-        """Write all views of an image; whether there is one that can be read. Corrupt images are added to `met`."""
-        pixels = self._pixels(index, met)
-        if pixels is not None:
-            self._render_views(index, pixels, drawn, out)
-        return pixels is not None
+    def render(self, indices: Indices, drawn: ViewParameters, out: Tensor, met: set[int]) -> npt.NDArray[np.bool_]:
+        """Write all views of some images, image by image; which of them can be read, bool (images,). Corrupt images
+        are added to `met`."""
+        is_there = np.zeros(len(indices), dtype=bool)
+        room = self.views.room(out)
+        for start, images in self._read_in_groups(indices, met):
+            group = slice(start, start + len(images))
+            self._cut(indices[group], images, drawn[self.rows(group)], room[self.rows(group)])
+            is_there[group] = True
+        for missing in np.flatnonzero(~is_there).tolist():
+            room[self.rows(slice(missing, missing + 1))] = 0
+        self._finish(indices, room, drawn, out)
+        return is_there
 
-    @spanned(Phase.RENDERING)
-    def _render_views(self, index: int, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
+    def rows(self, images: slice) -> slice:
+        """Where the views of images are."""
+        return slice(images.start * self.views.num_views, images.stop * self.views.num_views)
+
+    def _cut(self, indices: Indices, images: Images, drawn: ViewParameters, room: Tensor) -> None:
+        def cut(some: slice) -> None:
+            self.views.cut(images.some(some), drawn[self.rows(some)], room[self.rows(some)])
+
+        with span(Phase.RENDERING, len(images)):
+            self._named(indices, cut)
+
+    def _finish(self, indices: Indices, room: Tensor, drawn: ViewParameters, out: Tensor) -> None:
+        def finish(some: slice) -> None:
+            rows = self.rows(some)
+            self.views.finish(room[rows], drawn[rows], out[rows])
+
+        with span(Phase.RENDERING, 0):
+            self._named(indices, finish)
+
+    def _named(self, indices: Indices, act: Callable[[slice], None]) -> None:
+        """Do something with all of these images; where that goes wrong with each, to say with which it does."""
         try:
-            self.views.render(pixels, drawn, out)
+            act(slice(0, len(indices)))
         except (AccelTrainError, StoppedWaiting):  # of an occluder's file: not the image's fault
             raise
         except Exception as error:
-            raise RuntimeError(f"{self._name(index)}: {error}") from error
+            for position, index in enumerate(indices.tolist()):
+                try:
+                    act(slice(position, position + 1))
+                except Exception as own:
+                    raise RuntimeError(f"{self._name(index)}: {own}") from own
+            raise RuntimeError(f"{self._name(int(indices[0]))}, or an image after it: {error}") from error
+
+    def _read_in_groups(self, indices: Indices, met: set[int]) -> Iterator[tuple[int, Images]]:
+        """Successive images, as many as fit into the processor's caches, and the position of the first of them; those
+        that cannot be read are left out."""
+        start = 0
+        while start < len(indices) and (images := self._read_together(indices[start:])) is not None:
+            yield start, images
+            start += len(images)
+        group: list[Tensor] = []
+        size = 0
+        for position in range(start, len(indices)):
+            pixels = self._pixels(int(indices[position]), met)
+            if pixels is not None:
+                group.append(pixels)
+                size += pixels.numel()
+            if group and (pixels is None or size >= TOGETHER or position == len(indices) - 1):
+                yield position + (pixels is not None) - len(group), Images.of(group)
+                group, size = [], 0
+
+    def _read_together(self, indices: Indices) -> Images | None:
+        if not isinstance(self.source, ReadsTogether):
+            return None
+        with span(Phase.READING):
+            return self.source.read_together(indices)
 
     def _pixels(self, index: int, met: set[int]) -> Tensor | None:
         pixels = self._read(index, met)
@@ -193,16 +250,9 @@ class BatchAssembly:
 
     @spanned(Phase.LOADING)
     def _render(self, positions: range) -> None:
-        for position in positions:
-            rows = self._rows(position)
-            self.is_there[position] = self.read.render(
-                int(self.indices[position]), self.drawn[rows], self.rendered[rows], self.corrupt
-            )
-
-    def _rows(self, position: int) -> slice:
-        """Where the views of an image are."""
-        each = self.read.views.num_views
-        return slice(position * each, (position + 1) * each)
+        part = slice(positions.start, positions.stop)
+        rows = self.read.rows(part)
+        self.is_there[part] = self.read.render(self.indices[part], self.drawn[rows], self.rendered[rows], self.corrupt)
 
     @spanned(Phase.LOADING)
     def result(self) -> Batch:

@@ -39,6 +39,7 @@ from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import ImageLike, to_pixels
 from accel_trainer.data.listing import Input
+from accel_trainer.data.native.images import Images
 from accel_trainer.data.occluders.listing import OccluderFiles
 from accel_trainer.data.rng.draws import DrawRules
 from accel_trainer.data.rng.random_fields import normal_field, uniform_field
@@ -207,7 +208,7 @@ class ValidationTransform:
         views, indices = self._views, np.array([index])
         drawn = views.draw(views.draws(BatchPlan(epoch=0, step=0, indices=indices, global_indices=indices), indices))
         rendered = torch.empty(views.num_views, 3, views.image_size, views.image_size)
-        views.render(pixels, drawn, rendered)
+        views.render(Images.of([pixels]), drawn, rendered)
         return rendered if views.as_clip else rendered[0]
 
 

@@ -1,7 +1,7 @@
 """From stored pixels to what a model sees: views of an image, effects on them, mixtures of images.
 
-Everything is drawn first, for all rows of a batch at once; then images are rendered one by one. What is done to floats
-can be done by the loader's threads or on the training's device, with the same code and the same result.
+Everything is drawn first, for all rows of a batch at once; then images are rendered, some at a time. What is done to
+floats can be done by the loader's threads or on the training's device, with the same code and the same result.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
-from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, normalize, normalized, to_uint8
+from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, cut, normalize, normalized, to_uint8
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.occlusion import Occluders
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
+from accel_trainer.data.native.images import Images
 from accel_trainer.data.precision import exact_float32
 from accel_trainer.data.rng.draws import DrawRules, Draws, Numbers, Parameters
 from accel_trainer.data.shared_work import Buffers
@@ -140,32 +141,55 @@ class Views:
         dtype = torch.uint8 if self.on_device else torch.float32
         return torch.empty(shape, dtype=dtype) if buffers is None else buffers.empty(shape, dtype)
 
-    def render(self, pixels: Tensor, drawn: ViewParameters, out: Tensor) -> None:
-        """Write the views of one image: uint8 (3, height, width) to (num_views, 3, image_size, image_size)."""
-        if not (self.on_device or self.effects or self.last_effects):
-            for view in range(self.num_views):
-                normalized(self._cut(pixels, drawn, view), out[view], self.statistics)
-            return
-        # Effects work in memory of their own: how the library multiplies depends on where in a batch an image lies.
-        room = out if self.on_device else torch.empty(out.shape, dtype=torch.uint8)
-        for view in range(self.num_views):
-            room[view].copy_(self._cut(pixels, drawn, view))
-        if not self.on_device:
-            out.copy_(self._finish(room, self._fetch(drawn)))
+    def render(self, images: Images, drawn: ViewParameters, out: Tensor) -> None:
+        """Write the views of some images, image by image: uint8 pixels of any sizes to rows of `empty`."""
+        room = self.room(out)
+        self.cut(images, drawn, room)
+        self.finish(room, drawn, out)
 
-    def _cut(self, pixels: Tensor, drawn: ViewParameters, view: int) -> Tensor:
+    def room(self, out: Tensor) -> Tensor:
+        """Where rows are cut to that become `out`: this itself, or uint8 of its shape where more is done to them."""
+        is_last = self.on_device or self._ends_with_cut
+        return out if is_last else torch.empty(out.shape, dtype=torch.uint8)
+
+    @property
+    def _ends_with_cut(self) -> bool:
+        """Whether nothing is done to rows but to cut them out and normalize them, here."""
+        return not (self.on_device or self.policy or self.effects or self.last_effects)
+
+    def cut(self, images: Images, drawn: ViewParameters, room: Tensor) -> None:
+        """Write the views of some images to their rows of the room, as they are before the policy and the effects."""
+        cut(images, self.crop.cuts(images, drawn.crop), room, self.statistics if self._ends_with_cut else None)
+
+    def finish(self, room: Tensor, drawn: ViewParameters, out: Tensor) -> None:
+        """Write to `out` what becomes of the rows that are cut; the room is overwritten."""
+        if self._ends_with_cut:
+            return
+        if self.policy is not None and drawn.policy is not None:
+            for row, image in enumerate(room.unbind()):
+                changed = self._changed_by_policy(self.policy, image, drawn, slice(row, row + 1))
+                if changed is not image:
+                    image.copy_(changed)
+        if self.on_device:
+            return
+        if not (self.effects or self.last_effects):
+            out.copy_(normalized(room, statistics=self.statistics))
+            return
+        # In memory of their own: how the library multiplies depends on where in a batch an image lies.
+        for start in range(0, len(room), self.num_views):
+            rows = slice(start, start + self.num_views)
+            out[rows].copy_(self._finish(room[rows], self._fetch(drawn[rows])))
+
+    def _changed_by_policy(self, policy: Policy[Any], cut: Tensor, drawn: ViewParameters, row: slice) -> Tensor:
         """One view, uint8 (3, image_size, image_size)."""
-        cut = self.crop.apply(pixels, drawn.crop[view])
-        if self.policy is None or drawn.policy is None:
-            return cut
-        row = slice(view, view + 1)
-        if self.before_policy:
-            fetched = _fetched(self.before_policy, [parameters[row] for parameters in drawn.before_policy])
-            if all(map(_changes_nothing, fetched)):  # by floats and back the bytes would be the same
-                return self.policy.apply(cut, drawn.policy[row])
-            changed = _applied(self.before_policy, cut[None].to(torch.float32).div_(255), fetched)
-            cut = to_uint8(changed[0].mul_(255).round_().clamp_(0, 255))
-        return self.policy.apply(cut, drawn.policy[row])
+        parameters = drawn.policy[row]  # type: ignore[index]
+        if not self.before_policy:
+            return policy.apply(cut, parameters)
+        fetched = _fetched(self.before_policy, [parameters[row] for parameters in drawn.before_policy])
+        if all(map(_changes_nothing, fetched)):  # by floats and back the bytes would be the same
+            return policy.apply(cut, parameters)
+        changed = _applied(self.before_policy, cut[None].to(torch.float32).div_(255), fetched)
+        return policy.apply(to_uint8(changed[0].mul_(255).round_().clamp_(0, 255)), parameters)
 
     def _fetch(self, drawn: ViewParameters) -> tuple[list[Any], list[Any]]:
         """What the effects before and after normalization need."""

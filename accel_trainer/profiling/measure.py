@@ -114,7 +114,7 @@ class ProfileRun:
         own = training.main_thread_spans(Phase.STEP, warm_up * self.accumulation)
         loading = training.loader_spans(since=own[0].start)
         sampling, val = self.loop.parts.sampling, self.loop.parts.val
-        num_loaded = sum(span.name is Phase.RENDERING for span in loading)
+        num_loaded = sum(span.count for span in loading if span.name is Phase.RENDERING)
         batches = validation.main_thread_spans(Phase.METRICS, WARM_UP_BATCHES)
         num_batches = sum(span.name is Phase.METRICS and span.parent is None for span in batches)
         return Profile(

@@ -21,7 +21,8 @@ LOADER_PHASES = (Phase.LOADING, Phase.READING, Phase.RENDERING)
 
 @dataclass(eq=False)
 class Span:
-    """A phase of one thread. start, end: nanoseconds since 1970; device_events: CUDA events at start and end."""
+    """A phase of one thread, of `count` things. start, end: nanoseconds since 1970; device_events: CUDA events at start
+    and end."""
 
     name: Phase
     thread: int
@@ -29,6 +30,7 @@ class Span:
     start: int
     end: int = 0
     device_events: tuple[Any, Any] | None = None
+    count: int = 1
 
     def seconds(self) -> float:
         """Its length: on the device if that was recorded, which must have reached the end; else on the host."""
@@ -51,12 +53,12 @@ class SpanRecorder:
         self._open = threading.local()
 
     @contextmanager
-    def span(self, name: Phase) -> Iterator[None]:
+    def span(self, name: Phase, count: int = 1) -> Iterator[None]:
         """Record the body of the context as a span of this thread."""
         parent, thread = getattr(self._open, "span", None), threading.get_native_id()
         is_own = thread == self.thread
         marks = (_device_event(), _device_event()) if is_own and self._is_marked else None
-        span = Span(name, thread, parent, time.time_ns(), device_events=marks)
+        span = Span(name, thread, parent, time.time_ns(), device_events=marks, count=count)
         self._open.span = span
         if marks is not None:
             marks[0].record()

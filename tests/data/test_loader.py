@@ -234,7 +234,7 @@ def test_an_unexpected_error_names_the_image(
         raise ZeroDivisionError("of all things")
 
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
-    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.crop, "apply", fail)))
+    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.crop, "cuts", fail)))
     with Loader(num_threads) as loader, pytest.raises(RuntimeError, match=r"b/4\.png: of all things"):
         list(loader.batches(read, [plan(4)]))
 
@@ -283,7 +283,7 @@ def test_an_occluder_that_cannot_be_read_for_a_while_is_the_machines_failure_too
     folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
-    monkeypatch.setattr(read.views.crop, "apply", Mock(side_effect=MachineFailure("no mask")))
+    monkeypatch.setattr(read.views.crop, "cuts", Mock(side_effect=MachineFailure("no mask")))
     with Loader(1) as loader, pytest.raises(MachineFailure, match=r"^no mask$"):
         list(loader.batches(read, [plan(4)]))
 
@@ -295,7 +295,7 @@ def test_an_error_of_the_users_code_keeps_its_type(folder: ImageFolder, monkeypa
         raise UserError("Occlusion: no")
 
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
-    monkeypatch.setattr(read.views.crop, "apply", fail)
+    monkeypatch.setattr(read.views.crop, "cuts", fail)
     with Loader(1) as loader, pytest.raises(UserError, match=r"^Occlusion: no$"):
         list(loader.batches(read, [plan(4)]))
 

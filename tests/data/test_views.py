@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from cutting import cut_one
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms import v2
@@ -180,7 +181,7 @@ def test_a_batch_is_cropped_then_altered_by_every_effect_then_normalised_then_mi
     views, drawn = read.views, drawn_by(parts, plan)
     cropped = []
     for row, index in enumerate(np.repeat(plan.global_indices, 2).tolist()):
-        image = views.crop.apply(read.source.read(index), drawn.crop[row])[None] / 255
+        image = cut_one(views.crop, read.source.read(index), drawn.crop[row])[None] / 255
         for effect, parameters in zip(views.before_policy, drawn.before_policy, strict=True):
             image = effect.apply(image, effect.fetch(parameters[row : row + 1]))
         pixels = (image[0] * 255).round().to(torch.uint8)

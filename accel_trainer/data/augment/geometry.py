@@ -4,6 +4,7 @@ A draw is a few numbers in [0, 1) for each image (see accel_trainer.data.rng.dra
 function of an image and its numbers. No generator is involved, so threads do not matter.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from accel_trainer.data.native import calls
+from accel_trainer.data.native.calls import Cuts
+from accel_trainer.data.native.images import Images
+from accel_trainer.data.native.library import kernel
 from accel_trainer.data.rng.draws import Draws, Numbers, between
 
 Channels = tuple[float, float, float]
@@ -60,8 +65,8 @@ class Crop(Protocol):
         """The random numbers of each row, float64 of shape (rows, some count)."""
         ...
 
-    def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
-        """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
+    def cuts(self, images: Images, numbers: Numbers) -> Cuts:
+        """What the rows of images are, of which each image has as many, one after the other."""
         ...
 
 
@@ -81,17 +86,22 @@ class CenterCrop:
         """No numbers: float64 (rows, 0)."""
         return np.empty((len(draws), 0))
 
-    def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
-        """The same as `crop`."""
-        return self.crop(image)
+    def cuts(self, images: Images, numbers: Numbers) -> Cuts:
+        """The middle of each image, whatever the numbers."""
+        each = [self._cut(height, width) for height, width in images.sizes]
+        return np.repeat(np.array(each, np.int64), len(numbers) // max(1, len(images)), axis=0)
+
+    def _cut(self, height: int, width: int) -> tuple[int, ...]:
+        box = middle(height, width)
+        resized = with_short_side(box[2], box[3], self.short_side)
+        window = (round((side - self.image_size) / 2) for side in resized)
+        return (*box, *resized, *window, False)
 
     def crop(self, image: Tensor) -> Tensor:
         """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
-        image = middle(image)
-        size = with_short_side(image.shape[-2], image.shape[-1], self.short_side)
-        resized = resize(image, size)
-        top, left = (round((side - self.image_size) / 2) for side in size)
-        return resized[:, top : top + self.image_size, left : left + self.image_size]
+        images, out = Images.of([image]), torch.empty(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        cut(images, self.cuts(images, np.empty((1, 0))), out)
+        return out[0]
 
 
 class RandomResizedCrop:
@@ -100,19 +110,25 @@ class RandomResizedCrop:
     def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
         self.image_size = image_size
         self.scale = scale
+        log_ratios = [math.log(ratio) for ratio in CROP_RATIO]
+        self._rules = calls.CropRules(*scale, *log_ratios, *CROP_RATIO, FLIPPED, CROP_TRIES, image_size)
 
     def draw(self, draws: Draws) -> Numbers:
         """The numbers of `crop_box`, and one for the flip: float64 (rows, CROP_NUMBERS + 1)."""
         return draws.uniforms("crop and flip", CROP_NUMBERS + 1)
 
-    def apply(self, image: Tensor, numbers: Numbers) -> Tensor:
-        """Cut the box out, resize it to a square, and flip it where the last number is below FLIPPED."""
-        height, width = image.shape[-2:]
-        top, left, h, w = crop_box(height, width, numbers[:-1], self.scale)
-        # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
-        box = torch.from_numpy(image.numpy()[:, top : top + h, left : left + w])
-        cropped = resize(box, (self.image_size, self.image_size))
-        return cropped.flip(-1) if numbers[-1] < FLIPPED else cropped
+    def cuts(self, images: Images, numbers: Numbers) -> Cuts:
+        """A box that is resized to a square, and flipped where the last number is below FLIPPED."""
+        if (compiled := kernel()) is not None:
+            return calls.random_crops(compiled, images, numbers, self._rules)
+        views = len(numbers) // max(1, len(images))
+        sizes = itertools.chain.from_iterable(itertools.repeat(size, views) for size in images.sizes)
+        square = (self.image_size, self.image_size, 0, 0)
+        each = [
+            (*crop_box(height, width, drawn, self.scale), *square, drawn[-1] < FLIPPED)
+            for (height, width), drawn in zip(sizes, numbers.tolist(), strict=True)
+        ]
+        return np.array(each, np.int64).reshape(-1, calls.CUT_NUMBERS)
 
 
 def flipped_rows(draws: Draws) -> npt.NDArray[np.bool_]:
@@ -145,17 +161,15 @@ def crop_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def middle(image: Tensor) -> Tensor:
-    """Of an image more than MAX_RATIO times as long as wide, the part around its center that is three times as long as
-    wide, or one pixel more, so that the center is the same."""
-    _, height, width = image.shape
+def middle(height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a whole image; of one that is more than MAX_RATIO times as long as wide, of the
+    part around its center that is three times as long as wide, or one pixel more, so that the center is the same."""
     short, long = (height, width) if height < width else (width, height)
     if long <= MAX_RATIO * short:
-        return image
+        return 0, 0, height, width
     length = 3 * short + (long - 3 * short) % 2
     start = (long - length) // 2
-    of_long = slice(start, start + length)
-    return image[:, of_long] if height == long else image[:, :, of_long]
+    return (start, 0, length, width) if height == long else (0, start, height, length)
 
 
 def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -169,6 +183,34 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[-2:] == size:
         return image
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def cut(images: Images, cuts: Cuts, out: Tensor, statistics: Statistics | None = None) -> None:
+    """Write the rows of images, of which each image has as many, one after the other.
+
+    out: contiguous (rows, 3, size, size), uint8; or float32, `normalized` by the statistics.
+    """
+    if (compiled := kernel()) is not None:
+        calls.cut(compiled, images, cuts, out, None if statistics is None else byte_scale_and_shift(statistics))
+        return
+    views = len(cuts) // max(1, len(images))
+    for position, image in enumerate(images):
+        for row in range(position * views, (position + 1) * views):
+            pixels = _cut_by_torch(image, cuts[row].tolist(), out.shape[-1])
+            if statistics is None:
+                out[row].copy_(pixels)
+            else:
+                normalized(pixels, out[row], statistics)
+
+
+def _cut_by_torch(image: Tensor, numbers: list[int], size: int) -> Tensor:
+    top, left, height, width, *resized, window_top, window_left, is_flipped = numbers
+    # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
+    box = torch.from_numpy(image.numpy()[:, top : top + height, left : left + width])
+    pixels = resize(box, (resized[0], resized[1]))
+    if resized != [size, size]:
+        pixels = pixels[:, window_top : window_top + size, window_left : window_left + size]
+    return pixels.flip(-1) if is_flipped else pixels
 
 
 def to_uint8(floats: Tensor) -> Tensor:
@@ -186,10 +228,17 @@ def _on_device(statistics: Statistics, device: torch.device) -> tuple[Tensor, Te
 @cache
 def _byte_scale_and_shift(statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """Scale and shift that normalize pixels from 0 to 255, float32 of shape (3, 1, 1)."""
+    numbers = byte_scale_and_shift(statistics)
+    scale, shift = (torch.tensor(values, device=device).view(3, 1, 1) for values in (numbers[:3], numbers[3:]))
+    return scale, shift
+
+
+@cache
+def byte_scale_and_shift(statistics: Statistics) -> tuple[float, ...]:
+    """By what `normalized` multiplies the bytes of each channel, and what it then adds: 6 numbers."""
     scales = [1 / (255 * std) for std in statistics.std]
     shifts = [-mean / std for mean, std in zip(statistics.mean, statistics.std, strict=True)]
-    scale, shift = (torch.tensor(values, device=device).view(3, 1, 1) for values in (scales, shifts))
-    return scale, shift
+    return (*scales, *shifts)
 
 
 def normalized(pixels: Tensor, out: Tensor | None = None, statistics: Statistics = IMAGENET) -> Tensor:

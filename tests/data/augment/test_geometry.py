@@ -3,6 +3,7 @@ import resource
 import numpy as np
 import pytest
 import torch
+from cutting import cut_one
 from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_sample_images
@@ -46,7 +47,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 def test_the_centre_crop_is_torchvisions_to_the_bit(height: int, width: int, size: int) -> None:
     image, ours = picture(height, width), CenterCrop(size)
     theirs = v2.Compose([v2.Resize(int(size * 256 / 224), antialias=True), v2.CenterCrop(size)])
-    cropped = ours.apply(image, ours.draw(draws(0, 1))[0])
+    cropped = cut_one(ours, image, ours.draw(draws(0, 1))[0])
     assert cropped.dtype == torch.uint8
     assert cropped.shape == (3, size, size)
     # Where the processor has no AVX2, torchvision resizes in floating point.
@@ -130,7 +131,7 @@ def test_a_crop_has_the_pixels_of_its_box_resized() -> None:
         expected = v2.functional.resized_crop(image, top, left, height, width, [24, 24], antialias=True)
         if numbers[-1] < 0.5:
             expected = v2.functional.horizontal_flip(expected)
-        torch.testing.assert_close(crop.apply(image, numbers), expected, rtol=0, atol=1)
+        torch.testing.assert_close(cut_one(crop, image, numbers), expected, rtol=0, atol=1)
 
 
 def test_half_of_the_images_are_flipped() -> None:
@@ -159,7 +160,7 @@ def test_a_random_crop_of_a_photograph_has_the_pixels_of_pillow(which: int) -> N
     crop = RandomResizedCrop(224)
     differences = []
     for numbers in crop.draw(draws(*range(24))):
-        ours = crop.apply(torch.from_numpy(pixels).permute(2, 0, 1), numbers)
+        ours = cut_one(crop, torch.from_numpy(pixels).permute(2, 0, 1), numbers)
         top, left, height, width = crop_box(*pixels.shape[:2], numbers[:-1])
         cut = Image.fromarray(pixels).crop((left, top, left + width, top + height))
         theirs = torch.from_numpy(np.array(cut.resize((224, 224), Image.Resampling.BILINEAR))).permute(2, 0, 1)
@@ -193,5 +194,5 @@ def test_crops_of_extreme_shapes_take_no_more_memory_than_others(size: tuple[int
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (CenterCrop(224).crop(image) == 9).all()
     crop = RandomResizedCrop(224)
-    assert (crop.apply(image, np.full(CROP_NUMBERS + 1, 0.3)) == 9).all()
+    assert (cut_one(crop, image, np.full(CROP_NUMBERS + 1, 0.3)) == 9).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB

@@ -17,6 +17,7 @@ from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.data.augment import geometry
 from accel_trainer.data.augment.occlusion import Occlude, OcclusionParameters
+from accel_trainer.data.native.images import Images
 from accel_trainer.data.occluders.synthetic import make_occluders
 from accel_trainer.data.pipeline import check_augmentations
 from accel_trainer.data.rng.draws import Draws
@@ -446,7 +447,7 @@ def test_masks_for_a_gpu_are_pinned(occlude: MakeOcclude, monkeypatch: pytest.Mo
         cover, textures = pinned
         assert 0 < textures[0] < cover[0] == 20
     before = len(pinned)
-    here.render(pixels[0], drawn[slice(0, 1)], here.empty(1))
+    here.render(Images.of(pixels[:1]), drawn[slice(0, 1)], here.empty(1))
     assert len(pinned) == before
     assert inputs.on("cpu").shape == (20, 3, 32, 32)
 

@@ -1,0 +1,13 @@
+"""Rows of a batch by a compiled kernel, many in one call that leaves the interpreter's lock to other threads.
+
+It reads stored images and compares their checksums (`calls.read`), finds random crops (`calls.random_crops`), cuts
+boxes out, resizes them, and takes a window of that, which it flips and normalizes (`calls.cut`).
+
+Its bits are those of the same work in Python and torch, which is done where there is no kernel
+(accel_trainer.data.augment.geometry): boxes by the same arithmetic on doubles; torch's antialiased bilinear resize of
+bytes, with weights of 16 bits and bytes between its two passes; floats by a product and a sum, each rounded. When it
+is loaded it is tried on a small image, and not used where torch gives another one.
+
+kernel.c is C without Python. `pip install` compiles it where there is a C compiler, and goes on where there is none;
+`library.state` says which it is.
+"""
