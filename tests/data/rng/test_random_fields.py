@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from accel_trainer.core import keyed_random
-from accel_trainer.data.rng.random_fields import normal_field, uniform_field
+from accel_trainer.data.rng.random_fields import normal_box, normal_field, uniform_field
 
 UNLIKELY = 1e-4
 GOLDEN = 0x9E3779B9
@@ -251,3 +251,15 @@ def test_fields_have_the_shape_that_is_asked_for_also_with_an_odd_count(field: A
 @FIELDS
 def test_no_keys_give_no_random_fields_at_all(field: Any) -> None:
     assert field(keys(0), (3, 4, 4)).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 2, 3), (3, 7, 5), (3, 24, 24), (1, 5, 3), (4, 9, 2)])
+def test_the_numbers_of_a_box_are_those_of_the_whole_field(shape: tuple[int, int, int]) -> None:
+    _, height, width = shape
+    rng = np.random.default_rng(0)
+    for key in keys(40):
+        top, bottom = np.sort(rng.choice(height + 1, 2, replace=False)).tolist()
+        left, right = np.sort(rng.choice(width + 1, 2, replace=False)).tolist()
+        whole = normal_field(key[None], shape)[0]
+        box = normal_box(key[None], shape, (top, bottom, left, right))
+        assert torch.equal(box, whole[:, top:bottom, left:right])
