@@ -1,4 +1,4 @@
-"""The operations of augmentation policies, with the magnitudes and the pixels that torchvision gives them."""
+"""Augmentation policies: which operations are drawn for an image, with torchvision's distributions."""
 
 import math
 from collections.abc import Callable
@@ -7,119 +7,12 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from accel_trainer.data.augment.geometry import to_uint8
+from accel_trainer.data.augment.operations import GEOMETRIC, Operation, by_sources, operations_up_to
 from accel_trainer.data.rng.draws import Draws, Integers, Numbers, Parameters, which
-
-# uint8 (3, height, width) and a magnitude to the same image altered.
-Change = Callable[[Tensor, float], Tensor]
-
-
-def _shear_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    changed: Tensor = functional.affine(image, 0.0, [0, 0], 1.0, [_degrees(magnitude), 0.0], mode, center=[0, 0])
-    return changed
-
-
-def _shear_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    changed: Tensor = functional.affine(image, 0.0, [0, 0], 1.0, [0.0, _degrees(magnitude)], mode, center=[0, 0])
-    return changed
-
-
-def _degrees(tangent: float) -> float:
-    return math.degrees(math.atan(tangent))
-
-
-def _translate_x(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    changed: Tensor = functional.affine(image, 0.0, [int(magnitude), 0], 1.0, [0.0, 0.0], mode)
-    return changed
-
-
-def _translate_y(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    changed: Tensor = functional.affine(image, 0.0, [0, int(magnitude)], 1.0, [0.0, 0.0], mode)
-    return changed
-
-
-def _rotate(image: Tensor, magnitude: float, mode: InterpolationMode) -> Tensor:
-    changed: Tensor = functional.rotate(image, magnitude, mode)
-    return changed
-
-
-def _posterize(image: Tensor, magnitude: float) -> Tensor:
-    changed: Tensor = functional.posterize(image, bits=round(magnitude))
-    return changed
-
-
-def _solarize(image: Tensor, magnitude: float) -> Tensor:
-    changed: Tensor = functional.solarize(image, threshold=255 * magnitude)
-    return changed
-
-
-def _by_factor(adjust: Change, image: Tensor, magnitude: float) -> Tensor:
-    return adjust(image, 1.0 + magnitude)
-
-
-def _always(change: Callable[[Tensor], Tensor], image: Tensor, magnitude: float) -> Tensor:
-    return change(image)
-
-
-def _same(image: Tensor) -> Tensor:
-    return image
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A change and its magnitudes, evenly spaced from the first bin to the last; without magnitudes both are 0."""
-
-    change: Change
-    first: float = 0.0
-    last: float = 0.0
-    signed: bool = False  # a magnitude may be negative
-    side: int | None = None  # magnitudes are fractions of this dimension of the image: -1 is the width, -2 the height
-
-    def magnitude(self, magnitude_bin: int, num_bins: int, size: tuple[int, ...]) -> float:
-        """The magnitude of a bin, without a sign, for an image whose last two dimensions are those of `size`."""
-        unit = 1 if self.side is None else size[self.side]
-        # By the very function of torchvision, in float32: a translation of 15.9999 pixels is one of 15.
-        return float(torch.linspace(self.first * unit, self.last * unit, num_bins)[magnitude_bin])
-
-
-def operations_up_to(
-    mode: InterpolationMode,
-    *,
-    shear: float,
-    translation: float,
-    relative: bool,
-    rotation: float,
-    color_change: float,
-    bits: tuple[int, int],
-) -> dict[str, Operation]:
-    """All operations under torchvision's names, up to these magnitudes.
-
-    shear: as the tangent; translation: in pixels, or in widths and heights if `relative`; rotation: in degrees;
-    color_change: the largest difference of a factor from 1; bits: that `Posterize` keeps, in the first and last bin.
-    """
-    signed = partial(Operation, signed=True)
-    return {
-        "Identity": Operation(partial(_always, _same)),
-        "ShearX": signed(partial(_shear_x, mode=mode), last=shear),
-        "ShearY": signed(partial(_shear_y, mode=mode), last=shear),
-        "TranslateX": signed(partial(_translate_x, mode=mode), last=translation, side=-1 if relative else None),
-        "TranslateY": signed(partial(_translate_y, mode=mode), last=translation, side=-2 if relative else None),
-        "Rotate": signed(partial(_rotate, mode=mode), last=rotation),
-        "Brightness": signed(partial(_by_factor, functional.adjust_brightness), last=color_change),
-        "Color": signed(partial(_by_factor, functional.adjust_saturation), last=color_change),
-        "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=color_change),
-        "Sharpness": signed(partial(_by_factor, functional.adjust_sharpness), last=color_change),
-        "Posterize": Operation(_posterize, first=bits[0], last=bits[1]),
-        "Solarize": Operation(_solarize, first=1.0, last=0.0),
-        "AutoContrast": Operation(partial(_always, functional.autocontrast)),
-        "Equalize": Operation(partial(_always, functional.equalize)),
-    }
-
 
 Drawn = TypeVar("Drawn", bound=Parameters)
 AUGMIX_BINS = 10
@@ -204,9 +97,10 @@ class RandAugment(_Operating):
                 f"magnitude is {magnitude}; of {num_magnitude_bins} bins the last is no. {num_magnitude_bins - 1}"
             )
         largest = {"shear": 0.3, "translation": 150 / 331, "rotation": 30.0, "color_change": 0.9}
-        super().__init__(
-            operations_up_to(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4)), num_magnitude_bins
-        )
+        operations = operations_up_to(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4))
+        for name in GEOMETRIC:  # of one magnitude, in two directions
+            operations[name] = replace(operations[name], change=partial(by_sources, operations[name].change))
+        super().__init__(operations, num_magnitude_bins)
         self.num_ops = num_ops
         self.magnitude = magnitude
 
