@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.config.augmentations import Color, Occlusion
+from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.effect import change_rows
@@ -94,6 +94,11 @@ class Occlude:
         # The last of both is for -1.
         self._visibility = np.array([*visibility, UNOCCLUDED])
         self._counts = np.array([*map(len, self.all_masks), 0])
+        self._colors = [None if isinstance(color, str) else np.array(color) / 255 for color in section.color]
+        self._noisy = np.flatnonzero([color == "pink_noise" for color in section.color])
+        self._no_cover, self._no_texture = (
+            torch.empty(0, channels, image_size, image_size, dtype=torch.uint8) for channels in (1, 3)
+        )
         num_spectra = 1 if gray_noise else 3
         self.pink = pink_spectrum(image_size)[:num_spectra] if "pink_noise" in section.color else None
 
@@ -129,29 +134,29 @@ class Occlude:
         drawn = parameters if len(rows) == len(parameters.masks) else parameters[rows]
         masks = [self._mask(drawn, row) for row in range(len(rows))]
         textured = [row for row, mask in enumerate(masks) if len(mask) == 4]
-        nothing = torch.empty(0, 1, self.image_size, self.image_size, dtype=torch.uint8)
         return Occluders(
             rows=rows,
-            cover=torch.stack([mask[-1:] for mask in masks]) if masks else nothing,
+            cover=_stacked([mask[-1:] for mask in masks] if textured else masks, self._no_cover),
             textured=np.array(textured, dtype=np.int64),
-            textures=torch.stack([masks[row][:3] for row in textured]) if textured else nothing.expand(-1, 3, -1, -1),
+            textures=_stacked([masks[row][:3] for row in textured], self._no_texture),
             drawn=drawn,
         )
 
     def _mask(self, drawn: OcclusionParameters, row: int) -> Tensor:
         """uint8 (1 or 4, size, size), cropped, resized and flipped; colors times opacity."""
-        mask = self.all_masks[int(drawn.masks[row])].read(int(drawn.item[row]))
+        # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
+        mask = self.all_masks[int(drawn.masks[row])].read(int(drawn.item[row])).numpy()
         if self.section.random_resize:
             top, left, height, width = crop_box(mask.shape[-2], mask.shape[-1], drawn.crop[row], RESIZE_SCALE)
             mask = mask[:, top : top + height, left : left + width]
         down, across, from_top, from_left = drawn.place[row].tolist()
         height, width = (max(1, round(side * WINDOW)) for side in mask.shape[-2:])
         top, left = int(from_top * (mask.shape[-2] - height + 1)), int(from_left * (mask.shape[-1] - width + 1))
-        mask = _by_opacity(mask[:, top : top + height, left : left + width])
-        mask = resize(mask, (self.image_size, self.image_size))
+        window = _by_opacity(torch.from_numpy(mask[:, top : top + height, left : left + width]))
+        resized = resize(window, (self.image_size, self.image_size))
         flips = ((-2, down < 0.5), (-1, (across < 0.5) != drawn.is_flipped[row]))
         axes = [axis for axis, is_flipped in flips if is_flipped]
-        return mask.flip(axes) if axes else mask
+        return resized.flip(axes) if axes else resized
 
     def apply(self, images: Tensor, fetched: Occluders) -> Tensor:
         """The images with their occluders in front."""
@@ -165,24 +170,26 @@ class Occlude:
     def _cover(self, images: Tensor, fetched: Occluders) -> Tensor:
         """image * (1 - cover) + color * cover, where a texture is that product already. Overwrites the images."""
         cover = fetched.cover.to(images.device, non_blocking=True).to(torch.float32).div_(255)
+        if len(fetched.textured) == 0:
+            return images.lerp_(self._fill(fetched.drawn, images.device), cover)
         texture = fetched.textures.to(images.device, non_blocking=True).to(torch.float32).div_(255)
         if len(texture) == len(images):
             return images.mul_(1 - cover).add_(texture)
-        if len(texture) == 0:
-            return images.lerp_(self._fill(fetched.drawn, images.device), cover)
         rows = torch.from_numpy(fetched.textured).to(images.device, non_blocking=True)
         covered = images[rows] * (1 - cover[rows]) + texture
         return images.lerp_(self._fill(fetched.drawn, images.device), cover).index_copy_(0, rows, covered)
 
     def _fill(self, drawn: OcclusionParameters, device: torch.device) -> Tensor:
         """What L masks are filled with: float32 (k, 3, 1, 1), or (k, 3, size, size) with pink noise."""
-        colors = self.section.color
-        rgb = np.stack([_color(colors[color], drawn.rgb[row]) for row, color in enumerate(drawn.color.tolist())])
-        fill = torch.from_numpy(rgb.astype(np.float32)).to(device, non_blocking=True)[:, :, None, None]
+        rgb = np.empty((len(drawn.color), 3), np.float32)
+        for row, color in enumerate(drawn.color.tolist()):
+            own = self._colors[color]
+            rgb[row] = drawn.rgb[row] if own is None else own
+        fill = torch.from_numpy(rgb).view(-1, 3, 1, 1).to(device, non_blocking=True)
         if self.pink is None:
             return fill
         pink = self.pink = self.pink.to(device, non_blocking=True)  # it stays where the images are
-        noisy = np.flatnonzero([colors[color] == "pink_noise" for color in drawn.color.tolist()])
+        noisy = np.flatnonzero(np.isin(drawn.color, self._noisy))
         fill = fill.repeat(1, 1, self.image_size, self.image_size)
 
         def noise(fill: Tensor, key: Keys, is_flipped: npt.NDArray[np.bool_]) -> Tensor:
@@ -200,8 +207,11 @@ def _by_opacity(mask: Tensor) -> Tensor:
     return torch.cat([to_uint8(colors), mask[3:]])
 
 
-def _color(color: Color, random_rgb: Numbers) -> Numbers:
-    return random_rgb if isinstance(color, str) else np.array(color) / 255
+def _stacked(parts: Sequence[Tensor], nothing: Tensor) -> Tensor:
+    """One after the other; `nothing` where there is none."""
+    if not parts:
+        return nothing
+    return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
 
 
 def _levels(section: Occlusion, form: Form) -> Sequence[int]:
