@@ -26,6 +26,7 @@ class Program(StrEnum):
     """Every module of ours that is launched as a process of its own, with `python -m`. They are all in `workers`, which
     nothing imports."""
 
+    LAUNCH = "accel_trainer.workers.launch"
     TRAIN = "accel_trainer.workers.train"
     EVALUATE = "accel_trainer.workers.evaluate"
     PROFILE = "accel_trainer.workers.profile"
@@ -94,12 +95,16 @@ def parent_death_signal(signal_number: int = signal.SIGTERM) -> Callable[[], Non
 def die_with_parent(grace_s: float = 120.0) -> None:
     """Be sent SIGTERM when the parent process dies. Where the kernel does not see to it, a thread does.
 
-    Who does not end within the grace, as one that hangs does not, is killed: nobody else would.
+    Who does not end within the grace, as one that hangs does not, is killed: nobody else would. What was called before,
+    when this process began, stays as it is.
     """
+    name = f"watch the parent of {os.getpid()}"
+    if any(thread.name == name for thread in threading.enumerate()):
+        return
     parent = os.getppid()
     if sys.platform == "linux":
         parent_death_signal()()
-    threading.Thread(target=_watch, args=(parent, grace_s), daemon=True).start()
+    threading.Thread(target=_watch, args=(parent, grace_s), name=name, daemon=True).start()
 
 
 def _watch(parent: int, grace_s: float) -> None:
@@ -182,6 +187,14 @@ def send_signal(pids: list[int], number: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def signal_name(number: int) -> str:
+    """What a signal is called, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def exit_now(code: int) -> NoReturn:

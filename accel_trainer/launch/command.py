@@ -32,8 +32,11 @@ from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.visible import OF_THE_BUS, ORDER_VARIABLE, VISIBLE_VARIABLE
 
 # The same for every launch: no file of `accelerate config` is read, and the job decides of precision and compilation.
-BASE_ARGS = ("--config_file", str(NO_CONFIG), "--mixed_precision", "no", "--dynamo_backend", "no")
+# Of the precision that file says it: for an option Accelerate would ask the GPU, which takes memory of it.
+BASE_ARGS = ("--config_file", str(NO_CONFIG), "--dynamo_backend", "no")
 GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"
+# What Accelerate tells Intel's OpenMP, for a single process on the CPU.
+ON_CPU = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
 # How long torchrun lets ranks save after a signal to stop.
 SHUTDOWN_S = 90
 
@@ -67,11 +70,33 @@ class Launch:
     worker: Program = Program.TRAIN
 
     @property
+    def becomes_worker(self) -> bool:
+        """Whether the launcher does the work itself, as the only process."""
+        return self.num_processes == 1
+
+    @property
     def argv(self) -> list[str]:
         """The command line of the launcher."""
         # The module form: the `accelerate` command takes seconds longer to start.
-        launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+        several = [sys.executable, "-m", "accelerate.commands.launch"]
+        launcher = Program.LAUNCH.command() if self.becomes_worker else several
         return [*launcher, *self.accelerate_args, "-m", self.worker, *self.worker_args]
+
+    def beforehand(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """Of what Accelerate sets for a single process that which is read while torch is imported: it has to be in the
+        environment before. Where this is not what Accelerate decides, `Program.LAUNCH` starts its process anew."""
+        if not self.becomes_worker:
+            return {}
+        threads = self._option("--num_cpu_threads_per_process", inherited.get("OMP_NUM_THREADS", "1"))
+        found = {"OMP_NUM_THREADS": threads}
+        if (gpus := self._option("--gpu_ids", "all")) != "all":
+            found[VISIBLE_VARIABLE] = gpus
+        return {**found, **ON_CPU} if self.is_on_cpu else found
+
+    def _option(self, name: str, otherwise: str) -> str:
+        """What an option of Accelerate was given."""
+        args = self.accelerate_args
+        return args[args.index(name) + 1] if name in args else otherwise
 
     @property
     def is_on_cpu(self) -> bool:

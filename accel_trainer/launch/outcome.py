@@ -14,6 +14,7 @@ from accel_trainer.core.files import open_regular
 from accel_trainer.core.machine_errors import why_of_machine, why_of_machine_in
 from accel_trainer.core.oom_kills import OomKills
 from accel_trainer.core.outage import UnsuitableFile
+from accel_trainer.core.processes import signal_name
 from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, first_rank_error, read_status, write_status
@@ -163,11 +164,15 @@ def _log_end(log: Path) -> str:
 
 
 def last_error_line(log: Path, exit_code: int) -> str:
-    """The last error in a log, or else its last line that is not empty, or else the exit code."""
+    """The last error in a log, or else the signal that has ended its process, or else its last line that is not empty,
+    or else the exit code."""
     lines = [line.strip() for line in _log_end(log).splitlines()]
-    errors = [line for line in lines if line.startswith(ERROR_PREFIX)]
-    last = errors[-1:] or [line for line in lines if line and not set(line) <= set("=-─ ")][-1:]
-    return last[0].removeprefix(ERROR_PREFIX) if last else f"exit code {exit_code}"
+    if errors := [line for line in lines if line.startswith(ERROR_PREFIX)]:
+        return errors[-1].removeprefix(ERROR_PREFIX)
+    last = [line for line in lines if line and not set(line) <= set("=-─ ")][-1:]
+    if exit_code >= 0:
+        return last[0] if last else f"exit code {exit_code}"
+    return " after it printed ".join([f"killed by {signal_name(-exit_code)}", *map(repr, last)])
 
 
 def with_root_cause(outcome: Outcome, status: Status | None, run: RunFolder, token: str) -> Outcome:

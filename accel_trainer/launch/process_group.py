@@ -28,8 +28,10 @@ class ProcessGroup:
 
     def __init__(self, launch: Launch, token: str, log: Path) -> None:
         self.token, self._worker, self._log = token, launch.worker, log
+        self._becomes_worker = launch.becomes_worker
         made = child_environment(THREAD_COUNTS) if launch.is_on_cpu else child_environment()
         environment = {**made, **make_scratch(token), **launch.environment}
+        environment |= launch.beforehand(environment)
         environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes)}
         with open_to_write(log) as output:
             # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
@@ -55,8 +57,7 @@ class ProcessGroup:
         self._log = self._log.rename(log)
 
     def ask_to_stop(self) -> None:
-        """Finish the step, save, leave. A launcher of one process would not pass the signal on, so the trainers
-        get it themselves."""
+        """Finish the step, save, leave. The trainers get the signal themselves, also those that have a launcher."""
         processes.send_signal(self._workers(), signal.SIGTERM)
 
     async def dump_stacks(self) -> None:
@@ -91,12 +92,12 @@ class ProcessGroup:
         return [pid for pid in mine if self._is_worker(pid)] or mine
 
     def _is_worker(self, pid: int) -> bool:
-        """Whether a process runs the worker's module, and is not the launcher that names it."""
+        """Whether a process runs the worker's module, and is not a launcher that only names it."""
         import psutil
 
         with suppress(psutil.Error):
             words = psutil.Process(pid).cmdline()
-            return pid != self._launcher.pid and self._worker in words
+            return self._worker in words and (self._becomes_worker or pid != self._launcher.pid)
         return False
 
 

@@ -26,7 +26,7 @@ from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.line_reader import BLOCK, LineReader
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting
-from accel_trainer.core.processes import parent_death_signal
+from accel_trainer.core.processes import parent_death_signal, signal_name
 from accel_trainer.core.text import first_line
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.check_process import CheckEnd, hung
@@ -198,16 +198,9 @@ class _Checker:
         self._socket.close()
         os.close(self._output)
         code = os.waitstatus_to_exitcode(self._status)
-        how = f"it exited with code {code}" if code >= 0 else f"it was killed by {_signal_name(-code)}"
+        how = f"it exited with code {code}" if code >= 0 else f"it was killed by {signal_name(-code)}"
         lines = self._tail.decode(errors="replace").strip().splitlines()
         return f"{how} after it printed {lines[-1].strip()!r}" if lines else how
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 # -- the process that checks ---------------------------------------------------------------------------------------

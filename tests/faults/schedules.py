@@ -126,11 +126,11 @@ def _draw_what(rng: random.Random, num_processes: int, is_tracked: bool) -> Sign
     worker = ("worker", rng.randrange(num_processes))
     match rng.choices(["kill", "signal", "pause", "event", "damage"], weights=[5, 3, 1, 3, 2])[0]:
         case "kill":
-            others = [("runner", None), ("launcher", None), ("tree", None), ("plotter", None)]
+            others = [("runner", None), *_launcher(num_processes), ("tree", None), ("plotter", None)]
             role, rank = rng.choice([*others, worker, *([("wandb", None)] if is_tracked else [])])
             return Signal(role, rank, signal.SIGKILL)
         case "signal":
-            role, rank = rng.choice([("runner", None), ("launcher", None), worker])
+            role, rank = rng.choice([("runner", None), *_launcher(num_processes), worker])
             return Signal(role, rank, rng.choice([signal.SIGTERM, signal.SIGINT]))
         case "pause":
             return Pause(rng.uniform(0.2, 3))
@@ -141,6 +141,11 @@ def _draw_what(rng: random.Random, num_processes: int, is_tracked: bool) -> Sign
             return Damage(rng.random() < 0.5, rng.choice(DAMAGED_FILES))
         case kind:
             raise AssertionError(kind)
+
+
+def _launcher(num_processes: int) -> list[tuple[str, None]]:
+    """The process that has launched several; a single one has none."""
+    return [("launcher", None)] if num_processes > 1 else []
 
 
 def _draw_when(rng: random.Random) -> Moment:

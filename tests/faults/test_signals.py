@@ -35,12 +35,10 @@ def training(lab: Lab) -> Lab:
 
 
 @pytest.mark.parametrize(
-    ("role", "numbers"),
-    [("launcher", [TERM]), ("launcher", [INT]), ("worker", [TERM]), ("worker", [INT, INT])],
-    ids=["launcher TERM", "launcher INT", "trainer TERM", "trainer INT twice"],
+    "numbers", [[TERM], [INT], [INT, INT]], ids=["trainer TERM", "trainer INT", "trainer INT twice"]
 )
-def test_a_signal_to_the_launcher_or_trainer_ends_the_runner_too(training: Lab, role: str, numbers: list[int]) -> None:
-    step, process = checks.global_step(training.run()), training.find(role)
+def test_a_signal_to_the_trainer_ends_the_runner_too(training: Lab, numbers: list[int]) -> None:
+    step, process = checks.global_step(training.run()), training.find("worker")
     for number in numbers:
         process.send_signal(number)
     assert training.wait(AT_ONCE_S) == 143

@@ -151,7 +151,10 @@ def test_a_config_that_is_no_file_is_not_waited_for(tmp_path, kind):
 def test_the_printed_command_can_be_typed():
     launch = plan_launch(job(), LaunchOptions(), CPU, ["a b.json", "--name=a b"])
     assert str(launch).endswith("-m accel_trainer.workers.train 'a b.json' '--name=a b'")
-    assert launch.argv[1:3] == ["-m", "accelerate.commands.launch"]
+    assert " accelerate launch --config_file " in str(launch)
+    assert launch.argv[1:3] == ["-m", "accel_trainer.workers.launch"]
+    two = plan_launch(job(), LaunchOptions(num_processes=2), CPU)
+    assert two.argv[1:3] == ["-m", "accelerate.commands.launch"]
 
 
 def test_packages_that_may_be_imported_are_in_the_printed_command(monkeypatch):

@@ -124,7 +124,11 @@ def test_the_reason_in_a_log_is_its_error_line_or_last_one(tmp_path):
     path.write_text("error: model_dir: cannot write\nTraceback\n  something\n")
     assert last_error_line(path, 2) == "model_dir: cannot write"
     path.write_text("")
-    assert last_error_line(path, -9) == "exit code -9"
+    assert last_error_line(path, 3) == "exit code 3"
+    assert last_error_line(path, -11) == "killed by SIGSEGV"
+    path.write_text("epoch 1/2\ndouble free or corruption\n====\n")
+    assert last_error_line(path, 1) == "double free or corruption"
+    assert last_error_line(path, -6) == "killed by SIGABRT after it printed 'double free or corruption'"
 
 
 @pytest.mark.parametrize(

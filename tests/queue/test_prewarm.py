@@ -262,6 +262,7 @@ def test_the_second_job_is_trained_by_a_process_prewarmed_during_the_first(two_j
     process = wait_until(standing_by)
     assert state_of("a") == "training"
     token = process.environ()["ACCEL_TRAIN_TOKEN"]
+    assert processes.pids_with_env("ACCEL_TRAIN_TOKEN", token) == [process.pid], "no launcher waits beside it"
     claim = wait_until(lambda: [job for job in two_jobs.jobs(JobState.RUNNING) if job.name == "b"])[0]
     assert claim.owner.token == token
     assert runner.wait(120) == 0

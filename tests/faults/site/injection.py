@@ -23,7 +23,7 @@ UNCHECKED_VARIABLE = "ACCEL_TRAIN_TEST_UNCHECKED"
 
 # What the program of a process is called in a fault.
 ROLES = {
-    "accelerate.commands.launch": "launcher",
+    "accelerate.commands.launch": "launcher",  # of several processes; a single one becomes the worker
     "accel_trainer.workers.train": "worker",
     "accel_trainer.workers.plot": "plotter",
     "accel_trainer.cli run-queue": "runner",
@@ -38,6 +38,8 @@ def role_of(command: Sequence[str]) -> str | None:
     if "-m" not in command[:4]:
         return None
     module, *rest = command[command.index("-m", 0, 4) + 1 :]
+    if module == "accel_trainer.workers.launch" and "-m" in rest:
+        module = rest[rest.index("-m") + 1]
     return ROLES.get(module) or ROLES.get(f"{module} {rest[0] if rest else ''}")
 
 
