@@ -8,6 +8,9 @@ from clock import Note
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from accel_trainer.zoo.blocks import Head
+from accel_trainer.zoo.small import SmallCNN
+
 
 class Clocked(nn.Module):
     """A linear classifier."""
@@ -32,6 +35,18 @@ class ClockedResNet18(ResNet):
     def forward(self, x: Tensor) -> Tensor:
         _note(self._clock, self, x)
         return super().forward(x)
+
+
+class ClockedSmallCNN(SmallCNN):
+    """small_cnn, as it is by default."""
+
+    def __init__(self, num_classes: int, clock: str) -> None:
+        super().__init__((32, 64, 128), (3, 3, 3), Head(num_classes, 1, None, 1))
+        self._clock = Path(clock)
+
+    def forward(self, images: Tensor) -> Tensor:
+        _note(self._clock, self, images)
+        return super().forward(images)
 
 
 def _note(clock: Path, model: nn.Module, images: Tensor) -> None:

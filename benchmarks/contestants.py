@@ -16,10 +16,12 @@ ONE_PROCESS += ("--dynamo_backend", "no", "--num_cpu_threads_per_process", "1")
 
 @dataclass(frozen=True)
 class Work:
-    """What everybody trains: resnet18 on the bundled digits, with SGD and momentum. data: see peers/make_data.py."""
+    """What everybody trains: a model of clocked.py on the bundled digits, with SGD and momentum. data: see
+    peers/make_data.py."""
 
     data: str
     num_epochs: int
+    model_class: str = "ClockedResNet18"
     num_classes: int = 10
     batch_size: int = 64
     lr: float = 0.02
@@ -51,9 +53,9 @@ class Contestant:
         return f"`{self.package}` is {NOT_INSTALLED}" if is_missing else None
 
 
-def _script(name: str, launcher: Callable[[], Sequence[str]] = lambda: (sys.executable,)) -> Callable[..., list[str]]:
+def script(name: str, launcher: Callable[[], Sequence[str]] = lambda: (sys.executable,)) -> Callable[..., list[str]]:
     def prepare(work: Work, folder: Path) -> list[str]:
-        wanted = ("data", "num_classes", "num_epochs", "batch_size", "lr", "momentum")
+        wanted = ("data", "model_class", "num_classes", "num_epochs", "batch_size", "lr", "momentum")
         (folder / "work.json").write_text(json.dumps({key: asdict(work)[key] for key in wanted}))
         return [*launcher(), str(PEERS / name), str(folder)]
 
@@ -65,10 +67,10 @@ def _accelerate() -> list[str]:
     return [shutil.which("accelerate", path=str(Path(sys.executable).parent)) or "accelerate", "launch", *ONE_PROCESS]
 
 
-def _ours(trackers: Sequence[str]) -> Callable[[Work, Path], list[str]]:
+def ours(trackers: Sequence[str]) -> Callable[[Work, Path], list[str]]:
     def prepare(work: Work, folder: Path) -> list[str]:
         job = {
-            "architecture": "clocked:ClockedResNet18",
+            "architecture": f"clocked:{work.model_class}",
             "architecture_args": {"clock": str(folder / "clock")},
             "model_dir": str(folder / "model"),
             "dataset": "digits",
@@ -88,11 +90,11 @@ def _ours(trackers: Sequence[str]) -> Callable[[Work, Path], list[str]]:
 
 BARE, LAUNCHED, OURS = "bare PyTorch loop", "bare loop through `accelerate launch`", "accel-train"
 CONTESTANTS = (
-    Contestant(BARE, _script("bare.py")),
-    Contestant(LAUNCHED, _script("with_accelerate.py", _accelerate)),
-    Contestant("Lightning", _script("with_lightning.py"), "lightning"),
-    Contestant("pytorch-accelerated", _script("with_pytorch_accelerated.py"), "pytorch-accelerated"),
-    Contestant("Hugging Face Trainer", _script("with_transformers.py"), "transformers"),
-    Contestant(OURS, _ours([]), is_ours=True),
-    Contestant(f"{OURS}, with Weights & Biases offline", _ours(["wandb"]), is_ours=True),
+    Contestant(BARE, script("bare.py")),
+    Contestant(LAUNCHED, script("with_accelerate.py", _accelerate)),
+    Contestant("Lightning", script("with_lightning.py"), "lightning"),
+    Contestant("pytorch-accelerated", script("with_pytorch_accelerated.py"), "pytorch-accelerated"),
+    Contestant("Hugging Face Trainer", script("with_transformers.py"), "transformers"),
+    Contestant(OURS, ours([]), is_ours=True),
+    Contestant(f"{OURS}, with Weights & Biases offline", ours(["wandb"]), is_ours=True),
 )

@@ -1,6 +1,6 @@
 """Everything beside its peers, in turn, and the page that says so: `python benchmarks/run.py`, or `make bench`.
 
-A round takes three minutes on two quiet cores. Nothing else should run meanwhile, or the numbers say little.
+A round takes four minutes on two quiet cores. Nothing else should run meanwhile, or the numbers say little.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import busy
 import loop
 from contestants import Work
 from machine import this_machine, versions
@@ -17,7 +18,7 @@ from page import HEAD, on_gpus, page
 from results import Section
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
-ALL = ("loop", "startup", "saving", "loading")
+ALL = ("loop", "startup", "busy", "saving", "loading")
 
 
 def say(line: str) -> None:
@@ -61,6 +62,9 @@ def main() -> None:
 
     if "loop" in wanted or "startup" in wanted:
         sections += training_sections(wanted, options.rounds)
+        write()
+    if "busy" in wanted:
+        sections += busy.sections(options.rounds, say)
         write()
     # Imported late: they import torch, and the memory of what this process starts counts from its own.
     if "saving" in wanted:

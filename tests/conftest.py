@@ -14,7 +14,7 @@ from faults.fork_server import ForkServer, shared
 from faults.site.injection import UNCHECKED_VARIABLE
 from helpers import COMMAND, REPOSITORY, kill_tree
 
-from accel_trainer.core.child_environment import SLURM, THREAD_COUNTS, leftovers, waiting_threads_sleep
+from accel_trainer.core.child_environment import SLURM, THREAD_COUNTS, leftovers
 from accel_trainer.launch import attempt_files
 
 pytest_plugins = ["hang_guard"]
@@ -22,7 +22,7 @@ pytest_plugins = ["hang_guard"]
 for _name in leftovers(os.environ, SLURM, THREAD_COUNTS):
     del os.environ[_name]
 # Tests have fewer cores than threads, and threads that spin make them many times slower.
-os.environ.update(waiting_threads_sleep(os.environ))
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def pytest_configure() -> None:

@@ -6,6 +6,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import busy
 import clocked
 import contestants
 import growth
@@ -21,6 +22,8 @@ from machine import NOT_INSTALLED, Machine, this_machine, versions
 from page import GPU_PAGE, on_gpus, page
 from races import Failed, Memory, Race
 from results import DIFFERENCE, Goal, Section, median_compared, rows
+
+from accel_trainer.core.processes import children
 
 QUIET = Machine("a processor", 2, 16.4, "a system", "3.11.7", load=0.1)
 # Two epochs of two steps, and a validation of three images in two batches after each.
@@ -183,6 +186,31 @@ def test_goals_of_loading_are_those_beside_who_took_part():
     plain, ffcv = loading_beside.goals(values)
     assert (plain.found, plain.is_met) == (2.25, True)
     assert (ffcv.found, ffcv.is_met) == (0.75, False)
+
+
+def test_a_rate_is_of_steps_with_nothing_between_them():
+    seen = [Note(0, True, 10), Note(2, True, 10), Note(3, False, 5), Note(9, True, 10), Note(10, True, 20)]
+    assert busy.rate(seen) == pytest.approx((10 + 20) / (2 + 1))
+    with pytest.raises(Failed):
+        busy.rate([seen[0], *seen[2:4]])
+
+
+def test_goals_of_a_busy_machine_are_those_beside_the_best_and_beside_threads_that_spin():
+    values = {loop.BARE: [100.0], busy.ONE_THREAD: [150.0], busy.OURS: [120.0], busy.SPINNING: [10.0]}
+    best, spinning = busy.goals(4, values)
+    assert (best.found, best.is_met) == (pytest.approx(0.8), False)
+    assert (spinning.found, spinning.is_met) == (12, True)
+    assert [goal.found for goal in busy.goals(1, values)] == [best.found]
+    assert busy.goals(0, {busy.OURS: [97.0], busy.SPINNING: [100.0]})[0].is_met is False
+    assert busy.goals(4, {loop.BARE: [1.0]}) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes of a process")
+def test_the_load_in_the_background_is_gone_afterwards():
+    with busy.background(2):
+        began = children()
+        assert len(began) >= 2
+    assert not began & children()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from accel_trainer.api.progress_bar import progress_bar
 from accel_trainer.api.trained_run import Run, load_run
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import imports_allowed
-from accel_trainer.core.child_environment import waiting_threads_sleep, without_leftovers
+from accel_trainer.core.child_environment import without_leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
 from accel_trainer.core.launched import GPU_VARIABLE
@@ -61,7 +61,7 @@ def train(
     which nothing is written there; anything else as it was raised in the training.
     """
     job = job if isinstance(job, Job) else read_job(expand_path(job))
-    with imports_allowed(allow), _own_environment():
+    with imports_allowed(allow), without_leftovers():
         launch = _planned(job, cpu=cpu)
         if GPU_VARIABLE in launch.environment:
             os.environ[GPU_VARIABLE] = launch.environment[GPU_VARIABLE]
@@ -89,15 +89,6 @@ def _processes_of_caller() -> int:
     distributed: Any = sys.modules.get("torch.distributed")
     has_group = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if has_group else 1
-
-
-@contextmanager
-def _own_environment() -> Iterator[None]:
-    """The environment of what is launched, as far as a process can still have it; afterwards that of the caller."""
-    with without_leftovers():
-        if "torch" not in sys.modules:  # afterwards it is too late
-            os.environ.update(waiting_threads_sleep(os.environ))
-        yield
 
 
 class _Stop(StopRequest):

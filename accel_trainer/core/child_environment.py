@@ -26,10 +26,8 @@ from accel_trainer.core.launched import (
     keep_gone_through,
 )
 
-# libgomp's threads that wait for the next piece of work look for it so often before they sleep. By default they never
-# stop looking, and keep others from the core.
-SPIN_COUNT = "1000"
-SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# What helps a training computes on one core, whichever library does it: OpenBLAS is NumPy's.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Modules of the current folder hide no others; the order of a set is the same in every attempt.
 PYTHON_MADE = {"PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
 # Where a library is, and which: containers have such names of every kind.
@@ -152,7 +150,7 @@ def child_environment(*families: Family, inherited: Mapping[str, str] | None = N
         made["PYTHONPATH"] = path
     else:
         made.pop("PYTHONPATH", None)
-    return made | waiting_threads_sleep(inherited)
+    return made
 
 
 def tool_environment() -> dict[str, str]:
@@ -162,9 +160,9 @@ def tool_environment() -> dict[str, str]:
     return made | {"LC_ALL": "C"}
 
 
-def waiting_threads_sleep(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What keeps waiting threads of OpenMP from spinning, unless the user has said how they wait."""
-    return {} if any(name in inherited for name in SPIN_VARIABLES) else {"GOMP_SPINCOUNT": SPIN_COUNT}
+def helper_environment() -> dict[str, str]:
+    """What a process begins with that works beside a training, and must not take its cores."""
+    return child_environment() | ONE_THREAD
 
 
 def _module_path(text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job
-from accel_trainer.core.child_environment import child_environment
+from accel_trainer.core.child_environment import child_environment, helper_environment
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.line_reader import BLOCK, LineReader
@@ -98,7 +98,7 @@ class CheckProcess:
     def __init__(self) -> None:
         """Start it. Raises OSError."""
         self._token = Owner.new().token
-        environment = {**child_environment(), TOKEN_VARIABLE: self._token}
+        environment = {**helper_environment(), TOKEN_VARIABLE: self._token}
         with suppress(OSError):  # without a folder of its own it has the usual one
             environment |= make_scratch(self._token)
         pipes: list[int] = []

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.core.child_environment import child_environment
+from accel_trainer.core.child_environment import helper_environment
 from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.processes import Program
@@ -223,12 +223,11 @@ class Plotter:
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._drawn = run, time.monotonic()
-        environment = {**child_environment(), "OMP_NUM_THREADS": "1"}
         reading, writing = os.pipe()
         self._requests = os.fdopen(writing, "w")
         try:
             self._process = subprocess.Popen(
-                Program.PLOT.command(str(run.path)), stdin=reading, stdout=subprocess.DEVNULL, env=environment
+                Program.PLOT.command(str(run.path)), stdin=reading, stdout=subprocess.DEVNULL, env=helper_environment()
             )
         except BaseException:
             self._requests.close()

@@ -7,11 +7,12 @@ epoch; and save the model and the optimizer after it, in their own way.
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import clocked
 import torch
-from clocked import ClockedResNet18
 from torch.utils.data import DataLoader, TensorDataset
 
 Batches = DataLoader[tuple[torch.Tensor, ...]]
@@ -21,6 +22,7 @@ Batches = DataLoader[tuple[torch.Tensor, ...]]
 class Work:
     folder: Path
     data: str
+    model_class: str
     num_classes: int
     num_epochs: int
     batch_size: int
@@ -36,9 +38,10 @@ class Work:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
-    def model(self) -> ClockedResNet18:
+    def model(self) -> torch.nn.Module:
         torch.manual_seed(0)
-        return ClockedResNet18(self.num_classes, str(self.folder / "clock"))
+        make: Callable[..., torch.nn.Module] = getattr(clocked, self.model_class)
+        return make(self.num_classes, clock=str(self.folder / "clock"))
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum)

@@ -77,20 +77,13 @@ def test_what_was_made_before_passes_again_without_a_word() -> None:
     assert child_environment(inherited=once) == once
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, {"GOMP_SPINCOUNT": environment.SPIN_COUNT}),
-        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
-        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
-        ({"KMP_BLOCKTIME": "1"}, {"KMP_BLOCKTIME": "1"}),
-    ],
-)
-def test_waiting_threads_sleep_unless_the_user_says_how_they_wait(
-    given: dict[str, str], expected: dict[str, str]
-) -> None:
-    made = child_environment(inherited=given)
-    assert {name: value for name, value in made.items() if name in environment.SPIN_VARIABLES} == expected
+def test_how_threads_wait_is_for_the_user_to_say_and_helpers_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        assert name not in child_environment(inherited={})
+        assert child_environment(inherited={name: "7"})[name] == "7"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "8")
+    made = environment.helper_environment()
+    assert {made[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} == {"1"}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.runtime.gpu import refuse_missing_gpu
 from accel_trainer.training.runtime.kernels import chosen_kernels
+from accel_trainer.training.runtime.wait_policy import waiting_by_load
 
 log = logging.getLogger(__name__)
 # Of glibc's mallopt (malloc.h). What is larger than the first always comes from the system, and goes back to it: 32 MB
@@ -76,6 +77,7 @@ def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembl
         resources.enter_context(_fresh_accelerate_state())
         accelerator = make_accelerator(job, run, cpu=cpu)
         resources.enter_context(chosen_kernels(job, accelerator.device))
+        resources.enter_context(waiting_by_load())
         resources.enter_context(_generators_restored(accelerator.device))
         on_device = augments_on_device(job, accelerator.device)
         parts = Assembly(accelerator, Loader(loader_threads(job)), on_device, joins_group)

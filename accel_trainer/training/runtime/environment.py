@@ -19,6 +19,7 @@ from accel_trainer.config.diff import Changes
 from accel_trainer.core.child_environment import names_set_aside, numeric_variables, tool_environment
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_environment, write_environment
+from accel_trainer.training.runtime.wait_policy import wait_policy
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> d
         "cores": os.cpu_count(),
         # The number of threads changes the last bits of sums on a CPU.
         "threads": torch.get_num_threads(),
+        "wait_policy": wait_policy(),
         # So do the instructions of the processor that its kernels are made for.
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "variables": numeric_variables(),

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from accel_trainer.config import Job, ResolvedJob
 from accel_trainer.config.derived import parameters
 from accel_trainer.config.fields import LR_RULES
-from accel_trainer.core.child_environment import child_environment
+from accel_trainer.core.child_environment import helper_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program, StopRequest
 from accel_trainer.data.batch_plan import possible_batch_sizes
@@ -166,7 +166,7 @@ class Resolver:
                 Program.PLOT.command(str(self.run.path), "--lr-finder", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**child_environment(), "OMP_NUM_THREADS": "1"},
+                env=helper_environment(),
                 timeout=60,
             )
 
