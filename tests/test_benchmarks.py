@@ -230,8 +230,9 @@ def test_the_page_of_growth_has_the_time_to_open_a_data_set(tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_the_page_has_what_exactness_costs(tmp_path):
-    found = saving.section(1, lambda line: None, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "disk").mkdir()
+    found = saving.section(1, lambda line: None, tmp_path / "disk")
+    assert list((tmp_path / "disk").iterdir()) == []
     text = page([found], QUIET, {}, 1, date(2026, 1, 2))
     cost = {name: values[0] for name, values in found.values.items()}
     assert min(cost.values()) > 0
