@@ -55,6 +55,15 @@ class ReadsTogether(Protocol):
         ...
 
 
+@runtime_checkable
+class StoresEncoded(Protocol):
+    """A source whose images may be stored encoded, as JPEG or otherwise."""
+
+    def encoded(self, index: int) -> bytes | None:
+        """What `read` decodes; None where it decodes nothing. Raises as `read`."""
+        ...
+
+
 def name_or_number(source: ImageDataset, index: int) -> str:
     """What to call an image in a message, also where its name is on a disk that is away."""
     try:
@@ -143,6 +152,10 @@ class Relabeled:
     def read_together(self, indices: LabelArray) -> Images | None:
         """Those of the source, where it can."""
         return self.source.read_together(self._indices[indices]) if isinstance(self.source, ReadsTogether) else None
+
+    def encoded(self, index: int) -> bytes | None:
+        """Those of the source, where it has such bytes. Raises CorruptImage and OSError."""
+        return self.source.encoded(int(self._indices[index])) if isinstance(self.source, StoresEncoded) else None
 
     def base(self, indices: Numbers) -> tuple[ImageDataset, Numbers]:
         """The source, and which of its images these are."""

@@ -144,6 +144,11 @@ def decode(content: bytes) -> Tensor:
         raise CorruptImage(str(error) or type(error).__name__) from error
 
 
+def torchvision_decodes() -> bool:
+    """Whether JPEGs are decoded by torchvision; else they are by Pillow."""
+    return decode_jpeg is not None
+
+
 def _what_it_is(content: bytes) -> str:
     """Why something is not read as an image."""
     known = (why for (at, start), why in _NOT_READ.items() if content.startswith(start, at))

@@ -25,9 +25,10 @@ from accel_trainer.core.spans import Phase, span, spanned
 from accel_trainer.core.text import listed
 from accel_trainer.data.augment.mixing import Labels, Mixer
 from accel_trainer.data.batch_plan import BatchPlan, Indices
-from accel_trainer.data.dataset import ImageDataset, ReadsTogether, name_or_number
-from accel_trainer.data.decode import CorruptImage
+from accel_trainer.data.dataset import ImageDataset, ReadsTogether, StoresEncoded, name_or_number
+from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.native.images import TOGETHER, Images
+from accel_trainer.data.partial_decode import partial_decoder
 from accel_trainer.data.shared_work import (
     Buffers,
     ParallelTask,
@@ -68,6 +69,16 @@ class Batch:
     corrupt: frozenset[int] = frozenset()
 
 
+Contents = Sequence[bytes]
+"""Images as they are encoded; without a byte where one could not be read."""
+
+
+def _runs(which: npt.NDArray[np.bool_]) -> Iterator[slice]:
+    """Where successive values are true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], which, [False]])))
+    return (slice(start, end) for start, end in edges.reshape(-1, 2).tolist())
+
+
 class ImageReader:
     """Loads the images of a batch plan; corrupt ones are named once, counted, and skipped, or forbidden.
 
@@ -86,6 +97,7 @@ class ImageReader:
         self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
         self.corrupt: set[int] = set()
         self.met: set[int] = set()
+        self.decoder = partial_decoder()
         self._naming = threading.Lock()
 
     def __call__(self, plan: BatchPlan) -> Batch:
@@ -125,14 +137,57 @@ class ImageReader:
         are added to `met`."""
         is_there = np.zeros(len(indices), dtype=bool)
         room = self.views.room(out)
-        for start, images in self._read_in_groups(indices, met):
-            group = slice(start, start + len(images))
-            self._cut(indices[group], images, drawn[self.rows(group)], room[self.rows(group)])
-            is_there[group] = True
+        for group, contents in self._encoded_in_groups(indices):
+            rows = self.rows(group)
+            is_there[group] = self._render_group(indices[group], contents, drawn[rows], room[rows], met)
         for missing in np.flatnonzero(~is_there).tolist():
             room[self.rows(slice(missing, missing + 1))] = 0
         self._finish(indices, room, drawn, out)
         return is_there
+
+    def _render_group(
+        self, indices: Indices, contents: Contents, drawn: ViewParameters, room: Tensor, met: set[int]
+    ) -> npt.NDArray[np.bool_]:
+        is_there = np.zeros(len(indices), dtype=bool)
+        if contents and self.decoder is not None:
+            with span(Phase.READING):
+                is_there = self.views.cut_jpegs(self.decoder, contents, drawn, room)
+        for run in _runs(~is_there):
+            for start, images in self._read_in_groups(indices[run], contents[run], met):
+                group = slice(run.start + start, run.start + start + len(images))
+                self._cut(indices[group], images, drawn[self.rows(group)], room[self.rows(group)])
+                is_there[group] = True
+        return is_there
+
+    def _encoded_in_groups(self, indices: Indices) -> Iterator[tuple[slice, Contents]]:
+        """All images in groups, with what is read of them before they are decoded, as much as fits into the processor's
+        caches: nothing where JPEGs are decoded whole anyway, or where pixels are stored."""
+        start, size, contents = 0, 0, list[bytes]()
+        for index in indices.tolist():
+            content = self._encoded(index)
+            if content is None:
+                break
+            contents.append(content)
+            size += len(content)
+            if size >= TOGETHER:
+                yield slice(start, start + len(contents)), contents
+                start, size, contents = start + len(contents), 0, []
+        if contents:
+            yield slice(start, start + len(contents)), contents
+            start += len(contents)
+        if start < len(indices):
+            yield slice(start, len(indices)), []
+
+    @spanned(Phase.READING)
+    def _encoded(self, index: int) -> bytes | None:
+        if self.decoder is None or not isinstance(self.source, StoresEncoded):
+            return None
+        try:
+            return self.source.encoded(index)
+        except (AccelTrainError, StoppedWaiting):
+            raise
+        except Exception:
+            return b""  # it is read again, by `_read`, which says what is wrong with it
 
     def rows(self, images: slice) -> slice:
         """Where the views of images are."""
@@ -142,7 +197,7 @@ class ImageReader:
         def cut(some: slice) -> None:
             self.views.cut(images.some(some), drawn[self.rows(some)], room[self.rows(some)])
 
-        with span(Phase.RENDERING, len(images)):
+        with span(Phase.RENDERING, 0):
             self._named(indices, cut)
 
     def _finish(self, indices: Indices, room: Tensor, drawn: ViewParameters, out: Tensor) -> None:
@@ -150,7 +205,7 @@ class ImageReader:
             rows = self.rows(some)
             self.views.finish(room[rows], drawn[rows], out[rows])
 
-        with span(Phase.RENDERING, 0):
+        with span(Phase.RENDERING, len(indices)):
             self._named(indices, finish)
 
     def _named(self, indices: Indices, act: Callable[[slice], None]) -> None:
@@ -167,17 +222,17 @@ class ImageReader:
                     raise RuntimeError(f"{self._name(index)}: {own}") from own
             raise RuntimeError(f"{self._name(int(indices[0]))}, or an image after it: {error}") from error
 
-    def _read_in_groups(self, indices: Indices, met: set[int]) -> Iterator[tuple[int, Images]]:
+    def _read_in_groups(self, indices: Indices, contents: Contents, met: set[int]) -> Iterator[tuple[int, Images]]:
         """Successive images, as many as fit into the processor's caches, and the position of the first of them; those
-        that cannot be read are left out."""
+        that cannot be read are left out. contents: what was read of them before, or nothing."""
         start = 0
-        while start < len(indices) and (images := self._read_together(indices[start:])) is not None:
+        while start < len(indices) and not contents and (images := self._read_together(indices[start:])) is not None:
             yield start, images
             start += len(images)
         group: list[Tensor] = []
         size = 0
         for position in range(start, len(indices)):
-            pixels = self._pixels(int(indices[position]), met)
+            pixels = self._pixels(int(indices[position]), met, contents[position] if contents else b"")
             if pixels is not None:
                 group.append(pixels)
                 size += pixels.numel()
@@ -191,8 +246,8 @@ class ImageReader:
         with span(Phase.READING):
             return self.source.read_together(indices)
 
-    def _pixels(self, index: int, met: set[int]) -> Tensor | None:
-        pixels = self._read(index, met)
+    def _pixels(self, index: int, met: set[int], content: bytes) -> Tensor | None:
+        pixels = self._read(index, met, content)
         if pixels is not None or not self.replace_corrupt:
             return pixels
         same_class = np.flatnonzero(self.source.labels == self.source.labels[index])
@@ -204,10 +259,12 @@ class ImageReader:
         raise UserError(f"every training image of class {name!r} is corrupt", key="dataset")
 
     @spanned(Phase.READING)
-    def _read(self, index: int, met: set[int]) -> Tensor | None:
-        """The pixels of an image, None where it is corrupt. Raises MachineFailure where it cannot be read."""
+    def _read(self, index: int, met: set[int], content: bytes = b"") -> Tensor | None:
+        """The pixels of an image, None where it is corrupt. content: its encoded bytes, where they were read already.
+        Raises MachineFailure where it cannot be read."""
+        read = partial(decode, content) if content else partial(self.source.read, index)
         try:
-            return persistently(partial(self.source.read, index), partial(self.source.describe, index))
+            return persistently(read, partial(self.source.describe, index))
         except CorruptImage as error:
             with self._naming:
                 is_new = index not in self.corrupt

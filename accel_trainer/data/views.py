@@ -15,12 +15,22 @@ from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
 from accel_trainer.data.augment.effect import Effect, Rows
-from accel_trainer.data.augment.geometry import IMAGENET, Crop, Statistics, cut, normalize, normalized, to_uint8
+from accel_trainer.data.augment.geometry import (
+    IMAGENET,
+    Crop,
+    Statistics,
+    byte_scale_and_shift,
+    cut,
+    normalize,
+    normalized,
+    to_uint8,
+)
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.occlusion import Occluders
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.native.images import Images
+from accel_trainer.data.partial_decode import PartialDecoder
 from accel_trainer.data.precision import exact_float32
 from accel_trainer.data.rng.draws import DrawRules, Draws, Numbers, Parameters
 from accel_trainer.data.shared_work import Buffers
@@ -160,6 +170,18 @@ class Views:
     def cut(self, images: Images, drawn: ViewParameters, room: Tensor) -> None:
         """Write the views of some images to their rows of the room, as they are before the policy and the effects."""
         cut(images, self.crop.cuts(images, drawn.crop), room, self.statistics if self._ends_with_cut else None)
+
+    def cut_jpegs(
+        self, decoder: PartialDecoder, contents: Sequence[bytes], drawn: ViewParameters, room: Tensor
+    ) -> npt.NDArray[np.bool_]:
+        """As `cut`, of encoded images; of which of them the rows were written, bool (images,). The others are to be
+        decoded whole."""
+        return decoder.cut(
+            contents,
+            lambda sizes: self.crop.cuts(sizes, drawn.crop),
+            room,
+            byte_scale_and_shift(self.statistics) if self._ends_with_cut else None,
+        )
 
     def finish(self, room: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         """Write to `out` what becomes of the rows that are cut; the room is overwritten."""

@@ -100,6 +100,9 @@ def _torch_checks(torch: Probe) -> Lines:
         report = {}
     if report:
         yield from run_checks(
-            [Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, find_gpus().cuda))]
+            [
+                Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, find_gpus().cuda)),
+                Check("image loading", lambda: software.image_loading(report)),
+            ]
         )
     yield from run_checks([Check("accelerate config", lambda: software.accelerate_default(this_machine()))])

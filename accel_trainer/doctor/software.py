@@ -82,6 +82,20 @@ def torch_import(probe: Probe) -> Finding:
     return ok(f"imported, with torchvision and accelerate; built for {built}")
 
 
+def image_loading(report: Mapping[str, Any]) -> Finding:
+    """Whether images are loaded by the compiled kernel, which also decodes only what is needed of JPEGs.
+
+    report: of `workers/probe_torch`.
+    """
+    if report["kernel"] is not None:
+        fix = f"install a C compiler, then {DISTRIBUTION} again; jobs train the same bits without it, slower"
+        return warning(f"the compiled kernel is not used: {report['kernel']}", fix)
+    if report["partial_jpegs"] is not None:
+        fix = "install torchvision from pytorch.org or PyPI; jobs train the same bits without that, slower"
+        return warning(f"JPEGs are decoded whole: {report['partial_jpegs']}", fix)
+    return ok("by the compiled kernel; of JPEGs only what is needed is decoded")
+
+
 def accelerate_default(machine: Machine) -> Finding:
     """The user's default file of `accelerate config`, which takes precedence over the detected hardware."""
     fix = "write it again with `accelerate config`, or remove it"

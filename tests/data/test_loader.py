@@ -234,7 +234,11 @@ def test_an_unexpected_error_names_the_image(
         raise ZeroDivisionError("of all things")
 
     read = ImageReader(folder, uncoloured(CenterCrop(4)), replace_corrupt=True)
-    monkeypatch.setattr(*((folder, "read", fail) if failing == "read" else (read.views.crop, "cuts", fail)))
+    if failing == "read":
+        monkeypatch.setattr(folder, "read", fail)
+        monkeypatch.setattr(folder, "encoded", fail)
+    else:
+        monkeypatch.setattr(read.views.crop, "cuts", fail)
     with Loader(num_threads) as loader, pytest.raises(RuntimeError, match=r"b/4\.png: of all things"):
         list(loader.batches(read, [plan(4)]))
 

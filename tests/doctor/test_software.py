@@ -76,6 +76,20 @@ def test_torch_that_cannot_be_imported_is_one_line() -> None:
     assert finding.message.endswith("ImportError: operator torchvision::nms does not exist")
 
 
+@pytest.mark.parametrize(
+    ("kernel", "partial_jpegs", "said"),
+    [
+        (None, None, "by the compiled kernel"),
+        ("not compiled", "not compiled", "the compiled kernel is not used: not compiled"),
+        (None, "image.so has no libjpeg-turbo", "JPEGs are decoded whole: image.so has no libjpeg-turbo"),
+    ],
+)
+def test_how_images_are_loaded_is_one_line(kernel: str | None, partial_jpegs: str | None, said: str) -> None:
+    finding = software.image_loading({"kernel": kernel, "partial_jpegs": partial_jpegs})
+    assert finding.grade is (Grade.OK if kernel is partial_jpegs is None else Grade.WARNING)
+    assert said in finding.message
+
+
 @pytest.mark.usefixtures("on_path")
 @pytest.mark.parametrize(
     ("code", "said"),

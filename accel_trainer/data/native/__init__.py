@@ -2,6 +2,7 @@
 
 It reads stored images and compares their checksums (`calls.read`), finds random crops (`calls.random_crops`), cuts
 boxes out, resizes them, and takes a window of that, which it flips and normalizes (`calls.cut`).
+Of JPEGs it decodes only what is cut out (`jpegs.cut_jpegs`).
 
 Its bits are those of the same work in Python and torch, which is done where there is no kernel
 (accel_trainer.data.augment.geometry): boxes by the same arithmetic on doubles; torch's antialiased bilinear resize of

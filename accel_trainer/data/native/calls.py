@@ -33,7 +33,8 @@ class CropRules(ctypes.Structure):
     ]
 
 
-def _address(array: npt.NDArray[Any]) -> int:
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Where the first number of an array is."""
     address: int = array.__array_interface__["data"][0]
     return address
 
@@ -44,9 +45,14 @@ def random_crops(kernel: Kernel, images: Images, numbers: npt.NDArray[np.float64
     cuts = np.empty((len(numbers), CUT_NUMBERS), np.int64)
     views = len(numbers) // max(1, len(images))
     kernel.random_crops(
-        _address(images.table), len(images), views, _address(numbers), ctypes.byref(rules), _address(cuts)
+        address_of(images.table), len(images), views, address_of(numbers), ctypes.byref(rules), address_of(cuts)
     )
     return cuts
+
+
+def normalization_of(byte_scale_and_shift: Sequence[float] | None) -> Any:
+    """Six numbers as the kernel takes them."""
+    return None if byte_scale_and_shift is None else (ctypes.c_float * 6)(*byte_scale_and_shift)
 
 
 def cut(kernel: Kernel, images: Images, cuts: Cuts, out: Tensor, byte_scale_and_shift: Sequence[float] | None) -> None:
@@ -55,10 +61,10 @@ def cut(kernel: Kernel, images: Images, cuts: Cuts, out: Tensor, byte_scale_and_
     out: contiguous (rows, 3, size, size): uint8, or float32 where bytes are multiplied by the first three numbers and
     the last three are added, by channel. Raises MemoryError.
     """
-    normalization = None if byte_scale_and_shift is None else (ctypes.c_float * 6)(*byte_scale_and_shift)
+    normalization = normalization_of(byte_scale_and_shift)
     views = len(cuts) // max(1, len(images))
-    where = (_address(cuts), out.shape[-1], normalization, out.data_ptr(), kernel.may_use_vectors)
-    if kernel.cut(_address(images.table), len(images), views, *where) == _NO_MEMORY:
+    where = (address_of(cuts), out.shape[-1], normalization, out.data_ptr(), kernel.may_use_vectors)
+    if kernel.cut(address_of(images.table), len(images), views, *where) == _NO_MEMORY:
         raise MemoryError("there is no memory to resize an image")
 
 
@@ -84,18 +90,18 @@ class Extents:
         """With room for them."""
         ends = np.cumsum(sizes)
         block = np.empty(int(ends[-1]), np.uint8)
-        return cls(np.stack([offsets, sizes, is_checked, checksums, ends - sizes + _address(block)], axis=1), block)
+        return cls(np.stack([offsets, sizes, is_checked, checksums, ends - sizes + address_of(block)], axis=1), block)
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
         """Where each is in the block."""
-        starts: npt.NDArray[np.int64] = self.table[:, ADDRESS] - _address(self.block)
+        starts: npt.NDArray[np.int64] = self.table[:, ADDRESS] - address_of(self.block)
         return starts
 
 
 def read(kernel: Kernel, file: int, extents: Extents) -> bool:
     """Read from an open file; whether all was read, and is what it was. Of what went wrong nothing is said here."""
-    return bool(kernel.read(file, _address(extents.table), len(extents.table)) == 0)
+    return bool(kernel.read(file, address_of(extents.table), len(extents.table)) == 0)
 
 
 def agrees_with_torch(kernel: Kernel) -> bool:

@@ -13,6 +13,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "kernel.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define HAS_AVX2 1
@@ -27,24 +29,6 @@
 #define AT_ONCE 4
 /* What vector instructions may read behind the end of a row. */
 #define PADDING 32
-
-enum { OK = 0, NO_MEMORY = -1, TOO_SHORT = -2, OTHER_CHECKSUM = -3 };
-
-typedef struct {
-    int64_t address, channel, row, column; /* of the first byte; bytes to the next channel, row and column */
-    int64_t height, width;
-} Image;
-
-typedef struct {
-    int64_t top, left, height, width;      /* the box that is cut out of the image */
-    int64_t resized_height, resized_width; /* what it is resized to */
-    int64_t window_top, window_left;       /* the square of that which is the row */
-    int64_t is_flipped;
-} Cut;
-
-typedef struct {
-    float scale[3], shift[3];
-} Normalization;
 
 int kernel_version(void) { return VERSION; }
 

@@ -178,6 +178,16 @@ class Packed:
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage, OSError where the pack cannot be read, and UserError for what
         is not what was packed."""
+        content, record = self._content(index), self.records[index]
+        if self._is_raw:
+            return torch.from_numpy(content.reshape(record["height"], record["width"], 3)).permute(2, 0, 1)
+        return decode(content.tobytes())
+
+    def encoded(self, index: int) -> bytes | None:
+        """The JPEG of an image; None where its pixels are stored. Raises as `read`."""
+        return None if self._is_raw else self._content(index).tobytes()
+
+    def _content(self, index: int) -> npt.NDArray[np.uint8]:
         record = self.records[index]
         opening = self.file.num_openings
         content = self.file.read(int(record["offset"]), int(record["size"]) + int(record["name_size"]))
@@ -192,9 +202,7 @@ class Packed:
         content = content[: int(record["size"])]
         if not record["height"]:
             raise CorruptImage(content.tobytes().decode(errors="replace"))
-        if self._is_raw:
-            return torch.from_numpy(content.reshape(record["height"], record["width"], 3)).permute(2, 0, 1)
-        return decode(content.tobytes())
+        return content
 
     def read_together(self, indices: LabelArray) -> Images | None:
         """The first of these images, by one call of the kernel; None without it, for JPEG, where not all is well."""

@@ -55,11 +55,15 @@ class ImageFolder:
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage and OSError; UserError for an image that has changed."""
+        return decode(self.encoded(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file. Raises as `read`."""
         path = self._paths[index]
         content = read_encoded(path)
         if self.contents is not None:
             self.contents.note(index, content, path)
-        return decode(content)
+        return content
 
     def describe(self, index: int) -> str:
         """The path of the file."""

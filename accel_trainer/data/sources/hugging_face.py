@@ -44,13 +44,17 @@ class HuggingFace:
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage, also for a row without an image, and OSError."""
+        return decode(self.encoded(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes in the table, or in the file that it names. Raises as `read`."""
         row = self._rows[int(index)][self._column]
         if row is None:
             raise CorruptImage("the row has no image")
         content = row["bytes"] if row["bytes"] is not None else read_encoded(row["path"])
         if self.contents is not None:
             self.contents.note(index, content, row["path"] or f"row {index}")
-        return decode(content)
+        return bytes(content)
 
     def describe(self, index: int) -> str:
         """The number of the row, and the path in it where it has one."""

@@ -7,7 +7,7 @@ import pytest
 from accel_trainer.data import native
 from accel_trainer.data.native.library import Kernel
 
-SOURCE = Path(native.__file__).with_name("kernel.c")
+SOURCES = [Path(native.__file__).with_name(name) for name in ("kernel.c", "jpeg.c")]
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("there is no C compiler")
     path = tmp_path_factory.mktemp("kernel") / "kernel.so"
     flags = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, str(SOURCE), "-o", str(path), "-lm"], check=True)
+    subprocess.run([compiler, *flags, *map(str, SOURCES), "-o", str(path), "-lm"], check=True)
     return path
 
 
