@@ -102,6 +102,7 @@ class JobParameters(RunParameters, OptimizationParameters, DataParameters, Model
 
 
 MARKS = marks(JobParameters)
+_DEFAULTS = {name: field.default for name, field in JobParameters.model_fields.items()}
 ARGUMENTS_OF = {key: mark.arguments_of for key, mark in MARKS.items() if mark.arguments_of is not None}
 
 
@@ -109,10 +110,10 @@ def default_args(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The `optimizer_args` or `scheduler_args` of a job that gives none: only the default optimizer and scheduler have
     default arguments of ours, and those of the scheduler are epochs."""
     owner = ARGUMENTS_OF[key]
-    is_default = given.get(owner) in (None, JobParameters.model_fields[owner].default)
+    is_default = given.get(owner) in (None, _DEFAULTS[owner])
     if owner == "scheduler" and given.get("schedule_by") == "step":
         return {}
-    return dict(JobParameters.model_fields[key].default) if is_default else {}
+    return dict(_DEFAULTS[key]) if is_default else {}
 
 
 def with_default_optimizer_args(given: dict[str, Any]) -> dict[str, Any]:

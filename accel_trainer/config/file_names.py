@@ -30,7 +30,7 @@ def job_name(path: Path) -> str:
         raise InvalidJob(why, where=path)
     if not name or path.suffix != ".json":
         raise InvalidJob("a job file's name ends in .json", where=path)
-    if any(not character.isprintable() for character in name) or ".." in name or "\\" in name:
+    if not name.isprintable() or ".." in name or "\\" in name:
         raise InvalidJob("a job's name may not contain control characters, '..' or '\\'", where=repr(str(path)))
     if name.startswith((".", "-")):
         raise InvalidJob(f"a job's name may not begin with {name[0]!r}", where=path)

@@ -210,6 +210,8 @@ def _lines_of(keys: list[str], text: str) -> str:
 
 def _unusable(value: Any) -> str | None:
     """Why a value cannot be written or printed again, or computed with; None for one that can."""
+    if type(value) is bool or (type(value) is str and value.isprintable()):  # which half a character is not
+        return None
     for depth, part in _parts(value):
         if depth > MAX_DEPTH:
             return "is nested too deeply"
