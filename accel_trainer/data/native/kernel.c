@@ -22,7 +22,7 @@
 #define HAS_AVX2 0
 #endif
 
-#define VERSION 1
+#define VERSION 2
 /* Bytes of a pixel between the two passes: red, green, blue, and one that is not used. */
 #define PIXEL 4
 /* Rows that are resized sideways at once. */

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MODULE = "accel_trainer.data.native._kernel"
-VERSION = 1
+VERSION = 2
 COMPILED = "compiled"
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
