@@ -28,6 +28,8 @@ from accel_trainer.core.launched import (
 
 # What helps a training computes on one core, whichever library does it: OpenBLAS is NumPy's.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# With it cuBLAS adds up in one order. Older torch reads it when CUDA is first used: a training would set it too late.
+WORKSPACE_VARIABLE, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 # Modules of the current folder hide no others; the order of a set is the same in every attempt.
 PYTHON_MADE = {"PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
 # Where a library is, and which: containers have such names of every kind.
@@ -212,6 +214,8 @@ def set_aside_here(*, has_ranks: bool) -> None:
     """Remove what `child_environment` sets aside from this process's own environment, but for what only counts when
     Python starts, and what its launcher has told it where it has_ranks."""
     aside = [name for name in leftovers(os.environ) if name not in PYTHON]
+    if os.environ.get(WORKSPACE_VARIABLE) == WORKSPACE:  # as the launch has set it, and as a training would
+        aside.remove(WORKSPACE_VARIABLE)
     if has_ranks:
         aside = [name for name in aside if not OF_THE_LAUNCH.fullmatch(name)]
     if not is_launched():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.child_environment import WORKSPACE, WORKSPACE_VARIABLE
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder
 from accel_trainer.core.launched import CORES_VARIABLE, GPU_VARIABLE
@@ -142,6 +143,7 @@ def plan_launch(
         environment[CORES_VARIABLE] = str(machine.cores)
     if not launch.is_on_cpu:
         environment |= _of_gpus(launch, given, machine)
+        environment |= {} if job.fast_kernels else {WORKSPACE_VARIABLE: WORKSPACE}
     return replace(launch, environment=environment, worker_args=tuple(worker_args), worker=worker)
 
 

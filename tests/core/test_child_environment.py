@@ -214,3 +214,14 @@ def test_a_program_of_ours_imports_nothing_of_the_current_folder(own_environment
         done = subprocess.run(command, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert not (own_environment / "imported").exists()
+
+
+@pytest.mark.parametrize(("value", "stays"), [(":4096:8", True), (":16:8", False)])
+def test_what_the_launch_says_to_cublas_stays_in_what_it_has_launched(
+    value: str, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", value)
+    with without_leftovers():
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (value if stays else None)
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ[SET_ASIDE_VARIABLE]) != stays
+    assert "CUBLAS_WORKSPACE_CONFIG" not in child_environment(), "each launch says it anew"

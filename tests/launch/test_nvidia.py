@@ -395,6 +395,14 @@ def test_a_process_that_is_launched_for_a_gpu_knows_it(driver: FakeDriver) -> No
     assert GPU_VARIABLE not in plan_launch(JOB, LaunchOptions(cpu=True), this_machine(cpu=True)).environment
 
 
+def test_a_launch_on_a_gpu_tells_cublas_of_one_order_before_cuda_is_used() -> None:
+    machine, name = TWO_GPUS, "CUBLAS_WORKSPACE_CONFIG"
+    assert plan_launch(JOB, LaunchOptions(), machine).environment[name] == ":4096:8"
+    fast = JOB.model_copy(update={"fast_kernels": True})
+    assert name not in plan_launch(fast, LaunchOptions(), machine).environment
+    assert name not in plan_launch(JOB, LaunchOptions(cpu=True), machine).environment
+
+
 # -- how many, and which ------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from accel_trainer.core.launched import PROCESSES_VARIABLE
 from accel_trainer.data.loader import Loader, default_num_threads
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.runtime.gpu import refuse_missing_gpu
-from accel_trainer.training.runtime.kernels import chosen_kernels
+from accel_trainer.training.runtime.kernels import chosen_kernels, refuse_late_choice
 from accel_trainer.training.runtime.wait_policy import waiting_by_load
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ def assembly(job: Job, run: RunFolder, *, cpu: bool = False) -> Iterator[Assembl
         resources.enter_context(without_leftovers(joins_group=joins_group))
         resources.enter_context(current_folder_searched())
         resources.enter_context(_fresh_accelerate_state())
+        is_cuda_used = torch.cuda.is_initialized()
         accelerator = make_accelerator(job, run, cpu=cpu)
+        refuse_late_choice(job, accelerator.device, is_cuda_used=is_cuda_used)
         resources.enter_context(chosen_kernels(job, accelerator.device))
         resources.enter_context(waiting_by_load())
         resources.enter_context(_generators_restored(accelerator.device))

@@ -3,6 +3,7 @@
 What is of GPUs was not run on one.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from accel_trainer.config import Job
-from accel_trainer.core.child_environment import environment_restored
+from accel_trainer.core.child_environment import WORKSPACE, WORKSPACE_VARIABLE, environment_restored
+from accel_trainer.core.errors import UserError
 from accel_trainer.data.precision import float32_as
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def _one_order(*, refuses: bool) -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
     with environment_restored():
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        os.environ[WORKSPACE_VARIABLE] = WORKSPACE
         torch.use_deterministic_algorithms(True, warn_only=not refuses)
         memory.fill_uninitialized_memory = False
         try:
@@ -56,6 +60,24 @@ def _one_order(*, refuses: bool) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(is_on, warn_only=warns)
             memory.fill_uninitialized_memory = fills
+
+
+def reads_workspace_late() -> bool:
+    """Whether this torch minds how cuBLAS's memory was set up after CUDA was used; older ones do not."""
+    return hasattr(torch.backends.cuda, "cublas_workspace_size")
+
+
+def refuse_late_choice(job: Job, device: torch.device, *, is_cuda_used: bool) -> None:
+    """Say where products of matrices may come to other bits, as CUDA was used in this process before cuBLAS was told of
+    one order. Raises UserError for a job that is to be deterministic. Called before `chosen_kernels`."""
+    is_told = os.environ.get(WORKSPACE_VARIABLE) == WORKSPACE
+    if device.type != "cuda" or not is_cuda_used or is_told or job.fast_kernels or reads_workspace_late():
+        return
+    message = f"CUDA was used in this process before, without {WORKSPACE_VARIABLE}={WORKSPACE}"
+    hint = "set it before CUDA is used, or train by `accel-train train`"
+    if job.deterministic:
+        raise UserError(message, key="deterministic", hint=hint)
+    log.warning("%s: products of matrices may come to other last bits; %s", message, hint)
 
 
 def kernels_line(job: Job) -> str | None:

@@ -1,5 +1,6 @@
 """What torch is told of kernels, and how images and weights lie in memory. No GPU is needed to be told."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import torch
 from torch import nn
 
 from accel_trainer.config import Job
-from accel_trainer.core.errors import InvalidJob
+from accel_trainer.core.errors import InvalidJob, UserError
+from accel_trainer.training.runtime import kernels
 from accel_trainer.training.runtime.kernels import (
     chosen_kernels,
     in_memory_format,
     is_channels_last,
     kernels_line,
+    refuse_late_choice,
     store_weights,
 )
 
@@ -103,6 +106,41 @@ for tf32, words in ((False, ["ieee"] * 2), (True, ["tf32"] * 2)):
 @pytest.mark.skipif(not hasattr(MATMUL, "fp32_precision"), reason="torch says it in the older way only")
 def test_or_in_the_newer_one() -> None:
     subprocess.run([sys.executable, "-c", IN_THE_NEWER_WAY], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("device", "is_cuda_used", "variable", "more", "is_said"),
+    [
+        (CUDA, True, None, {}, True),
+        (CUDA, True, ":16:8", {}, True),
+        (CUDA, True, ":4096:8", {}, False),
+        (CUDA, False, None, {}, False),
+        (CUDA, True, None, {"fast_kernels": True}, False),
+        (CPU, True, None, {}, False),
+    ],
+)
+def test_a_process_that_has_used_cuda_is_told_that_one_order_comes_too_late(
+    make_job: MakeJob,
+    device: torch.device,
+    is_cuda_used: bool,
+    variable: str | None,
+    more: dict[str, Any],
+    is_said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(kernels, "reads_workspace_late", lambda: False)
+    monkeypatch.setattr(logging.getLogger("accel_trainer"), "propagate", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", variable)
+    refuse_late_choice(make_job(**more), device, is_cuda_used=is_cuda_used)
+    assert any("CUDA was used in this process before" in line for line in caplog.messages) == is_said
+    if is_said:
+        with pytest.raises(UserError, match=r"deterministic: CUDA was used .* set it before CUDA is used, or train by"):
+            refuse_late_choice(make_job(deterministic=True), device, is_cuda_used=is_cuda_used)
+    monkeypatch.setattr(kernels, "reads_workspace_late", lambda: True)
+    refuse_late_choice(make_job(deterministic=True), device, is_cuda_used=is_cuda_used)
 
 
 def test_the_fastest_kernels_contradict_those_of_one_order(make_job: MakeJob) -> None:
