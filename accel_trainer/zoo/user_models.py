@@ -17,6 +17,7 @@ from accel_trainer.core.allow_imports import current_folder_searched, may_import
 from accel_trainer.core.construct import keyword_parameters, refuse_missing, refuse_unknown, with_classes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, first_line
+from accel_trainer.zoo.process_settings import settings_kept
 
 
 def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> nn.Module:
@@ -30,7 +31,8 @@ def build(path: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         constructor = _find(path)
         args = _arguments(path, constructor, args, num_classes, image_size)
         try:
-            model = constructor(**args)
+            with settings_kept(path):
+                model = constructor(**args)
         except (Exception, SystemExit) as error:
             raise UserError(f"{path}: {in_one_line(error)}", key="architecture") from error
     if not isinstance(model, nn.Module):
@@ -59,8 +61,8 @@ def in_one_line(error: BaseException) -> str:
 
 def import_aside(module: str) -> ModuleType:
     """Import a module so that nothing depends on when it is: its tensors have values, also where models are built on
-    the meta device, and torch's generator stays where it was."""
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+    the meta device, and torch's generator and the settings of the process stay as they were."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]), settings_kept(module):
         return importlib.import_module(module)
 
 
