@@ -168,3 +168,38 @@ class WithExtraState(NormAndDropout):
     def forward(self, images: Tensor) -> Tensor:
         features = self.second(self.dropout(self.first(images))).mean((2, 3))
         return self.decoder(self.history(features))
+
+
+class LayerDrop(NormAndDropout):
+    """Leaves a layer out in some steps, at random."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.more = nn.Conv2d(8, 8, 3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.second(self.dropout(self.first(images)))
+        if not self.training or torch.rand((), device="cpu") < 0.5:
+            features = features + self.more(features)
+        return self.decoder(features.mean((2, 3)))
+
+
+class Freezes(NormAndDropout):
+    """Leaves a layer out from its third step on, which no trial of two images shows."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.more, self.steps = nn.Conv2d(8, 8, 3, 1, 1), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.second(self.dropout(self.first(images)))
+        self.steps += self.training and len(images) > 2
+        if self.steps < 3:
+            features = features + self.more(features)
+        return self.decoder(features.mean((2, 3)))
+
+
+class SaysThatItFreezes(Freezes):
+    """The same, and says so."""
+
+    find_unused_parameters = True

@@ -1,10 +1,12 @@
 """A model without values, on the meta device: its shapes, cycles, parameters and memory."""
 
+import random
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -115,11 +117,13 @@ def _forward_on_meta(model: nn.Module, job: Job, num_examples: int) -> object:
 @dataclass(frozen=True)
 class MetaPass:
     """A forward pass with copies of a model's parameters and buffers, by name: as they were, and what is there after
-    it. Those that the pass has changed in place are the same tensors."""
+    it. Those that the pass has changed in place are the same tensors. draws: whether it has drawn from a generator of
+    the host, on which what it computes may depend."""
 
     output: Any
     given: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
+    draws: bool = False
 
     def gradients(self, outputs: Sequence[Tensor]) -> dict[str, Tensor | None]:
         """Those of all trained parameters, in a backward pass from the sum of some of its outputs; None for a parameter
@@ -130,18 +134,18 @@ class MetaPass:
         return dict(zip(trained, found, strict=True))
 
 
-def meta_pass(model: nn.Module, job: Job, num_examples: int) -> MetaPass:
+def meta_pass(model: nn.Module, job: Job, num_examples: int, *, seed: int | None = None) -> MetaPass:
     """What a model in training does with examples that are zero on the meta device, or if others have written it and it
-    needs values, on the CPU. It stays as it is."""
+    needs values, on the CPU. It stays as it is. seed: what torch's generators begin with in it."""
     try:
-        return _forward_on(model, job, num_examples, torch.device("meta"))
+        return _forward_on(model, job, num_examples, torch.device("meta"), seed)
     except Exception:
         if not registry.is_others(job.architecture):
             raise
-        return _forward_on(model, job, num_examples, torch.device("cpu"))
+        return _forward_on(model, job, num_examples, torch.device("cpu"), seed)
 
 
-def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.device) -> MetaPass:
+def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.device, seed: int | None) -> MetaPass:
     frames = (job.views_per_image,) if job.video else ()
     given = {
         name: t.to(device) if t.device != device else t.clone()
@@ -153,11 +157,19 @@ def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.dev
     try:
         with torch.device(device), torch.random.fork_rng(devices=[]):
             examples = torch.zeros(num_examples, *frames, 3, job.image_size, job.image_size)
-            after = dict(given)
-            return MetaPass(torch.func.functional_call(model, after, (examples,)), given, after)
+            if seed is not None:
+                torch.manual_seed(seed)
+            after, before_pass = dict(given), _generators()
+            output = torch.func.functional_call(model, after, (examples,))
+            return MetaPass(output, given, after, draws=_generators() != before_pass)
     finally:
         for part, before in zip(parts, extra, strict=True):
             part.set_extra_state(before)
+
+
+def _generators() -> tuple[Any, ...]:
+    """The states of those from which a model may draw on the host."""
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state(legacy=False))
 
 
 def _user_error(error: Exception, job: Job, num_examples: int) -> UserError:

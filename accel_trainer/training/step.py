@@ -18,7 +18,7 @@ from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import prefer_fused
 from accel_trainer.training.optim.parameter_groups import train_mode
 from accel_trainer.training.optim.skipped_steps import SkippedSteps, forget_skipped_first_step
-from accel_trainer.training.runtime.data_parallel import prepare, settle_order
+from accel_trainer.training.runtime.data_parallel import prepare, refuse_left_out, settle_order
 from accel_trainer.training.runtime.kernels import in_memory_format
 
 
@@ -81,6 +81,8 @@ class TrainingStep:
                 result = self._forward(images, batch)
             with span(Phase.BACKWARD):
                 accelerator.backward(result.loss * self._divided_by)
+            if accelerator.sync_gradients:
+                refuse_left_out(self.model, self.job.architecture)
             with span(Phase.OPTIMIZER):
                 if accelerator.sync_gradients and self.job.clip_grad_norm is not None:
                     accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)

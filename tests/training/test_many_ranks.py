@@ -23,6 +23,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "recurrent": {"architecture": "cornet_rt", "architecture_args": {"features": [32] * 4, "num_cycles": 4}},
     "state of its own": {"architecture": "tiny_models:Remembers"},
     "parameters without a gradient": {"architecture": "tiny_models:Unused"},
+    "a layer that is left out at random": {"architecture": "tiny_models:LayerDrop"},
 }
 ON_RANKS = launched("""
 import json
@@ -52,3 +53,30 @@ for number, given in enumerate(json.loads(JOBS)):
 @pytest.mark.parametrize("name", JOBS)
 def test_a_run_that_is_taken_up_has_the_bits_of_one_that_was_not(tmp_path: Path, name: str) -> None:
     run_ranks(f"JOBS = {json.dumps([{**TINY, **JOBS[name]}])!r}\n{ON_RANKS}", tmp_path, 4)
+
+
+LEFT_OUT = launched("""
+import json
+from pathlib import Path
+from worlds import train_on
+
+from accel_trainer.core.errors import UserError
+
+given = json.loads(GIVEN)
+loop, _ = train_on(Path(folder) / "says so", {**given, "architecture": "tiny_models:SaysThatItFreezes"}, 99)
+assert loop.progress.epoch == given["num_epochs"]
+try:
+    train_on(Path(folder) / "says nothing", {**given, "architecture": "tiny_models:Freezes"}, 99)
+except UserError as error:
+    assert str(error).startswith("architecture: tiny_models:Freezes has left more.weight, more.bias out of a step")
+    assert "find_unused_parameters = True" in str(error)
+else:
+    raise AssertionError("a step of other gradients on each rank")
+states = Path(folder) / "says nothing" / "resume"
+assert not states.exists() or not list(states.glob("*/manifest.json")), "nothing of it is saved"
+""")
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_a_step_without_a_layer_that_others_wait_for_is_refused_and_not_taken(tmp_path: Path) -> None:
+    run_ranks(f"GIVEN = {json.dumps(TINY)!r}\n{LEFT_OUT}", tmp_path, 2)

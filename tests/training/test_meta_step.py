@@ -50,6 +50,9 @@ def reach(job: Job, num_processes: int = 2) -> StepReach:
         ({"architecture": "googlenet", "image_size": 64, **SIMCLR, "architecture_args": {"num_classes": 8}}, UNUSED),
         ({"architecture": "tiny_models:NormAndDropout"}, OF_USERS),
         ({"architecture": "tiny_models:Unused"}, StepReach(has_unused=True, moves_buffers=True)),
+        ({"architecture": "tiny_models:LayerDrop"}, StepReach(has_unused=True, moves_buffers=True)),
+        ({"architecture": "tiny_models:Freezes"}, OF_USERS),
+        ({"architecture": "tiny_models:SaysThatItFreezes"}, StepReach(has_unused=True, moves_buffers=True)),
     ],
     ids=lambda given: None if isinstance(given, StepReach) else f"{given['architecture']} {given.get('criterion', '')}",
 )

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import listed
 from accel_trainer.training.runtime.module_state import modules_with_extra_state
 
+# What a model's class says that leaves some parameters out of some steps, as stochastic depth may.
+LEAVES_OUT = "find_unused_parameters"
 # Of two numbers the sum is the same in any order.
 MOST_WITHOUT_ORDER = 2
 
@@ -61,6 +65,23 @@ def settle_order(model: nn.Module, loss: Callable[[], Tensor]) -> None:
             buffer.copy_(before)
     for part, state in zip(parts, extra, strict=True):
         part.set_extra_state(state)
+
+
+def refuse_left_out(model: nn.Module, architecture: str) -> None:
+    """After the backward pass of a step: raises UserError where parameters had no part in it that are waited for.
+
+    DistributedDataParallel leaves gradients as each rank has them then, and says so at the next step only, when the
+    optimizer has taken them, and a state may be saved.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return
+    try:
+        model._check_reducer_finalized()
+    except RuntimeError as error:
+        left_out = [name for name, p in model.module.named_parameters() if p.requires_grad and p.grad is None]
+        what = listed(left_out, 3) if left_out else "some parameters"
+        hint = f"say `{LEAVES_OUT} = True` in the model's class, or multiply by 0 what a layer adds"
+        raise UserError(f"{architecture} has left {what} out of a step", key="architecture", hint=hint) from error
 
 
 def _is_open(model: nn.Module) -> bool:
