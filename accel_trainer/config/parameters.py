@@ -308,4 +308,4 @@ class RunParameters(Section):
     into the queue again, it runs for as long."""
     stall_timeout: Annotated[float, Field(gt=0), UNREPORTED] = 30.0
     """Minutes without a step, or a batch of an evaluation, after which the trainer is ended; what every process was
-    doing is then in the log."""
+    doing is then in the log. A download before training, or a first compilation, may take two hours more."""

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -55,6 +56,7 @@ class TrainingLoop:
         self.step = TrainingStep(job, parts, accelerator, self.averages)
         self.objective, self.optimizer, self.meter = self.step.objective, self.step.optimizer, self.step.meter
         self.plain_model = self.step.plain_model
+        self._to_compile = {"training", "validation"} if job.compile else set()
         if job.compile:
             self.plain_model.compile()
         self.world = this_environment(accelerator, loader.num_threads)
@@ -97,7 +99,9 @@ class TrainingLoop:
         with self.saver.running():
             while self.progress.epoch < self.job.num_epochs:
                 epoch = self.progress.epoch + 1
-                rows = [self._train_epoch(epoch), *self.validation.rows(epoch, self.progress.global_step, self)]
+                row = self._train_epoch(epoch)
+                with self._compiling("validation"):
+                    rows = [row, *self.validation.rows(epoch, self.progress.global_step, self)]
                 self._end_epoch(epoch, rows, tracking, plotter)
                 if self.is_first:
                     self.reporter.note_corrupt(self.num_corrupt)
@@ -122,10 +126,22 @@ class TrainingLoop:
         began = time.monotonic() - self.progress.epoch_seconds
         accumulation, end_step = self.parts.sampling.accumulation, partial(self._end_step, began)
         for number, batch in enumerate(timed(self.loader.batches(self.parts.train_reader, plans))):
-            with span(Phase.STEP):
+            with span(Phase.STEP), self._compiling("training", ends=number + 1 == accumulation):
                 if (micro_batch := number % accumulation) == 0:
                     self.parts.schedule.before_step()
                 self.step(batch, self.progress.global_step, micro_batch, agree=end_step)
+
+    @contextmanager
+    def _compiling(self, what: str, *, ends: bool = True) -> Iterator[None]:
+        """Where a model that is to be compiled may be, which has no steps: the first time. ends: whether that is over
+        then."""
+        if what not in self._to_compile:
+            yield
+            return
+        with self.reporter.alive():
+            yield
+        if ends:
+            self._to_compile.discard(what)
 
     def step_schedule(self, epoch: int) -> None:
         """Between this epoch and the next. Not after the last one: a schedule that ends there cannot be stepped

@@ -5,8 +5,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("accel_trainer")
 STATUS_EVERY_S = 1.0
 PLOT_EVERY_S = 10.0
+# What has no steps may take so long before `stall_timeout` begins.
+LONGEST_S = 7200.0
 # Between attempts at writing how a run has ended.
 LAST_STATUS_WAITS_S = (0.0, 1.0, 2.0, 4.0)
 
@@ -53,6 +55,7 @@ class Reporter:
         self.status = status.model_copy(update={"host": this_host(), "pid": os.getpid()})
         self._written = 0.0
         self._is_stale = False
+        self._updating = threading.RLock()
         self.failed_at: float | None = None
 
     def is_due(self) -> bool:
@@ -64,6 +67,10 @@ class Reporter:
 
         Anything else may fail to be written: the training continues, and the next status has it too.
         """
+        with self._updating:
+            self._update(durable=durable, **changes)
+
+    def _update(self, *, durable: bool, **changes: Any) -> None:
         self._written = time.monotonic()
         self.status = self.status.model_copy(update={**changes, "updated": time.time()})
         self._on_status(self.status)
@@ -98,6 +105,29 @@ class Reporter:
         """Something was done that is no step: the status shows that the training is alive."""
         if self.is_due():
             self.update()
+
+    @contextmanager
+    def alive(self, at_most_s: float = LONGEST_S) -> Iterator[None]:
+        """What is done here may take long and has no steps: compiling, downloading, on this rank or on those that it
+        waits for. The status shows that the training is alive, for so long at most: what hangs is found all the same.
+        """
+        if not self._writes:
+            yield
+            return
+        is_done, until = threading.Event(), time.monotonic() + at_most_s
+
+        def beat() -> None:
+            with suppress(LockLost):  # the training finds out by itself
+                while not is_done.wait(STATUS_EVERY_S) and time.monotonic() < until:
+                    self.heartbeat()
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_done.set()
+            thread.join()
 
     def report_preparation(self, what: str, done: int, total: int) -> None:
         """How much of what takes long before the first step is done."""

@@ -185,7 +185,8 @@ class Trainer:
     def _check(self) -> None:
         """All that can be known to be wrong before a run is moved away for this one. Raises UserError and Canceled."""
         checker = JobChecker()
-        checker(self.job, self.assembly.accelerator.num_processes)
+        with self.reporter.alive():  # a data set may be downloaded
+            checker(self.job, self.assembly.accelerator.num_processes)
         if (self.job.checkpoint or 0) > 0:
             refuse_other_images(self.job, self.run, checker.images(self.job), lambda: bool(self.stop))
 
@@ -238,17 +239,18 @@ class Trainer:
         """What trains a job, with the weights where it starts from such; and what was loaded of others' weights, where
         it begins."""
         accelerator = self.assembly.accelerator
-        components = build(
-            job,
-            accelerator.num_processes,
-            device=accelerator.device,
-            augment_on_device=self.assembly.augment_on_device,
-            progress=partial(self.reporter.report_preparation, "measuring the spectrum of the images"),
-        )
-        if isinstance(start, FromWeights):
-            _load_weights(start.weights, components)
-        transfers = isinstance(start, Fresh) and starts_from_weights(job)
-        return components, _transfer(job, components, accelerator) if transfers else None
+        with self.reporter.alive():  # weights may be downloaded, by the rank that others wait for
+            components = build(
+                job,
+                accelerator.num_processes,
+                device=accelerator.device,
+                augment_on_device=self.assembly.augment_on_device,
+                progress=partial(self.reporter.report_preparation, "measuring the spectrum of the images"),
+            )
+            if isinstance(start, FromWeights):
+                _load_weights(start.weights, components)
+            transfers = isinstance(start, Fresh) and starts_from_weights(job)
+            return components, _transfer(job, components, accelerator) if transfers else None
 
 
 def _load_weights(weights: Mapping[str, Tensor], components: Components) -> None:

@@ -2,6 +2,7 @@ import errno
 import json
 import logging
 import math
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import begin_logging
 from accel_trainer.run.performance import PerformanceRow, read_performance, write_performance
 from accel_trainer.run.status import RunState, Status, read_status
+from accel_trainer.training import reporting
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.state.checkpoint import Progress
 
@@ -238,3 +240,33 @@ def test_a_plotter_that_was_killed_is_no_zombie(run: RunFolder) -> None:
     child.kill()
     wait_until(lambda: not child.is_running(), timeout_s=10)
     plotter.close()
+
+
+# -- what has no steps ------------------------------------------------------------------------------------------------
+
+
+def test_what_takes_long_without_steps_is_no_stall_and_what_hangs_in_it_is(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "STATUS_EVERY_S", 0.02)
+    reporter = Reporter(run, Status(state=RunState.STARTING, token="t"), writes=True)
+    reporter.update()
+
+    def written() -> float | None:
+        status = read_status(run)
+        return None if status is None else status.updated
+
+    with reporter.alive():
+        for _ in range(2):
+            before = written()
+            wait_until(lambda before=before: written() != before, 20)
+    before = written()
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+    with reporter.alive(at_most_s=0.0):
+        wait_until(lambda: "heartbeat" not in {thread.name for thread in threading.enumerate()}, 20)
+        assert written() == before
+
+
+def test_only_the_rank_that_writes_beats_for_all(run: RunFolder) -> None:
+    with Reporter(run, Status(state=RunState.STARTING, token="t"), writes=False).alive():
+        assert "heartbeat" not in {thread.name for thread in threading.enumerate()}

@@ -129,6 +129,7 @@ class Resolver:
         num_fitting, num_stopped = self.accelerator.reduce(votes, reduction="sum").tolist()
         if num_stopped:
             raise Stopped
+        self.reporter.heartbeat()
         return bool(num_fitting == self.accelerator.num_processes)
 
     # -- the learning rate ----------------------------------------------------------------------------------
