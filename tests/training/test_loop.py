@@ -1,6 +1,7 @@
 """The loop, in this process: what the end-to-end tests would need a whole training for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from accel_trainer.run.status import Divergence
 from accel_trainer.training.failures import Diverged
 from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.runtime.ranks import Decision, Stopped
 
 
@@ -216,3 +218,21 @@ def test_statistics_of_frozen_modules_stay_in_training_and_in_swa(make_loop, tmp
         for name, value in load_file(path).items():
             if value.is_floating_point():
                 assert torch.equal(value, expected[name]) == name.startswith("first."), name
+
+
+def test_a_model_beats_while_it_is_compiled_for_training_and_for_validation(
+    make_loop: Callable[..., TrainingLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step, of two micro-batches, and the first validation: they have no beats of their own."""
+    loop = make_loop(tmp_path / "run", compile=False, gradient_accumulation=2)
+    loop._to_compile = {"training", "validation"}
+    beaten: list[int] = []
+
+    @contextmanager
+    def alive(reporter: Reporter) -> Iterator[None]:
+        beaten.append(loop.progress.global_step)
+        yield
+
+    monkeypatch.setattr(Reporter, "alive", alive)
+    train(loop)
+    assert beaten == [0, 0, loop.parts.sampling.steps_per_epoch]

@@ -115,6 +115,23 @@ def test_a_run_with_found_numbers_has_the_bits_of_explicit_ones(
     assert all(torch.equal(value, of_numbers[name]) for name, value in of_words.items())
 
 
+def test_the_search_for_a_batch_size_beats_with_each_trial(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[bool] = []
+    beats_before: list[int] = []
+
+    def fits(size: int) -> bool:
+        beats_before.append(len(beats))
+        return size <= 32
+
+    monkeypatch.setattr(resolve, "memory_check", lambda *_: fits)
+    monkeypatch.setattr(resolve.Reporter, "heartbeat", lambda self: beats.append(True))
+    train_in(tmp_path / "run", make_job(batch_size="auto", optimizer_args=PLAIN))
+    assert len(beats_before) > 2
+    assert beats_before == list(range(len(beats_before)))
+
+
 def test_numbers_are_found_once_and_config_json_is_a_job_that_has_them(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
