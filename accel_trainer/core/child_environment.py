@@ -28,6 +28,9 @@ from accel_trainer.core.launched import (
 
 # What helps a training computes on one core, whichever library does it: OpenBLAS is NumPy's.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Whoever sets one of these has said how threads of libgomp wait. KMP_BLOCKTIME, which a launch sets to 1 ms, is of
+# Intel's library.
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 # With it cuBLAS adds up in one order. Older torch reads it when CUDA is first used: a training would set it too late.
 WORKSPACE_VARIABLE, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 # Modules of the current folder hide no others; the order of a set is the same in every attempt.

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from accel_trainer.core.child_environment import FAMILIES, OWN, SPIN_VARIABLES, THREAD_COUNTS
+from accel_trainer.core.child_environment import FAMILIES, OWN, THREAD_COUNTS, WAIT_VARIABLES
 from accel_trainer.core.text import listed
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def _set_error_filters(before: list[Any]) -> None:
 def _variables() -> dict[str, str]:
     """Those that say how a training is done. Where caches and tokens are, is everybody's own."""
     families = (*FAMILIES, THREAD_COUNTS, OWN)
-    named = (*SPIN_VARIABLES, *DEVICE_VARIABLES)
+    named = (*WAIT_VARIABLES, *DEVICE_VARIABLES)
     return {k: v for k, v in os.environ.items() if k in named or any(k in family for family in families)}
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import torch
 
-# Whoever sets one of these has said how threads of libgomp wait. KMP_BLOCKTIME, which Accelerate sets to 1 ms, is of
-# Intel's library.
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+from accel_trainer.core.child_environment import WAIT_VARIABLES
+
 LOOK_EVERY_S = 0.5
 # Seconds in each second, of all threads together, that they could have computed and had no core. Our own loader beside
 # a small network comes to less, and one process of others that computes to twice as much.
@@ -30,7 +29,7 @@ CALM_LOOKS = 4
 
 def wait_policy() -> str:
     """How this process's threads wait, for a record: "by load", or whose setting it is."""
-    if said := next((name for name in VARIABLES if name in os.environ), None):
+    if said := next((name for name in WAIT_VARIABLES if name in os.environ), None):
         return f"{said}={os.environ[said]}"
     return "by load" if _libgomp() else "of the library"
 

@@ -26,7 +26,7 @@ libgomp_only = pytest.mark.skipif(sys.platform != "linux" or not wait_policy._li
 
 
 def run(code: str, **variables: str) -> list[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in wait_policy.VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in wait_policy.WAIT_VARIABLES}
     command = [sys.executable, "-c", SPUN + code]
     ran = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, check=True)
     return ran.stdout.split()
