@@ -94,6 +94,7 @@ class ImageReader:
     ) -> None:
         self.source = source
         self.views = views
+        self._together = source if isinstance(source, ReadsTogether) else None
         self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
         self.corrupt: set[int] = set()
         self.met: set[int] = set()
@@ -241,10 +242,10 @@ class ImageReader:
                 group, size = [], 0
 
     def _read_together(self, indices: Indices) -> Images | None:
-        if not isinstance(self.source, ReadsTogether):
+        if self._together is None:
             return None
         with span(Phase.READING):
-            return self.source.read_together(indices)
+            return self._together.read_together(indices)
 
     def _pixels(self, index: int, met: set[int], content: bytes) -> Tensor | None:
         pixels = self._read(index, met, content)

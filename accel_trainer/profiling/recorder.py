@@ -80,8 +80,10 @@ class SpanRecorder:
         return spans[cut[0] + 1 :] if cut else spans
 
     def loader_spans(self, since: int) -> list[Span]:
-        """The loader's spans, of any thread, that began at `since` (ns) or later; all of them if none did."""
-        spans = [span for span in self.spans if span.name in LOADER_PHASES]
+        """The loader's spans, of any thread, that began at `since` (ns) or later; all of them if none did. What is in
+        one that has not ended is left out with it."""
+        ended = {span for span in self.spans if span.name in LOADER_PHASES}
+        spans = [span for span in self.spans if _outermost(span) in ended]
         return [span for span in spans if _outermost(span).start >= since] or spans
 
 

@@ -90,7 +90,10 @@ class Extents:
         """With room for them."""
         ends = np.cumsum(sizes)
         block = np.empty(int(ends[-1]), np.uint8)
-        return cls(np.stack([offsets, sizes, is_checked, checksums, ends - sizes + address_of(block)], axis=1), block)
+        table = np.empty((len(sizes), 5), np.int64)  # not stacked: of signed and unsigned numbers that makes floats
+        for column, values in enumerate((offsets, sizes, is_checked, checksums, ends - sizes + address_of(block))):
+            table[:, column] = values
+        return cls(table, block)
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
