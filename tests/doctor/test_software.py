@@ -92,19 +92,19 @@ def test_how_images_are_loaded_is_one_line(kernel: str | None, partial_jpegs: st
 
 @pytest.mark.usefixtures("on_path")
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "limit_s", "said"),
     [
-        ("import time; time.sleep(60)", "no answer within 1 s"),
-        ("import os; os.kill(os.getpid(), 11)", "it was ended by signal 11"),
-        ("raise SystemExit(3)", "it has ended with exit code 3 and no output"),
-        ("print('hello')", "it has ended with exit code 0 and no output"),
-        ("print(); raise ValueError('one')", "ValueError: one"),
+        ("import time; time.sleep(60)", 1, "no answer within 1 s"),
+        ("import os; os.kill(os.getpid(), 11)", 60, "it was ended by signal 11"),
+        ("raise SystemExit(3)", 60, "it has ended with exit code 3 and no output"),
+        ("print('hello')", 60, "it has ended with exit code 0 and no output"),
+        ("print(); raise ValueError('one')", 60, "ValueError: one"),
     ],
 )
-def test_a_probe_that_breaks_is_reported_in_one_line(code: str, said: str) -> None:
+def test_a_probe_that_breaks_is_reported_in_one_line(code: str, limit_s: float, said: str) -> None:
     Path("broken_probe.py").write_text(code)
     with Probe([sys.executable, "-m", "broken_probe"]) as probe, pytest.raises(ProbeFailed, match=said):
-        probe.answer(1)
+        probe.answer(limit_s)
 
 
 def test_a_probe_that_cannot_start_reports_it_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
