@@ -29,7 +29,7 @@ from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters,
 from accel_trainer.data.augment.occlusion import Occluders
 from accel_trainer.data.augment.policies import Policy
 from accel_trainer.data.batch_plan import BatchPlan
-from accel_trainer.data.native.images import Images
+from accel_trainer.data.native.images import TOGETHER, Images
 from accel_trainer.data.partial_decode import PartialDecoder
 from accel_trainer.data.precision import exact_float32
 from accel_trainer.data.rng.draws import DrawRules, Draws, Numbers, Parameters
@@ -109,6 +109,11 @@ class Views:
         self.rules = rules or DrawRules()
         self.image_size, self.num_views = how.crop.image_size, self.rules.num_views
         self.as_clip, self.on_device = as_clip, on_device
+        self._is_elementwise = all(effect.is_elementwise for effect in (*self.effects, *self.last_effects))
+        # How the library multiplies depends on where in a batch an image lies: so by image, or as many as stay in the
+        # processor's caches.
+        in_caches = max(1, TOGETHER // (12 * self.image_size**2))
+        self._finished_at_once = in_caches if self._is_elementwise else self.num_views
 
     @property
     def all_effects(self) -> tuple[Effect, ...]:
@@ -197,10 +202,13 @@ class Views:
         if not (self.effects or self.last_effects):
             out.copy_(normalized(room, statistics=self.statistics))
             return
-        # In memory of their own: how the library multiplies depends on where in a batch an image lies.
-        for start in range(0, len(room), self.num_views):
-            rows = slice(start, start + self.num_views)
-            out[rows].copy_(self._finish(room[rows], self._fetch(drawn[rows])))
+        for start in range(0, len(room), self._finished_at_once):
+            rows = slice(start, start + self._finished_at_once)
+            # Effects that are not elementwise work in memory of their own, where images lie alike.
+            into = out[rows] if self._is_elementwise else None
+            changed = self._finish(room[rows], self._fetch(drawn[rows]), into)
+            if changed is not into:
+                out[rows].copy_(changed)
 
     def _changed_by_policy(self, policy: Policy[Any], cut: Tensor, drawn: ViewParameters, row: slice) -> Tensor:
         """One view, uint8 (3, image_size, image_size)."""
@@ -217,14 +225,18 @@ class Views:
         """What the effects before and after normalization need."""
         return _fetched(self.effects, drawn.effects), _fetched(self.last_effects, drawn.last_effects)
 
-    def _finish(self, images: Tensor, fetched: tuple[Sequence[Any], Sequence[Any]]) -> Tensor:
-        """uint8 (rows, 3, height, width) to what the model sees, float32."""
+    def _finish(
+        self, images: Tensor, fetched: tuple[Sequence[Any], Sequence[Any]], out: Tensor | None = None
+    ) -> Tensor:
+        """uint8 (rows, 3, height, width) to what the model sees, float32; `out`, where it is given, may be the room for
+        it."""
         first, last = fetched
         if self.effects:
-            images = _applied(self.effects, images.to(torch.float32).div_(255), first)
+            floats = images.to(torch.float32) if out is None else out.copy_(images)
+            images = _applied(self.effects, floats.div_(255), first)
             images = normalize(images, self.statistics)
         else:
-            images = normalized(images, statistics=self.statistics)
+            images = normalized(images, out, self.statistics)
         return _applied(self.last_effects, images, last)
 
     def collate(self, rendered: Tensor, drawn: ViewParameters, mixing: MixParameters | None) -> Inputs:

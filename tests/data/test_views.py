@@ -680,3 +680,19 @@ def test_a_blurred_image_has_the_same_bits_at_any_position(parts_of: Build, size
     for position, index in enumerate(plan.indices):
         alone = of_one_image(parts)(replace(plan, indices=np.array([index])))
         assert torch.equal(images_of(alone)[0], images[position])
+
+
+@pytest.mark.parametrize("size", [7, 33, 45])
+def test_elementwise_effects_give_an_image_the_same_bits_in_any_part(parts_of: Build, files: Path, size: int) -> None:
+    """Occluders and boxes are put into many images at once."""
+    section = {"occluder_dir": str(files), "form": ["barVert04", "natural"], "visibility": [40], "probability": 0.7}
+    parts = parts_of(image_size=size, batch_size=16, Occlusion=section, randomerase="random")
+    views = parts.train_reader.views
+    drawn = drawn_by(parts, next(plans(parts)))
+    room = torch.randint(256, (16, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together, alone = views.empty(16), views.empty(16)
+    assert views._finished_at_once > 1
+    views.finish(room.clone(), drawn, together)
+    for row in range(16):
+        views.finish(room[row : row + 1].clone(), drawn[row : row + 1], alone[row : row + 1])
+    assert torch.equal(together, alone)

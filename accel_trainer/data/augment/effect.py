@@ -20,6 +20,12 @@ Rows = npt.NDArray[np.int64]
 class Effect(Protocol):
     """Three steps: what is drawn, what of files that takes (the identity for most), and what is done with it."""
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether an image has the same bits wherever in a batch it lies, on a CPU: not so with matrices, convolutions
+        and Fourier transforms, of which the library sums up in another order at the end of a batch."""
+        ...
+
     def draw(self, draws: Draws) -> Parameters:
         """The parameters of every row. Depends on the draws alone."""
         ...
@@ -36,6 +42,11 @@ class Effect(Protocol):
 class SimpleEffect:
     """An effect whose parameters are all that it needs."""
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Not known to be."""
+        return False
+
     def fetch(self, parameters: Any) -> Any:
         """The parameters as they are."""
         return parameters
@@ -43,6 +54,11 @@ class SimpleEffect:
 
 class Unchanged(SimpleEffect):
     """Nothing is done to any image."""
+
+    @property
+    def is_elementwise(self) -> bool:
+        """It is."""
+        return True
 
     def draw(self, draws: Draws) -> Parameters:
         """No parameters."""

@@ -64,10 +64,15 @@ class RandomErase(SimpleEffect):
         box = np.stack([top, top + height, left, left + width], axis=1)
         return EraseParameters(np.where(is_erased[:, None], box, 0), draws.keys("erase pixels"))
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Where boxes are filled one by one."""
+        return self.value != "random" or self.random_pixels is normal_field
+
     def apply(self, images: Tensor, fetched: EraseParameters) -> Tensor:
         """Fill the boxes with `value`."""
         rows = np.flatnonzero(fetched.box.any(axis=1))
-        if images.device.type == "cpu" and (self.value != "random" or self.random_pixels is normal_field):
+        if images.device.type == "cpu" and self.is_elementwise:
             return self._erase_boxes(images, rows, fetched)
         return change_rows(images, rows, self._erase, fetched.box, fetched.key)
 

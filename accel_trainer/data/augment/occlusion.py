@@ -12,10 +12,12 @@ from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.effect import change_rows
-from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, flipped_rows, resize, to_uint8
+from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, flipped_rows
 from accel_trainer.data.augment.noise import fourier_field, pink_spectrum
+from accel_trainer.data.augment.windows import multiply_by_opacity, read_masks, resized
+from accel_trainer.data.native.calls import CUT_NUMBERS, Cuts
 from accel_trainer.data.occluders.bank import Form, open_forms
-from accel_trainer.data.occluders.masks import Masks
+from accel_trainer.data.occluders.masks import Masks, Pixels
 from accel_trainer.data.rng.draws import Draws, Integers, Keys, Numbers, Parameters, choose, which
 
 # A window of the mask is used, as the authors of the Visual Occluders Dataset do: 224 of 256 pixels.
@@ -94,7 +96,8 @@ class Occlude:
         # The last of both is for -1.
         self._visibility = np.array([*visibility, UNOCCLUDED])
         self._counts = np.array([*map(len, self.all_masks), 0])
-        self._colors = [None if isinstance(color, str) else np.array(color) / 255 for color in section.color]
+        # Not a number where it is drawn.
+        self._colors = np.array([[np.nan] * 3 if isinstance(color, str) else color for color in section.color]) / 255
         self._noisy = np.flatnonzero([color == "pink_noise" for color in section.color])
         self._no_cover, self._no_texture = (
             torch.empty(0, channels, image_size, image_size, dtype=torch.uint8) for channels in (1, 3)
@@ -128,35 +131,48 @@ class Occlude:
         ]
         return np.stack(by_form)[which(form_number, len(self.forms)), np.arange(len(form_number))]
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Unless noise is made by matrices."""
+        return self.pink is None
+
     def fetch(self, parameters: OcclusionParameters) -> Occluders:
         """The masks of the rows that have one, at the size of the images. Raises UserError for an unreadable PNG."""
         rows = np.flatnonzero(parameters.masks >= 0)
         drawn = parameters if len(rows) == len(parameters.masks) else parameters[rows]
-        masks = [self._mask(drawn, row) for row in range(len(rows))]
-        textured = [row for row, mask in enumerate(masks) if len(mask) == 4]
-        return Occluders(
-            rows=rows,
-            cover=_stacked([mask[-1:] for mask in masks] if textured else masks, self._no_cover),
-            textured=np.array(textured, dtype=np.int64),
-            textures=_stacked([masks[row][:3] for row in textured], self._no_texture),
-            drawn=drawn,
-        )
+        if len(rows) == 0:
+            return Occluders(rows, self._no_cover, rows, self._no_texture, drawn)
+        chosen = zip(drawn.masks.tolist(), drawn.item.tolist(), strict=True)
+        masks = read_masks([(self.all_masks[number], item) for number, item in chosen])
+        cuts = self._cuts(drawn, np.array([mask.shape[1:] for mask in masks], np.int64))
+        textured = np.flatnonzero([len(mask) == 4 for mask in masks])
+        for row in textured.tolist():
+            top, left, height, width = cuts[row, :4].tolist()
+            multiply_by_opacity(masks[row][:, top : top + height, left : left + width])
+        cover = self._resized([mask[-1:] for mask in masks], cuts, drawn)
+        textures = self._no_texture
+        if len(textured):
+            textures = self._resized([masks[row][:3] for row in textured.tolist()], cuts[textured], drawn[textured])
+        return Occluders(rows, cover, textured, textures, drawn)
 
-    def _mask(self, drawn: OcclusionParameters, row: int) -> Tensor:
-        """uint8 (1 or 4, size, size), cropped, resized and flipped; colors times opacity."""
-        # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
-        mask = self.all_masks[int(drawn.masks[row])].read(int(drawn.item[row])).numpy()
+    def _cuts(self, drawn: OcclusionParameters, sizes: Integers) -> Cuts:
+        """The windows of masks, whose heights and widths are int64 (k, 2), flipped sideways or not."""
+        corners, sides = np.zeros_like(sizes), sizes
         if self.section.random_resize:
-            top, left, height, width = crop_box(mask.shape[-2], mask.shape[-1], drawn.crop[row], RESIZE_SCALE)
-            mask = mask[:, top : top + height, left : left + width]
-        down, across, from_top, from_left = drawn.place[row].tolist()
-        height, width = (max(1, round(side * WINDOW)) for side in mask.shape[-2:])
-        top, left = int(from_top * (mask.shape[-2] - height + 1)), int(from_left * (mask.shape[-1] - width + 1))
-        window = _by_opacity(torch.from_numpy(mask[:, top : top + height, left : left + width]))
-        resized = resize(window, (self.image_size, self.image_size))
-        flips = ((-2, down < 0.5), (-1, (across < 0.5) != drawn.is_flipped[row]))
-        axes = [axis for axis, is_flipped in flips if is_flipped]
-        return resized.flip(axes) if axes else resized
+            each = zip(sizes.tolist(), drawn.crop.tolist(), strict=True)
+            boxes = np.array([crop_box(height, width, crop, RESIZE_SCALE) for (height, width), crop in each], np.int64)
+            corners, sides = boxes[:, :2], boxes[:, 2:]
+        window = np.maximum(1, np.rint(sides * WINDOW).astype(np.int64))
+        cuts = np.zeros((len(sizes), CUT_NUMBERS), np.int64)
+        cuts[:, :2] = corners + (drawn.place[:, 2:] * (sides - window + 1)).astype(np.int64)
+        cuts[:, 2:4] = window
+        cuts[:, 4:6] = self.image_size
+        cuts[:, 8] = (drawn.place[:, 1] < 0.5) != drawn.is_flipped
+        return cuts
+
+    def _resized(self, masks: Sequence[Pixels], cuts: Cuts, drawn: OcclusionParameters) -> Tensor:
+        upside_down = np.flatnonzero(drawn.place[:, 0] < 0.5)
+        return change_rows(resized(masks, cuts, self.image_size), upside_down, lambda rows: rows.flip(-2))
 
     def apply(self, images: Tensor, fetched: Occluders) -> Tensor:
         """The images with their occluders in front."""
@@ -181,10 +197,8 @@ class Occlude:
 
     def _fill(self, drawn: OcclusionParameters, device: torch.device) -> Tensor:
         """What L masks are filled with: float32 (k, 3, 1, 1), or (k, 3, size, size) with pink noise."""
-        rgb = np.empty((len(drawn.color), 3), np.float32)
-        for row, color in enumerate(drawn.color.tolist()):
-            own = self._colors[color]
-            rgb[row] = drawn.rgb[row] if own is None else own
+        own = self._colors[drawn.color]
+        rgb = np.where(np.isnan(own), drawn.rgb, own).astype(np.float32)
         fill = torch.from_numpy(rgb).view(-1, 3, 1, 1).to(device, non_blocking=True)
         if self.pink is None:
             return fill
@@ -197,21 +211,6 @@ class Occlude:
             return change_rows(field, np.flatnonzero(is_flipped), lambda rows: rows.flip(-1)).expand_as(fill)
 
         return change_rows(fill, noisy, noise, drawn.key, drawn.is_flipped)
-
-
-def _by_opacity(mask: Tensor) -> Tensor:
-    """RGBA with its colors times its opacity: resizing would else mix in the color of what cannot be seen."""
-    if len(mask) == 1:
-        return mask
-    colors = mask[:3].to(torch.float32).mul_(mask[3:].to(torch.float32).div_(255)).round_()
-    return torch.cat([to_uint8(colors), mask[3:]])
-
-
-def _stacked(parts: Sequence[Tensor], nothing: Tensor) -> Tensor:
-    """One after the other; `nothing` where there is none."""
-    if not parts:
-        return nothing
-    return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
 
 
 def _levels(section: Occlusion, form: Form) -> Sequence[int]:

@@ -7,9 +7,11 @@ system, which all processes of a machine share.
 """
 
 import logging
+import math
 import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -37,6 +39,20 @@ LITTLE_ABOVE_ONE = 1.1
 _UNUSABLE_SHAPE = "wanted (N, H, W), (N, 1, H, W), (N, 4, H, W) or (N, 1, 4, H, W)"
 
 Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of a mask are: uint8 of this shape, (1 or 4, h, w), in a file from an offset on."""
+
+    file: RandomAccessFile
+    offset: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return math.prod(self.shape)
 
 
 class Masks(Protocol):
@@ -68,6 +84,11 @@ class Masks(Protocol):
 
         All masks of a level have one size. Raises UserError where a PNG cannot be read.
         """
+        ...
+
+    def place(self, index: int) -> "Place | None":
+        """Where a file has the bytes that `read` gives; None where it has others, or where `read` says what is wrong
+        with it."""
         ...
 
 
@@ -111,8 +132,18 @@ class TensorMasks:
 
     def read(self, index: int) -> Tensor:
         """uint8 (1 or 4, h, w), a copy."""
-        part = bisect_right(self._ends, index)
-        return self._parts[part].read(index - (self._ends[part] - len(self._parts[part])))
+        part, position = self._part(index)
+        return part.read(position)
+
+    def place(self, index: int) -> Place | None:
+        """Where it is stored as uint8 from 0 to 255."""
+        part, position = self._part(index)
+        return part.place(position)
+
+    def _part(self, index: int) -> tuple["_Part", int]:
+        number = bisect_right(self._ends, index)
+        part = self._parts[number]
+        return part, index - (self._ends[number] - len(part))
 
     def sampled_coverage(self) -> float:
         """Mean alpha, 0 to 1, of some masks spread evenly over all."""
@@ -177,11 +208,30 @@ def _as_masks(tensor: object) -> Tensor:
     return masks
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """Masks of one dtype and shape that lie in a file one after the other, from an offset on."""
+
+    file: RandomAccessFile
+    offset: int
+    dtype: torch.dtype
+    shape: torch.Size
+
+    def place(self, index: int) -> Place:
+        size = self.shape.numel() * self.dtype.itemsize
+        return Place(self.file, self.offset + index * size, tuple(self.shape))
+
+    def __call__(self, index: int) -> Tensor:
+        """One of them. Raises UserError where nobody waits for the disk."""
+        content = read_at(self.file, self.place(index).offset, self.shape.numel() * self.dtype.itemsize)
+        return torch.from_numpy(content).view(self.dtype).view(self.shape)
+
+
 class _Part:
     """Some of the masks of a file. stored: gives one as it is in the file, in memory that is the caller's own. Raises
     ValueError for numbers of another range."""
 
-    def __init__(self, masks: Tensor, stored: Callable[[int], Tensor]) -> None:
+    def __init__(self, masks: Tensor, stored: "_Stored | Callable[[int], Tensor]") -> None:
         self._num, self.num_channels, self._stored = len(masks), masks.shape[1], stored
         self._full = _full(masks.dtype, [stored(index)[-1] for index in spread(len(masks), SAMPLED_MASKS)])
 
@@ -192,6 +242,12 @@ class _Part:
         """uint8 (1 or 4, h, w), a copy. index: among these masks."""
         return _to_uint8(self._stored(index), self._full)
 
+    def place(self, index: int) -> Place | None:
+        """Where that is, if it is just as it is in the file."""
+        if isinstance(self._stored, _Stored) and self._stored.dtype == torch.uint8 and self._full == 255:
+            return self._stored.place(index)
+        return None
+
 
 def _open_parts(path: Path, parts: Sequence[Tensor]) -> list[_Part]:
     """The masks of a file, to be read from it where it is known how they lie there. Raises ValueError."""
@@ -200,20 +256,13 @@ def _open_parts(path: Path, parts: Sequence[Tensor]) -> list[_Part]:
         return [_Part(part, partial(_copied, part)) for part in parts]
     file = RandomAccessFile(path)
     return [
-        _Part(part, partial(_read_stored, file, offset, part.dtype, part.shape[1:]))
+        _Part(part, _Stored(file, offset, part.dtype, part.shape[1:]))
         for part, offset in zip(parts, offsets, strict=True)
     ]
 
 
 def _copied(masks: Tensor, index: int) -> Tensor:
     return torch.from_numpy(np.array(masks[index].numpy(), order="C"))
-
-
-def _read_stored(file: RandomAccessFile, offset: int, dtype: torch.dtype, shape: torch.Size, index: int) -> Tensor:
-    """One mask of those that begin at an offset. Raises UserError where nobody waits for the disk."""
-    size = shape.numel() * dtype.itemsize
-    content = read_at(file, offset + index * size, size)
-    return torch.from_numpy(content).view(dtype).view(shape)
 
 
 def read_at(file: RandomAccessFile, offset: int, size: int) -> Pixels:

@@ -23,7 +23,7 @@ from accel_trainer.core.random_access import RandomAccessFile
 from accel_trainer.core.text import first_line
 from accel_trainer.data.decode import MAX_BYTES
 from accel_trainer.data.listing import Canceled, Numbers
-from accel_trainer.data.occluders.masks import Pixels, mean_coverage, read_at, spread
+from accel_trainer.data.occluders.masks import Pixels, Place, mean_coverage, read_at, spread
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,10 @@ class PngMasks:
     def read(self, index: int) -> Tensor:
         """uint8 (1 or 4, h, w), a copy. Raises UserError for a PNG that cannot be read."""
         return self._pack(_never).read(index)
+
+    def place(self, index: int) -> Place:
+        """Where it is in the file of the cache. Raises UserError for a PNG that cannot be read."""
+        return self._pack(_never).place(index)
 
     def _pack(self, is_canceled: Callable[[], bool]) -> "_PackedMasks":
         if self._packed is None:
@@ -153,7 +157,11 @@ class _PackedMasks:
     def read(self, index: int) -> Tensor:
         """uint8 (1 or 4, h, w), a copy. Raises UserError."""
         size = math.prod(self._shape)
-        return torch.from_numpy(read_at(self._file, self._begin + index * size, size)).view(self._shape)
+        return torch.from_numpy(read_at(self._file, self.place(index).offset, size)).view(self._shape)
+
+    def place(self, index: int) -> Place:
+        """Where it is in the file."""
+        return Place(self._file, self._begin + index * math.prod(self._shape), tuple(self._shape))
 
 
 def _has_alpha(path: Path) -> bool:
