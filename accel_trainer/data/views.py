@@ -109,11 +109,11 @@ class Views:
         self.rules = rules or DrawRules()
         self.image_size, self.num_views = how.crop.image_size, self.rules.num_views
         self.as_clip, self.on_device = as_clip, on_device
-        self._is_elementwise = all(effect.is_elementwise for effect in (*self.effects, *self.last_effects))
+        self._is_elementwise = _are_elementwise((*self.effects, *self.last_effects))
         # How the library multiplies depends on where in a batch an image lies: so by image, or as many as stay in the
         # processor's caches.
-        in_caches = max(1, TOGETHER // (12 * self.image_size**2))
-        self._finished_at_once = in_caches if self._is_elementwise else self.num_views
+        self._in_caches = max(1, TOGETHER // (12 * self.image_size**2))
+        self._finished_at_once = self._in_caches if self._is_elementwise else self.num_views
 
     @property
     def all_effects(self) -> tuple[Effect, ...]:
@@ -193,8 +193,9 @@ class Views:
         if self._ends_with_cut:
             return
         if self.policy is not None and drawn.policy is not None:
+            self._finish_before_policy(room, drawn)
             for row, image in enumerate(room.unbind()):
-                changed = self._changed_by_policy(self.policy, image, drawn, slice(row, row + 1))
+                changed = self.policy.apply(image, drawn.policy[row : row + 1])
                 if changed is not image:
                     image.copy_(changed)
         if self.on_device:
@@ -210,16 +211,18 @@ class Views:
             if changed is not into:
                 out[rows].copy_(changed)
 
-    def _changed_by_policy(self, policy: Policy[Any], cut: Tensor, drawn: ViewParameters, row: slice) -> Tensor:
-        """One view, uint8 (3, image_size, image_size)."""
-        parameters = drawn.policy[row]  # type: ignore[index]
+    def _finish_before_policy(self, room: Tensor, drawn: ViewParameters) -> None:
+        """What effects make of uint8 (rows, 3, image_size, image_size) before the policy, in place."""
         if not self.before_policy:
-            return policy.apply(cut, parameters)
-        fetched = _fetched(self.before_policy, [parameters[row] for parameters in drawn.before_policy])
-        if all(map(_changes_nothing, fetched)):  # by floats and back the bytes would be the same
-            return policy.apply(cut, parameters)
-        changed = _applied(self.before_policy, cut[None].to(torch.float32).div_(255), fetched)
-        return policy.apply(to_uint8(changed[0].mul_(255).round_().clamp_(0, 255)), parameters)
+            return
+        at_once = self._in_caches if _are_elementwise(self.before_policy) else 1
+        for start in range(0, len(room), at_once):
+            rows = slice(start, start + at_once)
+            fetched = _fetched(self.before_policy, [parameters[rows] for parameters in drawn.before_policy])
+            if all(map(_changes_nothing, fetched)):  # by floats and back the bytes would be the same
+                continue
+            changed = _applied(self.before_policy, room[rows].to(torch.float32).div_(255), fetched)
+            room[rows].copy_(to_uint8(changed.mul_(255).round_().clamp_(0, 255)))
 
     def _fetch(self, drawn: ViewParameters) -> tuple[list[Any], list[Any]]:
         """What the effects before and after normalization need."""
@@ -277,6 +280,10 @@ class Views:
 
 def _fetched(effects: Sequence[Effect], drawn: Sequence[Parameters]) -> list[Any]:
     return [effect.fetch(parameters) for effect, parameters in zip(effects, drawn, strict=True)]
+
+
+def _are_elementwise(effects: Sequence[Effect]) -> bool:
+    return all(effect.is_elementwise for effect in effects)
 
 
 def _changes_nothing(fetched: Any) -> bool:
