@@ -4,9 +4,7 @@ Decoding and resizing release the interpreter's lock, so threads load as fast as
 without copying batches between processes and without anything to leave behind.
 """
 
-import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -18,17 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from accel_trainer.core.errors import AccelTrainError, UserError
-from accel_trainer.core.outage import StoppedWaiting, failure, persistently
+from accel_trainer.core.errors import AccelTrainError
+from accel_trainer.core.outage import StoppedWaiting
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.core.spans import Phase, span, spanned
-from accel_trainer.core.text import listed
 from accel_trainer.data.augment.mixing import Labels, Mixer
 from accel_trainer.data.batch_plan import BatchPlan, Indices
-from accel_trainer.data.dataset import ImageDataset, ReadsTogether, StoresEncoded, name_or_number
-from accel_trainer.data.decode import CorruptImage, decode
-from accel_trainer.data.native.images import TOGETHER, Images
-from accel_trainer.data.partial_decode import partial_decoder
+from accel_trainer.data.dataset import ImageDataset
+from accel_trainer.data.native.images import Images
 from accel_trainer.data.shared_work import (
     Buffers,
     ParallelTask,
@@ -39,18 +34,14 @@ from accel_trainer.data.shared_work import (
     run_shared,
     single_core_threads,
 )
+from accel_trainer.data.source_reader import Contents, SourceReader
 from accel_trainer.data.views import Inputs, ViewParameters, Views
-
-log = logging.getLogger(__name__)
 
 # Batches ready or being loaded beyond the next one.
 READY_AHEAD = 2
 # Images that a thread loads in one go.
 MAX_PART = 16
 MAX_THREADS = 8
-# More of the images are no accident.
-MAX_CORRUPT = 0.01
-REPAIR = "repair it or take it out, or let another image take its place (replace)"
 
 
 @dataclass(frozen=True)
@@ -69,37 +60,20 @@ class Batch:
     corrupt: frozenset[int] = frozenset()
 
 
-Contents = Sequence[bytes]
-"""Images as they are encoded; without a byte where one could not be read."""
-
-
 def _runs(which: npt.NDArray[np.bool_]) -> Iterator[slice]:
     """Where successive values are true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], which, [False]])))
     return (slice(start, end) for start, end in edges.reshape(-1, 2).tolist())
 
 
-class ImageReader:
-    """Loads the images of a batch plan; corrupt ones are named once, counted, and skipped, or forbidden.
-
-    In training a corrupt image gives way to the next good one of its class, so that batches keep their size
-    and their labels; in evaluation it is left out.
-
-    corrupt: all that were read and are so, also for batches that are still to come; met: those of the batches that a
-    loader has given out, which do not depend on how many threads it has.
-    """
+class ImageReader(SourceReader):
+    """Loads the images of a batch plan, as views."""
 
     def __init__(
         self, source: ImageDataset, views: Views, *, replace_corrupt: bool, forbid_corrupt: bool = False
     ) -> None:
-        self.source = source
+        super().__init__(source, replace_corrupt=replace_corrupt, forbid_corrupt=forbid_corrupt)
         self.views = views
-        self._together = source if isinstance(source, ReadsTogether) else None
-        self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
-        self.corrupt: set[int] = set()
-        self.met: set[int] = set()
-        self.decoder = partial_decoder()
-        self._naming = threading.Lock()
 
     def __call__(self, plan: BatchPlan) -> Batch:
         """The batch of a plan, loaded in this thread. Raises UserError for a class whose images are all corrupt."""
@@ -110,35 +84,12 @@ class ImageReader:
         """The same as a task that threads can share; its memory is from `buffers`, where given."""
         return BatchAssembly(self, plan, buffers)
 
-    def may_be_corrupt(self, count: int) -> bool:
-        """Whether so many corrupt images may be in this data set: not all, and no more than one or MAX_CORRUPT."""
-        total = len(self.source.labels)
-        return count <= max(1, MAX_CORRUPT * total) and count < total
-
-    def check_share(self, met: Collection[int] | None = None) -> None:
-        """Refuse a data set with too many corrupt images. met: those, by default the reader's own. Raises UserError."""
-        met = self.met if met is None else met
-        count, total = len(met), len(self.source.labels)
-        if self.may_be_corrupt(count):
-            return
-        names = listed(map(self._name, sorted(met)[:3]), 3)
-        what = "training" if self.replace_corrupt else "validation"
-        raise UserError(
-            f"{count} of {total:,} {what} images are corrupt, which is more than {MAX_CORRUPT:.0%}: {names}"
-            f"{f' and {count - 3} more' if count > 3 else ''}",
-            key="dataset",
-            hint="the log names each; repair them or take them out",
-        )
-
-    def _name(self, index: int) -> str:
-        return name_or_number(self.source, index)
-
     def render(self, indices: Indices, drawn: ViewParameters, out: Tensor, met: set[int]) -> npt.NDArray[np.bool_]:
         """Write all views of some images, image by image; which of them can be read, bool (images,). Corrupt images
         are added to `met`."""
         is_there = np.zeros(len(indices), dtype=bool)
         room = self.views.room(out)
-        for group, contents in self._encoded_in_groups(indices):
+        for group, contents in self.encoded_in_groups(indices):
             rows = self.rows(group)
             is_there[group] = self._render_group(indices[group], contents, drawn[rows], room[rows], met)
         for missing in np.flatnonzero(~is_there).tolist():
@@ -154,41 +105,11 @@ class ImageReader:
             with span(Phase.READING):
                 is_there = self.views.cut_jpegs(self.decoder, contents, drawn, room)
         for run in _runs(~is_there):
-            for start, images in self._read_in_groups(indices[run], contents[run], met):
+            for start, images in self.read_in_groups(indices[run], contents[run], met):
                 group = slice(run.start + start, run.start + start + len(images))
                 self._cut(indices[group], images, drawn[self.rows(group)], room[self.rows(group)])
                 is_there[group] = True
         return is_there
-
-    def _encoded_in_groups(self, indices: Indices) -> Iterator[tuple[slice, Contents]]:
-        """All images in groups, with what is read of them before they are decoded, as much as fits into the processor's
-        caches: nothing where JPEGs are decoded whole anyway, or where pixels are stored."""
-        start, size, contents = 0, 0, list[bytes]()
-        for index in indices.tolist():
-            content = self._encoded(index)
-            if content is None:
-                break
-            contents.append(content)
-            size += len(content)
-            if size >= TOGETHER:
-                yield slice(start, start + len(contents)), contents
-                start, size, contents = start + len(contents), 0, []
-        if contents:
-            yield slice(start, start + len(contents)), contents
-            start += len(contents)
-        if start < len(indices):
-            yield slice(start, len(indices)), []
-
-    @spanned(Phase.READING)
-    def _encoded(self, index: int) -> bytes | None:
-        if self.decoder is None or not isinstance(self.source, StoresEncoded):
-            return None
-        try:
-            return self.source.encoded(index)
-        except (AccelTrainError, StoppedWaiting):
-            raise
-        except Exception:
-            return b""  # it is read again, by `_read`, which says what is wrong with it
 
     def rows(self, images: slice) -> slice:
         """Where the views of images are."""
@@ -222,66 +143,6 @@ class ImageReader:
                 except Exception as own:
                     raise RuntimeError(f"{self._name(index)}: {own}") from own
             raise RuntimeError(f"{self._name(int(indices[0]))}, or an image after it: {error}") from error
-
-    def _read_in_groups(self, indices: Indices, contents: Contents, met: set[int]) -> Iterator[tuple[int, Images]]:
-        """Successive images, as many as fit into the processor's caches, and the position of the first of them; those
-        that cannot be read are left out. contents: what was read of them before, or nothing."""
-        start = 0
-        while start < len(indices) and not contents and (images := self._read_together(indices[start:])) is not None:
-            yield start, images
-            start += len(images)
-        group: list[Tensor] = []
-        size = 0
-        for position in range(start, len(indices)):
-            pixels = self._pixels(int(indices[position]), met, contents[position] if contents else b"")
-            if pixels is not None:
-                group.append(pixels)
-                size += pixels.numel()
-            if group and (pixels is None or size >= TOGETHER or position == len(indices) - 1):
-                yield position + (pixels is not None) - len(group), Images.of(group)
-                group, size = [], 0
-
-    def _read_together(self, indices: Indices) -> Images | None:
-        if self._together is None:
-            return None
-        with span(Phase.READING):
-            return self._together.read_together(indices)
-
-    def _pixels(self, index: int, met: set[int], content: bytes) -> Tensor | None:
-        pixels = self._read(index, met, content)
-        if pixels is not None or not self.replace_corrupt:
-            return pixels
-        same_class = np.flatnonzero(self.source.labels == self.source.labels[index])
-        start = int(np.searchsorted(same_class, index))
-        for other in np.roll(same_class, -start)[1:].tolist():
-            if (pixels := self._read(other, met)) is not None:
-                return pixels
-        name = self.source.classes[self.source.labels[index]]
-        raise UserError(f"every training image of class {name!r} is corrupt", key="dataset")
-
-    @spanned(Phase.READING)
-    def _read(self, index: int, met: set[int], content: bytes = b"") -> Tensor | None:
-        """The pixels of an image, None where it is corrupt. content: its encoded bytes, where they were read already.
-        Raises MachineFailure where it cannot be read."""
-        read = partial(decode, content) if content else partial(self.source.read, index)
-        try:
-            return persistently(read, partial(self.source.describe, index))
-        except CorruptImage as error:
-            with self._naming:
-                is_new = index not in self.corrupt
-                self.corrupt.add(index)
-            met.add(index)
-            if self.forbid_corrupt:
-                raise UserError(f"{self._name(index)}: {error}", key="corrupt_images", hint=REPAIR) from error
-            if is_new:
-                log.warning("skipped corrupt image %s: %s", self._name(index), error)
-            return None
-        except (AccelTrainError, StoppedWaiting):
-            raise
-        except OSError as error:
-            raise failure(error, partial(self.source.describe, index)) from error
-        except Exception as error:
-            raise RuntimeError(f"{self.source.describe(index)}: {error}") from error
 
 
 class BatchAssembly:

@@ -183,7 +183,7 @@ def test_only_what_is_decoded_whole_is_given_to_the_whole_decoder(
         given.append(content)
         return decode(content)
 
-    monkeypatch.setattr("accel_trainer.data.loader.decode", noted)
+    monkeypatch.setattr("accel_trainer.data.source_reader.decode", noted)
     reader = ImageReader(folder, Views(Augmentations(RandomResizedCrop(24))), replace_corrupt=True)
     reader.decoder = decoder
     reader(plan(len(FILES)))
