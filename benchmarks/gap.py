@@ -23,7 +23,7 @@ from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 
-LIMIT_S = 0.5
+LIMIT_S = 0.3
 NAMES = ("a", "b")
 ENVIRONMENT = {
     **os.environ,

@@ -17,7 +17,7 @@ import races
 import saving
 import torch
 from clock import Note, notes, steps
-from contestants import Contestant, Work
+from contestants import LAUNCHED, Contestant, Work
 from machine import NOT_INSTALLED, Machine, this_machine, versions
 from page import GPU_PAGE, on_gpus, page
 from races import Failed, Memory, Race
@@ -168,17 +168,22 @@ def test_who_is_not_installed_or_fails_is_named_and_the_others_go_on(monkeypatch
 
 
 def test_goals_are_those_beside_the_best_peer():
-    values = {loop.BARE: [100.0], loop.LAUNCHED: [90.0], "Lightning": [80.0], loop.OURS: [97.0]}
+    values = {loop.BARE: [100.0], LAUNCHED: [90.0], "Lightning": [80.0], loop.OURS: [97.0]}
     bare, best = loop.speed_goals(values)
     assert (bare.found, bare.is_met) == (pytest.approx(0.97), False)
     assert (best.found, best.is_met) == (pytest.approx(97 / 90), True)
     (whole,) = loop.epoch_goals(values)
     assert (whole.found, whole.is_met) == (pytest.approx(0.97), False)
-    (leanest,) = loop.memory_goals(values)
-    assert (leanest.found, leanest.is_met) == (pytest.approx(97 / 80), False)
-    (start,) = loop.start_goals(values)
-    assert (start.found, start.is_met) == (7, False)
-    assert loop.speed_goals({}) == loop.epoch_goals({}) == loop.start_goals({}) == loop.memory_goals({}) == []
+    for most, is_met in ((1.2, False), (1.25, True)):
+        (leanest,) = loop.memory_goals(values, most)
+        assert (leanest.found, leanest.is_met) == (pytest.approx(97 / 80), is_met)
+    assert loop.speed_goals({}) == loop.epoch_goals({}) == loop.start_goals({}) == loop.memory_goals({}, 1.0) == []
+
+
+@pytest.mark.parametrize(("first_step_s", "is_met"), [(3.0, True), (3.5, False)])
+def test_the_first_step_is_compared_with_that_of_a_bare_script(first_step_s: float, is_met: bool) -> None:
+    (goal,) = loop.start_goals({loop.BARE: [2.0], LAUNCHED: [5.0], loop.OURS: [first_step_s]})
+    assert (goal.found, goal.is_met) == (first_step_s - 2, is_met)
 
 
 def test_goals_of_loading_are_those_beside_who_took_part():
