@@ -67,9 +67,9 @@ def test_a_step_that_waits_for_its_images_is_limited_by_loading(tmp_path, monkey
     """Images that take ten milliseconds each are loaded at a hundred in a second at most."""
     read = loader.ImageReader._pixels
 
-    def slowly(self, index, met):
+    def slowly(self, *which):
         time.sleep(0.01)
-        return read(self, index, met)
+        return read(self, *which)
 
     monkeypatch.setattr(loader.ImageReader, "_pixels", slowly)
     job = tiny(batch_size=8, num_workers=threads)
@@ -92,7 +92,7 @@ def test_a_profile_uses_the_numbers_that_its_run_has_found(tmp_path):
 
 @pytest.mark.usefixtures("tiny_models")
 def test_a_loss_that_is_not_finite_is_a_mistake_of_the_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(loader.ImageReader, "_pixels", lambda self, index, met: torch.zeros(3, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(loader.ImageReader, "_pixels", lambda self, *which: torch.zeros(3, 8, 8, dtype=torch.uint8))
     job = tiny(architecture="tiny_models:AfraidOfTheDark")
     with pytest.raises(UserError, match="the loss or its gradient was not finite at step"):
         profile(job, tmp_path / "scratch", steps=4, warm_up=1, trace=tmp_path / "trace.json")
