@@ -12,6 +12,8 @@ from torch import nn
 from torchvision import models
 
 from accel_trainer.config.diff import Changes
+from accel_trainer.data import partial_decode
+from accel_trainer.data.native import library
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.meta_model import MAX_LINES, model_summary
 from accel_trainer.training.runtime.environment import record_attempt
@@ -50,6 +52,16 @@ def test_an_environment_that_cannot_be_read_is_begun_anew(run: RunFolder) -> Non
     run.environment.write_text('{"run_id": "x", ')
     attempt(run)
     assert len(json.loads(run.environment.read_text())["attempts"]) == 1
+
+
+def test_an_attempt_says_whether_its_images_are_loaded_by_the_kernel(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "state", lambda: "not compiled")
+    monkeypatch.setattr(partial_decode, "state", lambda: "no libjpeg-turbo")
+    attempt(run)
+    (last,) = json.loads(run.environment.read_text())["attempts"]
+    assert (last["image_kernel"], last["partial_jpegs"]) == ("not compiled", "no libjpeg-turbo")
 
 
 def test_what_has_changed_in_the_job_is_recorded(run: RunFolder) -> None:

@@ -17,6 +17,8 @@ from torch import nn
 
 from accel_trainer.config.diff import Changes
 from accel_trainer.core.child_environment import names_set_aside, numeric_variables, tool_environment
+from accel_trainer.data import partial_decode
+from accel_trainer.data.native import library
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_environment, write_environment
 from accel_trainer.training.runtime.wait_policy import wait_policy
@@ -161,6 +163,9 @@ def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> d
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "num_processes": num_processes,
         "loader_threads": loader_threads,
+        # `compiled`, or why it is not used: the same bits, more slowly.
+        "image_kernel": library.state(),
+        "partial_jpegs": partial_decode.state(),
         "cores": os.cpu_count(),
         # The number of threads changes the last bits of sums on a CPU.
         "threads": torch.get_num_threads(),
