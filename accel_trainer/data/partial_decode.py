@@ -42,7 +42,7 @@ class PartialDecoder:
         contents: Sequence[bytes],
         cuts: Callable[[Images], Cuts],
         out: Tensor,
-        byte_scale_and_shift: Sequence[float] | None,
+        byte_scale_and_shift: tuple[float, ...] | None,
     ) -> npt.NDArray[np.bool_]:
         """Write the rows of encoded images, as `calls.cut`; of which they were written, bool (images,). The others are
         for `decode`.

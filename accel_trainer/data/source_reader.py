@@ -39,7 +39,9 @@ class SourceReader:
 
     def __init__(self, source: ImageDataset, *, replace_corrupt: bool, forbid_corrupt: bool = False) -> None:
         self.source = source
+        # Asked once: each time such a question takes longer than a small image.
         self._together = source if isinstance(source, ReadsTogether) else None
+        self._stores_encoded = source if isinstance(source, StoresEncoded) else None
         self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
         self.corrupt: set[int] = set()
         self.met: set[int] = set()
@@ -90,10 +92,10 @@ class SourceReader:
 
     @spanned(Phase.READING)
     def _encoded(self, index: int) -> bytes | None:
-        if self.decoder is None or not isinstance(self.source, StoresEncoded):
+        if self.decoder is None or self._stores_encoded is None:
             return None
         try:
-            return self.source.encoded(index)
+            return self._stores_encoded.encoded(index)
         except (AccelTrainError, StoppedWaiting):
             raise
         except Exception:

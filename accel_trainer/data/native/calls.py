@@ -1,8 +1,8 @@
 """The kernel's functions for arrays and tensors."""
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel_trainer.data.native.images import Images
+from accel_trainer.data.native.images import Blocks, Images
 from accel_trainer.data.native.library import Kernel
 
 Cuts = npt.NDArray[np.int64]
@@ -50,12 +50,15 @@ def random_crops(kernel: Kernel, images: Images, numbers: npt.NDArray[np.float64
     return cuts
 
 
-def normalization_of(byte_scale_and_shift: Sequence[float] | None) -> Any:
+@cache
+def normalization_of(byte_scale_and_shift: tuple[float, ...] | None) -> Any:
     """Six numbers as the kernel takes them."""
     return None if byte_scale_and_shift is None else (ctypes.c_float * 6)(*byte_scale_and_shift)
 
 
-def cut(kernel: Kernel, images: Images, cuts: Cuts, out: Tensor, byte_scale_and_shift: Sequence[float] | None) -> None:
+def cut(
+    kernel: Kernel, images: Images, cuts: Cuts, out: Tensor, byte_scale_and_shift: tuple[float, ...] | None
+) -> None:
     """Write the rows of images, image by image.
 
     out: contiguous (rows, 3, size, size): uint8, or float32 where bytes are multiplied by the first three numbers and
@@ -86,10 +89,11 @@ class Extents:
         sizes: npt.NDArray[np.int64],
         is_checked: npt.NDArray[np.bool_],
         checksums: npt.NDArray[np.int64],
+        blocks: Blocks | None = None,
     ) -> "Extents":
-        """With room for them."""
-        ends = np.cumsum(sizes)
-        block = np.empty(int(ends[-1]), np.uint8)
+        """With room for them, of these blocks where given."""
+        ends = sizes.cumsum()
+        block = np.empty(int(ends[-1]), np.uint8) if blocks is None else blocks.empty(int(ends[-1]))
         table = np.empty((len(sizes), 5), np.int64)  # not stacked: of signed and unsigned numbers that makes floats
         for column, values in enumerate((offsets, sizes, is_checked, checksums, ends - sizes + address_of(block))):
             table[:, column] = values

@@ -1,5 +1,7 @@
 """Images in memory, as the kernel is told of them."""
 
+import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +13,27 @@ from torch import Tensor
 # Bytes of images that a thread reads before it cuts them: they stay in the processor's caches.
 TOGETHER = 2 * 2**20
 Table = npt.NDArray[np.int64]
+
+
+class Blocks:
+    """Memory for images that are read together. It is used again when no array and no tensor uses it anymore: as much
+    memory is otherwise given back to the system each time, while the interpreter's lock is held, and cleared anew."""
+
+    def __init__(self) -> None:
+        self._spare: deque[npt.NDArray[np.uint8]] = deque()
+
+    def empty(self, size: int) -> npt.NDArray[np.uint8]:
+        """As numpy.empty: uint8 (size,)."""
+        if size > TOGETHER:
+            return np.empty(size, np.uint8)
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            memory = np.empty(TOGETHER, np.uint8)
+        # By way of a memoryview: slices then keep what is lent, not the memory behind it.
+        lent = np.frombuffer(memory.data, np.uint8, size)
+        weakref.finalize(lent, self._spare.append, memory).atexit = False
+        return lent
 
 
 class Images:

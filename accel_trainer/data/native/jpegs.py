@@ -86,7 +86,7 @@ def cut_jpegs(
     jpegs: Jpegs,
     cuts: Cuts,
     out: Tensor,
-    byte_scale_and_shift: Sequence[float] | None,
+    byte_scale_and_shift: tuple[float, ...] | None,
 ) -> npt.NDArray[np.bool_]:
     """As `calls.cut`, of encoded images; of which of them the rows were written, bool (images,). The others are to be
     decoded whole. Raises MemoryError."""

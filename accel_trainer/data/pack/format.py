@@ -32,7 +32,7 @@ from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.listing import Numbers
 from accel_trainer.data.native.calls import Extents, read
-from accel_trainer.data.native.images import TOGETHER, Images
+from accel_trainer.data.native.images import TOGETHER, Blocks, Images
 from accel_trainer.data.native.library import kernel
 
 VERSION = 1
@@ -174,6 +174,7 @@ class Packed:
         self.labels: LabelArray = self.records["label"].astype(np.int64)
         # Of which opening of the file each image was last compared with its checksum.
         self._checked = np.zeros(len(self.records), np.int64)
+        self._blocks = Blocks()
 
     def read(self, index: int) -> Tensor:
         """uint8 (3, height, width). Raises CorruptImage, OSError where the pack cannot be read, and UserError for what
@@ -214,7 +215,7 @@ class Packed:
         sizes = records["size"].astype(np.int64) + np.where(is_new, records["name_size"], 0)
         number = max(1, int(np.searchsorted(np.cumsum(sizes), TOGETHER, "right")))
         records, is_new = records[:number], is_new[:number]
-        extents = Extents.of(records["offset"], sizes[:number], is_new, records["checksum"])
+        extents = Extents.of(records["offset"], sizes[:number], is_new, records["checksum"], self._blocks)
         if not read(compiled, self.file.descriptor, extents):
             return None
         self._checked[indices[:number]] = opening
