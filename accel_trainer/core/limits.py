@@ -1,4 +1,4 @@
-"""What a container, or a batch system, leaves of a machine: its control groups' limits of CPU time and memory.
+"""What a container, or a batch system, leaves of a machine: its control groups' limits of CPU time, memory and threads.
 
 Control groups are nested: what a group further up allows is a limit for all below. Read are those of this process, of
 version 1 and 2 (Linux: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst), where its mounts show them.
@@ -89,6 +89,15 @@ def _limit(group: _Group) -> int | None:
         return limit if limit is not None and limit < UNLIMITED else None
     limits = (group.number(name) for name in ("memory.max", "memory.high"))  # above `high` it is slowed down
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def tasks_left() -> int | None:
+    """How many threads more this process's groups may have; None where that is not limited."""
+    left = []
+    for group in _groups("pids"):
+        if (limit := group.number("pids.max")) is not None:
+            left.append(max(0, limit - (group.number("pids.current") or 0)))
+    return min(left, default=None)
 
 
 def _groups(controller: str) -> Iterator[_Group]:

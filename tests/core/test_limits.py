@@ -205,3 +205,20 @@ def test_memory_is_what_every_group_above_leaves(
     tree(membership, mounts, files)
     assert limits.memory_limit() == (None if limit is None else limit * GIGABYTE)
     assert limits.available_memory() == free * GIGABYTE
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, None),
+        ({"cg/job/pids.max": "max", "cg/job/pids.current": "3"}, None),
+        ({"cg/job/pids.max": "100", "cg/job/pids.current": "30"}, 70),
+        ({"cg/job/pids.max": "100", "cg/job/pids.current": "30", "cg/pids.max": "50", "cg/pids.current": "45"}, 5),
+        ({"cg/job/pids.max": "10", "cg/job/pids.current": "30"}, 0),
+    ],
+)
+def test_the_threads_that_are_left_are_those_of_every_group_above(
+    tree: Tree, files: dict[str, str], left: int | None
+) -> None:
+    tree("0::/job\n", [(V2_MOUNT, "cg", "/")], files)
+    assert limits.tasks_left() == left

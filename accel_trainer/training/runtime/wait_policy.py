@@ -8,6 +8,7 @@ a run computes. As many threads compute as before, and come to the same bits.
 
 import ctypes
 import os
+import resource
 import sys
 import threading
 import time
@@ -18,11 +19,17 @@ from pathlib import Path
 import torch
 
 from accel_trainer.core.child_environment import WAIT_VARIABLES
+from accel_trainer.core.limits import tasks_left
 
 LOOK_EVERY_S = 0.5
 # Seconds in each second, of all threads together, that they could have computed and had no core. Our own loader beside
 # a small network comes to less, and one process of others that computes to twice as much.
 BUSY_SHARE = 0.25
+# No more threads are made to sleep: a container on a large machine may not have so many, and libgomp ends a process
+# that may not have one.
+MOST_SLEEPERS = 64
+# Threads of all processes of a user; of which there are, nobody counts.
+PLENTY = 4096
 # After so many looks that found free cores, threads stay awake again.
 CALM_LOOKS = 4
 
@@ -31,7 +38,7 @@ def wait_policy() -> str:
     """How this process's threads wait, for a record: "by load", or whose setting it is."""
     if said := next((name for name in WAIT_VARIABLES if name in os.environ), None):
         return f"{said}={os.environ[said]}"
-    return "by load" if _libgomp() else "of the library"
+    return "by load" if _libgomp() and _may_sleep(_num_sleepers()) else "of the library"
 
 
 @contextmanager
@@ -90,6 +97,18 @@ def waited_ns() -> dict[str, int]:
     return found
 
 
+def _num_sleepers() -> int:
+    """So many that libgomp has more threads than there are cores."""
+    return max(2, len(os.sched_getaffinity(0)) - torch.get_num_threads() + 2)
+
+
+def _may_sleep(number: int) -> bool:
+    """Whether this process may well have so many threads more."""
+    left, allowed = tasks_left(), resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    is_limited = allowed != resource.RLIM_INFINITY and allowed < PLENTY
+    return number <= MOST_SLEEPERS and not is_limited and (left is None or left >= 2 * MOST_SLEEPERS)
+
+
 class Sleepers:
     """Threads of libgomp that sleep, so many that it has more than there are cores."""
 
@@ -110,11 +129,12 @@ class Sleepers:
         self._first.join()
 
     def _make(self, ready: threading.Event) -> None:
-        nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)
-        number = len(os.sched_getaffinity(0)) - torch.get_num_threads() + 2
-        for library in _libgomp():
-            library.GOMP_parallel(nothing, None, max(2, number), 0)
-        ready.set()
+        try:
+            nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)
+            for library in _libgomp():
+                library.GOMP_parallel(nothing, None, _num_sleepers(), 0)
+        finally:
+            ready.set()
         self._ended.wait()
 
 

@@ -56,9 +56,27 @@ with wait_policy.waiting_by_load():
 print(threading.active_count())
 """
     assert run(code) == ["by", "load:1", "1"]
-    assert run(code, KMP_BLOCKTIME="1") == ["by", "load:1", "1"], "Accelerate sets it for every training"
+    assert run(code, KMP_BLOCKTIME="1") == ["by", "load:1", "1"], "a launch sets it for every training"
     for name, value in (("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "active")):
         assert run(code, **{name: value}) == [f"{name}={value}:0", "1"]
+
+
+@libgomp_only
+def test_where_too_many_threads_would_have_to_sleep_or_too_few_are_allowed_there_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """libgomp ends a process that may not have one more."""
+    for name in wait_policy.WAIT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert wait_policy.wait_policy() == "by load"
+    with monkeypatch.context() as patch:
+        patch.setattr(wait_policy.os, "sched_getaffinity", lambda pid: set(range(192)))
+        assert wait_policy.wait_policy() == "of the library"
+    with monkeypatch.context() as patch:
+        patch.setattr(wait_policy.resource, "getrlimit", lambda which: (100, 100))
+        assert wait_policy.wait_policy() == "of the library"
+    monkeypatch.setattr(wait_policy, "tasks_left", lambda: 50)
+    assert wait_policy.wait_policy() == "of the library"
 
 
 class Looks:
