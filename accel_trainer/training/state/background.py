@@ -26,7 +26,7 @@ class HostMemory:
     """Copies of tensors on the host, in memory that is used again for the next copies.
 
     Of what is on a CUDA device the copies are pinned, and made in the order of the device's work, which the host does
-    not wait for; `wait` does. That was not run on a GPU.
+    not wait for; `wait` does. That was not run on a GPU. Copies from other devices are made when `copy` returns.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class HostMemory:
         """How much more memory a copy takes than there is already."""
         return max(0, _num_bytes(_by_place(content).values()) - _num_bytes(self._kept))
 
+    @torch.no_grad()
     def copy(self, content: C) -> C:
         """The same plain data, with a copy of each tensor in it, which is good until the next call. Tensors that are
         one memory stay one."""
@@ -47,7 +48,7 @@ class HostMemory:
         for place, tensor in _by_place(content).items():
             fitting = spare[_kind(tensor)]
             copy = fitting.pop() if fitting else torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-            copies[place] = copy.copy_(tensor, non_blocking=True)
+            copies[place] = copy.copy_(tensor, non_blocking=tensor.is_cuda)
         self._kept, self._copied = list(copies.values()), _event_of(content)
         return deepcopy(content, {id(tensor): copies[_place(tensor)] for tensor in _tensors(content)})
 
@@ -92,7 +93,7 @@ def _place(tensor: Tensor) -> Hashable:
 
 
 def _kind(tensor: Tensor) -> Hashable:
-    return tensor.dtype, tensor.shape, tensor.stride()
+    return tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg()
 
 
 def _num_bytes(tensors: Iterable[Tensor]) -> int:
@@ -134,10 +135,19 @@ class SaveThread:
         """Have content written, which is plain data and tensors; the thread's copy is consistent, whatever becomes of
         the tensors. Waits for the save before. waits: for this one, too. Raises as `wait`, and what `write` does."""
         self.wait()
-        if waits or self._pool is None or not self._has_room(content):
+        if waits or self._pool is None or not self._has_room(content) or (copy := self._copy(content)) is None:
             write(content)
         else:
-            self._saving = self._pool.submit(self._write, self._memory.copy(content), write)
+            self._saving = self._pool.submit(self._write, copy, write)
+
+    def _copy(self, content: C) -> C | None:
+        """None where the system gives no memory for it: of pinned memory there may be less than of other."""
+        try:
+            return self._memory.copy(content)
+        except (RuntimeError, MemoryError) as error:
+            self._memory.release()
+            self._say_why_not(first_line(error))
+            return None
 
     def _write(self, copy: C, write: Callable[[C], None]) -> None:
         with span(Phase.SAVING):
@@ -148,13 +158,13 @@ class SaveThread:
         needed = self._memory.bytes_for(content)
         if not needed or needed <= MEMORY_FRACTION * (available := available_memory()):
             return True
+        self._say_why_not(f"{needed / 1e9:.1f} GB, there is too little memory ({available / 1e9:.1f} GB)")
+        return False
+
+    def _say_why_not(self, reason: str) -> None:
         if self._says_why_not:
             self._says_why_not = False
-            log.info(
-                "the training waits while it is saved: for a copy, %.1f GB, there is too little memory (%.1f GB)",
-                needed / 1e9, available / 1e9,
-            )  # fmt: skip
-        return False
+            log.info("the training waits while it is saved: for a copy, %s", reason)
 
     def check(self) -> None:
         """Raises what the save that has been written last has raised, as `wait`; waits for none."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from accel_trainer.training.state import background
 from accel_trainer.training.state.background import HostMemory, SaveThread
@@ -43,6 +44,15 @@ def test_a_copy_has_the_layout_of_the_original_and_one_tensor_for_each_memory() 
     assert model["last"].is_contiguous(memory_format=torch.channels_last)
     assert model["tied"] is model["weight"]
     assert not any(tensor.requires_grad for tensor in model.values())
+
+
+def test_views_of_one_memory_that_mean_other_numbers_are_copied_apart_and_nothing_is_recorded() -> None:
+    original = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+    one, conjugate, negative = HostMemory().copy([original, original.conj(), original.conj().imag])
+    assert torch.equal(one, original)
+    assert torch.equal(conjugate, original.conj())
+    assert torch.equal(negative, original.conj().imag)
+    assert one.grad_fn is None
 
 
 def test_memory_is_used_again_and_given_up_where_it_does_not_fit() -> None:
@@ -114,6 +124,25 @@ def test_who_has_to_wait_writes_it(disk: Disk, waits: bool) -> None:
     else:
         thread.save([torch.zeros(1)], disk.write, waits=False)
     assert disk.threads == [threading.get_ident()]
+
+
+def test_where_the_system_gives_no_memory_for_a_copy_it_is_written_at_once(
+    disk: Disk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*args: Any, **settings: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory\nand more")
+
+    caplog.set_level(logging.INFO)
+    disk.may_go_on.set()
+    thread = SaveThread()
+    with thread.running():
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "empty_like", refuses)
+            thread.save([torch.zeros(1)], disk.write, waits=False)
+        assert disk.threads == [threading.get_ident()]
+        thread.save([torch.zeros(1)], disk.write, waits=False)
+    assert len(set(disk.threads)) == 2
+    assert caplog.messages == ["the training waits while it is saved: for a copy, CUDA error: out of memory"]
 
 
 def test_an_error_of_the_thread_is_raised_once_at_the_next_look(disk: Disk) -> None:
