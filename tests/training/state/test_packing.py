@@ -1,5 +1,6 @@
 """Files of weights that are written in pieces are those of the safetensors library."""
 
+import importlib.util
 import json
 from itertools import permutations
 
@@ -8,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from accel_trainer.training.state import packing
 from accel_trainer.training.state.packing import NAMES, packed
 
 
@@ -67,3 +69,15 @@ def test_what_lies_in_order_is_not_copied() -> None:
     _, piece = packed({"w": tensor})
     tensor[0] = 1
     assert bytes(piece[:4]) == torch.ones(1).numpy().tobytes()
+
+
+def test_torch_that_lacks_a_type_has_no_name_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float8_e8m0fnu came with torch 2.7."""
+    with monkeypatch.context() as patch:
+        patch.delattr(torch, "float8_e8m0fnu")
+        spec = importlib.util.find_spec(packing.__name__)
+        assert spec is not None
+        assert spec.loader is not None
+        older = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(older)
+    assert list(older.NAMES) == [dtype for dtype in NAMES if dtype is not torch.float8_e8m0fnu]
