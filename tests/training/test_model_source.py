@@ -1,7 +1,9 @@
 """The source of a model of one's own is part of a run, whether it is in git or not."""
 
+import importlib
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.dataset_record import read_dataset_record
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
+from accel_trainer.training.identity.model_source import ModelSource
 from accel_trainer.training.reporting import TrainingResult
 from accel_trainer.training.session import SessionOptions, train
 
@@ -26,6 +29,17 @@ import my_lab_tools
 class Net(nn.Sequential):
     def __init__(self, num_classes):
         super().__init__(nn.Flatten(), nn.Linear(3 * 8 * 8, WIDTH), nn.Linear(WIDTH, num_classes))
+"""
+LAZY = """
+WIDTH = 4
+try:
+    from ...above import x
+except ImportError:
+    pass
+
+def look():
+    from my_lab.plots import COLOR
+    import my_lab.missing
 """
 Begin = Callable[..., TrainingResult]
 
@@ -102,3 +116,33 @@ def test_a_run_of_an_older_version_is_given_the_record(begin: Begin, package: Pa
     begin(2).check()
     (package / "layers.py").write_text("WIDTH = 4 + 0\n")
     assert begin(3).state is RunState.INVALID
+
+
+def test_what_is_imported_only_when_it_is_used_counts_whether_it_was_used_or_not(
+    begin: Begin, package: Path, tmp_path: Path
+) -> None:
+    """A step of the finder, or an earlier training, may have imported it."""
+    (package / "layers.py").write_text(LAZY)
+    (package / "plots.py").write_text("COLOR = 1\nfrom my_lab import broken\n")
+    (package / "broken.py").write_text("1 +\n")
+    begin(1).check()
+    record = read_dataset_record(RunFolder(tmp_path / "run"))
+    assert record is not None
+    names = [one.name for one in record.splits["model"].classes]
+    assert names == ["my_lab", "my_lab.broken", "my_lab.layers", "my_lab.models", "my_lab.plots", "my_lab_tools"]
+    forget()
+    (package / "broken.py").write_text("")
+    assert begin(2).state is RunState.INVALID
+    (package / "broken.py").write_text("1 +\n")
+    with pytest.raises(SyntaxError):
+        importlib.import_module("my_lab.layers").look()
+    source = ModelSource("my_lab.models:Net")
+    assert list(source.classes) == names
+
+
+def test_modules_of_a_zip_are_no_files(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w") as archive:
+        archive.writestr("my_lab_zipped.py", "from my_lab import plots\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "lab.zip"))
+    monkeypatch.setenv(ALLOW_VARIABLE, "my_lab,my_lab_zipped")
+    assert list(ModelSource("my_lab_zipped:Net").classes) == []

@@ -1,12 +1,13 @@
 """The source of a model of the user's own, listed as a data set is: its modules of the packages that are allowed."""
 
 import ast
-import importlib.util
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from importlib.util import resolve_name
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -19,7 +20,7 @@ MODEL = "model"
 
 class ModelSource:
     """A class for each module that a model is made of, and in it its file. Which these are follows from what the files
-    say, and not from what else this process has imported; what they import only when it is used may be left out."""
+    say, also of what they import only when it is used, and not from what this process has imported."""
 
     def __init__(self, architecture: str) -> None:
         """architecture: the import path of a model that is imported, such as my_lab.models:Net."""
@@ -44,26 +45,45 @@ def _files(first: str) -> dict[str, Path]:
     left = [first]
     while left:
         name = left.pop()
-        module = sys.modules.get(name)
-        if name in found or module is None or not may_import(name) or getattr(module, "__file__", None) is None:
+        if not name or name in found or not may_import(name) or (spec := _spec(name)) is None:
             continue
-        found[name] = Path(str(module.__file__))
-        left += [name.rpartition(".")[0], *_imported(module, found[name])]
+        if not spec.has_location or spec.origin is None or not Path(spec.origin).is_file():  # of a zip, or of no file
+            continue
+        found[name] = Path(spec.origin)
+        left += [name.rpartition(".")[0], *_imported(spec.parent or "", found[name])]
     return found
 
 
-def _imported(module: ModuleType, path: Path) -> Iterator[str]:
-    """What may be a module of all that a file imports."""
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module is; nothing is imported for that."""
+    if (spec := getattr(sys.modules.get(name), "__spec__", None)) is not None:
+        return spec if isinstance(spec, ModuleSpec) else None
+    path = None
+    if package := name.rpartition(".")[0]:
+        if (parent := _spec(package)) is None or parent.submodule_search_locations is None:
+            return None
+        path = parent.submodule_search_locations
+    specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+    return next((spec for spec in specs if spec is not None), None)
+
+
+def _imported(package: str, path: Path) -> Iterator[str]:
+    """What may be a module of all that a file of this package imports."""
     if path.suffix != ".py":  # compiled
         return
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # what nobody can import
+        return
+    for node in ast.walk(tree):
         match node:
             case ast.Import(names):
                 yield from (name.name for name in names)
             case ast.ImportFrom(origin, names, level):
-                package = importlib.util.resolve_name(f"{'.' * level}{origin or ''}", module.__package__)
-                yield package
-                yield from (f"{package}.{name.name}" for name in names)
+                with suppress(ImportError):  # more dots than there are packages above
+                    origin = resolve_name(f"{'.' * level}{origin or ''}", package)
+                    yield origin
+                    yield from (f"{origin}.{name.name}" for name in names)
 
 
 def _checksum(path: Path) -> int:
