@@ -5,7 +5,6 @@
    bits, and the same as torch: build with -ffp-contract=off, never with -ffast-math. */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -472,21 +471,4 @@ int kernel_read(int file, const Extent *extents, int64_t count) {
             return OTHER_CHECKSUM;
     }
     return OK;
-}
-
-/* Pages that a disk is asked for at once: of a longer call Linux takes as much as it reads ahead, and drops the rest. */
-#define ASKED_AT_ONCE (128 * 1024)
-
-/* Tell the system that these bytes are soon read: (offset, size) each, best in the order of the file. */
-void kernel_will_need(int file, const int64_t *ranges, int64_t count) {
-#ifdef POSIX_FADV_WILLNEED
-    for (const int64_t *range = ranges; range < ranges + 2 * count; range += 2)
-        for (int64_t done = 0; done < range[1]; done += ASKED_AT_ONCE) {
-            int64_t left = range[1] - done;
-            posix_fadvise(file, (off_t)(range[0] + done), (off_t)(left < ASKED_AT_ONCE ? left : ASKED_AT_ONCE),
-                          POSIX_FADV_WILLNEED);
-        }
-#else
-    (void)file, (void)ranges, (void)count;
-#endif
 }

@@ -34,7 +34,6 @@ class Kernel:
             library.kernel_cut, ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT
         )
         self.read = _typed(library.kernel_read, ctypes.c_int, ctypes.c_int, _ADDRESS, _COUNT)
-        self.will_need = _typed(library.kernel_will_need, None, ctypes.c_int, _ADDRESS, _COUNT)
         self.know_jpeg_library = _typed(library.kernel_know_jpeg_library, ctypes.c_int, _ADDRESS)
         self.jpeg_sizes = _typed(library.kernel_jpeg_sizes, None, _ADDRESS, _COUNT)
         self.cut_jpegs = _typed(
