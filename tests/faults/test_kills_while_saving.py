@@ -13,7 +13,7 @@ from faults.test_every_event import JOB
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.state.checkpoint import StateStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 KILLS = 40
 # What a save of an epoch begins with, and one between two steps.
