@@ -13,7 +13,7 @@ class Heard:
         self.words: list[str] = []
 
     @contextmanager
-    def span(self, name):
+    def span(self, name, count=1):
         self.words.append(f"<{name}")
         try:
             yield
