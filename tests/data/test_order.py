@@ -266,11 +266,12 @@ def test_occluded_images_reach_a_policy_with_the_same_bits_everywhere(all_steps:
     assert len(drawn[Occlude].rows) > 12
 
 
-def test_only_images_with_an_occluder_become_floats_before_a_policy(
+def test_before_a_policy_images_without_an_occluder_keep_their_bytes_also_beside_others(
     all_steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bytes of the others would come back as they were."""
+    """Where none of those that are rendered together has one, none becomes floats."""
     views = training_views(job_of(Occlusion=all_steps["Occlusion"], transform_type="default-randaugment"), None)
+    plain = seen(training_views(job_of(transform_type="default-randaugment"), None), 24)
     occluded: list[int] = []
     apply = Occlude.apply
 
@@ -279,9 +280,12 @@ def test_only_images_with_an_occluder_become_floats_before_a_policy(
         return apply(self, images, fetched)
 
     monkeypatch.setattr(Occlude, "apply", noted)
-    seen(views, 24)
-    assert occluded == [1] * len(parameters_of(views, 24)[Occlude].rows)
-    assert 0 < len(occluded) < 24
+    images = seen(views, 24)
+    rows = parameters_of(views, 24)[Occlude].rows
+    assert 0 < len(rows) == sum(occluded) < 24
+    assert all(occluded)
+    others = np.setdiff1d(np.arange(24), rows)
+    assert torch.equal(images[others], plain[others])
 
 
 def test_without_occlusion_all_is_as_by_the_first_rules() -> None:
