@@ -61,7 +61,7 @@ class _Commands(Mapping[str, Any]):
 @cache
 def _command(name: str) -> Any:
     """Raises KeyError where there is no such verb."""
-    import_module(f"accel_trainer.cli.{MODULES[name]}")
+    import_module(f".{MODULES[name]}", __package__)
     return typer.main.get_command(IMPORTED[name])
 
 
