@@ -155,6 +155,7 @@ def test_the_moving_average_is_that_of_every_step_from_the_first_on(
 
     def then_read(*args: Any) -> None:
         end_epoch(*args)
+        loop.saver.wait()
         in_files.append(load_file(loop.run.ema_weights))
 
     loop.averages.after_step, loop._end_epoch = recorded, then_read  # type: ignore[method-assign]
