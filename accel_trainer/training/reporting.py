@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("accel_trainer")
 STATUS_EVERY_S = 1.0
 PLOT_EVERY_S = 10.0
+# How long a training waits for its last drawing, which yields to whoever computes.
+LAST_PLOT_S = 180
 # What has no steps may take so long before `stall_timeout` begins.
 LONGEST_S = 7200.0
 # Between attempts at writing how a run has ended.
@@ -286,7 +288,7 @@ class Plotter:
         with suppress(BrokenPipeError):
             self._requests.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=LAST_PLOT_S)
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
