@@ -1,3 +1,5 @@
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from accel_trainer.config import Job
+from accel_trainer.data import native
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 MakeJob = Callable[..., Job]
@@ -35,3 +38,18 @@ def write_image() -> WriteImage:
         return path
 
     return write
+
+
+SOURCES = [Path(native.__file__).with_name(name) for name in ("kernel.c", "jpeg.c")]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernel, compiled of the source as it is, with every warning an error."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    path = tmp_path_factory.mktemp("kernel") / "kernel.so"
+    flags = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([compiler, *flags, *map(str, SOURCES), "-o", str(path), "-lm"], check=True)
+    return path

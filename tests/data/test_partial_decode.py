@@ -2,8 +2,6 @@
 
 import io
 import random
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 
 from accel_trainer.data import decode as decode_module
-from accel_trainer.data import native, partial_decode
+from accel_trainer.data import partial_decode
 from accel_trainer.data.augment.geometry import CenterCrop, Crop, RandomResizedCrop
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.decode import CorruptImage, decode
@@ -26,19 +24,12 @@ from accel_trainer.data.sources.folders import ImageFolder
 from accel_trainer.data.views import Augmentations, Views
 
 HEIGHT, WIDTH = 96, 80
-SOURCES = [Path(native.__file__).with_name(name) for name in ("kernel.c", "jpeg.c")]
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> PartialDecoder:
+def decoder(library: Path) -> PartialDecoder:
     """With the kernel of the source as it is."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    path = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    flags = ["-O1", "-ffp-contract=off", "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, *map(str, SOURCES), "-o", str(path), "-lm"], check=True)
-    kernel = Kernel(path)
+    kernel = Kernel(library)
     return PartialDecoder(kernel, JpegLibrary.used_by(kernel, partial_decode.extension()))
 
 
