@@ -157,7 +157,7 @@ class Views:
         return torch.empty(shape, dtype=dtype) if buffers is None else buffers.empty(shape, dtype)
 
     def render(self, images: Images, drawn: ViewParameters, out: Tensor) -> None:
-        """Write the views of some images, image by image: uint8 pixels of any sizes to rows of `empty`."""
+        """Write the views of some images, in their order: uint8 pixels of any sizes to rows of `empty`."""
         room = self.room(out)
         self.cut(images, drawn, room)
         self.finish(room, drawn, out)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accel_trainer.data.native.images import Blocks, Images
-from accel_trainer.data.native.library import Kernel
+from accel_trainer.data.native.library import NO_MEMORY, Kernel
 
 Cuts = npt.NDArray[np.int64]
 """int64 (rows, 9): top, left, height and width of a box in an image; the height and width that it is resized to; top
@@ -20,7 +20,6 @@ and left of the square window of that which is the row; whether it is flipped.""
 CUT_NUMBERS = 9
 # Of Extents.
 OFFSET, SIZE, IS_CHECKED, CHECKSUM, ADDRESS = range(5)
-_NO_MEMORY = -1
 
 
 class CropRules(ctypes.Structure):
@@ -67,7 +66,7 @@ def cut(
     normalization = normalization_of(byte_scale_and_shift)
     views = len(cuts) // max(1, len(images))
     where = (address_of(cuts), out.shape[-1], normalization, out.data_ptr(), kernel.may_use_vectors)
-    if kernel.cut(address_of(images.table), len(images), views, *where) == _NO_MEMORY:
+    if kernel.cut(address_of(images.table), len(images), views, *where) == NO_MEMORY:
         raise MemoryError("there is no memory to resize an image")
 
 

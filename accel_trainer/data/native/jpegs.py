@@ -10,7 +10,7 @@ from torch import Tensor
 
 from accel_trainer.data.native.calls import Cuts, address_of, normalization_of
 from accel_trainer.data.native.images import Images
-from accel_trainer.data.native.library import Kernel, UnusableKernel
+from accel_trainer.data.native.library import NO_MEMORY, Kernel, UnusableKernel
 
 # As jpeg.c has them.
 _FUNCTIONS = (
@@ -25,7 +25,6 @@ _FUNCTIONS = (
     "jpeg_destroy_decompress",
     "jpeg_resync_to_restart",
 )
-_NO_MEMORY = -1
 # Of `Jpegs.table`.
 ADDRESS, SIZE, HEIGHT, WIDTH = range(4)
 
@@ -95,6 +94,6 @@ def cut_jpegs(
     views = len(cuts) // max(1, len(jpegs))
     where = (address_of(cuts), out.shape[-1], normalization, out.data_ptr(), address_of(is_done))
     images = (ctypes.byref(library), address_of(jpegs.table), len(jpegs), views)
-    if kernel.cut_jpegs(*images, *where, kernel.may_use_vectors) == _NO_MEMORY:
+    if kernel.cut_jpegs(*images, *where, kernel.may_use_vectors) == NO_MEMORY:
         raise MemoryError("there is no memory to decode an image")
     return is_done

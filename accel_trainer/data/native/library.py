@@ -10,6 +10,8 @@ from typing import Any
 MODULE = "accel_trainer.data.native._kernel"
 VERSION = 2
 COMPILED = "compiled"
+# What its functions give where the system has no memory for them.
+NO_MEMORY = -1
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 
