@@ -68,8 +68,8 @@ class ForkServer:
     ) -> list[int]:
         """One attempt at a job, and the exit codes of its ranks. When a rank is killed, all are.
 
-        faults: those of `injection.arm`, on rank 0; kill_after_step: all ranks kill themselves after so many steps of
-        the whole run.
+        faults: those of `injection.arm`, on rank 0; kill_after_step: all ranks are killed after so many steps of the
+        whole run, when all is written that was being saved meanwhile.
         """
         return self._codes(
             processes, log, job=str(job), token=token, faults=list(faults), kill_after_step=kill_after_step
@@ -312,6 +312,9 @@ def _kill_after(step: int) -> None:
 
     def kill_or_go_on(loop: TrainingLoop) -> None:
         if loop.progress.global_step == step:
+            loop.saver.wait()
+            while loop.rank:  # until rank 0 is dead, with which all are killed
+                signal.pause()
             os.kill(os.getpid(), signal.SIGKILL)
         after_step(loop)
 

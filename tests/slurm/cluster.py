@@ -136,6 +136,11 @@ class Cluster:
     def state(self, job_id: int) -> str:
         return self.call("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T")
 
+    def restarts(self, job_id: int) -> int:
+        """How often a job was put back into the queue so far."""
+        record = self.call("scontrol", "--oneliner", "show", "job", str(job_id))
+        return int(dict(word.partition("=")[::2] for word in record.split())["Restarts"])
+
     def job_ids(self, name: str) -> list[int]:
         """All jobs of this name, those that are over too."""
         listed = self.call("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%i")

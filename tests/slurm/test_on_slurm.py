@@ -62,7 +62,7 @@ def time_limit(busy: Lab, unlucky: Lab, cluster: Cluster) -> None:
     cluster.call("scontrol", "update", f"jobid={job_id}", "TimeLimit=1")
 
     def give_more_time() -> None:
-        wait_until(lambda: cluster.state(job_id) == "PENDING")
+        wait_until(lambda: cluster.restarts(job_id), 400)
         cluster.call("scontrol", "update", f"jobid={job_id}", "TimeLimit=20")
 
     meanwhile(give_more_time)
@@ -78,7 +78,7 @@ def power_cut(unlucky: Lab, cluster: Cluster) -> None:
     wait_until(lambda: not unlucky.processes("worker"), 10)
 
     def come_back() -> None:
-        wait_until(lambda: cluster.state(job_id) == "PENDING")
+        wait_until(lambda: cluster.restarts(job_id), 400)
         cluster.start_node("n2").wait()  # it ends with the thread that has started it
 
     meanwhile(come_back)
@@ -173,7 +173,7 @@ def test_a_submitter_killed_before_its_record_neither_loses_nor_doubles_jobs(
 
 def test_three_jobs_are_done_one_of_them_over_its_time_limit(busy: Lab, server: ForkServer, cluster: Cluster) -> None:
     """It saves when Slurm warns, puts itself back, and comes to the same bits."""
-    assert busy.wait(120) == 0, "what was canceled has not failed"
+    assert busy.wait(400) == 0, "what was canceled has not failed"
     (job_id,) = cluster.job_ids("timed")
     output = (busy.queue / f"logs/timed.slurm-{job_id}.log").read_text()
     assert output.count("returned to Slurm's queue") == 1
@@ -189,7 +189,7 @@ def test_three_jobs_are_done_one_of_them_over_its_time_limit(busy: Lab, server: 
 @pytest.mark.usefixtures("power_cut")
 def test_a_node_that_fails_loses_nothing(unlucky: Lab, server: ForkServer, cluster: Cluster) -> None:
     """Slurm starts the job again when it has noticed."""
-    assert unlucky.wait(120) == 0, unlucky.all_output()
+    assert unlucky.wait(400) == 0, unlucky.all_output()
     assert is_whole(unlucky, server, "unlucky")
     assert len(list((unlucky.queue / "logs").glob("unlucky.[0-9].log"))) == 2
     assert len(cluster.job_ids("unlucky")) == 1
