@@ -20,6 +20,8 @@ from slurm.cluster import Cluster, shim
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Lab]
+# As the undisturbed runs, with which they are compared: the number of threads decides the last bits.
+ONE_CPU = "--sbatch-arg=--cpus-per-task=1"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterato
         for job, pause_s in pauses.items():
             lab.add(job, pause_s=pause_s, **changes)
         # Several jobs on a node, except where one shows how many CPUs it gets by itself.
-        few = [] if "--sbatch-arg=--hold" in arguments else ["--sbatch-arg=--cpus-per-task=1"]
+        few = [] if "--sbatch-arg=--hold" in arguments else [ONE_CPU]
         lab.start("--slurm", *few, *arguments)
         return lab
 
@@ -159,12 +161,12 @@ def test_a_submitter_killed_before_its_record_neither_loses_nor_doubles_jobs(
 
     with monkeypatch.context() as patch:
         patch.setenv("PATH", shim(tmp_path / "after", "sbatch", ['"{real}" "$@" >/dev/null; kill -9 $PPID']))
-        lab.start("--slurm")
+        lab.start("--slurm", ONE_CPU)
         assert lab.wait() == -signal.SIGKILL
     assert lab.where("once") == "running"
     assert len(cluster.job_ids("once")) == 1
 
-    lab.start("--slurm")
+    lab.start("--slurm", ONE_CPU)
     assert lab.wait(120) == 0, lab.all_output()
     assert len(cluster.job_ids("once")) == 1
     assert is_whole(lab, server, "once")
