@@ -17,7 +17,7 @@ from helpers import COMMAND, REPOSITORY, kill_tree
 from accel_trainer.core.child_environment import SLURM, THREAD_COUNTS, leftovers
 from accel_trainer.launch import attempt_files
 
-pytest_plugins = ["hang_guard"]
+pytest_plugins = ["hang_guard", "network.fixtures"]
 # Before torch is imported: what a shell has left there is set aside by trainings too, which would say so.
 for _name in leftovers(os.environ, SLURM, THREAD_COUNTS):
     del os.environ[_name]
