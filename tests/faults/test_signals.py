@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 # A step of 0.1 s and saving it, with much to spare.
-AT_ONCE_S = 15
+AT_ONCE_S = 60
 
 
 @pytest.fixture(scope="module")

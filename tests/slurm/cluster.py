@@ -49,7 +49,7 @@ SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=8
-KillWait=20
+KillWait=60
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
 PartitionName=first Nodes=n1 Default=YES MaxTime=INFINITE
@@ -138,8 +138,16 @@ class Cluster:
 
     def restarts(self, job_id: int) -> int:
         """How often a job was put back into the queue so far."""
-        record = self.call("scontrol", "--oneliner", "show", "job", str(job_id))
-        return int(dict(word.partition("=")[::2] for word in record.split())["Restarts"])
+        return int(self._record(job_id)["Restarts"])
+
+    def minutes(self, job_id: int) -> int:
+        """For how many whole minutes a job has run."""
+        hours, minutes, _ = self._record(job_id)["RunTime"].split(":")
+        return 60 * int(hours) + int(minutes)
+
+    def _record(self, job_id: int) -> dict[str, str]:
+        words = self.call("scontrol", "--oneliner", "show", "job", str(job_id)).split()
+        return dict(word.partition("=")[::2] for word in words)
 
     def job_ids(self, name: str) -> list[int]:
         """All jobs of this name, those that are over too."""

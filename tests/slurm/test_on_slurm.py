@@ -58,10 +58,11 @@ def unlucky(start: Start) -> Lab:
 
 @pytest.fixture(scope="module", autouse=True)
 def time_limit(busy: Lab, unlucky: Lab, cluster: Cluster) -> None:
-    """That of a job becomes one minute when it has made some steps; Slurm looks every half minute."""
+    """That of a job is over in two minutes at the most when it has made some steps, so that Slurm warns it when it looks
+    next, every half minute."""
     busy.wait_for_step(2, "timed")
     (job_id,) = cluster.job_ids("timed")
-    cluster.call("scontrol", "update", f"jobid={job_id}", "TimeLimit=1")
+    cluster.call("scontrol", "update", f"jobid={job_id}", f"TimeLimit={cluster.minutes(job_id) + 2}")
 
     def give_more_time() -> None:
         wait_until(lambda: cluster.restarts(job_id), 400)
