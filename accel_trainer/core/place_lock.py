@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.lease import Owner, is_dead_token
-from accel_trainer.core.rename import POLL_S, is_there, rename_unique, was_moved
+from accel_trainer.core.rename import POLL_S, create_new, is_there, rename_unique, was_moved
 
 SUFFIX, OWN_SUFFIX = ".placing", ".own.placing"
 # Of a process that is not known to be dead, the right is taken after so long: a move needs some milliseconds.
@@ -43,7 +43,7 @@ def place(source: Path, target: Path, before: os.stat_result, *, replace: bool =
         inside = _acquire(source, target)
         try:
             if not replace:
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+                os.close(create_new(target, 0o600, os.O_NOFOLLOW))
             inside.rename(target)
         except OSError as error:
             is_gone = isinstance(error, FileNotFoundError) and not is_there(inside)

@@ -44,6 +44,17 @@ def _system_call() -> Callable[[bytes, bytes], int] | None:
     return lambda source, target: int(renameat2(AT_FDCWD, source, AT_FDCWD, target, RENAME_NOREPLACE))
 
 
+def create_new(path: Path, mode: int = 0o666, flags: int = 0) -> int:
+    """The descriptor of a file that was not there, to be written. Raises FileExistsError where it was: also where the
+    file system has another word for that, as sshfs has EPERM for what another client has just made."""
+    try:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | flags, mode)
+    except PermissionError as error:
+        if not is_there(path):
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+
+
 def rename_unique(source: Path, target: Path) -> bool:
     """Rename to a name that no other process gives; False where the source is gone.
 

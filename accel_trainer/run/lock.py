@@ -19,6 +19,7 @@ from accel_trainer.core.files import read_bytes
 from accel_trainer.core.lease import BEAT_S, Owner
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.record_store import Line, RecordStore, Time
+from accel_trainer.core.rename import create_new
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder, cannot_write
 
@@ -277,7 +278,7 @@ def _locks(run: RunFolder) -> list[_Lock]:
 
 
 def _create(path: Path, owner: Owner) -> None:
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    descriptor = create_new(path, 0o644)
     try:
         os.write(descriptor, _RECORDS.encode(_LockRecord(owner.host, owner.token, time.time())))
     except BaseException:

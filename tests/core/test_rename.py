@@ -9,7 +9,7 @@ import pytest
 
 from accel_trainer.core import exclusive_move, rename
 from accel_trainer.core.exclusive_move import move_own, replace_own
-from accel_trainer.core.rename import rename_noreplace, rename_unique
+from accel_trainer.core.rename import create_new, rename_noreplace, rename_unique
 
 
 def refusing(number: int) -> Callable[..., None]:
@@ -162,3 +162,20 @@ def test_a_file_that_is_gone_is_not_refused_though_another_has_its_name_by_now(
 
     monkeypatch.setattr(Path, "rename", overtaken)
     assert not rename_unique(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_creation_that_another_client_has_won_is_that_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.close(create_new(tmp_path / "a"))
+    with pytest.raises(FileExistsError):
+        create_new(tmp_path / "a")
+
+    def refuse(path: Path, *_: object) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(FileExistsError):
+        create_new(tmp_path / "a")
+    with pytest.raises(PermissionError):
+        create_new(tmp_path / "b")
