@@ -3,8 +3,19 @@
 import os
 import sys
 
-from accel_trainer.cli.app import MISTAKE, QUEUE_UNUSABLE, SIGNALED, SOME_FAILED, app, print_problems, system_error
+from accel_trainer.cli.app import (
+    MISTAKE,
+    QUEUE_UNUSABLE,
+    SIGNALED,
+    SOME_FAILED,
+    app,
+    noting_arguments,
+    print_problems,
+    say,
+    system_error,
+)
 from accel_trainer.cli.console import lost_output, protect_streams, use_utf8
+from accel_trainer.core.disk_calls import saying_hangs
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import MachineFailure
 from accel_trainer.core.processes import exit_now
@@ -31,7 +42,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        app()
+        with saying_hangs(say), noting_arguments():
+            app()
     except UserError as error:
         print_problems(error.problems)
         return QUEUE_UNUSABLE if isinstance(error, SetupUnusable) else MISTAKE

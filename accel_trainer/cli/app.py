@@ -8,23 +8,30 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
 from accel_trainer.cli.verbs import IMPORTED, Verbs
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.disk_calls import on_disk, retrying, watched
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path, write_atomic
+from accel_trainer.core.machine_errors import told
+from accel_trainer.core.outage import seconds_wanted
 from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 
 SOME_FAILED, MISTAKE, QUEUE_UNUSABLE, SIGNALED = 1, 2, 3, 128
+
+# How long a verb that answers at once waits for a disk that is away.
+PATIENCE_S = 5.0
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -48,12 +55,32 @@ def _as_verb(verb: Verb) -> Verb:
     @wraps(verb)
     def run(**arguments: Any) -> Any:
         queue = arguments.get("queue")
+        _arguments_are_read.set()
         try:
-            return verb(**{name: _expanded(value) for name, value in arguments.items()})
+            with retrying(min(PATIENCE_S, seconds_wanted()), say=say):
+                return verb(**{name: _expanded(value) for name, value in arguments.items()})
         except OSError as error:
             raise system_error(error, _expanded(queue)) from error
 
     return cast(Verb, run)
+
+
+def say(line: str) -> None:
+    """Print a line beside what a verb prints."""
+    with suppress(OSError):
+        echo(line, err=True)
+
+
+# Typer looks at the paths among the arguments.
+_arguments_are_read = Event()
+
+
+@contextmanager
+def noting_arguments() -> Iterator[None]:
+    """In this context it is said that a path among the arguments is waited for, until a verb begins."""
+    given = [word for word in sys.argv[2:] if os.sep in word] or [str(DEFAULT_QUEUE)]
+    with watched(given[-1], _arguments_are_read):
+        yield
 
 
 def _expanded(value: Any) -> Any:
@@ -69,7 +96,7 @@ def _expanded(value: Any) -> Any:
 
 def system_error(error: OSError, queue: Path | None) -> UserError:
     """What the system refuses to a verb, in one line; where it is nothing of the user's, the queue cannot be used."""
-    reason = error.strerror or str(error)
+    reason = told(error)
     match error.errno:
         case errno.EMFILE | errno.ENFILE:
             reason += "; allow more by `ulimit -n`"
@@ -163,7 +190,7 @@ def write_file(path: Path, content: bytes) -> None:
 def existing_queue(folder: Path) -> QueueStore:
     """Raises QueueUnusable where there is none. What killed processes have left half-moved is moved first."""
     store = QueueStore(folder)
-    if not store.folder.is_dir():
+    if not on_disk(store.folder.is_dir, store.folder):
         raise QueueUnusable(f"there is no queue in {folder}; `accel-train add` makes one")
     with suppress(QueueUnusable):  # what can only be read can be looked at
         store.settle_all()

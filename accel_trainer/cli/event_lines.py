@@ -18,6 +18,7 @@ from accel_trainer.queue.dependencies import describe_unmet
 from accel_trainer.queue.events import (
     ClaimFinished,
     DiskBroken,
+    DiskNotice,
     DiskWorks,
     Event,
     GpusInUse,
@@ -62,6 +63,8 @@ def line_of(event: Event) -> str:
             return f"GPU{'' if one else 's'} {', '.join(gpus)} {'is' if one else 'are'} used by others: waiting"
         case DiskBroken(place=place, problem=problem):
             return f"{one_line(place)}: {problem}; jobs that write there wait until that is over"
+        case DiskNotice(text=text):
+            return text
         case DiskWorks(place=place):
             return f"{one_line(place)}: can be written again: what waited for it goes on"
         case QueuePaused(pause=pause):

@@ -8,8 +8,10 @@ import errno
 import filecmp
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.place_lock import place
 from accel_trainer.core.rename import NO_FLAG, attributes, rename_noreplace, version, was_moved
@@ -27,7 +29,7 @@ def move_own(source: Path, target: Path) -> None:
     """
     before = attributes(source)
     try:
-        rename_noreplace(source, target)
+        on_disk(partial(rename_noreplace, source, target), target)
     except FileExistsError:
         if os.path.lexists(source):
             raise
@@ -42,7 +44,7 @@ def move_own(source: Path, target: Path) -> None:
 
 def _link(source: Path, target: Path, before: os.stat_result) -> None:
     try:
-        os.link(source, target)
+        on_disk(partial(os.link, source, target), target)
     except FileExistsError:  # also where the answer to a call that succeeded was lost, and the client has asked again
         if not _is_same(source, before, target):
             raise

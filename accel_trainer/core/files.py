@@ -8,9 +8,11 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from accel_trainer.core.disk_calls import on_disk, watched
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.exclusive_move import move_own, replace_own
 from accel_trainer.core.lease import Owner, is_dead_token
@@ -34,15 +36,25 @@ def write_atomic(
 
     content: the whole, or pieces of it. `durable` waits for the disk, so that the new file outlives a power cut; leave
     it out for what is rewritten every second. `is_private`: nobody else may read or write it. check: as of
-    `replacing`. An OSError names the file.
+    `replacing`. What is durable, and no iterator, is tried again as of `on_disk`; the next one of what is written every
+    second has it all. An OSError names the file.
     """
     pieces = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
-    try:
+
+    def write() -> None:
         with (
             replacing(path, durable=durable, check=check) as aside,
             open_to_write(aside, 0, is_private=is_private) as file,
         ):
-            file.writelines(pieces)
+            for piece in pieces:
+                with watched(path):
+                    file.write(piece)
+
+    try:
+        if durable and not isinstance(pieces, Iterator):
+            on_disk(write, path)
+        else:
+            write()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -72,7 +84,8 @@ def _replace(aside: Path, path: Path) -> None:
     """Rename; on NFS that may succeed and report that there is no such file."""
     before = os.lstat(aside)
     try:
-        aside.replace(path)
+        with watched(path):
+            aside.replace(path)
     except FileNotFoundError:
         if not was_moved(before, path):
             raise
@@ -84,14 +97,18 @@ def write_new(path: Path, content: bytes, *, aside_in: Path | None = None, repla
     aside_in: where it is written first, by default beside `path`; all that write to a name have to take the same
     folder. Raises FileExistsError where there is such a file.
     """
+
+    def write() -> None:
+        aside.write_bytes(content)
+        _sync(aside)
+
     try:
         with _aside(path, aside_in) as aside:
-            aside.write_bytes(content)
-            _sync(aside)
+            on_disk(write, path)
             (replace_own if replace else move_own)(aside, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    sync_folder(path.parent)
+    on_disk(partial(sync_folder, path.parent), path.parent)
 
 
 @contextmanager
@@ -117,7 +134,7 @@ def _sync(path: Path) -> None:
             _sync(inside)
         sync_folder(path)
         return
-    with path.open("rb") as file:
+    with path.open("rb") as file, watched(path):
         os.fsync(file.fileno())
 
 
@@ -173,7 +190,8 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow_links: bo
     UnsuitableFile, whose strerror says what else it is. As `opener` of `open` it writes to no link of others."""
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags, mode)
+        with watched(path):
+            descriptor = os.open(path, flags, mode)
     except OSError as error:
         if error.errno not in NO_FILE or (follow_links and error.errno == errno.ELOOP):
             raise
@@ -185,12 +203,12 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow_links: bo
     return descriptor
 
 
-def open_to_write(path: Path, flags: int = os.O_APPEND, *, is_private: bool = False) -> BinaryIO:
+def open_to_write(path: Path, flags: int = os.O_APPEND, *, is_private: bool = False, buffering: int = -1) -> BinaryIO:
     """A regular file to which is written, made where there is none; nothing is written through a link. Raises OSError,
     also where there is something else of that name."""
     flags |= os.O_WRONLY | os.O_CREAT
     descriptor = open_regular(path, flags, follow_links=False, mode=0o600 if is_private else 0o666)
-    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "wb")
+    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "wb", buffering)
 
 
 def append_text(path: Path, text: str) -> None:
@@ -212,7 +230,7 @@ def read_bytes(path: str | Path, max_bytes: int, *, follow_links: bool = True) -
         about = os.fstat(descriptor)
         content = b""
         if about.st_size <= max_bytes:
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
+            with os.fdopen(descriptor, "rb", closefd=False) as file, watched(path):
                 content = file.read(about.st_size + 1)  # one byte more shows that a file has grown meanwhile
     finally:
         os.close(descriptor)

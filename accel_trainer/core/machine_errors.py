@@ -46,7 +46,20 @@ _MACHINES_OF_A_FILE |= {
     )
     if hasattr(errno, name)
 }
+# What may be over in a moment, as of a disk whose server is away: it is tried again (`core.disk_calls`). What is full,
+# read-only or damaged stays so until somebody does something.
+PASSING = frozenset({errno.EIO, *_MACHINES_OF_A_FILE}) - {getattr(errno, "EUCLEAN", None)}
 _PERMISSION_IS_GONE = "permission is missing"
+# What a person can do about what may pass.
+_HELP = {
+    errno.EIO: "see what the system says of the disk (`dmesg`) or its server",
+    errno.ESTALE: "mount it again, or wait until its server has it again",
+    errno.ENOTCONN: "what served the mount has ended: unmount it (`umount -l`) and mount it again",
+    errno.ENODEV: "mount it again",
+}
+_HELP_OF_SERVER = "see whether its server is up and can be reached"
+# In the words of an error that was waited out in vain.
+TRIED_FOR = " (tried for "
 # What compilers and libraries say that raise no error of the system.
 _IN_WORDS = {os.strerror(number): _MACHINES[number] for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE)}
 _IN_A_LINE = {os.strerror(number): why for number, why in _MACHINES.items()}
@@ -82,9 +95,23 @@ def _why(error: OSError, was_writable: bool) -> str | None:
     return _MACHINES.get(error.errno or 0)
 
 
+def what_helps(error: OSError) -> str | None:
+    """What a person can do about a disk that is away; None of any other error."""
+    return _HELP.get(error.errno or 0, _HELP_OF_SERVER) if error.errno in PASSING else None
+
+
+def told(error: OSError) -> str:
+    """The system's own words for an error, and of a disk that is away what they mean and what to do."""
+    words = error.strerror or str(error)
+    if error.errno is None or (helps := what_helps(error)) is None:
+        return words
+    return f"{words}: {(_MACHINES | _MACHINES_OF_A_FILE)[error.errno]}; {helps}"
+
+
 def why_of_machine_in(line: str) -> str | None:
     """The same of the last line of a process that could not say more."""
-    return next((why for words, why in _IN_A_LINE.items() if words in line), None)
+    found = next((why for words, why in _IN_A_LINE.items() if words in line), None)
+    return "the disk is gone" if found is None and TRIED_FOR in line else found
 
 
 def try_to_write(folder: Path, num_bytes: int = TRIAL_BYTES) -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from accel_trainer.core.disk_calls import retrying, watched
 from accel_trainer.core.errors import AccelTrainError
 from accel_trainer.core.machine_errors import OF_A_PATH, USERS
 from accel_trainer.core.text import duration
@@ -74,17 +75,21 @@ _patience = _Patience()
 
 
 @contextmanager
-def waiting_out(is_stopped: Callable[[], bool], *, at_most_s: float | None = None) -> Iterator[None]:
-    """In this context all threads of this process wait for the end of an outage, until a stop is requested.
+def waiting_out(
+    is_stopped: Callable[[], bool], *, at_most_s: float | None = None, folders: Collection[Path] = ()
+) -> Iterator[None]:
+    """In this context all threads of this process wait for the end of an outage, until a stop is requested; also when
+    they write (`disk_calls`).
 
-    at_most_s: how long, where that is less than PATIENCE_S.
+    at_most_s: how long, where that is less than PATIENCE_S. folders: those that are written in, and are there.
     """
     global _patience
     before = _patience
-    seconds = _seconds_wanted()
+    seconds = seconds_wanted()
     _patience = _Patience(seconds if at_most_s is None else min(seconds, at_most_s), is_stopped)
     try:
-        yield
+        with retrying(_patience.seconds, is_stopped, log.warning, folders):
+            yield
     finally:
         _patience = before
 
@@ -175,7 +180,8 @@ def waiting_out_until_interrupted() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _seconds_wanted() -> float:
+def seconds_wanted() -> float:
+    """How long an outage is waited for, as the environment has it, or else PATIENCE_S."""
     try:
         seconds = float(os.environ[PATIENCE_VARIABLE])
     except (KeyError, ValueError):
@@ -191,7 +197,8 @@ def persistently(read: Callable[[], T], what: Callable[[], str], *, may_be_missi
     end; StoppedWaiting.
     """
     try:
-        return read()
+        with watched(what):
+            return read()
     except OSError as error:
         if _is_answer(error, what, may_be_missing):
             raise
@@ -226,7 +233,8 @@ def _wait(read: Callable[[], T], what: Callable[[], str], error: OSError, may_be
             _sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             try:
-                return read()
+                with watched(what):
+                    return read()
             except OSError as next_error:
                 if _is_answer(next_error, what, may_be_missing):
                     raise

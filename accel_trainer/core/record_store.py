@@ -8,10 +8,11 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeVar
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
 from accel_trainer.core.text import one_line, printable
 
@@ -95,7 +96,7 @@ class RecordStore(Generic[T]):
     def _there(self, path: Path) -> T | None:
         """The record in a file; None where there is no such file. Raises OSError and ValueError for any other."""
         try:
-            content = read_bytes(path, self._max_bytes)
+            content = on_disk(partial(read_bytes, path, self._max_bytes), path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return self.decode(content)

@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+
+from accel_trainer.core.disk_calls import on_disk
 
 # For so long a client of a network drive may remember that there was no file of a name.
 LONGEST_MEMORY_S, POLL_S = 60.0, 0.05
@@ -62,7 +64,7 @@ def rename_unique(source: Path, target: Path) -> bool:
     OSError where it is not permitted: trying again would not help.
     """
     try:
-        source.rename(target)
+        on_disk(partial(source.rename, target), source)
     except OSError as error:
         if is_refused(source, target, error):
             raise
@@ -91,7 +93,7 @@ def attributes(path: Path) -> os.stat_result:
     deadline = time.monotonic() + LONGEST_MEMORY_S
     while True:
         try:
-            return os.lstat(path)
+            return on_disk(partial(os.lstat, path), path)
         except FileNotFoundError:
             if not _is_listed(path) or time.monotonic() > deadline:
                 raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.config import Job
+from accel_trainer.core.disk_calls import watched
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
 from accel_trainer.launch.attempt_events import AttemptStopping, AttemptTerminating, EmitAttempt, Tick
@@ -69,7 +70,7 @@ class StatusMonitor:
     def _written_at(self) -> list[int]:
         times = []
         for path in self._paths:
-            with suppress(OSError):
+            with suppress(OSError), watched(path):
                 times.append(path.stat().st_mtime_ns)
         return times
 

@@ -6,9 +6,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accel_trainer.core.disk_calls import on_disk, watched
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import one_line
@@ -130,7 +132,8 @@ class ClaimControl:
 
     def _is_gone(self, now: float) -> bool:
         try:
-            self._path.lstat()
+            with watched(self._path):
+                self._path.lstat()
         except FileNotFoundError:
             if self._missing_since is None:
                 self._missing_since = now
@@ -189,7 +192,7 @@ class Pauses:
     def all(self) -> list[Pause]:
         """All pauses. Raises QueueUnusable where it cannot be seen whether there are any."""
         try:
-            names = sorted(os.listdir(self._folder))  # noqa: PTH208 - only names
+            names = sorted(on_disk(partial(os.listdir, self._folder), self._folder))
         except FileNotFoundError:
             return []
         except OSError as error:

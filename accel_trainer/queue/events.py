@@ -68,6 +68,13 @@ class DiskBroken:
 
 
 @dataclass(frozen=True)
+class DiskNotice:
+    """What is waited for: a disk that gives errors, or does not answer; then from another thread than all else."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class DiskWorks:
     """At a place something can be written again."""
 
@@ -184,6 +191,7 @@ QueueEvent = (
     | RunnerTrouble
     | DiskBroken
     | DiskWorks
+    | DiskNotice
     | QueuePaused
     | WaitingForJobs
     | ClaimFinished

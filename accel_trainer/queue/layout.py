@@ -23,11 +23,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.config.file_names import MAX_NAME_BYTES, is_conflicted_copy, job_name, why_no_job
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import is_lock, names_inside
 
 # How an older program of the labs names what it trains: of its process nothing is known but the host.
@@ -216,11 +219,12 @@ class QueuePaths:
         """The jobs in a state, in no order; those that are running as `ClaimedJob`. Raises QueueUnusable."""
         folder = self.of(state)
         try:
-            names = _names_in(folder) if state is not JobState.RUNNING else _names_in_and_placed(folder)
+            read = _names_in if state is not JobState.RUNNING else _names_in_and_placed
+            names = on_disk(partial(read, folder), folder)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise QueueUnusable(f"the queue {self.folder} cannot be read: {folder}: {error.strerror}") from error
+            raise QueueUnusable(f"the queue {self.folder} cannot be read: {folder}: {told(error)}") from error
         own_names = {name for name in names if name.endswith(OWN_NAME)} if state.is_over else set()
         for name in names:
             last = name.rpartition("/")[2]
@@ -252,14 +256,18 @@ class QueuePaths:
         """The files that may be meant as jobs and are none, with what each is and what to do. Raises OSError."""
         found: dict[Path, str] = {}
         for state in (JobState.PENDING, JobState.HELD, JobState.RUNNING):
-            with suppress(FileNotFoundError), os.scandir(self.of(state)) as entries:
-                named = {Path(e.path): why for e in entries if (why := why_no_job(e.name)) is not None and _is_file(e)}
-                found |= named
+            with suppress(FileNotFoundError):
+                found |= on_disk(partial(_strays_in, self.of(state)), self.of(state))
         return dict(sorted(found.items()))
 
     def claims(self) -> Iterator[ClaimedJob]:
         """The jobs that are running or on their way, in no order. Raises QueueUnusable."""
         return (job for job in self.listed(JobState.RUNNING) if isinstance(job, ClaimedJob))
+
+
+def _strays_in(folder: Path) -> dict[Path, str]:
+    with os.scandir(folder) as entries:
+        return {Path(e.path): why for e in entries if (why := why_no_job(e.name)) is not None and _is_file(e)}
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -13,10 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.core import rename
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.exclusive_move import move_own
+from accel_trainer.core.machine_errors import told
 from accel_trainer.core.rename import NO_FLAG, is_refused, rename_noreplace, rename_unique, was_moved
 from accel_trainer.queue.layout import (
     ClaimedJob,
@@ -222,14 +225,14 @@ def attributes(job: QueuedJob) -> os.stat_result:
     except FileNotFoundError as error:
         raise gone(job) from error
     except OSError as error:
-        raise QueueUnusable(f"{job.path} cannot be moved: {error.strerror}") from error
+        raise QueueUnusable(f"{job.path} cannot be moved: {told(error)}") from error
 
 
 def _renamed(job: QueuedJob, target: Path, before: os.stat_result) -> bool:
     """Rename at once; False where this file system cannot do so without replacing. Raises FileExistsError, JobGone and
     QueueUnusable."""
     try:
-        rename_noreplace(job.path, target)
+        on_disk(partial(rename_noreplace, job.path, target), job.path)
     except (FileExistsError, FileNotFoundError) as error:
         if is_refused(job.path, target, error):
             if isinstance(error, FileExistsError):
@@ -251,7 +254,7 @@ def gone(job: QueuedJob) -> JobGone:
 
 def cannot_move(source: Path, target: Path, error: OSError) -> QueueUnusable:
     """The error for a move that is not possible, however often it is tried."""
-    return QueueUnusable(f"{source} cannot be moved to {target.parent}: {error.strerror}")
+    return QueueUnusable(f"{source} cannot be moved to {target.parent}: {told(error)}")
 
 
 def _no_name(path: Path, state: JobState) -> QueueUnusable:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from accel_trainer.core.disk_calls import on_disk
+from accel_trainer.core.machine_errors import told
 from accel_trainer.core.record_store import Lines, RecordStore, Time, Within
 from accel_trainer.queue.layout import JobGone, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -38,7 +40,7 @@ class FailureRecord:
 
 def submission_of(file: Path) -> str:
     """Distinguishes this submission of a job from the next: a file keeps it when it is moved. Raises OSError."""
-    about = file.stat()
+    about = on_disk(file.stat, file)
     return f"{about.st_mtime_ns}-{about.st_size}"
 
 
@@ -73,7 +75,7 @@ class Retries:
             self._folder.mkdir(exist_ok=True)
             self._records.write(self._path(job.name), failures)
         except OSError as error:  # a failure that is not counted would be tried again for ever
-            raise QueueUnusable(f"{self._path(job.name)} cannot be written: {error.strerror}") from error
+            raise QueueUnusable(f"{self._path(job.name)} cannot be written: {told(error)}") from error
         return failures
 
     def of(self, job: QueuedJob) -> FailureRecord | None:

@@ -4,11 +4,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.config import Job, read_job
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import append_text
+from accel_trainer.core.files import append_text, read_start
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import first_line, one_line
@@ -74,20 +76,23 @@ class ClaimRun:
         except (QueueUnusable, UnusableHere):
             raise
         except Exception as error:  # whatever it is, it is of this attempt alone
-            return AttemptResult(self._broken_by(error), self.queue.newest_log(self.claimed.name) or self.claimed.path)
+            return self._broken_by(error)
 
-    def _broken_by(self, error: Exception) -> Outcome:
+    def _broken_by(self, error: Exception) -> AttemptResult:
         """The outcome of an attempt that could not be followed to its end; the log has the traceback."""
+        log = None
         with suppress(OSError):
             if (log := self.queue.newest_log(self.claimed.name)) is not None:
                 append_text(log, "".join(traceback.format_exception(error)))
         reason = f"the attempt could not be followed: {type(error).__name__}: {first_line(error)}"
         state = RunState.FAILED if why_of_machine(error) is None else RunState.MACHINE_FAILED
-        return Outcome(OutcomeKind.FAILED, reason, state)
+        return AttemptResult(Outcome(OutcomeKind.FAILED, reason, state), log or self.claimed.path)
 
     async def _result(self) -> AttemptResult:
         claimed, queue, node = self.claimed, self.queue, self.machine.nodes.rank
         try:
+            with suppress(OSError):  # what passes is waited out; of all else the next line tells
+                on_disk(partial(read_start, claimed.path, 1), claimed.path)
             job = read_job(claimed.path, claimed.name)
             queue.paths.refuse_run_folder(job.run_path)
             parent = starting_params(job, queue)

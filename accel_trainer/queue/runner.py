@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from accel_trainer.core.disk_calls import watched
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.event_loop import run_async
 from accel_trainer.core.processes import StopRequest
@@ -19,6 +20,7 @@ from accel_trainer.launch.trial import try_launch
 from accel_trainer.queue.broken_disks import BrokenDisks
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.circuit_breaker import CircuitBreaker
+from accel_trainer.queue.disk_patience import patient_with_disk
 from accel_trainer.queue.events import (
     ChangeNotifier,
     DiskBroken,
@@ -94,8 +96,12 @@ class Runner:
 
         `num_blocked` then has how many jobs are left that wait for others, have no room here or are kept by a pause.
         """
-        self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
+        with patient_with_disk(self.queue.folder, self.stop, self.emit):
+            self.queue.create()
+            self._run_patiently(watch)
+
+    def _run_patiently(self, watch: bool) -> None:
         for tidy in (remove_abandoned, self.queue.remove_half_written, self._reclaimer.forget_dead):
             with suppress(OSError, ValueError):  # what cannot be removed does no harm
                 tidy()
@@ -111,12 +117,13 @@ class Runner:
         await self._reclaim()
         try:
             while not self.stop:
-                self._running.beat()
-                self._collect()
-                has_looked = self._look_if_due()
-                has_begun = self._claim_what_fits()
-                self._circuit_breaker.refresh(self._scheduler.pause)
-                self._disks.refresh()
+                with watched(self.queue.folder):
+                    self._running.beat()
+                    self._collect()
+                    has_looked = self._look_if_due()
+                    has_begun = self._claim_what_fits()
+                    self._circuit_breaker.refresh(self._scheduler.pause)
+                    self._disks.refresh()
                 await self._running.prewarm(self._scheduler)
                 if has_looked and not has_begun and await self._is_over(watch):
                     return

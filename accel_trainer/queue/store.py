@@ -6,11 +6,14 @@ A claim is a rename to a name that no other process gives. All other moves are t
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_files, write_atomic, write_new
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import remove_left
 from accel_trainer.core.rename import rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
@@ -45,20 +48,23 @@ class QueueStore:
     def create(self) -> None:
         """Make the folders there are not yet. Raises QueueUnusable."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.paths.of(state) for state in JobState if state is not JobState.PENDING):
-                if folder.is_symlink():
-                    raise QueueUnusable(
-                        f"the queue {self.folder} cannot be used: {folder} is a symbolic link, which may lead where no "
-                        "rename can move a job; make it a folder (that of the whole queue may be a link)"
-                    )
-                folder.mkdir(exist_ok=True)
-            self.paths.logs.mkdir(exist_ok=True)
+            on_disk(self._make_folders, self.folder)
         except OSError as error:
-            raise QueueUnusable(f"the queue {self.folder} cannot be used: {error.strerror}") from error
+            raise QueueUnusable(f"the queue {self.folder} cannot be used: {told(error)}") from error
         for folder in (*(self.paths.of(state) for state in JobState), self.paths.logs):
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise QueueUnusable(f"the queue {self.folder} cannot be used: no permission to write in {folder}")
+
+    def _make_folders(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.paths.of(state) for state in JobState if state is not JobState.PENDING):
+            if folder.is_symlink():
+                raise QueueUnusable(
+                    f"the queue {self.folder} cannot be used: {folder} is a symbolic link, which may lead where no "
+                    "rename can move a job; make it a folder (that of the whole queue may be a link)"
+                )
+            folder.mkdir(exist_ok=True)
+        self.paths.logs.mkdir(exist_ok=True)
 
     def remove_half_written(self) -> None:
         """Remove what processes that were killed have left half-written, and finish or undo their moves."""
@@ -114,14 +120,14 @@ class QueueStore:
                 raise UserError(f"{name}: a job of this name is in the queue already") from error
             self._replace(path, content)
         except OSError as error:
-            raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
+            raise QueueUnusable(f"{path} cannot be written: {told(error)}") from error
         return path
 
     def _replace(self, path: Path, content: bytes) -> None:
         try:
             write_new(path, content, aside_in=self.paths.of(JobState.RUNNING), replace=True)
         except OSError as error:
-            raise QueueUnusable(f"{path} cannot be written: {error.strerror}") from error
+            raise QueueUnusable(f"{path} cannot be written: {told(error)}") from error
 
     def claim(self, job: QueuedJob, owner: Owner | None = None) -> ClaimedJob | None:
         """Claim a pending job, for this process if no owner is given; None if another was faster."""
@@ -222,9 +228,9 @@ class QueueStore:
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""
         try:
-            return new_log(self.paths.logs, file_name(name))
+            return on_disk(partial(new_log, self.paths.logs, file_name(name)), self.paths.logs)
         except OSError as error:
-            raise QueueUnusable(f"no log can be made in {self.paths.logs}: {error.strerror}") from error
+            raise QueueUnusable(f"no log can be made in {self.paths.logs}: {told(error)}") from error
 
 
 def _names(job: QueuedJob) -> tuple[str, ...]:

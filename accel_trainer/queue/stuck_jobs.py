@@ -1,12 +1,18 @@
 """Jobs with which something goes wrong that is theirs alone, as where a file may not be moved: the others go on."""
 
+import errno
+import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.machine_errors import told
 from accel_trainer.core.text import first_line
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -61,6 +67,14 @@ class StuckJobs:
 
 def refuse_unusable(queue: QueueStore) -> None:
     """Move a file of our own through all states, as jobs are. Raises QueueUnusable."""
+    try:
+        on_disk(lambda: _try_to_move(queue), queue.folder)
+    except OSError as error:
+        where = queue.folder if error.filename is None else error.filename
+        raise QueueUnusable(f"the queue {queue.folder} cannot be used: {where}: {told(error)}") from error
+
+
+def _try_to_move(queue: QueueStore) -> None:
     name = f".trial.{Owner.new().token}.tmp"  # removed with what is half-written, should this process be killed
     place = queue.folder / name
     try:
@@ -73,14 +87,19 @@ def refuse_unusable(queue: QueueStore) -> None:
         finally:
             place.unlink(missing_ok=True)
     except OSError as error:
-        where = place.parent if error.filename is None else error.filename
-        raise QueueUnusable(f"the queue {queue.folder} cannot be used: {where}: {error.strerror}") from error
+        raise OSError(error.errno, error.strerror, error.filename or str(place.parent)) from error
 
 
 def refuse_gone(queue: QueueStore) -> None:
     """Raises QueueUnusable where the folder of a queue that was there is gone. It is never made again."""
-    if not queue.folder.is_dir():
+    try:
+        is_there = stat.S_ISDIR(on_disk(partial(os.stat, queue.folder), queue.folder).st_mode)
+    except OSError as error:
+        is_there = False
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
+            raise QueueUnusable(f"the queue {queue.folder} cannot be used: {told(error)}") from error
+    if not is_there:
         raise QueueUnusable(
-            f"the queue {queue.folder} is gone: somebody has moved or removed it; what was there is as it was, and a "
-            "runner that is given its new place goes on with it"
+            f"the queue {queue.folder} is gone: somebody has moved or removed it, or its disk is "
+            "away; what was there is as it was, and a runner that is given its new place goes on with it"
         )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import remove_tree
 from accel_trainer.core.machine_errors import try_to_write, why_of_machine
@@ -200,20 +201,23 @@ class RunFolder:
         The folder may be a link to another disk. What is in it may not be a link: we would write wherever it leads.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if (foreign := _neither_file_nor_folder(self.path)) is not None:
-                raise UserError(
-                    f"model_dir: {foreign} is neither a file nor a folder: what is written there would go elsewhere; "
-                    "remove it (model_dir itself may be a link)"
-                )
-            self.params.mkdir(exist_ok=True)
-            if tries_to_write:
-                try_to_write(self.path)
-            for folder in filter(os.path.isdir, (self.params, self.resume)):
-                if not os.access(folder, os.W_OK | os.X_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+            on_disk(lambda: self._make(tries_to_write=tries_to_write), self.path)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+    def _make(self, *, tries_to_write: bool) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if (foreign := _neither_file_nor_folder(self.path)) is not None:
+            raise UserError(
+                f"model_dir: {foreign} is neither a file nor a folder: what is written there would go elsewhere; "
+                "remove it (model_dir itself may be a link)"
+            )
+        self.params.mkdir(exist_ok=True)
+        if tries_to_write:
+            try_to_write(self.path)
+        for folder in filter(os.path.isdir, (self.params, self.resume)):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
     def now(self) -> float:
         """The time by the clock that gives the folder's files theirs: on a network drive another machine's."""

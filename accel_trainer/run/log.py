@@ -6,18 +6,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 from accel_trainer.core.blocks import BLOCK_BYTES, read_block
+from accel_trainer.core.disk_calls import watched
 from accel_trainer.core.errors import AccelTrainError
-from accel_trainer.core.files import open_to_write
+from accel_trainer.core.files import MEBIBYTE, open_to_write
 from accel_trainer.core.text import one_line, printable
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost
 
 log = logging.getLogger("accel_trainer")
+# What is kept of a log while it cannot be written.
+MAX_LEFT = MEBIBYTE
 
 
 def begin_logging(run: RunFolder | None, rank: int) -> "HeldBack | None":
@@ -95,23 +97,40 @@ class _Output(_Forgiving, logging.StreamHandler[TextIO]):
     pass
 
 
-class _LogFile(_Forgiving, logging.FileHandler):
-    """log.txt, as long as the run folder is this process's."""
+class _LogFile(logging.Handler):
+    """log.txt, as long as the run folder is this process's. What cannot be written now is written with a later line, as
+    far as it is not too much; the file is opened for each, since one that is open may be of a disk that was mounted
+    anew since."""
 
     def __init__(self, run: RunFolder) -> None:
-        super().__init__(run.log, encoding="utf-8", delay=True)
-        self._run = run
-
-    def _open(self) -> TextIOWrapper:
-        return TextIOWrapper(open_to_write(self._run.log), encoding="utf-8")
+        super().__init__()
+        self._run, self._left = run, b""
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(LockLost):
             self._run.check_owner()
             try:
-                super().emit(record)
-            except OSError:  # logging forgives what fails when it writes, not when it opens
+                line = f"{self.format(record)}\n".encode(errors="replace")
+            except Exception:
                 self.handleError(record)
+                return
+            if len(self._left) < MAX_LEFT:
+                self._left += line
+            self._write()
+
+    def _write(self) -> None:
+        with suppress(OSError), open_to_write(self._run.log, buffering=0) as file:
+            while self._left:
+                with watched(self._run.log):
+                    self._left = self._left[file.write(self._left) :]
+
+    def close(self) -> None:
+        """Write what is left, if that is possible now."""
+        if self._left:
+            with suppress(LockLost):
+                self._run.check_owner()
+                self._write()
+        super().close()
 
 
 class HeldBack(logging.handlers.MemoryHandler):
@@ -150,12 +169,16 @@ class LogTail:
     def new_lines(self) -> list[str]:
         """Whole new lines, without their time stamps."""
         try:
-            backlog = self._path.stat().st_size - self._position
-            # What comes faster than a terminal shows it is in the file.
-            self._position += max(0, backlog - BLOCK_BYTES)
-            text = read_block(self._path, self._position)
+            with watched(self._path):
+                return self._new_lines()
         except OSError:
             return []
+
+    def _new_lines(self) -> list[str]:
+        backlog = self._path.stat().st_size - self._position
+        # What comes faster than a terminal shows it is in the file.
+        self._position += max(0, backlog - BLOCK_BYTES)
+        text = read_block(self._path, self._position)
         whole = text[: text.rfind(b"\n") + 1] or text[: len(text) if len(text) == BLOCK_BYTES else 0]
         self._position += len(whole)
         return [_without_time(line) for line in whole.decode(errors="replace").splitlines()]

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes, write_atomic
 from accel_trainer.core.record_store import Count, Line, Lines, Measure, RecordStore, Seconds, Time
 from accel_trainer.core.text import one_line
@@ -144,7 +146,7 @@ def attempt_status(run: RunFolder, is_its_token: Callable[[str], bool]) -> Statu
 
 def _read(path: Path) -> Status | None:
     try:
-        return _STATUS.decode(read_bytes(path, MAX_STATUS))
+        return _STATUS.decode(on_disk(partial(read_bytes, path, MAX_STATUS), path))
     except (OSError, ValueError):
         return None
 

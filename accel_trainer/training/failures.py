@@ -13,7 +13,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from accel_trainer.core.machine_errors import why_of_machine
+from accel_trainer.core.machine_errors import TRIED_FOR, what_helps, why_of_machine
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.data.batch_plan import TrainBatchPlanner
 from accel_trainer.run.status import Divergence, RunState
@@ -39,7 +39,9 @@ def known_failure(
     if isinstance(error, NotSaved):
         what = f"the state of step {error.step} cannot be saved in {error.filename}"
     if (why := why_of_machine(error, was_writable=True)) is not None:
-        return RunState.MACHINE_FAILED, f"{why}: {what} ({error.strerror}); {_kept(states)}"
+        was_tried = TRIED_FOR in (error.strerror or "")
+        helps = f"{helps}; " if was_tried and (helps := what_helps(error)) is not None else ""
+        return RunState.MACHINE_FAILED, f"{why}: {what} ({error.strerror}); {helps}{_kept(states)}"
     if error.errno == errno.EFBIG:
         return RunState.FAILED, f"the file would be too large: {what} ({error.strerror}); {_kept(states)}"
     return None

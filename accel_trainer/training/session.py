@@ -10,10 +10,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from accel_trainer.config import Job
 from accel_trainer.config.rules import RULES
+from accel_trainer.core.disk_calls import saying_hangs
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting, waiting_out
@@ -65,7 +67,9 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
     patience_s = 60 * job.stall_timeout / 2  # who waits for longer counts as stalled
     with (
         run_log(run, options.rank, prints=options.prints) as begin_log,
-        waiting_out(lambda: bool(stop), at_most_s=patience_s),
+        waiting_out(lambda: bool(stop), at_most_s=patience_s, folders=[run.path]),
+        # Not to log.txt, which may be on that disk.
+        saying_hangs(partial(_print, prints=options.prints), log.warning),
         expecting(known_inputs(job, run), own=run.path),
     ):
         reporter = _reporter(run, options, begin_log)
@@ -96,6 +100,12 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
         except LockLost as lost:  # whatever else has failed may follow from it
             result = TrainingResult(RunState.FAILED, str(lost), lost)
         return result
+
+
+def _print(line: str, *, prints: bool) -> None:
+    if prints:
+        with suppress(OSError):
+            print(line, flush=True)
 
 
 def _by_its_rules(job: Job, run: RunFolder, options: SessionOptions) -> Job:

@@ -25,6 +25,7 @@ from pathlib import Path
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.launched import TOKEN_VARIABLE
+from accel_trainer.core.outage import waiting_out
 from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
@@ -75,4 +76,5 @@ def _preload() -> None:
 
 
 if __name__ == "__main__":
-    exit_now(main())
+    with waiting_out(lambda: bool(stop_request())):  # also before the session
+        exit_now(main())

@@ -15,6 +15,7 @@ from helpers import dead_token, wait_until, write_job
 from accel_trainer.core import rename
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import this_host
+from accel_trainer.core.outage import PATIENCE_VARIABLE
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
@@ -163,6 +164,7 @@ def test_a_folder_of_logs_that_is_deleted_meanwhile_is_made_again(queue, trained
 
 
 def test_a_queue_that_is_moved_away_ends_the_runner_and_is_not_made_again(queue, trained, make_runner, monkeypatch):
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.2")
     monkeypatch.setattr(runner_module, "PATIENCE_S", 0.2)
     for name in ("a", "b"):
         write_job(queue.folder / f"{name}.json")

@@ -18,6 +18,7 @@ from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.queue.broken_disks import BrokenDisks
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
+from accel_trainer.queue.disk_patience import patient_with_disk
 from accel_trainer.queue.events import (
     ChangeNotifier,
     DiskBroken,
@@ -89,8 +90,12 @@ class Submitter:
 
         Told to stop, it leaves at once. Raises QueueUnusable, and UserError where sbatch refuses what is asked of it.
         """
-        self.queue.create()
         self.stop.listen(*STOP_SIGNALS)
+        with patient_with_disk(self.queue.folder, self.stop, self._emit):
+            self.queue.create()
+            self._run(watch)
+
+    def _run(self, watch: bool) -> None:
         with suppress(OSError):  # what cannot be removed does no harm
             self.queue.remove_half_written()
         try:

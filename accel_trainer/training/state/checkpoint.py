@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, remove_tree, replacing, write_atomic
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, persistently
@@ -49,7 +50,7 @@ def save_weights(
 
     The same weights are the same bytes: a checksum tells whether two runs came to the same. check: as of `replacing`.
     """
-    write_atomic(path, packed(state_dict, {"format": "pt", **about}), check=check)
+    on_disk(lambda: write_atomic(path, packed(state_dict, {"format": "pt", **about}), check=check), path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -162,7 +163,7 @@ class StateStore:
         self._run.check_owner()
         target = self._path(state.progress)
         try:
-            self._write(state, target)
+            on_disk(lambda: self._write(state, target), target)
         except OSError as error:
             raise NotSaved(error, state.progress.global_step, self.folder) from error
         before = self._goes_on_from or target

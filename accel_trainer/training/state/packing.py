@@ -8,6 +8,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from accel_trainer.core.disk_calls import watched
+
 # In the order in which the safetensors library lays tensors out, those of the last first. Older torch has not all.
 _NAMES = {
     "bool": "BOOL",
@@ -82,7 +84,8 @@ class CheckedFile:
     def _unless_failed(self, act: Callable[[], object]) -> None:
         if self._failed is None:
             try:
-                act()
+                with watched(getattr(self._file, "name", "a file")):
+                    act()
             except OSError as error:
                 self._failed = error
 

@@ -1,0 +1,92 @@
+"""Verbs on a network drive that gives errors, for a moment or for good, or does not answer."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from helpers import write_job
+
+from accel_trainer.core.outage import PATIENCE_VARIABLE
+from accel_trainer.queue.layout import JobState
+from accel_trainer.queue.store import QueueStore
+
+pytestmark = pytest.mark.slow
+
+ERRORS = ("EIO", "ESTALE", "ENOENT", "ENOTCONN")
+OF_QUEUE = ("status", "add new.json", "hold a", "release h", "cancel a", "retry f", "rm a", "pause", "resume", "logs a",
+            "reclaim", "run-queue --cpu --no-start-ahead")  # fmt: skip
+OF_RUN = ("compare RUN", "evaluate RUN --cpu")
+
+
+@pytest.fixture
+def shared(mount, tmp_path, monkeypatch):
+    """A client of a drive with a queue and what was once a run."""
+    monkeypatch.chdir(tmp_path)
+    write_job(Path("new.json"), seed=7)
+    client = mount("one")
+    store = QueueStore(client.server / "queue")
+    store.create()
+    write_job(store.folder / "a.json")
+    for name, state in (("h", JobState.HELD), ("f", JobState.FAILED)):
+        write_job(store.paths.of(state) / f"{name}.json")
+    (client.server / "run").mkdir()
+    return client
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_verbs_on_a_disk_that_is_away_are_one_line(shared, cli, error):
+    shared.obey(error=error)
+    queue, words = shared.folder / "queue", os.strerror(getattr(errno, error))
+    for verb in OF_QUEUE:
+        done = cli(*verb.split(), "--queue", queue, **{PATIENCE_VARIABLE: "0.3"})
+        lines = [line for line in done.stderr.splitlines() if "trying again" not in line]
+        assert done.returncode == 3, (verb, done)
+        assert len(lines) == 1, (verb, done)
+        assert str(queue) in lines[0], (verb, done)
+        assert error == "ENOENT" or words in lines[0], (verb, done)
+    for verb in OF_RUN:
+        done = cli(*verb.replace("RUN", str(shared.folder / "run")).split(), **{PATIENCE_VARIABLE: "0.3"})
+        assert done.returncode in (1, 2), (verb, done)
+        assert "Traceback" not in done.stderr, (verb, done)
+        assert str(shared.folder / "run") in done.stderr, (verb, done)
+    shared.obey()
+    assert {job.name for job in QueueStore(queue).everywhere()} == {"a", "h", "f"}
+
+
+@pytest.mark.parametrize("error", ["EIO", "ESTALE", "ENOTCONN"])
+def test_verbs_wait_for_a_disk_that_is_away_for_a_moment(shared, cli, error):
+    for verb in ("status", "hold a", "release a", "add new.json", "rm new"):
+        shared.obey(error=error)
+        threading.Timer(0.7, shared.obey).start()
+        done = cli(*verb.split(), "--queue", shared.folder / "queue")
+        assert done.returncode == 0, (verb, done)
+        assert "; trying again for up to 5s" in done.stderr, (verb, done)
+        assert "the disk works again, after" in done.stderr, (verb, done)
+
+
+def test_a_verb_says_that_it_waits_for_a_disk_that_hangs(shared, background):
+    shared.obey(hang=True)
+    process = background("status", "--queue", shared.folder / "queue")
+    line = process.stdout.readline()
+    assert line.startswith("waiting for the disk: 1"), line
+    assert f"({shared.folder / 'queue'}" in line
+    assert process.poll() is None
+    shared.obey()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "pending" in output
+
+
+def test_a_runner_says_that_it_waits_for_a_disk_that_hangs_and_goes_on(shared, background):
+    process = background("run-queue", "--cpu", "--watch", "--queue", shared.folder / "queue")
+    process.stdout.readline()  # it has begun
+    shared.obey(hang=True)
+    lines = iter(process.stdout.readline, "")
+    assert any(line.startswith("waiting for the disk: ") and str(shared.folder) in line for line in lines)
+    shared.obey()
+    assert any(line.startswith("the disk answers again, after ") for line in lines)
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 143
