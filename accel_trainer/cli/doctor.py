@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from accel_trainer.cli.app import (
     echo_text,
     with_flags,
 )
+from accel_trainer.core.disk_calls import retrying
 from accel_trainer.core.text import printable
 from accel_trainer.doctor.findings import Finding, Grade
 
@@ -33,6 +35,14 @@ def doctor(
         bool,
         typer.Option("--deep", help="Also try a real `accelerate launch`; takes ten seconds more, a minute with GPUs."),
     ] = False,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            "--with",
+            help="The queue's folder as another mount of it has it: also try what two machines see of each other.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check libraries, devices, disks, the queue's file system, and Weights & Biases.
@@ -43,7 +53,7 @@ def doctor(
     from accel_trainer.doctor.examination import examination
 
     found: dict[str, Finding] = {}
-    with _exit_on_signals(), closing(examination(queue, deep=deep)) as lines:
+    with retrying(0), _exit_on_signals(), closing(examination(queue, deep=deep, other=other)) as lines:
         for name, finding in lines:
             found[name] = finding
             if not as_json:

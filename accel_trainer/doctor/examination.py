@@ -8,7 +8,7 @@ from typing import Any
 
 from accel_trainer.core.files import cache_folder
 from accel_trainer.core.processes import Program
-from accel_trainer.doctor import filesystem_trials, hardware, software, storage
+from accel_trainer.doctor import client_trials, filesystem_trials, hardware, software, storage
 from accel_trainer.doctor.findings import Check, Finding, Grade, Probe, ProbeFailed, problem, run_checks
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.launch.nvidia import find_gpus
@@ -20,11 +20,11 @@ QUEUE_GB, MODELS_GB, TEMPORARY_GB, CACHE_GB = 1.0, 10.0, 2.0, 1.0
 Lines = Generator[tuple[str, Finding]]
 
 
-def examination(queue: Path, *, deep: bool = False) -> Lines:
+def examination(queue: Path, *, deep: bool = False, other: Path | None = None) -> Lines:
     """Run all checks. Gives (name of a check, its finding), each as soon as it is known.
 
-    queue: the queue's folder, which need not exist; deep: launch processes with `accelerate launch`, too. Closing the
-    generator removes the temporary files.
+    queue: the queue's folder, which need not exist; deep: launch processes with `accelerate launch`, too. other: the
+    same folder, as another mount has it. Closing the generator removes the temporary files.
     """
     with Probe(Program.PROBE_TORCH.command()) as torch, Probe(Program.PROBE_WANDB.command()) as wandb:
         yield from run_checks(
@@ -37,7 +37,7 @@ def examination(queue: Path, *, deep: bool = False) -> Lines:
                 Check("shared memory", lambda: hardware.shared_memory(this_machine())),
             ]
         )
-        yield from _queue_checks(queue)
+        yield from _queue_checks(queue, other)
         yield from run_checks(
             [
                 Check("models", partial(storage.space, Path("models"), MODELS_GB)),
@@ -51,7 +51,7 @@ def examination(queue: Path, *, deep: bool = False) -> Lines:
             yield from run_checks([Check("launch", lambda: software.trial_launch(this_machine()))])
 
 
-def _queue_checks(queue: Path) -> Lines:
+def _queue_checks(queue: Path, other: Path | None = None) -> Lines:
     """Checks of a queue's folder; they end with the first problem that leaves nothing to be tried."""
     existing = partial(storage.existing_part, queue)  # called only when the file system is known to respond
     for name, finding in run_checks(
@@ -79,6 +79,16 @@ def _queue_checks(queue: Path) -> Lines:
             Check(name, partial(filesystem_trials.run_trial, trial, scratch / name))
             for name, trial in filesystem_trials.TRIALS.items()
         )
+        if other is not None:
+            yield from _client_checks(existing(), other, scratch)
+
+
+def _client_checks(folder: Path, other: Path, scratch: Path) -> Lines:
+    """Checks of two clients; only the first where the other one has not the same folder."""
+    for name, finding in run_checks(client_trials.client_checks(scratch, other / scratch.relative_to(folder))):
+        yield name, finding
+        if finding.grade is Grade.PROBLEM and name == "other client":
+            return
 
 
 def _wandb_checks(wandb: Probe) -> Lines:

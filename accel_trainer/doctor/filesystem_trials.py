@@ -5,27 +5,33 @@ file server decides, which cannot be tried from one of them. Each trial takes it
 where the file system does.
 """
 
-import fcntl
 import os
 import time
-import unicodedata
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from accel_trainer.config.file_names import MAX_NAME_BYTES
 from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.files import sync_folder
-from accel_trainer.core.lease import Owner
+from accel_trainer.core.machine_errors import told
 from accel_trainer.core.rename import rename_noreplace
+from accel_trainer.doctor.feature_trials import MOVE_QUEUE, case, links, locks, names
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
-from accel_trainer.doctor.race import race, start_helper
+from accel_trainer.doctor.race import HelperFailed, race, start_helper
 
 NUM_ROUNDS, LIMIT_S = 300, 1.5
-NUM_LISTINGS = 5
+NUM_LISTINGS, NUM_READS = 5, 20
 # What is slower than this is a warning: until another process sees a file, until it is synced, between the clocks.
 SLOW_LISTING_S, LISTING_LIMIT_S, SLOW_SYNC_S, CLOCK_TOLERANCE_S = 1.0, 5.0, 1.0, 5.0
-MOVE_QUEUE = "keep the queue on a local disk, or on NFS (mounted hard)"
+# For so long a client may remember what was, with the usual settings of NFS.
+LONGEST_CACHE_S = 65.0
+HELP_WITH_CACHES = (
+    "mount it with shorter caches: sshfs `-o dir_cache=no,attr_timeout=0,entry_timeout=0`, NFS "
+    "`lookupcache=positive,actimeo=3` (or `noac`, slow), SMB `actimeo=1`; docs/machines.md says more"
+)
 
 
 def rename_replaces(folder: Path) -> Finding:
@@ -35,6 +41,7 @@ def rename_replaces(folder: Path) -> Finding:
 
     def read(connection: Connection) -> None:
         missing = broken = looks = 0
+        errors: Counter[str] = Counter()
         connection.send("ready")
         while not connection.poll():
             looks += 1
@@ -43,8 +50,11 @@ def rename_replaces(folder: Path) -> Finding:
             except FileNotFoundError:
                 missing += 1
                 continue
+            except OSError as error:
+                errors[error.strerror or str(error)] += 1
+                continue
             broken += len(set(read)) != 1 or len(read) != len(_content(0))
-        connection.send((looks, missing, broken))
+        connection.send((looks, missing, broken, errors))
 
     began, number = time.monotonic(), 0
     with start_helper(read) as reader:
@@ -55,76 +65,143 @@ def rename_replaces(folder: Path) -> Finding:
             aside.write_bytes(_content(number))
             os.replace(aside, target)  # noqa: PTH105 - the call that is tried
         reader.send("enough")
-        looks, missing, broken = reader.receive()
-    if target.read_bytes() != _content(number) or (folder / "aside").exists():
+        looks, missing, broken, errors = reader.receive()
+    if _read(target) != _content(number) or (folder / "aside").exists():
         return problem("a rename over a file does not replace it", MOVE_QUEUE)
     if missing or broken:
         return problem(
-            f"while a rename replaces a file, others see none ({missing} of {looks} looks) or half of it ({broken})",
+            "replacing is not atomic: "
+            f"while a rename replaces a file, others see none ({missing} of {looks} looks) or half of it ({broken}): "
+            "what a queue reads just then, such as a pause or a sign of life, counts as missing for that moment",
             MOVE_QUEUE,
         )
+    if errors:
+        found = ", ".join(f"{what}: {number} of {looks:,} looks" for what, number in errors.items())
+        return warning(
+            f"while a rename replaces a file, reading it fails ({found}); what a queue reads is then read again",
+            "nothing has to be done; docs/machines.md says which mounts do so",
+        )
     return ok(f"replaces a file at once: {number} renames, {looks:,} looks of another process")
+
+
+def _read(path: Path) -> bytes:
+    """The content of a file, of which reading may fail now and then."""
+    for _ in range(NUM_READS):
+        with suppress(OSError):
+            return path.read_bytes()
+    return path.read_bytes()
 
 
 def _content(number: int) -> bytes:
     return bytes([number % 256]) * 8192
 
 
-def claims(folder: Path) -> Finding:
-    """Two processes rename one file, each to a name of its own, as runners do that claim the same job."""
+def claims(folder: Path, other: Path | None = None) -> Finding:
+    """Two processes rename one file, each to a name of its own, as runners do that claim the same job.
 
-    def source(number: int) -> Path:
-        return folder / f"{number}.json"
+    other: the same folder, as another client has it, where the second process does so.
+    """
+    places = (folder, other or folder)
 
     def target(racer: int, number: int) -> Path:
-        return folder / f"{number}@{racer}.json"
+        return places[racer] / f"{number}@{racer}.json"
 
-    def claim(racer: int, number: int) -> tuple[bool, str | None]:
-        """(whether this process got the file, the error of the call)"""
+    def claim(racer: int, number: int) -> _Try:
         try:
-            os.rename(source(number), target(racer, number))  # noqa: PTH104 - the call that is tried
+            os.rename(places[racer] / f"{number}.json", target(racer, number))  # noqa: PTH104 - the call that is tried
         except OSError as error:
-            return os.path.lexists(target(racer, number)), error.strerror
-        return True, None
+            shown = os.path.lexists(target(racer, number))
+            return _Try(shown, error.strerror, shown or target(racer, number).name in _names(places[racer]))
+        return _Try(True, None, True)
 
-    tries = race(claim, lambda number: source(number).touch(), NUM_ROUNDS, LIMIT_S)
-    here = set(os.listdir(folder))  # noqa: PTH208 - only names
+    def prepare(number: int) -> None:
+        (folder / f"{number}.json").touch()
+        for place in set(places):
+            _wait_until_shown(place / f"{number}.json")
+
+    tries = race(claim, prepare, NUM_ROUNDS, LIMIT_S)
+    here = _names(folder)
     left = [sum(target(racer, number).name in here for racer in range(2)) for number in range(len(tries))]
-    num_won = [sum(won for won, _ in both) for both in tries]
+    return _assess_claims(tries, left)
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One process's try to claim a file: whether its client shows it the file, the error of the call, and whether the
+    file is in the listing."""
+
+    won: bool
+    error: str | None
+    listed: bool
+
+
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder))  # noqa: PTH208 - only names
+
+
+def _wait_until_shown(path: Path) -> None:
+    until = time.monotonic() + LONGEST_CACHE_S
+    while not os.path.lexists(path) and time.monotonic() < until:
+        time.sleep(0.0005)
+
+
+def _assess_claims(tries: list[tuple[_Try, _Try]], left: list[int]) -> Finding:
+    """left: in how many names each file is found in the end."""
+    races = f"{len(tries)} races"
+    num_won = [sum(one.won for one in both) for both in tries]
     if twice := sum(max(claimed, files) > 1 for claimed, files in zip(num_won, left, strict=True)):
-        return problem(f"two processes both got one job, in {twice} of {len(tries)} races", MOVE_QUEUE)
+        return problem(f"two processes both got one job, in {twice} of {races}", MOVE_QUEUE)
     if lost := [both for both, files in zip(tries, left, strict=True) if files == 0]:
-        reason = next((error for both in lost for _, error in both if error is not None), "the file is lost")
+        reason = next((one.error for both in lost for one in both if one.error is not None), "the file is lost")
         return problem(
             f"of two processes that claimed a job neither got it ({reason}), in {len(lost)} races", MOVE_QUEUE
         )
-    if odd := [error for both in tries for won, error in both if won and error is not None]:
+    if nobodys := [both for both, won in zip(tries, num_won, strict=True) if won == 0]:
+        denied = next(one.error for both in nobodys for one in both)
+        if not all(any(one.listed for one in both) for both in nobodys):
+            return problem(
+                f"in {len(nobodys)} of {races} a job was moved and neither process could know that it has it: the "
+                f"answer was lost ({denied}), and the client denies that the file is there: such a job stays in "
+                "running/ until its runner finds it there or ends",
+                HELP_WITH_CACHES,
+            )
+        return warning(
+            f"answers are lost and names remembered: in {len(nobodys)} of {races} the winner's rename reported an "
+            f"error ({denied}), and only the listing shows that it has the job: its runner waits for the file",
+            HELP_WITH_CACHES,
+        )
+    if odd := [one.error for both in tries for one in both if one.won and one.error is not None]:
         return ok(
-            f"one of two processes won each of {len(tries)} races; {len(odd)} renames succeeded and reported an error "
+            f"one of two processes won each of {races}; {len(odd)} renames succeeded and reported an error "
             f"({odd[0]}), which does no harm: the file's name decides"
         )
-    return ok(f"one of two processes won each of {len(tries)} races for a file")
+    return ok(f"one of two processes won each of {races} for a file")
 
 
-def moves(folder: Path) -> Finding:
-    """Two processes each move a file of their own to one name, as where two jobs of a name come to one state."""
-    own, targets = folder / "own", folder / "targets"
-    own.mkdir()
-    targets.mkdir()
+def moves(folder: Path, other: Path | None = None) -> Finding:
+    """Two processes each move a file of their own to one name, as where two jobs of a name come to one state.
+
+    other: as of `claims`.
+    """
+    own, targets, places = folder / "own", folder / "targets", (folder, other or folder)
+    own.mkdir(exist_ok=True)
+    targets.mkdir(exist_ok=True)
 
     def source(racer: int, number: int) -> Path:
         return own / f"{number}@{racer}.json"
 
     def move(racer: int, number: int) -> bool:
+        place = places[racer]
         try:
-            move_own(source(racer, number), targets / f"{number}.json")
+            move_own(place / own.name / source(racer, number).name, place / targets.name / f"{number}.json")
         except FileExistsError:
             return False
         return True
 
     def prepare(number: int) -> None:
-        for racer in range(2):
+        for racer, place in enumerate(places):
             source(racer, number).write_text(str(racer))
+            _wait_until_shown(place / own.name / source(racer, number).name)
 
     tries = race(move, prepare, NUM_ROUNDS, LIMIT_S)
     for number, won in enumerate(tries):
@@ -136,59 +213,47 @@ def moves(folder: Path) -> Finding:
 
 
 def _way(own: Path, targets: Path) -> str:
-    """How `move_own` moves files here."""
+    """How `move_own` moves files here, and what is refused."""
     (own / "a").touch()
     try:
         rename_noreplace(own / "a", targets / "a")
-    except OSError:
+    except OSError as refused:
         try:
             os.link(own / "a", targets / "b")
-        except OSError:
-            return "folders"
-        return "hard links"
+        except OSError as error:
+            return f"folders (RENAME_NOREPLACE: {refused.strerror}; hard links: {error.strerror})"
+        return f"hard links (RENAME_NOREPLACE: {refused.strerror})"
     return "renames that replace nothing"
 
 
-def exclusive_creation(folder: Path) -> Finding:
-    """Two processes create one file with O_EXCL, as trainers do that start in the same run folder."""
+def exclusive_creation(folder: Path, other: Path | None = None) -> Finding:
+    """Two processes create one file with O_EXCL, as trainers do that start in the same run folder.
 
-    def create(racer: int, number: int) -> bool:
+    other: as of `claims`.
+    """
+    places = (folder, other or folder)
+
+    def create(racer: int, number: int) -> tuple[bool, str | None]:
+        """Whether this process created it, and the words of an error that is not the usual one."""
         try:
-            os.close(os.open(folder / str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.close(os.open(places[racer] / str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
-            return False
-        return True
+            return False, None
+        except PermissionError as error:
+            if not os.path.lexists(places[racer] / str(number)):
+                raise
+            return False, error.strerror
+        return True, None
 
-    tries = race(create, lambda _: None, NUM_ROUNDS, LIMIT_S)
+    answers = race(create, lambda _: None, NUM_ROUNDS, LIMIT_S)
+    tries = [(one[0], two[0]) for one, two in answers]
     if twice := sum(all(both) for both in tries):
         return problem(f"two processes both created one file (O_EXCL), in {twice} of {len(tries)} races", MOVE_QUEUE)
     if lost := sum(not any(both) for both in tries):
         return problem(f"a file that did not exist was refused (O_EXCL), in {lost} of {len(tries)} races", MOVE_QUEUE)
-    return ok(f"one of two processes won each of {len(tries)} races to create a file")
-
-
-def links(folder: Path) -> Finding:
-    """Hard links, which must not replace an existing file, and symbolic links. Nothing here needs either."""
-    one, other = folder / "one", folder / "other"
-    for path in (one, other):
-        path.write_text(path.name)
-    notes = []
-    try:
-        os.link(one, other)
-        return problem("link() has replaced an existing file", MOVE_QUEUE)
-    except FileExistsError:
-        notes.append("link() replaces nothing")
-    except OSError as error:
-        notes.append(f"no hard links ({error.strerror}), which nothing here needs")
-    if other.read_text() != "other":
-        return problem("link() has reported an error and replaced an existing file", MOVE_QUEUE)
-    try:
-        (folder / "symbolic").symlink_to("one")
-        is_kept = (folder / "symbolic").is_symlink() and (folder / "symbolic").read_text() == "one"
-        notes.append("symbolic links are kept" if is_kept else "symbolic links do not point where they should")
-    except OSError as error:
-        notes.append(f"no symbolic links ({error.strerror}), which nothing here needs")
-    return ok("; ".join(notes))
+    other_words = next((words for both in answers for _, words in both if words is not None), None)
+    note = "" if other_words is None else f"; the other one is told {other_words!r}, which counts as that"
+    return ok(f"one of two processes won each of {len(tries)} races to create a file{note}")
 
 
 def clock(folder: Path) -> Finding:
@@ -235,7 +300,7 @@ def visibility(folder: Path) -> Finding:
         or_later = " or later" if longest > LISTING_LIMIT_S / 2 else ""
         return warning(
             f"another process sees a new file after {longest:.1f} s{or_later}",
-            "jobs start later, which does no harm; mount with a shorter actimeo to see them sooner",
+            f"jobs start later, which does no harm; to see them sooner {HELP_WITH_CACHES}",
         )
     return ok(f"another process sees a new file after {longest * 1000:.0f} ms")
 
@@ -258,75 +323,6 @@ def syncing(folder: Path) -> Finding:
     return ok(f"fsync takes {took * 1000:.0f} ms")
 
 
-def names(folder: Path) -> Finding:
-    """Which names of files are kept: those of jobs, and the longest that is made of one, that of a claim."""
-    composed = unicodedata.normalize("NFC", "Größe-é")
-    longest = "c" * len(f"{'n' * MAX_NAME_BYTES}@{'h' * 64}.{Owner.new().token}.json")
-    lost = []
-    kinds = {
-        "spaces": "two words",
-        "punctuation": "it's & so on #1, 50% ~ [x]",
-        "colons and the like": 'a:b*c?d"e<f>g|h',
-        "accents": composed,
-        "composed and decomposed accents as two names": unicodedata.normalize("NFD", composed),
-        f"{MAX_NAME_BYTES} bytes": "ü" * (MAX_NAME_BYTES // 2),
-        f"{len(longest)} bytes (the name of a claim)": longest,
-        "255 bytes": "n" * 255,
-    }
-    for what, name in kinds.items():
-        if not _is_kept(folder, name):
-            lost.append(what)
-    if lost and lost != ["255 bytes"]:
-        is_harmful = any("claim" in what for what in lost)
-        give = problem if is_harmful else warning
-        return give(
-            f"not kept in names: {', '.join(lost)}", MOVE_QUEUE if is_harmful else "give jobs plain, short names"
-        )
-    return ok(f"kept as they are, up to {len(longest) if lost else 255} bytes")
-
-
-def _is_kept(folder: Path, name: str) -> bool:
-    """Whether a file of exactly this name can exist, beside those of the others."""
-    try:
-        (folder / name).touch(exist_ok=False)
-    except OSError:
-        return False
-    return name in os.listdir(folder)  # noqa: PTH208 - only names
-
-
-def case(folder: Path) -> Finding:
-    """Whether names that differ in case only are two names."""
-    (folder / "job").write_text("")
-    if (folder / "JOB").exists():
-        return warning("'job' and 'JOB' are one name here", "give jobs names that differ in more than case")
-    return ok("'job' and 'JOB' are two names")
-
-
-def locks(folder: Path) -> Finding:
-    """flock, on which nothing in a queue relies: on network drives it often holds within one machine only."""
-    path = folder / "lock"
-
-    def attempt(connection: Connection) -> None:
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                connection.send(False)
-            else:
-                connection.send(True)
-
-    needs_none = "the queue needs none"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            return ok(f"no flock here ({error.strerror}); {needs_none}")
-        with start_helper(attempt) as other:
-            if other.receive():
-                return ok(f"flock does not keep another process out; {needs_none}")
-    return ok("flock keeps another process out")
-
-
 TRIALS: dict[str, Callable[[Path], Finding]] = {
     "rename": rename_replaces,
     "claims": claims,
@@ -342,10 +338,21 @@ TRIALS: dict[str, Callable[[Path], Finding]] = {
 }
 
 
+def _make(folder: Path) -> None:
+    """A new folder, also where the answer of the server to that is lost."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir() or os.listdir(folder):  # noqa: PTH208 - only names
+            raise
+
+
 def run_trial(trial: Callable[[Path], Finding], folder: Path) -> Finding:
     """Run a trial in a new folder. An error of the file system is a problem that is found."""
     try:
-        folder.mkdir()
+        _make(folder)
         return trial(folder)
     except OSError as error:
-        return problem(f"the trial has failed: {error.strerror or error}", MOVE_QUEUE)
+        return problem(f"the trial has failed: {told(error)}", MOVE_QUEUE)
+    except HelperFailed as error:
+        return problem(f"the trial has failed: {error}", MOVE_QUEUE)

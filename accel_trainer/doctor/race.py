@@ -28,8 +28,12 @@ class Helper:
         self._connection = connection
 
     def send(self, message: object) -> None:
-        """Send an object that can be pickled."""
-        self._connection.send(message)
+        """Send an object that can be pickled. Raises HelperFailed where the process has ended, for its exception."""
+        try:
+            self._connection.send(message)
+        except BrokenPipeError:
+            self.receive()  # what it has said before it ended
+            raise HelperFailed("another process has ended too early") from None
 
     def receive(self, limit_s: float = ANSWER_LIMIT_S) -> Any:
         """The next object that the process sends. Raises HelperFailed after `limit_s` seconds, or for its exception."""

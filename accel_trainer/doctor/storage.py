@@ -12,7 +12,7 @@ from pathlib import Path
 
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.lease import Owner, is_dead_token
-from accel_trainer.doctor.filesystem_trials import MOVE_QUEUE
+from accel_trainer.doctor.feature_trials import MOVE_QUEUE
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.hardware import GIGABYTE
 from accel_trainer.doctor.race import HelperFailed, start_helper
@@ -42,10 +42,17 @@ DOUBTFUL = {
         ("vfat", "msdos", "exfat", "fuseblk"), "made for other systems: names and time stamps are not kept"
     ),
     **dict.fromkeys(("cifs", "smb3", "smbfs"), "an SMB share: the trials below count for this machine alone"),
-    "fuse.sshfs": "sshfs caches folders: changes by other machines are seen late",
+    "fuse.sshfs": "sshfs caches folders, for 20 s without options: changes by other machines are seen late",
     **dict.fromkeys(("9p", "drvfs", "vboxsf", "vmhgfs", "fuse.vmhgfs-fuse"), "a folder of the host of this machine"),
 }
 NETWORK = ("nfs", "nfs4")
+# What helps where that is more than another place.
+_TWO_CLIENTS = "`accel-train doctor --with PATH`, of a second mount of the folder, measures that"
+HELP = {
+    "fuse.sshfs": f"mount it with `-o dir_cache=no,attr_timeout=0,entry_timeout=0,reconnect`; {_TWO_CLIENTS} "
+    "(docs/machines.md)",
+    **dict.fromkeys(("cifs", "smb3", "smbfs"), f"mount it with `actimeo=1`; {_TWO_CLIENTS} (docs/machines.md)"),
+}
 
 
 def responds(queue: Path) -> Finding:
@@ -148,7 +155,7 @@ def assess_mount(mount: Mount) -> Finding:
     if mount.kind in NETWORK:
         return _assess_network_mount(mount, summary)
     if (why := DOUBTFUL.get(mount.kind)) is not None:
-        return warning(f"{summary}: {why}", MOVE_QUEUE)
+        return warning(f"{summary}: {why}", HELP.get(mount.kind, MOVE_QUEUE))
     return ok(summary)
 
 
@@ -163,10 +170,17 @@ def _assess_network_mount(mount: Mount, summary: str) -> Finding:
     if seconds and max(seconds) > LONG_CACHE_S:
         return warning(
             f"{summary}: folders are cached for up to {max(seconds)} s: changes elsewhere are seen late",
-            "mount it without actimeo, or with actimeo=10",
+            "mount it without actimeo, or with actimeo=10 (docs/machines.md)",
+        )
+    if mount.option("nocto") is not None:
+        return warning(
+            f"{summary}: nocto: what other machines have changed may be seen a minute later, or not until then",
+            "mount it without nocto (docs/machines.md)",
         )
     notes = [option for option in ("noac", "nolock", "sync") if mount.option(option) is not None]
-    notes += [f"{name}={value}" for name in (*named, "local_lock") if (value := mount.option(name)) is not None]
+    notes += [
+        f"{name}={value}" for name in (*named, "lookupcache", "local_lock") if (value := mount.option(name)) is not None
+    ]
     return ok(f"{summary} ({', '.join(['hard', *notes])})" if notes else f"{summary} (hard)")
 
 

@@ -42,7 +42,7 @@ def test_lines_for_people_rows_for_programs_and_the_exit_code(
     summary: str,
     code: int,
 ) -> None:
-    def examined(queue: Path, *, deep: bool) -> Iterator[tuple[str, Finding]]:
+    def examined(queue: Path, *, deep: bool, other: Path | None) -> Iterator[tuple[str, Finding]]:
         for number, finding in enumerate(findings):
             yield f"check {number}", finding
 
