@@ -58,8 +58,8 @@ def unlucky(start: Start) -> Lab:
 
 @pytest.fixture(scope="module", autouse=True)
 def time_limit(busy: Lab, unlucky: Lab, cluster: Cluster) -> None:
-    """That of a job is over in two minutes at the most when it has made some steps, so that Slurm warns it when it looks
-    next, every half minute."""
+    """That of a job is over in two minutes at the most when it has made some steps, so that Slurm warns it when it
+    looks next, every half minute."""
     busy.wait_for_step(2, "timed")
     (job_id,) = cluster.job_ids("timed")
     cluster.call("scontrol", "update", f"jobid={job_id}", f"TimeLimit={cluster.minutes(job_id) + 2}")
