@@ -6,7 +6,7 @@ setup(
     ext_modules=[
         Extension(
             "accel_trainer.data.native._kernel",
-            ["accel_trainer/data/native/kernel.c", "accel_trainer/data/native/jpeg.c"],
+            [f"accel_trainer/data/native/{name}.c" for name in ("kernel", "read", "jpeg", "operations", "occlude")],
             depends=["accel_trainer/data/native/kernel.h"],
             # Of one operation on floats and the next the compiler makes no single one, which would round otherwise.
             extra_compile_args=["-O3", "-ffp-contract=off"],

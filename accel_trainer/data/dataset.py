@@ -13,6 +13,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
 from accel_trainer.data.listing import Listed, MarkedOtherwise, Numbers, Stamped
 from accel_trainer.data.native.images import Images
+from accel_trainer.data.native.stored import StoredImages
 
 LabelArray = npt.NDArray[np.int64]
 
@@ -52,6 +53,24 @@ class ReadsTogether(Protocol):
         indices: int64, one or more. None where they are to be read one by one, which says of each what is wrong with
         it.
         """
+        ...
+
+
+@runtime_checkable
+class StoresPixels(Protocol):
+    """A source that may have pixels in a file as they are."""
+
+    def stored(self, indices: LabelArray) -> StoredImages | None:
+        """Where these images are; None where they are to be read otherwise."""
+        ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source that can have the system read what it will be asked for."""
+
+    def will_need(self, indices: LabelArray) -> None:
+        """These images are read soon. Waits for nothing."""
         ...
 
 
@@ -152,6 +171,15 @@ class Relabeled:
     def read_together(self, indices: LabelArray) -> Images | None:
         """Those of the source, where it can."""
         return self.source.read_together(self._indices[indices]) if isinstance(self.source, ReadsTogether) else None
+
+    def stored(self, indices: LabelArray) -> StoredImages | None:
+        """Those of the source, where it has them."""
+        return self.source.stored(self._indices[indices]) if isinstance(self.source, StoresPixels) else None
+
+    def will_need(self, indices: LabelArray) -> None:
+        """Of the source, where it can."""
+        if isinstance(self.source, ReadsAhead):
+            self.source.will_need(self._indices[indices])
 
     def encoded(self, index: int) -> bytes | None:
         """Those of the source, where it has such bytes. Raises CorruptImage and OSError."""

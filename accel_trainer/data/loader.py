@@ -4,6 +4,7 @@ Decoding and resizing release the interpreter's lock, so threads load as fast as
 without copying batches between processes and without anything to leave behind.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from accel_trainer.data.augment.mixing import Labels, Mixer
 from accel_trainer.data.batch_plan import BatchPlan, Indices
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.native.images import Images
+from accel_trainer.data.native.library import kernel
+from accel_trainer.data.native.stored import StoredCuts
 from accel_trainer.data.shared_work import (
     Buffers,
     ParallelTask,
     SingleTask,
+    ahead_of,
     in_order,
     on_one_core,
     run_here,
@@ -39,6 +43,8 @@ from accel_trainer.data.views import Inputs, ViewParameters, Views
 
 # Batches ready or being loaded beyond the next one.
 READY_AHEAD = 2
+# Batches that the system is told of before they are begun.
+READ_AHEAD = 2
 # Images that a thread loads in one go.
 MAX_PART = 16
 MAX_THREADS = 8
@@ -84,17 +90,46 @@ class ImageReader(SourceReader):
         """The same as a task that threads can share; its memory is from `buffers`, where given."""
         return BatchAssembly(self, plan, buffers)
 
+    def stored_cuts(self, indices: Indices, drawn: ViewParameters) -> StoredCuts | None:
+        """What is cut out of images, where their pixels are in a file."""
+        compiled, stored = kernel(), self.stored(indices)
+        if compiled is None or stored is None:
+            return None
+        return StoredCuts(compiled, stored, self.views.crop.cuts(stored.sizes, drawn.crop))
+
     def render(self, indices: Indices, drawn: ViewParameters, out: Tensor, met: set[int]) -> npt.NDArray[np.bool_]:
         """Write all views of some images, image by image; which of them can be read, bool (images,). Corrupt images
         are added to `met`."""
-        is_there = np.zeros(len(indices), dtype=bool)
         room = self.views.room(out)
+        is_there = self._cut_in_groups(indices, drawn, room, met)
+        self._finish(indices, room, drawn, out)
+        self.views.leave(room, out)
+        return is_there
+
+    def render_stored(self, stored: StoredCuts, part: slice, batch: "BatchAssembly") -> bool:
+        """The same of a part of a batch whose images are in a file, in one call; whether that could be done."""
+        views, rows = self.views, self.rows(part)
+        if views.ends_with_cut:
+            with span(Phase.RENDERING, part.stop - part.start):
+                return views.cut_stored(stored, part, batch.rendered, rows.start)
+        out = batch.rendered[rows]
+        room = views.room(out)
+        with span(Phase.READING):
+            if not views.cut_stored(stored, part, room, 0):
+                return False
+        self._finish(batch.indices[part], room, batch.drawn[rows], out)
+        views.leave(room, out)
+        return True
+
+    def _cut_in_groups(
+        self, indices: Indices, drawn: ViewParameters, room: Tensor, met: set[int]
+    ) -> npt.NDArray[np.bool_]:
+        is_there = np.zeros(len(indices), dtype=bool)
         for group, contents in self.encoded_in_groups(indices):
             rows = self.rows(group)
             is_there[group] = self._render_group(indices[group], contents, drawn[rows], room[rows], met)
         for missing in np.flatnonzero(~is_there).tolist():
             room[self.rows(slice(missing, missing + 1))] = 0
-        self._finish(indices, room, drawn, out)
         return is_there
 
     def _render_group(
@@ -124,11 +159,15 @@ class ImageReader(SourceReader):
 
     def _finish(self, indices: Indices, room: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         def finish(some: slice) -> None:
-            rows = self.rows(some)
-            self.views.finish(room[rows], drawn[rows], out[rows])
+            if some.stop - some.start == len(indices):  # each tensor that is sliced waits for the lock
+                self.views.finish(room, drawn, out)
+            else:
+                rows = self.rows(some)
+                self.views.finish(room[rows], drawn[rows], out[rows])
 
         with span(Phase.RENDERING, len(indices)):
-            self._named(indices, finish)
+            if not self.views.ends_with_cut:
+                self._named(indices, finish)
 
     def _named(self, indices: Indices, act: Callable[[slice], None]) -> None:
         """Do something with all of these images; where that goes wrong with each, to say with which it does."""
@@ -156,7 +195,8 @@ class BatchAssembly:
         self.read, self.plan, views = read, plan, read.views
         before = plan.global_indices[[plan.start - 1]] if views.mixer is not None else plan.indices[:0]
         self.indices = np.concatenate([before, plan.indices])
-        self.drawn = views.draw(views.draws(plan, self.indices))
+        self.drawn = views.prepare(views.draw(views.draws(plan, self.indices)))
+        self.stored = read.stored_cuts(self.indices, self.drawn)
         self.rendered = views.empty(len(self.indices), buffers)
         self.is_there = np.zeros(len(self.indices), dtype=bool)
         self.corrupt: set[int] = set()
@@ -170,6 +210,9 @@ class BatchAssembly:
     @spanned(Phase.LOADING)
     def _render(self, positions: range) -> None:
         part = slice(positions.start, positions.stop)
+        if self.stored is not None and self.read.render_stored(self.stored, part, self):
+            self.is_there[part] = True
+            return
         rows = self.read.rows(part)
         self.is_there[part] = self.read.render(self.indices[part], self.drawn[rows], self.rendered[rows], self.corrupt)
 
@@ -222,6 +265,7 @@ class Loader:
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
         self._buffers = Buffers()
+        self._is_closing = threading.Event()
         self._pool = None
         if num_threads:
             self._pool = single_core_threads(num_threads, "loader")
@@ -240,6 +284,7 @@ class Loader:
                 return load.begin(plan, self._buffers)
             return SingleTask(partial(load, plan))
 
+        plans = self._told(load, plans)
         if self._pool is None:
             for plan in plans:
                 yield on_one_core(partial(lambda plan: run_here(begin(plan)), plan))
@@ -247,9 +292,25 @@ class Loader:
         pool = self._pool
 
         def submit(plan: BatchPlan) -> Future[Batch]:
-            return run_shared(pool, partial(begin, plan), self.num_threads)
+            return run_shared(pool, partial(begin, plan), self.num_threads, self._is_closing)
 
         yield from in_order(submit, plans, 1 + READY_AHEAD)
+
+    def _told(
+        self, load: ImageReader | Callable[[BatchPlan], Batch], plans: Iterable[BatchPlan]
+    ) -> Iterable[BatchPlan]:
+        """The plans; of each the system is told some batches before, where its images can be read ahead."""
+        source = load.reads_ahead if isinstance(load, ImageReader) else None
+        if source is None:
+            return plans
+
+        def tell(plan: BatchPlan) -> None:
+            if self._pool is None:
+                source.will_need(plan.indices)
+            else:
+                self._pool.submit(source.will_need, plan.indices)
+
+        return ahead_of(plans, READ_AHEAD, tell)
 
     def __enter__(self) -> Self:
         return self
@@ -261,6 +322,7 @@ class Loader:
 
     def close(self) -> None:
         """End the threads; batches that were asked for in advance are dropped. Harmless when repeated."""
+        self._is_closing.set()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._buffers.release()

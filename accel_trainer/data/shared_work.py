@@ -50,19 +50,31 @@ class SingleTask(Generic[T]):
         return self._results.pop()
 
 
-def run_shared(pool: ThreadPoolExecutor, begin: Callable[[], ParallelTask[T]], num_threads: int) -> Future[T]:
+def run_shared(
+    pool: ThreadPoolExecutor,
+    begin: Callable[[], ParallelTask[T]],
+    num_threads: int,
+    is_closing: threading.Event | None = None,
+) -> Future[T]:
     """Run a task in the threads of a pool, of which one begins it.
 
     The first error of a part becomes the future's. Parts that have not started are dropped when the future is
-    canceled or the pool is shut down.
+    canceled, or the pool is shut down after `is_closing` was set.
     """
-    return _SharedRun(pool, begin, num_threads).future
+    return _SharedRun(pool, begin, num_threads, is_closing or threading.Event()).future
 
 
 class _SharedRun(Generic[T]):
-    def __init__(self, pool: ThreadPoolExecutor, begin: Callable[[], ParallelTask[T]], num_threads: int) -> None:
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        begin: Callable[[], ParallelTask[T]],
+        num_threads: int,
+        is_closing: threading.Event,
+    ) -> None:
         self.future: Future[T] = Future()
-        self._pool, self._num_threads = pool, num_threads
+        self._pool, self._num_threads, self._is_closing = pool, num_threads, is_closing
+        self._parts: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._left = 1  # `begin` itself
         self._error: BaseException | None = None
@@ -74,10 +86,19 @@ class _SharedRun(Generic[T]):
             self._left = 0  # the future was canceled
             return
         self._task = begin()
-        parts = self._task.parts(self._num_threads)
-        self._left += len(parts)
-        for part in parts:
-            self._pool.submit(self._do, part)
+        self._parts.extend(self._task.parts(self._num_threads))
+        self._left += len(self._parts)
+        # Not one for each part: what a pool does for a call takes longer than a small part.
+        for _ in range(min(len(self._parts), self._num_threads)):
+            self._pool.submit(self._do_parts)
+
+    def _do_parts(self) -> None:
+        while not self._is_closing.is_set():
+            try:
+                part = self._parts.popleft()
+            except IndexError:
+                return
+            self._do(part)
 
     def _do(self, part: Callable[[], None]) -> None:
         try:
@@ -138,6 +159,17 @@ def in_order(submit: Callable[[S], Future[T]], items: Iterable[S], at_once: int)
     finally:
         for future in waiting:
             future.cancel()
+
+
+def ahead_of(items: Iterable[S], number: int, tell: Callable[[S], object]) -> Iterator[S]:
+    """The items; each is told of when the one `number` places before it is asked for."""
+    coming: deque[S] = deque()
+    for item in items:
+        tell(item)
+        coming.append(item)
+        if len(coming) > number:
+            yield coming.popleft()
+    yield from coming
 
 
 def on_one_core(call: Callable[[], T]) -> T:

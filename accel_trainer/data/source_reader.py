@@ -13,9 +13,17 @@ from accel_trainer.core.outage import StoppedWaiting, failure, persistently
 from accel_trainer.core.spans import Phase, span, spanned
 from accel_trainer.core.text import listed
 from accel_trainer.data.batch_plan import Indices
-from accel_trainer.data.dataset import ImageDataset, ReadsTogether, StoresEncoded, name_or_number
+from accel_trainer.data.dataset import (
+    ImageDataset,
+    ReadsAhead,
+    ReadsTogether,
+    StoresEncoded,
+    StoresPixels,
+    name_or_number,
+)
 from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.native.images import TOGETHER, Images
+from accel_trainer.data.native.stored import StoredImages
 from accel_trainer.data.partial_decode import partial_decoder
 
 log = logging.getLogger(__name__)
@@ -42,6 +50,8 @@ class SourceReader:
         # Asked once: each time such a question takes longer than a small image.
         self._together = source if isinstance(source, ReadsTogether) else None
         self._stores_encoded = source if isinstance(source, StoresEncoded) else None
+        self._stores_pixels = source if isinstance(source, StoresPixels) else None
+        self.reads_ahead = source if isinstance(source, ReadsAhead) else None
         self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
         self.corrupt: set[int] = set()
         self.met: set[int] = set()
@@ -70,6 +80,10 @@ class SourceReader:
 
     def _name(self, index: int) -> str:
         return name_or_number(self.source, index)
+
+    def stored(self, indices: Indices) -> StoredImages | None:
+        """Where the pixels of these images are in a file, if they are."""
+        return None if self._stores_pixels is None else self._stores_pixels.stored(indices)
 
     def encoded_in_groups(self, indices: Indices) -> Iterator[tuple[slice, Contents]]:
         """All images in groups, with what is read of them before they are decoded, as much as fits into the processor's

@@ -4,9 +4,11 @@ Everything is drawn first, for all rows of a batch at once; then images are rend
 floats can be done by the loader's threads or on the training's device, with the same code and the same result.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from accel_trainer.core.spans import Phase, span
+from accel_trainer.data.augment import stages
 from accel_trainer.data.augment.effect import Effect, Rows
 from accel_trainer.data.augment.geometry import (
     IMAGENET,
@@ -22,18 +25,23 @@ from accel_trainer.data.augment.geometry import (
     byte_scale_and_shift,
     cut,
     normalize,
+    normalize_bytes,
     normalized,
     to_uint8,
 )
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
-from accel_trainer.data.augment.occlusion import Occluders
-from accel_trainer.data.augment.policies import Policy
+from accel_trainer.data.augment.occlusion import OcclusionParameters
+from accel_trainer.data.augment.policies import Policy, apply_to_all
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.native.images import TOGETHER, Images
+from accel_trainer.data.native.stored import StoredCuts
 from accel_trainer.data.partial_decode import PartialDecoder
 from accel_trainer.data.precision import exact_float32
 from accel_trainer.data.rng.draws import DrawRules, Draws, Numbers, Parameters
 from accel_trainer.data.shared_work import Buffers
+
+# Of one shape, to be used again: as many as there are threads of a loader.
+_MAX_ROOMS = 8
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,8 @@ class Views:
         self.rules = rules or DrawRules()
         self.image_size, self.num_views = how.crop.image_size, self.rules.num_views
         self.as_clip, self.on_device = as_clip, on_device
-        self._is_elementwise = _are_elementwise((*self.effects, *self.last_effects))
+        self._rooms: dict[torch.Size, deque[Tensor]] = {}
+        self._is_elementwise = stages.are_elementwise((*self.effects, *self.last_effects))
         # How the library multiplies depends on where in a batch an image lies: so by image, or as many as stay in the
         # processor's caches.
         self._in_caches = max(1, TOGETHER // (12 * self.image_size**2))
@@ -141,6 +150,18 @@ class Views:
             last_effects=tuple(effect.draw(draws) for effect in self.last_effects),
         )
 
+    def prepare(self, drawn: ViewParameters) -> ViewParameters:
+        """What was drawn, with what the compiled kernel is told of it: once for a batch, and not for each part of it.
+
+        Raises UserError for an unreadable PNG."""
+        size = self.image_size, self.image_size
+        return replace(
+            drawn,
+            before_policy=stages.prepared(self.before_policy, drawn.before_policy),
+            policy=None if self.policy is None else self.policy.prepare(drawn.policy, size),
+            effects=drawn.effects if self.on_device else stages.prepared(self.effects, drawn.effects),
+        )
+
     def draw_mixing(self, mixer: Mixer, draws: Draws) -> MixParameters:
         """One mixture for each row; the frames of a clip, which has one label, are mixed alike."""
         return mixer.draw(replace(draws, view_dependence=True) if self.as_clip else draws)
@@ -161,20 +182,40 @@ class Views:
         room = self.room(out)
         self.cut(images, drawn, room)
         self.finish(room, drawn, out)
+        self.leave(room, out)
 
     def room(self, out: Tensor) -> Tensor:
         """Where rows are cut to that become `out`: this itself, or uint8 of its shape where more is done to them."""
-        is_last = self.on_device or self._ends_with_cut
-        return out if is_last else torch.empty(out.shape, dtype=torch.uint8)
+        if self.on_device or self.ends_with_cut:
+            return out
+        try:
+            return self._rooms[out.shape].popleft()
+        except (KeyError, IndexError):
+            return torch.empty(out.shape, dtype=torch.uint8)
 
-    @property
-    def _ends_with_cut(self) -> bool:
+    def leave(self, room: Tensor, out: Tensor) -> None:
+        """Give a room back that is no longer used: the system takes as much memory, and gives it anew, while the
+        interpreter's lock is held."""
+        if room is not out:
+            self._rooms.setdefault(room.shape, deque(maxlen=_MAX_ROOMS)).append(room)
+
+    @cached_property
+    def ends_with_cut(self) -> bool:
         """Whether nothing is done to rows but to cut them out and normalize them, here."""
         return not (self.on_device or self.policy or self.effects or self.last_effects)
 
+    @property
+    def _byte_scale_and_shift(self) -> tuple[float, ...] | None:
+        """By what cutting normalizes, if it does."""
+        return byte_scale_and_shift(self.statistics) if self.ends_with_cut else None
+
     def cut(self, images: Images, drawn: ViewParameters, room: Tensor) -> None:
         """Write the views of some images to their rows of the room, as they are before the policy and the effects."""
-        cut(images, self.crop.cuts(images, drawn.crop), room, self.statistics if self._ends_with_cut else None)
+        cut(images, self.crop.cuts(images, drawn.crop), room, self.statistics if self.ends_with_cut else None)
+
+    def cut_stored(self, stored: StoredCuts, images: slice, room: Tensor, first_row: int) -> bool:
+        """As `cut`, of some images in a file, to the rows of the room from the first on; whether all are written."""
+        return stored.cut(images, room, first_row, self._byte_scale_and_shift)
 
     def cut_jpegs(
         self, decoder: PartialDecoder, contents: Sequence[bytes], drawn: ViewParameters, room: Tensor
@@ -185,25 +226,22 @@ class Views:
             contents,
             lambda sizes: self.crop.cuts(sizes, drawn.crop),
             room,
-            byte_scale_and_shift(self.statistics) if self._ends_with_cut else None,
+            self._byte_scale_and_shift,
         )
 
     def finish(self, room: Tensor, drawn: ViewParameters, out: Tensor) -> None:
         """Write to `out` what becomes of the rows that are cut; the room is overwritten."""
-        if self._ends_with_cut:
+        if self.ends_with_cut:
             return
         if self.policy is not None and drawn.policy is not None:
             self._finish_before_policy(room, drawn)
-            for row, image in enumerate(room.unbind()):
-                changed = self.policy.apply(image, drawn.policy[row : row + 1])
-                if changed is not image:
-                    image.copy_(changed)
+            apply_to_all(self.policy, room, drawn.policy)
         if self.on_device:
             return
         if not (self.effects or self.last_effects):
-            out.copy_(normalized(room, statistics=self.statistics))
+            normalize_bytes(room, out, self.statistics)
             return
-        for start in range(0, len(room), self._finished_at_once):
+        for start in range(self._finish_covered(room, drawn, out), len(room), self._finished_at_once):
             rows = slice(start, start + self._finished_at_once)
             # Effects that are not elementwise work in memory of their own, where images lie alike.
             into = out[rows] if self._is_elementwise else None
@@ -211,22 +249,38 @@ class Views:
             if changed is not into:
                 out[rows].copy_(changed)
 
+    def _finish_covered(self, room: Tensor, drawn: ViewParameters, out: Tensor) -> int:
+        """`finish` in one call for all, where occluders are the only effect before the normalization; how many of the
+        rows, from the first, are done."""
+        if not self._is_elementwise or (occlude := stages.only_occluders(self.effects)) is None:
+            return 0
+        done = occlude.cover(room, cast(OcclusionParameters, drawn.effects[0]), out, self.statistics)
+        for effect, parameters in zip(self.last_effects, drawn.last_effects, strict=True):
+            rows = out[:done]
+            changed = effect.apply(rows, effect.fetch(parameters[:done]))
+            if changed is not rows:
+                rows.copy_(changed)
+        return done
+
     def _finish_before_policy(self, room: Tensor, drawn: ViewParameters) -> None:
         """What effects make of uint8 (rows, 3, image_size, image_size) before the policy, in place."""
         if not self.before_policy:
             return
-        at_once = self._in_caches if _are_elementwise(self.before_policy) else 1
-        for start in range(0, len(room), at_once):
+        done = 0
+        if (occlude := stages.only_occluders(self.before_policy)) is not None:
+            done = occlude.cover(room, cast(OcclusionParameters, drawn.before_policy[0]))
+        at_once = self._in_caches if stages.are_elementwise(self.before_policy) else 1
+        for start in range(done, len(room), at_once):
             rows = slice(start, start + at_once)
-            fetched = _fetched(self.before_policy, [parameters[rows] for parameters in drawn.before_policy])
-            if all(map(_changes_nothing, fetched)):  # by floats and back the bytes would be the same
+            fetched = stages.fetched(self.before_policy, [parameters[rows] for parameters in drawn.before_policy])
+            if all(map(stages.changes_nothing, fetched)):  # by floats and back the bytes would be the same
                 continue
-            changed = _applied(self.before_policy, room[rows].to(torch.float32).div_(255), fetched)
+            changed = stages.applied(self.before_policy, room[rows].to(torch.float32).div_(255), fetched)
             room[rows].copy_(to_uint8(changed.mul_(255).round_().clamp_(0, 255)))
 
     def _fetch(self, drawn: ViewParameters) -> tuple[list[Any], list[Any]]:
         """What the effects before and after normalization need."""
-        return _fetched(self.effects, drawn.effects), _fetched(self.last_effects, drawn.last_effects)
+        return stages.fetched(self.effects, drawn.effects), stages.fetched(self.last_effects, drawn.last_effects)
 
     def _finish(
         self, images: Tensor, fetched: tuple[Sequence[Any], Sequence[Any]], out: Tensor | None = None
@@ -236,11 +290,11 @@ class Views:
         first, last = fetched
         if self.effects:
             floats = images.to(torch.float32) if out is None else out.copy_(images)
-            images = _applied(self.effects, floats.div_(255), first)
+            images = stages.applied(self.effects, floats.div_(255), first)
             images = normalize(images, self.statistics)
         else:
             images = normalized(images, out, self.statistics)
-        return _applied(self.last_effects, images, last)
+        return stages.applied(self.last_effects, images, last)
 
     def collate(self, rendered: Tensor, drawn: ViewParameters, mixing: MixParameters | None) -> Inputs:
         """The rendered views of a batch, with what is still to be done to them on the device.
@@ -250,7 +304,7 @@ class Views:
         if not self.on_device:
             return Inputs(self._to_examples(rendered, mixing))
         first, last = self._fetch(drawn)
-        fetched = _pinned(first), _pinned(last)
+        fetched = stages.pinned(first), stages.pinned(last)
 
         def finish(images: Tensor) -> Tensor:
             return self._to_examples(self._finish(images, fetched), mixing)
@@ -276,29 +330,3 @@ class Views:
         return MixedLabels(
             self.labels(labels), self.labels(before), weight[:: self.num_views] if self.as_clip else weight
         )
-
-
-def _fetched(effects: Sequence[Effect], drawn: Sequence[Parameters]) -> list[Any]:
-    return [effect.fetch(parameters) for effect, parameters in zip(effects, drawn, strict=True)]
-
-
-def _are_elementwise(effects: Sequence[Effect]) -> bool:
-    return all(effect.is_elementwise for effect in effects)
-
-
-def _changes_nothing(fetched: Any) -> bool:
-    """Whether what an effect has fetched leaves its images as they are."""
-    return isinstance(fetched, Occluders) and len(fetched.rows) == 0
-
-
-def _pinned(fetched: list[Any]) -> list[Any]:
-    """What effects have fetched, on its way to a GPU, where this process uses one."""
-    if not torch.cuda.is_initialized():
-        return fetched
-    return [part.pinned() if isinstance(part, Occluders) else part for part in fetched]
-
-
-def _applied(effects: Sequence[Effect], images: Tensor, fetched: Sequence[Any]) -> Tensor:
-    for effect, parameters in zip(effects, fetched, strict=True):
-        images = effect.apply(images, parameters)
-    return images

@@ -40,7 +40,7 @@ def write_image() -> WriteImage:
     return write
 
 
-SOURCES = [Path(native.__file__).with_name(name) for name in ("kernel.c", "jpeg.c")]
+SOURCES = sorted(Path(native.__file__).parent.glob("*.c"))
 
 
 @pytest.fixture(scope="session")

@@ -272,6 +272,7 @@ def test_before_a_policy_images_without_an_occluder_keep_their_bytes_also_beside
     """Where none of those that are rendered together has one, none becomes floats."""
     views = training_views(job_of(Occlusion=all_steps["Occlusion"], transform_type="default-randaugment"), None)
     plain = seen(training_views(job_of(transform_type="default-randaugment"), None), 24)
+    by_kernel = seen(views, 24)
     occluded: list[int] = []
     apply = Occlude.apply
 
@@ -280,7 +281,9 @@ def test_before_a_policy_images_without_an_occluder_keep_their_bytes_also_beside
         return apply(self, images, fetched)
 
     monkeypatch.setattr(Occlude, "apply", noted)
+    monkeypatch.setattr(Occlude, "prepare", lambda self, parameters: parameters)  # the kernel is not told
     images = seen(views, 24)
+    assert torch.equal(images, by_kernel)
     rows = parameters_of(views, 24)[Occlude].rows
     assert 0 < len(rows) == sum(occluded) < 24
     assert all(occluded)

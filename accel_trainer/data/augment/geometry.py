@@ -89,7 +89,8 @@ class CenterCrop:
     def cuts(self, images: Images, numbers: Numbers) -> Cuts:
         """The middle of each image, whatever the numbers."""
         each = [self._cut(height, width) for height, width in images.sizes]
-        return np.repeat(np.array(each, np.int64), len(numbers) // max(1, len(images)), axis=0)
+        cuts = np.array(each, np.int64).reshape(-1, calls.CUT_NUMBERS)
+        return np.repeat(cuts, len(numbers) // max(1, len(images)), axis=0)
 
     def _cut(self, height: int, width: int) -> tuple[int, ...]:
         box = middle(height, width)
@@ -110,8 +111,7 @@ class RandomResizedCrop:
     def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
         self.image_size = image_size
         self.scale = scale
-        log_ratios = [math.log(ratio) for ratio in CROP_RATIO]
-        self._rules = calls.CropRules(*scale, *log_ratios, *CROP_RATIO, FLIPPED, CROP_TRIES, image_size)
+        self._rules = crop_rules(scale, image_size)
 
     def draw(self, draws: Draws) -> Numbers:
         """The numbers of `crop_box`, and one for the flip: float64 (rows, CROP_NUMBERS + 1)."""
@@ -159,6 +159,25 @@ def crop_box(
     elif ratio > CROP_RATIO[1]:
         w = round(h * CROP_RATIO[1])
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def crop_boxes(sizes: npt.NDArray[np.int64], numbers: Numbers, scale: tuple[float, float]) -> npt.NDArray[np.int64]:
+    """`crop_box` of images of these heights and widths, int64 (n, 2): int64 (n, 4). numbers: float64
+    (n, CROP_NUMBERS)."""
+    if (compiled := kernel()) is None:
+        each = zip(sizes.tolist(), numbers.tolist(), strict=True)
+        boxes = [crop_box(height, width, drawn, scale) for (height, width), drawn in each]
+        return np.array(boxes, np.int64).reshape(-1, 4)
+    table = np.zeros((len(sizes), 6), np.int64)
+    table[:, 4:] = sizes
+    with_flip = np.hstack([numbers, np.ones((len(numbers), 1))])
+    return calls.random_crops(compiled, Images(table, None), with_flip, crop_rules(scale, 1))[:, :4]
+
+
+def crop_rules(scale: tuple[float, float], image_size: int) -> calls.CropRules:
+    """Those of `crop_box`, with a flip, for the kernel."""
+    log_ratios = [math.log(ratio) for ratio in CROP_RATIO]
+    return calls.CropRules(*scale, *log_ratios, *CROP_RATIO, FLIPPED, CROP_TRIES, image_size)
 
 
 def middle(height: int, width: int) -> tuple[int, int, int, int]:
@@ -246,6 +265,14 @@ def normalized(pixels: Tensor, out: Tensor | None = None, statistics: Statistics
     scale, shift = _byte_scale_and_shift(statistics, pixels.device)
     floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
     return floats.mul_(scale).add_(shift)
+
+
+def normalize_bytes(pixels: Tensor, out: Tensor, statistics: Statistics = IMAGENET) -> None:
+    """Write `normalized` pixels: uint8 (rows, 3, height, width) to float32 of that shape, both contiguous."""
+    if (compiled := kernel()) is not None:
+        calls.normalize(compiled, pixels, out, byte_scale_and_shift(statistics))
+    else:
+        normalized(pixels, out, statistics)
 
 
 def normalize(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from tempfile import TemporaryFile
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,13 @@ from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 from accel_trainer.data.augment.effect import change_rows
-from accel_trainer.data.augment.geometry import CROP_NUMBERS, crop_box, flipped_rows
+from accel_trainer.data.augment.geometry import CROP_NUMBERS, IMAGENET, Statistics, crop_boxes, flipped_rows, normalize
+from accel_trainer.data.augment.mask_places import HEIGHT, MaskPlaces
 from accel_trainer.data.augment.noise import fourier_field, pink_spectrum
 from accel_trainer.data.augment.windows import multiply_by_opacity, read_masks, resized
+from accel_trainer.data.native import pixels
 from accel_trainer.data.native.calls import CUT_NUMBERS, Cuts
+from accel_trainer.data.native.library import Kernel, kernel
 from accel_trainer.data.occluders.bank import Form, open_forms
 from accel_trainer.data.occluders.masks import Masks, Pixels
 from accel_trainer.data.rng.draws import Draws, Integers, Keys, Numbers, Parameters, choose, which
@@ -43,6 +48,13 @@ class OcclusionParameters(Parameters):
     rgb: Numbers
     key: Keys
     is_flipped: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PreparedOcclusion(OcclusionParameters):
+    """table: what the compiled kernel is told of each row: int64 (rows, OCCLUDER_NUMBERS)."""
+
+    table: pixels.OccluderTable
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class Occlude:
         self._no_cover, self._no_texture = (
             torch.empty(0, channels, image_size, image_size, dtype=torch.uint8) for channels in (1, 3)
         )
+        self._places = MaskPlaces(self.all_masks)
         num_spectra = 1 if gray_noise else 3
         self.pink = pink_spectrum(image_size)[:num_spectra] if "pink_noise" in section.color else None
 
@@ -155,12 +168,53 @@ class Occlude:
             textures = self._resized([masks[row][:3] for row in textured.tolist()], cuts[textured], drawn[textured])
         return Occluders(rows, cover, textured, textures, drawn)
 
+    def prepare(self, parameters: OcclusionParameters) -> OcclusionParameters:
+        """The parameters with what `cover` tells the compiled kernel, of many rows at once; as they are where it cannot
+        be used: without it, with noise, and where masks are not stored as they are read."""
+        compiled = kernel()
+        if compiled is None or self.pink is not None or not covers_as_torch(compiled):
+            return parameters
+        rows = np.flatnonzero(parameters.masks >= 0)
+        drawn = parameters if len(rows) == len(parameters.masks) else parameters[rows]
+        places = self._places.of(drawn.masks, drawn.item)
+        if places is None:
+            return parameters
+        table = np.zeros((len(parameters.masks), pixels.OCCLUDER_NUMBERS), np.int64)
+        own = np.empty((len(rows), pixels.OCCLUDER_NUMBERS), np.int64)
+        own[:, pixels.FILE : pixels.CUT] = places
+        own[:, pixels.CUT : pixels.UPSIDE_DOWN] = self._cuts(drawn, places[:, HEIGHT:])
+        own[:, pixels.UPSIDE_DOWN] = drawn.place[:, 0] < 0.5
+        own[:, pixels.FILL :].view(np.float64)[:] = self._rgb(drawn)
+        table[rows] = own
+        return PreparedOcclusion(**vars(parameters), table=table)
+
+    def cover(
+        self,
+        images: Tensor,
+        parameters: OcclusionParameters,
+        out: Tensor | None = None,
+        statistics: Statistics | None = None,
+    ) -> int:
+        """Put occluders in front of images by the compiled kernel: the bits of `fetch` and `apply`, and of bytes.
+
+        images: uint8 (n, 3, size, size), which are overwritten; with statistics all of them become normalized floats in
+        `out`, float32 of that shape. How many images, from the first, are done: none where the parameters are not
+        prepared; not all where a mask cannot be read. The others are for `fetch`, which says why.
+        """
+        compiled = kernel()
+        if compiled is None or not isinstance(parameters, PreparedOcclusion):
+            return 0
+        rows = np.flatnonzero(parameters.masks >= 0)
+        table = parameters.table[rows]
+        table[:, pixels.ROW] = rows
+        numbers = None if statistics is None else (*statistics.mean, *statistics.std)
+        return pixels.occlude(compiled, images, table, numbers, out)
+
     def _cuts(self, drawn: OcclusionParameters, sizes: Integers) -> Cuts:
         """The windows of masks, whose heights and widths are int64 (k, 2), flipped sideways or not."""
         corners, sides = np.zeros_like(sizes), sizes
         if self.section.random_resize:
-            each = zip(sizes.tolist(), drawn.crop.tolist(), strict=True)
-            boxes = np.array([crop_box(height, width, crop, RESIZE_SCALE) for (height, width), crop in each], np.int64)
+            boxes = crop_boxes(sizes, drawn.crop, RESIZE_SCALE)
             corners, sides = boxes[:, :2], boxes[:, 2:]
         window = np.maximum(1, np.rint(sides * WINDOW).astype(np.int64))
         cuts = np.zeros((len(sizes), CUT_NUMBERS), np.int64)
@@ -195,11 +249,14 @@ class Occlude:
         covered = images[rows] * (1 - cover[rows]) + texture
         return images.lerp_(self._fill(fetched.drawn, images.device), cover).index_copy_(0, rows, covered)
 
+    def _rgb(self, drawn: OcclusionParameters) -> Numbers:
+        """The color of each, float64 (k, 3) in 0..1."""
+        own = self._colors[drawn.color]
+        return np.where(np.isnan(own), drawn.rgb, own)
+
     def _fill(self, drawn: OcclusionParameters, device: torch.device) -> Tensor:
         """What L masks are filled with: float32 (k, 3, 1, 1), or (k, 3, size, size) with pink noise."""
-        own = self._colors[drawn.color]
-        rgb = np.where(np.isnan(own), drawn.rgb, own).astype(np.float32)
-        fill = torch.from_numpy(rgb).view(-1, 3, 1, 1).to(device, non_blocking=True)
+        fill = torch.from_numpy(self._rgb(drawn).astype(np.float32)).view(-1, 3, 1, 1).to(device, non_blocking=True)
         if self.pink is None:
             return fill
         pink = self.pink = self.pink.to(device, non_blocking=True)  # it stays where the images are
@@ -211,6 +268,29 @@ class Occlude:
             return change_rows(field, np.flatnonzero(is_flipped), lambda rows: rows.flip(-1)).expand_as(fill)
 
         return change_rows(fill, noisy, noise, drawn.key, drawn.is_flipped)
+
+
+@cache
+def covers_as_torch(compiled: Kernel) -> bool:
+    """Whether the kernel gives the bits of torch here: every byte behind every opacity, filled and painted."""
+    opacity, byte = torch.meshgrid(*[torch.arange(256, dtype=torch.uint8)] * 2, indexing="ij")
+    images, rgb = byte.expand(2, 3, 256, 256).contiguous(), (0.3, 0.6, 0.9)
+    floats, cover = (values.to(torch.float32).div_(255) for values in (images, opacity))
+    filled = floats[:1].lerp(torch.tensor(rgb).view(3, 1, 1), cover.expand(1, 1, 256, 256))
+    painted = floats[1:] * (1 - cover) + cover
+    out, table = torch.empty_like(floats), np.zeros((2, pixels.OCCLUDER_NUMBERS), np.int64)
+    try:
+        with TemporaryFile() as file:
+            # Opacities alone, and after them white of the same opacities.
+            file.write(opacity.numpy().tobytes() + bytes([255]) * (3 * 256**2) + opacity.numpy().tobytes())
+            file.flush()
+            whole = (256, 256, 0, 0, 256, 256, 256, 256, 0, 0, 0, 0)
+            table[:, : pixels.FILL] = [(0, file.fileno(), 0, 1, *whole), (1, file.fileno(), 256**2, 4, *whole)]
+            table[:, pixels.FILL :].view(np.float64)[:] = rgb
+            done = pixels.occlude(compiled, images, table, (*IMAGENET.mean, *IMAGENET.std), out)
+    except OSError:
+        return False
+    return done == len(images) and torch.equal(out, normalize(torch.cat([filled, painted])))
 
 
 def _levels(section: Occlusion, form: Form) -> Sequence[int]:

@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from accel_trainer.data.augment.geometry import to_uint8
+from accel_trainer.data.native import pixels
 from accel_trainer.data.rng.draws import Integers
 
 # uint8 (3, height, width) and a magnitude to the same image altered.
@@ -88,13 +89,13 @@ GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 # All that RandAugment needs for one size of images; of 224 pixels they take 9 MB.
 _MOVES = 2 * len(GEOMETRIC)
 # Whole numbers up to here are floats.
-_MAX_NUMBERED = 2**24
+MAX_NUMBERED = 2**24
 
 
 def by_sources(move: Change, image: Tensor, magnitude: float) -> Tensor:
     """What `move` makes of an image, by nearest neighbors, with the pixels looked up where it has them from."""
     height, width = image.shape[-2:]
-    if height * width >= _MAX_NUMBERED:
+    if height * width >= MAX_NUMBERED:
         return move(image, magnitude)
     source, is_inside = _sources(move, magnitude, height, width)
     moved = image.reshape(len(image), -1).numpy().take(source, axis=1)
@@ -104,11 +105,16 @@ def by_sources(move: Change, image: Tensor, magnitude: float) -> Tensor:
 
 @lru_cache(maxsize=2 * _MOVES)
 def _sources(move: Change, magnitude: float, height: int, width: int) -> tuple[Integers, npt.NDArray[np.uint8]]:
-    """From where each pixel comes, int64 (height * width,), and whether that is inside of the image: an image of the
-    numbers of its pixels, from 1, is moved."""
+    """From where each pixel comes, int64 (height * width,), and whether that is inside of the image."""
+    moved = numbers_moved(move, magnitude, height, width)
+    return np.maximum(moved - 1, 0).astype(np.int64), (moved > 0).astype(np.uint8)
+
+
+def numbers_moved(move: Change, magnitude: float, height: int, width: int) -> npt.NDArray[np.int32]:
+    """What becomes of an image of the numbers of its pixels, from 1, by nearest neighbors: int32 (height * width,), 0
+    where a pixel comes from outside."""
     numbers = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width)
-    moved = move(numbers, magnitude).to(torch.int64).view(-1).numpy()
-    return np.maximum(moved - 1, 0), (moved > 0).astype(np.uint8)
+    return move(numbers, magnitude).to(torch.int32).view(-1).numpy()
 
 
 def _equalize(image: Tensor) -> Tensor:
@@ -149,6 +155,8 @@ class Operation:
     last: float = 0.0
     signed: bool = False  # a magnitude may be negative
     side: int | None = None  # magnitudes are fractions of this dimension of the image: -1 is the width, -2 the height
+    kind: int | None = None  # what the compiled kernel calls it (accel_trainer.data.native.pixels); None: nothing
+    moves: Change | None = None  # what moves whole pixels, and nothing else
 
     def magnitude(self, magnitude_bin: int, num_bins: int, size: tuple[int, ...]) -> float:
         """The magnitude of a bin, without a sign, for an image whose last two dimensions are those of `size`."""
@@ -178,19 +186,28 @@ def operations_up_to(
     color_change: the largest difference of a factor from 1; bits: that `Posterize` keeps, in the first and last bin.
     """
     signed = partial(Operation, signed=True)
+
+    def moving(move: Callable[..., Tensor], last: float, side: int | None = None) -> Operation:
+        change, is_nearest = partial(move, mode=mode), mode is InterpolationMode.NEAREST
+        kind, moves = (pixels.MOVED, change) if is_nearest else (None, None)
+        return signed(change, last=last, side=side, kind=kind, moves=moves)
+
+    def by_factor(adjust: Change, kind: int) -> Operation:
+        return signed(partial(_by_factor, adjust), last=color_change, kind=kind)
+
     return {
-        "Identity": Operation(partial(_always, _same)),
-        "ShearX": signed(partial(_shear_x, mode=mode), last=shear),
-        "ShearY": signed(partial(_shear_y, mode=mode), last=shear),
-        "TranslateX": signed(partial(_translate_x, mode=mode), last=translation, side=-1 if relative else None),
-        "TranslateY": signed(partial(_translate_y, mode=mode), last=translation, side=-2 if relative else None),
-        "Rotate": signed(partial(_rotate, mode=mode), last=rotation),
-        "Brightness": signed(partial(_by_factor, functional.adjust_brightness), last=color_change),
-        "Color": signed(partial(_by_factor, functional.adjust_saturation), last=color_change),
-        "Contrast": signed(partial(_by_factor, functional.adjust_contrast), last=color_change),
-        "Sharpness": signed(_sharpness, last=color_change),
-        "Posterize": Operation(_posterize, first=bits[0], last=bits[1]),
-        "Solarize": Operation(_solarize, first=1.0, last=0.0),
-        "AutoContrast": Operation(partial(_always, functional.autocontrast)),
-        "Equalize": Operation(partial(_always, _equalize)),
+        "Identity": Operation(partial(_always, _same), kind=pixels.SAME),
+        "ShearX": moving(_shear_x, shear),
+        "ShearY": moving(_shear_y, shear),
+        "TranslateX": moving(_translate_x, translation, -1 if relative else None),
+        "TranslateY": moving(_translate_y, translation, -2 if relative else None),
+        "Rotate": moving(_rotate, rotation),
+        "Brightness": by_factor(functional.adjust_brightness, pixels.BY_LEVEL),
+        "Color": by_factor(functional.adjust_saturation, pixels.SATURATION),
+        "Contrast": by_factor(functional.adjust_contrast, pixels.CONTRAST),
+        "Sharpness": signed(_sharpness, last=color_change, kind=pixels.SHARPNESS),
+        "Posterize": Operation(_posterize, first=bits[0], last=bits[1], kind=pixels.BY_LEVEL),
+        "Solarize": Operation(_solarize, first=1.0, last=0.0, kind=pixels.BY_LEVEL),
+        "AutoContrast": Operation(partial(_always, functional.autocontrast), kind=pixels.AUTO_CONTRAST),
+        "Equalize": Operation(partial(_always, _equalize), kind=pixels.EQUALIZE),
     }

@@ -7,11 +7,15 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from accel_trainer.data.augment.geometry import to_uint8
+from accel_trainer.data.augment.operation_tables import OperationTables, operates_as_torch
 from accel_trainer.data.augment.operations import GEOMETRIC, Operation, by_sources, operations_up_to
+from accel_trainer.data.native.library import kernel
+from accel_trainer.data.native.pixels import Steps, operate
 from accel_trainer.data.rng.draws import Draws, Integers, Numbers, Parameters, which
 
 Drawn = TypeVar("Drawn", bound=Parameters)
@@ -35,6 +39,27 @@ class Policy(Protocol[Drawn]):
         """
         ...
 
+    def prepare(self, drawn: Drawn, size: tuple[int, int]) -> Drawn:
+        """What was drawn, with what the compiled kernel is told of it for images of this height and width, if it is
+        used."""
+        ...
+
+    def apply_together(self, images: Tensor, drawn: Drawn) -> npt.NDArray[np.bool_] | None:
+        """What `apply` does to each of some images, in place, by the compiled kernel; to which of them, bool (n,). None
+        where what was drawn is not prepared."""
+        ...
+
+
+def apply_to_all(policy: Policy[Drawn], images: Tensor, drawn: Drawn) -> None:
+    """Alter images, uint8 (n, 3, height, width), in place, each as it was drawn."""
+    is_done = policy.apply_together(images, drawn)
+    rows = range(len(images)) if is_done is None else np.flatnonzero(~is_done).tolist()
+    for row in rows:
+        image = images[row]
+        changed = policy.apply(image, drawn[row : row + 1])
+        if changed is not image:
+            image.copy_(changed)
+
 
 # -- what is drawn ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -44,6 +69,14 @@ class Operations(Parameters):
     operation: Integers  # number of the operation among those of the policy
     magnitude_bin: Integers  # 0 is the first; operations without a magnitude ignore it
     sign: Integers  # 1 or -1; operations without a sign ignore it
+
+
+@dataclass(frozen=True)
+class PreparedOperations(Operations):
+    """The same with what the compiled kernel is told."""
+
+    steps: Steps
+    is_known: npt.NDArray[np.bool_]  # (rows,): whether it knows all operations of a row
 
 
 @dataclass(frozen=True)
@@ -61,6 +94,7 @@ class _Operating:
         self.operations = operations
         self.num_bins = num_bins
         self._by_number = tuple(operations.values())
+        self._tables = OperationTables(self._by_number, num_bins)
 
     def _draw(self, draws: Draws, purpose: str, *shape: int, num_bins: int) -> Operations:
         """Arrays of shape (rows, *shape): all operations, the first `num_bins` bins and both signs equally likely."""
@@ -81,8 +115,28 @@ class _Operating:
         return image
 
 
+class _OperatingTogether(_Operating):
+    """Operations of which the kernel knows most."""
+
+    def prepare(self, drawn: Operations, size: tuple[int, int]) -> Operations:
+        """With the steps of all rows."""
+        compiled = kernel()
+        if compiled is None or not operates_as_torch(compiled):
+            return drawn
+        steps, is_known = self._tables.steps(drawn.operation, drawn.magnitude_bin, drawn.sign, size)
+        return PreparedOperations(**vars(drawn), steps=steps, is_known=is_known)
+
+    def apply_together(self, images: Tensor, drawn: Operations) -> npt.NDArray[np.bool_] | None:
+        """Alter those images of whose operations the kernel knows all."""
+        compiled = kernel()
+        if compiled is None or not isinstance(drawn, PreparedOperations):
+            return None
+        operate(compiled, images, drawn.steps)
+        return drawn.is_known
+
+
 # -- policies ---------------------------------------------------------------------------------------------------
-class RandAugment(_Operating):
+class RandAugment(_OperatingTogether):
     """`num_ops` operations of one magnitude (Cubuk et al. 2020, "RandAugment"), as torchvision's v2.RandAugment.
 
     magnitude: number of the bin, from 0 to num_magnitude_bins - 1. What comes from outside of the image is black.
@@ -114,7 +168,7 @@ class RandAugment(_Operating):
         return self._in_succession(image, drawn.operation[0], drawn.magnitude_bin[0], drawn.sign[0])
 
 
-class TrivialAugment(_Operating):
+class TrivialAugment(_OperatingTogether):
     """One operation of any magnitude (Müller and Hutter 2021, "TrivialAugment"), as v2.TrivialAugmentWide.
 
     Translations go up to 32 pixels, whatever the size of the image. What comes from outside of the image is black.
@@ -178,9 +232,17 @@ class AugMix(_Operating):
         exponential = -np.log1p(-numbers[:, 1:])
         return np.hstack([own, (1 - own) * exponential / exponential.sum(axis=1, keepdims=True)])
 
+    def prepare(self, drawn: Mixture, size: tuple[int, int]) -> Mixture:
+        """As it is: images are moved by parts of pixels, and mixed as floats, which is left to torch."""
+        return drawn
+
+    def apply_together(self, images: Tensor, drawn: Mixture) -> None:
+        """Nothing."""
+        return
+
     def apply(self, image: Tensor, drawn: Mixture) -> Tensor:
-        # What decoding gives is not contiguous; one copy makes the first operation of every chain faster.
         """The weighted sum of the image and of what each chain makes of it."""
+        # What decoding gives is not contiguous; one copy makes the first operation of every chain faster.
         image = image.contiguous()
         own, *weights = drawn.weights[0].tolist()
         mixed = image * own

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from accel_trainer.data.augment.geometry import cut
-from accel_trainer.data.native.calls import Cuts, Extents, address_of, read
+from accel_trainer.data.native.calls import Cuts, address_of
 from accel_trainer.data.native.images import Images
 from accel_trainer.data.native.library import Kernel, kernel
+from accel_trainer.data.native.stored import Extents, read
 from accel_trainer.data.occluders.masks import Masks, Pixels, Place
 
 

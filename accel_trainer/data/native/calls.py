@@ -1,7 +1,6 @@
 """The kernel's functions for arrays and tensors."""
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel_trainer.data.native.images import Blocks, Images
-from accel_trainer.data.native.library import NO_MEMORY, Kernel
+from accel_trainer.data.native.images import Images
+from accel_trainer.data.native.library import NO_MEMORY, OUTSIDE, Kernel
 
 Cuts = npt.NDArray[np.int64]
 """int64 (rows, 9): top, left, height and width of a box in an image; the height and width that it is resized to; top
 and left of the square window of that which is the row; whether it is flipped."""
 CUT_NUMBERS = 9
-# Of Extents.
-OFFSET, SIZE, IS_CHECKED, CHECKSUM, ADDRESS = range(5)
 
 
 class CropRules(ctypes.Structure):
@@ -39,8 +36,10 @@ def address_of(array: npt.NDArray[Any]) -> int:
 
 
 def random_crops(kernel: Kernel, images: Images, numbers: npt.NDArray[np.float64], rules: CropRules) -> Cuts:
-    """Boxes for rows of images, image by image. numbers: float64 (rows, 2 * tries + 3), contiguous."""
-    numbers = np.ascontiguousarray(numbers)
+    """Boxes for rows of images, image by image. numbers: float64 (rows, 2 * tries + 3)."""
+    numbers = np.ascontiguousarray(numbers, np.float64)
+    if numbers.shape[1:] != (2 * rules.tries + 3,):
+        raise ValueError(f"{numbers.shape} numbers for {rules.tries} tries")
     cuts = np.empty((len(numbers), CUT_NUMBERS), np.int64)
     views = len(numbers) // max(1, len(images))
     kernel.random_crops(
@@ -61,53 +60,62 @@ def cut(
     """Write the rows of images, image by image.
 
     out: contiguous (rows, 3, size, size): uint8, or float32 where bytes are multiplied by the first three numbers and
-    the last three are added, by channel. Raises MemoryError.
+    the last three are added, by channel. Raises MemoryError, and ValueError for a box that is not in its image.
     """
-    normalization = normalization_of(byte_scale_and_shift)
+    where = target(cuts, out, byte_scale_and_shift)
     views = len(cuts) // max(1, len(images))
-    where = (address_of(cuts), out.shape[-1], normalization, out.data_ptr(), kernel.may_use_vectors)
-    if kernel.cut(address_of(images.table), len(images), views, *where) == NO_MEMORY:
+    refuse(kernel.cut(address_of(images.table), len(images), views, *where, kernel.may_use_vectors))
+
+
+def normalize(kernel: Kernel, pixels: Tensor, out: Tensor, byte_scale_and_shift: tuple[float, ...]) -> None:
+    """Bytes as floats, as `cut` makes them: uint8 (rows, 3, height, width) to float32, both contiguous."""
+    require(pixels, torch.uint8)
+    require(out, torch.float32)
+    if out.shape != pixels.shape or pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"{tuple(pixels.shape)} pixels have no room in {tuple(out.shape)}")
+    area = pixels.shape[2] * pixels.shape[3]
+    kernel.normalize(pixels.data_ptr(), len(pixels), area, normalization_of(byte_scale_and_shift), out.data_ptr())
+
+
+def require(tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raises ValueError for a tensor that is not of this type, contiguous, and in the CPU's memory."""
+    if tensor.dtype != dtype or not tensor.is_contiguous() or tensor.device.type != "cpu":
+        raise ValueError(f"a tensor is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, not contiguous {dtype}")
+
+
+def target(cuts: Cuts, out: Tensor, byte_scale_and_shift: tuple[float, ...] | None) -> tuple[Any, ...]:
+    """What the kernel is told of cuts and of where they go. Raises ValueError where that is not what it takes."""
+    require_cuts(cuts)
+    if len(out) != len(cuts):
+        raise ValueError(f"{len(cuts)} rows have no room in {tuple(out.shape)}")
+    return address_of(cuts), *room_for(out, 0, len(cuts), byte_scale_and_shift)
+
+
+def require_cuts(cuts: Cuts) -> None:
+    """Raises ValueError for what the kernel takes for no cuts."""
+    if cuts.dtype != np.int64 or cuts.shape[1:] != (CUT_NUMBERS,) or not cuts.flags.c_contiguous:
+        raise ValueError(f"cuts are {cuts.dtype} {cuts.shape}")
+
+
+def room_for(
+    out: Tensor, first_row: int, count: int, byte_scale_and_shift: tuple[float, ...] | None
+) -> tuple[int, Any, int]:
+    """The size of rows, how they are normalized, and the address of the first. Raises ValueError where `out` has no
+    room for so many."""
+    require(out, torch.uint8 if byte_scale_and_shift is None else torch.float32)
+    rows, channels, height, size = out.shape
+    if channels != 3 or height != size or first_row < 0 or first_row + count > rows:
+        raise ValueError(f"rows {first_row} to {first_row + count} have no room in {tuple(out.shape)}")
+    start = first_row * 3 * size * size * out.element_size()
+    return size, normalization_of(byte_scale_and_shift), out.data_ptr() + start
+
+
+def refuse(result: int) -> None:
+    """Raises MemoryError and ValueError for what the kernel says of itself and of what it was given."""
+    if result == NO_MEMORY:
         raise MemoryError("there is no memory to resize an image")
-
-
-@dataclass(frozen=True)
-class Extents:
-    """Stored bytes that are read together, one after the other, into one block.
-
-    table: of each its offset and size, whether it is compared with its CRC-32, the CRC-32, and its address:
-    int64 (extents, 5).
-    """
-
-    table: npt.NDArray[np.int64]
-    block: npt.NDArray[np.uint8]
-
-    @classmethod
-    def of(
-        cls,
-        offsets: npt.NDArray[np.int64],
-        sizes: npt.NDArray[np.int64],
-        is_checked: npt.NDArray[np.bool_],
-        checksums: npt.NDArray[np.int64],
-        blocks: Blocks | None = None,
-    ) -> "Extents":
-        """With room for them, of these blocks where given."""
-        ends = sizes.cumsum()
-        block = np.empty(int(ends[-1]), np.uint8) if blocks is None else blocks.empty(int(ends[-1]))
-        table = np.empty((len(sizes), 5), np.int64)  # not stacked: of signed and unsigned numbers that makes floats
-        for column, values in enumerate((offsets, sizes, is_checked, checksums, ends - sizes + address_of(block))):
-            table[:, column] = values
-        return cls(table, block)
-
-    @property
-    def starts(self) -> npt.NDArray[np.int64]:
-        """Where each is in the block."""
-        starts: npt.NDArray[np.int64] = self.table[:, ADDRESS] - address_of(self.block)
-        return starts
-
-
-def read(kernel: Kernel, file: int, extents: Extents) -> bool:
-    """Read from an open file; whether all was read, and is what it was. Of what went wrong nothing is said here."""
-    return bool(kernel.read(file, address_of(extents.table), len(extents.table)) == 0)
+    if result == OUTSIDE:
+        raise ValueError("a box is not in its image")
 
 
 def agrees_with_torch(kernel: Kernel) -> bool:

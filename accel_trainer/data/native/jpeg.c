@@ -303,6 +303,11 @@ int kernel_cut_jpegs(const JpegLibrary *library, const Jpeg *jpegs, int64_t num_
         is_done[i] = 0;
         if (jpegs[i].height == 0 || jpegs[i].width == 0)
             continue;
+        for (int64_t view = 0; view < views; view++)
+            if (!kernel_is_inside(&cuts[view], jpegs[i].height, jpegs[i].width, size))
+                result = OUTSIDE;
+        if (result != OK)
+            break;
         boxes_of(cuts, views, size, &part.held, &wanted);
         if (!decode(library, &jpegs[i], wanted, &part))
             continue;

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from accel_trainer.data.native.calls import Cuts, address_of, normalization_of
+from accel_trainer.data.native.calls import Cuts, address_of, refuse, target
 from accel_trainer.data.native.images import Images
-from accel_trainer.data.native.library import NO_MEMORY, Kernel, UnusableKernel
+from accel_trainer.data.native.library import Kernel, UnusableKernel
 
 # As jpeg.c has them.
 _FUNCTIONS = (
@@ -88,12 +88,10 @@ def cut_jpegs(
     byte_scale_and_shift: tuple[float, ...] | None,
 ) -> npt.NDArray[np.bool_]:
     """As `calls.cut`, of encoded images; of which of them the rows were written, bool (images,). The others are to be
-    decoded whole. Raises MemoryError."""
+    decoded whole. Raises as that."""
     is_done = np.zeros(len(jpegs), np.bool_)
-    normalization = normalization_of(byte_scale_and_shift)
+    where = (*target(cuts, out, byte_scale_and_shift), address_of(is_done))
     views = len(cuts) // max(1, len(jpegs))
-    where = (address_of(cuts), out.shape[-1], normalization, out.data_ptr(), address_of(is_done))
     images = (ctypes.byref(library), address_of(jpegs.table), len(jpegs), views)
-    if kernel.cut_jpegs(*images, *where, kernel.may_use_vectors) == NO_MEMORY:
-        raise MemoryError("there is no memory to decode an image")
+    refuse(kernel.cut_jpegs(*images, *where, kernel.may_use_vectors))
     return is_done

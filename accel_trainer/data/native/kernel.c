@@ -4,24 +4,18 @@
    arithmetic on pixels is on integers or rounded after each step, so that every processor and compiler gives the same
    bits, and the same as torch: build with -ffp-contract=off, never with -ffast-math. */
 
-#include <errno.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
-#include <unistd.h>
 
 #include "kernel.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if HAS_AVX2
 #include <immintrin.h>
-#define HAS_AVX2 1
-#else
-#define HAS_AVX2 0
 #endif
 
-#define VERSION 2
+#define VERSION 3
 /* Bytes of a pixel between the two passes: red, green, blue, and one that is not used. */
 #define PIXEL 4
 /* Rows that are resized sideways at once. */
@@ -33,7 +27,7 @@ int kernel_version(void) { return VERSION; }
 
 int kernel_has_vectors(void) {
 #if HAS_AVX2
-    return __builtin_cpu_supports("avx2") != 0;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
     return 0;
 #endif
@@ -344,15 +338,27 @@ static void gather(uint8_t *out, const Image *image, const Cut *cut, int64_t row
         memcpy(out, from, (size_t)(3 * cut->width));
         return;
     }
-    for (int64_t x = 0; x < cut->width; x++, from += image->column, out += 3)
-        for (int channel = 0; channel < 3; channel++)
-            out[channel] = from[channel * image->channel];
+    const uint8_t *red = from, *green = red + image->channel, *blue = green + image->channel;
+    int64_t step = image->column;
+    for (int64_t x = 0; x < cut->width; x++, out += 3) {
+        out[0] = red[x * step];
+        out[1] = green[x * step];
+        out[2] = blue[x * step];
+    }
+}
+
+int kernel_is_inside(const Cut *cut, int64_t height, int64_t width, int64_t size) {
+    return cut->top >= 0 && cut->left >= 0 && cut->height > 0 && cut->width > 0 && cut->top <= height - cut->height &&
+           cut->left <= width - cut->width && cut->window_top >= 0 && cut->window_left >= 0 &&
+           cut->window_top <= cut->resized_height - size && cut->window_left <= cut->resized_width - size;
 }
 
 /* Rows are resized sideways as they are needed, and kept in a ring that stays in the processor's cache. */
 static int render(const Image *image, const Cut *cut, int64_t size, const Normalization *normalization, char *out,
                   Scratch *scratch, int has_vectors) {
     Axis across, along;
+    if (!kernel_is_inside(cut, image->height, image->width, size))
+        return OUTSIDE;
     if (weigh(&across, &scratch->across, cut->width, cut->resized_width) ||
         weigh(&along, &scratch->down, cut->height, cut->resized_height))
         return NO_MEMORY;
@@ -419,56 +425,4 @@ int kernel_cut(const Image *images, int64_t num_images, int64_t views, const Cut
     free(scratch.ring.memory);
     free(scratch.pointers.memory);
     return result;
-}
-
-/* -- files ------------------------------------------------------------------------------------------------------------ */
-
-typedef struct {
-    int64_t offset, size, is_checked, checksum, address; /* is_checked: whether the bytes are compared with the CRC-32 */
-} Extent;
-
-static uint32_t crc_tables[8][256];
-
-/* Before the first call of kernel_read. */
-void kernel_prepare(void) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t value = i;
-        for (int bit = 0; bit < 8; bit++)
-            value = value >> 1 ^ (value & 1 ? 0xEDB88320u : 0);
-        crc_tables[0][i] = value;
-    }
-    for (int table = 1; table < 8; table++)
-        for (int i = 0; i < 256; i++)
-            crc_tables[table][i] = crc_tables[table - 1][i] >> 8 ^ crc_tables[0][crc_tables[table - 1][i] & 255];
-}
-
-uint32_t kernel_crc32(const uint8_t *bytes, int64_t size) {
-    uint32_t crc = ~0u;
-    for (; size >= 8; size -= 8, bytes += 8) {
-        uint32_t low = crc ^ ((uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24);
-        crc = crc_tables[7][low & 255] ^ crc_tables[6][low >> 8 & 255] ^ crc_tables[5][low >> 16 & 255] ^
-              crc_tables[4][low >> 24] ^ crc_tables[3][bytes[4]] ^ crc_tables[2][bytes[5]] ^ crc_tables[1][bytes[6]] ^
-              crc_tables[0][bytes[7]];
-    }
-    for (; size > 0; size--, bytes++)
-        crc = crc >> 8 ^ crc_tables[0][(crc ^ *bytes) & 255];
-    return ~crc;
-}
-
-/* Each to its address. 0, or what is wrong with the first that is not as it should be: an errno, or one of ours. */
-int kernel_read(int file, const Extent *extents, int64_t count) {
-    for (const Extent *extent = extents; extent < extents + count; extent++) {
-        uint8_t *to = (uint8_t *)(intptr_t)extent->address;
-        for (int64_t done = 0; done < extent->size;) {
-            ssize_t got = pread(file, to + done, (size_t)(extent->size - done), (off_t)(extent->offset + done));
-            if (got < 0 && errno == EINTR)
-                continue;
-            if (got <= 0)
-                return got < 0 ? errno : TOO_SHORT;
-            done += got;
-        }
-        if (extent->is_checked && kernel_crc32(to, extent->size) != (uint32_t)extent->checksum)
-            return OTHER_CHECKSUM;
-    }
-    return OK;
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 MODULE = "accel_trainer.data.native._kernel"
-VERSION = 2
+VERSION = 3
 COMPILED = "compiled"
-# What its functions give where the system has no memory for them.
-NO_MEMORY = -1
+# What its functions give where the system has no memory for them, and of a box that is not in its image.
+NO_MEMORY, OUTSIDE = -1, -4
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -36,6 +36,21 @@ class Kernel:
             library.kernel_cut, ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT
         )
         self.read = _typed(library.kernel_read, ctypes.c_int, ctypes.c_int, _ADDRESS, _COUNT)
+        self.will_need = _typed(library.kernel_will_need, None, ctypes.c_int, _ADDRESS, _COUNT)
+        self.cut_stored = _typed(
+            library.kernel_cut_stored,
+            ctypes.c_int,
+            *(ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT),
+        )
+        self.operate = _typed(
+            library.kernel_operate, ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT
+        )
+        self.occlude = _typed(
+            library.kernel_occlude,
+            ctypes.c_int,
+            *(_ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _ADDRESS, _COUNT),
+        )
+        self.normalize = _typed(library.kernel_normalize, None, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _ADDRESS)
         self.know_jpeg_library = _typed(library.kernel_know_jpeg_library, ctypes.c_int, _ADDRESS)
         self.jpeg_sizes = _typed(library.kernel_jpeg_sizes, None, _ADDRESS, _COUNT)
         self.cut_jpegs = _typed(

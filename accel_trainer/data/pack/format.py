@@ -31,9 +31,9 @@ from accel_trainer.core.random_access import RandomAccessFile
 from accel_trainer.data.dataset import LabelArray, Splits
 from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.listing import Numbers
-from accel_trainer.data.native.calls import Extents, read
 from accel_trainer.data.native.images import TOGETHER, Blocks, Images
 from accel_trainer.data.native.library import kernel
+from accel_trainer.data.native.stored import STORED_NUMBERS, Extents, StoredImages, read, will_need
 
 VERSION = 1
 MANIFEST = "pack.json"
@@ -220,6 +220,30 @@ class Packed:
             return None
         self._checked[indices[:number]] = opening
         return Images.packed(extents.block, extents.starts, records["height"], records["width"])
+
+    def stored(self, indices: LabelArray) -> StoredImages | None:
+        """Where the pixels of these images are; None without the kernel, and for JPEG."""
+        if kernel() is None or not self._is_raw:
+            return None
+        records, opening = self.records[indices], self.file.num_openings
+        table = np.empty((len(records), STORED_NUMBERS), np.int64)
+        is_new = self._checked[indices] != opening
+        checked_size = records["size"].astype(np.int64) + records["name_size"]
+        columns = (records["offset"], records["height"], records["width"], is_new, checked_size, records["checksum"])
+        for column, values in enumerate(columns):
+            table[:, column] = values
+        return StoredImages(self.file, table, indices, opening, self._have_compared)
+
+    def _have_compared(self, indices: LabelArray, opening: int) -> None:
+        self._checked[indices] = opening
+
+    def will_need(self, indices: LabelArray) -> None:
+        """Have the system read ahead what it has not of these images."""
+        if (compiled := kernel()) is not None and not self.file.has_failed:
+            records = self.records[indices]
+            will_need(
+                compiled, self.file.descriptor, records["offset"].astype(np.int64), records["size"].astype(np.int64)
+            )
 
     def describe(self, index: int) -> str:
         """Its name in the data set that was packed, and the folder of the pack."""
