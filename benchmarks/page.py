@@ -41,7 +41,7 @@ def page(
             f"**The machine was busy** when this began (load average {machine.load:.1f} on {machine.cores} cores): "
             "these numbers are provisional.\n"
         )
-    parts += [_section(section) for section in sections]
+    parts += [section_text(section) for section in sections]
     return "\n".join([*parts, *([notes] if notes else [])])
 
 
@@ -61,7 +61,7 @@ def about(machine: Machine, versions: Mapping[str, str], rounds: int, day: date)
     )
 
 
-def _section(section: Section) -> str:
+def section_text(section: Section) -> str:
     comparison = section.comparison
     headings = ("", section.unit, "range", comparison.heading, "range", *(one.heading for one in section.columns))
     lines = [(*_cells(row, section), *_further(row.name, section)) for row in rows(section)]

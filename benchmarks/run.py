@@ -18,7 +18,7 @@ from page import HEAD, on_gpus, page
 from results import Section
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
-ALL = ("loop", "startup", "busy", "saving", "loading")
+ALL = ("loop", "startup", "busy", "saving", "loading", "lock")
 
 
 def say(line: str) -> None:
@@ -77,6 +77,11 @@ def main() -> None:
 
         sections.append(loading_beside.section(options.rounds, say))
         packages += loading_beside.PACKAGES
+        write()
+    if "lock" in wanted:
+        import lock
+
+        sections.append(lock.section(options.rounds, say))
         write()
 
 

@@ -1,8 +1,12 @@
 """What the comparison with peers makes of its measurements. No peer is needed."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import clocked
 import contestants
 import growth
 import loading_beside
+import lock
 import loop
 import pytest
 import races
@@ -265,3 +270,59 @@ def test_peers_are_existing_scripts_whose_packages_make_bench_installs(tmp_path)
         assert all(Path(script).is_file() for script in scripts)
         assert scripts or one.is_ours
         assert one.package is None or one.package in installed
+
+
+# -- the interpreter's lock -------------------------------------------------------------------------------------
+
+
+def test_the_time_for_which_the_lock_is_held_is_its_share_of_the_cpu_time():
+    assert lock.Looks(seen=200, held=50).us_a_row(cpu_s=2.0, rows=10_000) == pytest.approx(50.0)
+    assert str(lock.Looks(seen=0, held=0).us_a_row(cpu_s=0.0, rows=1)) == "nan"
+
+
+def test_goals_of_the_lock_are_of_the_worst_number_of_threads():
+    held = {lock.label(kind, threads): [at_most - 1] for kind, at_most in lock.GOALS.items() for threads in (1, 2, 4)}
+    rates = {name: [1000.0] for name in held}
+    assert all(goal.is_met for goal in lock.goals(held, rates, (1, 2, 4)))
+    held["raw pack, 2 threads"], rates["with occluders, 4 threads"] = [19.0, 21.0, 60.0], [900.0]
+    found = lock.goals(held, rates, (1, 2, 4))
+    assert [goal.found for goal in found] == pytest.approx([21, 39, 99, 1, 0.9, 1])
+    assert [goal.is_met for goal in found] == [False, True, True, True, False, True]
+
+
+@pytest.fixture
+def watch(tmp_path):
+    try:
+        return lock.Watch(tmp_path)
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+def test_whether_the_lock_is_held_is_seen(watch):
+    """By a loop in Python, which always holds it, and by hashing, which never does; both in threads of their own."""
+    content = bytes(2**22)
+
+    def in_thread(act):
+        def until_enough():
+            while time.thread_time() < 0.4:
+                act()
+
+        thread = threading.Thread(target=until_enough)
+        thread.start()
+        looks = watch(thread.join)
+        return looks.held / looks.seen
+
+    assert in_thread(lambda: sum(range(1000))) > 0.9
+    assert in_thread(lambda: hashlib.sha256(content)) < 0.1
+
+
+def test_the_lock_is_measured_for_each_kind_and_number_of_threads(watch, monkeypatch, tmp_path):
+    monkeypatch.setattr(lock, "NUM_IMAGES", 2 * lock.BATCH)
+    monkeypatch.setattr(lock, "SECONDS", 0.05)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = lock.section(1, lambda line: None, threads=(1, 2))
+    assert list(found.values) == [lock.label(kind, threads) for kind in lock.GOALS for threads in (1, 2)]
+    assert all(rate > 0 for (rate,) in found.columns[0].values.values())
+    assert len(found.goals) == 2 * len(lock.GOALS)
+    text = page([found], QUIET, {}, 1, date(2026, 1, 2))
+    assert "| raw pack: at most 20 µs a row |" in text
