@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import Job
 from accel_trainer.config.derived import keys
-from accel_trainer.config.parse import rest_of_job
+from accel_trainer.config.file_names import job_name
+from accel_trainer.config.parse import parse_job, read_bytes, rest_of_job
 from accel_trainer.core.allow_imports import current_folder_searched
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.mistakes import Mistakes
@@ -90,16 +91,18 @@ def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str]
     return summary or {}
 
 
-def in_whole_file(path: Path, look: Callable[[Job], T]) -> T:
-    """What a function gives of the job in a file.
+def in_whole_file(path: Path, look: Callable[[Job], T], content: bytes | None = None) -> T:
+    """What a function gives of the job in a file. content: of the file, where that is known.
 
     Raises UserError with all mistakes, those of the file and those that the function finds: where the file has some, in
     what is not wrong in itself. Lines of the function may begin with the file's name.
     """
+    name = job_name(path)
+    content = read_bytes(path) if content is None else content
     try:
-        job = read_job(path)
+        job = parse_job(content, name, where=str(path))
     except InvalidJob as error:
-        if (rest := rest_of_job(path, error.details)) is None:
+        if (rest := rest_of_job(content, path, error.details)) is None:
             raise
         remaining, unknown = rest
         try:

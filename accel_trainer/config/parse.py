@@ -65,10 +65,10 @@ def parse_job(content: bytes, name: str, where: str) -> Job:
     raise InvalidJob(*few_problems(problems))
 
 
-def rest_of_job(path: Path, problems: Collection[Problem]) -> tuple[Job, frozenset[str]] | None:
-    """What is not wrong in a file with these problems, as `Job.of_remaining` has it; None where nothing whole is left.
-    Raises InvalidJob for a file that cannot be read."""
-    text = read_text(read_bytes(path), str(path))
+def rest_of_job(content: bytes, path: Path, problems: Collection[Problem]) -> tuple[Job, frozenset[str]] | None:
+    """What is not wrong in a file of this content with these problems, as `Job.of_remaining` has it; None where nothing
+    whole is left."""
+    text = read_text(content, str(path))
     return None if text.given is None else Job.of_remaining({**text.given, "name": job_name(path)}, problems)
 
 

@@ -133,8 +133,9 @@ class CheckProcess:
         limit = next(iter(self._open.values()), None)
         return limit is not None and time.monotonic() - self._heard > limit
 
-    def send(self, job: Job | Path, context: Context, limit_s: float) -> int:
-        """Have a job checked, or a job file, after all those before; its number. limit_s: seconds for its data set."""
+    def send(self, job: Job | tuple[Path, bytes], context: Context, limit_s: float) -> int:
+        """Have a job checked, or a job file of some content, after all those before; its number. limit_s: seconds for
+        its data set."""
         if context != self._context:
             self._context = context
             self._put({"context": asdict(context)})
@@ -144,7 +145,8 @@ class CheckProcess:
             given = job.model_dump(mode="json", exclude_unset=True)
             self._put({"check": self._number, **limits, "name": job.name, "job": given})
         else:
-            self._put({"check": self._number, **limits, "file": str(job)})
+            path, content = job  # any bytes are text in Latin-1
+            self._put({"check": self._number, **limits, "file": str(path), "content": content.decode("latin-1")})
         if not self._open:
             self._heard = time.monotonic()
         self._open[self._number] = limit_s + MODEL_S + START_S

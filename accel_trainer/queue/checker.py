@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from accel_trainer.config import Job, read_job
-from accel_trainer.config.parse import rest_of_job
+from accel_trainer.config.parse import read_bytes, rest_of_job
 from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.text import first_line
@@ -42,6 +43,17 @@ class Version:
         except OSError:
             return None
         return cls(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+    def read(self) -> bytes | None:
+        """What is in the file in this state; None where it is gone by now, or another. Raises InvalidJob, which names
+        what keeps it from being read."""
+        try:
+            content = read_bytes(self.path)
+        except InvalidJob as error:
+            if isinstance(error.__cause__, FileNotFoundError) or Version.of(self.path) != self:
+                return None
+            raise
+        return content if Version.of(self.path) == self else None
 
 
 class PendingChecker:
@@ -83,16 +95,20 @@ class PendingChecker:
             if problems is None and version not in self._needs and version not in self._in_file:
                 try:
                     read = read_job(job.path)
+                    if Version.of(job.path) != version:
+                        continue  # another file by now
                     self._needs[version] = self._requirements(read)
                 except UnusableHere:
                     raise
                 except Exception as error:  # whatever it is, it is of this file alone
+                    if isinstance(error.__cause__, FileNotFoundError) or Version.of(job.path) != version:
+                        continue  # gone or changed since it was listed
                     if isinstance(error, UserError) and why_of_machine(error) is not None:
                         self.unreadable[job] = error
                         continue
                     if not self._is_settled(version):
                         continue
-                    if isinstance(error, InvalidJob) and _has_more(job.path, error):
+                    if isinstance(error, InvalidJob) and _has_more(version, error):
                         self._in_file[version] = error.problems
                     else:
                         problems = _problems(job, error)
@@ -109,9 +125,19 @@ class PendingChecker:
         return valid, invalid
 
     def _begin(self, versions: list[Version], limit_s: float) -> None:
+        contents = {}
+        for version in versions:
+            # A verdict is of bytes that were read: a file may be held or claimed while it waits for its check.
+            with suppress(InvalidJob):  # as the next look finds
+                if (content := version.read()) is not None:
+                    contents[version] = content
+        if not contents:
+            return
         self._process = process = CheckProcess()
         context = Context.here(self._queue, self._options, {version.path.stem for version in versions})
-        self._asked = {process.send(version.path, context, limit_s): version for version in versions}
+        self._asked = {
+            process.send((version.path, content), context, limit_s): version for version, content in contents.items()
+        }
 
     def close(self) -> None:
         """End the process that checks files."""
@@ -156,12 +182,13 @@ class PendingChecker:
         return time.monotonic() - self._first_seen.setdefault(version, time.monotonic()) > SETTLED_S
 
 
-def _has_more(path: Path, error: InvalidJob) -> bool:
+def _has_more(version: Version, error: InvalidJob) -> bool:
     """Whether there is something left in a file with these mistakes, in which a check may find more."""
     try:
-        return rest_of_job(path, error.details) is not None
+        content = version.read()
     except InvalidJob:  # it cannot be read any more
         return False
+    return content is not None and rest_of_job(content, version.path, error.details) is not None
 
 
 def _problems(job: QueuedJob, error: Exception) -> list[str]:

@@ -248,7 +248,8 @@ def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collecti
 
     try:
         if "file" in request:
-            return _answer(request, [], summary=in_whole_file(Path(request["file"]), look))
+            content = request["content"].encode("latin-1")  # as `CheckProcess.send` has it
+            return _answer(request, [], summary=in_whole_file(Path(request["file"]), look, content))
         return _answer(request, [], summary=look(Job(**request["job"], name=request["name"])))
     except UserError as error:
         if why_of_machine(error) is not None:

@@ -184,3 +184,43 @@ def test_a_default_that_breaks_after_the_claim_returns_the_job(queue, monkeypatc
     with pytest.raises(MachineUnusable, match="broken meanwhile"):
         Runner(queue, Machine((), False, 1), lambda event: None).run()
     assert queue.states() == {"a": JobState.PENDING}
+
+
+def test_a_job_that_was_away_while_it_was_checked_is_checked_when_it_is_back(queue):
+    """It is held, or claimed elsewhere and returned: its file is then the same, and nothing has been read of it."""
+    path = write_job(queue.folder / "a.json")
+    write_job(queue.folder / "b.json")
+    checker = PendingChecker(LaunchOptions(), queue.folder)
+    jobs = queue.jobs(JobState.PENDING)
+    checker.check(jobs)
+    assert checker.is_busy, "its process is still importing torch"
+    held = queue.hold(jobs[0])
+    while checker.is_busy:
+        checker.check(queue.jobs(JobState.PENDING))
+        time.sleep(0.05)
+    held.rename(path)
+    assert look_until_settled(checker, queue) == (["a", "b"], {})
+    checker.close()
+
+
+def test_a_job_that_leaves_while_it_is_read_is_not_called_invalid(queue, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(checker_module, "SETTLED_S", 0.0)
+    path = write_job(queue.folder / "a.json")
+    (job,) = queue.jobs(JobState.PENDING)
+    checker, lstat = PendingChecker(LaunchOptions(), queue.folder), os.lstat
+
+    def remembered(file):
+        return lstat(queue.folder / "held/a.json" if Path(file) == path and not path.exists() else file)
+
+    checker.check([job])
+    checker.close()
+    checker = PendingChecker(LaunchOptions(), queue.folder)
+    held = queue.hold(job)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", remembered)  # as a client of a network drive
+        for _ in range(3):
+            assert checker.check([job]) == ({}, [])
+            time.sleep(0.01)
+    held.rename(path)
+    assert look_until_settled(checker, queue) == (["a"], {})
