@@ -40,6 +40,12 @@ class QueueContents:
     def problems(self, job: Job) -> list[str]:
         """Why a job is in the queue already, by its name or by what it says, or cannot train in its folder: a line. One
         that has failed may be tried again. Raises QueueUnusable."""
+        if not self._problems(job):
+            return []
+        self._queue.look_anew()  # what is in its way may be what this client of a network drive remembers
+        return self._problems(job)
+
+    def _problems(self, job: Job) -> list[str]:
         there = self._look()
         named = [other for other, _ in there if other.name == job.name]
         if named:

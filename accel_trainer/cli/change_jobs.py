@@ -84,6 +84,7 @@ def _changed(
     except JobGone:
         if tries == 1:
             raise
+    store.look_anew()  # what was found may be what this client remembers
     return _changed(store, name, change, among, tries - 1)
 
 
@@ -133,6 +134,7 @@ def _what_became(
 ) -> str | None:
     """What was done to a job that its owner has left, whether that is what was asked for or not. Raises UserError where
     its file is in the queue no more."""
+    store.look_anew()
     now = store.find_file(about, job.name)
     if now is None:
         raise UserError(

@@ -37,9 +37,10 @@ def move_own(source: Path, target: Path) -> None:
         if not was_moved(before, target):
             raise
     except OSError as error:
-        if error.errno not in NO_FLAG:
+        if error.errno in NO_FLAG:
+            _link(source, target, before)
+        elif not was_moved(before, target):  # whatever is reported where the answer was lost
             raise
-        _link(source, target, before)
 
 
 def _link(source: Path, target: Path, before: os.stat_result) -> None:
@@ -51,10 +52,11 @@ def _link(source: Path, target: Path, before: os.stat_result) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno not in NO_LINK:
+        if error.errno in NO_LINK:
+            place(source, target, before)
+            return
+        if not _is_same(source, before, target):
             raise
-        place(source, target, before)
-        return
     with suppress(OSError):  # the file has its new name; who finds both removes this one
         source.unlink()
 

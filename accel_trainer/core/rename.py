@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from accel_trainer.core.disk_calls import on_disk
+from accel_trainer.core.lease import Owner
 
 # For so long a client of a network drive may remember that there was no file of a name.
 LONGEST_MEMORY_S, POLL_S = 60.0, 0.05
@@ -57,18 +58,21 @@ def create_new(path: Path, mode: int = 0o666, flags: int = 0) -> int:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
 
 
-def rename_unique(source: Path, target: Path) -> bool:
+def rename_unique(source: Path, target: Path, *, waits: bool = True) -> bool:
     """Rename to a name that no other process gives; False where the source is gone.
 
-    On NFS a rename may succeed and report an error: whether it has is decided by the target being there. Raises
-    OSError where it is not permitted: trying again would not help.
+    On a network drive a rename may succeed and report any error: whether it has is decided by the target being there.
+    waits: as long as the client believes the target missing and lists it; else False may be wrong, and a later look at
+    a listing tells. Raises OSError where it is not permitted: trying again would not help.
     """
     try:
         on_disk(partial(source.rename, target), source)
     except OSError as error:
+        if is_there(target) if waits else os.path.lexists(target):
+            return True
         if is_refused(source, target, error):
             raise
-        return is_there(target)
+        return False
     return True
 
 
@@ -85,22 +89,46 @@ def is_refused(source: Path, target: Path, error: OSError) -> bool:
     """Whether a file could not be moved for another reason than that it is gone, or has moved all the same."""
     if isinstance(error, FileNotFoundError):  # whatever is there by now: another file may have got the name
         return not target.parent.is_dir()
-    return os.path.lexists(source)
+    return not _is_gone(source)
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether a file is not there, by opening it: attributes and names may be remembered, the server is asked of what
+    is opened."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ESTALE)
+    return False
 
 
 def attributes(path: Path) -> os.stat_result:
-    """As `os.lstat`, but of a file that the listing has and the client believes missing it waits for the client."""
-    deadline = time.monotonic() + LONGEST_MEMORY_S
+    """As `os.lstat`, but of a file that a new listing has and the client believes missing it waits for the client."""
+    deadline, is_new = time.monotonic() + LONGEST_MEMORY_S, False
     while True:
         try:
             return on_disk(partial(os.lstat, path), path)
         except FileNotFoundError:
-            if not _is_listed(path) or time.monotonic() > deadline:
+            if not is_new and not path.parent.name.startswith("."):  # not a right to a name, which has to stay empty
+                list_anew(path.parent)
+            is_new = True
+            if not is_listed(path) or time.monotonic() > deadline:
                 raise
         time.sleep(POLL_S)
 
 
-def _is_listed(path: Path) -> bool:
+def list_anew(folder: Path) -> None:
+    """Have a folder listed as it is now, whatever its client remembers: one lists anew what it has changed itself."""
+    probe = folder / f".{Owner.new().token}.tmp"
+    with suppress(OSError):
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def is_listed(path: Path) -> bool:
+    """Whether the folder has such a name, which the client may believe missing nevertheless."""
     with suppress(OSError):
         return path.name in os.listdir(path.parent)  # noqa: PTH208 - only names
     return False

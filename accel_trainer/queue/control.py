@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from accel_trainer.core.disk_calls import on_disk, watched
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import Line, RecordStore, Time
+from accel_trainer.core.rename import is_listed
 from accel_trainer.core.text import one_line
 from accel_trainer.queue.layout import ClaimedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -135,6 +136,8 @@ class ClaimControl:
             with watched(self._path):
                 self._path.lstat()
         except FileNotFoundError:
+            if is_listed(self._path):
+                return False  # only this client believes it missing
             if self._missing_since is None:
                 self._missing_since = now
             return now - self._missing_since > SURELY_GONE_S

@@ -51,6 +51,8 @@ def finish_claim(queue: QueueStore, retries: Retries, claimed: ClaimedJob, resul
         finished = _move(queue, retries, claimed, result, request)
     except JobGone as error:
         finished = FinishedClaim(Outcome(OutcomeKind.SUPERSEDED, str(error)), None)
+    if finished.state is None:
+        queue.doubt(claimed)  # it may be there all the same
     Requests(queue).forget(claimed.token)
     if finished.state in (JobState.DONE, JobState.FAILED):
         retries.forget(claimed.name)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.rename import NO_FLAG, is_refused, rename_noreplace, rename_unique, was_moved
+from accel_trainer.queue.doubts import Doubts
 from accel_trainer.queue.layout import (
     ClaimedJob,
     JobGone,
@@ -42,9 +43,13 @@ TAKEN_S = 5.0
 
 @dataclass(frozen=True)
 class Mover:
-    """Moves the jobs of one queue."""
+    """Moves the jobs of one queue.
+
+    doubts: the names in running/ that were to be this process's own, and were not there when it looked.
+    """
 
     paths: QueuePaths
+    doubts: Doubts = field(default_factory=Doubts, compare=False)
 
     def move(self, job: QueuedJob, state: JobState) -> Path:
         """Move a job to a state: under its own name, or with a number where that is taken. Of a job file that is over
@@ -104,6 +109,7 @@ class Mover:
         except OSError as error:
             raise cannot_move(job.path, taken, error) from error
         if not is_ours:
+            self.doubts.add(taken)
             raise gone(job)
         self.remove_other_names(taken)
         return taken
@@ -243,7 +249,8 @@ def _renamed(job: QueuedJob, target: Path, before: os.stat_result) -> bool:
     except OSError as error:
         if error.errno in NO_FLAG:
             return False
-        raise cannot_move(job.path, target, error) from error
+        if not was_moved(before, target):
+            raise cannot_move(job.path, target, error) from error
     return True
 
 

@@ -48,6 +48,12 @@ def ignore_attempt(attempt: Attempt) -> None:
     """Nothing is done with an attempt before its trainer starts."""
 
 
+def _refused(claimed: ClaimedJob, error: UserError) -> AttemptResult:
+    """Of a job that cannot be trained as it is now."""
+    state = None if why_of_machine(error) is None else RunState.MACHINE_FAILED
+    return AttemptResult(Outcome(OutcomeKind.FAILED, str(error), state), claimed.path)
+
+
 @dataclass(frozen=True)
 class ClaimRun:
     """One attempt at a claimed job.
@@ -94,11 +100,15 @@ class ClaimRun:
             with suppress(OSError):  # what passes is waited out; of all else the next line tells
                 on_disk(partial(read_start, claimed.path, 1), claimed.path)
             job = read_job(claimed.path, claimed.name)
+        except UserError as error:  # changed since it was checked
+            if isinstance(error.__cause__, FileNotFoundError):
+                return AttemptResult(Outcome(OutcomeKind.SUPERSEDED, f"its file {claimed.path} is gone"), claimed.path)
+            return _refused(claimed, error)
+        try:
             queue.paths.refuse_run_folder(job.run_path)
             parent = starting_params(job, queue)
-        except UserError as error:  # changed since it was checked, or the job that it starts from was
-            state = None if why_of_machine(error) is None else RunState.MACHINE_FAILED
-            return AttemptResult(Outcome(OutcomeKind.FAILED, str(error), state), claimed.path)
+        except UserError as error:  # so has the job that it starts from
+            return _refused(claimed, error)
         log = queue.next_log(claimed.name if node == 0 else f"{claimed.name}.node{node}")
         attempt = attempt_of(queue, claimed, job, token=self.token, log=log, parent=parent)
         self.prepared(attempt)

@@ -152,6 +152,7 @@ class Runner:
         if not self._scheduler.is_due(wanted=self._wants_look or not self._scheduler.is_checked):
             return False
         try:
+            is_waiting = self.queue.return_left_claims()  # pending again before it is looked what is
             self._scheduler.refresh()
         except UnusableHere:
             if not self._running:
@@ -163,7 +164,7 @@ class Runner:
         self._failing_since = None
         self._notifier.trouble(None)
         self._notifier.strays(self._scheduler.strays)
-        self._wants_look = self._scheduler.has_rejected
+        self._wants_look = self._scheduler.has_rejected or is_waiting
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted, valid = True, len(self._scheduler.valid)
             self.emit(JobsFound(valid, self.num_failed, pending - valid))

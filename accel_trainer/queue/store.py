@@ -15,7 +15,7 @@ from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_file
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import remove_left
-from accel_trainer.core.rename import rename_unique, was_moved
+from accel_trainer.core.rename import list_anew, rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
     ClaimedJob,
@@ -25,6 +25,7 @@ from accel_trainer.queue.layout import (
     QueuedJob,
     QueuePaths,
     QueueUnusable,
+    UndecidedMove,
     file_name,
     natural_key,
     outcome_path,
@@ -130,16 +131,46 @@ class QueueStore:
             raise QueueUnusable(f"{path} cannot be written: {told(error)}") from error
 
     def claim(self, job: QueuedJob, owner: Owner | None = None) -> ClaimedJob | None:
-        """Claim a pending job, for this process if no owner is given; None if another was faster."""
+        """Claim a pending job, for this process if no owner is given; None if another was faster, or it seems so: then
+        `return_left_claims` finds the claim. Raises QueueUnusable."""
         owner = owner or Owner.new()
         target = self.paths.claim(job.name, owner)
         if is_being_taken(job.path):
             return None
         try:
-            is_ours = rename_unique(job.path, target)
+            is_ours = rename_unique(job.path, target, waits=False)
         except OSError as error:
             raise cannot_move(job.path, target, error) from error
-        return ClaimedJob(job.name, target, owner=owner) if is_ours else None
+        if not is_ours:
+            self._mover.doubts.add(target)
+            return None
+        self._mover.doubts.remove(target)  # of an earlier try in the same name
+        return ClaimedJob(job.name, target, owner=owner)
+
+    def doubt(self, claimed: ClaimedJob) -> None:
+        """Nothing more is done with a claim of this process that is gone, or seems to be."""
+        self._mover.doubts.add(claimed.path)
+
+    def return_left_claims(self) -> bool:
+        """Put back what this process has claimed and did not know of, and finish moves of that kind. Whether there are
+        more, which this client of a network drive cannot open yet. Raises QueueUnusable."""
+        is_waiting = False
+        for job in self._mover.doubts.found(self.paths):
+            if not os.path.lexists(job.path):
+                is_waiting = True
+                continue
+            with suppress(JobGone, UndecidedMove):
+                if job.destination is None:
+                    self.release(job)
+                else:
+                    self.settle(job)
+            self._mover.doubts.remove(job.path)
+        return is_waiting
+
+    def look_anew(self) -> None:
+        """Have all folders of jobs listed as they are now, whatever this client of a network drive remembers."""
+        for state in JobState:
+            list_anew(self.paths.of(state))
 
     def release(self, job: QueuedJob) -> Path:
         """Return a job to pending, where it can be claimed again, under its own name: its run folder follows from that.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from accel_trainer.core import exclusive_move, lease, place_lock
+from accel_trainer.core import exclusive_move, lease, place_lock, rename
 from accel_trainer.core.rename import rename_noreplace
 from accel_trainer.queue import moves
 
@@ -212,6 +212,8 @@ def intercepted(system: FileSystem) -> Iterator[None]:
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         stack.enter_context(patch.object(os, "getpid", process_id))
         stack.enter_context(patch.object(lease, "start_time", _start_time))
+        # Listings are as they are, and need not be asked for anew.
+        stack.enter_context(patch.object(rename, "list_anew", lambda folder: None))
         # Nobody waits for another: the right to a name is taken away at once, also from who lives.
         stack.enter_context(patch.object(place_lock, "PATIENCE_S", 0.0))
         yield
