@@ -18,9 +18,10 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.queue.control import Pauses, Requests
 from accel_trainer.queue.heartbeat import OBSERVATIONS, HeartbeatObserver
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.retries import Retries, submission_of
+from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.status_table import status_rows
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import submission_of
 from accel_trainer.report.compare import compare
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import job_of, trained_classes, trained_job

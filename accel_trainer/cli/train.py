@@ -29,8 +29,8 @@ from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import submission_of
 from accel_trainer.run.folder import RunFolder, cannot_write
 from accel_trainer.run.status import RunState, read_status
 

@@ -10,6 +10,7 @@ training_queue/done/, failed/   with <name>.reason.txt and <name>.outcome.txt (f
                                 given here ('a~2')
 training_queue/logs/            full output of every attempt
 training_queue/retries/         how often a job has failed that is tried again
+training_queue/submissions/     which submission of a job has been begun: how it is called, whoever looks
 training_queue/requests/        what people ask of jobs that are running
 training_queue/paused/          hosts that claim no jobs for now
 training_queue/runners/         signs of life of the runners; observed/: when each host last saw one
@@ -168,6 +169,11 @@ class QueuePaths:
         return self.folder / "retries"
 
     @property
+    def submissions(self) -> Path:
+        """What is noted of the submissions that were begun."""
+        return self.folder / "submissions"
+
+    @property
     def requests(self) -> Path:
         """What people ask of jobs that are running."""
         return self.folder / "requests"
@@ -201,7 +207,7 @@ class QueuePaths:
     def all(self) -> tuple[Path, ...]:
         """All folders in which files are written."""
         records = (self.logs, self.retries, self.requests, self.paused, self.runners, self.observed)
-        return (*map(self.of, JobState), *records, self.moves, self.slurm)
+        return (*map(self.of, JobState), *records, self.moves, self.slurm, self.submissions)
 
     def copy_record(self, copy: str) -> Path:
         """What is noted of a job that is copied to another file system."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.record_store import Lines, RecordStore, Time, Within
 from accel_trainer.queue.layout import JobGone, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import Submissions
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
@@ -38,18 +38,12 @@ class FailureRecord:
         return self.number + self.of_machine
 
 
-def submission_of(file: Path) -> str:
-    """Distinguishes this submission of a job from the next: a file keeps it when it is moved. Raises OSError."""
-    about = on_disk(file.stat, file)
-    return f"{about.st_mtime_ns}-{about.st_size}"
-
-
 class Retries:
     """The failures of a queue's jobs, in `retries/<name>.json`, for all its runners. A damaged file counts as none."""
 
     def __init__(self, queue: QueueStore, first_wait_s: float = FIRST_WAIT_S) -> None:
         self._folder, self._first_wait_s = queue.paths.retries, first_wait_s
-        self._records = RecordStore(FailureRecord)
+        self._records, self._submissions = RecordStore(FailureRecord), Submissions(queue.paths)
 
     def add(self, job: QueuedJob, number: int, reason: str) -> FailureRecord:
         """The n-th failure of a job. Raises JobGone and QueueUnusable."""
@@ -68,7 +62,7 @@ class Retries:
 
     def _add(self, job: QueuedJob, number: int, reason: str, *, of_machine: int) -> FailureRecord:
         try:
-            failures = FailureRecord(submission_of(job.path), number, time.time(), reason, of_machine)
+            failures = FailureRecord(self._submissions.note(job), number, time.time(), reason, of_machine)
         except FileNotFoundError as error:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
         try:
@@ -82,7 +76,7 @@ class Retries:
         """Those of this submission of a job."""
         failures = self._records.read(self._path(job.name))
         with suppress(OSError):
-            if failures is not None and failures.submission == submission_of(job.path):
+            if failures is not None and self._submissions.is_of(job, failures.submission):
                 return failures
         return None
 

@@ -25,8 +25,8 @@ from accel_trainer.queue.control import ClaimControl
 from accel_trainer.queue.dependencies import starting_params
 from accel_trainer.queue.finish import AttemptResult
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, QueueUnusable
-from accel_trainer.queue.retries import submission_of
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import Submissions
 from accel_trainer.run.status import RunState
 
 
@@ -38,7 +38,7 @@ def attempt_of(queue: QueueStore, file: QueuedJob, job: Job, *, token: str, log:
         token=token,
         log=log,
         group=one_line(queue.folder.resolve().name),
-        submission=submission_of(file.path),
+        submission=Submissions(queue.paths).of(file),
         starting_params=parent,
         claim=file.owner if isinstance(file, ClaimedJob) else None,
     )
@@ -110,6 +110,8 @@ class ClaimRun:
         except UserError as error:  # so has the job that it starts from
             return _refused(claimed, error)
         log = queue.next_log(claimed.name if node == 0 else f"{claimed.name}.node{node}")
+        with suppress(OSError):  # the file is gone, as the attempt finds
+            Submissions(queue.paths).note(claimed)
         attempt = attempt_of(queue, claimed, job, token=self.token, log=log, parent=parent)
         self.prepared(attempt)
         stop_check = ClaimControl(queue, claimed) if node == 0 else never_stop

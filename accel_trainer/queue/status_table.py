@@ -25,8 +25,9 @@ from accel_trainer.queue.heartbeat import (
 )
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
 from accel_trainer.queue.move_between import RECORDS as COPIES
-from accel_trainer.queue.retries import FailureRecord, Retries, submission_of
+from accel_trainer.queue.retries import FailureRecord, Retries
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import Submissions
 from accel_trainer.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _pending(queue: QueueStore, queued: QueuedJob, states: States) -> JobStatus:
     run = RunFolder(job.run_path)
     status = _status(run)
     with suppress(OSError):
-        if status is not None and status.submission != submission_of(queued.path):
+        if status is not None and not Submissions(queue.paths).is_of(queued, status.submission):
             status = None  # of another job in this run folder, or of this one when it was submitted before
     note = _why_pending(queue, queued, job, states)
     return _noting_damage(JobStatus(queued.name, queued.state, note=note, **_progress(status)), run)

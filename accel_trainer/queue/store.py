@@ -33,6 +33,7 @@ from accel_trainer.queue.layout import (
 )
 from accel_trainer.queue.move_between import forget_copies, move_between, settle
 from accel_trainer.queue.moves import Mover, cannot_move, forget_notes, is_being_taken
+from accel_trainer.queue.submissions import Submissions
 
 __all__ = ["JobGone", "QueueStore"]
 
@@ -194,6 +195,7 @@ class QueueStore:
     def remove(self, job: QueuedJob) -> None:
         """Remove a job from the queue for good. Raises JobGone."""
         self._mover.remove(job)
+        Submissions(self.paths).forget(job)
 
     def move_to(self, other: "QueueStore", job: QueuedJob) -> Path:
         """Put a job into the same state in another queue, on the same or another drive; its reason with it."""
@@ -201,10 +203,21 @@ class QueueStore:
         if any(found.own_name == name for found in other.jobs(job.state)):
             raise UserError(f"{name}: a job of this name is {job.state} in {other.folder}")
         reason, ending = self.reason(job), self.ending(job)
+        submission = self._submission(job)
         target = move_between(self._mover, other._mover, job)
+        if submission is not None:
+            with suppress(OSError):
+                Submissions(other.paths).take_over(job, target, submission)
+        Submissions(self.paths).forget(job)
         self._note_reason(target, reason, ending if job.state is JobState.FAILED else None)
         forget_notes(job)
         return target
+
+    def _submission(self, job: QueuedJob) -> str | None:
+        """What is noted of a job's submission; None where nothing is, or its file cannot be read."""
+        with suppress(OSError):
+            return Submissions(self.paths).noted(job)
+        return None
 
     def settle(self, job: ClaimedJob) -> Path | None:
         """Finish or undo the move of a job whose process is dead; None where another process has done so.
@@ -224,6 +237,8 @@ class QueueStore:
         """Put a job into done/ or failed/, with the reason beside it. ending: of one that is put into failed/, if it
         has not failed."""
         path = self._mover.move(job, state)
+        if state is JobState.DONE:
+            Submissions(self.paths).forget(job)
         self._note_reason(path, reason, ending or Ending.FAILED if state is JobState.FAILED else None)
         return path
 

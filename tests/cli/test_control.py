@@ -23,9 +23,10 @@ from accel_trainer.launch import process_group
 from accel_trainer.queue import heartbeat
 from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
 from accel_trainer.queue.layout import ClaimedJob, Ending, JobState, QueuedJob
-from accel_trainer.queue.retries import Retries, submission_of
+from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.status_table import status_rows
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import submission_of
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, write_status
 

@@ -14,8 +14,9 @@ from accel_trainer.core.record_store import RecordStore
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueueUnusable, UndecidedMove
 from accel_trainer.queue.move_between import CopyRecord
 from accel_trainer.queue.reclaim import Reclaimer, requeue
-from accel_trainer.queue.retries import Retries, submission_of
+from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import submission_of
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from helpers import write_job
 
 from accel_trainer.queue import retries as retries_module
 from accel_trainer.queue.layout import JobState, QueuedJob
-from accel_trainer.queue.retries import Retries, submission_of
+from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import JobGone, QueueStore
+from accel_trainer.queue.submissions import submission_of
 
 
 @pytest.fixture
