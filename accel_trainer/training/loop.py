@@ -67,7 +67,7 @@ class TrainingLoop:
         self._check_trackers: Callable[[], None] = lambda: None
         # Called by all ranks; what it gives is called before the state is written, on rank 0.
         self.before_save: Callable[[], Callable[[], None]] = lambda: nothing
-        self.states, self.weights = StateStore(run), EpochWeights(job, run)
+        self.states, self.weights = StateStore(run), EpochWeights(job, run, writes=self.is_first)
         self.saver = Saver(job, run, self.states)
         self.agreement = Agreement(self.world_size, self.rank, 60 * job.save_every_minutes)
         self.corrupt = CorruptShare(accelerator, parts.train_reader)

@@ -77,16 +77,19 @@ class Saver:
 
 class EpochWeights:
     """The weights that are saved at the end of an epoch: those of every `save_interval`-th epoch and of the last one,
-    the best ones, the newest exponential average and, in the end, the stochastic one."""
+    the best ones, the newest exponential average and, in the end, the stochastic one. writes: whether this process is
+    the one that writes them; the others collect none."""
 
-    def __init__(self, job: ResolvedJob, run: RunFolder) -> None:
-        self._run = run
+    def __init__(self, job: ResolvedJob, run: RunFolder, *, writes: bool) -> None:
+        self._run, self._writes = run, writes
         self._interval, self._last = job.save_interval, job.num_epochs
 
     def due(
         self, epoch: int, *, is_best: bool, model: nn.Module, ema: nn.Module | None, swa: nn.Module | None
     ) -> list[WeightsFile]:
         """In the order in which they are written. swa: the finished average, after the last epoch."""
+        if not self._writes:
+            return []
         files: list[tuple[Path, nn.Module]] = []
         if epoch == self._last or (self._interval is not None and epoch % self._interval == 0):
             files.append((self._run.weights(epoch), model))
