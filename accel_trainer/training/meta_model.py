@@ -1,7 +1,9 @@
 """A model without values, on the meta device: its shapes, cycles, parameters and memory."""
 
+import pickle
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from accel_trainer.config import Job
 from accel_trainer.config.rules import XAVIER_BY_FIRST_RULES
@@ -88,10 +91,27 @@ def cycles_of(job: Job, model: nn.Module, num_classes: int, num_examples: int = 
     num_examples = min(num_examples, 2)
     try:
         with torch.no_grad():
-            output = _forward_on_meta(model, job, num_examples)
+            output = meta_pass(model, job, num_examples, only_shapes=True).output
     except Exception as error:
         raise _user_error(error, job, num_examples) from error
     return _num_cycles(job, output, num_examples, num_classes, cycle_axis(model))
+
+
+class _NormsByShape(TorchDispatchMode):
+    """Answers batch norms on the meta device with what they give for these shapes, and leaves their statistics.
+
+    torch has no such function of its own: it computes each by some fifteen operations in Python, which takes
+    most of the time of a pass. What does not fit is refused before this is asked.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta:
+            images = args[0]
+            statistics = images.new_empty(images.shape[1])
+            return torch.empty_like(images), statistics, statistics.clone()
+        return func(*args, **(kwargs or {}))
 
 
 def activation_bytes(job: Job, model: nn.Module, num_examples: int) -> int:
@@ -134,11 +154,16 @@ class MetaPass:
         return dict(zip(trained, found, strict=True))
 
 
-def meta_pass(model: nn.Module, job: Job, num_examples: int, *, seed: int | None = None) -> MetaPass:
+def meta_pass(
+    model: nn.Module, job: Job, num_examples: int, *, seed: int | None = None, only_shapes: bool = False
+) -> MetaPass:
     """What a model in training does with examples that are zero on the meta device, or if others have written it and it
-    needs values, on the CPU. It stays as it is. seed: what torch's generators begin with in it."""
+    needs values, on the CPU. It stays as it is. seed: what torch's generators begin with in it. only_shapes: nothing
+    else is asked; buffers may stay as they were, and a backward pass is not possible."""
+    by_shape = _NormsByShape() if only_shapes else nullcontext()  # type: ignore[no-untyped-call]
     try:
-        return _forward_on(model, job, num_examples, torch.device("meta"), seed)
+        with by_shape:
+            return _forward_on(model, job, num_examples, torch.device("meta"), seed)
     except Exception:
         if not registry.is_others(job.architecture):
             raise
@@ -169,7 +194,8 @@ def _forward_on(model: nn.Module, job: Job, num_examples: int, device: torch.dev
 
 def _generators() -> tuple[Any, ...]:
     """The states of those from which a model may draw on the host."""
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state(legacy=False))
+    of_numpy = pickle.dumps(np.random.get_state(legacy=False))  # to print it takes milliseconds
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), of_numpy
 
 
 def _user_error(error: Exception, job: Job, num_examples: int) -> UserError:

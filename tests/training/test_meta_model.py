@@ -1,13 +1,16 @@
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from accel_trainer.config import Job
 from accel_trainer.config.rules import changes_for
 from accel_trainer.core.errors import UserError
+from accel_trainer.training import meta_model as meta_model_module
 from accel_trainer.training.meta_model import cycles_of, make_model, meta_model
 from accel_trainer.zoo import registry
 
@@ -43,6 +46,45 @@ def test_to_count_its_cycles_changes_neither_a_model_nor_what_is_drawn_next(
     assert {name: value.data_ptr() for name, value in after.items()} == places
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+class Noted(TorchDispatchMode):
+    """What torch is asked for on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_to_count_cycles_no_batch_norm_is_computed(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(architecture="shufflenet_v2_x0_5", image_size=64)
+    model = make_model(job, 10)
+    with Noted() as fast:
+        assert cycles_of(job, model, 10) == 1
+    monkeypatch.setattr(meta_model_module, "_NormsByShape", nullcontext)
+    with Noted() as whole:
+        assert cycles_of(job, model, 10) == 1
+    assert "native_batch_norm" in whole.names
+    assert fast.names <= whole.names - {"native_batch_norm"} | {"new_empty", "empty_like", "clone"}
+
+
+@pytest.mark.parametrize("given", [{}, {"affine": False}, {"track_running_stats": False}], ids=str)
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 5), (2, 6, 5, 4), (2, 6, 3, 5, 4)], ids=len)
+def test_a_batch_norm_by_shape_gives_what_it_gives(given: dict[str, Any], shape: tuple[int, ...]) -> None:
+    kinds: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+    with torch.device("meta"), torch.no_grad():
+        norm, images = kinds[len(shape)](6, **given), torch.zeros(shape)
+        for form in (images, images.transpose(0, -1).contiguous().transpose(0, -1)):
+            whole = norm(form)
+            with meta_model_module._NormsByShape():
+                found = norm(form)
+            assert (found.shape, found.stride(), found.dtype) == (whole.shape, whole.stride(), whole.dtype)
+        with meta_model_module._NormsByShape(), pytest.raises((ValueError, RuntimeError)):
+            norm(torch.zeros(2, 7, *shape[2:]))  # as without it
 
 
 @pytest.mark.parametrize(
