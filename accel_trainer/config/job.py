@@ -122,7 +122,8 @@ class Job(JobParameters):
 
     def completed(self) -> dict[str, Any]:
         """Every parameter with its value, as JSON has it; a job file of the same job."""
-        return {**self.model_dump(mode="json"), "model_dir": str(self.base_path)}
+        # By the serializer of Job, which validation has made: that of ResolvedJob would be made for this alone.
+        return {**Job.__pydantic_serializer__.to_python(self, mode="json"), "model_dir": str(self.base_path)}
 
     def diff(
         self, config: Mapping[str, Any], found: Mapping[str, Any] = MappingProxyType({})
