@@ -55,7 +55,8 @@ class SourceReader:
         self.replace_corrupt, self.forbid_corrupt = replace_corrupt, forbid_corrupt
         self.corrupt: set[int] = set()
         self.met: set[int] = set()
-        self.decoder = partial_decoder()
+        # It is tried before it is used: only where there may be JPEGs.
+        self.decoder = None if self._stores_encoded is None else partial_decoder()
         self._naming = threading.Lock()
 
     def may_be_corrupt(self, count: int) -> bool:

@@ -8,6 +8,7 @@ from accel_trainer.config import ResolvedJob
 from accel_trainer.core.child_environment import in_one_line, names_set_aside
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import listed
+from accel_trainer.data.dataset import StoresEncoded
 from accel_trainer.data.preview import render_preview
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.build import Components
@@ -47,9 +48,15 @@ class Description:
             device=accelerator.device,
             num_processes=accelerator.num_processes,
             loader_threads=self.assembly.loader.num_threads,
+            reads_encoded=self._reads_encoded(),
             parameters=count_parameters(self.components.model),
             changes=self.start.changes,
         )
+
+    def _reads_encoded(self) -> bool:
+        """Whether images may be stored as JPEGs, in any split."""
+        images = self.components.images
+        return any(isinstance(one, StoresEncoded) for one in (images.train, images.val, *images.eval_sets.values()))
 
     def _write_first_weights(self) -> None:
         """Where a run has begun, they are its own; elsewhere they may be of an attempt that did not get this far.

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -11,23 +12,29 @@ import torch
 from torch import nn
 from torchvision import models
 
+from accel_trainer.config import Job
 from accel_trainer.config.diff import Changes
 from accel_trainer.data import partial_decode
 from accel_trainer.data.native import library
+from accel_trainer.data.open import open_images
+from accel_trainer.data.source_reader import SourceReader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.meta_model import MAX_LINES, model_summary
-from accel_trainer.training.runtime.environment import record_attempt
+from accel_trainer.training.runtime.environment import PACKAGES, record_attempt, version_of
 
 # -- environment ---------------------------------------------------------------------------------------------
 
 
-def attempt(run: RunFolder, num_processes: int = 1, changes: Changes | None = None) -> str:
+def attempt(
+    run: RunFolder, num_processes: int = 1, changes: Changes | None = None, *, reads_encoded: bool = True
+) -> str:
     return record_attempt(
         run,
         job_name="a job",
         device=torch.device("cpu"),
         num_processes=num_processes,
         loader_threads=3,
+        reads_encoded=reads_encoded,
         parameters=17,
         changes=changes or {},
     )
@@ -62,6 +69,31 @@ def test_an_attempt_says_whether_its_images_are_loaded_by_the_kernel(
     attempt(run)
     (last,) = json.loads(run.environment.read_text())["attempts"]
     assert (last["image_kernel"], last["partial_jpegs"]) == ("not compiled", "no libjpeg-turbo")
+
+
+def test_parts_of_jpegs_are_not_tried_where_no_image_is_encoded(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_decode, "find", pytest.fail)
+    partial_decode._found.cache_clear()
+    attempt(run, reads_encoded=False)
+    (last,) = json.loads(run.environment.read_text())["attempts"]
+    assert last["partial_jpegs"] is None
+    assert (
+        SourceReader(open_images(Job(architecture="small_cnn", dataset="digits")).train, replace_corrupt=True).decoder
+        is None
+    )
+
+
+def test_versions_are_those_that_python_finds() -> None:
+    for package in PACKAGES:
+        try:
+            expected = version(package)
+        except PackageNotFoundError:
+            with pytest.raises(PackageNotFoundError):
+                version_of(package)
+        else:
+            assert version_of(package) == expected
 
 
 def test_what_has_changed_in_the_job_is_recorded(run: RunFolder) -> None:

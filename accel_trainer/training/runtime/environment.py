@@ -2,13 +2,14 @@
 
 import os
 import platform
+import re
 import secrets
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import torch
@@ -51,8 +52,8 @@ def this_environment(accelerator: Accelerator, loader_threads: int) -> Environme
         # Their number changes the last bits of sums on a CPU.
         cpu_threads=torch.get_num_threads() if device == "cpu" else 0,
         precision={"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
-        torch=version("torch"),
-        torchvision=version("torchvision"),
+        torch=version_of("torch"),
+        torchvision=version_of("torchvision"),
     )
 
 
@@ -133,16 +134,18 @@ def record_attempt(
     device: torch.device,
     num_processes: int,
     loader_threads: int,
+    reads_encoded: bool,
     parameters: int,
     changes: Changes,
 ) -> str:
     """Add this attempt to environment.json; the run's id, which stays the same over all attempts.
 
-    changes: what the job of the attempt before had otherwise, recorded as {key: [then, now]}.
+    reads_encoded: whether images may be stored as JPEGs; changes: what the job of the attempt before had otherwise,
+    recorded as {key: [then, now]}.
     """
     known = read_environment(run)
     run_id = str(known.get("run_id") or secrets.token_hex(6))
-    attempt = _attempt(device, num_processes, loader_threads)
+    attempt = _attempt(device, num_processes, loader_threads, reads_encoded=reads_encoded)
     if changes:
         attempt["changes"] = dict(changes)
     attempts = [*known.get("attempts", []), attempt]
@@ -151,7 +154,7 @@ def record_attempt(
     return run_id
 
 
-def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> dict[str, Any]:
+def _attempt(device: torch.device, num_processes: int, loader_threads: int, *, reads_encoded: bool) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -165,7 +168,8 @@ def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> d
         "loader_threads": loader_threads,
         # `compiled`, or why it is not used: the same bits, more slowly.
         "image_kernel": library.state(),
-        "partial_jpegs": partial_decode.state(),
+        # Where there are none it is not tried.
+        "partial_jpegs": partial_decode.state() if reads_encoded else None,
         "cores": os.cpu_count(),
         # The number of threads changes the last bits of sums on a CPU.
         "threads": torch.get_num_threads(),
@@ -180,9 +184,18 @@ def _attempt(device: torch.device, num_processes: int, loader_threads: int) -> d
     }
 
 
+def version_of(package: str) -> str:
+    """The version of an installed package, of whose description nothing else is parsed: that of some is a book. Raises
+    PackageNotFoundError."""
+    found = distribution(package)
+    headers, _, _ = (found.read_text("METADATA") or "").partition("\n\n")
+    line = re.search(r"^Version: *(\S+)", headers, re.MULTILINE)
+    return found.version if line is None else line[1]
+
+
 def _version(package: str) -> str | None:
     try:
-        return version(package)
+        return version_of(package)
     except PackageNotFoundError:
         return None
 
