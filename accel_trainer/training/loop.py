@@ -64,7 +64,8 @@ class TrainingLoop:
         self.validation = EpochValidation(job, parts, self.step, self.averages, accelerator, loader)
         self.evaluator = self.validation.evaluator
         self.progress = Progress()
-        self._check_trackers: Callable[[], None] = lambda: None
+        self._check_trackers: Callable[[], None] = nothing
+        self._after_first_step: Callable[[], None] = nothing
         # Called by all ranks; what it gives is called before the state is written, on rank 0.
         self.before_save: Callable[[], Callable[[], None]] = lambda: nothing
         self.states, self.weights = StateStore(run), EpochWeights(job, run, writes=self.is_first)
@@ -96,6 +97,7 @@ class TrainingLoop:
     def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
         self._check_trackers = tracking.check
+        self._after_first_step = nothing if plotter is None else plotter.start
         with self.saver.running():
             while self.progress.epoch < self.job.num_epochs:
                 epoch = self.progress.epoch + 1
@@ -169,6 +171,8 @@ class TrainingLoop:
         progress.step += 1
         progress.global_step += 1
         progress.epoch_seconds = time.monotonic() - began
+        begin, self._after_first_step = self._after_first_step, nothing
+        begin()
         self._after_step()
 
     @spanned(Phase.REPORTING)

@@ -250,16 +250,30 @@ class TrainingResult:
 class Plotter:
     """Draws performance.png and .pdf in another process, which does not make the training wait.
 
-    The process draws once for every line it is sent and ends when there are no more: also when we are killed.
+    The process draws once for every line it is sent and ends when there are no more: also when we are killed. It is
+    started after the first step, from which it would take a core, or when it is needed.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._drawn = run, time.monotonic()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()  # the loop starts it, or the thread that saves
+
+    def start(self) -> None:
+        """Start the process, unless it was. Raises OSError."""
+        with self._starting:
+            if self._process is None:
+                self._start()
+
+    def _start(self) -> None:
         reading, writing = os.pipe()
         self._requests = os.fdopen(writing, "w")
         try:
             self._process = subprocess.Popen(
-                Program.PLOT.command(str(run.path)), stdin=reading, stdout=subprocess.DEVNULL, env=helper_environment()
+                Program.PLOT.command(str(self._run.path)),
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                env=helper_environment(),
             )
         except BaseException:
             self._requests.close()
@@ -274,6 +288,7 @@ class Plotter:
         if not now and time.monotonic() - self._drawn < PLOT_EVERY_S:
             return
         self._drawn = time.monotonic()
+        self.start()
         with suppress(BrokenPipeError):
             self._requests.write("draw\n")
             self._requests.flush()
@@ -284,7 +299,10 @@ class Plotter:
             self._run.check_owner()
             self.draw(now=True)
         except LockLost:
-            self._process.kill()
+            if self._process is not None:
+                self._process.kill()
+        if self._process is None:
+            return
         with suppress(BrokenPipeError):
             self._requests.close()
         with suppress(subprocess.TimeoutExpired):

@@ -3,6 +3,7 @@ import json
 import logging
 import math
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from accel_trainer.run.log import begin_logging
 from accel_trainer.run.performance import PerformanceRow, read_performance, write_performance
 from accel_trainer.run.status import RunState, Status, read_status
 from accel_trainer.training import reporting
+from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.state.checkpoint import Progress
+from accel_trainer.training.tracking import Tracking
 
 
 def row(epoch: int, split: str, **more: float) -> PerformanceRow:
@@ -215,14 +218,28 @@ def test_plots_are_drawn_beside_the_training_and_are_there_in_the_end(run: RunFo
     plotter = Plotter(run)
     plotter.draw()
     plotter.close()
+    assert plotter._process is not None
     assert plotter._process.returncode == 0
     assert sorted(path.name for path in run.path.glob("performance.*")) == [
         "performance.csv", "performance.pdf", "performance.png",
     ]  # fmt: skip
 
 
+def test_a_plotter_is_started_after_the_first_step_or_when_it_is_needed(
+    run: RunFolder, make_loop: Callable[..., TrainingLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    loop = make_loop(run.path / "loop")
+    monkeypatch.setattr(reporting, "PLOT_EVERY_S", math.inf)
+    monkeypatch.setattr(Plotter, "_start", lambda _: started.append(loop.progress.global_step))
+    loop.train(Tracking(loop.accelerator, loop.job, loop.run, None, "id"), Plotter(run))
+    assert started[0] == 1
+
+
 def test_a_plotter_that_has_died_does_not_disturb_the_training(run: RunFolder) -> None:
     plotter = Plotter(run)
+    plotter.start()
+    assert plotter._process is not None
     plotter._process.kill()
     plotter._process.wait()
     plotter.draw(now=True)
@@ -236,6 +253,8 @@ def test_a_status_is_for_other_programs_too(run: RunFolder) -> None:
 
 def test_a_plotter_that_was_killed_is_no_zombie(run: RunFolder) -> None:
     plotter = Plotter(run)
+    plotter.start()
+    assert plotter._process is not None
     child = psutil.Process(plotter._process.pid)
     child.kill()
     wait_until(lambda: not child.is_running(), timeout_s=10)

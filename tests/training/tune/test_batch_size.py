@@ -95,7 +95,8 @@ def hungry(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     tried with the model itself."""
     monkeypatch.setattr(batch_size, "memory_check", fits_when_tried)
     monkeypatch.setattr(session, "run_log", lambda *_, **__: nullcontext(lambda: None))
-    monkeypatch.setattr(trainer, "Plotter", lambda _: SimpleNamespace(draw=lambda: None, close=lambda: None))
+    no_plotter = SimpleNamespace(start=lambda: None, draw=lambda: None, close=lambda: None)
+    monkeypatch.setattr(trainer, "Plotter", lambda _: no_plotter)
 
     def make(**given: Any) -> Job:
         few = {
