@@ -27,6 +27,8 @@ LOCK_EVERY_S = 3.0
 ERROR_PREFIX = "error: "
 # In place of a trainer's arguments: they will be in the file that follows, as a JSON array.
 PREWARM = "--stand-by"
+# After that file: the job that is expected has wandb among its trackers.
+WITH_WANDB = "--with-wandb"
 
 
 def prewarm_cancelled(arguments: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 from accel_trainer.config import Job
 from accel_trainer.core.child_environment import child_environment, helper_environment
+from accel_trainer.core.giving_way import lower_priority
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.line_reader import BLOCK, LineReader
@@ -117,7 +118,7 @@ class CheckProcess:
         for descriptor in (self._requests, self._answers):
             os.set_blocking(descriptor, False)
         self._context: Context | None = None
-        self._number = 0
+        self._number, self._gives_way = 0, False
         self._open: dict[int, float] = {}  # the checks without a verdict, with the time that each may take
         self._unsent, self._lines = bytearray(), LineReader(self._answers)
         self._heard = time.monotonic()
@@ -126,6 +127,12 @@ class CheckProcess:
     def is_over(self) -> bool:
         """Whether the process has ended."""
         return self._process.poll() is not None
+
+    def give_way(self) -> None:
+        """From now on it yields to all else that computes on this machine."""
+        if not self._gives_way:
+            self._gives_way = True
+            lower_priority(TOKEN_VARIABLE, self._token)
 
     @property
     def has_hung(self) -> bool:

@@ -139,6 +139,11 @@ class PendingChecker:
             process.send((version.path, content), context, limit_s): version for version, content in contents.items()
         }
 
+    def give_way(self) -> None:
+        """Jobs are trained: what is checked now yields to them."""
+        if self._process is not None:
+            self._process.give_way()
+
     def close(self) -> None:
         """End the process that checks files."""
         if self._process is not None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
+from accel_trainer.core.giving_way import GIVE_WAY
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import make_scratch
 from accel_trainer.launch.command import Launch, LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.process_group import ProcessGroup
-from accel_trainer.launch.protocol import PREWARM, prewarm_cancelled
+from accel_trainer.launch.protocol import PREWARM, WITH_WANDB, prewarm_cancelled
 from accel_trainer.queue.layout import QueuedJob
 from accel_trainer.queue.scheduler import Scheduler, choose_next
 from accel_trainer.queue.slots import Allocation, Slots
@@ -35,14 +36,15 @@ class PrewarmedWorker:
     """One trainer without a job. The next claim is made in the name of `owner`."""
 
     def __init__(self, queue: QueueStore, launch: Launch) -> None:
-        """launch: that of the job which is expected. Raises OSError."""
+        """launch: that of the job which is expected; its worker's arguments say what to do until the job is there.
+        Raises OSError."""
         self.owner = Owner.new()
         self._has_job = False
         self._launch = _of_any_job(launch)
         self._arguments_file = Path(make_scratch(self.owner.token)["TMPDIR"]) / "words.json"
         # Named as what is half-written: after a kill it is removed like that.
         self._log = queue.paths.logs / f".standby.{self.owner.token}.tmp"
-        waiting = replace(launch, worker_args=(PREWARM, str(self._arguments_file)))
+        waiting = replace(launch, worker_args=(PREWARM, str(self._arguments_file), *launch.worker_args))
         self._trainer = ProcessGroup(waiting, self.owner.token, self._log)
 
     @property
@@ -148,13 +150,16 @@ class Prewarmer:
         if chosen is None:
             return None
         queued, place = chosen
-        return self._launch(queued, lambda job: place)
+        return self._launch(queued, lambda job: place, gives_way=True)
 
-    def _launch(self, queued: QueuedJob, place_of: Callable[[Job], Allocation | None]) -> Launch | None:
+    def _launch(
+        self, queued: QueuedJob, place_of: Callable[[Job], Allocation | None], *, gives_way: bool = False
+    ) -> Launch | None:
         try:
             job = read_job(queued.path, queued.name)
             if (place := place_of(job)) is None:
                 return None
-            return plan_launch(job, place.options(self._options), place.machine(self._machine))
+            ahead = [GIVE_WAY] * gives_way + [WITH_WANDB] * ("wandb" in job.trackers)
+            return plan_launch(job, place.options(self._options), place.machine(self._machine), ahead)
         except UserError:
             return None  # the runner reports it of the job

@@ -122,6 +122,8 @@ class Runner:
                     self._collect()
                     has_looked = self._look_if_due()
                     has_begun = self._claim_what_fits()
+                    if self._running:
+                        self._checker.give_way()
                     self._circuit_breaker.refresh(self._scheduler.pause)
                     self._disks.refresh()
                 await self._running.prewarm(self._scheduler)

@@ -24,6 +24,8 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from accel_trainer.core.giving_way import giving_way
+
 # What nothing reads before Accelerate is used.
 _READ_LATER = re.compile(r"ACCELERATE_\w+")
 
@@ -31,7 +33,8 @@ _READ_LATER = re.compile(r"ACCELERATE_\w+")
 def main() -> None:
     """Do as `accelerate launch` with the arguments of this process."""
     handlers = logging.getLogger().handlers[:]
-    from accelerate.commands import launch
+    with giving_way(sys.argv):
+        from accelerate.commands import launch
 
     def become_worker(args: argparse.Namespace) -> None:
         command, environment = launch.prepare_simple_launcher_cmd_env(args)

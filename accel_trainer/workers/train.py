@@ -20,13 +20,15 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.giving_way import giving_way
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.outage import waiting_out
-from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, owned_folder, wait_for_arguments
+from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, WITH_WANDB, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session
@@ -41,8 +43,11 @@ EXIT_CODES = {RunState.FINISHED: 0, RunState.PREEMPTED: 0, RunState.INVALID: 2}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the job of the arguments; the exit code for people."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == [PREWARM] and (arguments := wait_for_arguments(Path(arguments[1]), _preload)) is None:
-        return CANCELLED_CODE
+    if arguments[:1] == [PREWARM]:
+        told = wait_for_arguments(Path(arguments[1]), partial(_preload, arguments))
+        if told is None:
+            return CANCELLED_CODE
+        arguments = told
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.train", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file")
     parser.add_argument("--name", required=True, help="name of the job")
@@ -67,12 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_CODES.get(state, 1)
 
 
-def _preload() -> None:
-    """Import what takes seconds: torch above all."""
-    import accel_trainer.training.trainer  # noqa: F401
+def _preload(arguments: Sequence[str]) -> None:
+    """Import what takes seconds: torch above all, and wandb where the job that is expected wants it."""
+    with giving_way(arguments):
+        import accel_trainer.training.trainer  # noqa: F401
 
-    with suppress(ImportError):
-        import wandb  # noqa: F401 - for the job
+        if WITH_WANDB in arguments:
+            with suppress(ImportError):
+                import wandb  # noqa: F401 - for the job
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from helpers import write_job
 
 from accel_trainer.core import files
+from accel_trainer.core.giving_way import LOW_PRIORITY
 from accel_trainer.launch import attempt as attempt_module
 from accel_trainer.launch.accelerate_config import MachineUnusable, UnusableHere
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
+from accel_trainer.queue import check_process as check_process_module
 from accel_trainer.queue import checker as checker_module
 from accel_trainer.queue.checker import PendingChecker
 from accel_trainer.queue.dependencies import Requirements
@@ -47,6 +50,27 @@ def test_valid_and_invalid_jobs_are_separated_and_changed_files_checked_again(qu
     write_job(wrong, batch_size=66)
     (queue.folder / "shape.json").unlink()
     assert look_until_settled(checker, queue) == (["name"], {"good": problems["good"]})
+    checker.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is known of a process's environment")
+def test_while_jobs_are_trained_what_checks_others_yields_to_them(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(requests: int, answers: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True))
+        return started[0]
+
+    monkeypatch.setattr(check_process_module, "start", start)
+    write_job(queue.folder / "a.json")
+    checker = PendingChecker(LaunchOptions(), queue.folder)
+    checker.give_way()  # nothing is checked yet
+    checker.check(queue.jobs(JobState.PENDING))
+    assert os.getpriority(os.PRIO_PROCESS, started[0].pid) == os.nice(0)
+    checker.give_way()
+    assert os.getpriority(os.PRIO_PROCESS, started[0].pid) == LOW_PRIORITY
     checker.close()
 
 

@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 
 from accel_trainer.config import Job
 from accel_trainer.core import processes
+from accel_trainer.core.giving_way import GIVE_WAY
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.attempt_files import scratch_folder
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine, this_machine
 from accel_trainer.launch.nvidia import Gpu
 from accel_trainer.launch.process_group import ProcessGroup
-from accel_trainer.launch.protocol import PREWARM
+from accel_trainer.launch.protocol import PREWARM, WITH_WANDB
 from accel_trainer.queue import prewarm as standby_module
 from accel_trainer.queue.control import Pause
 from accel_trainer.queue.dependencies import Requirements
@@ -144,6 +145,11 @@ def outlook(queue: QueueStore, *names: str, **changes: object) -> SimpleNamespac
     """What was seen of a queue in which these jobs may be run."""
     for name in names:
         write_job(queue.folder / f"{name}.json")
+    return outlook_of(queue, **changes)
+
+
+def outlook_of(queue: QueueStore, **changes: object) -> SimpleNamespace:
+    """The same, of a queue as it is."""
     pending = queue.jobs(JobState.PENDING)
     seen = {
         "pending": pending,
@@ -188,6 +194,19 @@ def test_it_is_started_while_the_first_jobs_are_checked(queue, noted) -> None:
     write_job(queue.folder / "b.json", num_processes=2)
     look(queue, seen, machine=TWO)
     assert [launch.environment["CUDA_VISIBLE_DEVICES"] for launch in noted.began] == ["1", "1,2"], "as it will be"
+
+
+def test_it_is_told_to_give_way_where_a_job_runs_and_whether_wandb_is_wanted(queue, noted) -> None:
+    ending = running(Allocation(("1",), 2), 5.0)
+    checking = {"valid": {}, "is_checked": False, "may_begin": False}
+    look(queue, outlook(queue, "b"), ending)
+    look(queue, outlook(queue, "b", **checking), machine=TWO)
+    write_job(queue.folder / "b.json", trackers=["wandb"])
+    look(queue, outlook_of(queue), ending)
+    look(queue, outlook_of(queue, **checking), machine=TWO)
+    assert [launch.worker_args for launch in noted.began] == [
+        (GIVE_WAY,), (), (GIVE_WAY, WITH_WANDB), (WITH_WANDB,),
+    ]  # fmt: skip
 
 
 def test_no_worker_is_prewarmed_without_jobs_in_a_pause_or_unwanted(queue, noted) -> None:
