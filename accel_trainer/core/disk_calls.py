@@ -158,9 +158,9 @@ def _is_away(path: str) -> bool:
 
 def _try_again(call: Callable[[], T], name: str, error: OSError) -> T:
     patience, pause_s = _patience, FIRST_PAUSE_S
-    began = time.monotonic()
     while True:
-        left_s = _outage.failed(name) + patience.of(error) - time.monotonic()
+        began = _outage.failed(name)
+        left_s = began + patience.of(error) - time.monotonic()
         if left_s <= 0 or not _slept(min(pause_s, left_s), patience.is_stopped):
             raise _given_up(error, name, time.monotonic() - began) from error
         reason = error.strerror or str(error)

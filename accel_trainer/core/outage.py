@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from accel_trainer.core.disk_calls import retrying, watched
 from accel_trainer.core.errors import AccelTrainError
-from accel_trainer.core.machine_errors import OF_A_PATH, USERS
+from accel_trainer.core.machine_errors import OF_A_PATH, USERS, what_helps
 from accel_trainer.core.text import duration
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,8 @@ def failure(error: OSError, what: Callable[[], str], *, tried_s: float = 0.0) ->
         return MachineFailure(f"{name}: {error.strerror}{tried}", hint=AWAY)
     if _is_gone(error):
         return MachineFailure(f"{name} is gone, and its folder is there{tried}", hint="restore it")
-    return MachineFailure(f"{name} cannot be read: {error.strerror or error}{tried}")
+    hint = what_helps(error) if tried else None
+    return MachineFailure(f"{name} cannot be read: {error.strerror or error}{tried}", hint=hint)
 
 
 def _is_gone(error: OSError) -> bool:

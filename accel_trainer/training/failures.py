@@ -39,9 +39,11 @@ def known_failure(
     if isinstance(error, NotSaved):
         what = f"the state of step {error.step} cannot be saved in {error.filename}"
     if (why := why_of_machine(error, was_writable=True)) is not None:
-        was_tried = TRIED_FOR in (error.strerror or "")
-        helps = f"{helps}; " if was_tried and (helps := what_helps(error)) is not None else ""
-        return RunState.MACHINE_FAILED, f"{why}: {what} ({error.strerror}); {helps}{_kept(states)}"
+        if TRIED_FOR in (error.strerror or ""):  # it cannot be seen now what there is
+            goes_on = f"{what_helps(error)}; the run goes on from its newest state"
+        else:
+            goes_on = _kept(states)
+        return RunState.MACHINE_FAILED, f"{why}: {what} ({error.strerror}); {goes_on}"
     if error.errno == errno.EFBIG:
         return RunState.FAILED, f"the file would be too large: {what} ({error.strerror}); {_kept(states)}"
     return None

@@ -25,7 +25,7 @@ from accel_trainer.training.build import Components, build
 from accel_trainer.training.check import JobChecker
 from accel_trainer.training.description import Description
 from accel_trainer.training.determinism import operations_without_order, refuse_without_order
-from accel_trainer.training.failures import Diverged, known_failure
+from accel_trainer.training.failures import Diverged, is_out_of_memory, known_failure
 from accel_trainer.training.identity.agreement import agree_on_data
 from accel_trainer.training.identity.check import DataCheck, RunData, refuse_other_images
 from accel_trainer.training.identity.contents import ContentRecord
@@ -101,7 +101,9 @@ class Trainer:
             self.reporter.update(diverged=error.where)
             return TrainingResult(RunState.DIVERGED, str(error))
         except Exception as error:
-            size = self.job.with_found(read_found(self.run)).batch_size
+            # Nothing else needs it, and the disk of the run may be away.
+            found = read_found(self.run) if is_out_of_memory(error) else {}
+            size = self.job.with_found(found).batch_size
             if (known := known_failure(error, self.reporter.position, size, StateStore(self.run))) is None:
                 raise
             state, reason = known
