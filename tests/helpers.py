@@ -1,5 +1,6 @@
 """What tests share: a quick job, the command line, and ways to watch and end processes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -104,6 +106,14 @@ def dead_token() -> str:
     """The token of a process of this machine that has ended."""
     code = "from accel_trainer.core.lease import Owner; print(Owner.new().token)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def as_another_machine(patch: pytest.MonkeyPatch, host: str) -> None:
+    """From now on this process is one of another machine, of this name."""
+    patch.setenv(lease.HOST_VARIABLE, host)
+    boot = hashlib.sha256(host.encode()).hexdigest()[:8]
+    for name, value in {"boot_id": boot, "space_id": "0", "space_name": f"{boot}_{boot}_0"}.items():
+        patch.setattr(lease, name, lambda value=value: value)
 
 
 def file_names(folder: Path) -> list[str]:

@@ -1,22 +1,28 @@
 """Leases: who owns something, and when an owner counts as dead or stale.
 
-An owner's token names one process of one boot of one machine, so that its death can be seen from that machine. From any
-other machine nothing but its heartbeats can be seen: an owner gives one every `BEAT_S`, and one that was silent for
-`STALE_S` is stale, and its lease expired. A run folder's lock measures the silence by the clock of the file server
-(`run.lock`), a queue by the observer's own clock (`queue.heartbeat`).
+An owner's token names one process of one space (`core.process_space`). Where this process is of the same space, it may
+know whether the owner is alive; of any other owner it knows nothing but its heartbeats: an owner gives one every
+`BEAT_S`, and one that was silent for `STALE_S` is stale, and its lease expired. A run folder's lock measures the
+silence by the clock of the file server (`run.lock`), a queue by the observer's own clock (`queue.heartbeat`).
 """
 
-import hashlib
 import os
 import re
 import secrets
 import socket
-import sys
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Self
+
+from accel_trainer.core.process_space import (
+    FIRST_SPACE,
+    Life,
+    boot_id,
+    life_of,
+    machine_id,
+    own_start,
+    space_id,
+    space_name,
+)
 
 BEAT_S = 30.0
 # A network drive may show a heartbeat a minute late.
@@ -24,49 +30,6 @@ STALE_S = 600.0
 HOST_VARIABLE = "ACCEL_TRAIN_HOST"
 # Before the name of a cluster, in the place of a host's; no host has it in its name.
 CLUSTER_PREFIX = "slurm+"
-
-
-@cache
-def machine_id() -> str:
-    """A short id that distinguishes machines of the same name; empty where the system has none."""
-    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-        with suppress(OSError):
-            # Hashed, as machine-id(5) asks: it is not to be shown to others.
-            if secret := Path(path).read_bytes().strip():
-                return hashlib.blake2b(secret, digest_size=4, person=b"accel-train").hexdigest()
-    return ""
-
-
-@cache
-def boot_id() -> str:
-    """A short id of this machine since its last start; no other machine has it."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:8]
-    except OSError:
-        import psutil
-
-        boot = f"{int(psutil.boot_time()):x}"
-    return f"{machine_id()}_{boot}"
-
-
-def start_time(pid: int) -> str | None:
-    """When a process started, in the kernel's own count, or None if there is no such process.
-
-    With the process id and the boot id this identifies one process for ever, although process ids are used again.
-    """
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        if sys.platform == "linux":
-            return None
-        import psutil
-
-        try:
-            return str(int(psutil.Process(pid).create_time()))
-        except psutil.Error:
-            return None
-    state, ticks = after_name[0], after_name[19]
-    return None if state in "ZX" else ticks
 
 
 def this_host() -> str:
@@ -92,15 +55,17 @@ class Owner:
     @classmethod
     def new(cls) -> Self:
         """This process, with a token that no other call gives."""
-        pid = os.getpid()
-        parts = (boot_id(), str(pid), start_time(pid), secrets.token_hex(4))
-        return cls(this_host(), "-".join(str(part) for part in parts))
+        parts = (space_name(), str(os.getpid()), own_start(), secrets.token_hex(4))
+        return cls(this_host(), "-".join(parts))
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is a process of this machine, where it can be seen whether that is alive."""
-        machine, is_named, _ = self.token.partition("-")[0].rpartition("_")
-        return self.host == this_host() and bool(self.token) and not (is_named and machine != machine_id())
+    def is_of_this_machine(self) -> bool:
+        """Whether it is or was a process of this machine: of this boot, in whatever space, or of an earlier one."""
+        process = _Process.of(self.token)
+        if process.boot and process.boot == boot_id():
+            return True
+        # Containers of one image, and machines of one image, may have one machine id.
+        return bool(process.machine) and process.machine == machine_id() and self.host == this_host()
 
     @classmethod
     def of_cluster(cls, cluster: str) -> Self:
@@ -121,20 +86,27 @@ class Owner:
         """Whether an attempt with this token belongs to this claim."""
         return token == self.token or (self.cluster is not None and token.endswith(f"-{self.token}"))
 
+    def life(self) -> Life:
+        """What is known of the owner by its process; a cluster has none."""
+        if self.cluster is not None or not boot_id():
+            return Life.UNKNOWN
+        process = _Process.of(self.token)
+        if process.boot != boot_id():
+            return Life.DEAD if process.boot and self.is_of_this_machine else Life.UNKNOWN
+        return process.life() if process.space == space_id() else Life.UNKNOWN
+
     def is_dead(self) -> bool:
-        """Whether the owner is known to be gone; of an owner on another machine nothing is known."""
-        if not self.is_here:
-            return False
-        boot, pid, started, *_ = [*self.token.split("-"), "", "", ""]
-        return boot != boot_id() or not re.fullmatch(r"[0-9]{1,18}", pid) or start_time(int(pid)) != started
+        """Whether the owner is known to be gone."""
+        return self.life() is Life.DEAD
 
     def has_expired(self, silence_s: float) -> bool:
-        """Whether the owner has lost its lease: it is dead or, on another machine, was silent for too long."""
-        return self.is_dead() if self.is_here else is_stale(silence_s)
+        """Whether the owner has lost its lease: it is dead or, where that cannot be known, was silent for too long."""
+        life = self.life()
+        return life is Life.DEAD or (life is Life.UNKNOWN and is_stale(silence_s))
 
 
 def is_stale(silence_s: float) -> bool:
-    """Whether an owner on another machine has been silent for so many seconds that its lease has expired."""
+    """Whether an owner whose process cannot be seen has been silent for so long that its lease has expired."""
     return silence_s >= STALE_S
 
 
@@ -143,4 +115,35 @@ def is_dead_token(token: str) -> bool:
 
     Of any other token nothing is known: on a shared drive it may be another machine's.
     """
-    return token.startswith(f"{boot_id()}-") and Owner(this_host(), token).is_dead()
+    return Owner("", token).is_dead()
+
+
+@dataclass(frozen=True)
+class _Process:
+    """What a token says of its process. Anybody may have written one; what is not there is empty."""
+
+    machine: str
+    boot: str
+    space: str
+    pid: str
+    started: str
+
+    @classmethod
+    def of(cls, token: str) -> Self:
+        """Up to version 0.2 there were no spaces, in the first ones no machines either: `<boot>-<pid>-...` and
+        `<machine>_<boot>-<pid>-...`. Their processes are taken for
+        those of a machine without containers."""
+        where, pid, started, *_ = [*token.split("-"), "", "", ""]
+        match where.split("_") if "-" in token else []:
+            case [machine, boot, space]:
+                return cls(machine, boot, space, pid, started)
+            case [machine, boot]:
+                return cls(machine, boot, FIRST_SPACE, pid, started)
+            case [boot]:
+                return cls("", boot, FIRST_SPACE, pid, started)
+            case _:
+                return cls("", "", "", "", "")
+
+    def life(self) -> Life:
+        """What is known of it in its own space, where no process has what is no process id."""
+        return life_of(int(self.pid), self.started) if re.fullmatch(r"[1-9][0-9]{0,17}", self.pid) else Life.DEAD

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from accel_trainer.core.launched import CORES_VARIABLE, told
 from accel_trainer.core.limits import cpu_quota, slurm_cores, whole_cores
+from accel_trainer.core.process_space import sees_processes
 
 _PR_SET_PDEATHSIG = 1
 # At this signal a training process writes to its standard error what each of its threads is doing.
@@ -119,8 +120,11 @@ def pids_with_env(name: str, value: str) -> list[int]:
     """Ids of this user's processes that have an environment variable of this value, but for our own.
 
     Children inherit the variable: so this finds all that a launcher has left behind, sessions, groups and
-    parents notwithstanding.
+    parents notwithstanding. Where this process's own space cannot be seen, none is found: the ids that can be seen are
+    those of others.
     """
+    if not sees_processes():
+        return []
     import psutil
 
     found = []

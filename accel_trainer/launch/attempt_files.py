@@ -95,6 +95,7 @@ def remove_abandoned() -> None:
             if folder.lstat().st_uid != os.geteuid():
                 continue
             token = _read_owner(folder)
+            # On a disk of this machine, so those of its earlier boots are meant too.
             is_dead = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
             if is_dead and not processes.pids_with_env(TOKEN_VARIABLE, token):
                 remove_scratch(token)

@@ -5,8 +5,7 @@
 
 Clocks of machines differ, and may be set: an observer goes by its own, the one that counts from the start of the
 machine. Who could write to what was observed could have a living runner taken for a dead one, so each user has a file
-that nobody else can write. Of a runner on this machine nothing needs to be observed, since it is known whether its
-process is alive.
+that nobody else can write. Of a runner whose process can be seen here nothing needs to be observed.
 """
 
 import os
@@ -17,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from accel_trainer.core.files import is_private_to_us
-from accel_trainer.core.lease import BEAT_S, Owner, boot_id, machine_id, this_host
+from accel_trainer.core.lease import BEAT_S, Owner, this_host
+from accel_trainer.core.process_space import Life, boot_id, machine_id
 from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time, Within
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
@@ -110,7 +110,10 @@ class HeartbeatObserver:
         return {name: heartbeat for name, heartbeat in found if heartbeat is not None}
 
     def silence_s(self, running: Iterable[ClaimedJob]) -> dict[str, float]:
-        """How long nothing was heard of each other host's claim, by its file's name. Takes note for the next time."""
+        """How long nothing was heard of each claim whose process cannot be seen here, by its file's name.
+
+        Takes note for the next time.
+        """
         others = {job.path.name: job for job in running if _is_observed(job.owner)}
         if not others:
             return {}
@@ -131,18 +134,19 @@ class HeartbeatObserver:
 
     def remove_dead(self) -> None:
         """Remove what runners of this machine have left that were killed."""
-        for path in self._runners.glob(f"{this_host()}.*.json"):
-            if Owner(this_host(), path.stem.removeprefix(f"{this_host()}.")).is_dead():
+        for path in self._runners.glob("[!.]*.json"):
+            host, _, process = path.stem.rpartition(".")
+            if Owner(host, process).is_dead():
                 path.unlink(missing_ok=True)
 
     def _read_notes(self) -> dict[str, tuple[int, float]]:
         """Those of this user since this machine was started: its clock begins again then."""
         content, now = OBSERVATIONS.read(self._notes), time.monotonic()
-        if content is None or content.boot != boot_id() or not is_private_to_us(self._notes):
+        if content is None or not boot_id() or content.boot != boot_id() or not is_private_to_us(self._notes):
             return {}
         return {name: (number, since) for name, (number, since) in content.seen.items() if 0 <= since <= now}
 
 
 def _is_observed(owner: Owner) -> bool:
-    """Whether only heartbeats show that it is alive: a process of this machine can be seen."""
-    return owner.cluster is None and not owner.is_here
+    """Whether only heartbeats show that it is alive."""
+    return owner.cluster is None and owner.life() is Life.UNKNOWN

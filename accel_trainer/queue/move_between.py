@@ -148,7 +148,7 @@ def settle(mover: Mover, job: ClaimedJob) -> Path | None:
     record = RECORDS.read(note)
     if record is None:
         raise UndecidedMove(f"{job.name}: it was being moved to another queue, and the record {note} is damaged")
-    if not (job.owner.is_here and record.is_reachable):
+    if not (job.owner.is_of_this_machine and record.is_reachable):
         raise UndecidedMove(
             f"{job.name}: it was being moved to {record.queue}, which only {job.owner.host} reaches: reclaim it there"
         )

@@ -1,8 +1,8 @@
 """One owner of a run folder: the process that trains in it holds a lock there, `.owner-<n>`.
 
 A lock is made by O_EXCL, which network drives have, too. It outlives an owner that is killed, and is taken over with
-the next number, so that of several processes one wins. Of an owner on this machine it is known whether it is alive; one
-on another machine touches its lock as a heartbeat, and its lease expires when it has not for long (`core.lease`).
+the next number, so that of several processes one wins. Of an owner whose process can be seen it is known whether it is
+alive; any other touches its lock as a heartbeat, and its lease expires when it has not for long (`core.lease`).
 """
 
 import os
@@ -18,6 +18,7 @@ from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.files import read_bytes
 from accel_trainer.core.lease import BEAT_S, Owner
 from accel_trainer.core.outage import UnsuitableFile
+from accel_trainer.core.process_space import Life
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.rename import create_new
 from accel_trainer.core.text import duration
@@ -165,8 +166,8 @@ def acquire(
     """Acquire a run folder, which exists. Raises FolderInUse while another process has it, and other UserErrors.
 
     end_leftovers: ends what is left of the processes of a dead owner, given its token.
-    say: takes a line about an owner on another machine whose lease has expired.
-    follows: whether this process was started in the place of the owner, on another machine, of a token.
+    say: takes a line about an owner whose process cannot be seen, and whose lease has expired.
+    follows: whether this process was started in the place of the owner of a token, whose process cannot be seen.
     """
     try:
         return _take(run, owner, end_leftovers, say, follows)
@@ -231,7 +232,7 @@ def _take(
     for lock in old:
         if lock.owner is not None:
             end_leftovers(lock.owner.token)
-        if lock.owner is not None and not lock.owner.is_here:
+        if lock.owner is not None and lock.owner.life() is Life.UNKNOWN:
             say(
                 f"{run.path} was taken over: nothing was heard of the process that trained in it, on "
                 f"{lock.owner.host}, for {duration(lock.age_s)}"
@@ -259,7 +260,7 @@ def _take(
 
 def _refuse_if_held(run: RunFolder, locks: list[_Lock], follows: Callable[[str], bool]) -> None:
     for lock in locks:
-        is_followed = lock.owner is not None and not lock.owner.is_here and follows(lock.owner.token)
+        is_followed = lock.owner is not None and lock.owner.life() is Life.UNKNOWN and follows(lock.owner.token)
         if not (lock.has_expired or is_followed):
             raise lock.refusal(run)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import COMMAND, dead_token, wait_until, write_job
+from helpers import COMMAND, as_another_machine, dead_token, wait_until, write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, change_jobs
@@ -290,7 +290,7 @@ def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
     now = [1000.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     with monkeypatch.context() as there:
-        there.setenv("ACCEL_TRAIN_HOST", "elsewhere")
+        as_another_machine(there, "elsewhere")
         pulse = heartbeat.HeartbeatWriter(queue, 1)
         job = claimed(queue, "a")
         pulse.begin(job.owner.token, ("0",))
@@ -312,7 +312,7 @@ def test_only_what_this_user_has_seen_makes_a_claim_stale(queue: QueueStore, wha
     heartbeat.HeartbeatObserver(queue).silence_s([job])
     (notes,) = queue.paths.observed.iterdir()
     seen = {"of the future": time.monotonic() + 1e6, "of before the start": -1e6}.get(what, 0.0)
-    notes.write_text(json.dumps({"boot": lease.boot_id(), "seen": {path.name: [-1, seen]}}))
+    notes.write_text(json.dumps({"boot": heartbeat.boot_id(), "seen": {path.name: [-1, seen]}}))
     if what not in ("another user's", "written by all"):
         assert heartbeat.HeartbeatObserver(queue).silence_s([job])[path.name] < 1.0
         return

@@ -16,7 +16,8 @@ from helpers import QUICK_JOB, wait_until
 
 from accel_trainer import Job
 from accel_trainer.cli import main
-from accel_trainer.core.lease import Owner, machine_id, this_host
+from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.process_space import machine_id
 from accel_trainer.queue.control import ControlAction, Pauses, Requests
 from accel_trainer.queue.heartbeat import HEARTBEATS, OBSERVATIONS, Heartbeat, Observations, runner_of
 from accel_trainer.queue.layout import JobState

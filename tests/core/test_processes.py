@@ -10,7 +10,7 @@ import psutil
 import pytest
 from helpers import wait_until
 
-from accel_trainer.core import lease, processes
+from accel_trainer.core import process_space, processes
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest, children, reap_when_dead
 
@@ -53,11 +53,11 @@ def test_processes_are_found_by_their_environment_until_they_are_gone() -> None:
     try:
         wait_until(lambda: processes.pids_with_env(name, value) == [sleeper.pid], timeout_s=10)
         assert not processes.pids_with_env(name, "another value")
-        assert lease.start_time(sleeper.pid) is not None
+        assert process_space.start_time(sleeper.pid)
     finally:
         sleeper.kill()
     wait_until(lambda: not processes.pids_with_env(name, value), timeout_s=10)
-    assert lease.start_time(sleeper.pid) is None, "a zombie is no living process"
+    assert process_space.start_time(sleeper.pid) == "", "a zombie is no living process"
     sleeper.wait()
 
 
@@ -80,7 +80,7 @@ def test_who_hangs_when_its_parent_dies_is_killed_after_a_while() -> None:
         pid = next(int(line) for line in said if line.isdigit())
         process.kill()
         process.wait()
-        wait_until(lambda: lease.start_time(pid) is None, timeout_s=20)
+        wait_until(lambda: not process_space.start_time(pid), timeout_s=20)
         assert "asked" in process.stdout.read()
 
 

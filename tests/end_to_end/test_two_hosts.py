@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import COMMAND, trainers_in, wait_until, write_job
+from helpers import COMMAND, as_another_machine, trainers_in, wait_until, write_job
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app
@@ -37,7 +37,7 @@ def test_a_runner_that_wakes_after_its_lease_expired_discards_its_job(monkeypatc
         assert trainers
         sleeper.send_signal(signal.SIGSTOP)
         # Ten minutes later.
-        monkeypatch.setenv("ACCEL_TRAIN_HOST", "awake")
+        as_another_machine(monkeypatch, "awake")
         monkeypatch.setattr(lease, "STALE_S", 0.0)
         monkeypatch.setattr("accel_trainer.launch.process_group.end_leftovers", lambda *_: None)  # they are elsewhere
         assert (

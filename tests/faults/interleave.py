@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from accel_trainer.core import exclusive_move, lease, place_lock, rename
+from accel_trainer.core.process_space import Life
 from accel_trainer.core.rename import rename_noreplace
 from accel_trainer.queue import moves
 
@@ -211,7 +212,8 @@ def intercepted(system: FileSystem) -> Iterator[None]:
             stack.enter_context(patch.object(module, "rename_noreplace", renamed))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         stack.enter_context(patch.object(os, "getpid", process_id))
-        stack.enter_context(patch.object(lease, "start_time", _start_time))
+        stack.enter_context(patch.object(lease, "life_of", _life_of))
+        stack.enter_context(patch.object(lease, "own_start", lambda: "1"))
         # Listings are as they are, and need not be asked for anew.
         stack.enter_context(patch.object(rename, "list_anew", lambda folder: None))
         # Nobody waits for another: the right to a name is taken away at once, also from who lives.
@@ -222,8 +224,8 @@ def intercepted(system: FileSystem) -> Iterator[None]:
 DEAD: set[int] = set()
 
 
-def _start_time(pid: int) -> str | None:
-    return None if pid in DEAD else "1"
+def _life_of(pid: int, started: str) -> Life:
+    return Life.DEAD if pid in DEAD else Life.ALIVE
 
 
 def wipe(folder: Path) -> None:

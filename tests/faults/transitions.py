@@ -14,7 +14,8 @@ from pathlib import Path
 from faults.interleave import DEAD, FileSystem, Killed, Process, Run, further, intercepted, wipe
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import Owner, boot_id, this_host
+from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.process_space import space_name
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.finish import AttemptResult, finish_claim
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob
@@ -38,7 +39,7 @@ class Queues:
         return QueuedJob(name, self.one.paths.of(state) / f"{name}.json", state)
 
     def claim(self, pid: int = LIVING) -> ClaimedJob:
-        owner = Owner(this_host(), f"{boot_id()}-{pid}-1-{pid:08x}")
+        owner = Owner(this_host(), f"{space_name()}-{pid}-1-{pid:08x}")
         return ClaimedJob("a", self.one.paths.claim("a", owner), owner=owner)
 
     def ended(self, kind: OutcomeKind) -> object:

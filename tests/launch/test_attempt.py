@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY, wait_until
+from helpers import REPOSITORY, dead_token, wait_until
 
 from accel_trainer.config import Job
 from accel_trainer.core import processes
@@ -156,7 +156,7 @@ def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, launch
 
 def test_what_a_dead_process_left_in_a_run_folder_is_ended_first(attempt, launched, tmp_path, monkeypatch):
     monkeypatch.setattr("accel_trainer.launch.process_group.REST_S", 0.2)
-    dead = Owner(this_host(), "another-boot-1-x")
+    dead = Owner(this_host(), dead_token())
     acquire(attempt.run, dead, end_leftovers=print, say=print)
     group = ProcessGroup(Sleeper((), {}, 1, ("",)), dead.token, tmp_path / "log")
     wait_until(lambda: len(left(dead.token)) == 1)

@@ -10,6 +10,7 @@ import pytest
 from helpers import dead_token
 
 from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.process_space import space_name
 from accel_trainer.core.record_store import RecordStore
 from accel_trainer.queue.layout import ClaimedJob, JobState, QueueUnusable, UndecidedMove
 from accel_trainer.queue.move_between import CopyRecord
@@ -138,7 +139,7 @@ def _unmounted(other: QueueStore, job: ClaimedJob, queue: QueueStore) -> Claimed
 
 
 def _of_another_machine(other: QueueStore, job: ClaimedJob, queue: QueueStore) -> ClaimedJob:
-    owner = Owner("grey", job.token)
+    owner = Owner("grey", job.token.replace(space_name(), "0grey_0grey_0"))
     path = job.path.rename(queue.paths.claim("a", owner))
     return ClaimedJob("a", path, owner=owner)
 

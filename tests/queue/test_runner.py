@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import write_job
+from helpers import as_another_machine, write_job
 
 from accel_trainer.core import lease
 from accel_trainer.core.launched import TOKEN_VARIABLE
+from accel_trainer.core.process_space import space_name
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.command import LaunchOptions
@@ -251,7 +252,7 @@ def test_failures_of_a_runner_that_was_killed_count(runner, trained):
 
 
 def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner, trained, temporary, monkeypatch):
-    dead = f"another-boot-{os.getpid()}-x"
+    dead = f"{space_name()}-999999999-1-x"
     attempt_files.make_scratch(dead)
     with subprocess.Popen(["sleep", "60"], env={**os.environ, TOKEN_VARIABLE: dead}) as left:
 
@@ -268,7 +269,7 @@ def test_what_was_still_ending_in_the_beginning_is_cleared_up_in_the_end(runner,
 
 
 def test_what_killed_runners_have_left_half_written_is_removed(runner, trained):
-    left = runner.queue.folder / "failed" / f".a.reason.txt.{lease.boot_id()}-1-1-abcd.tmp"
+    left = runner.queue.folder / "failed" / f".a.reason.txt.{space_name()}-1-1-abcd.tmp"
     others = [runner.queue.folder / f".b.json.{lease.Owner.new().token}.tmp", runner.queue.folder / ".c.json.tmp"]
     for path in (left, *others):
         path.touch()
@@ -469,7 +470,7 @@ def test_a_runner_in_a_test_leaves_signals_to_pytest(runner):
 def claimed_elsewhere(runner: Runner, monkeypatch, name: str) -> QueuedJob:
     write_job(runner.queue.folder / f"{name}.json")
     with monkeypatch.context() as there:
-        there.setenv("ACCEL_TRAIN_HOST", "elsewhere")
+        as_another_machine(there, "elsewhere")
         (job,) = [job for job in runner.queue.jobs(JobState.PENDING) if job.name == name]
         return runner.queue.claim(job)
 

@@ -11,6 +11,7 @@ import pytest
 from accel_trainer.core import lease, rename
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.process_space import space_name
 from accel_trainer.launch.attempt_files import new_log
 from accel_trainer.queue.layout import JobState, QueuePaths, QueueUnusable, natural_key
 from accel_trainer.queue.store import JobGone, QueueStore
@@ -97,32 +98,7 @@ def test_an_owner_is_dead_when_its_process_is(queue):
     ).stdout.split()
     assert was_dead == "False"
     assert Owner(lease.this_host(), token).is_dead()
-    assert not Owner("another-host", token).is_dead(), "of another machine's processes nothing is known"
-
-
-def test_an_owner_with_a_reused_process_id_or_of_another_boot_is_dead():
-    boot, pid, started, word = Owner.new().token.split("-")
-    assert pid == str(os.getpid())
-    assert not Owner(lease.this_host(), f"{boot}-{pid}-{started}-{word}").is_dead()
-    assert Owner(lease.this_host(), f"{boot}-{pid}-{int(started) + 1}-{word}").is_dead()
-    assert Owner(lease.this_host(), f"other-{pid}-{started}-{word}").is_dead()
-    assert Owner(lease.this_host(), "nonsense").is_dead()
-
-
-def test_of_another_machine_of_the_same_name_nothing_is_known(monkeypatch):
-    dead = Owner(lease.this_host(), f"{lease.boot_id()}-999999999-1-abcd")
-    assert dead.is_here
-    assert dead.is_dead()
-    monkeypatch.setattr(lease, "machine_id", lambda: "another")
-    assert not dead.is_here
-    assert not dead.is_dead()
-
-
-def test_the_name_of_a_host_is_compared_whole(monkeypatch):
-    token = Owner.new().token.replace("-", "x-", 1)
-    monkeypatch.setenv(lease.HOST_VARIABLE, "grey")
-    assert not Owner("rey", token).is_dead()
-    assert Owner("grey", token).is_dead()
+    assert Owner("another-host", token).is_dead(), "a machine may be renamed"
 
 
 def test_finishing_keeps_the_reason_beside_the_job(queue):
@@ -274,10 +250,10 @@ def test_a_reason_that_cannot_be_read_is_none(queue, kind):
     assert queue.reason(job) == ("boom \ufffd" if kind == "not UTF-8" else None)
 
 
-@pytest.mark.parametrize("pid", ["\u00b2", "9" * 5000, "-1", "1/../../etc", " 1", ""])
+@pytest.mark.parametrize("pid", ["\u00b2", "9" * 5000, "9" * 18, "-1", "0", "1/../../etc", " 1", ""])
 def test_a_token_that_nobody_has_made_is_of_nobody(pid):
     """Tokens stand in names of files, and in status.json, which others may have written."""
-    assert Owner(lease.this_host(), f"{lease.boot_id()}-{pid}-1-word").is_dead()
+    assert Owner(lease.this_host(), f"{space_name()}-{pid}-1-word").is_dead()
 
 
 @pytest.mark.parametrize("name", ["a~2", "~2", "a~2~3"])

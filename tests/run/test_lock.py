@@ -8,16 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import plant_no_file, said_by
+from helpers import as_another_machine, plant_no_file, said_by
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.lease import Owner, boot_id, start_time, this_host
+from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.process_space import machine_id, own_start, space_name
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockLost, RunLock, acquire
 
-DEAD = Owner(this_host(), f"{boot_id()}-{os.getpid()}-12345-abcd")  # our process id, given out again
-LIVING = Owner(this_host(), f"{boot_id()}-{os.getpid()}-{start_time(os.getpid())}-abcd")
+DEAD = Owner(this_host(), f"{space_name()}-{os.getpid()}-12345-abcd")  # our process id, given out again
+LIVING = Owner(this_host(), f"{space_name()}-{os.getpid()}-{own_start()}-abcd")
 FAR = Owner("another-host", "0123abcd-4711-99-abcd")
 
 
@@ -58,11 +59,10 @@ def test_a_folder_is_one_process_s_until_it_gives_it_back(run: RunFolder) -> Non
     "dead",
     [
         DEAD,
-        Owner(this_host(), f"anotherboot-{os.getpid()}-{start_time(os.getpid())}-abcd"),
-        Owner(this_host(), f"{boot_id()}-999999999-1-abcd"),
-        Owner(this_host(), "nonsense"),
+        Owner(this_host(), f"{machine_id()}_anotherboot_0-{os.getpid()}-{own_start()}-abcd"),
+        Owner(this_host(), f"{space_name()}-999999999-1-abcd"),
     ],
-    ids=["process id given out again", "another boot", "no such process", "no token"],
+    ids=["process id given out again", "another boot", "no such process"],
 )
 def test_a_dead_owner_is_followed_once_nothing_is_left_of_it(run: RunFolder, dead: Owner) -> None:
     leave_lock(run, dead, number=7)
@@ -198,8 +198,10 @@ from pathlib import Path
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.lock import acquire
 from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.process_space import space_name
 from accel_trainer.run.folder import RunFolder
 
+dead = f"{space_name()}-{os.getpid()}-1-abcd"  # our process id, given out again
 folder, context = Path(sys.argv[1]), multiprocessing.get_context("fork")
 
 def try_to_take(run):
@@ -246,7 +248,7 @@ def again_and_again(barrier, told):
                 taken.release()
             else:
                 path = run.lock(run.locks()[0])
-                path.write_text(json.dumps({"host": this_host(), "token": "dead", "since": 0}))
+                path.write_text(json.dumps({"host": this_host(), "token": dead, "since": 0}))
             told.put(1)
 in_parallel(again_and_again)
 """
@@ -274,7 +276,9 @@ def test_a_folder_is_never_two_processes_that_come_and_go(tmp_path: Path) -> Non
     assert len(race(NEVER_TWO, tmp_path)) > 3, "on a busy machine too"
 
 
-def test_a_successor_of_another_machines_owner_takes_the_lock_at_once(run: RunFolder) -> None:
+def test_a_successor_of_another_machines_owner_takes_the_lock_at_once(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the next start of a claim of a cluster does, on another node; on this machine it can be seen who lives."""
 
     def follow(claim: Owner) -> RunLock:
@@ -283,7 +287,9 @@ def test_a_successor_of_another_machines_owner_takes_the_lock_at_once(run: RunFo
         )
 
     claim = Owner.of_cluster("lab")
-    leave_lock(run, Owner("another-node", claim.start().token))
+    with monkeypatch.context() as there:
+        as_another_machine(there, "another-node")
+        leave_lock(run, claim.start())
     assert said_by(follow, Owner.of_cluster("lab")).startswith("model_dir: another process is training")
     first = follow(claim)
     assert run.locks() == [2]

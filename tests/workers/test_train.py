@@ -92,10 +92,11 @@ def test_a_folder_in_which_another_process_trains_is_left_as_it_is(monkeypatch, 
 
 def test_a_start_by_hand_is_refused_until_a_dead_runners_processes_end(monkeypatch, capsys):
     monkeypatch.setattr(worker.session, "train", lambda *_: TrainingResult(RunState.FINISHED))
-    monkeypatch.setattr(protocol, "pids_with_env", lambda name, value: [7, 8] if value == "dead" else [])
+    dead = dead_token()
+    monkeypatch.setattr(protocol, "pids_with_env", lambda name, value: [7, 8] if value == dead else [])
     run = RunFolder(Path("run"))
     run.create()
-    acquire(run, Owner(this_host(), "dead"), end_leftovers=print, say=print)
+    acquire(run, Owner(this_host(), dead), end_leftovers=print, say=print)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 2
     assert "is still ending in run: processes 7, 8; try again" in capsys.readouterr().err
