@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from accel_trainer.core.process_space import (
+    BOOT_IS_CERTAIN,
     FIRST_SPACE,
     Life,
     boot_id,
@@ -92,7 +93,8 @@ class Owner:
             return Life.UNKNOWN
         process = _Process.of(self.token)
         if process.boot != boot_id():
-            return Life.DEAD if process.boot and self.is_of_this_machine else Life.UNKNOWN
+            is_over = BOOT_IS_CERTAIN and process.boot and self.is_of_this_machine
+            return Life.DEAD if is_over else Life.UNKNOWN
         return process.life() if process.space == space_id() else Life.UNKNOWN
 
     def is_dead(self) -> bool:
@@ -108,6 +110,11 @@ class Owner:
 def is_stale(silence_s: float) -> bool:
     """Whether an owner whose process cannot be seen has been silent for so long that its lease has expired."""
     return silence_s >= STALE_S
+
+
+def left_s(silence_s: float) -> float:
+    """Seconds until such an owner's lease expires, if it stays silent."""
+    return max(0.0, STALE_S - silence_s)
 
 
 def is_dead_token(token: str) -> bool:
@@ -131,8 +138,7 @@ class _Process:
     @classmethod
     def of(cls, token: str) -> Self:
         """Up to version 0.2 there were no spaces, in the first ones no machines either: `<boot>-<pid>-...` and
-        `<machine>_<boot>-<pid>-...`. Their processes are taken for
-        those of a machine without containers."""
+        `<machine>_<boot>-<pid>-...`. Their processes are taken for those of a machine without containers."""
         where, pid, started, *_ = [*token.split("-"), "", "", ""]
         match where.split("_") if "-" in token else []:
             case [machine, boot, space]:

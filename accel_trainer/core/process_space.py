@@ -23,6 +23,8 @@ MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 FIRST_PID_SPACE, FIRST_TIME_SPACE = 0xEFFFFFFC, 0xEFFFFFFA
 # The space of a machine without containers.
 FIRST_SPACE = "0"
+# Elsewhere it is the time of the start, which is another one when the clock is set.
+BOOT_IS_CERTAIN = sys.platform == "linux"
 # Stands for a start time that its own process could not read.
 NOT_KNOWN = "0"
 
@@ -50,7 +52,7 @@ def machine_id() -> str:
 @cache
 def boot_id() -> str:
     """A short id of this machine since its last start; no other machine has it. Empty where it cannot be read."""
-    if sys.platform != "linux":
+    if not BOOT_IS_CERTAIN:
         import psutil
 
         return f"{int(psutil.boot_time()):x}"

@@ -15,6 +15,7 @@ from accel_trainer.core import processes
 from accel_trainer.core.files import read_bytes
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner, this_host
+from accel_trainer.core.process_space import sees_processes
 
 PREFIX = "accel-train-run-"
 OWNER_FILE = ".owner"
@@ -89,7 +90,10 @@ def remove_scratch(token: str) -> None:
 
 
 def remove_abandoned() -> None:
-    """Remove the folders of this user's attempts that were killed with their runner and never resumed."""
+    """Remove the folders of this user's attempts that were killed with their runner and never resumed. None where it
+    cannot be seen whether a trainer has outlived its runner."""
+    if not sees_processes():
+        return
     for folder in _place().glob(f"{PREFIX}*"):
         with suppress(OSError):
             if folder.lstat().st_uid != os.geteuid():

@@ -58,7 +58,10 @@ class ProcessGroup:
 
     def ask_to_stop(self) -> None:
         """Finish the step, save, leave. The trainers get the signal themselves, also those that have a launcher."""
-        processes.send_signal(self._workers(), signal.SIGTERM)
+        if workers := self._workers():
+            processes.send_signal(workers, signal.SIGTERM)
+        else:  # where no process can be seen
+            self._launcher.terminate()
 
     async def dump_stacks(self) -> None:
         """Have every training process write to the log what each of its threads is doing."""

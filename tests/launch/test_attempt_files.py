@@ -9,6 +9,7 @@ import pytest
 from helpers import dead_token, wait_until
 
 from accel_trainer.core.lease import Owner
+from accel_trainer.core.process_space import boot_id, machine_id
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt_files import make_scratch, remove_abandoned, remove_scratch, scratch_folder
 from accel_trainer.launch.command import Launch
@@ -56,6 +57,23 @@ def test_while_something_of_a_dead_attempt_works_its_folder_stays(tmp_path, temp
     trainer.kill()
     asyncio.run(trainer.stop())
     assert not scratch_folder(dead).exists()
+
+
+def test_where_no_process_can_be_seen_a_dead_owners_folder_stays_too(temporary, monkeypatch):
+    """Its trainer may be alive: it saves when its runner has died."""
+    dead = dead_token()
+    make_scratch(dead)
+    monkeypatch.setattr(attempt_files, "sees_processes", lambda: False)
+    remove_abandoned()
+    assert scratch_folder(dead).is_dir()
+
+
+@pytest.mark.parametrize("token", ["{machine}_{boot}_2c0-999999999-1-w", "{machine}_{boot}_0t7-999999999-1-w"])
+def test_the_folder_of_an_attempt_in_another_container_stays(temporary, token):
+    theirs = token.format(machine=machine_id(), boot=boot_id())
+    make_scratch(theirs)
+    remove_abandoned()
+    assert scratch_folder(theirs).is_dir()
 
 
 def test_the_scratch_folder_is_readable_by_its_owner_only(temporary):
