@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, assert_never
 
+from accel_trainer.core.lease import STALE_S
 from accel_trainer.core.text import duration, one_line, printable
 from accel_trainer.launch.attempt_events import (
     AttemptEvent,
@@ -22,6 +23,8 @@ from accel_trainer.queue.events import (
     DiskWorks,
     Event,
     GpusInUse,
+    HeartbeatLost,
+    HeartbeatWritten,
     JobBlocked,
     JobReclaimed,
     JobRejected,
@@ -67,14 +70,20 @@ def line_of(event: Event) -> str:
             return text
         case DiskWorks(place=place):
             return f"{one_line(place)}: can be written again: what waited for it goes on"
+        case HeartbeatLost(problem=problem):
+            return (
+                f"no sign of life can be written: {problem}; other machines take this runner for dead after "
+                f"{duration(STALE_S)} without one here and in the run folder"
+            )
+        case HeartbeatWritten():
+            return "signs of life are written again"
         case QueuePaused(pause=pause):
             if pause.until_launch_works:
                 return f"{pause}; it goes on when a small launch works"
             host = "" if pause.host is None else f" --host {one_line(pause.host)}"
             return f"{pause}; `accel-train resume{host}` ends that"
-        case RetryScheduled(name=name, backoff_s=backoff_s, number=number, retries=retries):
-            count = "the machine failed, not the job" if number is None else f"retry {number} of {retries}"
-            return f"{name}: is tried again in {duration(backoff_s)} ({count})"
+        case RetryScheduled(name=name, backoff_s=backoff_s):
+            return f"{name}: is tried again in {duration(backoff_s)} ({_why_again(event)})"
         case TrialFailed(reason=reason, wait_s=wait_s):
             return f"a small launch does not work here either ({reason}); the next one is tried in {duration(wait_s)}"
         case QueueResumed(host=host):
@@ -83,6 +92,12 @@ def line_of(event: Event) -> str:
             return "waiting for jobs; Ctrl-C ends this"
         case _:
             assert_never(event)
+
+
+def _why_again(event: RetryScheduled) -> str:
+    if event.kind is OutcomeKind.FOLDER_IN_USE:
+        return "its run folder may be free then"
+    return "the machine failed, not the job" if event.number is None else f"retry {event.number} of {event.retries}"
 
 
 def _harmless(event: Event) -> Event:
@@ -126,6 +141,8 @@ def _outcome(name: str, outcome: Outcome, log: Path) -> str:
             return f"stopped{why}; it resumes where it was when it is run again"
         case OutcomeKind.SUPERSEDED:
             return f"superseded{why}; what this trainer did does not count"
+        case OutcomeKind.FOLDER_IN_USE:
+            return f"not begun: {reason}"
         case OutcomeKind.CANCELED:
             return f"{reason}; `accel-train retry {name}` lets it resume where it was"
         case OutcomeKind.FAILED:

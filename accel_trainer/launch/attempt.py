@@ -29,7 +29,7 @@ from accel_trainer.launch.outcome import (
 from accel_trainer.launch.process_group import end_leftovers
 from accel_trainer.launch.supervision import StatusMonitor, Supervision, supervise
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import LockLost, RunLock, acquire, never
+from accel_trainer.run.lock import FolderInUse, LockLost, RunLock, acquire, never
 from accel_trainer.run.status import RunState, attempt_status
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -80,6 +80,8 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
         lock = _acquire_lock(attempt) if launch.machine_rank == 0 else None
     except UnusableHere:
         raise
+    except FolderInUse as error:
+        return Outcome(OutcomeKind.FOLDER_IN_USE, str(error), RunState.INVALID, wait_s=error.wait_s)
     except UserError as error:
         return Outcome(OutcomeKind.FAILED, str(error), state_of_mistake(error))
     try:

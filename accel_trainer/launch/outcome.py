@@ -45,17 +45,19 @@ class OutcomeKind(Enum):
     CANCELED = auto()  # somebody wanted it so: no failure
     INTERRUPTED = auto()
     SUPERSEDED = auto()  # the job has become another's: nothing of this attempt counts
+    FOLDER_IN_USE = auto()  # the run folder is another process's for now: nothing was begun
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How an attempt ended, why if not well, and in which state its run was then; the batch size that would fit into
-    memory, where that is known."""
+    memory, where that is known; after how many seconds a run folder may be free that is in use."""
 
     kind: OutcomeKind
     reason: str | None = None
     state: RunState | None = None
     fitting_batch_size: int | None = None
+    wait_s: float = 0.0
 
     @property
     def is_users_mistake(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accel_trainer.launch.attempt_events import AttemptEvent
+from accel_trainer.launch.outcome import OutcomeKind
 from accel_trainer.queue.control import Pause
 from accel_trainer.queue.dependencies import Unmet
 from accel_trainer.queue.finish import FinishedClaim
@@ -82,6 +83,18 @@ class DiskWorks:
 
 
 @dataclass(frozen=True)
+class HeartbeatLost:
+    """The runner cannot write that it is alive."""
+
+    problem: str
+
+
+@dataclass(frozen=True)
+class HeartbeatWritten:
+    """It can again."""
+
+
+@dataclass(frozen=True)
 class QueuePaused:
     """No job is claimed on this host. Emitted once for each pause."""
 
@@ -141,10 +154,11 @@ class GpusInUse:
 
 @dataclass(frozen=True)
 class RetryScheduled:
-    """A job that has just failed is tried again in some seconds, for the n-th time of so many; number: None where the
-    machine failed, and the job is tried again however often."""
+    """A job whose attempt has just ended so is tried again in some seconds, for the n-th time of so many; number: None
+    where that was no failure of the job, which is tried again however often."""
 
     name: str
+    kind: OutcomeKind
     backoff_s: float
     number: int | None
     retries: int
@@ -192,6 +206,8 @@ QueueEvent = (
     | DiskBroken
     | DiskWorks
     | DiskNotice
+    | HeartbeatLost
+    | HeartbeatWritten
     | QueuePaused
     | WaitingForJobs
     | ClaimFinished

@@ -1,5 +1,6 @@
 """Where a claimed job goes when an attempt at it is over."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,10 @@ def _move(
         case OutcomeKind.CANCELED:
             queue.finish(claimed, JobState.FAILED, outcome.reason, Ending.CANCELED)
             return FinishedClaim(outcome, JobState.FAILED)
+        case OutcomeKind.FOLDER_IN_USE:
+            waits = _counted(lambda: retries.add_wait(claimed, outcome.reason or "", outcome.wait_s))
+            queue.release(claimed)
+            return FinishedClaim(outcome, JobState.PENDING, waits)
         case OutcomeKind.FAILED:
             return _fail(queue, retries, claimed, outcome, result)
         case OutcomeKind.SUPERSEDED:
@@ -96,7 +101,7 @@ def _fail(
     number = _number(retries, claimed)
     reason = outcome.reason or "no reason given"
     if outcome.is_machines_failure:
-        failures = _counted(retries, claimed, reason)
+        failures = _counted(lambda: retries.add_of_machine(claimed, reason))
         queue.release(claimed)
         return FinishedClaim(outcome, JobState.PENDING, failures)
     if _is_retried(retries, claimed, outcome, result):
@@ -108,10 +113,11 @@ def _fail(
     return FinishedClaim(outcome, JobState.FAILED)
 
 
-def _counted(retries: Retries, claimed: ClaimedJob, reason: str) -> FailureRecord | None:
-    """The failure of a machine; None where it cannot be written, as on the disk that is full: jobs wait for that."""
+def _counted(add: Callable[[], FailureRecord]) -> FailureRecord | None:
+    """What is noted of a job that is no failure of its own; None where it cannot be written, as on the disk that is
+    full: jobs wait for that."""
     try:
-        return retries.add_of_machine(claimed, reason)
+        return add()
     except QueueUnusable as error:
         if why_of_machine(error) is None:
             raise
@@ -120,7 +126,7 @@ def _counted(retries: Retries, claimed: ClaimedJob, reason: str) -> FailureRecor
 
 def _is_retried(retries: Retries, claimed: ClaimedJob, outcome: Outcome, result: AttemptResult) -> bool:
     """Whether a job that has failed is tried again."""
-    if outcome.is_machines_failure:
+    if outcome.is_machines_failure or outcome.kind is OutcomeKind.FOLDER_IN_USE:
         return True
     has_failed = outcome.kind is OutcomeKind.FAILED
     return has_failed and outcome.may_be_retried and _number(retries, claimed) <= result.retries

@@ -8,19 +8,24 @@ machine. Who could write to what was observed could have a living runner taken f
 that nobody else can write. Of a runner whose process can be seen here nothing needs to be observed.
 """
 
+import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
+from accel_trainer.config.glance import glance
 from accel_trainer.core.files import is_private_to_us
-from accel_trainer.core.lease import BEAT_S, Owner, this_host
+from accel_trainer.core.lease import BEAT_S, Owner, is_stale, this_host
 from accel_trainer.core.process_space import Life, boot_id, machine_id
 from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time, Within
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import lock_silence_s
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ def runner_of(owner: Owner) -> str:
 class HeartbeatWriter:
     """Writes the heartbeat of this process; `beat` is to be called again and again."""
 
-    def __init__(self, queue: QueueStore, places: int) -> None:
+    def __init__(self, queue: QueueStore, places: int, report: Callable[[str | None], None]) -> None:
+        """report: is called once with why heartbeats cannot be written, and with None when they can again."""
         owner = Owner.new()
+        self._report, self._is_lost = report, False
         self._path = queue.paths.runners / f"{runner_of(owner)}.json"
         self._host, self._places = owner.host, places
         self._sequence, self._beaten = 0, 0.0
@@ -80,20 +87,55 @@ class HeartbeatWriter:
         self.beat(at_once=True)
 
     def beat(self, *, at_once: bool = False) -> None:
-        """Write the heartbeat if it is time. One that is missed, on a full disk, does not matter."""
+        """Write the heartbeat if it is time. One that is missed, on a full disk, does not matter for long: others look
+        at the locks of run folders, too."""
         if not at_once and time.monotonic() - self._beaten < BEAT_S:
             return
         self._beaten = time.monotonic()
         self._sequence += 1
         heartbeat = Heartbeat(self._host, self._sequence, self._places, self._work)
-        with suppress(OSError):
+        try:
             self._path.parent.mkdir(exist_ok=True)
             HEARTBEATS.write(self._path, heartbeat, durable=False)
+        except OSError as error:
+            if not self._is_lost:
+                self._report(f"{self._path.parent}: {error.strerror}")
+            self._is_lost = True
+        else:
+            if self._is_lost:
+                self._report(None)
+            self._is_lost = False
 
     def stop(self) -> None:
         """Remove the heartbeat: the runner ends."""
         with suppress(OSError):
             self._path.unlink()
+
+
+class LockObserver:
+    """When the owners of claims have last touched the locks of their run folders. A runner that cannot write its
+    heartbeats, as on a disk that is full for them alone, is alive all the same, and nobody could train there."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[float, float | None]] = {}
+
+    def silence_s(self, job: ClaimedJob, without_heartbeat_s: float) -> float:
+        """How long neither a heartbeat came from the owner nor its lock was touched. The lock is looked at as often as
+        it would be touched. Where the time there cannot be measured, the owner may have touched it just now."""
+        now = time.monotonic()
+        looked, age_s = self._seen.get(job.path, (-math.inf, None))
+        if now - looked > BEAT_S:
+            looked, age_s = self._seen[job.path] = now, _lock_age_s(job)
+        return without_heartbeat_s if age_s is None else min(without_heartbeat_s, age_s + now - looked)
+
+
+def _lock_age_s(job: ClaimedJob) -> float | None:
+    if (glimpse := glance(job.path, job.name)) is None:
+        return None
+    try:
+        return lock_silence_s(RunFolder(glimpse.run_path), job.owner.has_started)
+    except OSError:
+        return 0.0
 
 
 class HeartbeatObserver:
@@ -103,6 +145,7 @@ class HeartbeatObserver:
         name = f"{this_host()}.{machine_id()}.{os.geteuid()}.json"
         self._runners, self._notes = queue.paths.runners, queue.paths.observed / name
         self._known: dict[str, tuple[int, float]] | None = None
+        self._locks = LockObserver()
 
     def heartbeats(self) -> dict[str, Heartbeat]:
         """The heartbeats of runners, by `runner_of` their claims. One that is damaged counts as none."""
@@ -130,7 +173,9 @@ class HeartbeatObserver:
             with suppress(OSError):
                 self._notes.parent.mkdir(exist_ok=True)
                 OBSERVATIONS.write(self._notes, Observations(boot_id(), notes), durable=False, is_private=True)
-        return {name: now - since for name, (_, since) in notes.items()}
+        silences = {name: now - since for name, (_, since) in notes.items()}
+        # The rest of the truth costs more, and matters only then.
+        return {name: self._locks.silence_s(others[name], s) if is_stale(s) else s for name, s in silences.items()}
 
     def remove_dead(self) -> None:
         """Remove what runners of this machine have left that were killed."""

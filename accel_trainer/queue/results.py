@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from accel_trainer.launch.outcome import Outcome
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.events import ClaimFinished, Emit, RetryScheduled
 from accel_trainer.queue.finish import AttemptResult, finish_claim
 from accel_trainer.queue.layout import ClaimedJob
@@ -54,8 +54,9 @@ class Results:
         self._emit(ClaimFinished(claimed.name, finished, result.log))
         if (failures := finished.failures) is not None:
             backoff_s = self._retries.backoff_s(failures)
-            number = None if finished.outcome.is_machines_failure else failures.number
-            self._emit(RetryScheduled(claimed.name, backoff_s, number, result.retries))
+            is_failure = finished.outcome.kind is OutcomeKind.FAILED and not finished.outcome.is_machines_failure
+            number = failures.number if is_failure else None
+            self._emit(RetryScheduled(claimed.name, finished.outcome.kind, backoff_s, number, result.retries))
         self._note_outcome(claimed.name, finished.outcome, over.ended - over.began)
 
     def try_again(self, *, at_once: bool = False) -> None:

@@ -23,7 +23,8 @@ class FailureRecord:
     why.
 
     number: without those of the machine, which `retries` of the job do not count; of_machine: how many those were in a
-    row, up to the last one.
+    row, up to the last one. wait_s: for how long the job waits, where that does not follow from these: its run folder
+    was in use, which is no failure.
     """
 
     submission: str
@@ -31,6 +32,7 @@ class FailureRecord:
     time: Time
     reason: Lines
     of_machine: Annotated[int, Within(0, 1_000_000)] = 0
+    wait_s: Annotated[float, Within(0, LONGEST_WAIT_S)] = 0.0
 
     @property
     def in_a_row(self) -> int:
@@ -60,9 +62,15 @@ class Retries:
         is_new = not 0 <= time.time() - before.time < 2 * LONGEST_WAIT_S
         return self._add(job, before.number, reason, of_machine=1 if is_new else before.of_machine + 1)
 
-    def _add(self, job: QueuedJob, number: int, reason: str, *, of_machine: int) -> FailureRecord:
+    def add_wait(self, job: QueuedJob, reason: str, wait_s: float) -> FailureRecord:
+        """No failure: the job is to wait for so many seconds. Raises JobGone and QueueUnusable."""
+        before = self.of(job)
+        number, of_machine = (0, 0) if before is None else (before.number, before.of_machine)
+        return self._add(job, number, reason, of_machine=of_machine, wait_s=wait_s)
+
+    def _add(self, job: QueuedJob, number: int, reason: str, *, of_machine: int, wait_s: float = 0.0) -> FailureRecord:
         try:
-            failures = FailureRecord(self._submissions.note(job), number, time.time(), reason, of_machine)
+            failures = FailureRecord(self._submissions.note(job), number, time.time(), reason, of_machine, wait_s)
         except FileNotFoundError as error:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
         try:
@@ -87,7 +95,8 @@ class Retries:
 
     def backoff_s(self, failures: FailureRecord) -> float:
         """Seconds that the job still waits: twice as long after each failure; 0 where the clock was set back."""
-        wait = min(self._first_wait_s * 2.0 ** min(failures.in_a_row - 1, 30), LONGEST_WAIT_S)
+        by_failures = min(self._first_wait_s * 2.0 ** min(failures.in_a_row - 1, 30), LONGEST_WAIT_S)
+        wait = failures.wait_s or by_failures
         since = time.time() - failures.time
         return max(0.0, wait - since) if since >= 0 else 0.0
 

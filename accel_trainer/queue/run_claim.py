@@ -54,6 +54,12 @@ def _refused(claimed: ClaimedJob, error: UserError) -> AttemptResult:
     return AttemptResult(Outcome(OutcomeKind.FAILED, str(error), state), claimed.path)
 
 
+def _remove_empty(log: Path) -> None:
+    with suppress(OSError):
+        if log.stat().st_size == 0:
+            log.unlink()
+
+
 @dataclass(frozen=True)
 class ClaimRun:
     """One attempt at a claimed job.
@@ -117,4 +123,6 @@ class ClaimRun:
         stop_check = ClaimControl(queue, claimed) if node == 0 else never_stop
         supervision = Supervision(self.stop, self.emit, stop_check, self.start)
         outcome = await run_attempt(attempt, self.options, self.machine, supervision)
+        if outcome.kind is OutcomeKind.FOLDER_IN_USE:  # with a log each, its tries would fill the folder
+            _remove_empty(log)
         return AttemptResult(outcome, log, job.retries, job.run_path)

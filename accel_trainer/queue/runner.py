@@ -14,7 +14,7 @@ from accel_trainer.launch.attempt import STOP_SIGNALS
 from accel_trainer.launch.attempt_events import Tick
 from accel_trainer.launch.attempt_files import remove_abandoned
 from accel_trainer.launch.machine import Machine
-from accel_trainer.launch.outcome import Outcome
+from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.process_group import POLL_S
 from accel_trainer.launch.trial import try_launch
 from accel_trainer.queue.broken_disks import BrokenDisks
@@ -242,8 +242,11 @@ class Runner:
     # -- what comes of them ----------------------------------------------------------------------------------------
 
     def _take_result(self, over: FinishedAttempt) -> None:
-        if over.result.outcome.is_machines_failure:
-            self._disks.note(over.result.run, over.result.outcome)
+        outcome = over.result.outcome
+        if outcome.is_machines_failure:
+            self._disks.note(over.result.run, outcome)
+        elif outcome.kind is OutcomeKind.FOLDER_IN_USE:  # that the job is to wait may not be written where it should be
+            self._disks.note(None, outcome)
         self._results.add(over)
 
     def _note_outcome(self, name: str, outcome: Outcome, seconds: float) -> None:

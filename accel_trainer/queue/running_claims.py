@@ -12,7 +12,7 @@ from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.supervision import spawn
-from accel_trainer.queue.events import Emit
+from accel_trainer.queue.events import Emit, HeartbeatLost, HeartbeatWritten
 from accel_trainer.queue.finish import AttemptResult
 from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import ClaimedJob
@@ -43,7 +43,7 @@ class RunningClaims:
         place; may raise QueueUnusable."""
         self._queue, self._machine, self._slots, self._launch = queue, machine, slots, options.launch
         self._stop, self._emit, self._take_result = stop, emit, take_result
-        self._heartbeat = HeartbeatWriter(queue, slots.number)
+        self._heartbeat = HeartbeatWriter(queue, slots.number, self._report_heartbeat)
         self._prewarmer = Prewarmer(queue, options.launch, machine, is_wanted=options.prewarms)
         self._attempts: dict[str, RunningAttempt] = {}  # by the tokens of claims, those whose trainer has been started
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,6 +94,9 @@ class RunningClaims:
     def stop_heartbeat(self) -> None:
         """The runner ends."""
         self._heartbeat.stop()
+
+    def _report_heartbeat(self, problem: str | None) -> None:
+        self._emit(HeartbeatWritten() if problem is None else HeartbeatLost(problem))
 
     async def _train(self, claimed: ClaimedJob, place: Allocation, prewarmed: PrewarmedWorker | None) -> None:
         token, began = claimed.token, time.monotonic()

@@ -269,7 +269,11 @@ def _why_pending(queue: QueueStore, queued: QueuedJob, job: JobGlance, states: S
     needs = Requirements(job.after, job.parent_job)
     if needs.waits and (missing := needs.missing(states())):
         return describe_unmet(missing)
-    if (failures := Retries(queue).of(queued)) is not None:
+    retries = Retries(queue)
+    if (failures := retries.of(queued)) is not None:
+        if failures.wait_s:  # no failure; and nothing to tell when it is over
+            waits = retries.backoff_s(failures) > 0
+            return f"waits until its run folder may be free: {failures.reason}" if waits else None
         if failures.of_machine:
             return f"the machine has failed, and the job is tried again: {failures.reason}"
         return f"has failed and is tried again (retry {failures.number} of {job.retries}): {failures.reason}"

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.files import read_bytes
-from accel_trainer.core.lease import BEAT_S, Owner
+from accel_trainer.core.lease import BEAT_S, Owner, left_s
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.process_space import Life
 from accel_trainer.core.record_store import Line, RecordStore, Time
@@ -36,7 +37,18 @@ class LockLost(AccelTrainError):
 
 
 class FolderInUse(UserError):
-    """Another process trains in the run folder, or has just begun or ended to."""
+    """Another process trains in the run folder, or has just begun or ended to.
+
+    wait_s: after so many seconds it may be free: when the lease of an owner that cannot be seen would have expired.
+    """
+
+    wait_s = BEING_TAKEN_S
+
+    def until_free(self, lock: "_Lock") -> Self:
+        """The same, with the time that this lock has left."""
+        if lock.owner is not None and lock.owner.life() is Life.UNKNOWN:
+            self.wait_s = max(BEING_TAKEN_S, left_s(lock.age_s))
+        return self
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,8 @@ class _Lock:
         _, pid, *_ = [*self.record.token.split("-"), ""]
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.record.since))
         message = f"another process is training in {run.path}: process {pid} on {self.record.host}, since {since}"
-        return FolderInUse(message, key="model_dir", hint="wait for its end, or choose another model_dir")
+        hint = "wait for its end, or choose another model_dir"
+        return FolderInUse(message, key="model_dir", hint=hint).until_free(self)
 
 
 class RunLock:
@@ -209,6 +222,13 @@ def meanwhile(act: Callable[[], None], every_s: float, on_lost: Callable[[LockLo
     finally:
         is_over.set()
         thread.join(timeout=JOIN_S)
+
+
+def lock_silence_s(run: RunFolder, is_its_token: Callable[[str], bool]) -> float | None:
+    """For how long the owner of a run folder with such a token has not touched its lock, by the clock of the file
+    server; None where it has none there. Raises OSError."""
+    ages = [max(0.0, lock.age_s) for lock in _locks(run) if lock.record is not None and is_its_token(lock.record.token)]
+    return min(ages, default=None)
 
 
 def find_lock(run: RunFolder, token: str) -> RunLock | None:

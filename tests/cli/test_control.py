@@ -23,11 +23,13 @@ from accel_trainer.launch import process_group
 from accel_trainer.queue import heartbeat
 from accel_trainer.queue.control import ControlAction, ControlRequest, Pauses, Requests
 from accel_trainer.queue.layout import ClaimedJob, Ending, JobState, QueuedJob
+from accel_trainer.queue.reclaim import OwnerState, Reclaimer
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.status_table import status_rows
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.queue.submissions import submission_of
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import acquire
 from accel_trainer.run.status import RunState, Status, write_status
 
 
@@ -291,7 +293,7 @@ def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     with monkeypatch.context() as there:
         as_another_machine(there, "elsewhere")
-        pulse = heartbeat.HeartbeatWriter(queue, 1)
+        pulse = heartbeat.HeartbeatWriter(queue, 1, print)
         job = claimed(queue, "a")
         pulse.begin(job.owner.token, ("0",))
     observer, name = heartbeat.HeartbeatObserver(queue), job.path.name
@@ -302,6 +304,39 @@ def test_a_runner_elsewhere_that_gives_signs_of_life_is_left_alone(
     assert observer.silence_s([job]) == {name: 0.0}
     now[0] += 601
     assert observer.silence_s([job])[name] > lease.STALE_S
+
+
+def test_a_runner_that_cannot_write_signs_of_life_is_alive_while_it_touches_a_lock(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
+    write_job(queue.folder / "a.json", model_dir="run")
+    folder = RunFolder(Path("run"))
+    folder.create()
+    with monkeypatch.context() as there:
+        as_another_machine(there, "elsewhere")
+        job = queue.claim(queue.find("a"))
+        assert job is not None
+        acquire(folder, job.owner, end_leftovers=print, say=print)
+    observer, name = heartbeat.HeartbeatObserver(queue), job.path.name
+    observer.silence_s([job])
+    now[0] += 700
+    assert observer.silence_s([job])[name] < 30
+    now[0] += 20
+    assert 20 <= observer.silence_s([job])[name] < 50, "it is not looked at all the time"
+    (report,) = Reclaimer(queue, Retries(queue)).reports([job])
+    assert report.state is OwnerState.UNKNOWN
+    os.utime(folder.lock(1), (time.time() - 650,) * 2)
+    now[0] += 20
+    assert observer.silence_s([job])[name] == pytest.approx(650, abs=5)
+    folder.lock(1).unlink()
+    now[0] += 40
+    assert observer.silence_s([job])[name] == 780, "it trains no more"
+    Path("run").rename("away")
+    Path("run").touch()
+    now[0] += 40
+    assert observer.silence_s([job])[name] == 820
 
 
 @pytest.mark.parametrize("what", ["another user's", "written by all", "of the future", "of before the start"])

@@ -36,7 +36,7 @@ def begun(queue: QueueStore, name: str, devices: tuple[str, ...] = ()) -> Queued
     write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}")
     job = queue.claim(queue.find(name))
     assert job is not None
-    HeartbeatWriter(queue, 1).begin(job.owner.token, devices)
+    HeartbeatWriter(queue, 1, print).begin(job.owner.token, devices)
     folder = RunFolder(Path(f"models/{name}"))
     folder.create()
     write_status(folder,

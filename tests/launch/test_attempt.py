@@ -142,7 +142,8 @@ def test_a_run_folder_in_which_another_process_trains_is_refused(attempt, launch
     attempt.run.config.write_text("theirs")
     before = {path: path.stat().st_mtime_ns for path in attempt.run.path.rglob("*")}
     ending = run_it(own_attempt(attempt))
-    assert (ending.kind, ending.is_users_mistake) == (OutcomeKind.FAILED, True)
+    assert (ending.kind, ending.is_users_mistake) == (OutcomeKind.FOLDER_IN_USE, True)
+    assert ending.wait_s == 60.0, "of this machine's processes it can be seen when they end"
     assert ending.reason.startswith(
         f"model_dir: another process is training in {attempt.run.path}: process {os.getpid()}"
     )

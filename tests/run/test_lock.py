@@ -15,7 +15,7 @@ from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.process_space import machine_id, own_start, space_name
 from accel_trainer.run import lock
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import LockLost, RunLock, acquire
+from accel_trainer.run.lock import FolderInUse, LockLost, RunLock, acquire, lock_silence_s
 
 DEAD = Owner(this_host(), f"{space_name()}-{os.getpid()}-12345-abcd")  # our process id, given out again
 LIVING = Owner(this_host(), f"{space_name()}-{os.getpid()}-{own_start()}-abcd")
@@ -102,6 +102,33 @@ def test_an_owner_on_another_machine_is_given_up_when_it_is_silent(
         f"{run.path} was taken over: nothing was heard of the process that trained in it, on another"
     )
     assert line.endswith("for 11m 40s")
+
+
+def test_a_folder_in_use_may_be_free_when_a_silent_owners_lease_has_expired(run: RunFolder) -> None:
+    def wait_s() -> float:
+        with pytest.raises(FolderInUse) as caught:
+            take_it(run)
+        return caught.value.wait_s
+
+    leave_lock(run, FAR, age_s=100)
+    assert wait_s() == pytest.approx(500, abs=5)
+    leave_lock(run, FAR, age_s=599)
+    assert wait_s() == 60, "it may have been touched just now"
+    leave_lock(run, LIVING)
+    assert wait_s() == 60, "its end can be seen"
+    leave_lock(run, None)
+    assert wait_s() == 60
+
+
+def test_how_long_the_lock_of_a_claim_was_not_touched_is_told_by_the_file_servers_clock(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert lock_silence_s(run, FAR.has_started) is None
+    leave_lock(run, LIVING)
+    assert lock_silence_s(run, FAR.has_started) is None, "it is another's"
+    os.utime(run.lock(1), (time.time_ns() / 1e9 - 300,) * 2)
+    assert lock_silence_s(run, LIVING.has_started) == pytest.approx(300, abs=5)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "h"}', '{"host": "h", "token": "t", "since": null}'])
