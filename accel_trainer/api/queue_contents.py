@@ -131,6 +131,6 @@ def _first(jobs: Iterable[QueuedJob]) -> QueuedJob:
     return min(jobs, key=_order)
 
 
-def _order(job: QueuedJob) -> tuple[int, list[tuple[int, int, str]], str]:
+def _order(job: QueuedJob) -> tuple[int, tuple[str, str]]:
     """By states, and 2 before 10."""
-    return list(JobState).index(job.state), natural_key(job.name), job.name
+    return list(JobState).index(job.state), natural_key(job.name)

@@ -41,17 +41,19 @@ def job_name(path: Path) -> str:
 
 def is_conflicted_copy(name: str) -> bool:
     """Whether a file is the second version of another that two people, or two machines, have changed at once."""
+    if "(" not in name and "conflict" not in name.lower():  # of nearly all names; queues are long
+        return False
     return _CONFLICTED_COPY.search(name.removesuffix(".json")) is not None
 
 
 def why_no_job(name: str) -> str | None:
     """What a file of this name is that may be meant as a job, and what to do; None for a job's, and for any other."""
+    if name.endswith(".json"):
+        return _CONFLICT_HINT if not name.startswith(".") and is_conflicted_copy(name) else None
     if (swap := _SWAP_FILE.fullmatch(name)) is not None:
         return f"an editor has {swap[1]} open: save it and close it there, or remove what it has left"
     if name.startswith("."):
         return None
-    if name.endswith(".json"):
-        return _CONFLICT_HINT if is_conflicted_copy(name) else None
     lower = name.lower().rstrip()
     stem = name.rpartition(".")[0]
     inner = lower.removesuffix(".txt")

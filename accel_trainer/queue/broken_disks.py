@@ -60,7 +60,7 @@ class BrokenDisks:
             if str(place) in (outcome.reason or ""):
                 self._try(place, TRIAL_BYTES, shared=True)
 
-    def waiting(self, runs: Mapping[str, Path | None]) -> set[str]:
+    def waiting(self, runs: Mapping[str, str | None]) -> set[str]:
         """Of jobs, by their names and run folders, those that are to wait."""
         if not self._disks:
             return set()
@@ -117,7 +117,7 @@ def _problem(place: Path, num_bytes: int) -> str | None:
     return "the disk is full" if free < num_bytes else None
 
 
-def _existing(folder: Path) -> Path:
+def _existing(folder: str | Path) -> Path:
     """The folder, or the nearest above it that is there."""
     path = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay
     return next((place for place in (path, *path.parents) if os.path.isdir(place)), path)  # noqa: PTH112 - never raises

@@ -4,9 +4,8 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from accel_trainer.config import Job, read_job
 from accel_trainer.config.parse import read_bytes, rest_of_job
@@ -26,23 +25,29 @@ SETTLED_S = 2.0
 AT_ONCE = 200
 
 
-@dataclass(frozen=True)
-class Version:
-    """One state of a file: a file that is changed is checked again."""
+class Version(NamedTuple):
+    """One state of a file: a file that is changed is checked again. Thousands of them are looked up again and again, so
+    they are tuples, and have no paths but texts in them."""
 
-    path: Path
+    file: str
     inode: int
     modified_ns: int
     size: int
 
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return Path(self.file)
+
     @classmethod
     def of(cls, path: Path) -> "Version | None":
         """The state of a file now; None where it is gone."""
+        file = os.fspath(path)
         try:
-            stat = os.lstat(path)
+            stat = os.lstat(file)
         except OSError:
             return None
-        return cls(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        return cls(file, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
     def read(self) -> bytes | None:
         """What is in the file in this state; None where it is gone by now, or another. Raises InvalidJob, which names
@@ -167,11 +172,11 @@ class PendingChecker:
             case _ if version in self._in_file and (verdict.end is not CheckEnd.DONE or not verdict.problems):
                 self._problems[version] = self._in_file[version]
             case CheckEnd.DONE:
-                self._problems[version] = [f"{version.path}: {problem}" for problem in verdict.problems]
+                self._problems[version] = [f"{version.file}: {problem}" for problem in verdict.problems]
             case CheckEnd.CRASHED:  # the trainer will report what is wrong with it, with its log
                 self._problems[version] = []
             case CheckEnd.HUNG if version in self._slow:
-                self._problems[version] = [f"{version.path}: {hung(LONG_CHECK_S)}"]
+                self._problems[version] = [f"{version.file}: {hung(LONG_CHECK_S)}"]
             case CheckEnd.HUNG:
                 self._slow.add(version)
             case _:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Unmet = Mapping[str, JobState | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Requirements:
     """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
     its turn; how many devices, where the job has a number; how many GPUs, where this machine has fewer; where it
@@ -34,15 +34,14 @@ class Requirements:
     priority: int = 0
     num_processes: int | None = None
     gpus_lacking: int | None = None
-    run: Path | None = field(default=None, compare=False)
+    run: str | None = field(default=None, compare=False)  # no path: that would take three times the memory
     num_workers: int | None = None
 
     @classmethod
     def of(cls, job: "Job", num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
         """num_processes: those that the job is launched with, where a number is given anywhere."""
-        return cls(
-            tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, job.run_path, job.num_workers
-        )
+        run = str(job.run_path)
+        return cls(tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, run, job.num_workers)
 
     @property
     def waits(self) -> bool:

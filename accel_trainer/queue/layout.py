@@ -43,10 +43,21 @@ OWN_NAME = ".name.txt"
 MOVES = re.compile(r"(-copy_(?P<copy>[0-9a-f]+))?-to-(?P<state>[a-z]+)$")
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts 'job2' before 'job10'."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts if part]
+_NUMBERS = re.compile(r"\d+")
+
+
+def natural_key(name: str) -> tuple[str, str]:
+    """Sorts 'job2' before 'job10', and either before 'jobs', whatever the case of letters; equals by the name itself.
+
+    Two texts: queues are long, and these are compared as bytes are. A number is the length of its digits, and these,
+    after the one character that no name of a file has and that comes before all others.
+    """
+    return _NUMBERS.sub(_comparable, name.lower()), name
+
+
+def _comparable(number: re.Match[str]) -> str:
+    digits = str(int(number[0]))  # without zeros before it, and in any script
+    return f"\0{chr(len(digits))}{digits}"
 
 
 def read_claim(stem: str) -> tuple[str, Owner]:
@@ -108,6 +119,10 @@ class QueuedJob:
     path: Path
     state: JobState
     is_own_name: bool = field(default=False, compare=False, kw_only=True)
+
+    def __hash__(self) -> int:
+        """By the name alone, of which a text remembers its own: that of a path takes longer."""
+        return hash(self.name)
 
     @property
     def own_name(self) -> str:

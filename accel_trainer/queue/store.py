@@ -78,11 +78,11 @@ class QueueStore:
 
     def jobs(self, state: JobState) -> list[QueuedJob]:
         """The jobs in a state, 2 before 10."""
-        return sorted(self.paths.listed(state), key=lambda job: (natural_key(job.name), job.name))
+        return sorted(self.paths.listed(state), key=lambda job: natural_key(job.name))
 
     def claims(self) -> list[ClaimedJob]:
         """The jobs that are running, each with its owner. Raises QueueUnusable."""
-        return sorted(self.paths.claims(), key=lambda job: (natural_key(job.name), job.name))
+        return sorted(self.paths.claims(), key=lambda job: natural_key(job.name))
 
     def states(self) -> dict[str, JobState]:
         """Where every job is. One that is in several places is done only if it is nowhere before that."""

@@ -38,7 +38,7 @@ class StuckJobs:
 
     def __contains__(self, job: QueuedJob) -> bool:
         """Whether a job is to be left alone for now."""
-        known = self._stuck.get(job.path)
+        known = self._stuck.get(job.path) if self._stuck else None  # of nearly all queues none is
         return known is not None and time.monotonic() - known.since < AGAIN_S
 
     def __len__(self) -> int:

@@ -34,6 +34,10 @@ def names(queue: QueueStore, state: JobState) -> list[str]:
         (["job10", "job2", "job1"], ["job1", "job2", "job10"]),
         (["b", "a10b2", "a10b10", "10", "9"], ["9", "10", "a10b2", "a10b10", "b"]),
         (["v1.10", "v1.9"], ["v1.9", "v1.10"]),
+        (
+            ["ab", "a1", "a", "a01", "B2", "a!", "a\u0664", "a12345678901"],
+            ["a", "a01", "a1", "a\u0664", "a12345678901", "a!", "ab", "B2"],
+        ),
     ],
 )
 def test_numbers_in_names_sort_as_people_count(given, expected):

@@ -178,7 +178,7 @@ class Submitter:
             self._records.forget(owner.token)
             return
         self._note_in_slurm(pending.name)
-        self._runs[pending.name] = needs.run
+        self._runs[pending.name] = None if needs.run is None else Path(needs.run)
         try:
             job_id = client.submit(words, script(self.queue.folder, owner.token, self._launch, self._options.nodes))
         except SlurmTimeout as error:  # it may be there all the same: the claim stays until that is known
