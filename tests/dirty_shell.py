@@ -142,7 +142,12 @@ PYTHON = {
     "PYTHONASYNCIODEBUG": "1",
 }
 # Of another launch of this program.
-OWN = {"ACCEL_TRAIN_PROCESSES": "2", "ACCEL_TRAIN_ON_GPU": "1", "ACCEL_TRAIN_CORES": "1"}
+OWN = {
+    "ACCEL_TRAIN_PROCESSES": "2",
+    "ACCEL_TRAIN_ON_GPU": "1",
+    "ACCEL_TRAIN_CORES": "1",
+    "ACCEL_TRAIN_DRIVER": "x",
+}
 THREADS = {"OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "5"}
 SET_ASIDE = {**HOW_TO_TRAIN, **RANKS, **NUMERICS, **TRACKERS, **PYTHON, **OWN}
 # Of Slurm's commands, and of an allocation.

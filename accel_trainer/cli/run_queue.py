@@ -150,10 +150,10 @@ def run_queue(
 def _gpu_memory() -> "GpuMemory":
     """Raises UserError where nobody can tell whose the memory of GPUs is."""
     from accel_trainer.launch.gpu_memory import GpuMemory
+    from accel_trainer.launch.nvidia import answer_of_driver
 
-    memory = GpuMemory()
-    memory.check()
-    return memory
+    GpuMemory(look=answer_of_driver).check()
+    return GpuMemory()
 
 
 def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:

@@ -119,7 +119,7 @@ SLURM = Family(
     r"|TIMELIMIT|WCKEY|MEM_PER_\w+|CPUS_PER_GPU|GRES\w*|EXCLUSIVE)",
 )
 # What a launch of this program tells its processes: left over of another one, it is none of this one's.
-OWN = Family("of another launch of this program", r"ACCEL_TRAIN_(TOKEN|PROCESSES|ON_GPU|CORES)")
+OWN = Family("of another launch of this program", r"ACCEL_TRAIN_(TOKEN|PROCESSES|ON_GPU|CORES|DRIVER)")
 # What a process keeps that was launched: what its launcher has told it.
 OF_THE_LAUNCH = re.compile(rf"{LAUNCHER.names}|ACCELERATE_(USE_CPU|CPU_AFFINITY)")
 # What has git look at another repository, or at another state of it, than the folder's; hooks and aliases leave it.

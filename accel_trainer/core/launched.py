@@ -18,6 +18,8 @@ PROCESSES_VARIABLE = "ACCEL_TRAIN_PROCESSES"
 GPU_VARIABLE = "ACCEL_TRAIN_ON_GPU"
 # How many cores a job may take that is not alone on its machine.
 CORES_VARIABLE = "ACCEL_TRAIN_CORES"
+# What NVIDIA's driver has answered to a process that starts others, which then do not ask it.
+DRIVER_VARIABLE = "ACCEL_TRAIN_DRIVER"
 # Names of what was set aside for a process, for its log and its record.
 SET_ASIDE_VARIABLE = "ACCEL_TRAIN_SET_ASIDE"
 

@@ -11,7 +11,7 @@ from accel_trainer.core.processes import Program
 from accel_trainer.doctor import client_trials, filesystem_trials, hardware, software, storage
 from accel_trainer.doctor.findings import Check, Finding, Grade, Probe, ProbeFailed, problem, run_checks
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.launch.nvidia import find_gpus
+from accel_trainer.launch.nvidia import answer_of_driver
 
 # Free space below which there is a warning, in GB: for job files and logs; for states and weights; for the temporary
 # files of attempts; for spectra and masks.
@@ -42,7 +42,7 @@ def examination(queue: Path, *, deep: bool = False, other: Path | None = None) -
             [
                 Check("models", partial(storage.space, Path("models"), MODELS_GB)),
                 Check("temporary", partial(storage.temporary, TEMPORARY_GB)),
-                Check("cache", partial(storage.space, cache_folder(), CACHE_GB)),
+                Check("cache", lambda: storage.space(cache_folder(), CACHE_GB)),
             ]
         )
         yield from _wandb_checks(wandb)
@@ -111,7 +111,7 @@ def _torch_checks(torch: Probe) -> Lines:
     if report:
         yield from run_checks(
             [
-                Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, find_gpus().cuda)),
+                Check("torch's GPUs", lambda: hardware.torch_gpus(this_machine(), report, answer_of_driver().cuda)),
                 Check("image loading", lambda: software.image_loading(report)),
             ]
         )

@@ -13,7 +13,7 @@ from accel_trainer.core.limits import available_memory, cpu_quota, memory_limit
 from accel_trainer.core.processes import usable_cores
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.launch.machine import Machine, this_machine
-from accel_trainer.launch.nvidia import HINT, find_gpus
+from accel_trainer.launch.nvidia import HINT, answer_of_driver
 from accel_trainer.launch.visible import VISIBLE_VARIABLE
 
 GIGABYTE = 10**9
@@ -29,7 +29,7 @@ def gpus() -> Finding:
     visible, machine = os.environ.get(VISIBLE_VARIABLE), this_machine()
     if machine.unusable is not None and not machine.gpus:
         return problem(machine.unusable.message, machine.unusable.hint)
-    found = find_gpus()
+    found = answer_of_driver()
     if not found.gpus:
         return ok("Apple's, by MPS" if machine.has_mps else "none of NVIDIA's; jobs are trained on the CPU")
     names = ", ".join(map(str, machine.gpus)) or "none"

@@ -5,13 +5,12 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import usable_cores
-from accel_trainer.launch.nvidia import Found, Gpu, find_gpus
+from accel_trainer.launch.nvidia import Found, Gpu, answer_of_driver
 from accel_trainer.launch.other_gpus import MAKERS
 from accel_trainer.launch.visible import OF_THE_BUS, ORDER_VARIABLE, VISIBLE_VARIABLE, by_uuid, hides_all, visible_gpus
 
@@ -127,13 +126,12 @@ INSTALL = "https://pytorch.org/get-started/locally"
 ON_CPU = "or train on the CPU by `cpu`"
 
 
-@cache
 def this_machine(*, cpu: bool = False) -> Machine:
     """Looks without torch: the process that starts trainers must not touch a GPU. cpu: as one that has no GPU."""
     if cpu:
         return Machine((), has_mps=False, cores=usable_cores())
     has_mps = sys.platform == "darwin" and os.uname().machine == "arm64"
-    visible, found = os.environ.get(VISIBLE_VARIABLE), find_gpus()
+    visible, found = os.environ.get(VISIBLE_VARIABLE), answer_of_driver()
     gpus = found.gpus if visible is None else visible_gpus(found.gpus, visible)
     return Machine(
         gpus,

@@ -5,21 +5,30 @@ made for tests, not on a GPU.
 """
 
 import json
+import logging
 import re
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
+from accel_trainer.core.launched import DRIVER_VARIABLE, told
 from accel_trainer.core.processes import Program
 from accel_trainer.core.text import listed
 from accel_trainer.core.tools import tool_output
 from accel_trainer.launch import pci
 from accel_trainer.launch.pci import PciDevice, display_devices
 
+log = logging.getLogger(__name__)
+
 MEBIBYTE = 2**20
 # Without a process that keeps it awake, a driver needs about a second for each GPU before it answers.
 LIMIT_S = 15.0
+# After so long it is said what is waited for.
+QUIET_S = 3.0
 SMI = "nvidia-smi"
 # Where the driver shows what a process may use, relative to the root; and where it lists what it drives, also in a
 # container that may use none of it.
@@ -76,6 +85,36 @@ class Found:
     broken: tuple[str, ...] = ()
     cuda: str | None = None
     hint: str = HINT
+
+
+@cache
+def answer_of_driver() -> Found:
+    """What `find_gpus` finds. A command and what it starts (`passed_on`) ask once: what hangs is not waited for again.
+    While it lasts, a line says what is waited for."""
+    if answer := told(DRIVER_VARIABLE):
+        given = json.loads(answer)
+        gpus = tuple(Gpu(**{**gpu, "instances": tuple(gpu["instances"])}) for gpu in given["gpus"])
+        return Found(**{**given, "gpus": gpus, "broken": tuple(given["broken"])})
+    with _said_while_it_lasts():
+        return find_gpus()
+
+
+def passed_on() -> dict[str, str]:
+    """What tells the answer to a process that a command starts, in its environment."""
+    return {DRIVER_VARIABLE: json.dumps(asdict(answer_of_driver()))}
+
+
+@contextmanager
+def _said_while_it_lasts() -> Iterator[None]:
+    words = "waiting for NVIDIA's driver to list its GPUs, for %g s at most (--cpu does without)"
+    timer = threading.Timer(QUIET_S, log.warning, (words, LIMIT_S))
+    timer.daemon = True
+    with suppress(RuntimeError):  # no more threads can be started
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def find_gpus() -> Found:

@@ -23,6 +23,7 @@ from accel_trainer.core.processes import Program, pids_with_env, send_signal
 from accel_trainer.core.text import duration
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import LaunchOptions
+from accel_trainer.launch.nvidia import passed_on
 
 # For a process to end that is told to, or killed: one that hangs in the system does not.
 END_S = 5.0
@@ -78,7 +79,7 @@ class Context:
             folder = os.getcwd()  # noqa: PTH109 - a plain text
         config = None if options.config is None else str(options.config)
         gpus = None if options.gpus is None else list(options.gpus)
-        environment = child_environment()
+        environment = {**child_environment(), **({} if options.cpu else passed_on())}
         return cls(
             str(queue),
             config,

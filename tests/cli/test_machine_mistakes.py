@@ -1,10 +1,16 @@
 """What is wrong with a machine is said once, fittingly for each verb, and no job is called wrong for it."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 from helpers import write_job
+from launch.fake_driver import HANGING
+from typer.testing import CliRunner
+
+from accel_trainer.cli import app
+from accel_trainer.launch import nvidia
 
 
 @pytest.fixture
@@ -65,3 +71,20 @@ def test_more_processes_than_a_cpu_can_bear_are_refused_before_a_folder_is_made(
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(r"error: num_processes: 1,024 are more than may train on \d+ cores, \d+\n", done.stderr)
     assert not Path("models").exists()
+
+
+def test_a_driver_that_hangs_is_asked_once_by_validate_and_all_that_it_starts(own_environment, tmp_path, monkeypatch):
+    monkeypatch.setattr(nvidia, "LIMIT_S", 1.0)
+    tool, asked = tmp_path / "bin" / "nvidia-smi", tmp_path / "asked"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho asked >> {asked}\n{HANGING}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    nvidia.answer_of_driver.cache_clear()
+    try:
+        done = CliRunner().invoke(app, ["validate", str(write_job(Path("a.json")))])
+    finally:
+        nvidia.answer_of_driver.cache_clear()
+    assert done.exit_code == 0, done.output
+    assert "training images" in done.output
+    assert asked.read_text().split() == ["asked"]

@@ -13,8 +13,8 @@ from launch.fake_driver import FAILING, HANGING, HEALTHY, FakeDriver
 from accel_trainer.doctor import hardware
 from accel_trainer.doctor.findings import Grade
 from accel_trainer.launch import command, nvidia
-from accel_trainer.launch.machine import Machine, this_machine
-from accel_trainer.launch.nvidia import Found, Gpu
+from accel_trainer.launch.machine import Machine
+from accel_trainer.launch.nvidia import Found, Gpu, answer_of_driver
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
@@ -26,9 +26,9 @@ A100 = {"name": "A100", "capability": [8, 0]}
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     """None of the library: nvidia-smi answers alone."""
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
     yield FakeDriver(tmp_path / "root", monkeypatch, tmp_path)
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
 
 
 # -- GPUs -------------------------------------------------------------------------------------------------------------
@@ -53,12 +53,12 @@ def test_a_machine_without_gpus_is_good(driver: FakeDriver, monkeypatch: pytest.
 def test_gpus_are_named_as_the_queue_counts_them(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.smi(HEALTHY)
     assert hardware.gpus().message == "0: NVIDIA A100 (32768 MiB), 1: NVIDIA A100 (32768 MiB)"
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f6b")
     finding = hardware.gpus()
     assert finding.grade is Grade.OK
     assert finding.message == "1: NVIDIA A100 (32768 MiB); chosen from 2 by CUDA_VISIBLE_DEVICES='GPU-8f6b'"
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     finding = hardware.gpus()
     assert finding.grade is Grade.WARNING
@@ -83,7 +83,7 @@ def test_an_nvidia_smi_that_fails_or_hangs_is_a_problem(
 
 def test_a_gpu_that_is_lost_is_a_warning(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu("1", "A100", "40 GiB")
-    monkeypatch.setattr(hardware, "find_gpus", lambda: Found((gpu,), broken=("GPU 0: GPU is lost",)))
+    monkeypatch.setattr(hardware, "answer_of_driver", lambda: Found((gpu,), broken=("GPU 0: GPU is lost",)))
     monkeypatch.setattr(hardware, "this_machine", lambda: Machine((gpu,), False, 2))
     assert hardware.gpus().message == "1: A100 (40 GiB); GPU 0: GPU is lost"
     assert hardware.gpus().grade is Grade.WARNING

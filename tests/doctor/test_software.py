@@ -13,7 +13,7 @@ from accel_trainer.doctor.findings import Grade, Probe, ProbeFailed
 from accel_trainer.launch import call_worker as call_worker_module
 from accel_trainer.launch import trial
 from accel_trainer.launch.machine import Machine, this_machine
-from accel_trainer.launch.nvidia import Gpu
+from accel_trainer.launch.nvidia import Gpu, answer_of_driver
 
 CPU = Machine((), has_mps=False, cores=2)
 TWO = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=2)
@@ -173,7 +173,7 @@ def test_a_misspelt_key_of_a_default_file_is_a_problem() -> None:
 
 @pytest.mark.slow
 def test_a_real_launch_of_two_processes_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
     finding = software.trial_launch(this_machine())
     assert finding.grade is Grade.OK, finding
     assert finding.message == "2 processes on cpu by gloo" or this_machine() != CPU

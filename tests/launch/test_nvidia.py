@@ -13,14 +13,15 @@ from accel_trainer.api import in_process
 from accel_trainer.config import Job
 from accel_trainer.core import tools
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.launched import GPU_VARIABLE
+from accel_trainer.core.launched import GPU_VARIABLE, TOKEN_VARIABLE
+from accel_trainer.core.lease import Owner
 from accel_trainer.launch import machine as machine_module
 from accel_trainer.launch import nvidia
 from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, UnusableHere
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.gpu_memory import GpuMemory
 from accel_trainer.launch.machine import Machine, this_machine, torch_builds
-from accel_trainer.launch.nvidia import Found, Gpu, find_gpus
+from accel_trainer.launch.nvidia import Found, Gpu, answer_of_driver, find_gpus
 from accel_trainer.launch.visible import by_uuid, hides_all, visible_gpus
 
 JOB = Job(architecture="resnet18")
@@ -38,9 +39,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Path) -> Iterator[FakeDriver]:
     monkeypatch.setattr(machine_module, "GPU_DEVICES", ())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
     yield FakeDriver(tmp_path / "root", monkeypatch, library)
-    this_machine.cache_clear()
+    answer_of_driver.cache_clear()
 
 
 # -- what is found ----------------------------------------------------------------------------------------------------
@@ -107,6 +108,54 @@ def test_a_driver_that_hangs_is_waited_for_once_and_not_for_long(
     assert found.gpus == ()
     assert "no answer within 0.7 s" in (found.problem or "")
     assert len(asked) == (1 if nvml else 2)
+
+
+def asked_of(folder: Path) -> str:
+    """A tool that hangs, and notes in `asked` that it was started."""
+    return f"echo x >> {folder}/asked; {HANGING}"
+
+
+def test_a_command_waits_once_for_a_driver_that_hangs_and_says_so(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(nvidia, "QUIET_S", 0.1)
+    monkeypatch.setattr(nvidia, "LIMIT_S", 1.0)
+    driver.nodes()
+    driver.smi(asked_of(tmp_path))
+    for _ in range(2):
+        for machine in (this_machine(), this_machine(cpu=False)):
+            assert machine.unusable is not None
+            assert "nvidia-smi: no answer within 1 s" in machine.unusable.message
+    assert [record.message for record in caplog.records] == [
+        "waiting for NVIDIA's driver to list its GPUs, for 1 s at most (--cpu does without)"
+    ]
+    before = answer_of_driver()
+    for name, value in nvidia.passed_on().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(TOKEN_VARIABLE, Owner.new().token)
+    answer_of_driver.cache_clear()
+    assert answer_of_driver() == before, "a process that this one has started does not ask either"
+    assert (tmp_path / "asked").read_text().split() == ["x"]
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    answer_of_driver.cache_clear()
+    assert answer_of_driver() == before
+    assert (tmp_path / "asked").read_text().split() == ["x", "x"], "what is left over in a shell counts for nothing"
+
+
+@pytest.mark.parametrize("machine", ["healthy", "MIG", "lost"])
+def test_what_a_driver_has_answered_is_passed_on_whole_and_nothing_is_said(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, machine: str
+) -> None:
+    driver.nodes()
+    driver.nvml(machine)
+    found = answer_of_driver()
+    assert found.gpus
+    assert caplog.records == []
+    for name, value in nvidia.passed_on().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(TOKEN_VARIABLE, Owner.new().token)
+    answer_of_driver.cache_clear()
+    assert answer_of_driver() == found
 
 
 def test_a_driver_that_is_not_loaded_is_a_problem_where_a_gpu_is_plugged_in(driver: FakeDriver) -> None:
@@ -267,11 +316,10 @@ def test_a_launch_shows_what_was_meant_in_a_form_that_every_cuda_reads(
 
 def test_a_number_of_different_gpus_stays_as_cuda_counts_them(driver: FakeDriver, monkeypatch) -> None:
     mixed = Found((Gpu("0", "T400", "2 GiB", "GPU-a"), Gpu("1", "A100", "40 GiB", "GPU-b")))
-    monkeypatch.setattr(machine_module, "find_gpus", lambda: mixed)
+    monkeypatch.setattr(machine_module, "answer_of_driver", lambda: mixed)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     assert "CUDA_VISIBLE_DEVICES" not in plan_launch(JOB, LaunchOptions(), this_machine()).environment
-    this_machine.cache_clear()
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     assert plan_launch(JOB, LaunchOptions(), this_machine()).environment["CUDA_VISIBLE_DEVICES"] == "0"
 
