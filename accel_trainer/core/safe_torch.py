@@ -5,7 +5,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from accel_trainer.core.files import MEBIBYTE
 from accel_trainer.core.numpy_numbers import NUMPY_NUMBERS
 from accel_trainer.core.outage import UnsuitableFile
 
@@ -56,11 +57,12 @@ def offsets_in_file(path: Path, mapped: Sequence[torch.Tensor]) -> list[int] | N
     return [tensor.data_ptr() - start_of_file for tensor in mapped]
 
 
-def checksum_of_tensors(path: Path) -> int | None:
-    """A CRC-32 of all tensors in a file of torch.save, by the checksums that the file has of them: they are not read.
+def checksum_of_tensors(path: Path, check: Callable[[], None] = lambda: None) -> int | None:
+    """A CRC-32 of all tensors in a file of torch.save, as they are now. It is that of the checksums that torch has
+    written into the file, unless its tensors were written over, as through a map of it, or are damaged.
 
-    None where it has none: files that torch once wrote, or without `torch.serialization.set_crc32_options`. Raises
-    OSError.
+    check: is called again and again meanwhile, and may raise. None for a file without such checksums: files that torch
+    once wrote, or without `torch.serialization.set_crc32_options`. Raises OSError.
     """
     with path.open("rb") as file:
         if file.read(4) != _START_OF_ARCHIVE:
@@ -72,14 +74,25 @@ def checksum_of_tensors(path: Path) -> int | None:
             if isinstance(error.__context__, OSError):  # the disk has not said what is there
                 raise error.__context__ from error
             return None
-    held = [
-        (name, entry.file_size, entry.CRC)
-        for name, entry in sorted(entries.items())
-        if name == "data.pkl" or _is_storage(entry.filename)
-    ]
-    if not held or any(size and not checksum for _, size, checksum in held):
-        return None
+        tensors = [
+            (name, entry)
+            for name, entry in sorted(entries.items())
+            if name == "data.pkl" or _is_storage(entry.filename)
+        ]
+        if not tensors or any(entry.file_size and not entry.CRC for _, entry in tensors):
+            return None
+        held = [(name, entry.file_size, _checksum_of(file, entry, check)) for name, entry in tensors]
     return zlib.crc32(repr(held).encode())
+
+
+def _checksum_of(file: BinaryIO, entry: zipfile.ZipInfo, check: Callable[[], None]) -> int:
+    """CRC-32 of what is stored, which torch does not compress."""
+    checksum, left = 0, entry.compress_size
+    file.seek(_begin_of_content(file, entry))
+    while left and (content := file.read(min(left, MEBIBYTE))):
+        check()
+        checksum, left = zlib.crc32(content, checksum), left - len(content)
+    return checksum
 
 
 def _is_storage(name: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from ranks import run_two_ranks
 
 from accel_trainer.config import Job
 from accel_trainer.core.processes import StopRequest
+from accel_trainer.core.safe_torch import checksum_of_tensors
 from accel_trainer.data.augment import spectrum as spectrum_module
+from accel_trainer.data.occluders import masks as masks_module
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.run.dataset_record import read_dataset_record
 from accel_trainer.run.folder import RunFolder
@@ -106,9 +109,28 @@ def same_times(path: Path, change: Callable[[], object]) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def write_over(path: Path, seed: int) -> None:
+    """Other masks in their places, as by a map of the file: the checksums that torch has written stay."""
+    with zipfile.ZipFile(path) as archive:
+        before = {entry.filename: entry.CRC for entry in archive.infolist()}
+        tensors = max(before, key=lambda name: archive.getinfo(name).file_size)
+        place, size = path.read_bytes().index(archive.read(tensors)), archive.getinfo(tensors).file_size
+    other = np.stack([mask(seed + number) for number in range(4)]).tobytes()
+    assert len(other) == size
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(other)
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.filename: entry.CRC for entry in archive.infolist()} == before
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "file replaced": (
         lambda folder: same_times(path := folder / "bars/40/occluders.pt", lambda: save_masks(path, 9)),
+        "1 mask file changed (bars/40/occluders.pt)",
+    ),
+    "file written over": (
+        lambda folder: same_times(path := folder / "bars/40/occluders.pt", lambda: write_over(path, 9)),
         "1 mask file changed (bars/40/occluders.pt)",
     ),
     "png replaced": (
@@ -221,6 +243,37 @@ def test_what_was_interrupted_before_it_was_a_run_takes_what_is_there(
     save_masks(occluders / "bars/40/occluders.pt", 9)
     begin().check()
     begin(2).check()
+
+
+def test_a_machine_reads_the_masks_of_a_file_once_for_its_checksum(
+    begin: Begin, run: RunFolder, occluders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(path: Path, *given: Any) -> int | None:
+        read.append(path.parent.name)
+        return checksum_of_tensors(path, *given)
+
+    monkeypatch.setattr(masks_module, "checksum_of_tensors", counted)
+    begin().check()
+    begin(2).check()
+    assert sorted(read) == ["40", "60"]
+    save_masks(occluders / "bars/60/occluders.pt", 60)  # the same again
+    begin(3).check()
+    assert sorted(read) == ["40", "60", "60"]
+
+
+def test_masks_are_compared_without_a_cache(
+    begin: Begin, occluders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (occluders / "mud").rglob("*.png"):
+        path.unlink()
+    save_masks(occluders / "mud/50/occluders.pt", 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    begin().check()
+    write_over(occluders / "bars/40/occluders.pt", 9)
+    assert "1 mask file changed (bars/40/occluders.pt)" in str(begin(2).error)
 
 
 def test_masks_in_files_without_checksums_are_compared_by_their_bytes(begin: Begin, occluders: Path) -> None:

@@ -19,8 +19,8 @@ class OccluderFiles:
 
     @property
     def known_marks(self) -> list[int]:
-        """Those of files that have checksums of their own."""
-        return [mark for masks in self._levels.values() if masks.has_marks for mark in masks.marks(_never).tolist()]
+        """None: what a machine knows of a file is not what another one does."""
+        return []
 
     def names(self, indices: Numbers) -> list[str]:
         """Names of files, each within its level."""
@@ -32,8 +32,3 @@ class OccluderFiles:
         every = np.concatenate([masks.marks(is_canceled) for masks in self._levels.values()])
         chosen: Numbers = every[indices]
         return chosen
-
-
-def _never() -> bool:
-    """A mark that is known is not waited for."""
-    return False

@@ -6,6 +6,8 @@ away a mapped file would be a signal that ends the process. Each mask is read wh
 system, which all processes of a machine share.
 """
 
+import hashlib
+import json
 import logging
 import math
 import pickle
@@ -22,18 +24,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from accel_trainer.core.cache import cached
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import cache_folder, read_text
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, persistently
 from accel_trainer.core.random_access import RandomAccessFile
 from accel_trainer.core.safe_torch import checksum_of_tensors, load_tensors, offsets_in_file
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.data.decode import MAX_PIXELS
-from accel_trainer.data.listing import Numbers, file_checksum
+from accel_trainer.data.listing import Canceled, Numbers, file_checksum
 
 log = logging.getLogger(__name__)
 
 # How many masks of a level are looked at when it is opened.
 SAMPLED_MASKS = 50
+# Of what the cache has of a file, and the most bytes of that.
+VERSION, MAX_CHECKSUM = 1, 20
 LITTLE_ABOVE_ONE = 1.1
 
 _UNUSABLE_SHAPE = "wanted (N, H, W), (N, 1, H, W), (N, 4, H, W) or (N, 1, 4, H, W)"
@@ -68,11 +74,6 @@ class Masks(Protocol):
         """Names of the files that they are in."""
         ...
 
-    @property
-    def has_marks(self) -> bool:
-        """Whether the marks are known without reading anything."""
-        ...
-
     def __len__(self) -> int: ...
 
     def marks(self, is_canceled: Callable[[], bool]) -> Numbers:
@@ -104,7 +105,7 @@ class TensorMasks:
     def __init__(self, path: Path) -> None:
         loaded = _load(path)
         self.path, self.files = path, [path.name]
-        self._checksum = persistently(partial(checksum_of_tensors, path), lambda: str(path))
+        self._checksum: int | None = None
         try:
             self._parts = _open_parts(path, _as_parts(loaded))
         except ValueError as error:
@@ -112,19 +113,16 @@ class TensorMasks:
         self._ends = list(accumulate(len(part) for part in self._parts))
         self.num_channels: int = self._parts[0].num_channels
 
-    @property
-    def has_marks(self) -> bool:
-        """Whether the file has checksums of its own, as nearly all have."""
-        return self._checksum is not None
-
     def __len__(self) -> int:
         return self._ends[-1]
 
     def marks(self, is_canceled: Callable[[], bool]) -> Numbers:
-        """A checksum of what is in the file, of int64 (1,). Raises Canceled and UserError."""
+        """A checksum of what is in the file, of int64 (1,). Raises Canceled and UserError.
+
+        All of the file is read for it, once by a machine: the cache has it for each state of the file."""
         if self._checksum is None:
             try:
-                self._checksum = file_checksum(self.path, is_canceled)
+                self._checksum = _known_checksum(self.path, is_canceled)
             except OSError as error:
                 reason = f"cannot read {self.path}: {error.strerror}"
                 raise UserError(reason, key="Occlusion.occluder_dir") from error
@@ -148,6 +146,34 @@ class TensorMasks:
     def sampled_coverage(self) -> float:
         """Mean alpha, 0 to 1, of some masks spread evenly over all."""
         return mean_coverage(self.read(i)[-1].numpy() for i in spread(len(self), SAMPLED_MASKS))
+
+
+def _known_checksum(path: Path, is_canceled: Callable[[], bool]) -> int:
+    """That of the cache, where it has one of the file as it is now; without a cache it is found anew. Raises Canceled
+    and OSError."""
+
+    def note(aside: Path) -> None:
+        aside.write_text(f"{_checksum(path, is_canceled)}\n")
+
+    about = persistently(path.stat, lambda: str(path))
+    state = [str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+    name = hashlib.blake2b(json.dumps([VERSION, *state]).encode(), digest_size=16).hexdigest()
+    try:
+        return int(read_text(cached(cache_folder() / "checksums" / name, note), MAX_CHECKSUM))
+    except (UserError, OSError, ValueError):
+        return _checksum(path, is_canceled)
+
+
+def _checksum(path: Path, is_canceled: Callable[[], bool]) -> int:
+    """Of the tensors in a file; of all that it has where torch has written no checksums. Raises Canceled and
+    OSError."""
+
+    def check() -> None:
+        if is_canceled():
+            raise Canceled
+
+    checksum = persistently(partial(checksum_of_tensors, path, check), lambda: str(path))
+    return file_checksum(path, is_canceled) if checksum is None else checksum
 
 
 def _load(path: Path) -> object:

@@ -54,11 +54,6 @@ class PngMasks:
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def has_marks(self) -> bool:
-        """Never: another version of the cache, or another machine, has to read them."""
-        return False
-
     def marks(self, is_canceled: Callable[[], bool]) -> Numbers:
         """CRC-32 of each PNG as it was when it was decoded, int64 (n,). Raises Canceled and UserError."""
         return self._pack(is_canceled).checksums

@@ -32,7 +32,7 @@ def agree_on_data(
     """
     is_first = accelerator.is_main_process
     check = check_data(job, run, data, is_stopped, goes_on=goes_on) if is_first else list_data(job, data)
-    # Of masks in PNGs the contents are known where they are decoded, which the first use of one does anyway.
+    # Of masks the contents are known where they were read.
     reads = is_stopped if accelerator.num_processes > 1 else None
     digests = digests_on_each_rank(check, data, reads)
     own = [*(int(digest, 16) >> 1 for digest in digests.values()), int(bool(check.differences))]
