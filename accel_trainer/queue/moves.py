@@ -9,6 +9,7 @@ recorded in moves/, too.
 
 import filecmp
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from accel_trainer.core import rename
 from accel_trainer.core.disk_calls import on_disk
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.rename import NO_FLAG, is_refused, rename_noreplace, rename_unique, was_moved
@@ -94,8 +96,9 @@ class Mover:
                     raise
 
     def remove(self, job: QueuedJob) -> None:
-        """Remove a job for good. Raises JobGone and QueueUnusable."""
-        attributes(job)
+        """Remove a job for good. Raises JobGone and QueueUnusable; UserError for a folder that is named like a job."""
+        if stat.S_ISDIR(attributes(job).st_mode):
+            raise UserError(f"{job.name}: {job.path} is a folder, and no job; remove it by hand")
         self.take(job, job.state).unlink(missing_ok=True)
         forget_notes(job)
 

@@ -348,3 +348,12 @@ def test_a_job_keeps_its_name_beside_one_that_looks_like_it(queue, monkeypatch):
     queue.release(claimed)
     contents = {path.name: path.read_bytes() for path in queue.folder.glob("*.json")}
     assert contents == {"a.json": b'{"seed": 1}', "a~2.json": b'{"seed": 2}'}
+
+
+def test_a_folder_that_is_named_like_a_job_is_not_removed_and_stays_where_it_is(queue):
+    (queue.folder / "a.json").mkdir()
+    (job,) = queue.jobs(JobState.PENDING)
+    with pytest.raises(UserError, match="is a folder, and no job; remove it by hand"):
+        queue.remove(job)
+    assert names(queue, JobState.PENDING) == ["a"]
+    assert names(queue, JobState.RUNNING) == []
