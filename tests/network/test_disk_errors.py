@@ -57,6 +57,7 @@ def test_verbs_on_a_disk_that_is_away_are_one_line(shared, cli, error):
 
 @pytest.mark.parametrize("error", ["EIO", "ESTALE", "ENOTCONN"])
 def test_verbs_wait_for_a_disk_that_is_away_for_a_moment(shared, cli, error):
+    cli("status", "--queue", shared.folder / "queue")  # what starts verbs for tests is up then
     for verb in ("status", "hold a", "release a", "add new.json", "rm new"):
         shared.obey(error=error)
         threading.Timer(0.7, shared.obey).start()
