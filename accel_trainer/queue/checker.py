@@ -196,9 +196,9 @@ def _has_more(version: Version, error: InvalidJob) -> bool:
     """Whether there is something left in a file with these mistakes, in which a check may find more."""
     try:
         content = version.read()
-    except InvalidJob:  # it cannot be read any more
+        return content is not None and rest_of_job(content, version.path, error.details) is not None
+    except InvalidJob:  # it cannot be read any more, or no job has such a name
         return False
-    return content is not None and rest_of_job(content, version.path, error.details) is not None
 
 
 def _problems(job: QueuedJob, error: Exception) -> list[str]:

@@ -12,10 +12,11 @@ from launch.fake_driver import FakeDriver
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.errors import UserError
+from accel_trainer.launch import machine
 from accel_trainer.launch.accelerate_config import config_file
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine, Nodes, this_machine
-from accel_trainer.launch.nvidia import Gpu
+from accel_trainer.launch.nvidia import Gpu, find_gpus
 
 CPU = Machine((), has_mps=False, cores=8)
 TWO_GPUS = Machine((Gpu("0", "A100", "40 GiB"), Gpu("1", "A100", "40 GiB")), has_mps=False, cores=8)
@@ -183,7 +184,8 @@ def test_launch_options_are_passed_on_as_flags_of_the_command():
 def test_whatever_nvidia_smi_answers_is_no_error(tmp_path, monkeypatch, answer, expected):
     driver = FakeDriver(tmp_path / "root", monkeypatch, tmp_path)
     driver.smi(f"printf '{answer}\\n'")
-    assert [gpu.index for gpu in this_machine.__wrapped__().gpus] == expected
+    monkeypatch.setattr(machine, "answer_of_driver", find_gpus)  # which asks each time
+    assert [gpu.index for gpu in this_machine().gpus] == expected
 
 
 def plan(tmp_path: Path, content: str, flags: LaunchOptions | None = None) -> Launch:

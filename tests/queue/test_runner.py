@@ -510,6 +510,8 @@ class SlowCheck:
         found, self._told = self._asked[self._told : known], known
         return {number: Verdict() for number in found}
 
+    def give_way(self) -> None: ...
+
     def end(self) -> None: ...
 
 
