@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -116,7 +115,7 @@ def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) 
         show = resources.enter_context(progress_bar(job.name, shown=progress))
         submission = _submission(job, run, owner.token)
         options = SessionOptions(token=owner.token, submission=submission, prints=False, cpu=cpu, on_status=show)
-        result = train(job, replace(run, check_owner=guard.check), stop, options)
+        result = train(job, guard.owned(run), stop, options)
     result.check()
 
 

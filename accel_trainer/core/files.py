@@ -31,11 +31,12 @@ def write_atomic(
     durable: bool = True,
     is_private: bool = False,
     check: Callable[[], None] = _nobody_objects,
+    aside_in: Path | None = None,
 ) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one.
 
     content: the whole, or pieces of it. `durable` waits for the disk, so that the new file outlives a power cut; leave
-    it out for what is rewritten every second. `is_private`: nobody else may read or write it. check: as of
+    it out for what is rewritten every second. `is_private`: nobody else may read or write it. check, aside_in: as of
     `replacing`. What is durable, and no iterator, is tried again as of `on_disk`; the next one of what is written every
     second has it all. An OSError names the file.
     """
@@ -43,7 +44,7 @@ def write_atomic(
 
     def write() -> None:
         with (
-            replacing(path, durable=durable, check=check) as aside,
+            replacing(path, durable=durable, check=check, aside_in=aside_in) as aside,
             open_to_write(aside, 0, is_private=is_private) as file,
         ):
             for piece in pieces:
@@ -60,35 +61,49 @@ def write_atomic(
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False, check: Callable[[], None] = _nobody_objects) -> Iterator[Path]:
+def replacing(
+    path: Path,
+    *,
+    durable: bool = False,
+    check: Callable[[], None] = _nobody_objects,
+    aside_in: Path | None = None,
+) -> Iterator[Path]:
     """Gives a path beside `path` at which to write a file, or make a folder; what is there at the end is renamed to
     `path`, and removed on any error.
 
     A file replaces what is there in one step; of a folder the older one is removed before. `durable` waits for the
     disk, so that all of it outlives a power cut. check: is called just before anything of that can be seen, and raises
-    where nothing of it may be.
+    where nothing of it may be; it is asked first where something fails. aside_in: the writer's own folder
+    (`core.fence`), on the same disk, in the place of that of `path`.
     """
-    with _aside(path) as aside:
-        yield aside
-        if durable:
-            _sync(aside)
+    try:
+        with _aside(path, aside_in) as aside:
+            yield aside
+            if durable:
+                _sync(aside)
+            is_in_the_way = aside.is_dir() and os.path.lexists(path)  # which a rename would not replace
+            check()
+            if is_in_the_way:
+                remove_tree(path if aside_in is None else _replace(path, aside_in / f"{aside.name}.old"))
+            _replace(aside, path)
+    except OSError:
         check()
-        if aside.is_dir() and os.path.lexists(path):  # which a rename would not replace
-            remove_tree(path)
-        _replace(aside, path)
+        raise
     if durable:
         sync_folder(path.parent)
 
 
-def _replace(aside: Path, path: Path) -> None:
-    """Rename; on NFS that may succeed and report that there is no such file."""
-    before = os.lstat(aside)
+def _replace(source: Path, target: Path) -> Path:
+    """Rename what nobody else renames, and give the target. A network drive may have done so and report an error."""
+    before = os.lstat(source)
     try:
-        with watched(path):
-            aside.replace(path)
-    except FileNotFoundError:
-        if not was_moved(before, path):
+        with watched(target):
+            source.replace(target)
+    except OSError as error:
+        is_told_gone = isinstance(error, FileNotFoundError)
+        if (not is_told_gone and os.path.lexists(source)) or not was_moved(before, target):
             raise
+    return target
 
 
 def write_new(path: Path, content: bytes, *, aside_in: Path | None = None, replace: bool = False) -> None:

@@ -78,7 +78,8 @@ def _acquire(source: Path, target: Path) -> Path:
     it was, or another process has taken it (FileNotFoundError)."""
     lock = source.parent / f".{target.parent.name[:60]}.{_beginning(target.name)}{SUFFIX}"
     own = source.parent / f".{Owner.new().token}{OWN_SUFFIX}"
-    own.mkdir()
+    with suppress(FileExistsError):  # nobody else gives the name: the answer to a first call was lost
+        own.mkdir()
     try:
         _open_to_others(own)  # before anything is in it: they may have to take the file out
         if not rename_unique(source, own / source.name):

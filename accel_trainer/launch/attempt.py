@@ -1,7 +1,7 @@
 """One attempt at a job: acquire the run folder, launch, supervise, and find the outcome."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accel_trainer.config import Job
@@ -27,9 +27,10 @@ from accel_trainer.launch.outcome import (
     with_root_cause,
 )
 from accel_trainer.launch.process_group import end_leftovers
+from accel_trainer.launch.protocol import LOCK
 from accel_trainer.launch.supervision import StatusMonitor, Supervision, supervise
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import FolderInUse, LockLost, RunLock, acquire, never
+from accel_trainer.run.lock import FolderInUse, LockGuard, LockLost, RunLock, acquire, never
 from accel_trainer.run.status import RunState, attempt_status
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -84,11 +85,15 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
         return Outcome(OutcomeKind.FOLDER_IN_USE, str(error), RunState.INVALID, wait_s=error.wait_s)
     except UserError as error:
         return Outcome(OutcomeKind.FAILED, str(error), state_of_mistake(error))
+    if lock is None:
+        return await _launch_and_supervise(attempt, launch, None, supervision)
     try:
+        launch = replace(launch, worker_args=(*launch.worker_args, f"{LOCK}={lock.number}"))
         return await _launch_and_supervise(attempt, launch, lock, supervision)
+    except LockLost as error:
+        return Outcome(OutcomeKind.SUPERSEDED, str(error))
     finally:
-        if lock is not None:
-            lock.release()
+        lock.release()
 
 
 def _acquire_lock(attempt: Attempt) -> RunLock:
@@ -112,30 +117,31 @@ async def _launch_and_supervise(
         # Of what it takes nothing is the job's: a log, a folder for temporary files, a process.
         return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.MACHINE_FAILED)
     supervision.emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log, attempt.token))
-    reason, lost = None, None
+    reason = None
     try:
         monitor = StatusMonitor(attempt.run, attempt.token)
         reason = await supervise(trainer, attempt.job, monitor, lock, supervision)
-    except LockLost as error:
-        lost = error
+    except LockLost:
         trainer.kill()  # what it would still save is in another process's run
+        raise
     finally:
         exit_code = await trainer.stop(lambda: stop.is_urgent)
-    if lost is not None:
-        return Outcome(OutcomeKind.SUPERSEDED, str(lost))
     ended = TrainerExit(exit_code, attempt.log, asked_to_stop=bool(stop), reason=reason)
-    outcome = _outcome(attempt, launch, ended, oom_kills() - killed_before)
+    outcome = _outcome(attempt, lock, ended, oom_kills() - killed_before)
     if outcome.kind is OutcomeKind.INTERRUPTED and reason is None and not stop and exit_code != -signal.SIGKILL:
         stop.note(signal.SIGTERM)
     return outcome
 
 
-def _outcome(attempt: Attempt, launch: Launch, ended: TrainerExit, killed: OomKills) -> Outcome:
-    """The outcome by the run's status, which is completed; on further machines by the exit code."""
-    if launch.machine_rank > 0:
+def _outcome(attempt: Attempt, lock: RunLock | None, ended: TrainerExit, killed: OomKills) -> Outcome:
+    """The outcome by the run's status, which is completed; on further machines by the exit code. Raises LockLost."""
+    if lock is None:
         return with_oom(outcome_of_exit_code(ended), ended, killed)
-    status = attempt_status(attempt.run, attempt.token.__eq__)
-    outcome = with_root_cause(outcome_of(status, attempt.token, ended), status, attempt.run, attempt.token)
-    outcome = with_disk(with_oom(outcome, ended, killed), attempt.run)
-    record(outcome, attempt.run, attempt.token)
+    guard = LockGuard(lock)
+    run = guard.owned(attempt.run)
+    status = attempt_status(run, attempt.token.__eq__)
+    guard.check()  # what was read may be another's
+    outcome = with_root_cause(outcome_of(status, attempt.token, ended), status, run, attempt.token)
+    outcome = with_disk(with_oom(outcome, ended, killed), run)
+    record(outcome, run, attempt.token)
     return outcome

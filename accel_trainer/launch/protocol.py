@@ -5,8 +5,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.processes import pids_with_env, stop_request
 from accel_trainer.core.text import listed
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.lock import LockLost, acquire, find_lock, held, meanwhile
+from accel_trainer.run.lock import LockGuard, LockLost, acquire, find_lock, held, meanwhile
 
 # How often a prewarmed worker looks for its arguments, and whether its runner is alive.
 ARGUMENTS_EVERY_S, RUNNER_EVERY_S = 0.02, 3.0
@@ -25,6 +25,8 @@ LOCK_EVERY_S = 3.0
 
 # Of a line in a log that says what is wrong.
 ERROR_PREFIX = "error: "
+# The option of a trainer that gives the number of its launcher's lock.
+LOCK = "--lock"
 # In place of a trainer's arguments: they will be in the file that follows, as a JSON array.
 PREWARM = "--stand-by"
 # After that file: the job that is expected has wandb among its trackers.
@@ -65,24 +67,34 @@ def wait_for_arguments(file: Path, preload: Callable[[], object]) -> list[str] |
     return arguments
 
 
-def owned_folder(run: RunFolder, rank: int, token: str) -> AbstractContextManager[None]:
-    """What owns the run folder while a worker trains there: its launcher, whose lock has this token, or else itself.
+@contextmanager
+def owned_folder(run: RunFolder, rank: int, token: str, *, lock_number: int | None = None) -> Iterator[RunFolder]:
+    """The run folder as its owner writes it: the launcher of this worker, whose lock has this token, or else itself.
 
     Rank 0 exits, writing nothing more, as soon as another process has taken the folder over: a runner that is
-    suspended, as by SIGSTOP, loses its lease and is replaced elsewhere, and cannot stop its trainer. Raises UserError.
+    suspended, as by SIGSTOP, loses its lease and is replaced elsewhere, and cannot stop its trainer.
+    lock_number: that of its launcher's lock, where it has one. Raises UserError.
     """
     if rank != 0:
-        return nullcontext()
+        yield run
+        return
     if not token:
-        return held(acquire(run, Owner.new(), end_leftovers=partial(refuse_leftovers, run), say=print), _exit_on_loss)
-    if (lock := find_lock(run, token)) is None:
-        return nullcontext()
+        acquired = acquire(run, Owner.new(), end_leftovers=partial(refuse_leftovers, run), say=print)
+        with held(acquired, _exit_on_loss):
+            yield LockGuard(acquired).owned(run)
+        return
+    if (lock := find_lock(run, token, lock_number)) is None:
+        if lock_number is not None:
+            raise UserError(f"another process has taken {run.path} over: its lock is gone", key="model_dir")
+        yield run
+        return
 
     def check() -> None:
         with suppress(OSError):  # nothing is known at the moment
             lock.check()
 
-    return meanwhile(check, LOCK_EVERY_S, _exit_on_loss)
+    with meanwhile(check, LOCK_EVERY_S, _exit_on_loss):
+        yield LockGuard(lock).owned(run)
 
 
 def _exit_on_loss(error: LockLost) -> None:

@@ -51,7 +51,7 @@ def draw_curves(run: RunFolder) -> None:
     rate.set(xlabel="epoch", ylabel="learning rate")
     figure.suptitle(run.path.name, parse_math=False)
     for suffix, dpi in (("png", 120), ("pdf", 72)):
-        with replacing(run.plot(suffix)) as aside:
+        with replacing(run.plot(suffix), aside_in=run.aside) as aside:
             figure.savefig(aside, format=suffix, dpi=dpi, **_no_date(suffix))
 
 
@@ -119,7 +119,7 @@ def draw_range_test(run: RunFolder, found: float | None, note: str = "") -> None
     if note:
         axes.set_title(textwrap.fill(note, 80), fontsize=8, parse_math=False)
     figure.suptitle(run.path.name, parse_math=False)
-    with replacing(run.lr_finder_plot) as aside:
+    with replacing(run.lr_finder_plot, aside_in=run.aside) as aside:
         figure.savefig(aside, format="png", dpi=120)
 
 
@@ -141,5 +141,10 @@ def serve(run: RunFolder) -> None:
         while not requests.empty():
             waiting.append(requests.get())
         if any(waiting):
-            draw_curves(run)
+            try:
+                draw_curves(run)
+            except FileNotFoundError:
+                if run.aside is None or run.aside.is_dir():
+                    raise
+                return  # the run is another process's
         is_open = all(waiting)

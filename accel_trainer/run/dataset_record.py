@@ -111,8 +111,7 @@ def read_dataset_record(run: RunFolder) -> DataSetRecord | None:
 
 def write_dataset_record(run: RunFolder, record: DataSetRecord) -> None:
     """Write dataset.json. Raises OSError."""
-    run.check_owner()
-    _RECORDS.write(run.dataset, record)
+    run.write(run.dataset, _RECORDS.encode(record))
 
 
 # -- differences ------------------------------------------------------------------------------------------------------

@@ -8,17 +8,19 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import remove_tree
+from accel_trainer.core.fence import discard, move
+from accel_trainer.core.files import write_atomic
 from accel_trainer.core.machine_errors import try_to_write, why_of_machine
 
 _ARGS_OF_OTHER_CODE = "args.json"
+_ASIDE = ".writing-"
 _BEST_OF_OTHER_CODE = re.compile(r"best_(\d+)\.pt")
 
 
@@ -39,11 +41,35 @@ class RunFolder:
     """Every path in a run folder has its name here and nowhere else.
 
     check_owner: called before a training writes anything there; raises `run.lock.LockLost` once the folder is
-    another's.
+    another's. aside: the owner's own folder (`core.fence`), in which everything is written before it appears; None for
+    who reads, or writes without a lock.
     """
 
     path: Path
     check_owner: Callable[[], None] = field(default=_anybody, repr=False, compare=False)
+    aside: Path | None = field(default=None, repr=False, compare=False)
+
+    def write(self, path: Path, content: str | bytes | Iterable[bytes | memoryview], *, durable: bool = True) -> None:
+        """Write a file of this folder as `write_atomic` does, unless another process has the folder. Raises OSError
+        and LockLost."""
+        write_atomic(path, content, durable=durable, check=self.check_owner, aside_in=self.aside)
+
+    def discard(self, path: Path) -> None:
+        """Remove a file or folder that may be here, as this folder's owner. Raises OSError where it stays, also since
+        the folder is another's; then LockLost, where that can be seen."""
+        try:
+            discard(path, self.aside)
+        except OSError:
+            self.check_owner()
+            raise
+
+    def aside_of(self, token: str) -> Path:
+        """The own folder of the owner with this token."""
+        return self.path / f"{_ASIDE}{token}"
+
+    def asides(self) -> list[Path]:
+        """Those that there are."""
+        return list(self.path.glob(f"{_ASIDE}*"))
 
     @property
     def config(self) -> Path:
@@ -224,19 +250,19 @@ class RunFolder:
         return try_to_write(self.path, num_bytes=0)
 
     def remove_leftovers(self) -> None:
-        """Remove what a trainer has left that was killed; to be called when none trains here any more."""
+        """Remove what a trainer has left that was killed; to be called when none trains here any more. What another
+        owner has made since is not found by the name that this one removes it by, and stays."""
         self.clear_rank_errors()
-        for path in self.attempt_statuses():
-            path.unlink(missing_ok=True)
-        for path in (*self.path.glob(".*.tmp"), *self.params.glob(".*.tmp"), *self.path.glob(".probe-*")):
-            path.unlink(missing_ok=True)
-        for path in self.resume.glob(".*.tmp"):
-            remove_tree(path)
+        half_written = (*self.path.glob(".*.tmp"), *self.params.glob(".*.tmp"), *self.resume.glob(".*.tmp"))
+        for path in (*self.attempt_statuses(), *half_written, *self.path.glob(".probe-*")):
+            with suppress(OSError):
+                self.discard(path)
 
     def clear_rank_errors(self) -> None:
         """Remove the errors that ranks have left in earlier attempts."""
         for path in self.rank_errors():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.discard(path)
 
     @property
     def _contents(self) -> list[Path]:
@@ -290,12 +316,7 @@ class RunFolder:
         self.check_owner()
         if not self.has_run and not is_unbegun:
             return None
-        previous = self.path / "previous"
-        previous.mkdir(exist_ok=True)
-        numbers = [int(p.name) for p in previous.iterdir() if re.fullmatch(r"[0-9]{1,9}", p.name)]
-        number = 1 + max(numbers, default=0)
-        target = previous / str(number)
-        target.mkdir()
+        target = self._next_previous()
         with suppress(OSError):  # the next status takes its place here; the log goes on over all runs of the folder
             shutil.copyfile(self.status_file, target / self.status_file.name)
         ours = {path.name for path in self._contents} | set(others)
@@ -303,8 +324,22 @@ class RunFolder:
         last = self.config if self.has_run else self.origin
         for entry in sorted(self.path.iterdir(), key=lambda p: p.name == last.name):
             if entry.name in ours:
-                entry.rename(target / entry.name)
+                self.check_owner()
+                move(entry, target / entry.name)
         return target
+
+    def _next_previous(self) -> Path:
+        """A new folder for an older run."""
+        previous = self.path / "previous"
+        previous.mkdir(exist_ok=True)
+        numbers = [int(p.name) for p in previous.iterdir() if re.fullmatch(r"[0-9]{1,9}", p.name)]
+        number = 1 + max(numbers, default=0)
+        while True:
+            target = previous / str(number)
+            with suppress(FileExistsError):  # it may also be ours: on a network drive an answer may be lost
+                target.mkdir()
+                return target
+            number += 1
 
 
 def cannot_write(folder: Path, error: OSError) -> UserError:

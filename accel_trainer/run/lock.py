@@ -1,27 +1,30 @@
 """One owner of a run folder: the process that trains in it holds a lock there, `.owner-<n>`.
 
-A lock is made by O_EXCL, which network drives have, too. It outlives an owner that is killed, and is taken over with
-the next number, so that of several processes one wins. Of an owner whose process can be seen it is known whether it is
-alive; any other touches its lock as a heartbeat, and its lease expires when it has not for long (`core.lease`).
+A lock appears whole, under a name that was free (`core.exclusive_move`). It outlives an owner that is killed, and is
+taken over with the next number, so that of several processes one wins. Of an owner whose process can be seen it is
+known whether it is alive; any other touches its lock as a heartbeat, and its lease expires when it has not for long
+(`core.lease`).
 """
 
 import os
+import re
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from accel_trainer.core.errors import AccelTrainError, UserError
-from accel_trainer.core.files import read_bytes
+from accel_trainer.core.exclusive_move import move_own
+from accel_trainer.core.fence import discard, fence, make_own_folder
+from accel_trainer.core.files import open_regular, read_bytes, remove_tree
 from accel_trainer.core.lease import BEAT_S, Owner, left_s
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.process_space import Life
 from accel_trainer.core.record_store import Line, RecordStore, Time
-from accel_trainer.core.rename import create_new
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder, cannot_write
 
@@ -30,6 +33,8 @@ BEING_TAKEN_S = 60.0
 MAX_LOCK = 2**16
 # For a thread that looks at the lock, when it is no longer needed. A network drive may answer it much later.
 JOIN_S = 5.0
+# Of which an own folder has its name; a lock may say anything.
+_TOKEN = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 
 class LockLost(AccelTrainError):
@@ -103,6 +108,9 @@ class RunLock:
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self._path, self._owner = path, owner
+        self._folder = RunFolder(path.parent)
+        self.aside = self._folder.aside_of(owner.token)
+        self.number = int(path.name.rpartition("-")[2])
         self._beaten = time.monotonic()
 
     def heartbeat(self) -> None:
@@ -111,28 +119,59 @@ class RunLock:
             return
         self._beaten = time.monotonic()
         with suppress(OSError):  # one that is missed does not matter
-            self.check()
-            os.utime(self._path)
+            self._touch()
 
     def check(self) -> None:
         """Raises LockLost, and OSError where it is not known."""
         if not self._is_ours():
-            raise LockLost(f"another process has taken {self._path.parent} over: its lock is gone", key="model_dir")
+            raise self._lost()
 
     def release(self) -> None:
         """Remove what was left half-written, and the lock, if it is held still: else both are another's."""
         with suppress(OSError):
-            if not self._is_ours():
-                return
-            with suppress(OSError):
-                RunFolder(self._path.parent).remove_leftovers()
-            self._path.unlink()
+            if self._is_ours():
+                replace(self._folder, aside=self.aside).remove_leftovers()
+        self.give_way()
+
+    def give_way(self) -> None:
+        """Remove the lock, if it is held still, and nothing that another may have written."""
+        with suppress(OSError):
+            if self._is_ours():
+                discard(self._path, self.aside)
+        remove_tree(self.aside)
+
+    def _touch(self) -> None:
+        """Of the file that was looked at: its name may be another's by now. What is written again is dated by the file
+        server; some clients set a time by their own clock."""
+        try:
+            descriptor = open_regular(self._path, os.O_RDWR, follow_links=False)
+        except (FileNotFoundError, UnsuitableFile):
+            raise self._lost() from None
+        try:
+            content = os.read(descriptor, MAX_LOCK)
+            if not self._is_own(content):
+                raise self._lost()
+            try:
+                os.pwrite(descriptor, content, 0)
+            except OSError:  # a full disk may have no room for the same again
+                os.utime(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _lost(self) -> LockLost:
+        return LockLost(f"another process has taken {self._path.parent} over: its lock is gone", key="model_dir")
 
     def _is_ours(self) -> bool:
         """Whether the file is the one that was made: one that was taken over may have come again."""
         try:
-            return _RECORDS.decode(read_bytes(self._path, MAX_LOCK, follow_links=False)).owner == self._owner
-        except (FileNotFoundError, UnsuitableFile, ValueError):
+            return self._is_own(read_bytes(self._path, MAX_LOCK, follow_links=False))
+        except (FileNotFoundError, UnsuitableFile):
+            return False
+
+    def _is_own(self, content: bytes) -> bool:
+        try:
+            return _RECORDS.decode(content).owner == self._owner
+        except ValueError:
             return False
 
 
@@ -142,6 +181,10 @@ class LockGuard:
     def __init__(self, lock: RunLock) -> None:
         self._lock = lock
         self._lost: LockLost | None = None
+
+    def owned(self, run: RunFolder) -> RunFolder:
+        """The run folder, as its owner writes it."""
+        return replace(run, check_owner=self.check, aside=self._lock.aside)
 
     def lose(self, error: LockLost) -> None:
         """Note a loss; called by the thread that gives signs of life."""
@@ -231,9 +274,10 @@ def lock_silence_s(run: RunFolder, is_its_token: Callable[[str], bool]) -> float
     return min(ages, default=None)
 
 
-def find_lock(run: RunFolder, token: str) -> RunLock | None:
-    """The lock that was acquired with this token, for a process that only watches whether it is held still."""
-    for path in map(run.lock, run.locks()):
+def find_lock(run: RunFolder, token: str, number: int | None = None) -> RunLock | None:
+    """The lock that was acquired with this token, for a process that only watches whether it is held still. number: of
+    the lock, where that is known; a listing may be old."""
+    for path in map(run.lock, run.locks() if number is None else [number]):
         record = _RECORDS.read(path)
         if record is not None and record.token == token:
             return RunLock(path, record.owner)
@@ -258,24 +302,35 @@ def _take(
                 f"{lock.owner.host}, for {duration(lock.age_s)}"
             )
     number = 1 + max((lock.number for lock in old), default=0)
+    ours = RunLock(run.lock(number), owner)
     try:
+        make_own_folder(ours.aside)
         _create(run.lock(number), owner)
-    except FileExistsError:
+        # What was looked at before may have changed; who comes now sees ours.
+        others = [lock for lock in _locks(run) if lock.number != number]
+        _refuse_if_held(run, others, follows)
+        _fence_off(run, ours, others)
+    except BaseException as error:
+        ours.give_way()
+        if not isinstance(error, FileExistsError | FileNotFoundError | LockLost):
+            raise
+        # Another was faster. Where its lock is there still, it is named.
         _refuse_if_held(run, _locks(run), follows)
         message = f"another process has just trained in {run.path}"
-        raise FolderInUse(message, key="model_dir", hint="try again") from None
-    ours = RunLock(run.lock(number), owner)
-    # What was looked at before may have changed; who comes now sees ours.
-    others = [lock for lock in _locks(run) if lock.number != number]
-    try:
-        _refuse_if_held(run, others, follows)
-    except UserError:
-        ours.release()
-        raise
+        raise FolderInUse(message, key="model_dir", hint="try again") from error
+    return ours
+
+
+def _fence_off(run: RunFolder, ours: RunLock, others: list[_Lock]) -> None:
+    """Take the locks of former owners away, then all means to write here: who finds these gone looks at its lock."""
+    ours.check()  # our own folder was there before: who follows us from now on removes it, and nothing is removed below
     for lock in others:
         if lock.is_one:
-            run.lock(lock.number).unlink(missing_ok=True)
-    return ours
+            discard(run.lock(lock.number), ours.aside)
+    tokens = {lock.owner.token for lock in others if lock.owner is not None}
+    known = {run.aside_of(token) for token in tokens if _TOKEN.fullmatch(token)}
+    for aside in known.union(run.asides()) - {ours.aside}:
+        fence(aside, ours.aside)
 
 
 def _refuse_if_held(run: RunFolder, locks: list[_Lock], follows: Callable[[str], bool]) -> None:
@@ -299,14 +354,14 @@ def _locks(run: RunFolder) -> list[_Lock]:
 
 
 def _create(path: Path, owner: Owner) -> None:
-    descriptor = create_new(path, 0o644)
+    """Raises FileExistsError where there is something of this name, FileNotFoundError where the own folder is gone."""
+    draft = RunFolder(path.parent).aside_of(owner.token) / path.name
+    descriptor = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, _RECORDS.encode(_LockRecord(owner.host, owner.token, time.time())))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
     finally:
         os.close(descriptor)
+    move_own(draft, path)
 
 
 def _decoded(path: Path) -> _LockRecord | None:

@@ -120,6 +120,7 @@ class _LogFile(logging.Handler):
 
     def _write(self) -> None:
         with suppress(OSError), open_to_write(self._run.log, buffering=0) as file:
+            self._run.check_owner()  # opening it may have taken long
             while self._left:
                 with watched(self._run.log):
                     self._left = self._left[file.write(self._left) :]

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from accel_trainer.core.blocks import open_text, read_block
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, write_atomic
+from accel_trainer.core.files import MEBIBYTE
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.text import one_line
 from accel_trainer.run.folder import RunFolder
@@ -103,7 +103,7 @@ def write_performance(run: RunFolder, history: Iterable[PerformanceRow]) -> None
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _rounded(record.get(key)) for key in columns} for record in records)
-    write_atomic(run.performance, text.getvalue(), check=run.check_owner)
+    run.write(run.performance, text.getvalue())
 
 
 def _rounded(value: Any) -> Any:

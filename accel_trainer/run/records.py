@@ -12,7 +12,8 @@ from typing import Any
 from accel_trainer.config.renamed import with_new_names
 from accel_trainer.config.rules import FIRST_RULES
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_bytes, write_atomic
+from accel_trainer.core.fence import move
+from accel_trainer.core.files import MEBIBYTE, read_bytes
 from accel_trainer.core.outage import persistently
 from accel_trainer.core.record_store import strict_json
 from accel_trainer.core.text import listed
@@ -49,9 +50,8 @@ def read_origin(run: RunFolder) -> Origin:
 
 def write_origin(run: RunFolder, origin: Origin) -> None:
     """Write origin.json. Raises OSError."""
-    run.check_owner()
     record = {name: value for name, value in vars(origin).items() if name != "rules" or value is not None}
-    write_atomic(run.origin, json.dumps(record) + "\n")
+    run.write(run.origin, json.dumps(record) + "\n")
 
 
 def read_found(run: RunFolder) -> Mapping[str, Any]:
@@ -136,7 +136,7 @@ def keep_classes(run: RunFolder, names: Sequence[str], subset: Sequence[int] | N
             return
         run.check_owner()
         before = next(path for number in count(1) if not (path := run.earlier_classes(number)).exists())
-        run.classes.rename(before)
+        move(run.classes, before)
     write_classes(run, names, range(len(names)) if subset is None else subset)
 
 
@@ -166,5 +166,4 @@ def _strict_json(path: Path) -> Any:
 
 
 def _write_indented(run: RunFolder, path: Path, content: object) -> None:
-    run.check_owner()
-    write_atomic(path, json.dumps(content, indent=2) + "\n")
+    run.write(path, json.dumps(content, indent=2) + "\n")

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from accel_trainer.core.disk_calls import on_disk
-from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes, write_atomic
+from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes
 from accel_trainer.core.record_store import Count, Line, Lines, Measure, RecordStore, Seconds, Time
 from accel_trainer.core.text import one_line
 from accel_trainer.run.folder import RunFolder
@@ -114,21 +114,19 @@ _STATUS, _RANK_ERRORS = RecordStore(Status), RecordStore(RankError, max_bytes=MA
 
 def write_status(run: RunFolder, status: Status, *, durable: bool = True) -> None:
     """Replace status.json; `durable` waits for the disk. Raises OSError."""
-    run.check_owner()
-    write_atomic(run.status_file, status.model_dump_json(indent=2) + "\n", durable=durable)
+    run.write(run.status_file, status.model_dump_json(indent=2) + "\n", durable=durable)
 
 
 def write_attempt_status(run: RunFolder, status: Status) -> None:
     """Leave what an attempt reports beside status.json, which is still that of an earlier attempt. Raises OSError."""
-    run.check_owner()
-    write_atomic(run.attempt_status(status.token), status.model_dump_json(indent=2) + "\n", durable=False)
+    run.write(run.attempt_status(status.token), status.model_dump_json(indent=2) + "\n", durable=False)
 
 
 def overwrite_status(run: RunFolder, status: Status) -> None:
     """Write the status into the file that is there, for a disk on which there is no room for a new one."""
-    run.check_owner()
     descriptor = open_regular(run.status_file, os.O_RDWR, follow_links=False)
     with os.fdopen(descriptor, "r+b") as file:
+        run.check_owner()
         file.write(status.model_dump_json().encode())
         file.truncate()
 

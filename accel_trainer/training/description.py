@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.child_environment import in_one_line, names_set_aside
-from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import listed
 from accel_trainer.data.dataset import StoresEncoded
 from accel_trainer.data.preview import render_preview
@@ -65,19 +64,16 @@ class Description:
         has_begun = run.has_run and not (isinstance(start, Fresh) and start.differences)
         if transferred is not None or not (has_begun and run.weights(0).exists()):
             weights = self.components.model.state_dict()
-            run.check_owner()
-            save_weights(run.weights(0), weights, epoch="0", architecture=self.job.architecture)
+            save_weights(run.weights(0), weights, run=run, epoch="0", architecture=self.job.architecture)
         if transferred is not None:
             for line in transferred.lines():
                 log.info("%s", line)
-            run.check_owner()
-            write_atomic(run.starting_params, transferred.as_json())
+            run.write(run.starting_params, transferred.as_json())
 
     def _write_sample_inputs(self) -> None:
         if self.start.differences or not (self.run.has_run and self.run.sample_inputs.exists()):
             sheet = render_preview(self.components.train_reader, self.components.sampling)
-            self.run.check_owner()
-            write_atomic(self.run.sample_inputs, sheet)
+            self.run.write(self.run.sample_inputs, sheet)
 
     def log(self, progress: Progress) -> None:
         """Log what is trained, on what, and from where it resumes."""

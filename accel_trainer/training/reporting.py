@@ -101,7 +101,7 @@ class Reporter:
         self._on_taken()
         self.update(durable=True)
         if self._writes:
-            self._run.attempt_status(self.status.token).unlink(missing_ok=True)
+            self._run.discard(self._run.attempt_status(self.status.token))
 
     def heartbeat(self) -> None:
         """Something was done that is no step: the status shows that the training is alive."""
@@ -247,6 +247,12 @@ class TrainingResult:
             raise TrainingFailed(self.state, self.reason)
 
 
+def plot_arguments(run: RunFolder) -> list[str]:
+    """The arguments by which a process draws into a run folder as its owner."""
+    aside = [f"--aside={run.aside}"] if run.aside is not None else []
+    return [str(run.path), *aside]
+
+
 class Plotter:
     """Draws performance.png and .pdf in another process, which does not make the training wait.
 
@@ -270,7 +276,7 @@ class Plotter:
         self._requests = os.fdopen(writing, "w")
         try:
             self._process = subprocess.Popen(
-                Program.PLOT.command(str(self._run.path)),
+                Program.PLOT.command(*plot_arguments(self._run)),
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 env=helper_environment(),

@@ -16,11 +16,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(prog="accel_trainer.workers.plot", description=__doc__)
     parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--aside", type=Path, help="the own folder of the run folder's owner, to write in first")
     parser.add_argument("--lr-finder", action="store_true", help="draw lr_finder.png instead")
     parser.add_argument("--rate", type=float, help="the learning rate that was found")
     parser.add_argument("--note", default="", help="what was found, in words")
     args = parser.parse_args(argv)
-    run = RunFolder(args.run)
+    run = RunFolder(args.run, aside=args.aside)
     if args.lr_finder:
         draw_range_test(run, args.rate, args.note)
     else:

@@ -19,7 +19,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.giving_way import giving_way
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.outage import waiting_out
-from accel_trainer.launch.protocol import ERROR_PREFIX, PREWARM, WITH_WANDB, owned_folder, wait_for_arguments
+from accel_trainer.launch.protocol import ERROR_PREFIX, LOCK, PREWARM, WITH_WANDB, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session
@@ -54,21 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--group", help="group of runs in the trackers")
     parser.add_argument("--submission", default="", help="differs from one submission of the job to the next")
     parser.add_argument("--starting-params", type=Path, help="what the name in the job's starting_params stands for")
+    parser.add_argument(LOCK, type=int, help="the number of the lock that the launcher holds")
     args = parser.parse_args(arguments)
     rank, token = int(os.environ.get("RANK", 0)), os.environ.get(TOKEN_VARIABLE, "")
+    resources = ExitStack()
     try:
         job = read_job(args.job, args.name)
         if args.starting_params is not None:
             job = job.starting_from(args.starting_params)
         run = RunFolder(job.run_path)
         run.create()
-        owned = owned_folder(run, rank, token)
+        owned = resources.enter_context(owned_folder(run, rank, token, lock_number=args.lock))
     except UserError as error:
         print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
-    with owned:
+    with resources:
         options = SessionOptions(rank=rank, token=token, submission=args.submission, group=args.group)
-        state = session.train(job, run, stop_request(), options).state
+        state = session.train(job, owned, stop_request(), options).state
     return EXIT_CODES.get(state, 1)
 
 

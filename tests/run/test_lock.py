@@ -157,8 +157,11 @@ def test_who_finds_another_after_taking_gives_it_back(run: RunFolder, monkeypatc
         leave_lock(run, LIVING, number=1)
 
     monkeypatch.setattr(lock, "_create", create_and_be_met)
+    run.attempt_status("of the other").touch()
     assert f"process {os.getpid()} on" in said_by(take_it, run)
     assert run.locks() == [1]
+    assert run.attempt_statuses(), "what the other may have written stays"
+    assert run.asides() == []
 
 
 def test_a_folder_that_is_full_or_missing_is_reported(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

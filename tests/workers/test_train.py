@@ -82,12 +82,13 @@ def test_a_folder_in_which_another_process_trains_is_left_as_it_is(monkeypatch, 
     monkeypatch.setattr(worker.session, "train", pytest.fail)
     run = RunFolder(Path("run"))
     run.create()
-    acquire(run, Owner.new(), end_leftovers=print, say=print)
+    lock = acquire(run, Owner.new(), end_leftovers=print, say=print)
     file = write_job(Path("job.json"), model_dir="run")
     assert worker.main([str(file), "--name=job"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: model_dir: another process is training in run: process ")
-    assert sorted(path.name for path in run.path.iterdir()) == [".owner-1", "params"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".owner-1", lock.aside.name, "params"]
+    assert list(lock.aside.iterdir()) == []
 
 
 def test_a_start_by_hand_is_refused_until_a_dead_runners_processes_end(monkeypatch, capsys):

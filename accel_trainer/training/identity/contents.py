@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from accel_trainer.core.files import read_bytes, write_atomic
+from accel_trainer.core.files import read_bytes
 from accel_trainer.core.outage import UnsuitableFile, persistently
 from accel_trainer.data.contents import Contents, HasContents
 from accel_trainer.data.dataset import ImageDataset, Relabeled, Splits
@@ -98,7 +98,7 @@ class ContentRecord:
     def _write(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
         file = BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
-        write_atomic(self._run.dataset_contents, file.getvalue(), check=self._run.check_owner)
+        self._run.write(self._run.dataset_contents, file.getvalue())
 
 
 def _watched(images: Splits, now: DataSetRecord, accepts_changes: bool) -> Mapping[str, _Watched]:

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from accel_trainer.core.files import read_bytes, write_atomic
+from accel_trainer.core.files import read_bytes
 from accel_trainer.core.outage import persistently
 from accel_trainer.data.listing import Labeled, Listed, MarkedOtherwise, Numbers
 from accel_trainer.run.dataset_record import ClassRecord, SplitRecord, digest
@@ -100,8 +100,7 @@ def write_listings(run: RunFolder, listings: Mapping[str, SplitListing]) -> None
         arrays[f"{split}/marks"] = np.concatenate(list(listing.marks or ()) or [np.zeros(0, np.int64)])
     file = BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
-    run.check_owner()
-    write_atomic(run.dataset_listing, file.getvalue())
+    run.write(run.dataset_listing, file.getvalue())
 
 
 def read_listings(run: RunFolder) -> dict[str, SplitListing]:

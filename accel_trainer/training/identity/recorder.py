@@ -34,7 +34,7 @@ class DataRecorder:
         if not self._is_new and self._is_complete():
             return
         if self._is_new:
-            self._run.dataset_listing.unlink(missing_ok=True)  # of another data set
+            self._run.discard(self._run.dataset_listing)  # of another data set
         self._thread.start()
         self._thread.join(WAIT_S)
         with self._writing:

@@ -9,7 +9,8 @@ import json
 import logging
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, remove_tree, replacing, write_atomic
+from accel_trainer.core.fence import make_own_folder
+from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, replacing, write_atomic
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, persistently
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
@@ -43,14 +45,14 @@ TRAINER = "trainer.pt"
 STATE_NAME = re.compile(r"\d{9,}-\d{4,}")
 
 
-def save_weights(
-    path: Path, state_dict: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None, **about: str
-) -> None:
+def save_weights(path: Path, state_dict: Mapping[str, Tensor], *, run: RunFolder | None = None, **about: str) -> None:
     """Write weights so that `safetensors.torch.load_file` and a plain model's `load_state_dict` take them.
 
-    The same weights are the same bytes: a checksum tells whether two runs came to the same. check: as of `replacing`.
+    The same weights are the same bytes: a checksum tells whether two runs came to the same. run: the folder in which
+    they are written, as its owner.
     """
-    on_disk(lambda: write_atomic(path, packed(state_dict, {"format": "pt", **about}), check=check), path)
+    write = write_atomic if run is None else run.write
+    on_disk(lambda: write(path, packed(state_dict, {"format": "pt", **about})), path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -160,7 +162,6 @@ class StateStore:
 
         Raises NotSaved, which leaves the states as they were.
         """
-        self._run.check_owner()
         target = self._path(state.progress)
         try:
             on_disk(lambda: self._write(state, target), target)
@@ -169,15 +170,15 @@ class StateStore:
         before = self._goes_on_from or target
         others = [path for path in self._newest_first() if path != target]
         ours = [path for path in others if path <= before and path < target]
-        for old in set(others) - set(ours[: KEEP_STATES - 1]):
-            remove_tree(old)
+        self._remove(set(others) - set(ours[: KEEP_STATES - 1]))
         self._goes_on_from = target
 
     def _write(self, state: TrainState, target: Path) -> None:
         self.folder.mkdir(exist_ok=True)
         self._clean()
-        with replacing(target, durable=True, check=self._run.check_owner) as aside:
-            aside.mkdir()
+        run = self._run
+        with replacing(target, durable=True, check=run.check_owner, aside_in=run.aside) as aside:
+            make_own_folder(aside)
             about = {
                 "progress": state.progress.as_record(),
                 "num_processes": state.num_processes,
@@ -214,9 +215,15 @@ class StateStore:
 
     def keep_only_newest(self) -> None:
         """A finished run keeps one state, for the day when num_epochs grows."""
+        older = self._newest_first()[1:]
         self._run.check_owner()
-        for old in self._newest_first()[1:]:
-            remove_tree(old)
+        self._remove(older)
+
+    def _remove(self, states: Iterable[Path]) -> None:
+        """What cannot be removed stays; so does all, once the folder is another's (`core.fence`)."""
+        for path in states:
+            with suppress(OSError):
+                self._run.discard(path)
 
     def _path(self, progress: Progress) -> Path:
         # The end of an epoch and the start of the next have the same step, but not the same validation.
@@ -231,8 +238,7 @@ class StateStore:
         return sorted((p for p in self.folder.iterdir() if STATE_NAME.fullmatch(p.name) and p.is_dir()), reverse=True)
 
     def _clean(self) -> None:
-        for left_over in self.folder.glob(".*.tmp"):
-            remove_tree(left_over)
+        self._remove(self.folder.glob(".*.tmp"))
 
 
 def _load(path: Path) -> TrainState:

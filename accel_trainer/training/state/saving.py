@@ -66,9 +66,8 @@ class Saver:
 
     def _write(self, save: Save) -> None:
         for file in save.weights:
-            self._run.check_owner()
             about = {"epoch": str(file.epoch), "architecture": self._architecture}
-            save_weights(file.path, file.weights, check=self._run.check_owner, **about)
+            save_weights(file.path, file.weights, run=self._run, **about)
         save.tell()
         save.record()
         self._states.save(save.state)

@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,8 @@ from accel_trainer.config.diff import Changes, describe, is_harmless, single
 from accel_trainer.config.rules import changes_for
 from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import read_bytes, write_atomic
+from accel_trainer.core.fence import move
+from accel_trainer.core.files import read_bytes
 from accel_trainer.core.text import listed
 from accel_trainer.data.pipeline import OCCLUDERS, SPECTRUM
 from accel_trainer.run.dataset_record import read_dataset_record, write_dataset_record
@@ -222,8 +222,8 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str, job: Job) -> N
     """Write what the new run starts from; last the file that says it is complete."""
     run.check_owner()
     new = replace(run, path=run.next_run)
-    shutil.rmtree(new.path, ignore_errors=True)
-    new.params.mkdir(parents=True)
+    run.discard(new.path)
+    new.params.mkdir(parents=True, exist_ok=True)  # on a network drive the answer to the first call may be lost
     origin = Origin(submission, 0, None, job.rules)
     match start:
         case Fresh():
@@ -232,7 +232,7 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str, job: Job) -> N
             StateStore(new).save(state)
             _stage_identity(run, new, job)
         case FromWeights(weights, epoch):
-            save_weights(new.weights(epoch), weights)
+            save_weights(new.weights(epoch), weights, run=new)
             origin = Origin(submission, epoch, str(new.weights(epoch).relative_to(new.path)), job.rules)
             if epoch > 0:  # before the first nothing was learned of them
                 _stage_identity(run, new, job)
@@ -246,7 +246,7 @@ def _stage_identity(run: RunFolder, new: RunFolder, job: Job) -> None:
     spectrum count where the job names the same."""
     for path in (run.classes, run.dataset_listing, run.dataset_contents):
         with suppress(FileNotFoundError):
-            write_atomic(new.path / path.name, read_bytes(path, MAX_LISTING))
+            new.write(new.path / path.name, read_bytes(path, MAX_LISTING))
     if (record := read_dataset_record(run)) is None:
         return
     changed = {key.partition(".")[0] for key in job.diff(read_config(run), read_found(run))} if run.has_run else set()
@@ -264,8 +264,10 @@ def _commit(run: RunFolder) -> None:
     if (kept := run.archive(_tracker_folders(run), is_unbegun=is_unbegun)) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
+        run.check_owner()
         _move_into(entry, run.path)
-    new.path.rmdir()
+    with suppress(FileNotFoundError):
+        new.path.rmdir()
 
 
 def _tracker_folders(run: RunFolder) -> set[str]:
@@ -281,5 +283,6 @@ def _tracker_folders(run: RunFolder) -> set[str]:
 def _move_into(entry: Path, folder: Path) -> None:
     target = folder / entry.name
     if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-    entry.rename(target)
+        with suppress(FileNotFoundError):
+            target.rmdir()
+    move(entry, target)

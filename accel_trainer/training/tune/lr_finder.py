@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from accel_trainer.config import ResolvedJob
-from accel_trainer.core.files import write_atomic
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.data.loader import Batch, Loader
 from accel_trainer.run.folder import RunFolder
@@ -98,8 +97,7 @@ def write_range_test(run: RunFolder, tried: Sequence[RangeTestPoint]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rate", "loss", "smoothed"])
     writer.writerows([f"{value:.8g}" for value in vars(point).values()] for point in tried)
-    run.check_owner()
-    write_atomic(run.lr_finder, text.getvalue())
+    run.write(run.lr_finder, text.getvalue())
 
 
 def _smoothed(loss: float, before: Sequence[RangeTestPoint]) -> float:

@@ -24,7 +24,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_found, write_found
 from accel_trainer.training.build import Components
 from accel_trainer.training.optim.optimizer import rate_for_batch
-from accel_trainer.training.reporting import Reporter
+from accel_trainer.training.reporting import Reporter, plot_arguments
 from accel_trainer.training.runtime.ranks import Stopped
 from accel_trainer.training.tune.batch_size import FitsMemory, largest_fitting, memory_check
 from accel_trainer.training.tune.lr_finder import FIRST_RATE, range_test, write_range_test
@@ -62,11 +62,11 @@ class Resolver:
         if self._is_first:
             self.run.check_owner()
         if self._is_first and self._was_too_large:
-            self.run.config.unlink()  # what depends on the size is found anew, as if the run had not begun
+            self.run.discard(self.run.config)  # what depends on the size is found anew, as if the run had not begun
         if self._is_first and not self.run.has_run:
             # Of an attempt that did not get as far as a run.
             for path in (self.run.found, self.run.lr_finder, self.run.lr_finder_plot):
-                path.unlink(missing_ok=True)
+                self.run.discard(path)
         if job.is_resolved:
             return job.resolve()
         # Asked of rank 0 alone, which is also the first to begin the run.
@@ -164,7 +164,7 @@ class Resolver:
         words = [f"--note={verdict}", *([] if verdict.rate is None else [f"--rate={verdict.rate!r}"])]
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                Program.PLOT.command(str(self.run.path), "--lr-finder", *words),
+                Program.PLOT.command(*plot_arguments(self.run), "--lr-finder", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=helper_environment(),

@@ -1,0 +1,101 @@
+"""What an owner writes and removes where a successor may follow it while its calls are still on their way.
+
+A process can be suspended, and a call to a network drive hang, between a look at a lock and the rename that the look
+was for. So an owner has a folder of its own inside of what it owns. What it writes is written there and renamed out of
+it; what it removes is renamed into it first. Who takes its place removes that folder before it believes anything: a
+rename that comes later has no source, or no target, and does nothing. A folder is gone when the file system has removed
+it, which none does while something is in it: no listing has to be trusted.
+"""
+
+import errno
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from accel_trainer.core.files import remove_tree
+from accel_trainer.core.rename import was_moved
+
+# For how long a folder may get new files while it is removed.
+RAZE_S, POLL_S = 30.0, 0.05
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder of a name that nobody else gives. Raises OSError. That it is there already is the answer to a call
+    that was sent twice."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename to a name that is free and that nobody else gives. Raises OSError, and not because an answer was lost."""
+    before = os.lstat(source)
+    try:
+        source.rename(target)
+    except OSError:
+        if os.path.lexists(source) or not was_moved(before, target):
+            raise
+
+
+def discard(path: Path, through: Path | None) -> None:
+    """Remove a file, or a folder with all that is in it, as the owner whose own folder is `through`; None: as who needs
+    none. Raises OSError where it stays, also since another has taken the place over."""
+    if through is None:
+        remove_tree(path)
+    elif (away := _moved(path, through)) is not None:
+        remove_tree(away)
+
+
+def fence(folder: Path, through: Path) -> None:
+    """Remove the own folder of a former owner, as its successor, whose own is `through`. Raises OSError.
+
+    After that no call of the former owner replaces or removes anything.
+    """
+    if (away := _moved(folder, through)) is None:
+        return
+    if away.is_symlink() or not away.is_dir():
+        remove_tree(away)
+    else:
+        _raze(away)
+
+
+def _moved(path: Path, through: Path) -> Path | None:
+    """Where a file or a folder is now, in an own folder; None where there is none."""
+    away = through / f"{secrets.token_hex(8)}.away"
+    try:
+        path.rename(away)
+    except OSError as error:
+        if os.path.lexists(away):  # nobody else gives the name: the answer was lost
+            return away
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+            return None
+        raise
+    return away
+
+
+def _raze(folder: Path) -> None:
+    """Remove a folder until the system says that it is gone."""
+    deadline = time.monotonic() + RAZE_S
+    while True:
+        for path in _inside(folder):
+            remove_tree(path)
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+        else:
+            return
+
+
+def _inside(folder: Path) -> list[Path]:
+    with suppress(FileNotFoundError):
+        return list(folder.iterdir())
+    return []
