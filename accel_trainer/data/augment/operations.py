@@ -114,7 +114,7 @@ def numbers_moved(move: Change, magnitude: float, height: int, width: int) -> np
     """What becomes of an image of the numbers of its pixels, from 1, by nearest neighbors: int32 (height * width,), 0
     where a pixel comes from outside."""
     numbers = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width)
-    return move(numbers, magnitude).to(torch.int32).view(-1).numpy()
+    return move(numbers, magnitude).to(torch.int32).flatten().numpy()
 
 
 def _equalize(image: Tensor) -> Tensor:
