@@ -19,6 +19,8 @@ from accel_trainer.data.rng.draws import Integers
 _NOT_YET, _NEVER = -2, -1
 # Of one policy, for all that moves pixels of one size: all of TrivialAugment's of 224 pixels are 62 MB.
 _MAX_BYTES = 64 * 2**20
+# What torch computes at once by any of its vectors.
+_AT_ONCE = 32
 Size = tuple[int, int]
 
 
@@ -84,8 +86,10 @@ def table_of(operation: Operation, magnitude: float, size: Size) -> Table | None
             return pixels.by_level(operation.change(levels, magnitude)[0, 0].numpy().copy())
         case pixels.MOVED if operation.moves is not None and size[0] * size[1] < MAX_NUMBERED:
             return pixels.moved(numbers_moved(operation.moves, magnitude, *size))
-        case pixels.CONTRAST if 255 * size[0] * size[1] >= MAX_NUMBERED:
-            return None  # the sum of so many pixels is rounded, by torch in an order of its own
+        case pixels.CONTRAST if 255 * size[0] * size[1] >= MAX_NUMBERED or 3 * size[0] * size[1] % _AT_ONCE:
+            # The sum of so many pixels is rounded, by torch in an order of its own. And what its vectors leave over of
+            # an image it mixes with the mean by a product that is rounded, too.
+            return None
         case pixels.SATURATION | pixels.CONTRAST | pixels.SHARPNESS:
             return pixels.mixed(operation.kind, 1.0 + magnitude, 1.0 - (1.0 + magnitude))
         case _:
@@ -95,14 +99,14 @@ def table_of(operation: Operation, magnitude: float, size: Size) -> Table | None
 @cache
 def operates_as_torch(compiled: Kernel) -> bool:
     """Whether the kernel gives the bits of torch here, by an image that each operation is done to."""
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 19, 37), dtype=np.uint8))
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 24), dtype=np.uint8))
     largest = {"shear": 0.3, "translation": 0.3, "rotation": 30.0, "color_change": 0.9}
     operations = operations_up_to(InterpolationMode.NEAREST, **largest, relative=True, bits=(8, 4))
     for operation in operations.values():
         for magnitude in (operation.magnitude(7, 31, image.shape), -operation.magnitude(20, 31, image.shape)):
             if magnitude < 0 and not operation.signed:
                 continue
-            table = table_of(operation, magnitude, (19, 37))
+            table = table_of(operation, magnitude, (20, 24))
             if table is None:
                 return False
             ours = image.clone()[None]

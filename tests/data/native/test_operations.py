@@ -15,7 +15,8 @@ from accel_trainer.data.native.library import Kernel
 from accel_trainer.data.rng.draws import Draws
 
 POLICIES: list[Any] = [RandAugment(), TrivialAugment(), AugMix()]
-SIZES = [(1, 1), (1, 9), (9, 1), (2, 5), (3, 3), (17, 33), (64, 64), (8, 8), (40, 131)]
+SIZES = [(1, 1), (1, 9), (9, 1), (2, 5), (3, 3), (17, 33), (64, 64), (8, 8), (16, 32), (40, 131)]
+WHOLE = [(64, 64), (8, 8), (16, 32)]
 
 
 def pictures(height: int, width: int) -> torch.Tensor:
@@ -32,6 +33,9 @@ def test_every_operation_gives_the_bytes_of_torch(compiled: Kernel, policy: Any,
         if magnitude < 0 and not operation.signed:
             continue
         table, images = table_of(operation, magnitude, size), pictures(*size)
+        if operation.kind == pixels.CONTRAST and size not in WHOLE:
+            assert table is None  # torch rounds what its vectors leave over in another way
+            continue
         assert table is not None
         expected = torch.stack([operation.change(image, magnitude) for image in images])
         pixels.operate(compiled, images, np.array([[table.step]] * len(images)))
@@ -58,7 +62,7 @@ def test_a_policy_alters_images_together_as_one_by_one(
 def test_an_image_whose_sum_is_rounded_is_left_to_torch() -> None:
     contrast = RandAugment().operations["Contrast"]
     assert table_of(contrast, 0.5, (256, 256)) is not None
-    assert table_of(contrast, 0.5, (257, 257)) is None
+    assert table_of(contrast, 0.5, (256, 512)) is None
 
 
 def test_a_kernel_of_other_bytes_is_found_out(compiled: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
