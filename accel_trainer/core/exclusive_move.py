@@ -44,8 +44,13 @@ def move_own(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path, before: os.stat_result) -> None:
+    def link() -> None:
+        # A call that has reported an error may be done, and the job taken on from the target: it would be there twice.
+        if not _has_more_names(source, before):
+            os.link(source, target)
+
     try:
-        on_disk(partial(os.link, source, target), target)
+        on_disk(link, target)
     except FileExistsError:  # also where the answer to a call that succeeded was lost, and the client has asked again
         if not _is_same(source, before, target):
             raise
@@ -55,10 +60,17 @@ def _link(source: Path, target: Path, before: os.stat_result) -> None:
         if error.errno in NO_LINK:
             place(source, target, before)
             return
-        if not _is_same(source, before, target):
+        if not (_is_same(source, before, target) or _has_more_names(source, before)):
             raise
     with suppress(OSError):  # the file has its new name; who finds both removes this one
         source.unlink()
+
+
+def _has_more_names(path: Path, before: os.stat_result) -> bool:
+    """Whether a file of one's own has got a name since; nobody else gives it one."""
+    with suppress(OSError):
+        return os.lstat(path).st_nlink > before.st_nlink
+    return False
 
 
 def replace_own(source: Path, target: Path) -> None:

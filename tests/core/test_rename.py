@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from accel_trainer.core import exclusive_move, rename
+from accel_trainer.core.disk_calls import retrying
 from accel_trainer.core.exclusive_move import move_own, replace_own
 from accel_trainer.core.rename import create_new, rename_noreplace, rename_unique
 
@@ -179,3 +180,22 @@ def test_a_creation_that_another_client_has_won_is_that_whatever_it_is_called(
         create_new(tmp_path / "a")
     with pytest.raises(PermissionError):
         create_new(tmp_path / "b")
+
+
+def test_a_link_that_is_done_and_reports_an_error_is_not_made_again_once_the_file_was_taken_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, taken = tmp_path / "own", tmp_path / "job.json", tmp_path / "claimed"
+    source.write_text("{}")
+    link = os.link
+
+    def done_and_taken_on(*paths: Path) -> None:
+        link(*paths)
+        target.rename(taken)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(exclusive_move, "rename_noreplace", refusing(errno.EINVAL))
+    monkeypatch.setattr(os, "link", done_and_taken_on)
+    with retrying(10.0):
+        move_own(source, target)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["claimed"]

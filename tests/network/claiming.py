@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from accel_trainer.core.disk_calls import retrying
 from accel_trainer.queue.layout import JobState
 from accel_trainer.queue.store import QueueStore
 
@@ -32,4 +33,5 @@ def main(folder: str, go: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with retrying(30.0):  # as a runner does
+        main(*sys.argv[1:])

@@ -271,7 +271,8 @@ def test_the_checker_leaves_a_run_whose_disk_is_away_to_the_trainer(disk: Path, 
     begin(read_job(resumed))
     disk.rename(tmp_path / "away")
     check, queue = make_check(LaunchOptions()), QueueStore(tmp_path / "queue")
-    requests = [{"check": number, "file": str(file)} for number, file in enumerate((resumed, new))]
+    files = enumerate((resumed, new))
+    requests = [{"check": number, "file": str(file), "content": file.read_text()} for number, file in files]
     found = [validate._verdict(request, check, queue, ())["problems"] for request in requests]
     assert found[0] == []
     assert f"no folder {disk}/set; there are no folders in {disk}" in found[1][0]
