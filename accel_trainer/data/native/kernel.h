@@ -8,6 +8,14 @@
 #define HAS_AVX2 0
 #endif
 
+/* What rounds, compiled twice: with vectors, where the compiler makes them of it, and without. */
+#if HAS_AVX2
+#define WITH_VECTORS __attribute__((target("avx2,fma")))
+#else
+#define WITH_VECTORS
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
 /* What functions give, or an errno; OUTSIDE: of a box that is not in its image. */
 enum { OK = 0, NO_MEMORY = -1, TOO_SHORT = -2, OTHER_CHECKSUM = -3, OUTSIDE = -4 };
 

@@ -29,13 +29,6 @@ typedef struct {
     int is_upside_down;
 } Front;
 
-#if HAS_AVX2
-#define WITH_VECTORS __attribute__((target("avx2,fma")))
-#else
-#define WITH_VECTORS
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 INLINE float fraction(uint8_t value) { return (float)value / 255.0f; }
 
 /* torch.lerp, which begins at the nearer side: that is the second from a half on, where a byte has its highest bit. */

@@ -28,14 +28,6 @@ typedef struct {
     int64_t height, width;
 } Planes;
 
-/* What rounds, compiled twice: with vectors, where the compiler makes them of it, and without. */
-#if HAS_AVX2
-#define WITH_VECTORS __attribute__((target("avx2,fma")))
-#else
-#define WITH_VECTORS
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 INLINE uint8_t cut_off(float value) {
     value = value < 0.0f ? 0.0f : value;
     value = value > 255.0f ? 255.0f : value;
