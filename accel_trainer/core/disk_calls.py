@@ -37,7 +37,8 @@ def _say_nothing(line: str) -> None:
     """Nobody is told."""
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Of what nobody stops, but by ending the process."""
     return False
 
 
@@ -50,7 +51,7 @@ class _Patience:
     what is missing while one of them is missing is away."""
 
     seconds: float = 0.0
-    is_stopped: Callable[[], bool] = _never
+    is_stopped: Callable[[], bool] = never
     say: Say = _say_nothing
     folders: tuple[str, ...] = ()
 
@@ -107,7 +108,7 @@ def _places(path: str) -> tuple[str, str]:
 
 @contextmanager
 def retrying(
-    seconds: float, is_stopped: Callable[[], bool] = _never, say: Say = _say_nothing, folders: Collection[Path] = ()
+    seconds: float, is_stopped: Callable[[], bool] = never, say: Say = _say_nothing, folders: Collection[Path] = ()
 ) -> Iterator[None]:
     """In this context all threads of this process try again what a disk has failed to do, for so many seconds.
 

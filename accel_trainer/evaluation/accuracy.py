@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
+from accel_trainer.core.disk_calls import never
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.dataset import ImageDataset
@@ -115,14 +116,14 @@ class RunEvaluator:
 
         views = validation_views(self.job, train_views, augment_on_device=on_device)
         images = validation_set(self.job, dataset, views, self.world_size)
-        sums = self.evaluator.measure(self.model, images, _never)
+        sums = self.evaluator.measure(self.model, images, never)
         totals, corrupt = self.evaluator.reduce_sums(sums, images.reader)
         return self.objective.scores(totals), corrupt
 
     def knn_scores(self, source: ImageDataset) -> dict[str, float]:
         """The accuracy of a k-nearest-neighbor classifier on the run's training images."""
         test = knn_test(self.job, self._train_images, source, self.world_size)
-        hits = test.hits(self.model, test.queries(self.model, self.evaluator, _never), self.evaluator, _never)
+        hits = test.hits(self.model, test.queries(self.model, self.evaluator, never), self.evaluator, never)
         return test.scores(self.evaluator.reduce_sums(hits, test.val.reader)[0])
 
     def _compare(self, inputs: Mapping[str, Input]) -> None:
@@ -133,8 +134,3 @@ class RunEvaluator:
     @cached_property
     def _train_images(self) -> ImageDataset:
         return open_training(self.job, self.classes)
-
-
-def _never() -> bool:
-    """An evaluation has nothing to save; ending the process stops it."""
-    return False

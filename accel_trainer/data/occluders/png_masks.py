@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from accel_trainer.core.cache import cached
+from accel_trainer.core.disk_calls import never
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import cache_folder, read_bytes, read_start
 from accel_trainer.core.outage import persistently
@@ -60,11 +61,11 @@ class PngMasks:
 
     def read(self, index: int) -> Tensor:
         """uint8 (1 or 4, h, w), a copy. Raises UserError for a PNG that cannot be read."""
-        return self._pack(_never).read(index)
+        return self._pack(never).read(index)
 
     def place(self, index: int) -> Place:
         """Where it is in the file of the cache. Raises UserError for a PNG that cannot be read."""
-        return self._pack(_never).place(index)
+        return self._pack(never).place(index)
 
     def _pack(self, is_canceled: Callable[[], bool]) -> "_PackedMasks":
         if self._packed is None:
@@ -182,8 +183,3 @@ def _alpha_or_rgba(image: Image.Image, num_channels: int) -> Pixels:
     rgba = np.zeros((num_channels, *alpha.shape), np.uint8)
     rgba[-1] = alpha
     return rgba
-
-
-def _never() -> bool:
-    """A mask that is read is needed."""
-    return False

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from accel_trainer.config import Job
 from accel_trainer.config.diff import Changes
+from accel_trainer.core.disk_calls import never
 from accel_trainer.data.dataset import ImageDataset, Splits
 from accel_trainer.data.listing import Input, Labeled, MarkedOtherwise
 from accel_trainer.run.dataset_record import (
@@ -69,7 +70,7 @@ def _list_inputs(inputs: Mapping[str, Input]) -> dict[str, SplitListing]:
     """Also with marks, where those are known."""
     listings = {name: list_split(source) for name, source in inputs.items()}
     return {
-        name: with_marks(listing, inputs[name], _never) if _knows_all_marks(inputs[name]) else listing
+        name: with_marks(listing, inputs[name], never) if _knows_all_marks(inputs[name]) else listing
         for name, listing in listings.items()
     }
 
@@ -113,7 +114,7 @@ def input_differences(job: Job, run: RunFolder, inputs: Mapping[str, Input]) -> 
     """In what some inputs are others than those of a run; nothing where that has none recorded. Raises UserError."""
     if (before := read_dataset_record(run)) is None:
         return []
-    listings = _as_marked(before, _list_inputs(inputs), inputs, _never)
+    listings = _as_marked(before, _list_inputs(inputs), inputs, never)
     return list(differences(before, _record(job, listings), listings, lambda: read_listings(run)))
 
 
@@ -141,10 +142,6 @@ def _like(record: SplitRecord, listing: SplitListing, source: Labeled, is_stoppe
         as_before = with_marks(listing, source, is_stopped, of_earlier_versions=True)
         return marked if changed_classes(record, as_before.record) else as_before
     return marked
-
-
-def _never() -> bool:
-    return False
 
 
 def _record(job: Job, listings: Mapping[str, SplitListing]) -> DataSetRecord:
