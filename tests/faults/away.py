@@ -88,7 +88,8 @@ def disk_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
         disk.look("rename", source)
         exclusive(source, target)
 
-    for module in [module for module in sys.modules.values() if getattr(module, "rename_noreplace", None) is exclusive]:
+    # Looked up in what each module has: asking a module of torch by getattr may build classes, and warn.
+    for module in [one for one in sys.modules.values() if vars(one).get("rename_noreplace") is exclusive]:
         monkeypatch.setattr(module, "rename_noreplace", renamed)
     _disks.append(disk)
     try:
