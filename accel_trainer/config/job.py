@@ -15,7 +15,7 @@ from accel_trainer.config.marks import sections_in
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
 from accel_trainer.config.problems import few_problems, is_contradiction, problems_of
 from accel_trainer.config.rules import changes_for, old_defaults
-from accel_trainer.config.salvage import further_contradictions, remaining, unknown_parameters
+from accel_trainer.config.salvage import further_contradictions, not_to_be_judged, remaining, unknown_parameters
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
 
 # How often what is wrong is taken out of a job, each time with what contradicts the rest.
@@ -43,10 +43,11 @@ class Job(JobParameters):
         cls, given: Mapping[str, Any], problems: Collection[Problem]
     ) -> tuple[Self, frozenset[str]] | None:
         """A job of what is not wrong in one with these problems, to find out what is wrong there, and the parameters
-        that are not known; they have their defaults. None where nothing whole is left."""
+        of which that cannot be found; they have their defaults. None where nothing whole is left."""
         for _ in range(MOST_PASSES):
+            unknown = not_to_be_judged(given, problems)
             try:
-                return cls(**remaining(given, problems)), unknown_parameters(given, problems)
+                return cls(**remaining(given, unknown)), unknown
             except InvalidJob as error:
                 problems = [*problems, *error.details]
         return None

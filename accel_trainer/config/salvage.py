@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from accel_trainer.config.cross_checks import CROSS_CHECKS
 from accel_trainer.config.derived import JobParameters
-from accel_trainer.config.migration.old_words import old_word_at
+from accel_trainer.config.migration.old_words import ARCHITECTURES, old_word_at
 from accel_trainer.config.problems import BELONGS_INTO
 from accel_trainer.core.errors import Problem
 from accel_trainer.core.text import near_misses
@@ -20,8 +20,9 @@ FOLLOWS_FROM = {
     "video": ("view_dependence",),
     "finetune": ("finetune_args",),
 }
-# A name that stands for one that is missing or wrong.
+# A name that stands for one that is missing or wrong, and what is right or wrong by the model alone.
 PLACEHOLDER = "resnet18"
+OF_THE_MODEL = frozenset({"architecture_args", "finetune", "finetune_args", "pretrained", "loss_cycle", "video"})
 
 
 class Unknown(Exception):
@@ -61,21 +62,35 @@ def unknown_parameters(given: Mapping[str, Any], problems: Collection[Problem]) 
     return frozenset(unknown)
 
 
-def remaining(given: Mapping[str, Any], problems: Collection[Problem]) -> dict[str, Any]:
-    """The parameters that are not wrong; the architecture is always there."""
+def not_to_be_judged(given: Mapping[str, Any], problems: Collection[Problem]) -> frozenset[str]:
+    """The parameters of which nothing can be found out in such a job: those that are not known, and with an unknown
+    architecture what only its model could tell. An older name of an architecture is known."""
     unknown = unknown_parameters(given, problems)
+    has_no_model = "architecture" not in given or ("architecture" in unknown and _todays_name(given) is None)
+    return unknown | OF_THE_MODEL if has_no_model else unknown
+
+
+def remaining(given: Mapping[str, Any], unknown: Collection[str]) -> dict[str, Any]:
+    """The parameters of a job that are known; the architecture is always there."""
     rest = {key: value for key, value in given.items() if key in JobParameters.model_fields and key not in unknown}
-    return {"architecture": PLACEHOLDER, **rest}
+    return {"architecture": _todays_name(given) or PLACEHOLDER, **rest}
+
+
+def _todays_name(given: Mapping[str, Any]) -> str | None:
+    """What an architecture is called that a job calls as older files did."""
+    name = given.get("architecture")
+    return ARCHITECTURES.get(name.lower()) if isinstance(name, str) else None
 
 
 def further_contradictions(given: Mapping[str, Any], problems: Collection[Problem]) -> list[Problem]:
     """What contradicts itself in a job that has these problems, whatever the parameters that are wrong may be meant to
     be. given: completed with the defaults that follow from others."""
+    unknown = unknown_parameters(given, problems)
     try:
-        partial = _Partial(**remaining(given, problems))
+        partial = _Partial(**remaining(given, unknown))
     except ValidationError:  # there is more to it than its problems say
         return []
-    partial.forget(unknown_parameters(given, problems))
+    partial.forget(unknown)
     found: list[Problem] = []
     for check in CROSS_CHECKS:
         try:

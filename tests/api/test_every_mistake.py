@@ -66,6 +66,8 @@ TABLE = (
     Mistake("criterion_args.label_smooth", 0.1, "criterion_args.label_smooth: "),
     Mistake("loss_cycle", 99, "loss_cycle: ", ("architecture", "architecture_args")),
     Mistake("architecture", "cornet_zz", "architecture: no model 'cornet_zz'", ("architecture_args", "loss_cycle")),
+    Mistake("architecture", "CORnet-Z", "architecture: 'CORnet-Z' is a name of older files"),
+    Mistake("architecture", 5, "architecture: 5", ("architecture_args", "loss_cycle", "pretrained")),
     Mistake("architecture_args.depht", 3, "architecture_args.depht: cornet_z takes no such argument", ("loss_cycle",)),
     Mistake("architecture_args.widht", 3, "architecture_args.widht: cornet_z takes no such argument", ("loss_cycle",)),
     Mistake("Occlusion.occluder_dir", "nowhere", "Occlusion.occluder_dir: "),
@@ -131,6 +133,19 @@ def test_the_job_without_mistakes_has_none(lines: Lines) -> None:
 def test_each_mistake_alone_has_a_line(lines: Lines, mistake: Mistake) -> None:
     (line,) = lines(with_mistakes([mistake]))
     assert line.startswith(mistake.said)
+
+
+def test_nothing_is_said_of_a_model_that_stands_in_for_one_that_is_not_known(lines: Lines) -> None:
+    of_another = {
+        "architecture_args": {"return_cycles": "all"},
+        "finetune": True,
+        "finetune_args": {"starting_params": "./nowhere", "freeze_modules": ["V1"]},
+        "loss_cycle": 2,
+        "video": True,
+        "Blur": {"sigmas": [2, 1]},
+    }
+    (line,) = lines({**GOOD, **of_another, "architecture": ["cornet_rt"]})
+    assert line.startswith("architecture: ")
 
 
 def independent(chosen: list[Mistake]) -> bool:
