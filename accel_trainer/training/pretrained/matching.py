@@ -1,5 +1,6 @@
 """Which tensor of a file is which of a model: by name, without the prefixes that wrappers give."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -20,8 +21,9 @@ MAX_CANDIDATES, MAX_DEPTH = 64, 4
 class Match:
     """The tensors of a file by the names that they have in the model.
 
-    names: {name in the model: name in the file}, in the model's order. left_out: what the names in the file begin with;
-    put_before: what those in the model begin with. parameters: how many numbers of the model's parameters would fit.
+    names: {name in the model: name in the file}, in the model's order. left_out: what the names in the file begin with,
+    `module.` and `_orig_mod.` too; put_before: what those in the model begin with. parameters: how many numbers of the
+    model's parameters would fit.
     """
 
     names: Mapping[str, str]
@@ -40,7 +42,9 @@ class Matcher:
     def __init__(
         self, own: Tensors, sizes: Mapping[str, int], file: Tensors, fits: Callable[[str, Tensor], bool]
     ) -> None:
-        self._own, self._sizes, self._file, self._fits = plain_names(own), sizes, file, fits
+        self._own, self._sizes, self._fits = plain_names(own), sizes, fits
+        self._names = plain_names(file)
+        self._file = {plain: file[name] for plain, name in self._names.items()}
         self._order = {name: place for place, name in enumerate(own)}
 
     def best(self) -> Match:
@@ -82,9 +86,18 @@ class Matcher:
         for name in rest:
             if (target := self._find(name)) is not None:
                 found.setdefault(target, name)
-        names = dict(sorted(found.items(), key=lambda pair: self._order[pair[0]]))
-        fitting = sum(self._sizes.get(own, 0) for own, name in names.items() if self._fits(own, self._file[name]))
-        return Match(names, left_out, put_before, fitting)
+        plain = dict(sorted(found.items(), key=lambda pair: self._order[pair[0]]))
+        fitting = sum(self._sizes.get(own, 0) for own, name in plain.items() if self._fits(own, self._file[name]))
+        names = {own: self._names[name] for own, name in plain.items()}
+        return Match(names, self._whole_prefix(plain.values(), left_out), put_before, fitting)
+
+    def _whole_prefix(self, taken: Iterable[str], left_out: str) -> str:
+        """What names in the file begin with, wrappers too, where their plain names begin with a prefix."""
+        rests = {name: name.removeprefix(left_out) for name in taken if name.startswith(left_out)}
+        prefixes = Counter(
+            self._names[name].removesuffix(rest) for name, rest in rests.items() if self._names[name].endswith(rest)
+        )
+        return max(prefixes, key=lambda prefix: prefixes[prefix], default=left_out)
 
     def _find(self, name: str) -> str | None:
         return next((self._own[known] for known in (name, *other_names(name)) if known in self._own), None)

@@ -60,12 +60,9 @@ def _weights_in(folder: Path) -> list[str]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a file of safetensors or of torch.save, by name, on the CPU.
-
-    Prefixes of DataParallel and torch.compile are left out. Raises UserError.
-    """
+    """The weights in a file of safetensors or of torch.save, by their names there, on the CPU. Raises UserError."""
     if _is_safetensors(path):
-        return with_plain_names(load_weights(path))
+        return load_weights(path)
     return extract_state_dict(_unpickle(path, mmap=False), path)
 
 
@@ -82,7 +79,7 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
             shapes = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from error
-    return with_plain_names({name: _without_numbers(*described) for name, described in shapes.items()})
+    return {name: _without_numbers(*described) for name, described in shapes.items()}
 
 
 def _without_numbers(shape: list[int], dtype: str) -> Tensor:
@@ -141,7 +138,7 @@ def extract_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     if not weights:
         kind = f"a dict of {listed(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
         raise UserError(f"{path}: holds no weights, but {kind}; save a model's state_dict()")
-    return with_plain_names(weights)
+    return weights
 
 
 def _state_dict(content: Any, path: Path, depth: int = 0) -> dict[str, Tensor]:
@@ -169,11 +166,6 @@ def _tensors(content: Any) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
     }
     return tensors if any(value.is_floating_point() for value in tensors.values()) else {}
-
-
-def with_plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights, by the names of `plain_names`."""
-    return {plain: weights[name] for plain, name in plain_names(weights).items()}
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
