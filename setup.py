@@ -6,7 +6,10 @@ setup(
     ext_modules=[
         Extension(
             "accel_trainer.data.native._kernel",
-            [f"accel_trainer/data/native/{name}.c" for name in ("kernel", "read", "jpeg", "operations", "occlude")],
+            [
+                f"accel_trainer/data/native/{name}.c"
+                for name in ("kernel", "read", "jpeg", "operations", "occlude", "rows")
+            ],
             depends=["accel_trainer/data/native/kernel.h"],
             # Of one operation on floats and the next the compiler makes no single one, which would round otherwise.
             extra_compile_args=["-O3", "-ffp-contract=off"],

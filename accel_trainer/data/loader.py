@@ -26,6 +26,7 @@ from accel_trainer.data.batch_plan import BatchPlan, Indices
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.native.images import Images
 from accel_trainer.data.native.library import kernel
+from accel_trainer.data.native.rows import StoredRows
 from accel_trainer.data.native.stored import StoredCuts
 from accel_trainer.data.shared_work import (
     Buffers,
@@ -90,12 +91,19 @@ class ImageReader(SourceReader):
         """The same as a task that threads can share; its memory is from `buffers`, where given."""
         return BatchAssembly(self, plan, buffers)
 
-    def stored_cuts(self, indices: Indices, drawn: ViewParameters) -> StoredCuts | None:
-        """What is cut out of images, where their pixels are in a file."""
-        compiled, stored = kernel(), self.stored(indices)
+    def stored_rows(
+        self, indices: Indices, drawn: ViewParameters, out: Tensor
+    ) -> tuple[StoredRows | None, StoredCuts | None]:
+        """Where the pixels of images are in a file: their rows, if the kernel does all that is done to them; else what
+        is cut out of them."""
+        compiled = kernel()
+        stored = self.stored(indices) if compiled is not None and len(indices) else None
         if compiled is None or stored is None:
-            return None
-        return StoredCuts(compiled, stored, self.views.crop.cuts(stored.sizes, drawn.crop))
+            return None, None
+        cuts, stages = self.views.crop.cuts(stored.sizes, drawn.crop), self.views.stages(drawn)
+        if stages is None:
+            return None, StoredCuts(compiled, stored, cuts)
+        return StoredRows(compiled, stored, cuts, stages, out), None
 
     def render(self, indices: Indices, drawn: ViewParameters, out: Tensor, met: set[int]) -> npt.NDArray[np.bool_]:
         """Write all views of some images, image by image; which of them can be read, bool (images,). Corrupt images
@@ -109,9 +117,6 @@ class ImageReader(SourceReader):
     def render_stored(self, stored: StoredCuts, part: slice, batch: "BatchAssembly") -> bool:
         """The same of a part of a batch whose images are in a file, in one call; whether that could be done."""
         views, rows = self.views, self.rows(part)
-        if views.ends_with_cut:
-            with span(Phase.RENDERING, part.stop - part.start):
-                return views.cut_stored(stored, part, batch.rendered, rows.start)
         out = batch.rendered[rows]
         room = views.room(out)
         with span(Phase.READING):
@@ -196,16 +201,31 @@ class BatchAssembly:
         before = plan.global_indices[[plan.start - 1]] if views.mixer is not None else plan.indices[:0]
         self.indices = np.concatenate([before, plan.indices])
         self.drawn = views.prepare(views.draw(views.draws(plan, self.indices)))
-        self.stored = read.stored_cuts(self.indices, self.drawn)
         self.rendered = views.empty(len(self.indices), buffers)
+        self.shared, self.stored = read.stored_rows(self.indices, self.drawn, self.rendered)
         self.is_there = np.zeros(len(self.indices), dtype=bool)
         self.corrupt: set[int] = set()
 
     def parts(self, number: int) -> Sequence[Callable[[], None]]:
-        """Calls that render at most MAX_PART images each, in at least `number` parts where there are so many images."""
+        """Calls that render images, at least `number` where there are so many images; of what torch has a part in at
+        most MAX_PART each."""
         count = len(self.indices)
+        if self.shared is not None:  # the kernel divides the images, one by one: a call for each thread
+            return [partial(self._share, self.shared)] * min(number, count)
         size = max(1, min(MAX_PART, -(-count // number)))
         return [partial(self._render, range(start, min(start + size, count))) for start in range(0, count, size)]
+
+    def _share(self, rows: StoredRows) -> None:
+        """Make the rows that other threads do not; those that the kernel cannot make, as `_render` does."""
+        if rows.are_all_taken:
+            return
+        with span(Phase.LOADING):
+            while True:
+                with span(Phase.RENDERING, 0):
+                    left = rows.make()
+                if left is None:
+                    return
+                self._render(range(left, left + 1))
 
     @spanned(Phase.LOADING)
     def _render(self, positions: range) -> None:
@@ -219,11 +239,21 @@ class BatchAssembly:
     @spanned(Phase.LOADING)
     def result(self) -> Batch:
         """The batch, without images that cannot be read."""
+        if self.shared is not None:
+            self._take(self.shared)
         if not self.is_there.all():
             rows = np.flatnonzero(np.repeat(self.is_there, self.read.views.num_views))
             self.rendered, self.drawn = self.rendered[torch.from_numpy(rows)], self.drawn[rows]
         mixer = self.read.views.mixer
         return self._plain() if mixer is None else self._mixed(mixer)
+
+    def _take(self, rows: StoredRows) -> None:
+        """The rows that the kernel has made; those of them that do not count are rendered once more."""
+        made = rows.made()
+        with span(Phase.RENDERING, int(np.count_nonzero(made))):
+            self.is_there |= made
+        for position in np.flatnonzero(rows.is_made & ~made).tolist():
+            self._render(range(position, position + 1))
 
     def _plain(self) -> Batch:
         views, labels, plan = self.read.views, self.read.source.labels, self.plan

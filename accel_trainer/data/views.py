@@ -31,9 +31,10 @@ from accel_trainer.data.augment.geometry import (
 )
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.occlusion import OcclusionParameters
-from accel_trainer.data.augment.policies import Policy, apply_to_all
+from accel_trainer.data.augment.policies import Policy, PreparedOperations, apply_to_all
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.native.images import TOGETHER, Images
+from accel_trainer.data.native.rows import Stages
 from accel_trainer.data.native.stored import StoredCuts
 from accel_trainer.data.partial_decode import PartialDecoder
 from accel_trainer.data.precision import exact_float32
@@ -212,6 +213,29 @@ class Views:
     def cut(self, images: Images, drawn: ViewParameters, room: Tensor) -> None:
         """Write the views of some images to their rows of the room, as they are before the policy and the effects."""
         cut(images, self.crop.cuts(images, drawn.crop), room, self.statistics if self.ends_with_cut else None)
+
+    def stages(self, drawn: ViewParameters) -> Stages | None:
+        """All that is done to rows once they are cut, as the compiled kernel is told of it; None where torch has a part
+        in it."""
+        policy, effects, parameters = drawn.policy, self.effects, drawn.effects
+        if self.on_device:
+            effects, parameters = (), ()
+        elif self.last_effects:
+            return None
+        before = stages.table_of(self.before_policy, drawn.before_policy)
+        after = stages.table_of(effects, parameters)
+        if (self.before_policy and before is None) or (effects and after is None):
+            return None
+        how = Stages(before=before, after=after)
+        if isinstance(policy, PreparedOperations):
+            how = replace(how, steps=policy.steps, is_known=policy.is_known)
+        elif policy is not None:
+            return None
+        if self.on_device:
+            return how
+        if effects:
+            return replace(how, statistics=(*self.statistics.mean, *self.statistics.std))
+        return replace(how, byte_scale_and_shift=byte_scale_and_shift(self.statistics))
 
     def cut_stored(self, stored: StoredCuts, images: slice, room: Tensor, first_row: int) -> bool:
         """As `cut`, of some images in a file, to the rows of the room from the first on; whether all are written."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from accel_trainer.data.augment.effect import Effect
-from accel_trainer.data.augment.occlusion import Occlude, Occluders, OcclusionParameters
+from accel_trainer.data.augment.occlusion import Occlude, Occluders, OcclusionParameters, PreparedOcclusion
+from accel_trainer.data.native.pixels import OccluderTable
 from accel_trainer.data.rng.draws import Parameters
 
 
@@ -20,6 +21,12 @@ def prepared(effects: Sequence[Effect], drawn: tuple[Parameters, ...]) -> tuple[
     """The parameters, with what the compiled kernel is told where occluders are the only effect. Raises UserError."""
     occlude = only_occluders(effects)
     return drawn if occlude is None else (occlude.prepare(cast(OcclusionParameters, drawn[0])),)
+
+
+def table_of(effects: Sequence[Effect], drawn: Sequence[Parameters]) -> OccluderTable | None:
+    """What the compiled kernel is told of the effects, where occluders are the only one and are prepared."""
+    prepared = drawn[0] if only_occluders(effects) is not None else None
+    return prepared.table if isinstance(prepared, PreparedOcclusion) else None
 
 
 def only_occluders(effects: Sequence[Effect]) -> Occlude | None:

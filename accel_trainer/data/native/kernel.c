@@ -15,7 +15,7 @@
 #include <immintrin.h>
 #endif
 
-#define VERSION 3
+#define VERSION 4
 /* Bytes of a pixel between the two passes: red, green, blue, and one that is not used. */
 #define PIXEL 4
 /* Rows that are resized sideways at once. */

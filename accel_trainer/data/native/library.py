@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MODULE = "accel_trainer.data.native._kernel"
-VERSION = 3
+VERSION = 4
 COMPILED = "compiled"
 # What its functions give where the system has no memory for them, and of a box that is not in its image.
 NO_MEMORY, OUTSIDE = -1, -4
@@ -42,6 +42,7 @@ class Kernel:
             ctypes.c_int,
             *(ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT),
         )
+        self.make_rows = _typed(library.kernel_make_rows, _COUNT, _ADDRESS)
         self.operate = _typed(
             library.kernel_operate, ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT
         )

@@ -11,19 +11,6 @@
 #define RGBA 4
 
 typedef struct {
-    int64_t row;                              /* of the image that it is in front of */
-    int64_t file, offset;                     /* where its mask is: bytes (channels, height, width) */
-    int64_t channels, height, width;          /* 1: opacity; 4: colors, and then opacity */
-    Cut cut;                                  /* of the mask */
-    int64_t is_upside_down;
-    double red, green, blue;                  /* 0..1: what a mask of one channel is filled with */
-} Occluder;
-
-typedef struct {
-    float mean[3], std[3];
-} Statistics;
-
-typedef struct {
     const uint8_t *cover, *texture; /* of the first channel; no texture: NULL */
     float fill[3];
     int is_upside_down;
@@ -143,13 +130,39 @@ static int make_front(const Occluder *occluder, int64_t size, const Rooms *rooms
     return kernel_cut(&image, 1, 1, &occluder->cut, size, NULL, (char *)rooms->texture, may_use_vectors);
 }
 
+int64_t kernel_mask_size(const Occluder *occluder) {
+    int is_known = occluder->channels == ALPHA || occluder->channels == RGBA;
+    if (!is_known || occluder->height <= 0 || occluder->width <= 0)
+        return -1;
+    return occluder->channels * occluder->height * occluder->width;
+}
+
+int kernel_cover(uint8_t *image, int64_t size, const Occluder *occluder, const Statistics *statistics, float *out,
+                 uint8_t *room, int64_t may_use_vectors) {
+    int64_t each = 3 * size * size;
+    Rooms rooms = {room + 2 * each, room, room + each};
+    Front front, *own = NULL;
+    if (occluder != NULL) {
+        own = &front;
+        int result = make_front(occluder, size, &rooms, own, may_use_vectors);
+        if (result != OK)
+            return result;
+    }
+    if (own == NULL && statistics == NULL)
+        return OK;
+    if (may_use_vectors && kernel_has_vectors())
+        finish_fast(image, size, own, statistics, out);
+    else
+        finish_plainly(image, size, own, statistics, out);
+    return OK;
+}
+
 /* What the largest mask takes; -1 where one is not what it should be. */
 static int64_t largest_mask(const Occluder *occluders, int64_t count, int64_t num_images) {
     int64_t largest = 1;
     for (const Occluder *one = occluders; one < occluders + count; one++) {
-        int64_t bytes = one->channels * one->height * one->width;
-        if ((one->channels != ALPHA && one->channels != RGBA) || one->height <= 0 || one->width <= 0 || one->row < 0 ||
-            one->row >= num_images || (one > occluders && one->row <= (one - 1)->row))
+        int64_t bytes = kernel_mask_size(one);
+        if (bytes < 0 || one->row < 0 || one->row >= num_images || (one > occluders && one->row <= (one - 1)->row))
             return -1;
         largest = bytes > largest ? bytes : largest;
     }
@@ -162,8 +175,6 @@ static int64_t largest_mask(const Occluder *occluders, int64_t count, int64_t nu
 int kernel_occlude(uint8_t *images, int64_t num_images, int64_t size, const Occluder *occluders, int64_t count,
                    const Statistics *statistics, float *out, int64_t *done, int64_t may_use_vectors) {
     int64_t each = 3 * size * size, largest = largest_mask(occluders, count, num_images);
-    void (*finish_one)(uint8_t *, int64_t, const Front *, const Statistics *, float *) =
-        may_use_vectors && kernel_has_vectors() ? finish_fast : finish_plainly;
     const Occluder *next = occluders, *end = occluders + count;
     *done = 0;
     if (largest < 0)
@@ -171,18 +182,13 @@ int kernel_occlude(uint8_t *images, int64_t num_images, int64_t size, const Occl
     uint8_t *room = malloc((size_t)(largest + 2 * each));
     if (room == NULL)
         return NO_MEMORY;
-    Rooms rooms = {room + 2 * each, room, room + each};
     int result = OK;
     for (; *done < num_images; (*done)++, images += each) {
-        Front front, *own = NULL;
-        if (next < end && next->row == *done) {
-            own = &front;
-            result = make_front(next++, size, &rooms, own, may_use_vectors);
-            if (result != OK)
-                break;
-        }
-        if (own != NULL || statistics != NULL)
-            finish_one(images, size, own, statistics, statistics == NULL ? NULL : out + *done * each);
+        const Occluder *own = next < end && next->row == *done ? next++ : NULL;
+        float *floats = statistics == NULL ? NULL : out + *done * each;
+        result = kernel_cover(images, size, own, statistics, floats, room, may_use_vectors);
+        if (result != OK)
+            break;
     }
     free(room);
     return result;

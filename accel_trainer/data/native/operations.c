@@ -15,10 +15,6 @@ enum { LEVELS = 256 };
 enum { SAME, BY_LEVEL, MOVED, SATURATION, CONTRAST, SHARPNESS, AUTO_CONTRAST, EQUALIZE };
 
 typedef struct {
-    int64_t kind, address; /* of 256 bytes; of an int32 for each pixel: 0, or one more than where it is; of Factors */
-} Step;
-
-typedef struct {
     float own, other; /* by what pixels are multiplied, and by what that which they are mixed with */
 } Factors;
 
@@ -152,7 +148,8 @@ static void move(uint8_t *pixels, const uint8_t *before, int64_t size, const int
             pixels[i] = before[sources[i]];
 }
 
-static void operate(uint8_t *pixels, int64_t height, int64_t width, const Step *step, uint8_t *room, int has_vectors) {
+void kernel_operate_on(uint8_t *pixels, int64_t height, int64_t width, const Step *step, uint8_t *room,
+                       int has_vectors) {
     int64_t size = height * width;
     const void *address = (const void *)(intptr_t)step->address;
     Factors factors = {1, 0};
@@ -206,7 +203,7 @@ int kernel_operate(uint8_t *images, int64_t count, int64_t height, int64_t width
         return NO_MEMORY;
     for (int64_t i = 0; i < count; i++, images += each)
         for (int64_t step = 0; step < num_steps; step++, steps++)
-            operate(images, height, width, steps, room, has_vectors);
+            kernel_operate_on(images, height, width, steps, room, has_vectors);
     free(room);
     return OK;
 }

@@ -81,13 +81,14 @@ void kernel_will_need(int file, const int64_t (*places)[2], int64_t count) {
 
 /* -- rows of a batch -------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    int64_t offset, height, width;              /* of pixels (height, width, 3) */
-    int64_t is_checked, checked_size, checksum; /* whether these bytes from there on are compared with their CRC-32 */
-} Stored;
+int64_t kernel_stored_size(const Stored *stored) {
+    int64_t pixels = 3 * stored->height * stored->width;
+    if (stored->height < 0 || stored->width < 0 || (stored->is_checked && stored->checked_size < pixels))
+        return -1;
+    return stored->is_checked ? stored->checked_size : pixels;
+}
 
-/* The pixels that the cuts of an image need, or all of it where it is compared; pixels: room for all that is read. */
-static int fetch(int file, const Stored *stored, const Cut *cuts, int64_t views, uint8_t *pixels) {
+int kernel_fetch(int file, const Stored *stored, const Cut *cuts, int64_t views, uint8_t *pixels) {
     int64_t top = stored->height, bottom = 0, stride = 3 * stored->width;
     if (stored->is_checked) {
         int result = kernel_read_at(file, pixels, stored->checked_size, stored->offset);
@@ -112,18 +113,17 @@ int kernel_cut_stored(int file, const Stored *images, int64_t num_images, int64_
     size_t each = (size_t)(views * 3 * size * size) * (normalization == NULL ? 1 : sizeof(float)), most = 1;
     int result = OK;
     for (const Stored *stored = images; stored < images + num_images; stored++) {
-        int64_t pixels = 3 * stored->height * stored->width;
-        if (stored->height < 0 || stored->width < 0 || (stored->is_checked && stored->checked_size < pixels))
+        int64_t read = kernel_stored_size(stored);
+        if (read < 0)
             return OUTSIDE;
-        size_t read = (size_t)(stored->is_checked ? stored->checked_size : pixels);
-        most = read > most ? read : most;
+        most = (size_t)read > most ? (size_t)read : most;
     }
     uint8_t *pixels = malloc(most);
     if (pixels == NULL)
         return NO_MEMORY;
     for (const Stored *stored = images; stored < images + num_images && result == OK; stored++) {
         Image image = {(int64_t)(intptr_t)pixels, 1, 3 * stored->width, 3, stored->height, stored->width};
-        result = fetch(file, stored, cuts, views, pixels);
+        result = kernel_fetch(file, stored, cuts, views, pixels);
         if (result == OK)
             result = kernel_cut(&image, 1, views, cuts, size, normalization, out, may_use_vectors);
         cuts += views;
