@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.config import Job
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
+from accel_trainer.core.machine_errors import is_scarce, told
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue import check_process
 from accel_trainer.queue.check_process import CheckEnd, CheckProcess, Context, Verdict
@@ -27,6 +28,8 @@ def check_apart(job: Job, queue: Path, options: LaunchOptions, coming: Collectio
     match verdict:
         case Verdict(end=CheckEnd.HUNG, problems=[]):
             raise UserError(check_process.hung(check_process.LONG_CHECK_S))
+        case Verdict(end=CheckEnd.LACKING, problems=problems):
+            raise SetupUnusable(*problems)
         case Verdict(problems=[_, *_] as problems):
             raise UserError(*problems)
         case Verdict(summary=summary):
@@ -50,7 +53,8 @@ class _Shared:
                 is_used = not process.is_over and not process.has_hung
                 return verdict
             except OSError as error:
-                raise UserError(f"no process can be started that checks jobs: {error.strerror or error}") from error
+                kind = SetupUnusable if is_scarce(error) else UserError
+                raise kind(f"no process can be started that checks jobs: {told(error)}") from error
             finally:
                 if not is_used:  # it has ended, or we are interrupted
                     self.end()

@@ -14,7 +14,7 @@ from accel_trainer.config.doubts import doubts
 from accel_trainer.config.known import ONLY_TO_DOUBT, Known
 from accel_trainer.config.parse import read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_path
 from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.queue.status_table import JobStatus, status_rows
@@ -53,6 +53,8 @@ class Queue:
         try:
             with imports_allowed(allow):
                 summary = check_apart(job, self.folder, self._options, coming)
+        except SetupUnusable:
+            raise
         except UserError as error:
             raise _in_file(where, error.problems) from error
         known = Known.of(summary)

@@ -20,9 +20,9 @@ import typer
 from accel_trainer.cli.verbs import IMPORTED, Verbs
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.disk_calls import on_disk, retrying, watched
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_path, write_atomic
-from accel_trainer.core.machine_errors import told
+from accel_trainer.core.machine_errors import is_scarce, told
 from accel_trainer.core.outage import seconds_wanted
 from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
@@ -97,13 +97,12 @@ def _expanded(value: Any) -> Any:
 def system_error(error: OSError, queue: Path | None) -> UserError:
     """What the system refuses to a verb, in one line; where it is nothing of the user's, the queue cannot be used."""
     reason = told(error)
-    match error.errno:
-        case errno.EMFILE | errno.ENFILE:
-            reason += "; allow more by `ulimit -n`"
-        case errno.ENOSPC | errno.EDQUOT:
-            reason += "; free space, or use another disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason += "; free space, or use another disk"
     places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     message = ": ".join([*places[:1], reason])
+    if is_scarce(error):
+        return SetupUnusable(message)
     if queue is None or (places and not any(_is_below(place, queue) for place in places)):
         return UserError(message)
     return QueueUnusable(f"the queue {queue} cannot be used: {message}")
@@ -214,7 +213,7 @@ _NAMED = re.compile(r"`([a-z][a-z_]*)`")
 
 def with_flags(line: str) -> str:
     """A line of an error with `num_processes` as --num-processes, wherever that is the name of a flag of some verb."""
-    if "`" not in line:
+    if not _NAMED.search(line):  # what a line says of may be that no module can be imported
         return line
     flags = _flags()
     return _NAMED.sub(lambda named: flags.get(named[1], named[0]), line)

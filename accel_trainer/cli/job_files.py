@@ -31,12 +31,11 @@ from accel_trainer.cli.app import (
 from accel_trainer.cli.launching import ConfigOption, CpuOption, GpusOption, ProcessesOption, launch_options
 from accel_trainer.config import Job, read_job
 from accel_trainer.core.allow_imports import allow_imports
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.queue.layout import QueueUnusable
 
 
 @app.command()
@@ -66,6 +65,8 @@ def validate(
             job = read_job(file)
             problems = [f"{file}: {problem}" for problem in folders.problems(job)]
             folders.note(job, f"in {file}")
+        except SetupUnusable:
+            raise
         except UserError as error:
             problems = [with_flags(problem) for problem in error.problems]
         num_invalid += bool(problems)
@@ -231,7 +232,7 @@ def add(
     for file in files:
         try:
             echo(f"added {target.add(file, force=force, coming=coming, warn=_warn)}")
-        except QueueUnusable:
+        except SetupUnusable:
             raise
         except UserError as error:
             print_problems(error.problems)

@@ -13,6 +13,7 @@ from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems
 from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.launched import SET_ASIDE_VARIABLE
+from accel_trainer.core.machine_errors import why_of_machine_in
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
@@ -61,7 +62,9 @@ def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterat
     except WorkerStopped as stopped:
         raise typer.Exit(SIGNALED + stopped.number) from stopped
     except WorkerFailed as error:
-        print_problems([f"{what} has failed: {error}; all output: {error.log}"])
+        why = why_of_machine_in(str(error))
+        reason = f"{error}" if why is None else f"{error} ({why})"
+        print_problems([f"{what} has failed: {reason}; all output: {error.log}"])
         raise typer.Exit(SOME_FAILED) from error
 
 

@@ -20,7 +20,7 @@ from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
 from accel_trainer.config.sweep.expand import Base, Expansion, SweptJob, check_sweep_name, expand, group_problems
 from accel_trainer.core.allow_imports import allow_imports
-from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.errors import Problem, SetupUnusable, UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import format_value, shortest_suffixes
 from accel_trainer.launch.command import LaunchOptions
@@ -164,6 +164,8 @@ def _check(base: Path, found: Expansion, queue: Path) -> None:
                 verdicts[key] = []
                 try:
                     known[key] = Known.of(check_apart(job, queue, LaunchOptions(), coming))
+                except SetupUnusable:
+                    raise
                 except UserError as error:
                     verdicts[key] = error.problems
             mistakes += [(settings, Problem(line)) for line in verdicts[key] if not is_of(unknown, line)]

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -253,7 +253,8 @@ def saying_hangs(say: Say, say_end: Say | None = None) -> Iterator[None]:
     thread = threading.Thread(
         target=_watch, args=(is_over, say, say if say_end is None else say_end), name="disk watch", daemon=True
     )
-    thread.start()
+    with suppress(RuntimeError):  # no more threads may be started: then no hang is said
+        thread.start()
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ preemption.
 import errno
 import os
 import secrets
+import threading
 from pathlib import Path
 
 # What a wrong name gives: of what was never there before, a user's mistake. One that is too long, or leads through a
@@ -24,6 +25,12 @@ _MACHINES = {
     errno.EMFILE: "too many files are open in one process (`ulimit -n` allows more)",
     errno.ENFILE: "too many files are open on this machine",
 }
+# Of a fork, which names no file; of a call on a file it is no such thing.
+_NO_TASKS = "no more threads or processes may be started (`ulimit -u`, or a container's limit of them, allows more)"
+# As Python says the same of a thread, and the loader of programs that a library finds no memory.
+_NO_THREAD, _NOT_MAPPED = "can't start new thread", "failed to map segment"
+# What a process, or the machine, has no more of: it says nothing about a job, a queue or a command.
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 # The same of a disk's server; where no file is named, it is another server's, as that of a download.
 _MACHINES_OF_A_FILE = {
     errno.ESTALE: "the disk was mounted anew",
@@ -57,12 +64,19 @@ _HELP = {
     errno.ENOTCONN: "what served the mount has ended: unmount it (`umount -l`) and mount it again",
     errno.ENODEV: "mount it again",
 }
+# What is scarce, where no file is named, and how there may be more of it.
+_NEEDED = {number: _MACHINES[number] for number in (errno.EMFILE, errno.ENFILE)} | {
+    errno.EAGAIN: _NO_TASKS,
+    errno.ENOMEM: "this process can have no more memory (`ulimit -v`, or a container's limit of it, allows more)",
+}
 _HELP_OF_SERVER = "see whether its server is up and can be reached"
 # In the words of an error that was waited out in vain.
 TRIED_FOR = " (tried for "
 # What compilers and libraries say that raise no error of the system.
 _IN_WORDS = {os.strerror(number): _MACHINES[number] for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE)}
+_IN_WORDS[_NO_THREAD] = _NO_TASKS
 _IN_A_LINE = {os.strerror(number): why for number, why in _MACHINES.items()}
+_IN_A_LINE |= {_NO_THREAD: _NO_TASKS, os.strerror(errno.EAGAIN): _NO_TASKS}
 _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 # How much is written to see whether anything can be.
 TRIAL_BYTES = 64 * 1024
@@ -92,7 +106,32 @@ def _why(error: OSError, was_writable: bool) -> str | None:
         return "no temporary file can be written"
     if error.errno in _MACHINES_OF_A_FILE and error.filename is not None:
         return _MACHINES_OF_A_FILE[error.errno]
+    if error.errno == errno.EAGAIN and error.filename is None:
+        return _NO_TASKS
     return _MACHINES.get(error.errno or 0)
+
+
+def is_scarce(error: OSError) -> bool:
+    """Whether the process, or the machine, has no more of something, whatever file it was to be for."""
+    return error.errno in SCARCE and (error.filename is None or error.errno in (errno.EMFILE, errno.ENFILE))
+
+
+def as_system_error(error: BaseException) -> OSError | None:
+    """The error of the system that is behind one of Python's own, where it is for want of something (`SCARCE`): a
+    thread that does not start, memory, a library that cannot be loaded. None of any other."""
+    match error:
+        case OSError():
+            number = error.errno if is_scarce(error) else None
+        case RuntimeError() if _NO_THREAD in str(error):
+            number = errno.EAGAIN
+        case MemoryError():
+            number = errno.ENOMEM
+        case ImportError():
+            words = {os.strerror(number): number for number in SCARCE} | {_NOT_MAPPED: errno.ENOMEM}
+            number = next((number for said, number in words.items() if said in str(error)), None)
+        case _:
+            number = None
+    return OSError(number, os.strerror(number)) if number in SCARCE else None
 
 
 def what_helps(error: OSError) -> str | None:
@@ -103,9 +142,20 @@ def what_helps(error: OSError) -> str | None:
 def told(error: OSError) -> str:
     """The system's own words for an error, and of a disk that is away what they mean and what to do."""
     words = error.strerror or str(error)
+    if is_scarce(error):
+        return f"{words}: {_NEEDED[error.errno or 0]}"
     if error.errno is None or (helps := what_helps(error)) is None:
         return words
     return f"{words}: {(_MACHINES | _MACHINES_OF_A_FILE)[error.errno]}; {helps}"
+
+
+def lack_of_threads() -> OSError | None:
+    """The error of the system where this process can start no thread."""
+    try:
+        threading.Thread(target=os.getpid, daemon=True).start()
+    except RuntimeError as error:
+        return as_system_error(error)
+    return None
 
 
 def why_of_machine_in(line: str) -> str | None:

@@ -28,7 +28,11 @@ def describe_data(job: Job, patience_s: float = PATIENCE_S) -> list[str]:
     place = _place(job)
     answers: SimpleQueue[list[str]] = SimpleQueue()
     look: Callable[[Job], list[str]] = _of_hugging_face if is_hugging_face(job.dataset) else _of_images
-    Thread(target=lambda: answers.put(_looked(look, job)), name="overview", daemon=True).start()
+    thread = Thread(target=lambda: answers.put(_looked(look, job)), name="overview", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads may be started
+        return _looked(look, job)
     try:
         return answers.get(timeout=patience_s)
     except Empty:

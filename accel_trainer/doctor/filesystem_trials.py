@@ -16,10 +16,10 @@ from pathlib import Path
 
 from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.files import sync_folder
-from accel_trainer.core.machine_errors import told
+from accel_trainer.core.machine_errors import is_scarce, told
 from accel_trainer.core.rename import rename_noreplace
 from accel_trainer.doctor.feature_trials import MOVE_QUEUE, case, links, locks, names
-from accel_trainer.doctor.findings import Finding, ok, problem, warning
+from accel_trainer.doctor.findings import MORE_OF_IT, Finding, ok, problem, warning
 from accel_trainer.doctor.race import HelperFailed, race, start_helper
 
 NUM_ROUNDS, LIMIT_S = 300, 1.5
@@ -353,6 +353,8 @@ def run_trial(trial: Callable[[Path], Finding], folder: Path) -> Finding:
         _make(folder)
         return trial(folder)
     except OSError as error:
+        if is_scarce(error):
+            return problem(f"cannot be tried: {told(error)}", MORE_OF_IT)
         return problem(f"the trial has failed: {told(error)}", MOVE_QUEUE)
     except HelperFailed as error:
         return problem(f"the trial has failed: {error}", MOVE_QUEUE)

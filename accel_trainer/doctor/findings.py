@@ -11,8 +11,12 @@ from enum import StrEnum
 from typing import IO, Any, Self
 
 from accel_trainer.core.child_environment import child_environment
+from accel_trainer.core.machine_errors import as_system_error, told
 from accel_trainer.core.processes import parent_death_signal
 from accel_trainer.core.text import first_line
+
+# What helps where threads, processes, open files or memory are lacking.
+MORE_OF_IT = "allow more of it, or end other processes"
 
 
 class Grade(StrEnum):
@@ -61,6 +65,10 @@ def run_checks(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
         try:
             finding = check.run()
         except Exception as error:
+            if (scarce := as_system_error(error)) is not None:
+                finding = problem(f"cannot be tried: {told(scarce)}", MORE_OF_IT)
+                yield check.name, finding
+                continue
             finding = problem(
                 f"this check has failed: {type(error).__name__}: {first_line(error)}",
                 "try by hand what it names; if that works, report a bug in accel-train",
@@ -70,6 +78,10 @@ def run_checks(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
 
 class ProbeFailed(Exception):
     """A probe gave no answer; the message is the reason."""
+
+
+class ProbeNotStarted(ProbeFailed):
+    """What it would have tried is not known."""
 
 
 class Probe:
@@ -97,7 +109,7 @@ class Probe:
                 preexec_fn=parent_death_signal(),
             )
         except OSError as error:  # no folder for temporary files, too many processes
-            self._failure = f"it cannot be started: {error.strerror}"
+            self._failure = f"no process can be started that tries it: {told(error)}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,7 +121,7 @@ class Probe:
     def answer(self, limit_s: float) -> dict[str, Any]:
         """The object that it prints, waited for until `limit_s` seconds after the start. Raises ProbeFailed."""
         if self._failure is not None:
-            raise ProbeFailed(self._failure)
+            raise ProbeNotStarted(self._failure)
         try:
             code = self._process.wait(max(0.1, self._began + limit_s - time.monotonic()))
         except subprocess.TimeoutExpired as error:

@@ -13,7 +13,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.event_loop import run_async
 from accel_trainer.core.processes import Program
 from accel_trainer.core.text import printable
-from accel_trainer.doctor.findings import Finding, Probe, ProbeFailed, ok, problem, warning
+from accel_trainer.doctor.findings import MORE_OF_IT, Finding, Probe, ProbeFailed, ProbeNotStarted, ok, problem, warning
 from accel_trainer.launch.accelerate_config import AccelerateConfig, ConfigFile, Origin, read_config, users_default
 from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import Machine
@@ -73,6 +73,8 @@ def torch_import(probe: Probe) -> Finding:
     """
     try:
         report = probe.answer(TORCH_LIMIT_S)
+    except ProbeNotStarted as error:
+        return problem(str(error), MORE_OF_IT)
     except ProbeFailed as error:
         return problem(
             f"torch, torchvision or accelerate cannot be imported: {error}",
@@ -151,6 +153,8 @@ def probe_wandb(probe: Probe) -> Mapping[str, Any]:
     """The answer of `workers/probe_wandb`: {"mode", "server"}, or {"error", "fix"}."""
     try:
         return probe.answer(WANDB_LIMIT_S)
+    except ProbeNotStarted as error:
+        return {"error": str(error), "fix": MORE_OF_IT}
     except ProbeFailed:  # for a reason that may quote a setting
         return {"error": "wandb does not start", "fix": f"run `python -m {Program.PROBE_WANDB}`"}
 

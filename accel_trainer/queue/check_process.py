@@ -36,11 +36,13 @@ START_S = 300.0
 
 
 class CheckEnd(StrEnum):
-    """How a check ended: with a verdict; not in time; or it broke, by whatever the job's model did."""
+    """How a check ended: with a verdict; not in time; it broke, by whatever the job's model did; or for want of
+    threads, processes or open files."""
 
     DONE = "done"
     HUNG = "hung"
     CRASHED = "crashed"
+    LACKING = "lacking"
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class PendingChecker:
                 self._problems[version] = self._in_file[version]
             case CheckEnd.DONE:
                 self._problems[version] = [f"{version.file}: {problem}" for problem in verdict.problems]
-            case CheckEnd.CRASHED:  # the trainer will report what is wrong with it, with its log
+            case CheckEnd.CRASHED | CheckEnd.LACKING:  # the trainer will report what is wrong, with its log
                 self._problems[version] = []
             case CheckEnd.HUNG if version in self._slow:
                 self._problems[version] = [f"{version.file}: {hung(LONG_CHECK_S)}"]

@@ -24,7 +24,7 @@ from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.line_reader import BLOCK, LineReader
-from accel_trainer.core.machine_errors import why_of_machine
+from accel_trainer.core.machine_errors import as_system_error, told, why_of_machine
 from accel_trainer.core.outage import MachineFailure, expecting
 from accel_trainer.core.processes import parent_death_signal, signal_name
 from accel_trainer.core.text import first_line
@@ -87,7 +87,10 @@ class _Server:
 
     def _answer(self, request: Request) -> Request:
         if self._checker is None:
-            self._checker = _Checker(self._context, (self._requests.descriptor, self._answers))
+            try:
+                self._checker = _Checker(self._context, (self._requests.descriptor, self._answers))
+            except OSError as error:  # no more processes or files
+                return _lacking(request, error)
         checker = self._checker
         checker.send(request)
         deadline, limit_s = time.monotonic() + request["limit_s"], request["limit_s"]
@@ -124,7 +127,13 @@ class _Checker:
     def __init__(self, context: Request, not_for_it: Sequence[int]) -> None:
         ours, its = socket.socketpair()
         reads, writes = os.pipe()
-        if (pid := os.fork()) == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            for descriptor in (reads, writes):
+                os.close(descriptor)
+            raise
+        if pid == 0:
             try:
                 for descriptor in (*not_for_it, ours.fileno(), reads):
                     os.close(descriptor)
@@ -259,8 +268,14 @@ def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collecti
     except MachineFailure:
         return _answer(request, [])
     except (Exception, SystemExit) as error:
+        if not isinstance(error, MemoryError) and (scarce := as_system_error(error)) is not None:
+            return _lacking(request, scarce)
         text = f"cannot be checked: {type(error).__name__}: {first_line(error)}"
         return _answer(request, [text], end=CheckEnd.CRASHED)
+
+
+def _lacking(request: Request, error: OSError) -> Request:
+    return _answer(request, [f"it cannot be checked: {told(error)}"], end=CheckEnd.LACKING)
 
 
 def _enter(folder: str | None, environment: Mapping[str, str]) -> None:

@@ -1,7 +1,11 @@
-"""Every verb on a disk that is full, and with few files that may be open: a line that says so, and no job is lost."""
+"""Every verb on a disk that is full, with few files that may be open, and where no thread or process may be started: a
+line that says so, and no job is lost."""
 
+import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -40,10 +44,13 @@ VERBS = {
     "logs": "logs a",
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
+    "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
+    "doctor": "doctor",
 }
-# On a full disk they take long: doctor tells what is wrong in a line for each thing, and the others start trainers, as
-# run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks.
-NOT_TRIED = {"doctor", "train", "profile"}
+# It starts a trainer, as run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks.
+NOT_TRIED = {"train"}
+# These start one too, or try what a queue wants of a disk, and import torch; unless they cannot even start that.
+LONG = ("evaluate", "profile", "doctor")
 # Besides standard input, output and errors; the modules of Python and torch are read before.
 FEW = (1, 3)
 LIMITED = """
@@ -103,8 +110,34 @@ def tried(server: ForkServer, words: str, script: str, tmp_path: Path) -> tuple[
     return code, log.read_text()
 
 
+# As somebody of whom one task may be there, which it is; with the right to read and write what root has made.
+ALONE = (
+    """
+import ctypes
+import os
+import resource
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+os.setgroups([])
+os.setresgid(54321, 54321, 54321)
+os.setresuid(54321, 54321, 54321)
+allowed = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+caps = (ctypes.c_uint32 * 6)(allowed, allowed, 0, 0, 0, 0)
+assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), caps) == 0
+"""
+    + FULL
+)
+LACK = "no more threads or processes may be started"
+
+
 def check(words: str, code: int, text: str, before: Counter[str], after: Counter[str]) -> None:
     assert "Traceback" not in text, text
+    assert "report a bug" not in text, text
+    if words == "doctor":  # says in a line each what is well and what is not
+        assert code in (0, 1), text
+        assert (code == 0) == ("problem  " not in text), text
+        return
     errors = [line for line in text.splitlines() if line.startswith("error: ")]
     assert code in (0, 1, 2, 3), text
     assert len(errors) <= 1, text
@@ -113,11 +146,11 @@ def check(words: str, code: int, text: str, before: Counter[str], after: Counter
     assert not lost or (words.startswith("rm ") and code == 0), (lost, text)
 
 
-def starts_a_trainer(verb: str) -> Any:
-    return pytest.param(verb, marks=pytest.mark.slow) if verb == "evaluate" else verb
+def takes_long(verb: str) -> Any:
+    return pytest.param(verb, marks=pytest.mark.slow) if verb in LONG else verb
 
 
-@pytest.mark.parametrize("verb", [*map(starts_a_trainer, VERBS)])
+@pytest.mark.parametrize("verb", [*map(takes_long, VERBS)])
 def test_a_verb_on_a_full_disk_is_at_most_a_line_and_loses_no_job(
     server: ForkServer, trained: Path, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +184,49 @@ def test_a_verb_with_few_open_files_is_at_most_a_line_and_loses_no_job(
     before = jobs(folder)
     code, text = tried(server, words, LIMITED.format(most=3 + few), tmp_path)
     check(words, code, text, before, jobs(folder))
+
+
+# What cannot be done without another process.
+STARTING = ("validate", "add", "sweep", "train", "run-queue --cpu", "evaluate", "profile", "doctor")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can be somebody who may do less")
+@pytest.mark.parametrize("words", [*VERBS.values(), "train ../new.json --cpu", "run-queue --cpu"])
+def test_a_verb_that_may_start_no_thread_or_process_is_at_most_a_line_and_loses_no_job(
+    server: ForkServer, trained: Path, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as anybodys:  # pytest's own folders are only its user's
+        write_job(Path(anybodys) / "new.json", seed=9)
+        folder = Path(anybodys) / "place"
+        folder.mkdir()
+        lay_out(folder, trained)
+        subprocess.run(["chmod", "-R", "a+rwX", anybodys], check=True)
+        before = jobs(folder)
+        with monkeypatch.context() as there:
+            there.chdir(folder)
+            code, text = tried(server, words, ALONE, tmp_path)
+        check(words, code, text, before, jobs(folder))
+    if words == "logs a":
+        assert "it was not started yet" in text
+        return
+    assert code == 0 or LACK in text, text
+    assert code in ((0, 1) if words == "doctor" else (0, 3)), text
+    assert code or words.split()[0] not in STARTING, text
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can be somebody who may do less")
+def test_the_interrupt_by_which_openblas_ends_who_may_start_no_thread_is_a_line(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    as_when_numpy_is_imported = """
+from accel_trainer import cli
+cli.app = lambda: os.kill(os.getpid(), 2) or time.sleep(9)
+"""
+    script = ALONE.replace(FULL, f"import time{as_when_numpy_is_imported}cli.main()")
+    code, text = tried(server, "preview a.json", script, tmp_path)
+    assert (code, text.count("error: "), LACK in text) == (3, 1, True), text
+    code, text = tried(server, "run-queue", script, tmp_path)  # what it does when it is interrupted counts
+    assert code == 130, text
 
 
 def test_train_says_in_a_line_that_there_is_no_room_for_its_log(server: ForkServer, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.machine_errors import try_to_write, why_of_machine, why_of_machine_in
+from accel_trainer.core.machine_errors import as_system_error, told, try_to_write, why_of_machine, why_of_machine_in
 
 MACHINES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "ESTALE", "ENOTCONN", "ENODEV", "ETIMEDOUT")
 MACHINES += ("EHOSTDOWN", "ENETUNREACH", "ESHUTDOWN", "EREMOTEIO", "EUCLEAN", "EKEYEXPIRED", "ENOKEY")
@@ -46,6 +46,34 @@ def test_what_caused_an_error_counts_and_what_a_library_says() -> None:
     assert why_of_machine(RuntimeError("ptxas fatal: No space left on device")) == "the disk is full"
     assert why_of_machine(ValueError("No space left on device")) is None
     assert why_of_machine(FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"))
+
+
+def test_a_lack_of_threads_or_processes_is_the_machines() -> None:
+    assert "ulimit -u" in (why_of_machine(RuntimeError("can't start new thread")) or "")
+    assert "ulimit -u" in (why_of_machine(error("EAGAIN", file=None)) or "")  # a fork
+    assert why_of_machine(error("EAGAIN")) is None  # a lock that another has
+    assert why_of_machine_in("libgomp: Thread creation failed: Resource temporarily unavailable")
+    assert why_of_machine_in("RuntimeError: can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        (RuntimeError("can't start new thread"), "EAGAIN"),
+        (MemoryError(), "ENOMEM"),
+        (ImportError("libx.so: cannot open shared object file: Too many open files"), "EMFILE"),
+        (ImportError("libx.so: failed to map segment from shared object"), "ENOMEM"),
+        (error("EMFILE"), "EMFILE"),
+        (ImportError("No module named 'x'"), None),
+        (RuntimeError("no"), None),
+        (error("ENOMEM"), None),  # of a file's system
+        (error("ENOENT"), None),
+    ],
+)
+def test_what_python_tells_of_a_lack_is_an_error_of_the_system(found: Exception, name: str | None) -> None:
+    scarce = as_system_error(found)
+    assert (None if scarce is None else errno.errorcode[scarce.errno or 0]) == name
+    assert scarce is None or "allows more" in told(scarce)
 
 
 def test_the_last_line_of_a_process_tells_the_same() -> None:
