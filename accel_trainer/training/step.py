@@ -42,7 +42,8 @@ class TrainingStep:
         forget_skipped_first_step(parts.optimizer)
         reach = reach_of_step(job, parts.model, parts.objective, accelerator.num_processes)
         self.model, self.optimizer = prepare(accelerator, parts.model, parts.optimizer, **vars(reach))
-        self.plain_model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        is_plain = self.model is parts.model
+        self.plain_model = parts.model if is_plain else accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.meter = Meter(accelerator.device, self.objective.num_sums)
         self.first_bad = FirstBadStep(accelerator.device)
         self._is_order_settled = False

@@ -9,11 +9,13 @@ the one that it would have started.
 # While torch is imported there is nothing to save yet: a signal to stop ends this process at once.
 import faulthandler
 
+from accel_trainer.core.late_imports import import_late
 from accel_trainer.core.processes import STACKS_SIGNAL, die_with_parent
 
 if __name__ == "__main__":
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     die_with_parent()
+    import_late()
 
 import argparse
 import logging

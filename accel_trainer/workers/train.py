@@ -7,6 +7,7 @@ The outcome of a run is the state in status.json. Exit codes are for people: lau
 import faulthandler
 
 from accel_trainer.core.child_environment import begin_worker
+from accel_trainer.core.late_imports import import_late
 from accel_trainer.core.processes import STACKS_SIGNAL, die_with_parent, exit_now, stop_request
 
 if __name__ == "__main__":
@@ -14,6 +15,7 @@ if __name__ == "__main__":
     stop_request()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     die_with_parent()
+    import_late()
 
 import argparse
 import os

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -33,7 +33,10 @@ def prepare(
     accelerator.ddp_handler = DistributedDataParallelKwargs(
         gradient_as_bucket_view=True, find_unused_parameters=has_unused
     )
-    model, prepared = accelerator.prepare(model, optimizer)
+    # By itself Accelerate would import sharded tensors, only to see that a single process has none.
+    is_single = accelerator.distributed_type == DistributedType.NO
+    placement = [accelerator.device_placement, None] if is_single else None
+    model, prepared = accelerator.prepare(model, optimizer, device_placement=placement)
     if isinstance(model, DistributedDataParallel):
         # Set here: as an argument it has another name, and another meaning, in every other version of torch.
         model.broadcast_buffers = moves_buffers
