@@ -22,6 +22,7 @@ from typing import Any
 from accel_trainer.api.verdicts import Check, check_job, in_whole_file, make_check
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.late_imports import import_late
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.line_reader import BLOCK, LineReader
 from accel_trainer.core.machine_errors import as_system_error, told, why_of_machine
@@ -295,4 +296,5 @@ def _answer(
 
 
 if __name__ == "__main__":
+    import_late()
     main()
