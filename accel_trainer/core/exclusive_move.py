@@ -7,25 +7,46 @@ flag); where there are no hard links either, by the right to the name (`core.pla
 import errno
 import filecmp
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from accel_trainer.core.disk_calls import on_disk
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.place_lock import place
-from accel_trainer.core.rename import NO_FLAG, attributes, rename_noreplace, version, was_moved
+from accel_trainer.core.rename import NO_FLAG, attributes, is_gone, rename_noreplace, version, was_moved
 
 # What a file system answers that has no hard links of this file: on AFS none between folders, on Linux none of a file
 # of somebody else that one may not write.
 NO_LINK = NO_FLAG | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
 
 
-def move_own(source: Path, target: Path) -> None:
+class MoveUndecided(OSError):
+    """It could not be seen whether a file was moved: it has both names, or one of them."""
+
+
+# Whether a file of one's own, of which a link was made, has been moved on from there.
+HasMovedOn = Callable[[], bool]
+
+
+def nobody_else_moves_it() -> bool:
+    """Of a file that stays at its new name: it has not moved on."""
+    return False
+
+
+def move_own(source: Path, target: Path, has_moved_on: HasMovedOn = nobody_else_moves_it) -> None:
     """Move a file that no other process moves, because its name is this process's own.
 
+    has_moved_on: asked where a link has reported an error, and may be done all the same: whether others, who may move
+    what is at the target, have done so. They remove the name that is this process's own when they have taken the file
+    and before they move it on, so that it is found as long as a further link is possible.
+
     Raises FileExistsError where there is a target, FileNotFoundError where another process has taken the file
-    nevertheless, which believes this one dead, and OSError where it is not possible; the file is then where it was.
+    nevertheless, which believes this one dead, and OSError where it is not possible; the file is then where it was,
+    but for MoveUndecided.
     """
     before = attributes(source)
     try:
@@ -38,39 +59,75 @@ def move_own(source: Path, target: Path) -> None:
             raise
     except OSError as error:
         if error.errno in NO_FLAG:
-            _link(source, target, before)
+            _Link(source, target, before, has_moved_on).move()
         elif not was_moved(before, target):  # whatever is reported where the answer was lost
             raise
 
 
-def _link(source: Path, target: Path, before: os.stat_result) -> None:
-    def link() -> None:
-        # A call that has reported an error may be done, and the job taken on from the target: it would be there twice.
-        if not _has_more_names(source, before):
-            os.link(source, target)
+@dataclass
+class _Link:
+    """A move by a link and the removal of the old name.
 
-    try:
-        on_disk(link, target)
-    except FileExistsError:  # also where the answer to a call that succeeded was lost, and the client has asked again
-        if not _is_same(source, before, target):
+    is_doubtful: a call has reported an error and may be done, or may still be.
+    """
+
+    source: Path
+    target: Path
+    before: os.stat_result
+    has_moved_on: HasMovedOn
+    is_doubtful: bool = False
+
+    def move(self) -> None:
+        """As `move_own`."""
+        try:
+            on_disk(self._make, self.target)
+        except FileExistsError:  # also where the answer to a call that succeeded was lost, and the client asked again
+            if not (_is_same(self.source, self.before, self.target) or self._has_more_names()):
+                raise
+        except FileNotFoundError:
             raise
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno in NO_LINK:
-            place(source, target, before)
+        except OSError as error:
+            if error.errno in NO_LINK and not self.is_doubtful:
+                place(self.source, self.target, self.before)
+                return
+            if not self._is_made():
+                raise
+        with suppress(OSError):  # the file has its new name; who finds both removes this one
+            on_disk(partial(self.source.unlink, missing_ok=True), self.source)
+
+    def _make(self) -> None:
+        # The job may have been taken on from the target: a second link would have it there twice.
+        if self.is_doubtful and self._is_made():
             return
-        if not (_is_same(source, before, target) or _has_more_names(source, before)):
+        try:
+            os.link(self.source, self.target)
+        except FileNotFoundError:
+            # Who has taken the file on from the target has removed this name.
+            if not (self.is_doubtful and is_gone(self.source)):
+                raise
+        except FileExistsError:
             raise
-    with suppress(OSError):  # the file has its new name; who finds both removes this one
-        source.unlink()
+        except OSError as error:
+            self.is_doubtful |= error.errno not in NO_LINK
+            raise
 
+    def _is_made(self) -> bool:
+        """Whether a doubtful call is done. Raises MoveUndecided."""
+        if self._has_more_names() or _is_same(self.source, self.before, self.target):
+            return True
+        try:
+            return is_gone(self.source) or self.has_moved_on()
+        except (OSError, UserError) as error:
+            if is_gone(self.source):
+                return True
+            words = f"it cannot be seen whether it was moved to {self.target}: {error}"
+            raise MoveUndecided(errno.ECANCELED, words, str(self.source)) from error
 
-def _has_more_names(path: Path, before: os.stat_result) -> bool:
-    """Whether a file of one's own has got a name since; nobody else gives it one."""
-    with suppress(OSError):
-        return os.lstat(path).st_nlink > before.st_nlink
-    return False
+    def _has_more_names(self) -> bool:
+        """Whether the file has got a name since; nobody else gives it one. Not every file system counts them."""
+        with suppress(OSError):
+            return os.lstat(self.source).st_nlink > self.before.st_nlink
+        return False
 
 
 def replace_own(source: Path, target: Path) -> None:
@@ -110,10 +167,14 @@ def _moved_beside(source: Path, target: Path) -> Path | None:
 
 
 def _is_same(source: Path, before: os.stat_result, target: Path) -> bool:
-    """Whether both names are of one file. Where inodes are made up, as on sshfs, time and content have to do."""
+    """Whether both names are of one file."""
     with suppress(OSError):
-        now = attributes(target)
-        if os.path.samestat(before, now):
-            return True
-        return version(before) == version(now) and filecmp.cmp(source, target, shallow=False)
+        return os.path.samestat(before, attributes(target)) or is_copy(source, before, target)
+    return False
+
+
+def is_copy(path: Path, about: os.stat_result, other: Path) -> bool:
+    """Whether two names are of one file where inodes are made up, as on sshfs: time and content have to do."""
+    with suppress(OSError):
+        return version(about) == version(attributes(other)) and filecmp.cmp(path, other, shallow=False)
     return False

@@ -24,6 +24,11 @@ def _nobody_objects() -> None:
     """The check of what may be replaced in any case."""
 
 
+def _nobody_moves_it(aside: Path) -> bool:
+    """Of what stays where it was written."""
+    return False
+
+
 def write_atomic(
     path: Path,
     content: str | bytes | Iterable[bytes | memoryview],
@@ -106,11 +111,18 @@ def _replace(source: Path, target: Path) -> Path:
     return target
 
 
-def write_new(path: Path, content: bytes, *, aside_in: Path | None = None, replace: bool = False) -> None:
+def write_new(
+    path: Path,
+    content: bytes,
+    *,
+    aside_in: Path | None = None,
+    replace: bool = False,
+    has_moved_on: Callable[[Path], bool] = _nobody_moves_it,
+) -> None:
     """As `write_atomic`, but nothing is replaced, unless that is wanted, and never by others that write here by this.
 
     aside_in: where it is written first, by default beside `path`; all that write to a name have to take the same
-    folder. Raises FileExistsError where there is such a file.
+    folder. has_moved_on: as of `move_own`, given the path there. Raises FileExistsError where there is such a file.
     """
 
     def write() -> None:
@@ -120,7 +132,10 @@ def write_new(path: Path, content: bytes, *, aside_in: Path | None = None, repla
     try:
         with _aside(path, aside_in) as aside:
             on_disk(write, path)
-            (replace_own if replace else move_own)(aside, path)
+            if replace:
+                replace_own(aside, path)
+            else:
+                move_own(aside, path, partial(has_moved_on, aside))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     on_disk(partial(sync_folder, path.parent), path.parent)
@@ -129,7 +144,7 @@ def write_new(path: Path, content: bytes, *, aside_in: Path | None = None, repla
 @contextmanager
 def _aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """A path beside `path`, or in a folder, that no other process has; what is there after an error is removed."""
-    aside = (folder or path.parent) / (f".{_shortened(path.name)}.{Owner.new().token}.tmp")
+    aside = (folder or path.parent) / (f".{shortened(path.name)}.{Owner.new().token}.tmp")
     try:
         yield aside
     except BaseException:
@@ -137,7 +152,7 @@ def _aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
         raise
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """The beginning of a name: a file system takes 255 bytes, and we need some more."""
     return name.encode()[:100].decode(errors="ignore")
 

@@ -68,7 +68,7 @@ def rename_unique(source: Path, target: Path, *, waits: bool = True) -> bool:
     try:
         on_disk(partial(source.rename, target), source)
     except OSError as error:
-        if is_there(target) if waits else os.path.lexists(target):
+        if is_own_there(target) if waits else os.path.lexists(target):
             return True
         if is_refused(source, target, error):
             raise
@@ -85,14 +85,31 @@ def is_there(path: Path) -> bool:
     return False
 
 
+def is_own_there(path: Path) -> bool:
+    """The same of a name that nobody else gives, and without waiting: the client is made to ask its server, by the wish
+    to make a folder of the name."""
+    with suppress(OSError):
+        on_disk(partial(os.lstat, path), path)
+        return True
+    list_anew(path.parent)
+    if not is_listed(path):
+        return False
+    try:
+        path.mkdir()
+    except OSError:  # it is there, as the client knows from now on; where it does not, it is waited for
+        return is_there(path)
+    path.rmdir()  # it has gone since
+    return False
+
+
 def is_refused(source: Path, target: Path, error: OSError) -> bool:
     """Whether a file could not be moved for another reason than that it is gone, or has moved all the same."""
     if isinstance(error, FileNotFoundError):  # whatever is there by now: another file may have got the name
         return not target.parent.is_dir()
-    return not _is_gone(source)
+    return not is_gone(source)
 
 
-def _is_gone(path: Path) -> bool:
+def is_gone(path: Path) -> bool:
     """Whether a file is not there, by opening it: attributes and names may be remembered, the server is asked of what
     is opened."""
     try:
@@ -137,9 +154,21 @@ def is_listed(path: Path) -> bool:
 def was_moved(before: os.stat_result, target: Path) -> bool:
     """Whether a file, as it was before, is now at the target."""
     with suppress(OSError):
+        if _is_listed_as(target, before):
+            return True
         now = attributes(target)
         return os.path.samestat(before, now) or version(before) == version(now)
     return False
+
+
+def _is_listed_as(path: Path, about: os.stat_result) -> bool:
+    """Whether a file that the client believes missing is in a new listing, by its inode; where inodes are made up, a
+    listing has none that any file has."""
+    if os.path.lexists(path):
+        return False
+    list_anew(path.parent)
+    with os.scandir(path.parent) as entries:
+        return any(entry.name == path.name and entry.inode() == about.st_ino for entry in entries)
 
 
 def version(about: os.stat_result) -> tuple[int, int]:

@@ -18,6 +18,7 @@ training_queue/moves/           of each job that is copied to a queue on another
 training_queue/slurm/           of each claim that is a cluster's: which user submitted it, as which job of Slurm
 """
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from pathlib import Path
 from accel_trainer.config.file_names import MAX_NAME_BYTES, is_conflicted_copy, job_name, why_no_job
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import SetupUnusable, UserError
+from accel_trainer.core.files import shortened
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import is_lock, names_inside
@@ -235,6 +237,10 @@ class QueuePaths:
     def claim(self, name: str, owner: Owner) -> Path:
         """The file of a job while this owner has it."""
         return self.of(JobState.RUNNING) / f"{name}@{owner.host}.{owner.token}.json"
+
+    def being_added(self, name: str) -> list[Path]:
+        """The files that are on their way to be pending jobs of a name for the first time."""
+        return list(self.of(JobState.RUNNING).glob(f".{glob.escape(shortened(f'{name}.json'))}.*.tmp"))
 
     def listed(self, state: JobState) -> Iterator[QueuedJob]:
         """The jobs in a state, in no order; those that are running as `ClaimedJob`. Raises QueueUnusable."""

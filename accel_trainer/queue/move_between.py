@@ -79,7 +79,7 @@ def move_between(mover: Mover, other: Mover, job: QueuedJob) -> Path:
     try:
         if not rename_unique(job.path, arriving):
             raise gone(job)
-        mover.remove_other_names(arriving)
+        mover.names.remove_others(arriving, job)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise cannot_move(job.path, arriving, error) from error
@@ -114,7 +114,7 @@ def _copy(mover: Mover, other: Mover, job: QueuedJob, arriving: Path) -> None:
     has_arrived = False
     try:
         if is_ours:
-            mover.remove_other_names(taken)
+            mover.names.remove_others(taken, job)
             has_arrived = was_moved(before, taken) and rename_unique(copy, arriving)
     finally:
         if is_ours and not has_arrived:

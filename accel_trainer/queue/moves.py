@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from accel_trainer.core import rename
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.exclusive_move import move_own
+from accel_trainer.core.exclusive_move import MoveUndecided, move_own
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.rename import NO_FLAG, is_refused, rename_noreplace, rename_unique, was_moved
 from accel_trainer.queue.doubts import Doubts
@@ -35,9 +35,11 @@ from accel_trainer.queue.layout import (
     moving_owner,
     outcome_path,
     own_name_path,
+    read_claim,
     reason_path,
     without_number,
 )
+from accel_trainer.queue.other_names import OtherNames
 
 # An empty file takes a name for no longer than this.
 TAKEN_S = 5.0
@@ -53,6 +55,11 @@ class Mover:
     paths: QueuePaths
     doubts: Doubts = field(default_factory=Doubts, compare=False)
 
+    @cached_property
+    def names(self) -> OtherNames:
+        """The other names that files of this queue may have."""
+        return OtherNames(self.paths)
+
     def move(self, job: QueuedJob, state: JobState) -> Path:
         """Move a job to a state: under its own name, or with a number where that is taken. Of a job file that is over
         already, in the very same words, one is kept.
@@ -62,7 +69,7 @@ class Mover:
         before, taken = attributes(job), None
         for target in self._targets(file_name(job.own_name), state):
             with suppress(FileExistsError):
-                if taken is None and _renamed(job, target, before):
+                if taken is None and self._renamed(job, target, before):
                     return target
                 taken = taken or self.take(job, state)
                 return self._place(taken, target, job.path)
@@ -81,7 +88,7 @@ class Mover:
         before, taken = attributes(job), None
         while True:
             try:
-                if taken is None and _renamed(job, target, before):
+                if taken is None and self._renamed(job, target, before):
                     return target
                 taken = taken or self.take(job, state)
                 return self._place(taken, target, job.path)
@@ -92,7 +99,7 @@ class Mover:
                 except QueueUnusable:
                     if taken is not None:
                         with suppress(OSError):
-                            move_own(taken, job.path)
+                            move_own(taken, job.path, partial(self.names.has_moved_on, taken, name))
                     raise
 
     def remove(self, job: QueuedJob) -> None:
@@ -105,7 +112,7 @@ class Mover:
     def take(self, job: QueuedJob, state: JobState, *, even_if_empty: bool = False) -> Path:
         """Take a job to move it to a state: its new path, which no other process has. Raises JobGone, QueueUnusable."""
         taken = self.paths.claim(file_name(job.own_name), moving_owner(state))
-        if is_being_taken(job.path) and not even_if_empty:
+        if is_being_taken(attributes_if_there(job.path)) and not even_if_empty:
             raise JobGone(f"{job.name}: its file {job.path} is empty: another process is just writing it")
         try:
             is_ours = rename_unique(job.path, taken)
@@ -114,7 +121,7 @@ class Mover:
         if not is_ours:
             self.doubts.add(taken)
             raise gone(job)
-        self.remove_other_names(taken)
+        self.names.remove_others(taken, job)
         return taken
 
     def place(self, taken: Path, name: str, state: JobState) -> Path:
@@ -139,7 +146,7 @@ class Mover:
         try:
             if not rename_unique(job.path, taken):
                 return None
-            other = self._other_name(taken, job.name)
+            other = self.names.other(taken, job.name)
         except OSError as error:
             raise cannot_move(job.path, taken, error) from error
         if other is not None:
@@ -150,18 +157,6 @@ class Mover:
         except JobGone:
             return None
 
-    def remove_other_names(self, taken: Path) -> None:
-        """Of a job that was just taken: who was linking it to where it was has left another name, or removes it now."""
-        try:
-            about = rename.attributes(taken)
-        except OSError:
-            return  # another process has it now, or it cannot be known
-        if about.st_nlink < 2:
-            return
-        for job in self.paths.claims():
-            if job.destination is not None and job.path != taken and _is_file(job.path, about):
-                job.path.unlink(missing_ok=True)
-
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _place(self, taken: Path, target: Path, back: Path | None = None) -> Path:
@@ -169,10 +164,14 @@ class Mover:
 
         Raises FileExistsError, JobGone and QueueUnusable.
         """
+        name = read_claim(taken.stem)[0]
         try:
-            move_own(taken, target)
+            move_own(taken, target, partial(self.names.has_moved_on, taken, name))
         except FileExistsError:
             raise
+        except MoveUndecided as error:
+            self.doubts.add(taken)  # a later look settles it
+            raise cannot_move(taken, target, error) from error
         except OSError as error:
             if not is_refused(taken, target, error):
                 raise JobGone(
@@ -180,9 +179,30 @@ class Mover:
                 ) from error
             if back is not None:
                 with suppress(OSError):
-                    move_own(taken, back)
+                    move_own(taken, back, partial(self.names.has_moved_on, taken, name))
             raise cannot_move(back or taken, target, error) from error
         return target
+
+    def _renamed(self, job: QueuedJob, target: Path, before: os.stat_result) -> bool:
+        """Rename at once; False where this file system cannot do so without replacing. Raises FileExistsError, JobGone
+        and QueueUnusable."""
+        try:
+            on_disk(partial(rename_noreplace, job.path, target), job.path)
+        except (FileExistsError, FileNotFoundError) as error:
+            if is_refused(job.path, target, error):
+                if isinstance(error, FileExistsError):
+                    raise
+                raise cannot_move(job.path, target, error) from error
+            if not was_moved(before, target):
+                raise gone(job) from error
+        except OSError as error:
+            if error.errno in NO_FLAG:
+                return False
+            if not was_moved(before, target):
+                raise cannot_move(job.path, target, error) from error
+        if before.st_nlink > 1:  # another client of this disk links
+            self.names.remove_others(target, job)
+        return True
 
     def _make_way(self, newcomer: QueuedJob, before: os.stat_result | None) -> None:
         """Give another name to the job that has taken this one; unless it is the job itself, by what that was before,
@@ -212,20 +232,6 @@ class Mover:
             if not (state.is_over and os.path.lexists(own_name_path(path))):
                 yield path
 
-    def _other_name(self, taken: Path, name: str) -> Path | None:
-        """Where a job is that was linked to its place, or has moved on from there, when the process died that moved it.
-
-        Where hard links are not counted, as on sshfs, it is known by its time, its size and its content.
-        """
-        about = rename.attributes(taken)
-        for state in JobState:
-            for job in self.paths.listed(state):
-                if job.path == taken or not (about.st_nlink > 1 or job.own_name == name):
-                    continue
-                if _is_file(job.path, about) or (about.st_nlink < 2 and _is_copy(job.path, taken, about)):
-                    return job.path
-        return None
-
 
 def attributes(job: QueuedJob) -> os.stat_result:
     """The attributes of a job's file. Raises JobGone and QueueUnusable."""
@@ -235,26 +241,6 @@ def attributes(job: QueuedJob) -> os.stat_result:
         raise gone(job) from error
     except OSError as error:
         raise QueueUnusable(f"{job.path} cannot be moved: {told(error)}") from error
-
-
-def _renamed(job: QueuedJob, target: Path, before: os.stat_result) -> bool:
-    """Rename at once; False where this file system cannot do so without replacing. Raises FileExistsError, JobGone and
-    QueueUnusable."""
-    try:
-        on_disk(partial(rename_noreplace, job.path, target), job.path)
-    except (FileExistsError, FileNotFoundError) as error:
-        if is_refused(job.path, target, error):
-            if isinstance(error, FileExistsError):
-                raise
-            raise cannot_move(job.path, target, error) from error
-        if not was_moved(before, target):
-            raise gone(job) from error
-    except OSError as error:
-        if error.errno in NO_FLAG:
-            return False
-        if not was_moved(before, target):
-            raise cannot_move(job.path, target, error) from error
-    return True
 
 
 def gone(job: QueuedJob) -> JobGone:
@@ -296,28 +282,19 @@ def _is_empty(path: Path) -> bool:
     return False
 
 
-def is_being_taken(path: Path) -> bool:
-    """Whether a process may just be taking this name by an empty file, as where there are no hard links."""
+def attributes_if_there(path: Path) -> os.stat_result | None:
+    """Those of a file as they are seen at once; None where there seems to be none."""
     with suppress(OSError):
-        about = os.lstat(path)
-        return about.st_size == 0 and abs(time.time() - about.st_mtime) < TAKEN_S
-    return False
+        return os.lstat(path)
+    return None
 
 
-def _is_file(path: Path, about: os.stat_result) -> bool:
-    with suppress(OSError):
-        return os.path.samestat(os.lstat(path), about)
-    return False
+def is_being_taken(about: os.stat_result | None) -> bool:
+    """Whether a process may just be taking a file's name by an empty file, as where there are no hard links."""
+    return about is not None and about.st_size == 0 and abs(time.time() - about.st_mtime) < TAKEN_S
 
 
 def _has_content_of(target: Path, path: Path) -> bool:
     with suppress(OSError):
         return target.is_file() and path.is_file() and filecmp.cmp(target, path, shallow=False)
-    return False
-
-
-def _is_copy(path: Path, taken: Path, about: os.stat_result) -> bool:
-    """Whether a file is the same submission of a job as the one that was taken."""
-    with suppress(OSError):
-        return was_moved(about, path) and filecmp.cmp(path, taken, shallow=False)
     return False

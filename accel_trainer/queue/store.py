@@ -15,7 +15,7 @@ from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_file
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import remove_left
-from accel_trainer.core.rename import list_anew, rename_unique, was_moved
+from accel_trainer.core.rename import is_own_there, list_anew, rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
     ClaimedJob,
@@ -32,7 +32,7 @@ from accel_trainer.queue.layout import (
     reason_path,
 )
 from accel_trainer.queue.move_between import forget_copies, move_between, settle
-from accel_trainer.queue.moves import Mover, cannot_move, forget_notes, is_being_taken
+from accel_trainer.queue.moves import Mover, attributes_if_there, cannot_move, forget_notes, is_being_taken
 from accel_trainer.queue.submissions import Submissions
 
 __all__ = ["JobGone", "QueueStore"]
@@ -116,7 +116,12 @@ class QueueStore:
         """Put a job file into the queue, whole at once. Raises UserError if one of this name is pending."""
         path = self.folder / f"{name}.json"
         try:
-            write_new(path, content, aside_in=self.paths.of(JobState.RUNNING))
+            write_new(
+                path,
+                content,
+                aside_in=self.paths.of(JobState.RUNNING),
+                has_moved_on=lambda aside: self._mover.names.has_moved_on(aside, name),
+            )
         except FileExistsError as error:
             if not replace:
                 raise UserError(f"{name}: a job of this name is in the queue already") from error
@@ -136,7 +141,8 @@ class QueueStore:
         `return_left_claims` finds the claim. Raises QueueUnusable."""
         owner = owner or Owner.new()
         target = self.paths.claim(job.name, owner)
-        if is_being_taken(job.path):
+        about = attributes_if_there(job.path)
+        if is_being_taken(about):
             return None
         try:
             is_ours = rename_unique(job.path, target, waits=False)
@@ -146,6 +152,8 @@ class QueueStore:
             self._mover.doubts.add(target)
             return None
         self._mover.doubts.remove(target)  # of an earlier try in the same name
+        if self._mover.names.are_linked or (about is not None and about.st_nlink > 1):
+            self._mover.names.remove_others(target, job)
         return ClaimedJob(job.name, target, owner=owner)
 
     def doubt(self, claimed: ClaimedJob) -> None:
@@ -157,7 +165,7 @@ class QueueStore:
         more, which this client of a network drive cannot open yet. Raises QueueUnusable."""
         is_waiting = False
         for job in self._mover.doubts.found(self.paths):
-            if not os.path.lexists(job.path):
+            if not is_own_there(job.path):
                 is_waiting = True
                 continue
             with suppress(JobGone, UndecidedMove):

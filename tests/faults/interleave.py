@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
-from accel_trainer.core import exclusive_move, lease, place_lock, rename
+from accel_trainer.core import disk_calls, exclusive_move, lease, place_lock, rename
 from accel_trainer.core.process_space import Life
 from accel_trainer.core.rename import rename_noreplace
-from accel_trainer.queue import moves
+from accel_trainer.queue import moves, other_names
 
 CALLS = (
     "rename", "replace", "link", "unlink", "remove", "stat", "lstat", "scandir", "listdir", "mkdir", "rmdir", "open",
@@ -48,7 +48,7 @@ class Process:
     watched: Path | None = None
     baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     seen: set[bytes] = field(default_factory=set)
-    is_over = is_killed = False
+    is_over = is_killed = has_linked = False
     result: object = None
     error: BaseException | None = None
 
@@ -164,12 +164,32 @@ def further(run: Run, most_preemptions: int, most_kills: int) -> Iterator[tuple[
 
 @dataclass(frozen=True)
 class FileSystem:
-    """What the file systems of two roots can do: renames that replace nothing, hard links; whether they are one."""
+    """What the file systems of two roots can do: renames that replace nothing, hard links; whether they are one;
+    whether they count the names of a file, and tell by a number which file it is.
+
+    failing_links: of a process's links the first reports EIO, though it is done, or and is not.
+    """
 
     root: Path
     has_noreplace: bool = True
     has_links: bool = True
     is_one: bool = True
+    tells_files: bool = True
+    failing_links: Literal["", "done", "not done"] = ""
+
+    def call(self, name: str, raw: Callable[..., Any], process: Process, args: Sequence[Any], more: Any) -> Any:
+        """Make a call of a process, as this file system does."""
+        self.refuse(name, args)
+        is_failing = name == "link" and bool(self.failing_links) and not process.has_linked
+        if name == "link":
+            process.has_linked = True
+        if not is_failing or self.failing_links == "done":
+            result = raw(*args, **more)
+        if is_failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(args[0]))
+        if name in ("stat", "lstat") and not self.tells_files and isinstance(args[0], str | Path):
+            return as_of_sftp(result, args[0])
+        return result
 
     def refuse(self, name: str, args: Sequence[Any]) -> None:
         """Raise what this file system answers to a call that it does not know."""
@@ -183,6 +203,14 @@ class FileSystem:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(args[0]))
 
 
+def as_of_sftp(about: os.stat_result, path: str | Path) -> os.stat_result:
+    """Attributes as sshfs has them: an inode of the name, one name of each file, whole seconds."""
+    fields: list[Any] = list(about)
+    fields[1], fields[3] = hash(str(path)) & 0x7FFFFFFF, 1
+    times = dict.fromkeys(("st_mtime_ns", "st_atime_ns", "st_ctime_ns"), about.st_mtime_ns // 10**9 * 10**9)
+    return os.stat_result(fields, {**times, "st_mtime": about.st_mtime_ns // 10**9})
+
+
 @contextmanager
 def intercepted(system: FileSystem) -> Iterator[None]:
     """All calls to the file system below a root stop first, where an operation makes them."""
@@ -193,7 +221,7 @@ def intercepted(system: FileSystem) -> Iterator[None]:
             process, run = LOCAL.process, LOCAL.run
             if process is not None and run is not None and args and str(args[0]).startswith(root):
                 run.stop_before_call(process)
-                system.refuse(name, args)
+                return system.call(name, raw, process, args, kwargs)
             return raw(*args, **kwargs)
 
         return call
@@ -208,7 +236,7 @@ def intercepted(system: FileSystem) -> Iterator[None]:
         stack.enter_context(patch.object(io, "open", stopping("io.open", raw_open)))
         stack.enter_context(patch.object(builtins, "open", stopping("io.open", raw_open)))
         renamed = stopping("noreplace", rename_noreplace)
-        for module in (exclusive_move, moves):
+        for module in (exclusive_move, moves, other_names):
             stack.enter_context(patch.object(module, "rename_noreplace", renamed))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         stack.enter_context(patch.object(os, "getpid", process_id))
@@ -218,6 +246,9 @@ def intercepted(system: FileSystem) -> Iterator[None]:
         stack.enter_context(patch.object(rename, "list_anew", lambda folder: None))
         # Nobody waits for another: the right to a name is taken away at once, also from who lives.
         stack.enter_context(patch.object(place_lock, "PATIENCE_S", 0.0))
+        # What may pass is tried again at once.
+        stack.enter_context(patch.object(disk_calls, "FIRST_PAUSE_S", 0.0))
+        stack.enter_context(disk_calls.retrying(60.0))
         yield
 
 

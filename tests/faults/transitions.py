@@ -112,7 +112,31 @@ OPERATIONS = (
     Operation("move", _move(PENDING), ("a.json",)),
     Operation("move failed", _move(FAILED), ("failed/a.json",)),
 )
+
+
+def _run(queues: Queues, *, removes: bool = False) -> object:
+    """Claim the job, have it done, and perhaps remove it."""
+    if (claimed := queues.one.claim(queues.job(PENDING))) is None:
+        return None
+    queues.one.finish(claimed, DONE)
+    if removes:
+        queues.one.remove(queues.job(DONE))
+    return claimed
+
+
+# What may happen to a job as soon as it has come to where another operation moves it.
+ARRIVED = (
+    Operation("claim it", _claim),
+    Operation("run it", _run),
+    Operation("run and rm it", lambda queues: _run(queues, removes=True), removes="done/a.json"),
+    Operation("hold it", lambda queues: queues.one.hold(queues.job(PENDING))),
+    Operation("rm it", _removed(PENDING), removes="a.json"),
+    Operation("move it", _move(PENDING)),
+    Operation("release it", lambda queues: queues.one.release(queues.job(HELD))),
+    Operation("retry it", lambda queues: queues.one.retry(queues.job(FAILED))),
+)
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
+ARRIVED_BY_NAME = {operation.name: operation for operation in ARRIVED}
 
 
 class Check:

@@ -58,6 +58,7 @@ class WorstOptions:
     clock_s: float = 0.0  # the server's clock is ahead of this client's
     whole_seconds: bool = False  # times of files have no nanoseconds: SFTP
     own_inodes: bool = False  # inodes are made up by the client: SFTP
+    counts_names: bool = True  # else a file has one, whatever links there are: SFTP
     fsync_s: float = 0.0  # how long it takes
     seed: int = 0
 
@@ -138,6 +139,8 @@ class WorstFs(mfusepy.Operations):
             return known
         about = os.fstat(fh) if fh in self._open else os.lstat(self._full(path))
         found = {name: getattr(about, name) for name in ATTRIBUTES}
+        if not self._options.counts_names:
+            found["st_nlink"] = 1
         for name in ("st_atime", "st_mtime", "st_ctime"):
             found[name] = getattr(about, f"{name}_ns") + int(self._options.clock_s * 1e9)
             if self._options.whole_seconds:

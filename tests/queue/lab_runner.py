@@ -15,7 +15,7 @@ from accel_trainer.core import exclusive_move, rename
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
-from accel_trainer.queue import moves, reclaim, run_claim, runner, scheduler
+from accel_trainer.queue import moves, other_names, reclaim, run_claim, runner, scheduler
 from accel_trainer.queue.store import QueueStore
 
 
@@ -82,7 +82,8 @@ def main() -> None:
         Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
         os.scandir = liar.listed  # type: ignore[assignment]
         os.link = liar.linked  # type: ignore[assignment]
-        exclusive_move.rename_noreplace = moves.rename_noreplace = liar.renamed_noreplace
+        for module in (exclusive_move, moves, other_names):
+            module.rename_noreplace = liar.renamed_noreplace
     run_claim.run_attempt = train
     runner.POLL_S = 0.005
     reclaim.LOOK_EVERY_S, scheduler.LOOK_EVERY_S = 0.05, 0.2

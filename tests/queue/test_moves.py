@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from faults.interleave import FileSystem
-from faults.transitions import BY_NAME, Check
+from faults.transitions import ARRIVED_BY_NAME, BY_NAME, Check
 
 THOROUGH = bool(os.environ.get("ACCEL_TRAIN_THOROUGH_TESTS"))
 pytestmark = pytest.mark.timeout(3600 if THOROUGH else 600)
@@ -25,6 +25,19 @@ SYSTEMS = {
     "two disks": {"is_one": False},
     "two disks, no RENAME_NOREPLACE": {"is_one": False, "has_noreplace": False},
 }
+# A link that reports an error may be done, and the job have moved on from there.
+FAILING = {
+    f"{'NFS' if tells else 'sshfs'}, a link that is {failing} fails": {
+        "has_noreplace": False,
+        "tells_files": tells,
+        "failing_links": failing,
+    }
+    for tells in (True, False)
+    for failing in ("done", "not done")
+}
+# What links a job to a place, and what may become of it there, by default.
+LINKING = BY_NAME if THOROUGH else ("add", "release", "retry", "put back", "fail", "look")
+NEXT = ARRIVED_BY_NAME if THOROUGH else ("claim it", "run and rm it", "rm it", "retry it")
 PAIRS = list(combinations_with_replacement(BY_NAME, 2))
 # What of one job may happen at one moment, by its runner, another one, and a person.
 TRIPLES = [
@@ -55,7 +68,7 @@ def root() -> Iterator[Path]:
 
 
 def losses(names: tuple[str, ...], system: FileSystem, preemptions: int, kills: int = 0) -> list[str]:
-    check = Check([BY_NAME[name] for name in names], system)
+    check = Check([{**BY_NAME, **ARRIVED_BY_NAME}[name] for name in names], system)
     found = ((choices, wrong) for choices, wrong in check.losing(preemptions, kills) if wrong is not None)
     return [f"{' | '.join(names)}: {wrong}, by {choices}" for choices, wrong in found]
 
@@ -80,6 +93,13 @@ def test_no_three_changes_of_state_at_once_lose_or_double_a_job(root: Path, kind
     system = FileSystem(root, **SYSTEMS[kind])
     preemptions = 2 if THOROUGH else 1
     assert [loss for names in TRIPLES for loss in losses(names, system, preemptions)] == []
+
+
+@pytest.mark.parametrize("kind", FAILING if THOROUGH else [kind for kind in FAILING if "is done" in kind])
+def test_a_link_that_reports_an_error_doubles_no_job_wherever_it_has_gone(root: Path, kind: str) -> None:
+    system, preemptions = FileSystem(root, **FAILING[kind]), 2 if THOROUGH else 1
+    pairs = [(linking, following) for linking in LINKING for following in NEXT]
+    assert [loss for names in pairs for loss in losses(names, system, preemptions)] == []
 
 
 def _matters(pair: tuple[str, ...]) -> tuple[str, ...]:
