@@ -83,7 +83,7 @@ class Runner:
         self._running = RunningClaims(queue, machine, self._slots, options, self.stop, emit, self._take_result)
         self._circuit_breaker = CircuitBreaker(queue, emit, lambda: try_launch(options.launch, machine))
         self._failing_since: float | None = None
-        self._is_counted, self._wants_look = False, True
+        self._is_counted, self._wants_look, self._has_listed_anew = False, True, False
 
     @property
     def num_failed(self) -> int:
@@ -198,6 +198,10 @@ class Runner:
             self._placement.notify_why_nothing_runs()
             self.emit(WaitingForJobs())
             return False
+        if not self._has_listed_anew:  # what others have added may not be seen here yet
+            self.queue.list_pending_anew()
+            self._has_listed_anew = self._wants_look = True
+            return False
         if scheduler.pending:
             self._placement.notify_why_nothing_runs()
             self.num_blocked = len(left)
@@ -235,7 +239,7 @@ class Runner:
             self._stuck.add(pending, error)
             return False
         self._stuck.remove(pending)
-        self.num_run += 1
+        self.num_run, self._has_listed_anew = self.num_run + 1, False
         self._running.start(claimed, place)
         return True
 

@@ -181,6 +181,10 @@ class QueueStore:
         for state in JobState:
             list_anew(self.paths.of(state))
 
+    def list_pending_anew(self) -> None:
+        """The same for the jobs that are pending."""
+        list_anew(self.paths.of(JobState.PENDING))
+
     def release(self, job: QueuedJob) -> Path:
         """Return a job to pending, where it can be claimed again, under its own name: its run folder follows from that.
 
