@@ -89,8 +89,8 @@ def replacing(
             is_in_the_way = aside.is_dir() and os.path.lexists(path)  # which a rename would not replace
             check()
             if is_in_the_way:
-                remove_tree(path if aside_in is None else _replace(path, aside_in / f"{aside.name}.old"))
-            _replace(aside, path)
+                remove_tree(path if aside_in is None else rename_over(path, aside_in / f"{aside.name}.old"))
+            rename_over(aside, path)
     except OSError:
         check()
         raise
@@ -98,7 +98,7 @@ def replacing(
         sync_folder(path.parent)
 
 
-def _replace(source: Path, target: Path) -> Path:
+def rename_over(source: Path, target: Path) -> Path:
     """Rename what nobody else renames, and give the target. A network drive may have done so and report an error."""
     before = os.lstat(source)
     try:

@@ -6,11 +6,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from accel_trainer.core import processes
 from accel_trainer.core.child_environment import THREAD_COUNTS, child_environment
-from accel_trainer.core.files import MEBIBYTE, append_text, open_to_write, read_bytes
+from accel_trainer.core.disk_calls import on_disk
+from accel_trainer.core.files import MEBIBYTE, append_text, open_to_write, read_bytes, rename_over
 from accel_trainer.core.launched import PROCESSES_VARIABLE, TOKEN_VARIABLE
 from accel_trainer.launch.attempt_files import make_scratch, remove_scratch
 from accel_trainer.launch.command import SHUTDOWN_S, Launch
@@ -33,7 +35,7 @@ class ProcessGroup:
         environment = {**made, **make_scratch(token), **launch.environment}
         environment |= launch.beforehand(environment)
         environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes)}
-        with open_to_write(log) as output:
+        with on_disk(partial(open_to_write, log), log) as output:
             # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
             self._launcher = subprocess.Popen(
                 launch.argv,
@@ -52,9 +54,10 @@ class ProcessGroup:
 
     def log_to(self, log: Path) -> None:
         """Its output goes to another file from now on, after what is there."""
-        with open_to_write(self._log) as output:
-            output.write(read_bytes(log, MAX_LOG) if log.exists() else b"")
-        self._log = self._log.rename(log)
+        before = on_disk(lambda: read_bytes(log, MAX_LOG) if log.exists() else b"", log)
+        with on_disk(partial(open_to_write, self._log), self._log) as output:
+            output.write(before)
+        self._log = on_disk(partial(rename_over, self._log, log), log)
 
     def ask_to_stop(self) -> None:
         """Finish the step, save, leave. The trainers get the signal themselves, also those that have a launcher."""

@@ -6,6 +6,7 @@ known whether it is alive; any other touches its lock as a heartbeat, and its le
 (`core.lease`).
 """
 
+import errno
 import os
 import re
 import stat
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.exclusive_move import move_own
 from accel_trainer.core.fence import discard, fence, make_own_folder
@@ -225,8 +227,18 @@ def acquire(
     say: takes a line about an owner whose process cannot be seen, and whose lease has expired.
     follows: whether this process was started in the place of the owner of a token, whose process cannot be seen.
     """
+
+    def take() -> RunLock:
+        try:
+            return _take(run, owner, end_leftovers, say, follows)
+        except FileNotFoundError as error:
+            if run.path.is_dir():
+                raise
+            # It was there: its disk is away.
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), str(run.path)) from error
+
     try:
-        return _take(run, owner, end_leftovers, say, follows)
+        return on_disk(take, run.path)
     except OSError as error:
         raise cannot_write(run.path, error) from error
 
@@ -291,7 +303,9 @@ def _take(
     say: Callable[[str], None],
     follows: Callable[[str], bool],
 ) -> RunLock:
-    old = _locks(run)
+    every = _locks(run)
+    # A lock of this owner's is left of a try that the disk has ended.
+    old = [lock for lock in every if lock.owner != owner]
     _refuse_if_held(run, old, follows)
     for lock in old:
         if lock.owner is not None:
@@ -301,21 +315,21 @@ def _take(
                 f"{run.path} was taken over: nothing was heard of the process that trained in it, on "
                 f"{lock.owner.host}, for {duration(lock.age_s)}"
             )
-    number = 1 + max((lock.number for lock in old), default=0)
+    number = 1 + max((lock.number for lock in every), default=0)
     ours = RunLock(run.lock(number), owner)
     try:
         make_own_folder(ours.aside)
         _create(run.lock(number), owner)
         # What was looked at before may have changed; who comes now sees ours.
         others = [lock for lock in _locks(run) if lock.number != number]
-        _refuse_if_held(run, others, follows)
+        _refuse_if_held(run, [lock for lock in others if lock.owner != owner], follows)
         _fence_off(run, ours, others)
     except BaseException as error:
         ours.give_way()
-        if not isinstance(error, FileExistsError | FileNotFoundError | LockLost):
+        if not isinstance(error, FileExistsError | FileNotFoundError | LockLost) or not run.path.is_dir():
             raise
         # Another was faster. Where its lock is there still, it is named.
-        _refuse_if_held(run, _locks(run), follows)
+        _refuse_if_held(run, [lock for lock in _locks(run) if lock.owner != owner], follows)
         message = f"another process has just trained in {run.path}"
         raise FolderInUse(message, key="model_dir", hint="try again") from error
     return ours

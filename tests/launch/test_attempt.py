@@ -1,6 +1,7 @@
 """How an attempt is judged, and that nothing of it stays."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults.away import disk_of
 from helpers import REPOSITORY, dead_token, wait_until
 
 from accel_trainer.config import Job
 from accel_trainer.core import processes
+from accel_trainer.core.disk_calls import retrying
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import attempt as attempt_module
@@ -193,3 +196,18 @@ def test_the_lock_is_that_of_the_main_machine(attempt, monkeypatch):
     assert run_it(own_attempt(attempt)).kind is OutcomeKind.DONE
     assert attempt.run.locks() == [1]
     taken.release()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ENOTCONN], ids=errno.errorcode.get)
+def test_a_trainer_whose_log_cannot_be_opened_for_a_moment_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    log = tmp_path / "logs" / "job.1.log"
+    log.parent.mkdir()
+    with disk_of(log.parent, monkeypatch) as disk, retrying(10.0):
+        disk.goes_away(error, 1, 0.2)
+        trainer = ProcessGroup(Sleeper((), {}, 1, ("",)), Owner.new().token, log)
+        disk.error = 0
+        asyncio.run(trainer.stop())
+    assert disk.times_away == 1
+    assert log.exists()

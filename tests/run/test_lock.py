@@ -1,15 +1,19 @@
 """One process at a time has a run folder, and that of a dead one does not stay closed."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from faults.away import disk_of
 from helpers import as_another_machine, plant_no_file, said_by
 
+from accel_trainer.core import disk_calls
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.process_space import machine_id, own_start, space_name
@@ -347,3 +351,33 @@ def test_who_finds_something_else_in_the_place_of_its_lock_has_lost_it(run: RunF
         held.check()
     held.release()
     assert os.path.lexists(run.lock(1))
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ENOTCONN], ids=errno.errorcode.get)
+def test_a_disk_that_is_away_for_a_moment_at_any_call_keeps_nobody_from_a_folder(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    owner, ended = Owner.new(), list[str]()
+    monkeypatch.setattr(disk_calls, "FIRST_PAUSE_S", 0.01)
+    with disk_of(run.path, monkeypatch) as disk, disk_calls.retrying(10.0):
+        for moment in range(1, 60):
+            leave_lock(run, DEAD)
+            disk.goes_away(error, moment, 0.03)
+            taken = acquire(run, owner, end_leftovers=ended.append, say=ended.append)
+            was_away, disk.error = bool(disk.times_away), 0
+            assert run.locks() == [taken.number], (moment, disk.calls)
+            taken.check()
+            taken.release()
+            assert run.locks() == []
+            assert not run.asides()
+            if not was_away:
+                break
+    assert moment > 8, "every call was tried"
+    assert set(ended) == {DEAD.token}, "nothing of its own was ended"
+
+
+def test_a_folder_whose_disk_is_gone_for_a_moment_is_waited_for(run: RunFolder, tmp_path: Path) -> None:
+    run.path.rename(tmp_path / "away")
+    threading.Timer(0.3, (tmp_path / "away").rename, [run.path]).start()
+    with disk_calls.retrying(10.0):
+        take_it(run).release()
