@@ -8,7 +8,7 @@ setup(
             "accel_trainer.data.native._kernel",
             [
                 f"accel_trainer/data/native/{name}.c"
-                for name in ("kernel", "read", "jpeg", "operations", "occlude", "rows")
+                for name in ("kernel", "read", "jpeg", "operations", "occlude", "rows", "draws")
             ],
             depends=["accel_trainer/data/native/kernel.h"],
             # Of one operation on floats and the next the compiler makes no single one, which would round otherwise.

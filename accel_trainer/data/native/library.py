@@ -42,6 +42,12 @@ class Kernel:
             ctypes.c_int,
             *(ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT),
         )
+        self.random = _typed(library.kernel_random, None, _ADDRESS, _COUNT, _ADDRESS, _COUNT, _COUNT, _COUNT, _ADDRESS)
+        self.find_stored = _typed(
+            library.kernel_find_stored,
+            ctypes.c_int,
+            *(_ADDRESS, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _COUNT, _ADDRESS, _ADDRESS),
+        )
         self.make_rows = _typed(library.kernel_make_rows, _COUNT, _ADDRESS)
         self.operate = _typed(
             library.kernel_operate, ctypes.c_int, _ADDRESS, _COUNT, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT

@@ -81,6 +81,32 @@ void kernel_will_need(int file, const int64_t (*places)[2], int64_t count) {
 
 /* -- rows of a batch -------------------------------------------------------------------------------------------------- */
 
+/* Of the index of a pack, a record of so many bytes for each image: see pack/format.py. */
+enum { RECORD = 32 };
+
+static int64_t number(const uint8_t *at, int bytes) {
+    uint64_t value = 0;
+    for (int i = bytes - 1; i >= 0; i--)
+        value = value << 8 | at[i];
+    return (int64_t)value;
+}
+
+/* Where images are, by their records, and images of those sizes without pixels, of one pixel where there is no image.
+   checked: of which opening of the file each was compared. 0, or OUTSIDE. */
+int kernel_find_stored(const uint8_t *records, int64_t num_records, const int64_t *images, int64_t count,
+                       const int64_t *checked, int64_t opening, Stored *table, Image *sizes) {
+    for (int64_t i = 0; i < count; i++) {
+        if (images[i] < 0 || images[i] >= num_records)
+            return OUTSIDE;
+        const uint8_t *record = records + RECORD * images[i];
+        int64_t offset = number(record, 8), size = number(record + 8, 4), name_size = number(record + 12, 4);
+        int64_t height = number(record + 16, 4), width = number(record + 20, 4), checksum = number(record + 28, 4);
+        table[i] = (Stored){offset, height, width, checked[images[i]] != opening, size + name_size, checksum};
+        sizes[i] = (Image){0, 0, 0, 0, height > 0 ? height : 1, width > 0 ? width : 1};
+    }
+    return OK;
+}
+
 int64_t kernel_stored_size(const Stored *stored) {
     int64_t pixels = 3 * stored->height * stored->width;
     if (stored->height < 0 || stored->width < 0 || (stored->is_checked && stored->checked_size < pixels))

@@ -100,7 +100,6 @@ class StoredRows:
             is_made=address_of(self.is_made),
         )
         self._address = ctypes.addressof(self._rows)
-        self._is_any_new = bool(table[:, 3].any())
 
     def __len__(self) -> int:
         return len(self.is_made)
@@ -123,8 +122,7 @@ class StoredRows:
         again meanwhile, since what was read by the new opening was not compared."""
         if self._images.file.num_openings != self._images.opening:
             return np.zeros(len(self), np.bool_)
-        if self._is_any_new:
-            self._images.compared(self._images.numbers[self.is_made], self._images.opening)
+        self._images.compared(self._images.numbers[self.is_made], self._images.opening)
         return self.is_made
 
     @property

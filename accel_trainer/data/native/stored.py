@@ -17,6 +17,8 @@ OFFSET, SIZE, IS_CHECKED, CHECKSUM, ADDRESS = range(5)
 # Of StoredImages.
 HEIGHT, WIDTH, STORED_IS_CHECKED = 1, 2, 3
 STORED_NUMBERS = 6
+# Of a record of a pack.
+RECORD_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,45 @@ class StoredImages:
     """Images whose pixels, uint8 (height, width, 3), are in a file.
 
     table: of each its offset, height and width (0 where it is no image), whether it is compared with its CRC-32, of how
-    many bytes that is, and the CRC-32: int64 (images, 6). numbers: of the images in their data set; opening: of the
-    file, to which the table belongs; compared: told of the numbers that were compared and are what they were.
+    many bytes that is, and the CRC-32: int64 (images, 6). sizes: images of the same sizes, of one pixel where there is
+    none, that have no pixels; numbers: of the images in their data set; opening: of the file, to which the table
+    belongs; compared: told of the numbers that were compared and are what they were.
     """
 
     file: RandomAccessFile
     table: npt.NDArray[np.int64]
+    sizes: Images
     numbers: npt.NDArray[np.int64]
     opening: int
     compared: Callable[[npt.NDArray[np.int64], int], None]
 
-    @property
-    def sizes(self) -> Images:
-        """Images of the same sizes, of one pixel where there is none, that have no pixels."""
-        table = np.zeros((len(self.table), 6), np.int64)
-        table[:, 4:] = np.maximum(self.table[:, HEIGHT : WIDTH + 1], 1)
-        return Images(table, None)
+
+def find_stored(
+    kernel: Kernel,
+    records: npt.NDArray[np.void],
+    numbers: npt.NDArray[np.int64],
+    checked: npt.NDArray[np.int64],
+    opening: int,
+) -> tuple[npt.NDArray[np.int64], Images]:
+    """Table and sizes of `StoredImages`, by the records of a pack (pack/format.RECORD).
+
+    checked: of which opening of the file each of all images was last compared, int64 (all,). Raises IndexError.
+    """
+    numbers = np.ascontiguousarray(numbers, np.int64)
+    if (
+        records.dtype.itemsize != RECORD_BYTES
+        or checked.shape != (len(records),)
+        or checked.dtype != np.int64
+        or not records.flags.c_contiguous
+    ):
+        raise ValueError(f"records of {records.dtype.itemsize} bytes, and {checked.shape} that are compared")
+    table = np.empty((len(numbers), STORED_NUMBERS), np.int64)
+    sizes = np.empty((len(numbers), 6), np.int64)
+    all_of_them = address_of(records), len(records)
+    wanted = address_of(numbers), len(numbers), address_of(checked), opening
+    if kernel.find_stored(*all_of_them, *wanted, address_of(table), address_of(sizes)) != 0:
+        raise IndexError(f"images of {len(records)}: {numbers}")
+    return table, Images(sizes, None)
 
 
 class StoredCuts:

@@ -33,7 +33,7 @@ from accel_trainer.data.decode import CorruptImage, decode
 from accel_trainer.data.listing import Numbers
 from accel_trainer.data.native.images import TOGETHER, Blocks, Images
 from accel_trainer.data.native.library import kernel
-from accel_trainer.data.native.stored import STORED_NUMBERS, Extents, StoredImages, read, will_need
+from accel_trainer.data.native.stored import Extents, StoredImages, find_stored, read, will_need
 
 VERSION = 1
 MANIFEST = "pack.json"
@@ -223,16 +223,11 @@ class Packed:
 
     def stored(self, indices: LabelArray) -> StoredImages | None:
         """Where the pixels of these images are; None without the kernel, and for JPEG."""
-        if kernel() is None or not self._is_raw:
+        compiled, opening = kernel(), self.file.num_openings
+        if compiled is None or not self._is_raw:
             return None
-        records, opening = self.records[indices], self.file.num_openings
-        table = np.empty((len(records), STORED_NUMBERS), np.int64)
-        is_new = self._checked[indices] != opening
-        checked_size = records["size"].astype(np.int64) + records["name_size"]
-        columns = (records["offset"], records["height"], records["width"], is_new, checked_size, records["checksum"])
-        for column, values in enumerate(columns):
-            table[:, column] = values
-        return StoredImages(self.file, table, indices, opening, self._have_compared)
+        table, sizes = find_stored(compiled, self.records, indices, self._checked, opening)
+        return StoredImages(self.file, table, sizes, indices, opening, self._have_compared)
 
     def _have_compared(self, indices: LabelArray, opening: int) -> None:
         self._checked[indices] = opening

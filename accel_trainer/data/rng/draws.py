@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from accel_trainer.core import keyed_random
+from accel_trainer.data.native.draws import random_numbers
+from accel_trainer.data.native.library import kernel
 
+# The same for all batches of an epoch.
+_key = lru_cache(maxsize=256, typed=True)(keyed_random.key)
 Numbers = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
@@ -42,21 +47,30 @@ class Draws:
 
     def random_bits(self, purpose: str, count: int) -> Keys:
         """Random bits: uint64 of shape (rows, count)."""
-        shared = ("batch",) if self.batch_dependence else ()
-        # A draw for the batch is computed once, for every image.
-        subjects = np.array([self.step]) if self.batch_dependence else self.indices
-        views = range(1) if self.view_dependence else range(self.num_views)
-        drawn = [
-            keyed_random.random_bits(keyed_random.key(self.seed, purpose, *shared, self.epoch, view), subjects, count)
-            for view in views
-        ]
-        shape = (len(self.indices), self.num_views, count)
-        # A copy: views of one memory may not be written, of which torch warns.
-        return np.array(np.broadcast_to(np.stack(drawn, axis=1), shape)).reshape(-1, count)
+        bits: Keys = self._random(purpose, count, are_uniform=False)
+        return bits
 
     def uniforms(self, purpose: str, count: int) -> Numbers:
         """Numbers in [0, 1): float64 of shape (rows, count)."""
-        return keyed_random.unit_interval(self.random_bits(purpose, count))
+        numbers: Numbers = self._random(purpose, count, are_uniform=True)
+        return numbers
+
+    def _random(self, purpose: str, count: int, *, are_uniform: bool) -> Any:
+        """By the compiled kernel in one call; without it the same, by arrays."""
+        shared = ("batch",) if self.batch_dependence else ()
+        views = range(1) if self.view_dependence else range(self.num_views)
+        keys = [_key(self.seed, purpose, *shared, self.epoch, view) for view in views]
+        if (compiled := kernel()) is not None:
+            subjects = np.full(len(self.indices), self.step) if self.batch_dependence else self.indices
+            of_each = keys * self.num_views if self.view_dependence else keys
+            return random_numbers(compiled, of_each, subjects, count, are_uniform=are_uniform)
+        # A draw for the batch is computed once, for every image.
+        subjects = np.array([self.step]) if self.batch_dependence else self.indices
+        drawn = [keyed_random.random_bits(key, subjects, count) for key in keys]
+        shape = (len(self.indices), self.num_views, count)
+        # A copy: views of one memory may not be written, of which torch warns.
+        bits = np.array(np.broadcast_to(np.stack(drawn, axis=1), shape)).reshape(-1, count)
+        return keyed_random.unit_interval(bits) if are_uniform else bits
 
     def keys(self, purpose: str) -> Keys:
         """A key of 64 bits for a random field in each row; see `random_fields`: uint64 of shape (rows,)."""

@@ -137,3 +137,18 @@ def test_a_system_that_is_told_reads_no_other_bytes(packed: Packed, compiled: Ke
     compiled.will_need = lambda file, address, count: places.append((file, count))
     packed.will_need(np.array([5, 1, 3]))
     assert places == [(packed.file.descriptor, 3)]
+
+
+def test_where_images_are_is_found_by_one_call_as_their_records_say(packed: Packed, compiled: Kernel) -> None:
+    indices = np.array([7, 0, 11, 7])
+    packed._checked[[0, 3]] = packed.file.num_openings
+    found = packed.stored(indices)
+    assert found is not None
+    records = packed.records[indices]
+    size = records["size"].astype(np.int64) + records["name_size"]
+    columns = records["offset"], records["height"], records["width"], indices != 0, size, records["checksum"]
+    assert np.array_equal(found.table, np.stack([column.astype(np.int64) for column in columns], axis=1))
+    assert found.sizes.sizes == np.stack([records["height"], records["width"]], axis=1).tolist()
+    for wrong in (-1, len(packed.records)):
+        with pytest.raises(IndexError):
+            packed.stored(np.array([0, wrong]))
