@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -192,7 +194,8 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        self._spare: deque[Tensor] = deque()
+        self._spare: deque[npt.NDArray[np.uint8]] = deque()
+        self._lent: dict[int, weakref.ref[npt.NDArray[np.uint8]]] = {}
         self._taking = threading.Lock()
         self._is_released = False
 
@@ -206,11 +209,13 @@ class Buffers:
             return torch.empty(shape, dtype=dtype)
         memory = self._take(size)
         # The storage of a tensor that is made of an array keeps this array, and nothing else does.
-        lent = memory.numpy()[:]
-        weakref.finalize(lent, self._take_back, memory).atexit = False
+        lent = memory[:]
+        # Not by weakref.finalize, which takes ten times as long, all of it with the interpreter's lock.
+        number = id(memory)
+        self._lent[number] = weakref.ref(lent, lambda _: self._take_back(number, memory))
         return torch.from_numpy(lent).view(dtype).view(shape)
 
-    def _take(self, size: int) -> Tensor:
+    def _take(self, size: int) -> npt.NDArray[np.uint8]:
         """Spare memory of that size; else new memory, in exchange for what has another size."""
         with self._taking:  # memory may come back meanwhile, but none goes
             for _ in range(len(self._spare)):
@@ -220,10 +225,11 @@ class Buffers:
                 self._spare.appendleft(memory)
             if self._spare:
                 self._spare.popleft()
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8).numpy()  # aligned for vectors, as NumPy's own is not
 
-    def _take_back(self, memory: Tensor) -> None:
+    def _take_back(self, number: int, memory: npt.NDArray[np.uint8]) -> None:
         # No lock: this may be called at any moment, also in a thread that holds it.
+        del self._lent[number]
         if not self._is_released:
             self._spare.append(memory)
 
