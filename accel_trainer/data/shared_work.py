@@ -79,6 +79,7 @@ class _SharedRun(Generic[T]):
         self._parts: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._left = 1  # `begin` itself
+        self._num_asked = 0
         self._error: BaseException | None = None
         self._task: ParallelTask[T] | None = None
         pool.submit(self._do, lambda: self._begin(begin))
@@ -90,16 +91,30 @@ class _SharedRun(Generic[T]):
         self._task = begin()
         self._parts.extend(self._task.parts(self._num_threads))
         self._left += len(self._parts)
-        # Not one for each part: what a pool does for a call takes longer than a small part.
-        for _ in range(min(len(self._parts), self._num_threads)):
+        self._ask_for_help()
+
+    def _ask_for_help(self) -> None:
+        """Have one thread more do parts, while some are left: each asks for the next when it comes, so that few are
+        asked where all are busy. What a pool does for a call takes longer than a small part."""
+        if not self._parts or self._num_asked >= self._num_threads:
+            return
+        self._num_asked += 1  # by one thread at a time: the last that came
+        try:
             self._pool.submit(self._do_parts)
+        except RuntimeError:  # it is shut down: whoever is there does the rest
+            if self._num_asked == 1:
+                raise
 
     def _do_parts(self) -> None:
+        is_new = True
         while not self._is_closing.is_set():
             try:
                 part = self._parts.popleft()
             except IndexError:
                 return
+            if is_new:
+                self._ask_for_help()
+                is_new = False
             self._do(part)
 
     def _do(self, part: Callable[[], None]) -> None:

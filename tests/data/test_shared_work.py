@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,33 @@ def test_all_parts_are_done_before_the_result_is_there(pool: ThreadPoolExecutor,
     for _ in range(20):
         expected = [i * i for i in range(count)]
         assert run_shared(pool, lambda: Squares(count), 3).result(timeout=60) == run_here(Squares(count)) == expected
+
+
+def test_threads_are_asked_one_by_one_while_parts_are_left() -> None:
+    class Counting(ThreadPoolExecutor):
+        num_calls = 0
+
+        def submit(self, *given: Any, **named: Any) -> Any:
+            self.num_calls += 1
+            return super().submit(*given, **named)
+
+    with Counting(1) as pool:
+        for count, num_calls in ((0, 1), (1, 2), (50, 3)):
+            pool.num_calls = 0
+            assert run_shared(pool, lambda count=count: Squares(count), 8).result(timeout=60) is not None  # type: ignore[misc]
+            assert pool.num_calls == num_calls  # the beginning, a thread, and the one that it asked for
+
+
+def test_as_many_threads_as_there_are_come_to_parts_that_last() -> None:
+    together = threading.Barrier(4)
+
+    class Waiting(Squares):
+        def square(self, i: int) -> None:
+            together.wait(timeout=60)
+            super().square(i)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert run_shared(pool, lambda: Waiting(8), 4).result(timeout=60) == [i * i for i in range(8)]
 
 
 def test_an_error_of_a_part_is_that_of_the_whole_and_ends_it(pool: ThreadPoolExecutor) -> None:
