@@ -1,0 +1,1 @@
+"""Figures from one table of trials, of models and of people alike; no model is known here."""
