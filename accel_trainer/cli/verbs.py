@@ -27,6 +27,7 @@ MODULES = {
     "preview": "job_files",
     "make-occluders": "job_files",
     "add": "job_files",
+    "measure": "measure",
     "migrate": "migrate",
     "pack": "pack",
     "profile": "profile",
