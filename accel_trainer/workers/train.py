@@ -79,8 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _preload(arguments: Sequence[str]) -> None:
     """Import what takes seconds: torch above all, and wandb where the job that is expected wants it."""
     with giving_way(arguments):
+        import numpy.random  # noqa: F401
+        import PIL.Image
+        import psutil  # noqa: F401
+
         import accel_trainer.training.trainer  # noqa: F401
 
+        PIL.Image.preinit()  # imports what writes the picture of a first batch
         if WITH_WANDB in arguments:
             with suppress(ImportError):
                 import wandb  # noqa: F401 - for the job

@@ -2,8 +2,11 @@
 
 import os
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from helpers import write_job
 
 from accel_trainer.config import read_job
@@ -43,28 +46,39 @@ class Model(nn.Module):
 """
 
 
-def test_nothing_is_imported_before_the_second_step_that_it_does_not_need(tmp_path: Path) -> None:
-    (tmp_path / "second_step.py").write_text(MODEL)
+@pytest.fixture(scope="module")
+def in_second_step(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """What a launched trainer has imported then."""
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "second_step.py").write_text(MODEL)
     model = {"architecture": "second_step:Model", "architecture_args": {}, "image_size": 32}
-    write_job(tmp_path / "job.json", model_dir=str(tmp_path / "run"), **model)
-    job = read_job(tmp_path / "job.json")
+    write_job(folder / "job.json", model_dir=str(folder / "run"), **model)
+    job = read_job(folder / "job.json")
     launch = plan_launch(job, LaunchOptions(cpu=True), this_machine(cpu=True), ["job.json", "--name=job"])
+    allowed = {"PYTHONPATH": str(folder), "ACCEL_TRAIN_ALLOW_IMPORTS": "second_step"}
+    return modules_of(launch.argv, folder, {**launch.environment, **allowed})
+
+
+def modules_of(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> set[str]:
+    """The modules that a process lists on its standard error."""
     ended = subprocess.run(
-        launch.argv,
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            **launch.environment,
-            "PYTHONPATH": str(tmp_path),
-            "ACCEL_TRAIN_ALLOW_IMPORTS": "second_step",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
     lines = [line for line in ended.stderr.splitlines() if line.startswith("sys builtins ")]
     assert len(lines) == 1, ended.stdout + ended.stderr
-    modules = set(lines[0].split())
-    assert {"torch", "accel_trainer.training.loop"} <= modules
+    return set(lines[0].split())
+
+
+def test_nothing_is_imported_before_the_second_step_that_it_does_not_need(in_second_step: set[str]) -> None:
+    assert {"torch", "accel_trainer.training.loop"} <= in_second_step
     unwanted = UNWANTED | {f"accel_trainer.{name}" for name in UNWANTED_OF_OURS}
-    assert {name for name in unwanted if name in modules} == set()
+    assert {name for name in unwanted if name in in_second_step} == set()
+
+
+def test_a_prewarmed_trainer_has_imported_all_libraries(in_second_step: set[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from accel_trainer.workers import train; train._preload([]); print(*sys.modules, file=sys.stderr)"
+    )
+    left = in_second_step - modules_of([sys.executable, "-c", code], tmp_path, {})
+    libraries = {"torch", "torchvision", "numpy", "PIL", "psutil", "safetensors", "yaml"}
+    assert {name for name in left if name.partition(".")[0] in libraries} == set()
