@@ -1,20 +1,19 @@
 """Events as lines of text."""
 
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
+from accel_trainer.cli.attempt_lines import harmless, indented, line_of_attempt, outcome_line
 from accel_trainer.core.lease import STALE_S
-from accel_trainer.core.text import duration, one_line, printable
+from accel_trainer.core.text import duration, one_line
 from accel_trainer.launch.attempt_events import (
-    AttemptEvent,
     AttemptFinished,
     AttemptStarted,
     AttemptStopping,
     AttemptTerminating,
     Tick,
 )
-from accel_trainer.launch.outcome import Outcome, OutcomeKind
+from accel_trainer.launch.outcome import OutcomeKind
 from accel_trainer.queue.dependencies import describe_unmet
 from accel_trainer.queue.events import (
     ClaimFinished,
@@ -49,10 +48,10 @@ from accel_trainer.queue.layout import JobState
 
 def line_of(event: Event) -> str:
     """An event in words; a line each, where there are several."""
-    event = _harmless(event)
+    event = harmless(event)
     match event:
         case AttemptStarted() | AttemptStopping() | AttemptTerminating() | AttemptFinished() | Tick():
-            return _line_of_attempt(event)
+            return line_of_attempt(event)
         case JobsFound() | JobRejected() | JobBlocked() | JobStuck() | ClaimFinished() | JobReclaimed() | JobTooLarge():
             return _line_of_job(event)
         case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
@@ -100,57 +99,6 @@ def _why_again(event: RetryScheduled) -> str:
     return "the machine failed, not the job" if event.number is None else f"retry {event.number} of {event.retries}"
 
 
-def _harmless(event: Event) -> Event:
-    """The same event with names and reasons that others have given written out: in a line each, but for `reason`, whose
-    further lines are indented, so that none passes for a line of ours."""
-    texts = {field.name: getattr(event, field.name) for field in fields(event)}
-    changes: dict[str, Any] = {
-        name: text if name == "reason" else one_line(text) for name, text in texts.items() if type(text) is str
-    }
-    return replace(event, **changes)
-
-
-def indented(reason: str | None) -> str:
-    """A reason, whose further lines are indented."""
-    return printable(reason or "").replace("\n", "\n  ")
-
-
-def _line_of_attempt(event: AttemptEvent) -> str:
-    match event:
-        case AttemptStarted(name=name, run=run, log=log):
-            return f"\n{name}: training in {one_line(run.path)} (all output: {one_line(log)})"
-        case AttemptStopping():
-            return "stopping: the step is finished and the state saved; once more stops at once"
-        case AttemptTerminating(name=name, reason=reason):
-            return f"{name}: {indented(reason)}"
-        case AttemptFinished(name=name, outcome=outcome, log=log):
-            return f"{name}: {_outcome(name, outcome, log)}"
-        case Tick():
-            return ""
-        case _:
-            assert_never(event)
-
-
-def _outcome(name: str, outcome: Outcome, log: Path) -> str:
-    reason = indented(outcome.reason)
-    why = "" if outcome.reason is None else f" ({reason})"
-    match outcome.kind:
-        case OutcomeKind.DONE:
-            return "done"
-        case OutcomeKind.INTERRUPTED:
-            return f"stopped{why}; it resumes where it was when it is run again"
-        case OutcomeKind.SUPERSEDED:
-            return f"superseded{why}; what this trainer did does not count"
-        case OutcomeKind.FOLDER_IN_USE:
-            return f"not begun: {reason}"
-        case OutcomeKind.CANCELED:
-            return f"{reason}; `accel-train retry {name}` lets it resume where it was"
-        case OutcomeKind.FAILED:
-            return f"failed: {reason}\n  log: {one_line(log)}"
-        case _:
-            assert_never(outcome.kind)
-
-
 def _line_of_job(
     event: JobsFound | JobRejected | JobBlocked | JobStuck | ClaimFinished | JobReclaimed | JobTooLarge,
 ) -> str:
@@ -180,7 +128,7 @@ def _where_it_went(name: str, finished: FinishedClaim, log: Path) -> str:
         return (
             f"stopped ({indented(finished.outcome.reason)}); `accel-train release {name}` lets it resume where it was"
         )
-    return _outcome(name, finished.outcome, log)
+    return outcome_line(name, finished.outcome, log)
 
 
 def _line_of_slurm(event: JobSubmitted | SlurmJobChanged | SlurmJobOver | SlurmProblem) -> str:

@@ -79,7 +79,7 @@ def train(
 
 def _train(attempt: "Attempt", options: LaunchOptions) -> None:
     """Run an attempt, and exit with the code for its outcome."""
-    from accel_trainer.cli.terminal import Terminal
+    from accel_trainer.cli.attempt_terminal import AttemptTerminal
     from accel_trainer.core.event_loop import run_async
     from accel_trainer.core.processes import StopRequest
     from accel_trainer.launch.attempt import STOP_SIGNALS, run_attempt
@@ -87,7 +87,7 @@ def _train(attempt: "Attempt", options: LaunchOptions) -> None:
     from accel_trainer.launch.outcome import OutcomeKind
     from accel_trainer.launch.supervision import Supervision
 
-    terminal, stop, machine = Terminal(), StopRequest(), this_machine(cpu=options.cpu)
+    terminal, stop, machine = AttemptTerminal(), StopRequest(), this_machine(cpu=options.cpu)
     stop.listen(*STOP_SIGNALS)
     outcome = run_async(lambda: run_attempt(attempt, options, machine, Supervision(stop, terminal)))
     terminal(AttemptFinished(attempt.job.name, outcome, attempt.log))

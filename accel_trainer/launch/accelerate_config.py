@@ -82,7 +82,7 @@ Off = Literal["no", "NO", False] | None
 class _Dynamo(BaseModel):
     """How Accelerate would compile; a job says itself whether it is compiled."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     dynamo_backend: str | bool = "NO"
     dynamo_mode: str | None = None
@@ -97,7 +97,8 @@ class AccelerateConfig(BaseModel):
     What the job decides is read and not used: mixed precision and compilation.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Made when a file is read, and not for each command that might read one.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     distributed_type: str | Literal[False]
     compute_environment: Literal["LOCAL_MACHINE"] = "LOCAL_MACHINE"
@@ -116,7 +117,7 @@ class AccelerateConfig(BaseModel):
     mixed_precision: Literal["no", "fp16", "bf16", False] = "no"
     fp16: bool = False
     dynamo_backend: str | bool = "NO"
-    dynamo_config: _Dynamo = _Dynamo()
+    dynamo_config: _Dynamo = Field(default_factory=_Dynamo)
     main_training_function: Annotated[str, Field(max_length=256)] = "main"
 
     downcast_bf16: Off = None

@@ -74,3 +74,28 @@ def test_the_status_of_jobs_that_wait_loads_no_definition_of_a_job(tmp_path: Pat
     rooms = ("config.job", "config.parse", "run.status", "launch.command", "launch.nvidia", "queue.slurm", "api")
     assert not {f"accel_trainer.{room}" for room in rooms} & loaded
     assert not {"asyncio", "yaml", "rich"} & loaded
+
+
+def test_before_it_starts_the_trainer_train_imports_nothing_of_a_queue_at_work(tmp_path: Path) -> None:
+    write_job(tmp_path / "job.json", model_dir=str(tmp_path / "run"))
+    script = f"""
+import os, subprocess, sys
+begin = subprocess.Popen.__init__
+def note(self, command, *args, **kwargs):
+    if "accel_trainer.workers.launch" in command:
+        from accel_trainer.launch.accelerate_config import AccelerateConfig
+        os.write(2, " ".join([*sys.modules, str(AccelerateConfig.__pydantic_complete__)]).encode())
+        os._exit(0)
+    begin(self, command, *args, **kwargs)
+subprocess.Popen.__init__ = note
+sys.argv[1:] = ["train", "--cpu", {str(tmp_path / "job.json")!r}]
+from accel_trainer.cli import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    loaded = set(ended.stderr.split())
+    assert "accel_trainer.launch.process_group" in loaded, ended.stdout + ended.stderr
+    unused = ("queue.events", "queue.runner", "queue.scheduler", "queue.prewarm", "cli.event_lines")
+    assert not {f"accel_trainer.{module}" for module in unused} & loaded
+    assert not {"torch", "numpy", "yaml", "rich"} & loaded
+    assert "False" in loaded, "the table of an accelerate config is made where there is one"

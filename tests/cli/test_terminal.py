@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from accel_trainer.cli import terminal
 from accel_trainer.cli.tables import table
 from accel_trainer.cli.terminal import Terminal
 from accel_trainer.core.errors import UserError
@@ -124,7 +123,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines_and_no_bar(run, caps
 def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     shown = Terminal()
     shown(AttemptStarted("job", run, Path("job.1.log"), ""))
     write_status(run, STATUS)
@@ -139,7 +138,7 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
 def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     shown = Terminal()
     shown(AttemptStarted("job", run, Path("job.1.log"), ""))
     write_status(run, Status(state=RunState.STARTING, preparing="measuring the spectrum", prepared=0.25))
