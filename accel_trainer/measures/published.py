@@ -187,7 +187,7 @@ def _number(text: str, what: str) -> float:
 def _table(path: Path) -> tuple[_Reader, Table]:
     """How to read a table, and all its cells as texts, by the lower-case name of their column."""
     if is_parquet(path):
-        table = open_parquet(path).read()
+        table = open_parquet(path).read(use_threads=False)
         read = _layout([name.lower() for name in table.column_names])
         cells = zip(table.column_names, (column.to_pylist() for column in table.columns), strict=True)
         return read, {

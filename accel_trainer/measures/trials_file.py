@@ -156,7 +156,7 @@ def trial_blocks(path: Path, *, probabilities: bool = True) -> Iterator[Trials]:
     if missing := [name for name in (*WORDS[:4], "correct", *conditions) if name not in names]:
         raise UserError(f"a table of trials without {listed(missing)}", where=path)
     try:
-        for batch in file.iter_batches(_batch_rows(file), columns=names):
+        for batch in file.iter_batches(_batch_rows(file), columns=names, use_threads=False):
             yield _trials(batch, conditions, classes)
     except pa.ArrowException as error:
         raise UserError(f"damaged: {str(error).splitlines()[0]}", where=path) from error

@@ -16,6 +16,8 @@ from faults.fork_server import ForkServer
 from helpers import own_disk, write_job
 
 from accel_trainer.cli import app
+from accel_trainer.measures.trials import Trials
+from accel_trainer.measures.trials_file import writing_trials
 from accel_trainer.queue.store import QueueStore
 
 VERBS = {
@@ -35,6 +37,7 @@ VERBS = {
     "preview": "preview training_queue/a.json --out sheet.png",
     "make-occluders": "make-occluders occluders --number 2 --size 32",
     "add": "add ../new.json",
+    "measure": "measure trials.parquet people.csv",
     "migrate": "migrate old.json",
     "pack": "pack digits --output packed",
     "compare": "compare run --json",
@@ -91,6 +94,11 @@ def lay_out(folder: Path, trained: Path) -> None:
     for number, name in enumerate(("a", "held/h", "failed/f", "done/d")):
         write_job(queue.folder / f"{name}.json", model_dir="models", seed=number)
     write_job(folder / "old.json", seed=8)
+    (folder / "people.csv").write_text(
+        "subj,rt,object_response,category,condition,imagename\na,0.5,cat,dog,inf,0001_x_s01_inf_dog_1_a.png\n"
+    )
+    with writing_trials(folder / "trials.parquet") as add:
+        add(Trials.of(["a.png"], ["dog"], ["dog"], observer="net", conditions={"condition": "inf"}))
     (folder.parent / "other").mkdir()
     shutil.copytree(trained, folder / "run")
 
