@@ -1,7 +1,7 @@
 """A run folder for scripts and notebooks: what was trained, how well, and the model itself."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from accel_trainer.data.decode import ImageLike
     from accel_trainer.data.pipeline import ValidationTransform
     from accel_trainer.evaluation.accuracy import Evaluation
+    from accel_trainer.evaluation.feature_files import Format
+    from accel_trainer.evaluation.features import Pool, Rows, WrittenFeatures
     from accel_trainer.launch.call_worker import WorkerCall
 
 # Of a run folder, where nothing is but its own files.
@@ -161,6 +164,95 @@ class Run:
         with imports_allowed(allow):
             return evaluate(self._folder, str(weights), dataset, None if data_root is None else Path(data_root))
 
+    def layers(self, *, allow: str | Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
+        """The layers of the model that `features` can take, in the order of its modules, with the shape of what each
+        gives for one image. A layer that is called more than once in a forward pass is there for each cycle, as
+        `IT-t0`, `IT-t1`, ... allow: as in `model`."""
+        from accel_trainer.evaluation.layers import activations
+
+        model = self.model("best" if self._folder.best_weights.is_file() else "final", allow=allow)
+        return {one.name: one.shape for one in activations(model, trained_job(self._folder))}
+
+    def features(
+        self,
+        images: "str | os.PathLike[str] | Sequence[ImageLike]",
+        layers: Sequence[str],
+        *,
+        weights: str | int = "best",
+        pool: "Pool" = "none",
+        batch_size: int = 64,
+        allow: str | Iterable[str] = (),
+    ) -> "Rows":
+        """What layers of the trained model give for images: arrays, float32 (images, *shape of the layer), by the name
+        of the layer, with its cycle where it has several: {"V1-t0": ..., "V1-t1": ...}.
+
+        The images are preprocessed as those of the run's validation are, and the features have the bits that a forward
+        hook sees. All are in memory; `accel-train features` writes those of many images to files.
+
+        images: a folder, whose images at any depth are taken in the order of their paths; or images, each as
+        `transform` takes them. layers: names of `layers`; "IT" stands for all cycles of IT, "IT-t2" for one, and
+        "IT.output" for what IT gives. pool: "none"; "flatten" (images, values); or "mean" over height and width,
+        (images, channels). batch_size: images in a forward pass; on which the last bits may depend. weights, allow: as
+        in `model`. Raises UserError for what is no layer, with names that are near, and where more than one in a
+        hundred images are corrupt; the features of a corrupt image are NaN.
+        """
+        from accel_trainer.data.sources.given import GivenImages, images_below
+        from accel_trainer.evaluation.features import Wanted, features
+
+        if isinstance(images, str | os.PathLike):
+            source: GivenImages | Any = images_below(expand_path(images))
+        else:
+            source = GivenImages(images)
+        with imports_allowed(allow):
+            return features(self._folder, source, Wanted(layers, str(weights), pool, batch_size))
+
+    def write_features(
+        self,
+        out: str | os.PathLike[str],
+        layers: Sequence[str],
+        *,
+        images: str | os.PathLike[str] | None = None,
+        dataset: str | None = None,
+        data_root: str | os.PathLike[str] | None = None,
+        file_format: "Format" = "npy",
+        weights: str | int = "best",
+        pool: "Pool" = "none",
+        batch_size: int = 64,
+        allow: str | Iterable[str] = (),
+    ) -> "WrittenFeatures":
+        """`features`, written to a folder as they are computed: what is in memory does not depend on how many images
+        there are. A call that was ended, anywhere, is gone on with by the next.
+
+        out: gets `<layer>/features.npy` and `<layer>/file_names.txt`, or with the format "safetensors" one
+        `features.safetensors` and `file_names.txt`; and `features.json`. Features of anything else in it are refused.
+        images: a folder; without one the validation images of a data set, by default the run's own (see `evaluate`).
+        """
+        from accel_trainer.evaluation.features import Images, Wanted, write_features
+
+        taken = Images(
+            None if images is None else expand_path(images),
+            dataset,
+            None if data_root is None else Path(data_root),
+        )
+        wanted = Wanted(layers, str(weights), pool, batch_size)
+        with imports_allowed(allow):
+            return write_features(self._folder, taken, wanted, expand_path(out), file_format)
+
+    @contextmanager
+    def launch_features(
+        self,
+        arguments: Sequence[str],
+        *,
+        weights: str | int = "best",
+        options: LaunchOptions | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> Iterator["WorkerCall"]:
+        """`write_features` in processes of its own, as `launch_evaluation` does with `evaluate`. arguments: of
+        `workers.features`."""
+        given = ("features", Program.FEATURES, [*arguments, f"--weights={weights}"])
+        with self._launched(*given, str(weights), options, allow) as call:
+            yield call
+
     @contextmanager
     def launch_evaluation(
         self,
@@ -176,19 +268,34 @@ class Run:
         Entering it raises UserError, for names of weights before anything is launched, and `WorkerFailed` and
         `WorkerStopped` of `launch.call_worker`.
         """
+        arguments = [f"--weights={weights}"]
+        arguments += [f"--dataset={dataset}"] if dataset is not None else []
+        arguments += [f"--data-root={os.fspath(data_root)}"] if data_root is not None else []
+        with self._launched("evaluate", Program.EVALUATE, arguments, str(weights), options, allow) as call:
+            yield call
+
+    @contextmanager
+    def _launched(
+        self,
+        verb: str,
+        worker: Program,
+        arguments: Sequence[str],
+        weights: str,
+        options: LaunchOptions | None,
+        allow: str | Iterable[str],
+    ) -> Iterator["WorkerCall"]:
+        """A worker for this run, and its answer."""
         from accel_trainer.launch.call_worker import ANSWER, called_worker
 
         job = trained_job(self._folder)
-        trained_weights(self._folder, job, str(weights))
+        trained_weights(self._folder, job, weights)
 
         def plan(place: Path) -> Launch:
-            arguments = [str(self.path), f"--answer={place / ANSWER}", f"--weights={weights}"]
-            arguments += [f"--dataset={dataset}"] if dataset is not None else []
-            arguments += [f"--data-root={os.fspath(data_root)}"] if data_root is not None else []
             given = options or LaunchOptions()
-            return plan_launch(job, given, this_machine(cpu=given.cpu), arguments, worker=Program.EVALUATE)
+            whole = [str(self.path), f"--answer={place / ANSWER}", *arguments]
+            return plan_launch(job, given, this_machine(cpu=given.cpu), whole, worker=worker)
 
-        with imports_allowed(allow), called_worker("evaluate", plan) as call:
+        with imports_allowed(allow), called_worker(verb, plan) as call:
             yield call
 
 

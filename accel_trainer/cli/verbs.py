@@ -33,6 +33,7 @@ MODULES = {
     "profile": "profile",
     "compare": "results",
     "evaluate": "results",
+    "features": "features",
     "run-queue": "run_queue",
     "sweep": "sweep",
     "train": "train",

@@ -30,6 +30,7 @@ class Program(StrEnum):
     LAUNCH = "accel_trainer.workers.launch"
     TRAIN = "accel_trainer.workers.train"
     EVALUATE = "accel_trainer.workers.evaluate"
+    FEATURES = "accel_trainer.workers.features"
     PROFILE = "accel_trainer.workers.profile"
     ALL_REDUCE = "accel_trainer.workers.all_reduce"
     PLOT = "accel_trainer.workers.plot"

@@ -311,6 +311,7 @@ class BottleneckArea(nn.Module):
         self.expand_norms = nn.ModuleList(nn.BatchNorm2d(hidden) for _ in range(num_cycles))
         self.spatial_norms = nn.ModuleList(nn.BatchNorm2d(hidden) for _ in range(num_cycles))
         self.reduce_norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(num_cycles))
+        self.output = nn.Identity()
 
     def forward(self, below: Tensor) -> Tensor:
         """Activations (batch, inputs, height, width) to (batch, outputs, height / 2, width / 2), rounded up."""
@@ -319,6 +320,7 @@ class BottleneckArea(nn.Module):
             (self.expand, self.spatial, self.reduce),
             self.skip,
             zip(self.expand_norms, self.spatial_norms, self.reduce_norms, strict=True),
+            self.output,
         )
 
 
@@ -327,12 +329,13 @@ def repeat_bottleneck(
     convolutions: tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d],
     skip: Callable[[Tensor], Tensor],
     norms: Iterable[tuple[nn.Module, nn.Module, nn.Module]],
+    output: nn.Module,
 ) -> Tensor:
     """The recurrence of an area of CORnet-S, which halves height and width, rounded up.
 
     convolutions: 1x1 to more channels, kxk among these, 1x1 back, with the same weights in every cycle; norms: those of
     each cycle, after each convolution. The first cycle halves the resolution, and has `skip` beside it; others the
-    identity.
+    identity. output: is given the state of each cycle, as the authors' code has it, so that it can be looked at there.
     """
     expand, spatial, reduce = convolutions
     for cycle, (expand_norm, spatial_norm, reduce_norm) in enumerate(norms):
@@ -340,7 +343,7 @@ def repeat_bottleneck(
         stride, padding = 2 if cycle == 0 else 1, spatial.kernel_size[0] // 2
         hidden = F.relu(spatial_norm(F.conv2d(hidden, spatial.weight, stride=stride, padding=padding)))
         skipped = skip(state) if cycle == 0 else state
-        state = F.relu(reduce_norm(reduce(hidden)) + skipped)
+        state = output(F.relu(reduce_norm(reduce(hidden)) + skipped))
     return state
 
 

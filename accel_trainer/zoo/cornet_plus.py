@@ -139,11 +139,12 @@ class RepeatedBottleneck(nn.Module):
         for cycle in range(num_cycles):
             for number, features in enumerate((hidden, hidden, outputs), start=1):
                 self.add_module(f"norm{number}_{cycle}", nn.BatchNorm2d(features))
+        self.output = nn.Identity()
 
     def forward(self, below: Tensor) -> Tensor:
         """Activations (batch, inputs, height, width) to (batch, outputs, height / 2, width / 2), rounded up."""
         convolutions = (self.conv1, self.conv2, self.conv3)
-        return repeat_bottleneck(self.conv_input(below), convolutions, self._skipped, self._norms())
+        return repeat_bottleneck(self.conv_input(below), convolutions, self._skipped, self._norms(), self.output)
 
     def _skipped(self, state: Tensor) -> Tensor:
         output: Tensor = self.norm_skip(self.skip(state))

@@ -1,0 +1,46 @@
+"""Launched by `accelerate launch`, once per process, to write features of a run; rank 0 writes the answer to a file."""
+
+# The parent is watched from the first moment on; torch takes seconds to import.
+from accel_trainer.core.child_environment import begin_worker
+from accel_trainer.core.processes import die_with_parent, exit_now
+
+if __name__ == "__main__":
+    begin_worker()
+    die_with_parent()
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accel_trainer.api.trained_run import load_run
+from accel_trainer.launch.call_worker import answer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments and write the features. Gives the exit code of the process."""
+    parser = argparse.ArgumentParser(prog="accel_trainer.workers.features", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--answer", type=Path, required=True, help="file to write")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--layer", action="append", required=True, dest="layers")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--dataset")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--weights", default="best")
+    parser.add_argument("--pool", default="none")
+    parser.add_argument("--format", default="npy", dest="file_format")
+    parser.add_argument("--batch-size", type=int, required=True)
+    args = vars(parser.parse_args(argv))
+    run, path, out, layers = load_run(args.pop("run")), args.pop("answer"), args.pop("out"), args.pop("layers")
+    rank = int(os.environ.get("RANK", 0))
+
+    def write_features() -> dict[str, Any]:
+        return run.write_features(out, layers, **args).as_row()
+
+    return answer(path, rank, write_features)
+
+
+if __name__ == "__main__":
+    exit_now(main())
