@@ -32,8 +32,10 @@ def _relative(path: Path, folder: Path) -> Path | None:
     """What comes after a folder in a path that goes through it, or None."""
     with suppress(UserError):  # a user without a home
         path = expand_home(path)
-    if path.is_absolute():  # a relative one says nothing of where we are
+    if path.is_absolute():
         folder = folder.absolute()
+    elif folder.is_absolute() and folder != (here := Path.cwd()) and folder.is_relative_to(here):
+        folder = folder.relative_to(here)
     return path.relative_to(folder) if path.is_relative_to(folder) else None
 
 

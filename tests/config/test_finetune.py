@@ -74,6 +74,8 @@ def test_what_a_run_starts_from_makes_it_another_run() -> None:
         ("./runs/parent", "runs/parent/two", "runs/parent/two"),
         ("/lab/parent", "/lab/parent/two", "/lab/parent/two"),
         ("runs/parent", "{cwd}/runs/parent/two", "runs/parent/two"),
+        ("{cwd}/runs/parent", "runs/parent/two", "{cwd}/runs/parent/two"),
+        ("/lab/runs/parent", "runs/parent/two", "/lab/runs/parent/runs/parent/two"),
         ("~/parent", "~/parent/two", "{home}/parent/two"),
         ("~/parent", "{home}/parent/two", "{home}/parent/two"),
         ("{home}/parent", "~/parent/two", "{home}/parent/two"),
