@@ -42,6 +42,8 @@ def step_that_never_comes(job: Job, steps_per_epoch: int | None) -> str | None:
     length, step_size = _length(job, steps_per_epoch), number_in(job.scheduler_args, "step_size")
     if job.scheduler != "StepLR" or length is None or step_size is None or step_size < length:
         return None
+    if length <= 0:  # the warm-up has it all, which is said of that
+        return None
     return f"{step_size:g} {_unit(job)} are not reached in {length:g}: the learning rate never falls"
 
 

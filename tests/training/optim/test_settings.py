@@ -162,6 +162,12 @@ def test_a_schedule_is_said_as_far_as_it_is_known(make_job: MakeJob, given: dict
     assert optimization_lines(make_job(**given))[1].startswith(said)
 
 
+def test_of_a_scheduler_to_which_the_warm_up_leaves_no_epoch_nothing_is_said(make_job: MakeJob) -> None:
+    (line,) = optimization_lines(make_job(num_epochs=3, warmup_scheduler="LinearLR"))[1:]
+    assert line.startswith("StepLR by epoch after 5 epochs of LinearLR: lr 0.01667 at the start")
+    assert "step_size" not in line
+
+
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
