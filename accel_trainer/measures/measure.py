@@ -245,7 +245,7 @@ class _Source:
                 yield part.pooled() if self.settings.pool else part
 
     def _blocks(self, file: Path) -> Iterable[Trials]:
-        if is_parquet(file) and is_trials_file(file):
+        if _is_ours(file):
             return trial_blocks(file, probabilities=self.probabilities)
         table = read_published(file, self.settings.benchmark)
         if not isinstance(table, Trials):
@@ -256,7 +256,7 @@ class _Source:
         """Where the files are tables of accuracies, these; None where they are trials."""
         found = list[Figure]()
         for file in self.files:
-            if is_parquet(file) or isinstance(table := read_published(file), Trials):
+            if _is_ours(file) or isinstance(table := read_published(file), Trials):
                 if found:
                     raise UserError("trials beside a table of accuracies", where=file, hint="measure them one by one")
                 return None
@@ -290,6 +290,10 @@ class _Source:
                     if not any(_same(level, one) for one in known):
                         near = did_you_mean(level, known) or f"; there are: {listed(sorted(known))}"
                         raise UserError(f"no trial has {name} {level!r}{near}", option=option)
+
+
+def _is_ours(file: Path) -> bool:
+    return is_parquet(file) and is_trials_file(file)
 
 
 def _column(trials: Trials, name: str) -> Factor:

@@ -9,6 +9,7 @@ import pytest
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.measures.accuracy import accuracy
+from accel_trainer.measures.measure import Measure, Settings, measure
 from accel_trainer.measures.published import benchmark_of, read_published, without_left_out
 
 HEADER = "subj,session,trial,rt,object_response,category,condition,imagename"
@@ -55,6 +56,17 @@ def test_none_is_a_level_of_the_occlusion_study_in_csv_and_in_parquet(tmp_path):
             ({"occluder_class": "none", "visibility": "1.0"}, 1),
         ]
         np.testing.assert_array_equal(one.seconds, [11.29, 2.69])
+
+
+def test_accuracies_of_parquet_give_an_mce_too(tmp_path):
+    names = [(who, name, s) for who in ("net", "base") for name in ("fog", "snow") for s in range(1, 6)]
+    models, corruptions, severities = zip(*names, strict=True)
+    values = [0.4 if who == "net" else 0.2 for who in models]
+    rows = {"model": models, "corruption": corruptions, "severity": severities, "accuracy": values}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    figures = measure([tmp_path / "t.parquet"], Measure.MCE, Settings(baseline="base")).figures
+    found = {f.cell.observer: f.value for f in figures if f.metric == "mce"}
+    assert found == {"net": pytest.approx(75), "base": pytest.approx(100)}
 
 
 def test_a_benchmark_is_called_as_its_file_or_its_folder(tmp_path):
