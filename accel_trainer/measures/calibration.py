@@ -24,6 +24,8 @@ def calibration(trials: Blocks, by: Sequence[str] | None = None, bins: int = BIN
         if block.probabilities is None:
             raise UserError("calibration needs probabilities, and these trials have none")
         largest = block.probabilities.max(1)
+        if not np.isfinite(largest).all():
+            raise UserError("there are trials whose probabilities are no numbers")
         # In the precision of the probabilities: 0.6 is the end of a bin, whatever it is in other bits.
         place = np.clip(np.ceil(largest * largest.dtype.type(bins)).astype(np.int64) - 1, 0, bins - 1)
         confidence = largest.astype(np.float64)

@@ -267,7 +267,9 @@ class _Source:
 
     def column_of(self, names: Sequence[str]) -> str:
         """The first of these conditions that the trials have. Raises UserError where they have none."""
-        return _first_of(names, next(iter(self)).conditions)
+        for block in self:
+            return _first_of(names, block.conditions)
+        raise UserError("no trials")
 
     def _chosen(self, trials: Trials) -> Trials:
         for name, levels in self.settings.only.items():

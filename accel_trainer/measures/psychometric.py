@@ -84,6 +84,8 @@ def thresholds(
     default. n: the points, or levels. Raises UserError for levels that are no such numbers, and where no images
     themselves were shown.
     """
+    if not len(trials):
+        raise UserError("no trials")
     numbers = trials.condition(over).numbers(over)
     if not ((numbers >= 0) & (numbers <= 1)).all():
         raise UserError(f"{over} is in 0..1, and here goes from {numbers.min():g} to {numbers.max():g}")

@@ -1,6 +1,7 @@
 """Figures beside those of scikit-learn, SciPy and closed forms."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,8 @@ def test_the_expected_calibration_error_of_made_confidences_is_the_one_by_hand()
     for blocks in (trials, [trials.select(np.arange(3)), trials.select(np.arange(3, 4))]):
         (figure,) = calibration(blocks, bins=5)
         assert (figure.value, figure.n) == (pytest.approx(expected, abs=1e-7), 4)
+    with pytest.raises(UserError, match="whose probabilities are no numbers"):
+        calibration(replace(trials, probabilities=top * np.float32(np.nan)))
     with pytest.raises(UserError, match="needs probabilities"):
         calibration(trials.without_probabilities())
 
@@ -320,6 +323,8 @@ def test_thresholds_take_chance_and_whole_images_as_the_ends_of_every_curve():
     found = {f.cell.levels["form"]: f.value for f in figures if f.metric == "threshold_50"}
     assert found == {name: pytest.approx(curve.crossing(), abs=0.01) for name in ("a", "b", "all")}
     assert {f.n for f in figures if f.metric == "threshold_50"} == {7}
+    with pytest.raises(UserError, match="no trials"):
+        thresholds(trials.select(np.arange(0)), ["form"])
     with pytest.raises(UserError, match="no trials of images themselves"):
         thresholds(trials.select(trials.condition("form").is_in(["a", "b"])), ["form"])
     with pytest.raises(UserError, match="no number in column 'form'"):
@@ -378,3 +383,10 @@ def test_columns_that_do_not_fit_are_refused():
         Trials.of("ab", "xx", "xx", conditions={"cycle": "0"})
     with pytest.raises(UserError, match="3 probabilities for 2 classes"):
         Trials.of("a", "x", "x", classes=("x", "y"), probabilities=np.ones((1, 3), np.float32))
+
+
+def test_of_no_trials_there_are_no_figures():
+    none = made_trials(probabilities=np.ones((600, 5), np.float32), classes=CLASSES, cycle=0).select(np.arange(0))
+    for figures in (accuracy, class_accuracy, calibration, confusion):
+        assert figures(none) == []
+    assert reaction_time_figures(replace(none, entropy=np.zeros(0, np.float32)), 0.5) == []
