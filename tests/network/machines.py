@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +58,12 @@ class Machine:
     _keeper: "subprocess.Popen[bytes]"
     _started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
-    def start(self, *words: str | Path, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-        """Start accel-train there; what it and its children print comes by `stdout`."""
+    def start(
+        self, *words: str | Path, cwd: Path, command: Sequence[str] = COMMAND, **environment: str
+    ) -> "subprocess.Popen[str]":
+        """Start accel-train there, or another command; what it and its children print comes by `stdout`."""
         process = subprocess.Popen(
-            [*self.entering(cwd), *COMMAND, *map(str, words)],
+            [*self.entering(cwd), *command, *map(str, words)],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
