@@ -12,6 +12,7 @@ from pathlib import Path
 
 from accel_trainer.core.files import expand_home
 from accel_trainer.core.lease import Owner, is_dead_token
+from accel_trainer.core.rename import is_own_there
 from accel_trainer.doctor.feature_trials import MOVE_QUEUE
 from accel_trainer.doctor.findings import Finding, ok, problem, warning
 from accel_trainer.doctor.hardware import GIGABYTE
@@ -196,13 +197,23 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove it with all that is in it, also what a client of a network drive lists and believes missing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        for inside, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                is_own_there(Path(inside, name))
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
         if is_dead_token(folder.name.removeprefix(PREFIX)):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def space(path: Path, wanted_gb: float) -> Finding:
