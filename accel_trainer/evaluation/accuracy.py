@@ -27,6 +27,7 @@ from accel_trainer.training.identity.check import input_differences
 from accel_trainer.training.knn import knn_test
 from accel_trainer.training.meta_model import cycle_axis, cycles_of
 from accel_trainer.training.runtime.accelerator import Assembly, assembly
+from accel_trainer.training.runtime.data_parallel import moves_model
 from accel_trainer.training.runtime.kernels import in_memory_format, store_weights
 from accel_trainer.training.validation import Evaluator, validation_set, validation_views
 
@@ -100,7 +101,7 @@ class RunEvaluator:
         self.objective = make_objective(job, len(classes), num_cycles, cycle_axis(model)).to(accelerator.device)
         store_weights(job, model, accelerator.device)
         # In the precision of the training, but not wrapped: ranks have different numbers of forward passes.
-        self.model = accelerator.prepare_model(model, evaluation_mode=True)
+        self.model = accelerator.prepare_model(model, device_placement=moves_model(accelerator), evaluation_mode=True)
         self.evaluator = Evaluator(accelerator, parts.loader, self.objective, partial(in_memory_format, job))
         self.augment_on_device = parts.augment_on_device
 

@@ -35,6 +35,17 @@ from accel_trainer.workers import evaluate as worker
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 
+
+@pytest.fixture(autouse=True)
+def not_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sharded tensors take a moment to import, and a single process has none."""
+
+    def ask(model: nn.Module) -> bool:
+        raise AssertionError("Accelerate asks whether a tensor is sharded")
+
+    monkeypatch.setattr("accelerate.accelerator.model_has_dtensor", ask, raising=False)
+
+
 SMALL: dict[str, Any] = {
     "architecture": "small_cnn",
     "architecture_args": {"features": [8, 8, 8]},

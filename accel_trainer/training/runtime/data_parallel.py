@@ -33,14 +33,20 @@ def prepare(
     accelerator.ddp_handler = DistributedDataParallelKwargs(
         gradient_as_bucket_view=True, find_unused_parameters=has_unused
     )
-    # By itself Accelerate would import sharded tensors, only to see that a single process has none.
-    is_single = accelerator.distributed_type == DistributedType.NO
-    placement = [accelerator.device_placement, None] if is_single else None
-    model, prepared = accelerator.prepare(model, optimizer, device_placement=placement)
+    moves = moves_model(accelerator)
+    model, prepared = accelerator.prepare(
+        model, optimizer, device_placement=None if moves is None else [moves, accelerator.device_placement]
+    )
     if isinstance(model, DistributedDataParallel):
         # Set here: as an argument it has another name, and another meaning, in every other version of torch.
         model.broadcast_buffers = moves_buffers
     return model, prepared
+
+
+def moves_model(accelerator: Accelerator) -> bool | None:
+    """Whether Accelerate is to move a model to its device; None: it knows itself. It would import sharded tensors to
+    know it, and a single process has none."""
+    return accelerator.device_placement if accelerator.distributed_type == DistributedType.NO else None
 
 
 def settle_order(model: nn.Module, loss: Callable[[], Tensor]) -> None:
