@@ -62,11 +62,17 @@ class Owner:
     @property
     def is_of_this_machine(self) -> bool:
         """Whether it is or was a process of this machine: of this boot, in whatever space, or of an earlier one."""
-        process = _Process.of(self.token)
-        if process.boot and process.boot == boot_id():
+        if self.is_of_this_boot:
             return True
+        process = _Process.of(self.token)
         # Containers of one image, and machines of one image, may have one machine id.
         return bool(process.machine) and process.machine == machine_id() and self.host == this_host()
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether it is or was a process of this kernel, in whatever space."""
+        boot = _Process.of(self.token).boot
+        return bool(boot) and boot == boot_id()
 
     @classmethod
     def of_cluster(cls, cluster: str) -> Self:

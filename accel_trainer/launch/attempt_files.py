@@ -1,5 +1,6 @@
 """The files of an attempt outside its run folder: its log and its temporary folder."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -7,6 +8,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +16,14 @@ from pathlib import Path
 from accel_trainer.core import processes
 from accel_trainer.core.files import read_bytes
 from accel_trainer.core.launched import TOKEN_VARIABLE
-from accel_trainer.core.lease import Owner, this_host
-from accel_trainer.core.process_space import sees_processes
+from accel_trainer.core.lease import Owner, is_stale, this_host
+from accel_trainer.core.process_space import Life, sees_processes
 
 PREFIX = "accel-train-run-"
 OWNER_FILE = ".owner"
+# Locked (flock) by the process that has made the folder, as long as that lives; and there since somebody has found it
+# not locked.
+HELD_FILE, LEFT_FILE = ".held", ".left"
 # Sockets are made in such folders, and the path of one may have 104 bytes on some systems.
 MAX_PLACE_BYTES = 40
 MAX_TOKEN_BYTES = 1024
@@ -67,7 +72,43 @@ def make_scratch(token: str) -> Mapping[str, str]:
         descriptor = os.open(folder / OWNER_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
+        _hold(folder, token)
     return {"TMPDIR": str(folder)}
+
+
+# Of this process's folders, by their tokens.
+_held: dict[str, int] = {}
+
+
+def _hold(folder: Path, token: str) -> None:
+    """Lock the folder until it is removed, or this process ends, however that happens."""
+    descriptor = os.open(folder / HELD_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with suppress(OSError):  # where there are no locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _held[token] = descriptor
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether the process that has made the folder was gone ten minutes ago: then its trainers are, too.
+
+    It may be one of another container, of which nothing else is known. The kernel keeps its lock also while it is
+    suspended.
+    """
+    try:
+        descriptor = os.open(folder / HELD_FILE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # made by a version that has locked none
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left = os.open(folder / LEFT_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            return is_stale(time.time() - os.fstat(left).st_mtime)
+        finally:
+            os.close(left)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _make_private(folder: Path) -> Path:
@@ -87,11 +128,14 @@ def remove_scratch(token: str) -> None:
     folder = scratch_folder(token)
     if _is_ours(folder, token):
         shutil.rmtree(folder, ignore_errors=True)
+    if (descriptor := _held.pop(token, None)) is not None:
+        os.close(descriptor)
 
 
 def remove_abandoned() -> None:
     """Remove the folders of this user's attempts that were killed with their runner and never resumed. None where it
-    cannot be seen whether a trainer has outlived its runner."""
+    cannot be seen whether a trainer has outlived its runner; those of another container that shares the folder for
+    temporary files, ten minutes after they were found to be nobody's."""
     if not sees_processes():
         return
     for folder in _place().glob(f"{PREFIX}*"):
@@ -99,9 +143,18 @@ def remove_abandoned() -> None:
             if folder.lstat().st_uid != os.geteuid():
                 continue
             token = _read_owner(folder)
+            if scratch_folder(token) != folder:
+                continue
             # On a disk of this machine, so those of its earlier boots are meant too.
-            is_dead = scratch_folder(token) == folder and Owner(this_host(), token).is_dead()
-            if is_dead and not processes.pids_with_env(TOKEN_VARIABLE, token):
+            owner = Owner(this_host(), token)
+            match owner.life():
+                case Life.DEAD:
+                    is_over = True
+                case Life.UNKNOWN:
+                    is_over = owner.is_of_this_boot and _is_left(folder)
+                case Life.ALIVE:
+                    is_over = False
+            if is_over and not processes.pids_with_env(TOKEN_VARIABLE, token):
                 remove_scratch(token)
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers import dead_token, wait_until
 
 from accel_trainer.core.lease import Owner
-from accel_trainer.core.process_space import boot_id, machine_id
+from accel_trainer.core.process_space import Life, boot_id, machine_id
 from accel_trainer.launch import attempt_files
 from accel_trainer.launch.attempt_files import make_scratch, remove_abandoned, remove_scratch, scratch_folder
 from accel_trainer.launch.command import Launch
@@ -33,7 +36,7 @@ def test_what_a_killed_trainer_has_left_goes_with_it(tmp_path, temporary):
     token = Owner.new().token
     trainer = ProcessGroup(Litter((), {}, 1), token, tmp_path / "log")
     wait_until(lambda: "left" in (tmp_path / "log").read_text())
-    assert len(list(scratch_folder(token).iterdir())) == 3  # and whose they are
+    assert len(list(scratch_folder(token).iterdir())) == 4  # with whose they are, and who holds them
     assert list(temporary.iterdir()) == [scratch_folder(token)]
     trainer.kill()
     asyncio.run(trainer.stop())
@@ -152,3 +155,48 @@ def test_a_folder_that_only_looks_like_one_is_left_alone(temporary):
             (temporary / name / ".owner").write_text(token)
     remove_abandoned()
     assert len(list(temporary.iterdir())) == 2
+
+
+CONTAINER = ("unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child=SIGKILL", "--")
+HOLD = """
+import sys, time
+from accel_trainer.core.lease import Owner
+from accel_trainer.launch.attempt_files import make_scratch
+token = Owner.new().token
+make_scratch(token)
+print(token, flush=True)
+sys.stdin.read()
+"""
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Since it was found to be nobody's, if it was."""
+    if (left := folder / attempt_files.LEFT_FILE).exists():
+        os.utime(left, (time.time() - seconds,) * 2)
+
+
+def test_what_a_container_has_left_is_removed_ten_minutes_after_it_was_found(temporary: Path) -> None:
+    words, here = [*CONTAINER, sys.executable, "-c", HOLD], {**os.environ, "TMPDIR": str(temporary)}
+    if subprocess.run([*CONTAINER, "true"], capture_output=True).returncode:
+        pytest.skip("no namespaces here")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here) as container:
+        assert container.stdout is not None
+        token = container.stdout.readline().strip()
+        folder = scratch_folder(token)
+        assert Owner("", token).life() is Life.UNKNOWN
+        for _ in range(2):
+            remove_abandoned()
+            age(folder, 700)
+        assert folder.is_dir(), "it is held"
+        (inside,) = psutil.Process(container.pid).children()
+        inside.suspend()
+        remove_abandoned()
+        assert not (folder / attempt_files.LEFT_FILE).exists()
+        container.kill()
+    wait_until(lambda: remove_abandoned() or (folder / attempt_files.LEFT_FILE).exists(), 10)
+    age(folder, 500)
+    remove_abandoned()
+    assert folder.is_dir()
+    age(folder, 700)
+    remove_abandoned()
+    assert not folder.exists()
