@@ -31,7 +31,8 @@ COMMAND_LINE = "from accel_trainer.cli import main; main()"
 class ForkServer:
     """The side of the tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        """timeout_s: for which the processes of one call may run; then they are killed."""
         self._home = tempfile.TemporaryDirectory(prefix="fork-server-")
         paths = [str(HERE.parent.parent), str(HERE.parent), str(HERE / "site")]
         environment = {
@@ -45,7 +46,7 @@ class ForkServer:
         }
         environment.pop("XDG_CACHE_HOME", None)
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "fork_server.py")],
+            [sys.executable, str(HERE / "fork_server.py"), str(timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,7 +140,7 @@ def shared() -> ForkServer:
 # -- the side of the server ----------------------------------------------------------------------------------------
 
 
-def serve() -> None:
+def serve(timeout_s: float) -> None:
     import accel_trainer.api.verdicts
     import accel_trainer.cli
     import accel_trainer.training.trainer
@@ -152,15 +153,15 @@ def serve() -> None:
     gc.freeze()
 
     for line in sys.stdin:
-        print(json.dumps(_ranks(**json.loads(line))), flush=True)
+        print(json.dumps(_ranks(timeout_s, **json.loads(line))), flush=True)
 
 
-def _ranks(processes: int, **request: Any) -> list[int]:
+def _ranks(timeout_s: float, processes: int, **request: Any) -> list[int]:
     """Fork the ranks and wait for them."""
     port = _free_port()
     codes: dict[int, int] = {}
     pids = {_fork(rank, processes, port, **request): rank for rank in range(processes)}
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while pids:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
@@ -324,4 +325,4 @@ def _kill_after(step: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(float(sys.argv[1]))

@@ -21,6 +21,9 @@ FAULTS_VARIABLE = "ACCEL_TRAIN_TEST_FAULTS"
 # When it is set, checkers end before they import torch: the runner then leaves it to the trainer to find mistakes.
 UNCHECKED_VARIABLE = "ACCEL_TRAIN_TEST_UNCHECKED"
 
+# After how many seconds without a sign of life an owner counts as silent, and how often it gives one, as "4 0.5".
+LEASE_VARIABLE = "ACCEL_TRAIN_TEST_LEASE"
+
 # What the program of a process is called in a fault.
 ROLES = {
     "accelerate.commands.launch": "launcher",  # of several processes; a single one becomes the worker
@@ -49,7 +52,7 @@ def arm(faults: Sequence[dict[str, Any]]) -> None:
     folders: events count that touch something below one of these;
     pattern: regular expression that the text of an event must contain, such as "rename .* resume/", or None;
     nth: the number of the event among these (0: none);
-    signal: what the process then sends itself, delay_s: how much later;
+    signal: what the process then sends itself, or another with `pid`; delay_s: how much later;
     marker: a file that is made then; where it exists already nothing happens, so that a fault strikes once;
     trace: a file to which the text of every event is added, or None.
     """
@@ -83,10 +86,11 @@ class _Watch:
         pattern: str | None = None,
         trace: str | None = None,
         delay_s: float = 0.0,
+        pid: int | None = None,
     ) -> None:
         self._folders = [os.path.join(folder, "") for folder in folders]
         self._pattern, self._nth, self._signal, self._marker = pattern, nth, signal, marker
-        self._seen, self._delay_s = 0, delay_s
+        self._seen, self._delay_s, self._pid = 0, delay_s, pid
         self._trace = None if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def see(self, event: str, paths: Sequence[str]) -> None:
@@ -99,10 +103,11 @@ class _Watch:
         if self._trace is not None:
             os.write(self._trace, f"{text}\n".encode())
         if self._seen == self._nth and self._is_first(text):
+            target = (self._pid or os.getpid(), self._signal)
             if self._delay_s:
-                threading.Timer(self._delay_s, os.kill, (os.getpid(), self._signal)).start()
+                threading.Timer(self._delay_s, os.kill, target).start()
             else:
-                os.kill(os.getpid(), self._signal)
+                os.kill(*target)
 
     def _is_first(self, text: str) -> bool:
         try:
@@ -148,8 +153,17 @@ def _make_fsync_audible() -> None:
     os.fsync = audible
 
 
+def shorten_lease() -> None:
+    """Before anything that takes these numbers is imported."""
+    if LEASE_VARIABLE in os.environ:
+        from accel_trainer.core import lease
+
+        lease.STALE_S, lease.BEAT_S = map(float, os.environ[LEASE_VARIABLE].split())
+
+
 def arm_from_environment() -> None:
     """Arm the faults that are meant for this process: those of its role and rank."""
+    shorten_lease()
     role, rank = role_of(sys.orig_argv), int(os.environ.get("RANK", 0))
     if role == "checker" and UNCHECKED_VARIABLE in os.environ:
         os._exit(0)
