@@ -88,7 +88,7 @@ def test_an_unreadable_status_counts_as_no_status(run: RunFolder, kind: str) -> 
 
 @every_kind
 def test_what_is_not_a_rank_s_error_is_none(run: RunFolder, kind: str) -> None:
-    plant(run.rank_error(1), kind)
+    plant(run.rank_error(1, "t"), kind)
     write_rank_error(run, 2, RankError("t", "boom", 2.0))
     assert first_rank_error(run, "t") == RankError("t", "rank-2: boom", 2.0)
 

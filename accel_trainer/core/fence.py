@@ -60,7 +60,7 @@ def fence(folder: Path, through: Path) -> None:
     if away.is_symlink() or not away.is_dir():
         remove_tree(away)
     else:
-        _raze(away)
+        raze(away, RAZE_S)
 
 
 def _moved(path: Path, through: Path) -> Path | None:
@@ -77,9 +77,10 @@ def _moved(path: Path, through: Path) -> Path | None:
     return away
 
 
-def _raze(folder: Path) -> None:
-    """Remove a folder until the system says that it is gone."""
-    deadline = time.monotonic() + RAZE_S
+def raze(folder: Path, patience_s: float) -> None:
+    """Remove a folder until the system says that it is gone. Raises OSError where it is not after so many seconds: a
+    client may believe for a while that a file in it is missing, and remove nothing."""
+    deadline = time.monotonic() + patience_s
     while True:
         for path in _inside(folder):
             remove_tree(path)

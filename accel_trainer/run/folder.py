@@ -4,23 +4,25 @@ The trainer writes it, the queue and the reports read it; they share nothing els
 """
 
 import errno
+import hashlib
 import os
 import re
-import shutil
 import stat
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.fence import discard, move
+from accel_trainer.core.fence import discard
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.machine_errors import try_to_write, why_of_machine
 
 _ARGS_OF_OTHER_CODE = "args.json"
 _ASIDE = ".writing-"
+_NEXT_RUN, _BEING_MOVED = ".new", ".moving"
+_OF_AN_OWNER = re.compile(r"|-.+")
 _BEST_OF_OTHER_CODE = re.compile(r"best_(\d+)\.pt")
 
 
@@ -93,8 +95,34 @@ class RunFolder:
 
     @property
     def next_run(self) -> Path:
-        """Where a run that starts over is laid out, until the older one has been moved away."""
-        return self.path / ".new"
+        """Where a run that starts over is laid out, until the older one has been moved away: an owner's has its token,
+        who reads is given the one that there is."""
+        if self.aside is not None:
+            return self.path / f"{_NEXT_RUN}-{self._token}"
+        return min(self.next_runs(), default=self.path / _NEXT_RUN)
+
+    def next_runs(self) -> list[Path]:
+        """Those that there are, whoever has laid them out."""
+        return [path for path in self.path.glob(f"{_NEXT_RUN}*") if _OF_AN_OWNER.fullmatch(path.name[len(_NEXT_RUN) :])]
+
+    @property
+    def previous(self) -> Path:
+        """The folder of the runs before, by their numbers."""
+        return self.path / "previous"
+
+    @property
+    def being_moved(self) -> Path:
+        """Where an older run is, until all of it is there."""
+        return self.previous / (_BEING_MOVED if self.aside is None else f"{_BEING_MOVED}-{self._token}")
+
+    def all_being_moved(self) -> list[Path]:
+        """Those that there are, whoever moves or has moved them."""
+        return list(self.previous.glob(f"{_BEING_MOVED}*"))
+
+    @property
+    def _token(self) -> str:
+        """The owner's."""
+        return "" if self.aside is None else self.aside.name.removeprefix(_ASIDE)
 
     @property
     def classes(self) -> Path:
@@ -201,9 +229,11 @@ class RunFolder:
         """Those that there are."""
         return list(self.path.glob(".status-*.json"))
 
-    def rank_error(self, rank: int) -> Path:
-        """Why a rank other than 0 failed; status.json is rank 0's."""
-        return self.path / f".error-rank-{rank}.json"
+    def rank_error(self, rank: int, token: str) -> Path:
+        """Why a rank other than 0 failed in an attempt; status.json is rank 0's. The attempts of two owners do not
+        replace each other's."""
+        attempt = hashlib.sha256(token.encode()).hexdigest()[:10]
+        return self.path / f".error-rank-{rank}.{attempt}.json"
 
     def rank_errors(self) -> list[Path]:
         """The errors of ranks that there are."""
@@ -265,7 +295,7 @@ class RunFolder:
                 self.discard(path)
 
     @property
-    def _contents(self) -> list[Path]:
+    def contents(self) -> list[Path]:
         """What belongs to one run, and goes with it."""
         return [
             self.config,
@@ -306,40 +336,6 @@ class RunFolder:
         weights = sorted(f"{self.params.name}/{path.name}" for path in self.params.glob("*.pt"))
         args = [_ARGS_OF_OTHER_CODE] if self.args_of_other_code.exists() else []
         return args + weights
-
-    def archive(self, others: Collection[str] = (), *, is_unbegun: bool = False) -> Path | None:
-        """Move an older run of this folder to `previous/<n>`, so that a new one can start clean; where it has gone.
-
-        What is not a run's stays. others: folders of its trackers. is_unbegun: whether that is a run which has an
-        origin.json and nothing of its own yet.
-        """
-        self.check_owner()
-        if not self.has_run and not is_unbegun:
-            return None
-        target = self._next_previous()
-        with suppress(OSError):  # the next status takes its place here; the log goes on over all runs of the folder
-            shutil.copyfile(self.status_file, target / self.status_file.name)
-        ours = {path.name for path in self._contents} | set(others)
-        # config.json, or else origin.json, goes last: while it is there, an interrupted move is begun again.
-        last = self.config if self.has_run else self.origin
-        for entry in sorted(self.path.iterdir(), key=lambda p: p.name == last.name):
-            if entry.name in ours:
-                self.check_owner()
-                move(entry, target / entry.name)
-        return target
-
-    def _next_previous(self) -> Path:
-        """A new folder for an older run."""
-        previous = self.path / "previous"
-        previous.mkdir(exist_ok=True)
-        numbers = [int(p.name) for p in previous.iterdir() if re.fullmatch(r"[0-9]{1,9}", p.name)]
-        number = 1 + max(numbers, default=0)
-        while True:
-            target = previous / str(number)
-            with suppress(FileExistsError):  # it may also be ours: on a network drive an answer may be lost
-                target.mkdir()
-                return target
-            number += 1
 
 
 def cannot_write(folder: Path, error: OSError) -> UserError:

@@ -15,24 +15,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.exclusive_move import move_own
-from accel_trainer.core.fence import discard, fence, make_own_folder
-from accel_trainer.core.files import open_regular, read_bytes, remove_tree
+from accel_trainer.core.fence import discard, fence, make_own_folder, raze
+from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes
 from accel_trainer.core.lease import BEAT_S, Owner, left_s
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.process_space import Life
 from accel_trainer.core.record_store import Line, RecordStore, Time
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder, cannot_write
+from accel_trainer.run.older_run import take_over
 
 # For what is in a lock to be written.
 BEING_TAKEN_S = 60.0
 MAX_LOCK = 2**16
+# For which the own folder of an owner that ends may not be removed.
+TIDY_S = 5.0
 # For a thread that looks at the lock, when it is no longer needed. A network drive may answer it much later.
 JOIN_S = 5.0
 # Of which an own folder has its name; a lock may say anything.
@@ -140,7 +144,8 @@ class RunLock:
         with suppress(OSError):
             if self._is_ours():
                 discard(self._path, self.aside)
-        remove_tree(self.aside)
+        with suppress(OSError):
+            raze(self.aside, TIDY_S)
 
     def _touch(self) -> None:
         """Of the file that was looked at: its name may be another's by now. What is written again is dated by the file
@@ -345,6 +350,18 @@ def _fence_off(run: RunFolder, ours: RunLock, others: list[_Lock]) -> None:
     known = {run.aside_of(token) for token in tokens if _TOKEN.fullmatch(token)}
     for aside in known.union(run.asides()) - {ours.aside}:
         fence(aside, ours.aside)
+    owned = replace(run, check_owner=ours.check, aside=ours.aside)
+    take_over(owned)
+    if others:
+        # A former owner's write into a file that is open still, or whose name was looked up, is then in none of ours.
+        for path in (run.log, run.status_file):
+            _write_anew(owned, path)
+
+
+def _write_anew(run: RunFolder, path: Path) -> None:
+    """The same content in another file. One that cannot be written now, as on a full disk, stays."""
+    with suppress(OSError, UnsuitableFile), os.fdopen(open_regular(path, follow_links=False), "rb") as file:
+        run.write(path, iter(partial(file.read, MEBIBYTE), b""), durable=False)
 
 
 def _refuse_if_held(run: RunFolder, locks: list[_Lock], follows: Callable[[str], bool]) -> None:

@@ -158,7 +158,7 @@ def status_damage(run: RunFolder) -> str | None:
 
 def write_rank_error(run: RunFolder, rank: int, error: RankError) -> None:
     """Leave the reason why a rank failed; rank 0 reports its own in status.json. Raises OSError."""
-    _RANK_ERRORS.write(run.rank_error(rank), error)
+    _RANK_ERRORS.write(run.rank_error(rank, error.token), error)
 
 
 def first_rank_error(run: RunFolder, token: str) -> RankError | None:
@@ -170,5 +170,6 @@ def first_rank_error(run: RunFolder, token: str) -> RankError | None:
     for path in run.rank_errors():
         error = _RANK_ERRORS.read(path)
         if error is not None and error.token == token:
-            errors.append(replace(error, error=f"{path.stem.removeprefix('.error-')}: {error.error}"))
+            rank = path.name.removeprefix(".error-").partition(".")[0]
+            errors.append(replace(error, error=f"{rank}: {error.error}"))
     return min(errors, key=lambda error: error.time, default=None)

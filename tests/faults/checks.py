@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from accel_trainer.run.folder import RunFolder
 
 # What is written aside, and must not outlive the run or the queue that it was written for.
-ASIDE = re.compile(r"\..*\.tmp|\.probe-.*|\.new|\.error-rank-.*|\.writing-.*")
+ASIDE = re.compile(r"\..*\.tmp|\.probe-.*|\.new.*|\.moving.*|\.error-rank-.*|\.writing-.*")
 OWN_TIMES = ("images_per_s", "seconds")
 
 

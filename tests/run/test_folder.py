@@ -9,6 +9,7 @@ from helpers import file_names, said_by
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.older_run import set_aside
 from accel_trainer.run.records import read_config, read_environment
 from accel_trainer.run.status import (
     RankError,
@@ -35,7 +36,7 @@ def test_every_file_lies_in_the_run_folder_under_a_name_of_its_own(tmp_path: Pat
     run = RunFolder(tmp_path)
     properties = [name for name, member in vars(RunFolder).items() if isinstance(member, property)]
     paths = [path for name in properties if isinstance(path := getattr(run, name), Path)]
-    paths += [run.weights(0), run.weights(12), run.plot("pdf"), run.rank_error(1), run.rank_error(2)]
+    paths += [run.weights(0), run.weights(12), run.plot("pdf"), run.rank_error(1, "a"), run.rank_error(2, "a")]
     paths += [run.lock(1), run.lock(2)]
     assert len(set(paths)) == len(paths)
     assert all(path.is_relative_to(tmp_path) for path in paths)
@@ -148,9 +149,15 @@ def test_the_reason_of_the_first_failed_rank_is_reported(run: RunFolder) -> None
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"token": "now"}'])
 def test_a_rank_error_that_cannot_be_read_is_passed_over(run: RunFolder, content: str) -> None:
-    run.rank_error(1).write_text(content)
+    run.rank_error(1, "now").write_text(content)
     write_rank_error(run, 2, RankError("now", "the cause"))
     assert first_rank_error(run, "now").error == "rank-2: the cause"
+
+
+def test_an_error_of_a_rank_that_is_written_late_replaces_none_of_another_attempt(run: RunFolder) -> None:
+    write_rank_error(run, 1, RankError("now", "the cause"))
+    write_rank_error(run, 1, RankError("before", "written late"))
+    assert first_rank_error(run, "now").error == "rank-1: the cause"
 
 
 # -- an older run ----------------------------------------------------------------------------------------------
@@ -163,7 +170,7 @@ def fill(run: RunFolder) -> None:
 
 def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunFolder) -> None:
     fill(run)
-    assert run.archive() == run.path / "previous" / "1"
+    assert set_aside(run) == run.path / "previous" / "1"
     kept = ["config.json", "environment.json", "params/best.safetensors", "performance.csv", "status.json"]
     assert file_names(run.path / "previous" / "1") == kept
     assert file_names(run.path) == sorted(["log.txt", "status.json", *(f"previous/1/{name}" for name in kept)])
@@ -172,13 +179,13 @@ def test_an_older_run_is_set_aside_whole_but_for_what_is_being_written(run: RunF
 
 def test_every_file_of_a_run_goes_with_it_or_belongs_to_the_folder(run: RunFolder) -> None:
     """A property that is new has to be counted to one of the two."""
-    stays = {run.status_file, run.log, run.attempts, run.next_run, run.args_of_other_code}
+    stays = {run.status_file, run.log, run.attempts, run.next_run, run.previous, run.args_of_other_code}
     properties = [name for name, member in vars(RunFolder).items() if isinstance(member, property)]
     paths = {path for name in properties if isinstance(path := getattr(run, name), Path)}
     paths = {path for path in paths if path.parent == run.path}
     for path in paths:
         path.mkdir(exist_ok=True)
-    run.archive()
+    set_aside(run)
     assert {path for path in paths if path.exists()} == stays
 
 
@@ -186,7 +193,7 @@ def test_what_is_not_a_runs_stays_and_folders_of_trackers_go(run: RunFolder) -> 
     fill(run)
     for name in ("my notes.txt", "wandb", "figures"):
         (run.path / name).mkdir()
-    assert (kept := run.archive({"wandb"})) is not None
+    assert (kept := set_aside(run, {"wandb"})) is not None
     assert (kept / "wandb").exists()
     assert sorted(path.name for path in run.path.iterdir()) == [
         "figures",
@@ -200,7 +207,7 @@ def test_what_is_not_a_runs_stays_and_folders_of_trackers_go(run: RunFolder) -> 
 def test_the_lock_of_who_sets_an_older_run_aside_stays(run: RunFolder) -> None:
     fill(run)
     run.lock(3).touch()
-    assert run.archive() is not None
+    assert set_aside(run) is not None
     assert run.locks() == [3]
 
 
@@ -209,16 +216,16 @@ def test_archived_runs_of_a_folder_are_numbered(run: RunFolder) -> None:
     (run.path / "previous" / "notes").mkdir()
     (run.path / "previous" / "²").mkdir()  # a digit, and no number
     fill(run)
-    assert run.archive() == run.path / "previous" / "10"
+    assert set_aside(run) == run.path / "previous" / "10"
 
 
 def test_a_folder_without_a_run_has_nothing_to_set_aside(run: RunFolder) -> None:
     run.log.write_text("log")
-    assert run.archive() is None
+    assert set_aside(run) is None
     assert file_names(run.path) == ["log.txt"]
 
 
-@pytest.mark.parametrize("renames", range(4))
+@pytest.mark.parametrize("renames", range(5))
 def test_setting_aside_that_was_interrupted_is_finished_the_next_time(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
@@ -233,10 +240,11 @@ def test_setting_aside_that_was_interrupted_is_finished_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename_until_killed)
         with pytest.raises(KeyboardInterrupt):
-            run.archive()
-    assert run.has_run
-    run.archive()
+            set_aside(run)
+    assert run.has_run is (renames < 4)
+    set_aside(run)
     assert not run.has_run
+    assert all(path.name.isdecimal() for path in run.previous.iterdir())
     kept = {path.name for path in (run.path / "previous").rglob("*") if path.is_file()}
     assert kept == {"best.safetensors", "config.json", "environment.json", "performance.csv", "status.json"}
 

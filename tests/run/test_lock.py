@@ -108,6 +108,16 @@ def test_an_owner_on_another_machine_is_given_up_when_it_is_silent(
     assert line.endswith("for 11m 40s")
 
 
+@pytest.mark.parametrize("name", ["log.txt", "status.json"])
+def test_what_is_written_late_in_an_open_file_is_in_none_of_its_successor(run: RunFolder, name: str) -> None:
+    (run.path / name).write_text("written before")
+    leave_lock(run, FAR, age_s=700)
+    with (run.path / name).open("a") as late:
+        take_it(run)
+        late.write("written late")
+    assert (run.path / name).read_text() == "written before"
+
+
 def test_a_folder_in_use_may_be_free_when_a_silent_owners_lease_has_expired(run: RunFolder) -> None:
     def wait_s() -> float:
         with pytest.raises(FolderInUse) as caught:

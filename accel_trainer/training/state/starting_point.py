@@ -16,11 +16,13 @@ from accel_trainer.config.rules import changes_for
 from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.fence import move
-from accel_trainer.core.files import read_bytes
+from accel_trainer.core.files import read_bytes, sync_folder
+from accel_trainer.core.rename import list_anew
 from accel_trainer.core.text import listed
 from accel_trainer.data.pipeline import OCCLUDERS, SPECTRUM
 from accel_trainer.run.dataset_record import read_dataset_record, write_dataset_record
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.older_run import set_aside
 from accel_trainer.run.performance import has_results
 from accel_trainer.run.records import Origin, read_config, read_found, read_origin, write_origin
 from accel_trainer.training.identity.listing import MAX_LISTING
@@ -215,14 +217,17 @@ def _choose(checkpoint: int, run: RunFolder) -> StartingPoint:
 
 
 def _is_laid_out(run: RunFolder, submission: str) -> bool:
+    if run.aside is None:  # whose name is known from a listing only
+        list_anew(run.path)
     return read_origin(RunFolder(run.next_run)).submission == submission
 
 
 def _stage(run: RunFolder, start: StartingPoint, submission: str, job: Job) -> None:
     """Write what the new run starts from; last the file that says it is complete."""
     run.check_owner()
-    new = replace(run, path=run.next_run)
-    run.discard(new.path)
+    new = replace(run, path=run.next_run if run.aside is None else run.aside / run.next_run.name)
+    for older in (new.path, run.next_run):
+        run.discard(older)
     new.params.mkdir(parents=True, exist_ok=True)  # on a network drive the answer to the first call may be lost
     origin = Origin(submission, 0, None, job.rules)
     match start:
@@ -239,6 +244,10 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str, job: Job) -> N
         case _:
             assert_never(start)
     write_origin(new, origin)
+    if new.path != run.next_run:  # whole at once, and of nobody who has lost the folder
+        run.check_owner()
+        move(new.path, run.next_run)
+        sync_folder(run.path)
 
 
 def _stage_identity(run: RunFolder, new: RunFolder, job: Job) -> None:
@@ -257,15 +266,16 @@ def _stage_identity(run: RunFolder, new: RunFolder, job: Job) -> None:
 
 
 def _commit(run: RunFolder) -> None:
-    """Move the old run away and the new one in. Whoever is killed in between finds what is left to move."""
+    """Move the old run away and the new one in. Whoever is killed in between finds what is left to move; of an owner
+    that has lost the folder, who follows has taken both over (`run.older_run`)."""
     new = replace(run, path=run.next_run)
     # One that was laid out before and never begun goes, too; origin.json of the new one is moved in last.
     is_unbegun = run.origin.exists() and read_origin(run) != read_origin(new)
-    if (kept := run.archive(_tracker_folders(run), is_unbegun=is_unbegun)) is not None:
+    if (kept := set_aside(run, _tracker_folders(run), is_unbegun=is_unbegun)) is not None:
         log.info("starting over; the older run is in %s", kept)
     for entry in sorted(new.path.iterdir(), key=lambda path: path == new.origin):
         run.check_owner()
-        _move_into(entry, run.path)
+        _move_into(entry, run)
     with suppress(FileNotFoundError):
         new.path.rmdir()
 
@@ -280,9 +290,8 @@ def _tracker_folders(run: RunFolder) -> set[str]:
     return folders
 
 
-def _move_into(entry: Path, folder: Path) -> None:
-    target = folder / entry.name
+def _move_into(entry: Path, run: RunFolder) -> None:
+    target = run.path / entry.name
     if target.is_dir() and not any(target.iterdir()):
-        with suppress(FileNotFoundError):
-            target.rmdir()
+        run.discard(target)
     move(entry, target)

@@ -100,7 +100,7 @@ def test_a_checkpoint_starts_over_and_keeps_the_older_run(
     assert previous.performance.exists()
     assert previous.weights(2).exists()
     assert StateStore(previous).newest() is not None
-    assert not (trained.path / ".new").exists()
+    assert not trained.next_runs()
 
 
 @pytest.mark.parametrize("checkpoint", [-1, 0, 2])

@@ -2,9 +2,11 @@
 
 import csv
 import errno
+import json
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,20 +22,27 @@ from faults.interleave import FileSystem, Process, Run, further, intercepted
 from loops import trainer_state
 from safetensors.torch import load_file
 
-from accel_trainer.core import exclusive_move, lease
+from accel_trainer.config import Job
+from accel_trainer.core import exclusive_move, files, lease
+from accel_trainer.core.fence import discard
+from accel_trainer.core.files import _aside as aside
 from accel_trainer.core.lease import Owner
 from accel_trainer.launch.outcome import Outcome, OutcomeKind, record
+from accel_trainer.run import folder, lock
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lock import LockGuard, LockLost, RunLock, acquire
+from accel_trainer.run.older_run import set_aside
 from accel_trainer.run.performance import PerformanceRow, write_performance
 from accel_trainer.run.records import write_config
 from accel_trainer.run.status import RankError, RunState, Status, read_status, write_rank_error, write_status
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainState
 from accel_trainer.training.state.saving import Save, Saver, WeightsFile, nothing
+from accel_trainer.training.state.starting_point import FromState, find_starting_point
 
 FIRST, SECOND = 1.0, 2.0
 FAR = Owner("far", "0123abcd-4711-99-abcd")
 LAST_EPOCH = 4
+OLDER_SEED = 4711
 
 
 def history(epoch: int, who: float) -> list[PerformanceRow]:
@@ -156,6 +165,61 @@ class TakenOver:
         return [*found, *([f"left over: {left}"] if left else [])]
 
 
+class StartsOver(TakenOver):
+    """The same, of a run that starts over from an epoch of an older one, which is moved away first."""
+
+    JOB = Job(architecture="resnet18", dataset="digits", model_dir="run", checkpoint=1)
+
+    def set_up(self) -> None:
+        super().set_up()
+        write_config(self.run, {**self.JOB.completed(), "seed": OLDER_SEED})
+
+    def first(self) -> None:
+        held = self.locked[0]
+        run = LockGuard(held).owned(self.run)
+        try:
+            self._start(run)
+        except Exception:
+            run.check_owner()  # what it finds is its successor's by now, or on its way
+            raise
+        finally:
+            held.release()
+
+    def second(self) -> str:
+        held = self._acquire(owner := Owner.new())
+        self._start(LockGuard(held).owned(self.run))
+        trainer = Trainer(self.run, held, owner.token, SECOND)
+        trainer.train(until=LAST_EPOCH)
+        trainer.report(LAST_EPOCH, RunState.FINISHED)
+        held.release()
+        return owner.token
+
+    def _start(self, run: RunFolder) -> None:
+        start = find_starting_point(self.JOB, run, "the new", is_first=True, wait_for_all=lambda: None)
+        assert isinstance(start, FromState)
+        assert start.state.progress.epoch == 1
+        write_config(run, self.JOB.completed())
+
+    def found_wrong(self, token: str) -> list[str]:
+        found = super().found_wrong(token)
+        kept = [
+            path for path in self.run.previous.rglob("*") if path.is_file() and path.name != self.run.status_file.name
+        ]
+        older = {path.name: path for path in kept}
+        whole = {
+            "best.safetensors",
+            "config.json",
+            "manifest.json",
+            "model.safetensors",
+            "performance.csv",
+            "trainer.pt",
+        }
+        if older.keys() != whole or len(kept) != len(whole):
+            return [*found, f"of the older run there is {sorted(map(str, kept))}"]
+        seeds = [json.loads(path.read_bytes())["seed"] for path in (older["config.json"], self.run.config)]
+        return found + ([] if seeds == [OLDER_SEED, self.JOB.seed] else [f"the seeds of the runs are {seeds}"])
+
+
 SLOW = (pytest.param(kind, marks=pytest.mark.slow) for kind in ("no flags", "no links"))
 
 
@@ -190,6 +254,59 @@ def test_a_trainer_that_wakes_up_while_its_successor_writes_disturbs_nothing(tak
             found += taken_over.under(chance.choice(twice))[1]
         wrong += found
     assert wrong == []
+
+
+def test_who_starts_a_run_over_and_is_cut_off_at_any_call_moves_nothing_of_its_successor(
+    taken_over: TakenOver,
+) -> None:
+    starts_over = StartsOver(taken_over.place, taken_over.file_system)
+    undisturbed, wrong = starts_over.under(())
+    schedules = list(further(undisturbed, 1, most_kills=0))
+    for choices in schedules:
+        wrong += starts_over.under(choices)[1]
+    assert len(schedules) > 100
+    assert Counter(wrong) == Counter()
+
+
+def _beside(path: Path, folder: Path | None = None) -> Any:
+    return aside(path, None)
+
+
+def _not_fenced(*args: Any) -> None: ...
+
+
+# A part of the fence, and what is there without it.
+PARTS = {
+    "writes in an own folder": (TakenOver, files, "_aside", _beside),
+    "removals through it": (TakenOver, folder, "discard", lambda path, through: discard(path, None)),
+    "looks at the lock": (TakenOver, LockGuard, "check", _not_fenced),
+    "removal of the former owner's folder": (TakenOver, lock, "fence", _not_fenced),
+    "taking over of what was being moved": (StartsOver, lock, "take_over", _not_fenced),
+}
+
+
+def some_schedules(scene: TakenOver, undisturbed: Run) -> Iterator[Sequence[int]]:
+    """The first one is cut off at each of its calls, and wakes up when the second is at its end, or at some of its
+    calls."""
+    chance = random.Random(0)
+    for choices in further(undisturbed, 1, most_kills=0):
+        yield choices
+        once, _ = scene.under(choices)
+        if twice := list(further(once, 2, most_kills=0)):
+            yield chance.choice(twice)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_part_of_the_fence_can_be_done_without(
+    taken_over: TakenOver, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedules as those above find it."""
+    kind, place, name, without = PARTS[part]
+    scene = kind(taken_over.place, taken_over.file_system)
+    undisturbed, wrong = scene.under(())
+    assert wrong == []
+    monkeypatch.setattr(place, name, without)
+    assert any(scene.under(choices)[1] for choices in some_schedules(scene, undisturbed))
 
 
 @contextmanager
@@ -240,7 +357,7 @@ def test_no_answer_that_is_lost_mixes_a_run_that_starts_over_with_the_older(
         write_config(run, {"model_dir": "before"})
         before = run.best_weights.read_bytes()
         with answer_lost(taken_over.file_system, nth, monkeypatch) as calls:
-            previous = run.archive()
+            previous = set_aside(run)
         assert previous is not None
         assert (previous / "params" / run.best_weights.name).read_bytes() == before
         assert [run.has_run, run.params.exists(), run.resume.exists()] == [False] * 3
