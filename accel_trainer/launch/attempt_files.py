@@ -81,11 +81,18 @@ _held: dict[str, int] = {}
 
 
 def _hold(folder: Path, token: str) -> None:
-    """Lock the folder until it is removed, or this process ends, however that happens."""
-    descriptor = os.open(folder / HELD_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with suppress(OSError):  # where there are no locks
+    """Lock the folder until it is removed, or this process ends, however that happens; where there are no locks, it
+    has no file of that name."""
+    begun = folder / f"{HELD_FILE}.new"
+    descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _held[token] = descriptor
+        begun.rename(folder / HELD_FILE)  # nobody finds it who could lock it first
+    except OSError:
+        os.close(descriptor)
+        begun.unlink(missing_ok=True)
+    else:
+        _held[token] = descriptor
 
 
 def _is_left(folder: Path) -> bool:
