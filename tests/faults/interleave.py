@@ -238,6 +238,8 @@ def intercepted(system: FileSystem) -> Iterator[None]:
         renamed = stopping("noreplace", rename_noreplace)
         for module in (exclusive_move, moves, other_names):
             stack.enter_context(patch.object(module, "rename_noreplace", renamed))
+        # Once known it is remembered: each run would take other steps than the one before.
+        stack.enter_context(patch.object(other_names.OtherNames, "are_linked", not system.has_noreplace))
         stack.enter_context(patch.object(os, "fsync", lambda descriptor: None))
         stack.enter_context(patch.object(os, "getpid", process_id))
         stack.enter_context(patch.object(lease, "life_of", _life_of))
