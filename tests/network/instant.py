@@ -8,7 +8,6 @@ claims, signs of life and all moves; nothing looks at a job file with torch.
 import asyncio
 import os
 import random
-import sys
 import time
 
 from accel_trainer.cli import main
@@ -17,7 +16,7 @@ from accel_trainer.launch.command import LaunchOptions
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.supervision import Supervision
-from accel_trainer.queue import control, reclaim, run_claim, runner, scheduler
+from accel_trainer.queue import checker, control, reclaim, run_claim, runner, scheduler
 
 LONGEST_S = float(os.environ.get("INSTANT_S", "0"))
 
@@ -37,10 +36,16 @@ async def train(attempt: Attempt, _: LaunchOptions, __: Machine, supervision: Su
     return Outcome(OutcomeKind.DONE)
 
 
+def take_for_good(self: checker.PendingChecker, versions: list[checker.Version], _: float) -> None:
+    """In place of a check with torch."""
+    self._problems.update((version, []) for version in versions)
+
+
 if __name__ == "__main__":
     run_claim.run_attempt = train
     runner.POLL_S = 0.01
     reclaim.LOOK_EVERY_S, scheduler.LOOK_EVERY_S, control.LOOK_EVERY_S = 0.1, 0.2, 0.1
     scheduler.LARGEST_PART = 0.5
-    sys.executable = "/bin/false"
+    checker.AT_ONCE = 10_000
+    checker.PendingChecker._begin = take_for_good  # type: ignore[method-assign]
     main()
