@@ -225,7 +225,7 @@ class Buffers:
         memory = self._take(size)
         # The storage of a tensor that is made of an array keeps this array, and nothing else does.
         lent = memory[:]
-        # Not by weakref.finalize, which takes ten times as long, all of it with the interpreter's lock.
+        # Not by finalizers, which take several times as long, with the interpreter's lock.
         number = id(memory)
         self._lent[number] = weakref.ref(lent, lambda _: self._take_back(number, memory))
         return torch.from_numpy(lent).view(dtype).view(shape)

@@ -21,7 +21,7 @@ from accel_trainer.data.native import calls
 from accel_trainer.data.native.calls import Cuts
 from accel_trainer.data.native.images import Images
 from accel_trainer.data.native.library import kernel
-from accel_trainer.data.rng.draws import Draws, Numbers, between
+from accel_trainer.data.rng.draws import Draws, Integers, Numbers, between
 
 Channels = tuple[float, float, float]
 """A number for red, green and blue."""
@@ -88,15 +88,12 @@ class CenterCrop:
 
     def cuts(self, images: Images, numbers: Numbers) -> Cuts:
         """The middle of each image, whatever the numbers."""
-        each = [self._cut(height, width) for height, width in images.sizes]
-        cuts = np.array(each, np.int64).reshape(-1, calls.CUT_NUMBERS)
+        sides = images.table[:, 4:]
+        cuts = np.zeros((len(images), calls.CUT_NUMBERS), np.int64)
+        cuts[:, :4] = middles(sides)
+        cuts[:, 4:6] = with_short_sides(cuts[:, 2:4], self.short_side)
+        cuts[:, 6:8] = np.rint((cuts[:, 4:6] - self.image_size) / 2)
         return np.repeat(cuts, len(numbers) // max(1, len(images)), axis=0)
-
-    def _cut(self, height: int, width: int) -> tuple[int, ...]:
-        box = middle(height, width)
-        resized = with_short_side(box[2], box[3], self.short_side)
-        window = (round((side - self.image_size) / 2) for side in resized)
-        return (*box, *resized, *window, False)
 
     def crop(self, image: Tensor) -> Tensor:
         """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
@@ -180,15 +177,21 @@ def crop_rules(scale: tuple[float, float], image_size: int) -> calls.CropRules:
     return calls.CropRules(*scale, *log_ratios, *CROP_RATIO, FLIPPED, CROP_TRIES, image_size)
 
 
-def middle(height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a whole image; of one that is more than MAX_RATIO times as long as wide, of the
-    part around its center that is three times as long as wide, or one pixel more, so that the center is the same."""
-    short, long = (height, width) if height < width else (width, height)
-    if long <= MAX_RATIO * short:
-        return 0, 0, height, width
-    length = 3 * short + (long - 3 * short) % 2
-    start = (long - length) // 2
-    return (start, 0, length, width) if height == long else (0, start, height, length)
+def middles(sides: Integers) -> Integers:
+    """(top, left, height, width) of whole images of these heights and widths, int64 (n, 2): int64 (n, 4). Of one that
+    is more than MAX_RATIO times as long as wide, of the part around its center that is three times as long as wide, or
+    one pixel more, so that the center is the same."""
+    short, long = sides.min(axis=1, keepdims=True), sides.max(axis=1, keepdims=True)
+    length = np.where(long <= MAX_RATIO * short, long, 3 * short + (long - 3 * short) % 2)
+    within = np.minimum(sides, length)
+    return np.hstack([(sides - within) // 2, within])
+
+
+def with_short_sides(sides: Integers, short_side: int) -> Integers:
+    """`with_short_side` of many: int64 (n, 2)."""
+    short, long = sides.min(axis=1, keepdims=True), sides.max(axis=1, keepdims=True)
+    resized = (short_side * long / short).astype(np.int64)
+    return np.where(sides == short, short_side, resized)
 
 
 def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:

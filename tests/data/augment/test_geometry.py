@@ -20,6 +20,7 @@ from accel_trainer.data.augment.geometry import (
     normalized,
     pixels_of,
 )
+from accel_trainer.data.native.images import Images
 from accel_trainer.data.rng.draws import Draws
 
 SHAPES = [
@@ -196,3 +197,29 @@ def test_crops_of_extreme_shapes_take_no_more_memory_than_others(size: tuple[int
     crop = RandomResizedCrop(224)
     assert (cut_one(crop, image, np.full(CROP_NUMBERS + 1, 0.3)) == 9).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+def test_the_centers_of_many_images_are_those_of_each() -> None:
+    """By the same rules in Python's own numbers, of any two sides."""
+    generator = np.random.default_rng(0)
+    sides = generator.integers(1, 400, (3000, 2)) * generator.choice([1, 7, 300], (3000, 2))
+    sides = np.vstack([sides, [[1, 32], [32, 1], [1, 33], [34, 1], [60_000, 1], [2, 2], [375, 500]]]).astype(np.int64)
+    table = np.zeros((len(sides), 6), np.int64)
+    table[:, 4:] = sides
+    for crop in (CenterCrop(224), CenterCrop(33, 224 / 232), CenterCrop(1, 1.0)):
+        cuts = crop.cuts(Images(table, None), np.empty((2 * len(sides), 0)))
+        assert np.array_equal(cuts[::2], cuts[1::2])
+        for (height, width), found in zip(sides.tolist(), cuts[::2].tolist(), strict=True):
+            top, left, h, w = 0, 0, height, width
+            if max(height, width) > 32 * min(height, width):
+                long, short = max(height, width), min(height, width)
+                length = 3 * short + (long - 3 * short) % 2
+                top, left, h, w = (
+                    ((long - length) // 2, 0, length, width)
+                    if height > width
+                    else (0, (long - length) // 2, height, length)
+                )
+            long_side = int(crop.short_side * max(h, w) / min(h, w))
+            resized = (crop.short_side, long_side) if h <= w else (long_side, crop.short_side)
+            window = [round((side - crop.image_size) / 2) for side in resized]
+            assert found == [top, left, h, w, *resized, *window, 0]

@@ -1,5 +1,7 @@
 """Whole rows are made by calls that threads share: how many there are, and what they give back."""
 
+import gc
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from PIL import Image
 
 from accel_trainer.config import Job
 from accel_trainer.data.augment.geometry import IMAGENET, RandomResizedCrop, byte_scale_and_shift
-from accel_trainer.data.batch_plan import TrainBatchPlanner
+from accel_trainer.data.batch_plan import BatchPlan, TrainBatchPlanner
 from accel_trainer.data.loader import ImageReader, Loader
 from accel_trainer.data.native import library
 from accel_trainer.data.native.library import Kernel
@@ -75,6 +77,15 @@ def counted(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
+def given_of(folder: Path, name: str) -> dict[str, Any]:
+    """What a job says."""
+    given = {"image_size": SIZE, **JOBS[name]}
+    if "Occlusion" in given:
+        own = {"form": ["barVert04", "natural"], "visibility": "all", "occluder_dir": str(folder / "occluders")}
+        given["Occlusion"] = own
+    return given
+
+
 @pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("name", JOBS)
 def test_a_thread_makes_its_rows_of_a_batch_in_one_call(
@@ -86,10 +97,7 @@ def test_a_thread_makes_its_rows_of_a_batch_in_one_call(
     name: str,
     on_device: bool,
 ) -> None:
-    given = {"image_size": SIZE, **JOBS[name]}
-    if "Occlusion" in given:
-        own = {"form": ["barVert04", "natural"], "visibility": "all", "occluder_dir": str(folder / "occluders")}
-        given["Occlusion"] = own
+    given = given_of(folder, name)
     read = ImageReader(packed, training_views(make_job(**given), None, on_device=on_device), replace_corrupt=True)
     plans = list(TrainBatchPlanner(COUNT, BATCH, 1, 1, 0).micro_batches(0, 0))
     for plan in plans:
@@ -103,6 +111,29 @@ def test_a_thread_makes_its_rows_of_a_batch_in_one_call(
         assert len(plans) <= calls.count("make_rows") <= len(plans) * max(1, threads)
         monkeypatch.undo()
         monkeypatch.setattr(library, "_loaded", lambda: (compiled, library.COMPILED))
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_python_does_as_much_for_many_images_as_for_few(
+    folder: Path, packed: Packed, make_job: Callable[..., Job], name: str
+) -> None:
+    read = ImageReader(packed, training_views(make_job(**given_of(folder, name)), None), replace_corrupt=True)
+    few, many = (next(TrainBatchPlanner(COUNT, size, 1, 1, 0).micro_batches(0, 0)) for size in (BATCH, 3 * BATCH))
+    for plan in (few, many):
+        read(plan)  # what is made when it is first needed
+
+    def calls(plan: BatchPlan) -> int:
+        found: list[str] = []
+        gc.disable()
+        sys.setprofile(lambda frame, event, argument: found.append(event))
+        try:
+            read(plan)
+        finally:
+            sys.setprofile(None)
+            gc.enable()
+        return sum(event in ("call", "c_call") for event in found)
+
+    assert calls(many) == calls(few) < 1000
 
 
 def rows_of(packed: Packed, kernel: Kernel, out: torch.Tensor, count: int, stages: Stages | None = None) -> StoredRows:
