@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,8 @@ def check_trackers(job: Job) -> None:
         variables = {name: value for name, value in passing if name.startswith("WANDB_") and name != "WANDB_API_KEY"}
         if variables:  # without any there is nothing to be wrong, and wandb takes a second to import
             _check_wandb_variables(variables)
+        if wandb_mode_given(job) not in ("offline", "disabled", "dryrun"):
+            _check_wandb_key(os.environ.get("WANDB_API_KEY", ""))
 
 
 def _check_wandb_variables(variables: Mapping[str, str]) -> None:
@@ -78,11 +81,27 @@ def _check_wandb_variables(variables: Mapping[str, str]) -> None:
         raise UserError(f"the environment's settings of wandb ({names}): {first_line(error)}", hint=hint) from error
 
 
+def _check_wandb_key(key: str) -> None:
+    """Raises UserError, in wandb's own words, for a key that cannot be one. What is in the key is never said."""
+    if not key or re.fullmatch(r"(\w+-)?\w{40,}", key, re.ASCII):  # as nearly all: wandb need not be imported
+        return
+    try:
+        from wandb.sdk.lib.wbauth.validation import check_api_key
+    except ImportError:  # of another version: it says so when it is started
+        return
+    if (reason := check_api_key(key)) is not None:
+        hint = "correct or unset it, or remove wandb from `trackers`"
+        raise UserError(f"the variable WANDB_API_KEY of the environment: {reason.rstrip('.')}", hint=hint)
+
+
+def wandb_mode_given(job: Job) -> str | None:
+    """What the job or WANDB_MODE says."""
+    return job.wandb.mode or os.environ.get("WANDB_MODE") or None
+
+
 def wandb_mode(job: Job) -> str:
     """As the job or WANDB_MODE says; else online where somebody is logged in, and offline where not."""
-    if job.wandb.mode is not None:
-        return job.wandb.mode
-    if mode := os.environ.get("WANDB_MODE"):
+    if (mode := wandb_mode_given(job)) is not None:
         return mode
     return "online" if os.environ.get("WANDB_API_KEY") or _key_is_stored() else "offline"
 

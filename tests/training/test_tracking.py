@@ -285,6 +285,29 @@ def test_what_wandb_would_not_take_of_the_environment_is_refused_before_training
     check_trackers(make_job(trackers=["wandb"]))
 
 
+@pytest.mark.parametrize(
+    "key", ["short-secret", "secret " * 7, f" {'secret' * 7}", f"{'secret' * 7}\n", "local-secret"]
+)
+def test_a_key_that_cannot_be_one_is_refused_before_training_and_never_quoted(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(UserError, match=r"^the variable WANDB_API_KEY of the environment: API key") as caught:
+        check_trackers(make_job(trackers=["wandb"]))
+    assert "secret" not in str(caught.value)
+    check_trackers(make_job(trackers=["wandb"], wandb={"mode": "offline"}))  # which needs none
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(make_job(trackers=["wandb"]))
+
+
+@pytest.mark.parametrize("key", ["a" * 40, "local-" + "b" * 40, "wandb_v1_" + "c" * 77, "aa.b-b.cc"])
+def test_a_key_of_any_form_that_wandb_knows_is_taken(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    check_trackers(make_job(trackers=["wandb"]))
+
+
 # -- what is logged ---------------------------------------------------------------------------------------------
 
 
