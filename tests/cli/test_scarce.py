@@ -50,8 +50,9 @@ VERBS = {
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
     "doctor": "doctor",
 }
-# It starts a trainer, as run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks.
-NOT_TRIED = {"train"}
+# train starts a trainer, as run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks;
+# features starts its worker as evaluate does.
+NOT_TRIED = {"train", "features"}
 # These start one too, or try what a queue wants of a disk, and import torch; unless they cannot even start that.
 LONG = ("evaluate", "profile", "doctor")
 # Besides standard input, output and errors; the modules of Python and torch are read before.
