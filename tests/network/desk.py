@@ -20,7 +20,7 @@ from accel_trainer.queue.store import QueueStore
 
 VERBS = (
     "hold", "hold --no-wait", "release", "cancel", "cancel --no-wait", "retry", "rm", "move --to other", "status",
-    "pause", "reclaim", "add",
+    "pause", "reclaim",
 )  # fmt: skip
 OF_ALL = ("status", "pause", "reclaim")
 
@@ -35,13 +35,11 @@ def ask(*words: str) -> int:
 
 def disturb(draw: random.Random, files: Path) -> None:
     name, (verb, *flags) = draw.choice(sorted(path.stem for path in files.glob("*.json"))), draw.choice(VERBS).split()
-    file = str(files / f"{name}.json")
-    of_what = [] if verb in OF_ALL else [file] if verb == "add" else [name]
-    is_done = ask(verb, *of_what, *flags) == 0
+    is_done = ask(verb, *([] if verb in OF_ALL else [name]), *flags) == 0
     if is_done and verb == "pause":
         ask("resume")
     elif is_done and verb == "rm":
-        ask("add", file)
+        ask("add", str(files / f"{name}.json"))
     elif is_done and verb == "move":
         ask("move", name, "--queue", "other", "--to", "training_queue")
 
