@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +63,15 @@ def _size(shape: tuple[int, ...]) -> int:
     return FLOAT.itemsize * int(np.prod(shape, dtype=np.int64))
 
 
+@contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    """An error of the disk becomes a line that names the path. Raises UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror}", option="out") from error
+
+
 @dataclass
 class FeatureFiles:
     """The files of some layers' features. shapes: float32, of one image, by the name of the layer and cycle;
@@ -83,6 +92,10 @@ class FeatureFiles:
     def prepare(self) -> None:
         """Make what is not there: all files, with room for all rows. Raises UserError where the folder has something
         else, or the disk no room."""
+        with _errors_named(self.folder):
+            self._prepare()
+
+    def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / DESCRIPTION
         if path.exists():
@@ -91,13 +104,13 @@ class FeatureFiles:
                 return
         elif others := sorted(entry.name for entry in self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty: it has {others[0]}", option="out")
+        self._describe(is_complete=False)
         for file, (header, size) in self._files().items():
             file.parent.mkdir(parents=True, exist_ok=True)
             self._allocate(file, header, size)
         for place in self._folders_of_names():
             write_atomic(place / NAMES, "".join(f"{one_line(name)}\n" for name in self.names))
         write_atomic(self.folder / PROGRESS, bytes(len(self.names)).decode())
-        self._describe(is_complete=False)
 
     def _require_same(self, there: Any) -> None:
         own = json.loads(json.dumps(self._content(is_complete=False)))
@@ -119,14 +132,15 @@ class FeatureFiles:
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                     file.unlink()
-                    raise UserError(f"{file}: {size / 1e9:.1f} GB: {error.strerror}", option="out") from error
+                    raise OSError(error.errno, f"no room for {size / 1e6:,.1f} MB: {error.strerror}", file) from error
                 opened.truncate(len(header) + size)
             os.fsync(opened.fileno())
 
     def finish(self, corrupt: Sequence[str]) -> None:
-        """All rows are written."""
-        self._describe(is_complete=True, corrupt=corrupt)
-        (self.folder / PROGRESS).unlink(missing_ok=True)
+        """All rows are written. Raises UserError where the disk does not take that."""
+        with _errors_named(self.folder):
+            self._describe(is_complete=True, corrupt=corrupt)
+            (self.folder / PROGRESS).unlink(missing_ok=True)
 
     def _describe(self, *, is_complete: bool, corrupt: Sequence[str] = ()) -> None:
         content = self._content(is_complete=is_complete, corrupt=corrupt)
@@ -200,16 +214,23 @@ class FeatureFiles:
         return self
 
     def write(self, start: int, rows: Mapping[str, npt.NDArray[np.float32]], is_corrupt: npt.NDArray[np.bool_]) -> None:
-        """The rows of some images, from one on: float32 (n, *shape) of every layer; bool (n,)."""
-        for name, values in rows.items():
-            part = self._located[name]
-            _write_all(self._open[part.path], np.ascontiguousarray(values, FLOAT), part.start + start * part.row_bytes)
+        """The rows of some images, from one on: float32 (n, *shape) of every layer; bool (n,). Raises UserError where
+        the disk does not take them."""
+        with _errors_named(self.folder):
+            for name, values in rows.items():
+                part = self._located[name]
+                place = part.start + start * part.row_bytes
+                _write_all(self._open[part.path], np.ascontiguousarray(values, FLOAT), place)
         self._waiting[start] = np.where(is_corrupt, CORRUPT, DONE).astype(np.uint8).tobytes()
         if time.monotonic() - self._flushed >= FLUSH_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """What was written is on the disk, and then it is noted that it was."""
+        """What was written is on the disk, and then it is noted that it was. Raises UserError as `write`."""
+        with _errors_named(self.folder):
+            self._flush()
+
+    def _flush(self) -> None:
         progress = self.folder / PROGRESS
         for path, descriptor in self._open.items():
             if path != progress:

@@ -47,6 +47,7 @@ VERBS = {
     "logs": "logs a",
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
+    "features": "features run --layers features --out features --cpu",
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
     "doctor": "doctor",
 }
@@ -54,7 +55,7 @@ VERBS = {
 # features starts its worker as evaluate does.
 NOT_TRIED = {"train", "features"}
 # These start one too, or try what a queue wants of a disk, and import torch; unless they cannot even start that.
-LONG = ("evaluate", "profile", "doctor")
+LONG = ("evaluate", "features", "profile", "doctor")
 # Besides standard input, output and errors; the modules of Python and torch are read before.
 FEW = (1, 3)
 LIMITED = """

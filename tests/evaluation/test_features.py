@@ -1,5 +1,6 @@
 """Frozen features: those of forward hooks, in the same bits however they are computed, on and off disks."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -287,6 +288,28 @@ def test_mistakes_are_one_line_each(runs: dict[str, Run], images: Path, tmp_path
         run.features(tmp_path / "empty", ["V1"])
     with pytest.raises(UserError, match="no such folder"):
         run.features(tmp_path / "gone", ["V1"])
+
+
+def test_a_disk_that_takes_no_features_is_a_line(
+    runs: dict[str, Run], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(UserError, match=r"`out` .*features\.npy: no room for 0\.2 MB: No space left on device"):
+            runs["recurrent"].write_features(tmp_path / "out", ["V1-t4"], images=images)
+    runs["recurrent"].write_features(tmp_path / "there", ["V1-t4"], images=images)
+    runs["recurrent"].write_features(tmp_path / "out", ["V1-t4"], images=images)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "there")
+    for call in ("pwrite", "fdatasync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, full)
+            with pytest.raises(UserError, match=f"`out`: {tmp_path}/{call}: No space left on device"):
+                runs["recurrent"].write_features(tmp_path / call, ["V1-t4"], images=images)
+        runs["recurrent"].write_features(tmp_path / call, ["V1-t4"], images=images)
+        assert files_of(tmp_path / call) == files_of(tmp_path / "there")
 
 
 def test_a_folder_with_anything_else_is_left_alone(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:
