@@ -116,7 +116,7 @@ class FeatureFiles:
         own = json.loads(json.dumps(self._content(is_complete=False)))
         if not isinstance(there, dict):
             there = {}
-        if differ := sorted(key for key in own.keys() - {"complete"} if there.get(key) != own[key]):
+        if differ := sorted(key for key in own.keys() - {"complete", "corrupt"} if there.get(key) != own[key]):
             raise UserError(
                 f"{self.folder} has features of something else: other {', '.join(differ)}",
                 option="out",

@@ -52,8 +52,7 @@ VERBS = {
     "doctor": "doctor",
 }
 # train starts a trainer, as run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks;
-# features starts its worker as evaluate does.
-NOT_TRIED = {"train", "features"}
+NOT_TRIED = {"train"}
 # These start one too, or try what a queue wants of a disk, and import torch; unless they cannot even start that.
 LONG = ("evaluate", "features", "profile", "doctor")
 # Besides standard input, output and errors; the modules of Python and torch are read before.
@@ -197,7 +196,7 @@ def test_a_verb_with_few_open_files_is_at_most_a_line_and_loses_no_job(
 
 
 # What cannot be done without another process.
-STARTING = ("validate", "add", "sweep", "train", "run-queue --cpu", "evaluate", "profile", "doctor")
+STARTING = ("validate", "add", "sweep", "train", "run-queue --cpu", "evaluate", "features", "profile", "doctor")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can be somebody who may do less")

@@ -251,6 +251,8 @@ def test_a_corrupt_image_has_nan(runs: dict[str, Run], tmp_path: Path) -> None:
     assert written.corrupt == 1
     assert np.isnan(values).all(axis=1).tolist() == [False, True, False, False]
     assert json.loads((tmp_path / "out" / "features.json").read_text())["corrupt"] == ["1.png"]
+    again = runs["recurrent"].write_features(tmp_path / "out", ["decoder"], images=folder, batch_size=2)
+    assert (again.corrupt, again.computed) == (1, 0)
     (folder / "2.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="2 of 4 validation images are corrupt"):
         runs["recurrent"].features(folder, ["decoder"])
@@ -298,7 +300,7 @@ def test_a_disk_that_takes_no_features_is_a_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        with pytest.raises(UserError, match=r"`out` .*features\.npy: no room for 0\.2 MB: No space left on device"):
+        with pytest.raises(UserError, match=r"`out`: .*features\.npy: no room for 0\.2 MB: No space left on device"):
             runs["recurrent"].write_features(tmp_path / "out", ["V1-t4"], images=images)
     runs["recurrent"].write_features(tmp_path / "there", ["V1-t4"], images=images)
     runs["recurrent"].write_features(tmp_path / "out", ["V1-t4"], images=images)
