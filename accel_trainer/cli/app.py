@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from accel_trainer.cli.verbs import IMPORTED, Verbs
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
@@ -44,11 +46,31 @@ class _Application(typer.Typer):
 
         def make(verb: Verb) -> Verb:
             alone = typer.Typer(add_completion=False)
-            alone.command(name, **settings)(_as_verb(verb))
+            alone.command(name, cls=_of_paths(verb), **settings)(_as_verb(verb))
             IMPORTED[name or verb.__name__] = alone
             return verb
 
         return make
+
+
+def _of_paths(verb: Verb) -> type[TyperCommand]:
+    """A command that refuses an empty path, which would mean the current folder: it is that of an unset variable of the
+    shell, `--queue="$QUEUE"`."""
+    paths = {name for name, hint in get_type_hints(verb).items() if "Path" in str(hint)}
+
+    class VerbCommand(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            options = {flag: option.name for option in self.params for flag in option.opts if flag.startswith("-")}
+            for before, word in pairwise(["", *args]):
+                flag, equals, value = word.partition("=")
+                empty = flag if equals and not value else before if not word else None
+                if empty is not None and options.get(empty) in paths:
+                    raise UserError(f"{empty} is empty: is a variable of the shell not set?")
+                if not word and paths and not before.startswith("-"):
+                    raise UserError("a path is empty: is a variable of the shell not set?")
+            return super().parse_args(ctx, args)
+
+    return VerbCommand
 
 
 def _as_verb(verb: Verb) -> Verb:

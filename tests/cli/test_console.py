@@ -116,6 +116,24 @@ def test_every_path_of_every_verb_means_what_a_shell_makes_of_it(cli, monkeypatc
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["run-queue", "--queue="], "--queue"),
+        (["status", "--queue", ""], "--queue"),
+        (["evaluate", "run", "--data-root="], "--data-root"),
+        (["validate", "a.json", ""], "a path"),
+        (["compare", ""], "a path"),
+    ],
+)
+def test_an_empty_path_is_refused(cli, words: list[str], what: str) -> None:
+    """It would be the current folder, whose files a runner would take for jobs."""
+    write_job(Path("mine.json"))
+    result = cli(*words)
+    assert (result.returncode, result.stderr) == (2, f"error: {what} is empty: is a variable of the shell not set?\n")
+    assert Path("mine.json").exists()
+
+
 def test_an_error_of_the_system_below_the_queue_means_that_the_queue_cannot_be_used() -> None:
     queue = Path("training_queue")
     inside = system_error(PermissionError(13, "Permission denied", str(queue / "done/a.json")), queue)
