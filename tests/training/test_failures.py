@@ -115,9 +115,9 @@ def test_fp16_that_skips_every_step_has_diverged_when_its_scale_is_gone(
     """With torch's own GradScaler, which is 0 after four more steps of the first kind."""
     prepare = Accelerator.prepare
 
-    def with_scaler(self: Accelerator, *parts: Any) -> Any:
+    def with_scaler(self: Accelerator, *parts: Any, **options: Any) -> Any:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
-        return prepare(self, *parts)
+        return prepare(self, *parts, **options)
 
     monkeypatch.setattr(Accelerator, "prepare", with_scaler)
     loop = make_loop(tmp_path / "run", **{**TINY, "batch_size": 16, "num_epochs": 1})

@@ -108,9 +108,9 @@ def test_a_step_that_the_loss_scaler_skips_does_not_count(
     run is also stopped after every step, skipped ones too."""
     prepare = Accelerator.prepare
 
-    def with_scaler(self: Accelerator, *parts: Any) -> Any:
+    def with_scaler(self: Accelerator, *parts: Any, **options: Any) -> Any:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
-        return prepare(self, *parts)
+        return prepare(self, *parts, **options)
 
     monkeypatch.setattr(Accelerator, "prepare", with_scaler)
     is_fused = decides == "on the device"
