@@ -279,11 +279,13 @@ def all_at_once(barrier, told):
 in_parallel(all_at_once)
 """
 NEVER_TWO = """
+so_far = context.Value("i", 0)
+
 def again_and_again(barrier, told):
     run, inside = RunFolder(folder), folder / "inside"
     barrier.wait()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while time.monotonic() < began + (5 if so_far.value > 3 else 60):  # of a busy machine
         if (taken := try_to_take(run)) is not None:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             time.sleep(0.001)
@@ -294,6 +296,8 @@ def again_and_again(barrier, told):
                 path = run.lock(run.locks()[0])
                 path.write_text(json.dumps({"host": this_host(), "token": dead, "since": 0}))
             told.put(1)
+            with so_far.get_lock():
+                so_far.value += 1
 in_parallel(again_and_again)
 """
 
@@ -317,7 +321,7 @@ def test_of_eight_that_want_a_folder_at_once_one_has_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_never_two_processes_that_come_and_go(tmp_path: Path) -> None:
-    assert len(race(NEVER_TWO, tmp_path)) > 3, "on a busy machine too"
+    assert len(race(NEVER_TWO, tmp_path)) > 3
 
 
 def test_a_successor_of_another_machines_owner_takes_the_lock_at_once(
