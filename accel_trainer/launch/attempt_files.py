@@ -81,7 +81,7 @@ _held: dict[str, int] = {}
 
 
 def _hold(folder: Path, token: str) -> None:
-    """Lock the folder until it is removed, or this process ends, however that happens; where there are no locks, it
+    """Lock the folder until this process removes it, or ends, however that happens; where there are no locks, it
     has no file of that name."""
     begun = folder / f"{HELD_FILE}.new"
     descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -132,11 +132,11 @@ def _make_private(folder: Path) -> Path:
 
 def remove_scratch(token: str) -> None:
     """Once all processes of the attempt are gone."""
+    if (descriptor := _held.pop(token, None)) is not None:
+        os.close(descriptor)  # first: it may be the last file that this process may open
     folder = scratch_folder(token)
     if _is_ours(folder, token):
         shutil.rmtree(folder, ignore_errors=True)
-    if (descriptor := _held.pop(token, None)) is not None:
-        os.close(descriptor)
 
 
 def remove_abandoned() -> None:
