@@ -47,7 +47,7 @@ VERBS = {
     "logs": "logs a",
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
-    "features": "features run --layers features --out features --cpu",
+    "features": "features run --layers layer1 --out features --cpu",
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
     "doctor": "doctor",
 }
