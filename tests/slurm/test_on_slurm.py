@@ -52,8 +52,8 @@ def busy(start: Start) -> Lab:
 
 @pytest.fixture(scope="module")
 def unlucky(start: Start) -> Lab:
-    """A job whose node fails."""
-    return start("unlucky", {"unlucky": 1.0}, "--partition", "second")
+    """A job whose node fails, and which by then is not over, however long others take to begin."""
+    return start("unlucky", {"unlucky": 4.0}, "--partition", "second")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -100,12 +100,12 @@ def test_all_that_is_saved_after_an_epoch_is_written_in_its_order(
 ) -> None:
     """The state makes the epoch final; the table shows what is final."""
     seen: list[tuple[str, bool]] = []
-    replace, log_epoch = files._replace, Tracking.log_epoch
+    replace, log_epoch = files.rename_over, Tracking.log_epoch
 
-    def see(aside: Path, path: Path) -> None:
+    def see(aside: Path, path: Path) -> Path:
         if path.name != "status.json":
             seen.append((path.name, is_aside()))
-        replace(aside, path)
+        return replace(aside, path)
 
     def log(tracking: Tracking, rows: Any) -> None:
         seen.append(("trackers", is_aside()))
@@ -114,7 +114,7 @@ def test_all_that_is_saved_after_an_epoch_is_written_in_its_order(
     def record() -> Callable[[], None]:
         return lambda: seen.append(("record", is_aside()))
 
-    monkeypatch.setattr(files, "_replace", see)
+    monkeypatch.setattr(files, "rename_over", see)
     monkeypatch.setattr(Tracking, "log_epoch", log)
     loop = make_loop(tmp_path / "run", **{**EVERY_STEP, "save_every_minutes": 60, "num_epochs": 2})
     loop.before_save = record
