@@ -33,7 +33,12 @@ ENVIRONMENT = {
 }
 
 
+def queue_in(folder: Path) -> Path:
+    return folder / "training_queue"
+
+
 def write_jobs(folder: Path, epochs: int) -> None:
+    queue_in(folder).mkdir()
     for name in NAMES:
         job = {
             "architecture": "clocked:Clocked",
@@ -42,7 +47,7 @@ def write_jobs(folder: Path, epochs: int) -> None:
             "dataset": "digits",
             "num_epochs": epochs,
         }
-        (folder / f"{name}.json").write_text(json.dumps(job))
+        (queue_in(folder) / f"{name}.json").write_text(json.dumps(job))
 
 
 def gap_s(folder: Path) -> float:
@@ -51,13 +56,13 @@ def gap_s(folder: Path) -> float:
 
 
 def run_queue(folder: Path) -> None:
-    command = [sys.executable, "-m", "accel_trainer.cli", "run-queue", "--queue", str(folder)]
+    command = [sys.executable, "-m", "accel_trainer.cli", "run-queue", "--queue", str(queue_in(folder))]
     subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
 
 
 def run_bare(folder: Path) -> None:
     for name in NAMES:
-        file = folder / f"{name}.json"
+        file = queue_in(folder) / f"{name}.json"
         attempt = Attempt(read_job(file), file, token="", log=folder / f"{name}.log")
         launch = plan_launch(attempt.job, LaunchOptions(), this_machine(), attempt.worker_args)
         with attempt.log.open("w") as log:
