@@ -12,8 +12,10 @@ from accel_trainer.cli.app import AllowOption, JsonOption, app, echo, echo_text
 from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
+    DataRootOption,
     GpusOption,
     ProcessesOption,
+    WeightsOption,
     launch_options,
     worker_call,
 )
@@ -50,17 +52,12 @@ def features(
     file_format: Annotated[
         Literal["npy", "safetensors"], typer.Option("--format", help="A .npy for each layer, or one .safetensors.")
     ] = "npy",
-    weights: Annotated[
-        str, typer.Option("--weights", help="best, final, ema, swa, or the number of an epoch whose weights were kept.")
-    ] = "best",
+    weights: WeightsOption = "best",
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", help="The data set of the validation images, named as in a job.", show_default=False),
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option("--data-root", help="The folder that it is in; by default that of the job.", show_default=False),
-    ] = None,
+    data_root: DataRootOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a forward pass.")] = 64,
     config: ConfigOption = None,
     gpus: GpusOption = None,

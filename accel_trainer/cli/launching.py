@@ -32,6 +32,14 @@ ProcessesOption = Annotated[
     typer.Option("--num-processes", min=1, help="Processes per job; by default one per GPU."),
 ]
 
+WeightsOption = Annotated[
+    str, typer.Option("--weights", help="best, final, ema, swa, or the number of an epoch whose weights were kept.")
+]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="The folder that it is in; by default that of the job.", show_default=False),
+]
+
 _GPU = re.compile(r"\d{1,4}(:\d{1,4})?|(GPU|MIG)-[\w/-]{1,80}", re.ASCII)
 
 

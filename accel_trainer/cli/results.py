@@ -22,8 +22,10 @@ from accel_trainer.cli.app import (
 from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
+    DataRootOption,
     GpusOption,
     ProcessesOption,
+    WeightsOption,
     launch_options,
     worker_call,
 )
@@ -77,19 +79,14 @@ def compare(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
-    weights: Annotated[
-        str, typer.Option("--weights", help="best, final, ema, swa, or the number of an epoch whose weights were kept.")
-    ] = "best",
+    weights: WeightsOption = "best",
     dataset: Annotated[
         str | None,
         typer.Option(
             "--dataset", help="Another data set, named as in a job; its validation images are used.", show_default=False
         ),
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option("--data-root", help="The folder that it is in; by default that of the job.", show_default=False),
-    ] = None,
+    data_root: DataRootOption = None,
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,

@@ -12,14 +12,13 @@ from torch import nn
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.disk_calls import never
-from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.listing import Input
 from accel_trainer.data.open import open_training, open_validation
 from accel_trainer.data.pipeline import inputs_of, training_spectrum, training_views
 from accel_trainer.data.views import Views
-from accel_trainer.evaluation.trained_model import trained_model
+from accel_trainer.evaluation.trained_model import trained_model, with_data_in
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
@@ -68,7 +67,7 @@ def evaluate(
     """
     job = trained_job(run)
     name = job.dataset if dataset is None else dataset
-    there = job if data_root is None else job.model_copy(update={"data_root": str(expand_home(data_root).resolve())})
+    there = with_data_in(job, data_root)
     is_own = name == job.dataset
     job = there if is_own else job
     path, classes = trained_weights(run, job, weights), trained_classes(run)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.disk_calls import never
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import expand_home
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
@@ -32,7 +31,7 @@ from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.sources.given import images_below
 from accel_trainer.evaluation.feature_files import CORRUPT, TODO, FeatureFiles, Format
 from accel_trainer.evaluation.layers import Activation, activations, chosen, recording
-from accel_trainer.evaluation.trained_model import trained_model
+from accel_trainer.evaluation.trained_model import trained_model, with_data_in
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.runtime.accelerator import Assembly, assembly
@@ -191,9 +190,7 @@ class Images:
         """Raises UserError."""
         if self.folder is not None:
             return images_below(self.folder)
-        job = trained_job(run)
-        if self.data_root is not None:
-            job = job.model_copy(update={"data_root": str(expand_home(self.data_root).resolve())})
+        job = with_data_in(trained_job(run), self.data_root)
         return open_validation(job, self.dataset or job.dataset, trained_classes(run))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from accel_trainer.config import ResolvedJob
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.text import first_line
 from accel_trainer.training.meta_model import make_model
 from accel_trainer.training.state.checkpoint import load_weights
@@ -24,3 +25,9 @@ def trained_model(job: ResolvedJob, path: Path, num_classes: int) -> nn.Module:
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit {job.architecture}: {first_line(error)}") from error
     return model.eval()
+
+
+def with_data_in(job: ResolvedJob, data_root: Path | None) -> ResolvedJob:
+    """A job whose data sets are in that folder; where it is None, the job itself. Raises UserError for a `~` without a
+    home folder."""
+    return job if data_root is None else job.model_copy(update={"data_root": str(expand_home(data_root).resolve())})
