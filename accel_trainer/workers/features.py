@@ -2,11 +2,13 @@
 
 # The parent is watched from the first moment on; torch takes seconds to import.
 from accel_trainer.core.child_environment import begin_worker
+from accel_trainer.core.late_imports import import_late
 from accel_trainer.core.processes import die_with_parent, exit_now
 
 if __name__ == "__main__":
     begin_worker()
     die_with_parent()
+    import_late()
 
 import argparse
 import os
