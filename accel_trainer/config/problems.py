@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from accel_trainer.config.cross_checks import Contradiction
@@ -43,8 +43,9 @@ def _shortened(problem: Problem) -> Problem:
     return replace(problem, message=f"{problem.message[: max(0, len(problem.message) - excess)]}...")
 
 
-def problems_of(error: ValidationError) -> Iterator[Problem]:
-    """One for each parameter that is wrong, however many alternatives pydantic tried for it."""
+def problems_of(error: ValidationError, whole: type[BaseModel] = JobParameters) -> Iterator[Problem]:
+    """One for each parameter that is wrong, however many alternatives pydantic tried for it. whole: what was read; of
+    a job, words of older files are known too."""
     by_key: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False, include_context=True):
         by_key.setdefault(_key(detail), []).append(detail)
@@ -53,31 +54,33 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         above = next((key[:i] for i, character in enumerate(key) if character == "." and key[:i] in by_key), None)
         if above is not None:
             by_key[above] += by_key.pop(key)
-    given = {place for key, details in by_key.items() for place in _meant(key, details)}
+    given = {place for key, details in by_key.items() for place in _meant(whole, key, details)}
     # The most specific first: a word that nobody knows, then a value of a known one.
     for key, details in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
         if details[0]["type"] == "missing" and key in given:
             continue  # it is there, by another name
         contradictions = [found for detail in details for found in _contradictions(detail)]
-        if (old := _old_word(key, details)) is not None:
+        if (old := _old_word(whole, key, details)) is not None:
             yield old
         else:
-            yield from contradictions or [Problem(sentence, key=key or None) for sentence in _sentences(details)]
+            yield from contradictions or [Problem(sentence, key=key or None) for sentence in _sentences(whole, details)]
 
 
-def _meant(key: str, details: list[ErrorDetails]) -> Sequence[str]:
+def _meant(whole: type[BaseModel], key: str, details: list[ErrorDetails]) -> Sequence[str]:
     """The places that an unknown key is meant for, where that is known or probable."""
     if details[0]["type"] != "extra_forbidden":
         return ()
-    if (word := old_word_at(key)) is not None:
+    if whole is JobParameters and (word := old_word_at(key)) is not None:
         return word.places
     outer, dot, last = key.rpartition(".")
-    return [f"{outer}{dot}{near}" for near in near_misses(last, _known_keys(details[0]["loc"][:-1]))[:1]]
+    return [f"{outer}{dot}{near}" for near in near_misses(last, _known_keys(whole, details[0]["loc"][:-1]))[:1]]
 
 
-def _old_word(key: str, details: list[ErrorDetails]) -> Problem | None:
+def _old_word(whole: type[BaseModel], key: str, details: list[ErrorDetails]) -> Problem | None:
     """What an unknown key has become, where it is of older files."""
-    if details[0]["type"] == "extra_forbidden" and (word := old_word_at(key)) is not None:
+    if whole is not JobParameters or details[0]["type"] != "extra_forbidden":
+        return None
+    if (word := old_word_at(key)) is not None:
         return Problem(f"a word of older files; it {word.became}", key=key, hint=f"{MIGRATE} writes today's job")
     return None
 
@@ -106,28 +109,28 @@ def _contradictions(detail: ErrorDetails) -> tuple[Problem, ...]:
             return ()
 
 
-def _sentences(details: list[ErrorDetails]) -> Sequence[str]:
+def _sentences(whole: type[BaseModel], details: list[ErrorDetails]) -> Sequence[str]:
     match details[0].get("ctx"):
         case {"error": SectionMistakes(messages=messages)}:
             return messages
         case _:
-            return [_sentence(details)]
+            return [_sentence(whole, details)]
 
 
-def _sentence(details: list[ErrorDetails]) -> str:
+def _sentence(whole: type[BaseModel], details: list[ErrorDetails]) -> str:
     first = details[0]
     if first["type"] == "missing":
         return "missing; it has no default"
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        if len(first["loc"]) == 1 and (place := BELONGS_INTO.get(key)):
+        if whole is JobParameters and len(first["loc"]) == 1 and (place := BELONGS_INTO.get(key)):
             return f"unknown key; it belongs into {place}"
-        return f"unknown key{did_you_mean(key, _known_keys(first['loc'][:-1]))}"
+        return f"unknown key{did_you_mean(key, _known_keys(whole, first['loc'][:-1]))}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     expected = " or ".join(dict.fromkeys(_expectation(detail) for detail in details))
     value = json.dumps(first["input"], default=str)
-    near = did_you_mean(first["input"], _literals(details)) if isinstance(first["input"], str) else ""
+    near = did_you_mean(first["input"], _literals(whole, details)) if isinstance(first["input"], str) else ""
     return f"{value if len(value) < 80 else value[:77] + '...'} is not allowed: {expected}{near}"
 
 
@@ -140,10 +143,10 @@ def _expectation(detail: ErrorDetails) -> str:
     )
 
 
-def _literals(details: Iterable[ErrorDetails]) -> list[str]:
+def _literals(whole: type[BaseModel], details: Iterable[ErrorDetails]) -> list[str]:
     """The texts that the field of an error allows, where it allows only some."""
     locations = [detail["loc"] for detail in details if detail["type"] == "literal_error"]
-    return list(dict.fromkeys(text for location in locations for text in _texts_in(_annotation_at(location))))
+    return list(dict.fromkeys(text for location in locations for text in _texts_in(_annotation_at(whole, location))))
 
 
 def _texts_in(annotation: Any) -> Iterator[str]:
@@ -154,9 +157,9 @@ def _texts_in(annotation: Any) -> Iterator[str]:
             yield from _texts_in(part)
 
 
-def _annotation_at(location: tuple[int | str, ...]) -> Any:
+def _annotation_at(whole: type[BaseModel], location: tuple[int | str, ...]) -> Any:
     """The type of the field at a place in a job; that of the innermost field, for a place inside its value."""
-    annotation: Any = JobParameters
+    annotation: Any = whole
     for part in location:
         fields = {name: field for section in sections_in(annotation) for name, field in section.model_fields.items()}
         if part in fields:
@@ -164,7 +167,7 @@ def _annotation_at(location: tuple[int | str, ...]) -> Any:
     return annotation
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(whole: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys allowed at a place in a job file: those of the job, or of one of its objects."""
-    keys = [name for section in sections_in(_annotation_at(location)) for name in section.model_fields]
-    return keys if location else [key for key in keys if key != "name"]
+    keys = [name for section in sections_in(_annotation_at(whole, location)) for name in section.model_fields]
+    return keys if location or whole is not JobParameters else [key for key in keys if key != "name"]

@@ -1,0 +1,123 @@
+"""What one evaluation of a trained run is: which weights see which images, in which conditions, and what is kept."""
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from accel_trainer.config.dataset_names import last_part
+from accel_trainer.config.fields import Section, one_or_list
+from accel_trainer.config.problems import few_problems, problems_of
+from accel_trainer.core.errors import InvalidJob
+from accel_trainer.core.text import canonical
+
+MAX_NAME_BYTES = 120
+# Of the name that is made for an evaluation, as far as it says what is measured.
+MAX_SAID_BYTES = 100
+PLAIN = "validation"
+# Where images are, and how the evaluation is called, is not what is measured.
+_NOT_MEASURED = frozenset({"name", "data_root"})
+
+
+def _as_choice(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _usable_name(name: str) -> str:
+    if not name or not name.isprintable() or any(part in name for part in ("..", "/", "\\", ":")):
+        raise ValueError(f"{name!r} cannot be a folder's name: without '/', '\\', ':', '..' and control characters")
+    if name.startswith((".", "-")) or name != name.strip():
+        raise ValueError(f"{name!r} cannot be a folder's name: it may not begin with '.' or '-', or have spaces around")
+    if (num_bytes := len(os.fsencode(name))) > MAX_NAME_BYTES:
+        raise ValueError(f"the name of an evaluation may have {MAX_NAME_BYTES} bytes, not {num_bytes}")
+    return name
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if len({canonical(value) for value in values}) < len(values):
+        raise ValueError("has one value twice: give each once")
+    return values
+
+
+FolderName = Annotated[str, AfterValidator(_usable_name)]
+PathText = Annotated[str, Field(min_length=1)]
+# JSON has no infinity; the level at which nothing is filtered is called so.
+DegradationLevel = float | Literal["none", "inf"]
+Levels = Annotated[
+    list[DegradationLevel], one_or_list(DegradationLevel), Field(min_length=1), AfterValidator(_each_once)
+]
+
+
+class DegradationChoice(Section):
+    """A degradation, or a group of them, at some of its levels. Its name alone means all of its published levels."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Such as `noise`, `noise/gaussian` or `imagenet-c/fog`."""
+    levels: Levels | None = None
+    """Which levels; absent: those of its publication, and the neutral one."""
+
+
+class EvaluationPlan(Section):
+    """One evaluation of a trained run. Names of degradations and their levels are checked where those are known."""
+
+    name: FolderName | None = None
+    """The folder below `evaluations/`; absent: made of what is measured (`folder_name`)."""
+    weights: Annotated[str, Field(min_length=1)] = "best"
+    """`best`, `final`, `ema`, `swa`, or the number of an epoch."""
+    dataset: Annotated[str, Field(min_length=1)] | None = None
+    """A data set with the run's classes, named as in a job; absent: the run's own."""
+    data_root: PathText | None = None
+    """The folder that data sets are in; absent: that of the run's job."""
+    degradations: Annotated[
+        list[Annotated[DegradationChoice, BeforeValidator(_as_choice, json_schema_input_type=str | DegradationChoice)]],
+        one_or_list(str | DegradationChoice),
+    ] = []
+    """Names, or objects `{"name": ..., "levels": [...]}`; empty: the images as they are."""
+    occluder_dir: PathText | None = None
+    """A folder laid out as the Visual Occluders Dataset; absent: where that lies by default."""
+    probabilities: Literal["all"] | Annotated[int, Field(ge=0)] = "all"
+    """Which probabilities are kept of each answer: `all`, or the k largest with their classes; 0: none."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Images in a forward pass; absent: as many as the validation of the training has."""
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], where: str | Path | None = None) -> Self:
+        """A plan of what JSON has; null is absent. Raises InvalidJob with a problem for each mistake."""
+        try:
+            return cls.model_validate({key: value for key, value in given.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidJob(*few_problems(problems_of(error, cls))).at(where) from error
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the folder: the one given, or one made of what is measured, the same for the same and another
+        for anything else, such as `noise+blur`, `validation-at-5` or `noise-c2ad1f`."""
+        if self.name is not None:
+            return self.name
+        said = "+".join(dict.fromkeys(choice.name for choice in self.degradations)) or PLAIN
+        said += "" if self.dataset is None else f"-on-{last_part(self.dataset)}"
+        said += "" if self.weights == "best" else f"-at-{self.weights}"
+        name = re.sub(r"[^\w.+-]+", "-", said).strip("-.")
+        is_said = name == said.replace("/", "-") and len(os.fsencode(name)) <= MAX_SAID_BYTES
+        if is_said and not self._set_beside({"degradations", "dataset", "weights"}) and not self._has_levels:
+            return name
+        cut = os.fsencode(name)[:MAX_SAID_BYTES].decode(errors="ignore")
+        return f"{cut}-{hashlib.sha256(canonical(self.measured()).encode()).hexdigest()[:6]}"
+
+    def measured(self) -> dict[str, Any]:
+        """What decides the numbers that come out, as JSON has it: all but how it is called and where the images are."""
+        return self.model_dump(mode="json", exclude=set(_NOT_MEASURED))
+
+    @property
+    def _has_levels(self) -> bool:
+        return any(choice.levels is not None for choice in self.degradations)
+
+    def _set_beside(self, said: Collection[str]) -> bool:
+        """Whether anything is otherwise than by default that the name does not say."""
+        fields = type(self).model_fields.items()
+        beside = {key: field.default for key, field in fields if key not in _NOT_MEASURED | {*said}}
+        return any(getattr(self, key) != default for key, default in beside.items())
