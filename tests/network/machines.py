@@ -85,6 +85,10 @@ class Machine:
         shell = ["sh", "-c", 'cd "$0" && exec "$@"', str(cwd)]
         return ["nsenter", "--target", str(self.pid), *OWN, "--", *shell]
 
+    def terminate_all(self) -> None:
+        """Ask all its processes to end, as a machine does that is shut down."""
+        subprocess.run([*self.entering(Path("/")), "kill", "-TERM", "--", "-1"], check=True)
+
     def kill(self) -> None:
         """End all its processes at once."""
         self._keeper.kill()  # by --kill-child the first process follows, by the kernel all others
