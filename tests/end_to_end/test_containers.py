@@ -1,12 +1,19 @@
-"""Two containers of one machine, one name and one image, on one queue: neither sees the other's processes."""
+"""Two containers of one machine, one name and one image, on one queue: neither sees the other's processes. Nor does
+another user of the machine, where /proc hides them."""
 
+import json
+import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import COMMAND, wait_until, write_job
+from faults import checks
+from faults.lab import SMALL_JOB
+from faults.site.injection import LEASE_VARIABLE
+from helpers import COMMAND, REPOSITORY, wait_until, write_job
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app
@@ -19,6 +26,7 @@ from accel_trainer.run.status import read_status
 
 pytestmark = pytest.mark.slow
 CONTAINER = ("unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child=SIGKILL", "--")
+LEASE_S = 60
 
 
 @pytest.fixture
@@ -41,8 +49,12 @@ def container(*words: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def in_another(*words: str) -> str:
-    done = subprocess.run([*CONTAINER, *COMMAND, *words], capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in done.stderr
+    return asked(*CONTAINER, *COMMAND, *words)
+
+
+def asked(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in done.stderr, done.stderr
     return done.stdout + done.stderr
 
 
@@ -70,4 +82,70 @@ def test_a_container_leaves_alone_what_another_trains_and_takes_it_when_that_is_
     monkeypatch.setattr(lease, "STALE_S", 0.0)  # ten minutes later
     said = CliRunner().invoke(app, ["reclaim", "--queue", str(queue.folder)]).output
     assert "a: returned to pending; nothing was heard of its runner on" in said
+    assert [job.name for job in queue.jobs(JobState.PENDING)] == ["a"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_job_of_a_container_that_is_gone_is_finished_in_another_with_the_same_weights(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(REPOSITORY / "tests")]))
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(LEASE_VARIABLE, f"{LEASE_S} 1")
+    run, alone = RunFolder(Path("run")), Path("alone")
+    for folder, pause_s, model_dir in ((queue.folder, 0.3, run.path), (alone, 0.0, alone / "run")):
+        folder.mkdir(exist_ok=True)
+        job = {**SMALL_JOB, "architecture_args": {"pause_s": pause_s}, "model_dir": str(model_dir)}
+        (folder / "a.json").write_text(json.dumps(job))
+    with container("run-queue", "--queue", str(queue.folder)) as runner:
+        wait_until(lambda: checks.global_step(run.path) >= 3)
+        runner.kill()
+    (claim,) = queue.claims()
+    assert "its lease expires after 1m 00s" in in_another("reclaim", "--queue", str(queue.folder))
+    assert [job.path for job in queue.claims()] == [claim.path]
+    pass_time(queue, run)
+    said = in_another("run-queue", "--reclaim-stale", "--queue", str(queue.folder))
+    assert "a: its runner died; it resumes where it was" in said
+    assert [(job.name, job.state) for state in JobState for job in queue.jobs(state)] == [("a", JobState.DONE)], said
+    in_another("train", str(alone / "a.json"))
+    assert checks.differences(run.path, alone / "run") == []
+
+
+def pass_time(queue: QueueStore, run: RunFolder) -> None:
+    """As long as a lease."""
+    for path in queue.paths.observed.iterdir():
+        notes = json.loads(path.read_text())
+        notes["seen"] = {name: [number, since - LEASE_S] for name, (number, since) in notes["seen"].items()}
+        path.write_text(json.dumps(notes))
+    for lock in map(run.lock, run.locks()):
+        os.utime(lock, (time.time() - LEASE_S,) * 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_where_proc_hides_the_processes_of_others_their_jobs_are_not_taken_for_dead(queue: QueueStore) -> None:
+    hidden = ("unshare", "--mount", "sh", "-ec", 'mount -t proc -o hidepid=2 proc /proc; exec "$@"', "sh")
+    # Who may use all files, but may see and signal no process of others.
+    files = "+dac_override,+dac_read_search,+fowner"
+    somebody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={files}")
+    observer = (*hidden, *somebody, f"--ambient-caps={files}", "--", *COMMAND)
+    if (tried := subprocess.run([*observer, "status"], capture_output=True, text=True)).returncode:
+        pytest.skip(f"another user can run nothing here: {tried.stderr}")
+    run = RunFolder(Path("run"))
+    write_job(queue.folder / "a.json", model_dir="run", num_epochs=1000)
+    with subprocess.Popen([*COMMAND, "run-queue"], stdout=subprocess.PIPE, text=True) as runner:
+        try:
+            wait_until(lambda: (status := read_status(run)) is not None and status.step > 0)
+            (claim,) = queue.claims()
+            subprocess.run(["chmod", "-R", "a+rwX", "."], check=True)
+            said = {verb: asked(*observer, verb) for verb in ("status", "reclaim", "run-queue")}
+            assert not any("died" in text or "returned to pending" in text for text in said.values()), said
+            assert "its runner may be alive; its lease expires after 10m 00s" in said["reclaim"], said
+            assert "error" not in said["run-queue"], said
+            assert [job.path for job in queue.claims()] == [claim.path]
+            assert scratch_folder(claim.token).is_dir()
+            assert len(list(queue.paths.logs.iterdir())) == 1, said
+        finally:
+            runner.terminate()
+            runner.communicate()
     assert [job.name for job in queue.jobs(JobState.PENDING)] == ["a"]
