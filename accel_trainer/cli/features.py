@@ -20,6 +20,7 @@ from accel_trainer.cli.launching import (
     worker_call,
 )
 from accel_trainer.core.errors import UserError
+from accel_trainer.representations.layer_names import layer_and_cycle
 
 
 @app.command()
@@ -97,15 +98,10 @@ def _print_layers(run: Run, allow: str, *, as_json: bool) -> None:
         return
     cycles = dict[tuple[str, tuple[int, ...]], list[str]]()
     for name, shape in layers.items():
-        layer, cycle = _layer_and_cycle(name)
+        layer, cycle = layer_and_cycle(name)
         cycles.setdefault((layer, shape), []).append("" if cycle is None else f"t{cycle}")
     rows = [[layer, _from_to(found), _shape(shape)] for (layer, shape), found in cycles.items()]
     echo_text(table(("layer", "cycles", "shape"), rows))
-
-
-def _layer_and_cycle(name: str) -> tuple[str, str | None]:
-    layer, dash, cycle = name.rpartition("-t")
-    return (layer, cycle) if dash and cycle.isdigit() else (name, None)
 
 
 def _from_to(cycles: list[str]) -> str:

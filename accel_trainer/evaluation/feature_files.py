@@ -74,14 +74,13 @@ def _errors_named(folder: Path) -> Iterator[None]:
 
 @dataclass
 class FeatureFiles:
-    """The files of some layers' features. shapes: float32, of one image, by the name of the layer and cycle;
-    description: what they are of; features of anything else in that folder are refused."""
+    """The files of some layers' features. shapes: float32, of one image, by the name of the layer and cycle."""
 
     folder: Path
     shapes: Mapping[str, tuple[int, ...]]
     names: Sequence[str]
     format: Format
-    description: Mapping[str, Any]
+    _description: Mapping[str, Any] = field(default_factory=dict)
     _open: dict[Path, int] = field(default_factory=dict)
     _resources: ExitStack = field(default_factory=ExitStack)
     _waiting: dict[int, bytes] = field(default_factory=dict)
@@ -89,9 +88,10 @@ class FeatureFiles:
 
     # -- by one process, first ------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Make what is not there: all files, with room for all rows. Raises UserError where the folder has something
-        else, or the disk no room."""
+    def prepare(self, description: Mapping[str, Any]) -> None:
+        """Make what is not there: all files, with room for all rows. description: what the features are of. Raises
+        UserError where the folder has those of something else, or the disk no room."""
+        self._description = description
         with _errors_named(self.folder):
             self._prepare()
 
@@ -148,7 +148,7 @@ class FeatureFiles:
 
     def _content(self, *, is_complete: bool, corrupt: Sequence[str] = ()) -> dict[str, Any]:
         return {
-            **self.description,
+            **self._description,
             "format": self.format,
             "num_images": len(self.names),
             "layers": {name: list(shape) for name, shape in self.shapes.items()},

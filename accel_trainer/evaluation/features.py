@@ -202,10 +202,9 @@ def write_features(run: RunFolder, images: Images, wanted: Wanted, out: Path, fi
     source = images.open(run)
     names = _names(source)
     with _extraction(run, wanted) as extraction:
-        description = _description(run, source, names, wanted, extraction.job)
-        files = FeatureFiles(out, extraction.shapes, names, file_format, description)
+        files = FeatureFiles(out, extraction.shapes, names, file_format)
         accelerator = extraction.parts.accelerator
-        _by_first(accelerator, files.prepare)
+        _by_first(accelerator, lambda: files.prepare(_description(run, source, names, wanted, extraction.job)))
         if files.is_complete:
             return WrittenFeatures(out, len(names), files.corrupt, 0, files.shapes)
         before = files.states()

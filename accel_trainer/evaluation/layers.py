@@ -1,6 +1,5 @@
 """The layers of a model, and what each gives in each cycle of a forward pass."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
+from accel_trainer.representations.layer_names import layer_and_cycle
 
 # `V1.output` is what area V1 gives, also where it has no part of that name.
 _OUTPUT = ".output"
-_CYCLE = re.compile(r"(?P<layer>.+)-t(?P<cycle>\d{1,9})", re.ASCII)
 MAX_NAMED = 12
 
 
@@ -84,15 +83,13 @@ def _matches(found: Sequence[Activation], word: str) -> list[Activation]:
 
 def _readings(word: str) -> Iterator[tuple[str, int | None]]:
     yield word, None
-    if (match := _CYCLE.fullmatch(word)) is not None:
-        yield match["layer"], int(match["cycle"])
+    yield layer_and_cycle(word)
 
 
 def _unknown(found: Sequence[Activation], word: str) -> str:
-    match = _CYCLE.fullmatch(word)
-    layer = word if match is None else match["layer"]
-    if match is not None and (there := _matches(found, layer)):
-        return f"layers: {layer} has no cycle {match['cycle']}; it has {listed(one.name for one in there)}"
+    layer, cycle = layer_and_cycle(word)
+    if cycle is not None and (there := _matches(found, layer)):
+        return f"layers: {layer} has no cycle {cycle}; it has {listed(one.name for one in there)}"
     layers = list(dict.fromkeys(activation.module for activation in found))
     tops = [name for name in layers if "." not in name]
     near = did_you_mean(layer.removesuffix(_OUTPUT), layers)
