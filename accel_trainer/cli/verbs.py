@@ -34,6 +34,7 @@ MODULES = {
     "compare": "results",
     "evaluate": "results",
     "features": "features",
+    "rdm": "representations",
     "run-queue": "run_queue",
     "sweep": "sweep",
     "train": "train",

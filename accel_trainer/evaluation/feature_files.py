@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +23,11 @@ import numpy.typing as npt
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.text import one_line
+from accel_trainer.representations.feature_folder import DESCRIPTION, NAMES, NPY, SAFETENSORS, folder_of_layer
 
 Format = Literal["npy", "safetensors"]
 FLOAT = np.dtype("<f4")
-NAMES, DESCRIPTION, PROGRESS = "file_names.txt", "features.json", "progress"
+PROGRESS = "progress"
 # What was computed since the files were last known to be on the disk is computed again after a kill.
 FLUSH_EVERY_S = 5.0
 TODO, DONE, CORRUPT = range(3)
@@ -166,11 +166,11 @@ class FeatureFiles:
         return {self._safetensors: (_safetensors_header(whole), sum(map(_size, whole.values())))}
 
     def _npy(self, name: str) -> Path:
-        return self.folder / quote(name, safe="") / "features.npy"
+        return self.folder / folder_of_layer(name) / NPY
 
     @property
     def _safetensors(self) -> Path:
-        return self.folder / "features.safetensors"
+        return self.folder / SAFETENSORS
 
     def _folders_of_names(self) -> list[Path]:
         return [self._npy(name).parent for name in self.shapes] if self.format == "npy" else [self.folder]

@@ -1,1 +1,2 @@
-"""Features as arrays: dissimilarities of what images evoke, and how alike two sets of them are; no model is known here."""
+"""Features as arrays: how unlike images are by them, and how like that is to brains and people. No model is known
+here."""

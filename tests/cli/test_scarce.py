@@ -16,6 +16,7 @@ from faults.fork_server import ForkServer
 from helpers import own_disk, write_job
 
 from accel_trainer.cli import app
+from accel_trainer.evaluation.feature_files import FeatureFiles
 from accel_trainer.measures.trials import Trials
 from accel_trainer.measures.trials_file import writing_trials
 from accel_trainer.queue.store import QueueStore
@@ -48,6 +49,7 @@ VERBS = {
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
     "features": "features run --layers layer1 --out features --cpu",
+    "rdm": "rdm evoked --out rdms",
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
     "doctor": "doctor",
 }
@@ -100,6 +102,9 @@ def lay_out(folder: Path, trained: Path) -> None:
     )
     with writing_trials(folder / "trials.parquet") as add:
         add(Trials.of(["a.png"], ["dog"], ["dog"], observer="net", conditions={"condition": "inf"}))
+    evoked = FeatureFiles(folder / "evoked", {"IT": (2,)}, ["a.png", "b.png", "c.png"], "npy")
+    evoked.prepare({})
+    evoked.finish([])
     (folder.parent / "other").mkdir()
     shutil.copytree(trained, folder / "run")
 
