@@ -4,9 +4,10 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 from accel_trainer.core.blocks import open_text, read_block
@@ -22,6 +23,7 @@ MAX_PERFORMANCE = 256 * MEBIBYTE
 MAX_NUMBER = 1e39
 # What every row has; the scores stand in between.
 FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "split", "loss"), ("lr", "images_per_s", "seconds")
+_EPOCH, _NUMBER = re.compile(r"[0-9]{1,15}").fullmatch, re.compile(r"[-+.0-9eE]{1,40}").fullmatch
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,37 @@ class PerformanceRow:
         about = {key: record[key] for key in LAST_COLUMNS}
         return cls(record["epoch"], record["split"], _scores_of(record), **about)
 
-    @classmethod
-    def from_csv(cls, line: Mapping[str, str]) -> Self:
-        """The row of a line of the table. A score that was not measured is left out. Raises KeyError, ValueError."""
-        about = {key: _number(line[key], is_finite=True) for key in LAST_COLUMNS}
-        others = {key: value for key, value in line.items() if key not in FIRST_COLUMNS + LAST_COLUMNS and value}
-        scores = {"loss": _number(line["loss"]), **{key: _number(value) for key, value in others.items()}}
-        if not re.fullmatch(r"[0-9]{1,15}", line["epoch"]):
-            raise ValueError(f"{line['epoch']!r} is no epoch")
-        return cls(epoch=int(line["epoch"]), split=one_line(line["split"]), scores=scores, **about)
+
+class _Table:
+    """The columns of performance.csv, and its lines to rows."""
+
+    def __init__(self, header: Sequence[str]) -> None:
+        """Raises KeyError for one without a column that every row has."""
+        places = {name: place for place, name in enumerate(header)}
+        self.width = len(header)
+        self.epoch, self.split, self.loss = (places[name] for name in FIRST_COLUMNS)
+        self.about = [places[name] for name in LAST_COLUMNS]
+        self.scores = [(n, place) for n, place in places.items() if n not in FIRST_COLUMNS + LAST_COLUMNS]
+
+    def row(self, line: Sequence[str]) -> PerformanceRow:
+        """That of a line. A score that was not measured is left out. Raises ValueError."""
+        if len(line) != self.width:
+            raise ValueError(f"{len(line)} of {self.width} columns")
+        if not _EPOCH(line[self.epoch]):
+            raise ValueError(f"{line[self.epoch]!r} is no epoch")
+        scores = {"loss": _number(line[self.loss])}
+        for name, place in self.scores:
+            if text := line[place]:
+                scores[name] = _number(text)
+        about = [_number(line[place], is_finite=True) for place in self.about]
+        return PerformanceRow(int(line[self.epoch]), one_line(line[self.split]), scores, *about)
 
 
 def _number(text: str, *, is_finite: bool = False) -> float:
     """A number as `write_performance` writes it. A score may be none that is finite, as of an average that diverges."""
     if text in ("nan", "inf", "-inf") and not is_finite:
         return float(text)
-    number = float(text) if re.fullmatch(r"[-+.0-9eE]{1,40}", text) else math.inf
+    number = float(text) if _NUMBER(text) else math.inf
     if abs(number) > MAX_NUMBER:
         raise ValueError(f"{text[:40]!r} is no number that it may be")
     return number
@@ -114,10 +131,15 @@ def read_performance(run: RunFolder) -> list[PerformanceRow]:
     """The rows of performance.csv, none when there is no such file yet. Raises UserError if it is not readable."""
     try:
         with open_text(run.performance, MAX_PERFORMANCE) as file:
-            return [PerformanceRow.from_csv(line) for line in csv.DictReader(file)]
+            lines = filter(None, csv.reader(file))
+            header, first = next(lines, None), next(lines, None)
+            if header is None or first is None:
+                return []
+            table = _Table(header)
+            return [table.row(line) for line in chain([first], lines)]
     except FileNotFoundError:
         return []
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise UserError(f"cannot be read: {error!r}", where=run.performance) from error
 
 
