@@ -14,6 +14,7 @@ from accel_trainer.core.processes import Program
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.report.compare import Comparison, compare
+from accel_trainer.run.find import runs_below
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import run_job, trained_classes, trained_job, trained_weights
 from accel_trainer.run.performance import read_performance
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from accel_trainer.evaluation.feature_files import Format
     from accel_trainer.evaluation.features import Pool, Rows, WrittenFeatures
     from accel_trainer.launch.call_worker import WorkerCall
-
-# Of a run folder, where nothing is but its own files.
-NO_RUNS = ("params", "resume", "logs")
 
 
 class History(list[dict[str, Any]]):
@@ -313,14 +311,5 @@ def load_runs(*folders: str | os.PathLike[str]) -> list[Run]:
 
 
 def _runs_below(folder: Path) -> list[Run]:
-    runs = [Run(path) for path in sorted(_folders_with_runs(folder))]
-    return runs or [Run(folder)]  # which says that there is none
-
-
-def _folders_with_runs(folder: Path) -> Iterator[Path]:
-    for place, inside, files in os.walk(folder):
-        path = Path(place)
-        if "config.json" in files:
-            yield path
-            inside[:] = [name for name in inside if name not in NO_RUNS]
-        inside[:] = [name for name in inside if not name.startswith(".") and name != "previous"]
+    found = [Run(run.path) for run in runs_below(folder) if run.has_run]
+    return found or [Run(folder)]  # which says that there is none

@@ -1,24 +1,14 @@
-"""The verbs for trained runs: `compare` and `evaluate`."""
+"""The verb `evaluate`: scores of trained weights."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from accel_trainer.api.trained_run import load_run, load_runs
-from accel_trainer.cli.app import (
-    MISTAKE,
-    AllowOption,
-    JsonOption,
-    app,
-    echo,
-    echo_text,
-    print_problems,
-    print_warnings,
-)
+from accel_trainer.api.trained_run import load_run
+from accel_trainer.cli.app import AllowOption, JsonOption, app, echo, echo_text
 from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
@@ -29,51 +19,6 @@ from accel_trainer.cli.launching import (
     launch_options,
     worker_call,
 )
-from accel_trainer.core.errors import UserError
-from accel_trainer.core.text import duration, format_value, shortest_suffixes
-from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import status_damage
-
-if TYPE_CHECKING:
-    from accel_trainer.report.compare import Comparison
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            "--columns",
-            help="Parameters to show, such as lr,seed; by default those that differ among the runs of a sweep.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print a table of trained runs, and of the runs that were fine-tuned from them inside their folders."""
-    from accel_trainer.report import compare
-
-    rows, problems = list["Comparison"](), list[str]()
-    for path in runs:
-        try:
-            found = load_runs(path)
-            rows += [run.summary for run in found]
-            print_warnings(damage for run in found if (damage := status_damage(RunFolder(run.path))) is not None)
-        except UserError as error:
-            problems += error.problems
-    if columns is None:
-        keys = compare.varying_parameters(rows)
-    else:
-        keys = compare.find_parameters([word.strip() for word in columns.split(",")], rows) if rows else []
-    rows = compare.select_parameters(keys, rows)
-    if as_json:
-        echo_text(json.dumps([asdict(row) for row in rows], indent=2))
-    elif rows:
-        echo_text(_comparison(rows))
-    print_problems(problems)
-    if problems:
-        raise typer.Exit(MISTAKE)
 
 
 @app.command()
@@ -117,31 +62,3 @@ def _evaluation(row: Mapping[str, Any]) -> str:
     loss = None if row["loss"] is None else f"{row['loss']:.4f}"
     columns = {key: value for key, value in {**row, "loss": loss}.items() if key != "other_inputs"}
     return table(list(columns), [list(columns.values())])
-
-
-def _comparison(rows: "Sequence[Comparison]") -> str:
-    from accel_trainer.cli.tables import table
-
-    settings = shortest_suffixes(rows[0].settings)
-    any_corrupt = any(row.corrupt for row in rows)
-    header = (
-        "job",
-        "architecture",
-        *settings.values(),
-        "parameters",
-        "state",
-        "epochs",
-        "metric",
-        "best",
-        "in epoch",
-        "images/s",
-        "time",
-        *["corrupt"] * any_corrupt,
-    )
-    cells = [
-        [r.job, r.architecture, *(None if value is None else format_value(value) for value in r.settings.values()),
-         r.parameters, r.state, f"{r.epochs}/{r.num_epochs}", r.metric, r.best, r.best_epoch, r.images_per_s,
-         duration(r.seconds), *[r.corrupt] * any_corrupt]
-        for r in rows
-    ]  # fmt: skip
-    return table(header, cells)

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from accel_trainer.core.text import printable
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns; numbers to the right, everything else to the left, None as '-'. No line is ever wrapped."""
-    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], decimals: Sequence[int] = ()) -> str:
+    """Aligned columns; numbers to the right, everything else to the left, None as '-'. No line is ever wrapped.
+    decimals: of the numbers of each column that are not whole; 2 by default."""
+    places = decimals or [2] * len(header)
+    cells = [list(header), *([_cell(value, digits) for value, digits in zip(row, places, strict=True)] for row in rows)]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     is_number = [
         all(isinstance(value, (int, float, type(None))) for value in column) for column in zip(*rows, strict=True)
@@ -37,12 +39,12 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, decimals: int) -> str:
     match value:
         case None:
             return "-"
         case float():
-            return f"{value:,.2f}"
+            return f"{value:,.{decimals}f}"
         case int():
             return f"{value:,}"
         case _:

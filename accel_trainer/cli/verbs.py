@@ -31,7 +31,7 @@ MODULES = {
     "migrate": "migrate",
     "pack": "pack",
     "profile": "profile",
-    "compare": "results",
+    "compare": "compare",
     "evaluate": "results",
     "features": "features",
     "rdm": "representations",

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
@@ -18,35 +18,88 @@ from accel_trainer.run.status import read_status
 NO_SETTINGS = keys(lambda mark: not mark.is_setting)
 
 MAX_EPOCHS = 2**53
+MAX_DIGITS = 16
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One run in a table. `best` is the primary metric's; images_per_s is the median over training epochs;
     seconds are those of training and validation, without start-up; settings: parameters, {"optimizer_args.lr": 0.1};
-    corrupt: how many images could not be decoded."""
+    corrupt: how many images could not be decoded; values: of the metrics that were asked for, {"train/loss": 0.3}, None
+    for one that was not measured."""
 
     job: str
-    architecture: str
+    architecture: str | None
     parameters: int | None
     state: str
     epochs: int
-    num_epochs: int
-    metric: str
+    num_epochs: int | None
+    metric: str | None
     best: float | None
     best_epoch: int | None
     images_per_s: float | None
     seconds: float
     settings: Mapping[str, Any]
     corrupt: int | None = None
+    values: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def compare(runs: Sequence[RunFolder]) -> list[Comparison]:
-    """One row per run, in the given order, with all parameters. Raises UserError for a folder that holds no run."""
-    return [_compare_one(run) for run in runs]
+@dataclass(frozen=True)
+class At:
+    """After which epoch a metric is: the one with the best primary metric, the last one, or the epoch of a number."""
+
+    epoch: Literal["best", "final"] | int = "best"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises UserError."""
+        if text in ("best", "final"):
+            return cls("best" if text == "best" else "final")
+        if text.isascii() and text.isdigit() and len(text) < MAX_DIGITS:
+            return cls(int(text))
+        raise UserError(f"{text!r} is neither best, final nor the number of an epoch", option="at")
+
+    def of(self, rows: Sequence[PerformanceRow], best_epoch: int | None) -> int | None:
+        """The number of the epoch; None where there is none yet. rows: of one split."""
+        match self.epoch:
+            case "best":
+                return best_epoch
+            case "final":
+                return max((row.epoch for row in rows), default=None)
+            case number:
+                return number
 
 
-def _compare_one(run: RunFolder) -> Comparison:
+BEST = At()
+
+
+def compare(runs: Sequence[RunFolder], metrics: Sequence[str] = (), at: At = BEST) -> list[Comparison]:
+    """One row per run, in the given order, with all parameters. Raises UserError for a folder that holds no run.
+
+    metrics: columns of performance.csv, of the validation or of another split: acc1, train/loss, val_ema/acc1.
+    """
+    return [_compare_one(run, metrics, at) for run in runs]
+
+
+def refuse_unknown_metrics(rows: Sequence[Comparison], runs: Sequence[RunFolder]) -> None:
+    """Raises UserError for a metric that was asked for and that no run has ever measured."""
+    nowhere = [name for name in (rows[0].values if rows else ()) if all(row.values[name] is None for row in rows)]
+    if not nowhere:
+        return
+    known = {_metric_name(row.split, name) for run in runs for row in read_performance(run) for name in row.scores}
+    for name in nowhere:
+        if name not in known:
+            near = did_you_mean(name, known) or f"; there are: {listed(sorted(known)) or 'none'}"
+            raise UserError(f"no run has measured {name!r}{near}", option="metric")
+
+
+def _metric_name(split: str, name: str) -> str:
+    return name if split == "val" else f"{split}/{name}"
+
+
+def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
+    if not run.has_run and run.was_tried:
+        return _without_config(run, metrics)
     config = read_config(run)
     if missing := [key for key in ("architecture", "num_epochs", "primary_metric") if key not in config]:
         raise UserError(f"{run.config} is not the config of a run: it has no {missing[0]}")
@@ -72,7 +125,37 @@ def _compare_one(run: RunFolder) -> Comparison:
         seconds=sum(row.seconds for row in rows),
         settings=flatten(config),
         corrupt=status.corrupt_images if status else None,
+        values={name: _value(rows, name, at, best[1] if best else None) for name in metrics},
     )
+
+
+def _without_config(run: RunFolder, metrics: Sequence[str]) -> Comparison:
+    """Of a training that has ended before it began."""
+    status = read_status(run)
+    return Comparison(
+        job=run.path.name,
+        architecture=None,
+        parameters=None,
+        state="failed" if status is None else status.state,
+        epochs=0,
+        num_epochs=None,
+        metric=None,
+        best=None,
+        best_epoch=None,
+        images_per_s=None,
+        seconds=0.0,
+        settings={},
+        values=dict.fromkeys(metrics),
+    )
+
+
+def _value(rows: Sequence[PerformanceRow], metric: str, at: At, best_epoch: int | None) -> float | None:
+    """Of a metric; None where it was not measured, or is no number."""
+    split, slash, name = metric.rpartition("/")
+    of_split = [row for row in rows if row.split == (split if slash else "val")]
+    epoch = at.of(of_split, best_epoch)
+    value = next((row.scores.get(name) for row in of_split if row.epoch == epoch), None)
+    return None if value is None or math.isnan(value) else value
 
 
 def varying_parameters(runs: Sequence[Comparison]) -> list[str]:
@@ -83,27 +166,37 @@ def varying_parameters(runs: Sequence[Comparison]) -> list[str]:
             groups.setdefault(str(group), []).append(run.settings)
     return [
         key
-        for key in _keys(runs)
+        for key in names_of_parameters(runs)
         if key not in NO_SETTINGS
         and any(one.get(key) != group[0].get(key) for group in groups.values() for one in group)
     ]
 
 
-def find_parameters(names: Sequence[str], runs: Sequence[Comparison]) -> list[str]:
+def differing_parameters(runs: Sequence[Comparison]) -> list[str]:
+    """The parameters of which not all runs have the same value."""
+    first = runs[0].settings if runs else {}
+    return [
+        key
+        for key in names_of_parameters(runs)
+        if key not in NO_SETTINGS and any(run.settings.get(key) != first.get(key) for run in runs)
+    ]
+
+
+def find_parameters(names: Sequence[str], runs: Sequence[Comparison], option: str = "columns") -> list[str]:
     """The full names of parameters, such as optimizer_args.lr for lr: the last part of a name is enough, and the name
     of a section stands for all parameters in it.
 
     Raises UserError for a name of no parameter, or of several.
     """
-    keys, found = _keys(runs), dict[str, None]()
+    keys, found = names_of_parameters(runs), dict[str, None]()
     for name in names:
         inside = [key for key in keys if key == name or key.startswith(f"{name}.")]
         matching = inside or [key for key in keys if key.endswith(f".{name}")]
         if not matching:
             near = did_you_mean(name, [*keys, *(key.rpartition(".")[2] for key in keys)])
-            raise UserError(f"no run has a parameter {name!r}{near}", option="columns")
+            raise UserError(f"no run has a parameter {name!r}{near}", option=option)
         if not inside and len(matching) > 1:
-            raise UserError(f"{name!r} may be {listed(matching)}", hint="give one of them", option="columns")
+            raise UserError(f"{name!r} may be {listed(matching)}", hint="give one of them", option=option)
         found |= dict.fromkeys(matching)
     return list(found)
 
@@ -113,7 +206,7 @@ def select_parameters(keys: Sequence[str], runs: Sequence[Comparison]) -> list[C
     return [replace(run, settings={key: run.settings.get(key) for key in keys}) for run in runs]
 
 
-def _keys(runs: Sequence[Comparison]) -> list[str]:
+def names_of_parameters(runs: Sequence[Comparison]) -> list[str]:
     """The parameters of any run, in the order of a job's."""
     return list(dict.fromkeys(key for run in runs for key in run.settings))
 

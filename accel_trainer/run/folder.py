@@ -324,6 +324,11 @@ class RunFolder:
         return self.config.exists()
 
     @property
+    def was_tried(self) -> bool:
+        """Whether a training was tried here, begun or not."""
+        return self.has_run or (self.log.exists() and self.params.is_dir())
+
+    @property
     def args_of_other_code(self) -> Path:
         """The job of a run that other code has trained."""
         return self.path / _ARGS_OF_OTHER_CODE

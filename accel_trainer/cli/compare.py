@@ -1,0 +1,191 @@
+"""The verb `compare`: a table of trained runs, of groups of them, or of what differs between them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from accel_trainer.cli.app import MISTAKE, JsonOption, app, echo, echo_text, print_problems, print_warnings
+from accel_trainer.core.errors import UserError
+from accel_trainer.core.text import did_you_mean, listed
+from accel_trainer.run.find import runs_below
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.status import status_damage
+
+if TYPE_CHECKING:
+    from accel_trainer.report.compare import At, Comparison
+    from accel_trainer.report.tables import Table
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders that runs are below.", show_default=False)
+    ],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Parameters to show, such as lr,seed; by default those that differ among the runs of a sweep.",
+            show_default=False,
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only runs like lr>=0.1, state!=failed, architecture=resnet18,vgg11 or job~digits-*; may be given "
+            "again.",
+            show_default=False,
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort", help="Columns to sort by, such as -best,lr; with - the largest first.", show_default=False
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric", help="Metrics of performance.csv, such as acc5,train/loss.", show_default="the primary metric"
+        ),
+    ] = None,
+    at: Annotated[
+        str, typer.Option("--at", help="Metrics after the best epoch, the final one, or that of a number.")
+    ] = "best",
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            help="Mean, sd and 95% interval over runs with the same in these columns; all-but-seed: over replicates.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", help="The group whose mean each other one is compared with, by a t test.", show_default=False
+        ),
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="The parameters that differ, a column for each run.")] = False,
+    output: Annotated[str, typer.Option("--format", help="table, csv, json, markdown or latex.")] = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare trained runs: a table of them, of groups with mean and interval, or of what differs between them."""
+    from accel_trainer.report.columns import in_order_of, split_names
+    from accel_trainer.report.compare import At
+    from accel_trainer.report.where import chosen
+
+    form = "json" if as_json else _format(output)
+    if against is not None and group_by is None:
+        raise UserError("compares groups; give `group_by` too", option="against")
+    if diff and group_by is not None:
+        raise UserError("compares runs, and `group_by` makes groups", option="diff")
+    metrics = split_names(metric or "")
+    rows, problems = _rows(runs, metrics, At.parse(at))
+    fitting = in_order_of(chosen(rows, where or []), split_names(sort or "")) if rows else []
+    if rows and not fitting:
+        echo(f"none of the {len(rows)} runs fits {' and '.join(where or [])}", err=True)
+    is_for_people = form not in ("csv", "json")
+    if group_by is not None:
+        shown = _groups(fitting, split_names(group_by), metrics, against, is_for_people=is_for_people)
+    elif diff:
+        shown = _differences(fitting)
+    else:
+        shown = _runs(fitting, columns, is_for_people=is_for_people)
+    _print(shown, form)
+    print_problems(problems)
+    if problems:
+        raise typer.Exit(MISTAKE)
+
+
+def _format(word: str) -> str:
+    from accel_trainer.report.documents import FORMATS
+
+    if word not in FORMATS:
+        near = did_you_mean(word, FORMATS) or f"; there are: {listed(FORMATS)}"
+        raise UserError(f"{word!r} is no format{near}", option="format")
+    return word
+
+
+def _rows(paths: Sequence[Path], metrics: Sequence[str], at: "At") -> "tuple[list[Comparison], list[str]]":
+    """A row for each run below some folders, once, and what is wrong with those that cannot be read."""
+    from accel_trainer.report.compare import compare, refuse_unknown_metrics
+
+    folders, problems = dict[Path, RunFolder](), list[str]()
+    rows = list["Comparison"]()
+    for path in paths:
+        try:
+            # Of a folder without any it is said what it is.
+            for run in list(runs_below(path)) or [RunFolder(path)]:
+                if run.path.resolve() not in folders:
+                    folders[run.path.resolve()] = run
+                    rows += compare([run], metrics, at)
+                    print_warnings(damage for damage in [status_damage(run)] if damage is not None)
+        except UserError as error:
+            problems += error.problems
+    refuse_unknown_metrics(rows, list(folders.values()))
+    return rows, problems
+
+
+def _runs(rows: "list[Comparison]", columns: str | None, *, is_for_people: bool) -> "Table":
+    from accel_trainer.report import compare
+    from accel_trainer.report.columns import split_names
+    from accel_trainer.report.tables import table_of_runs
+
+    if columns is None:
+        keys = compare.varying_parameters(rows)
+    else:
+        keys = compare.find_parameters(split_names(columns), rows) if rows else []
+    return table_of_runs(compare.select_parameters(keys, rows), keys, is_for_people=is_for_people)
+
+
+def _differences(rows: "Sequence[Comparison]") -> "Table":
+    from accel_trainer.report.tables import table_of_differences
+
+    begun = [row for row in rows if row.settings]
+    if never := [row.job for row in rows if not row.settings]:
+        echo(f"never begun, so without parameters: {listed(never)}", err=True)
+    shown = table_of_differences(begun)
+    if begun and not shown.rows:
+        echo(f"no parameter differs among {len(begun)} runs", err=True)
+    return shown
+
+
+def _groups(
+    rows: "Sequence[Comparison]",
+    names: Sequence[str],
+    metrics: Sequence[str],
+    against: str | None,
+    *,
+    is_for_people: bool,
+) -> "Table":
+    from accel_trainer.report.columns import find_column
+    from accel_trainer.report.groups import differences, find_group, grouped
+    from accel_trainer.report.tables import doubts_of_groups, table_of_groups, table_of_tests
+
+    found = grouped(rows, names)
+    columns = [find_column(name, rows, "metric") for name in metrics or ["best"]]
+    print_warnings(doubts_of_groups(found, columns))
+    if against is None:
+        return table_of_groups(found, columns, is_for_people=is_for_people)
+    other = find_group(against, found)
+    tests = [(column, one) for column in columns for one in differences(found, other, column)]
+    return table_of_tests(tests, is_for_people=is_for_people)
+
+
+def _print(shown: "Table", form: str) -> None:
+    from accel_trainer.cli.tables import table
+    from accel_trainer.report.documents import as_csv, as_latex, as_markdown
+
+    if form == "json":
+        echo_text(json.dumps(shown.records, indent=2))
+    elif form == "csv":
+        echo_text(as_csv(shown.header, shown.rows).removesuffix("\n"))
+    elif shown.rows:
+        write = {"markdown": as_markdown, "latex": as_latex, "table": table}[form]
+        echo_text(write(shown.header, shown.rows, shown.decimals).removesuffix("\n"))
