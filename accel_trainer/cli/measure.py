@@ -1,22 +1,19 @@
 """The verb `measure`: figures from tables of trials, of models and of people."""
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accel_trainer.cli.app import JsonOption, app, echo, echo_text
+from accel_trainer.cli.app import JsonOption, app, echo
+from accel_trainer.cli.figures import CsvOption, print_figures
 from accel_trainer.core.errors import UserError
 
 if TYPE_CHECKING:
-    from accel_trainer.measures.figures import Figure
     from accel_trainer.measures.measure import Measure
 
 LEVELS = "COLUMN=LEVEL[,LEVEL...]"
-DIGITS = 5
 
 
 @app.command()
@@ -84,11 +81,10 @@ def measure(
     all_conditions: Annotated[
         bool, typer.Option("--all-conditions", help="Of consistency: also those that the publication leaves out.")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with all digits.")] = False,
+    as_csv: CsvOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compute figures from trials of models and people: accuracies, mCE, error consistency, thresholds."""
-    from accel_trainer.measures import figures
     from accel_trainer.measures.measure import Settings
     from accel_trainer.measures.measure import measure as measured_of
 
@@ -108,12 +104,7 @@ def measure(
     measured = measured_of(files, _measure(figure), settings, against or ())
     for note in measured.notes:
         echo(note, err=True)
-    if as_json:
-        echo_text(json.dumps(figures.records(measured.figures), indent=2))
-    elif as_csv:
-        echo_text(figures.as_csv(measured.figures).removesuffix("\n"))
-    else:
-        echo_text(_table(measured.figures))
+    print_figures(measured.figures, as_csv=as_csv, as_json=as_json)
 
 
 def _measure(name: str) -> "Measure":
@@ -136,22 +127,3 @@ def _levels(words: Sequence[str] | None, option: str) -> dict[str, list[str]]:
             raise UserError(f"{word!r} is not {LEVELS}", option=option)
         found.setdefault(name, []).extend(levels.split(","))
     return found
-
-
-def _table(figures: "Sequence[Figure]") -> str:
-    """A column for each condition; those that are empty in all rows are left out."""
-    from accel_trainer.cli.tables import table
-    from accel_trainer.measures.figures import records
-
-    rows = records(figures)
-    if not rows:
-        return "no trials"
-    names = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
-    return table(names, [[_cell(row[name]) for name in names] for row in rows])
-
-
-def _cell(value: Any) -> Any:
-    """A number with as many digits as figures are published with at most."""
-    if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:.{DIGITS}f}"
-    return value

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from accel_trainer.cli.app import JsonOption, app, echo, echo_text
+from accel_trainer.cli.figures import CsvOption, print_figures
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_path
 
 
@@ -55,3 +57,46 @@ def rdm(
     rows = [[layer, "" if cycle is None else f"t{cycle}"] for layer, cycle in map(layer_and_cycle, written.layers)]
     echo_text(table(("layer", "cycle"), rows))
     echo_text(f"{out}: {distance} between {written.conditions:,} conditions, of {written.images:,} images")
+
+
+@app.command()
+def rsa(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Matrices of models: folders of `rdm`, .npy, .csv, or .h5 of rsatoolbox.", show_default=False
+        ),
+    ],
+    against: Annotated[
+        list[Path],
+        typer.Option(
+            "--against",
+            help="Matrices of the subjects of a group: such a file, or a folder of them; may be given again.",
+            show_default=False,
+        ),
+    ],
+    similarity: Annotated[
+        str,
+        typer.Option(
+            "--similarity", help="spearman, kendall-tau-a, pearson, cosine, whitened-cosine; several with commas."
+        ),
+    ] = "spearman",
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Of the bootstrap over conditions; 0 for no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of these samples.")] = 0,
+    as_csv: CsvOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare matrices of models, by layer and cycle, with those of brains or people, and with their noise ceiling."""
+    from accel_trainer.core.text import did_you_mean, listed
+    from accel_trainer.representations.rsa import RsaSettings
+    from accel_trainer.representations.rsa import rsa as figures_of
+    from accel_trainer.representations.similarity import Similarity
+
+    words, known = [word.strip() for word in similarity.split(",")], [str(one) for one in Similarity]
+    if unknown := [word for word in words if word not in known]:
+        near = did_you_mean(unknown[0], known) or f"; there are: {listed(known)}"
+        raise UserError(f"{unknown[0]!r} is no similarity{near}", option="similarity")
+    settings = RsaSettings([Similarity(word) for word in words], samples, seed)
+    print_figures(figures_of(models, against, settings), as_csv=as_csv, as_json=as_json)

@@ -35,6 +35,7 @@ MODULES = {
     "evaluate": "results",
     "features": "features",
     "rdm": "representations",
+    "rsa": "representations",
     "run-queue": "run_queue",
     "sweep": "sweep",
     "train": "train",

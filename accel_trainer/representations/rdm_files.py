@@ -19,7 +19,8 @@ from accel_trainer.representations.dissimilarity import num_pairs
 from accel_trainer.representations.rows import Floats
 
 RDMS = "rdms.h5"
-HDF5 = (".h5", ".hdf5")
+HDF5, TABLES = (".h5", ".hdf5"), (".csv", ".tsv")
+SUFFIXES = (".npy", *TABLES, *HDF5)
 MAX_CSV_BYTES = 1024 * MEBIBYTE
 # The columns of an RDM and of a condition in files of rsatoolbox, as we write them.
 LAYER, CYCLE, CONDITION = "layer", "cycle", "condition"
@@ -148,7 +149,7 @@ def read_rdms(path: Path) -> Rdms:
             return _of_hdf5(path)
         if path.suffix == ".npy":
             return Rdms(_vectors(_loaded(path)))
-        if path.suffix in (".csv", ".tsv"):
+        if path.suffix in TABLES:
             return _of_table(read_text(path, MAX_CSV_BYTES), "\t" if path.suffix == ".tsv" else ",")
     except UserError as error:
         raise error.at(path) from error

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from faults.fork_server import ForkServer
@@ -50,6 +51,7 @@ VERBS = {
     "evaluate": "evaluate run --cpu",
     "features": "features run --layers layer1 --out features --cpu",
     "rdm": "rdm evoked --out rdms",
+    "rsa": "rsa model.csv --against people.npy",
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
     "doctor": "doctor",
 }
@@ -105,6 +107,8 @@ def lay_out(folder: Path, trained: Path) -> None:
     evoked = FeatureFiles(folder / "evoked", {"IT": (2,)}, ["a.png", "b.png", "c.png"], "npy")
     evoked.prepare({})
     evoked.finish([])
+    (folder / "model.csv").write_text("a,b,c\n0,1,2\n1,0,3\n2,3,0\n")
+    np.save(folder / "people.npy", np.array([[1.0, 3.0, 2.0], [1.0, 2.0, 3.0]]))
     (folder.parent / "other").mkdir()
     shutil.copytree(trained, folder / "run")
 
