@@ -8,7 +8,8 @@ import numpy as np
 
 from accel_trainer.config.augmentations import Occlusion
 from accel_trainer.data.augment.occlusion import Occlude, OcclusionParameters
-from accel_trainer.data.occluders.bank import EARLIER_NAMES, OTHER_NAMES, Form, open_forms
+from accel_trainer.data.occluders.bank import OTHER_NAMES, Form, open_forms
+from accel_trainer.data.occluders.synthetic import TODAYS_FORMS
 from accel_trainer.data.rng.draws import which
 from accel_trainer.degradations.degradation import Degradation, Pixels
 from accel_trainer.degradations.keyed_numbers import KeyedNumbers
@@ -28,7 +29,7 @@ def occlusion(folder: Path, name: str, color: Color = "random") -> Degradation:
     """
     (form,) = open_forms(folder, [name], None)
     section = Occlusion(occluder_dir=str(folder), form=[name], color=[color])
-    today = name if name in EARLIER_NAMES else OTHER_NAMES.get(name, name)
+    today = name if name in TODAYS_FORMS else OTHER_NAMES.get(name, name)
     levels = tuple(level / 100 for level in sorted(form.levels, reverse=True) if level < 100)
 
     @lru_cache(maxsize=4)

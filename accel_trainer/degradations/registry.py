@@ -12,6 +12,7 @@ from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS
 from accel_trainer.degradations.degradation import Degradation
 from accel_trainer.degradations.gray_studies import GRAY_STUDIES
+from accel_trainer.degradations.imagenet_c.corruptions import CORRUPTIONS
 from accel_trainer.degradations.noise_and_blur import BLUR, noise
 from accel_trainer.degradations.occlusion import Color, occlusion
 
@@ -35,7 +36,7 @@ def find_degradations(names: Sequence[str], resources: Resources | None = None) 
     """The degradations of these names, each once. Raises UserError with a line for each name that there is not.
 
     A name is one of `names_of_all`, or the part before a slash, which stands for all that begin with it: `noise`,
-    `geirhos`, `occlusion` (the 32 forms of today's data set).
+    `geirhos`, `imagenet-c` (15 and 4), `occlusion` (the 32 forms of today's data set).
     """
     resources = resources or Resources()
     fixed = {one.name: one for one in _fixed(resources)}
@@ -67,6 +68,7 @@ def _fixed(resources: Resources) -> list[Degradation]:
         noise("noise/fourier", "fourier", resources.spectrum),
         BLUR,
         *GRAY_STUDIES,
+        *CORRUPTIONS,
     ]
 
 

@@ -12,7 +12,8 @@ from scipy import ndimage
 from skimage.color import rgb2gray
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.data.occluders.synthetic import make_occluders
+from accel_trainer.data.occluders.bank import OTHER_NAMES
+from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
 from accel_trainer.degradations.degradation import NONE, degrade_by_each
 from accel_trainer.degradations.registry import Resources, find_degradations
 
@@ -35,7 +36,7 @@ def photograph() -> np.ndarray:
 
 
 def all_conditions(folder):
-    names = ["noise", "blur", "geirhos", "occlusion/mud_splash", "occlusion/natural"]
+    names = ["noise", "blur", "geirhos", "imagenet-c", "occlusion/mud_splash", "occlusion/natural"]
     return [one for found in find_degradations(names, Resources(folder)) for one in found.conditions()]
 
 
@@ -106,8 +107,17 @@ def test_an_occluder_leaves_what_its_visibility_says(occluders, visibility, tole
     assert np.mean(shown) == pytest.approx(visibility, abs=tolerance)
 
 
-def test_a_form_has_the_same_pixels_by_its_older_name(occluders):
-    new, old = (one(f"occlusion/{name}", 0.2, occluder_dir=occluders) for name in ("mud_splash", "mudSplash"))
+def test_all_forms_are_found_by_all_their_names(tmp_path):
+    make_occluders(tmp_path, list(TODAYS_FORMS), [50], number=1, size=16, report=lambda line: None)
+    names = [f"occlusion/{form}" for form in FORMS]
+    assert [found.name for found in find_degradations(names, Resources(tmp_path))] == names
+    assert len(find_degradations(["occlusion"], Resources(tmp_path))) == 32
+
+
+@pytest.mark.parametrize("older", ["mudSplash", "barHorz02", "rectangles_filled"])
+def test_a_form_has_the_same_pixels_by_its_older_name(tmp_path, older):
+    make_occluders(tmp_path, [OTHER_NAMES[older]], [20], number=3, size=40, report=lambda line: None)
+    new, old = (one(f"occlusion/{name}", 0.2, occluder_dir=tmp_path) for name in (OTHER_NAMES[older], older))
     assert (new == old).all()
 
 

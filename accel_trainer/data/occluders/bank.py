@@ -36,8 +36,7 @@ _TODAYS_NAMES = {
 }
 EARLIER_NAMES = {new: old for old, new in _TODAYS_NAMES.items()}
 """{today's: the earlier one}"""
-# Names in archived job files, of folders that today's data set has as well.
-_NAMES_IN_JOBS = {
+NAMES_IN_JOBS = {
     **{f"{old}02": f"{new}02" for old, new in _BARS.items()},
     **{
         f"{shape}_{how}": f"{how}_{shape}"
@@ -45,7 +44,8 @@ _NAMES_IN_JOBS = {
         for how in ("empty", "filled")
     },
 }
-OTHER_NAMES = {**_TODAYS_NAMES, **EARLIER_NAMES, **_NAMES_IN_JOBS, **{new: old for old, new in _NAMES_IN_JOBS.items()}}
+"""{name in archived job files: that of the folder today}"""
+OTHER_NAMES = {**_TODAYS_NAMES, **EARLIER_NAMES, **NAMES_IN_JOBS, **{new: old for old, new in NAMES_IN_JOBS.items()}}
 """The same form in another edition: {name: name}."""
 
 

@@ -17,7 +17,7 @@ from accel_trainer.core import keyed_random
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import replacing
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.data.occluders.bank import EARLIER_NAMES, OCCLUDERS_PT, OTHER_NAMES, holds_masks
+from accel_trainer.data.occluders.bank import EARLIER_NAMES, NAMES_IN_JOBS, OCCLUDERS_PT, holds_masks
 from accel_trainer.data.occluders.shapes import (
     COARSE,
     FINE,
@@ -83,13 +83,8 @@ TODAYS_FORMS = {
     "pink_noise": "noise with amplitudes of 1 / frequency",
     **{name: _OLDER_FORMS[name] for name in ("polkadot", "polkasquare", "natural", "natural_silhouette")},
 }
-FORMS = {**_OLDER_FORMS, **TODAYS_FORMS}
-"""What can be made and how each looks: the names that the Visual Occluders Dataset once had, and those that it has."""
-
-
-def _near(form: str) -> str:
-    """The form by its name today, or what is near to a misspelt one."""
-    return f"; it is {OTHER_NAMES[form]} today" if form in OTHER_NAMES else did_you_mean(form, FORMS)
+FORMS = {**_OLDER_FORMS, **TODAYS_FORMS, **{old: TODAYS_FORMS[today] for old, today in NAMES_IN_JOBS.items()}}
+"""What can be made and how each looks: names that the Visual Occluders Dataset had or has, and those of archived jobs."""
 
 
 _COUNTS = (4, 8, 16)
@@ -131,7 +126,7 @@ def make_occluders(
 def _what_cannot_be_made(forms: Sequence[str], visibility: Sequence[int], number: int, size: int) -> list[str]:
     unknown = [form for form in dict.fromkeys(forms) if form not in FORMS]
     return [
-        *(f"no form {form!r}; there are {listed(FORMS, at_most=99)}{_near(form)}" for form in unknown),
+        *(f"no form {form!r}; there are {listed(FORMS, at_most=99)}{did_you_mean(form, FORMS)}" for form in unknown),
         *(f"visibility {level}: give a percentage from 1 to 99" for level in visibility if not 1 <= level <= 99),
         *(f"{name} {value}: give at least 1" for name, value in (("number", number), ("size", size)) if value < 1),
     ]
@@ -155,7 +150,7 @@ def _save(masks: Pixels, path: Path) -> None:
 def _mask(form: str, visibility: int, index: int, size: int, seed: int) -> Pixels:
     """One mask: uint8 of shape (1 or 4, size, size), alpha 0 or 255."""
     # A silhouette is drawn as its textured twin is, and a form as under its earlier name.
-    shape = {"natural_silhouette": "natural", **EARLIER_NAMES}.get(form, form)
+    shape = {"natural_silhouette": "natural", **EARLIER_NAMES, **NAMES_IN_JOBS}.get(form, form)
     rng = np.random.Generator(np.random.Philox(keyed_random.key(seed, shape, visibility, index)))
     alpha = _highest(_FIELDS[shape](rng, size), 1 - visibility / 100, rng)
     return np.concatenate([_texture(rng, size), alpha]) if form == "natural" else alpha

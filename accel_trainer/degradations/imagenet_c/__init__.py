@@ -1,0 +1,1 @@
+"""The corruptions of ImageNet-C (Hendrycks and Dietterich 2019), at its severities."""
