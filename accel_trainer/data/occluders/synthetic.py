@@ -84,7 +84,7 @@ TODAYS_FORMS = {
     **{name: _OLDER_FORMS[name] for name in ("polkadot", "polkasquare", "natural", "natural_silhouette")},
 }
 FORMS = {**_OLDER_FORMS, **TODAYS_FORMS, **{old: TODAYS_FORMS[today] for old, today in NAMES_IN_JOBS.items()}}
-"""What can be made and how each looks: names that the Visual Occluders Dataset had or has, and those of archived jobs."""
+"""What can be made and how each looks: names that the Visual Occluders Dataset had or has, and of archived jobs."""
 
 
 _COUNTS = (4, 8, 16)
