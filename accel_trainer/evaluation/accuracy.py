@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
@@ -18,7 +17,7 @@ from accel_trainer.data.listing import Input
 from accel_trainer.data.open import open_training, open_validation
 from accel_trainer.data.pipeline import inputs_of, training_spectrum, training_views
 from accel_trainer.data.views import Views
-from accel_trainer.evaluation.trained_model import trained_model, with_data_in
+from accel_trainer.evaluation.trained_model import epoch_of, trained_model, with_data_in
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights
 from accel_trainer.training.build import make_objective
@@ -78,14 +77,7 @@ def evaluate(
         if is_own and job.knn_interval > 0:
             scores |= measuring.knn_scores(source)
     num_images = len(source.labels) - corrupt
-    return Evaluation(weights, _epoch_of(path), name, num_images, corrupt, scores, measuring.other_inputs)
-
-
-def _epoch_of(path: Path) -> int | None:
-    """The epoch after which weights were saved, None if it is not in their file."""
-    with safe_open(path, framework="pt") as file:
-        epoch = (file.metadata() or {}).get("epoch", "")
-    return int(epoch) if epoch.isdigit() else None
+    return Evaluation(weights, epoch_of(path), name, num_images, corrupt, scores, measuring.other_inputs)
 
 
 class RunEvaluator:

@@ -4,7 +4,6 @@ Images are cut into the same batches whatever the number of processes, and each 
 depend on how many there are, nor on where an earlier attempt has ended.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,22 +13,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from accel_trainer.config import ResolvedJob
-from accel_trainer.core.disk_calls import never
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
-from accel_trainer.data.listing import Listed
 from accel_trainer.data.loader import Batch, ImageReader
 from accel_trainer.data.open import open_validation
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.sources.given import images_below
+from accel_trainer.evaluation.by_first import by_first
 from accel_trainer.evaluation.feature_files import CORRUPT, TODO, FeatureFiles, Format
+from accel_trainer.evaluation.identity import file_digest, image_names, images_digest
 from accel_trainer.evaluation.layers import Activation, activations, chosen, recording
 from accel_trainer.evaluation.trained_model import trained_model, with_data_in
 from accel_trainer.run.folder import RunFolder
@@ -200,11 +197,11 @@ def write_features(run: RunFolder, images: Images, wanted: Wanted, out: Path, fi
     Every process of a launch calls it and gets the same answer. Raises UserError.
     """
     source = images.open(run)
-    names = _names(source)
+    names = image_names(source)
     with _extraction(run, wanted) as extraction:
         files = FeatureFiles(out, extraction.shapes, names, file_format)
         accelerator = extraction.parts.accelerator
-        _by_first(accelerator, lambda: files.prepare(_description(run, source, names, wanted, extraction.job)))
+        by_first(accelerator, lambda: files.prepare(_description(run, source, names, wanted, extraction.job)))
         if files.is_complete:
             return WrittenFeatures(out, len(names), files.corrupt, 0, files.shapes)
         before = files.states()
@@ -217,51 +214,20 @@ def write_features(run: RunFolder, images: Images, wanted: Wanted, out: Path, fi
         corrupt = np.flatnonzero(states == CORRUPT)
         reader.check_share(corrupt.tolist())
         accelerator.wait_for_everyone()  # who is first takes the file away from which all have read
-        _by_first(accelerator, lambda: files.finish([names[index] for index in corrupt.tolist()]))
+        by_first(accelerator, lambda: files.finish([names[index] for index in corrupt.tolist()]))
     computed = int(np.count_nonzero(before == TODO))
     return WrittenFeatures(out, len(names), len(corrupt), computed, files.shapes)
-
-
-def _by_first(accelerator: Accelerator, act: Callable[[], None]) -> None:
-    """Do something on rank 0; every rank calls it, and raises the UserError that there was."""
-    problems: list[list[str] | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            act()
-        except UserError as error:
-            problems = [list(error.problems)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(problems)
-    if problems[0] is not None:
-        raise UserError(*problems[0])
-
-
-def _names(source: ImageDataset) -> list[str]:
-    """What the images are called in files: paths below their folder, or below that of their class with its name, or
-    numbers."""
-    indices = np.arange(len(source.labels))
-    if not isinstance(source, Listed):
-        return [str(index) for index in indices.tolist()]
-    names = source.names(indices)
-    classes = [source.classes[label] for label in source.labels.tolist()]
-    return [f"{label}/{name}" if label else name for label, name in zip(classes, names, strict=True)]
 
 
 def _description(
     run: RunFolder, source: ImageDataset, names: Sequence[str], wanted: Wanted, job: ResolvedJob
 ) -> dict[str, Any]:
     """What decides the features, so that others are not taken for them."""
-    weights = trained_weights(run, job, wanted.weights)
-    with weights.open("rb") as file:
-        weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    images = hashlib.sha256("\n".join(names).encode(errors="surrogateescape"))
-    if isinstance(source, Listed):
-        images.update(source.marks(np.arange(len(names)), never).tobytes())
     return {
         "architecture": job.architecture,
         "weights": wanted.weights,
-        "weights_sha256": weights_digest,
-        "images_sha256": images.hexdigest(),
+        "weights_sha256": file_digest(trained_weights(run, job, wanted.weights)),
+        "images_sha256": images_digest(source, names),
         "pool": wanted.pool,
         "batch_size": wanted.batch_size,
     }

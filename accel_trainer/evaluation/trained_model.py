@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
@@ -31,3 +32,10 @@ def with_data_in(job: ResolvedJob, data_root: Path | None) -> ResolvedJob:
     """A job whose data sets are in that folder; where it is None, the job itself. Raises UserError for a `~` without a
     home folder."""
     return job if data_root is None else job.model_copy(update={"data_root": str(expand_home(data_root).resolve())})
+
+
+def epoch_of(path: Path) -> int | None:
+    """The epoch after which weights were saved, None if it is not in their file."""
+    with safe_open(path, framework="pt") as file:
+        epoch = (file.metadata() or {}).get("epoch", "")
+    return int(epoch) if epoch.isdigit() else None

@@ -50,6 +50,10 @@ BENCHMARK = "benchmark"
 CORRUPTION_COLUMNS = ("corruption", "degradation")
 SEVERITY_COLUMNS = ("severity", "level")
 OVER_COLUMNS = ("visibility", "ssnr")
+# What says how much an image is degraded: figures over one of these are of none of the others.
+LEVEL_COLUMNS = (*SEVERITY_COLUMNS, *OVER_COLUMNS)
+# Of a condition that a trial has no part in: the visibility of an image with noise.
+NO_LEVEL = ""
 # Settings that choose or put together trials.
 OF_TRIALS = ("by", "only", "without", "pool", "sixteen_classes")
 
@@ -158,7 +162,8 @@ def _mce(source: "_Source", settings: Settings) -> list[Figure]:
     corruption, severity = CORRUPTION_COLUMNS[0], SEVERITY_COLUMNS[0]
     if accuracies is None:
         corruption, severity = source.column_of(CORRUPTION_COLUMNS), source.column_of(SEVERITY_COLUMNS)
-        accuracies = accuracy(_noting_classes(source, classes), [corruption, severity])
+        parts = (_with_level(part, severity) for part in _noting_classes(source, classes))
+        accuracies = accuracy(parts, [corruption, severity])
     errors = corruption_errors(accuracies, corruption, severity)
     of_imagenet = bool(classes) and all(map(is_imagenet, classes))
     match settings.baseline:
@@ -173,6 +178,11 @@ def _mce(source: "_Source", settings: Settings) -> list[Figure]:
         case name:
             baseline = baseline_of(errors, name)
     return corruption_figures(errors, baseline, corruption)
+
+
+def _with_level(trials: Trials, name: str) -> Trials:
+    """The trials that have a level of a condition."""
+    return trials.select(~trials.condition(name).is_in([NO_LEVEL]))
 
 
 def _noting_classes(blocks: Iterable[Trials], classes: set[tuple[str, ...]]) -> Iterator[Trials]:
@@ -203,7 +213,9 @@ def _without_one_benchmark(trials: Trials, by: Sequence[str] | None) -> list[str
 
 def _thresholds(trials: Trials, settings: Settings) -> list[Figure]:
     over = settings.over or _first_of(OVER_COLUMNS, trials.conditions, "over")
-    by = [name for name in trials.conditions if name not in (over, BENCHMARK)] if settings.by is None else settings.by
+    trials = _with_level(trials, over)
+    left_out = (over, BENCHMARK, *LEVEL_COLUMNS)
+    by = [name for name in trials.conditions if name not in left_out] if settings.by is None else settings.by
     if BENCHMARK not in trials.conditions or BENCHMARK in by:
         return thresholds(trials, by, over, settings.chance)
     # Each has images themselves of its own.

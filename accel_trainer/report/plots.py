@@ -52,7 +52,7 @@ def draw_curves(run: RunFolder) -> None:
     figure.suptitle(run.path.name, parse_math=False)
     for suffix, dpi in (("png", 120), ("pdf", 72)):
         with replacing(run.plot(suffix), aside_in=run.aside) as aside:
-            figure.savefig(aside, format=suffix, dpi=dpi, **_no_date(suffix))
+            figure.savefig(aside, format=suffix, dpi=dpi, **no_date(suffix))
 
 
 def _curves(axes: "Axes", rows: list[PerformanceRow], names: list[str], label: str) -> None:
@@ -89,7 +89,7 @@ def _curve(axes: "Axes", rows: list[PerformanceRow], name: str, title: str, **st
         )
 
 
-def _no_date(suffix: str) -> dict[str, Any]:
+def no_date(suffix: str) -> dict[str, Any]:
     """The same numbers give the same file."""
     return {"metadata": {"CreationDate": None}} if suffix == "pdf" else {}
 

@@ -209,6 +209,11 @@ class RunFolder:
         return self.path / "resume"
 
     @property
+    def evaluations(self) -> Path:
+        """The folder of what was measured after the training, by the names of the evaluations."""
+        return self.path / "evaluations"
+
+    @property
     def attempts(self) -> Path:
         """Full outputs of trainers that were launched without a queue."""
         return self.path / "logs"
@@ -316,6 +321,7 @@ class RunFolder:
             self.sample_inputs,
             self.params,
             self.resume,
+            self.evaluations,
         ]
 
     @property
