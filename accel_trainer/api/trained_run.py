@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from accel_trainer.evaluation.accuracy import Evaluation
     from accel_trainer.evaluation.feature_files import Format
     from accel_trainer.evaluation.features import Pool, Rows, WrittenFeatures
+    from accel_trainer.evaluation.probe import Probed
     from accel_trainer.launch.call_worker import WorkerCall
 
 
@@ -235,6 +236,60 @@ class Run:
         wanted = Wanted(layers, str(weights), pool, batch_size)
         with imports_allowed(allow):
             return write_features(self._folder, taken, wanted, expand_path(out), file_format)
+
+    def probe(
+        self,
+        layers: Sequence[str],
+        *,
+        readouts: Sequence[str] = ("logistic",),
+        c: float | Sequence[float] = 1.0,
+        k: int | Sequence[int] = 20,
+        temperature: float | None = 0.07,
+        lr: float = 1.0,
+        epochs: int = 100,
+        pool: "Pool" = "flatten",
+        dataset: str | None = None,
+        data_root: str | os.PathLike[str] | None = None,
+        weights: str | int = "best",
+        name: str = "probe",
+        batch_size: int = 64,
+        allow: str | Iterable[str] = (),
+    ) -> "Probed | None":
+        """What can be read out of layers, in each cycle: classifiers that learn from frozen features of the training
+        images, tested on the validation images. It writes `evaluations/<name>/` with `trials.parquet` and
+        `summary.csv`, and gives the figures; a call that was ended, anywhere, is gone on with by the next.
+
+        readouts: "logistic" (scikit-learn's, with the penalty `c`; of several the best in a cross-validation), "sgd"
+        (a linear layer by solo-learn's protocol, with `lr` and `epochs`), "knn" (of `k` neighbors, whose votes weigh
+        exp(similarity / temperature), or 1 each with None). dataset, data_root: as in a job; by default the run's own.
+        layers, pool, batch_size, weights, allow: as in `features`. None of a process that is not the first of a launch.
+        """
+        from accel_trainer.evaluation.probe import ProbeSettings, probe
+        from accel_trainer.evaluation.readouts import readouts_of
+
+        costs, neighbors = ([one] if isinstance(one, int | float) else list(one) for one in (c, k))
+        chosen = readouts_of(
+            readouts, costs=costs, neighbors=list(map(int, neighbors)), temperature=temperature, lr=lr, epochs=epochs
+        )
+        root = None if data_root is None else Path(data_root)
+        settings = ProbeSettings(layers, chosen, str(weights), pool, batch_size, dataset, root, name)
+        with imports_allowed(allow):
+            return probe(self._folder, settings)
+
+    @contextmanager
+    def launch_probe(
+        self,
+        arguments: Sequence[str],
+        *,
+        weights: str | int = "best",
+        options: LaunchOptions | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> Iterator["WorkerCall"]:
+        """`probe` in processes of its own, as `launch_evaluation` does with `evaluate`. arguments: of
+        `workers.probe`."""
+        given = ("probe", Program.PROBE, [*arguments, f"--weights={weights}"])
+        with self._launched(*given, str(weights), options, allow) as call:
+            yield call
 
     @contextmanager
     def launch_features(

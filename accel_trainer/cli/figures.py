@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,23 +18,27 @@ CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV, with all digi
 
 def print_figures(figures: "Sequence[Figure]", *, as_csv: bool, as_json: bool) -> None:
     """All digits as CSV or JSON, or a table for people."""
-    from accel_trainer.measures.figures import as_csv as csv_of
     from accel_trainer.measures.figures import records
+
+    print_records(records(figures), as_csv=as_csv, as_json=as_json)
+
+
+def print_records(rows: Sequence[Mapping[str, Any]], *, as_csv: bool, as_json: bool) -> None:
+    """As `print_figures`, of rows of the long form."""
+    from accel_trainer.measures.figures import csv_of
 
     if as_json:
-        echo_text(json.dumps(records(figures), indent=2))
+        echo_text(json.dumps(rows, indent=2))
     elif as_csv:
-        echo_text(csv_of(figures).removesuffix("\n"))
+        echo_text(csv_of(rows).removesuffix("\n"))
     else:
-        echo_text(_table(figures))
+        echo_text(_table(rows))
 
 
-def _table(figures: "Sequence[Figure]") -> str:
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A column for each condition; those that are empty in all rows are left out."""
     from accel_trainer.cli.tables import table
-    from accel_trainer.measures.figures import records
 
-    rows = records(figures)
     if not rows:
         return "no trials"
     names = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]

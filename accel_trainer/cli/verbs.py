@@ -34,6 +34,7 @@ MODULES = {
     "compare": "compare",
     "evaluate": "results",
     "features": "features",
+    "probe": "probe",
     "rdm": "representations",
     "rsa": "representations",
     "run-queue": "run_queue",

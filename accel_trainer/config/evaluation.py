@@ -27,7 +27,8 @@ def _as_choice(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _usable_name(name: str) -> str:
+def usable_name(name: str) -> str:
+    """The name itself. Raises ValueError where it cannot be a folder's."""
     if not name or not name.isprintable() or any(part in name for part in ("..", "/", "\\", ":")):
         raise ValueError(f"{name!r} cannot be a folder's name: without '/', '\\', ':', '..' and control characters")
     if name.startswith((".", "-")) or name != name.strip():
@@ -43,7 +44,7 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
-FolderName = Annotated[str, AfterValidator(_usable_name)]
+FolderName = Annotated[str, AfterValidator(usable_name)]
 PathText = Annotated[str, Field(min_length=1)]
 # JSON has no infinity; the level at which nothing is filtered is called so.
 DegradationLevel = float | Literal["none", "inf"]

@@ -31,6 +31,7 @@ class Program(StrEnum):
     TRAIN = "accel_trainer.workers.train"
     EVALUATE = "accel_trainer.workers.evaluate"
     FEATURES = "accel_trainer.workers.features"
+    PROBE = "accel_trainer.workers.probe"
     PROFILE = "accel_trainer.workers.profile"
     ALL_REDUCE = "accel_trainer.workers.all_reduce"
     PLOT = "accel_trainer.workers.plot"

@@ -134,7 +134,8 @@ class Extraction:
 
 
 @contextmanager
-def _extraction(run: RunFolder, wanted: Wanted) -> Iterator[Extraction]:
+def extraction_of(run: RunFolder, wanted: Wanted) -> Iterator[Extraction]:
+    """The model of a run, ready on this process's device as long as the context lasts. Raises UserError."""
     job = trained_job(run)
     path, classes = trained_weights(run, job, wanted.weights), trained_classes(run)
     with waiting_out_until_interrupted(), assembly(job, run) as parts:
@@ -144,7 +145,7 @@ def _extraction(run: RunFolder, wanted: Wanted) -> Iterator[Extraction]:
 def features(run: RunFolder, source: ImageDataset, wanted: Wanted) -> Rows:
     """Features of images, float32 (images, *shape), by layer and cycle; NaN for those of corrupt images. In this
     process, in memory. Raises UserError."""
-    with _extraction(run, wanted) as extraction:
+    with extraction_of(run, wanted) as extraction:
         found = extraction.empty(len(source.labels))
 
         def write(start: int, rows: Rows, is_corrupt: npt.NDArray[np.bool_]) -> None:
@@ -197,29 +198,35 @@ def write_features(run: RunFolder, images: Images, wanted: Wanted, out: Path, fi
     Every process of a launch calls it and gets the same answer. Raises UserError.
     """
     source = images.open(run)
-    names = image_names(source)
-    with _extraction(run, wanted) as extraction:
-        files = FeatureFiles(out, extraction.shapes, names, file_format)
-        accelerator = extraction.parts.accelerator
-        by_first(accelerator, lambda: files.prepare(_description(run, source, names, wanted, extraction.job)))
-        if files.is_complete:
-            return WrittenFeatures(out, len(names), files.corrupt, 0, files.shapes)
-        before = files.states()
-        reader = extraction.reader(source)
-        with files:
-            extraction.run(reader, before != TODO, files.write)
-            files.flush()
-        accelerator.wait_for_everyone()
-        states = files.states()
-        corrupt = np.flatnonzero(states == CORRUPT)
-        reader.check_share(corrupt.tolist())
-        accelerator.wait_for_everyone()  # who is first takes the file away from which all have read
-        by_first(accelerator, lambda: files.finish([names[index] for index in corrupt.tolist()]))
+    with extraction_of(run, wanted) as extraction:
+        return written_features(run, source, extraction, out, file_format)
+
+
+def written_features(
+    run: RunFolder, source: ImageDataset, extraction: Extraction, out: Path, file_format: Format
+) -> WrittenFeatures:
+    """As `write_features`, of images and by an extraction that are there."""
+    names, accelerator = image_names(source), extraction.parts.accelerator
+    files = FeatureFiles(out, extraction.shapes, names, file_format)
+    by_first(accelerator, lambda: files.prepare(description_of(run, source, names, extraction.wanted, extraction.job)))
+    if files.is_complete:
+        return WrittenFeatures(out, len(names), files.corrupt, 0, files.shapes)
+    before = files.states()
+    reader = extraction.reader(source)
+    with files:
+        extraction.run(reader, before != TODO, files.write)
+        files.flush()
+    accelerator.wait_for_everyone()
+    states = files.states()
+    corrupt = np.flatnonzero(states == CORRUPT)
+    reader.check_share(corrupt.tolist())
+    accelerator.wait_for_everyone()  # who is first takes the file away from which all have read
+    by_first(accelerator, lambda: files.finish([names[index] for index in corrupt.tolist()]))
     computed = int(np.count_nonzero(before == TODO))
     return WrittenFeatures(out, len(names), len(corrupt), computed, files.shapes)
 
 
-def _description(
+def description_of(
     run: RunFolder, source: ImageDataset, names: Sequence[str], wanted: Wanted, job: ResolvedJob
 ) -> dict[str, Any]:
     """What decides the features, so that others are not taken for them."""

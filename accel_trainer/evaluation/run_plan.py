@@ -7,7 +7,6 @@ not depend on how many there are, nor on where an earlier attempt has ended.
 import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from accel_trainer.config import ResolvedJob
@@ -24,7 +22,6 @@ from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.disk_calls import never
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import remove_stale_temp_files, remove_tree
-from accel_trainer.core.lease import Owner
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.core.text import one_line
 from accel_trainer.data.batch_plan import BatchPlan
@@ -38,13 +35,13 @@ from accel_trainer.evaluation.by_first import by_first
 from accel_trainer.evaluation.conditions import Conditions, conditions_of
 from accel_trainer.evaluation.degraded_batches import ShownBatch, shown_batches
 from accel_trainer.evaluation.identity import file_digest, image_names, images_digest
+from accel_trainer.evaluation.owned_folder import owned_folder
 from accel_trainer.evaluation.trained_model import epoch_of, trained_model, with_data_in
 from accel_trainer.evaluation.trial_table import Shows, write_summary, write_trials
 from accel_trainer.report.condition_curves import draw_condition_curves
 from accel_trainer.run.evaluations import EvaluationFolder, EvaluationRecord, read_evaluation, write_evaluation
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import job_of, trained_classes, trained_job, trained_weights
-from accel_trainer.run.lock import FolderInUse, LockGuard, acquire, held
 from accel_trainer.run.records import read_environment
 from accel_trainer.training.meta_model import cycle_axis, cycles_of
 from accel_trainer.training.objectives.base import Cycles
@@ -112,50 +109,27 @@ def run_plan(
             return EvaluationRecord(
                 plan=plan.model_dump(mode="json"),
                 measured=measuring.identity(source, path, conditions),
-                observer=observer_of(run, plan),
+                observer=observer_of(run, plan.weights),
                 architecture=job.architecture,
                 dataset=dataset,
                 epoch=epoch_of(path),
                 images=len(source.labels),
-                versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+                versions=versions(),
             )
 
-        with _owned(folder.path, owned, parts.accelerator) as place:
+        with owned_folder(folder.path, owned, parts.accelerator) as place:
             return measuring.into(folder, place, source, conditions, describe, on_progress, is_stopped)
 
 
-def observer_of(run: RunFolder, plan: EvaluationPlan) -> str:
+def versions() -> dict[str, str]:
+    """Of what decides the last bits of numbers."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def observer_of(run: RunFolder, weights: str) -> str:
     """What the model is called in a table of trials: its job, and the weights where these are not the best."""
     name = job_of(run, read_environment(run))
-    return name if plan.weights == "best" else f"{name}@{plan.weights}"
-
-
-@contextmanager
-def _owned(path: Path, owned: RunFolder | None, accelerator: Accelerator) -> Iterator[RunFolder]:
-    """The folder, which is this launch's alone, as who may write in it has it."""
-    if owned is not None:
-        yield owned
-        return
-    place = RunFolder(path)
-    with ExitStack() as resources:
-
-        def own() -> None:
-            nonlocal place
-            with errors_named(path):
-                path.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = acquire(place, Owner.new(), end_leftovers=lambda token: None, say=log.warning)
-            except FolderInUse as error:
-                # A lock says who has it in the words of a training.
-                said = error.details[0].message.replace("training in", "writing").replace("trained in", "written")
-                said = said.replace("begun to train in", "begun to write")
-                raise UserError(said, hint="wait for its end, or give another `name`") from error
-            guard = LockGuard(lock)
-            resources.enter_context(held(lock, guard.lose))
-            place = guard.owned(place)
-
-        by_first(accelerator, own)
-        yield place
+    return name if weights == "best" else f"{name}@{weights}"
 
 
 class _Measuring:

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,11 @@ def records(figures: Iterable[Figure]) -> list[dict[str, Any]]:
 
 def as_csv(figures: Iterable[Figure]) -> str:
     """The long form as CSV, with all digits; what there is not is empty."""
-    rows = records(figures)
+    return csv_of(records(figures))
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """As `as_csv`, of `records`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["metric", "value"], lineterminator="\n")
     writer.writeheader()

@@ -47,6 +47,24 @@ class FileRows:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Some of the rows. indices: ascending."""
+
+    rows: Rows
+    indices: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(chosen rows, values)."""
+        return len(self.indices), self.rows.shape[1]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """These of them."""
+        found = list(pieces(self.rows, self.indices[rows]))
+        return np.concatenate(found) if found else np.empty((0, self.shape[1]), np.float32)
+
+
+@dataclass(frozen=True)
 class Means:
     """Means over some rows each, float64: of the images of a condition. members: for each mean, indices of its rows."""
 

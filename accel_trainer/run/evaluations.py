@@ -49,6 +49,7 @@ class EvaluationRecord:
     plan: as `config.evaluation.EvaluationPlan` has it. measured: what decides the numbers; a folder with something
     else is another evaluation's. observer: the model's name in the table. images: how many there are, corrupt ones
     included. degraded_sha256: a digest of the pixels of all images under all conditions, and `conditions` that of each.
+    notes: what is to be said of the figures, as of a fit that has not converged.
     """
 
     plan: dict[str, Any]
@@ -63,6 +64,7 @@ class EvaluationRecord:
     corrupt: list[str] = field(default_factory=list)
     degraded_sha256: Line = ""
     conditions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 _RECORDS = RecordStore(EvaluationRecord)

@@ -98,8 +98,15 @@ def count_hits(
     for values, classes, right in zip(
         similarities.split(chunk), neighbor_labels.split(chunk), labels.split(chunk), strict=True
     ):
-        # Relative to the nearest: the same class wins, and no temperature is too small for exp.
-        weights = ((values - values[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(values), num_classes).scatter_add_(1, classes, weights)
-        hits += (votes.argmax(1) == right).sum()
+        hits += (votes(values, classes, temperature=temperature, num_classes=num_classes).argmax(1) == right).sum()
     return hits
+
+
+def votes(similarities: Tensor, neighbor_labels: Tensor, *, temperature: float | None, num_classes: int) -> Tensor:
+    """What the neighbors of n queries vote for each class, (n, num_classes); arguments as of `count_hits`. Without a
+    temperature each has one vote."""
+    # Relative to the nearest: the same class wins, and no temperature is too small for exp.
+    weights = torch.ones_like(similarities)
+    if temperature is not None:
+        weights = ((similarities - similarities[:, :1]) / temperature).exp()
+    return weights.new_zeros(len(similarities), num_classes).scatter_add_(1, neighbor_labels, weights)

@@ -50,6 +50,7 @@ VERBS = {
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
     "features": "features run --layers layer1 --out features --cpu",
+    "probe": "probe run --layers layer1 --readout knn --cpu",
     "rdm": "rdm evoked --out rdms",
     "rsa": "rsa model.csv --against people.npy",
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
@@ -58,7 +59,7 @@ VERBS = {
 # train starts a trainer, as run-queue does with jobs, of which tests/faults/test_full_disk.py has some on full disks;
 NOT_TRIED = {"train"}
 # These start one too, or try what a queue wants of a disk, and import torch; unless they cannot even start that.
-LONG = ("evaluate", "features", "profile", "doctor")
+LONG = ("evaluate", "features", "probe", "profile", "doctor")
 # Besides standard input, output and errors; the modules of Python and torch are read before.
 FEW = (1, 3)
 LIMITED = """
@@ -205,7 +206,7 @@ def test_a_verb_with_few_open_files_is_at_most_a_line_and_loses_no_job(
 
 
 # What cannot be done without another process.
-STARTING = ("validate", "add", "sweep", "train", "run-queue --cpu", "evaluate", "features", "profile", "doctor")
+STARTING = ("validate", "add", "sweep", "train", "run-queue --cpu", *LONG)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can be somebody who may do less")
