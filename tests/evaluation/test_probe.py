@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,11 @@ def test_what_has_diverged_is_said():
         warnings.simplefilter("ignore", RuntimeWarning)
         notes = Sgd(lr=3e38, epochs=3).probabilities(TRAIN, TRAIN_LABELS, TEST, CLASSES)[1]
     assert notes == ["the training has diverged: take a lower `lr`"]
+
+
+def test_the_examples_of_the_documentation_run():
+    for block in re.findall(r"```python\n(.*?)```", (helpers.REPOSITORY / "docs/probes.md").read_text(), re.S):
+        exec(compile(block, "docs/probes.md", "exec"), {})
 
 
 # -- of runs ----------------------------------------------------------------------------------------------------------
