@@ -92,6 +92,15 @@ class Unhurried(NormAndDropout):
         return super().forward(images)
 
 
+class Breaks(Pixels):
+    """Fails in every training, for no reason that is known."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and not images.is_meta:
+            raise RuntimeError("it is broken")
+        return super().forward(images)
+
+
 class Hungry(Pixels):
     """Out of memory with more images than it likes, as a GPU would be."""
 

@@ -17,7 +17,16 @@ from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.place_lock import place
-from accel_trainer.core.rename import NO_FLAG, attributes, is_gone, rename_noreplace, version, was_moved
+from accel_trainer.core.rename import (
+    NO_FLAG,
+    attributes,
+    is_gone,
+    is_own_there,
+    remove_file,
+    rename_noreplace,
+    version,
+    was_moved,
+)
 
 # What a file system answers that has no hard links of this file: on AFS none between folders, on Linux none of a file
 # of somebody else that one may not write.
@@ -84,8 +93,9 @@ class _Link:
         except FileExistsError:  # also where the answer to a call that succeeded was lost, and the client asked again
             if not (_is_same(self.source, self.before, self.target) or self._has_more_names()):
                 raise
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError:  # which is not so where the file is there still
+            if is_gone(self.source) or not self._is_made():
+                raise
         except OSError as error:
             if error.errno in NO_LINK and not self.is_doubtful:
                 place(self.source, self.target, self.before)
@@ -93,7 +103,7 @@ class _Link:
             if not self._is_made():
                 raise
         with suppress(OSError):  # the file has its new name; who finds both removes this one
-            on_disk(partial(self.source.unlink, missing_ok=True), self.source)
+            remove_file(self.source)
 
     def _make(self) -> None:
         # The job may have been taken on from the target: a second link would have it there twice.
@@ -139,8 +149,8 @@ def replace_own(source: Path, target: Path) -> None:
         return
     try:
         beside.replace(target)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and was_moved(before, target):
+    except OSError:  # whatever is reported where the answer was lost
+        if is_gone(beside) and was_moved(before, target):
             return
         beside.rename(source)
         raise
@@ -149,21 +159,17 @@ def replace_own(source: Path, target: Path) -> None:
 def _moved_beside(source: Path, target: Path) -> Path | None:
     """Where the file is now, under a name that nobody else gives; None where that takes the right to a name."""
     beside = target.with_name(f".{Owner.new().token}.tmp")
-    try:
-        rename_noreplace(source, beside)
-    except OSError as error:
-        if error.errno not in NO_FLAG:
-            raise
-    else:
+    for call, impossible in ((rename_noreplace, NO_FLAG), (os.link, NO_LINK)):
+        try:
+            call(source, beside)
+        except OSError as error:
+            if error.errno in impossible:
+                continue
+            if not is_own_there(beside):  # whatever is reported where the answer was lost
+                raise
+        remove_file(source)
         return beside
-    try:
-        os.link(source, beside)
-    except OSError as error:
-        if error.errno not in NO_LINK:
-            raise
-        return None
-    source.unlink()
-    return beside
+    return None
 
 
 def _is_same(source: Path, before: os.stat_result, target: Path) -> bool:

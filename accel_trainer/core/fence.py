@@ -15,20 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.files import remove_tree
-from accel_trainer.core.rename import was_moved
+from accel_trainer.core.rename import is_renamed
 
 # For how long a folder may get new files while it is removed.
 RAZE_S, POLL_S = 30.0, 0.05
-
-
-def make_own_folder(folder: Path) -> None:
-    """Make a folder of a name that nobody else gives. Raises OSError. That it is there already is the answer to a call
-    that was sent twice."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
 
 
 def move(source: Path, target: Path) -> None:
@@ -36,8 +26,8 @@ def move(source: Path, target: Path) -> None:
     before = os.lstat(source)
     try:
         source.rename(target)
-    except OSError:
-        if os.path.lexists(source) or not was_moved(before, target):
+    except OSError as error:
+        if not is_renamed(source, target, before, error):
             raise
 
 

@@ -17,7 +17,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.exclusive_move import move_own, replace_own
 from accel_trainer.core.lease import Owner, is_dead_token
 from accel_trainer.core.outage import UnsuitableFile
-from accel_trainer.core.rename import was_moved
+from accel_trainer.core.rename import is_renamed
 
 
 def _nobody_objects() -> None:
@@ -105,8 +105,7 @@ def rename_over(source: Path, target: Path) -> Path:
         with watched(target):
             source.replace(target)
     except OSError as error:
-        is_told_gone = isinstance(error, FileNotFoundError)
-        if (not is_told_gone and os.path.lexists(source)) or not was_moved(before, target):
+        if not is_renamed(source, target, before, error):
             raise
     return target
 

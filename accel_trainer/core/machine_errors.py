@@ -169,16 +169,25 @@ def try_to_write(folder: Path, num_bytes: int = TRIAL_BYTES) -> float:
     is made for that alone. Raises OSError, which names it."""
     trial = folder / f".probe-{secrets.token_hex(4)}"
     try:
-        with trial.open("xb", buffering=0) as file:
-            try:
+        try:
+            with trial.open("xb", buffering=0) as file:
                 if num_bytes:
                     _write_all(file.fileno(), num_bytes)
                     os.fsync(file.fileno())
-                return os.fstat(file.fileno()).st_mtime
-            finally:
-                trial.unlink(missing_ok=True)
+                when = os.fstat(file.fileno()).st_mtime
+        finally:  # when it is closed: a network drive would keep it until then, under another name
+            _remove(trial)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(trial)) from error
+    return when
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, if there is one; it may be done, and the answer lost."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, num_bytes: int) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -74,6 +75,28 @@ def rename_unique(source: Path, target: Path, *, waits: bool = True) -> bool:
             raise
         return False
     return True
+
+
+def make_folder(path: Path, *, parents: bool = False) -> None:
+    """Make a folder, if there is none. Raises OSError where there is none after that.
+
+    A network drive may have made it and report any error, and its client believe it missing: the second call has it ask
+    its server.
+    """
+    with suppress(OSError):
+        path.mkdir(parents=parents, exist_ok=True)
+        return
+    path.mkdir(parents=parents, exist_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one. Raises OSError where it stays: a network drive may have removed it and report any
+    error."""
+    try:
+        on_disk(partial(path.unlink, missing_ok=True), path)
+    except OSError:
+        if not is_gone(path):
+            raise
 
 
 def is_there(path: Path) -> bool:
@@ -159,6 +182,14 @@ def was_moved(before: os.stat_result, target: Path) -> bool:
         now = attributes(target)
         return os.path.samestat(before, now) or version(before) == version(now)
     return False
+
+
+def is_renamed(source: Path, target: Path, before: os.stat_result, error: OSError) -> bool:
+    """Whether a rename of what nobody else renames was done, and reports an error all the same. before: what was at
+    the source."""
+    # A folder is opened from what the client remembers. At the target of one there is no other: none replaces it.
+    asks_nobody = isinstance(error, FileNotFoundError) or stat.S_ISDIR(before.st_mode)
+    return (asks_nobody or is_gone(source)) and was_moved(before, target)
 
 
 def _is_listed_as(path: Path, about: os.stat_result) -> bool:

@@ -18,6 +18,7 @@ from accel_trainer.core.files import read_bytes
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner, is_stale, this_host
 from accel_trainer.core.process_space import Life, sees_processes
+from accel_trainer.core.rename import make_folder
 
 PREFIX = "accel-train-run-"
 OWNER_FILE = ".owner"
@@ -167,7 +168,7 @@ def remove_abandoned() -> None:
 
 def new_log(folder: Path, name: str) -> Path:
     """Make one, empty, with the first n that is free."""
-    folder.mkdir(exist_ok=True)  # never the folder of a queue that somebody has moved
+    make_folder(folder)  # never the folder of a queue that somebody has moved
     number = 1
     while True:
         path = folder / f"{name}.{number}.log"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from accel_trainer.core.disk_calls import on_disk, watched
 from accel_trainer.core.lease import this_host
 from accel_trainer.core.record_store import Line, RecordStore, Time
-from accel_trainer.core.rename import is_listed
+from accel_trainer.core.rename import is_listed, make_folder
 from accel_trainer.core.text import one_line
 from accel_trainer.queue.layout import ClaimedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -91,7 +91,7 @@ class Requests:
 
     def put(self, job: ClaimedJob, action: ControlAction) -> None:
         """Ask the owner of a running job for something. Raises OSError."""
-        self._folder.mkdir(exist_ok=True)
+        make_folder(self._folder)
         self._records.write(self._path(job.token), ControlRequest(action, current_user(), time.time()))
 
     def of(self, token: str) -> ControlRequest | None:
@@ -180,7 +180,7 @@ class Pauses:
     def add(self, host: str | None, reason: str | None = None, *, until_launch_works: bool = False) -> Pause:
         """Pause one host, or all. Raises OSError."""
         pause = Pause(host, current_user(), time.time(), reason, until_launch_works)
-        self._folder.mkdir(exist_ok=True)
+        make_folder(self._folder)
         self._records.write(self._path(host), pause)
         return pause
 

@@ -22,6 +22,7 @@ from accel_trainer.core.files import is_private_to_us
 from accel_trainer.core.lease import BEAT_S, Owner, is_stale, this_host
 from accel_trainer.core.process_space import Life, boot_id, machine_id
 from accel_trainer.core.record_store import Count, Line, RecordStore, Seconds, Time, Within
+from accel_trainer.core.rename import make_folder
 from accel_trainer.queue.layout import ClaimedJob
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
@@ -95,7 +96,7 @@ class HeartbeatWriter:
         self._sequence += 1
         heartbeat = Heartbeat(self._host, self._sequence, self._places, self._work)
         try:
-            self._path.parent.mkdir(exist_ok=True)
+            make_folder(self._path.parent)
             HEARTBEATS.write(self._path, heartbeat, durable=False)
         except OSError as error:
             if not self._is_lost:
@@ -171,7 +172,7 @@ class HeartbeatObserver:
         self._known = notes
         if notes != before:
             with suppress(OSError):
-                self._notes.parent.mkdir(exist_ok=True)
+                make_folder(self._notes.parent)
                 OBSERVATIONS.write(self._notes, Observations(boot_id(), notes), durable=False, is_private=True)
         silences = {name: now - since for name, (_, since) in notes.items()}
         # The rest of the truth costs more, and matters only then.

@@ -24,7 +24,7 @@ from typing import Annotated
 from accel_trainer.core.files import MEBIBYTE, read_bytes, sync_folder
 from accel_trainer.core.lease import is_dead_token
 from accel_trainer.core.record_store import Passing, RecordStore
-from accel_trainer.core.rename import is_refused, is_there, rename_unique, was_moved
+from accel_trainer.core.rename import is_refused, is_there, make_folder, remove_file, rename_unique, was_moved
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, UndecidedMove, file_name, moving_owner
 from accel_trainer.queue.moves import Mover, attributes, cannot_move, gone
 
@@ -65,7 +65,7 @@ class CopyRecord:
     def remove_copy(self) -> None:
         """There is no more use for it."""
         for path in (Path(self.copy), self.returned):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 RECORDS = RecordStore(CopyRecord)
@@ -102,13 +102,13 @@ def _copy(mover: Mover, other: Mover, job: QueuedJob, arriving: Path) -> None:
     record = CopyRecord(owner.token, str(copy.parent), str(copy))
     note = mover.paths.copy_record(number)
     try:
-        note.parent.mkdir(exist_ok=True)
+        make_folder(note.parent)
         RECORDS.write(note, record)
         _write_copy(job, copy, before)
         is_ours = rename_unique(job.path, taken)
     except BaseException:
         with suppress(OSError):
-            note.unlink(missing_ok=True)
+            remove_file(note)
             record.remove_copy()
         raise
     has_arrived = False
@@ -120,8 +120,8 @@ def _copy(mover: Mover, other: Mover, job: QueuedJob, arriving: Path) -> None:
         if is_ours and not has_arrived:
             mover.place(taken, name, job.state)
         elif is_ours:
-            taken.unlink(missing_ok=True)
-        note.unlink(missing_ok=True)
+            remove_file(taken)
+        remove_file(note)
         record.remove_copy()
     if not has_arrived:
         raise gone(job)
@@ -159,11 +159,11 @@ def settle(mover: Mover, job: ClaimedJob) -> Path | None:
         # A record that is gone was removed with its copy, since nobody was seen to move this job.
         has_arrived = not record.return_copy() and is_there(note)
         if has_arrived:
-            taken.unlink(missing_ok=True)
+            remove_file(taken)
     except OSError as error:
         raise cannot_move(job.path, taken, error) from error
     path = Path(record.queue) / f"{job.name}.json" if has_arrived else mover.place(taken, job.name, state)
-    note.unlink(missing_ok=True)
+    remove_file(note)
     record.remove_copy()
     return path
 

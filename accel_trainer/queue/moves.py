@@ -22,7 +22,7 @@ from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.exclusive_move import MoveUndecided, move_own
 from accel_trainer.core.machine_errors import told
-from accel_trainer.core.rename import NO_FLAG, is_refused, rename_noreplace, rename_unique, was_moved
+from accel_trainer.core.rename import NO_FLAG, is_refused, remove_file, rename_noreplace, rename_unique, was_moved
 from accel_trainer.queue.doubts import Doubts
 from accel_trainer.queue.layout import (
     ClaimedJob,
@@ -74,7 +74,7 @@ class Mover:
                 taken = taken or self.take(job, state)
                 return self._place(taken, target, job.path)
             if state.is_over and _has_content_of(target, taken or job.path):
-                (taken or self.take(job, state)).unlink(missing_ok=True)
+                remove_file(taken or self.take(job, state))
                 with suppress(OSError):
                     os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
                 return target
@@ -106,7 +106,12 @@ class Mover:
         """Remove a job for good. Raises JobGone and QueueUnusable; UserError for a folder that is named like a job."""
         if stat.S_ISDIR(attributes(job).st_mode):
             raise UserError(f"{job.name}: {job.path} is a folder, and no job; remove it by hand")
-        self.take(job, job.state).unlink(missing_ok=True)
+        taken = self.take(job, job.state)
+        try:
+            remove_file(taken)
+        except OSError as error:
+            self.doubts.add(taken)  # a later look puts it back
+            raise QueueUnusable(f"{taken} cannot be removed: {told(error)}") from error
         forget_notes(job)
 
     def take(self, job: QueuedJob, state: JobState, *, even_if_empty: bool = False) -> Path:
@@ -150,7 +155,7 @@ class Mover:
         except OSError as error:
             raise cannot_move(job.path, taken, error) from error
         if other is not None:
-            taken.unlink(missing_ok=True)
+            remove_file(taken)
             return other
         try:
             return self.place(taken, job.name, state)
@@ -174,6 +179,7 @@ class Mover:
             raise cannot_move(taken, target, error) from error
         except OSError as error:
             if not is_refused(taken, target, error):
+                self.doubts.add(taken)
                 raise JobGone(
                     f"{taken} is gone: another process has moved it to another place than {target}"
                 ) from error
@@ -261,7 +267,8 @@ def forget_notes(job: QueuedJob) -> None:
     """Remove what was noted beside a job that has left."""
     if job.state.is_over and not os.path.lexists(job.path):
         for path in (reason_path(job.path), outcome_path(job.path), own_name_path(job.path)):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the job has left all the same
+                remove_file(path)
 
 
 def _mark_as_own(path: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from accel_trainer.core import rename
 from accel_trainer.core.exclusive_move import is_copy
 from accel_trainer.core.lease import Owner
-from accel_trainer.core.rename import attributes, create_new, rename_noreplace
+from accel_trainer.core.rename import attributes, create_new, remove_file, rename_noreplace
 from accel_trainer.queue.layout import JobState, QueuedJob, QueuePaths, QueueUnusable, file_name
 
 
@@ -35,7 +35,7 @@ class OtherNames:
                 about = attributes(taken)
                 for path in others:
                     if _is_file(path, about) or is_copy(taken, about, path):
-                        path.unlink(missing_ok=True)
+                        remove_file(path)
 
     def _being_linked(self, job: QueuedJob) -> list[Path]:
         """The files of a job's name in running/ that processes move to the state that it is in."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.record_store import Lines, RecordStore, Time, Within
+from accel_trainer.core.rename import make_folder
 from accel_trainer.queue.layout import JobGone, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
 from accel_trainer.queue.submissions import Submissions
@@ -74,7 +75,7 @@ class Retries:
         except FileNotFoundError as error:
             raise JobGone(f"{job.name}: its file {job.path} is gone") from error
         try:
-            self._folder.mkdir(exist_ok=True)
+            make_folder(self._folder)
             self._records.write(self._path(job.name), failures)
         except OSError as error:  # a failure that is not counted would be tried again for ever
             raise QueueUnusable(f"{self._path(job.name)} cannot be written: {told(error)}") from error

@@ -15,7 +15,7 @@ from accel_trainer.core.files import MEBIBYTE, read_text, remove_stale_temp_file
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import remove_left
-from accel_trainer.core.rename import is_own_there, list_anew, rename_unique, was_moved
+from accel_trainer.core.rename import is_own_there, list_anew, make_folder, rename_unique, was_moved
 from accel_trainer.launch.attempt_files import new_log, newest_log
 from accel_trainer.queue.layout import (
     ClaimedJob,
@@ -58,15 +58,15 @@ class QueueStore:
                 raise QueueUnusable(f"the queue {self.folder} cannot be used: no permission to write in {folder}")
 
     def _make_folders(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, parents=True)
         for folder in (self.paths.of(state) for state in JobState if state is not JobState.PENDING):
             if folder.is_symlink():
                 raise QueueUnusable(
                     f"the queue {self.folder} cannot be used: {folder} is a symbolic link, which may lead where no "
                     "rename can move a job; make it a folder (that of the whole queue may be a link)"
                 )
-            folder.mkdir(exist_ok=True)
-        self.paths.logs.mkdir(exist_ok=True)
+            make_folder(folder)
+        make_folder(self.paths.logs)
 
     def remove_half_written(self) -> None:
         """Remove what processes that were killed have left half-written, and finish or undo their moves."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import rename_over
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.machine_errors import told
+from accel_trainer.core.rename import make_folder, remove_file
 from accel_trainer.core.text import first_line
 from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -82,10 +84,10 @@ def _try_to_move(queue: QueueStore) -> None:
         try:
             for state in (JobState.HELD, JobState.RUNNING, JobState.DONE, JobState.FAILED):
                 folder = queue.paths.of(state)
-                folder.mkdir(exist_ok=True)
-                place = place.rename(folder / name)
+                make_folder(folder)
+                place = rename_over(place, folder / name)
         finally:
-            place.unlink(missing_ok=True)
+            remove_file(place)
     except OSError as error:
         raise OSError(error.errno, error.strerror, error.filename or str(place.parent)) from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.files import MEBIBYTE, read_bytes, replacing
 from accel_trainer.core.record_store import Line, RecordStore
+from accel_trainer.core.rename import make_folder
 from accel_trainer.queue.layout import QueuedJob, QueuePaths
 
 # Two times are one where they differ by less: a client may show, and set, whole seconds.
@@ -62,7 +63,7 @@ class Submissions:
         file cannot be read; without a note it is known by what each client shows."""
         modified_ns, record = file.stat().st_mtime_ns, SubmissionRecord(submission, _digest(file))
         with suppress(OSError):  # the disk is full
-            self._folder.mkdir(exist_ok=True)
+            make_folder(self._folder)
             with replacing(self._path(job)) as aside:
                 aside.write_bytes(RECORDS.encode(record))
                 os.utime(aside, ns=(modified_ns, modified_ns))

@@ -18,6 +18,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.fence import discard
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.machine_errors import try_to_write, why_of_machine
+from accel_trainer.core.rename import make_folder
 
 _ARGS_OF_OTHER_CODE = "args.json"
 _ASIDE = ".writing-"
@@ -267,13 +268,13 @@ class RunFolder:
             raise cannot_write(self.path, error) from error
 
     def _make(self, *, tries_to_write: bool) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path, parents=True)
         if (foreign := _neither_file_nor_folder(self.path)) is not None:
             raise UserError(
                 f"model_dir: {foreign} is neither a file nor a folder: what is written there would go elsewhere; "
                 "remove it (model_dir itself may be a link)"
             )
-        self.params.mkdir(exist_ok=True)
+        make_folder(self.params)
         if tries_to_write:
             try_to_write(self.path)
         for folder in filter(os.path.isdir, (self.params, self.resume)):

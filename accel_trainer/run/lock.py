@@ -22,12 +22,13 @@ from typing import Self
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.exclusive_move import move_own
-from accel_trainer.core.fence import discard, fence, make_own_folder, raze
+from accel_trainer.core.fence import discard, fence, raze
 from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes
 from accel_trainer.core.lease import BEAT_S, Owner, left_s
 from accel_trainer.core.outage import UnsuitableFile
 from accel_trainer.core.process_space import Life
 from accel_trainer.core.record_store import Line, RecordStore, Time
+from accel_trainer.core.rename import make_folder
 from accel_trainer.core.text import duration
 from accel_trainer.run.folder import RunFolder, cannot_write
 from accel_trainer.run.older_run import take_over
@@ -323,7 +324,7 @@ def _take(
     number = 1 + max((lock.number for lock in every), default=0)
     ours = RunLock(run.lock(number), owner)
     try:
-        make_own_folder(ours.aside)
+        make_folder(ours.aside)
         _create(run.lock(number), owner)
         # What was looked at before may have changed; who comes now sees ours.
         others = [lock for lock in _locks(run) if lock.number != number]

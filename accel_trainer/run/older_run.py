@@ -12,8 +12,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from accel_trainer.core.fence import make_own_folder, move
-from accel_trainer.core.rename import list_anew
+from accel_trainer.core.fence import move
+from accel_trainer.core.rename import list_anew, make_folder
 from accel_trainer.run.folder import RunFolder
 
 # What a rename answers where there is something of that name that it does not replace.
@@ -30,9 +30,9 @@ def set_aside(run: RunFolder, others: Collection[str] = (), *, is_unbegun: bool 
     _number(run)
     if not run.has_run and not is_unbegun:
         return None
-    run.previous.mkdir(exist_ok=True)
+    make_folder(run.previous)
     begun = run.being_moved if run.aside is None else run.aside / run.being_moved.name
-    make_own_folder(begun)
+    make_folder(begun)
     with suppress(OSError):  # the next status takes its place here; the log goes on over all runs of the folder
         shutil.copyfile(run.status_file, begun / run.status_file.name)
     if begun != run.being_moved:

@@ -1,11 +1,14 @@
 """Verbs on a network drive that gives errors, for a moment or for good, or does not answer."""
 
 import errno
+import json
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from faults import checks
+from faults.lab import SMALL_JOB
 from helpers import write_job
 
 from accel_trainer.core.outage import PATIENCE_VARIABLE
@@ -92,3 +95,19 @@ def test_a_runner_says_that_it_waits_for_a_disk_that_hangs_and_goes_on(shared, b
     process.terminate()
     process.communicate(timeout=120)
     assert process.returncode == 143
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOENT"])
+def test_a_run_on_a_server_that_does_what_it_reports_as_failed_has_the_same_weights(mount, tmp_path, server, error):
+    """A third of all renames, links, removals and folders are done, and report an error."""
+    habits = {"attr_s": 2, "entry_s": 2, "negative_s": 1, "listing_s": 2}
+    lying = mount("one", **habits, lost_replies=0.3, lost_only="run", lost_error=error)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for folder in (lying.folder, alone):
+        job = {**SMALL_JOB, "architecture_args": {}, "model_dir": str(folder / "run"), "num_epochs": 2}
+        (folder / "job.json").write_text(json.dumps(job))
+        log = tmp_path / "log"
+        assert server.attempt(folder / "job.json", "token", log) == [0], log.read_text()
+    assert checks.differences(lying.server / "run", alone / "run") == []
+    assert checks.leftovers(lying.server) == []

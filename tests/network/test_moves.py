@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,37 @@ def test_no_client_is_waited_for_that_believes_a_job_missing_which_it_has_moved(
     with pytest.raises(JobGone):
         queue.hold(QueuedJob("c", queue.folder / "c.json", PENDING))
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("error", ["EIO", "ETIMEDOUT", "ENOENT", "ESTALE", "EEXIST"])
+@pytest.mark.parametrize("habits", [{}, SFTP], ids=["NFS", "SFTP"])
+def test_a_server_that_does_what_it_reports_as_failed_doubles_and_loses_no_job(
+    mount: Callable[..., Mount], error: str, habits: dict[str, bool]
+) -> None:
+    """Each rename, link, unlink and mkdir is done, and reports an error."""
+    one = mount("one", **habits, lost_replies=1, lost_only="queue", lost_error=error)
+    queue, other = (QueueStore(one.folder / name) for name in ("queue", "other_queue"))
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: queue.add("a", CONTENT),
+        lambda: each(queue, PENDING, queue.hold),
+        lambda: each(queue, HELD, queue.release),
+        lambda: each(queue, PENDING, lambda job: queue.finish(queue.claim(job), FAILED, "why")),
+        lambda: each(queue, FAILED, queue.retry),
+        lambda: each(queue, PENDING, lambda job: queue.release(queue.claim(job))),
+        lambda: each(queue, PENDING, partial(queue.move_to, other)),
+        lambda: each(other, PENDING, partial(other.move_to, queue)),
+        lambda: queue.add("a", CONTENT * 2, replace=True),
+        lambda: run(queue),
+        lambda: each(queue, DONE, queue.remove),
+    )
+    where = ("a", "held/a", "a", "failed/a", "a", "a", "other_queue/a", "a", "a", "done/a", None)
+    with retrying(30.0):
+        for store in (queue, other):
+            store.create()
+        for step, (act, place) in enumerate(zip(steps, where, strict=True)):
+            act()
+            found = [f"other_queue/{name}" for name in submissions(one.server / "other_queue")]
+            found += submissions(one.server / "queue")
+            assert found == ([] if place is None else [f"{place}.json"]), step
+            if step == 8:
+                assert (one.server / "queue/a.json").read_bytes() == CONTENT * 2

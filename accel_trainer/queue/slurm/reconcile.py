@@ -12,6 +12,7 @@ from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import is_dead_token
 from accel_trainer.core.record_store import Count, Line, RecordStore
+from accel_trainer.core.rename import make_folder
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue.control import Requests
 from accel_trainer.queue.finish import AttemptResult, FinishedClaim, finish_claim
@@ -60,7 +61,7 @@ class Records:
     def write(self, token: str, record: Record) -> None:
         """Note this of a claim."""
         with suppress(OSError):
-            self._folder.mkdir(exist_ok=True)
+            make_folder(self._folder)
             self._records.write(self._path(token), record)
 
     def note_id(self, token: str, user: str, job_id: int) -> None:

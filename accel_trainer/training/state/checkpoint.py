@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.fence import make_own_folder
 from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, replacing, write_atomic
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, persistently
+from accel_trainer.core.rename import make_folder
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
@@ -174,11 +174,11 @@ class StateStore:
         self._goes_on_from = target
 
     def _write(self, state: TrainState, target: Path) -> None:
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         self._clean()
         run = self._run
         with replacing(target, durable=True, check=run.check_owner, aside_in=run.aside) as aside:
-            make_own_folder(aside)
+            make_folder(aside)
             about = {
                 "progress": state.progress.as_record(),
                 "num_processes": state.num_processes,

@@ -17,7 +17,7 @@ from accel_trainer.config.rules import describe as describe_rules
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.fence import move
 from accel_trainer.core.files import read_bytes, sync_folder
-from accel_trainer.core.rename import list_anew
+from accel_trainer.core.rename import list_anew, make_folder
 from accel_trainer.core.text import listed
 from accel_trainer.data.pipeline import OCCLUDERS, SPECTRUM
 from accel_trainer.run.dataset_record import read_dataset_record, write_dataset_record
@@ -228,7 +228,7 @@ def _stage(run: RunFolder, start: StartingPoint, submission: str, job: Job) -> N
     new = replace(run, path=run.next_run if run.aside is None else run.aside / run.next_run.name)
     for older in (new.path, run.next_run):
         run.discard(older)
-    new.params.mkdir(parents=True, exist_ok=True)  # on a network drive the answer to the first call may be lost
+    make_folder(new.params, parents=True)  # on a network drive the answer to the first call may be lost
     origin = Origin(submission, 0, None, job.rules)
     match start:
         case Fresh():
