@@ -12,7 +12,7 @@ from accel_trainer.training.resume import resume
 from accel_trainer.training.runtime.ranks import Stopped
 from accel_trainer.training.state.checkpoint import TrainerState
 from accel_trainer.training.state.starting_point import Fresh, FromState, StartingPoint
-from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.tracking import RunAbout, Tracking
 
 # A job whose every part is small: images of 8x8, two steps in an epoch.
 TINY: dict[str, Any] = {
@@ -36,7 +36,7 @@ class StopAt(StopRequest):
 
 
 def train(loop: TrainingLoop) -> TrainingLoop:
-    loop.train(Tracking(loop.accelerator, loop.job, loop.run, None, "id"), plotter=None)
+    loop.train(Tracking(loop.accelerator, loop.job, loop.run, RunAbout("id")), plotter=None)
     return loop
 
 

@@ -18,7 +18,7 @@ from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.resume import resume
 from accel_trainer.training.runtime.ranks import Stopped
-from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.tracking import RunAbout, Tracking
 
 # An image of a step: its epoch, the step, its position in the global batch, and which one it is.
 Seen = list[tuple[int, int, int, int]]
@@ -61,5 +61,5 @@ def train_on(folder: Path, given: dict[str, Any], stop_after: float) -> tuple[Tr
     resume(loop, at_newest(loop))
     loop.stop = StopAfter(loop, stop_after)
     with suppress(Stopped):
-        loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)
+        loop.train(Tracking(accelerator, job, run, RunAbout("id")), plotter=None)
     return loop, loader.seen

@@ -35,6 +35,7 @@ MODULES = {
     "evaluate": "results",
     "features": "features",
     "probe": "probe",
+    "leet": "leet",
     "rdm": "representations",
     "rsa": "representations",
     "run-queue": "run_queue",

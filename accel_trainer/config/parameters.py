@@ -266,11 +266,13 @@ class WandbParameters(Section):
     entity: Annotated[str | None, LABEL] = None
     """User or team; absent: your default."""
     group: Annotated[str | None, LABEL] = None
-    """Group of runs; absent: the name of the queue's folder."""
+    """Group of runs; absent: one of the runs that differ in the seed alone, such as `resnet18-digits-3f2a1b`."""
     tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], LABEL] = []
     """Tags of the run, of up to 64 characters."""
     mode: Annotated[Literal["online", "offline", "disabled"] | None, LABEL] = None
     """Absent: online when logged in, else offline."""
+    artifact: Annotated[bool, LABEL] = False
+    """Log the best weights, after the last epoch, as an artifact with the aliases `best` and `epoch-<number>`."""
 
 
 class RunParameters(Section):
@@ -281,7 +283,7 @@ class RunParameters(Section):
     trackers: Annotated[list[str], RUN] = ["wandb"]
     """Where to log, by the names that Accelerate knows (`wandb`, `tensorboard`, ...); `[]`: nowhere."""
     wandb: Annotated[WandbParameters, WithoutNulls, LABEL] = WandbParameters()
-    """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`."""
+    """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`, `artifact`."""
     save_every_minutes: Annotated[float, Field(gt=0), RUN] = 10.0
     """How often to save a state to resume from within an epoch; one is saved at the end of every epoch too."""
     accelerate_config: Annotated[str | None, RUN.but(training_only=True, path=PathKind.CONFIG)] = None

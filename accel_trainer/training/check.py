@@ -34,7 +34,7 @@ from accel_trainer.training.optim.parameter_groups import freeze_modules_of
 from accel_trainer.training.optim.settings import Course, optimizer_line, schedule_line
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
 from accel_trainer.training.state.starting_point import refuse_doubled_folder, refuse_run_of_other_code
-from accel_trainer.training.tracking import check_trackers
+from accel_trainer.training.tracker_checks import check_trackers
 from accel_trainer.zoo import registry, timm_models
 
 # On what the model, its images and its training depend, beside the data set; what is only named is not looked at.

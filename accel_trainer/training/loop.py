@@ -237,7 +237,7 @@ class TrainingLoop:
 
         def tell() -> None:
             tracking.log_epoch(rows)
-            tracking.summarize({f"best/{self.job.primary_metric}": best[0], "best/epoch": best[1]})
+            tracking.summarize(history, *best)
 
         def show() -> None:
             write_performance(self.run, history)

@@ -1,27 +1,23 @@
 """Experiment trackers, through Accelerate: Weights & Biases, TensorBoard and whatever else it knows."""
 
 import logging
-import os
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from netrc import NetrcParseError, netrc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-
-from pydantic import ValidationError
 
 from accel_trainer.config import Job
-from accel_trainer.core.child_environment import child_environment
-from accel_trainer.core.errors import Problem, UserError
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
-from accel_trainer.core.text import did_you_mean, duration, first_line, listed
+from accel_trainer.core.text import duration, first_line, listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
-from accel_trainer.training.wandb_settings import refuse_settings_of_others, settings_obeyed
+from accel_trainer.training import wandb_run
+from accel_trainer.training.tracker_checks import wandb_mode
+from accel_trainer.training.wandb_log import logged_epochs
+from accel_trainer.training.wandb_settings import settings_obeyed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,102 +33,29 @@ POLL_S = 1.0
 WANDB_CORE, MAX_FAILED_POLLS = "wandb-core", 5
 
 
-def check_trackers(job: Job) -> None:
-    """Refuse a tracker that Accelerate does not know, that is not installed, or whose settings in the environment it
-    would not take. Raises UserError."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+@dataclass(frozen=True)
+class RunAbout:
+    """What trackers are told of a run beside its job. id_: the same over all attempts; queue: the name of its folder;
+    replicates: the group of runs that differ in the seed alone; history: what was measured before this attempt."""
 
-    known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
-    installed = {str(name) for name in get_available_trackers()}
-    problems = []
-    for name in job.trackers:
-        if name not in known:
-            hint = f"Accelerate knows {', '.join(known)}"
-            problems.append(Problem(f"no tracker {name!r}{did_you_mean(name, known)}", key="trackers", hint=hint))
-        elif name not in installed:
-            hint = f"pip install {name}, or remove it from the job"
-            problems.append(Problem(f"{name!r} is not installed", key="trackers", hint=hint))
-    if problems:
-        raise UserError(*problems)
-    if "wandb" in job.trackers:
-        refuse_settings_of_others()
-        # Of what a training gets; a key is left out, which a message might quote.
-        passing = child_environment().items()
-        variables = {name: value for name, value in passing if name.startswith("WANDB_") and name != "WANDB_API_KEY"}
-        if variables:  # without any there is nothing to be wrong, and wandb takes a second to import
-            _check_wandb_variables(variables)
-        if wandb_mode_given(job) not in ("offline", "disabled", "dryrun"):
-            _check_wandb_key(os.environ.get("WANDB_API_KEY", ""))
-
-
-def _check_wandb_variables(variables: Mapping[str, str]) -> None:
-    """Raises UserError for what wandb would not take, in its own words."""
-    import wandb
-
-    hint = "correct or unset it, or remove wandb from `trackers`"
-    try:
-        wandb.Settings().update_from_env_vars(dict(variables))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = f"WANDB_{str(first['loc'][0]).removeprefix('run_').upper()}"
-        raise UserError(f"the variable {name} of the environment: {first['msg']}", hint=hint) from error
-    except wandb.Error as error:
-        names = ", ".join(sorted(variables))
-        raise UserError(f"the environment's settings of wandb ({names}): {first_line(error)}", hint=hint) from error
-
-
-def _check_wandb_key(key: str) -> None:
-    """Raises UserError, in wandb's own words, for a key that cannot be one. What is in the key is never said."""
-    if not key or re.fullmatch(r"(\w+-)?\w{40,}", key, re.ASCII):  # as nearly all: wandb need not be imported
-        return
-    try:
-        from wandb.sdk.lib.wbauth.validation import check_api_key
-    except ImportError:  # of another version: it says so when it is started
-        return
-    if (reason := check_api_key(key)) is not None:
-        hint = "correct or unset it, or remove wandb from `trackers`"
-        raise UserError(f"the variable WANDB_API_KEY of the environment: {reason.rstrip('.')}", hint=hint)
-
-
-def wandb_mode_given(job: Job) -> str | None:
-    """What the job or WANDB_MODE says."""
-    return job.wandb.mode or os.environ.get("WANDB_MODE") or None
-
-
-def wandb_mode(job: Job) -> str:
-    """As the job or WANDB_MODE says; else online where somebody is logged in, and offline where not."""
-    if (mode := wandb_mode_given(job)) is not None:
-        return mode
-    return "online" if os.environ.get("WANDB_API_KEY") or _key_is_stored() else "offline"
-
-
-def _key_is_stored() -> bool:
-    """Whether `wandb login` has left a key for the server in use; the key itself is not looked at."""
-    import wandb
-
-    settings = wandb.setup().settings
-    if settings.api_key:
-        return True
-    server = urlsplit(settings.base_url).netloc
-    # A login to the hosted service counts under its older name too.
-    is_hosted = settings.base_url == wandb.Settings.model_fields["base_url"].default
-    try:
-        known = netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser()).hosts
-    except (OSError, NetrcParseError, RuntimeError):  # the last where there is no home folder
-        return False
-    return server in known or (is_hosted and "api.wandb.ai" in known)
+    id_: str
+    queue: str | None = None
+    replicates: str | None = None
+    history: Sequence[PerformanceRow] = ()
 
 
 class Tracking:
     """The trackers of one run, on rank 0; on the other ranks nothing happens. They start while the first steps are
     taken."""
 
-    def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, group: str | None, id_: str) -> None:
-        self._accelerator, self._job = accelerator, job
+    def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, about: RunAbout) -> None:
+        self._accelerator, self._job, self._run, self._about = accelerator, job, run, about
+        self._logged = set[int]()  # epochs that wandb has from attempts before
+        self._defined = set[str]()
         self._children_before = children()
         self._needs_core = False
         self._waiting = threading.Lock()  # the loop looks after them while what is saved is logged on another thread
-        self._starting: BackgroundCall | None = BackgroundCall(lambda: self._start(job, run, group or "", id_))
+        self._starting: BackgroundCall | None = BackgroundCall(self._start)
 
     def check(self) -> None:
         """Raises what is wrong with the trackers, once that is known."""
@@ -156,7 +79,7 @@ class Tracking:
             log.warning("the trackers cannot be started (%s); performance.csv has everything", first_line(error))
         for pid in children() - self._children_before:
             reap_when_dead(pid)  # wandb itself waits for its process only when it ends
-        for_all_trackers(self._accelerator, lambda tracker: self._describe(tracker, self._job))
+        for_all_trackers(self._accelerator, self._describe)
 
     def _wait_for(self, starting: "BackgroundCall") -> None:
         """Raises what is wrong with what starts; TimeoutError; ConnectionError where it waits for what is dead."""
@@ -169,26 +92,28 @@ class Tracking:
                 break
         starting.wait(0.0)
 
-    def _start(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
+    def _start(self) -> None:
         """Start all trackers. Raises what is wrong with them, and ConnectionError where wandb's process is gone."""
         try:
-            if "wandb" in job.trackers:
-                self._start_with_wandb(job, run, group, id_)
+            if "wandb" in self._job.trackers:
+                self._start_with_wandb()
             else:
-                self._accelerator.init_trackers(job.wandb.project)
+                self._accelerator.init_trackers(self._job.wandb.project)
         except Exception as error:
             if not _is_internal_to_wandb(error):
                 raise
             raise ConnectionError(first_line(error) or "wandb's process is gone") from error
 
-    def _start_with_wandb(self, job: Job, run: RunFolder, group: str, id_: str) -> None:
+    def _start_with_wandb(self) -> None:
         """A server that does not answer is no reason not to train: wandb then goes offline."""
         import wandb
 
+        job, run = self._job, self._run
         self._needs_core = self._accelerator.is_main_process  # from its first question on, whether there is a login
         mode = wandb_mode(job) if self._needs_core else "disabled"
-        settings = _wandb_settings(job, run, group, id_)
+        settings = _wandb_settings(job, run, self._about)
         if self._needs_core:
+            self._logged |= logged_epochs(run.path / "wandb", self._about.id_)
             for file, keys in settings_obeyed():
                 log.info("wandb: %s sets %s", file, listed(keys, 20))
         try:
@@ -210,40 +135,82 @@ class Tracking:
         resume = "allow" if settings["mode"] == "online" else None
         self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
 
-    @staticmethod
-    def _describe(tracker: "GeneralTracker", job: Job) -> None:
+    def _describe(self, tracker: "GeneralTracker") -> None:
         if tracker.name != "wandb":
-            tracker.store_init_configuration(_flat(job.completed()))
+            tracker.store_init_configuration(_flat(self._job.completed()))
             return
-        tracker.store_init_configuration(job.completed())
-        # The epoch is the x axis, so that an epoch that is replayed after a crash does no harm.
-        tracker.tracker.define_metric("epoch", hidden=True)
-        tracker.tracker.define_metric("*", step_metric="epoch")
+        tracker.store_init_configuration(wandb_run.configuration(self._job, self._run, self._about.queue))
+        if not self._is_wandbs(tracker):
+            return
+        tracker.tracker.define_metric(wandb_run.EPOCH, hidden=True)
+        # Of a run that goes on online the server knows how far it is.
+        last = tracker.tracker.summary.get(wandb_run.EPOCH)
+        self._logged |= set(range(last + 1)) if isinstance(last, int) else set()
+        # What was logged last, before a machine went down, may not have been written.
+        for rows in wandb_run.epochs_of(self._about.history):
+            self._log_to_wandb(tracker, rows)
 
     def log_epoch(self, rows: Sequence[PerformanceRow]) -> None:
-        """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ..."""
+        """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ...
+
+        An epoch that is repeated after a kill is the same again, and wandb is not told it twice.
+        """
         self.wait()
-        epoch = rows[0].epoch
-        values = {f"{row.split}/{name}": value for row in rows for name, value in row.scores.items()}
-        values |= {"lr": rows[0].lr, "images_per_s": rows[0].images_per_s}
 
         def log_values(tracker: "GeneralTracker") -> None:
-            if tracker.name == "wandb":
-                tracker.log({**values, "epoch": epoch})
-            else:
-                tracker.log(values, step=epoch)
+            if self._is_wandbs(tracker):
+                self._log_to_wandb(tracker, rows)
+            elif tracker.name != "wandb":
+                tracker.log(wandb_run.values_of(rows), step=rows[0].epoch)
 
         for_all_trackers(self._accelerator, log_values)
 
-    def summarize(self, values: Mapping[str, float | int | None]) -> None:
-        """What a table of runs shows: the best values."""
+    def _log_to_wandb(self, tracker: "GeneralTracker", rows: Sequence[PerformanceRow]) -> None:
+        import wandb
+
+        epoch, values = rows[0].epoch, wandb_run.values_of(rows)
+        if epoch in self._logged:
+            return
+        wandb_run.define_series(tracker.tracker, [name for name in values if name not in self._defined])
+        self._defined |= values.keys()
+        media = {}
+        if not self._logged and self._run.sample_inputs.is_file():
+            media["sample_train_inputs"] = wandb.Image(str(self._run.sample_inputs))
+        tracker.log({**values, **media, wandb_run.EPOCH: epoch})
+        self._logged.add(epoch)
+
+    def summarize(self, history: Sequence[PerformanceRow], best: float | None, best_epoch: int | None) -> None:
+        """What a table of runs shows, of the whole run: `wandb_run.summary`."""
         self.wait()
+        values = wandb_run.summary(history, self._job.primary_metric, best, best_epoch)
 
         def update_summary(tracker: "GeneralTracker") -> None:
-            if tracker.name == "wandb" and self._accelerator.is_main_process:
-                tracker.tracker.summary.update(dict(values))
+            if self._is_wandbs(tracker):
+                tracker.tracker.summary.update(values)
 
         for_all_trackers(self._accelerator, update_summary)
+
+    def mark_preempting(self) -> None:
+        """The run is stopped, and goes on later."""
+        self.wait()
+        for_all_trackers(
+            self._accelerator, lambda tracker: tracker.tracker.mark_preempting() if self._is_wandbs(tracker) else None
+        )
+
+    def log_best_weights(self, epoch: int | None) -> None:
+        """The best weights, where the job wants them on wandb: an artifact with the aliases best and epoch-12."""
+        self.wait()
+        if not self._job.wandb.artifact:
+            return
+
+        def log_weights(tracker: "GeneralTracker") -> None:
+            if self._is_wandbs(tracker):
+                wandb_run.log_weights(tracker.tracker, self._run, self._about.id_, epoch)
+
+        for_all_trackers(self._accelerator, log_weights)
+
+    def _is_wandbs(self, tracker: "GeneralTracker") -> bool:
+        return bool(tracker.name == "wandb" and self._accelerator.is_main_process)
 
 
 def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker"], None]) -> None:
@@ -307,12 +274,13 @@ def _is_internal_to_wandb(error: Exception) -> bool:
     return type(error).__module__.startswith("wandb.sdk.")
 
 
-def _wandb_settings(job: Job, run: RunFolder, group: str, id_: str) -> dict[str, Any]:
+def _wandb_settings(job: Job, run: RunFolder, about: RunAbout) -> dict[str, Any]:
     return {
         "name": job.name,
-        "id": id_,
+        "id": about.id_,
         "entity": job.wandb.entity,
-        "group": job.wandb.group or group or None,
+        "group": job.wandb.group or about.replicates,
+        "job_type": "train",
         "tags": job.wandb.tags,
         "notes": job.description or None,
         "dir": str(run.path),

@@ -50,8 +50,10 @@ from accel_trainer.training.state.starting_point import (
     find_starting_point,
     with_changes,
 )
-from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers
+from accel_trainer.training.tracker_checks import check_trackers
+from accel_trainer.training.tracking import RunAbout, Tracking, end_trackers
 from accel_trainer.training.tune.resolve import Resolver
+from accel_trainer.training.wandb_run import replicates
 from accel_trainer.zoo import registry
 
 log = logging.getLogger(__name__)
@@ -81,9 +83,12 @@ class Trainer:
                 if loop.progress.epoch >= loop.job.num_epochs:
                     return _finished_before(loop)
                 with self._failures_noted(loop):
-                    tracking = Tracking(self.assembly.accelerator, loop.job, self.run, self.group, run_id)
+                    about = RunAbout(run_id, self.group, replicates(self.job), loop.progress.history)
+                    tracking = Tracking(self.assembly.accelerator, loop.job, self.run, about)
                     resources.callback(tracking.wait)  # trackers that are still starting must not be ended
-                    loop.train(tracking, plotter)
+                    with _preemption_told(tracking):
+                        loop.train(tracking, plotter)
+                    tracking.log_best_weights(loop.progress.best_epoch)
                 _log_end(loop, time.monotonic() - began)
                 return TrainingResult(RunState.FINISHED)
         except Stopped:
@@ -310,6 +315,16 @@ def _finished_before(loop: TrainingLoop) -> TrainingResult:
         "already trained for %d epochs; a larger num_epochs goes on, checkpoint -1 starts over", loop.progress.epoch
     )
     return TrainingResult(RunState.FINISHED)
+
+
+@contextmanager
+def _preemption_told(tracking: Tracking) -> Iterator[None]:
+    """The trackers are told of a stop, after which the run goes on another time."""
+    try:
+        yield
+    except Stopped:
+        tracking.mark_preempting()
+        raise
 
 
 def _log_stop(loop: TrainingLoop | None) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from accel_trainer.config import Job
-from accel_trainer.training.tracking import wandb_mode
+from accel_trainer.training.tracker_checks import wandb_mode
 
 
 def probe_wandb() -> dict[str, Any]:

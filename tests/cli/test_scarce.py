@@ -49,6 +49,7 @@ VERBS = {
     "logs": "logs a",
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
+    "leet": "leet run --out runs",
     "features": "features run --layers layer1 --out features --cpu",
     "probe": "probe run --layers layer1 --readout knn --cpu",
     "rdm": "rdm evoked --out rdms",
@@ -112,6 +113,7 @@ def lay_out(folder: Path, trained: Path) -> None:
     np.save(folder / "people.npy", np.array([[1.0, 3.0, 2.0], [1.0, 2.0, 3.0]]))
     (folder.parent / "other").mkdir()
     shutil.copytree(trained, folder / "run")
+    (folder / "run" / "wandb" / "offline-run-20261231_235959-a-job").mkdir(parents=True)
 
 
 def jobs(folder: Path) -> Counter[str]:

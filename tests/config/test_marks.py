@@ -19,7 +19,7 @@ from accel_trainer.training.build import DATA_KEYS
 from accel_trainer.training.state.restore import AUGMENTED_BY, GROUPED_BY, LOSS_FOLLOWS_FROM, MEASURED_BY
 from accel_trainer.training.tune.resolve import RATE_FOLLOWS_FROM
 
-WANDB = {"wandb", *(f"wandb.{key}" for key in ("project", "entity", "group", "tags", "mode"))}
+WANDB = {"wandb", *(f"wandb.{key}" for key in ("project", "entity", "group", "tags", "mode", "artifact"))}
 
 
 def all_sections(section: type[BaseModel] = Job) -> Iterator[type[BaseModel]]:

@@ -25,7 +25,7 @@ from accel_trainer.training.build import build
 from accel_trainer.training.check import JobChecker
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
-from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.tracking import RunAbout, Tracking
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 
@@ -55,7 +55,7 @@ def train(run: RunFolder) -> Iterator[Callable[[Job], TrainingLoop]]:
         with Loader(0) as loader:
             accelerator = Accelerator(cpu=True)
             loop = TrainingLoop(job, run, build(job, world_size=1), accelerator, loader, StopRequest(), reporter)
-            loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)
+            loop.train(Tracking(accelerator, job, run, RunAbout("id")), plotter=None)
         return loop
 
     yield train

@@ -19,7 +19,7 @@ from accel_trainer.training import reporting
 from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Plotter, Reporter
 from accel_trainer.training.state.checkpoint import Progress
-from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.tracking import RunAbout, Tracking
 
 
 def row(epoch: int, split: str, **more: float) -> PerformanceRow:
@@ -232,7 +232,7 @@ def test_a_plotter_is_started_after_the_first_step_or_when_it_is_needed(
     loop = make_loop(run.path / "loop")
     monkeypatch.setattr(reporting, "PLOT_EVERY_S", math.inf)
     monkeypatch.setattr(Plotter, "_start", lambda _: started.append(loop.progress.global_step))
-    loop.train(Tracking(loop.accelerator, loop.job, loop.run, None, "id"), Plotter(run))
+    loop.train(Tracking(loop.accelerator, loop.job, loop.run, RunAbout("id")), Plotter(run))
     assert started[0] == 1
 
 

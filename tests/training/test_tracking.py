@@ -1,8 +1,11 @@
 import grp
+import json
 import logging
 import os
 import pwd
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +28,10 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
-from accel_trainer.training.tracking import Tracking, check_trackers, end_trackers, wandb_mode
+from accel_trainer.training.tracker_checks import check_trackers, wandb_mode
+from accel_trainer.training.tracking import RunAbout, Tracking, end_trackers
+from accel_trainer.training.wandb_log import logged_epochs
+from accel_trainer.training.wandb_run import replicates
 from accel_trainer.training.wandb_settings import settings_obeyed
 
 MakeJob = Callable[..., Job]
@@ -247,7 +253,7 @@ def test_the_log_names_what_wandb_takes_from_files_of_the_user_and_never_a_value
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: None)
     with caplog.at_level("INFO"):
-        Tracking(accelerator, make_job(trackers=["wandb"]), run, group=None, id_="id").wait()
+        Tracking(accelerator, make_job(trackers=["wandb"]), run, RunAbout("id")).wait()
     assert [line for line in caplog.messages if " sets " in line] == [
         f"wandb: {own} sets base_url",
         f"wandb: {here} sets api_key, entity",
@@ -314,12 +320,23 @@ def test_a_key_of_any_form_that_wandb_knows_is_taken(
 def track(job: Job, run: RunFolder) -> None:
     """Two epochs of a run, the second of them twice, as after a crash."""
     accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
-    tracking = Tracking(accelerator, job, run, group="queue", id_="abc123")
+    tracking = Tracking(accelerator, job, run, RunAbout("abc123", "queue", "replicates"))
     for epoch, accuracy in ((1, 50.0), (2, 75.0), (2, 75.0)):
-        scores = {"loss": 1.0, "acc1": accuracy, "acc5": 100.0}
-        tracking.log_epoch([PerformanceRow(epoch, split, scores, 0.1, 10.0, 1.0) for split in ("train", "val")])
-        tracking.summarize({"best/acc1": accuracy, "best/epoch": epoch})
+        tracking.log_epoch(measured(epoch, accuracy))
+        tracking.summarize([*measured(1, 50.0), *measured(2, 75.0)][: 2 * epoch], accuracy, epoch)
     accelerator.end_training()
+
+
+def measured(epoch: int, accuracy: float) -> list[PerformanceRow]:
+    scores = {"loss": 1.0 / epoch, "acc1": accuracy, "acc5": 100.0}
+    return [PerformanceRow(epoch, split, scores, 0.1, 10.0, 1.0) for split in ("train", "val")]
+
+
+def records_of_wandb(file: Path) -> list[dict[str, Any]]:
+    """What wandb's own reader finds in a file of a run."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_tensorboard_gets_every_metric_over_epochs_and_the_job(run: RunFolder, make_job: MakeJob) -> None:
@@ -361,10 +378,96 @@ def test_a_run_on_wandb_has_one_identity_over_all_attempts(
     settings = {"entity": "lab", "tags": ["a"], "mode": mode}
     for group in (None, "own"):
         job = make_job(trackers=["wandb"], wandb={**settings, "group": group}, description="why")
-        Tracking(Accelerator(cpu=True), job, run, group="queue", id_="abc123").wait()
-    for given, group in zip(started, ("queue", "own"), strict=True):
+        Tracking(Accelerator(cpu=True), job, run, RunAbout("abc123", "queue", "replicates")).wait()
+    for given, group in zip(started, ("replicates", "own"), strict=True):
         assert (given["id"], given["mode"], given["resume"]) == ("abc123", mode, resume)
         assert (given["entity"], given["tags"], given["notes"], given["group"]) == ("lab", ["a"], "why", group)
+
+
+def attempt(run: RunFolder, job: Job, history: list[PerformanceRow], epochs: dict[int, float]) -> Path:
+    """Another attempt at a run, which had this history and trains these epochs; wandb's file of it."""
+    before = set(run.path.glob("wandb/offline-run-*/*.wandb"))
+    accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
+    tracking = Tracking(accelerator, job, run, RunAbout("a-job-1f", "queue", "replicates", history))
+    for epoch, accuracy in epochs.items():
+        history = [*history, *measured(epoch, accuracy)]
+        tracking.log_epoch(measured(epoch, accuracy))
+        tracking.summarize(history, 75.0, 2)
+    accelerator.end_training()
+    wandb.teardown()
+    (new,) = set(run.path.glob("wandb/offline-run-*/*.wandb")) - before
+    time.sleep(max(0.0, 1.01 - (time.time() % 1)))  # wandb names folders by the second
+    return new
+
+
+def test_each_epoch_is_on_wandb_once_over_all_attempts_and_the_summary_is_of_all(
+    run: RunFolder, make_job: MakeJob
+) -> None:
+    """As wandb's own reader has it. The state of epoch 2 was not saved, and of epoch 3 wandb had written nothing."""
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline"})
+    first = attempt(run, job, [], {1: 50.0, 2: 75.0})
+    second = attempt(run, job, measured(1, 50.0), {2: 75.0, 3: 60.0})
+    found = {path: records_of_wandb(path) for path in (first, second)}
+    epochs = [[r["history"]["item"]["epoch"] for r in found[path] if r["type"] == "history"] for path in found]
+    assert epochs == [[1, 2], [3]]
+    content = second.read_bytes()
+    second.write_bytes(
+        content[: content.index(b"val/acc1", content.index(b"_runtime"))]
+    )  # within the first record of epoch 3
+    assert logged_epochs(run.path / "wandb", "a-job-1f") == {1, 2}
+    history = [*measured(1, 50.0), *measured(2, 75.0), *measured(3, 60.0)]
+    third = records_of_wandb(attempt(run, job, history, {4: 55.0}))
+    logged = [record["history"]["item"] for record in third if record["type"] == "history"]
+    assert [(row["epoch"], row["val/acc1"]) for row in logged] == [(3, 60.0), (4, 55.0)]
+    summary: dict[str, Any] = {}
+    for record in third:
+        summary |= record["summary"]["update"] if record["type"] == "summary" else {}
+    assert summary["val/acc1"] == {"max": 75.0, "last": 55.0}
+    assert summary["train/loss"] == {"min": 0.25, "last": 0.25}
+    assert (summary["best/acc1"], summary["best/epoch"], summary["seconds"]) == (75.0, 2, 8.0)
+    (metric,) = [r["metric"] for r in third if r["type"] == "metric" and r["metric"]["name"] == "val/loss"]
+    assert (metric["step_metric"], metric["summary"]) == ("epoch", {"min": True, "last": True})
+
+
+def test_the_configuration_on_wandb_is_what_a_dashboard_filters_by(run: RunFolder, make_job: MakeJob) -> None:
+    run.environment.write_text(json.dumps({"parameters": 17, "attempts": [{"host": "node", "git_commit": "abc"}]}))
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline"}, priority=3, retries=2, seed=4)
+    records = records_of_wandb(attempt(run, job, [], {1: 50.0}))
+    config: dict[str, Any] = {}
+    for record in records:
+        config |= record["config"]["update"] if record["type"] == "config" else {}
+    assert (config["architecture"], config["seed"], config["parameters"]) == (job.architecture, 4, 17)
+    assert (config["queue"], config["git"]["commit"], config["environment"]["host"]) == ("queue", "abc", "node")
+    assert not {"priority", "retries", "trackers", "wandb", "model_dir", "num_workers"} & config.keys()
+    (about,) = [record["run"] for record in records if record["type"] == "run"]
+    assert (about["run_group"], about["job_type"]) == ("replicates", "train")
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(make_job: MakeJob) -> None:
+    groups = {replicates(make_job(seed=seed, retries=seed, name=f"job-{seed}")) for seed in range(3)}
+    assert len(groups) == 1
+    assert replicates(make_job(batch_size=7)) not in groups
+    assert replicates(make_job(num_epochs=7)) not in groups
+
+
+def test_the_best_weights_are_an_artifact_where_the_job_wants_that(run: RunFolder, make_job: MakeJob) -> None:
+    run.best_weights.parent.mkdir(exist_ok=True)
+    run.best_weights.write_bytes(b"some weights")
+    for wanted in (True, False):
+        job = make_job(trackers=["wandb"], wandb={"mode": "offline", "artifact": wanted})
+        accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
+        tracking = Tracking(accelerator, job, run, RunAbout(f"id-{wanted}"))
+        tracking.log_best_weights(12)
+        tracking.mark_preempting()
+        accelerator.end_training()
+        wandb.teardown()
+        (file,) = run.path.glob(f"wandb/offline-run-*-id-{wanted}/*.wandb")
+        records = records_of_wandb(file)
+        found = [record["artifact"] for record in records if record["type"] == "artifact"]
+        assert [(one["name"], one["type"], sorted(one["aliases"])) for one in found] == [
+            (f"id-{wanted}-weights", "model", ["best", "epoch-12", "latest"])
+        ][: int(wanted)]
+        assert any(record["type"] == "preempting" for record in records)
 
 
 # -- trackers that are gone ---------------------------------------------------------------------------------------
@@ -399,7 +502,7 @@ def tracked(
 ) -> tuple[Accelerator, Tracking]:
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: accelerator.trackers.extend(trackers))
-    return accelerator, Tracking(accelerator, job, run, group=None, id_="id")
+    return accelerator, Tracking(accelerator, job, run, RunAbout("id"))
 
 
 ROWS = [PerformanceRow(1, "train", {"loss": 1.0}, lr=0.1, images_per_s=10.0, seconds=1.0)]
@@ -418,7 +521,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
     accelerator, tracking = tracked(monkeypatch, run, make_job(), moody, steady)
     for _ in range(2):
         tracking.log_epoch(ROWS)
-        tracking.summarize({"best/acc1": 1.0})
+        tracking.summarize(ROWS, 1.0, 1)
     end_trackers(accelerator)
     assert steady.told == ["store_init_configuration", "log", "log", "finish"]
     assert moody.told == steady.told[: steady.told.index(failing) + 1]
@@ -454,7 +557,7 @@ def test_trackers_that_hang_while_they_start_are_done_without(
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(accelerator, "init_trackers", lambda *_, **__: hang())
     job = make_job(trackers=trackers, wandb={"mode": "offline"})
-    tracking = Tracking(accelerator, job, run, group=None, id_="id")
+    tracking = Tracking(accelerator, job, run, RunAbout("id"))
     tracking.log_epoch(ROWS)
     end_trackers(accelerator)
     assert caplog.messages == [f"the trackers cannot be started ({why}); performance.csv has everything"]
@@ -468,7 +571,7 @@ def test_training_continues_when_the_wandb_process_is_killed_at_its_start(
     before = children()
     job = make_job(trackers=["wandb"], wandb={"mode": "offline"})
     accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=run.path)
-    tracking = Tracking(accelerator, job, run, group=None, id_="id")
+    tracking = Tracking(accelerator, job, run, RunAbout("id"))
     core = wait_until(lambda: [pid for pid in children() - before if psutil.Process(pid).name() == "wandb-core"])[0]
     time.sleep(after_s)
     os.kill(core, signal.SIGKILL)
@@ -492,7 +595,7 @@ def test_nobody_waits_for_trackers_before_there_is_something_to_log(
         accelerator.trackers.append(steady)
 
     monkeypatch.setattr(accelerator, "init_trackers", start)
-    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+    tracking = Tracking(accelerator, make_job(), run, RunAbout("id"))
     tracking.check()
     assert not accelerator.trackers
     may_start.set()
@@ -514,7 +617,7 @@ def test_a_tracker_that_cannot_start_is_done_without(
         raise error
 
     monkeypatch.setattr(accelerator, "init_trackers", start)
-    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+    tracking = Tracking(accelerator, make_job(), run, RunAbout("id"))
     tracking.wait()
     tracking.log_epoch(ROWS)
     (message,) = caplog.messages
@@ -530,7 +633,7 @@ def test_a_broken_tracker_is_reported_during_the_first_steps(
         raise ValueError("no API key")
 
     monkeypatch.setattr(accelerator, "init_trackers", start)
-    tracking = Tracking(accelerator, make_job(), run, group=None, id_="id")
+    tracking = Tracking(accelerator, make_job(), run, RunAbout("id"))
 
     def steps() -> None:
         while True:

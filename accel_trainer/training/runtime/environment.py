@@ -113,6 +113,9 @@ def has_dropout(model: nn.Module) -> bool:
     return any(getattr(module, "p", 1) != 0 for module in drawing)
 
 
+# Weights & Biases takes 64 characters.
+MAX_NAME_IN_ID = 54
+
 PACKAGES = (
     "accel-train",
     "torch",
@@ -144,7 +147,7 @@ def record_attempt(
     recorded as {key: [then, now]}.
     """
     known = read_environment(run)
-    run_id = str(known.get("run_id") or secrets.token_hex(6))
+    run_id = str(known.get("run_id") or _new_id(job_name))
     attempt = _attempt(device, num_processes, loader_threads, reads_encoded=reads_encoded)
     if changes:
         attempt["changes"] = dict(changes)
@@ -152,6 +155,11 @@ def record_attempt(
     content = {"job": job_name, "run_id": run_id, "parameters": parameters, "attempts": attempts}
     write_environment(run, content)
     return run_id
+
+
+def _new_id(job_name: str) -> str:
+    """A name for trackers and the folders that they make, which no other run has: digits-resnet18-3f2a1b07."""
+    return f"{re.sub(r'[^0-9A-Za-z_-]+', '-', job_name)[:MAX_NAME_IN_ID].strip('-')}-{secrets.token_hex(4)}".lstrip("-")
 
 
 def _attempt(device: torch.device, num_processes: int, loader_threads: int, *, reads_encoded: bool) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from accel_trainer.training.reporting import Reporter, TrainingResult
 from accel_trainer.training.resume import resume
 from accel_trainer.training.session import train
 from accel_trainer.training.state.starting_point import Fresh
-from accel_trainer.training.tracking import Tracking
+from accel_trainer.training.tracking import RunAbout, Tracking
 
 MakeJob = Callable[..., Job]
 
@@ -101,7 +101,7 @@ def test_frozen_modules_stay_as_they_are_to_the_last_bit(
     with Loader(1) as loader:
         loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
         resume(loop, Fresh())
-        loop.train(Tracking(accelerator, job, run, None, "id"), plotter=None)
+        loop.train(Tracking(accelerator, job, run, RunAbout("id")), plotter=None)
     assert loop.progress.global_step >= 3
     for name, value in parts.model.state_dict().items():
         is_frozen = name.startswith(("layer1.", "layer2.0."))
