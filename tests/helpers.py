@@ -84,7 +84,8 @@ def own_disk(folder: Path, options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # What a verb has started for a while, such as a checker, may not have ended yet.
+        wait_until(lambda: subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0)
 
 
 def kill_tree(pid: int) -> None:
