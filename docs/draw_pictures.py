@@ -1,4 +1,6 @@
-"""Draw the pictures of docs/augmentations.md, by the code that makes training images: `python docs/draw_pictures.py`.
+"""Draw the pictures of docs/augmentations.md and docs/degradations.md: `python docs/draw_pictures.py`.
+
+Those of augmentations are by the code that makes training images.
 
 The photographs come with scikit-learn (china.jpg by danielbuechele and flower.jpg by vultilion, Flickr, CC BY 2.0).
 """
@@ -25,8 +27,12 @@ from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
 from accel_trainer.data.pipeline import training_views
 from accel_trainer.data.preview import contact_sheet
+from accel_trainer.degradations.contact_sheet import contact_sheet as degraded_sheet
+from accel_trainer.degradations.registry import Resources, find_degradations
+from accel_trainer.degradations.render import cropped
 
 SIZE, COLUMNS = 150, 6
+DEGRADED_SIZE, EVAL_CROP, MAX_BYTES = 224, 0.875, 140_000
 CHINA, FLOWER = 0, 1
 
 Tiles = list[tuple[str, Tensor]]
@@ -120,6 +126,42 @@ def pictures(occluders: str) -> dict[str, Tiles]:
     }  # fmt: skip
 
 
+def sheets() -> dict[str, tuple[list[str], int]]:
+    """Degradations of each picture of docs/degradations.md, and its width in pixels."""
+    forms, half = list(TODAYS_FORMS), len(TODAYS_FORMS) // 2
+    corruptions = {
+        "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
+        "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
+        "weather": ("snow", "frost", "fog", "brightness", "spatter"),
+        "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
+    }
+    return {
+        "degraded-noise-blur": (["noise", "blur"], 800),
+        "degraded-geirhos": (["geirhos"], 800),
+        **{
+            f"degraded-imagenet-c-{kind}": ([f"imagenet-c/{name}" for name in names], 800)
+            for kind, names in corruptions.items()
+        },
+        "degraded-occlusion-1": ([f"occlusion/{form}" for form in forms[:half]], 500),
+        "degraded-occlusion-2": ([f"occlusion/{form}" for form in forms[half:]], 500),
+    }
+
+
+def draw_sheets(folder: Path, occluders: str) -> None:
+    """Each at the best quality at which it is small."""
+    image = cropped(PHOTOGRAPHS, CHINA, DEGRADED_SIZE, EVAL_CROP)
+    for name, (degradations, width) in sheets().items():
+        found = find_degradations(degradations, Resources(Path(occluders)))
+        sheet = degraded_sheet(image, [one for each in found for one in each.conditions()], "china", width=width)
+        for quality in range(88, 30, -4):
+            encoded = io.BytesIO()
+            sheet.save(encoded, "JPEG", quality=quality)
+            if len(encoded.getvalue()) < MAX_BYTES:
+                break
+        (folder / f"{name}.jpg").write_bytes(encoded.getvalue())
+        print(folder / f"{name}.jpg")
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "pictures"
     folder.mkdir(exist_ok=True)
@@ -130,6 +172,7 @@ def main() -> None:
             sheet = contact_sheet(torch.stack(images), captions, [], min(COLUMNS, len(images)))
             Image.open(io.BytesIO(sheet)).save(folder / f"{name}.jpg", quality=88)
             print(folder / f"{name}.jpg")
+        draw_sheets(folder, occluders)
 
 
 if __name__ == "__main__":

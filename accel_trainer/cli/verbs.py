@@ -20,6 +20,7 @@ MODULES = {
     "resume": "control",
     "reclaim": "control",
     "doctor": "doctor",
+    "degrade": "degrade",
     "validate": "job_files",
     "show": "job_files",
     "schema": "job_files",

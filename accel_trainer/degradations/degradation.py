@@ -66,6 +66,16 @@ class Degradation:
         )
         raise UserError(f"{self.name}: no level {level_text(level)} ({self.what}); there are {there_are}, and {NONE}")
 
+    def condition_called(self, text: str) -> "Condition":
+        """At a level as it is written: by its publication (c05), or as a number. Raises UserError."""
+        for condition in self.conditions():
+            if text in (condition.level_text, level_text(condition.level)):
+                return condition
+        try:
+            return self.condition(float(text))
+        except ValueError:
+            return self.condition(text)
+
     def conditions(self) -> list["Condition"]:
         """The neutral level and those of the publication."""
         return [self.condition(level) for level in dict.fromkeys((self.neutral, *self.levels))]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,15 @@ from accel_trainer.degradations.noise_and_blur import BLUR, noise
 from accel_trainer.degradations.occlusion import Color, occlusion
 
 OCCLUSION = "occlusion"
+_AS_IN_A_JOB = "as in a job"
+SOURCES = {
+    "noise": _AS_IN_A_JOB,
+    "blur": _AS_IN_A_JOB,
+    "geirhos": "Geirhos et al. 2018, arXiv:1808.08750",
+    "imagenet-c": "Hendrycks and Dietterich 2019, arXiv:1903.12261",
+    OCCLUSION: "Visual Occluders Dataset",
+}
+"""Where degradations are from, by the part of their names before the slash."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +50,56 @@ def find_degradations(names: Sequence[str], resources: Resources | None = None) 
     """
     resources = resources or Resources()
     fixed = {one.name: one for one in _fixed(resources)}
-    forms = {f"{OCCLUSION}/{form}": form for form in FORMS}
-    found: dict[str, Degradation] = {}
+    return [
+        fixed[name] if name in fixed else _occlusion(name.removeprefix(f"{OCCLUSION}/"), resources)
+        for name in _chosen(names)
+    ]
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    """What names stand for, each once. Raises UserError with a line for each name that there is not."""
+    known, forms = names_of_all(), {f"{OCCLUSION}/{form}" for form in FORMS}
+    chosen = dict[str, None]()
     problems = []
-    for name in dict.fromkeys(names):
-        chosen = [one for one in names_of_all() if one == name or one.startswith(f"{name}/")]
-        if name in forms:
-            chosen = [name]
-        if not chosen:
-            problems.append(_unknown(name))
-        for one in chosen:
-            if one not in found:
-                found[one] = fixed[one] if one in fixed else _occlusion(forms[one], resources)
+    for name in names:
+        found = [name] if name in forms else [one for one in known if one == name or one.startswith(f"{name}/")]
+        problems += [] if found else [_unknown(name)]
+        chosen.update(dict.fromkeys(found))
     if problems:
         raise UserError(*problems)
-    return list(found.values())
+    return list(chosen)
 
 
 def names_of_all() -> list[str]:
     """Every degradation's name; forms of occluders by the name that they have today."""
     return [*(one.name for one in _fixed(Resources())), *(f"{OCCLUSION}/{form}" for form in TODAYS_FORMS)]
+
+
+def default_names() -> list[str]:
+    """All that need no folder of occluders."""
+    return [name for name in SOURCES if name != OCCLUSION]
+
+
+def described(names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """For each degradation of these names, or for all: {"name", "what", "levels", "neutral", "source"}, levels as they
+    are written; of occlusion none, because its folder has them. Raises UserError as `find_degradations`."""
+    fixed = {one.name: one for one in _fixed(Resources())}
+    chosen = _chosen(names) if names else names_of_all()
+    return [_row(name, fixed.get(name)) for name in chosen]
+
+
+def _row(name: str, degradation: Degradation | None) -> dict[str, Any]:
+    source = SOURCES[name.partition("/")[0]]
+    if degradation is None:
+        return {"name": name, "what": "visibility", "levels": [], "neutral": "1", "source": source}
+    conditions = degradation.conditions()
+    return {
+        "name": name,
+        "what": degradation.what,
+        "levels": [one.level_text for one in conditions if not one.is_neutral],
+        "neutral": degradation.condition(degradation.neutral).level_text,
+        "source": source,
+    }
 
 
 def _fixed(resources: Resources) -> list[Degradation]:

@@ -25,10 +25,14 @@ def columns_of(parts: Sequence[str]) -> dict[str, str]:
     own = path[-1]
     if own in BENCHMARK | EXTRA and level in _SEVERITIES:
         return {DEGRADATION: f"{IMAGENET_C}/{own}", LEVEL: level}
-    if own in FORMS and _is_percentage(level):
+    if own in FORMS and (_is_percentage(level) or path[:-1] == [OCCLUSION]):
         form = own if own in TODAYS_FORMS else OTHER_NAMES[own]
-        return {DEGRADATION: f"{OCCLUSION}/{form}", LEVEL: level_text(int(level) / 100)}
+        return {DEGRADATION: f"{OCCLUSION}/{form}", LEVEL: _share(level)}
     return {DEGRADATION: "/".join(path), LEVEL: level}
+
+
+def _share(level: str) -> str:
+    return level_text(int(level) / 100) if _is_percentage(level) else level
 
 
 def _is_percentage(level: str) -> bool:

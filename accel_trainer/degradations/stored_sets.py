@@ -49,10 +49,14 @@ class StoredCondition:
     @cached_property
     def image_ids(self) -> Sequence[str]:
         """The path of each image below the condition, the same in all conditions that show it: `<class>/<image>`."""
-        images = self.images
-        everything = np.arange(len(images.labels))
-        names = images.names(everything) if isinstance(images, Listed) else list(map(str, everything))
-        return [f"{images.classes[label]}/{name}" for label, name in zip(images.labels.tolist(), names, strict=True)]
+        return image_ids(self.images)
+
+
+def image_ids(images: ImageDataset) -> list[str]:
+    """What images are called, wherever they are: `<class>/<image>`, or a number for a name."""
+    everything = np.arange(len(images.labels))
+    names = images.names(everything) if isinstance(images, Listed) else list(map(str, everything.tolist()))
+    return [f"{images.classes[label]}/{name}" for label, name in zip(images.labels.tolist(), names, strict=True)]
 
 
 def open_stored(

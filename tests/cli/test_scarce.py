@@ -54,6 +54,7 @@ VERBS = {
     "probe": "probe run --layers layer1 --readout knn --cpu",
     "rdm": "rdm evoked --out rdms",
     "rsa": "rsa model.csv --against people.npy",
+    "degrade": "degrade blur --dataset digits --out degraded --size 8 --levels 1",
     "profile": "profile ../new.json --cpu --steps 1 --warm-up 1",
     "doctor": "doctor",
 }

@@ -81,6 +81,7 @@ def test_images_may_be_deeper_in_folders_of_known_classes(tmp_path):
         (("mudSplash", "20"), "occlusion/mud_splash 0.2"),
         (("barHorz02", "100"), "occlusion/horizontal_bars_02 1"),
         (("occlusion", "mud_splash", "0.2"), "occlusion/mud_splash 0.2"),
+        (("occlusion", "mudSplash", "0.2"), "occlusion/mud_splash 0.2"),
         (("geirhos", "contrast", "c05"), "geirhos/contrast c05"),
     ],
 )
