@@ -24,7 +24,7 @@ from accel_trainer.data.augment.spectrum import measure
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.decode import from_array
 from accel_trainer.data.loader import ImageReader
-from accel_trainer.data.occluders.synthetic import FORMS, TODAYS_FORMS, make_occluders
+from accel_trainer.data.occluders.synthetic import TODAYS_FORMS, make_occluders
 from accel_trainer.data.pipeline import training_views
 from accel_trainer.data.preview import contact_sheet
 from accel_trainer.degradations.contact_sheet import contact_sheet as degraded_sheet
@@ -166,7 +166,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "pictures"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as occluders:
-        make_occluders(Path(occluders), list(FORMS), [10, 30, 50, 70, 90], number=3, report=lambda line: None)
+        make_occluders(Path(occluders), list(TODAYS_FORMS), [10, 30, 50, 70, 90], number=3, report=lambda line: None)
         for name, tiles in pictures(occluders).items():
             captions, images = zip(*tiles, strict=True)
             sheet = contact_sheet(torch.stack(images), captions, [], min(COLUMNS, len(images)))
