@@ -12,7 +12,7 @@ from helpers import REPOSITORY
 from PIL import Image
 
 from accel_trainer.cli import app
-from accel_trainer.config import read_job
+from accel_trainer.config import read_queue_job
 from accel_trainer.config.schema import json_schema, with_table
 
 PICTURES = REPOSITORY / "docs/pictures"
@@ -47,9 +47,10 @@ def test_the_job_files_in_the_documents_are_jobs(tmp_path):
     assert len(blocks) >= 6
     for block in blocks:
         job = block if block.startswith("{") else f'{{"architecture": "resnet18", {block}}}'
+        key = "evaluate" if '"evaluate"' in job else "architecture"
         path = tmp_path / "job.json"
         path.write_text(job)
-        assert read_job(path).architecture == json.loads(job)["architecture"]
+        assert read_queue_job(path).completed()[key] == json.loads(job)[key]
 
 
 def test_the_pictures_of_augmentations_and_degradations_are_current(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.config import Job
+from accel_trainer.config import QueueJob
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.machine_errors import is_scarce, told
 from accel_trainer.launch.command import LaunchOptions
@@ -17,7 +17,7 @@ from accel_trainer.queue import check_process
 from accel_trainer.queue.check_process import CheckEnd, CheckProcess, Context, Verdict
 
 
-def check_apart(job: Job, queue: Path, options: LaunchOptions, coming: Collection[str] = ()) -> dict[str, Any]:
+def check_apart(job: QueueJob, queue: Path, options: LaunchOptions, coming: Collection[str] = ()) -> dict[str, Any]:
     """The summary of a good job. All calls of this process share the one that checks, which imports torch once.
 
     options: of the launch that the job is checked for. coming: names of jobs that it may start from beside those of the
@@ -44,7 +44,7 @@ class _Shared:
     owner: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def check(self, job: Job, context: Context) -> Verdict:
+    def check(self, job: QueueJob, context: Context) -> Verdict:
         with self.lock:
             is_used = False
             try:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from accel_trainer.api.checking import check_apart
+from accel_trainer.api.evaluation_jobs import evaluation_job
 from accel_trainer.api.queue_contents import QueueContents, RunFolders
 from accel_trainer.api.verdicts import in_whole_file
-from accel_trainer.config import Job, job_name, parse_job
+from accel_trainer.config import EvaluationJob, Job, QueueJob, job_name
 from accel_trainer.config.doubts import doubts
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.config.known import ONLY_TO_DOUBT, Known
-from accel_trainer.config.parse import read_bytes
+from accel_trainer.config.parse import parse_queue_job, read_bytes
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_path
@@ -37,19 +39,21 @@ class Queue:
         return f"Queue({str(self.folder)!r})"
 
     def check(
-        self, job: Job | str | os.PathLike[str], *, allow: str | Iterable[str] = (), coming: Collection[str] = ()
+        self, job: QueueJob | str | os.PathLike[str], *, allow: str | Iterable[str] = (), coming: Collection[str] = ()
     ) -> dict[str, Any]:
         """Check a job as `add` does, without adding it; what it comes to: parameters, classes, images, steps, and
         `warnings`: a line for each thing that can hardly be meant.
 
         Arguments and errors are those of `add`.
         """
-        if isinstance(job, Job):
+        if isinstance(job, Job | EvaluationJob):
             return self._checked(job.name, job, allow, coming)
         path = expand_path(job)
         return in_whole_file(path, lambda found: self._checked(str(path), found, allow, coming))
 
-    def _checked(self, where: str, job: Job, allow: str | Iterable[str], coming: Collection[str]) -> dict[str, Any]:
+    def _checked(
+        self, where: str, job: QueueJob, allow: str | Iterable[str], coming: Collection[str]
+    ) -> dict[str, Any]:
         try:
             with imports_allowed(allow):
                 summary = check_apart(job, self.folder, self._options, coming)
@@ -57,6 +61,8 @@ class Queue:
             raise
         except UserError as error:
             raise _in_file(where, error.problems) from error
+        if isinstance(job, EvaluationJob):
+            return {**summary, "warnings": []}
         known = Known.of(summary)
         shown = {key: value for key, value in summary.items() if key not in ONLY_TO_DOUBT}
         return {**shown, "warnings": [str(doubt) for doubt in doubts(job, known)]}
@@ -67,7 +73,7 @@ class Queue:
 
     def add(
         self,
-        job: Job | str | os.PathLike[str],
+        job: QueueJob | str | os.PathLike[str],
         *,
         force: bool = False,
         allow: str | Iterable[str] = (),
@@ -83,13 +89,13 @@ class Queue:
 
         Raises UserError, with a line for each mistake.
         """
-        if isinstance(job, Job):
+        if isinstance(job, Job | EvaluationJob):
             where, content = job.name, _content(job)
         else:
             path = expand_path(job)
             where, content = str(path), read_bytes(path)
         self._store.create()
-        if isinstance(job, Job):
+        if isinstance(job, Job | EvaluationJob):
             summary = self._checked(where, job, allow, coming)
         else:
             job, summary = in_whole_file(path, lambda found: (found, self._checked(where, found, allow, coming)))
@@ -98,6 +104,22 @@ class Queue:
         for line in summary["warnings"]:
             warn(f"{where}: {line}")
         return self._store.add(job.name, content, replace=force)
+
+    def add_evaluation(
+        self,
+        run: str | os.PathLike[str],
+        plan: EvaluationPlan | None = None,
+        *,
+        force: bool = False,
+        allow: str | Iterable[str] = (),
+    ) -> Path:
+        """Put a job into the queue that evaluates a run, named after both; its file there.
+
+        run: a run folder, whose weights are measured as soon as they are there; or the name of a job of the queue, for
+        which this one waits. plan: what is measured, by default the run's validation. The rest is as in `add`.
+        """
+        self._store.create()
+        return self.add(evaluation_job(run, plan or EvaluationPlan(), self._store), force=force, allow=allow)
 
     def jobs(self, most: int | None = None) -> list[JobStatus]:
         """Every job: those that run first, then pending, held, failed and done ones. Raises UserError.
@@ -112,10 +134,10 @@ def _in_file(where: str, problems: Iterable[str]) -> UserError:
     return UserError(*(f"{where}: {problem}" for problem in problems))
 
 
-def _content(job: Job) -> bytes:
+def _content(job: QueueJob) -> bytes:
     """The file of a job: what was given, without defaults. Raises UserError for a name that no file can have."""
     if job_name(Path(f"{job.name}.json")) != job.name:
         raise UserError(f"{job.name!r}: a job's name may not contain '/'")
-    content = json.dumps(job.model_dump(mode="json", exclude_unset=True), indent=2).encode() + b"\n"
-    parse_job(content, job.name, where=job.name)  # a copy of a job may have been changed unchecked
+    content = json.dumps(job.said(), indent=2).encode() + b"\n"
+    parse_queue_job(content, job.name, where=job.name)  # a copy of a job may have been changed unchecked
     return content

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import EvaluationJob, QueueJob, read_queue_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
 from accel_trainer.queue.layout import JobState, QueuedJob, natural_key
@@ -20,11 +20,11 @@ class _Content:
     """A job as its file says it. meaning: the same text for jobs that are the same but for their model_dir. folder: the
     run folder, with no symbolic links in it."""
 
-    job: Job
+    job: QueueJob
     meaning: str
     folder: str
 
-    def is_same(self, job: Job, meaning: str) -> bool:
+    def is_same(self, job: QueueJob, meaning: str) -> bool:
         """Whether both say the same, under the name of the other one: a default model_dir follows from the name."""
         renamed = self.job.model_copy(update={"name": job.name})
         return self.meaning == meaning and renamed.base_path == job.base_path
@@ -37,7 +37,7 @@ class QueueContents:
         self._queue = queue
         self._read: dict[_Version, _Content] = {}
 
-    def problems(self, job: Job) -> list[str]:
+    def problems(self, job: QueueJob) -> list[str]:
         """Why a job is in the queue already, by its name or by what it says, or cannot train in its folder: a line. One
         that has failed may be tried again. Raises QueueUnusable."""
         if not self._problems(job):
@@ -45,7 +45,7 @@ class QueueContents:
         self._queue.look_anew()  # what is in its way may be what this client of a network drive remembers
         return self._problems(job)
 
-    def _problems(self, job: Job) -> list[str]:
+    def _problems(self, job: QueueJob) -> list[str]:
         there = self._look()
         named = [other for other, _ in there if other.name == job.name]
         if named:
@@ -85,29 +85,31 @@ class RunFolders:
     what the first has trained; that is wanted where one waits for the other (`after`)."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, list[tuple[Job, str]]] = {}
+        self._jobs: dict[str, list[tuple[QueueJob, str]]] = {}
 
-    def note(self, job: Job, where: str) -> None:
+    def note(self, job: QueueJob, where: str) -> None:
         """Count a job in. where: as in "'b', which is pending in the queue"."""
         self._jobs.setdefault(os.path.realpath(job.run_path), []).append((job, where))
 
-    def problems(self, job: Job) -> list[str]:
+    def problems(self, job: QueueJob) -> list[str]:
         """Why a job cannot train in its folder: a line, if others will of which none waits for it, nor it for them."""
         return _folder_problems(job, self._jobs.get(os.path.realpath(job.run_path), []))
 
 
-def _folder_problems(job: Job, in_its_folder: Iterable[tuple[Job, str]]) -> list[str]:
+def _folder_problems(job: QueueJob, in_its_folder: Iterable[tuple[QueueJob, str]]) -> list[str]:
     others = [(other, where) for other, where in in_its_folder if other.name != job.name]
     if not others or any(other.name in job.after or job.name in other.after for other, _ in others):
         return []
     other, where = others[0]
+    if isinstance(job, EvaluationJob):
+        return [f"name: {job.run_path} is written by {other.name!r} too, which is {where}; give another `name`"]
     return [
         f"model_dir: {job.run_path} is the run folder of {other.name!r} too, which is {where}; "
         "choose another model_dir, or let one wait for the other (`after`)"
     ]
 
 
-def _not_over(jobs: Iterable[tuple[QueuedJob, _Content]]) -> list[tuple[Job, str]]:
+def _not_over(jobs: Iterable[tuple[QueuedJob, _Content]]) -> list[tuple[QueueJob, str]]:
     """Those that will be trained, each with where it is, in their order."""
     waiting = sorted((found for found in jobs if not found[0].state.is_over), key=lambda found: _order(found[0]))
     return [(content.job, f"{other.state} in the queue") for other, content in waiting]
@@ -119,11 +121,11 @@ def _version(job: QueuedJob) -> _Version:
 
 
 def _content(job: QueuedJob) -> _Content:
-    found = read_job(job.path, job.name)
+    found = read_queue_job(job.path, job.name)
     return _Content(found, _meaning(found), os.path.realpath(found.run_path))
 
 
-def _meaning(job: Job) -> str:
+def _meaning(job: QueueJob) -> str:
     return canonical({key: value for key, value in job.completed().items() if key != "model_dir"})
 
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from accel_trainer.config import Job
+from accel_trainer.config import EvaluationJob, Job, QueueJob
 from accel_trainer.config.derived import keys
 from accel_trainer.config.file_names import job_name
-from accel_trainer.config.parse import parse_job, read_bytes, rest_of_job
+from accel_trainer.config.parse import parse_queue_job, read_bytes, rest_of_job
 from accel_trainer.core.allow_imports import current_folder_searched
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.mistakes import Mistakes
@@ -18,8 +18,10 @@ from accel_trainer.core.text import canonical
 from accel_trainer.launch.accelerate_config import MachineUnusable, TooFewGpus, UnusableHere
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
 from accel_trainer.launch.machine import this_machine
-from accel_trainer.queue.dependencies import with_parent_path
+from accel_trainer.queue.dependencies import find_evaluated, with_parent_path
+from accel_trainer.queue.layout import QueuedJob
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.folder import RunFolder
 
 T = TypeVar("T")
 Check = Callable[[Job], dict[str, Any]]
@@ -91,7 +93,24 @@ def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str]
     return summary or {}
 
 
-def in_whole_file(path: Path, look: Callable[[Job], T], content: bytes | None = None) -> T:
+def check_evaluation(job: EvaluationJob, queue: QueueStore, coming: Collection[str] = ()) -> dict[str, Any]:
+    """The summary of a job that evaluates: what it measures, as far as that is there. Raises UserError, with a line for
+    each mistake. It needs torch."""
+    from accel_trainer.evaluation.check import check_plan
+
+    mistakes = Mistakes()
+    found = mistakes.of(lambda: find_evaluated(job, queue, coming))
+    run = found if isinstance(found, Path) else None
+    if run is not None:
+        mistakes.of(lambda: queue.paths.refuse_run_folder(job.of_run(run).run_path))
+    with current_folder_searched():
+        summary = mistakes.of(lambda: check_plan(job.plan, None if run is None else RunFolder(run)))
+    mistakes.raise_found()
+    waits_for = found.own_name if isinstance(found, QueuedJob) else job.parent_job if run is None else None
+    return {"evaluates": str(run or job.evaluate), "waits_for": waits_for, **(summary or {})}
+
+
+def in_whole_file(path: Path, look: Callable[[QueueJob], T], content: bytes | None = None) -> T:
     """What a function gives of the job in a file. content: of the file, where that is known.
 
     Raises UserError with all mistakes, those of the file and those that the function finds: where the file has some, in
@@ -100,7 +119,7 @@ def in_whole_file(path: Path, look: Callable[[Job], T], content: bytes | None = 
     name = job_name(path)
     content = read_bytes(path) if content is None else content
     try:
-        job = parse_job(content, name, where=str(path))
+        job = parse_queue_job(content, name, where=str(path))
     except InvalidJob as error:
         if (rest := rest_of_job(content, path, error.details)) is None:
             raise

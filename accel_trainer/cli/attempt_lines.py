@@ -36,8 +36,9 @@ def indented(reason: str | None) -> str:
 def line_of_attempt(event: AttemptEvent) -> str:
     """What happens in an attempt, in words; harmless already."""
     match event:
-        case AttemptStarted(name=name, run=run, log=log):
-            return f"\n{name}: training in {one_line(run.path)} (all output: {one_line(log)})"
+        case AttemptStarted(name=name, run=run, log=log, is_training=is_training):
+            what = "training" if is_training else "evaluating"
+            return f"\n{name}: {what} in {one_line(run.path)} (all output: {one_line(log)})"
         case AttemptStopping():
             return "stopping: the step is finished and the state saved; once more stops at once"
         case AttemptTerminating(name=name, reason=reason):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,8 +29,19 @@ from accel_trainer.cli.app import (
     with_flags,
     write_file,
 )
-from accel_trainer.cli.launching import ConfigOption, CpuOption, GpusOption, ProcessesOption, launch_options
-from accel_trainer.config import Job, read_job
+from accel_trainer.cli.launching import (
+    ConfigOption,
+    CpuOption,
+    DataRootOption,
+    DegradeOption,
+    GpusOption,
+    OccludersOption,
+    ProcessesOption,
+    WeightsOption,
+    launch_options,
+)
+from accel_trainer.config import EvaluationJob, Job, read_job, read_queue_job
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import waiting_out_until_interrupted
@@ -62,7 +74,7 @@ def validate(
         try:
             summary = target.check(file, coming=coming)
             warnings = [f"{file}: {warning}" for warning in summary.pop("warnings")]
-            job = read_job(file)
+            job = read_queue_job(file)
             problems = [f"{file}: {problem}" for problem in folders.problems(job)]
             folders.note(job, f"in {file}")
         except SetupUnusable:
@@ -76,7 +88,9 @@ def validate(
             continue
         print_problems(problems)
         print_warnings(warnings)
-        if summary:
+        if summary and "evaluates" in summary:
+            echo(f"{file}: {_evaluation_line(summary)}")
+        elif summary:
             steps = summary["steps_per_epoch"]
             echo(
                 f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
@@ -92,6 +106,14 @@ def validate(
         raise typer.Exit(MISTAKE)
 
 
+def _evaluation_line(summary: Mapping[str, Any]) -> str:
+    what = f"evaluates the {summary['weights']} weights of {summary['evaluates']}"
+    waits = "" if summary["waits_for"] is None else f", when job {summary['waits_for']!r} is done"
+    images = "" if summary["images"] is None else f" on {count_of(summary['images'], 'image')}"
+    images += "" if summary["conditions"] == 1 else f" under {summary['conditions']} conditions"
+    return f"{what}{images}{waits}; results in evaluations/{summary['evaluation']}"
+
+
 def _warn_of_default(options: LaunchOptions) -> None:
     """Jobs that are valid may not be launched on this machine all the same."""
     if options.config is None:
@@ -105,9 +127,11 @@ def _warn_of_default(options: LaunchOptions) -> None:
 def show(file: File) -> None:
     """Print a job with all its defaults filled in; beside it, on standard error, what optimizer and learning rates it
     comes to, and how many images and classes its data set has, where that is seen at once."""
-    job = read_job(file)
+    job = read_queue_job(file)
     echo_text(json.dumps(job.completed(), indent=2))
     sys.stdout.flush()
+    if isinstance(job, EvaluationJob):
+        return
     try:
         optimizer, schedule = optimization_lines(job)
         typer.echo(f"optimizer {optimizer}", err=True)
@@ -216,7 +240,10 @@ def _items(text: str) -> list[str]:
 
 @app.command()
 def add(
-    files: Files,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Job files (JSON); with --evaluate: runs.", metavar="FILES...", show_default=False),
+    ],
     queue: QueueOption = DEFAULT_QUEUE,
     allow: AllowOption = "",
     force: Annotated[
@@ -225,17 +252,51 @@ def add(
             "--force", help="Add a job even if its name, content or run folder is that of another in the queue."
         ),
     ] = False,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate",
+            help="Add a job that evaluates each run: a run folder, or a job that is waited for.",
+        ),
+    ] = False,
+    weights: WeightsOption = "best",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Another data set, named as in a job.", show_default=False)
+    ] = None,
+    data_root: DataRootOption = None,
+    degrade: DegradeOption = None,
+    occluder_dir: OccludersOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of the evaluation: its folder below evaluations/.", show_default=False),
+    ] = None,
 ) -> None:
-    """Check job files and copy them into the queue."""
+    """Check job files and copy them into the queue; or make jobs there that evaluate runs."""
     allow_imports(allow)
-    target, wrong, coming = Queue(queue), False, {file.stem for file in files}
-    for file in files:
+    target, coming = Queue(queue), {file.stem for file in files}
+    given: dict[str, Any] = {"weights": weights, "dataset": dataset, "name": name}
+    given |= {"data_root": data_root and str(data_root), "occluder_dir": occluder_dir and str(occluder_dir)}
+    given["degradations"] = _items(",".join(degrade)) if degrade else None
+    if evaluate:
+        plan = EvaluationPlan.parse(given)
+        _add_each(files, lambda run: target.add_evaluation(run, plan, force=force))
+        return
+    given["weights"] = None if weights == "best" else weights
+    given["degrade"] = given.pop("degradations")
+    if unused := [option for option, value in given.items() if value is not None]:
+        raise UserError("is of an evaluation: add --evaluate", option=unused[0])
+    _add_each(files, lambda file: target.add(file, force=force, coming=coming, warn=_warn))
+
+
+def _add_each(given: Sequence[Path], put: Callable[[Path], Path]) -> None:
+    wrong = False
+    for one in given:
         try:
-            echo(f"added {target.add(file, force=force, coming=coming, warn=_warn)}")
+            echo(f"added {put(one)}")
         except SetupUnusable:
             raise
         except UserError as error:
-            print_problems(error.problems)
+            print_problems([with_flags(problem) for problem in error.problems])
             wrong = True
     if wrong:
         raise typer.Exit(MISTAKE)

@@ -39,6 +39,19 @@ DataRootOption = Annotated[
     Path | None,
     typer.Option("--data-root", help="The folder that it is in; by default that of the job.", show_default=False),
 ]
+DegradeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--degrade",
+        metavar="NAME[,NAME...]",
+        help="Degradations of the images, such as noise,blur or imagenet-c/fog; may be given again.",
+        show_default=False,
+    ),
+]
+OccludersOption = Annotated[
+    Path | None,
+    typer.Option("--occluder-dir", help="Occluders, laid out as the Visual Occluders Dataset.", show_default=False),
+]
 
 _GPU = re.compile(r"\d{1,4}(:\d{1,4})?|(GPU|MIG)-[\w/-]{1,80}", re.ASCII)
 

@@ -39,6 +39,10 @@ class Bars:
         if status.preparing is not None:
             self._progress.update(task, total=1.0, completed=status.prepared or 0.0, epoch=status.preparing)
             return
+        if status.state is RunState.MEASURING and status.num_images:
+            done = f"{status.images:,}/{status.num_images:,} images"
+            self._progress.update(task, total=status.num_images, completed=status.images, epoch=done, numbers="")
+            return
         if status.state is not RunState.TRAINING or not status.steps_per_epoch:
             return
         epochs_done = max(status.epoch - 1, 0)

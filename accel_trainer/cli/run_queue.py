@@ -28,19 +28,21 @@ from accel_trainer.cli.launching import (
     launch_options,
     report_set_aside,
 )
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import EvaluationJob, Job, QueueJob, read_queue_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM
 from accel_trainer.core.errors import UserError
-from accel_trainer.launch.command import LaunchOptions, num_processes_wanted, plan_launch
+from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.machine import Machine, this_machine
 from accel_trainer.queue.dependencies import (
     Requirements,
     cycles,
     describe_unmet,
+    find_evaluated,
     find_parent,
     in_order,
     starting_params,
+    trainer_of,
 )
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.retries import FIRST_WAIT_S
@@ -107,7 +109,7 @@ def run_queue(
         typer.Option("--sbatch-arg", help="With --slurm: a word for sbatch, such as --mem=32G. May be repeated."),
     ] = None,
 ) -> None:
-    """Train the jobs of the queue, one after the other or several at once; or have Slurm train them.
+    """Run the jobs of the queue, to train or evaluate, one after the other or several at once; or have Slurm run them.
 
     Exit code 1: a job has failed, or is left because it waits for one that is held or not in the queue, needs more GPUs
     than there are, or because of a pause.
@@ -207,20 +209,28 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots", m
     pending = queue.jobs(JobState.PENDING)
     if not pending:
         echo(f"no jobs in {queue.folder}")
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, QueueJob] = {}
+    trainers: dict[str, str | None] = {}
     is_wrong = False
     for queued in pending:
         try:
-            job = read_job(queued.path)
-            find_parent(job, queue)
+            job = read_queue_job(queued.path)
+            if isinstance(job, EvaluationJob):
+                find_evaluated(job, queue)
+                trainers[queued.name] = trainer_of(job, queue)
+            else:
+                find_parent(job, queue)
             jobs[queued.name] = job
         except UserError as error:
             is_wrong = True
             print_problems(error.problems)
     states = queue.states()
-    missing = {name: Requirements.of(job).missing(states) for name, job in jobs.items()}
+    missing = {name: Requirements.of(job, trainer=trainers.get(name)).missing(states) for name, job in jobs.items()}
     order = in_order([queued for queued in pending if queued.name in jobs], missing)
     for queued in order:
+        if missing[queued.name] and isinstance(jobs[queued.name], EvaluationJob):  # how depends on what is trained
+            echo(f"{queued.name}: {describe_unmet(missing[queued.name])}", err=True)
+            continue
         try:
             echo(_command(queue, queued, jobs[queued.name], launch, places, machine))
         except UserError as error:
@@ -238,17 +248,18 @@ def _print_commands(queue: QueueStore, launch: LaunchOptions, places: "Slots", m
 
 
 def _command(
-    queue: QueueStore, queued: QueuedJob, job: Job, launch: LaunchOptions, places: "Slots", machine: Machine
+    queue: QueueStore, queued: QueuedJob, job: QueueJob, launch: LaunchOptions, places: "Slots", machine: Machine
 ) -> str:
     """How a job will be launched where nothing else runs."""
-    from accel_trainer.queue.run_claim import attempt_of
+    from accel_trainer.queue.run_claim import as_it_starts, attempt_of
 
+    job, parent = as_it_starts(job, queue)
     log = queue.paths.logs / f"{queued.name}.log"
-    attempt = attempt_of(queue, queued, job, token="", log=log, parent=starting_params(job, queue))
+    attempt = attempt_of(queue, queued, job, token="", log=log, parent=parent)
     wanted = num_processes_wanted(job, launch)
     if (place := places.fit(wanted)) is None:
         raise UserError(f"{queued.path}: needs {wanted} GPUs; there are {len(places.gpus)}")
-    return str(plan_launch(job, place.options(launch), place.machine(machine), attempt.worker_args))
+    return str(attempt.plan(place.options(launch), place.machine(machine)))
 
 
 def refuse_options(options: Mapping[str, object], why: str) -> None:

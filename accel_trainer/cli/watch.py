@@ -74,8 +74,10 @@ def _table(queue: QueueStore, everything: bool) -> str:
         shown += few
         if len(few) < len(of_state):
             more.append(f"and {len(of_state) - len(few):,} more that are {' or '.join(together)} (--all shows them)")
-    header = ("job", "state", "epoch", "best", "where", "elapsed", "left", "note")
-    return "\n".join([table(header, [_cells(row) for row in shown]), *more, *_notes(queue, {row.job for row in shown})])
+    has_kinds = any(row.kind == "evaluation" for row in shown)
+    header = ("job", *["kind"] * has_kinds, "state", "epoch", "best", "where", "elapsed", "left", "note")
+    cells = [_cells(row, has_kinds=has_kinds) for row in shown]
+    return "\n".join([table(header, cells), *more, *_notes(queue, {row.job for row in shown})])
 
 
 def _notes(queue: QueueStore, names: Collection[str]) -> list[str]:
@@ -93,14 +95,26 @@ def _what_now(queue: QueueStore, record: Path) -> str:
     return " and counts as none; it can be removed"
 
 
-def _cells(row: JobStatus) -> Sequence[object]:
+def _cells(row: JobStatus, *, has_kinds: bool) -> Sequence[object]:
     epoch = None if row.epoch is None else f"{row.epoch}/{row.num_epochs}"
+    if row.num_images:
+        epoch = f"{row.images:,}/{row.num_images:,} images"
     best = None if row.best is None else f"{row.best:.4g} {row.metric or ''}".strip()
     gpus = f" gpu {','.join(row.devices)}" if row.devices else ""
     where = None if row.host is None else f"{row.host}{gpus}"
     corrupt = f"{row.corrupt_images} corrupt images" if row.corrupt_images else None
     note = "; ".join(filter(None, (row.note, corrupt))) or None
-    return (row.job, row.state, epoch, best, where, _time(row.elapsed_s), _time(row.left_s), note)
+    return (
+        row.job,
+        *[row.kind] * has_kinds,
+        row.state,
+        epoch,
+        best,
+        where,
+        _time(row.elapsed_s),
+        _time(row.left_s),
+        note,
+    )
 
 
 def _time(seconds: float | None) -> str | None:

@@ -1,7 +1,7 @@
 """Contradictions in a job that its parameters, each by itself, do not show. Nothing here needs torch."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from accel_trainer.config.dataset_names import HF, is_hugging_face
@@ -17,12 +17,13 @@ from accel_trainer.config.fields import (
 )
 from accel_trainer.config.migration.old_words import ARCHITECTURES, MIGRATE
 from accel_trainer.config.path_checks import PATHS, path_problems
+from accel_trainer.config.places import EVALUATIONS
 from accel_trainer.config.renamed import WITH_GRID, renamed_arguments
 from accel_trainer.core.errors import Problem
 from accel_trainer.core.text import near_misses
 
 # What a run folder has of its own, where no fine-tuned run may lie.
-RUN_FOLDERS = ("params", "resume", "logs", "previous")
+RUN_FOLDERS = ("params", "resume", "logs", "previous", EVALUATIONS)
 # Rows of performance.csv that are of averages of the weights.
 AVERAGES = ("val_ema", "val_swa")
 
@@ -264,9 +265,14 @@ def _finetune_problems(job: JobParameters) -> list[Problem]:
 
 def _order_problems(job: JobParameters) -> list[Problem]:
     """Whether the jobs that must be done first can be such."""
+    return after_problems(job.after, job.name)
+
+
+def after_problems(after: Sequence[str], job_name: str) -> list[Problem]:
+    """What is wrong with the names of the jobs that a job of this name waits for."""
     problems = []
-    for name in job.after:
-        if name == job.name:
+    for name in after:
+        if name == job_name:
             problems.append(Problem("names the job itself", key="after"))
         elif not name or "/" in name:
             problems.append(Problem(f"{name!r} is not the name of a job", key="after"))

@@ -14,6 +14,7 @@ from accel_trainer.config.parameters import (
     FinetuneParameters,
     ModelParameters,
     OptimizationParameters,
+    QueueParameters,
     RunParameters,
 )
 from accel_trainer.config.places import base_path, folder_inside, parent_in
@@ -21,7 +22,7 @@ from accel_trainer.core.files import expand_home
 
 
 # Pydantic collects fields from the last base to the first.
-class JobParameters(RunParameters, OptimizationParameters, DataParameters, ModelParameters):
+class JobParameters(QueueParameters, RunParameters, OptimizationParameters, DataParameters, ModelParameters):
     """The parameters of all sections, and what follows from them. `name` is that of the job file, without `.json`."""
 
     name: Annotated[str, UNREPORTED] = Field(default="job", exclude=True)

@@ -66,7 +66,7 @@ class EvaluationPlan(Section):
     """One evaluation of a trained run. Names of degradations and their levels are checked where those are known."""
 
     name: FolderName | None = None
-    """The folder below `evaluations/`; absent: made of what is measured (`folder_name`)."""
+    """The folder below `evaluations/`; absent: made of what is measured."""
     weights: Annotated[str, Field(min_length=1)] = "best"
     """`best`, `final`, `ema`, `swa`, or the number of an epoch."""
     dataset: Annotated[str, Field(min_length=1)] | None = None

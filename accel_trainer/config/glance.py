@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeGuard
 
-from accel_trainer.config.places import FINETUNE_DIR, base_path, folder_inside, parent_in
+from accel_trainer.config.places import FINETUNE_DIR, KIND_KEY, base_path, folder_inside, parent_in
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_bytes
 from accel_trainer.core.record_store import strict_json
@@ -26,6 +26,8 @@ class JobGlance:
     after: tuple[str, ...] = ()
     parent_job: str | None = None
     retries: int = 0
+    evaluates: str | None = None
+    """The run that it evaluates, as its file says it; then `run_path` counts from there. None: it trains."""
 
 
 def glance(path: Path, name: str) -> JobGlance | None:
@@ -40,6 +42,8 @@ def glance(path: Path, name: str) -> JobGlance | None:
 def _of(given: Mapping[str, Any], name: str) -> JobGlance | None:
     """Raises UserError for a home that there is not."""
     said = {key: value for key, value in given.items() if value is not None}
+    if KIND_KEY in said:
+        return _of_evaluation(said, name)
     architecture, model_dir, retries = said.get("architecture"), said.get("model_dir"), said.get("retries", 0)
     finetune, args, after = said.get("finetune", False), said.get("finetune_args") or {}, said.get("after", [])
     if not (_is_text(architecture) and (model_dir is None or _is_path(model_dir)) and isinstance(args, dict)):
@@ -53,6 +57,14 @@ def _of(given: Mapping[str, Any], name: str) -> JobGlance | None:
     if not finetune:
         return JobGlance(run, tuple(after), None, retries)
     return JobGlance(run / folder_inside(run, folder), tuple(after), parent_in(parent), retries)
+
+
+def _of_evaluation(given: Mapping[str, Any], name: str) -> JobGlance:
+    """Raises UserError for what is no evaluation. What reads it is loaded where there is one."""
+    from accel_trainer.config.evaluation_job import EvaluationJob
+
+    job = EvaluationJob.parse(given, name)
+    return JobGlance(job.run_path, tuple(job.after), job.parent_job, job.retries, job.evaluate)
 
 
 def _is_text(value: object) -> TypeGuard[str]:

@@ -121,6 +121,10 @@ class Job(JobParameters):
         """The same job with some numbers where others are to be found, to look at what does not depend on them."""
         return self.resolve({"auto": batch_size, **dict.fromkeys(LR_RULES, 1e-3)})
 
+    def said(self) -> dict[str, Any]:
+        """Of these what was given; a job file of the same job."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
     def completed(self) -> dict[str, Any]:
         """Every parameter with its value, as JSON has it; a job file of the same job."""
         # By the serializer of Job, which validation has made: that of ResolvedJob would be made for this alone.

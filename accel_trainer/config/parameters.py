@@ -286,21 +286,26 @@ class RunParameters(Section):
     """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`, `artifact`."""
     save_every_minutes: Annotated[float, Field(gt=0), RUN] = 10.0
     """How often to save a state to resume from within an epoch; one is saved at the end of every epoch too."""
-    accelerate_config: Annotated[str | None, RUN.but(training_only=True, path=PathKind.CONFIG)] = None
-    """YAML file of `accelerate config` to launch this job with; flags of `run-queue` go before it."""
-    num_processes: Annotated[Annotated[int, Field(ge=1)] | None, UNREPORTED] = None
-    """Processes to launch, one for each GPU; flags of `run-queue` go before it. The training is the same with any
-    number."""
     eval_sets: Annotated[list[str], RUN.but(decides_images=True, training_only=True, path=PathKind.DATASET)] = []
     """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
     performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""
     allow_changes: Annotated[bool, UNREPORTED] = False
     """Resume a run whose other parameters were different, with the new values; an epoch that was begun is begun
     again. Absent: only harmless ones may change (`num_epochs`, `save_interval`, `num_workers`, `trackers`, ...)."""
+
+
+class QueueParameters(Section):
+    """Queue"""
+
+    accelerate_config: Annotated[str | None, RUN.but(training_only=True, path=PathKind.CONFIG)] = None
+    """YAML file of `accelerate config` to launch this job with; flags of `run-queue` go before it."""
+    num_processes: Annotated[Annotated[int, Field(ge=1)] | None, UNREPORTED] = None
+    """Processes to launch, one for each GPU; flags of `run-queue` go before it. The training is the same with any
+    number."""
     priority: Annotated[int, UNREPORTED] = 0
     """Jobs with a higher one go first."""
     after: Annotated[list[str], UNREPORTED.but(training_only=True)] = []
-    """Names of jobs of the queue that must be done before this one is trained."""
+    """Names of jobs of the queue that must be done before this one is begun."""
     retries: Annotated[NonNegative, UNREPORTED] = 0
     """How often the queue tries again after a failure that may not happen another time, such as memory that ran out or
     a disk that is full; it resumes from the newest state, after a minute, then two, four, and so on. A mistake in the

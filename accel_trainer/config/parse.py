@@ -5,19 +5,24 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.config.evaluation_job import EvaluationJob
 from accel_trainer.config.file_names import job_name
 from accel_trainer.config.job import Job, mistakes_beside
 from accel_trainer.config.json_syntax import described, find_slips, without
 from accel_trainer.config.migration.old_words import MIGRATE, MIGRATE_VERB
+from accel_trainer.config.places import KIND_KEY
 from accel_trainer.config.problems import few_problems
 from accel_trainer.core import files
 from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.text import listed
+
+# Of whatever kind a job of the queue is.
+QueueJob = Job | EvaluationJob
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -30,9 +35,15 @@ NEWLINE = b"\n"
 
 
 def read_job(path: Path, name: str | None = None) -> Job:
-    """The job in a file. Raises InvalidJob with a problem for each mistake."""
+    """The job in a file, which trains. Raises InvalidJob with a problem for each mistake."""
     name = job_name(path) if name is None else name
     return parse_job(read_bytes(path), name, where=str(path))
+
+
+def read_queue_job(path: Path, name: str | None = None) -> QueueJob:
+    """The job in a file, of whatever kind. Raises InvalidJob with a problem for each mistake."""
+    name = job_name(path) if name is None else name
+    return parse_queue_job(read_bytes(path), name, where=str(path))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -51,6 +62,21 @@ def parse_job(content: bytes, name: str, where: str) -> Job:
     what is wrong with the parameters as they were meant.
     """
     text = read_text(content, where)
+    if text.given is not None and KIND_KEY in text.given:
+        message = "evaluates a run; what trains is a job without it"
+        raise InvalidJob(message, where=where, key=KIND_KEY, hint="`accel-train add` puts this file into a queue")
+    return _training(text, name, where)
+
+
+def parse_queue_job(content: bytes, name: str, where: str) -> QueueJob:
+    """As `parse_job`, of whatever kind the job is: its key `evaluate` says that it is one of an evaluation."""
+    text = read_text(content, where)
+    if text.given is not None and KIND_KEY in text.given:
+        return _evaluation(text, name, where)
+    return _training(text, name, where)
+
+
+def _training(text: "JobText", name: str, where: str) -> Job:
     problems = [*text.problems]
     if text.given is not None and "name" in text.given:
         problems.append(Problem("a job has the name of its file", where, "name", hint="remove this key"))
@@ -65,11 +91,29 @@ def parse_job(content: bytes, name: str, where: str) -> Job:
     raise InvalidJob(*few_problems(problems))
 
 
+def _evaluation(text: "JobText", name: str, where: str) -> EvaluationJob:
+    problems = [*text.problems]
+    try:
+        found = EvaluationJob.parse(text.given or {}, name)
+        if not problems:
+            return found
+    except InvalidJob as error:
+        problems += [replace(problem, where=where) for problem in error.details]
+    raise InvalidJob(*few_problems(problems))
+
+
+def job_from(given: Mapping[str, Any], name: str) -> QueueJob:
+    """The job of parameters by their names, of whatever kind. Raises InvalidJob with a problem for each mistake."""
+    return EvaluationJob.parse(given, name) if KIND_KEY in given else Job(**given, name=name)
+
+
 def rest_of_job(content: bytes, path: Path, problems: Collection[Problem]) -> tuple[Job, frozenset[str]] | None:
     """What is not wrong in a file of this content with these problems, as `Job.of_remaining` has it; None where nothing
-    whole is left."""
+    whole is left, and for one of an evaluation, whose mistakes are all found at once."""
     text = read_text(content, str(path))
-    return None if text.given is None else Job.of_remaining({**text.given, "name": job_name(path)}, problems)
+    if text.given is None or KIND_KEY in text.given:
+        return None
+    return Job.of_remaining({**text.given, "name": job_name(path)}, problems)
 
 
 def naming_file(problem: Problem, where: str) -> Problem:

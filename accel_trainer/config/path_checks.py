@@ -51,26 +51,30 @@ def _is_plain(given: str) -> bool:
 
 def path_problems(key: str, job: JobParameters) -> list[Problem]:
     """What is wrong with the paths of one of PATHS in a job, as they are written."""
-    problems, kind = [], PATHS[key]
-    for given in _paths(key, job):
-        if _is_plain(given.removeprefix("~/") if key == "data_root" else given):
-            continue
-        is_dataset = kind is PathKind.DATASET
-        value = place_of(given) if is_dataset else given
-        parts = PurePath(value).parts
-        if not given:
-            problems.append(Problem("may not be empty", key=key))
-        elif not value:
-            problems.append(Problem(f"{HF!r} needs a hub id or a path behind it", key=key))
-        elif any(not character.isprintable() for character in value):
-            problems.append(Problem(f"{given!r} may not contain control characters", key=key))
-        elif _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
-            problems.append(Problem(f"{given[:40]!r}... is too long to be a path", key=key))
-        elif value.startswith("~") and not ((key == "data_root" and parts[:1] == ("~",)) or _has_home(value)):
-            problems.append(Problem(f"{given!r}: there is no such user", key=key))
-        elif ".." in parts and kind is not PathKind.CONFIG:
-            problems.append(Problem(f"{given!r} may not contain '..'", key=key))
-        elif is_dataset and value == given and PurePath(value).is_absolute():
-            hint = f"name a folder below data_root and set data_root to {str(PurePath(value).parent)!r}"
-            problems.append(Problem(f"{given!r} is an absolute path", key=key, hint=hint))
-    return problems
+    paths = _paths(key, job)
+    return [problem for given in paths if (problem := path_problem(key, given, PATHS[key])) is not None]
+
+
+def path_problem(key: str, given: str, kind: PathKind) -> Problem | None:
+    """What is wrong with one path that a parameter gives, as it is written."""
+    if _is_plain(given.removeprefix("~/") if key == "data_root" else given):
+        return None
+    is_dataset = kind is PathKind.DATASET
+    value = place_of(given) if is_dataset else given
+    parts = PurePath(value).parts
+    if not given:
+        return Problem("may not be empty", key=key)
+    if not value:
+        return Problem(f"{HF!r} needs a hub id or a path behind it", key=key)
+    if any(not character.isprintable() for character in value):
+        return Problem(f"{given!r} may not contain control characters", key=key)
+    if _num_bytes(value) > MAX_PATH_BYTES or any(_num_bytes(part) > MAX_PART_BYTES for part in parts):
+        return Problem(f"{given[:40]!r}... is too long to be a path", key=key)
+    if value.startswith("~") and not ((key == "data_root" and parts[:1] == ("~",)) or _has_home(value)):
+        return Problem(f"{given!r}: there is no such user", key=key)
+    if ".." in parts and kind is not PathKind.CONFIG:
+        return Problem(f"{given!r} may not contain '..'", key=key)
+    if is_dataset and value == given and PurePath(value).is_absolute():
+        hint = f"name a folder below data_root and set data_root to {str(PurePath(value).parent)!r}"
+        return Problem(f"{given!r} is an absolute path", key=key, hint=hint)
+    return None

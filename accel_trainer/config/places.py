@@ -1,4 +1,4 @@
-"""Where a job trains, and which job it starts from, by what its file says."""
+"""Where a job trains or evaluates, and which job it starts from, by what its file says."""
 
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -7,6 +7,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import expand_home
 
 FINETUNE_DIR = "finetune"
+EVALUATIONS = "evaluations"
+# A job file with this key evaluates a run; one without it trains.
+KIND_KEY = "evaluate"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
@@ -19,6 +22,11 @@ def default_path(architecture: str, name: str) -> Path:
 def base_path(architecture: str, name: str, model_dir: str | None) -> Path:
     """The folder that a model_dir names. Raises UserError for a home that there is not."""
     return default_path(architecture, name) if model_dir is None else expand_home(model_dir)
+
+
+def evaluation_path(run: str, folder_name: str) -> Path:
+    """The folder of one evaluation of a run. Raises UserError for a home that there is not."""
+    return expand_home(run) / EVALUATIONS / folder_name
 
 
 def folder_inside(base: Path, finetune_dir: str) -> Path:

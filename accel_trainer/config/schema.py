@@ -14,6 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from accel_trainer.config.derived import JobParameters
+from accel_trainer.config.evaluation import EvaluationPlan
+from accel_trainer.config.evaluation_job import EvaluationParameters
 from accel_trainer.config.fields import Section
 from accel_trainer.config.job import Job
 from accel_trainer.config.marks import sections_in
@@ -21,23 +23,39 @@ from accel_trainer.core.text import with_part
 
 MARKS = BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
 SECTIONS: tuple[type[BaseModel], ...] = JobParameters.__bases__[::-1]
-NESTED = tuple({nested: None for field in Job.model_fields.values() for nested in sections_in(field.annotation)})
+TRAINING = "Training"
+KINDS: dict[str, type[BaseModel]] = {TRAINING: Job, "Evaluation": EvaluationParameters}
+NESTED = tuple(
+    {
+        nested: None
+        for kind in KINDS.values()
+        for field in kind.model_fields.values()
+        for nested in sections_in(field.annotation)
+    }
+)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a job file; null stands for the default everywhere."""
-    schema = Job.model_json_schema()
-    schema["title"] = "accel-train job"
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    properties = schema["properties"]
-    _describe(Job, properties)
-    for model in NESTED:
-        _describe(model, schema["$defs"][model.__name__]["properties"])
-    del properties["name"]
-    _allow_null(schema)
-    for definition in schema["$defs"].values():
+    """The JSON schema of a job file, which trains or evaluates; null stands for the default everywhere."""
+    kinds: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    for name, model in KINDS.items():
+        kind = model.model_json_schema()
+        definitions |= kind.pop("$defs", {})
+        kinds[name] = {**kind, "title": name}
+        _describe(model, kind["properties"])
+    del kinds[TRAINING]["properties"]["name"]
+    for nested in NESTED:
+        _describe(nested, definitions[nested.__name__]["properties"])
+    definitions |= kinds
+    for definition in definitions.values():
         _allow_null(definition)
-    return schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "accel-train job",
+        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in kinds],
+        "$defs": dict(sorted(definitions.items())),
+    }
 
 
 def _allow_null(definition: dict[str, Any]) -> None:
@@ -76,12 +94,15 @@ def _or_null(definition: dict[str, Any]) -> dict[str, Any]:
 def parameter_table() -> str:
     """Every parameter with its default and meaning, in Markdown; those to come are listed by name."""
     lines = []
-    for section in SECTIONS:
-        lines += [f"### {section.__doc__}", "", "| parameter | default | meaning |", "| --- | --- | --- |"]
+    of_evaluation = ("evaluate", *EvaluationPlan.model_fields)
+    tables = [(section.__doc__, section, tuple(section.model_fields)) for section in SECTIONS]
+    tables.append((f"{EvaluationParameters.__doc__}; with those of the queue", EvaluationParameters, of_evaluation))
+    for title, section, names in tables:
+        lines += [f"### {title}", "", "| parameter | default | meaning |", "| --- | --- | --- |"]
         docs = field_docs(section)
-        for name, field in section.model_fields.items():
+        for name in names:
             meaning = docs[name].replace("|", "\\|")
-            lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
+            lines.append(f"| `{name}` | {_default(section.model_fields[name])} | {meaning} |")
         lines.append("")
     return "\n".join(lines).rstrip()
 

@@ -30,6 +30,7 @@ class Program(StrEnum):
     LAUNCH = "accel_trainer.workers.launch"
     TRAIN = "accel_trainer.workers.train"
     EVALUATE = "accel_trainer.workers.evaluate"
+    EVALUATE_JOB = "accel_trainer.workers.evaluate_job"
     FEATURES = "accel_trainer.workers.features"
     PROBE = "accel_trainer.workers.probe"
     PROFILE = "accel_trainer.workers.profile"

@@ -84,17 +84,14 @@ def run_plan(
     """Measure what a plan says, into `evaluations/<name>/` of a run; what an earlier call, ended anywhere, has left
     there is gone on with, and what is complete is only given back.
 
-    owned: that folder as its owner writes it; by default it is locked here. on_progress: called with how many of this
-    process's batches under a condition are measured, and how many there are. Every process of a launch calls it and
-    gets the same answer. Raises UserError, also while another process writes that folder or where it has something
-    else; EvaluationStopped; LockLost.
+    owned: that folder as its owner writes it; by default it is locked here. on_progress: called after each
+    batch with how many images under a condition are measured, if the other processes are as far as this one, and how
+    many there are in all. is_stopped: looked at between two batches; when any process is stopped, all are. Every
+    process of a launch calls it and gets the same answer. Raises UserError, also while another process writes that
+    folder or where it has something else; EvaluationStopped; LockLost.
     """
     job = trained_job(run)
-    if job.is_contrastive:
-        raise UserError(
-            f"{job.criterion} has trained embeddings, which answer with no class: there are no trials of {run.path}",
-            hint="train a classifier on it (`finetune`), or take its features",
-        )
+    refuse_embeddings(job, run)
     path, classes = trained_weights(run, job, plan.weights), trained_classes(run)
     dataset = plan.dataset or job.dataset
     is_own = dataset == job.dataset
@@ -119,6 +116,15 @@ def run_plan(
 
         with owned_folder(folder.path, owned, parts.accelerator) as place:
             return measuring.into(folder, place, source, conditions, describe, on_progress, is_stopped)
+
+
+def refuse_embeddings(job: ResolvedJob, run: RunFolder) -> None:
+    """Raises UserError for a run that has learnt no classes."""
+    if job.is_contrastive:
+        raise UserError(
+            f"{job.criterion} has trained embeddings, which answer with no class: there are no trials of {run.path}",
+            hint="train a classifier on it (`finetune`), or take its features",
+        )
 
 
 def versions() -> dict[str, str]:
@@ -187,10 +193,12 @@ class _Measuring:
         )
         with files:
             try:
-                self._measure(files, place, reader, conditions, names, before, on_progress, is_stopped)
+                is_whole = self._measure(files, place, reader, conditions, names, before, on_progress, is_stopped)
             finally:
                 files.flush()
-        accelerator.wait_for_everyone()
+        num_whole = accelerator.reduce(torch.tensor([float(is_whole)], device=accelerator.device), reduction="sum")
+        if num_whole.item() < accelerator.num_processes:
+            raise EvaluationStopped
         states = files.states()
         corrupt = np.flatnonzero((states == CORRUPT).any(0)).tolist()
         accelerator.wait_for_everyone()  # who is first takes away what all have read
@@ -211,19 +219,23 @@ class _Measuring:
         before: States,
         on_progress: Progress,
         is_stopped: Callable[[], bool],
-    ) -> None:
+    ) -> bool:
+        """False where this process was stopped before its last batch."""
         plans = list(self._plans(reader.source, before))
-        total = sum(len(places) for _, places in plans)
+        own, done = sum(len(plan.indices) * len(places) for plan, places in plans), 0
+        total, todo = before.size, int(np.count_nonzero(before == TODO))
         shown = shown_batches(self.parts.loader, reader, plans, conditions.distinct, names)
-        for done, batch in enumerate(shown, 1):
+        for batch in shown:
             if is_stopped():
-                raise EvaluationStopped
+                return False
             records = np.zeros((len(batch.indices), self.kind.num_cycles), self.kind.dtype)
             if not batch.is_corrupt.all():
                 records[~batch.is_corrupt] = self._answers(batch)
             if files.write(batch.place, int(batch.indices[0]), records, batch.digests, batch.is_corrupt):
                 place.check_owner()
-            on_progress(done, total)
+            done += len(batch.indices)
+            on_progress(total - todo + min(todo, todo * done // own), total)
+        return True
 
     def _plans(self, source: ImageDataset, states: States) -> Iterator[tuple[BatchPlan, Sequence[int]]]:
         """This process's batches, each with the conditions that are to be measured."""

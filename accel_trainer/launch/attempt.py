@@ -4,11 +4,13 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from accel_trainer.config import Job
+from accel_trainer.config import EvaluationJob, QueueJob
+from accel_trainer.config.parameters import QueueParameters
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import append_text
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.oom_kills import OomKills, oom_kills
+from accel_trainer.core.processes import Program
 from accel_trainer.core.text import one_line
 from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.attempt_events import AttemptStarted
@@ -30,6 +32,8 @@ from accel_trainer.launch.process_group import end_leftovers
 from accel_trainer.launch.protocol import LOCK
 from accel_trainer.launch.supervision import StatusMonitor, Supervision, supervise
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.launched_evaluation import folder_of, measured_run
+from accel_trainer.run.load import trained_job
 from accel_trainer.run.lock import FolderInUse, LockGuard, LockLost, RunLock, acquire, never
 from accel_trainer.run.status import RunState, attempt_status
 
@@ -40,12 +44,13 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Attempt:
     """One try at one job.
 
-    file, job: the job file and what is in it. token: identifies the attempt; all its processes carry it. log: where
-    their output goes. group: of runs, in trackers. submission: differs from one submission to the next.
-    starting_params: the path that a name in the job's own stands for. claim: the owner of the job in its queue.
+    file, job: the job file and what is in it; the `evaluate` of an evaluation is a path by now. token: identifies the
+    attempt; all its processes carry it. log: where their output goes. group: of runs, in trackers. submission: differs
+    from one submission to the next. starting_params: the path that a name in the job's own stands for. claim: the owner
+    of the job in its queue.
     """
 
-    job: Job
+    job: QueueJob
     file: Path
     token: str
     log: Path
@@ -56,15 +61,31 @@ class Attempt:
 
     @property
     def run(self) -> RunFolder:
-        """The run folder in which it trains."""
-        return RunFolder(self.job.run_path)
+        """The folder in which it trains, or evaluates."""
+        return folder_of(self.job)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it trains; otherwise it evaluates what was trained."""
+        return not isinstance(self.job, EvaluationJob)
+
+    def plan(self, options: LaunchOptions, machine: Machine) -> Launch:
+        """How it is launched. Raises UserError; UnusableHere where no job can be launched on this machine."""
+        if not isinstance(self.job, EvaluationJob):
+            return plan_launch(self.job, options, machine, self.worker_args)
+        trained = trained_job(measured_run(self.job))
+        job = trained.model_copy(update={key: getattr(self.job, key) for key in QueueParameters.model_fields})
+        return plan_launch(job, options, machine, self.worker_args, Program.EVALUATE_JOB)
 
     @property
     def worker_args(self) -> list[str]:
-        """The arguments of its `Program.TRAIN`."""
+        """The arguments of its worker."""
+        submission = f"--submission={self.submission}"
+        if isinstance(self.job, EvaluationJob):
+            return [str(self.file), f"--name={self.job.name}", f"--run={measured_run(self.job).path}", submission]
         group = [f"--group={self.group}"] if self.group else []
         start = [f"--starting-params={self.starting_params}"] if self.starting_params is not None else []
-        return [str(self.file), f"--name={self.job.name}", f"--submission={self.submission}", *group, *start]
+        return [str(self.file), f"--name={self.job.name}", submission, *group, *start]
 
 
 async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine, supervision: Supervision) -> Outcome:
@@ -77,7 +98,7 @@ async def run_attempt(attempt: Attempt, options: LaunchOptions, machine: Machine
     """
     try:
         attempt.run.create(tries_to_write=True)
-        launch = plan_launch(attempt.job, options, machine, attempt.worker_args)
+        launch = attempt.plan(options, machine)
         lock = _acquire_lock(attempt) if launch.machine_rank == 0 else None
     except UnusableHere:
         raise
@@ -116,7 +137,7 @@ async def _launch_and_supervise(
     except OSError as error:
         # Of what it takes nothing is the job's: a log, a folder for temporary files, a process.
         return Outcome(OutcomeKind.FAILED, f"the trainer cannot be started: {error}", RunState.MACHINE_FAILED)
-    supervision.emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log, attempt.token))
+    supervision.emit(AttemptStarted(attempt.job.name, attempt.run, attempt.log, attempt.token, attempt.is_training))
     reason = None
     try:
         monitor = StatusMonitor(attempt.run, attempt.token)

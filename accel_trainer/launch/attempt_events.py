@@ -10,12 +10,14 @@ from accel_trainer.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class AttemptStarted:
-    """The trainer of a job was started; all its output goes to `log`, and its statuses have `token`."""
+    """The trainer of a job was started, or what evaluates for it; all its output goes to `log`, and its statuses have
+    `token`."""
 
     name: str
     run: RunFolder
     log: Path
     token: str
+    is_training: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accel_trainer.config import Job
+from accel_trainer.config.parameters import QueueParameters
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.child_environment import WORKSPACE, WORKSPACE_VARIABLE
 from accel_trainer.core.errors import UserError
@@ -196,7 +197,7 @@ def _refuse_unusable(flags: LaunchOptions, config: AccelerateConfig | None, mach
     raise MachineUnusable(machine.unusable.message, hint=machine.unusable.hint)
 
 
-def num_processes_wanted(job: Job, flags: LaunchOptions, machine: Machine | None = None) -> int | None:
+def num_processes_wanted(job: QueueParameters, flags: LaunchOptions, machine: Machine | None = None) -> int | None:
     """How many processes, each with a GPU of its own, a job is to have on this machine; None where nobody says.
 
     machine: that on which it is to be launched, if that is known. Raises UserError; UnusableHere where no job has named
@@ -250,7 +251,7 @@ def _by_config(file: ConfigFile, flags: LaunchOptions, machine: Machine) -> Laun
     return Launch(tuple(args), environment, count, machine_rank=machine_rank)
 
 
-def gpus_lacking(job: Job, flags: LaunchOptions, machine: Machine) -> int | None:
+def gpus_lacking(job: QueueParameters, flags: LaunchOptions, machine: Machine) -> int | None:
     """How many GPUs the job's own config file asks for, where this machine has fewer. Raises UserError."""
     file = config_file(job.accelerate_config, flags.config)
     is_counted = any(number is not None for number in (flags.num_processes, flags.gpus, job.num_processes))

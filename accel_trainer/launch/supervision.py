@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.config import Job
+from accel_trainer.config import QueueJob
 from accel_trainer.core.disk_calls import watched
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.core.text import duration
@@ -76,7 +76,7 @@ class StatusMonitor:
 
 
 async def supervise(
-    trainer: ProcessGroup, job: Job, monitor: StatusMonitor, lock: RunLock | None, supervision: Supervision
+    trainer: ProcessGroup, job: QueueJob, monitor: StatusMonitor, lock: RunLock | None, supervision: Supervision
 ) -> StopReason | None:
     """Wait until the launcher has ended. On a request to stop, ask the trainer to save, and kill it after a grace.
 
@@ -110,7 +110,7 @@ async def _begin_to_stop(trainer: ProcessGroup, name: str, reason: StopReason | 
         trainer.ask_to_stop()
 
 
-def _limit_reached(job: Job, seconds: float, monitor: StatusMonitor) -> StopReason | None:
+def _limit_reached(job: QueueJob, seconds: float, monitor: StatusMonitor) -> StopReason | None:
     """Whether a trainer has reached its time limit, or has been silent for too long."""
     if job.time_limit is not None and seconds > 60 * job.time_limit:
         reason = f"time_limit: {duration(60 * job.time_limit)} are over; `accel-train retry {job.name}` lets it go on"

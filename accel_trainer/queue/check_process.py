@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.config import Job
+from accel_trainer.config import QueueJob
 from accel_trainer.core.child_environment import child_environment, helper_environment
 from accel_trainer.core.giving_way import lower_priority
 from accel_trainer.core.launched import TOKEN_VARIABLE
@@ -143,7 +143,7 @@ class CheckProcess:
         limit = next(iter(self._open.values()), None)
         return limit is not None and time.monotonic() - self._heard > limit
 
-    def send(self, job: Job | tuple[Path, bytes], context: Context, limit_s: float) -> int:
+    def send(self, job: QueueJob | tuple[Path, bytes], context: Context, limit_s: float) -> int:
         """Have a job checked, or a job file of some content, after all those before; its number. limit_s: seconds for
         its data set."""
         if context != self._context:
@@ -151,12 +151,11 @@ class CheckProcess:
             self._put({"context": asdict(context)})
         self._number += 1
         limits = {"limit_s": limit_s, "model_s": MODEL_S}
-        if isinstance(job, Job):
-            given = job.model_dump(mode="json", exclude_unset=True)
-            self._put({"check": self._number, **limits, "name": job.name, "job": given})
-        else:
+        if isinstance(job, tuple):
             path, content = job  # any bytes are text in Latin-1
             self._put({"check": self._number, **limits, "file": str(path), "content": content.decode("latin-1")})
+        else:
+            self._put({"check": self._number, **limits, "name": job.name, "job": job.said()})
         if not self._open:
             self._heard = time.monotonic()
         self._open[self._number] = limit_s + MODEL_S + START_S

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, assert_never
 
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import EvaluationJob, QueueJob, read_queue_job
 from accel_trainer.config.parse import read_bytes, rest_of_job
 from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.core.machine_errors import why_of_machine
@@ -16,8 +16,9 @@ from accel_trainer.launch.accelerate_config import UnusableHere
 from accel_trainer.launch.command import LaunchOptions, gpus_lacking, num_processes_wanted
 from accel_trainer.launch.machine import Machine
 from accel_trainer.queue.check_process import CHECK_S, LONG_CHECK_S, CheckEnd, CheckProcess, Context, Verdict, hung
-from accel_trainer.queue.dependencies import Requirements
+from accel_trainer.queue.dependencies import Requirements, trainer_of
 from accel_trainer.queue.layout import QueuedJob
+from accel_trainer.queue.store import QueueStore
 
 # A file that does not parse may still be on its way: it is refused when it has not changed for so long.
 SETTLED_S = 2.0
@@ -99,7 +100,7 @@ class PendingChecker:
             problems = self._problems.get(version)
             if problems is None and version not in self._needs and version not in self._in_file:
                 try:
-                    read = read_job(job.path)
+                    read = read_queue_job(job.path)
                     if Version.of(job.path) != version:
                         continue  # another file by now
                     self._needs[version] = self._requirements(read)
@@ -182,9 +183,10 @@ class PendingChecker:
             case _:
                 assert_never(verdict.end)
 
-    def _requirements(self, job: Job) -> Requirements:
+    def _requirements(self, job: QueueJob) -> Requirements:
+        trainer = trainer_of(job, QueueStore(self._queue)) if isinstance(job, EvaluationJob) else None
         lacking = None if self._machine is None else gpus_lacking(job, self._options, self._machine)
-        return Requirements.of(job, num_processes_wanted(job, self._options, self._machine), lacking)
+        return Requirements.of(job, num_processes_wanted(job, self._options, self._machine), lacking, trainer)
 
     def _is_settled(self, version: Version) -> bool:
         """Whether a file has not changed since we know it, for a while by our own clock: time stamps are those of the

@@ -1,6 +1,7 @@
-"""Jobs that wait for other jobs: for those in `after`, and for the one whose weights they start from."""
+"""Jobs that wait for other jobs: for those in `after`, and for the one whose weights they start from, or evaluate."""
 
 import heapq
+import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, assert_never
 
 from accel_trainer import config
+from accel_trainer.config.glance import glance
 from accel_trainer.core.errors import UserError
+from accel_trainer.core.files import expand_home
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from accel_trainer.config import Job
+    from accel_trainer.config import EvaluationJob, Job, QueueJob
 
 # Where each job is that is waited for and not done; None: nowhere in the queue.
 Unmet = Mapping[str, JobState | None]
@@ -25,7 +29,7 @@ Unmet = Mapping[str, JobState | None]
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a job needs to be run: the jobs that must be done before, `after` and the one that its starting_params name;
+    """What a job needs to be run: the jobs that must be done before, `after` and the one whose weights it takes;
     its turn; how many devices, where the job has a number; how many GPUs, where this machine has fewer; where it
     writes; and how many threads load images in each process, where the job says so."""
 
@@ -38,10 +42,18 @@ class Requirements:
     num_workers: int | None = None
 
     @classmethod
-    def of(cls, job: "Job", num_processes: int | None = None, gpus_lacking: int | None = None) -> Self:
-        """num_processes: those that the job is launched with, where a number is given anywhere."""
-        run = str(job.run_path)
-        return cls(tuple(job.after), job.parent_job, job.priority, num_processes, gpus_lacking, run, job.num_workers)
+    def of(
+        cls,
+        job: "QueueJob",
+        num_processes: int | None = None,
+        gpus_lacking: int | None = None,
+        trainer: str | None = None,
+    ) -> Self:
+        """num_processes: those that the job is launched with, where a number is given anywhere. trainer: the job that
+        trains what this one evaluates (`trainer_of`)."""
+        num_workers = None if isinstance(job, config.EvaluationJob) else job.num_workers
+        parent, run = trainer or job.parent_job, str(job.run_path)
+        return cls(tuple(job.after), parent, job.priority, num_processes, gpus_lacking, run, num_workers)
 
     @property
     def waits(self) -> bool:
@@ -195,3 +207,86 @@ def _path(parent: QueuedJob | Path | None, job: "Job") -> Path | None:
         return config.read_job(parent.path, job.parent_job).run_path
     except UserError as error:
         raise UserError(*(f"finetune_args.starting_params: {problem}" for problem in error.problems)) from error
+
+
+# -- the job whose weights another evaluates ---------------------------------------------------------------------
+
+
+def find_evaluated(job: "EvaluationJob", queue: QueueStore, coming: Collection[str] = ()) -> QueuedJob | Path | None:
+    """What an `evaluate` stands for: the job of the queue that trains there, as long as it is not done and the weights
+    are not there; or else the run folder. None for a job that comes later: one that is `coming`, or in `after`.
+
+    Raises UserError where nothing is to be evaluated, and never will be.
+    """
+    name = job.parent_job
+    if name is not None and (found := queue.find(name)) is not None:
+        run = _run_of(found, name)
+        if found.state is not JobState.DONE:
+            return found
+        if (problem := _why_no_weights(run, job.plan.weights)) is not None:
+            raise problem
+        return run
+    if name is not None and name in (*coming, *job.after):
+        return None
+    path = expand_home(job.evaluate)
+    problem = _why_no_weights(path, job.plan.weights)
+    if problem is None:
+        return path
+    if (trainer := _trainer_in(path, queue)) is not None:
+        return trainer
+    if RunFolder(path).has_run:
+        raise problem
+    what = "a run folder" if name is None else f"a run folder or a job of the queue {queue.folder}"
+    siblings = [str(run.parent) for run in path.parent.glob("*/config.json")] if name is None else []
+    near = did_you_mean(str(path), [*siblings, *queue.states()])
+    raise UserError(f"evaluate: {job.evaluate!r} is not {what}, and no job of the queue trains there{near}")
+
+
+def evaluated_run(job: "EvaluationJob", queue: QueueStore) -> Path:
+    """The run folder that an `evaluate` stands for, whose weights are there. Raises UserError."""
+    found = find_evaluated(job, queue)
+    if isinstance(found, Path):
+        return found
+    state = "not there yet" if found is None else f"{found.state}, not done"
+    raise UserError(f"evaluate: {job.evaluate!r} is {state}")
+
+
+def trainer_of(job: "EvaluationJob", queue: QueueStore) -> str | None:
+    """The job of the queue for which one has to wait that evaluates; None where its weights are there, or are missed
+    for another reason."""
+    with suppress(UserError, OSError):
+        if isinstance(found := find_evaluated(job, queue), QueuedJob):
+            return found.own_name
+    return None
+
+
+def _why_no_weights(run: Path, weights: str) -> UserError | None:
+    """None where they are there. What reads a run is loaded where there is an evaluation."""
+    from accel_trainer.run.load import trained_job, trained_weights
+
+    folder = RunFolder(run)
+    try:
+        trained_weights(folder, trained_job(folder), weights)
+    except UserError as error:
+        return error
+    return None
+
+
+def _trainer_in(run: Path, queue: QueueStore) -> QueuedJob | None:
+    """The job that is not over, or has failed, and trains in a folder."""
+    place = os.path.realpath(run)
+    for state in (JobState.RUNNING, JobState.PENDING, JobState.HELD, JobState.FAILED):
+        for queued in queue.jobs(state):
+            job = glance(queued.path, queued.own_name)
+            if job is not None and job.evaluates is None and os.path.realpath(job.run_path) == place:
+                return queued
+    return None
+
+
+def _run_of(trainer: QueuedJob, name: str) -> Path:
+    job = glance(trainer.path, name)
+    if job is None:
+        raise UserError(f"evaluate: the file of the job {name!r} cannot be read: {trainer.path}")
+    if job.evaluates is not None:
+        raise UserError(f"evaluate: {name!r} is a job that trains nothing")
+    return job.run_path

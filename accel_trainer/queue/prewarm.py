@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import EvaluationJob, Job, read_queue_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.giving_way import GIVE_WAY
@@ -156,7 +156,9 @@ class Prewarmer:
         self, queued: QueuedJob, place_of: Callable[[Job], Allocation | None], *, gives_way: bool = False
     ) -> Launch | None:
         try:
-            job = read_job(queued.path, queued.name)
+            job = read_queue_job(queued.path, queued.name)
+            if isinstance(job, EvaluationJob):
+                return None  # it is not a trainer that it needs
             if (place := place_of(job)) is None:
                 return None
             ahead = [GIVE_WAY] * gives_way + [WITH_WANDB] * ("wandb" in job.trackers)

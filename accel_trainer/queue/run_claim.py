@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import EvaluationJob, QueueJob, read_queue_job
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import append_text, read_start
@@ -22,7 +22,7 @@ from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.launch.supervision import Start, Supervision, never_stop, spawn
 from accel_trainer.queue.control import ClaimControl
-from accel_trainer.queue.dependencies import starting_params
+from accel_trainer.queue.dependencies import evaluated_run, starting_params
 from accel_trainer.queue.finish import AttemptResult
 from accel_trainer.queue.layout import ClaimedJob, QueuedJob, QueueUnusable
 from accel_trainer.queue.store import QueueStore
@@ -30,8 +30,18 @@ from accel_trainer.queue.submissions import Submissions
 from accel_trainer.run.status import RunState
 
 
-def attempt_of(queue: QueueStore, file: QueuedJob, job: Job, *, token: str, log: Path, parent: Path | None) -> Attempt:
-    """An attempt at a job of a queue. parent: the path that a name in its `starting_params` stands for."""
+def as_it_starts(job: QueueJob, queue: QueueStore) -> tuple[QueueJob, Path | None]:
+    """A job that evaluates, with the path of the run; or one that trains, with that of what it starts from, if that is
+    named like a job. Raises UserError."""
+    if isinstance(job, EvaluationJob):
+        return job.of_run(evaluated_run(job, queue)), None
+    return job, starting_params(job, queue)
+
+
+def attempt_of(
+    queue: QueueStore, file: QueuedJob, job: QueueJob, *, token: str, log: Path, parent: Path | None
+) -> Attempt:
+    """An attempt at a job, as it starts. parent: the path that a name in its `starting_params` stands for."""
     return Attempt(
         job=job,
         file=file.path,
@@ -105,14 +115,14 @@ class ClaimRun:
         try:
             with suppress(OSError):  # what passes is waited out; of all else the next line tells
                 on_disk(partial(read_start, claimed.path, 1), claimed.path)
-            job = read_job(claimed.path, claimed.name)
+            job = read_queue_job(claimed.path, claimed.name)
         except UserError as error:  # changed since it was checked
             if isinstance(error.__cause__, FileNotFoundError):
                 return AttemptResult(Outcome(OutcomeKind.SUPERSEDED, f"its file {claimed.path} is gone"), claimed.path)
             return _refused(claimed, error)
         try:
+            job, parent = as_it_starts(job, queue)
             queue.paths.refuse_run_folder(job.run_path)
-            parent = starting_params(job, queue)
         except UserError as error:  # so has the job that it starts from
             return _refused(claimed, error)
         log = queue.next_log(claimed.name if node == 0 else f"{claimed.name}.node{node}")
@@ -125,4 +135,4 @@ class ClaimRun:
         outcome = await run_attempt(attempt, self.options, self.machine, supervision)
         if outcome.kind is OutcomeKind.FOLDER_IN_USE:  # with a log each, its tries would fill the folder
             _remove_empty(log)
-        return AttemptResult(outcome, log, job.retries, job.run_path)
+        return AttemptResult(outcome, log, job.retries, attempt.run.path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config.glance import JobGlance, glance
+from accel_trainer.config.places import evaluation_path
 from accel_trainer.core.lease import is_stale
 from accel_trainer.core.record_store import RecordStore
 from accel_trainer.core.text import duration
@@ -61,6 +62,11 @@ class JobStatus:
     left_s: float | None = None
     note: str | None = None
     corrupt_images: int | None = None
+    kind: str | None = None
+    """`training` or `evaluation`; None where its file is not read."""
+    images: int | None = None
+    """How many an evaluation has measured so far, of `num_images`."""
+    num_images: int | None = None
 
 
 def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatus]:
@@ -74,12 +80,12 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
     clusters = [job for job in running if job.owner.cluster is not None]
     in_slurm = _glance() if clusters else {}
     for claim in running:
-        run = _run_of(claim)
+        run, kind = _run_of(queue, claim)
         if claim in clusters:
             row = _in_slurm(queue, claim, run, in_slurm)
         else:
             row = _running(claim, run, heartbeats, silences_s)
-        yield _noting_damage(row, run)
+        yield replace(_noting_damage(row, run), kind=kind)
     pending = queue.jobs(JobState.PENDING)
     states = cache(queue.states)  # to know them takes a look at all jobs
     for number, job in enumerate(pending):
@@ -129,7 +135,7 @@ def _some_records(folder: Path, first: Collection[str]) -> list[Path]:
 
 def _noting_damage(row: JobStatus, run: RunFolder | None) -> JobStatus:
     """A row without progress, where that is because what was reported cannot be read."""
-    if row.epoch is not None or run is None or not os.path.lexists(run.status_file):
+    if row.epoch is not None or row.images is not None or run is None or not os.path.lexists(run.status_file):
         return row
     from accel_trainer.run.status import status_damage
 
@@ -142,13 +148,13 @@ def _pending(queue: QueueStore, queued: QueuedJob, states: States) -> JobStatus:
     """One that was interrupted shows how far it came."""
     if (job := glance(queued.path, queued.name)) is None:  # it may still be on its way; else the runner refuses it
         return JobStatus(queued.name, queued.state)
-    run = RunFolder(job.run_path)
+    run = _folder(queue, job)
     status = _status(run)
     with suppress(OSError):
         if status is not None and not Submissions(queue.paths).is_of(queued, status.submission):
             status = None  # of another job in this run folder, or of this one when it was submitted before
     note = _why_pending(queue, queued, job, states)
-    return _noting_damage(JobStatus(queued.name, queued.state, note=note, **_progress(status)), run)
+    return _noting_damage(JobStatus(queued.name, queued.state, note=note, kind=_kind(job), **_progress(status)), run)
 
 
 def _running(
@@ -226,16 +232,29 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
 def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
     reason = queue.reason(job) if job.state is JobState.FAILED else None
     state = queue.ending(job).value if job.state is JobState.FAILED else job.state
-    run = _run_of(job)
+    run, kind = _run_of(queue, job)
     status = None if run is None else _status(run)
-    row = JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, **_progress(status))
+    row = JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, kind=kind, **_progress(status))
     return _noting_damage(row, run) if status is None else row
 
 
-def _run_of(queued: QueuedJob) -> RunFolder | None:
-    """Where a job trains; None where its file cannot be read."""
+def _run_of(queue: QueueStore, queued: QueuedJob) -> tuple[RunFolder | None, str | None]:
+    """Where a job trains, or evaluates, and which of both; None where its file cannot be read."""
     job = glance(queued.path, queued.name)
-    return None if job is None else RunFolder(job.run_path)
+    return (None, None) if job is None else (_folder(queue, job), _kind(job))
+
+
+def _folder(queue: QueueStore, job: JobGlance) -> RunFolder:
+    """Where a job writes. One that evaluates may name the job that trains, whose run folder is then read there."""
+    if job.evaluates is not None and job.parent_job is not None and (found := queue.find(job.parent_job)) is not None:
+        trainer = glance(found.path, job.parent_job)
+        if trainer is not None:
+            return RunFolder(evaluation_path(str(trainer.run_path), job.run_path.name))
+    return RunFolder(job.run_path)
+
+
+def _kind(job: JobGlance) -> str:
+    return "training" if job.evaluates is None else "evaluation"
 
 
 def _status(run: RunFolder) -> "Status | None":
@@ -254,6 +273,8 @@ def _attempt_status(run: RunFolder, is_its_token: Callable[[str], bool]) -> "Sta
 
 
 def _progress(status: "Status | None") -> dict[str, Any]:
+    if status is not None and status.num_images:
+        return {"images": status.images, "num_images": status.num_images, "corrupt_images": status.corrupt_images}
     if status is None or not status.num_epochs:  # it has not started
         return {}
     return {
@@ -269,6 +290,8 @@ def _why_pending(queue: QueueStore, queued: QueuedJob, job: JobGlance, states: S
     needs = Requirements(job.after, job.parent_job)
     if needs.waits and (missing := needs.missing(states())):
         return describe_unmet(missing)
+    if job.evaluates is not None and job.parent_job is None and not _folder(queue, job).path.parent.parent.is_dir():
+        return f"waits for what trains in {job.evaluates}"
     retries = Retries(queue)
     if (failures := retries.of(queued)) is not None:
         if failures.wait_s:  # no failure; and nothing to tell when it is over

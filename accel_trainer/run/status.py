@@ -26,6 +26,7 @@ class RunState(StrEnum):
 
     STARTING = "starting"
     TRAINING = "training"
+    MEASURING = "measuring"  # of an evaluation, in a folder of its own
     FINISHED = "finished"
     PREEMPTED = "preempted"  # asked to stop: state saved, resumes when launched again
     DIVERGED = "diverged"  # the loss was not finite
@@ -78,6 +79,9 @@ class Status(BaseModel):
     best_epoch: Count | None = None
     primary_metric: Line | None = None
     corrupt_images: Count = 0  # met so far, in all splits
+    # Of an evaluation: so many were measured so far, of how many.
+    images: Count = 0
+    num_images: Count = 0
     preparing: Line | None = None  # what is being done before the first step
     prepared: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None  # how much of that
     error: Lines | None = None

@@ -64,29 +64,50 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
     handlers, environment variables and settings of torch.
     """
     options = options or SessionOptions()
-    patience_s = 60 * job.stall_timeout / 2  # who waits for longer counts as stalled
+
+    def work(reporter: Reporter) -> TrainingResult:
+        own = _by_its_rules(job, run, options)
+        from accel_trainer.training.runtime.accelerator import assembly
+        from accel_trainer.training.trainer import Trainer
+
+        with assembly(own, run, cpu=options.cpu) as parts:
+            result = Trainer(own, run, stop, reporter, parts, options.submission, options.group).train()
+            if result.state is RunState.OUT_OF_MEMORY:
+                parts.release()
+                _report(result, run, reporter, options.rank)  # whatever becomes of the search
+                result = _with_advice(result, own, run, reporter, parts)
+        return result
+
+    return reported(work, run, stop, options, stall_timeout=job.stall_timeout, inputs=known_inputs(job, run))
+
+
+def reported(
+    work: Callable[[Reporter], TrainingResult],
+    run: RunFolder,
+    stop: StopRequest,
+    options: SessionOptions,
+    *,
+    stall_timeout: float,
+    inputs: frozenset[str],
+) -> TrainingResult:
+    """Do some work of which a folder has the log and the status, as `train` says. Every process of a launch calls it.
+
+    stall_timeout: in minutes. inputs: what is known to be there, or away (`known_inputs`).
+    """
+    patience_s = 60 * stall_timeout / 2  # who waits for longer counts as stalled
     with (
         run_log(run, options.rank, prints=options.prints) as begin_log,
         waiting_out(lambda: bool(stop), at_most_s=patience_s, folders=[run.path]),
         # Not to log.txt, which may be on that disk.
         saying_hangs(partial(_print, prints=options.prints), log.warning),
-        expecting(known_inputs(job, run), own=run.path),
+        expecting(inputs, own=run.path),
     ):
         reporter = _reporter(run, options, begin_log)
         try:
             if options.rank == 0:
                 run.clear_rank_errors()
                 reporter.update(durable=True)
-            job = _by_its_rules(job, run, options)
-            from accel_trainer.training.runtime.accelerator import assembly
-            from accel_trainer.training.trainer import Trainer
-
-            with assembly(job, run, cpu=options.cpu) as parts:
-                result = Trainer(job, run, stop, reporter, parts, options.submission, options.group).train()
-                if result.state is RunState.OUT_OF_MEMORY:
-                    parts.release()
-                    _report(result, run, reporter, options.rank)  # whatever becomes of the search
-                    result = _with_advice(result, job, run, reporter, parts)
+            result = work(reporter)
         except UserError as mistake:
             log.error("error: %s", mistake)
             result = TrainingResult(_state_of(mistake), str(mistake), mistake)

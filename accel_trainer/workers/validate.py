@@ -19,8 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accel_trainer.api.verdicts import Check, check_job, in_whole_file, make_check
-from accel_trainer.config import Job
+from accel_trainer.api.verdicts import Check, check_evaluation, check_job, in_whole_file, make_check
+from accel_trainer.config import EvaluationJob, QueueJob
+from accel_trainer.config.parse import job_from
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.late_imports import import_late
 from accel_trainer.core.launched import TOKEN_VARIABLE
@@ -251,7 +252,9 @@ def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collecti
     """What is found of a job. Where a disk is away from which its run has read before, it has no mistake: the trainer
     waits for the disk, or reports it, and the job is tried again."""
 
-    def look(job: Job) -> Mapping[str, Any]:
+    def look(job: QueueJob) -> Mapping[str, Any]:
+        if isinstance(job, EvaluationJob):
+            return check_evaluation(job, queue, coming)
         run = RunFolder(job.run_path)
         with expecting(known_inputs(job, run), own=run.path, is_told=True):
             return check_job(job, check, queue, coming)
@@ -260,7 +263,7 @@ def _verdict(request: Request, check: Check, queue: QueueStore, coming: Collecti
         if "file" in request:
             content = request["content"].encode("latin-1")  # as `CheckProcess.send` has it
             return _answer(request, [], summary=in_whole_file(Path(request["file"]), look, content))
-        return _answer(request, [], summary=look(Job(**request["job"], name=request["name"])))
+        return _answer(request, [], summary=look(job_from(request["job"], request["name"])))
     except UserError as error:
         if why_of_machine(error) is not None:
             return _answer(request, [])

@@ -30,7 +30,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[name] += 1
         return read_job(path, name)
 
-    monkeypatch.setattr(queue_contents, "read_job", counted)
+    monkeypatch.setattr(queue_contents, "read_queue_job", counted)
     return counts
 
 

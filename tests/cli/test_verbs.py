@@ -48,7 +48,7 @@ def test_rooms_import_only_what_they_may():
         "zoo": ("accel_trainer.config", "accel_trainer.data", "accel_trainer.run.folder", "accel_trainer.queue"),
         "data": ("accel_trainer.training", "accel_trainer.run.folder", "accel_trainer.queue", "accel_trainer.zoo"),
         "training": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
-        "evaluation": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
+        "evaluation": ("accel_trainer.queue", "accel_trainer.cli"),
         "profiling": ("accel_trainer.queue", "accel_trainer.cli", "accel_trainer.report"),
         "report": ("accel_trainer.queue", "accel_trainer.training", "torch"),
         "doctor": ("accel_trainer.cli", "accel_trainer.zoo", "accel_trainer.report", "accel_trainer.evaluation"),
@@ -214,6 +214,53 @@ def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
     Path("training_queue/other.json").unlink()
     assert cli("add", job).returncode == 0, "one that has failed may be tried again"
     assert failed.exists()
+
+
+def test_add_makes_jobs_that_evaluate_runs(cli):
+    write_job(Path("training_queue/t.json"), model_dir="models/one/t")
+    write_job(Path("training_queue/u.json"), model_dir="models/two/t")
+    added = cli("add", "--evaluate", "t", "models/one/t", "models/two/t", "--weights", "final", "--data-root", "data")
+    assert (added.returncode, added.stderr) == (0, "")
+    names = ["t-validation-at-final", "one-t-validation-at-final", "two-t-validation-at-final"]
+    assert added.stdout.splitlines() == [f"added training_queue/{name}.json" for name in names]
+    contents = [json.loads(Path(f"training_queue/{name}.json").read_text()) for name in names]
+    assert [content.pop("evaluate") for content in contents] == ["t", "models/one/t", "models/two/t"]
+    assert all(content == {"weights": "final", "data_root": "data"} for content in contents)
+    assert "a job 't-validation-at-final' is pending" in one_line(cli("add", "--evaluate", "t", "--weights", "final"))
+    assert cli("add", "--evaluate", "t", "--name", "mine").stdout == "added training_queue/t-mine.json\n"
+    validated = cli("validate", "training_queue/t-mine.json")
+    what = "evaluates the best weights of t, when job 't' is done; results in evaluations/mine"
+    assert validated.stdout == f"training_queue/t-mine.json: {what}\n"
+    rows = {row["job"]: row for row in json.loads(cli("status", "--json").stdout)}
+    assert (rows["t-mine"]["kind"], rows["t-mine"]["note"]) == ("evaluation", "waits for 't', which is pending")
+    assert "kind" in cli("status").stdout.splitlines()[0]
+    shown = json.loads(cli("show", "training_queue/t-mine.json").stdout)
+    assert (shown["evaluate"], shown["name"], shown["weights"], shown["retries"]) == ("t", "mine", "best", 0)
+
+
+def test_add_of_an_evaluation_says_what_is_wrong_in_a_line(cli):
+    job = write_job(Path("training_queue/t.json"), model_dir="models/t")
+    said = "tt-validation: evaluate: 'tt' is not a run folder or a job of the queue training_queue"
+    assert said in one_line(cli("add", "--evaluate", "tt"))
+    assert "did you mean 't'?" in one_line(cli("add", "--evaluate", "tt"))
+    assert one_line(cli("add", job, "--weights", "final")) == "error: --weights: is of an evaluation: add --evaluate"
+    assert "cannot be a folder's name" in one_line(cli("add", "--evaluate", "t", "--name", "a/b"))
+    Path("e.json").write_text('{"evaluate": "t", "num_epochs": 3}')
+    for verb in ("add", "validate", "show"):
+        assert one_line(cli(verb, "e.json")) == (
+            "error: e.json: num_epochs: is of jobs that train; this one evaluates a run"
+        )
+    for verb in ("train", "preview", "profile"):
+        assert "e.json: evaluate: evaluates a run; what trains is a job without it" in one_line(cli(verb, "e.json"))
+
+
+def test_a_dry_run_has_evaluations_beside_trainings(cli):
+    write_job(Path("training_queue/t.json"), model_dir="models/t")
+    Path("training_queue/e.json").write_text('{"evaluate": "t"}')
+    found = cli("run-queue", "--dry-run", "--cpu")
+    assert found.returncode == 0
+    assert "e: waits for 't', which is pending" in found.stderr
+    assert "accel_trainer.workers.train training_queue/t.json" in found.stdout
 
 
 CHILD = {"finetune": True, "finetune_args": {"starting_params": "parent"}}

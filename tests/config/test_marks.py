@@ -170,8 +170,10 @@ def test_sections_and_nested_objects_of_the_schema_are_those_of_the_job() -> Non
         "DataParameters",
         "OptimizationParameters",
         "RunParameters",
+        "QueueParameters",
     ]
     assert {section.__name__ for section in NESTED} == {
+        "DegradationChoice",
         "Mixing",
         "Noise",
         "Blur",

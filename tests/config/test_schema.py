@@ -4,12 +4,16 @@ from typing import Any
 
 import pytest
 
-from accel_trainer.config import Job, parse_job
+from accel_trainer.config import EvaluationJob, Job, parse_job
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.config.schema import BEGIN, END, json_schema, parameter_table, with_table
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = sorted((REPOSITORY / "training_queue" / "examples").glob("*.json"))
-SCHEMA = json_schema()
+WHOLE = json_schema()
+SCHEMA = WHOLE["$defs"]["Training"]
+EVALUATION = WHOLE["$defs"]["Evaluation"]
+OF_TRAINING, OF_EVALUATION = parameter_table().split("### Evaluation")
 TYPES: dict[str, Any] = {
     "null": type(None),
     "boolean": bool,
@@ -24,7 +28,7 @@ TYPES: dict[str, Any] = {
 def allows(schema: dict[str, Any], value: Any) -> bool:
     """Whether a JSON schema allows a value, as far as types, words and keys go."""
     if "$ref" in schema:
-        return allows(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], value)
+        return allows(WHOLE["$defs"][schema["$ref"].rpartition("/")[2]], value)
     if "anyOf" in schema:
         return any(allows(part, value) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:
@@ -45,10 +49,25 @@ def unknown(schema: dict[str, Any], job: dict[str, Any]) -> list[str]:
 
 
 def test_the_schema_is_for_whole_job_files() -> None:
-    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+    assert json.loads(json.dumps(WHOLE)) == WHOLE
+    assert WHOLE["oneOf"] == [{"$ref": "#/$defs/Training"}, {"$ref": "#/$defs/Evaluation"}]
     assert SCHEMA["required"] == ["architecture"]
     assert SCHEMA["additionalProperties"] is False
     assert set(SCHEMA["properties"]) == set(Job.model_fields) - {"name"}
+
+
+def test_the_schema_of_an_evaluation_is_that_of_its_parser() -> None:
+    assert EVALUATION["required"] == ["evaluate"]
+    assert EVALUATION["additionalProperties"] is False
+    job = EvaluationJob.parse({"evaluate": "models/x/a", "degradations": ["noise"], "weights": "final"}, "e")
+    assert unknown(EVALUATION, job.completed()) == []
+    assert EVALUATION["properties"].keys() == job.completed().keys()
+    assert all(f"| `{name}` |" in OF_EVALUATION for name in EvaluationPlan.model_fields)
+    assert unknown(EVALUATION, {"weights": 3, "num_epochs": 2, "degradations": [3]}) == [
+        "weights",
+        "num_epochs",
+        "degradations",
+    ]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -106,20 +125,20 @@ def test_every_parameter_is_described_and_may_be_null(name: str) -> None:
     assert allows(definition, None) == (name != "architecture")
 
 
-@pytest.mark.parametrize("name", SCHEMA["$defs"])
+@pytest.mark.parametrize("name", WHOLE["$defs"])
 def test_every_part_of_an_object_is_described(name: str) -> None:
-    for definition in SCHEMA["$defs"][name]["properties"].values():
+    for definition in WHOLE["$defs"][name]["properties"].values():
         assert definition["description"].strip()
 
 
 @pytest.mark.parametrize("name", SCHEMA["properties"])
 def test_the_table_has_every_parameter_once(name: str) -> None:
-    rows = [line for line in parameter_table().splitlines() if line.startswith(f"| `{name}` |")]
+    rows = [line for line in OF_TRAINING.splitlines() if line.startswith(f"| `{name}` |")]
     assert len(rows) == 1
 
 
 def test_every_row_of_the_table_has_three_cells() -> None:
-    rows = [line.replace("\\|", "") for line in parameter_table().splitlines() if line.startswith("|")]
+    rows = [line.replace("\\|", "") for line in OF_TRAINING.splitlines() if line.startswith("|")]
     assert {row.count("|") for row in rows} == {4}
 
 

@@ -262,7 +262,7 @@ def test_one_that_is_asked_to_stop_keeps_what_it_has(runs: dict[str, RunFolder])
 
     with pytest.raises(EvaluationStopped):
         run_plan(runs["plain"], own, on_progress=note, is_stopped=lambda: len(seen) == 7)
-    assert seen == [(done, 30) for done in range(1, 8)]
+    assert seen == [(32 * done, 135 * 6) for done in range(1, 8)]
     assert run_plan(runs["plain"], own).computed == 135 * 6 - 32 * 7
 
 

@@ -145,8 +145,8 @@ def test_a_file_is_read_once_until_it_changes(queue, monkeypatch):
     path = write_job(queue.folder / "a.json", after=["b"])
     checker = PendingChecker(LaunchOptions(), queue.folder)
     read = []
-    read_job = checker_module.read_job
-    monkeypatch.setattr(checker_module, "read_job", lambda path: (read.append(path), read_job(path))[1])
+    read_job = checker_module.read_queue_job
+    monkeypatch.setattr(checker_module, "read_queue_job", lambda path: (read.append(path), read_job(path))[1])
     for _ in range(2):
         look_until_settled(checker, queue)
     assert read == [path]

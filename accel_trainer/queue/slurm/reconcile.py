@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from accel_trainer.config import read_job
+from accel_trainer.config import read_queue_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import is_dead_token
 from accel_trainer.core.record_store import Count, Line, RecordStore
@@ -193,7 +193,7 @@ class Reconciler:
 
 def _retries_of(job: QueuedJob) -> int:
     try:
-        return read_job(job.path, job.name).retries
+        return read_queue_job(job.path, job.name).retries
     except UserError:
         return 0
 

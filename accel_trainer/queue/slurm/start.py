@@ -168,8 +168,9 @@ def _run_other_node(queue: QueueStore, claimed: ClaimedJob, options: LaunchOptio
 def _print(event: AttemptEvent) -> None:
     """Few lines, for the output of Slurm's job; the training's own are in the attempt's log and the run folder."""
     match event:
-        case AttemptStarted(name=name, run=run, log=log):
-            _say(f"{name}: training in {run.path} (all output: {log})")
+        case AttemptStarted(name=name, run=run, log=log, is_training=is_training):
+            what = "training" if is_training else "evaluating"
+            _say(f"{name}: {what} in {run.path} (all output: {log})")
         case AttemptStopping(name=name):
             _say(f"{name}: told to stop; the step is finished and the state saved")
         case AttemptTerminating(name=name, reason=reason):
