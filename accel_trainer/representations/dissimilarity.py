@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.representations.rows import Floats, Rows
@@ -42,24 +40,38 @@ def num_pairs(num_patterns: int) -> int:
 
 
 def dissimilarity_blocks(patterns: Rows, distance: Distance) -> Iterator[Floats]:
-    """`dissimilarities`, piece by piece: of the patterns some rows at a time are in memory."""
+    """`dissimilarities`, piece by piece: of the patterns some rows at a time are in memory. A piece is to be used
+    before the next."""
     num, values = patterns.shape
     if num < 2:
         raise UserError(f"{num} patterns have no dissimilarities: two are needed at least")
-    outer = max(1, min(OUTER_BYTES // max(1, 8 * values), RESULT_BYTES // (8 * num)))
-    inner = max(1, INNER_BYTES // max(1, 8 * values))
-    for start in range(0, num, outer):
-        rows = _prepared(patterns[start : start + outer], distance)
+    num_outer = _rows_in(min(OUTER_BYTES // max(1, 8 * values), RESULT_BYTES // (8 * num)), num)
+    num_inner = _rows_in(INNER_BYTES // max(1, 8 * values), num)
+    # Used again and again: what is freed is not always given back.
+    outer, inner = np.empty((num_outer, values)), np.empty((num_inner, values))
+    for start in range(0, num, num_outer):
+        rows = outer[: num - start]
+        for begin in range(0, len(rows), num_inner):
+            part = rows[begin : begin + num_inner]
+            part[:] = patterns[start + begin : start + begin + len(part)]
+        _prepare(rows, distance)
         found = np.empty((len(rows), num - start))
-        for begin in range(start, num, inner):
-            others = _prepared(patterns[begin : begin + inner], distance)
+        for begin in range(start, num, num_inner):
+            others = inner[: num - begin]
+            others[:] = patterns[begin : begin + len(others)]
+            _prepare(others, distance)
             found[:, begin - start : begin - start + len(others)] = _between(rows, others, distance)
-        yield np.concatenate([row[place + 1 :] for place, row in enumerate(found)])
+        for place, row in enumerate(found):
+            if (after := row[place + 1 :]).size:
+                yield after
 
 
-def _prepared(patterns: NDArray[Any], distance: Distance) -> Floats:
-    """A copy, float64; for correlations of norm 1 and mean 0."""
-    rows: Floats = np.array(patterns, np.float64)
+def _rows_in(wanted: int, num: int) -> int:
+    return max(1, min(wanted, num))
+
+
+def _prepare(rows: Floats, distance: Distance) -> None:
+    """In place; for correlations of norm 1 and mean 0."""
     if distance is Distance.SPEARMAN:
         from scipy.stats import rankdata
 
@@ -70,7 +82,6 @@ def _prepared(patterns: NDArray[Any], distance: Distance) -> Floats:
         rows -= rows.mean(1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             rows /= np.sqrt(_squares(rows))[:, None]
-    return rows
 
 
 def _between(rows: Floats, others: Floats, distance: Distance) -> Floats:

@@ -136,3 +136,23 @@ def test_mistakes_are_a_line_and_leave_nothing(tmp_path):
     npy = features / "IT" / "features.npy"
     npy.write_bytes(npy.read_bytes()[:-4])
     assert "ends before its last row" in str(run(features, "--out", tmp_path / "other").exception)
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
+    for name in ("OUTER_BYTES", "INNER_BYTES", "RESULT_BYTES"):
+        monkeypatch.setattr(dissimilarity, name, 2**22)
+    peaks, values = [], np.random.default_rng(0).normal(size=(5000, 50)).astype(np.float32)
+    for count in (200, 500, 5000):  # the first warms up
+        folder, names = tmp_path / str(count), [f"{image}.png" for image in range(count)]
+        files = FeatureFiles(folder, {"IT": (50,)}, names, "npy")
+        files.prepare({})
+        with files:
+            files.write(0, {"IT": values[:count]}, np.zeros(count, bool))
+            files.flush()
+        files.finish([])
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+        rdm(folder, "--out", tmp_path / f"out{count}")
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peaks.append(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+    assert (tmp_path / "out5000/IT/rdm.npy").stat().st_size > 99e6
+    assert peaks[2] < 1.05 * peaks[1]
