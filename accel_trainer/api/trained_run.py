@@ -1,10 +1,10 @@
 """A run folder for scripts and notebooks: what was trained, how well, and the model itself."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from accel_trainer.config import Job
 from accel_trainer.core.allow_imports import imports_allowed
@@ -14,6 +14,7 @@ from accel_trainer.core.processes import Program
 from accel_trainer.launch.command import Launch, LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.report.compare import Comparison, compare
+from accel_trainer.run.evaluations import evaluations_of
 from accel_trainer.run.find import runs_below
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import run_job, trained_classes, trained_job, trained_weights
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from accel_trainer.api.measured_evaluation import MeasuredEvaluation
+    from accel_trainer.config.evaluation import EvaluationPlan
     from accel_trainer.data.decode import ImageLike
     from accel_trainer.data.pipeline import ValidationTransform
     from accel_trainer.evaluation.accuracy import Evaluation
@@ -146,6 +149,7 @@ class Run:
 
         return ValidationTransform(trained_job(self._folder))
 
+    @overload
     def evaluate(
         self,
         dataset: str | None = None,
@@ -153,15 +157,85 @@ class Run:
         weights: str | int = "best",
         data_root: str | os.PathLike[str] | None = None,
         allow: str | Iterable[str] = (),
-    ) -> "Evaluation":
+    ) -> "Evaluation": ...
+
+    @overload
+    def evaluate(
+        self,
+        dataset: str | None = None,
+        *,
+        degradations: "Sequence[str | Mapping[str, Any]]",
+        weights: str | int = "best",
+        data_root: str | os.PathLike[str] | None = None,
+        occluder_dir: str | os.PathLike[str] | None = None,
+        probabilities: "int | Literal['all']" = "all",
+        batch_size: int | None = None,
+        name: str | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> "MeasuredEvaluation": ...
+
+    def evaluate(
+        self,
+        dataset: str | None = None,
+        *,
+        degradations: "Sequence[str | Mapping[str, Any]] | None" = None,
+        weights: str | int = "best",
+        data_root: str | os.PathLike[str] | None = None,
+        occluder_dir: str | os.PathLike[str] | None = None,
+        probabilities: "int | Literal['all']" = "all",
+        batch_size: int | None = None,
+        name: str | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> "Evaluation | MeasuredEvaluation":
         """Measure weights on the validation images of the run's own data set, or of another one, in this process.
 
         dataset: as in a job. data_root: where it is, if not where the job says. weights, allow: as in `model`.
+
+        degradations: names such as "noise" or "imagenet-c/fog", or {"name": ..., "levels": [...]}; with [], the images
+        as they are. Then each answer is written to a table of trials in `evaluations/<name>/` of the run folder, and
+        what is given back has `trials`, `summary` and `plot()`. What an earlier call, ended anywhere, has left there is
+        gone on with; what is complete is read. occluder_dir: laid out as the Visual Occluders Dataset. probabilities:
+        "all", or how many of the largest are kept. batch_size: images in a forward pass, by default the validation's.
+        Raises UserError, also while another process writes that folder, or where it has something else.
         """
+        if degradations is not None:
+            from accel_trainer.config.evaluation import EvaluationPlan
+
+            plan = EvaluationPlan.parse(
+                {
+                    "name": name,
+                    "weights": str(weights),
+                    "dataset": dataset,
+                    "data_root": None if data_root is None else os.fspath(data_root),
+                    "degradations": [one if isinstance(one, str) else dict(one) for one in degradations],
+                    "occluder_dir": None if occluder_dir is None else os.fspath(occluder_dir),
+                    "probabilities": probabilities,
+                    "batch_size": batch_size,
+                }
+            )
+            return self.evaluate_plan(plan, allow=allow)
+        beside = {"occluder_dir": occluder_dir, "batch_size": batch_size, "name": name}
+        if unused := [option for option, value in beside.items() if value is not None]:
+            raise UserError("only with `degradations`", option=unused[0])
         from accel_trainer.evaluation.accuracy import evaluate
 
         with imports_allowed(allow):
             return evaluate(self._folder, str(weights), dataset, None if data_root is None else Path(data_root))
+
+    def evaluate_plan(self, plan: "EvaluationPlan", *, allow: str | Iterable[str] = ()) -> "MeasuredEvaluation":
+        """`evaluate` of what a plan says, as a job file has it (`accel_trainer.config.evaluation`)."""
+        from accel_trainer.api.measured_evaluation import MeasuredEvaluation
+        from accel_trainer.evaluation.run_plan import run_plan
+
+        with imports_allowed(allow):
+            measured = run_plan(self._folder, plan)
+        return MeasuredEvaluation(measured.folder, measured.computed)
+
+    def evaluations(self) -> "dict[str, MeasuredEvaluation]":
+        """What was measured of this run, complete or not, by the names of the folders in `evaluations/`."""
+        from accel_trainer.api.measured_evaluation import MeasuredEvaluation
+
+        return {name: MeasuredEvaluation(folder) for name, folder in evaluations_of(self._folder).items()}
 
     def layers(self, *, allow: str | Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
         """The layers of the model that `features` can take, in the order of its modules, with the shape of what each
@@ -325,6 +399,15 @@ class Run:
         arguments += [f"--dataset={dataset}"] if dataset is not None else []
         arguments += [f"--data-root={os.fspath(data_root)}"] if data_root is not None else []
         with self._launched("evaluate", Program.EVALUATE, arguments, str(weights), options, allow) as call:
+            yield call
+
+    @contextmanager
+    def launch_plan(
+        self, plan: "EvaluationPlan", *, options: LaunchOptions | None = None, allow: str | Iterable[str] = ()
+    ) -> Iterator["WorkerCall"]:
+        """`evaluate_plan` in processes of its own, as `launch_evaluation`."""
+        arguments = [f"--plan={plan.model_dump_json()}"]
+        with self._launched("evaluate", Program.EVALUATE, arguments, plan.weights, options, allow) as call:
             yield call
 
     @contextmanager

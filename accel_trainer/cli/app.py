@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from itertools import pairwise
@@ -41,21 +41,26 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 class _Application(typer.Typer):
     """An application whose verbs take paths as a shell would read them, and whose errors of the system are one line."""
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[Verb], Verb]:
-        """Make a function a verb, which has to be in the table of verbs too. The function itself stays as it is."""
+    def command(
+        self, name: str | None = None, *, several: Collection[str] = (), **settings: Any
+    ) -> Callable[[Verb], Verb]:
+        """Make a function a verb, which has to be in the table of verbs too. The function itself stays as it is.
+
+        several: flags of lists that take all words up to the next flag, such as --degrade in `--degrade noise blur`.
+        """
 
         def make(verb: Verb) -> Verb:
             alone = typer.Typer(add_completion=False)
-            alone.command(name, cls=_of_paths(verb), **settings)(_as_verb(verb))
+            alone.command(name, cls=_of_paths(verb, several), **settings)(_as_verb(verb))
             IMPORTED[name or verb.__name__] = alone
             return verb
 
         return make
 
 
-def _of_paths(verb: Verb) -> type[TyperCommand]:
+def _of_paths(verb: Verb, several: Collection[str] = ()) -> type[TyperCommand]:
     """A command that refuses an empty path, which would mean the current folder: it is that of an unset variable of the
-    shell, `--queue="$QUEUE"`."""
+    shell, `--queue="$QUEUE"`. several: as of `command`."""
     paths = {name for name, hint in get_type_hints(verb).items() if "Path" in str(hint)}
 
     class VerbCommand(TyperCommand):
@@ -68,9 +73,31 @@ def _of_paths(verb: Verb) -> type[TyperCommand]:
                     raise UserError(f"{empty} is empty: is a variable of the shell not set?")
                 if not word and paths and not before.startswith("-"):
                     raise UserError("a path is empty: is a variable of the shell not set?")
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, _flag_for_each(args, several))
 
     return VerbCommand
+
+
+def _flag_for_each(args: Sequence[str], several: Collection[str]) -> list[str]:
+    """`--degrade noise --degrade blur` of `--degrade noise blur`, as click takes them; also of `noise,blur`. Raises
+    UserError for a flag without a word."""
+    spread, flag = list[str](), ""
+    for number, word in enumerate(args):
+        if word == "--":
+            return [*spread, *args[number:]]
+        if word.startswith("-"):
+            flag, equals, value = word.partition("=")
+            if flag in several and equals:
+                spread += [part for one in value.split(",") for part in (flag, one)]
+            elif flag not in several:
+                spread.append(word)
+            elif [*args, "-"][number + 1].startswith("-"):
+                raise UserError(f"{flag}: give one word or more after it")
+        elif flag in several:
+            spread += [part for one in word.split(",") if one for part in (flag, one)]
+        else:
+            spread.append(word)
+    return spread
 
 
 def _as_verb(verb: Verb) -> Verb:

@@ -29,6 +29,7 @@ from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.open import open_validation
 from accel_trainer.data.pipeline import evaluation_views
+from accel_trainer.data.shared_work import on_one_core
 from accel_trainer.evaluation.answer_files import CORRUPT, TODO, AnswerFiles, States, errors_named
 from accel_trainer.evaluation.answers import AnswerKind, Records
 from accel_trainer.evaluation.by_first import by_first
@@ -249,9 +250,14 @@ class _Measuring:
 
     def _answers(self, batch: ShownBatch) -> Records:
         images = in_memory_format(self.job, batch.inputs.on(self.accelerator.device))
-        with torch.inference_mode(), self.accelerator.autocast():
-            output = self.model(images)
-        return self.kind.records(output, self.cycles)
+
+        def look() -> Records:
+            with torch.inference_mode(), self.accelerator.autocast():
+                output = self.model(images)
+            return self.kind.records(output, self.cycles)
+
+        # The last bits of what a CPU computes depend on the number of cores, and that on the number of processes.
+        return on_one_core(look) if images.device.type == "cpu" else look()
 
 
 def _there(folder: EvaluationFolder) -> EvaluationRecord:

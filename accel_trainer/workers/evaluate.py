@@ -11,12 +11,14 @@ if __name__ == "__main__":
     import_late()
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accel_trainer.api.trained_run import load_run
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.launch.call_worker import answer
 
 
@@ -28,11 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", default="best")
     parser.add_argument("--dataset")
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--plan", help="an EvaluationPlan as JSON, in place of the other options")
     args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", 0))
 
     def evaluate_run() -> dict[str, Any]:
         run = load_run(args.run)
+        if args.plan is not None:
+            return run.evaluate_plan(EvaluationPlan.parse(json.loads(args.plan))).as_row()
         return run.evaluate(args.dataset, weights=args.weights, data_root=args.data_root).as_row()
 
     return answer(args.answer, rank, evaluate_run)

@@ -153,6 +153,31 @@ def test_a_run_is_measured_in_this_process_and_on_other_images(trained: Run, tmp
         trained.evaluate("elsewhere", data_root=tmp_path)
 
 
+def test_a_run_is_measured_under_degradations(trained: Run) -> None:
+    found = trained.evaluate(degradations=[{"name": "blur", "levels": [0, 8]}], probabilities=1, weights="final")
+    assert list(trained.evaluations()) == [found.path.name]
+    assert (found.computed, found.record.complete, repr(found)) == (
+        270,
+        True,
+        f"MeasuredEvaluation({str(found.path)!r})",
+    )
+    by_level = found.trials.groupby("level", observed=True).correct.mean()
+    scores = trained.evaluate(weights="final").scores
+    assert 100 * by_level["0"] == pytest.approx(scores["acc1"], abs=1e-9)
+    assert "probabilities" not in found.trials
+    assert found.table().probabilities is not None
+    summary = found.summary[found.summary.metric == "accuracy"].set_index("level")
+    assert summary.value.to_dict() == by_level.to_dict()
+    assert (summary.low < summary.value).all()
+    assert [axes.get_title() for axes in found.plot().axes] == ["blur"]
+    as_they_are = trained.evaluate(degradations=[])
+    assert as_they_are.path.name == "validation"
+    with pytest.raises(UserError, match="no image was degraded"):
+        as_they_are.plot()
+    with pytest.raises(UserError, match="`batch_size`: only with `degradations`"):
+        trained.evaluate(batch_size=3)  # type: ignore[call-overload]
+
+
 def test_a_run_may_be_moved_and_runs_are_found_below_a_folder(trained: Run, tmp_path: Path) -> None:
     for name in ("b", "a", "a/tuned", "a/previous/1"):
         shutil.copytree(trained.path, tmp_path / "models/net" / name)
