@@ -6,6 +6,7 @@ command, 3 the queue cannot be used, or this machine as the user has set it up, 
 
 import errno
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -19,11 +20,12 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from accel_trainer.cli.verbs import IMPORTED, Verbs
+from accel_trainer.cli.verbs import IMPORTED, Verbs, without_types_of_flags
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.disk_calls import on_disk, retrying, watched
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_path, write_atomic
+from accel_trainer.core.installed import version_of
 from accel_trainer.core.machine_errors import is_scarce, told
 from accel_trainer.core.outage import seconds_wanted
 from accel_trainer.core.text import did_you_mean, one_line, printable, printable_log
@@ -64,6 +66,15 @@ def _of_paths(verb: Verb, several: Collection[str] = ()) -> type[TyperCommand]:
     paths = {name for name, hint in get_type_hints(verb).items() if "Path" in str(hint)}
 
     class VerbCommand(TyperCommand):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            without_types_of_flags(self.params)
+
+        def get_help_option(self, ctx: Any) -> Any:
+            option = super().get_help_option(ctx)
+            without_types_of_flags([option])
+            return option
+
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             options = {flag: option.name for option in self.params for flag in option.opts if flag.startswith("-")}
             for before, word in pairwise(["", *args]):
@@ -164,8 +175,28 @@ def _is_below(path: str, folder: Path) -> bool:
 app = _Application(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _print_version(wanted: bool) -> None:
+    """This package's version, those of what it trains with, and the devices of this machine."""
+    if not wanted:
+        return
+    from accel_trainer import __version__
+    from accel_trainer.launch.machine import this_machine
+
+    machine = this_machine()
+    about = [", ".join(f"{name} {version_of(name)}" for name in ("torch", "torchvision", "accelerate"))]
+    about += [f"Python {platform.python_version()}"]
+    about += [", ".join([gpu.name for gpu in machine.gpus] or ["MPS" if machine.has_mps else "no GPU"])]
+    echo(f"accel-train {__version__} ({'; '.join(about)}; {count_of(machine.cores, 'core')})")
+    raise typer.Exit
+
+
 @app.callback()
-def _main() -> None:
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print versions and devices, and exit."),
+    ] = False,
+) -> None:
     """Drop job files into a folder, train every one of them, compare them."""
 
 

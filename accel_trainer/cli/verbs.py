@@ -1,6 +1,7 @@
 """All verbs of the command line, and which module has each: only that of the verb which is called is imported."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -8,44 +9,66 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-# In the order of the help. What a verb does is said by its own docstring.
-MODULES = {
-    "hold": "control",
-    "release": "control",
-    "cancel": "control",
-    "retry": "control",
-    "rm": "control",
-    "move": "control",
-    "pause": "control",
-    "resume": "control",
-    "reclaim": "control",
-    "doctor": "doctor",
-    "degrade": "degrade",
-    "validate": "job_files",
-    "show": "job_files",
-    "schema": "job_files",
-    "models": "job_files",
-    "preview": "job_files",
-    "make-occluders": "job_files",
-    "add": "job_files",
-    "measure": "measure",
-    "migrate": "migrate",
-    "pack": "pack",
-    "profile": "profile",
-    "compare": "compare",
-    "evaluate": "results",
-    "features": "features",
-    "probe": "probe",
-    "leet": "leet",
-    "rdm": "representations",
-    "rsa": "representations",
-    "run-queue": "run_queue",
-    "sweep": "sweep",
-    "train": "train",
-    "status": "watch",
-    "logs": "watch",
-    "wait": "watch",
+
+@dataclass(frozen=True)
+class VerbEntry:
+    """Which module has a verb, and what the help of all verbs says of it: a line of LINE characters at most."""
+
+    module: str
+    line: str
+
+
+LINE = 60
+
+# By what a verb is about, in the order of use.
+GROUPS = {
+    "Jobs": {
+        "validate": VerbEntry("job_files", "Check job files, their models and data, without training."),
+        "show": VerbEntry("job_files", "Print a job with all its defaults."),
+        "preview": VerbEntry("job_files", "Draw what the model will see, augmented as in training."),
+        "add": VerbEntry("job_files", "Check job files and put them into the queue."),
+        "sweep": VerbEntry("sweep", "Make a job of every combination of some values."),
+        "train": VerbEntry("train", "Train one job without the queue."),
+        "profile": VerbEntry("profile", "Say where the time of a training goes."),
+        "models": VerbEntry("job_files", "List the models that a job can name."),
+        "schema": VerbEntry("job_files", "Print the JSON schema of job files, for editors."),
+        "migrate": VerbEntry("migrate", "Translate job files of the older program."),
+    },
+    "Queue": {
+        "run-queue": VerbEntry("run_queue", "Train the jobs of the queue, here or in Slurm."),
+        "status": VerbEntry("watch", "List the jobs: how far they are, where, and why not."),
+        "logs": VerbEntry("watch", "Print the output of a job's newest attempt."),
+        "wait": VerbEntry("watch", "Wait for jobs to end."),
+        "hold": VerbEntry("control", "Keep jobs back; what runs is saved and stopped first."),
+        "release": VerbEntry("control", "Let held jobs run again."),
+        "cancel": VerbEntry("control", "Give jobs up; what runs is saved and stopped first."),
+        "retry": VerbEntry("control", "Put failed or canceled jobs back; they go on."),
+        "rm": VerbEntry("control", "Remove jobs from the queue, not what they trained."),
+        "move": VerbEntry("control", "Move jobs to another queue."),
+        "pause": VerbEntry("control", "Start no more jobs until resume."),
+        "resume": VerbEntry("control", "End a pause."),
+        "reclaim": VerbEntry("control", "Put back jobs whose runners are dead."),
+    },
+    "Runs": {
+        "compare": VerbEntry("compare", "Compare trained runs, or groups of them."),
+        "evaluate": VerbEntry("results", "Evaluate trained weights."),
+        "measure": VerbEntry("measure", "Compute figures from trials of models and people."),
+        "features": VerbEntry("features", "Write what layers give for images."),
+        "probe": VerbEntry("probe", "Learn classes from features, and test."),
+        "rdm": VerbEntry("representations", "Write dissimilarity matrices of features."),
+        "rsa": VerbEntry("representations", "Compare matrices with those of brains or people."),
+        "leet": VerbEntry("leet", "Browse what Weights & Biases has on this disk."),
+    },
+    "Data": {
+        "pack": VerbEntry("pack", "Store a data set small and ready to be read."),
+        "degrade": VerbEntry("degrade", "List, draw and write degraded images."),
+        "make-occluders": VerbEntry("job_files", "Make occluders as of the Visual Occluders Dataset."),
+    },
+    "Machine": {
+        "doctor": VerbEntry("doctor", "Check libraries, devices, disks and the queue's folder."),
+    },
 }
+MODULES = {verb: entry.module for group in GROUPS.values() for verb, entry in group.items()}
 
 # An application for each verb whose module is imported.
 IMPORTED: dict[str, typer.Typer] = {}
@@ -69,7 +92,17 @@ class _Commands(Mapping[str, Any]):
 def _command(name: str) -> Any:
     """Raises KeyError where there is no such verb."""
     import_module(f".{MODULES[name]}", __package__)
-    return typer.main.get_command(IMPORTED[name])
+    command: Any = typer.main.get_command(IMPORTED[name])
+    command.rich_help_panel, entry = next((group, verbs[name]) for group, verbs in GROUPS.items() if name in verbs)
+    command.short_help = entry.line
+    return command
+
+
+def without_types_of_flags(options: Iterable[Any]) -> None:
+    """The help says of a flag that it is one, not that its type is <bool>."""
+    for option in options:
+        if getattr(option, "is_flag", False):
+            option.display_type_rich = lambda ctx: None
 
 
 class Verbs(TyperGroup):
@@ -78,3 +111,10 @@ class Verbs(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = _Commands()  # type: ignore[assignment]  # of which none is ever added or taken out
+        without_types_of_flags(self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The flag --help."""
+        option = super().get_help_option(ctx)
+        without_types_of_flags([option])
+        return option

@@ -14,13 +14,14 @@ from torchvision import models
 
 from accel_trainer.config import Job
 from accel_trainer.config.diff import Changes
+from accel_trainer.core.installed import version_of
 from accel_trainer.data import partial_decode
 from accel_trainer.data.native import library
 from accel_trainer.data.open import open_images
 from accel_trainer.data.source_reader import SourceReader
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.meta_model import MAX_LINES, model_summary
-from accel_trainer.training.runtime.environment import PACKAGES, record_attempt, version_of
+from accel_trainer.training.runtime.environment import PACKAGES, record_attempt
 
 # -- environment ---------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 
 from accel_trainer.config.diff import Changes
 from accel_trainer.core.child_environment import names_set_aside, numeric_variables, tool_environment
+from accel_trainer.core.installed import version_of
 from accel_trainer.data import partial_decode
 from accel_trainer.data.native import library
 from accel_trainer.run.folder import RunFolder
@@ -190,15 +191,6 @@ def _attempt(device: torch.device, num_processes: int, loader_threads: int, *, r
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
-
-
-def version_of(package: str) -> str:
-    """The version of an installed package, of whose description nothing else is parsed: that of some is a book. Raises
-    PackageNotFoundError."""
-    found = distribution(package)
-    headers, _, _ = (found.read_text("METADATA") or "").partition("\n\n")
-    line = re.search(r"^Version: *(\S+)", headers, re.MULTILINE)
-    return found.version if line is None else line[1]
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,40 @@
+"""What the command line says of itself, for 80 columns."""
+
+import re
+from importlib.metadata import version
+
+import pytest
+from typer.testing import CliRunner
+
+from accel_trainer import __version__
+from accel_trainer.cli import app
+from accel_trainer.cli.verbs import GROUPS, LINE, MODULES
+
+
+def lines_of(*words: str) -> list[str]:
+    result = CliRunner().invoke(app, [*words], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    assert result.exit_code == 0, result.output
+    return result.output.splitlines()
+
+
+def test_the_verbs_are_in_groups_in_the_order_of_use_with_a_line_each() -> None:
+    lines = lines_of("--help")
+    titles = [match[1] for line in lines if (match := re.match(r"╭─ (\w+) ─", line))]
+    assert titles == ["Options", *GROUPS]
+    named = [line.split()[1] for line in lines if re.match(r"│ [a-z-]+  ", line)]
+    assert [name for name in named if not name.startswith("--")] == list(MODULES)
+    for verb, entry in ((verb, entry) for verbs in GROUPS.values() for verb, entry in verbs.items()):
+        assert len(entry.line) <= LINE, verb
+        assert any(entry.line in line for line in lines), verb
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("verb", [[], *([name] for name in MODULES)])
+def test_no_flag_is_said_to_be_a_bool(verb: list[str]) -> None:
+    assert not [line for line in lines_of(*verb, "--help") if "<bool>" in line]
+
+
+def test_the_version_comes_with_those_of_what_trains() -> None:
+    (line,) = lines_of("--version")
+    assert line.startswith(f"accel-train {__version__} (torch {version('torch').split('+')[0]}")
+    assert f"accelerate {version('accelerate')}; Python 3." in line
