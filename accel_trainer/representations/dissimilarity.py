@@ -31,7 +31,11 @@ def dissimilarities(patterns: Rows, distance: Distance) -> Floats:
     `pearson` 1 - r, `spearman` 1 - rho with mean ranks of ties, in 0..2, NaN for a pattern without variance;
     `euclidean`, `squared-euclidean`. Raises UserError for `crossnobis`, which needs repeats, and fewer than two
     patterns."""
-    return np.concatenate(list(dissimilarity_blocks(patterns, distance)))
+    found, start = np.empty(num_pairs(patterns.shape[0])), 0
+    for piece in dissimilarity_blocks(patterns, distance):
+        found[start : start + len(piece)] = piece
+        start += len(piece)
+    return found
 
 
 def num_pairs(num_patterns: int) -> int:
@@ -49,13 +53,14 @@ def dissimilarity_blocks(patterns: Rows, distance: Distance) -> Iterator[Floats]
     num_inner = _rows_in(INNER_BYTES // max(1, 8 * values), num)
     # Used again and again: what is freed is not always given back.
     outer, inner = np.empty((num_outer, values)), np.empty((num_inner, values))
+    results = np.empty(num_outer * num)
     for start in range(0, num, num_outer):
         rows = outer[: num - start]
         for begin in range(0, len(rows), num_inner):
             part = rows[begin : begin + num_inner]
             part[:] = patterns[start + begin : start + begin + len(part)]
         _prepare(rows, distance)
-        found = np.empty((len(rows), num - start))
+        found = results[: len(rows) * (num - start)].reshape(len(rows), -1)
         for begin in range(start, num, num_inner):
             others = inner[: num - begin]
             others[:] = patterns[begin : begin + len(others)]
