@@ -202,6 +202,7 @@ def _main(
 
 Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
 File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
+JobArgument = Annotated[str, typer.Argument(help="Job file, or the name of a job in the queue.", show_default=False)]
 QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
 ParentQueueOption = Annotated[
     Path, typer.Option("--queue", help="Folder of the queue with the jobs that this one may start from.")
@@ -286,6 +287,16 @@ def find_job(store: QueueStore, name: str, among: Sequence[JobState] = ()) -> Qu
     if (found := store.find(name)) is None:
         raise UserError(f"{name}: no job of this name is in {store.folder}{did_you_mean(name, store.states())}")
     return found
+
+
+def job_file(job: str, queue: Path) -> tuple[Path, str | None]:
+    """The file of a job that is named by its path, or by its name in a queue, in whatever state; and that name, None
+    where it is the file's own. Raises UserError."""
+    path = Path(job)
+    if "/" in job or path.is_file() or (job.endswith(".json") and not queue.is_dir()):
+        return expand_path(path), None
+    queued = find_job(existing_queue(queue), job)
+    return queued.path, queued.name
 
 
 _NAMED = re.compile(r"`([a-z][a-z_]*)`")

@@ -15,8 +15,8 @@ from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
     AllowOption,
-    File,
     Files,
+    JobArgument,
     JsonOption,
     ParentQueueOption,
     QueueOption,
@@ -24,6 +24,7 @@ from accel_trainer.cli.app import (
     count_of,
     echo,
     echo_text,
+    job_file,
     print_problems,
     print_warnings,
     with_flags,
@@ -124,23 +125,23 @@ def _warn_of_default(options: LaunchOptions) -> None:
 
 
 @app.command()
-def show(file: File) -> None:
+def show(job: JobArgument, queue: QueueOption = DEFAULT_QUEUE) -> None:
     """Print a job with all its defaults filled in; beside it, on standard error, what optimizer and learning rates it
     comes to, and how many images and classes its data set has, where that is seen at once."""
-    job = read_queue_job(file)
-    echo_text(json.dumps(job.completed(), indent=2))
+    shown = read_queue_job(*job_file(job, queue))
+    echo_text(json.dumps(shown.completed(), indent=2))
     sys.stdout.flush()
-    if isinstance(job, EvaluationJob):
+    if isinstance(shown, EvaluationJob):
         return
     try:
-        optimizer, schedule = optimization_lines(job)
+        optimizer, schedule = optimization_lines(shown)
         typer.echo(f"optimizer {optimizer}", err=True)
         typer.echo(f"schedule {schedule}", err=True)
     except UserError as error:
         print_problems(error.problems)
     from accel_trainer.data.overview import describe_data
 
-    for number, line in enumerate(describe_data(job)):
+    for number, line in enumerate(describe_data(shown)):
         echo(f"{'' if number else 'data '}{line}", err=True)
 
 
@@ -184,12 +185,13 @@ def models(
 
 @app.command()
 def preview(
-    file: File,
+    job: JobArgument,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Picture to write; by default <job>.png in the current folder.", show_default=False),
     ] = None,
     epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch whose first images are drawn.")] = 1,
+    queue: QueueOption = DEFAULT_QUEUE,
 ) -> None:
     """Draw the inputs of the model, augmented as in training: images in rows, their views in columns."""
     from accel_trainer.cli.progress import preparation_bar
@@ -197,11 +199,11 @@ def preview(
     from accel_trainer.run.folder import RunFolder
     from accel_trainer.run.rules import as_its_run_goes_on
 
-    job = read_job(file)
-    job = as_its_run_goes_on(job, RunFolder(job.run_path))
-    out = out or Path(f"{job.name}.png")
+    parsed = read_job(*job_file(job, queue))
+    parsed = as_its_run_goes_on(parsed, RunFolder(parsed.run_path))
+    out = out or Path(f"{parsed.name}.png")
     with preparation_bar("measuring the spectrum of the images") as progress, waiting_out_until_interrupted():
-        picture = draw(job, epoch=epoch, progress=progress)
+        picture = draw(parsed, epoch=epoch, progress=progress)
     write_file(out, picture)
     echo(f"wrote {out}")
 

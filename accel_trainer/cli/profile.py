@@ -10,13 +10,13 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     AllowOption,
+    JobArgument,
     JsonOption,
     QueueOption,
     app,
     echo,
     echo_text,
-    existing_queue,
-    find_job,
+    job_file,
 )
 from accel_trainer.cli.launching import (
     ConfigOption,
@@ -26,7 +26,7 @@ from accel_trainer.cli.launching import (
     launch_options,
     worker_call,
 )
-from accel_trainer.config import Job, read_job
+from accel_trainer.config import read_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def profile(
-    job: Annotated[str, typer.Argument(help="Job file, or the name of a job in the queue.", show_default=False)],
+    job: JobArgument,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps to measure.")] = 50,
     warm_up: Annotated[
         int, typer.Option("--warm-up", min=1, help="Optimizer steps before them that are not measured.")
@@ -62,7 +62,8 @@ def profile(
     from accel_trainer.profiling.figures import Profile, limit
 
     allow_imports(allow)
-    file, parsed = _find(job, queue)
+    file, name = job_file(job, queue)
+    parsed = read_job(file, name)
     path = trace if trace is not None else Path(f"{parsed.name}.trace.json")
     if not path.absolute().parent.is_dir():
         raise UserError(f"--trace: there is no folder {path.parent}")
@@ -82,14 +83,6 @@ def profile(
         return
     found = Profile.from_row(call.row)
     echo_text("\n".join([_tables(found), "", f"{limit(found)}", f"trace (Perfetto, chrome://tracing): {path}"]))
-
-
-def _find(job: str, queue: Path) -> tuple[Path, Job]:
-    """The path of a job file, or of the file of a job in the queue, and the job. Raises UserError."""
-    if Path(job).is_file() or "/" in job:
-        return Path(job), read_job(Path(job))
-    queued = find_job(existing_queue(queue), job)
-    return queued.path, read_job(queued.path, queued.name)
 
 
 def _keep(trace: Path, path: Path) -> None:

@@ -2,13 +2,17 @@
 
 import re
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+from helpers import write_job
 from typer.testing import CliRunner
 
 from accel_trainer import __version__
 from accel_trainer.cli import app
 from accel_trainer.cli.verbs import GROUPS, LINE, MODULES
+from accel_trainer.core.errors import UserError
+from accel_trainer.queue.store import QueueStore
 
 
 def lines_of(*words: str) -> list[str]:
@@ -38,3 +42,16 @@ def test_the_version_comes_with_those_of_what_trains() -> None:
     (line,) = lines_of("--version")
     assert line.startswith(f"accel-train {__version__} (torch {version('torch').split('+')[0]}")
     assert f"accelerate {version('accelerate')}; Python 3." in line
+
+
+@pytest.mark.parametrize("verb", ["show", "preview"])
+@pytest.mark.parametrize("state", ["", "held/", "done/"])
+def test_a_job_is_named_by_its_file_or_as_in_the_queue(verb: str, state: str, own_environment: Path) -> None:
+    QueueStore(Path("training_queue")).create()
+    write_job(Path(f"training_queue/{state}a-job.json"), image_size=32)
+    for word in ("a-job", f"training_queue/{state}a-job.json"):
+        result = CliRunner().invoke(app, [verb, word])
+        assert result.exit_code == 0, (result.output, result.exception)
+    error = CliRunner().invoke(app, [verb, "a-jbo"]).exception
+    assert isinstance(error, UserError)
+    assert "did you mean 'a-job'?" in error.problems[0]
