@@ -4,13 +4,16 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 import typer
+import yaml
 from helpers import REPOSITORY
 from PIL import Image
 
+import accel_trainer
 from accel_trainer.cli import app
 from accel_trainer.config import read_queue_job
 from accel_trainer.config.schema import json_schema, with_table
@@ -65,3 +68,10 @@ def test_the_pictures_of_augmentations_and_degradations_are_current(tmp_path):
     for name in drawn:
         new, old = (np.asarray(Image.open(path)).astype(int) for path in (drawn[name], kept[name]))
         assert abs(new - old).mean() < 3, name
+
+
+def test_the_citation_names_this_version_and_license() -> None:
+    about = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert (about["version"], about["license"]) == (accel_trainer.__version__, project["license"])
+    assert {"cff-version", "message", "title", "authors"} <= about.keys()
