@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import read_json, write_atomic
+from accel_trainer.core.files import read_json, remove_stale_temp_files, write_atomic
 from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
@@ -60,8 +60,9 @@ def render(
     UserError where the folder has images of another size or of others; OSError.
     """
     ids = image_ids(source)
-    files = _file_names(ids)
+    files = list(_file_names(ids))
     _claim(out, {"size": size, "crop": crop, "images": len(ids), "classes": list(source.classes)})
+    _remove_half_written(out, conditions, files)
     task = partial(_render_one, source, conditions, out, size, crop)
     written, corrupt = 0, list[str]()
     with single_core_threads(num_threads, "degrade") as pool:
@@ -101,6 +102,15 @@ def _render_one(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, _as_png(condition.degrade(pixels, name)), durable=False)
     return len(missing)
+
+
+def _remove_half_written(out: Path, conditions: Sequence[Condition], files: Sequence[str]) -> None:
+    """What a killed process has left beside the files."""
+    folders = dict.fromkeys(str(PurePosixPath(file).parent) for file in files)
+    for condition in conditions:
+        if (out / condition.name).is_dir():
+            for folder in folders:
+                remove_stale_temp_files(out / condition.name / folder)
 
 
 def _as_png(pixels: Pixels) -> bytes:

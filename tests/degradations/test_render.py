@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from helpers import dead_token
 from PIL import Image
 
 from accel_trainer.core.errors import UserError
@@ -59,8 +60,11 @@ def test_it_goes_on_with_what_is_missing(tmp_path, source, conditions):
     gone = sorted(files)[::5]
     for path in gone:
         path.unlink()
+    left = gone[0].parent / f".1.png.{dead_token()}.tmp"
+    left.write_bytes(b"half")
     assert write(source, conditions, tmp_path, threads=1).written == len(gone)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == files
+    assert not left.exists()
     with pytest.raises(UserError, match="another size; name another folder"):
         write(source, conditions, tmp_path, size=SIZE + 1)
 

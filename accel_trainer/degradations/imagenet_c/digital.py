@@ -104,7 +104,8 @@ def _gaussian_waves(size: int, sigma: float) -> Floats:
     taps = np.arange(int(3 * sigma + 0.5) + 1)
     weights = np.exp(-0.5 * (taps / sigma) ** 2)
     weights[1:] *= 2
-    return np.asarray(np.cos(np.pi / size * np.arange(size)[:, None] * taps) @ (weights / weights.sum()))
+    # Not a product of matrices, whose last bits may depend on the number of threads.
+    return np.asarray((np.cos(np.pi / size * np.arange(size)[:, None] * taps) * (weights / weights.sum())).sum(axis=1))
 
 
 def _sampled(image: Float32s, y: Floats, x: Floats, inside: Callable[[Integers, int], Integers]) -> Float32s:

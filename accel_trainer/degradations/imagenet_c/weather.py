@@ -14,12 +14,12 @@ from accel_trainer.degradations.keyed_numbers import Floats, KeyedNumbers
 FROST_SCALES = {32: 0.2, 64: 0.3, 224: 1.0}
 ROUGHNESS = 100.0
 # BT.601's luminance, as OpenCV has it.
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def snow(image: Pixels, constants: Constants, numbers: KeyedNumbers) -> Pixels:
     """Flakes, blurred as they fall, and the same turned by 180 degrees, in front of a paler image."""
-    mean, spread, zoom, threshold, radius, sigma, weight = constants
+    mean, spread, zoom, threshold, radius, sigma, image_weight = constants
     size = len(image)
     drawn = mean + spread * numbers.normal("flakes", (size, size))
     flakes = enlarged(torch.from_numpy(drawn)[None, None], zoom)[0, 0].numpy().copy()
@@ -29,8 +29,10 @@ def snow(image: Pixels, constants: Constants, numbers: KeyedNumbers) -> Pixels:
     # Published with ImageMagick, which makes 8 bits of it, rounded.
     layer = (np.floor(fallen + np.float32(0.5)) / np.float32(255))[..., None]
     values = image.astype(np.float32) / 255
-    pale = np.maximum(values, (values @ _LUMINANCE)[..., None] * 1.5 + 0.5)
-    return cut(np.float32(weight) * values + np.float32(1 - weight) * pale + layer + layer[::-1, ::-1])
+    # Not a product of matrices, whose last bits may depend on the number of threads.
+    red, green, blue = (values[..., channel] * np.float32(weight) for channel, weight in enumerate(_LUMINANCE))
+    pale = np.maximum(values, (red + green + blue)[..., None] * 1.5 + 0.5)
+    return cut(np.float32(image_weight) * values + np.float32(1 - image_weight) * pale + layer + layer[::-1, ::-1])
 
 
 def frost(image: Pixels, constants: Constants, numbers: KeyedNumbers) -> Pixels:
