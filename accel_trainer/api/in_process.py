@@ -105,6 +105,7 @@ def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) 
     """Raises what ended the training."""
     owner = Owner.new()
     with ExitStack() as resources:
+        from accel_trainer.evaluation.in_training import measure_in_training
         from accel_trainer.training.session import SessionOptions, train
 
         lock = acquire(run, owner, end_leftovers=partial(refuse_leftovers, run), say=print)
@@ -114,7 +115,14 @@ def _train(job: Job, run: RunFolder, stop: _Stop, *, cpu: bool, progress: bool) 
         resources.enter_context(_all_cores())
         show = resources.enter_context(progress_bar(job.name, shown=progress))
         submission = _submission(job, run, owner.token)
-        options = SessionOptions(token=owner.token, submission=submission, prints=False, cpu=cpu, on_status=show)
+        options = SessionOptions(
+            token=owner.token,
+            submission=submission,
+            prints=False,
+            cpu=cpu,
+            on_status=show,
+            measure=measure_in_training,
+        )
         result = train(job, guard.owned(run), stop, options)
     result.check()
 

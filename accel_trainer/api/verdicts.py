@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,11 +86,23 @@ def check_job(job: Job, check: Check, queue: QueueStore, coming: Collection[str]
     whole = mistakes.of(lambda: with_parent_path(job, queue, coming)) or job
     try:
         summary = mistakes.of(lambda: check(whole))
+        if job.degradations:
+            mistakes.of(lambda: _check_degradations(job))
     except OSError as error:  # such as a folder of the data set that may not be read
         problem = Problem(f"{error.filename or job.dataset}: {error.strerror or error}")
         raise UserError(*mistakes.found, problem) from error
     mistakes.raise_found()
     return summary or {}
+
+
+def _check_degradations(job: Job) -> None:
+    from accel_trainer.evaluation.check import check_plan
+    from accel_trainer.training.degraded import plan_of
+
+    try:
+        check_plan(plan_of(job), None)
+    except UserError as error:
+        raise UserError(*(replace(one, option=None, key=one.key or "degradations") for one in error.details)) from error
 
 
 def check_evaluation(job: EvaluationJob, queue: QueueStore, coming: Collection[str] = ()) -> dict[str, Any]:

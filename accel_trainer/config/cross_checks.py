@@ -282,6 +282,15 @@ def after_problems(after: Sequence[str], job_name: str) -> list[Problem]:
     return problems
 
 
+def _degradation_problems(job: JobParameters) -> list[Problem]:
+    if job.degradations and job.is_contrastive:
+        message = f"{job.criterion} trains embeddings, which answer with no class, whatever the images are"
+        return [Problem(message, key="degradations", hint="leave them out")]
+    if job.degradation_interval and not job.degradations:
+        return [Problem("there are no `degradations` to measure", key="degradation_interval")]
+    return []
+
+
 def _parent_problems(job: JobParameters) -> list[Problem]:
     if job.parent_job == job.name:
         return [Problem("names the job itself", key="finetune_args.starting_params")]
@@ -323,6 +332,7 @@ CROSS_CHECKS: tuple[Callable[[JobParameters], list[Problem]], ...] = (
     _finetune_problems,
     _order_problems,
     _parent_problems,
+    _degradation_problems,
 )
 """Each looks at few parameters, and finds what contradicts itself among them: where one of those is wrong, only this
 check has to be left out."""

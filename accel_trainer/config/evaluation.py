@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from accel_trainer.config.dataset_names import last_part
-from accel_trainer.config.fields import Section, one_or_list
+from accel_trainer.config.degradations import Degradations
+from accel_trainer.config.fields import Section
 from accel_trainer.config.problems import few_problems, problems_of
 from accel_trainer.core.errors import InvalidJob
 from accel_trainer.core.text import canonical
@@ -21,10 +22,6 @@ MAX_SAID_BYTES = 100
 PLAIN = "validation"
 # Where images are, and how the evaluation is called, is not what is measured.
 _NOT_MEASURED = frozenset({"name", "data_root"})
-
-
-def _as_choice(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
 
 
 def usable_name(name: str) -> str:
@@ -38,28 +35,8 @@ def usable_name(name: str) -> str:
     return name
 
 
-def _each_once(values: list[Any]) -> list[Any]:
-    if len({canonical(value) for value in values}) < len(values):
-        raise ValueError("has one value twice: give each once")
-    return values
-
-
 FolderName = Annotated[str, AfterValidator(usable_name)]
 PathText = Annotated[str, Field(min_length=1)]
-# JSON has no infinity; the level at which nothing is filtered is called so.
-DegradationLevel = float | Literal["none", "inf"]
-Levels = Annotated[
-    list[DegradationLevel], one_or_list(DegradationLevel), Field(min_length=1), AfterValidator(_each_once)
-]
-
-
-class DegradationChoice(Section):
-    """A degradation, or a group of them, at some of its levels. Its name alone means all of its published levels."""
-
-    name: Annotated[str, Field(min_length=1)]
-    """Such as `noise`, `noise/gaussian` or `imagenet-c/fog`."""
-    levels: Levels | None = None
-    """Which levels; absent: those of its publication, and the neutral one."""
 
 
 class EvaluationPlan(Section):
@@ -73,10 +50,7 @@ class EvaluationPlan(Section):
     """A data set with the run's classes, named as in a job; absent: the run's own."""
     data_root: PathText | None = None
     """The folder that data sets are in; absent: that of the run's job."""
-    degradations: Annotated[
-        list[Annotated[DegradationChoice, BeforeValidator(_as_choice, json_schema_input_type=str | DegradationChoice)]],
-        one_or_list(str | DegradationChoice),
-    ] = []
+    degradations: Degradations = []
     """Names, or objects `{"name": ..., "levels": [...]}`; empty: the images as they are."""
     occluder_dir: PathText | None = None
     """A folder laid out as the Visual Occluders Dataset; absent: where that lies by default."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from accel_trainer.config.augmentations import BlurOrOff, EraseValue, MixingOrOff, NoiseOrOff, OcclusionOrOff
+from accel_trainer.config.degradations import Degradations
 from accel_trainer.config.fields import ChannelMeans, ChannelStds, Keywords, Section, WithoutNulls
 from accel_trainer.config.marks import DATA, MODEL, OPTIMIZATION, RUN, UNREPORTED, ChangesMetrics, PathKind
 from accel_trainer.config.places import FINETUNE_DIR
@@ -289,6 +290,14 @@ class RunParameters(Section):
     eval_sets: Annotated[list[str], RUN.but(decides_images=True, training_only=True, path=PathKind.DATASET)] = []
     """Further data sets, named as in `dataset`: each epoch is evaluated on their validation images too (`val_<name>` in
     performance.csv). Their classes are some of the job's, by name. They never decide which epoch is best."""
+    degradations: Annotated[Degradations, RUN.but(training_only=True)] = []
+    """Degradations under which the validation images are seen too, when the training is over, with the best weights:
+    names, or objects `{"name": ..., "levels": [...]}`, as of an evaluation. The results are in `evaluations/`."""
+    degradation_interval: Annotated[NonNegative, RUN.but(training_only=True)] = 0
+    """Measure `degradations` after every n-th epoch too, whose weights are then kept; 0: only in the end."""
+    degradation_occluders: Annotated[str | None, RUN.but(training_only=True, path=PathKind.PATH)] = None
+    """The folder with the occluders of `degradations`; absent: that of `Occlusion`, or where the Visual Occluders
+    Dataset lies by default."""
     allow_changes: Annotated[bool, UNREPORTED] = False
     """Resume a run whose other parameters were different, with the new values; an epoch that was begun is begun
     again. Absent: only harmless ones may change (`num_epochs`, `save_interval`, `num_workers`, `trackers`, ...)."""

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from accel_trainer.config.dataset_names import last_part
-from accel_trainer.config.evaluation import DegradationChoice, EvaluationPlan
+from accel_trainer.config.degradations import DegradationChoice
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.degradations.degradation import Condition, Degradation, level_text

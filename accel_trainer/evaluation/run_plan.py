@@ -7,6 +7,7 @@ not depend on how many there are, nor on where an earlier attempt has ended.
 import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -79,13 +80,15 @@ def run_plan(
     plan: EvaluationPlan,
     owned: RunFolder | None = None,
     *,
+    parts: Assembly | None = None,
     on_progress: Progress = nobody_listens,
     is_stopped: Callable[[], bool] = never,
 ) -> Measured:
     """Measure what a plan says, into `evaluations/<name>/` of a run; what an earlier call, ended anywhere, has left
     there is gone on with, and what is complete is only given back.
 
-    owned: that folder as its owner writes it; by default it is locked here. on_progress: called after each
+    owned: that folder as its owner writes it; by default it is locked here. parts: what this process computes with, if
+    it does so for the run already. on_progress: called after each
     batch with how many images under a condition are measured, if the other processes are as far as this one, and how
     many there are in all. is_stopped: looked at between two batches; when any process is stopped, all are. Every
     process of a launch calls it and gets the same answer. Raises UserError, also while another process writes that
@@ -99,7 +102,7 @@ def run_plan(
     there = with_data_in(job, None if plan.data_root is None else Path(plan.data_root))
     conditions = conditions_of(plan, dataset)
     folder = EvaluationFolder(run.evaluations / plan.folder_name)
-    with waiting_out_until_interrupted(), assembly(job, run) as parts:
+    with _computing(job, run, parts) as parts:
         source = open_validation(there, dataset, classes, needs_all=is_own)
         measuring = _Measuring(there if is_own else job, plan, trained_model(job, path, len(classes)), parts, classes)
 
@@ -137,6 +140,16 @@ def observer_of(run: RunFolder, weights: str) -> str:
     """What the model is called in a table of trials: its job, and the weights where these are not the best."""
     name = job_of(run, read_environment(run))
     return name if weights == "best" else f"{name}@{weights}"
+
+
+@contextmanager
+def _computing(job: ResolvedJob, run: RunFolder, parts: Assembly | None) -> Iterator[Assembly]:
+    """What the caller computes with, or what is assembled for this alone."""
+    if parts is not None:
+        yield parts
+        return
+    with waiting_out_until_interrupted(), assembly(job, run) as own:
+        yield own
 
 
 class _Measuring:

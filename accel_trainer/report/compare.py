@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, flatten, listed
+from accel_trainer.run.evaluations import degraded_accuracies
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import job_of
 from accel_trainer.run.performance import PerformanceRow, read_performance
@@ -42,6 +43,8 @@ class Comparison:
     settings: Mapping[str, Any]
     corrupt: int | None = None
     values: Mapping[str, float | None] = field(default_factory=dict)
+    degraded: Mapping[str, float] = field(default_factory=dict)
+    """Accuracy of the best weights by degradation, in percent, the mean over the levels that were measured."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
         settings=flatten(config),
         corrupt=status.corrupt_images if status else None,
         values={name: _value(rows, name, at, best[1] if best else None) for name in metrics},
+        degraded=degraded_accuracies(run),
     )
 
 

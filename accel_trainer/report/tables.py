@@ -34,12 +34,14 @@ def table_of_runs(runs: Sequence[Comparison], keys: Sequence[str], *, is_for_peo
     metrics = list(runs[0].values) if runs else []
     any_corrupt = any(run.corrupt for run in runs)
     header = ["job", "architecture", *_names(keys, is_for_people), "parameters", "state", "epochs"]
-    header += metrics or ["metric", "best", "in epoch"]
+    degradations = [] if metrics else list(dict.fromkeys(name for run in runs for name in run.degraded))
+    header += metrics or ["metric", "best", "in epoch", *degradations]
     header += ["images/s", "time", *["corrupt"] * any_corrupt]
     rows = [
         [run.job, run.architecture, *(_setting(run.settings[key]) for key in keys), run.parameters, run.state,
          None if run.num_epochs is None else f"{run.epochs}/{run.num_epochs}",
-         *(run.values.values() if metrics else (run.metric, run.best, run.best_epoch)), run.images_per_s,
+         *(run.values.values() if metrics else (run.metric, run.best, run.best_epoch)),
+         *map(run.degraded.get, degradations), run.images_per_s,
          duration(run.seconds) if is_for_people else run.seconds, *[run.corrupt] * any_corrupt]
         for run in runs
     ]  # fmt: skip

@@ -1,14 +1,19 @@
 """What was measured of a run after its training: a folder each below `evaluations/`, and what it says of itself."""
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accel_trainer.core.blocks import open_text
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import write_atomic
+from accel_trainer.core.files import MEBIBYTE, write_atomic
 from accel_trainer.core.record_store import Count, Line, RecordStore
 from accel_trainer.run.folder import RunFolder
+
+MAX_SUMMARY = 256 * MEBIBYTE
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,62 @@ def evaluations_of(run: RunFolder) -> Mapping[str, EvaluationFolder]:
         return {}
     found = (EvaluationFolder(path) for path in sorted(run.evaluations.iterdir()))
     return {folder.path.name: folder for folder in found if folder.record.is_file()}
+
+
+@dataclass(frozen=True)
+class ConditionAccuracy:
+    """How well a model did under one condition, in its last cycle: shares of 1, with a 95% interval, of so many images.
+    level: as its degradation writes it."""
+
+    degradation: str
+    level: str
+    accuracy: float
+    low: float
+    high: float
+    images: int
+
+
+def read_accuracies(folder: EvaluationFolder) -> list[ConditionAccuracy]:
+    """Those of a complete evaluation, of its degradations; none where there are none, or nothing can be read."""
+    found: dict[tuple[str, str], tuple[int, ConditionAccuracy]] = {}
+    with suppress(OSError, ValueError, KeyError), open_text(folder.summary, MAX_SUMMARY) as file:
+        for row in csv.DictReader(file):
+            if row["metric"] != "accuracy" or not row.get("degradation"):
+                continue
+            cycle, key = int(row["cycle"] or 0), (row["degradation"], row["level"])
+            value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+            if key not in found or found[key][0] < cycle:
+                found[key] = cycle, ConditionAccuracy(*key, value, low, high, int(row["n"]))
+    return [accuracy for _, accuracy in found.values()]
+
+
+def mean_accuracies(accuracies: Sequence[ConditionAccuracy]) -> dict[str, float]:
+    """The mean over all measured levels of each degradation, in percent."""
+    levels = _by_degradation(accuracies).items()
+    return {name: 100 * sum(one.accuracy for one in of_it) / len(of_it) for name, of_it in levels}
+
+
+def degraded_accuracies(run: RunFolder) -> dict[str, float]:
+    """`mean_accuracies` of the best weights of a run on its own images, of all evaluations that are complete; of one
+    degradation that several have, of the one with most levels."""
+    found: dict[str, list[ConditionAccuracy]] = {}
+    for folder in evaluations_of(run).values():
+        with suppress(UserError):
+            record = read_evaluation(folder)
+            if record is None or not record.complete or not _is_of_best(record.plan):
+                continue
+            for name, levels in _by_degradation(read_accuracies(folder)).items():
+                if len(levels) > len(found.get(name, ())):
+                    found[name] = levels
+    return mean_accuracies([one for name in sorted(found) for one in found[name]])
+
+
+def _is_of_best(plan: Mapping[str, Any]) -> bool:
+    return plan.get("weights") == "best" and plan.get("dataset") is None
+
+
+def _by_degradation(accuracies: Sequence[ConditionAccuracy]) -> dict[str, list[ConditionAccuracy]]:
+    found: dict[str, list[ConditionAccuracy]] = {}
+    for one in accuracies:
+        found.setdefault(one.degradation, []).append(one)
+    return found

@@ -19,6 +19,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow, write_performance
 from accel_trainer.training.build import Components
 from accel_trainer.training.corrupt_images import CorruptShare
+from accel_trainer.training.degraded import DegradedImages
 from accel_trainer.training.epoch_validation import EpochValidation
 from accel_trainer.training.failures import DivergenceCheck
 from accel_trainer.training.optim.averaging import Averages
@@ -94,20 +95,26 @@ class TrainingLoop:
 
     # -- the story ------------------------------------------------------------------------------------------
 
-    def train(self, tracking: Tracking, plotter: Plotter | None) -> None:
+    def train(self, tracking: Tracking, plotter: Plotter | None, degraded: DegradedImages | None = None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
         self._check_trackers = tracking.check
         self._after_first_step = nothing if plotter is None else plotter.start
         with self.saver.running():
+            if degraded is not None:  # an earlier attempt may have been ended in the middle of it
+                degraded.after_epoch(self.progress.epoch, tracking)
             while self.progress.epoch < self.job.num_epochs:
                 epoch = self.progress.epoch + 1
                 row = self._train_epoch(epoch)
                 with self._compiling("validation"):
                     rows = [row, *self.validation.rows(epoch, self.progress.global_step, self)]
-                self._end_epoch(epoch, rows, tracking, plotter)
+                is_measured = degraded is not None and degraded.is_due(epoch)
+                self._end_epoch(epoch, rows, tracking, plotter, waits=is_measured)
                 if self.is_first:
                     self.reporter.note_corrupt(self.num_corrupt)
                     self.reporter.report_epoch(self.progress, self.job.primary_metric)
+                if degraded is not None and is_measured:
+                    self.accelerator.wait_for_everyone()  # the first one has written the weights
+                    degraded.after_epoch(epoch, tracking)
         if self.is_first:
             self.states.keep_only_newest()
 
@@ -216,8 +223,16 @@ class TrainingLoop:
 
     # -- between epochs --------------------------------------------------------------------------------------
 
-    def _end_epoch(self, epoch: int, rows: list[PerformanceRow], tracking: Tracking, plotter: Plotter | None) -> None:
-        """Count the epoch, and save it while the next one is trained."""
+    def _end_epoch(
+        self,
+        epoch: int,
+        rows: list[PerformanceRow],
+        tracking: Tracking,
+        plotter: Plotter | None,
+        *,
+        waits: bool = False,
+    ) -> None:
+        """Count the epoch, and save it while the next one is trained; or wait for that."""
         val = rows[1].scores
         if not math.isfinite(val["loss"]):
             raise self.divergence.in_validation(epoch, self.progress)
@@ -245,7 +260,7 @@ class TrainingLoop:
                 plotter.draw()
 
         files = self.weights.due(epoch, is_best=is_best, model=self.plain_model, ema=ema, swa=swa)
-        self.save_state(files, tell, show, waits=epoch == self.job.num_epochs)
+        self.save_state(files, tell, show, waits=waits or epoch == self.job.num_epochs)
 
     def _is_better(self, metric: float) -> bool:
         best = self.progress.best

@@ -29,6 +29,7 @@ from accel_trainer.run.status import RankError, RunState, Status, first_rank_err
 from accel_trainer.training.reporting import Reporter, TrainingResult
 
 if TYPE_CHECKING:
+    from accel_trainer.training.degraded import Measure
     from accel_trainer.training.runtime.accelerator import Assembly
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class SessionOptions:
     rank: of this process among those that train together; token: of the launcher that owns the run folder; submission:
     differs between two submissions of the same job; group: of runs, in the trackers; prints: whether log lines go to
     standard output, and not only to log.txt; cpu: leave a GPU alone; on_status: is given the status, on every rank,
-    whenever it has changed.
+    whenever it has changed; measure: what measures the
+    degradations of a job that has some.
     """
 
     rank: int = 0
@@ -51,6 +53,7 @@ class SessionOptions:
     prints: bool = True
     cpu: bool = False
     on_status: Callable[[Status], None] = lambda status: None
+    measure: "Measure | None" = None
 
 
 def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions | None = None) -> TrainingResult:
@@ -71,7 +74,9 @@ def train(job: Job, run: RunFolder, stop: StopRequest, options: SessionOptions |
         from accel_trainer.training.trainer import Trainer
 
         with assembly(own, run, cpu=options.cpu) as parts:
-            result = Trainer(own, run, stop, reporter, parts, options.submission, options.group).train()
+            result = Trainer(
+                own, run, stop, reporter, parts, options.submission, options.group, options.measure
+            ).train()
             if result.state is RunState.OUT_OF_MEMORY:
                 parts.release()
                 _report(result, run, reporter, options.rank)  # whatever becomes of the search

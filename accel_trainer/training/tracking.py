@@ -4,14 +4,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
 from accel_trainer.core.text import duration, first_line, listed
+from accel_trainer.run.evaluations import ConditionAccuracy, mean_accuracies
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training import wandb_run
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT_S = 30
+ACCURACY_COLUMNS = tuple(field.name for field in fields(ConditionAccuracy))
 # How long a training waits for its trackers to start, and for each later call of one.
 START_S, CALL_S = 120.0, 300.0
 POLL_S = 1.0
@@ -178,6 +181,40 @@ class Tracking:
             media["sample_train_inputs"] = wandb.Image(str(self._run.sample_inputs))
         tracker.log({**values, **media, wandb_run.EPOCH: epoch})
         self._logged.add(epoch)
+
+    def log_degraded(self, epoch: int, accuracies: Sequence[ConditionAccuracy]) -> None:
+        """Accuracies in percent on degraded images after an epoch: degraded/<degradation>/<level>, and the mean over
+        levels as degraded/<degradation>."""
+        self.wait()
+        values = {f"degraded/{one.degradation}/{one.level}": 100 * one.accuracy for one in accuracies}
+        values |= {f"degraded/{name}": mean for name, mean in mean_accuracies(accuracies).items()}
+
+        def log_values(tracker: "GeneralTracker") -> None:
+            if tracker.name == "wandb":
+                tracker.log({**values, "epoch": epoch})
+            else:
+                tracker.log(values, step=epoch)
+
+        for_all_trackers(self._accelerator, log_values)
+
+    def log_degraded_best(self, accuracies: Sequence[ConditionAccuracy], epoch: int, curves: Path) -> None:
+        """The same of the best weights, for a table of runs; on wandb also as a table, and with the curves' picture."""
+        self.wait()
+        means = {f"best/degraded/{name}": mean for name, mean in mean_accuracies(accuracies).items()}
+
+        def log_table(tracker: "GeneralTracker") -> None:
+            if self._is_wandbs(tracker):
+                import wandb
+
+                tracker.tracker.summary.update(means)
+
+                rows = [[getattr(one, name) for name in ACCURACY_COLUMNS] for one in accuracies]
+                logged: dict[str, Any] = {"best/degraded": wandb.Table(list(ACCURACY_COLUMNS), rows), "epoch": epoch}
+                if curves.is_file():
+                    logged["best/degraded_curves"] = wandb.Image(str(curves))
+                tracker.tracker.log(logged)
+
+        for_all_trackers(self._accelerator, log_table)
 
     def summarize(self, history: Sequence[PerformanceRow], best: float | None, best_epoch: int | None) -> None:
         """What a table of runs shows, of the whole run: `wandb_run.summary`."""

@@ -23,6 +23,7 @@ from accel_trainer.run.records import keep_classes, read_found, write_config
 from accel_trainer.run.status import RunState
 from accel_trainer.training.build import Components, build
 from accel_trainer.training.check import JobChecker
+from accel_trainer.training.degraded import DegradedImages, Measure
 from accel_trainer.training.description import Description
 from accel_trainer.training.determinism import operations_without_order, refuse_without_order
 from accel_trainer.training.failures import Diverged, is_out_of_memory, known_failure
@@ -61,7 +62,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trainer:
-    """One attempt at a run, on one process. submission, group: as in SessionOptions."""
+    """One attempt at a run, on one process. submission, group, measure: as in SessionOptions."""
 
     job: Job
     run: RunFolder
@@ -70,6 +71,7 @@ class Trainer:
     assembly: Assembly
     submission: str
     group: str | None
+    measure: Measure | None = None
 
     def train(self) -> TrainingResult:
         """Train to the end, to a stop or to a known failure. Raises UserError, and what is not known."""
@@ -80,15 +82,22 @@ class Trainer:
                 resources.callback(end_trackers, self.assembly.accelerator)
                 loop, run_id = self._prepare(resources)
                 plotter = self._plotter(loop, resources)
-                if loop.progress.epoch >= loop.job.num_epochs:
+                degraded = self._degraded(loop)
+                was_finished = loop.progress.epoch >= loop.job.num_epochs
+                if was_finished and (degraded is None or not degraded.is_left()):
                     return _finished_before(loop)
                 with self._failures_noted(loop):
                     about = RunAbout(run_id, self.group, replicates(self.job), loop.progress.history)
                     tracking = Tracking(self.assembly.accelerator, loop.job, self.run, about)
                     resources.callback(tracking.wait)  # trackers that are still starting must not be ended
                     with _preemption_told(tracking):
-                        loop.train(tracking, plotter)
+                        loop.train(tracking, plotter, degraded)
+                        if degraded is not None:
+                            self.assembly.accelerator.wait_for_everyone()  # the first one has written the weights
+                            degraded.in_the_end(loop.progress.epoch, tracking)
                     tracking.log_best_weights(loop.progress.best_epoch)
+                if was_finished:
+                    return _finished_before(loop)
                 _log_end(loop, time.monotonic() - began)
                 return TrainingResult(RunState.FINISHED)
         except Stopped:
@@ -124,6 +133,14 @@ class Trainer:
         plotter = Plotter(self.run)
         resources.callback(plotter.close)
         return plotter
+
+    def _degraded(self, loop: TrainingLoop) -> DegradedImages | None:
+        """What measures the job's degradations, where it has some."""
+        if not loop.job.degradations:
+            return None
+        if self.measure is None:
+            raise ValueError("a job with degradations needs somebody who measures them")
+        return DegradedImages(loop.job, self.run, self.assembly, self.measure, self.reporter, loop.is_stopped)
 
     @contextmanager
     def _failures_noted(self, loop: TrainingLoop) -> Iterator[None]:

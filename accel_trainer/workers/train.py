@@ -30,6 +30,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.giving_way import giving_way
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.outage import waiting_out
+from accel_trainer.evaluation.in_training import measure_in_training
 from accel_trainer.launch.protocol import ERROR_PREFIX, LOCK, PREWARM, WITH_WANDB, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
@@ -71,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         return EXIT_CODES[RunState.INVALID]
     with resources:
-        options = SessionOptions(rank=rank, token=token, submission=args.submission, group=args.group)
+        options = SessionOptions(
+            rank=rank, token=token, submission=args.submission, group=args.group, measure=measure_in_training
+        )
         state = session.train(job, owned, stop_request(), options).state
     return EXIT_CODES.get(state, 1)
 

@@ -75,13 +75,15 @@ class Saver:
 
 
 class EpochWeights:
-    """The weights that are saved at the end of an epoch: those of every `save_interval`-th epoch and of the last one,
+    """The weights that are saved at the end of an epoch: those of every `save_interval`-th one, of those in which
+    degraded images are measured, and of the last one,
     the best ones, the newest exponential average and, in the end, the stochastic one. writes: whether this process is
     the one that writes them; the others collect none."""
 
     def __init__(self, job: ResolvedJob, run: RunFolder, *, writes: bool) -> None:
         self._run, self._writes = run, writes
-        self._interval, self._last = job.save_interval, job.num_epochs
+        self._last = job.num_epochs
+        self._intervals = [job.save_interval, job.degradation_interval if job.degradations else None]
 
     def due(
         self, epoch: int, *, is_best: bool, model: nn.Module, ema: nn.Module | None, swa: nn.Module | None
@@ -90,7 +92,7 @@ class EpochWeights:
         if not self._writes:
             return []
         files: list[tuple[Path, nn.Module]] = []
-        if epoch == self._last or (self._interval is not None and epoch % self._interval == 0):
+        if epoch == self._last or any(interval and epoch % interval == 0 for interval in self._intervals):
             files.append((self._run.weights(epoch), model))
         if is_best:
             files.append((self._run.best_weights, model))
