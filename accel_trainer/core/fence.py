@@ -17,6 +17,9 @@ from pathlib import Path
 from accel_trainer.core.files import remove_tree
 from accel_trainer.core.rename import is_renamed
 
+# Why a folder with something in it is not removed: also with a file that a process of this machine has open, which a
+# network drive keeps under another name (.nfs..., .fuse_hidden...) until that closes it.
+NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY})
 # For how long a folder may get new files while it is removed.
 RAZE_S, POLL_S = 30.0, 0.05
 
@@ -50,7 +53,7 @@ def fence(folder: Path, through: Path) -> None:
     if away.is_symlink() or not away.is_dir():
         remove_tree(away)
     else:
-        raze(away, RAZE_S)
+        raze(away, RAZE_S, out_to=through.parent)
 
 
 def _moved(path: Path, through: Path) -> Path | None:
@@ -67,23 +70,34 @@ def _moved(path: Path, through: Path) -> Path | None:
     return away
 
 
-def raze(folder: Path, patience_s: float) -> None:
+def raze(folder: Path, patience_s: float, out_to: Path | None = None) -> None:
     """Remove a folder until the system says that it is gone. Raises OSError where it is not after so many seconds: a
-    client may believe for a while that a file in it is missing, and remove nothing."""
+    client may believe for a while that a file in it is missing, and remove nothing.
+
+    out_to: where what is in it is moved before it is removed, since that may be open in a process that lives still.
+    """
     deadline = time.monotonic() + patience_s
     while True:
         for path in _inside(folder):
-            remove_tree(path)
+            remove_tree(path if out_to is None else _moved_out(path, out_to))
         try:
             folder.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY) or time.monotonic() > deadline:
+            if error.errno not in NOT_EMPTY or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_S)
         else:
             return
+
+
+def _moved_out(path: Path, folder: Path) -> Path:
+    """Where something is now, under a name that says that it can be removed."""
+    out = folder / f".{secrets.token_hex(8)}.tmp"
+    with suppress(OSError):
+        path.rename(out)
+    return out if os.path.lexists(out) else path
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from typing import Self
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.exclusive_move import move_own
-from accel_trainer.core.fence import discard, fence, raze
+from accel_trainer.core.fence import NOT_EMPTY, discard, fence, raze
 from accel_trainer.core.files import MEBIBYTE, open_regular, read_bytes
 from accel_trainer.core.lease import BEAT_S, Owner, left_s
 from accel_trainer.core.outage import UnsuitableFile
@@ -332,6 +332,9 @@ def _take(
         _fence_off(run, ours, others)
     except BaseException as error:
         ours.give_way()
+        if isinstance(error, OSError) and error.errno in NOT_EMPTY and not isinstance(error, FileExistsError):
+            message = f"a process that has trained in {run.path}, and is suspended or hangs, has files open there"
+            raise FolderInUse(message, key="model_dir", hint="end it, or choose another") from error
         if not isinstance(error, FileExistsError | FileNotFoundError | LockLost) or not run.path.is_dir():
             raise
         # Another was faster. Where its lock is there still, it is named.

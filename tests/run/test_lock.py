@@ -13,7 +13,7 @@ import pytest
 from faults.away import disk_of
 from helpers import as_another_machine, plant_no_file, said_by
 
-from accel_trainer.core import disk_calls
+from accel_trainer.core import disk_calls, lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.process_space import machine_id, own_start, space_name
@@ -395,3 +395,19 @@ def test_a_folder_whose_disk_is_gone_for_a_moment_is_waited_for(run: RunFolder, 
     threading.Timer(0.3, (tmp_path / "away").rename, [run.path]).start()
     with disk_calls.retrying(10.0):
         take_it(run).release()
+
+
+def test_a_folder_in_which_another_has_files_open_is_in_use(run, monkeypatch):
+    """As NFS keeps them, under names that cannot be removed; the job waits, and has not failed."""
+
+    def keep(*_):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with monkeypatch.context() as patched:
+        as_another_machine(patched, "sleepy")
+        acquire(run, Owner.new(), end_leftovers=print, say=print)
+        patched.setattr(lease, "STALE_S", 0.0)
+        as_another_machine(patched, "awake")
+        patched.setattr(lock, "fence", keep)
+        with pytest.raises(FolderInUse, match="has files open there"):
+            acquire(run, Owner.new(), end_leftovers=print, say=print)
