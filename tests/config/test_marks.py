@@ -57,6 +57,9 @@ def test_what_may_change_between_attempts_at_one_run_follows_from_marks() -> Non
         "data_root",
         "description",
         "eval_sets",
+        "degradations",
+        "degradation_interval",
+        "degradation_occluders",
         "knn_interval",
         "min_loaded_fraction",
         "model_dir",
@@ -128,6 +131,9 @@ def test_what_decides_images_and_what_only_training_needs_follow_from_marks() ->
         "after",
         "checkpoint",
         "eval_sets",
+        "degradations",
+        "degradation_interval",
+        "degradation_occluders",
         "finetune",
         "finetune_args",
         "min_loaded_fraction",
@@ -160,6 +166,7 @@ def test_paths_and_arguments_with_defaults_follow_from_marks() -> None:
         "finetune_args.starting_params": PathKind.PATH,
         "finetune_args.finetune_dir": PathKind.PATH,
         "eval_sets": PathKind.DATASET,
+        "degradation_occluders": PathKind.PATH,
     }
     assert ARGUMENTS_OF == {"optimizer_args": "optimizer", "scheduler_args": "scheduler"}
 
