@@ -40,9 +40,9 @@ from accel_trainer.cli.launching import (
     ProcessesOption,
     WeightsOption,
     launch_options,
+    plan_of_options,
 )
 from accel_trainer.config import EvaluationJob, Job, read_job, read_queue_job
-from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import waiting_out_until_interrupted
@@ -280,7 +280,7 @@ def add(
     given |= {"data_root": data_root and str(data_root), "occluder_dir": occluder_dir and str(occluder_dir)}
     given["degradations"] = _items(",".join(degrade)) if degrade else None
     if evaluate:
-        plan = EvaluationPlan.parse(given)
+        plan = plan_of_options(**given)
         _add_each(files, lambda run: target.add_evaluation(run, plan, force=force))
         return
     given["weights"] = None if weights == "best" else weights

@@ -4,14 +4,16 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.child_environment import Family, in_one_line, leftovers
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.launched import SET_ASIDE_VARIABLE
 from accel_trainer.core.machine_errors import why_of_machine_in
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
@@ -94,3 +96,22 @@ def report_set_aside(*families: Family) -> None:
     os.environ.pop(SET_ASIDE_VARIABLE, None)  # of another launch, in whose processes this one was begun
     if names := leftovers(os.environ, *families):
         typer.echo(f"set aside from the environment: {in_one_line(names)} (docs/environment.md says why)", err=True)
+
+
+def plan_of_options(**given: Any) -> EvaluationPlan:
+    """The evaluation that options say. Raises UserError with a line for each mistake, of the option that has it."""
+    words = given.get("probabilities")
+    if words is not None and words.removeprefix("-").isdecimal():
+        given["probabilities"] = int(words)
+    try:
+        return EvaluationPlan.parse(given)
+    except UserError as error:
+        raise UserError(*map(_of_an_option, error.details)) from error
+
+
+def _of_an_option(problem: Problem) -> Problem:
+    if problem.key is None:
+        return problem
+    first, *within = problem.key.split(".")
+    option = ("levels" if "levels" in within else "degrade") if first == "degradations" else first
+    return replace(problem, key=None, option=option)

@@ -19,13 +19,13 @@ from accel_trainer.cli.launching import (
     ProcessesOption,
     WeightsOption,
     launch_options,
+    plan_of_options,
     worker_call,
 )
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import replacing
 
 if TYPE_CHECKING:
-    from accel_trainer.config.evaluation import EvaluationPlan
     from accel_trainer.launch.call_worker import WorkerCall
 
 
@@ -96,8 +96,10 @@ def evaluate(
     """Evaluate trained weights on the validation images of their own data set or of another one, as they are or under
     degradations."""
     options = launch_options(config, num_processes, gpus, cpu=cpu)
+    if trials is not None and not trials.parent.is_dir():
+        raise UserError(f"{trials}: no folder {trials.parent}", option="trials", hint="make it first")
     if degrade or trials is not None or name is not None:
-        plan = _plan(
+        plan = plan_of_options(
             name=name,
             weights=weights,
             dataset=dataset,
@@ -127,15 +129,6 @@ def evaluate(
         if others := row.get("other_inputs"):
             echo(f"the images are augmented from other files than in the training: {'; '.join(others)}", err=True)
         echo_text(json.dumps(row) if as_json else _evaluation(row))
-
-
-def _plan(**given: Any) -> "EvaluationPlan":
-    from accel_trainer.config.evaluation import EvaluationPlan
-
-    words = given["probabilities"]
-    if words is not None and words.isdecimal():
-        given["probabilities"] = int(words)
-    return EvaluationPlan.parse(given)
 
 
 def _choices(names: Sequence[str], levels: Sequence[str] | None) -> list[Any]:

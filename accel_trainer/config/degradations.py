@@ -14,7 +14,8 @@ def _as_choice(value: Any) -> Any:
 
 
 def _each_once(values: list[Any]) -> list[Any]:
-    if len({canonical(value) for value in values}) < len(values):
+    plain = [value.model_dump(mode="json") if isinstance(value, Section) else value for value in values]
+    if len({canonical(value) for value in plain}) < len(values):
         raise ValueError("has one value twice: give each once")
     return values
 
@@ -38,4 +39,5 @@ class DegradationChoice(Section):
 Degradations = Annotated[
     list[Annotated[DegradationChoice, BeforeValidator(_as_choice, json_schema_input_type=str | DegradationChoice)]],
     one_or_list(str | DegradationChoice),
+    AfterValidator(_each_once),
 ]

@@ -38,7 +38,7 @@ class Degradation:
     publication, from the weakest. neutral: the level that gives the image itself, bit for bit; NONE does so as well.
     apply: (pixels, level, random numbers) to other pixels; it leaves those that it is given as they are. between: the
     range of levels that there are, both ends included; None: only `levels` and the neutral one. text: how a
-    publication writes a level. key_name: what keys are made of; the name where it is empty.
+    publication writes its levels. key_name: what keys are made of; the name where it is empty.
     """
 
     name: str
@@ -95,8 +95,12 @@ class Condition:
 
     @property
     def level_text(self) -> str:
-        """The level as its publication writes it, such as c05 for a contrast of 5%."""
-        return self.level if isinstance(self.level, str) else self.degradation.text(self.level)
+        """The level as its publication writes it, such as c05 for a contrast of 5%; one that is not published has all
+        its digits, so that no two levels are called the same."""
+        if isinstance(self.level, str):
+            return self.level
+        is_published = self.level in (*self.degradation.levels, self.degradation.neutral)
+        return self.degradation.text(self.level) if is_published else level_text(self.level)
 
     @property
     def name(self) -> str:

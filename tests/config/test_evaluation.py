@@ -38,6 +38,7 @@ def test_a_plan_says_what_json_said() -> None:
             "plan.json: degradations.0.levels: has one value twice",
         ),
         ({"degradations": [{"name": "a", "levels": "non"}]}, 'plan.json: degradations.0.levels.0: "non" is not'),
+        ({"degradations": ["a", {"name": "a"}]}, "plan.json: degradations: has one value twice: give each once"),
         ({"degradations": [3]}, "plan.json: degradations.0: 3 is not allowed: it should be an object"),
         ({"probabilities": "some"}, "plan.json: probabilities: \"some\" is not allowed: it should be 'all' or"),
         ({"probabilities": -1}, "plan.json: probabilities: -1 is not allowed"),

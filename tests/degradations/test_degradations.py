@@ -174,6 +174,14 @@ def test_levels_are_written_as_published():
     assert written["colour"] == ["cr", "bw"]
 
 
+def test_no_two_levels_are_called_the_same():
+    pairs = {"contrast": (0.1234567, 0.1234568), "uniform-noise": (0.031, 0.033), "high-pass": (0.1234567, 0.1234568)}
+    for name, levels in pairs.items():
+        (found,) = find_degradations([f"geirhos/{name}"])
+        assert len({found.condition(level).name for level in levels}) == 2
+        assert [found.condition_called(found.condition(level).level_text).level for level in levels] == [*levels]
+
+
 def test_what_there_is_not_is_refused_with_what_there_is():
     with pytest.raises(UserError, match=r"no degradation 'nois'.*noise"):
         find_degradations(["nois"])

@@ -17,6 +17,7 @@ from accel_trainer.measures.correlation import condition_correlation, noise_ceil
 from accel_trainer.measures.corruption_error import (
     ALEXNET,
     ALEXNET_ERRORS,
+    EXTRA_CORRUPTIONS,
     CorruptionErrors,
     corruption_errors,
     corruption_figures,
@@ -390,3 +391,16 @@ def test_of_no_trials_there_are_no_figures():
     for figures in (accuracy, class_accuracy, calibration, confusion):
         assert figures(none) == []
     assert reaction_time_figures(replace(none, entropy=np.zeros(0, np.float32)), 0.5) == []
+
+
+def test_further_corruptions_are_in_no_mean_over_the_benchmark():
+    whole = corruption_errors(corrupted([*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS]), "corruption", "severity")
+    (errors,) = whole.values()
+    mean = 100 * np.mean([errors.by_corruption[name] for name in ALEXNET_ERRORS])
+    for baseline in (None, ALEXNET):
+        figures = corruption_figures(whole, baseline)
+        assert values(figures, "corruption_accuracy") == [pytest.approx(1 - mean / 100)]
+        assert {figure.n for figure in figures} <= {5, 15}
+    assert values(corruption_figures(whole, None), "unnormalised_error") == [pytest.approx(mean)]
+    alone = corruption_errors(corrupted(["spatter"]), "corruption", "severity")
+    assert [figure.n for figure in corruption_figures(alone, None)] == [1, 1, 1]
