@@ -39,7 +39,7 @@ SIZE, BATCH, WIDTH, HEIGHT, CLASSES = 224, 64, 500, 375, 4
 BYTES = 90_000
 MIN_SECONDS = 1.0
 # What each is to reach, in multiples of the plain pipeline.
-GOALS = {"ours": 2.0, "ours, raw pack": 8.0}
+GOALS = {"ours": 3.0, "ours, raw pack": 16.0}
 
 Pass = Callable[[int], Iterator[torch.Tensor]]
 
