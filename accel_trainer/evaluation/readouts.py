@@ -64,7 +64,7 @@ def readouts_of(
                 found += [Knn(k, temperature) for k in neighbors]
             case _:
                 near = did_you_mean(name, READOUTS) or f"; there are: {listed(READOUTS)}"
-                raise UserError(f"{name!r} is no readout{near}", option="readouts")
+                raise UserError(f"{name!r} is no readout{near}", option="readout")
     return found
 
 

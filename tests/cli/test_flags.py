@@ -22,6 +22,8 @@ def test_every_argument_that_an_error_may_name_is_a_flag_of_some_verb() -> None:
         for call in ast.walk(ast.parse(file.read_text())):
             if isinstance(call, ast.Call):
                 named |= {
-                    k.value.value for k in call.keywords if k.arg == "option" and isinstance(k.value, ast.Constant)
+                    k.value.value
+                    for k in call.keywords
+                    if k.arg == "option" and isinstance(k.value, ast.Constant) and k.value.value is not None
                 }
     assert all(with_flags(f"`{name}`").startswith("--") for name in named)

@@ -125,7 +125,7 @@ def test_a_kill_before_any_write_after_epochs_resumes_to_the_same_bits(
     assert_same(outcome(loop), outcome(undisturbed))
 
 
-PATH_OPEN = Path.open
+PATH_OPEN, PATH_MKDIR = Path.open, Path.mkdir
 
 
 class FullDisk:
@@ -135,11 +135,12 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
         self.full_at, self.calls = full_at, 0
+        self.not_made = set[Any]()  # folders, whichever time it is tried
         for place, name in self.CALLS:
             monkeypatch.setattr(place, name, self._watched(getattr(place, name)))
 
     def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        fsync, path_open = os.fsync, PATH_OPEN
+        fsync, path_open, path_mkdir = os.fsync, PATH_OPEN, PATH_MKDIR
 
         def call_unless_full(*args: Any, **keywords: Any) -> Any:
             if call is fsync and stat.S_ISDIR(os.fstat(args[0]).st_mode):  # some disks cannot, and need not
@@ -147,7 +148,8 @@ class FullDisk:
             if call is path_open and "r" in (args[1] if len(args) > 1 else keywords.get("mode", "r")):
                 return call(*args, **keywords)
             self.calls += 1
-            if self.calls - 1 == self.full_at:
+            if self.calls - 1 == self.full_at or args[0] in self.not_made:
+                self.not_made |= {args[0]} if call is path_mkdir else set()
                 raise OSError(errno.ENOSPC, "No space left on device")
             return call(*args, **keywords)
 
