@@ -164,7 +164,8 @@ class Run:
         self,
         dataset: str | None = None,
         *,
-        degradations: "Sequence[str | Mapping[str, Any]]",
+        degradations: "Sequence[str | Mapping[str, Any]]" = (),
+        degraded_set: str | os.PathLike[str] | None = None,
         weights: str | int = "best",
         data_root: str | os.PathLike[str] | None = None,
         occluder_dir: str | os.PathLike[str] | None = None,
@@ -179,6 +180,7 @@ class Run:
         dataset: str | None = None,
         *,
         degradations: "Sequence[str | Mapping[str, Any]] | None" = None,
+        degraded_set: str | os.PathLike[str] | None = None,
         weights: str | int = "best",
         data_root: str | os.PathLike[str] | None = None,
         occluder_dir: str | os.PathLike[str] | None = None,
@@ -194,11 +196,12 @@ class Run:
         degradations: names such as "noise" or "imagenet-c/fog", or {"name": ..., "levels": [...]}; with [], the images
         as they are. Then each answer is written to a table of trials in `evaluations/<name>/` of the run folder, and
         what is given back has `trials`, `summary` and `plot()`. What an earlier call, ended anywhere, has left there is
-        gone on with; what is complete is read. occluder_dir: laid out as the Visual Occluders Dataset. probabilities:
+        gone on with; what is complete is read. degraded_set: a folder of degraded images as published, in place of the
+        data set's. occluder_dir: laid out as the Visual Occluders Dataset. probabilities:
         "all", or how many of the largest are kept. batch_size: images in a forward pass, by default the validation's.
         Raises UserError, also while another process writes that folder, or where it has something else.
         """
-        if degradations is not None:
+        if degradations is not None or degraded_set is not None:
             from accel_trainer.config.evaluation import EvaluationPlan
 
             plan = EvaluationPlan.parse(
@@ -207,7 +210,8 @@ class Run:
                     "weights": str(weights),
                     "dataset": dataset,
                     "data_root": None if data_root is None else os.fspath(data_root),
-                    "degradations": [one if isinstance(one, str) else dict(one) for one in degradations],
+                    "degradations": [one if isinstance(one, str) else dict(one) for one in degradations or ()],
+                    "degraded_set": None if degraded_set is None else os.fspath(expand_path(degraded_set)),
                     "occluder_dir": None if occluder_dir is None else os.fspath(occluder_dir),
                     "probabilities": probabilities,
                     "batch_size": batch_size,
@@ -216,7 +220,7 @@ class Run:
             return self.evaluate_plan(plan, allow=allow)
         beside = {"occluder_dir": occluder_dir, "batch_size": batch_size, "name": name}
         if unused := [option for option, value in beside.items() if value is not None]:
-            raise UserError("only with `degradations`", option=unused[0])
+            raise UserError("only with `degradations` or `degraded_set`", option=unused[0])
         from accel_trainer.evaluation.accuracy import evaluate
 
         with imports_allowed(allow):

@@ -26,7 +26,7 @@ DATA_ROOT = Path(Job.model_fields["data_root"].default)
 EVAL_CROP: float = Job.model_fields["eval_crop"].default
 
 
-@app.command()
+@app.command(several=("--degrade", "--levels"))
 def degrade(
     names: Annotated[
         list[str] | None,
@@ -36,12 +36,17 @@ def degrade(
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Option("--degrade", help="The same, as of evaluate; may be followed by several.", show_default=False),
+        typer.Option("--degrade", metavar="NAME...", help="The same, as of evaluate.", show_default=False),
     ] = None,
     as_list: Annotated[bool, typer.Option("--list", help="Print them with their levels, and do no more.")] = False,
     levels: Annotated[
-        str | None,
-        typer.Option("--levels", help="Such as 1,3,5; by default the published ones.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            "--levels",
+            metavar="LEVEL...",
+            help="Such as 1 3 5, of all of these; by default the published ones.",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of <class>/<image>.", show_default=False)
@@ -101,7 +106,7 @@ def _print_list(names: Sequence[str], *, as_json: bool) -> None:
     echo_text(table(("name", "level is", "levels", "neutral", "source"), cells))
 
 
-def _conditions(names: Sequence[str], levels: str | None, resources: "Resources") -> "list[Condition]":
+def _conditions(names: Sequence[str], levels: Sequence[str] | None, resources: "Resources") -> "list[Condition]":
     from accel_trainer.degradations.registry import default_names, find_degradations
 
     try:
@@ -110,8 +115,7 @@ def _conditions(names: Sequence[str], levels: str | None, resources: "Resources"
         raise UserError(*map(_of_option, error.details)) from error
     if levels is None:
         return [condition for one in found for condition in one.conditions()]
-    words = [word.strip() for word in levels.split(",")]
-    return [one.condition_called(word) for one in found for word in words]
+    return [one.condition_called(word) for one in found for word in levels]
 
 
 def _of_option(problem: Problem) -> Problem:

@@ -34,6 +34,7 @@ from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
     DataRootOption,
+    DegradedSetOption,
     DegradeOption,
     GpusOption,
     OccludersOption,
@@ -240,7 +241,7 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",")]
 
 
-@app.command()
+@app.command(several=("--degrade",))
 def add(
     files: Annotated[
         list[Path],
@@ -267,6 +268,7 @@ def add(
     ] = None,
     data_root: DataRootOption = None,
     degrade: DegradeOption = None,
+    degraded_set: DegradedSetOption = None,
     occluder_dir: OccludersOption = None,
     name: Annotated[
         str | None,
@@ -278,7 +280,7 @@ def add(
     target, coming = Queue(queue), {file.stem for file in files}
     given: dict[str, Any] = {"weights": weights, "dataset": dataset, "name": name}
     given |= {"data_root": data_root and str(data_root), "occluder_dir": occluder_dir and str(occluder_dir)}
-    given["degradations"] = _items(",".join(degrade)) if degrade else None
+    given |= {"degradations": degrade, "degraded_set": degraded_set and str(degraded_set.resolve())}
     if evaluate:
         plan = plan_of_options(**given)
         _add_each(files, lambda run: target.add_evaluation(run, plan, force=force))

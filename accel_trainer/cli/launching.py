@@ -45,8 +45,16 @@ DegradeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--degrade",
-        metavar="NAME[,NAME...]",
-        help="Degradations of the images, such as noise,blur or imagenet-c/fog; may be given again.",
+        metavar="NAME...",
+        help="Degradations of the images, such as noise blur imagenet-c/fog; names up to the next option.",
+        show_default=False,
+    ),
+]
+DegradedSetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--degraded-set",
+        help="Folder of degraded images as published (ImageNet-C, CIFAR-C, any tree of conditions), instead.",
         show_default=False,
     ),
 ]

@@ -15,6 +15,7 @@ from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
     DataRootOption,
+    DegradedSetOption,
     GpusOption,
     ProcessesOption,
     WeightsOption,
@@ -59,6 +60,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    degraded_set: DegradedSetOption = None,
     trials: Annotated[
         Path | None,
         typer.Option("--trials", help="Write the table of trials to this Parquet file, too.", show_default=False),
@@ -98,13 +100,14 @@ def evaluate(
     options = launch_options(config, num_processes, gpus, cpu=cpu)
     if trials is not None and not trials.parent.is_dir():
         raise UserError(f"{trials}: no folder {trials.parent}", option="trials", hint="make it first")
-    if degrade or trials is not None or name is not None:
+    if degrade or degraded_set is not None or trials is not None or name is not None:
         plan = plan_of_options(
             name=name,
             weights=weights,
             dataset=dataset,
             data_root=None if data_root is None else str(data_root),
             degradations=_choices(degrade or [], levels),
+            degraded_set=None if degraded_set is None else str(degraded_set.resolve()),
             occluder_dir=None if occluder_dir is None else str(occluder_dir),
             probabilities=probabilities,
             batch_size=batch_size,

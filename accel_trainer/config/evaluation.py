@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from accel_trainer.config.dataset_names import last_part
 from accel_trainer.config.degradations import Degradations
@@ -52,12 +52,25 @@ class EvaluationPlan(Section):
     """The folder that data sets are in; absent: that of the run's job."""
     degradations: Degradations = []
     """Names, or objects `{"name": ..., "levels": [...]}`; empty: the images as they are."""
+    degraded_set: PathText | None = None
+    """A folder of degraded images as published: `<corruption>/<1..5>/<class>/*`, CIFAR-C's arrays, or any tree of
+    conditions with class folders. They take the place of the data set's, and are resized but not cropped."""
     occluder_dir: PathText | None = None
     """A folder laid out as the Visual Occluders Dataset; absent: where that lies by default."""
     probabilities: Literal["all"] | Annotated[int, Field(ge=0)] = "all"
     """Which probabilities are kept of each answer: `all`, or the k largest with their classes; 0: none."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Images in a forward pass; absent: as many as the validation of the training has."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_images(self) -> Self:
+        """Raises ValueError where two keys say which images are shown."""
+        if self.degraded_set is not None:
+            if self.degradations:
+                raise ValueError("`degraded_set` has degraded images, and `degradations` makes them: give one")
+            if self.dataset is not None:
+                raise ValueError("`degraded_set` takes the place of the images of `dataset`: give one")
+        return self
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], where: str | Path | None = None) -> Self:
@@ -74,11 +87,16 @@ class EvaluationPlan(Section):
         if self.name is not None:
             return self.name
         said = "+".join(dict.fromkeys(choice.name for choice in self.degradations)) or PLAIN
+        said = said if self.degraded_set is None else Path(self.degraded_set).name
         said += "" if self.dataset is None else f"-on-{last_part(self.dataset)}"
         said += "" if self.weights == "best" else f"-at-{self.weights}"
         name = re.sub(r"[^\w.+-]+", "-", said).strip("-.")
         is_said = name == said.replace("/", "-") and len(os.fsencode(name)) <= MAX_SAID_BYTES
-        if is_said and not self._set_beside({"degradations", "dataset", "weights"}) and not self._has_levels:
+        if (
+            is_said
+            and not self._set_beside({"degradations", "degraded_set", "dataset", "weights"})
+            and not self._has_levels
+        ):
             return name
         cut = os.fsencode(name)[:MAX_SAID_BYTES].decode(errors="ignore")
         return f"{cut}-{hashlib.sha256(canonical(self.measured()).encode()).hexdigest()[:6]}"

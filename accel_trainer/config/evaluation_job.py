@@ -19,6 +19,7 @@ PATHS = {
     "evaluate": PathKind.PATH,
     "dataset": PathKind.DATASET,
     "data_root": PathKind.PATH,
+    "degraded_set": PathKind.PATH,
     "occluder_dir": PathKind.PATH,
     "accelerate_config": PathKind.CONFIG,
 }

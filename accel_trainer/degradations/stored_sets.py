@@ -138,12 +138,19 @@ def _is_number(text: str) -> bool:
 def _conditions_below(folder: Path, classes: set[str] | None, depth: int) -> Iterator[Path]:
     """Folders that have class folders in them: of the names that are asked for, or with images in them."""
     below = persistently(partial(folders_in, folder), lambda: str(folder)).paths
-    is_named = classes is not None and any(normal_form(Path(path).name) in classes for path in below)
-    if is_named or any(_has_images(path) for path in below):
+    if any(_is_class(path, classes) or _has_images(path) for path in below):
         yield folder
     elif depth:
         for path in below:
             yield from _conditions_below(Path(path), classes, depth - 1)
+
+
+def _is_class(folder: str, classes: set[str] | None) -> bool:
+    """Of the name of one that is asked for; and no level that is called so, such as 3, with folders of classes in it."""
+    if classes is None or normal_form(Path(folder).name) not in classes:
+        return False
+    below = persistently(partial(folders_in, Path(folder)), lambda: folder).paths
+    return not any(normal_form(Path(path).name) in classes for path in below)
 
 
 def _has_images(folder: str) -> bool:

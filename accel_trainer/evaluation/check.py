@@ -19,8 +19,15 @@ def check_plan(plan: EvaluationPlan, run: RunFolder | None) -> dict[str, Any]:
     UserError, with all mistakes that do not follow from each other."""
     mistakes = Mistakes()
     job = None if run is None else mistakes.of(lambda: trained_job(run))
-    images = None if run is None or job is None else mistakes.of(lambda: _num_images(plan, run, job))
-    conditions = mistakes.of(lambda: conditions_of(plan, plan.dataset or ("" if job is None else job.dataset)))
+    classes, images = None, None
+    if run is not None and job is not None:
+        classes = mistakes.of(lambda: _classes(run, job))
+        if classes is not None and plan.degraded_set is None:
+            images = mistakes.of(lambda: _num_images(plan, job, classes))
+    dataset = plan.dataset or ("" if job is None else job.dataset)
+    conditions = mistakes.of(lambda: conditions_of(plan, dataset, classes))
+    if conditions is not None and conditions.stored:
+        images = len(conditions.stored[0].labels)
     mistakes.raise_found()
     return {
         "weights": plan.weights,
@@ -30,8 +37,12 @@ def check_plan(plan: EvaluationPlan, run: RunFolder | None) -> dict[str, Any]:
     }
 
 
-def _num_images(plan: EvaluationPlan, run: RunFolder, job: ResolvedJob) -> int:
+def _classes(run: RunFolder, job: ResolvedJob) -> list[str]:
     refuse_embeddings(job, run)
+    return trained_classes(run)
+
+
+def _num_images(plan: EvaluationPlan, job: ResolvedJob, classes: list[str]) -> int:
     name = plan.dataset or job.dataset
     there = with_data_in(job, None if plan.data_root is None else Path(plan.data_root))
-    return len(open_validation(there, name, trained_classes(run), needs_all=name == job.dataset).labels)
+    return len(open_validation(there, name, classes, needs_all=name == job.dataset).labels)

@@ -11,8 +11,11 @@ from accel_trainer.config.degradations import DegradationChoice
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.mistakes import Mistakes
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.degradations.degradation import Condition, Degradation, level_text
 from accel_trainer.degradations.registry import Resources, find_degradations
+from accel_trainer.degradations.stored_names import IMAGENET_C, OCCLUSION
+from accel_trainer.degradations.stored_sets import open_stored
 
 BENCHMARK, DEGRADATION, LEVEL = "benchmark", "degradation", "level"
 # Columns of quantities by which figures are looked up, by what a degradation calls its levels. `corruption` is the name
@@ -38,10 +41,12 @@ class Shown:
 @dataclass(frozen=True)
 class Conditions:
     """All conditions, in their order. distinct: each way to show an image once; None: the image itself, which the
-    neutral levels of all degradations share."""
+    neutral levels of all degradations share. stored: of a set on disk, in place of the data set's images, those of
+    each."""
 
     shown: Sequence[Shown]
     distinct: Sequence[Condition | None]
+    stored: Sequence[ImageDataset] = ()
 
 
 @dataclass
@@ -56,9 +61,12 @@ class _Collecting:
         self.shown.setdefault(condition.name, Shown(columns, list(self.distinct).index(key)))
 
 
-def conditions_of(plan: EvaluationPlan, dataset: str) -> Conditions:
-    """The conditions of a plan; without degradations the images of `dataset` as they are. Raises UserError with a line
-    for each name and each level that there is not."""
+def conditions_of(plan: EvaluationPlan, dataset: str, classes: Sequence[str] | None = None) -> Conditions:
+    """The conditions of a plan; without degradations the images of `dataset` as they are. classes: those that images of
+    a set on disk are labeled as; None: its own. Raises UserError with a line for each name and each level that there is
+    not."""
+    if plan.degraded_set is not None:
+        return _stored(Path(plan.degraded_set), classes)
     if not plan.degradations:
         return Conditions([Shown({BENCHMARK: last_part(dataset)}, 0)], [None])
     mistakes = Mistakes()
@@ -76,6 +84,35 @@ def conditions_of(plan: EvaluationPlan, dataset: str) -> Conditions:
     for condition in chosen:
         collecting.add(condition, _columns(condition, quantities))
     return Conditions(list(collecting.shown.values()), list(collecting.distinct.values()))
+
+
+def _stored(folder: Path, classes: Sequence[str] | None) -> Conditions:
+    """Those of a set on disk, with the columns that the same have which are made here."""
+    try:
+        found = open_stored(folder, classes)
+    except UserError as error:
+        raise UserError(*(one if one.where else replace(one, where=folder) for one in error.details)) from error
+    quantities = {one.name: _quantity_of_stored(one.columns[DEGRADATION]) for one in found}
+    wanted = [name for name in QUANTITIES.values() if name in quantities.values()]
+    if SEVERITY in wanted:
+        wanted = [CORRUPTION, *wanted]
+    shown = []
+    for place, one in enumerate(found):
+        group, _, own = one.columns[DEGRADATION].partition("/")
+        columns = {BENCHMARK: group, **one.columns}
+        for name in wanted:
+            is_its = quantities[one.name] == (SEVERITY if name == CORRUPTION else name)
+            columns[name] = "" if not is_its else own if name == CORRUPTION else one.columns[LEVEL]
+        shown.append(Shown(columns, place))
+    return Conditions(shown, [None] * len(found), [one.images for one in found])
+
+
+def _quantity_of_stored(name: str) -> str:
+    """By the degradation of that name that is made here; "" where there is none."""
+    group = name.partition("/")[0]
+    if group == OCCLUSION:
+        return "visibility"
+    return SEVERITY if group == IMAGENET_C else ""
 
 
 def _degradations(choice: DegradationChoice, resources: Resources) -> list[Degradation]:

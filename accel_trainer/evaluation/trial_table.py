@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from accel_trainer.core.files import write_atomic
+from accel_trainer.core.text import one_line
+from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.evaluation.answer_files import DONE, AnswerFiles, States
-from accel_trainer.evaluation.answers import Records
+from accel_trainer.evaluation.answers import AnswerKind, Records
 from accel_trainer.evaluation.conditions import Shown
+from accel_trainer.evaluation.identity import image_names
 from accel_trainer.measures.accuracy import accuracy
 from accel_trainer.measures.calibration import calibration
 from accel_trainer.measures.factor import Factor
@@ -24,12 +27,19 @@ BLOCK_BYTES = 2**23
 
 @dataclass(frozen=True)
 class Shows:
-    """What the rows are of. observer: the model's name; names, labels: of the images, (n,) each."""
+    """What the rows are of. observer: the model's name; sources: the images of all conditions, or those of each."""
 
     observer: str
-    names: Sequence[str]
-    labels: npt.NDArray[np.int64]
+    sources: Sequence[ImageDataset]
     classes: Sequence[str]
+
+    def images(self, place: int) -> ImageDataset:
+        """Those under a condition."""
+        return self.sources[place] if len(self.sources) > 1 else self.sources[0]
+
+    def names(self, place: int) -> list[str]:
+        """What the images under a condition are called, each in a line."""
+        return [one_line(name) for name in image_names(self.images(place))]
 
 
 def write_trials(path: Path, files: AnswerFiles, conditions: Sequence[Shown], shows: Shows) -> bool:
@@ -56,29 +66,31 @@ def write_summary(path: Path, trials: Path, *, with_calibration: bool) -> None:
 def _of_condition(files: AnswerFiles, shown: Shown, states: States, shows: Shows) -> Iterator[Trials]:
     of_image = files.kind.num_cycles * (files.kind.dtype.itemsize + 64)
     size = max(1, BLOCK_BYTES // of_image)
+    names, labels = shows.names(shown.pixels), shows.images(shown.pixels).labels
     for start in range(0, files.num_images, size):
         is_there = states[shown.pixels, start : start + size] == DONE
         if is_there.any():
             records = files.records(shown.pixels, start, len(is_there))[is_there]
-            yield _trials(start + np.flatnonzero(is_there), records, shown, files, shows)
+            indices = start + np.flatnonzero(is_there)
+            yield _trials([names[index] for index in indices], labels[indices], records, shown, files.kind, shows)
 
 
-def _trials(indices: npt.NDArray[np.int64], records: Records, shown: Shown, files: AnswerFiles, shows: Shows) -> Trials:
-    kind, flat = files.kind, records.reshape(-1)
+def _trials(
+    names: Sequence[str], truth: npt.NDArray[np.int64], records: Records, shown: Shown, kind: AnswerKind, shows: Shows
+) -> Trials:
+    flat = records.reshape(-1)
     length, cycles = len(flat), kind.num_cycles
     classes = tuple(shows.classes)
-    labels = np.repeat(shows.labels[indices], cycles).astype(np.int32)
+    labels = np.repeat(truth, cycles).astype(np.int32)
     response = flat["response"]
     return Trials(
-        image=Factor(
-            np.repeat(np.arange(len(indices), dtype=np.int32), cycles), tuple(shows.names[index] for index in indices)
-        ),
+        image=Factor(np.repeat(np.arange(len(names), dtype=np.int32), cycles), tuple(names)),
         true_class=Factor(labels, classes),
         response=Factor(response.astype(np.int32), classes),
         correct=response == labels,
         observer=Factor.constant(shows.observer, length),
         conditions={name: Factor.constant(level, length) for name, level in shown.columns.items()},
-        cycle=np.tile(np.arange(cycles, dtype=np.int32), len(indices)) if cycles > 1 else None,
+        cycle=np.tile(np.arange(cycles, dtype=np.int32), len(names)) if cycles > 1 else None,
         classes=classes,
         probabilities=flat["probabilities"] if kind.num_probabilities else None,
         top_classes=flat["top_classes"] if kind.num_probabilities and not kind.has_all else None,
