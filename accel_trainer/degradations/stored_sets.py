@@ -146,7 +146,7 @@ def _conditions_below(folder: Path, classes: set[str] | None, depth: int) -> Ite
 
 
 def _is_class(folder: str, classes: set[str] | None) -> bool:
-    """Of the name of one that is asked for; and no level that is called so, such as 3, with folders of classes in it."""
+    """Of the name of one that is asked for; and no level that is called so, such as 3, with class folders in it."""
     if classes is None or normal_form(Path(folder).name) not in classes:
         return False
     below = persistently(partial(folders_in, Path(folder)), lambda: folder).paths
