@@ -62,7 +62,7 @@ def test_answers_that_are_lost_alone_do_no_harm(mount, queue):
 
 def test_errors_of_reading_what_is_replaced_are_named_as_such(mount, queue):
     one = mount("one")
-    one.obey(error="ESTALE", ops=["open"], path="/rename/target", rate=0.5)  # the kernel asks twice
+    one.obey(error="ESTALE", ops=["open"], path="/rename/target", rate=0.8)  # the kernel asks twice
     found = findings(one.folder / queue)
     assert found["rename"].grade is Grade.WARNING, found["rename"]
     assert "Stale file handle" in found["rename"].message
