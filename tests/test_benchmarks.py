@@ -192,10 +192,10 @@ def test_the_first_step_is_compared_with_that_of_a_bare_script(first_step_s: flo
 
 
 def test_goals_of_loading_are_those_beside_who_took_part():
-    values = {loading_beside.PLAIN: [100.0, 100.0], loading_beside.OURS: [150.0, 300.0], "FFCV, JPEG": [200.0, 400.0]}
+    values = {loading_beside.PLAIN: [100.0, 100.0], loading_beside.OURS: [200.0, 400.0], "FFCV, JPEG": [200.0, 400.0]}
     plain, ffcv = loading_beside.goals(values)
-    assert (plain.found, plain.is_met) == (2.25, True)
-    assert (ffcv.found, ffcv.is_met) == (0.75, False)
+    assert (plain.found, plain.is_met) == (3.0, True)
+    assert (ffcv.found, ffcv.is_met) == (1.0, True)
 
 
 def test_a_rate_is_of_steps_with_nothing_between_them():

@@ -23,6 +23,7 @@ from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import Batch, ImageReader
 from accel_trainer.data.open import open_validation
 from accel_trainer.data.pipeline import evaluation_views
+from accel_trainer.data.shared_work import on_one_core
 from accel_trainer.data.sources.given import images_below
 from accel_trainer.evaluation.by_first import by_first
 from accel_trainer.evaluation.feature_files import CORRUPT, TODO, FeatureFiles, Format
@@ -85,15 +86,18 @@ class Extraction:
         views = evaluation_views(self.job, on_device=self.parts.augment_on_device)
         return ImageReader(source, views, replace_corrupt=False, forbid_corrupt=self.job.corrupt_images == "forbid")
 
-    def run(self, reader: ImageReader, is_done: npt.NDArray[np.bool_], write: Write) -> None:
+    def run(
+        self, reader: ImageReader, is_done: npt.NDArray[np.bool_], write: Write, *, is_one_of_several: bool
+    ) -> None:
         """Features of this process's part of the images that are not done, batch by batch. Those of a corrupt image are
-        NaN."""
+        NaN. is_one_of_several: of however many processes; else the bits are those that a call of the model here
+        has."""
         plans = list(self._plans(len(reader.source.labels), is_done))
         for plan, batch in zip(plans, self.parts.loader.batches(reader, plans), strict=True):
             is_corrupt = np.isin(plan.indices, list(batch.corrupt))
             rows = self.empty(len(plan.indices))
             if len(batch.labels):
-                for name, values in self._features(batch).items():
+                for name, values in self._features(batch, is_one_of_several).items():
                     rows[name][~is_corrupt] = values
             write(int(plan.indices[0]), rows, is_corrupt)
 
@@ -109,7 +113,7 @@ class Extraction:
         """NaN (count, *shape) of every layer."""
         return {name: np.full((count, *shape), np.nan, dtype=np.float32) for name, shape in self.shapes.items()}
 
-    def _features(self, batch: Batch) -> Rows:
+    def _features(self, batch: Batch, is_one_of_several: bool) -> Rows:
         """float32 (images, *shape) of every layer."""
         found: dict[tuple[str, int], Tensor] = {}
         places = {(activation.module, activation.cycle) for activation in self.activations}
@@ -121,8 +125,16 @@ class Extraction:
         accelerator = self.parts.accelerator
         images = in_memory_format(self.job, batch.inputs.on(accelerator.device))
         modules = list(dict.fromkeys(activation.module for activation in self.activations))
-        with torch.inference_mode(), accelerator.autocast(), recording(self.model, modules, note):
-            self.model(images)
+
+        def look() -> None:
+            with torch.inference_mode(), accelerator.autocast(), recording(self.model, modules, note):
+                self.model(images)
+
+        # The last bits of what a CPU computes depend on the number of cores, and that on the number of processes.
+        if is_one_of_several and accelerator.device.type == "cpu":
+            on_one_core(look)
+        else:
+            look()
         return {one.name: self._checked(one, found, len(images)).cpu().numpy() for one in self.activations}
 
     def _checked(self, one: Activation, found: Mapping[tuple[str, int], Tensor], count: int) -> Tensor:
@@ -153,7 +165,7 @@ def features(run: RunFolder, source: ImageDataset, wanted: Wanted) -> Rows:
                 found[name][start : start + len(values)] = values
 
         reader = extraction.reader(source)
-        extraction.run(reader, np.zeros(len(source.labels), dtype=bool), write)
+        extraction.run(reader, np.zeros(len(source.labels), dtype=bool), write, is_one_of_several=False)
         reader.check_share()
     return found
 
@@ -214,7 +226,7 @@ def written_features(
     before = files.states()
     reader = extraction.reader(source)
     with files:
-        extraction.run(reader, before != TODO, files.write)
+        extraction.run(reader, before != TODO, files.write, is_one_of_several=True)
         files.flush()
     accelerator.wait_for_everyone()
     states = files.states()

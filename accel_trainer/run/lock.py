@@ -393,7 +393,9 @@ def _create(path: Path, owner: Owner) -> None:
     draft = RunFolder(path.parent).aside_of(owner.token) / path.name
     descriptor = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:
-        os.write(descriptor, _RECORDS.encode(_LockRecord(owner.host, owner.token, time.time())))
+        content = _RECORDS.encode(_LockRecord(owner.host, owner.token, time.time()))
+        while content:  # a network drive may take a part
+            content = content[os.write(descriptor, content) :]
     finally:
         os.close(descriptor)
     move_own(draft, path)
