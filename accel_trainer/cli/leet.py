@@ -1,6 +1,5 @@
 """The verb `leet`: runs of several folders in wandb's terminal browser, without a network."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import app, count_of, echo, echo_text
+from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.find import runs_below
 
@@ -42,7 +42,7 @@ def leet(
     with TemporaryDirectory(prefix="accel-train-leet-") as folder:
         _gather(found, Path(folder))
         # Offline it sends nothing about how it is used, either.
-        environment = {**os.environ, "WANDB_MODE": "offline"}
+        environment = child_environment() | {"WANDB_MODE": "offline"}
         code = subprocess.run([sys.executable, "-m", "wandb", "leet", folder], env=environment).returncode
         raise typer.Exit(code)
 

@@ -96,7 +96,7 @@ def _write(folder: Path, found: Features, conditions: Conditions, wanted: RdmSet
                 raise error.at(name) from error
             if wanted.table:
                 with (place / TABLE).open("w", encoding="utf-8") as file:
-                    file.writelines(as_csv(np.load(place / RDM), conditions.names))
+                    file.writelines(as_csv(np.load(place / RDM, allow_pickle=False), conditions.names))
 
 
 def _blocks(rows: Rows, conditions: Conditions, wanted: RdmSettings) -> Iterator[Floats]:

@@ -18,7 +18,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training import wandb_run
 from accel_trainer.training.tracker_checks import wandb_mode
-from accel_trainer.training.wandb_log import logged_epochs
+from accel_trainer.training.wandb_log import BEST_DEGRADED, DEGRADED, Kind, Row, logged_rows
 from accel_trainer.training.wandb_settings import settings_obeyed
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Tracking:
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, about: RunAbout) -> None:
         self._accelerator, self._job, self._run, self._about = accelerator, job, run, about
-        self._logged = set[int]()  # epochs that wandb has from attempts before
+        self._logged = set[Row]()  # what wandb has, also from attempts before
         self._defined = set[str]()
         self._children_before = children()
         self._needs_core = False
@@ -116,7 +116,7 @@ class Tracking:
         mode = wandb_mode(job) if self._needs_core else "disabled"
         settings = _wandb_settings(job, run, self._about)
         if self._needs_core:
-            self._logged |= logged_epochs(run.path / "wandb", self._about.id_)
+            self._logged |= logged_rows(run.path / "wandb", self._about.id_)
             for file, keys in settings_obeyed():
                 log.info("wandb: %s sets %s", file, listed(keys, 20))
         try:
@@ -148,7 +148,9 @@ class Tracking:
         tracker.tracker.define_metric(wandb_run.EPOCH, hidden=True)
         # Of a run that goes on online the server knows how far it is.
         last = tracker.tracker.summary.get(wandb_run.EPOCH)
-        self._logged |= set(range(last + 1)) if isinstance(last, int) else set()
+        self._logged |= (
+            {(kind, epoch) for kind in Kind for epoch in range(last + 1)} if isinstance(last, int) else set()
+        )
         # What was logged last, before a machine went down, may not have been written.
         for rows in wandb_run.epochs_of(self._about.history):
             self._log_to_wandb(tracker, rows)
@@ -171,28 +173,33 @@ class Tracking:
     def _log_to_wandb(self, tracker: "GeneralTracker", rows: Sequence[PerformanceRow]) -> None:
         import wandb
 
-        epoch, values = rows[0].epoch, wandb_run.values_of(rows)
-        if epoch in self._logged:
-            return
-        wandb_run.define_series(tracker.tracker, [name for name in values if name not in self._defined])
-        self._defined |= values.keys()
         media = {}
         if not self._logged and self._run.sample_inputs.is_file():
             media["sample_train_inputs"] = wandb.Image(str(self._run.sample_inputs))
-        tracker.log({**values, **media, wandb_run.EPOCH: epoch})
-        self._logged.add(epoch)
+        self._log_once(tracker, (Kind.EPOCH, rows[0].epoch), wandb_run.values_of(rows), media)
+
+    def _log_once(
+        self, tracker: "GeneralTracker", row: Row, values: Mapping[str, float], media: Mapping[str, Any] | None = None
+    ) -> None:
+        """A row of wandb's history, unless it is there."""
+        if row in self._logged:
+            return
+        wandb_run.define_series(tracker.tracker, [name for name in values if name not in self._defined])
+        self._defined |= values.keys()
+        tracker.log({**values, **(media or {}), wandb_run.EPOCH: row[1]})
+        self._logged.add(row)
 
     def log_degraded(self, epoch: int, accuracies: Sequence[ConditionAccuracy]) -> None:
         """Accuracies in percent on degraded images after an epoch: degraded/<degradation>/<level>, and the mean over
         levels as degraded/<degradation>."""
         self.wait()
-        values = {f"degraded/{one.degradation}/{one.level}": 100 * one.accuracy for one in accuracies}
-        values |= {f"degraded/{name}": mean for name, mean in mean_accuracies(accuracies).items()}
+        values = {f"{DEGRADED}{one.degradation}/{one.level}": 100 * one.accuracy for one in accuracies}
+        values |= {f"{DEGRADED}{name}": mean for name, mean in mean_accuracies(accuracies).items()}
 
         def log_values(tracker: "GeneralTracker") -> None:
-            if tracker.name == "wandb":
-                tracker.log({**values, "epoch": epoch})
-            else:
+            if self._is_wandbs(tracker):
+                self._log_once(tracker, (Kind.DEGRADED, epoch), values)
+            elif tracker.name != "wandb":
                 tracker.log(values, step=epoch)
 
         for_all_trackers(self._accelerator, log_values)
@@ -200,19 +207,18 @@ class Tracking:
     def log_degraded_best(self, accuracies: Sequence[ConditionAccuracy], epoch: int, curves: Path) -> None:
         """The same of the best weights, for a table of runs; on wandb also as a table, and with the curves' picture."""
         self.wait()
-        means = {f"best/degraded/{name}": mean for name, mean in mean_accuracies(accuracies).items()}
+        means = {f"{BEST_DEGRADED}/{name}": mean for name, mean in mean_accuracies(accuracies).items()}
 
         def log_table(tracker: "GeneralTracker") -> None:
             if self._is_wandbs(tracker):
                 import wandb
 
                 tracker.tracker.summary.update(means)
-
                 rows = [[getattr(one, name) for name in ACCURACY_COLUMNS] for one in accuracies]
-                logged: dict[str, Any] = {"best/degraded": wandb.Table(list(ACCURACY_COLUMNS), rows), "epoch": epoch}
+                media: dict[str, Any] = {BEST_DEGRADED: wandb.Table(list(ACCURACY_COLUMNS), rows)}
                 if curves.is_file():
-                    logged["best/degraded_curves"] = wandb.Image(str(curves))
-                tracker.tracker.log(logged)
+                    media[f"{BEST_DEGRADED}_curves"] = wandb.Image(str(curves))
+                self._log_once(tracker, (Kind.BEST_DEGRADED, epoch), {}, media)
 
         for_all_trackers(self._accelerator, log_table)
 

@@ -1,11 +1,12 @@
-"""What earlier attempts at a run have left in wandb's files: which epochs are logged already.
+"""What earlier attempts at a run have left in wandb's files: what of which epochs is logged already.
 
 The files are logs as LevelDB writes them, of wandb's own messages.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,37 @@ WHOLE, FIRST, MIDDLE, LAST = range(1, 5)
 MAX_LOG = 2**31
 
 
-def logged_epochs(folder: Path, id_: str) -> frozenset[int]:
-    """The epochs of which there is a record in the files of a run below wandb's folder, online or not. A file that is
-    cut off is read as far as it goes; of one that cannot be read nothing is known."""
-    found = set[int]()
+class Kind(Enum):
+    """What a row of a run's history is of."""
+
+    EPOCH = "an epoch's training and validation"
+    DEGRADED = "degraded images after an epoch"
+    BEST_DEGRADED = "degraded images and the best weights"
+
+
+Row = tuple[Kind, int]
+# What the names of a row's values begin with.
+DEGRADED, BEST_DEGRADED = "degraded/", "best/degraded"
+
+
+def logged_rows(folder: Path, id_: str) -> frozenset[Row]:
+    """The rows of the history, by kind and epoch, in the files of a run below wandb's folder, online or not. A file
+    that is cut off is read as far as it goes; of one that cannot be read nothing is known."""
+    found = set[Row]()
     for path in sorted(folder.glob(f"*run-*-{id_}/run-{id_}.wandb")):
         with suppress(OSError, ValueError):
-            found.update(_epochs(read_bytes(path, MAX_LOG)))
+            found.update(_rows(read_bytes(path, MAX_LOG)))
     return frozenset(found)
 
 
-def _epochs(content: bytes) -> Iterator[int]:
+def _kind(names: Iterable[str]) -> Kind:
+    names = list(names)
+    if any(name.startswith(BEST_DEGRADED) for name in names):
+        return Kind.BEST_DEGRADED
+    return Kind.DEGRADED if any(name.startswith(DEGRADED) for name in names) else Kind.EPOCH
+
+
+def _rows(content: bytes) -> Iterator[Row]:
     from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
@@ -40,7 +61,7 @@ def _epochs(content: bytes) -> Iterator[int]:
         if record.WhichOneof("record_type") == "history":
             values = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
             with suppress(ValueError, KeyError, TypeError):
-                yield int(json.loads(values["epoch"]))
+                yield _kind(values), int(json.loads(values["epoch"]))
 
 
 def _records(content: bytes) -> Iterator[bytes]:

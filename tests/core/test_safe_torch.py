@@ -46,6 +46,13 @@ def test_only_safe_torch_unpickles_files_in_this_package() -> None:
         ("accel_trainer/training/identity/contents.py", "allow_pickle"),
         ("accel_trainer/training/identity/listing.py", "np.load("),
         ("accel_trainer/training/identity/listing.py", "allow_pickle"),
+        # Arrays that a user names: labels of a set of images, dissimilarity matrices.
+        ("accel_trainer/degradations/stored_sets.py", "np.load("),
+        ("accel_trainer/degradations/stored_sets.py", "allow_pickle"),
+        ("accel_trainer/representations/rdm_files.py", "np.load("),
+        ("accel_trainer/representations/rdm_files.py", "allow_pickle"),
+        ("accel_trainer/representations/write_rdms.py", "np.load("),
+        ("accel_trainer/representations/write_rdms.py", "allow_pickle"),
         # What a user is advised to do.
         ("accel_trainer/training/pretrained/weight_files.py", "torch.load("),
         ("accel_trainer/training/pretrained/weight_files.py", "weights_only=False"),

@@ -26,11 +26,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children
+from accel_trainer.run.evaluations import ConditionAccuracy
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.tracker_checks import check_trackers, wandb_mode
 from accel_trainer.training.tracking import RunAbout, Tracking, end_trackers
-from accel_trainer.training.wandb_log import logged_epochs
+from accel_trainer.training.wandb_log import Kind, logged_rows
 from accel_trainer.training.wandb_run import replicates
 from accel_trainer.training.wandb_settings import settings_obeyed
 
@@ -414,7 +415,7 @@ def test_each_epoch_is_on_wandb_once_over_all_attempts_and_the_summary_is_of_all
     second.write_bytes(
         content[: content.index(b"val/acc1", content.index(b"_runtime"))]
     )  # within the first record of epoch 3
-    assert logged_epochs(run.path / "wandb", "a-job-1f") == {1, 2}
+    assert logged_rows(run.path / "wandb", "a-job-1f") == {(Kind.EPOCH, 1), (Kind.EPOCH, 2)}
     history = [*measured(1, 50.0), *measured(2, 75.0), *measured(3, 60.0)]
     third = records_of_wandb(attempt(run, job, history, {4: 55.0}))
     logged = [record["history"]["item"] for record in third if record["type"] == "history"]
@@ -427,6 +428,28 @@ def test_each_epoch_is_on_wandb_once_over_all_attempts_and_the_summary_is_of_all
     assert (summary["best/acc1"], summary["best/epoch"], summary["seconds"]) == (75.0, 2, 8.0)
     (metric,) = [r["metric"] for r in third if r["type"] == "metric" and r["metric"]["name"] == "val/loss"]
     assert (metric["step_metric"], metric["summary"]) == ("epoch", {"min": True, "last": True})
+
+
+def test_degraded_images_are_series_over_epochs_and_a_table_once_each(run: RunFolder, make_job: MakeJob) -> None:
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline"})
+    found = [ConditionAccuracy("blur", level, share, 0.1, 0.9, 10) for level, share in (("0", 0.75), ("4", 0.25))]
+    rows: list[dict[str, Any]] = []
+    for _ in range(2):  # the second attempt was ended before it had noted that all was told
+        accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
+        tracking = Tracking(accelerator, job, run, RunAbout("a-job-2f", history=measured(1, 50.0)))
+        tracking.log_degraded(1, found)
+        tracking.log_degraded_best(found, 1, run.path / "nowhere.png")
+        accelerator.end_training()
+        wandb.teardown()
+        time.sleep(max(0.0, 1.01 - (time.time() % 1)))
+    records = [r for file in sorted(run.path.glob("wandb/offline-run-*/*.wandb")) for r in records_of_wandb(file)]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    values = [row for row in rows if "degraded/blur" in row]
+    assert [(row["epoch"], row["degraded/blur"], row["degraded/blur/4"]) for row in values] == [(1, 50.0, 25.0)]
+    assert len([row for row in rows if any(name.startswith("best/degraded") for name in row)]) == 1
+    assert len(rows) == 3
+    (metric, *_) = [r["metric"] for r in records if r["type"] == "metric" and r["metric"]["name"] == "degraded/blur"]
+    assert metric["step_metric"] == "epoch"
 
 
 def test_the_configuration_on_wandb_is_what_a_dashboard_filters_by(run: RunFolder, make_job: MakeJob) -> None:
