@@ -10,15 +10,16 @@ from accel_trainer.core.errors import UserError
 
 def by_first(accelerator: Accelerator, act: Callable[[], None]) -> None:
     """Do something on rank 0; every rank calls it, and raises the UserError that there was."""
-    problems: list[list[str] | None] = [None]
+    problem: list[tuple[type[UserError], list[str]] | None] = [None]
     if accelerator.is_main_process:
         try:
             act()
         except UserError as error:
             if accelerator.num_processes == 1:
                 raise
-            problems = [list(error.problems)]
+            problem = [(type(error), list(error.problems))]
     if accelerator.num_processes > 1:
-        broadcast_object_list(problems)
-    if problems[0] is not None:
-        raise UserError(*problems[0])
+        broadcast_object_list(problem)
+    if problem[0] is not None:
+        kind, lines = problem[0]
+        raise kind(*lines)

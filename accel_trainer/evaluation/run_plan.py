@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -17,14 +18,15 @@ from accel_trainer.config import ResolvedJob
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.disk_calls import never
 from accel_trainer.core.errors import UserError
-from accel_trainer.core.files import remove_stale_temp_files, remove_tree
+from accel_trainer.core.files import remove_tree
 from accel_trainer.core.outage import waiting_out_until_interrupted
+from accel_trainer.core.text import listed
 from accel_trainer.data.open import open_validation
 from accel_trainer.evaluation.answer_files import CORRUPT, TODO, AnswerFiles, States, errors_named
 from accel_trainer.evaluation.by_first import by_first
 from accel_trainer.evaluation.conditions import Conditions, conditions_of
 from accel_trainer.evaluation.identity import file_digest, image_names, images_digest
-from accel_trainer.evaluation.owned_folder import owned_folder
+from accel_trainer.evaluation.owned_folder import make_way, owned_folder, prepare, set_aside
 from accel_trainer.evaluation.showing import Progress, Showing
 from accel_trainer.evaluation.trained_model import epoch_of, trained_model, with_data_in
 from accel_trainer.evaluation.trial_table import Shows, write_summary, write_trials
@@ -63,6 +65,7 @@ def run_plan(
     owned: RunFolder | None = None,
     *,
     parts: Assembly | None = None,
+    replaces: bool = False,
     on_progress: Progress = nobody_listens,
     is_stopped: Callable[[], bool] = never,
 ) -> Measured:
@@ -70,11 +73,11 @@ def run_plan(
     there is gone on with, and what is complete is only given back.
 
     owned: that folder as its owner writes it; by default it is locked here. parts: what this process computes with, if
-    it does so for the run already. on_progress: called after each
-    batch with how many images under a condition are measured, if the other processes are as far as this one, and how
-    many there are in all. is_stopped: looked at between two batches; when any process is stopped, all are. Every
-    process of a launch calls it and gets the same answer. Raises UserError, also while another process writes that
-    folder or where it has something else; EvaluationStopped; LockLost.
+    it does so for the run already. replaces: what the folder has of something else, such as older weights, is set
+    aside. on_progress: called after each batch with how many images under a condition are measured, if the other
+    processes are as far as this one, and how many there are in all. is_stopped: looked at between two batches; when
+    any process is stopped, all are. Every process of a launch calls it and gets the same answer. Raises UserError, also
+    while another process writes that folder or where it has something else; EvaluationStopped; LockLost.
     """
     job = trained_job(run)
     refuse_embeddings(job, run)
@@ -92,6 +95,7 @@ def run_plan(
         model = trained_model(job, path, len(classes))
         showing = Showing(shown_by, plan, model, parts, conditions, sources, len(classes))
 
+        @cache
         def describe() -> EvaluationRecord:
             return EvaluationRecord(
                 plan=plan.model_dump(mode="json"),
@@ -105,6 +109,8 @@ def run_plan(
             )
 
         with owned_folder(folder.path, owned, parts.accelerator) as place:
+            if replaces:
+                by_first(parts.accelerator, lambda: make_way(folder, describe()))
             return _measured(showing, classes, folder, place, describe, on_progress, is_stopped)
 
 
@@ -145,6 +151,7 @@ def _identity(showing: Showing, weights: Path) -> dict[str, Any]:
         **showing.plan.measured(),
         "degraded_set": None,  # its images are known by their digest, wherever they are
         "batch_size": showing.batch_size,
+        "preprocessing": showing.job.model_dump(mode="json", include={"image_size", "eval_crop", "mean", "std"}),
         "weights_sha256": file_digest(weights),
         "images_sha256": images[0] if len(images) == 1 else sha256("\n".join(images).encode()).hexdigest(),
         "cycles": showing.cycles.count,
@@ -164,7 +171,7 @@ def _measured(
     """Measure what is not yet there. Raises as `run_plan`."""
     accelerator, conditions = showing.accelerator, showing.conditions
     files = AnswerFiles(folder.unfinished, len(conditions.distinct), len(showing.sources[0].labels), showing.kind)
-    by_first(accelerator, lambda: _prepare(folder, place, describe(), files))
+    by_first(accelerator, lambda: prepare(folder, place, describe(), files))
     accelerator.wait_for_everyone()
     if (there := _there(folder)).complete:
         return Measured(folder, there, 0)
@@ -206,24 +213,6 @@ def _corrupt(states: States, conditions: Conditions, shows: Shows) -> list[str]:
     return found
 
 
-def _prepare(folder: EvaluationFolder, place: RunFolder, own: EvaluationRecord, files: AnswerFiles) -> None:
-    there = read_evaluation(folder)
-    if there is not None:
-        keys = sorted(there.measured.keys() | own.measured.keys())
-        if differ := [key for key in keys if there.measured.get(key) != own.measured.get(key)]:
-            raise UserError(
-                f"{folder.path} has an evaluation of something else: other {', '.join(differ)}",
-                hint="give another `name`, or remove it",
-            )
-        if there.complete:
-            remove_tree(folder.unfinished)
-            return
-    with errors_named(folder.path):
-        remove_stale_temp_files(folder.path)
-        write_evaluation(folder, own, place)
-    files.prepare()
-
-
 def _finish(
     folder: EvaluationFolder,
     place: RunFolder,
@@ -232,10 +221,14 @@ def _finish(
     conditions: Conditions,
     shows: Shows,
 ) -> None:
-    """All answers are there: the table, what is computed from it, and then evaluation.json, which says so."""
+    """All answers are there: the table, what is computed from it, and then evaluation.json, which says so. Raises
+    UserError where no image could be decoded; nothing is left then that would be gone on with."""
+    if (files.states() == CORRUPT).all():
+        set_aside(folder, replace(whole, complete=False))
+        raise UserError(f"no image of {whole.dataset} can be decoded: {listed(whole.corrupt, 3)}")
     digests = [sha256(files.digests(number).tobytes()).hexdigest() for number in range(len(conditions.distinct))]
     of_each = {shown.name: digests[shown.pixels] for shown in conditions.shown}
-    of_all = sha256("\n".join(f"{name} {digest}" for name, digest in of_each.items()).encode()).hexdigest()
+    of_all = sha256("\n".join(f"{name} {digest}" for name, digest in sorted(of_each.items())).encode()).hexdigest()
     with errors_named(folder.path):
         place.check_owner()
         are_numbers = write_trials(folder.trials, files, conditions.shown, shows)

@@ -129,7 +129,7 @@ def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
         settings=flatten(config),
         corrupt=status.corrupt_images if status else None,
         values={name: _value(rows, name, at, best[1] if best else None) for name in metrics},
-        degraded=degraded_accuracies(run),
+        degraded=degraded_accuracies(run, best[1] if best else None),
     )
 
 

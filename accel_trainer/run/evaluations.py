@@ -128,14 +128,17 @@ def mean_accuracies(accuracies: Sequence[ConditionAccuracy]) -> dict[str, float]
     return {name: 100 * sum(one.accuracy for one in of_it) / len(of_it) for name, of_it in levels}
 
 
-def degraded_accuracies(run: RunFolder) -> dict[str, float]:
+def degraded_accuracies(run: RunFolder, best_epoch: int | None) -> dict[str, float]:
     """`mean_accuracies` of the best weights of a run on its own images, of all evaluations that are complete; of one
-    degradation that several have, of the one with most levels."""
+    degradation that several have, of the one with most levels. best_epoch: evaluations of weights that were the best
+    before are left out."""
     found: dict[str, list[ConditionAccuracy]] = {}
     for folder in evaluations_of(run).values():
         with suppress(UserError):
             record = read_evaluation(folder)
             if record is None or not record.complete or not _is_of_best(record.plan):
+                continue
+            if record.epoch not in (None, best_epoch):
                 continue
             for name, levels in _by_degradation(read_accuracies(folder)).items():
                 if len(levels) > len(found.get(name, ())):

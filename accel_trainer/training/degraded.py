@@ -34,7 +34,8 @@ BEST = "best"
 
 class Measure(Protocol):
     """Measures what a plan says of a run into its folder, on all processes that train, which call it together. What an
-    earlier attempt has left there is gone on with. Raises UserError, and Stopped where any process is stopped."""
+    earlier attempt has left there is gone on with. Gives whether it is measured: not where somebody else does so just
+    now. Raises UserError, and Stopped where any process is stopped."""
 
     def __call__(
         self,
@@ -43,7 +44,7 @@ class Measure(Protocol):
         parts: Assembly,
         on_progress: Callable[[int, int], None],
         is_stopped: Callable[[], bool],
-    ) -> None:
+    ) -> bool:
         """on_progress: takes how many images are measured, and of how many."""
         ...
 
@@ -81,13 +82,13 @@ class DegradedImages:
         if self._agreed(self.run.best_weights.is_file):
             self._measure(BEST, epoch, tracking)
 
-    def is_left(self) -> bool:
-        """Whether the best weights are still to be measured; every rank asks."""
-        return self._agreed(self._has_no_record)
+    def is_left(self, best_epoch: int | None) -> bool:
+        """Whether the best weights, those of an epoch, are still to be measured; every rank asks."""
+        return self._agreed(lambda: not self._is_measured(BEST, best_epoch))
 
-    def _has_no_record(self) -> bool:
-        record = read_evaluation(self._folder(BEST))
-        return record is None or not record.complete
+    def _is_measured(self, weights: str, epoch: int | None) -> bool:
+        record = read_evaluation(self._folder(weights))
+        return record is not None and record.complete and record.epoch in (None, epoch)
 
     def _agreed(self, look: Callable[[], bool]) -> bool:
         """What the first rank sees: another may see a shared folder as it was."""
@@ -103,9 +104,9 @@ class DegradedImages:
         def show(done: int, total: int) -> None:
             self.reporter.report_preparation(WHAT, done, total)
 
-        self.measure(self.run, plan_of(self.job, weights), self.parts, show, self.is_stopped)
+        is_measured = self.measure(self.run, plan_of(self.job, weights), self.parts, show, self.is_stopped)
         self.reporter.update(preparing=None, prepared=None)
-        if not self.parts.is_first:
+        if not is_measured or not self.parts.is_first:
             return
         found = read_accuracies(self._folder(weights))
         means = mean_accuracies(found)

@@ -84,7 +84,7 @@ class Trainer:
                 plotter = self._plotter(loop, resources)
                 degraded = self._degraded(loop)
                 was_finished = loop.progress.epoch >= loop.job.num_epochs
-                if was_finished and (degraded is None or not degraded.is_left()):
+                if was_finished and (degraded is None or not degraded.is_left(loop.progress.best_epoch)):
                     return _finished_before(loop)
                 with self._failures_noted(loop):
                     about = RunAbout(run_id, self.group, replicates(self.job), loop.progress.history)

@@ -103,7 +103,7 @@ def test_the_same_images_elsewhere_are_the_same_evaluation_and_others_are_not(
     assert run_plan(run, stored(copy, name="moved")).computed == 0
     some = next(copy.rglob("*.png"))
     some.write_bytes(some.read_bytes() + b" ")
-    with pytest.raises(UserError, match="other images_sha256"):
+    with pytest.raises(UserError, match="other images; give"):
         run_plan(run, stored(copy, name="moved"))
     assert first.record.complete
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -309,7 +310,7 @@ def test_something_else_of_that_name_is_refused(runs: dict[str, RunFolder]) -> N
     (line,) = problems(runs["plain"], plan("blur", name="same", weights="1"))
     path = runs["plain"].evaluations / "same"
     assert line == (
-        f"{path} has an evaluation of something else: other conditions, degradations, weights, weights_sha256; "
+        f"{path} has an evaluation of something else: other conditions, degradations, weights; "
         "give another `name`, or remove it"
     )
 
@@ -366,6 +367,33 @@ def test_thresholds_are_of_the_degradations_with_visibilities(runs: dict[str, Ru
 
 
 # -- images that cannot be read, and mistakes -----------------------------------------------------------------
+
+
+def test_where_no_image_can_be_decoded_is_a_line_and_nothing_is_left(
+    runs: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken" / "val" / "0" / "a.jpg"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no image")
+    own = plan("blur", dataset="broken", data_root=str(tmp_path))
+    assert problems(runs["plain"], own) == ["no image of broken can be decoded: 0/a.jpg"]
+    Image.new("RGB", (9, 9), (200, 30, 5)).save(broken)
+    assert run_plan(runs["plain"], own).record.corrupt == []
+
+
+def test_the_digest_of_all_images_does_not_depend_on_the_order_of_degradations(runs: dict[str, RunFolder]) -> None:
+    one, other = (run_plan(runs["plain"], plan(*names)).record for names in (NOISE, NOISE[::-1]))
+    assert one.degraded_sha256 == other.degraded_sha256
+    assert one.conditions == other.conditions
+
+
+def test_other_preprocessing_is_another_evaluation(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(runs["plain"].path, tmp_path / "run"))
+    shutil.rmtree(run.evaluations, ignore_errors=True)
+    run_plan(run, plan("blur"))
+    run.config.write_text(json.dumps(json.loads(run.config.read_text()) | {"eval_crop": 0.5}))
+    (line,) = problems(run, plan("blur"))
+    assert "something else: other preprocessing; " in line
 
 
 def test_a_corrupt_image_is_left_out_and_named(runs: dict[str, RunFolder], tmp_path: Path) -> None:

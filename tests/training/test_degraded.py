@@ -18,12 +18,14 @@ from tiny_runs import tiny_job
 from accel_trainer.config import Job
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.evaluation.in_training import measure_in_training
 from accel_trainer.evaluation.run_plan import run_plan
 from accel_trainer.report.compare import compare
 from accel_trainer.run.evaluations import evaluations_of, read_accuracies, read_evaluation
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.lock import acquire
 from accel_trainer.run.performance import read_performance
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session
@@ -170,16 +172,51 @@ def train(job: Job, folder: RunFolder, measure: Any) -> TrainingResult:
 def stopping_after(limit: int | None) -> Any:
     """Measures as ever, and is stopped after so many batches of one call."""
 
-    def measure(run: Any, plan: Any, parts: Any, on_progress: Callable[[int, int], None], is_stopped: Any) -> None:
+    def measure(run: Any, plan: Any, parts: Any, on_progress: Callable[[int, int], None], is_stopped: Any) -> bool:
         seen: list[int] = []
 
         def note(done: int, total: int) -> None:
             seen.append(done)
             on_progress(done, total)
 
-        measure_in_training(run, plan, parts, note, lambda: len(seen) == limit or is_stopped())
+        return measure_in_training(run, plan, parts, note, lambda: len(seen) == limit or is_stopped())
 
     return measure
+
+
+def test_a_run_that_goes_on_measures_its_new_best_weights_and_keeps_the_older_table(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    given = {**LEARNT, "degradations": "blur"}
+    train(tiny_job(folder.path, **{**given, "num_epochs": 1}), folder, measure_in_training).check()
+    (name,) = evaluations_of(folder)
+    before = evaluations_of(folder)[name].trials.read_bytes()
+    result = train(tiny_job(folder.path, **given), folder, measure_in_training)
+    result.check()
+    found = evaluations_of(folder)
+    best = compare([folder])[0].best_epoch
+    assert best is not None
+    assert best > 1
+    assert sorted(found) == [name, f"{name}-of-epoch-1"]
+    records = [read_evaluation(evaluation) for evaluation in found.values()]
+    assert sorted((one.epoch, one.complete) for one in records if one is not None) == [(1, True), (best, True)]
+    assert found[f"{name}-of-epoch-1"].trials.read_bytes() == before
+    own = [one.accuracy for one in read_accuracies(found[name])]
+    assert compare([folder])[0].degraded == {"blur": pytest.approx(100 * sum(own) / len(own))}
+
+
+def test_a_training_leaves_to_somebody_else_what_they_measure_just_now(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    job = tiny_job(folder.path, **{**LEARNT, "num_epochs": 1}, degradations="blur")
+    place = RunFolder(folder.evaluations / plan_of(job).folder_name)
+    place.path.mkdir(parents=True)
+    lock = acquire(place, Owner.new(), end_leftovers=lambda token: None, say=print)
+    assert train(job, folder, measure_in_training).state is RunState.FINISHED
+    assert not evaluations_of(folder)
+    lock.release()
+    train(job, folder, measure_in_training).check()
+    assert list(evaluations_of(folder)) == ["blur"]
 
 
 def test_what_cannot_be_measured_is_a_mistake() -> None:
