@@ -16,6 +16,8 @@ from accel_trainer.measures.trials import Cell, Trials, in_table_order
 # trial, experiment, observer, condition, category and number, as the published names of stimuli have them.
 _TRIAL_PREFIX = re.compile(r"[0-9]+(?:_[^_]*){5}_")
 
+_ONE_BENCHMARK = "compare those of one benchmark"
+
 
 def picture_of(name: str) -> str:
     """The picture that a published name of a stimulus ends with: what follows its sixth underscore, where it begins
@@ -58,7 +60,7 @@ def error_consistency(trials: Trials, others: Trials | None = None, by: Sequence
             cell = replace(one, conditions=levels)
             figures.append(Figure(cell, "error_consistency", value, n=n, other=other))
     if not figures:
-        raise UserError("no two observers have trials of the same condition", hint="compare those of one benchmark")
+        raise UserError("no two observers have trials of the same condition", hint=_ONE_BENCHMARK)
     return figures
 
 
@@ -108,13 +110,25 @@ def mean_consistency(figures: Iterable[Figure], benchmark: str = "benchmark", *,
     with several benchmarks the mean of these means (benchmark "all"). n: how many values, or benchmarks.
 
     of_each: one for each first observer of the pairs, over those it is compared with; otherwise one over all pairs.
+    Where both of a pair are models with cycles, or with layers, means are of the same cycle and layer of both. Raises
+    UserError where nothing is left.
     """
     values = defaultdict[Cell, list[float]](list)
     for figure in figures:
-        name = figure.cell.levels.get(benchmark)
-        who = figure.cell.who if of_each else Cell()
+        one, other = figure.cell, figure.other or figure.cell
+        if not _are_alike(one.cycle, other.cycle) or not _are_alike(one.layer or None, other.layer or None):
+            continue
+        name = one.levels.get(benchmark)
+        shared = Cell(layer=one.layer if other.layer else "", cycle=None if other.cycle is None else one.cycle)
+        who = one.who if of_each else shared
         values[who if name is None else who.under(**{benchmark: name})].append(figure.value)
+    if not values:
+        raise UserError("no two observers have trials of the same condition", hint=_ONE_BENCHMARK)
     return _means(values, benchmark)
+
+
+def _are_alike(one: object, other: object) -> bool:
+    return one == other or one is None or other is None
 
 
 def _means(values: dict[Cell, list[float]], benchmark: str) -> list[Figure]:

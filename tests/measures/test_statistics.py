@@ -140,6 +140,26 @@ def test_error_consistency_with_others_is_of_pairs_of_one_of_each():
     assert values(itself, "error_consistency") == [1, 1]
 
 
+def test_mean_consistency_of_models_with_cycles_is_of_the_same_cycle_of_both():
+    random = np.random.default_rng(3)
+    model, other = (
+        Trials.joined(
+            [replace(made_trials(observers=[name], cycle=t), correct=random.random(600) < 0.5) for t in (0, 1)]
+        )
+        for name in ("net", "other")
+    )
+    itself = mean_consistency(error_consistency(model, model), of_each=True)
+    assert [(figure.cell.cycle, figure.value) for figure in itself] == [(0, 1), (1, 1)]
+    pairs = error_consistency(model, other)
+    for found in (mean_consistency(pairs, of_each=True), mean_consistency(pairs)):
+        for figure in found:
+            own = [f.value for f in pairs if f.cell.cycle == f.other.cycle == figure.cell.cycle]
+            assert (figure.value, figure.n) == (pytest.approx(np.mean(own)), 2)
+        assert len(found) == 2
+    with pytest.raises(UserError, match="no two observers"):
+        mean_consistency(error_consistency(model))
+
+
 def test_error_consistency_refuses_other_images_and_images_twice():
     trials = made_trials()
     with pytest.raises(UserError, match=r"one and two have not seen the same images.*: 1 were shown to one"):
