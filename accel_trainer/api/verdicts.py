@@ -144,7 +144,20 @@ def in_whole_file(path: Path, look: Callable[[QueueJob], T], content: bytes | No
             more = [f"{prefix}{line}" for line in lines if not is_of(unknown, line)]
             raise UserError(*dict.fromkeys([*error.problems, *more])) from error
         raise
-    return look(job)
+    try:
+        return look(job)
+    except UserError as error:
+        if not isinstance(job, EvaluationJob):
+            raise
+        raise UserError(*map(_of_a_key, error.details)) from error
+
+
+def _of_a_key(problem: Problem) -> Problem:
+    """A mistake of an option as one of the key of a job file that says the same."""
+    if problem.option is None:
+        return problem
+    key = "degradations" if problem.option in ("degrade", "levels") else problem.option
+    return replace(problem, option=None, key=key)
 
 
 def is_of(parameters: Collection[str], line: str) -> bool:

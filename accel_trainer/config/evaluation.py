@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from accel_trainer.config.dataset_names import last_part
 from accel_trainer.config.degradations import Degradations
@@ -39,12 +39,19 @@ FolderName = Annotated[str, AfterValidator(usable_name)]
 PathText = Annotated[str, Field(min_length=1)]
 
 
+def _as_word(value: Any) -> Any:
+    """The number of an epoch, as it is written."""
+    return str(value) if type(value) is int else value
+
+
 class EvaluationPlan(Section):
     """One evaluation of a trained run. Names of degradations and their levels are checked where those are known."""
 
     name: FolderName | None = None
     """The folder below `evaluations/`; absent: made of what is measured."""
-    weights: Annotated[str, Field(min_length=1)] = "best"
+    weights: Annotated[
+        str, Field(min_length=1), BeforeValidator(_as_word, json_schema_input_type=str | Annotated[int, Field(ge=0)])
+    ] = "best"
     """`best`, `final`, `ema`, `swa`, or the number of an epoch."""
     dataset: Annotated[str, Field(min_length=1)] | None = None
     """A data set with the run's classes, named as in a job; absent: the run's own."""

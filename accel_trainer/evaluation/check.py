@@ -8,8 +8,10 @@ from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.data.open import open_validation
 from accel_trainer.evaluation.conditions import conditions_of
+from accel_trainer.evaluation.owned_folder import require_same_plan
 from accel_trainer.evaluation.run_plan import refuse_embeddings
 from accel_trainer.evaluation.trained_model import with_data_in
+from accel_trainer.run.evaluations import EvaluationFolder
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job
 
@@ -19,6 +21,9 @@ def check_plan(plan: EvaluationPlan, run: RunFolder | None) -> dict[str, Any]:
     UserError, with all mistakes that do not follow from each other."""
     mistakes = Mistakes()
     job = None if run is None else mistakes.of(lambda: trained_job(run))
+    if run is not None:
+        folder = EvaluationFolder(run.evaluations / plan.folder_name)
+        mistakes.of(lambda: require_same_plan(folder, plan))
     classes, images = None, None
     if run is not None and job is not None:
         classes = mistakes.of(lambda: _classes(run, job))

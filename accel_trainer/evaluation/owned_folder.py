@@ -1,12 +1,13 @@
 """The folder of an evaluation while it is written: one launch's alone."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import remove_stale_temp_files, remove_tree
 from accel_trainer.core.lease import Owner
@@ -88,11 +89,7 @@ def prepare(folder: EvaluationFolder, place: RunFolder, own: EvaluationRecord, f
     """Begin an evaluation, or go on with what is there of it. Raises UserError where something else is there."""
     there = read_evaluation(folder)
     if there is not None:
-        if differ := _differing(there, own):
-            raise UserError(
-                f"{folder.path} has an evaluation of something else: other {', '.join(differ)}",
-                hint="give another `name`, or remove it",
-            )
+        _require_same(folder, _differing(there, own))
         if there.complete:
             remove_tree(folder.unfinished)
             return
@@ -100,3 +97,28 @@ def prepare(folder: EvaluationFolder, place: RunFolder, own: EvaluationRecord, f
         remove_stale_temp_files(folder.path)
         write_evaluation(folder, own, place)
     files.prepare()
+
+
+def require_same_plan(folder: EvaluationFolder, plan: EvaluationPlan) -> None:
+    """Raises UserError for a folder that has what another plan measured, as far as a plan says that: weights and images
+    of the same names may be others."""
+    if (there := read_evaluation(folder)) is None:
+        return
+    own = plan.measured()
+    # Which batches, and where a set is, follows from more than the plan.
+    differ = [
+        key for key in own.keys() - {"batch_size", "degraded_set"} if there.measured.get(key, own[key]) != own[key]
+    ]
+    if plan.batch_size not in (None, there.measured.get("batch_size")):
+        differ.append("batch_size")
+    if (there.plan.get("degraded_set") is None) != (plan.degraded_set is None):
+        differ.append("degraded_set")
+    _require_same(folder, sorted(differ))
+
+
+def _require_same(folder: EvaluationFolder, differ: Sequence[str]) -> None:
+    if differ:
+        raise UserError(
+            f"{folder.path} has an evaluation of something else: other {', '.join(differ)}",
+            hint="give another `name`, or remove it",
+        )

@@ -9,7 +9,7 @@ import pytest
 from accel_trainer.api.verdicts import in_whole_file
 from accel_trainer.config import parse_job
 from accel_trainer.config.json_syntax import find_slips, without
-from accel_trainer.core.errors import InvalidJob
+from accel_trainer.core.errors import InvalidJob, UserError
 
 
 def lines(content: str) -> list[str]:
@@ -231,3 +231,16 @@ def test_what_json_accepts_has_no_slips() -> None:
     for value in ({"a": [1, -2.5e-3, True, None, 'x\\ty \u201c "'], "b": {}, "": []}, [], "x", 1.5e300, None):
         assert find_slips(json.dumps(value)) == []
         assert find_slips(json.dumps(value, indent=2, ensure_ascii=False)) == []
+
+
+def test_what_is_wrong_with_an_evaluation_is_said_by_the_keys_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"evaluate": "models/a/b", "degradations": ["blur"]}))
+    for option, key in (("degrade", "degradations"), ("levels", "degradations"), ("weights", "weights")):
+
+        def refuse(job: object, option: str = option) -> None:
+            raise UserError("is not there", option=option)
+
+        with pytest.raises(UserError) as caught:
+            in_whole_file(path, refuse)
+        assert caught.value.problems == [f"{key}: is not there"]

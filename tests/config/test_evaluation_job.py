@@ -95,5 +95,5 @@ def test_an_evaluation_is_listed_by_a_glance_at_its_file(tmp_path: Path) -> None
         ("b",),
         2,
     )
-    file.write_text(json.dumps({**JOB, "weights": 3}))
+    file.write_text(json.dumps({**JOB, "weights": [3]}))
     assert glance(file, "e") is None

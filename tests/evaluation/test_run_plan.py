@@ -27,6 +27,7 @@ from accel_trainer.degradations.registry import find_degradations
 from accel_trainer.evaluation import answer_files
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.evaluation.answer_files import AnswerFiles
+from accel_trainer.evaluation.check import check_plan
 from accel_trainer.evaluation.run_plan import EvaluationStopped, Measured, run_plan
 from accel_trainer.measures.accuracy import accuracy
 from accel_trainer.measures.consistency import error_consistency
@@ -379,6 +380,21 @@ def test_where_no_image_can_be_decoded_is_a_line_and_nothing_is_left(
     assert problems(runs["plain"], own) == ["no image of broken can be decoded: 0/a.jpg"]
     Image.new("RGB", (9, 9), (200, 30, 5)).save(broken)
     assert run_plan(runs["plain"], own).record.corrupt == []
+
+
+def test_a_folder_with_another_plan_is_found_before_the_gpu_is(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    run = runs["plain"]
+    run_plan(run, plan("blur", name="checked", batch_size=32))
+    assert check_plan(plan("blur", name="checked"), run)["conditions"] == 6
+    for other, keys in (
+        (plan("noise", name="checked"), "degradations"),
+        (
+            plan("blur", name="checked", weights="final", probabilities=2, batch_size=8),
+            "batch_size, probabilities, weights",
+        ),
+    ):
+        line = helpers.said_by(check_plan, other, run)
+        assert f"an evaluation of something else: other {keys}; give another" in line
 
 
 def test_the_digest_of_all_images_does_not_depend_on_the_order_of_degradations(runs: dict[str, RunFolder]) -> None:
