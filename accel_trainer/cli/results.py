@@ -1,7 +1,6 @@
 """The verb `evaluate`: scores of trained weights, and their trials under degradations."""
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -139,16 +138,7 @@ def _choices(names: Sequence[str], levels: Sequence[str] | None) -> list[Any]:
         return [*names]
     if not names:
         raise UserError("only with `degrade`", option="levels")
-    return [{"name": name, "levels": [*map(_level, levels)]} for name in names]
-
-
-def _level(word: str) -> float | str:
-    """A number, or a word that may stand for a level."""
-    try:
-        number = float(word)
-    except ValueError:
-        return word
-    return number if math.isfinite(number) else word
+    return [{"name": name, "levels": [*levels]} for name in names]
 
 
 def _print_planned(call: "WorkerCall", trials: Path | None, *, as_json: bool) -> None:

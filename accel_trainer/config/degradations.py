@@ -1,6 +1,8 @@
 """Which degradations of images, at which levels: as an evaluation names them, and a job that trains."""
 
-from typing import Annotated, Any, Literal
+import math
+from contextlib import suppress
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -20,8 +22,20 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
-# JSON has no infinity; the level at which nothing is filtered is called so.
-DegradationLevel = float | Literal["none", "inf"]
+def _as_number(value: Any) -> Any:
+    """A number that is written as a text; infinity, which JSON has not, stays one."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            if math.isfinite(number := float(value)):
+                return number
+    return value
+
+
+# Such as 0.5; a text as `none`, `inf`, or a level as its publication writes it (c05).
+DegradationLevel = Annotated[
+    float | Annotated[str, Field(min_length=1)],
+    BeforeValidator(_as_number, json_schema_input_type=float | Annotated[str, Field(min_length=1)]),
+]
 Levels = Annotated[
     list[DegradationLevel], one_or_list(DegradationLevel), Field(min_length=1), AfterValidator(_each_once)
 ]

@@ -1,6 +1,5 @@
 """The conditions of an evaluation: what a plan names, looked up, and which of them show the same pixels."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -131,8 +130,8 @@ def _at_levels(degradation: Degradation, choice: DegradationChoice) -> list[Cond
     if choice.levels is None:
         return degradation.conditions()
     mistakes = Mistakes()
-    levels = [math.inf if level == "inf" else level for level in choice.levels]
-    found = [mistakes.of(partial(degradation.condition, level)) for level in levels]
+    called = (level if isinstance(level, str) else level_text(level) for level in choice.levels)
+    found = [mistakes.of(partial(degradation.condition_called, level)) for level in called]
     if mistakes.found:
         raise UserError(*(replace(problem, option="levels") for problem in mistakes.found))
     return [condition for condition in found if condition is not None]

@@ -18,6 +18,8 @@ def test_a_plan_says_what_json_said() -> None:
     assert [(choice.name, choice.levels) for choice in plan.degradations] == [("noise", None), ("blur", [0, 2.5])]
     assert (plan.probabilities, plan.weights, plan.dataset, plan.batch_size) == (5, "best", None, None)
     assert EvaluationPlan.parse(plan.model_dump(mode="json")) == plan
+    texts = [{"name": "geirhos/contrast", "levels": ["0.5", "c05", "inf"]}]
+    assert EvaluationPlan.parse({"degradations": texts}).degradations[0].levels == [0.5, "c05", "inf"]
     assert EvaluationPlan.parse({"weights": 5}) == EvaluationPlan.parse({"weights": "5"})
     assert EvaluationPlan.parse({"degradations": "noise"}) == EvaluationPlan.parse({"degradations": ["noise"]})
     assert EvaluationPlan.parse({"degradations": {"name": "noise", "levels": "none"}}).degradations[0].levels == [
@@ -38,7 +40,7 @@ def test_a_plan_says_what_json_said() -> None:
             {"degradations": [{"name": "a", "levels": [1, 1.0]}]},
             "plan.json: degradations.0.levels: has one value twice",
         ),
-        ({"degradations": [{"name": "a", "levels": "non"}]}, 'plan.json: degradations.0.levels.0: "non" is not'),
+        ({"degradations": [{"name": "a", "levels": True}]}, "plan.json: degradations.0.levels.0: true is not allowed"),
         ({"degradations": ["a", {"name": "a"}]}, "plan.json: degradations: has one value twice: give each once"),
         ({"degradations": [3]}, "plan.json: degradations.0: 3 is not allowed: it should be an object"),
         ({"weights": True}, "plan.json: weights: true is not allowed: it should be a string"),

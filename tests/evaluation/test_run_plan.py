@@ -28,6 +28,7 @@ from accel_trainer.evaluation import answer_files
 from accel_trainer.evaluation.accuracy import evaluate
 from accel_trainer.evaluation.answer_files import AnswerFiles
 from accel_trainer.evaluation.check import check_plan
+from accel_trainer.evaluation.conditions import conditions_of
 from accel_trainer.evaluation.run_plan import EvaluationStopped, Measured, run_plan
 from accel_trainer.measures.accuracy import accuracy
 from accel_trainer.measures.consistency import error_consistency
@@ -380,6 +381,16 @@ def test_where_no_image_can_be_decoded_is_a_line_and_nothing_is_left(
     assert problems(runs["plain"], own) == ["no image of broken can be decoded: 0/a.jpg"]
     Image.new("RGB", (9, 9), (200, 30, 5)).save(broken)
     assert run_plan(runs["plain"], own).record.corrupt == []
+
+
+def test_levels_are_numbers_or_called_as_they_are_published() -> None:
+    def names(*levels: Any) -> list[str]:
+        own = plan({"name": "geirhos/contrast", "levels": list(levels)})
+        return [shown.name for shown in conditions_of(own, "digits").shown]
+
+    assert names("c05", 0.5, "0.2", "none") == [f"geirhos/contrast/{level}" for level in ("c05", "c50", "0.2", "none")]
+    line = helpers.said_by(names, "much")
+    assert line.startswith("`levels`: geirhos/contrast: no level much (contrast); there are numbers from 0 to 1, and")
 
 
 def test_a_folder_with_another_plan_is_found_before_the_gpu_is(runs: dict[str, RunFolder], tmp_path: Path) -> None:
