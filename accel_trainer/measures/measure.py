@@ -23,7 +23,7 @@ from accel_trainer.measures.published import is_parquet, read_published, without
 from accel_trainer.measures.reaction_time import reaction_time_figures
 from accel_trainer.measures.shape_bias import shape_bias
 from accel_trainer.measures.sixteen_classes import is_imagenet, to_sixteen_classes
-from accel_trainer.measures.trials import Trials, whole
+from accel_trainer.measures.trials import Cell, Trials, whole
 from accel_trainer.measures.trials_file import is_trials_file, trial_blocks
 
 
@@ -251,10 +251,23 @@ class _Source:
         return source
 
     def __iter__(self) -> Iterator[Trials]:
-        for file in self.files:
+        found = dict[Cell, int]()
+        for number, file in enumerate(self.files):
             for block in self._blocks(file):
+                if len(self.files) > 1 and not self.settings.pool and _is_ours(file):
+                    self._note(found, number, block)
                 part = self._chosen(to_sixteen_classes(block) if self.settings.sixteen_classes else block)
                 yield part.pooled() if self.settings.pool else part
+
+    def _note(self, found: dict[Cell, int], number: int, block: Trials) -> None:
+        """Raises UserError where a file before has trials of the same model under a condition: both would be one."""
+        for cell in block.grouped()[1]:
+            if (before := found.setdefault(cell, number)) != number:
+                where = ", ".join(level for _, level in cell.conditions)
+                raise UserError(
+                    f"{self.files[before]} and {self.files[number]} both have trials of {cell.observer!r} ({where})",
+                    hint="measure them one by one, or `pool` them",
+                )
 
     def _blocks(self, file: Path) -> Iterable[Trials]:
         if _is_ours(file):

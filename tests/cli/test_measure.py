@@ -244,6 +244,17 @@ def test_a_table_of_trials_is_measured_by_condition_and_cycle(tmp_path):
     ]
 
 
+def test_two_files_of_one_model_under_one_condition_are_not_taken_for_one(tmp_path):
+    path = table_of_trials(tmp_path)
+    other = path.rename(tmp_path / "other.parquet")
+    path = table_of_trials(tmp_path)
+    error = with_flags(str(run(path, other).exception))
+    assert error == (
+        f"{path} and {other} both have trials of 'net' (blur, blur, 0); measure them one by one, or --pool them"
+    )
+    assert [line["n"] for line in measured(path, other, "--by", "benchmark", "--pool")] == ["120", "120"]
+
+
 def test_errors_of_classes_that_are_not_imagenets_are_called_unnormalised(tmp_path):
     lines = measured(table_of_trials(tmp_path), "--figure", "mce")
     assert {line["metric"] for line in lines} == {
