@@ -11,7 +11,7 @@ from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.mistakes import Mistakes
 from accel_trainer.data.dataset import ImageDataset
-from accel_trainer.degradations.degradation import Condition, Degradation, level_text
+from accel_trainer.degradations.degradation import NONE, Condition, Degradation, level_text
 from accel_trainer.degradations.registry import Resources, find_degradations
 from accel_trainer.degradations.stored_names import IMAGENET_C, OCCLUSION
 from accel_trainer.degradations.stored_sets import open_stored
@@ -21,6 +21,9 @@ BENCHMARK, DEGRADATION, LEVEL = "benchmark", "degradation", "level"
 # that published tables know a corruption by.
 QUANTITIES = {"visibility": "visibility", "signal / (signal + noise)": "ssnr", "severity": "severity"}
 SEVERITY, CORRUPTION = "severity", "corruption"
+# The images themselves by each quantity.
+UNDEGRADED = {"visibility": "1", "ssnr": "1", SEVERITY: "0"}
+NOISE = "noise"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def _stored(folder: Path, classes: Sequence[str] | None) -> Conditions:
         columns = {BENCHMARK: group, **one.columns}
         for name in wanted:
             is_its = quantities[one.name] == (SEVERITY if name == CORRUPTION else name)
-            columns[name] = "" if not is_its else own if name == CORRUPTION else one.columns[LEVEL]
+            level = UNDEGRADED[name] if one.columns[LEVEL] == NONE and name in UNDEGRADED else one.columns[LEVEL]
+            columns[name] = "" if not is_its else own if name == CORRUPTION else level
         shown.append(Shown(columns, place))
     return Conditions(shown, [None] * len(found), [one.images for one in found])
 
@@ -111,6 +115,8 @@ def _quantity_of_stored(name: str) -> str:
     group = name.partition("/")[0]
     if group == OCCLUSION:
         return "visibility"
+    if group == NOISE:
+        return "ssnr"
     return SEVERITY if group == IMAGENET_C else ""
 
 

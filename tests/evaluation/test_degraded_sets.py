@@ -108,6 +108,21 @@ def test_the_same_images_elsewhere_are_the_same_evaluation_and_others_are_not(
     assert first.record.complete
 
 
+def test_quantities_of_a_set_are_those_of_degradations_that_are_made_here(run: RunFolder, tmp_path: Path) -> None:
+    names = ["noise/gaussian", "imagenet-c/fog"]
+    chosen = [one.condition(level) for one, level in zip(find_degradations(names), (0.4, 3), strict=True)]
+    chosen += [one.condition("none") for one in find_degradations(names)]
+    render(Digits("val"), chosen, tmp_path / "set", size=32, crop=0.875, num_threads=2)
+    trials = read_trials(run_plan(run, stored(tmp_path / "set", probabilities=0)).folder.trials)
+    cells = [cell.levels for cell, _ in trials.cells(["degradation", "level", "ssnr", "corruption", "severity"])]
+    assert sorted(tuple(levels.values()) for levels in cells) == [
+        ("imagenet-c/fog", "3", "", "fog", "3"),
+        ("imagenet-c/fog", "none", "", "fog", "0"),
+        ("noise/gaussian", "0.4", "0.4", "", ""),
+        ("noise/gaussian", "none", "1", "", ""),
+    ]
+
+
 def test_a_corrupt_image_is_left_out_and_named_with_its_condition(run: RunFolder, folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     some = sorted((copy / "imagenet-c/fog/3").rglob("*.png"))[0]
