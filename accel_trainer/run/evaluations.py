@@ -147,7 +147,7 @@ def degraded_accuracies(run: RunFolder, best_epoch: int | None) -> dict[str, flo
 
 
 def _is_of_best(plan: Mapping[str, Any]) -> bool:
-    return plan.get("weights") == "best" and plan.get("dataset") is None
+    return plan.get("weights") == "best" and plan.get("dataset") is None and plan.get("degraded_set") is None
 
 
 def _by_degradation(accuracies: Sequence[ConditionAccuracy]) -> dict[str, list[ConditionAccuracy]]:

@@ -63,7 +63,8 @@ def test_the_schema_of_an_evaluation_is_that_of_its_parser() -> None:
     assert unknown(EVALUATION, job.completed()) == []
     assert EVALUATION["properties"].keys() == job.completed().keys()
     assert all(f"| `{name}` |" in OF_EVALUATION for name in EvaluationPlan.model_fields)
-    assert unknown(EVALUATION, {"weights": 3, "num_epochs": 2, "degradations": [3]}) == [
+    assert unknown(EVALUATION, {"weights": 3}) == []
+    assert unknown(EVALUATION, {"weights": [3], "num_epochs": 2, "degradations": [3]}) == [
         "weights",
         "num_epochs",
         "degradations",

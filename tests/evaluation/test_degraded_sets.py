@@ -20,6 +20,7 @@ from accel_trainer.evaluation.run_plan import EvaluationStopped, Measured, run_p
 from accel_trainer.measures.accuracy import accuracy
 from accel_trainer.measures.trials import Trials
 from accel_trainer.measures.trials_file import read_trials
+from accel_trainer.report.compare import compare
 from accel_trainer.run.folder import RunFolder
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
@@ -121,6 +122,14 @@ def test_quantities_of_a_set_are_those_of_degradations_that_are_made_here(run: R
         ("noise/gaussian", "0.4", "0.4", "", ""),
         ("noise/gaussian", "none", "1", "", ""),
     ]
+
+
+def test_compare_has_the_run_on_its_own_images_alone(run: RunFolder, folder: Path, tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations")))
+    own = EvaluationPlan.parse({"degradations": [{"name": "imagenet-c/fog", "levels": [3]}], "name": "own"})
+    accuracy_of_own = 100 * float(read_trials(run_plan(run, own).folder.trials).correct.mean())
+    run_plan(run, stored(folder, name="published"))
+    assert compare([run])[0].degraded == {"imagenet-c/fog": pytest.approx(accuracy_of_own)}
 
 
 def test_a_corrupt_image_is_left_out_and_named_with_its_condition(run: RunFolder, folder: Path, tmp_path: Path) -> None:
