@@ -153,8 +153,8 @@ def test_the_moving_average_is_that_of_every_step_from_the_first_on(
             assert loop.averages.ema is not None
             assert all(torch.equal(value, snapshots[0][name]) for name, value in loop.averages.ema.state_dict().items())
 
-    def then_read(*args: Any) -> None:
-        end_epoch(*args)
+    def then_read(*args: Any, **keywords: Any) -> None:
+        end_epoch(*args, **keywords)
         loop.saver.wait()
         in_files.append(load_file(loop.run.ema_weights))
 
