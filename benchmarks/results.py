@@ -1,5 +1,6 @@
 """What a benchmark has found: the measurements of some contestants, round by round, and how they compare."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ class Comparison:
     digits: int
 
 
-RATIO = Comparison("times the baseline", lambda value, baseline: value / baseline, 2)
+# Of a baseline that was too short to be measured nothing is a multiple.
+RATIO = Comparison("times the baseline", lambda value, baseline: value / baseline if baseline else math.nan, 2)
 DIFFERENCE = Comparison("beyond the baseline", lambda value, baseline: value - baseline, 2)
 
 

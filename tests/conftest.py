@@ -77,6 +77,16 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
+@pytest.fixture(autouse=True)
+def same_signal_handlers() -> Iterator[None]:
+    """What a test has installed for Ctrl-C, as a verb does that is called in this process, is not there in the next."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

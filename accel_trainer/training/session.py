@@ -42,8 +42,8 @@ class SessionOptions:
     rank: of this process among those that train together; token: of the launcher that owns the run folder; submission:
     differs between two submissions of the same job; group: of runs, in the trackers; prints: whether log lines go to
     standard output, and not only to log.txt; cpu: leave a GPU alone; on_status: is given the status, on every rank,
-    whenever it has changed; measure: what measures the
-    degradations of a job that has some.
+    whenever it has changed; measure: what measures the degradations of a job
+    that has some.
     """
 
     rank: int = 0

@@ -25,16 +25,16 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-from accel_trainer.config import read_job
+from accel_trainer.config import Job, read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.giving_way import giving_way
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.outage import waiting_out
-from accel_trainer.evaluation.in_training import measure_in_training
 from accel_trainer.launch.protocol import ERROR_PREFIX, LOCK, PREWARM, WITH_WANDB, owned_folder, wait_for_arguments
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
 from accel_trainer.training import session
+from accel_trainer.training.degraded import Measure
 from accel_trainer.training.session import SessionOptions
 
 # Not 0: the launcher ends the other processes as well, which would wait for this one.
@@ -73,10 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODES[RunState.INVALID]
     with resources:
         options = SessionOptions(
-            rank=rank, token=token, submission=args.submission, group=args.group, measure=measure_in_training
+            rank=rank, token=token, submission=args.submission, group=args.group, measure=_measure_of(job)
         )
         state = session.train(job, owned, stop_request(), options).state
     return EXIT_CODES.get(state, 1)
+
+
+def _measure_of(job: Job) -> Measure | None:
+    """What measures degraded images, which few jobs have: it is imported for these alone."""
+    if not job.degradations:
+        return None
+    from accel_trainer.evaluation.in_training import measure_in_training
+
+    return measure_in_training
 
 
 def _preload(arguments: Sequence[str]) -> None:

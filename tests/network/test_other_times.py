@@ -46,7 +46,8 @@ def test_a_job_goes_on_at_a_machine_that_sees_other_times(
     grey, rey = machines("grey", {one.folder: shared}), machines("rey", {other.folder: shared})
     own = {name: environment(tmp_path / "own", name) for name in ("grey", "rey")}
     first = grey.start("run-queue", "--cpu", cwd=shared, **own["grey"])
-    wait_until(lambda: (run.path / "previous").exists() or first.poll() is not None)
+    # All of the older run has been moved away, its states too.
+    wait_until(lambda: any(run.previous.glob("[0-9]*")) or first.poll() is not None)
     wait_until(lambda: checks.global_step(run.path) in range(3, 24) or first.poll() is not None)
     assert first.poll() is None, first.communicate()[0]
     grey.terminate_all()
