@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accel_trainer.core.files import remove_tree
-from accel_trainer.core.rename import is_renamed
+from accel_trainer.core.rename import is_own_there, is_renamed, is_there
 
 # Why a folder with something in it is not removed: also with a file that a process of this machine has open, which a
 # network drive keeps under another name (.nfs..., .fuse_hidden...) until that closes it.
@@ -62,11 +62,13 @@ def _moved(path: Path, through: Path) -> Path | None:
     try:
         path.rename(away)
     except OSError as error:
-        if os.path.lexists(away):  # nobody else gives the name: the answer was lost
+        if is_own_there(away):  # the answer was lost
             return away
-        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+        if not isinstance(error, FileNotFoundError):
+            raise
+        if not is_there(path):
             return None
-        raise
+        path.rename(away)  # the client has believed that it is missing
     return away
 
 
@@ -97,7 +99,7 @@ def _moved_out(path: Path, folder: Path) -> Path:
     out = folder / f".{secrets.token_hex(8)}.tmp"
     with suppress(OSError):
         path.rename(out)
-    return out if os.path.lexists(out) else path
+    return out if is_own_there(out) else path  # the answer may have been lost, and the client know of no such name
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import MEBIBYTE, read_bytes, read_json, replacing, write_atomic
 from accel_trainer.core.outage import MachineFailure, StoppedWaiting, is_file, persistently
-from accel_trainer.core.rename import make_folder
+from accel_trainer.core.rename import list_anew, make_folder
 from accel_trainer.core.safe_torch import tensors_in
 from accel_trainer.core.text import first_line
 from accel_trainer.run.folder import RunFolder
@@ -215,6 +215,7 @@ class StateStore:
 
     def keep_only_newest(self) -> None:
         """A finished run keeps one state, for the day when num_epochs grows."""
+        list_anew(self.folder)  # a listing that is remembered may have none of this attempt's
         older = self._newest_first()[1:]
         self._run.check_owner()
         self._remove(older)
@@ -235,7 +236,8 @@ class StateStore:
     def _listed(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted((p for p in self.folder.iterdir() if STATE_NAME.fullmatch(p.name) and p.is_dir()), reverse=True)
+        # Whether it is a folder is not asked: a client may believe one that another has made missing.
+        return sorted((path for path in self.folder.iterdir() if STATE_NAME.fullmatch(path.name)), reverse=True)
 
     def _clean(self) -> None:
         self._remove(self.folder.glob(".*.tmp"))
