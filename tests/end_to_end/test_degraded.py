@@ -27,7 +27,7 @@ def test_an_evaluation_that_was_killed_goes_on_on_two_processes(cli, background,
     again = cli(*words, "--json", "--name", "killed", "--num-processes", "2")
     assert again.returncode == 0, again.stderr
     first, second = json.loads(whole.stdout), json.loads(again.stdout)
-    assert 0 < second["computed"] < first["computed"]
+    assert second["computed"] < first["computed"]  # 0 where all answers were there at once, on a fast machine
     assert second["degraded_sha256"] == first["degraded_sha256"]
     tables = [Path("run/evaluations", name, "trials.parquet").read_bytes() for name in ("whole", "killed")]
     assert tables[0] == tables[1]
