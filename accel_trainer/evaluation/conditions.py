@@ -140,7 +140,15 @@ def _at_levels(degradation: Degradation, choice: DegradationChoice) -> list[Cond
     found = [mistakes.of(partial(degradation.condition_called, level)) for level in called]
     if mistakes.found:
         raise UserError(*(replace(problem, option="levels") for problem in mistakes.found))
-    return [condition for condition in found if condition is not None]
+    return sorted((condition for condition in found if condition is not None), key=_from_the_weakest)
+
+
+def _from_the_weakest(condition: Condition) -> tuple[bool, float]:
+    """The key that sorts levels as a publication does, in whatever order they were given."""
+    if condition.is_neutral:
+        return False, 0.0
+    first, last = condition.degradation.levels[0], condition.degradation.levels[-1]
+    return True, float(condition.level) if first < last else -float(condition.level)
 
 
 def _quantity(degradation: Degradation) -> str:

@@ -383,12 +383,22 @@ def test_where_no_image_can_be_decoded_is_a_line_and_nothing_is_left(
     assert run_plan(runs["plain"], own).record.corrupt == []
 
 
+def test_levels_are_in_the_order_of_their_strength_however_they_are_given() -> None:
+    def names(name: str, *levels: Any) -> list[str]:
+        found = conditions_of(plan({"name": name, "levels": list(levels)}), "digits").shown
+        return [shown.columns["level"] for shown in found]
+
+    assert names("blur", 16, 0, 4, 1) == ["0", "1", "4", "16"]
+    assert names("geirhos/high-pass", 0.4, 3, "none", "inf") == ["none", "inf", "3", "0.4"]
+    assert names("noise/gaussian", 0.2, 0.9, 1) == ["1", "0.9", "0.2"]
+
+
 def test_levels_are_numbers_or_called_as_they_are_published() -> None:
     def names(*levels: Any) -> list[str]:
         own = plan({"name": "geirhos/contrast", "levels": list(levels)})
         return [shown.name for shown in conditions_of(own, "digits").shown]
 
-    assert names("c05", 0.5, "0.2", "none") == [f"geirhos/contrast/{level}" for level in ("c05", "c50", "0.2", "none")]
+    assert names("c05", 0.5, "0.2", "none") == [f"geirhos/contrast/{level}" for level in ("none", "c50", "0.2", "c05")]
     line = helpers.said_by(names, "much")
     assert line.startswith("`levels`: geirhos/contrast: no level much (contrast); there are numbers from 0 to 1, and")
 
