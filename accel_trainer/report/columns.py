@@ -8,19 +8,19 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean
 from accel_trainer.report.compare import Comparison, find_parameters, names_of_parameters
 
-# What every run has, by the name in the table and that in the output for programs.
-FIELDS = {
-    "job": "job",
-    "architecture": "architecture",
-    "parameters": "parameters",
-    "state": "state",
-    "epochs": "epochs",
-    "metric": "metric",
-    "best": "best",
-    "best_epoch": "best_epoch",
-    "images_per_s": "images_per_s",
-    "seconds": "seconds",
-}
+# What every run has.
+FIELDS = (
+    "job",
+    "architecture",
+    "parameters",
+    "state",
+    "epochs",
+    "metric",
+    "best",
+    "best_epoch",
+    "images_per_s",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ def in_order_of(runs: Sequence[Comparison], names: Sequence[str]) -> list[Compar
         missing = [run for run in ordered if column.of(run) is None]
         ordered = [*sorted(there, key=lambda run: place_in_order(column.of(run)), reverse=is_reversed), *missing]
     return ordered
+
+
+def is_number(value: Any) -> bool:
+    """true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def place_in_order(value: Any) -> tuple[bool, float, str]:

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.core.blocks import open_text
-from accel_trainer.core.files import MEBIBYTE, replacing
+from accel_trainer.core.files import replacing
 from accel_trainer.report.plots import no_date
-from accel_trainer.run.evaluations import EvaluationFolder, read_evaluation
+from accel_trainer.run.evaluations import MAX_SUMMARY, EvaluationFolder, read_evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_SUMMARY = 256 * MEBIBYTE
 # Blue and gray of Okabe and Ito, which all readers tell apart.
 COLOR, CHANCE_COLOR = "#0072B2", "#999999"
 PANEL_INCHES, MOST_COLUMNS = (2.4, 2.1), 6

@@ -11,7 +11,7 @@ from accel_trainer.config.derived import keys
 from accel_trainer.config.marks import Affects
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical, did_you_mean, format_value, listed
-from accel_trainer.report.columns import Column, find_column, place_in_order
+from accel_trainer.report.columns import Column, find_column, is_number, place_in_order
 from accel_trainer.report.compare import Comparison, names_of_parameters
 
 ALL_BUT_SEED = "all-but-seed"
@@ -47,11 +47,11 @@ class Group:
 
     def values(self, column: Column) -> list[float]:
         """Those of the runs that have one."""
-        return [value for run in self.runs if _is_number(value := column.of(run))]
+        return [value for run in self.runs if is_number(value := column.of(run))]
 
     def by_seed(self, column: Column) -> dict[Any, float] | None:
         """The values by seed; None where a seed is there twice, or a run has none."""
-        found = {run.settings.get(SEED): value for run in self.runs if _is_number(value := column.of(run))}
+        found = {run.settings.get(SEED): value for run in self.runs if is_number(value := column.of(run))}
         return found if None not in found and len(found) == len(self.values(column)) else None
 
 
@@ -202,10 +202,6 @@ def _holm(values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def missing_values(groups: Iterable[Group], column: Column) -> list[str]:
     """The jobs of the runs that have no value."""
-    return [run.job for group in groups for run in group.runs if not _is_number(column.of(run))]
+    return [run.job for group in groups for run in group.runs if not is_number(column.of(run))]

@@ -10,7 +10,7 @@ from typing import Any
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.record_store import strict_json
 from accel_trainer.core.text import canonical
-from accel_trainer.report.columns import Column, find_column
+from accel_trainer.report.columns import Column, find_column, is_number
 from accel_trainer.report.compare import Comparison
 
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
@@ -39,7 +39,7 @@ class Condition:
             raise UserError(f"{text!r} is no condition; such as lr>=0.1, state!=failed, job~digits-*", option="where")
         name, relation, words = match.groups()
         values = (words,) if relation == "~" else (_value(words), *map(_value, _parts(words)))
-        if relation in ORDERS and not _is_number(values[0]):
+        if relation in ORDERS and not is_number(values[0]):
             raise UserError(f"{text!r}: {words!r} is no number", option="where")
         return cls(name, relation, values)
 
@@ -51,7 +51,7 @@ class Condition:
             case "=" | "!=":
                 return any(_same(value, wanted) for wanted in self.values) == (self.relation == "=")
             case order:
-                return _is_number(value) and ORDERS[order](value, self.values[0])
+                return is_number(value) and ORDERS[order](value, self.values[0])
 
 
 def chosen(runs: Sequence[Comparison], conditions: Sequence[str]) -> list[Comparison]:
@@ -73,10 +73,6 @@ def _value(text: str) -> Any:
         return strict_json(text.encode())
     except ValueError:
         return text
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str:
