@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,9 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.machine_errors import told
 from accel_trainer.evaluation.answers import AnswerKind, Records
 from accel_trainer.evaluation.degraded_batches import DIGEST_BYTES, Digests
+from accel_trainer.evaluation.rows_on_disk import CORRUPT, DONE, FLUSH_EVERY_S, write_all
 
 ANSWERS, DIGESTS, PROGRESS = "answers", "digests", "progress"
-# What was measured since the files were last known to be on the disk is measured again after a kill.
-FLUSH_EVERY_S = 5.0
-TODO, DONE, CORRUPT = range(3)
 States = npt.NDArray[np.uint8]
 
 
@@ -81,8 +79,8 @@ class AnswerFiles:
         that was written is now known to be on the disk. Raises UserError where the disk does not take it."""
         place = condition * self.num_images + start
         with errors_named(self.folder):
-            _write_all(self._open[ANSWERS], records.tobytes(), place * self._row_bytes)
-            _write_all(self._open[DIGESTS], digests.tobytes(), place * DIGEST_BYTES)
+            write_all(self._open[ANSWERS], records.tobytes(), place * self._row_bytes)
+            write_all(self._open[DIGESTS], digests.tobytes(), place * DIGEST_BYTES)
         self._waiting.append((place, np.where(is_corrupt, CORRUPT, DONE).astype(np.uint8).tobytes()))
         if time.monotonic() - self._flushed < FLUSH_EVERY_S:
             return False
@@ -95,7 +93,7 @@ class AnswerFiles:
             for name in (ANSWERS, DIGESTS):
                 os.fdatasync(self._open[name])
             for place, states in self._waiting:
-                _write_all(self._open[PROGRESS], states, place)
+                write_all(self._open[PROGRESS], states, place)
             os.fdatasync(self._open[PROGRESS])
         self._waiting.clear()
         self._flushed = time.monotonic()
@@ -145,10 +143,3 @@ def _allocate(file: Path, size: int) -> None:
                 ) from error
             opened.truncate(size)
         os.fsync(opened.fileno())
-
-
-def _write_all(descriptor: int, content: Any, offset: int) -> None:
-    piece = memoryview(content)
-    while piece:
-        written = os.pwrite(descriptor, piece[: 2**30], offset)  # the system takes two gigabytes in one call
-        piece, offset = piece[written:], offset + written

@@ -23,14 +23,12 @@ import numpy.typing as npt
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json, write_atomic
 from accel_trainer.core.text import one_line
+from accel_trainer.evaluation.rows_on_disk import CORRUPT, DONE, FLUSH_EVERY_S, write_all
 from accel_trainer.representations.feature_folder import DESCRIPTION, NAMES, NPY, SAFETENSORS, folder_of_layer
 
 Format = Literal["npy", "safetensors"]
 FLOAT = np.dtype("<f4")
 PROGRESS = "progress"
-# What was computed since the files were last known to be on the disk is computed again after a kill.
-FLUSH_EVERY_S = 5.0
-TODO, DONE, CORRUPT = range(3)
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,9 @@ class FeatureFiles:
             for name, values in rows.items():
                 part = self._located[name]
                 place = part.start + start * part.row_bytes
-                _write_all(self._open[part.path], np.ascontiguousarray(values, FLOAT), place)
+                write_all(
+                    self._open[part.path], np.ascontiguousarray(values, FLOAT).reshape(-1).view(np.uint8).data, place
+                )
         self._waiting[start] = np.where(is_corrupt, CORRUPT, DONE).astype(np.uint8).tobytes()
         if time.monotonic() - self._flushed >= FLUSH_EVERY_S:
             self.flush()
@@ -246,16 +246,3 @@ class FeatureFiles:
     ) -> None:
         self._resources.close()
         self._open.clear()
-
-
-def _write_all(descriptor: int, values: npt.NDArray[np.float32], offset: int) -> None:
-    for piece in _pieces(values.reshape(-1).view(np.uint8).data):
-        while piece:
-            written = os.pwrite(descriptor, piece, offset)
-            piece, offset = piece[written:], offset + written
-
-
-def _pieces(content: memoryview, size: int = 2**30) -> Iterator[memoryview]:
-    """The system takes two gigabytes in one call."""
-    for start in range(0, len(content), size):
-        yield content[start : start + size]

@@ -26,9 +26,10 @@ from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.shared_work import on_one_core
 from accel_trainer.data.sources.given import images_below
 from accel_trainer.evaluation.by_first import by_first
-from accel_trainer.evaluation.feature_files import CORRUPT, TODO, FeatureFiles, Format
+from accel_trainer.evaluation.feature_files import FeatureFiles, Format
 from accel_trainer.evaluation.identity import file_digest, image_names, images_digest
 from accel_trainer.evaluation.layers import Activation, activations, chosen, recording
+from accel_trainer.evaluation.rows_on_disk import CORRUPT, TODO
 from accel_trainer.evaluation.trained_model import trained_model, with_data_in
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import trained_classes, trained_job, trained_weights

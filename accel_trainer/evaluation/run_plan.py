@@ -22,11 +22,12 @@ from accel_trainer.core.files import remove_tree
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.core.text import listed
 from accel_trainer.data.open import open_validation
-from accel_trainer.evaluation.answer_files import CORRUPT, TODO, AnswerFiles, States, errors_named
+from accel_trainer.evaluation.answer_files import AnswerFiles, States, errors_named
 from accel_trainer.evaluation.by_first import by_first
 from accel_trainer.evaluation.conditions import Conditions, conditions_of
 from accel_trainer.evaluation.identity import file_digest, image_names, images_digest
 from accel_trainer.evaluation.owned_folder import make_way, owned_folder, prepare, set_aside
+from accel_trainer.evaluation.rows_on_disk import CORRUPT, TODO
 from accel_trainer.evaluation.showing import Progress, Showing
 from accel_trainer.evaluation.trained_model import epoch_of, trained_model, with_data_in
 from accel_trainer.evaluation.trial_table import Shows, write_summary, write_trials

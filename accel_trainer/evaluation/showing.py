@@ -19,11 +19,12 @@ from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.loader import ImageReader
 from accel_trainer.data.pipeline import evaluation_views
 from accel_trainer.data.shared_work import on_one_core
-from accel_trainer.evaluation.answer_files import TODO, AnswerFiles, States
+from accel_trainer.evaluation.answer_files import AnswerFiles, States
 from accel_trainer.evaluation.answers import AnswerKind, Records
 from accel_trainer.evaluation.conditions import Conditions
 from accel_trainer.evaluation.degraded_batches import ShownBatch, shown_batches
 from accel_trainer.evaluation.identity import image_names
+from accel_trainer.evaluation.rows_on_disk import TODO
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.training.meta_model import cycle_axis, cycles_of
 from accel_trainer.training.objectives.base import Cycles

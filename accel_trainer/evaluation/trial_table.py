@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy.typing as npt
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import one_line
 from accel_trainer.data.dataset import ImageDataset
-from accel_trainer.evaluation.answer_files import DONE, AnswerFiles, States
+from accel_trainer.evaluation.answer_files import AnswerFiles, States
 from accel_trainer.evaluation.answers import AnswerKind, Records
 from accel_trainer.evaluation.conditions import Shown
 from accel_trainer.evaluation.identity import image_names
+from accel_trainer.evaluation.rows_on_disk import DONE
 from accel_trainer.measures.accuracy import accuracy
 from accel_trainer.measures.calibration import calibration
 from accel_trainer.measures.factor import Factor
@@ -33,13 +35,13 @@ class Shows:
     sources: Sequence[ImageDataset]
     classes: Sequence[str]
 
-    def images(self, place: int) -> ImageDataset:
-        """Those under a condition."""
-        return self.sources[place] if len(self.sources) > 1 else self.sources[0]
+    def source(self, shown: Shown) -> int:
+        """The place of the images under a condition."""
+        return shown.pixels if len(self.sources) > 1 else 0
 
-    def names(self, place: int) -> list[str]:
-        """What the images under a condition are called, each in a line."""
-        return [one_line(name) for name in image_names(self.images(place))]
+    def names(self, source: int) -> list[str]:
+        """What the images of a source are called, each in a line."""
+        return [one_line(name) for name in image_names(self.sources[source])]
 
 
 def write_trials(path: Path, files: AnswerFiles, conditions: Sequence[Shown], shows: Shows) -> bool:
@@ -48,8 +50,9 @@ def write_trials(path: Path, files: AnswerFiles, conditions: Sequence[Shown], sh
     states = files.states()
     are_numbers = True
     with writing_trials(path) as add:
-        for shown in conditions:
-            for trials in _of_condition(files, shown, states, shows):
+        for source, of_source in groupby(conditions, key=shows.source):
+            names = shows.names(source)
+            for trials in chain.from_iterable(_of_condition(files, shown, states, names, shows) for shown in of_source):
                 add(trials)
                 are_numbers &= trials.entropy is not None and bool(np.isfinite(trials.entropy).all())
     return are_numbers
@@ -63,10 +66,10 @@ def write_summary(path: Path, trials: Path, *, with_calibration: bool) -> None:
     write_atomic(path, as_csv(figures))
 
 
-def _of_condition(files: AnswerFiles, shown: Shown, states: States, shows: Shows) -> Iterator[Trials]:
+def _of_condition(files: AnswerFiles, shown: Shown, states: States, names: list[str], shows: Shows) -> Iterator[Trials]:
     of_image = files.kind.num_cycles * (files.kind.dtype.itemsize + 64)
     size = max(1, BLOCK_BYTES // of_image)
-    names, labels = shows.names(shown.pixels), shows.images(shown.pixels).labels
+    labels = shows.sources[shows.source(shown)].labels
     for start in range(0, files.num_images, size):
         is_there = states[shown.pixels, start : start + size] == DONE
         if is_there.any():
