@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any  # noqa: E402 - the folder may have a modu
 if TYPE_CHECKING:
     from accel_trainer.api.public import (
         AccelTrainError,
+        Export,
         InvalidJob,
         Job,
         Migration,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Run,
         TrainingFailed,
         UserError,
+        load_export,
         load_run,
         load_runs,
         migrate,
@@ -48,6 +50,7 @@ else:
 
 __all__ = [
     "AccelTrainError",
+    "Export",
     "InvalidJob",
     "Job",
     "Migration",
@@ -56,6 +59,7 @@ __all__ = [
     "TrainingFailed",
     "UserError",
     "__version__",
+    "load_export",
     "load_run",
     "load_runs",
     "migrate",

@@ -1,5 +1,6 @@
 """All that `accel_trainer` itself gives. It loads this module, without torch, when the first name is used."""
 
+from accel_trainer.api.exported import Export, load_export
 from accel_trainer.api.in_process import train
 from accel_trainer.api.job_queue import Queue
 from accel_trainer.api.trained_run import Run, load_run, load_runs
@@ -10,6 +11,7 @@ from accel_trainer.training.reporting import TrainingFailed
 
 __all__ = [
     "AccelTrainError",
+    "Export",
     "InvalidJob",
     "Job",
     "Migration",
@@ -17,6 +19,7 @@ __all__ = [
     "Run",
     "TrainingFailed",
     "UserError",
+    "load_export",
     "load_run",
     "load_runs",
     "migrate",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from accel_trainer.evaluation.feature_files import Format
     from accel_trainer.evaluation.features import Pool, Rows, WrittenFeatures
     from accel_trainer.evaluation.probe import Probed
+    from accel_trainer.export.write import Format as ExportFormat
+    from accel_trainer.export.write import Written
     from accel_trainer.launch.call_worker import WorkerCall
 
 
@@ -234,6 +236,28 @@ class Run:
         with imports_allowed(allow):
             measured = run_plan(self._folder, plan)
         return MeasuredEvaluation(measured.folder, measured.computed)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        format: "ExportFormat" = "hf",
+        *,
+        weights: str | int = "best",
+        license: str | None = None,
+        allow: str | Iterable[str] = (),
+    ) -> "Written":
+        """Write the model so that others can load it (docs/export.md): weights, preprocessing, classes, a model card.
+
+        folder: gets the files; one with files of anything but an earlier export is refused. format: hf (timm,
+        transformers, the Hugging Face hub) or torchvision. license: for the card, as the hub names it. weights, allow:
+        as in `model`. Raises UserError.
+        """
+        from accel_trainer.export.form import ExportOptions
+        from accel_trainer.export.write import write_export
+
+        options = ExportOptions(str(weights), license)
+        with imports_allowed(allow):
+            return write_export(self._folder, expand_path(folder), format, options)
 
     def evaluations(self) -> "dict[str, MeasuredEvaluation]":
         """What was measured of this run, complete or not, by the names of the folders in `evaluations/`."""

@@ -57,6 +57,7 @@ GROUPS = {
         "probe": VerbEntry("probe", "Learn classes from features, and test."),
         "rdm": VerbEntry("representations", "Write dissimilarity matrices of features."),
         "rsa": VerbEntry("representations", "Compare matrices with those of brains or people."),
+        "export": VerbEntry("export", "Write a trained model so that others can load it."),
         "leet": VerbEntry("leet", "Browse what Weights & Biases has on this disk."),
     },
     "Data": {

@@ -32,6 +32,11 @@ def takes_only_clips(name: str) -> bool:
     return name not in ZOO and name in models.list_models(module=models.video)
 
 
+def is_of_torchvision(name: str) -> bool:
+    """Whether a model is built by torchvision."""
+    return not is_others(name) and name not in ZOO and name in names()
+
+
 def is_others(name: str) -> bool:
     """Whether a model is neither of the zoo nor of torchvision: it may do what cannot be done on the meta device."""
     return ":" in name
@@ -68,6 +73,20 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
             key="architecture",
             hint="models of your own are named by import path, such as my_lab.models:Net, those of timm as timm:<name>",
         )
+    args = arguments(name, args, num_classes=num_classes, image_size=image_size)
+    try:
+        return ZOO[name](**args) if name in ZOO else _torchvisions(name, args)
+    except NotImplementedError:  # of the meta device, which cannot do all that constructors do
+        raise
+    except Exception as error:
+        raise UserError(f"{name}: {first_line(error)}", key="architecture_args") from error
+
+
+def arguments(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> dict[str, Any]:
+    """With what `build` calls the builder of a model of the zoo, of torchvision or of timm. Raises UserError."""
+    if name.startswith(timm_models.PREFIX):
+        plain_name = name.removeprefix(timm_models.PREFIX)
+        return timm_models.arguments(plain_name, args, num_classes=num_classes, image_size=image_size)
     args = with_classes(args, num_classes)
     accepted = list(inspect.signature(ZOO[name]).parameters) if name in ZOO else _constructor_arguments(name)
     for argument, value in (
@@ -80,12 +99,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         if argument in accepted:
             args.setdefault(argument, value)
     refuse_unknown("architecture", name, args, accepted)
-    try:
-        return ZOO[name](**args) if name in ZOO else _torchvisions(name, args)
-    except NotImplementedError:  # of the meta device, which cannot do all that constructors do
-        raise
-    except Exception as error:
-        raise UserError(f"{name}: {first_line(error)}", key="architecture_args") from error
+    return args
 
 
 def _of_timm(name: str) -> list[str]:

@@ -39,6 +39,17 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
     get `image_size`. Raises UserError for an unknown name or argument.
     """
     timm = _timm()
+    args = arguments(name, args, num_classes=num_classes, image_size=image_size)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **args)
+    except Exception as error:
+        raise UserError(f"{PREFIX}{name}: {first_line(error)}", key="architecture_args") from error
+    return model
+
+
+def arguments(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: int) -> dict[str, Any]:
+    """With what `timm.create_model` is called for a model, named without the prefix. Raises UserError as `build`."""
+    timm = _timm()
     if name not in (known := timm.list_models()):
         base = name.partition(".")[0]
         near = f"; did you mean {base!r}? Weights are not loaded by it" if base in known else did_you_mean(name, known)
@@ -49,11 +60,7 @@ def build(name: str, args: Mapping[str, Any], *, num_classes: int, image_size: i
         raise UserError("cannot be set for models of timm", key=f"architecture_args.{taken[0]}", hint="remove it")
     if timm.get_pretrained_cfg(name).fixed_input_size:
         args.setdefault("img_size", image_size)
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=False, **args)
-    except Exception as error:
-        raise UserError(f"{PREFIX}{name}: {first_line(error)}", key="architecture_args") from error
-    return model
+    return args
 
 
 def _timm() -> Any:

@@ -50,6 +50,7 @@ VERBS = {
     "wait": "wait d",
     "evaluate": "evaluate run --cpu",
     "leet": "leet run --out runs",
+    "export": "export run exported",
     "features": "features run --layers layer1 --out features --cpu",
     "probe": "probe run --layers layer1 --readout knn --cpu",
     "rdm": "rdm evoked --out rdms",
