@@ -3,6 +3,7 @@
 # make check   the same without the slow tests
 # make bench   everything beside its peers, in an environment of its own; writes docs/benchmarks.md: make bench ROUNDS=7
 # make bench-gpu  training on one GPU and on all, beside a bare loop and timm; writes docs/benchmarks-gpu.md; takes hours
+# make site   the documentation as pages for a browser, in site/
 # make chaos   kill everything at random, over and over, and compare what comes of it: make chaos SCHEDULES=100
 PYTHON ?= python3
 VENV   ?= .venv
@@ -18,7 +19,7 @@ SCHEDULES := 10
 ROUNDS := 7
 GPU_ROUNDS := 3
 
-.PHONY: demo test check chaos bench bench-gpu lint format docs setup clean
+.PHONY: demo test check chaos bench bench-gpu lint format docs site setup clean
 
 setup: $(READY)
 
@@ -71,17 +72,22 @@ chaos: $(READY)
 	$(BIN)/python tests/faults/cut_offs.py --drive worst_fs --cuts 100
 	$(BIN)/python tests/faults/cut_offs.py --drive sshfs --cuts 100
 
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "made site/index.html"
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 docs: $(READY)
 	$(BIN)/accel-train schema --output docs/job.schema.json
-	$(BIN)/python -m accel_trainer.config.schema README.md
+	$(BIN)/python -m accel_trainer.config.schema docs/parameters.md
 	$(BIN)/python -m tests.rooms_contract docs/internals.md
 	$(BIN)/python -m tests.doubts_list docs/training.md
 	$(BIN)/python docs/draw_pictures.py
+	$(BIN)/python docs/draw_terminal.py
 
 clean:
-	rm -rf $(VENV) $(BENCH) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(BENCH) $(DEMO) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

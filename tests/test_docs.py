@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from error_messages import HERE, PARTS, messages
 from helpers import REPOSITORY
 from PIL import Image
 
@@ -22,13 +23,37 @@ PICTURES = REPOSITORY / "docs/pictures"
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
-def test_the_readmes_parameter_table_is_current():
-    text = (REPOSITORY / "README.md").read_text()
+def test_the_table_of_every_parameter_is_current():
+    text = (REPOSITORY / "docs/parameters.md").read_text()
     assert text == with_table(text), "run `make docs`"
 
 
 def test_the_published_schema_of_jobs_is_current():
     assert json.loads((REPOSITORY / "docs/job.schema.json").read_text()) == json_schema(), "run `make docs`"
+
+
+def test_the_readme_is_short_and_begins_with_two_commands():
+    text = DOCUMENTS[0].read_text()
+    assert len(text.splitlines()) < 150
+    assert re.findall(r"^    make (\w+)", text, re.M) == ["demo", "test"]
+
+
+def test_every_message_of_the_program_is_found_with_its_cure():
+    found = messages()
+    said = {message.text: message.cure for those in found.values() for message in those}
+    assert len(said) > 500
+    assert said["no permission to write in …"] == "chmod u+rwx …, or ask its owner"  # a fix of the doctor
+    assert said["is there already, and nothing is replaced"] == "name another folder"  # a hint of an error
+    assert said["--gpus: … is not a list of different numbers such as 0,1"] == ""
+    missing = found.keys() - {"doctor", *PARTS}
+    assert not missing, "a part of the program has no section in docs/errors.md"
+    assert HERE in (REPOSITORY / "docs/errors.md").read_text()
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    listed = set(re.findall(r": (\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.M))
+    missing = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - listed
+    assert not missing, "add them to nav in mkdocs.yml"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -60,7 +85,7 @@ def test_the_pictures_of_augmentations_and_degradations_are_current(tmp_path):
     """Within what another version of a library may change; the script draws them by the code of the training."""
     script = [sys.executable, str(REPOSITORY / "docs/draw_pictures.py"), str(tmp_path / "drawn")]
     subprocess.run(script, check=True, capture_output=True)
-    drawn, kept = ({path.name: path for path in folder.glob("*")} for folder in (tmp_path / "drawn", PICTURES))
+    drawn, kept = ({path.name: path for path in folder.glob("*.jpg")} for folder in (tmp_path / "drawn", PICTURES))
     assert drawn.keys() == kept.keys()
     pages = [(PICTURES.parent / name).read_text() for name in ("augmentations.md", "degradations.md")]
     assert kept.keys() == set(re.findall(r"pictures/(.*?\.jpg)", "".join(pages)))

@@ -93,19 +93,24 @@ def validate(
         if summary and "evaluates" in summary:
             echo(f"{file}: {_evaluation_line(summary)}")
         elif summary:
-            steps = summary["steps_per_epoch"]
-            echo(
-                f"{file}: {summary['architecture']} with {summary['parameters']:,} parameters, "
-                f"{summary['classes']} classes, {summary['train_images']:,} training images, "
-                f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
-                f"{count_of(summary['num_epochs'], 'epoch')}, {summary['val_images']:,} validation images"
-            )
+            echo(f"{file}: {training_line(summary)}")
             echo(f"  optimizer {summary['optimizer']}")
             echo(f"  schedule {summary['schedule']}")
             for note in summary["data"]:
                 echo(f"{file}: {note}")
     if num_invalid:
         raise typer.Exit(MISTAKE)
+
+
+def training_line(summary: Mapping[str, Any]) -> str:
+    """What a checked job that trains comes to."""
+    steps = summary["steps_per_epoch"]
+    return (
+        f"{summary['architecture']} with {summary['parameters']:,} parameters, "
+        f"{summary['classes']} classes, {summary['train_images']:,} training images, "
+        f"{'batches as large as fit' if steps is None else f'{steps:,} steps per epoch'}, "
+        f"{count_of(summary['num_epochs'], 'epoch')}, {summary['val_images']:,} validation images"
+    )
 
 
 def _evaluation_line(summary: Mapping[str, Any]) -> str:

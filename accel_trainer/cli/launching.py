@@ -22,7 +22,7 @@ from accel_trainer.launch.command import LaunchOptions
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML of `accelerate config`, such as those in accelerate_configs/."),
+    typer.Option("--config", help="YAML of `accelerate config`, or one of the bundled ones, such as multi_gpu.yaml."),
 ]
 GpusOption = Annotated[
     str | None,

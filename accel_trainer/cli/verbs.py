@@ -23,6 +23,7 @@ LINE = 60
 # By what a verb is about, in the order of use.
 GROUPS = {
     "Jobs": {
+        "init": VerbEntry("init", "Start a folder with a queue and a job to begin with."),
         "validate": VerbEntry("job_files", "Check job files, their models and data, without training."),
         "show": VerbEntry("job_files", "Print a job with all its defaults."),
         "preview": VerbEntry("job_files", "Draw what the model will see, augmented as in training."),

@@ -1,6 +1,6 @@
 """Every parameter of a job file, its type, range, default and meaning.
 
-This one definition feeds the validation, the JSON schema and the table in the README.
+This one definition feeds the validation, the JSON schema and the table of docs/parameters.md.
 """
 
 from typing import Annotated, Any, Literal

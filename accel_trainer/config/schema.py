@@ -1,6 +1,6 @@
-"""The reference of the job file, from its definition: a JSON schema and the table in the README.
+"""The reference of the job file, from its definition: a JSON schema and the table of docs/parameters.md.
 
-As a program (`python -m accel_trainer.config.schema README.md`): puts the table between its two marks.
+As a program (`python -m accel_trainer.config.schema docs/parameters.md`): puts the table between its two marks.
 """
 
 import ast
@@ -117,10 +117,10 @@ def _default(field: Any) -> str:
 
 
 def with_table(text: str) -> str:
-    """A README with the present table between its marks."""
+    """A page with the present table between its marks."""
     return with_part(text, MARKS, parameter_table())
 
 
 if __name__ == "__main__":
-    readme = Path(sys.argv[1])
-    readme.write_text(with_table(readme.read_text()))
+    page = Path(sys.argv[1])
+    page.write_text(with_table(page.read_text()))

@@ -22,6 +22,8 @@ from accel_trainer.core.text import did_you_mean, first_line
 MAX_CONFIG, MAX_CONFIG_DEPTH = 64 * 1024, 10
 # The file that is given to `accelerate launch`, so that it looks for no other.
 NO_CONFIG = Path(__file__).with_name("accelerate.yaml")
+# Those to begin with, for every kind of hardware.
+BUNDLED = Path(__file__).with_name("accelerate_configs")
 MULTI_GPU_TYPES = ("MULTI_GPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_XPU", "MULTI_HPU")
 # Unquoted, YAML reads NO as false.
 ONE_PROCESS = ("NO", False)
@@ -201,7 +203,7 @@ def _content(file: ConfigFile) -> Mapping[str, Any]:
     import yaml
 
     try:
-        text = read_bytes(file.path, MAX_CONFIG)
+        text = read_bytes(_or_bundled(file.path), MAX_CONFIG)
         _refuse_what_grows(file, text)
         _refuse_duplicates(file, yaml.compose(text, Loader=yaml.SafeLoader))
         content = yaml.safe_load(text)
@@ -214,6 +216,14 @@ def _content(file: ConfigFile) -> Mapping[str, Any]:
     if not isinstance(content, dict) or content.get("distributed_type") is None:
         file.refuse("has no distributed_type: it is not a file of `accelerate config`")
     return content
+
+
+def _or_bundled(path: Path) -> Path:
+    """A file; where there is none of that name, the one that comes with the package, by `cpu.yaml` or by
+    `accelerate_configs/cpu.yaml`."""
+    bundled = BUNDLED / path.name
+    is_name = path.parent in (Path(), Path(BUNDLED.name))
+    return bundled if is_name and not os.path.lexists(path) and bundled.exists() else path
 
 
 def _refuse_what_grows(file: ConfigFile, text: bytes) -> None:

@@ -177,6 +177,18 @@ def test_what_is_said_of_a_machine_reaches_accelerate_as_it_did_by_the_file(tmp_
     assert (args.rdzv_backend, args.same_network) == ("c10d", True)
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "accelerate_configs").iterdir()), ids=lambda path: path.name)
+def test_a_bundled_config_is_named_from_any_folder(own_environment, path):
+    whole = read_config(ConfigFile(path, Origin.OPTION))
+    for name in (path.name, f"accelerate_configs/{path.name}"):
+        assert read_config(ConfigFile(Path(name), Origin.JOB)) == whole
+    with pytest.raises(UserError, match="cannot be read"):
+        read_config(ConfigFile(Path("mine") / path.name, Origin.JOB))
+    Path(path.name).write_text("distributed_type: mine")
+    with pytest.raises(UserError, match="mine"):
+        read_config(ConfigFile(Path(path.name), Origin.JOB))
+
+
 @pytest.mark.parametrize("flags", [LaunchOptions(), LaunchOptions(num_processes=2)])
 def test_a_launch_reads_no_file_of_accelerate_config(own_environment, flags):
     default = Path.home() / ".cache/huggingface/accelerate/default_config.json"
