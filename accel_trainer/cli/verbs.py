@@ -37,9 +37,9 @@ GROUPS = {
     },
     "Queue": {
         "run-queue": VerbEntry("run_queue", "Train the jobs of the queue, here or in Slurm."),
-        "status": VerbEntry("watch", "List the jobs: how far they are, where, and why not."),
-        "logs": VerbEntry("watch", "Print the output of a job's newest attempt."),
-        "wait": VerbEntry("watch", "Wait for jobs to end."),
+        "status": VerbEntry("status", "List the jobs: how far they are, where, and why not."),
+        "logs": VerbEntry("logs", "Print the output of a job's newest attempt, or another."),
+        "wait": VerbEntry("wait", "Wait for jobs to end."),
         "hold": VerbEntry("control", "Keep jobs back; what runs is saved and stopped first."),
         "release": VerbEntry("control", "Let held jobs run again."),
         "cancel": VerbEntry("control", "Give jobs up; what runs is saved and stopped first."),

@@ -28,6 +28,10 @@ class JobGlance:
     retries: int = 0
     evaluates: str | None = None
     """The run that it evaluates, as its file says it; then `run_path` counts from there. None: it trains."""
+    architecture: str | None = None
+    dataset: str | None = None
+    num_epochs: int | None = None
+    """Of one that trains, as its file says it; the last two are None where it does not."""
 
 
 def glance(path: Path, name: str) -> JobGlance | None:
@@ -53,10 +57,19 @@ def _of(given: Mapping[str, Any], name: str) -> JobGlance | None:
     folder, parent = args.get("finetune_dir") or FINETUNE_DIR, args.get("starting_params")
     if not (_is_path(folder) and (parent is None or _is_text(parent)) and all(map(_is_text, after))):
         return None
-    run = base_path(architecture, name, model_dir)
-    if not finetune:
-        return JobGlance(run, tuple(after), None, retries)
-    return JobGlance(run / folder_inside(run, folder), tuple(after), parent_in(parent), retries)
+    run, parent_job = base_path(architecture, name, model_dir), None
+    if finetune:
+        run, parent_job = run / folder_inside(run, folder), parent_in(parent)
+    dataset, num_epochs = said.get("dataset"), said.get("num_epochs")
+    return JobGlance(
+        run,
+        tuple(after),
+        parent_job,
+        retries,
+        architecture=architecture,
+        dataset=dataset if isinstance(dataset, str) else None,
+        num_epochs=num_epochs if type(num_epochs) is int and num_epochs > 0 else None,
+    )
 
 
 def _of_evaluation(given: Mapping[str, Any], name: str) -> JobGlance:

@@ -178,8 +178,13 @@ def new_log(folder: Path, name: str) -> Path:
         number += 1
 
 
+def attempt_logs(folder: Path, name: str) -> dict[int, Path]:
+    """The logs of all attempts at a job that are there, by their numbers, in their order."""
+    found = (re.fullmatch(rf"{re.escape(name)}\.(\d+)\.log", path.name) for path in folder.glob("*.log"))
+    numbers = sorted(int(match[1]) for match in found if match is not None)
+    return {number: folder / f"{name}.{number}.log" for number in numbers}
+
+
 def newest_log(folder: Path, name: str) -> Path | None:
     """That of the last attempt; None before the first."""
-    found = (re.fullmatch(rf"{re.escape(name)}\.(\d+)\.log", path.name) for path in folder.glob("*.log"))
-    number = max((int(match[1]) for match in found if match is not None), default=None)
-    return None if number is None else folder / f"{name}.{number}.log"
+    return next(reversed(attempt_logs(folder, name).values()), None)

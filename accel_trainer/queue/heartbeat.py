@@ -178,6 +178,19 @@ class HeartbeatObserver:
         # The rest of the truth costs more, and matters only then.
         return {name: self._locks.silence_s(others[name], s) if is_stale(s) else s for name, s in silences.items()}
 
+    def has_living_runner(self) -> bool:
+        """Whether any runner of the queue seems to be at work: its process is here and lives, or, where that cannot be
+        seen, its heartbeat is from the last minutes by the clock of the files."""
+        for path in self._runners.glob("[!.]*.json"):
+            host, _, process = path.stem.rpartition(".")
+            with suppress(OSError):
+                match Owner(host, process).life():
+                    case Life.ALIVE:
+                        return True
+                    case Life.UNKNOWN if not is_stale(time.time() - path.stat().st_mtime):
+                        return True
+        return False
+
     def remove_dead(self) -> None:
         """Remove what runners of this machine have left that were killed."""
         for path in self._runners.glob("[!.]*.json"):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -74,7 +74,15 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
 
     most: so many jobs in each other state have more than their names, which takes reading their files.
     """
-    running = queue.claims()
+    yield from running_rows(queue, queue.claims())
+    yield from pending_rows(queue, queue.jobs(JobState.PENDING), most)
+    for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
+        for number, job in enumerate(queue.jobs(state)):
+            yield resting_row(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
+
+
+def running_rows(queue: QueueStore, running: Sequence[ClaimedJob]) -> Iterator[JobStatus]:
+    """A row for each of these jobs that run."""
     observer = HeartbeatObserver(queue)
     heartbeats, silences_s = observer.heartbeats() if running else {}, observer.silence_s(running)
     clusters = [job for job in running if job.owner.cluster is not None]
@@ -86,14 +94,14 @@ def status_rows(queue: QueueStore, most: int | None = None) -> Iterator[JobStatu
         else:
             row = _running(claim, run, heartbeats, silences_s)
         yield replace(_noting_damage(row, run), kind=kind)
-    pending = queue.jobs(JobState.PENDING)
+
+
+def pending_rows(queue: QueueStore, pending: Sequence[QueuedJob], most: int | None = None) -> Iterator[JobStatus]:
+    """A row for each of these jobs that are pending; most: as of `status_rows`, and never more than MOST_NOTES."""
     states = cache(queue.states)  # to know them takes a look at all jobs
     for number, job in enumerate(pending):
         is_read = number < min(MOST_NOTES, MOST_NOTES if most is None else most)
         yield _pending(queue, job, states) if is_read else JobStatus(job.name, job.state)
-    for state in (JobState.HELD, JobState.FAILED, JobState.DONE):
-        for number, job in enumerate(queue.jobs(state)):
-            yield _not_running(queue, job) if most is None or number < most else JobStatus(job.name, job.state)
 
 
 def damaged_records(queue: QueueStore, names: Collection[str] = ()) -> list[Path]:
@@ -149,12 +157,28 @@ def _pending(queue: QueueStore, queued: QueuedJob, states: States) -> JobStatus:
     if (job := glance(queued.path, queued.name)) is None:  # it may still be on its way; else the runner refuses it
         return JobStatus(queued.name, queued.state)
     run = _folder(queue, job)
+    status = _own_status(queue, queued, run)
+    note = "; ".join(filter(None, (_why_pending(queue, queued, job, states), _where_it_continues(status)))) or None
+    return _noting_damage(JobStatus(queued.name, queued.state, note=note, kind=_kind(job), **_progress(status)), run)
+
+
+def _own_status(queue: QueueStore, queued: QueuedJob, run: RunFolder) -> "Status | None":
+    """What was reported of this submission of a job that does not run; None where the status in its run folder is of
+    another job, or of this one when it was submitted before."""
     status = _status(run)
     with suppress(OSError):
         if status is not None and not Submissions(queue.paths).is_of(queued, status.submission):
-            status = None  # of another job in this run folder, or of this one when it was submitted before
-    note = _why_pending(queue, queued, job, states)
-    return _noting_damage(JobStatus(queued.name, queued.state, note=note, kind=_kind(job), **_progress(status)), run)
+            return None
+    return status
+
+
+def _where_it_continues(status: "Status | None") -> str | None:
+    """'continues at 3/8' of a job that was interrupted in its third epoch, or after its second."""
+    if status is None or not status.num_epochs or not status.epoch:
+        return None
+    is_complete = status.step == 0 or status.step >= status.steps_per_epoch
+    epoch = status.epoch + is_complete
+    return f"continues at {epoch}/{status.num_epochs}" if epoch <= status.num_epochs else None
 
 
 def _running(
@@ -163,9 +187,9 @@ def _running(
     heartbeat = heartbeats.get(runner_of(job.owner))
     work: RunningClaim | None = None if heartbeat is None else heartbeat.work.get(job.token)
     silence_s, note = silences_s.get(job.path.name, 0.0), None
+    is_alive = not job.owner.is_dead() and not is_stale(silence_s)
     if job.destination is not None:
-        died = job.owner.is_dead() or is_stale(silence_s)
-        by_whom = ", by a process that died; `accel-train reclaim` sees to it" if died else ""
+        by_whom = "" if is_alive else ", by a process that died; `accel-train reclaim` sees to it"
         note = f"is being moved to {job.destination}{by_whom}"
     elif job.owner.is_dead():
         note = "its runner died; run-queue reclaims it"
@@ -178,8 +202,8 @@ def _running(
         job.state,
         host=job.owner.host or None,
         devices=() if work is None else work.devices,
-        elapsed_s=None if work is None else max(0.0, time.time() - work.started),
-        left_s=None if status is None else status.eta_s,
+        elapsed_s=None if work is None or not is_alive else max(0.0, time.time() - work.started),
+        left_s=None if status is None or not is_alive else status.eta_s,
         note=note if status is None or note is not None else status.preparing,
         **_progress(status),
     )
@@ -229,11 +253,16 @@ def _why_unknown(known: "Mapping[str, SlurmJob] | None", record: "Record | None"
     return "Slurm does not know it (any more); `accel-train reclaim` sees to it"
 
 
-def _not_running(queue: QueueStore, job: QueuedJob) -> JobStatus:
+def resting_row(queue: QueueStore, job: QueuedJob) -> JobStatus:
+    """The row of a job that is held, failed or done."""
     reason = queue.reason(job) if job.state is JobState.FAILED else None
     state = queue.ending(job).value if job.state is JobState.FAILED else job.state
     run, kind = _run_of(queue, job)
-    status = None if run is None else _status(run)
+    if run is not None and job.state is JobState.HELD:
+        status = _own_status(queue, job, run)
+        reason = _where_it_continues(status)
+    else:
+        status = None if run is None else _status(run)
     row = JobStatus(job.name, state, note=reason.split("\n")[0] if reason else None, kind=kind, **_progress(status))
     return _noting_damage(row, run) if status is None else row
 

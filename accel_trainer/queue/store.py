@@ -16,7 +16,7 @@ from accel_trainer.core.lease import Owner
 from accel_trainer.core.machine_errors import told
 from accel_trainer.core.place_lock import remove_left
 from accel_trainer.core.rename import is_own_there, list_anew, make_folder, rename_unique, was_moved
-from accel_trainer.launch.attempt_files import new_log, newest_log
+from accel_trainer.launch.attempt_files import attempt_logs, new_log, newest_log
 from accel_trainer.queue.layout import (
     ClaimedJob,
     Ending,
@@ -282,6 +282,10 @@ class QueueStore:
     def newest_log(self, name: str) -> Path | None:
         """The log of the last attempt at a job; None before the first."""
         return newest_log(self.paths.logs, file_name(name))
+
+    def attempt_logs(self, name: str) -> dict[int, Path]:
+        """The logs of all attempts at a job, by their numbers."""
+        return attempt_logs(self.paths.logs, file_name(name))
 
     def next_log(self, name: str) -> Path:
         """A new, empty log for the next attempt at a job."""

@@ -50,7 +50,7 @@ def test_no_module_has_a_verb_that_is_not_in_the_table() -> None:
 
 def test_a_verb_that_is_called_imports_no_other() -> None:
     loaded = modules_after("status", "--queue", ".")
-    assert {name for name in set(MODULES.values()) if f"accel_trainer.cli.{name}" in loaded} == {"watch"}
+    assert {name for name in set(MODULES.values()) if f"accel_trainer.cli.{name}" in loaded} == {"status"}
 
 
 def test_the_hint_at_a_mistyped_verb_names_verbs_that_are_not_imported() -> None:

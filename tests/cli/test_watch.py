@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import write_job
+from helpers import COMMAND, dead_token, write_job
+from pty_screen import PtyScreen
 from typer.testing import CliRunner, Result
 
-from accel_trainer.cli import app, watch
+from accel_trainer.cli import app, logs, status, wait
 from accel_trainer.core import lease
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue import status_table
@@ -19,6 +20,7 @@ from accel_trainer.queue.control import Pauses
 from accel_trainer.queue.heartbeat import HeartbeatWriter
 from accel_trainer.queue.layout import JobState, QueuedJob
 from accel_trainer.queue.store import QueueStore
+from accel_trainer.queue.submissions import submission_of
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, read_status, write_status
 
@@ -90,8 +92,39 @@ def test_a_job_of_a_silent_host_is_stale(queue: QueueStore, monkeypatch: pytest.
     assert "stale: nothing was heard of its runner for" in rows()["a"]["note"]
 
 
+def test_what_is_dead_has_no_clock_that_goes_on(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = begun(queue, "a")
+    assert rows()["a"]["elapsed_s"] is not None
+    monkeypatch.setattr("accel_trainer.core.lease.Owner.is_dead", lambda owner: owner == job.owner)
+    row = rows()["a"]
+    assert (row["elapsed_s"], row["left_s"], row["epoch"]) == (None, None, 3)
+    assert row["note"] == "its runner died; run-queue reclaims it"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "where"),
+    [(3, 5, "continues at 3/8"), (3, 10, "continues at 4/8"), (2, 0, "continues at 3/8"), (8, 10, None), (0, 0, None)],
+)
+@pytest.mark.parametrize("state", ["pending", "held"])
+def test_an_interrupted_job_says_where_it_continues(
+    queue: QueueStore, epoch: int, step: int, where: str | None, state: str
+) -> None:
+    path = write_job(queue.paths.of(JobState(state)) / "a.json", model_dir="models/a")
+    folder = RunFolder(Path("models/a"))
+    folder.create()
+    status = Status(
+        state=RunState.PREEMPTED, epoch=epoch, num_epochs=8, step=step, steps_per_epoch=10, best=50.0,
+        primary_metric="acc1", submission=submission_of(path),
+    )  # fmt: skip
+    write_status(folder, status)
+    row = rows()["a"]
+    assert (row["state"], row["epoch"], row["best"], row["note"]) == (state, epoch, 50.0, where)
+    write_status(folder, status.model_copy(update={"submission": "of an earlier job of this name"}))
+    assert rows()["a"]["note"] is None
+
+
 def test_a_long_queue_is_shortened_unless_all_is_asked_for(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FEW", 2)
+    monkeypatch.setattr(status, "FEW", 2)
     monkeypatch.setattr(status_table, "MOST_NOTES", 1)
     for name in ("a", "b", "c"):
         write_job(queue.folder / f"{name}.json", after=["kept"])
@@ -132,6 +165,27 @@ def test_the_newest_log_is_printed_or_its_end(queue: QueueStore) -> None:
     assert "new: it was not started yet" in str(result.exception)
 
 
+def test_the_log_of_each_attempt_is_printed_and_they_are_listed(queue: QueueStore) -> None:
+    write_job(queue.folder / "done/a.json")
+    write_job(queue.folder / "new.json")
+    for number in (1, 10):
+        (queue.paths.logs / f"a.{number}.log").write_text(f"attempt {number}\n")
+    assert run("logs", "a", "--attempt", "1").stdout == "attempt 1\n"
+    assert "there are: 1, 10" in str(run("logs", "a", "--attempt", "2").exception)
+    assert "it was not started yet" in str(run("logs", "new", "--attempt", "1").exception)
+    assert "not with" in str(run("logs", "a", "--attempt", "1", "-f").exception)
+    assert "only with" in str(run("logs", "a", "--json").exception)
+    header, *lines = run("logs", "a", "--list").stdout.splitlines()
+    assert header.split() == ["attempt", "last", "written", "size", "log"]
+    assert [(line.split()[0], line.split()[-1]) for line in lines] == [
+        ("1", "training_queue/logs/a.1.log"),
+        ("10", "training_queue/logs/a.10.log"),
+    ]
+    assert [row["attempt"] for row in json.loads(run("logs", "a", "--list", "--json").stdout)] == [1, 10]
+    assert run("logs", "new", "--list").stdout == "no attempt yet\n"
+    assert json.loads(run("logs", "new", "--list", "--json").stdout) == []
+
+
 def test_a_long_log_is_printed_in_parts_whose_characters_stay_whole(queue: QueueStore, monkeypatch) -> None:
     monkeypatch.setattr("accel_trainer.core.blocks.BLOCK_BYTES", 5)
     write_job(queue.folder / "done/a.json")
@@ -159,10 +213,29 @@ def test_a_log_takes_no_more_memory_than_a_few_parts_of_it(queue: QueueStore) ->
     assert int(result.stderr) < 200_000, "KiB, for a log of 60 MB"
 
 
+def test_a_log_that_is_longer_than_the_terminal_is_shown_by_the_pager(queue: QueueStore, tmp_path: Path) -> None:
+    write_job(queue.folder / "done/a.json")
+    (queue.paths.logs / "a.1.log").write_text("".join(f"line {number}\n" for number in range(30)))
+    pager = tmp_path / "page"
+    pager.write_text("#!/bin/sh\necho paged; tail -n 2\n")
+    pager.chmod(0o755)
+    words = [*COMMAND, "logs", "a"]
+    with (
+        PtyScreen(words, PAGER=str(pager)) as paged,
+        PtyScreen([*words, "--no-pager"], PAGER=str(pager)) as whole,
+        PtyScreen([*words, "-n", "5"], PAGER=str(pager)) as short,
+        PtyScreen(words, PAGER="/no/such pager") as without,
+    ):
+        assert [shown.end() for shown in (paged, whole, short, without)] == [0, 0, 0, 0]
+        assert paged.raw.split() == b"paged line 28 line 29".split()
+        assert whole.raw.split()[-2:] == without.raw.split()[-2:] == [b"line", b"29"]
+        assert short.raw.splitlines() == [b"line %d" % number for number in range(25, 30)]
+
+
 def test_a_log_is_followed_over_attempts_until_the_job_is_over(
     queue: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(logs, "LOOK_EVERY_S", 0.02)
     path = write_job(queue.folder / "a.json")
     said: list[str] = []
     follower = threading.Thread(target=lambda: said.append(run("logs", "-f", "a").stdout))
@@ -230,7 +303,7 @@ def test_a_log_keeps_its_colors_and_does_nothing_else_to_a_terminal(queue: Queue
 
 
 def test_who_waits_learns_how_it_ended(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(wait, "LOOK_EVERY_S", 0.05)
     paths = {name: write_job(queue.folder / f"{name}.json") for name in ("a", "b")}
     write_job(queue.folder / "done/c.json")
     results: list[Result] = []
@@ -242,5 +315,53 @@ def test_who_waits_learns_how_it_ended(queue: QueueStore, monkeypatch: pytest.Mo
     paths["b"].rename(queue.folder / "failed/b.json")
     waiting.join(10)
     assert (results[0].stdout, results[0].exit_code) == ("a: done\nb: failed\n", 1)
+    assert results[0].stderr == (
+        "waiting for a, b (2 pending): no runner is at work; `accel-train run-queue` starts one\n"
+    )
     result = run("wait", "c")
     assert (result.stdout, result.exit_code) == ("c: done\n", 0)
+
+
+def test_who_waits_learns_when_it_may_be_over(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(wait, "SAY_EVERY_S", 0.1)
+    job = begun(queue, "a")
+    results: list[Result] = []
+    waiting = threading.Thread(target=lambda: results.append(run("wait")))
+    waiting.start()
+    time.sleep(0.6)
+    queue.finish(job, JobState.DONE)
+    waiting.join(10)
+    first, *others = results[0].stderr.splitlines()
+    assert first.startswith("waiting for a (1 running): done in about 1m 15s (")
+    assert others, "it is said again and again"
+
+
+def test_nobody_waits_for_a_runner_that_is_dead(queue: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(wait, "GRACE_S", 0.1)
+    write_job(queue.folder / "b.json")
+    write_job(queue.folder / f"running/a@here.{dead_token()}.json")
+    result = run("wait")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-2:] == [
+        "error: a: its runner died; `accel-train run-queue` goes on with it",
+        "error: b: not over, and no runner is at work",
+    ]
+
+
+def test_what_a_dead_runner_has_left_is_waited_for_while_another_one_is_at_work(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(wait, "GRACE_S", 0.0)
+    path = write_job(queue.folder / f"running/a@here.{dead_token()}.json")
+    begun(queue, "other")
+    results: list[Result] = []
+    waiting = threading.Thread(target=lambda: results.append(run("wait", "a")))
+    waiting.start()
+    time.sleep(0.5)
+    assert not results
+    path.rename(queue.folder / "done/a.json")
+    waiting.join(10)
+    assert (results[0].stdout, results[0].exit_code) == ("a: done\n", 0)

@@ -20,6 +20,7 @@ def write(folder: Path, content: str, name: str = "a") -> Path:
     "given",
     [
         {},
+        {"dataset": "digits", "num_epochs": 7},
         {"model_dir": "models/other"},
         {"model_dir": "~/runs/x"},
         {"architecture": "timm:resnet18", "after": ["b", "c"], "retries": 2},
@@ -34,7 +35,15 @@ def test_what_is_seen_is_what_the_job_says(tmp_path: Path, given: dict[str, Any]
     path = write(tmp_path, "\ufeff" + json.dumps({"architecture": "resnet18", **given}))
     job = read_job(path)
     seen = glance(path, "a")
-    assert seen == JobGlance(job.run_path, tuple(job.after), job.parent_job, job.retries)
+    assert seen == JobGlance(
+        job.run_path,
+        tuple(job.after),
+        job.parent_job,
+        job.retries,
+        architecture=job.architecture,
+        dataset=given.get("dataset"),
+        num_epochs=given.get("num_epochs"),
+    )
 
 
 @pytest.mark.parametrize(
