@@ -24,6 +24,7 @@ from accel_trainer.run.status import Status, read_status
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from torch import nn
 
     from accel_trainer.api.measured_evaluation import MeasuredEvaluation
@@ -119,6 +120,17 @@ class Run:
     def summary(self) -> Comparison:
         """The run's row in `accel-train compare`, with all parameters of its job in `settings`."""
         return compare([self._folder])[0]
+
+    def plot(self) -> "Figure":
+        """The curves of the run, as in performance.png: a figure of matplotlib, for `savefig` or a notebook. Raises
+        UserError before the end of the first epoch."""
+        from accel_trainer.report.run_figure import About, run_figure
+        from accel_trainer.report.style import find_style, styled
+
+        if not (rows := read_performance(self._folder)):
+            raise UserError("no epoch has ended yet: there are no curves", where=self.path)
+        with styled(find_style()):
+            return run_figure(rows, About.of(self._folder, rows))
 
     def weights(self, name: str | int = "best") -> Path:
         """The file of weights: best, final, ema, swa, or those that were saved after an epoch (0: the initialization).

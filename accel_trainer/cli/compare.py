@@ -2,28 +2,23 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from accel_trainer.cli.app import MISTAKE, JsonOption, app, echo, echo_text, print_problems, print_warnings
+from accel_trainer.cli.run_rows import RunsArgument, WhereOption, fitting, read_runs
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
-from accel_trainer.run.find import runs_below
-from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.status import status_damage
 
 if TYPE_CHECKING:
-    from accel_trainer.report.compare import At, Comparison
+    from accel_trainer.report.compare import Comparison
     from accel_trainer.report.tables import Table
 
 
 @app.command()
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that runs are below.", show_default=False)
-    ],
+    runs: RunsArgument,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -32,16 +27,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            metavar="CONDITION",
-            help="Only runs like lr>=0.1, state!=failed, architecture=resnet18,vgg11 or job~digits-*; may be given "
-            "again.",
-            show_default=False,
-        ),
-    ] = None,
+    where: WhereOption = None,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -77,8 +63,7 @@ def compare(
 ) -> None:
     """Compare trained runs: a table of them, of groups with mean and interval, or of what differs between them."""
     from accel_trainer.report.columns import in_order_of, split_names
-    from accel_trainer.report.compare import At
-    from accel_trainer.report.where import chosen
+    from accel_trainer.report.compare import At, never_measured, refuse_unknown_metrics
 
     form = "json" if as_json else _format(output)
     if against is not None and group_by is None:
@@ -86,20 +71,19 @@ def compare(
     if diff and group_by is not None:
         raise UserError("compares runs, and `group_by` makes groups", option="diff")
     metrics = split_names(metric or "")
-    rows, problems = _rows(runs, metrics, At.parse(at))
-    fitting = in_order_of(chosen(rows, where or []), split_names(sort or "")) if rows else []
-    if rows and not fitting:
-        echo(f"none of the {len(rows)} runs fits {' and '.join(where or [])}", err=True)
+    found = read_runs(runs, metrics, At.parse(at))
+    refuse_unknown_metrics(never_measured(found.rows), found.folders)
+    rows = in_order_of(fitting(found.rows, where), split_names(sort or "")) if found.rows else []
     is_for_people = form not in ("csv", "json")
     if group_by is not None:
-        shown = _groups(fitting, split_names(group_by), metrics, against, is_for_people=is_for_people)
+        shown = _groups(rows, split_names(group_by), metrics, against, is_for_people=is_for_people)
     elif diff:
-        shown = _differences(fitting)
+        shown = _differences(rows)
     else:
-        shown = _runs(fitting, columns, is_for_people=is_for_people)
+        shown = _runs(rows, columns, is_for_people=is_for_people)
     _print(shown, form)
-    print_problems(problems)
-    if problems:
+    print_problems(found.problems)
+    if found.problems:
         raise typer.Exit(MISTAKE)
 
 
@@ -110,26 +94,6 @@ def _format(word: str) -> str:
         near = did_you_mean(word, FORMATS) or f"; there are: {listed(FORMATS)}"
         raise UserError(f"{word!r} is no format{near}", option="format")
     return word
-
-
-def _rows(paths: Sequence[Path], metrics: Sequence[str], at: "At") -> "tuple[list[Comparison], list[str]]":
-    """A row for each run below some folders, once, and what is wrong with those that cannot be read."""
-    from accel_trainer.report.compare import compare, refuse_unknown_metrics
-
-    folders, problems = dict[Path, RunFolder](), list[str]()
-    rows = list["Comparison"]()
-    for path in paths:
-        try:
-            # Of a folder without any it is said what it is.
-            for run in list(runs_below(path)) or [RunFolder(path)]:
-                if run.path.resolve() not in folders:
-                    folders[run.path.resolve()] = run
-                    rows += compare([run], metrics, at)
-                    print_warnings(damage for damage in [status_damage(run)] if damage is not None)
-        except UserError as error:
-            problems += error.problems
-    refuse_unknown_metrics(rows, list(folders.values()))
-    return rows, problems
 
 
 def _runs(rows: "list[Comparison]", columns: str | None, *, is_for_people: bool) -> "Table":

@@ -52,6 +52,7 @@ GROUPS = {
     },
     "Runs": {
         "compare": VerbEntry("compare", "Compare trained runs, or groups of them."),
+        "plot": VerbEntry("plot", "Draw curves of runs, or of groups of them."),
         "evaluate": VerbEntry("results", "Evaluate trained weights."),
         "measure": VerbEntry("measure", "Compute figures from trials of models and people."),
         "features": VerbEntry("features", "Write what layers give for images."),

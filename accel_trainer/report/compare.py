@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from accel_trainer.config.derived import keys
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, flatten, listed
+from accel_trainer.report.metric_names import LOSS, VALIDATION, metric_of, split_and_score
 from accel_trainer.run.evaluations import degraded_accuracies
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import job_of
@@ -84,20 +85,20 @@ def compare(runs: Sequence[RunFolder], metrics: Sequence[str] = (), at: At = BES
     return [_compare_one(run, metrics, at) for run in runs]
 
 
-def refuse_unknown_metrics(rows: Sequence[Comparison], runs: Sequence[RunFolder]) -> None:
-    """Raises UserError for a metric that was asked for and that no run has ever measured."""
-    nowhere = [name for name in (rows[0].values if rows else ()) if all(row.values[name] is None for row in rows)]
-    if not nowhere:
+def never_measured(rows: Sequence[Comparison]) -> list[str]:
+    """The metrics that were asked for and that no run has there."""
+    return [name for name in (rows[0].values if rows else ()) if all(row.values[name] is None for row in rows)]
+
+
+def refuse_unknown_metrics(names: Sequence[str], runs: Sequence[RunFolder], option: str = "metric") -> None:
+    """Raises UserError of an option, for a metric that no run has ever measured."""
+    if not names:
         return
-    known = {_metric_name(row.split, name) for run in runs for row in read_performance(run) for name in row.scores}
-    for name in nowhere:
+    known = {metric_of(row.split, name) for run in runs for row in read_performance(run) for name in row.scores}
+    for name in names:
         if name not in known:
             near = did_you_mean(name, known) or f"; there are: {listed(sorted(known)) or 'none'}"
-            raise UserError(f"no run has measured {name!r}{near}", option="metric")
-
-
-def _metric_name(split: str, name: str) -> str:
-    return name if split == "val" else f"{split}/{name}"
+            raise UserError(f"no run has measured {name!r}{near}", option=option)
 
 
 def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
@@ -111,7 +112,7 @@ def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
     status = read_status(run)
     rows = read_performance(run)
     metric = str(config["primary_metric"])
-    best = _best(rows, metric)
+    best = best_of(rows, metric)
     environment = read_environment(run)
     speeds = sorted(row.images_per_s for row in rows if row.split == "train")
     return Comparison(
@@ -155,8 +156,8 @@ def _without_config(run: RunFolder, metrics: Sequence[str]) -> Comparison:
 
 def _value(rows: Sequence[PerformanceRow], metric: str, at: At, best_epoch: int | None) -> float | None:
     """Of a metric; None where it was not measured, or is no number."""
-    split, slash, name = metric.rpartition("/")
-    of_split = [row for row in rows if row.split == (split if slash else "val")]
+    split, name = split_and_score(metric)
+    of_split = [row for row in rows if row.split == split]
     epoch = at.of(of_split, best_epoch)
     value = next((row.scores.get(name) for row in of_split if row.epoch == epoch), None)
     return None if value is None or math.isnan(value) else value
@@ -215,12 +216,17 @@ def names_of_parameters(runs: Sequence[Comparison]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.settings))
 
 
-def _best(rows: Sequence[PerformanceRow], metric: str) -> tuple[float, int] | None:
-    """(value, epoch) of the best validation; the first one where several are equal."""
-    is_loss = not any(metric in row.scores for row in rows)  # that goes by the criterion's name
-    name = "loss" if is_loss else metric
-    values = [(row.scores.get(name, math.nan), row.epoch) for row in rows if row.split == "val"]
+def primary_score(rows: Sequence[PerformanceRow], metric: str) -> str:
+    """The column of performance.csv that a primary metric is: the loss goes by its criterion's name there."""
+    return metric if any(metric in row.scores for row in rows) else LOSS
+
+
+def best_of(rows: Sequence[PerformanceRow], metric: str) -> tuple[float, int] | None:
+    """(value, epoch) of the best validation by a primary metric; the first one where several are equal."""
+    name = primary_score(rows, metric)
+    values = [(row.scores.get(name, math.nan), row.epoch) for row in rows if row.split == VALIDATION]
     values = [(value, epoch) for value, epoch in values if not math.isnan(value)]
     if not values:
         return None
-    return min(values, key=lambda pair: (pair[0] if is_loss else -pair[0], pair[1]))
+    sign = 1 if name == LOSS else -1
+    return min(values, key=lambda pair: (sign * pair[0], pair[1]))

@@ -82,7 +82,7 @@ def grouped(runs: Sequence[Comparison], names: Sequence[str]) -> list[Group]:
     that differ, without the seed. Raises UserError."""
     chosen = dict[str, Column]()
     for name in names:
-        for column in _all_but_seed(runs) if name == ALL_BUT_SEED else [find_column(name, runs, "group-by")]:
+        for column in _all_but_seed(runs) if name == ALL_BUT_SEED else [find_column(name, runs, "group_by")]:
             chosen[column.name] = column
     found: dict[str, tuple[dict[str, Any], list[Comparison]]] = {}
     for run in runs:
@@ -94,10 +94,10 @@ def grouped(runs: Sequence[Comparison], names: Sequence[str]) -> list[Group]:
 
 def _all_but_seed(runs: Sequence[Comparison]) -> Iterator[Column]:
     """The architecture, and whatever else of a recipe differs."""
-    yield find_column("architecture", runs, "group-by")
+    yield find_column("architecture", runs, "group_by")
     for key in _differing(runs):
         if key not in (SEED, "architecture"):
-            yield find_column(key, runs, "group-by")
+            yield find_column(key, runs, "group_by")
 
 
 def _differing(runs: Sequence[Comparison]) -> list[str]:

@@ -38,7 +38,7 @@ class EvaluationFolder:
         return self.path / "summary.csv"
 
     def curves(self, suffix: str) -> Path:
-        """Accuracy over levels, as png or pdf."""
+        """Accuracy over levels, as png, pdf or svg."""
         return self.path / f"curves.{suffix}"
 
     @property

@@ -224,7 +224,7 @@ class RunFolder:
         return self.params / f"{epoch:03d}.safetensors"
 
     def plot(self, suffix: str) -> Path:
-        """The curves, as png or pdf."""
+        """The curves, as png, pdf or svg."""
         return self.path / f"performance.{suffix}"
 
     def attempt_status(self, token: str) -> Path:
@@ -317,8 +317,7 @@ class RunFolder:
             self.lr_finder,
             self.lr_finder_plot,
             self.performance,
-            self.plot("png"),
-            self.plot("pdf"),
+            *map(self.plot, ("png", "pdf", "svg")),
             self.sample_inputs,
             self.params,
             self.resume,

@@ -1,7 +1,7 @@
 """Draws the curves of a run, in a process of its own: matplotlib takes time and memory that a training needs.
 
-Without an option it draws performance.png and .pdf for each line on its standard input; with `--lr-finder` it draws
-the range test of a search for a learning rate once.
+Without an option it draws performance.png, .pdf and .svg for each line on its standard input; with `--lr-finder` it
+draws the range test of a search for a learning rate once.
 """
 
 import argparse
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accel_trainer.report.plots import draw_range_test, serve
+from accel_trainer.report.style import usable_style
 from accel_trainer.run.folder import RunFolder
 
 
@@ -21,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help="the learning rate that was found")
     parser.add_argument("--note", default="", help="what was found, in words")
     args = parser.parse_args(argv)
-    run = RunFolder(args.run, aside=args.aside)
+    run, style = RunFolder(args.run, aside=args.aside), usable_style()
     if args.lr_finder:
-        draw_range_test(run, args.rate, args.note)
+        draw_range_test(run, args.rate, args.note, style)
     else:
-        serve(run)
+        serve(run, style)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def test_an_argument_that_an_error_names_is_printed_as_its_flag() -> None:
 
 
 def test_what_is_in_backticks_and_no_flag_stays_as_it_is() -> None:
-    line = "run `accel-train pack` or `no_such_flag` or `x`"
+    line = "run `accel-train pack` or `no_such_flag` or `z`"
     assert with_flags(line) == line
 
 

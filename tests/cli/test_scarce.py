@@ -44,6 +44,7 @@ VERBS = {
     "migrate": "migrate old.json",
     "pack": "pack digits --output packed",
     "compare": "compare run --json",
+    "plot": "plot run --out curves.pdf",
     "run-queue": "run-queue --dry-run",
     "sweep": "sweep ../new.json --set batch_size=32,64",
     "status": "status",

@@ -87,8 +87,8 @@ def test_train_writes_a_whole_run_folder_and_resumes_for_more_epochs(cli, server
     assert cli("train", job).returncode == 0
     expected = {
         "config.json", "status.json", "environment.json", "classes.json", "log.txt", "performance.csv",
-        "performance.pdf", "performance.png", "sample_train_inputs.png", "params", "resume", "logs", "accel-train",
-        "dataset.json", "dataset_listing.npz",
+        "performance.pdf", "performance.png", "performance.svg", "sample_train_inputs.png", "params", "resume", "logs",
+        "accel-train", "dataset.json", "dataset_listing.npz",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == expected
     assert {path.stem for path in (run / "params").iterdir()} == {"000", "001", "002", "best"}

@@ -93,7 +93,7 @@ def chosen(trials: Trials, **levels: str) -> Trials:
 
 
 def files_of(folder: EvaluationFolder) -> dict[str, bytes]:
-    names = ("trials.parquet", "summary.csv", "evaluation.json", "curves.png", "curves.pdf")
+    names = ("trials.parquet", "summary.csv", "evaluation.json", "curves.png", "curves.pdf", "curves.svg")
     return {name: (folder.path / name).read_bytes() for name in names if (folder.path / name).exists()}
 
 

@@ -3,13 +3,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from accel_trainer.report import plots
-from accel_trainer.report.plots import MORE_COLORS, draw_curves, draw_range_test
+from accel_trainer.report.plots import draw_curves, draw_range_test
+from accel_trainer.report.range_test_figure import shown_losses
 from accel_trainer.run.folder import RunFolder
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds\n"
@@ -28,18 +27,22 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def drawn(run: RunFolder) -> tuple[bytes, bytes]:
-    return run.plot("png").read_bytes(), run.plot("pdf").read_bytes()
+def drawn(run: RunFolder) -> list[bytes]:
+    return [run.plot(suffix).read_bytes() for suffix in ("png", "pdf", "svg")]
 
 
-def test_a_run_is_drawn_as_png_and_pdf_and_nothing_lies_beside_them(run: RunFolder) -> None:
+def test_a_run_is_drawn_in_three_forms_as_wide_as_a_column_and_nothing_lies_beside_them(run: RunFolder) -> None:
     draw_curves(run)
     with Image.open(run.plot("png")) as image:
         image.verify()
-        assert image.width > image.height > 300
-    assert run.plot("pdf").read_bytes().startswith(b"%PDF-")
+        assert image.width == 3.5 * 300
+    pdf = run.plot("pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert b"/CIDFontType2" in pdf  # TrueType
+    assert b"/Type3" not in pdf
+    assert ">accuracy (%)</text>" in run.plot("svg").read_text()
     assert sorted(path.name for path in run.path.iterdir() if path.is_file()) == [
-        "performance.csv", "performance.pdf", "performance.png",
+        "performance.csv", "performance.pdf", "performance.png", "performance.svg",
     ]  # fmt: skip
 
 
@@ -84,24 +87,6 @@ def test_the_name_of_a_run_is_only_a_name(run: RunFolder, name: str) -> None:
     assert named.plot("pdf").exists()
 
 
-def test_every_further_data_set_has_a_colour_of_its_own(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    further = [f"val_set{number}" for number in range(len(MORE_COLORS) + 1)]
-    rows = [f"{e},{s},{1 / e},90,99,0.1,100,1\n" for e in (1, 2) for s in ("train", "val", *further)]
-    run.performance.write_text(HEADER + "".join(rows))
-    drawn = {}
-    curve = plots._curve
-
-    def remember(axes: Any, rows: list[Any], name: str, title: str, **style: Any) -> None:
-        drawn[title] = (style["color"], len(rows))
-        curve(axes, rows, name, title, **style)
-
-    monkeypatch.setattr(plots, "_curve", remember)
-    draw_curves(run)
-    colors = [drawn[f"{split} acc1"] for split in ("train", "val", *further)]
-    assert all(count == 2 for _, count in colors)
-    assert len({color for color, _ in colors}) == 2 + len(MORE_COLORS)  # then they begin again
-
-
 # -- the program ------------------------------------------------------------------------------------------------
 
 
@@ -125,14 +110,31 @@ def test_the_program_draws_for_every_line_and_ends_with_its_input(
     program.stdin.write("draw\n")
     program.stdin.flush()
     deadline = time.monotonic() + 60
-    while not run.plot("pdf").exists() and time.monotonic() < deadline:
+    while not run.plot("png").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    first = drawn(run)
+    first = run.plot("png").read_bytes()
+    assert not run.plot("pdf").exists()  # it and the SVG are for who looks at what is done
     write_epochs(run, 5)
     program.stdin.write("draw\n" * 20)
     _, errors = program.communicate(timeout=60)
     assert program.returncode == 0, errors
-    assert all(new != old for new, old in zip(drawn(run), first, strict=True))
+    last = drawn(run)
+    assert last[0] != first
+    draw_curves(run)
+    assert drawn(run) == last
+
+
+def test_the_program_draws_all_forms_when_the_training_ends_without_a_word(
+    run: RunFolder, program: "subprocess.Popen[str]"
+) -> None:
+    assert program.stdin is not None
+    program.stdin.write("draw\n")
+    program.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not run.plot("png").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    program.communicate(timeout=60)  # the end of its input, as of a training that is killed
+    assert all(run.plot(suffix).exists() for suffix in ("png", "pdf", "svg"))
 
 
 def test_the_program_ends_without_a_drawing_that_nobody_asked_for(
@@ -151,3 +153,13 @@ def test_the_tried_rates_are_drawn_and_nothing_lies_beside_them(tmp_path: Path, 
     with Image.open(run.lr_finder_plot) as image:
         image.verify()
     assert sorted(path.name for path in run.path.iterdir() if path.is_file()) == ["lr_finder.csv", "lr_finder.png"]
+
+
+def test_what_diverges_is_cut_off_and_the_fall_is_shown() -> None:
+    losses = [2.3, 2.4, 2.2, 1.6, 1.0, 0.9, 4.0, 300.0]
+    smoothed = [2.3, 2.35, 2.3, 2.0, 1.6, 1.2, 1.9, 40.0]
+    low, high = shown_losses(losses, smoothed) or (0.0, 0.0)
+    assert 0.5 < low < 0.9
+    assert 2.4 < high < 4.0
+    assert shown_losses([1.0, 2.0], [1.0, 1.5]) is None
+    assert shown_losses([], []) is None

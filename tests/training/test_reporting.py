@@ -221,7 +221,7 @@ def test_plots_are_drawn_beside_the_training_and_are_there_in_the_end(run: RunFo
     assert plotter._process is not None
     assert plotter._process.returncode == 0
     assert sorted(path.name for path in run.path.glob("performance.*")) == [
-        "performance.csv", "performance.pdf", "performance.png",
+        "performance.csv", "performance.pdf", "performance.png", "performance.svg",
     ]  # fmt: skip
 
 
