@@ -5,6 +5,7 @@ message is filled with when it is printed is three dots here. What is put togeth
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -117,6 +118,13 @@ def _table(rows: list[Message]) -> list[str]:
 
 def _cell(text: str) -> str:
     """A text as it is printed, in a cell: nothing of it is Markdown, but for words in backticks."""
-    for mark in ("\\", "|", "*", "_", "<", "[", "#"):
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split()).replace(FILLED * 2, FILLED)
+    plain, *quoted = " ".join(text.split()).replace(FILLED * 2, FILLED).split("`")
+    parts = [_escaped(plain)]
+    for number, part in enumerate(quoted):
+        is_code = number % 2 == 0 and number + 1 < len(quoted)
+        parts.append(part.replace("|", "\\|") if is_code else _escaped(part))
+    return "`".join(parts)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\|*_<\[#])", r"\\\1", text)

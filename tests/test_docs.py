@@ -50,6 +50,11 @@ def test_every_message_of_the_program_is_found_with_its_cure():
     assert HERE in (REPOSITORY / "docs/errors.md").read_text()
 
 
+def test_the_reference_of_the_python_api_has_what_the_package_gives():
+    listed = set(re.findall(r"^::: accel_trainer\.[\w.]+\.(\w+)$", (REPOSITORY / "docs/api.md").read_text(), re.M))
+    assert {*accel_trainer.__all__} - {"__version__"} <= listed, "add them to docs/api.md"
+
+
 def test_every_page_is_in_the_navigation_of_the_site():
     listed = set(re.findall(r": (\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.M))
     missing = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - listed

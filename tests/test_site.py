@@ -1,0 +1,57 @@
+"""The site of `make site`: every page, link and letter of it is in its folder."""
+
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from error_messages import messages
+from helpers import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make site` does. Only to be read."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_every_document_is_a_page(site):
+    pages = {path.stem for path in (REPOSITORY / "docs").glob("*.md")} | {"index", "contributing", "changelog"}
+    assert {path.stem for path in site.glob("*.html")} == pages | {"404"}
+
+
+def test_no_link_is_dead_and_nothing_is_fetched_from_elsewhere(site):
+    pages = {path.name: path.read_text() for path in site.glob("*.html") if path.name != "404.html"}
+    anchors = {name: set(re.findall(r'\bid="?([^" >]+)', text)) for name, text in pages.items()}
+    checked = 0
+    for name, text in pages.items():
+        for tag, link in re.findall(r'<(\w+)\b[^>]*?\b(?:href|src)="?([^" >]+)', text):
+            parts = urlsplit(unescape(link))
+            if parts.scheme or parts.netloc:
+                assert tag == "a", f"{name} needs {link}"
+                continue
+            target = unquote(parts.path) or name
+            assert (site / target).exists(), f"{name}: {link}"
+            if parts.fragment and target in anchors:
+                assert unquote(parts.fragment) in anchors[target] | {"__search", "__drawer"}, f"{name}: {link}"
+            checked += 1
+    assert checked > 1000
+
+
+def test_the_page_of_errors_has_every_message(site):
+    page = (site / "errors.html").read_text()
+    words = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", page)))
+    for those in messages().values():
+        for message in those:
+            plain = re.sub(r"\s+", " ", message.text.replace("……", "…").replace("`", ""))
+            assert plain in words, message
