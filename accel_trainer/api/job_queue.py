@@ -8,13 +8,14 @@ from typing import Any
 
 from accel_trainer.api.checking import check_apart
 from accel_trainer.api.evaluation_jobs import evaluation_job
-from accel_trainer.api.queue_contents import QueueContents, RunFolders
+from accel_trainer.api.queue_contents import AlreadyQueued, QueueContents, RunFolders
 from accel_trainer.api.verdicts import in_whole_file
 from accel_trainer.config import EvaluationJob, Job, QueueJob, job_name
+from accel_trainer.config.base import standing_alone
 from accel_trainer.config.doubts import doubts
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.config.known import ONLY_TO_DOUBT, Known
-from accel_trainer.config.parse import parse_queue_job, read_bytes
+from accel_trainer.config.parse import parse_queue_job
 from accel_trainer.core.allow_imports import imports_allowed
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_path
@@ -87,23 +88,33 @@ class Queue:
         the job's model may be imported from. coming: names of jobs that will be added and that it may start from.
         warn: called with a line for each thing that can hardly be meant.
 
-        Raises UserError, with a line for each mistake.
+        Raises UserError, with a line for each mistake; AlreadyQueued where the same job is there by this name.
         """
         if isinstance(job, Job | EvaluationJob):
             where, content = job.name, _content(job)
         else:
             path = expand_path(job)
-            where, content = str(path), read_bytes(path)
+            where, content = str(path), standing_alone(path)
         self._store.create()
         if isinstance(job, Job | EvaluationJob):
             summary = self._checked(where, job, allow, coming)
         else:
-            job, summary = in_whole_file(path, lambda found: (found, self._checked(where, found, allow, coming)))
-        if not force and (problems := self._contents.problems(job)):
-            raise _in_file(where, problems)
+            job, summary = in_whole_file(
+                path, lambda found: (found, self._checked(where, found, allow, coming)), content
+            )
+        if not force:
+            self._refuse_what_is_there(where, job)
         for line in summary["warnings"]:
             warn(f"{where}: {line}")
         return self._store.add(job.name, content, replace=force)
+
+    def _refuse_what_is_there(self, where: str, job: QueueJob) -> None:
+        try:
+            problems = self._contents.problems(job)
+        except AlreadyQueued as error:
+            raise error.at(where) from error
+        if problems:
+            raise _in_file(where, problems)
 
     def add_evaluation(
         self,

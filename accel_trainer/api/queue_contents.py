@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from accel_trainer.config import EvaluationJob, QueueJob, read_queue_job
+from accel_trainer.config.diff import describe
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import canonical
 from accel_trainer.queue.layout import JobState, QueuedJob, natural_key
@@ -13,6 +14,10 @@ from accel_trainer.queue.store import QueueStore
 
 # What a file is known by: its job's name, inode, size and times. A job that only moves to another state keeps them.
 _Version = tuple[str, int, int, int]
+
+
+class AlreadyQueued(UserError):
+    """A job is in the queue by its name, and says the same there: there is nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class QueueContents:
 
     def problems(self, job: QueueJob) -> list[str]:
         """Why a job is in the queue already, by its name or by what it says, or cannot train in its folder: a line. One
-        that has failed may be tried again. Raises QueueUnusable."""
+        that has failed may be tried again. Raises AlreadyQueued, and QueueUnusable."""
         if not self._problems(job):
             return []
         self._queue.look_anew()  # what is in its way may be what this client of a network drive remembers
@@ -47,10 +52,13 @@ class QueueContents:
 
     def _problems(self, job: QueueJob) -> list[str]:
         there = self._look()
-        named = [other for other, _ in there if other.name == job.name]
-        if named:
-            return [f"a job {job.name!r} is {_first(named).state} in the queue; rename it, or add it with `force`"]
         meaning = _meaning(job)
+        if named := {other: content for other, content in there if other.name == job.name}:
+            other = _first(named)
+            if (content := named[other]) is not None and content.is_same(job, meaning):
+                raise AlreadyQueued(f"is {other.state} in the queue already, the same; `force` adds it anew")
+            changed = "" if content is None else _changed(content.job, job)
+            return [f"a job {job.name!r} is {other.state} in the queue{changed}; rename it, or add it with `force`"]
         same = [other for other, content in there if content is not None and content.is_same(job, meaning)]
         if same:
             other = _first(same)
@@ -127,6 +135,15 @@ def _content(job: QueuedJob) -> _Content:
 
 def _meaning(job: QueueJob) -> str:
     return canonical({key: value for key, value in job.completed().items() if key != "model_dir"})
+
+
+def _changed(there: QueueJob, job: QueueJob) -> str:
+    """', and this one has num_epochs 2 -> 4'; '' where one trains and the other evaluates."""
+    if type(there) is not type(job):
+        return ""
+    then, now = there.completed(), job.completed()
+    changes = {key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key) != now.get(key)}
+    return f", and this one has {describe(changes)}" if changes else ""
 
 
 def _first(jobs: Iterable[QueuedJob]) -> QueuedJob:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accel_trainer.config import EvaluationJob, Job, QueueJob
+from accel_trainer.config.base import standing_alone
 from accel_trainer.config.derived import keys
 from accel_trainer.config.file_names import job_name
-from accel_trainer.config.parse import parse_queue_job, read_bytes, rest_of_job
+from accel_trainer.config.parse import parse_queue_job, rest_of_job
 from accel_trainer.core.allow_imports import current_folder_searched
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.mistakes import Mistakes
@@ -129,7 +130,7 @@ def in_whole_file(path: Path, look: Callable[[QueueJob], T], content: bytes | No
     what is not wrong in itself. Lines of the function may begin with the file's name.
     """
     name = job_name(path)
-    content = read_bytes(path) if content is None else content
+    content = standing_alone(path) if content is None else content
     try:
         job = parse_queue_job(content, name, where=str(path))
     except InvalidJob as error:

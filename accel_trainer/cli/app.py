@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from accel_trainer.cli.job_lines import with_line
 from accel_trainer.cli.verbs import IMPORTED, Verbs, without_types_of_flags
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.disk_calls import on_disk, retrying, watched
@@ -244,9 +245,9 @@ def echo_log(text: str) -> None:
 
 
 def print_problems(problems: Sequence[str]) -> None:
-    """Print problems as errors, one a line, with the flags that they name."""
+    """Print problems as errors, one a line, with the flags that they name, and the lines of job files."""
     for problem in problems:
-        echo(f"error: {with_flags(problem)}", err=True)
+        echo(f"error: {with_line(with_flags(problem))}", err=True)
 
 
 def print_warnings(lines: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from accel_trainer.api.job_queue import Queue
+from accel_trainer.api.queue_contents import AlreadyQueued
 from accel_trainer.api.verdicts import optimization_lines
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
@@ -30,6 +31,7 @@ from accel_trainer.cli.app import (
     with_flags,
     write_file,
 )
+from accel_trainer.cli.job_lines import with_line
 from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
@@ -82,7 +84,7 @@ def validate(
         except SetupUnusable:
             raise
         except UserError as error:
-            problems = [with_flags(problem) for problem in error.problems]
+            problems = [with_line(with_flags(problem)) for problem in error.problems]
         num_invalid += bool(problems)
         if as_json:
             echo_text(json.dumps({"file": str(file), "problems": problems, "warnings": warnings, "summary": summary}))
@@ -304,6 +306,8 @@ def _add_each(given: Sequence[Path], put: Callable[[Path], Path]) -> None:
             echo(f"added {put(one)}")
         except SetupUnusable:
             raise
+        except AlreadyQueued as error:
+            echo(with_flags(str(error)))
         except UserError as error:
             print_problems([with_flags(problem) for problem in error.problems])
             wrong = True

@@ -11,8 +11,8 @@ import typer
 
 from accel_trainer.cli.app import MISTAKE, app, count_of, echo, echo_text, print_problems
 from accel_trainer.config.file_names import job_name
+from accel_trainer.config.job_text import MAX_BYTES, read_bytes
 from accel_trainer.config.migration.migrate import Migration, migrate_content
-from accel_trainer.config.parse import MAX_BYTES, read_bytes
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import write_new
 

@@ -14,9 +14,10 @@ from accel_trainer.api.checking import check_apart
 from accel_trainer.api.verdicts import checked_alike, is_of
 from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text, print_warnings
 from accel_trainer.config import job_name
+from accel_trainer.config.base import standing_alone
 from accel_trainer.config.doubts import doubts
+from accel_trainer.config.job_text import parse_json, read_bytes
 from accel_trainer.config.known import Known
-from accel_trainer.config.parse import parse_json, read_bytes
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
 from accel_trainer.config.sweep.expand import Base, Expansion, SweptJob, check_sweep_name, expand, group_problems
 from accel_trainer.core.allow_imports import allow_imports
@@ -91,7 +92,7 @@ def sweep(
         raise UserError("--sweep-seed: nothing is drawn without --random N")
     if add and out is not None:
         raise UserError("--out: with --add the jobs go into the queue; leave one of them out")
-    base_name, content = job_name(base), parse_json(read_bytes(base), str(base))
+    base_name, content = job_name(base), parse_json(standing_alone(base), str(base))
     sweep_name = base_name if name is None else _checked_name(name)
     found = expand(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
     if found.mistakes:

@@ -10,6 +10,8 @@ FINETUNE_DIR = "finetune"
 EVALUATIONS = "evaluations"
 # A job file with this key evaluates a run; one without it trains.
 KIND_KEY = "evaluate"
+# Of a file that a person writes: another one, with what this one does not say; and what editors look up.
+BASE_KEY, SCHEMA_KEY = "base", "$schema"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 

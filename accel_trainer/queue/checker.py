@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, assert_never
 
 from accel_trainer.config import EvaluationJob, QueueJob, read_queue_job
-from accel_trainer.config.parse import read_bytes, rest_of_job
+from accel_trainer.config.job_text import read_bytes
+from accel_trainer.config.parse import rest_of_job
 from accel_trainer.core.errors import InvalidJob, UserError
 from accel_trainer.core.machine_errors import why_of_machine
 from accel_trainer.core.text import first_line

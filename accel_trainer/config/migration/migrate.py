@@ -7,11 +7,11 @@ from typing import Any
 
 from accel_trainer.config.file_names import job_name
 from accel_trainer.config.job import Job
+from accel_trainer.config.job_text import read_bytes, read_text
 from accel_trainer.config.migration.draft import ABSENT, Draft
 from accel_trainer.config.migration.old_meanings import TODAYS, say_defaults, translate_constants, translate_values
 from accel_trainer.config.migration.old_words import OLD_WORDS
 from accel_trainer.config.migration.other_meanings import say_other_meanings
-from accel_trainer.config.parse import read_bytes, read_text
 from accel_trainer.core.errors import InvalidJob, Problem
 from accel_trainer.core.files import expand_path
 from accel_trainer.core.text import listed

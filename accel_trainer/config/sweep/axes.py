@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, assert_never, get_args
 
-from accel_trainer.config.parse import LONE_SURROGATE, parse_json
+from accel_trainer.config.job_text import LONE_SURROGATE, parse_json
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
 from accel_trainer.core.text import canonical, format_value
 
