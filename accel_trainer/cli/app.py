@@ -20,8 +20,9 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from accel_trainer.cli.completion import files_or_names
 from accel_trainer.cli.job_lines import with_line
-from accel_trainer.cli.verbs import IMPORTED, Verbs, without_types_of_flags
+from accel_trainer.cli.verbs import IMPORTED, Verbs, with_plain_types
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.core.disk_calls import on_disk, retrying, watched
 from accel_trainer.core.errors import SetupUnusable, UserError
@@ -67,14 +68,17 @@ def _of_paths(verb: Verb, several: Collection[str] = ()) -> type[TyperCommand]:
     paths = {name for name, hint in get_type_hints(verb).items() if "Path" in str(hint)}
 
     class VerbCommand(TyperCommand):
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            super().__init__(*args, **settings)
-            without_types_of_flags(self.params)
+        examples: Sequence[str] = ()
 
-        def get_help_option(self, ctx: Any) -> Any:
-            option = super().get_help_option(ctx)
-            without_types_of_flags([option])
-            return option
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            super().format_help(ctx, formatter)
+            typer.echo("\n".join([" Examples:", *(f"   accel-train {example}" for example in self.examples), ""]))
+
+        def get_params(self, ctx: Any) -> list[Any]:
+            return with_plain_types(super().get_params(ctx))
+
+        def collect_usage_pieces(self, ctx: Any) -> list[str]:
+            return ["[OPTIONS]", *(_usage_of(one) for one in self.params if one.param_type_name == "argument")]
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             options = {flag: option.name for option in self.params for flag in option.opts if flag.startswith("-")}
@@ -88,6 +92,13 @@ def _of_paths(verb: Verb, several: Collection[str] = ()) -> type[TyperCommand]:
             return super().parse_args(ctx, _flag_for_each(args, several))
 
     return VerbCommand
+
+
+def _usage_of(argument: Any) -> str:
+    """`JOB...`, in brackets where it may be left out."""
+    word = str(argument.metavar or argument.name).removesuffix("...").upper()
+    word += "..." if argument.nargs != 1 else ""
+    return word if argument.required else f"[{word}]"
 
 
 def _flag_for_each(args: Sequence[str], several: Collection[str]) -> list[str]:
@@ -173,7 +184,7 @@ def _is_below(path: str, folder: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
 
 
-app = _Application(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = _Application(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -201,9 +212,24 @@ def _main(
     """Drop job files into a folder, train every one of them, compare them."""
 
 
-Files = Annotated[list[Path], typer.Argument(help="Job files (JSON).", show_default=False)]
-File = Annotated[Path, typer.Argument(help="Job file (JSON).", show_default=False)]
-JobArgument = Annotated[str, typer.Argument(help="Job file, or the name of a job in the queue.", show_default=False)]
+JobsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Job files, or names of jobs in the queue.",
+        metavar="JOB...",
+        show_default=False,
+        autocompletion=files_or_names,
+    ),
+]
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Job file, or the name of a job in the queue.",
+        metavar="JOB",
+        show_default=False,
+        autocompletion=files_or_names,
+    ),
+]
 QueueOption = Annotated[Path, typer.Option("--queue", help="The queue's folder.")]
 ParentQueueOption = Annotated[
     Path, typer.Option("--queue", help="Folder of the queue with the jobs that this one may start from.")
@@ -272,10 +298,19 @@ def existing_queue(folder: Path) -> QueueStore:
     """Raises QueueUnusable where there is none. What killed processes have left half-moved is moved first."""
     store = QueueStore(folder)
     if not on_disk(store.folder.is_dir, store.folder):
-        raise QueueUnusable(f"there is no queue in {folder}; `accel-train add` makes one")
+        raise QueueUnusable(f"{no_queue_in(folder)}; `accel-train add` makes one")
     with suppress(QueueUnusable):  # what can only be read can be looked at
         store.settle_all()
     return store
+
+
+def no_queue_in(folder: Path) -> str:
+    """That there is none, and the folder beside it that may have been meant."""
+    try:
+        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    except OSError:
+        beside = []
+    return f"there is no queue in {folder}{did_you_mean(folder.name, beside)}"
 
 
 def find_job(store: QueueStore, name: str, among: Sequence[JobState] = ()) -> QueuedJob:

@@ -15,6 +15,7 @@ from accel_trainer.cli.app import (
     print_problems,
 )
 from accel_trainer.cli.change_jobs import POLL_S, ask_owner, for_each, problems_of_one, with_name
+from accel_trainer.cli.completion import names_of_jobs
 from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import STALE_S
@@ -31,7 +32,7 @@ from accel_trainer.queue.reclaim import OwnerReport, OwnerState, Reclaimer, requ
 from accel_trainer.queue.retries import Retries
 from accel_trainer.queue.store import QueueStore
 
-Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False)]
+Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", show_default=False, autocompletion=names_of_jobs)]
 HostOption = Annotated[str | None, typer.Option("--host", help="Only this host; all if not given.", show_default=False)]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until a running job is stopped.")]
 
@@ -84,7 +85,8 @@ def cancel(jobs: Jobs, queue: QueueOption = DEFAULT_QUEUE, no_wait: NoWaitOption
 @app.command()
 def retry(
     jobs: Annotated[
-        list[str] | None, typer.Argument(help="Names of failed or canceled jobs.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Names of failed or canceled jobs.", show_default=False, autocompletion=names_of_jobs),
     ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
     failed: Annotated[bool, typer.Option("--failed", help="All that have failed; not what was canceled.")] = False,
@@ -167,7 +169,10 @@ def resume(queue: QueueOption = DEFAULT_QUEUE, host: HostOption = None) -> None:
 @app.command()
 def reclaim(
     jobs: Annotated[
-        list[str] | None, typer.Argument(help="Names of running jobs; all if not given.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Names of running jobs; all if not given.", show_default=False, autocompletion=names_of_jobs
+        ),
     ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
     wait: Annotated[

@@ -15,6 +15,7 @@ from accel_trainer.cli.launching import (
     DataRootOption,
     GpusOption,
     ProcessesOption,
+    RunArgument,
     WeightsOption,
     launch_options,
     worker_call,
@@ -25,7 +26,7 @@ from accel_trainer.representations.layer_names import layer_and_cycle
 
 @app.command()
 def features(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: RunArgument,
     layers: Annotated[
         str | None,
         typer.Option(

@@ -16,8 +16,8 @@ from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
     AllowOption,
-    Files,
     JobArgument,
+    JobsArgument,
     JsonOption,
     ParentQueueOption,
     QueueOption,
@@ -46,6 +46,7 @@ from accel_trainer.cli.launching import (
     plan_of_options,
 )
 from accel_trainer.config import EvaluationJob, Job, read_job, read_queue_job
+from accel_trainer.config.diff import Changes, values
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import waiting_out_until_interrupted
@@ -56,7 +57,7 @@ from accel_trainer.launch.machine import this_machine
 
 @app.command()
 def validate(
-    files: Files,
+    jobs: JobsArgument,
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
@@ -65,20 +66,22 @@ def validate(
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check job files, including their models and data sets, without training. With --json: one object per line."""
+    """Check jobs, including their models and data sets, without training. With --json: one object per line."""
     allow_imports(allow)
     options = launch_options(config, num_processes, gpus, cpu=cpu)
     _warn_of_default(options)
-    target, coming = Queue(queue, options), {file.stem for file in files}
+    target, coming = Queue(queue, options), {Path(job).stem for job in jobs if job.endswith(".json")}
     num_invalid, folders = 0, target.run_folders()
-    for file in files:
+    for given in jobs:
         summary: dict[str, Any] | None = None
         problems: list[str] = []
         warnings: list[str] = []
+        file = Path(given)
         try:
-            summary = target.check(file, coming=coming)
+            file, name = job_file(given, queue)
+            summary = target.check(file if name is None else read_queue_job(file, name), coming=coming)
             warnings = [f"{file}: {warning}" for warning in summary.pop("warnings")]
-            job = read_queue_job(file)
+            job = read_queue_job(file, name)
             problems = [f"{file}: {problem}" for problem in folders.problems(job)]
             folders.note(job, f"in {file}")
         except SetupUnusable:
@@ -134,13 +137,15 @@ def _warn_of_default(options: LaunchOptions) -> None:
 
 @app.command()
 def show(job: JobArgument, queue: QueueOption = DEFAULT_QUEUE) -> None:
-    """Print a job with all its defaults filled in; beside it, on standard error, what optimizer and learning rates it
-    comes to, and how many images and classes its data set has, where that is seen at once."""
+    """Print a job with all its defaults filled in; beside it, on standard error, what it says that is no default, what
+    optimizer and learning rates it comes to, and how many images and classes its data set has, where that is seen at
+    once."""
     shown = read_queue_job(*job_file(job, queue))
     echo_text(json.dumps(shown.completed(), indent=2))
     sys.stdout.flush()
     if isinstance(shown, EvaluationJob):
         return
+    echo(f"not the default: {values(_own(shown)) or 'nothing but the architecture'}", err=True)
     try:
         optimizer, schedule = optimization_lines(shown)
         typer.echo(f"optimizer {optimizer}", err=True)
@@ -151,6 +156,14 @@ def show(job: JobArgument, queue: QueueOption = DEFAULT_QUEUE) -> None:
 
     for number, line in enumerate(describe_data(shown)):
         echo(f"{'' if number else 'data '}{line}", err=True)
+
+
+def _own(job: Job) -> Changes:
+    """What is not as in a job that names the architecture alone."""
+    defaults, own = Job(architecture=job.architecture).completed(), job.completed()
+    if not job.says("model_dir"):
+        own["model_dir"] = defaults["model_dir"]  # it follows from the name
+    return {key: (defaults[key], own[key]) for key in defaults if key != "name" and own[key] != defaults[key]}
 
 
 @app.command()

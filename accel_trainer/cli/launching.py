@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems
+from accel_trainer.cli.completion import runs
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import Problem, UserError
@@ -20,6 +21,7 @@ from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_conf
 from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
 from accel_trainer.launch.command import LaunchOptions
 
+RunArgument = Annotated[Path, typer.Argument(help="Run folder.", show_default=False, autocompletion=runs)]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="YAML of `accelerate config`, or one of the bundled ones, such as multi_gpu.yaml."),

@@ -19,6 +19,7 @@ from accel_trainer.cli.app import (
     existing_queue,
     find_job,
 )
+from accel_trainer.cli.completion import names_of_jobs
 from accel_trainer.cli.console import output_error
 from accel_trainer.core.blocks import blocks, read_block, start_of_last_lines
 from accel_trainer.core.errors import UserError
@@ -30,7 +31,7 @@ LOOK_EVERY_S = 0.2
 
 @app.command()
 def logs(
-    job: Annotated[str, typer.Argument(help="Name of a job.", show_default=False)],
+    job: Annotated[str, typer.Argument(help="Name of a job.", show_default=False, autocompletion=names_of_jobs)],
     queue: QueueOption = DEFAULT_QUEUE,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows, until the job is over.")] = False,
     lines: Annotated[int | None, typer.Option("-n", "--lines", min=0, help="Only the last ones.")] = None,

@@ -1,6 +1,5 @@
 """The verb `probe`: what can be read out of the layers of a trained model."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -14,6 +13,7 @@ from accel_trainer.cli.launching import (
     DataRootOption,
     GpusOption,
     ProcessesOption,
+    RunArgument,
     WeightsOption,
     launch_options,
     worker_call,
@@ -26,7 +26,7 @@ READOUTS = ("logistic", "sgd", "knn")
 
 @app.command()
 def probe(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: RunArgument,
     layers: Annotated[
         str, typer.Option("--layers", help="As of `features`: such as V1,IT or IT-t2.", show_default=False)
     ],

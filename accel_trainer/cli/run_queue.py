@@ -10,12 +10,14 @@ import typer
 from accel_trainer.cli.app import (
     DEFAULT_QUEUE,
     MISTAKE,
+    QUEUE_UNUSABLE,
     SIGNALED,
     SOME_FAILED,
     AllowOption,
     QueueOption,
     app,
     echo,
+    no_queue_in,
     print_problems,
     with_flags,
 )
@@ -31,6 +33,7 @@ from accel_trainer.cli.launching import (
 from accel_trainer.config import EvaluationJob, Job, QueueJob, read_queue_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM
+from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
 from accel_trainer.launch.command import LaunchOptions, num_processes_wanted
 from accel_trainer.launch.machine import Machine, this_machine
@@ -44,7 +47,7 @@ from accel_trainer.queue.dependencies import (
     starting_params,
     trainer_of,
 )
-from accel_trainer.queue.layout import JobState, QueuedJob
+from accel_trainer.queue.layout import JobState, QueuedJob, QueueUnusable
 from accel_trainer.queue.retries import FIRST_WAIT_S
 from accel_trainer.queue.store import QueueStore
 
@@ -121,7 +124,7 @@ def run_queue(
     from accel_trainer.queue.slurm.script import SlurmOptions
 
     allow_imports(allow)
-    store, launch = QueueStore(queue), launch_options(config, num_processes, gpus, cpu=cpu)
+    store, launch = _queue_to_run(queue), launch_options(config, num_processes, gpus, cpu=cpu)
     beside_slurm = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
     beside_slurm |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
@@ -147,6 +150,18 @@ def run_queue(
     runner = Runner(store, machine, Terminal(several=places.number > 1), options, places)
     runner.run(watch=watch)
     _exit_with_outcome(runner, queue)
+
+
+def _queue_to_run(folder: Path) -> QueueStore:
+    """A queue that there is; at a terminal, one that is made where that is wanted. Raises QueueUnusable: of a name that
+    was mistyped it would be an empty one."""
+    if not on_disk(folder.is_dir, folder):
+        missing = no_queue_in(folder)
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise QueueUnusable(f"{missing}; `accel-train add` makes one")
+        if not typer.confirm(f"{missing}\nMake an empty one?"):
+            raise typer.Exit(QUEUE_UNUSABLE)
+    return QueueStore(folder)
 
 
 def _gpu_memory() -> "GpuMemory":

@@ -12,7 +12,18 @@ import typer
 
 from accel_trainer.api.checking import check_apart
 from accel_trainer.api.verdicts import checked_alike, is_of
-from accel_trainer.cli.app import DEFAULT_QUEUE, AllowOption, JsonOption, app, count_of, echo, echo_text, print_warnings
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    AllowOption,
+    JobArgument,
+    JsonOption,
+    app,
+    count_of,
+    echo,
+    echo_text,
+    job_file,
+    print_warnings,
+)
 from accel_trainer.config import job_name
 from accel_trainer.config.base import standing_alone
 from accel_trainer.config.doubts import doubts
@@ -69,7 +80,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the jo
 
 @app.command()
 def sweep(
-    base: Annotated[Path, typer.Argument(help="Job file (JSON) that the jobs are made from.", show_default=False)],
+    base: JobArgument,
     settings: SetOption,
     number: RandomOption = None,
     seed: SweepSeedOption = None,
@@ -92,17 +103,18 @@ def sweep(
         raise UserError("--sweep-seed: nothing is drawn without --random N")
     if add and out is not None:
         raise UserError("--out: with --add the jobs go into the queue; leave one of them out")
-    base_name, content = job_name(base), parse_json(standing_alone(base), str(base))
+    file, queued_name = job_file(base, queue)
+    base_name, content = queued_name or job_name(file), parse_json(standing_alone(file), str(file))
     sweep_name = base_name if name is None else _checked_name(name)
-    found = expand(Base(content, base_name, str(base)), sweep_name, _combinations(settings, number, seed or 0))
+    found = expand(Base(content, base_name, str(file)), sweep_name, _combinations(settings, number, seed or 0))
     if found.mistakes:
-        _check(base, found, queue)
+        _check(file, found, queue)
     jobs = found.jobs
     store = QueueStore(queue)
     target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
     paths = _existing(jobs, target, force)
     new = [job for job in jobs if job.name not in paths]
-    _check(base, found, queue)
+    _check(file, found, queue)
     if not dry_run:
         paths |= _write(new, target)
     if as_json:

@@ -10,10 +10,11 @@ from accel_trainer.cli.app import (
     SIGNALED,
     SOME_FAILED,
     AllowOption,
-    File,
+    JobArgument,
     ParentQueueOption,
     app,
     echo,
+    job_file,
 )
 from accel_trainer.cli.console import never_wait
 from accel_trainer.cli.launching import (
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    file: File,
+    job: JobArgument,
     config: ConfigOption = None,
     gpus: GpusOption = None,
     num_processes: ProcessesOption = None,
@@ -54,17 +55,18 @@ def train(
     from accel_trainer.launch.attempt_files import new_log
 
     allow_imports(allow)
-    job = read_job(file)
+    file, name = job_file(job, queue)
+    parsed = read_job(file, name)
     options = ask_for_gpus(launch_options(config, num_processes, gpus, cpu=cpu))
     never_wait()
-    plan_launch(job, options, this_machine(cpu=options.cpu))  # a mistake in it is reported before a folder is made
+    plan_launch(parsed, options, this_machine(cpu=options.cpu))  # a mistake in it is reported before a folder is made
     store = QueueStore(queue)
     if store.folder.is_dir():
-        store.paths.refuse_run_folder(job.run_path)
-    parent = done_parent(job, store)
-    if job.after:
-        echo(f"after: only a queue waits for other jobs; {job.name} is trained now", err=True)
-    run = RunFolder(job.run_path)
+        store.paths.refuse_run_folder(parsed.run_path)
+    parent = done_parent(parsed, store)
+    if parsed.after:
+        echo(f"after: only a queue waits for other jobs; {parsed.name} is trained now", err=True)
+    run = RunFolder(parsed.run_path)
     run.create()
     report_set_aside()
     token, submission = Owner.new().token, submission_of(file)
@@ -74,7 +76,7 @@ def train(
         log = new_log(run.attempts, "train")
     except OSError as error:
         raise cannot_write(run.path, error) from error
-    _train(Attempt(job=job, file=file, token=token, log=log, submission=submission, starting_params=parent), options)
+    _train(Attempt(job=parsed, file=file, token=token, log=log, submission=submission, starting_params=parent), options)
 
 
 def _train(attempt: "Attempt", options: LaunchOptions) -> None:

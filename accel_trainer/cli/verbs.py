@@ -1,6 +1,6 @@
 """All verbs of the command line, and which module has each: only that of the verb which is called is imported."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from accel_trainer.cli.examples import EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ GROUPS = {
 }
 MODULES = {verb: entry.module for group in GROUPS.values() for verb, entry in group.items()}
 
+# As the help says it, by a part of typer's name.
+PLAIN_TYPES = {"path": "PATH", "file": "PATH", "int": "N", "float": "NUMBER"}
+
 # An application for each verb whose module is imported.
 IMPORTED: dict[str, typer.Typer] = {}
 
@@ -97,15 +102,25 @@ def _command(name: str) -> Any:
     import_module(f".{MODULES[name]}", __package__)
     command: Any = typer.main.get_command(IMPORTED[name])
     command.rich_help_panel, entry = next((group, verbs[name]) for group, verbs in GROUPS.items() if name in verbs)
-    command.short_help = entry.line
+    command.short_help, command.examples = entry.line, EXAMPLES.get(name, ())
     return command
 
 
-def without_types_of_flags(options: Iterable[Any]) -> None:
-    """The help says of a flag that it is one, not that its type is <bool>."""
+def with_plain_types(options: list[Any]) -> list[Any]:
+    """The same options, whose help says as manuals do of what kind a value is: PATH, TEXT or N; of a flag nothing."""
     for option in options:
-        if getattr(option, "is_flag", False):
-            option.display_type_rich = lambda ctx: None
+        by_typer = type(option).display_type_rich.__get__(option)
+        option.display_type_rich = lambda ctx, option=option, by_typer=by_typer: _plain_type(option, by_typer(ctx=ctx))
+    return options
+
+
+def _plain_type(option: Any, by_typer: str | None) -> str | None:
+    if getattr(option, "is_flag", False) or by_typer is None:
+        return None
+    if option.metavar is not None:
+        return None if option.param_type_name == "argument" else str(option.metavar)
+    kind = next((plain for word, plain in PLAIN_TYPES.items() if word in by_typer.lower()), "TEXT")
+    return f"{kind}..." if option.nargs != 1 else kind
 
 
 class Verbs(TyperGroup):
@@ -114,10 +129,7 @@ class Verbs(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = _Commands()  # type: ignore[assignment]  # of which none is ever added or taken out
-        without_types_of_flags(self.params)
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """The flag --help."""
-        option = super().get_help_option(ctx)
-        without_types_of_flags([option])
-        return option
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Those of typer too: --install-completion, --show-completion and --help."""
+        return with_plain_types(super().get_params(ctx))

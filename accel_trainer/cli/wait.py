@@ -19,6 +19,7 @@ from accel_trainer.cli.app import (
     find_job,
     print_problems,
 )
+from accel_trainer.cli.completion import names_of_jobs
 from accel_trainer.cli.slurm_claims import SlurmDesk
 from accel_trainer.core.lease import is_stale
 from accel_trainer.core.text import duration, listed, one_line
@@ -38,7 +39,10 @@ GRACE_S = 10.0
 @app.command()
 def wait(
     jobs: Annotated[
-        list[str] | None, typer.Argument(help="Names of jobs; all there are if not given.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Names of jobs; all there are if not given.", show_default=False, autocompletion=names_of_jobs
+        ),
     ] = None,
     queue: QueueOption = DEFAULT_QUEUE,
 ) -> None:

@@ -48,5 +48,10 @@ def describe(changes: Changes) -> str:
     return ", ".join(f"{name} {_shown(then)} -> {_shown(now)}" for name, then, now in single(changes))
 
 
+def values(changes: Changes) -> str:
+    """`num_epochs 4, optimizer_args.lr 0.01`: what is so now."""
+    return ", ".join(f"{name} {_shown(now)}" for name, _, now in single(changes))
+
+
 def _shown(value: Any) -> str:
     return "absent" if value is None else json.dumps(value, ensure_ascii=False)
