@@ -15,6 +15,7 @@ from helpers import REPOSITORY
 from PIL import Image
 
 import accel_trainer
+from accel_trainer.api.known_names import known_names
 from accel_trainer.cli import app
 from accel_trainer.config import read_queue_job
 from accel_trainer.config.schema import json_schema, with_table
@@ -29,7 +30,12 @@ def test_the_table_of_every_parameter_is_current():
 
 
 def test_the_published_schema_of_jobs_is_current():
-    assert json.loads((REPOSITORY / "docs/job.schema.json").read_text()) == json_schema(), "run `make docs`"
+    published = json.loads((REPOSITORY / "docs/job.schema.json").read_text())
+    parameters = published["$defs"]["Training"]["properties"]
+    names = {name: about["examples"] for name, about in parameters.items() if "examples" in about}
+    assert published == json_schema(names), "run `make docs`"
+    assert names.keys() == known_names().keys()
+    assert {"resnet18", "cornet_s"} <= set(names["architecture"])
 
 
 def test_the_readme_is_short_and_begins_with_two_commands():

@@ -27,7 +27,7 @@ def files_or_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """Run folders, or folders that lead to some: in the place that a word begins to name, else below models/."""
-    start = Path(incomplete).parent if os.sep in incomplete else Path("models")
+    start = _place(incomplete) if os.sep in incomplete else Path("models")
     found = list[str]()
     with suppress(OSError, UserError):
         for folder in sorted(path for path in expand_path(start).iterdir() if path.is_dir()):
@@ -50,12 +50,16 @@ def _names(ctx: typer.Context) -> list[str]:
     return []
 
 
+def _place(incomplete: str) -> Path:
+    """The folder that a word names, up to its last slash."""
+    folder, slash, _ = incomplete.rpartition(os.sep)
+    return Path(folder or slash or ".")
+
+
 def _files(incomplete: str) -> Iterator[str]:
-    folder, _, _ = incomplete.rpartition(os.sep)
-    place = Path(folder or (os.sep if incomplete.startswith(os.sep) else "."))
     with suppress(OSError, UserError):
-        for path in sorted(expand_path(place).iterdir()):
-            name = f"{folder}{os.sep}{path.name}" if os.sep in incomplete else path.name
+        for path in sorted(expand_path(_place(incomplete)).iterdir()):
+            name = f"{incomplete.rpartition(os.sep)[0]}{os.sep}{path.name}" if os.sep in incomplete else path.name
             if name.startswith(incomplete) and not path.name.startswith("."):
                 if path.is_dir():
                     yield f"{name}{os.sep}"

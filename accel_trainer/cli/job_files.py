@@ -170,10 +170,12 @@ def _own(job: Job) -> Changes:
 def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; by default the terminal.")] = None,
 ) -> None:
-    """Print the JSON schema of job files, for editors."""
+    """Print the JSON schema of job files, for editors, with the names of models, optimizers and the like of this
+    installation."""
+    from accel_trainer.api.known_names import known_names
     from accel_trainer.config.schema import json_schema
 
-    text = json.dumps(json_schema(), indent=2)
+    text = json.dumps(json_schema(known_names()), indent=2)
     if output is None:
         echo_text(text)
         return

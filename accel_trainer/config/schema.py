@@ -7,8 +7,10 @@ import ast
 import inspect
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,11 +21,14 @@ from accel_trainer.config.evaluation_job import EvaluationParameters
 from accel_trainer.config.fields import Section
 from accel_trainer.config.job import Job
 from accel_trainer.config.marks import sections_in
+from accel_trainer.config.places import BASE_KEY, SCHEMA_KEY
 from accel_trainer.core.text import with_part
 
 MARKS = BEGIN, END = "<!-- parameters: begin (made by `make docs`) -->", "<!-- parameters: end -->"
 SECTIONS: tuple[type[BaseModel], ...] = JobParameters.__bases__[::-1]
 TRAINING = "Training"
+# What a schema says of a value beside its type.
+ABOUT = ("title", "description", "default", "examples")
 KINDS: dict[str, type[BaseModel]] = {TRAINING: Job, "Evaluation": EvaluationParameters}
 NESTED = tuple(
     {
@@ -35,8 +40,11 @@ NESTED = tuple(
 )
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a job file, which trains or evaluates; null stands for the default everywhere."""
+def json_schema(names: Mapping[str, Sequence[str]] = MappingProxyType({})) -> dict[str, Any]:
+    """The JSON schema of a job file, which trains or evaluates; null stands for the default everywhere.
+
+    names: of parameters whose value is a name that other packages have, some that an editor proposes.
+    """
     kinds: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
     for name, model in KINDS.items():
@@ -47,13 +55,17 @@ def json_schema() -> dict[str, Any]:
     del kinds[TRAINING]["properties"]["name"]
     for nested in NESTED:
         _describe(nested, definitions[nested.__name__]["properties"])
+    for name, known in names.items():
+        kinds[TRAINING]["properties"][name]["examples"] = list(known)
     definitions |= kinds
     for definition in definitions.values():
         _allow_null(definition)
+    for kind in kinds.values():
+        _allow_base(kind)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "accel-train job",
-        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in kinds],
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in kinds],
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -63,6 +75,19 @@ def _allow_null(definition: dict[str, Any]) -> None:
     for name, part in properties.items():
         if name not in definition.get("required", []) and {"type": "null"} not in part.get("anyOf", []):
             properties[name] = _or_null(part)
+
+
+def _allow_base(kind: dict[str, Any]) -> None:
+    """A file that names a base need not say what the base says."""
+    kind["properties"] |= {
+        SCHEMA_KEY: {"type": "string", "description": "The JSON schema of job files, for editors."},
+        BASE_KEY: {
+            "type": "string",
+            "description": "Another job file, which says what this one does not; its path is seen from this file. "
+            "`accel-train add` puts both into the queue as one.",
+        },
+    }
+    kind["anyOf"] = [{"required": kind.pop("required")}, {"required": [BASE_KEY]}]
 
 
 def _describe(model: type[BaseModel], properties: dict[str, Any]) -> None:
@@ -85,7 +110,7 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _or_null(definition: dict[str, Any]) -> dict[str, Any]:
-    about: dict[str, Any] = {key: definition[key] for key in ("title", "description", "default") if key in definition}
+    about: dict[str, Any] = {key: definition[key] for key in ABOUT if key in definition}
     kind = {key: value for key, value in definition.items() if key not in about}
     kinds = kind["anyOf"] if set(kind) == {"anyOf"} else [kind]
     return {**about, "anyOf": [*kinds, {"type": "null"}]}

@@ -63,7 +63,7 @@ def test_what_others_add_change_and_finish_meanwhile_is_seen(store: QueueStore) 
     assert contents.problems(job("mine", 1)) == []
     put(store, "mine", 2)
     assert contents.problems(job("mine", 1)) == [
-        "a job 'mine' is pending in the queue; rename it, or add it with `force`"
+        "a job 'mine' is pending in the queue, and this one has seed 2 -> 1; rename it, or add it with `force`"
     ]
     assert "the same as 'mine'" in contents.problems(job("other", 2))[0]
     before = (store.folder / "mine.json").stat()

@@ -1,10 +1,13 @@
 """What the command line says of itself, for 80 columns."""
 
 import re
+import shlex
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from helpers import write_job
 from typer.testing import CliRunner
 
@@ -34,8 +37,23 @@ def test_the_verbs_are_in_groups_in_the_order_of_use_with_a_line_each() -> None:
 
 
 @pytest.mark.parametrize("verb", [[], *([name] for name in MODULES)])
-def test_no_flag_is_said_to_be_a_bool(verb: list[str]) -> None:
-    assert not [line for line in lines_of(*verb, "--help") if "<bool>" in line]
+def test_the_help_says_what_one_types_and_no_types_of_python(verb: list[str]) -> None:
+    lines = lines_of(*verb, "--help")
+    assert not [line for line in lines if re.search(r"<(list|str|path|int|float|bool)|[{}]", line)]
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("verb", MODULES)
+def test_each_verb_has_examples_that_it_takes(verb: str) -> None:
+    (entry,) = (verbs[verb] for verbs in GROUPS.values() if verb in verbs)
+    assert entry.examples
+    lines = lines_of(verb, "--help")
+    command: Any = typer.main.get_command(app)
+    for example in entry.examples:
+        assert f"   accel-train {example}" in lines
+        first, *words = shlex.split(example)
+        assert first == verb
+        command.commands[verb].make_context(verb, words)  # raises for a flag or a word that it does not take
 
 
 def test_the_version_comes_with_those_of_what_trains() -> None:

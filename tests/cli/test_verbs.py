@@ -205,7 +205,13 @@ def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
     job = write_job(Path("mine.json"))
     assert cli("add", job).returncode == 0
     assert Path("training_queue/mine.json").read_bytes() == job.read_bytes()
-    assert "a job 'mine' is pending" in one_line(cli("add", job))
+    again = cli("add", job)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == "mine.json: is pending in the queue already, the same; --force adds it anew\n"
+    write_job(job, num_epochs=7, optimizer_args={"lr": 0.25})
+    assert "a job 'mine' is pending in the queue, and this one has num_epochs" in (line := one_line(cli("add", job)))
+    assert "-> 7, optimizer_args.lr 0.1 -> 0.25; rename it, or add it with --force" in line
+    write_job(job)
     same = write_job(Path("other.json"))
     assert "the same as 'mine'" in one_line(cli("add", same))
     assert cli("add", "--force", job, same).returncode == 0

@@ -13,6 +13,7 @@ EXAMPLES = sorted((REPOSITORY / "training_queue" / "examples").glob("*.json"))
 WHOLE = json_schema()
 SCHEMA = WHOLE["$defs"]["Training"]
 EVALUATION = WHOLE["$defs"]["Evaluation"]
+PARAMETERS = [name for name in SCHEMA["properties"] if name not in ("$schema", "base")]
 OF_TRAINING, OF_EVALUATION = parameter_table().split("### Evaluation")
 TYPES: dict[str, Any] = {
     "null": type(None),
@@ -50,18 +51,18 @@ def unknown(schema: dict[str, Any], job: dict[str, Any]) -> list[str]:
 
 def test_the_schema_is_for_whole_job_files() -> None:
     assert json.loads(json.dumps(WHOLE)) == WHOLE
-    assert WHOLE["oneOf"] == [{"$ref": "#/$defs/Training"}, {"$ref": "#/$defs/Evaluation"}]
-    assert SCHEMA["required"] == ["architecture"]
+    assert WHOLE["anyOf"] == [{"$ref": "#/$defs/Training"}, {"$ref": "#/$defs/Evaluation"}]
+    assert SCHEMA["anyOf"] == [{"required": ["architecture"]}, {"required": ["base"]}]
     assert SCHEMA["additionalProperties"] is False
-    assert set(SCHEMA["properties"]) == set(Job.model_fields) - {"name"}
+    assert set(SCHEMA["properties"]) == set(Job.model_fields) - {"name"} | {"$schema", "base"}
 
 
 def test_the_schema_of_an_evaluation_is_that_of_its_parser() -> None:
-    assert EVALUATION["required"] == ["evaluate"]
+    assert EVALUATION["anyOf"] == [{"required": ["evaluate"]}, {"required": ["base"]}]
     assert EVALUATION["additionalProperties"] is False
     job = EvaluationJob.parse({"evaluate": "models/x/a", "degradations": ["noise"], "weights": "final"}, "e")
     assert unknown(EVALUATION, job.completed()) == []
-    assert EVALUATION["properties"].keys() == job.completed().keys()
+    assert EVALUATION["properties"].keys() == job.completed().keys() | {"$schema", "base"}
     assert all(f"| `{name}` |" in OF_EVALUATION for name in EvaluationPlan.model_fields)
     assert unknown(EVALUATION, {"weights": 3}) == []
     assert unknown(EVALUATION, {"weights": [3], "num_epochs": 2, "degradations": [3]}) == [
@@ -119,7 +120,15 @@ def test_the_schema_allows_what_the_parser_allows(job: dict[str, Any]) -> None:
     assert unknown(SCHEMA, job) == []
 
 
-@pytest.mark.parametrize("name", SCHEMA["properties"])
+def test_names_are_proposed_and_others_allowed() -> None:
+    schema = json_schema({"optimizer": ["SGD", "AdamW"]})
+    assert schema["$defs"]["Training"]["properties"]["optimizer"] == {
+        **SCHEMA["properties"]["optimizer"],
+        "examples": ["SGD", "AdamW"],
+    }
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_every_parameter_is_described_and_may_be_null(name: str) -> None:
     definition = SCHEMA["properties"][name]
     assert definition["description"].strip()
@@ -132,7 +141,7 @@ def test_every_part_of_an_object_is_described(name: str) -> None:
         assert definition["description"].strip()
 
 
-@pytest.mark.parametrize("name", SCHEMA["properties"])
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_the_table_has_every_parameter_once(name: str) -> None:
     rows = [line for line in OF_TRAINING.splitlines() if line.startswith(f"| `{name}` |")]
     assert len(rows) == 1
