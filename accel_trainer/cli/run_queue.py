@@ -1,7 +1,9 @@
 """The verb that trains the jobs of a queue, here or in Slurm."""
 
+import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -153,9 +155,9 @@ def run_queue(
 
 
 def _queue_to_run(folder: Path) -> QueueStore:
-    """A queue that there is; at a terminal, one that is made where that is wanted. Raises QueueUnusable: of a name that
-    was mistyped it would be an empty one."""
-    if not on_disk(folder.is_dir, folder):
+    """A queue that there is, or has its usual name; at a terminal, one that is made where that is wanted. Raises
+    QueueUnusable: of a name that was mistyped it would be an empty one."""
+    if folder != DEFAULT_QUEUE and not on_disk(partial(os.path.lexists, folder), folder):
         missing = no_queue_in(folder)
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise QueueUnusable(f"{missing}; `accel-train add` makes one")

@@ -210,7 +210,7 @@ def test_add_copies_and_refuses_the_same_name_and_the_same_content(cli):
     assert again.stdout == "mine.json: is pending in the queue already, the same; --force adds it anew\n"
     write_job(job, num_epochs=7, optimizer_args={"lr": 0.25})
     assert "a job 'mine' is pending in the queue, and this one has num_epochs" in (line := one_line(cli("add", job)))
-    assert "-> 7, optimizer_args.lr 0.1 -> 0.25; rename it, or add it with --force" in line
+    assert "-> 7, optimizer_args.lr 0.0003 -> 0.25; rename it, or add it with --force" in line
     write_job(job)
     same = write_job(Path("other.json"))
     assert "the same as 'mine'" in one_line(cli("add", same))
@@ -353,7 +353,7 @@ def test_train_refuses_after_and_passes_on_the_starting_parameters(monkeypatch, 
     monkeypatch.setattr("accel_trainer.launch.attempt.run_attempt", go_through)
     monkeypatch.setattr("accel_trainer.core.processes.StopRequest.listen", lambda *_: None)
     write_job(Path("training_queue/done/parent.json"))
-    train.train(write_job(Path("child.json"), **CHILD, after=["first"]))
+    train.train(str(write_job(Path("child.json"), **CHILD, after=["first"])))
     assert "after: only a queue waits for other jobs; child is trained now" in capsys.readouterr().err
     assert attempts[0].starting_params == Path("models/squeezenet1_1/parent")
 
