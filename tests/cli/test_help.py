@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from accel_trainer import __version__
 from accel_trainer.cli import app
+from accel_trainer.cli.examples import EXAMPLES
 from accel_trainer.cli.verbs import GROUPS, LINE, MODULES
 from accel_trainer.core.errors import UserError
 from accel_trainer.queue.store import QueueStore
@@ -45,11 +46,10 @@ def test_the_help_says_what_one_types_and_no_types_of_python(verb: list[str]) ->
 
 @pytest.mark.parametrize("verb", MODULES)
 def test_each_verb_has_examples_that_it_takes(verb: str) -> None:
-    (entry,) = (verbs[verb] for verbs in GROUPS.values() if verb in verbs)
-    assert entry.examples
+    assert EXAMPLES[verb]
     lines = lines_of(verb, "--help")
     command: Any = typer.main.get_command(app)
-    for example in entry.examples:
+    for example in EXAMPLES[verb]:
         assert f"   accel-train {example}" in lines
         first, *words = shlex.split(example)
         assert first == verb
