@@ -75,7 +75,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "compare models --where 'lr>=0.01' --sort=-best",
         "compare models --group-by all-but-seed",
     ),
-    "export": ("export models/resnet18/mine shared --format hf", "export models/resnet18/mine plain --format torchvision"),
+    "export": (
+        "export models/resnet18/mine shared --format hf",
+        "export models/resnet18/mine plain --format torchvision",
+    ),
     "evaluate": (
         "evaluate models/resnet18/mine",
         "evaluate models/resnet18/mine --degrade noise blur",
