@@ -92,6 +92,13 @@ class Unhurried(NormAndDropout):
         return super().forward(images)
 
 
+class LooksAtValues(Pixels):
+    """Does something else with images that are dark."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(-images if images.is_meta or images.mean() < 0 else images)
+
+
 class Breaks(Pixels):
     """Fails in every training, for no reason that is known."""
 

@@ -256,18 +256,20 @@ class Run:
         *,
         weights: str | int = "best",
         license: str | None = None,
+        cycles: "Literal['last', 'all']" = "last",
         allow: str | Iterable[str] = (),
     ) -> "Written":
         """Write the model so that others can load it (docs/export.md): weights, preprocessing, classes, a model card.
 
         folder: gets the files; one with files of anything but an earlier export is refused. format: hf (timm,
-        transformers, the Hugging Face hub) or torchvision. license: for the card, as the hub names it. weights, allow:
-        as in `model`. Raises UserError.
+        transformers, the Hugging Face hub), torchvision, onnx or torch-export. license: for the card, as the hub names
+        it. cycles: of which of them the graph of onnx and torch-export gives logits, where the model gives those of
+        all. weights, allow: as in `model`. Raises UserError.
         """
         from accel_trainer.export.form import ExportOptions
         from accel_trainer.export.write import write_export
 
-        options = ExportOptions(str(weights), license)
+        options = ExportOptions(str(weights), license, cycles)
         with imports_allowed(allow):
             return write_export(self._folder, expand_path(folder), format, options)
 

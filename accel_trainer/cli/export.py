@@ -9,6 +9,7 @@ import typer
 from accel_trainer.api.trained_run import load_run
 from accel_trainer.cli.app import AllowOption, JsonOption, app, echo, echo_text
 from accel_trainer.cli.launching import WeightsOption
+from accel_trainer.core.errors import UserError
 
 
 @app.command()
@@ -16,7 +17,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Folder to write; of others nothing is overwritten.")],
     file_format: Annotated[
-        Literal["hf", "torchvision"],
+        Literal["hf", "torchvision", "onnx", "torch-export"],
         typer.Option("--format", help="hf: for timm, transformers and the Hugging Face hub."),
     ] = "hf",
     weights: WeightsOption = "best",
@@ -24,11 +25,19 @@ def export(
         str | None,
         typer.Option("--license", help="For the card, as the hub names it, such as apache-2.0.", show_default=False),
     ] = None,
+    cycles: Annotated[
+        Literal["last", "all"],
+        typer.Option(
+            "--cycles", help="Of which cycles an onnx or torch-export graph of a recurrent model gives logits."
+        ),
+    ] = "last",
     allow: AllowOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model so that others can load it: weights, preprocessing, classes and a model card."""
-    written = load_run(run).export(folder, file_format, weights=weights, license=license_, allow=allow)
+    if cycles != "last" and file_format not in ("onnx", "torch-export"):
+        raise UserError("--cycles: only with --format onnx or torch-export")
+    written = load_run(run).export(folder, file_format, weights=weights, license=license_, cycles=cycles, allow=allow)
     if as_json:
         echo_text(json.dumps(written.as_row()))
         return

@@ -87,6 +87,13 @@ class Source:
         with torch.no_grad():
             return main_output(self.model(self.random_inputs(2)))
 
+    @property
+    def input_of_use(self) -> str:
+        """The code of one input of the model, made of image.png by `preprocess`."""
+        frames = self.preprocessing.frames
+        one = "preprocess('image.png')"
+        return f"{one}[None]" if frames is None else f"torch.stack([{one}] * {frames})[None]"
+
     def random_inputs(self, number: int) -> Tensor:
         """Standard normal numbers in the shape of so many inputs of the model, the same each time."""
         return torch.randn(example(self.job, number).shape, generator=torch.Generator().manual_seed(number))

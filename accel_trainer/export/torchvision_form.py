@@ -19,9 +19,9 @@ def write_torchvision(source: Source, folder: Path, options: ExportOptions) -> F
         )
     source.save_weights(folder)
     notes = []
-    inputs = "preprocess('image.png')[None]"
+    inputs = source.input_of_use
     if registry.takes_only_clips(name):
-        inputs = "torch.stack([preprocess('image.png')] * FRAMES, 1)[None]".replace("FRAMES", str(_frames(source)))
+        inputs += ".transpose(1, 2)"
         notes = ["torchvision's models of clips take (batch, 3, frames, height, width)."]
     code = f"""\
 import torch
@@ -41,7 +41,3 @@ with torch.inference_mode():
 def keywords(source: Source) -> str:
     """The arguments of the architecture's builder, as in a call."""
     return ", ".join(f"{name}={value!r}" for name, value in source.arguments.items())
-
-
-def _frames(source: Source) -> int:
-    return source.preprocessing.frames or 1

@@ -14,16 +14,20 @@ from accel_trainer.export.facts import Facts, facts_of
 from accel_trainer.export.folder import exported_folder, read_own, write_config, write_json
 from accel_trainer.export.form import ExportOptions, Form
 from accel_trainer.export.hugging_face import write_hugging_face
+from accel_trainer.export.onnx_file import write_onnx
 from accel_trainer.export.package_use import CLASSES
+from accel_trainer.export.program_file import write_program
 from accel_trainer.export.source import Source
 from accel_trainer.export.standalone import preprocessing
 from accel_trainer.export.torchvision_form import write_torchvision
 from accel_trainer.run.folder import RunFolder
 
-Format = Literal["hf", "torchvision"]
+Format = Literal["hf", "torchvision", "onnx", "torch-export"]
 FORMATS: dict[str, Callable[[Source, Path, ExportOptions], Form]] = {
     "hf": write_hugging_face,
     "torchvision": write_torchvision,
+    "onnx": write_onnx,
+    "torch-export": write_program,
 }
 CARD, PREPROCESSING = "README.md", "preprocessing.json"
 

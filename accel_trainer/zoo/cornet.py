@@ -260,7 +260,7 @@ class RecurrentArea(nn.Module):
     def silent(self, below: Tensor) -> Tensor:
         """Zeros of the shape that the output has for an input of this shape."""
         height, width = (-(-size // self.stride) for size in below.shape[-2:])
-        return below.new_zeros(len(below), self.features, height, width)
+        return below.new_zeros(below.shape[0], self.features, height, width)
 
 
 class CORnetS(nn.Module):
