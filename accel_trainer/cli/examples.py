@@ -79,6 +79,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "export models/resnet18/mine shared --format hf",
         "export models/resnet18/mine plain --format torchvision",
     ),
+    "plot": ("plot models --y acc1,train/loss", "plot models --group-by architecture --out fig.pdf"),
     "evaluate": (
         "evaluate models/resnet18/mine",
         "evaluate models/resnet18/mine --degrade noise blur",
