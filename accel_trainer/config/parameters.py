@@ -274,6 +274,12 @@ class WandbParameters(Section):
     """Absent: online when logged in, else offline."""
     artifact: Annotated[bool, LABEL] = False
     """Log the best weights, after the last epoch, as an artifact with the aliases `best` and `epoch-<number>`."""
+    histograms: Annotated[Literal["epoch"] | Positive | None, LABEL] = None
+    """Log histograms of all trained parameters and their gradients: of the last step of every `epoch`, or of every n-th
+    step. Absent: none."""
+    save_code: Annotated[bool, LABEL] = False
+    """Log what a run was trained with: the files of a model of your own, with those that they import of packages that
+    are allowed, and what differs from the last commit in the folder that it was started in."""
 
 
 class RunParameters(Section):
@@ -284,7 +290,11 @@ class RunParameters(Section):
     trackers: Annotated[list[str], RUN] = ["wandb"]
     """Where to log, by the names that Accelerate knows (`wandb`, `tensorboard`, ...); `[]`: nowhere."""
     wandb: Annotated[WandbParameters, WithoutNulls, LABEL] = WandbParameters()
-    """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`, `artifact`."""
+    """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`, `artifact`, `histograms`,
+    `save_code`."""
+    log_every_steps: Annotated[NonNegative, RUN.but(training_only=True)] = 0
+    """Tell the trackers of every n-th optimizer step too: the training's loss and scores since the row before, over all
+    processes, and the learning rate, as `steps/loss` and the like over `step`. 0: of epochs only."""
     save_every_minutes: Annotated[float, Field(gt=0), RUN] = 10.0
     """How often to save a state to resume from within an epoch; one is saved at the end of every epoch too."""
     eval_sets: Annotated[list[str], RUN.but(decides_images=True, training_only=True, path=PathKind.DATASET)] = []

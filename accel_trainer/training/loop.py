@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from accel_trainer.training.corrupt_images import CorruptShare
 from accel_trainer.training.degraded import DegradedImages
 from accel_trainer.training.epoch_validation import EpochValidation
 from accel_trainer.training.failures import DivergenceCheck
+from accel_trainer.training.histograms import Histogram, HistogramSchedule, histograms_of
 from accel_trainer.training.optim.averaging import Averages
 from accel_trainer.training.optim.optimizer import learning_rate
 from accel_trainer.training.reporting import Plotter, Reporter
@@ -29,8 +30,13 @@ from accel_trainer.training.runtime.environment import this_environment
 from accel_trainer.training.runtime.ranks import Agreement, Stopped
 from accel_trainer.training.state.checkpoint import Progress, StateStore, TrainerState, TrainState
 from accel_trainer.training.state.saving import EpochWeights, Save, Saver, WeightsFile, nothing
+from accel_trainer.training.state.step_rows import StepRow
 from accel_trainer.training.step import TrainingStep
 from accel_trainer.training.tracking import Tracking
+
+
+def nothing_of(*what: object) -> None:
+    """Who listens to nothing."""
 
 
 class TrainingLoop:
@@ -66,6 +72,9 @@ class TrainingLoop:
         self.evaluator = self.validation.evaluator
         self.progress = Progress()
         self._check_trackers: Callable[[], None] = nothing
+        self._log_step: Callable[[StepRow], None] = nothing_of
+        self._log_histograms: Callable[[int, Mapping[str, Histogram]], None] = nothing_of
+        self._histograms: Mapping[str, Histogram] = {}
         self._after_first_step: Callable[[], None] = nothing
         # Called by all ranks; what it gives is called before the state is written, on rank 0.
         self.before_save: Callable[[], Callable[[], None]] = lambda: nothing
@@ -97,7 +106,7 @@ class TrainingLoop:
 
     def train(self, tracking: Tracking, plotter: Plotter | None, degraded: DegradedImages | None = None) -> None:
         """All epochs that are left. Raises Stopped or Diverged."""
-        self._check_trackers = tracking.check
+        self._listen(tracking)
         self._after_first_step = nothing if plotter is None else plotter.start
         with self.saver.running():
             if degraded is not None:  # an earlier attempt may have been ended in the middle of it
@@ -117,6 +126,22 @@ class TrainingLoop:
                     degraded.after_epoch(epoch, tracking)
         if self.is_first:
             self.states.keep_only_newest()
+
+    def _listen(self, tracking: Tracking) -> None:
+        """Have the trackers told what there is to tell of steps."""
+        self._check_trackers = tracking.check
+        if self.is_first:
+            self._log_step = tracking.log_step
+            self._log_histograms = tracking.log_histograms
+            if "wandb" in self.job.trackers and self.job.wandb.histograms is not None:
+                self.step.before_update = self._take_histograms
+
+    def _take_histograms(self) -> None:
+        progress, schedule = self.progress, HistogramSchedule(self.job.wandb.histograms)
+        if schedule.is_due(progress.global_step + 1, progress.step + 1, self.parts.sampling.steps_per_epoch):
+            scaler, is_unscaled = self.accelerator.scaler, self.job.clip_grad_norm is not None
+            scale = 1.0 if scaler is None or is_unscaled else scaler.get_scale()
+            self._histograms = histograms_of(self.plain_model, scale)
 
     def _train_epoch(self, epoch: int) -> PerformanceRow:
         """The steps of an epoch that are left; what was measured in all of them."""
@@ -177,6 +202,13 @@ class TrainingLoop:
         progress = self.progress
         progress.step += 1
         progress.global_step += 1
+        row = self.step.step_log.after_step(progress.global_step, lambda: learning_rate(self.optimizer))
+        if row is not None:
+            self._log_step(row)
+        if taken := self._histograms:
+            self._histograms = {}
+            is_of_epoch = self.job.wandb.histograms == "epoch"
+            self._log_histograms(progress.epoch + 1 if is_of_epoch else progress.global_step, taken)
         progress.epoch_seconds = time.monotonic() - began
         begin, self._after_first_step = self._after_first_step, nothing
         begin()
@@ -307,7 +339,8 @@ class TrainingLoop:
             world=self.world.as_record(),
             corrupt={split: torch.tensor(indices) for split, indices in met.items() if indices},
         )
-        return TrainState(replace(self.progress), self.plain_model.state_dict(), trainer, self.world_size)
+        progress = replace(self.progress, steps=self.step.step_log.history())
+        return TrainState(progress, self.plain_model.state_dict(), trainer, self.world_size)
 
     def load_state_dict(self, state: TrainState) -> None:
         """Be where a loop of the same job was, on however many processes."""
@@ -321,6 +354,7 @@ class TrainingLoop:
             if split in self.readers:
                 self.readers[split].met.update(indices.tolist())
         self.corrupt.all_know()
+        self.step.step_log.go_on_from(state.progress.steps)
         self.meter.sums.copy_(state.trainer.sums_of(self.rank, self.world_size).to(self.meter.sums))
 
     def load_scaler(self, state: TrainState) -> None:

@@ -20,6 +20,7 @@ from accel_trainer.training.optim.parameter_groups import train_mode
 from accel_trainer.training.optim.skipped_steps import SkippedSteps, forget_skipped_first_step
 from accel_trainer.training.runtime.data_parallel import prepare, refuse_left_out, settle_order
 from accel_trainer.training.runtime.kernels import in_memory_format
+from accel_trainer.training.step_log import StepLog
 
 
 def _nothing() -> None:
@@ -31,6 +32,7 @@ class TrainingStep:
 
     The model and the optimizer of the parts are handed to Accelerate; `plain_model` is the model without its wrapper.
     meter: sums of the objective over this process's examples; first_bad: whether all losses were finite.
+    before_update: called when the gradients of a step are there.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class TrainingStep:
         is_plain = self.model is parts.model
         self.plain_model = parts.model if is_plain else accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.meter = Meter(accelerator.device, self.objective.num_sums)
+        self.step_log = StepLog(job.log_every_steps, accelerator, self.objective)
+        self.before_update: Callable[[], None] = _nothing
         self.first_bad = FirstBadStep(accelerator.device)
         self._is_order_settled = False
         self._skipped = SkippedSteps(self.optimizer, accelerator.scaler) if job.schedule_by == "step" else None
@@ -89,10 +93,13 @@ class TrainingStep:
                     accelerator.clip_grad_norm_(self.model.parameters(), self.job.clip_grad_norm)
                 if self._skipped is not None:
                     self._skipped.before_first()
+                if accelerator.sync_gradients:
+                    self.before_update()
                 self.optimizer.step()  # does nothing before the last micro-batch
                 self.optimizer.zero_grad()
         with span(Phase.METRICS):
             self.meter.add(result.sums)
+            self.step_log.add(result.sums)
             self.first_bad.note(result.loss.detach().isfinite(), global_step + 1)
         if accelerator.sync_gradients:
             if self.averages is not None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -12,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import children, has_living_child, reap_when_dead
-from accel_trainer.core.text import duration, first_line, listed
+from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.evaluations import ConditionAccuracy, mean_accuracies
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training import wandb_run
+from accel_trainer.training.histograms import Histogram
+from accel_trainer.training.state.step_rows import StepRow
+from accel_trainer.training.tracked_rows import TENSORBOARD, WANDB, TrackedRows
+from accel_trainer.training.tracker_calls import BackgroundCall, for_all_trackers
 from accel_trainer.training.tracker_checks import wandb_mode
-from accel_trainer.training.wandb_log import BEST_DEGRADED, DEGRADED, Kind, Row, logged_rows
+from accel_trainer.training.wandb_code import log_code
+from accel_trainer.training.wandb_log import BEST_DEGRADED, DEGRADED, Kind, Row
 from accel_trainer.training.wandb_settings import settings_obeyed
 
 if TYPE_CHECKING:
@@ -29,8 +35,8 @@ log = logging.getLogger(__name__)
 
 WANDB_TIMEOUT_S = 30
 ACCURACY_COLUMNS = tuple(field.name for field in fields(ConditionAccuracy))
-# How long a training waits for its trackers to start, and for each later call of one.
-START_S, CALL_S = 120.0, 300.0
+# How long a training waits for its trackers to start.
+START_S = 120.0
 POLL_S = 1.0
 # wandb starts this at once, and waits for it for ever if it is killed too soon.
 WANDB_CORE, MAX_FAILED_POLLS = "wandb-core", 5
@@ -39,12 +45,14 @@ WANDB_CORE, MAX_FAILED_POLLS = "wandb-core", 5
 @dataclass(frozen=True)
 class RunAbout:
     """What trackers are told of a run beside its job. id_: the same over all attempts; queue: the name of its folder;
-    replicates: the group of runs that differ in the seed alone; history: what was measured before this attempt."""
+    replicates: the group of runs that differ in the seed alone; history, steps: what was measured before this attempt,
+    by epochs and by steps, of which those that are kept."""
 
     id_: str
     queue: str | None = None
     replicates: str | None = None
     history: Sequence[PerformanceRow] = ()
+    steps: Sequence[StepRow] = ()
 
 
 class Tracking:
@@ -53,17 +61,29 @@ class Tracking:
 
     def __init__(self, accelerator: "Accelerator", job: Job, run: RunFolder, about: RunAbout) -> None:
         self._accelerator, self._job, self._run, self._about = accelerator, job, run, about
-        self._logged = set[Row]()  # what wandb has, also from attempts before
-        self._defined = set[str]()
+        self._rows = TrackedRows()
+        self._pending = deque[tuple[Row, Mapping[str, Any], Mapping[str, Histogram]]]()  # of steps
+        self._of_epoch: dict[int, Mapping[str, Histogram]] = {}
+        self._telling = threading.Lock()
+        self._steps_told: BackgroundCall | None = None
         self._children_before = children()
         self._needs_core = False
         self._waiting = threading.Lock()  # the loop looks after them while what is saved is logged on another thread
         self._starting: BackgroundCall | None = BackgroundCall(self._start)
 
     def check(self) -> None:
-        """Raises what is wrong with the trackers, once that is known."""
+        """Raises what is wrong with the trackers, once that is known. Has those that have started told of steps, which
+        nobody waits for."""
         if (starting := self._starting) is not None and starting.finished_within(0.0):
             self.wait()
+        is_free = self._steps_told is None or self._steps_told.finished_within(0.0)
+        if self._pending and self._starting is None and is_free:
+            self._steps_told = BackgroundCall(self._tell_steps)
+
+    def close(self) -> None:
+        """Wait for all to have started, and for what they are still to be told of steps."""
+        self.wait()
+        self._tell_steps()
 
     def wait(self) -> None:
         """Until all have started; those that cannot are done without. Raises what is wrong with their settings."""
@@ -116,7 +136,7 @@ class Tracking:
         mode = wandb_mode(job) if self._needs_core else "disabled"
         settings = _wandb_settings(job, run, self._about)
         if self._needs_core:
-            self._logged |= logged_rows(run.path / "wandb", self._about.id_)
+            self._rows.read_wandb(run.path / "wandb", self._about.id_)
             for file, keys in settings_obeyed():
                 log.info("wandb: %s sets %s", file, listed(keys, 20))
         try:
@@ -139,55 +159,87 @@ class Tracking:
         self._accelerator.init_trackers(job.wandb.project, init_kwargs={"wandb": {**settings, "resume": resume}})
 
     def _describe(self, tracker: "GeneralTracker") -> None:
-        if tracker.name != "wandb":
+        if tracker.name != WANDB:
+            if tracker.name == TENSORBOARD and self._accelerator.is_main_process:
+                self._rows.read_tensorboard(tracker)
+                self._repeat(tracker)
             tracker.store_init_configuration(_flat(self._job.completed()))
             return
         tracker.store_init_configuration(wandb_run.configuration(self._job, self._run, self._about.queue))
         if not self._is_wandbs(tracker):
             return
-        tracker.tracker.define_metric(wandb_run.EPOCH, hidden=True)
-        # Of a run that goes on online the server knows how far it is.
-        last = tracker.tracker.summary.get(wandb_run.EPOCH)
-        self._logged |= (
-            {(kind, epoch) for kind in Kind for epoch in range(last + 1)} if isinstance(last, int) else set()
-        )
-        # What was logged last, before a machine went down, may not have been written.
+        wandb_run.define_axes(tracker.tracker)
+        self._rows.ask_server(tracker)
+        if self._job.wandb.save_code:
+            log_code(tracker.tracker, self._job, self._run, self._about.id_)
+        self._repeat(tracker)
+
+    def _repeat(self, tracker: "GeneralTracker") -> None:
+        """What was logged last, before a machine went down, may not have been written."""
+        for step in self._about.steps:
+            self._log(tracker, (Kind.STEPS, step.step), wandb_run.values_of_steps(step))
         for rows in wandb_run.epochs_of(self._about.history):
-            self._log_to_wandb(tracker, rows)
+            self._log_rows(tracker, rows)
 
     def log_epoch(self, rows: Sequence[PerformanceRow]) -> None:
         """rows: those of performance.csv for one epoch, the training's first. Logged as train/loss, val/acc1, ...
 
-        An epoch that is repeated after a kill is the same again, and wandb is not told it twice.
+        An epoch that is repeated after a kill is the same again, and no tracker is told it twice.
         """
         self.wait()
+        self._tell(lambda tracker: self._log_rows(tracker, rows))
+        self._of_epoch.pop(rows[0].epoch, None)
 
-        def log_values(tracker: "GeneralTracker") -> None:
-            if self._is_wandbs(tracker):
-                self._log_to_wandb(tracker, rows)
-            elif tracker.name != "wandb":
-                tracker.log(wandb_run.values_of(rows), step=rows[0].epoch)
+    def _log_rows(self, tracker: "GeneralTracker", rows: Sequence[PerformanceRow]) -> None:
+        epoch, media = rows[0].epoch, dict[str, Any]()
+        if self._is_wandbs(tracker):
+            import wandb
 
-        for_all_trackers(self._accelerator, log_values)
+            if self._rows.is_empty and self._run.sample_inputs.is_file():
+                media["sample_train_inputs"] = wandb.Image(str(self._run.sample_inputs))
+            media |= _as_media(self._of_epoch.get(epoch, {}))
+        self._log(tracker, (Kind.EPOCH, epoch), wandb_run.values_of(rows), media)
 
-    def _log_to_wandb(self, tracker: "GeneralTracker", rows: Sequence[PerformanceRow]) -> None:
-        import wandb
+    def log_step(self, row: StepRow) -> None:
+        """What was measured of some steps; the trackers are told by and by, in their order."""
+        self._pending.append(((Kind.STEPS, row.step), wandb_run.values_of_steps(row), {}))
 
-        media = {}
-        if not self._logged and self._run.sample_inputs.is_file():
-            media["sample_train_inputs"] = wandb.Image(str(self._run.sample_inputs))
-        self._log_once(tracker, (Kind.EPOCH, rows[0].epoch), wandb_run.values_of(rows), media)
+    def log_histograms(self, number: int, histograms: Mapping[str, Histogram]) -> None:
+        """Those of the last step of the epoch of that number, which go with what is measured of it; or, as the job
+        wants, of the step of that number."""
+        if self._job.wandb.histograms == "epoch":
+            self._of_epoch[number] = histograms
+        else:
+            self._pending.append(((Kind.HISTOGRAMS, number), {}, histograms))
 
-    def _log_once(
+    def _tell_steps(self) -> None:
+        while self._pending:
+            row, values, histograms = self._pending.popleft()
+            self._tell(partial(self._log_step, row, values, histograms))
+
+    def _log_step(
+        self,
+        row: Row,
+        values: Mapping[str, float],
+        histograms: Mapping[str, Histogram],
+        tracker: "GeneralTracker",
+    ) -> None:
+        media = _as_media(histograms) if self._is_wandbs(tracker) else {}
+        self._log(tracker, row, values, media)
+
+    def _log(
         self, tracker: "GeneralTracker", row: Row, values: Mapping[str, float], media: Mapping[str, Any] | None = None
     ) -> None:
-        """A row of wandb's history, unless it is there."""
-        if row in self._logged:
-            return
-        wandb_run.define_series(tracker.tracker, [name for name in values if name not in self._defined])
-        self._defined |= values.keys()
-        tracker.log({**values, **(media or {}), wandb_run.EPOCH: row[1]})
-        self._logged.add(row)
+        """A row, unless the tracker has it; of media only wandb is told."""
+        if self._is_wandbs(tracker):
+            self._rows.log_to_wandb(tracker, row, values, media or {}, values)
+        elif tracker.name != WANDB:
+            self._rows.log_to(tracker, row, values)
+
+    def _tell(self, call: Callable[["GeneralTracker"], None]) -> None:
+        """All trackers, one call after the other: the loop and who saves tell them at once."""
+        with self._telling:
+            for_all_trackers(self._accelerator, call)
 
     def log_degraded(self, epoch: int, accuracies: Sequence[ConditionAccuracy]) -> None:
         """Accuracies in percent on degraded images after an epoch: degraded/<degradation>/<level>, and the mean over
@@ -195,14 +247,7 @@ class Tracking:
         self.wait()
         values = {f"{DEGRADED}{one.degradation}/{one.level}": 100 * one.accuracy for one in accuracies}
         values |= {f"{DEGRADED}{name}": mean for name, mean in mean_accuracies(accuracies).items()}
-
-        def log_values(tracker: "GeneralTracker") -> None:
-            if self._is_wandbs(tracker):
-                self._log_once(tracker, (Kind.DEGRADED, epoch), values)
-            elif tracker.name != "wandb":
-                tracker.log(values, step=epoch)
-
-        for_all_trackers(self._accelerator, log_values)
+        self._tell(lambda tracker: self._log(tracker, (Kind.DEGRADED, epoch), values))
 
     def log_degraded_best(self, accuracies: Sequence[ConditionAccuracy], epoch: int, curves: Path) -> None:
         """The same of the best weights, for a table of runs; on wandb also as a table, and with the curves' picture."""
@@ -218,9 +263,9 @@ class Tracking:
                 media: dict[str, Any] = {BEST_DEGRADED: wandb.Table(list(ACCURACY_COLUMNS), rows)}
                 if curves.is_file():
                     media[f"{BEST_DEGRADED}_curves"] = wandb.Image(str(curves))
-                self._log_once(tracker, (Kind.BEST_DEGRADED, epoch), {}, media)
+                self._log(tracker, (Kind.BEST_DEGRADED, epoch), {}, media)
 
-        for_all_trackers(self._accelerator, log_table)
+        self._tell(log_table)
 
     def summarize(self, history: Sequence[PerformanceRow], best: float | None, best_epoch: int | None) -> None:
         """What a table of runs shows, of the whole run: `wandb_run.summary`."""
@@ -231,14 +276,12 @@ class Tracking:
             if self._is_wandbs(tracker):
                 tracker.tracker.summary.update(values)
 
-        for_all_trackers(self._accelerator, update_summary)
+        self._tell(update_summary)
 
     def mark_preempting(self) -> None:
         """The run is stopped, and goes on later."""
         self.wait()
-        for_all_trackers(
-            self._accelerator, lambda tracker: tracker.tracker.mark_preempting() if self._is_wandbs(tracker) else None
-        )
+        self._tell(lambda tracker: tracker.tracker.mark_preempting() if self._is_wandbs(tracker) else None)
 
     def log_best_weights(self, epoch: int | None) -> None:
         """The best weights, where the job wants them on wandb: an artifact with the aliases best and epoch-12."""
@@ -250,59 +293,19 @@ class Tracking:
             if self._is_wandbs(tracker):
                 wandb_run.log_weights(tracker.tracker, self._run, self._about.id_, epoch)
 
-        for_all_trackers(self._accelerator, log_weights)
+        self._tell(log_weights)
 
     def _is_wandbs(self, tracker: "GeneralTracker") -> bool:
         return bool(tracker.name == "wandb" and self._accelerator.is_main_process)
 
 
-def for_all_trackers(accelerator: "Accelerator", call: Callable[["GeneralTracker"], None]) -> None:
-    """A training does not depend on its trackers: one that fails, as when the process behind it was killed, is reported
-    and left out from then on."""
-    for tracker in list(accelerator.trackers):
-        try:
-            BackgroundCall(partial(call, tracker)).wait(CALL_S)
-        except Exception as error:
-            accelerator.trackers.remove(tracker)
-            log.warning(
-                "%s is gone (%s); its log ends here, performance.csv has everything", tracker.name, first_line(error)
-            )
+def _as_media(histograms: Mapping[str, Histogram]) -> dict[str, Any]:
+    """As wandb takes them."""
+    if not histograms:
+        return {}
+    import wandb
 
-
-def end_trackers(accelerator: "Accelerator") -> None:
-    """End the trackers, which may take a while to upload what they have."""
-    for_all_trackers(accelerator, lambda tracker: tracker.finish())
-    accelerator.trackers = []
-
-
-class BackgroundCall:
-    """A call in a thread, which may hang as long as the process lives: wandb does for ever when the process behind it
-    is killed while it starts."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-        self._failed: BaseException | None = None
-        self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._call()
-        except BaseException as error:
-            self._failed = error
-
-    def finished_within(self, seconds: float) -> bool:
-        """Wait up to so many seconds; whether the call has returned or raised."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def wait(self, seconds: float) -> None:
-        """Raises what the call does, and TimeoutError."""
-        if not self.finished_within(seconds):
-            raise TimeoutError(f"no answer within {duration(time.monotonic() - self._began)}")
-        if self._failed is not None:
-            raise self._failed
+    return {name: wandb.Histogram(np_histogram=one) for name, one in histograms.items()}
 
 
 def _is_wrong_setting(error: BaseException) -> bool:

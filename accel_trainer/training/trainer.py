@@ -51,8 +51,9 @@ from accel_trainer.training.state.starting_point import (
     find_starting_point,
     with_changes,
 )
+from accel_trainer.training.tracker_calls import end_trackers
 from accel_trainer.training.tracker_checks import check_trackers
-from accel_trainer.training.tracking import RunAbout, Tracking, end_trackers
+from accel_trainer.training.tracking import RunAbout, Tracking
 from accel_trainer.training.tune.resolve import Resolver
 from accel_trainer.training.wandb_run import replicates
 from accel_trainer.zoo import registry
@@ -87,9 +88,9 @@ class Trainer:
                 if was_finished and (degraded is None or not degraded.is_left(loop.progress.best_epoch)):
                     return _finished_before(loop)
                 with self._failures_noted(loop):
-                    about = RunAbout(run_id, self.group, replicates(self.job), loop.progress.history)
+                    about = self._about(run_id, loop)
                     tracking = Tracking(self.assembly.accelerator, loop.job, self.run, about)
-                    resources.callback(tracking.wait)  # trackers that are still starting must not be ended
+                    resources.callback(tracking.close)  # trackers that are still starting must not be ended
                     with _preemption_told(tracking):
                         loop.train(tracking, plotter, degraded)
                         if degraded is not None:
@@ -123,6 +124,11 @@ class Trainer:
             state, reason = known
             log.error("%s", reason)
             return TrainingResult(state, reason)
+
+    def _about(self, run_id: str, loop: TrainingLoop) -> RunAbout:
+        """What trackers are told of the run beside its job."""
+        steps = [] if loop.progress.steps is None else loop.progress.steps.rows
+        return RunAbout(run_id, self.group, replicates(self.job), loop.progress.history, steps)
 
     def _plotter(self, loop: TrainingLoop, resources: ExitStack) -> Plotter | None:
         """Draws what is measured, on rank 0."""

@@ -17,21 +17,33 @@ WHOLE, FIRST, MIDDLE, LAST = range(1, 5)
 MAX_LOG = 2**31
 
 
+EPOCH, STEP = "epoch", "step"
+
+
 class Kind(Enum):
     """What a row of a run's history is of."""
 
     EPOCH = "an epoch's training and validation"
+    STEPS = "some steps of training"
+    HISTOGRAMS = "histograms of a step"
     DEGRADED = "degraded images after an epoch"
     BEST_DEGRADED = "degraded images and the best weights"
 
+    @property
+    def axis(self) -> str:
+        """What its number counts."""
+        return STEP if self in (Kind.STEPS, Kind.HISTOGRAMS) else EPOCH
+
 
 Row = tuple[Kind, int]
+"""A kind, and the number of the epoch or of the step, over all epochs."""
 # What the names of a row's values begin with.
+STEPS, PARAMETERS, GRADIENTS = "steps/", "parameters/", "gradients/"
 DEGRADED, BEST_DEGRADED = "degraded/", "best/degraded"
 
 
 def logged_rows(folder: Path, id_: str) -> frozenset[Row]:
-    """The rows of the history, by kind and epoch, in the files of a run below wandb's folder, online or not. A file
+    """The rows of the history, by kind and number, in the files of a run below wandb's folder, online or not. A file
     that is cut off is read as far as it goes; of one that cannot be read nothing is known."""
     found = set[Row]()
     for path in sorted(folder.glob(f"*run-*-{id_}/run-{id_}.wandb")):
@@ -42,6 +54,8 @@ def logged_rows(folder: Path, id_: str) -> frozenset[Row]:
 
 def _kind(names: Iterable[str]) -> Kind:
     names = list(names)
+    if STEP in names:
+        return Kind.STEPS if any(name.startswith(STEPS) for name in names) else Kind.HISTOGRAMS
     if any(name.startswith(BEST_DEGRADED) for name in names):
         return Kind.BEST_DEGRADED
     return Kind.DEGRADED if any(name.startswith(DEGRADED) for name in names) else Kind.EPOCH
@@ -61,7 +75,8 @@ def _rows(content: bytes) -> Iterator[Row]:
         if record.WhichOneof("record_type") == "history":
             values = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
             with suppress(ValueError, KeyError, TypeError):
-                yield _kind(values), int(json.loads(values["epoch"]))
+                kind = _kind(values)
+                yield kind, int(json.loads(values[kind.axis]))
 
 
 def _records(content: bytes) -> Iterator[bytes]:

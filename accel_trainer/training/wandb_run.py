@@ -17,6 +17,8 @@ from accel_trainer.run.dataset_record import read_dataset_record
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.run.records import read_environment
+from accel_trainer.training.state.step_rows import StepRow
+from accel_trainer.training.wandb_log import EPOCH, STEP, STEPS, Kind
 
 if TYPE_CHECKING:
     import wandb
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 # How a run is carried out, watched and stored trains nothing; how far it goes does.
 NOT_OF_RECIPE = parameters(lambda mark: mark.affects is Affects.RUN) - {"num_epochs"}
 SEED = "seed"
-EPOCH = "epoch"
 
 
 def recipe(job: Job) -> dict[str, Any]:
@@ -80,19 +81,30 @@ def values_of(rows: Sequence[PerformanceRow]) -> dict[str, float]:
     return values | {"lr": rows[0].lr, "images_per_s": rows[0].images_per_s}
 
 
+def values_of_steps(row: StepRow) -> dict[str, float]:
+    """What is logged of some steps: steps/loss, steps/acc1, ..., steps/lr."""
+    return {f"{STEPS}{name}": value for name, value in {**row.scores, "lr": row.lr}.items()}
+
+
 def better(name: str) -> str | None:
     """Whether the smallest value of a series is the best one, or the largest: `min`, `max`; None for what is no
-    score."""
-    if "/" not in name:
+    score, or of a few steps only."""
+    if "/" not in name or name.startswith(STEPS):
         return None
     return "min" if name.rpartition("/")[2] == "loss" else "max"
 
 
-def define_series(run: "wandb.Run", names: Sequence[str]) -> None:
-    """Each series over epochs, with what its summary is: the best value and the last one."""
+def define_axes(run: "wandb.Run") -> None:
+    """What series are drawn over. Of histograms there are too many to be named."""
+    for axis in (EPOCH, STEP):
+        run.define_metric(axis, hidden=True)
+
+
+def define_series(run: "wandb.Run", names: Sequence[str], kind: Kind) -> None:
+    """Each series over epochs or steps, with what its summary is: of scores of an epoch the best value and the last."""
     for name in names:
         direction = better(name)
-        run.define_metric(name, step_metric=EPOCH, summary=None if direction is None else f"{direction},last")
+        run.define_metric(name, step_metric=kind.axis, summary=None if direction is None else f"{direction},last")
 
 
 def summary(

@@ -19,7 +19,10 @@ from accel_trainer.training.build import DATA_KEYS
 from accel_trainer.training.state.restore import AUGMENTED_BY, GROUPED_BY, LOSS_FOLLOWS_FROM, MEASURED_BY
 from accel_trainer.training.tune.resolve import RATE_FOLLOWS_FROM
 
-WANDB = {"wandb", *(f"wandb.{key}" for key in ("project", "entity", "group", "tags", "mode", "artifact"))}
+WANDB = {
+    "wandb",
+    *(f"wandb.{key}" for key in ("project", "entity", "group", "tags", "mode", "artifact", "histograms", "save_code")),
+}
 
 
 def all_sections(section: type[BaseModel] = Job) -> Iterator[type[BaseModel]]:
@@ -59,6 +62,7 @@ def test_what_may_change_between_attempts_at_one_run_follows_from_marks() -> Non
         "eval_sets",
         "degradations",
         "degradation_interval",
+        "log_every_steps",
         "degradation_occluders",
         "knn_interval",
         "min_loaded_fraction",
@@ -133,6 +137,7 @@ def test_what_decides_images_and_what_only_training_needs_follow_from_marks() ->
         "eval_sets",
         "degradations",
         "degradation_interval",
+        "log_every_steps",
         "degradation_occluders",
         "finetune",
         "finetune_args",

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import pytest
 import wandb
@@ -29,8 +31,11 @@ from accel_trainer.core.processes import children
 from accel_trainer.run.evaluations import ConditionAccuracy
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
+from accel_trainer.training.state.step_rows import StepRow
+from accel_trainer.training.tracker_calls import end_trackers
 from accel_trainer.training.tracker_checks import check_trackers, wandb_mode
-from accel_trainer.training.tracking import RunAbout, Tracking, end_trackers
+from accel_trainer.training.tracking import RunAbout, Tracking
+from accel_trainer.training.wandb_code import log_code
 from accel_trainer.training.wandb_log import Kind, logged_rows
 from accel_trainer.training.wandb_run import replicates
 from accel_trainer.training.wandb_settings import settings_obeyed
@@ -345,7 +350,7 @@ def test_tensorboard_gets_every_metric_over_epochs_and_the_job(run: RunFolder, m
     track(job, run)
     (folder,) = {path.parent for path in run.path.rglob("events.out.tfevents*") if path.parent.parent == run.path}
     events = EventAccumulator(str(folder)).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("val/acc1")] == [(1, 50), (2, 75), (2, 75)]
+    assert [(event.step, event.value) for event in events.Scalars("val/acc1")] == [(1, 50), (2, 75)]
     assert "0.125" in next(folder.rglob("hparams.yml")).read_text()
 
 
@@ -428,6 +433,113 @@ def test_each_epoch_is_on_wandb_once_over_all_attempts_and_the_summary_is_of_all
     assert (summary["best/acc1"], summary["best/epoch"], summary["seconds"]) == (75.0, 2, 8.0)
     (metric,) = [r["metric"] for r in third if r["type"] == "metric" and r["metric"]["name"] == "val/loss"]
     assert (metric["step_metric"], metric["summary"]) == ("epoch", {"min": True, "last": True})
+
+
+def step_row(step: int) -> StepRow:
+    return StepRow(step, {"loss": 1.0 / step, "acc1": float(step)}, 0.1)
+
+
+def attempt_of_steps(run: RunFolder, job: Job, kept: list[int], steps: list[int]) -> None:
+    """Another attempt at a run, whose state has the rows of some steps, and which takes others."""
+    accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
+    about = RunAbout("a-job-1f", history=measured(1, 50.0), steps=[step_row(step) for step in kept])
+    tracking = Tracking(accelerator, job, run, about)
+    for step in steps:
+        tracking.log_step(step_row(step))
+        tracking.check()
+    tracking.close()
+    accelerator.end_training()
+    wandb.teardown()
+    time.sleep(max(0.0, 1.01 - (time.time() % 1)))  # wandb names folders by the second
+
+
+def test_each_step_is_told_once_over_all_attempts_and_over_steps(run: RunFolder, make_job: MakeJob) -> None:
+    """Of step 15 the first attempt has not saved a state, and of step 20 the second one's trackers have lost all."""
+    job = make_job(trackers=["wandb", "tensorboard"], wandb={"mode": "offline"}, log_every_steps=5)
+    attempt_of_steps(run, job, [], [5, 10, 15])
+    attempt_of_steps(run, job, [5, 10], [15, 20])
+    newest = max(run.path.glob("wandb/offline-run-*/*.wandb"))
+    content = newest.read_bytes()
+    newest.write_bytes(content[: content.index(b"steps/loss", content.index(b"_runtime"))])
+    events = max(run.path.glob("accel-train/events.out.tfevents*"), key=lambda path: path.stat().st_mtime)
+    events.unlink()
+    attempt_of_steps(run, job, [5, 10, 15, 20], [25])
+    files = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
+    records = [record for file in (files[0], files[2]) for record in records_of_wandb(file)]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    of_steps = [row for row in rows if "steps/loss" in row]
+    assert [(row["step"], row["steps/acc1"]) for row in of_steps] == [(n, float(n)) for n in (5, 10, 15, 20, 25)]
+    assert [row["epoch"] for row in rows if "epoch" in row] == [1]
+    metrics = {record["metric"]["name"]: record["metric"] for record in records if record["type"] == "metric"}
+    assert {metrics[f"steps/{name}"]["step_metric"] for name in ("loss", "acc1", "lr")} == {"step"}
+    assert metrics["val/acc1"]["step_metric"] == "epoch"
+    found = EventAccumulator(str(run.path / "accel-train")).Reload()
+    assert [event.step for event in found.Scalars("steps/loss")] == [5, 10, 15, 20, 25]
+    assert [event.step for event in found.Scalars("val/acc1")] == [1]
+
+
+@pytest.mark.parametrize(("when", "axis"), [("epoch", "epoch"), (2, "step")])
+def test_histograms_are_over_what_they_are_of(run: RunFolder, make_job: MakeJob, when: Any, axis: str) -> None:
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline", "histograms": when})
+    accelerator = Accelerator(cpu=True, log_with=job.trackers, project_dir=str(run.path))
+    tracking = Tracking(accelerator, job, run, RunAbout("a-job-3f"))
+    for _ in range(2):  # as of an epoch that is repeated
+        tracking.log_histograms(2, {"gradients/fc": np.histogram([1.0, 2.0], bins=64)})
+        tracking.log_epoch(measured(2, 75.0))
+    tracking.close()
+    accelerator.end_training()
+    wandb.teardown()
+    (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
+    rows = [record["history"]["item"] for record in records_of_wandb(file) if record["type"] == "history"]
+    (row,) = [row for row in rows if "gradients/fc._type" in row]
+    assert row[axis] == 2
+    assert row["gradients/fc._type"] == "histogram"
+    assert ("val/acc1" in row) == (axis == "epoch")
+
+
+class CodeRun:
+    """What is given to wandb's `log_code`."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def log_code(self, root: str, name: str, include_fn: Callable[[str], bool]) -> None:
+        self.name = name
+        for path in Path(root).rglob("*"):
+            if path.is_file() and include_fn(str(path)):
+                self.files[str(path.relative_to(root))] = path.read_bytes()
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_code_that_is_saved_is_the_model_the_job_and_what_is_not_committed(
+    run: RunFolder, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    Path("notes.txt").write_text("committed\n")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], check=True, capture_output=True)
+    Path("notes.txt").write_text("changed\n")
+    run.config.write_text("{}")
+    found = CodeRun()
+    log_code(found, make_job(architecture="tiny_models:NormAndDropout"), run, "a-job-4f")  # type: ignore[arg-type]
+    assert found.name == "a-job-4f-code"
+    assert sorted(found.files) == ["config.json", "diff.patch", "tiny_models.py"]
+    assert b"+changed" in found.files["diff.patch"]
+    assert b"class NormAndDropout" in found.files["tiny_models.py"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_code_is_logged_only_where_the_job_wants_it(
+    run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("accel_trainer.training.wandb_code._uncommitted", lambda: b"a change")
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline", "save_code": wanted})
+    records = records_of_wandb(attempt(run, job, [], {1: 50.0}))
+    found = [record["artifact"] for record in records if record["type"] == "artifact"]
+    assert [(one["name"], one["type"]) for one in found] == [("a-job-1f-code", "code")][: int(wanted)]
 
 
 def test_degraded_images_are_series_over_epochs_and_a_table_once_each(run: RunFolder, make_job: MakeJob) -> None:
@@ -542,8 +654,8 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
 ) -> None:
     moody, steady = Tracker({failing: gone}), Tracker({})
     accelerator, tracking = tracked(monkeypatch, run, make_job(), moody, steady)
-    for _ in range(2):
-        tracking.log_epoch(ROWS)
+    for epoch in (1, 2):
+        tracking.log_epoch([replace(row, epoch=epoch) for row in ROWS])
         tracking.summarize(ROWS, 1.0, 1)
     end_trackers(accelerator)
     assert steady.told == ["store_init_configuration", "log", "log", "finish"]
@@ -554,7 +666,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(
 def test_a_tracker_that_hangs_in_the_end_is_left_behind(
     run: RunFolder, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("accel_trainer.training.tracking.CALL_S", 0.1)
+    monkeypatch.setattr("accel_trainer.training.tracker_calls.CALL_S", 0.1)
     accelerator, tracking = tracked(monkeypatch, run, make_job(), Tracker({"finish": hang}))
     tracking.wait()
     end_trackers(accelerator)

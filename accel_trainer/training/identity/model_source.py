@@ -25,10 +25,23 @@ class ModelSource:
     def __init__(self, architecture: str) -> None:
         """architecture: the import path of a model that is imported, such as my_lab.models:Net."""
         found = sorted(_files(architecture.partition(":")[0]).items())
+        self._paths = dict(found)
         self.classes = [name for name, _ in found]
         self.labels: Numbers = np.arange(len(found))
         self._names = [path.name for _, path in found]
         self.known_marks = [_checksum(path) for _, path in found]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Each file by where it is inside its package's folder: my_lab/models.py."""
+        return {
+            str(
+                Path(*name.split("."), path.name)
+                if path.stem == "__init__"
+                else Path(*name.split(".")).with_suffix(path.suffix)
+            ): path
+            for name, path in self._paths.items()
+        }
 
     def names(self, indices: Numbers) -> list[str]:
         """The names of the files, wherever their package lies."""

@@ -32,6 +32,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training.runtime.module_state import is_extra_state
 from accel_trainer.training.state.packing import CheckedFile, packed
+from accel_trainer.training.state.step_rows import StepHistory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Progress:
     """How far a run has come, and what it has measured. All that is needed to resume, but for tensors.
 
     epoch: epochs that are over, with their validation; step: optimizer steps of the next epoch that are done.
-    history: the rows of performance.csv.
+    history: the rows of performance.csv; steps: what was measured by steps, of a job that wants it.
     """
 
     epoch: int = 0
@@ -82,16 +83,20 @@ class Progress:
     best: float | None = None
     best_epoch: int | None = None
     history: list[PerformanceRow] = field(default_factory=list)
+    steps: StepHistory | None = None
 
     def as_record(self) -> dict[str, Any]:
         """As JSON has it, in a manifest."""
-        return {**vars(self), "history": [row.as_record() for row in self.history]}
+        fields = {name: value for name, value in vars(self).items() if name != "steps"}
+        steps = {} if self.steps is None else {"steps": self.steps.as_record()}
+        return {**fields, "history": [row.as_record() for row in self.history], **steps}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Progress":
         """What `as_record` gave. Raises KeyError, TypeError and ValueError for anything else."""
         history = [PerformanceRow.from_record(row) for row in record["history"]]
-        return TypeAdapter(cls).validate_python({**record, "history": history})
+        steps = StepHistory.from_record(record["steps"]) if record.get("steps") else None
+        return TypeAdapter(cls).validate_python({**record, "history": history, "steps": steps})
 
 
 @dataclass(frozen=True)
