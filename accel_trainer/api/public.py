@@ -1,5 +1,6 @@
 """All that `accel_trainer` itself gives. It loads this module, without torch, when the first name is used."""
 
+from accel_trainer.api.anchors import load_pretrained
 from accel_trainer.api.exported import Export, load_export
 from accel_trainer.api.in_process import train
 from accel_trainer.api.job_queue import Queue
@@ -20,6 +21,7 @@ __all__ = [
     "TrainingFailed",
     "UserError",
     "load_export",
+    "load_pretrained",
     "load_run",
     "load_runs",
     "migrate",

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from accel_trainer.api.trained_run import load_run
+from accel_trainer.cli.anchors import (
+    AnchorOptions,
+    ArchitectureOption,
+    ClassesOption,
+    OutOption,
+    PretrainedOption,
+    SettingsOption,
+)
 from accel_trainer.cli.app import AllowOption, JsonOption, app, echo, echo_text
 from accel_trainer.cli.launching import (
     ConfigOption,
@@ -31,7 +39,9 @@ if TYPE_CHECKING:
 
 @app.command(several=("--degrade", "--levels"))
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder; none with --architecture.", show_default=False)
+    ] = None,
     weights: WeightsOption = "best",
     dataset: Annotated[
         str | None,
@@ -40,6 +50,11 @@ def evaluate(
         ),
     ] = None,
     data_root: DataRootOption = None,
+    architecture: ArchitectureOption = None,
+    pretrained: PretrainedOption = None,
+    classes: ClassesOption = None,
+    settings: SettingsOption = None,
+    out: OutOption = None,
     degrade: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,8 +110,14 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate trained weights on the validation images of their own data set or of another one, as they are or under
-    degradations."""
+    degradations; or weights that were not trained here, by --architecture and --pretrained."""
     options = launch_options(config, num_processes, gpus, cpu=cpu)
+    of_others = AnchorOptions(architecture, pretrained, classes, settings, out)
+    if run is None:
+        run = of_others.run(dataset, data_root, allow)
+        dataset = data_root = None  # its own
+    else:
+        of_others.refuse(run)
     if trials is not None and not trials.parent.is_dir():
         raise UserError(f"{trials}: no folder {trials.parent}", option="trials", hint="make it first")
     if degrade or degraded_set is not None or trials is not None or name is not None:

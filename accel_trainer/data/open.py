@@ -94,6 +94,11 @@ def open_validation(job: Job, name: str, classes: Sequence[str], *, needs_all: b
     return with_classes(source, classes, name, leave_out_others=has_others)
 
 
+def validation_classes(job: Job, name: str) -> list[str]:
+    """The classes of a data set's validation images, in its order. Raises UserError."""
+    return list(_open_validation(job, name).classes)
+
+
 def open_training(job: Job, classes: Sequence[str]) -> ImageDataset:
     """The training images of a job's data set, labeled as the classes of a run, by name. Raises UserError also where a
     class has none."""

@@ -1,6 +1,7 @@
 """Evaluate trained weights on a data set, exactly as the validation of the training does."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -19,7 +20,9 @@ from accel_trainer.data.pipeline import inputs_of, training_spectrum, training_v
 from accel_trainer.data.views import Views
 from accel_trainer.evaluation.trained_model import epoch_of, trained_model, with_data_in
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.load import trained_classes, trained_job, trained_weights
+from accel_trainer.run.load import is_anchor, needs_all_classes, trained_classes, trained_job, trained_weights
+from accel_trainer.run.performance import PerformanceRow, write_performance
+from accel_trainer.run.status import RunState, Status, write_status
 from accel_trainer.training.build import make_objective
 from accel_trainer.training.identity.check import input_differences
 from accel_trainer.training.knn import knn_test
@@ -62,8 +65,10 @@ def evaluate(
     """Evaluate weights of a run on the validation images of its own data set or of another one.
 
     weights: see `trained_weights`; dataset: as in a job; data_root: the folder that it is in, by default the job's.
-    Every process of a launch calls it and gets the same answer; the run folder is not changed. Raises UserError.
+    Every process of a launch calls it and gets the same answer. The run folder is not changed, but for that of weights
+    which were not trained here: what their own data set says of them is their performance.csv. Raises UserError.
     """
+    began = time.monotonic()
     job = trained_job(run)
     name = job.dataset if dataset is None else dataset
     there = with_data_in(job, data_root)
@@ -71,13 +76,25 @@ def evaluate(
     job = there if is_own else job
     path, classes = trained_weights(run, job, weights), trained_classes(run)
     with waiting_out_until_interrupted(), assembly(job, run) as parts:
-        source = open_validation(there, name, classes, needs_all=is_own)
+        source = open_validation(there, name, classes, needs_all=needs_all_classes(run, job, name))
         measuring = RunEvaluator(job, run, classes, trained_model(job, path, len(classes)), parts)
         scores, corrupt = measuring.validate(source)
         if is_own and job.knn_interval > 0:
             scores |= measuring.knn_scores(source)
     num_images = len(source.labels) - corrupt
+    if is_own and weights == "best" and parts.is_first and is_anchor(run):
+        row = PerformanceRow.measured(0, "val", scores, 0.0, num_images, time.monotonic() - began)
+        _note(run, job, row, corrupt)
     return Evaluation(weights, epoch_of(path), name, num_images, corrupt, scores, measuring.other_inputs)
+
+
+def _note(run: RunFolder, job: ResolvedJob, row: PerformanceRow, corrupt: int) -> None:
+    """Keep what weights that were not trained here have scored, where `compare` looks for it. Raises OSError."""
+    write_performance(run, [row])
+    metric = job.primary_metric
+    best = row.scores.get(metric, row.scores["loss"])
+    about = {"best": best, "best_epoch": 0, "primary_metric": metric, "corrupt_images": corrupt}
+    write_status(run, Status(state=RunState.PRETRAINED, **about))
 
 
 class RunEvaluator:

@@ -13,7 +13,7 @@ from accel_trainer.evaluation.run_plan import refuse_embeddings
 from accel_trainer.evaluation.trained_model import with_data_in
 from accel_trainer.run.evaluations import EvaluationFolder
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.load import trained_classes, trained_job
+from accel_trainer.run.load import needs_all_classes, trained_classes, trained_job
 
 
 def check_plan(plan: EvaluationPlan, run: RunFolder | None) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def check_plan(plan: EvaluationPlan, run: RunFolder | None) -> dict[str, Any]:
     if run is not None and job is not None:
         classes = mistakes.of(lambda: _classes(run, job))
         if classes is not None and plan.degraded_set is None:
-            images = mistakes.of(lambda: _num_images(plan, job, classes))
+            images = mistakes.of(lambda: _num_images(plan, run, job, classes))
     dataset = plan.dataset or ("" if job is None else job.dataset)
     conditions = mistakes.of(lambda: conditions_of(plan, dataset, classes))
     if conditions is not None and conditions.stored:
@@ -47,7 +47,7 @@ def _classes(run: RunFolder, job: ResolvedJob) -> list[str]:
     return trained_classes(run)
 
 
-def _num_images(plan: EvaluationPlan, job: ResolvedJob, classes: list[str]) -> int:
+def _num_images(plan: EvaluationPlan, run: RunFolder, job: ResolvedJob, classes: list[str]) -> int:
     name = plan.dataset or job.dataset
     there = with_data_in(job, None if plan.data_root is None else Path(plan.data_root))
-    return len(open_validation(there, name, classes, needs_all=name == job.dataset).labels)
+    return len(open_validation(there, name, classes, needs_all=needs_all_classes(run, job, name)).labels)

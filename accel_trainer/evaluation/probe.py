@@ -41,7 +41,7 @@ from accel_trainer.representations.layer_names import layer_and_cycle
 from accel_trainer.representations.rows import Chosen, Rows
 from accel_trainer.run.evaluations import EvaluationFolder, EvaluationRecord, read_evaluation, write_evaluation
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.load import trained_classes, trained_job, trained_weights
+from accel_trainer.run.load import needs_all_classes, trained_classes, trained_job, trained_weights
 
 READOUT = "readout"
 
@@ -123,10 +123,10 @@ def _on(device: str, readouts: Sequence[Readout]) -> list[Readout]:
 
 def _images(run: RunFolder, job: ResolvedJob, dataset: str | None) -> tuple[ImageDataset, ImageDataset]:
     """Training and validation images, labeled alike."""
-    if dataset is None or dataset == job.dataset:
+    if needs_all_classes(run, job, dataset or job.dataset):
         classes = trained_classes(run)
         return open_training(job, classes), open_validation(job, job.dataset, classes, needs_all=True)
-    splits = open_data_set(dataset, Path(job.data_root), job.image_column, job.label_column)
+    splits = open_data_set(dataset or job.dataset, Path(job.data_root), job.image_column, job.label_column)
     return splits.train, splits.val
 
 

@@ -34,7 +34,7 @@ from accel_trainer.evaluation.trial_table import Shows, write_summary, write_tri
 from accel_trainer.report.condition_curves import draw_condition_curves
 from accel_trainer.run.evaluations import EvaluationFolder, EvaluationRecord, read_evaluation, write_evaluation
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.load import job_of, trained_classes, trained_job, trained_weights
+from accel_trainer.run.load import job_of, needs_all_classes, trained_classes, trained_job, trained_weights
 from accel_trainer.run.records import read_environment
 from accel_trainer.training.runtime.accelerator import Assembly, assembly
 
@@ -84,12 +84,12 @@ def run_plan(
     refuse_embeddings(job, run)
     path, classes = trained_weights(run, job, plan.weights), trained_classes(run)
     dataset = plan.dataset or job.dataset
-    is_own = dataset == job.dataset
+    is_own, needs_all = dataset == job.dataset, needs_all_classes(run, job, dataset)
     there = with_data_in(job, None if plan.data_root is None else Path(plan.data_root))
     conditions = conditions_of(plan, dataset, classes)
     folder = EvaluationFolder(run.evaluations / plan.folder_name)
     with _computing(job, run, parts) as parts:
-        sources = conditions.stored or [open_validation(there, dataset, classes, needs_all=is_own)]
+        sources = conditions.stored or [open_validation(there, dataset, classes, needs_all=needs_all)]
         shown_by = there if is_own else job
         if conditions.stored:  # as they were cropped when they were made
             shown_by = job.model_copy(update={"eval_crop": 1.0})

@@ -123,7 +123,7 @@ def outcome_of(status: Status | None, token: str, ended: TrainerExit) -> Outcome
             | RunState.MACHINE_FAILED
         ):
             return Outcome(OutcomeKind.FAILED, status.error or "no reason given", status.state)
-        case RunState.STARTING | RunState.TRAINING | RunState.MEASURING:
+        case RunState.STARTING | RunState.TRAINING | RunState.MEASURING | RunState.PRETRAINED:
             where = f"in epoch {status.epoch}" if status.epoch else "before the first step"
             where = f"after {status.images:,} of {status.num_images:,} images" if status.num_images else where
             return _without_last_status(where, ended)

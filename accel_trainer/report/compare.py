@@ -14,7 +14,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.load import job_of
 from accel_trainer.run.performance import PerformanceRow, read_performance
 from accel_trainer.run.records import read_config, read_environment
-from accel_trainer.run.status import read_status
+from accel_trainer.run.status import RunState, read_status
 
 # Of the parameters that differ, those that a table has anyway, and those that only say whose a run is and where.
 NO_SETTINGS = keys(lambda mark: not mark.is_setting)
@@ -121,7 +121,7 @@ def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
         parameters=parameters if type(parameters := environment.get("parameters")) is int else None,
         state=status.state if status else "unknown",
         epochs=max((row.epoch for row in rows), default=0),
-        num_epochs=config["num_epochs"],
+        num_epochs=None if status and status.state is RunState.PRETRAINED else config["num_epochs"],
         metric=metric,
         best=best[0] if best else None,
         best_epoch=best[1] if best else None,

@@ -13,6 +13,7 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line, listed
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_classes, read_config, read_environment
+from accel_trainer.run.status import RunState, read_status
 
 # What matters to a training, not to what it has made; the folder may have been moved since.
 NOT_NEEDED = parameters(lambda mark: mark.training_only)
@@ -52,6 +53,17 @@ def job_of(run: RunFolder, environment: Mapping[str, Any]) -> str:
         if isinstance(name, str) and job_name(Path(f"{name}.json")) == name:
             return name
     return run.path.name
+
+
+def is_anchor(run: RunFolder) -> bool:
+    """Whether the folder has weights that were not trained here, and are only evaluated."""
+    status = read_status(run)
+    return status is not None and status.state is RunState.PRETRAINED
+
+
+def needs_all_classes(run: RunFolder, job: Job, dataset: str) -> bool:
+    """Whether a data set has to have images of all classes of a run: the one that it was trained on."""
+    return dataset == job.dataset and not is_anchor(run)
 
 
 def trained_classes(run: RunFolder) -> list[str]:

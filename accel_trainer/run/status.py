@@ -28,6 +28,7 @@ class RunState(StrEnum):
     TRAINING = "training"
     MEASURING = "measuring"  # of an evaluation, in a folder of its own
     FINISHED = "finished"
+    PRETRAINED = "pretrained"  # weights that were not trained here, only evaluated
     PREEMPTED = "preempted"  # asked to stop: state saved, resumes when launched again
     DIVERGED = "diverged"  # the loss was not finite
     OUT_OF_MEMORY = "out_of_memory"

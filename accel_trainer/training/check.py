@@ -33,7 +33,7 @@ from accel_trainer.training.optim.optimizer import construct_optimizer, make_opt
 from accel_trainer.training.optim.parameter_groups import freeze_modules_of
 from accel_trainer.training.optim.settings import Course, optimizer_line, schedule_line
 from accel_trainer.training.pretrained.starting_weights import check_starting_weights
-from accel_trainer.training.state.starting_point import refuse_doubled_folder, refuse_run_of_other_code
+from accel_trainer.training.state.starting_point import refuse_anchor, refuse_doubled_folder, refuse_run_of_other_code
 from accel_trainer.training.tracker_checks import check_trackers
 from accel_trainer.zoo import registry, timm_models
 
@@ -118,6 +118,7 @@ class JobChecker:
             mistakes.of(lambda: _check_names(job))
         mistakes.of(lambda: check_trackers(job))
         mistakes.of(lambda: check_writable(job))
+        mistakes.of(lambda: refuse_anchor(RunFolder(job.run_path)))
         mistakes.of(lambda: refuse_run_of_other_code(job.checkpoint, RunFolder(job.run_path)))
         mistakes.of(lambda: refuse_doubled_folder(job, RunFolder(job.run_path)))
         if mistakes.found or images is None or planned is None or built is None:

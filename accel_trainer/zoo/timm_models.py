@@ -63,6 +63,13 @@ def arguments(name: str, args: Mapping[str, Any], *, num_classes: int, image_siz
     return args
 
 
+def default_config(name: str) -> dict[str, Any]:
+    """What timm says of the weights that it has by default for an architecture, named without the prefix: input_size,
+    crop_pct, mean, std, interpolation. Empty where it has none."""
+    config = _timm().get_pretrained_cfg(name)
+    return {} if config is None else dict(config.to_dict())
+
+
 def _timm() -> Any:
     if not is_installed():
         raise UserError("timm is not installed; pip install 'accel-train[timm]'", key="architecture")

@@ -50,6 +50,20 @@ def load_starting_weights(job: Job, model: nn.Module) -> Transfer:
     return replace(result, source=name, frozen=job.frozen_modules)
 
 
+def weights_source(job: Job) -> Path | models.WeightsEnum:
+    """The file that a job starts from, or which of torchvision's weights; nothing is downloaded. Raises UserError."""
+    with _prefix_errors(_parameter_name(job)):
+        source = _source(job)
+        return source if isinstance(source, models.WeightsEnum) else weights_file(source)
+
+
+def planned_transfer(job: Job, model: nn.Module, file: Path) -> Transfer:
+    """What would be loaded of a file into a job's model, which may be on the meta device. Raises UserError where
+    nothing would, or too little."""
+    with _prefix_errors(_parameter_name(job)), _prefix_errors(str(file)):
+        return plan_transfer(model, read_shapes(file), frozen=job.frozen_modules, least=job.min_loaded_fraction)
+
+
 def check_starting_weights(job: Job, model: nn.Module) -> None:
     """Whether what a job starts from fits its model, which may be on the meta device. Raises UserError.
 
@@ -69,8 +83,7 @@ def check_starting_weights(job: Job, model: nn.Module) -> None:
             if job.may_start_later:
                 return
             raise
-        with _prefix_errors(str(path)):
-            plan_transfer(model, read_shapes(path), frozen=job.frozen_modules, least=job.min_loaded_fraction)
+    planned_transfer(job, model, path)
 
 
 def _parameter_name(job: Job) -> str:

@@ -22,6 +22,7 @@ from accel_trainer.core.text import listed
 from accel_trainer.data.pipeline import OCCLUDERS, SPECTRUM
 from accel_trainer.run.dataset_record import read_dataset_record, write_dataset_record
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.load import is_anchor
 from accel_trainer.run.older_run import set_aside
 from accel_trainer.run.performance import has_results
 from accel_trainer.run.records import Origin, read_config, read_found, read_origin, write_origin
@@ -84,6 +85,7 @@ def find_starting_point(
     Raises UserError, on all ranks alike.
     """
     changes: Changes = {}
+    refuse_anchor(run)
     refuse_run_of_other_code(job.checkpoint, run)
     refuse_doubled_folder(job, run)
     if job.checkpoint is not None and read_origin(run).submission != submission:
@@ -104,6 +106,16 @@ def find_starting_point(
     wait_for_all()
     start = _at_newest(run, changes)
     return _again(start, run, logs=is_first) if start.differences else start
+
+
+def refuse_anchor(run: RunFolder) -> None:
+    """Raises UserError where the folder has weights of others that are evaluated, which no training may replace."""
+    if is_anchor(run):
+        raise UserError(
+            f"{run.path} holds weights that were not trained here, to be evaluated",
+            key="model_dir",
+            hint="choose another model_dir; to start from these weights, set pretrained to that folder",
+        )
 
 
 def refuse_run_of_other_code(checkpoint: int | None, run: RunFolder) -> None:
