@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import listed
@@ -25,7 +25,7 @@ class LogitClasses:
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
     """The synsets of ImageNet-1k, in the order of the logits of all models: n01440764, n01443537, ..."""
-    return tuple((files("accel_trainer.evaluation") / "imagenet_wnids.txt").read_text().split())
+    return tuple(Path(__file__).with_name("imagenet_wnids.txt").read_text().split())
 
 
 def logit_classes(
