@@ -10,6 +10,7 @@ from accel_trainer.cli.app import with_flags
 from accel_trainer.cli.attempt_lines import harmless, indented, line_of_attempt
 from accel_trainer.cli.console import is_behind
 from accel_trainer.cli.progress import Bars
+from accel_trainer.cli.progress_words import line_of_status
 from accel_trainer.core.text import printable
 from accel_trainer.launch.attempt_events import (
     AttemptEvent,
@@ -21,9 +22,11 @@ from accel_trainer.launch.attempt_events import (
 )
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.log import LogTail
-from accel_trainer.run.status import attempt_status
+from accel_trainer.run.status import Status, attempt_status
 
 SHOW_EVERY_S = 0.3
+# Where there is no terminal, and a trainer writes no line in its log for so long, one says how far it is.
+SAY_EVERY_S = 30.0
 
 
 @dataclass
@@ -33,6 +36,7 @@ class _Shown:
     run: RunFolder
     tail: LogTail
     token: str
+    said_at: float
 
 
 class AttemptTerminal:
@@ -87,7 +91,7 @@ class AttemptTerminal:
         self._print(line)
 
     def _add(self, name: str, run: RunFolder, token: str) -> None:
-        self._trainers[name] = _Shown(run, LogTail(run.log), token)
+        self._trainers[name] = _Shown(run, LogTail(run.log), token, time.monotonic())
         if sys.stdout.isatty():
             if self._bars is None:
                 self._bars = Bars()
@@ -117,11 +121,20 @@ class AttemptTerminal:
         before = f"  {name}: " if self._several else "  "
         for line in shown.tail.new_lines():
             self._print(f"{before}{line}")
-        if self._bars is None:
+            shown.said_at = time.monotonic()
+        if self._bars is None and time.monotonic() - shown.said_at < SAY_EVERY_S:
             return
         if (status := attempt_status(shown.run, shown.token.__eq__)) is not None:
             with suppress(OSError, OverflowError):
-                self._bars.show(name, status)
+                self._show_status(name, before, status)
+
+    def _show_status(self, name: str, before: str, status: Status) -> None:
+        """Move the bars of a trainer; without bars, print a line. Raises OverflowError for a status that is damaged."""
+        if self._bars is not None:
+            self._bars.show(name, status)
+        elif (line := line_of_status(status)) is not None:
+            self._trainers[name].said_at = time.monotonic()
+            self._print(f"{before}{line}")
 
     def _print(self, text: str) -> None:
         text = printable(with_flags(text))

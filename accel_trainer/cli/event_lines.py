@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import assert_never
 
+from accel_trainer.cli.app import count_of
 from accel_trainer.cli.attempt_lines import harmless, indented, line_of_attempt, outcome_line
 from accel_trainer.core.lease import STALE_S
 from accel_trainer.core.text import duration, one_line
@@ -16,6 +17,7 @@ from accel_trainer.launch.attempt_events import (
 from accel_trainer.launch.outcome import OutcomeKind
 from accel_trainer.queue.dependencies import describe_unmet
 from accel_trainer.queue.events import (
+    CheckingJobs,
     ClaimFinished,
     DiskBroken,
     DiskNotice,
@@ -31,6 +33,7 @@ from accel_trainer.queue.events import (
     JobStuck,
     JobSubmitted,
     JobTooLarge,
+    NotificationFailed,
     QueuePaused,
     QueueResumed,
     RetryScheduled,
@@ -56,6 +59,10 @@ def line_of(event: Event) -> str:
             return _line_of_job(event)
         case JobSubmitted() | SlurmJobChanged() | SlurmJobOver() | SlurmProblem():
             return _line_of_slurm(event)
+        case CheckingJobs(number=number):
+            return f"checking {count_of(number, 'job')}"
+        case NotificationFailed(target=target, problem=problem):
+            return f"warning: {target} could not be told: {problem}"
         case StrayFile(path=path, hint=hint):
             return f"not trained: {path}: {hint}"
         case RunnerTrouble(problem=problem):
@@ -106,7 +113,7 @@ def _line_of_job(
         case JobsFound(valid=valid, invalid=invalid, unchecked=unchecked):
             refused = f", {invalid} refused" if invalid else ""
             more = f", {unchecked} not checked yet: they are while the first ones train" if unchecked else ""
-            return f"{valid} job{'' if valid == 1 else 's'} to run{refused}{more}"
+            return f"{count_of(valid, 'job')} to run{refused}{more}"
         case JobRejected(reason=reason):
             return "\n".join(f"refused: {line}" for line in reason.splitlines())
         case JobBlocked(name=name, unmet=unmet):

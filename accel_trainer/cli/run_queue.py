@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +32,7 @@ from accel_trainer.cli.launching import (
     launch_options,
     report_set_aside,
 )
+from accel_trainer.cli.notifying import NotifyOption, notify_targets, notifying
 from accel_trainer.config import EvaluationJob, Job, QueueJob, read_queue_job
 from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM
@@ -55,6 +56,7 @@ from accel_trainer.queue.store import QueueStore
 
 if TYPE_CHECKING:
     from accel_trainer.launch.gpu_memory import GpuMemory
+    from accel_trainer.queue.notifier import Target
     from accel_trainer.queue.runner import Runner
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import SlurmOptions
@@ -99,6 +101,7 @@ def run_queue(
             help="Start the next job's trainer while another still works, to save time.",
         ),
     ] = True,
+    notify: NotifyOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command of each job.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Hand each job to Slurm, as a job of its own.")] = False,
     partition: Annotated[str | None, typer.Option("--partition", help="With --slurm: as of sbatch.")] = None,
@@ -130,12 +133,13 @@ def run_queue(
     beside_slurm = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
     beside_slurm |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
+    targets = notify_targets(notify or ())
     if slurm:
         refuse_options(beside_slurm, "not with --slurm, which decides where and when a job runs")
         never_wait()
         report_set_aside(SLURM)
         job_options = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
-        _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, watch=watch), queue)
+        _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, targets, watch=watch), queue)
         return
     refuse_options(for_slurm, "only with --slurm")
     if not dry_run:
@@ -149,8 +153,11 @@ def run_queue(
     report_set_aside()
     gpus_in_use = _gpu_memory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
-    runner = Runner(store, machine, Terminal(several=places.number > 1), options, places)
-    runner.run(watch=watch)
+    with notifying(targets, store, Terminal(several=places.number > 1)) as emit:
+        runner = Runner(store, machine, emit, options, places)
+        runner.run(watch=watch)
+        if not runner.stop:
+            emit.tell_empty(runner.num_blocked)
     _exit_with_outcome(runner, queue)
 
 
@@ -286,14 +293,23 @@ def refuse_options(options: Mapping[str, object], why: str) -> None:
 
 
 def hand_to_slurm(
-    queue: QueueStore, launch: LaunchOptions, options: "SlurmOptions", retry_after_s: float, *, watch: bool
+    queue: QueueStore,
+    launch: LaunchOptions,
+    options: "SlurmOptions",
+    retry_after_s: float,
+    targets: "Sequence[Target]" = (),
+    *,
+    watch: bool,
 ) -> "Submitter":
     """Hand all jobs over, and stay until they are over."""
     from accel_trainer.cli.terminal import Terminal
     from accel_trainer.queue.slurm.submitter import Submitter
 
-    submitter = Submitter(queue, launch, options, Terminal(), retry_after_s)
-    submitter.run(watch=watch)
+    with notifying(targets, queue, Terminal()) as emit:
+        submitter = Submitter(queue, launch, options, emit, retry_after_s)
+        submitter.run(watch=watch)
+        if not submitter.stop:
+            emit.tell_empty(submitter.num_blocked)
     if submitter.stop and submitter.has_jobs_in_slurm:
         echo("what was submitted continues in Slurm; `accel-train run-queue --slurm` shows it again")
     return submitter

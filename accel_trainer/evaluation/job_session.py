@@ -30,7 +30,7 @@ def measure(job: EvaluationJob, folder: RunFolder, stop: StopRequest, options: S
     def work(reporter: Reporter) -> TrainingResult:
         from accel_trainer.evaluation.run_plan import EvaluationStopped, run_plan  # torch takes seconds
 
-        reporter.update(state=RunState.MEASURING)
+        reporter.update(state=RunState.MEASURING, preparing=None)
         with _Progress(reporter, is_first=options.rank == 0) as progress:
             try:
                 measured = run_plan(

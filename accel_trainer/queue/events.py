@@ -13,6 +13,13 @@ from accel_trainer.queue.layout import ClaimedJob, JobState, QueuedJob, natural_
 
 
 @dataclass(frozen=True)
+class CheckingJobs:
+    """The runner has begun to check the jobs that are pending, so many."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class JobsFound:
     """The pending jobs have been checked, except for `unchecked` ones, for which that would take too long."""
 
@@ -196,8 +203,19 @@ class SlurmProblem:
     problem: str
 
 
+@dataclass(frozen=True)
+class NotificationFailed:
+    """Where somebody was to be told of jobs, a target has not taken it; from another thread than all else. Emitted once
+    until it takes something again."""
+
+    target: str
+    problem: str
+
+
 QueueEvent = (
-    JobsFound
+    CheckingJobs
+    | NotificationFailed
+    | JobsFound
     | JobRejected
     | JobBlocked
     | JobStuck

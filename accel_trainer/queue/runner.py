@@ -23,6 +23,7 @@ from accel_trainer.queue.circuit_breaker import CircuitBreaker
 from accel_trainer.queue.disk_patience import patient_with_disk
 from accel_trainer.queue.events import (
     ChangeNotifier,
+    CheckingJobs,
     DiskBroken,
     DiskWorks,
     Emit,
@@ -84,6 +85,7 @@ class Runner:
         self._circuit_breaker = CircuitBreaker(queue, emit, lambda: try_launch(options.launch, machine))
         self._failing_since: float | None = None
         self._is_counted, self._wants_look, self._has_listed_anew = False, True, False
+        self._has_begun_to_check = False
 
     @property
     def num_failed(self) -> int:
@@ -167,6 +169,9 @@ class Runner:
         self._notifier.trouble(None)
         self._notifier.strays(self._scheduler.strays)
         self._wants_look = self._scheduler.has_rejected or is_waiting
+        if not self._is_counted and not self._has_begun_to_check and self._scheduler.pending:
+            self._has_begun_to_check = True
+            self.emit(CheckingJobs(len(self._scheduler.pending)))
         if not self._is_counted and self._scheduler.may_begin and (pending := len(self._scheduler.pending)):
             self._is_counted, valid = True, len(self._scheduler.valid)
             self.emit(JobsFound(valid, self.num_failed, pending - valid))

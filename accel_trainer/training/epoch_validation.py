@@ -1,7 +1,9 @@
 """What is measured at the end of an epoch: of the model, of the averages of its weights, on all data sets."""
 
+import itertools
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -22,7 +24,11 @@ from accel_trainer.training.validation import EvaluationSet, Evaluator
 
 
 class Interruptions(Protocol):
-    """How an evaluation can be stopped."""
+    """How an evaluation can be stopped, and who is told how far it is."""
+
+    def note_validation(self, split: str, done: int, total: int) -> None:
+        """So many batches of a split are done, of how many."""
+        ...
 
     def is_stopped(self) -> bool:
         """Whether this rank was asked to stop; looked at between two batches."""
@@ -75,12 +81,23 @@ class EpochValidation:
     ) -> PerformanceRow:
         """What a model scores on images. with_neighbors: in epochs that have it, the k-nearest-neighbor test too."""
         began = time.monotonic()
-        sums = self.evaluator.measure(model, images, interruptions.is_stopped)
+        sums = self.evaluator.measure(model, images, self._noting(split, images, interruptions))
         interruptions.sync_stop()
         scores = self._step.objective.scores(self.evaluator.totals(sums, images.reader))
         if with_neighbors and self._tests_neighbors(epoch):
             scores |= self._neighbor_scores(model, interruptions)
         return self.as_row(epoch, split, scores, images.num_images, time.monotonic() - began)
+
+    def _noting(self, split: str, images: EvaluationSet, interruptions: Interruptions) -> Callable[[], bool]:
+        """Whether to stop; asked before each batch, which is also told."""
+        batches = math.ceil(images.num_images / images.images_per_batch / self._accelerator.num_processes)
+        done = itertools.count()
+
+        def is_stopped() -> bool:
+            interruptions.note_validation(split, next(done), max(1, batches))
+            return interruptions.is_stopped()
+
+        return is_stopped
 
     def as_row(
         self, epoch: int, split: str, scores: Mapping[str, float], num_examples: int, seconds: float

@@ -172,7 +172,7 @@ class TrainingLoop:
         if what not in self._to_compile:
             yield
             return
-        with self.reporter.alive():
+        with self.reporter.alive(f"compiling the model for the {what}"):
             yield
         if ends:
             self._to_compile.discard(what)
@@ -238,6 +238,10 @@ class TrainingLoop:
         first = self.agreement.now(False, self.divergence.look(self.progress.global_step)).diverged_at
         if first is not None:
             raise self.divergence.at(first, self.progress)
+
+    def note_validation(self, split: str, done: int, total: int) -> None:
+        """How much of the validation on a split is done."""
+        self.reporter.report_validation("validating" if split == "val" else f"validating {split}", done, total)
 
     def is_stopped(self) -> bool:
         """Whether this rank was asked to stop; also a sign of life, between two batches of an evaluation."""

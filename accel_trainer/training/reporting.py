@@ -109,13 +109,16 @@ class Reporter:
             self.update()
 
     @contextmanager
-    def alive(self, at_most_s: float = LONGEST_S) -> Iterator[None]:
+    def alive(self, what: str | None = None, at_most_s: float = LONGEST_S) -> Iterator[None]:
         """What is done here may take long and has no steps: compiling, downloading, on this rank or on those that it
-        waits for. The status shows that the training is alive, for so long at most: what hangs is found all the same.
+        waits for. The status names it, and shows that the training is alive, for so long at most: what hangs is found
+        all the same.
         """
         if not self._writes:
             yield
             return
+        if what is not None:
+            self.update(preparing=what, prepared=None)
         is_done, until = threading.Event(), time.monotonic() + at_most_s
 
         def beat() -> None:
@@ -138,6 +141,11 @@ class Reporter:
         elif self.is_due():
             self.update(preparing=what, prepared=done / total)
 
+    def report_validation(self, what: str, done: int, total: int) -> None:
+        """How much of a validation is done, in batches of this process."""
+        if self.is_due():
+            self.update(preparing=what, prepared=min(1.0, done / total))
+
     def report_step(
         self, progress: "Progress", sampling: "TrainBatchPlanner", scores: Mapping[str, float], rate: float
     ) -> None:
@@ -146,6 +154,8 @@ class Reporter:
         steps_left = (self.status.num_epochs - progress.epoch) * sampling.steps_per_epoch - progress.step
         self.update(
             state=RunState.TRAINING,
+            preparing=None,
+            prepared=None,
             epoch=progress.epoch + 1,
             step=progress.step,
             global_step=progress.global_step,
@@ -178,6 +188,8 @@ class Reporter:
             eta_s=(self.status.num_epochs - progress.epoch) * sum(row.seconds for row in rows),
             best=progress.best,
             best_epoch=progress.best_epoch,
+            preparing=None,
+            prepared=None,
         )
 
     def note_failure(self, progress: "Progress") -> None:
@@ -200,6 +212,7 @@ class Reporter:
         """Write the last status. It is tried for a while, and in the end over the one before, which takes no room on
         a disk that is full; that it cannot be written hides nothing of what has happened."""
         last = {"state": state, "error": error, "failed_at": self.failed_at, "eta_s": None}
+        last |= {"preparing": None, "prepared": None}
         for wait in LAST_STATUS_WAITS_S:
             time.sleep(wait)
             try:

@@ -146,7 +146,11 @@ def _reporter(run: RunFolder, options: SessionOptions, begin_log: Callable[[], N
     is_first = options.rank == 0
     fitting = _fitting_batch_size(run, options.submission) if is_first else None
     status = Status(
-        state=RunState.STARTING, token=options.token, submission=options.submission, fitting_batch_size=fitting
+        state=RunState.STARTING,
+        token=options.token,
+        submission=options.submission,
+        fitting_batch_size=fitting,
+        preparing="importing torch",
     )
     return Reporter(
         run, status, writes=is_first, owns_run=not run.has_run, on_taken=begin_log, on_status=options.on_status

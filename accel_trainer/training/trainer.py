@@ -200,6 +200,8 @@ class Trainer:
             description.log(loop.progress)
         self.reporter.update(
             state=RunState.TRAINING,
+            preparing=None,
+            prepared=None,
             epoch=loop.progress.epoch,
             num_epochs=job.num_epochs,
             steps_per_epoch=components.sampling.steps_per_epoch,
@@ -215,7 +217,7 @@ class Trainer:
     def _check(self) -> None:
         """All that can be known to be wrong before a run is moved away for this one. Raises UserError and Canceled."""
         checker = JobChecker()
-        with self.reporter.alive():  # a data set may be downloaded
+        with self.reporter.alive("checking the job and opening the data"):  # which may be downloaded
             checker(self.job, self.assembly.accelerator.num_processes)
         if (self.job.checkpoint or 0) > 0:
             refuse_other_images(self.job, self.run, checker.images(self.job), lambda: bool(self.stop))
@@ -269,7 +271,8 @@ class Trainer:
         """What trains a job, with the weights where it starts from such; and what was loaded of others' weights, where
         it begins."""
         accelerator = self.assembly.accelerator
-        with self.reporter.alive():  # weights may be downloaded, by the rank that others wait for
+        # Weights may be downloaded, by the rank that others wait for.
+        with self.reporter.alive("building the model and opening the data"):
             components = build(
                 job,
                 accelerator.num_processes,

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from accel_trainer.cli import attempt_terminal
+from accel_trainer.cli.progress import Bars
+from accel_trainer.cli.progress_words import Doing, doing_of, share_of_run
 from accel_trainer.cli.tables import table
 from accel_trainer.cli.terminal import Terminal
 from accel_trainer.core.errors import UserError
@@ -131,7 +134,8 @@ def test_on_a_terminal_a_bar_has_loss_accuracy_speed_rate_and_time_left(run, cap
     shown._bars._progress.refresh()
     shown(AttemptFinished("job", Outcome(OutcomeKind.FAILED, "why"), Path("job.1.log")))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
-    assert re.search(r"epoch 2/4 .*38% loss 0\.5000  acc1 87\.6%  1,234 images/s  lr 0\.01  1m 15s left", said)
+    assert re.search(r"epoch 2/4 .* 50% loss 0\.5000  acc1 87\.6%", said)
+    assert re.search(r"run  .* 38% 1m 15s left  1,234 images/s  lr 0\.01", said)
     assert "job: failed: why" in said
 
 
@@ -147,6 +151,57 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
     shown(AttemptFinished("job", Outcome(OutcomeKind.DONE), Path("job.1.log")))
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"measuring the spectrum .*25%", said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "doing", "run_share"),
+    [
+        ({}, Doing("epoch 2/4", 0.5), 0.375),
+        ({"step": 10, "preparing": "validating", "prepared": 0.25}, Doing("validating in epoch 2/4", 0.25), 0.5),
+        ({"epoch": 0, "step": 0}, Doing("epoch 1/4", 0.0), 0.0),
+        ({"preparing": "compiling the model"}, Doing("compiling the model in epoch 2/4", None), 0.375),
+        (
+            {"state": RunState.STARTING, "epoch": 0, "num_epochs": 0, "steps_per_epoch": 0, "step": 0,
+             "preparing": "importing torch"},
+            Doing("importing torch", None), None,
+        ),
+        ({"state": RunState.MEASURING, "images": 30, "num_images": 60}, Doing("30/60 images", 0.5), 0.375),
+        ({"state": RunState.MEASURING}, Doing("opening the images", None), 0.375),
+        ({"state": RunState.FINISHED}, None, 0.375),
+    ],
+)  # fmt: skip
+def test_an_epoch_a_validation_and_a_run_are_told_apart(changes, doing, run_share):
+    status = STATUS.model_copy(update=changes)
+    assert doing_of(status) == doing
+    assert share_of_run(status) == run_share
+
+
+def test_without_a_terminal_a_line_comes_when_a_log_is_silent_for_long(run, capsys, monkeypatch):
+    shown = Terminal()
+    shown(AttemptStarted("job", run, Path("job.1.log"), ""))
+    write_status(run, STATUS)
+    shown._refresh("job")
+    assert "epoch 2/4" not in capsys.readouterr().out
+    monkeypatch.setattr(attempt_terminal, "SAY_EVERY_S", 0.0)
+    shown._refresh("job")
+    said = "  epoch 2/4 50%, run 38%, loss 0.5000  acc1 87.6%, 1,234 images/s  lr 0.01, 1m 15s left\n"
+    assert capsys.readouterr().out == said
+
+
+def test_of_what_has_no_end_in_sight_a_bar_shows_the_time(run, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    bars = Bars()
+    bars.add("job", shows_name=False)
+    bars.show("job", Status(state=RunState.STARTING, preparing="importing torch"))
+    bars._bars["job"].since -= 75
+    bars.refresh()
+    now, whole = bars._progress.tasks
+    assert (now.description, now.fields["numbers"], now.total) == ("importing torch", "1m 15s", None)
+    assert (whole.description, whole.total) == ("run", None)
+    bars.show("job", STATUS)
+    bars.refresh()
+    assert (now.description, now.fields["numbers"], now.completed) == ("epoch 2/4", "loss 0.5000  acc1 87.6%", 0.5)
+    bars.remove("job")
 
 
 def test_a_terminal_that_has_gone_does_not_end_a_training(run, monkeypatch):

@@ -226,13 +226,14 @@ def test_a_model_beats_while_it_is_compiled_for_training_and_for_validation(
     """The first step, of two micro-batches, and the first validation: they have no beats of their own."""
     loop = make_loop(tmp_path / "run", compile=False, gradient_accumulation=2)
     loop._to_compile = {"training", "validation"}
-    beaten: list[int] = []
+    beaten: list[tuple[int, str]] = []
 
     @contextmanager
-    def alive(reporter: Reporter) -> Iterator[None]:
-        beaten.append(loop.progress.global_step)
+    def alive(reporter: Reporter, what: str) -> Iterator[None]:
+        beaten.append((loop.progress.global_step, what.split()[-1]))
         yield
 
     monkeypatch.setattr(Reporter, "alive", alive)
     train(loop)
-    assert beaten == [0, 0, loop.parts.sampling.steps_per_epoch]
+    steps = loop.parts.sampling.steps_per_epoch
+    assert beaten == [(0, "training"), (0, "training"), (steps, "validation")]

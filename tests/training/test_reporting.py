@@ -286,6 +286,24 @@ def test_what_takes_long_without_steps_is_no_stall_and_what_hangs_in_it_is(
         assert written() == before
 
 
+def test_the_status_names_what_is_waited_for_and_a_validation_has_its_share(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "STATUS_EVERY_S", 0.0)
+    reporter = Reporter(run, Status(state=RunState.STARTING, token="t"), writes=True)
+
+    def named() -> tuple[str | None, float | None]:
+        status = read_status(run)
+        return (None, None) if status is None else (status.preparing, status.prepared)
+
+    with reporter.alive("building the model"):
+        assert named() == ("building the model", None)
+    reporter.report_validation("validating", 3, 4)
+    assert named() == ("validating", 0.75)
+    reporter.finish(RunState.PREEMPTED)
+    assert named() == (None, None)
+
+
 def test_only_the_rank_that_writes_beats_for_all(run: RunFolder) -> None:
     with Reporter(run, Status(state=RunState.STARTING, token="t"), writes=False).alive():
         assert "heartbeat" not in {thread.name for thread in threading.enumerate()}

@@ -25,6 +25,7 @@ from accel_trainer.data.sources.digits import Digits
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, Status, read_status
 from accel_trainer.training import loop as loop_module
+from accel_trainer.training import reporting
 from accel_trainer.training.reporting import TrainingFailed, TrainingResult
 from accel_trainer.training.session import SessionOptions, train
 
@@ -62,6 +63,24 @@ def test_a_session_writes_its_status_from_starting_to_finished(make_small: MakeJ
     assert states(statuses) == [RunState.STARTING, RunState.TRAINING, RunState.FINISHED]
     assert in_folder(tmp_path) == statuses[-1]
     assert (statuses[-1].token, statuses[-1].epoch, statuses[-1].error) == ("t", 1, None)
+
+
+def test_the_status_says_what_is_waited_for_and_that_an_epoch_is_validated(
+    make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "STATUS_EVERY_S", 0.0)
+    _, statuses = session(tmp_path, make_small())
+    named = list(dict.fromkeys(status.preparing for status in statuses))
+    assert named == [
+        "importing torch",
+        "building the model and opening the data",
+        None,
+        "validating",
+    ]
+    validating = [status for status in statuses if status.preparing == "validating"]
+    assert all(status.epoch == 1 and 0 <= status.prepared < 1 for status in validating)
+    assert validating[0].prepared == 0
+    assert (statuses[-1].preparing, statuses[-1].prepared) == (None, None)
 
 
 def test_a_stopped_session_reports_preempted_and_the_next_one_finishes(make_small: MakeJob, tmp_path: Path) -> None:

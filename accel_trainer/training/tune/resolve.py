@@ -125,6 +125,7 @@ class Resolver:
 
     def _fits_all(self, fits: FitsMemory, size: int) -> bool:
         """Whether a size fits on every rank. Raises Stopped when any was asked to stop."""
+        self.reporter.update(preparing=f"finding the batch size: trying {size:,}", prepared=None)
         votes = torch.tensor([float(fits(size)), float(bool(self.stop))], device=self.accelerator.device)
         num_fitting, num_stopped = self.accelerator.reduce(votes, reduction="sum").tolist()
         if num_stopped:
