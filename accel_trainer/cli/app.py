@@ -23,7 +23,8 @@ from typer.core import TyperCommand
 from accel_trainer.cli.completion import files_or_names
 from accel_trainer.cli.job_lines import with_line
 from accel_trainer.cli.verbs import IMPORTED, Verbs, with_plain_types
-from accel_trainer.core.allow_imports import ALLOW_VARIABLE
+from accel_trainer.core.allow_imports import ALLOW_VARIABLE, allow_imports
+from accel_trainer.core.allowed_queues import allowed_for
 from accel_trainer.core.disk_calls import on_disk, retrying, watched
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.files import expand_path, write_atomic
@@ -280,6 +281,14 @@ def print_warnings(lines: Iterable[str]) -> None:
     """Print what is wrong and ends nothing, one a line."""
     for line in lines:
         echo(f"warning: {with_flags(line)}", err=True)
+
+
+def allow_for_jobs(queue: Path, packages: str) -> list[str]:
+    """Let jobs import from these packages, and from those that this user has allowed for their queue, which are given.
+    Raises UserError."""
+    remembered = allowed_for(queue)
+    allow_imports(",".join([packages, *remembered]))
+    return remembered
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -69,6 +69,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "move": ("move resnet18-digits --to ../other/training_queue",),
     "pause": ("pause",),
     "resume": ("resume",),
+    "allow": ("allow my_lab", "allow"),
     "reclaim": ("reclaim",),
     "compare": (
         "compare models",

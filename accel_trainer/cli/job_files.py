@@ -21,6 +21,7 @@ from accel_trainer.cli.app import (
     JsonOption,
     ParentQueueOption,
     QueueOption,
+    allow_for_jobs,
     app,
     count_of,
     echo,
@@ -47,7 +48,6 @@ from accel_trainer.cli.launching import (
 )
 from accel_trainer.config import EvaluationJob, Job, read_job, read_queue_job
 from accel_trainer.config.diff import Changes, values
-from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.outage import waiting_out_until_interrupted
 from accel_trainer.launch.accelerate_config import UnusableHere
@@ -67,7 +67,7 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check jobs, including their models and data sets, without training. With --json: one object per line."""
-    allow_imports(allow)
+    allow_for_jobs(queue, allow)
     options = launch_options(config, num_processes, gpus, cpu=cpu)
     _warn_of_default(options)
     target, coming = Queue(queue, options), {Path(job).stem for job in jobs if job.endswith(".json")}
@@ -298,7 +298,7 @@ def add(
     ] = None,
 ) -> None:
     """Check job files and copy them into the queue; or make jobs there that evaluate runs."""
-    allow_imports(allow)
+    allow_for_jobs(queue, allow)
     target, coming = Queue(queue), {file.stem for file in files}
     given: dict[str, Any] = {"weights": weights, "dataset": dataset, "name": name}
     given |= {"data_root": data_root and str(data_root), "occluder_dir": occluder_dir and str(occluder_dir)}

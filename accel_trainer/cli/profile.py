@@ -13,6 +13,7 @@ from accel_trainer.cli.app import (
     JobArgument,
     JsonOption,
     QueueOption,
+    allow_for_jobs,
     app,
     echo,
     echo_text,
@@ -27,7 +28,6 @@ from accel_trainer.cli.launching import (
     worker_call,
 )
 from accel_trainer.config import read_job
-from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program
 from accel_trainer.core.spans import Phase
@@ -61,7 +61,7 @@ def profile(
     """Train a job for a few steps, and report where the time goes and what limits it. Only a trace is kept."""
     from accel_trainer.profiling.figures import Profile, limit
 
-    allow_imports(allow)
+    allow_for_jobs(queue, allow)
     file, name = job_file(job, queue)
     parsed = read_job(file, name)
     path = trace if trace is not None else Path(f"{parsed.name}.trace.json")

@@ -17,6 +17,7 @@ from accel_trainer.cli.app import (
     SOME_FAILED,
     AllowOption,
     QueueOption,
+    allow_for_jobs,
     app,
     echo,
     no_queue_in,
@@ -34,7 +35,6 @@ from accel_trainer.cli.launching import (
 )
 from accel_trainer.cli.notifying import NotifyOption, notify_targets, notifying
 from accel_trainer.config import EvaluationJob, Job, QueueJob, read_queue_job
-from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.child_environment import SLURM
 from accel_trainer.core.disk_calls import on_disk
 from accel_trainer.core.errors import UserError
@@ -71,6 +71,10 @@ def run_queue(
     num_processes: ProcessesOption = None,
     cpu: CpuOption = False,
     allow: AllowOption = "",
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="So many jobs at once, each on one GPU unless --gpus-per-job says more."),
+    ] = None,
     gpus_per_job: Annotated[
         int | None, typer.Option("--gpus-per-job", min=1, help="Several jobs at once, each on so many GPUs.")
     ] = None,
@@ -128,9 +132,16 @@ def run_queue(
     from accel_trainer.queue.slots import Slots
     from accel_trainer.queue.slurm.script import SlurmOptions
 
-    allow_imports(allow)
+    if remembered := allow_for_jobs(queue, allow):
+        echo(f"jobs may import {', '.join(remembered)} (`accel-train allow`)", err=True)
     store, launch = _queue_to_run(queue), launch_options(config, num_processes, gpus, cpu=cpu)
-    beside_slurm = {"--gpus": gpus, "--jobs-per-gpu": jobs_per_gpu > 1, "--slots": slots, "--wait-free": wait_free}
+    beside_slurm = {
+        "--gpus": gpus,
+        "--jobs": jobs,
+        "--jobs-per-gpu": jobs_per_gpu > 1,
+        "--slots": slots,
+        "--wait-free": wait_free,
+    }
     beside_slurm |= {"--reclaim-stale": reclaim_stale, "--dry-run": dry_run, "--no-start-ahead": not start_ahead}
     for_slurm = {"--partition": partition, "--time": time, "--nodes": nodes, "--sbatch-arg": sbatch_arg}
     targets = notify_targets(notify or ())
@@ -145,7 +156,7 @@ def run_queue(
     if not dry_run:
         launch = ask_for_gpus(launch)
     machine = this_machine(cpu=launch.cpu)
-    places = Slots(machine, launch, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots)
+    places = Slots(machine, launch, gpus_per_job=gpus_per_job, jobs_per_gpu=jobs_per_gpu, slots=slots, jobs=jobs)
     if dry_run:
         _print_commands(store, launch, places, machine)
         return
@@ -153,6 +164,8 @@ def run_queue(
     report_set_aside()
     gpus_in_use = _gpu_memory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
+    if shares := str(places):
+        echo(shares, err=True)
     with notifying(targets, store, Terminal(several=places.number > 1)) as emit:
         runner = Runner(store, machine, emit, options, places)
         runner.run(watch=watch)

@@ -17,6 +17,7 @@ from accel_trainer.cli.app import (
     AllowOption,
     JobArgument,
     JsonOption,
+    allow_for_jobs,
     app,
     count_of,
     echo,
@@ -31,7 +32,6 @@ from accel_trainer.config.job_text import parse_json, read_bytes
 from accel_trainer.config.known import Known
 from accel_trainer.config.sweep.axes import Settings, grid, parse_axes, random_search
 from accel_trainer.config.sweep.expand import Base, Expansion, SweptJob, check_sweep_name, expand, group_problems
-from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.core.errors import Problem, SetupUnusable, UserError
 from accel_trainer.core.files import write_atomic
 from accel_trainer.core.text import format_value, shortest_suffixes
@@ -98,7 +98,7 @@ def sweep(
     All jobs are checked first, and nothing is written unless all are valid. A job that exists already with the same
     content is left as it is.
     """
-    allow_imports(allow)
+    allow_for_jobs(queue, allow)
     if seed is not None and number is None:
         raise UserError("--sweep-seed: nothing is drawn without --random N")
     if add and out is not None:

@@ -12,6 +12,7 @@ from accel_trainer.cli.app import (
     AllowOption,
     JobArgument,
     ParentQueueOption,
+    allow_for_jobs,
     app,
     echo,
     job_file,
@@ -27,7 +28,6 @@ from accel_trainer.cli.launching import (
 )
 from accel_trainer.cli.run_queue import ask_for_gpus, done_parent
 from accel_trainer.config import read_job
-from accel_trainer.core.allow_imports import allow_imports
 from accel_trainer.launch.command import LaunchOptions, plan_launch
 from accel_trainer.launch.machine import this_machine
 from accel_trainer.queue.store import QueueStore
@@ -54,7 +54,7 @@ def train(
     from accel_trainer.launch.attempt import Attempt
     from accel_trainer.launch.attempt_files import new_log
 
-    allow_imports(allow)
+    allow_for_jobs(queue, allow)
     file, name = job_file(job, queue)
     parsed = read_job(file, name)
     options = ask_for_gpus(launch_options(config, num_processes, gpus, cpu=cpu))

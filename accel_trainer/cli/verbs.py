@@ -50,6 +50,7 @@ GROUPS = {
         "move": VerbEntry("control", "Move jobs to another queue."),
         "pause": VerbEntry("control", "Start no more jobs until resume."),
         "resume": VerbEntry("control", "End a pause."),
+        "allow": VerbEntry("allow", "Let jobs import models from packages of yours."),
         "reclaim": VerbEntry("control", "Put back jobs whose runners are dead."),
     },
     "Runs": {

@@ -39,14 +39,20 @@ class Slots:
         gpus_per_job: int | None = None,
         jobs_per_gpu: int = 1,
         slots: int | None = None,
+        jobs: int | None = None,
     ) -> None:
-        """Raises UserError for what the machine has not."""
+        """jobs: so many at most, each on one GPU unless `gpus_per_job` says more; without GPUs the same as `slots`.
+
+        Raises UserError for what the machine has not.
+        """
         gpus = machine.gpus if options.gpus is None else machine.chosen(options.gpus)
         self.gpus = tuple(gpu.index for gpu in gpus)
         # Of MIG devices each trains a job by itself.
         self._whole = tuple(gpu.index for gpu in gpus if not gpu.is_part)
-        if len(self._whole) < len(gpus) and gpus_per_job is None:
+        if gpus_per_job is None and self.gpus and (jobs is not None or len(self._whole) < len(gpus)):
             gpus_per_job = 1
+        if jobs is not None and slots is not None:
+            raise UserError("`jobs` and `slots` say the same", hint="leave one of them out")
         if self.gpus and slots is not None:
             raise UserError("`slots` is for machines without GPUs", hint="use `gpus_per_job` and `jobs_per_gpu`")
         if not self.gpus and (gpus_per_job is not None or jobs_per_gpu > 1):
@@ -57,7 +63,8 @@ class Slots:
         # GPUs that were named, and nothing more, are for each job in turn: an option overrides what a job has.
         self._is_shared = gpus_per_job is not None or jobs_per_gpu > 1 or options.gpus is None
         self._gpus_per_job = gpus_per_job if gpus_per_job is not None else len(self.gpus)
-        self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or 1, machine.cores
+        self._jobs_per_gpu, self._slots, self._cores = jobs_per_gpu, slots or jobs or 1, machine.cores
+        self._most_jobs = jobs
         self._most_cpu_processes = machine.most_cpu_processes
         self._taken: list[Allocation] = []
 
@@ -70,13 +77,25 @@ class Slots:
         """How many jobs of the usual size there is room for, when nothing is running."""
         if not self.gpus:
             return self._slots
-        return max(1, len(self.gpus) * self._jobs_per_gpu // self._gpus_per_job)
+        room = max(1, len(self.gpus) * self._jobs_per_gpu // self._gpus_per_job)
+        return room if self._most_jobs is None else min(room, self._most_jobs)
+
+    def __str__(self) -> str:
+        """How jobs share the GPUs of a machine that has several; "" on others."""
+        if len(self.gpus) < 2:
+            return ""
+        if self.number == 1:
+            way_out = f"; --jobs {len(self.gpus)} gives each job one" if self._gpus_per_job > 1 else ""
+            has = f"all {len(self.gpus)} GPUs" if self._gpus_per_job == len(self.gpus) else _gpus(self._gpus_per_job)
+            return f"one job after the other, each on {has}{way_out}"
+        return f"{self.number} jobs at once, each on {_gpus(self._gpus_per_job)}"
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room for any job."""
         load = self._load()
-        return all(load[gpu] >= self._jobs_per_gpu for gpu in self.gpus) if self.gpus else self._places_left == 0
+        taken = bool(self.gpus) and all(load[gpu] >= self._jobs_per_gpu for gpu in self.gpus)
+        return taken or self._places_left == 0
 
     @property
     def unused_gpus(self) -> list[str]:
@@ -92,8 +111,10 @@ class Slots:
 
     def fit(self, num_processes: int | None, occupied: Collection[str] = ()) -> Allocation | None:
         """The place that a job would have now, those GPUs left out that others occupy; None: there is no room."""
+        if self._places_left == 0:
+            return None
         if not self.gpus:
-            return Allocation(cores=max(1, self._cores // self._slots)) if self._places_left else None
+            return Allocation(cores=max(1, self._cores // self._slots))
         wanted, load = self._wanted(num_processes), self._load()
         fitting = self.gpus if wanted == 1 else self._whole
         free = [gpu for gpu in fitting if load[gpu] < self._jobs_per_gpu and gpu not in occupied]
@@ -120,8 +141,10 @@ class Slots:
         self._taken.remove(place)
 
     @property
-    def _places_left(self) -> int:
-        return self._slots - len(self._taken)
+    def _places_left(self) -> int | None:
+        """How many more jobs there may be; None where only the GPUs decide."""
+        most = self._most_jobs if self.gpus else self._slots
+        return None if most is None else most - len(self._taken)
 
     def _wanted(self, num_processes: int | None) -> int:
         return self._gpus_per_job if num_processes is None or not self._is_shared else num_processes
@@ -129,3 +152,7 @@ class Slots:
     def _load(self) -> Counter[str]:
         """How many jobs are on each GPU."""
         return Counter(gpu for place in self._taken for gpu in place.gpus)
+
+
+def _gpus(number: int) -> str:
+    return "a GPU of its own" if number == 1 else f"{number} GPUs"

@@ -32,6 +32,7 @@ VERBS = {
     "pause": "pause",
     "resume": "resume",
     "reclaim": "reclaim",
+    "allow": "allow my_lab",
     "init": "init started --example",
     "validate": "validate training_queue/a.json",
     "show": "show training_queue/a.json",

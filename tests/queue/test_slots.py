@@ -4,6 +4,7 @@ import pytest
 from helpers import said_by
 
 from accel_trainer.config import Job
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.launched import CORES_VARIABLE, TOKEN_VARIABLE
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.processes import usable_cores
@@ -38,6 +39,30 @@ def test_a_job_with_a_number_of_gpus_leaves_the_others() -> None:
 
 def test_gpus_that_were_named_are_for_each_job_in_turn() -> None:
     assert filled(Slots(GPUS, LaunchOptions(gpus=("2", "0"))), 1, 1) == [("2", "0"), None]
+
+
+def test_so_many_jobs_have_a_gpu_each() -> None:
+    slots = Slots(GPUS, LaunchOptions(), jobs=2)
+    assert filled(slots, None, None, None) == [("0",), ("1",), None]
+    assert (slots.number, slots.is_full, slots.unused_gpus) == (2, True, ["2", "3"])
+    assert str(slots) == "2 jobs at once, each on a GPU of its own"
+    assert str(Slots(GPUS, LaunchOptions(), jobs=8)) == "4 jobs at once, each on a GPU of its own"
+    assert str(Slots(GPUS, LaunchOptions(), jobs=2, gpus_per_job=2)) == "2 jobs at once, each on 2 GPUs"
+    assert filled(Slots(GPUS, LaunchOptions(), jobs=8, jobs_per_gpu=2), *[None] * 9)[-2:] == [("3",), None]
+    assert filled(Slots(CPU, LaunchOptions(), jobs=2), None, None, None) == [(), (), None]
+    with pytest.raises(UserError, match="say the same"):
+        Slots(CPU, LaunchOptions(), jobs=2, slots=2)
+
+
+def test_how_jobs_share_the_gpus_is_said_where_there_are_several() -> None:
+    assert str(Slots(GPUS, LaunchOptions())) == (
+        "one job after the other, each on all 4 GPUs; --jobs 4 gives each job one"
+    )
+    assert str(Slots(GPUS, LaunchOptions(), gpus_per_job=3)) == (
+        "one job after the other, each on 3 GPUs; --jobs 4 gives each job one"
+    )
+    assert str(Slots(GPUS, LaunchOptions(), jobs=1)) == "one job after the other, each on a GPU of its own"
+    assert (str(Slots(CPU, LaunchOptions())), str(Slots(GPUS, LaunchOptions(gpus=("1",))))) == ("", "")
 
 
 def test_several_jobs_share_a_gpu_the_emptiest_first() -> None:
