@@ -257,19 +257,22 @@ class Run:
         weights: str | int = "best",
         license: str | None = None,
         cycles: "Literal['last', 'all']" = "last",
+        layers: Sequence[str] = (),
+        regions: Mapping[str, str] | None = None,
         allow: str | Iterable[str] = (),
     ) -> "Written":
         """Write the model so that others can load it (docs/export.md): weights, preprocessing, classes, a model card.
 
         folder: gets the files; one with files of anything but an earlier export is refused. format: hf (timm,
-        transformers, the Hugging Face hub), torchvision, onnx or torch-export. license: for the card, as the hub names
-        it. cycles: of which of them the graph of onnx and torch-export gives logits, where the model gives those of
-        all. weights, allow: as in `model`. Raises UserError.
+        transformers, the Hugging Face hub), torchvision, onnx, torch-export or brain-score. license: for the card, as
+        the hub names it. cycles: of which the graph of onnx and torch-export gives logits, where the model gives those
+        of all. layers, regions: of brain-score, from which layers it chooses, and which layer stands for which area,
+        {"V1": "layer1"}. weights, allow: as in `model`. Raises UserError.
         """
         from accel_trainer.export.form import ExportOptions
         from accel_trainer.export.write import write_export
 
-        options = ExportOptions(str(weights), license, cycles)
+        options = ExportOptions(str(weights), license, cycles, layers, regions or {})
         with imports_allowed(allow):
             return write_export(self._folder, expand_path(folder), format, options)
 

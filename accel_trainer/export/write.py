@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from accel_trainer import __version__
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
+from accel_trainer.export.brain_score import write_brain_score
 from accel_trainer.export.card import card
 from accel_trainer.export.facts import Facts, facts_of
 from accel_trainer.export.folder import exported_folder, read_own, write_config, write_json
@@ -22,12 +23,13 @@ from accel_trainer.export.standalone import preprocessing
 from accel_trainer.export.torchvision_form import write_torchvision
 from accel_trainer.run.folder import RunFolder
 
-Format = Literal["hf", "torchvision", "onnx", "torch-export"]
+Format = Literal["hf", "torchvision", "onnx", "torch-export", "brain-score"]
 FORMATS: dict[str, Callable[[Source, Path, ExportOptions], Form]] = {
     "hf": write_hugging_face,
     "torchvision": write_torchvision,
     "onnx": write_onnx,
     "torch-export": write_program,
+    "brain-score": write_brain_score,
 }
 CARD, PREPROCESSING = "README.md", "preprocessing.json"
 
