@@ -143,12 +143,16 @@ def refuse_existing(folder: Path, jobs: Sequence[str]) -> None:
 
 
 def make_folder(folder: Path, jobs: Mapping[str, bytes]) -> NewFolder:
-    """Write a queue, the jobs, a README.md and a .gitignore into a folder, which is made where there is none. What is
-    there of the last three stays as it is. Raises UserError, before anything is written, where a job is there."""
+    """Write a queue, the jobs, a README.md and a .gitignore into a folder, which is made where there is none.
+
+    A queue, a README.md and a .gitignore that are there stay as they are. Raises UserError where a job is there, before
+    anything is written.
+    """
     refuse_existing(folder, list(jobs))
     folder.mkdir(parents=True, exist_ok=True)
+    made = NewFolder([], [])
+    (made.kept if (folder / QUEUE).exists() else made.written).append(folder / QUEUE)
     QueueStore(folder / QUEUE).create()
-    made = NewFolder([folder / QUEUE], [])
     for name, content in jobs.items():
         write_new(folder / name, content)
         made.written.append(folder / name)

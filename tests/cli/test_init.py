@@ -67,11 +67,15 @@ def test_nothing_that_is_there_is_replaced(cli):
     assert Path("README.md").read_text() == "mine"
     Path(EXAMPLES[0]).write_text("changed")
     Path(EXAMPLES[1]).unlink()
+    Path("training_queue/mine.json").write_text("{}")
     again = cli("init", "--example")
     assert again.returncode == 2
     assert again.stderr == f"error: {EXAMPLES[0]}: is there already, and nothing is replaced; name another folder\n"
     assert Path(EXAMPLES[0]).read_text() == "changed"
     assert not Path(EXAMPLES[1]).exists(), "nothing is written where something is in the way"
+    Path(EXAMPLES[0]).unlink()
+    assert "kept training_queue, as it was" in cli("init", "--example").stdout
+    assert Path("training_queue/mine.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(
