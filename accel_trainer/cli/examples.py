@@ -4,6 +4,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "init": (
         "init",
         "init my-lab --example",
+        "init my-lab --dataset ~/Datasets/pets --architecture resnet50",
     ),
     "validate": (
         "validate mine.json",

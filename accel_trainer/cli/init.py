@@ -64,8 +64,6 @@ def init(
 
     At a terminal it asks for what no flag says. The job is checked down to its model and images before anything is
     written, and nothing that is there is replaced.
-
-    Example: accel-train init my-lab --dataset ~/Datasets/flowers --architecture resnet50 --epochs 90
     """
     if example:
         flags = {"dataset": dataset, "architecture": architecture, "epochs": epochs}
