@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
-from accel_trainer.core.text import one_line, printable
+from accel_trainer.core.text import duration, one_line, printable
 from accel_trainer.launch.attempt_events import (
     AttemptEvent,
     AttemptFinished,
@@ -13,6 +13,7 @@ from accel_trainer.launch.attempt_events import (
     AttemptTerminating,
     Tick,
 )
+from accel_trainer.launch.command import SHUTDOWN_S
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 
 Given = TypeVar("Given", bound=Any)
@@ -40,7 +41,8 @@ def line_of_attempt(event: AttemptEvent) -> str:
             what = "training" if is_training else "evaluating"
             return f"\n{name}: {what} in {one_line(run.path)} (all output: {one_line(log)})"
         case AttemptStopping():
-            return "stopping: the step is finished and the state saved; once more stops at once"
+            longest = duration(SHUTDOWN_S)
+            return f"stopping: the step is finished and the state saved, {longest} at most; once more stops at once"
         case AttemptTerminating(name=name, reason=reason):
             return f"{name}: {indented(reason)}"
         case AttemptFinished(name=name, outcome=outcome, log=log):

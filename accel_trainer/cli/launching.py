@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accel_trainer.cli.app import SIGNALED, SOME_FAILED, print_problems
+from accel_trainer.cli.app import SIGNALED, SOME_FAILED, echo, print_problems
 from accel_trainer.cli.completion import runs
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.child_environment import Family, in_one_line, leftovers
@@ -93,6 +93,7 @@ def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterat
         with called as call:
             yield call
     except WorkerStopped as stopped:
+        echo(f"{what} was stopped", err=True)
         raise typer.Exit(SIGNALED + stopped.number) from stopped
     except WorkerFailed as error:
         why = why_of_machine_in(str(error))

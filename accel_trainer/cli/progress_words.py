@@ -30,7 +30,9 @@ def doing_of(status: Status) -> Doing | None:
 
 
 def share_of_run(status: Status) -> float | None:
-    """How much of all epochs is done; None before the first step."""
+    """How much of all epochs, or of all that is measured, is done; None before the first step."""
+    if status.state is RunState.MEASURING:
+        return status.images / status.num_images if status.num_images else None
     if not status.num_epochs or not status.steps_per_epoch:
         return None
     steps = max(status.epoch - 1, 0) * status.steps_per_epoch + status.step

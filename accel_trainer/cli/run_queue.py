@@ -200,6 +200,8 @@ def _exit_with_outcome(runner: "Runner | Submitter", queue: Path) -> None:
     if not (runner.num_run or runner.num_failed or runner.num_blocked or runner.stop):
         echo(f"no jobs in {queue}")
     if runner.stop.signal is not None:
+        if not runner.num_run:
+            echo("stopped before any job was begun", err=True)
         raise typer.Exit(SIGNALED + runner.stop.signal)
     if runner.num_failed:
         echo("", err=True)

@@ -184,7 +184,7 @@ class _Line:
             from accel_trainer.cli.full_screen import screen_size
             from accel_trainer.cli.tables import cut
 
-            said = cut(one_line(text()), screen_size()[0] - 1)
+            said = cut(one_line(text()), screen_size()[0] - len("^C") - 1)
             typer.echo(f"\r\x1b[2K{said}", nl=False, err=True)
             self._is_shown = True
         else:

@@ -165,8 +165,8 @@ def test_a_bar_shows_what_is_prepared_before_the_first_step(run, capsys, monkeyp
              "preparing": "importing torch"},
             Doing("importing torch", None), None,
         ),
-        ({"state": RunState.MEASURING, "images": 30, "num_images": 60}, Doing("30/60 images", 0.5), 0.375),
-        ({"state": RunState.MEASURING}, Doing("opening the images", None), 0.375),
+        ({"state": RunState.MEASURING, "images": 30, "num_images": 60}, Doing("30/60 images", 0.5), 0.5),
+        ({"state": RunState.MEASURING}, Doing("opening the images", None), None),
         ({"state": RunState.FINISHED}, None, 0.375),
     ],
 )  # fmt: skip

@@ -365,3 +365,13 @@ def test_what_a_dead_runner_has_left_is_waited_for_while_another_one_is_at_work(
     path.rename(queue.folder / "done/a.json")
     waiting.join(10)
     assert (results[0].stdout, results[0].exit_code) == ("a: done\n", 0)
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_jobs(queue: QueueStore) -> None:
+    write_job(queue.folder / "a.json")
+    with PtyScreen([*COMMAND, "wait"]) as shown:
+        shown.until("waiting for a (1 pending): no runner is at work")
+        shown.press("\x03")
+        assert shown.end() == 130
+        assert shown.lines[0].endswith("not waited for any more; the jobs go on"), "it takes the place of the line"
+    assert (queue.folder / "a.json").is_file()
