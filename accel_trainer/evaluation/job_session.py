@@ -29,6 +29,7 @@ def measure(job: EvaluationJob, folder: RunFolder, stop: StopRequest, options: S
 
     def work(reporter: Reporter) -> TrainingResult:
         from accel_trainer.evaluation.run_plan import EvaluationStopped, run_plan  # torch takes seconds
+        from accel_trainer.evaluation.tracked import log_evaluation
 
         reporter.update(state=RunState.MEASURING, preparing=None)
         with _Progress(reporter, is_first=options.rank == 0) as progress:
@@ -41,6 +42,8 @@ def measure(job: EvaluationJob, folder: RunFolder, stop: StopRequest, options: S
         record = measured.record
         reporter.update(corrupt_images=len(record.corrupt))
         log.info("%d images under %d conditions: %s", record.images, len(record.conditions), measured.folder.path)
+        if options.rank == 0:
+            log_evaluation(measured_run(job), measured.folder)
         return TrainingResult(RunState.FINISHED)
 
     return reported(work, folder, stop, options, stall_timeout=job.stall_timeout, inputs=frozenset())

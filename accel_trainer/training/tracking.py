@@ -19,6 +19,7 @@ from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import PerformanceRow
 from accel_trainer.training import wandb_run
 from accel_trainer.training.histograms import Histogram
+from accel_trainer.training.runtime.memory import peak_memory
 from accel_trainer.training.state.step_rows import StepRow
 from accel_trainer.training.tracked_rows import TENSORBOARD, WANDB, TrackedRows
 from accel_trainer.training.tracker_calls import BackgroundCall, for_all_trackers
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WANDB_TIMEOUT_S = 30
 ACCURACY_COLUMNS = tuple(field.name for field in fields(ConditionAccuracy))
 # How long a training waits for its trackers to start.
 START_S = 120.0
@@ -134,7 +134,9 @@ class Tracking:
         job, run = self._job, self._run
         self._needs_core = self._accelerator.is_main_process  # from its first question on, whether there is a login
         mode = wandb_mode(job) if self._needs_core else "disabled"
-        settings = _wandb_settings(job, run, self._about)
+        about = self._about
+        group = job.wandb.group or about.replicates
+        settings = wandb_run.settings(job, run, id_=about.id_, name=job.name, group=group, job_type="train")
         if self._needs_core:
             self._rows.read_wandb(run.path / "wandb", self._about.id_)
             for file, keys in settings_obeyed():
@@ -271,6 +273,7 @@ class Tracking:
         """What a table of runs shows, of the whole run: `wandb_run.summary`."""
         self.wait()
         values = wandb_run.summary(history, self._job.primary_metric, best, best_epoch)
+        values["peak_memory_gb"] = round(peak_memory(self._accelerator.device) / 2**30, 3)
 
         def update_summary(tracker: "GeneralTracker") -> None:
             if self._is_wandbs(tracker):
@@ -318,20 +321,6 @@ def _is_internal_to_wandb(error: Exception) -> bool:
     """Whether wandb cannot talk to its own process, as when that was killed: nothing that a user has asked for. Its
     errors for users are public ones."""
     return type(error).__module__.startswith("wandb.sdk.")
-
-
-def _wandb_settings(job: Job, run: RunFolder, about: RunAbout) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "id": about.id_,
-        "entity": job.wandb.entity,
-        "group": job.wandb.group or about.replicates,
-        "job_type": "train",
-        "tags": job.wandb.tags,
-        "notes": job.description or None,
-        "dir": str(run.path),
-        "settings": {"console": "off", "silent": True, "init_timeout": WANDB_TIMEOUT_S},
-    }
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, int | float | str | bool]:

@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 # How a run is carried out, watched and stored trains nothing; how far it goes does.
 NOT_OF_RECIPE = parameters(lambda mark: mark.affects is Affects.RUN) - {"num_epochs"}
 SEED = "seed"
+WANDB_TIMEOUT_S = 30
+
+
+def settings(job: Job, run: RunFolder, *, id_: str, name: str, group: str | None, job_type: str) -> dict[str, Any]:
+    """With what wandb is started for a run of a job, beside the project and the mode."""
+    return {
+        "name": name,
+        "id": id_,
+        "entity": job.wandb.entity,
+        "group": group,
+        "job_type": job_type,
+        "tags": job.wandb.tags,
+        "notes": job.description or None,
+        "dir": str(run.path),
+        "settings": {"console": "off", "silent": True, "init_timeout": WANDB_TIMEOUT_S},
+    }
 
 
 def recipe(job: Job) -> dict[str, Any]:

@@ -19,7 +19,10 @@ from typing import Any
 
 from accel_trainer.api.trained_run import load_run
 from accel_trainer.config.evaluation import EvaluationPlan
+from accel_trainer.evaluation.tracked import log_evaluation
 from accel_trainer.launch.call_worker import answer
+from accel_trainer.run.evaluations import EvaluationFolder
+from accel_trainer.run.folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def evaluate_run() -> dict[str, Any]:
         run = load_run(args.run)
         if args.plan is not None:
-            return run.evaluate_plan(EvaluationPlan.parse(json.loads(args.plan))).as_row()
+            measured = run.evaluate_plan(EvaluationPlan.parse(json.loads(args.plan)))
+            if rank == 0:
+                log_evaluation(RunFolder(args.run), EvaluationFolder(measured.path))
+            return measured.as_row()
         return run.evaluate(args.dataset, weights=args.weights, data_root=args.data_root).as_row()
 
     return answer(args.answer, rank, evaluate_run)
