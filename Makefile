@@ -87,6 +87,7 @@ docs: $(READY)
 	$(BIN)/python -m tests.doubts_list docs/training.md
 	$(BIN)/python docs/draw_pictures.py
 	$(BIN)/python docs/draw_terminal.py
+	PYTHONPATH=tests $(BIN)/python -m report.page.picture docs/pictures/compare-page.webp
 
 clean:
 	rm -rf $(VENV) $(BENCH) $(DEMO) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,18 +1,29 @@
 """The verb `compare`: a table of trained runs, of groups of them, or of what differs between them."""
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accel_trainer.cli.app import MISTAKE, JsonOption, app, echo, echo_text, print_problems, print_warnings
+from accel_trainer.cli.app import (
+    DEFAULT_QUEUE,
+    MISTAKE,
+    JsonOption,
+    app,
+    echo,
+    echo_text,
+    print_problems,
+    print_warnings,
+)
 from accel_trainer.cli.run_rows import RunsArgument, WhereOption, fitting, read_runs
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import did_you_mean, listed
 
 if TYPE_CHECKING:
-    from accel_trainer.report.compare import Comparison
+    from accel_trainer.report.compare import At, Comparison
     from accel_trainer.report.tables import Table
 
 
@@ -60,31 +71,100 @@ def compare(
     diff: Annotated[bool, typer.Option("--diff", help="The parameters that differ, a column for each run.")] = False,
     output: Annotated[str, typer.Option("--format", help="table, csv, json, markdown or latex.")] = "table",
     as_json: JsonOption = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page with tables and plots to this file.", show_default=False),
+    ] = None,
+    human: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--human",
+            help="Of the page: trials of people, as measure reads them, beside degradation curves; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    queue: Annotated[
+        Path | None,
+        typer.Option(
+            "--queue", help="Of the page: a queue whose state it shows.", show_default=f"{DEFAULT_QUEUE} with --watch"
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again as runs go on, until the queue is done or Ctrl-C.")
+    ] = False,
 ) -> None:
     """Compare trained runs: a table of them, of groups with mean and interval, or of what differs between them."""
-    from accel_trainer.report.columns import in_order_of, split_names
-    from accel_trainer.report.compare import At, never_measured, refuse_unknown_metrics
+    from accel_trainer.report.columns import split_names
+    from accel_trainer.report.compare import At
 
     form = "json" if as_json else _format(output)
-    if against is not None and group_by is None:
-        raise UserError("compares groups; give `group_by` too", option="against")
-    if diff and group_by is not None:
-        raise UserError("compares runs, and `group_by` makes groups", option="diff")
+    _refuse_contradictions(locals())
     metrics = split_names(metric or "")
-    found = read_runs(runs, metrics, At.parse(at))
-    refuse_unknown_metrics(never_measured(found.rows), found.folders)
-    rows = in_order_of(fitting(found.rows, where), split_names(sort or "")) if found.rows else []
-    is_for_people = form not in ("csv", "json")
-    if group_by is not None:
-        shown = _groups(rows, split_names(group_by), metrics, against, is_for_people=is_for_people)
-    elif diff:
-        shown = _differences(rows)
+    question = Question(runs, where or [], split_names(sort or ""), metrics, At.parse(at))
+    names = split_names(group_by or "")
+    if html is not None:
+        from accel_trainer.cli.compare_page import PageRequest, write_pages
+        from accel_trainer.report.page.gather import Wishes
+
+        wishes = Wishes(columns, metrics, names, against, beside=html.parent)
+        problems = write_pages(PageRequest(html, human or [], queue, watch), question, wishes)
     else:
-        shown = _runs(rows, columns, is_for_people=is_for_people)
-    _print(shown, form)
-    print_problems(found.problems)
-    if found.problems:
+        found = question.ask()
+        is_for_people = form not in ("csv", "json")
+        if group_by is not None:
+            shown = _groups(found.rows, names, metrics, against, is_for_people=is_for_people)
+        elif diff:
+            shown = _differences(found.rows)
+        else:
+            shown = _runs(found.rows, columns, is_for_people=is_for_people)
+        _print(shown, form)
+        problems = found.problems
+    print_problems(problems)
+    if problems:
         raise typer.Exit(MISTAKE)
+
+
+def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+    """Raises UserError for options that do not go together. given: the arguments of the verb."""
+    if given["against"] is not None and given["group_by"] is None:
+        raise UserError("compares groups; give `group_by` too", option="against")
+    if given["diff"] and given["group_by"] is not None:
+        raise UserError("compares runs, and `group_by` makes groups", option="diff")
+    of_text = {"diff": given["diff"], "format": given["output"] != "table", "as_json": given["as_json"]}
+    of_page = {name: given[name] for name in ("human", "queue", "watch")}
+    if given["html"] is None and (named := [name for name, value in of_page.items() if value]):
+        raise UserError("is of a page; give `html` too", option=named[0])
+    if given["html"] is not None and (named := [name for name, value in of_text.items() if value]):
+        raise UserError("prints, and `html` writes a page", option=named[0].removeprefix("as_"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs that were asked for, in order, and what is wrong with those that cannot be read: a line each."""
+
+    rows: "list[Comparison]"
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which runs are compared, in which order, by which metrics."""
+
+    paths: Sequence[Path]
+    where: Sequence[str]
+    sort: Sequence[str]
+    metrics: Sequence[str]
+    at: "At"
+
+    def ask(self) -> Found:
+        """The runs as they are now. Raises UserError."""
+        from accel_trainer.report.columns import in_order_of
+        from accel_trainer.report.compare import never_measured, refuse_unknown_metrics
+
+        found = read_runs(self.paths, self.metrics, self.at)
+        refuse_unknown_metrics(never_measured(found.rows), found.folders)
+        rows = in_order_of(fitting(found.rows, self.where), self.sort) if found.rows else []
+        return Found(rows, found.problems)
 
 
 def _format(word: str) -> str:

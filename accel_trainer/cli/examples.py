@@ -76,6 +76,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "compare models",
         "compare models --where 'lr>=0.01' --sort=-best",
         "compare models --group-by all-but-seed",
+        "compare models --html report.html --watch",
     ),
     "export": (
         "export models/resnet18/mine shared --format hf",

@@ -46,6 +46,8 @@ class Comparison:
     values: Mapping[str, float | None] = field(default_factory=dict)
     degraded: Mapping[str, float] = field(default_factory=dict)
     """Accuracy of the best weights by degradation, in percent, the mean over the levels that were measured."""
+    folder: str = ""
+    """Where the run is, as it was given."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _compare_one(run: RunFolder, metrics: Sequence[str], at: At) -> Comparison:
         corrupt=status.corrupt_images if status else None,
         values={name: _value(rows, name, at, best[1] if best else None) for name in metrics},
         degraded=degraded_accuracies(run, best[1] if best else None),
+        folder=str(run.path),
     )
 
 
@@ -151,6 +154,7 @@ def _without_config(run: RunFolder, metrics: Sequence[str]) -> Comparison:
         seconds=0.0,
         settings={},
         values=dict.fromkeys(metrics),
+        folder=str(run.path),
     )
 
 

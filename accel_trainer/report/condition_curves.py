@@ -74,10 +74,8 @@ def _panels(folder: EvaluationFolder) -> dict[str, list[str]]:
 
 
 def _panel(axes: "Axes", name: str, levels: Sequence[str], rows: Sequence[Row], chance: float | None) -> None:
-    numbers = [_number(level) for level in levels]
-    # Shares of 1 are where they belong; other levels, such as sigmas, are chosen to be about equally far apart.
-    are_shares = all(0 <= number <= 1 for number in numbers) and len(levels) > 2
-    place = dict(zip(levels, numbers if are_shares else range(len(levels)), strict=True))
+    places, are_shares = places_of_levels(levels)
+    place = dict(zip(levels, places, strict=True))
     cycles = sorted({row["cycle"] for row in rows}, key=_number)
     colors = shades(len(cycles)) if len(cycles) > 1 else [line_style(0).get("color")]
     for cycle, color in zip(cycles, colors, strict=True):
@@ -92,6 +90,14 @@ def _panel(axes: "Axes", name: str, levels: Sequence[str], rows: Sequence[Row], 
         axes.set_xticks(range(len(levels)), levels)
     axes.tick_params(axis="x", rotation=45 if max(map(len, levels)) > 3 and not are_shares else 0)
     axes.set_title(name, parse_math=False)
+
+
+def places_of_levels(levels: Sequence[str]) -> tuple[list[float], bool]:
+    """Where levels are on an axis, and whether they are shares of 1: these are where they belong; other levels, such as
+    sigmas, are chosen to be about equally far apart."""
+    numbers = [_number(level) for level in levels]
+    are_shares = all(0 <= number <= 1 for number in numbers) and len(levels) > 2
+    return (numbers if are_shares else [float(place) for place in range(len(levels))]), are_shares
 
 
 def _number(level: str) -> float:

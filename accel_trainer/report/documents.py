@@ -29,7 +29,7 @@ def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: Sequence[int]) -> str:
     """A table with pipes; numbers to the right, with as many decimals as their column has."""
     marks = ["---:" if is_number else "---" for is_number in _are_numbers(header, rows)]
-    body = [list(map(_piped, _shown(row, decimals, "-"))) for row in rows]
+    body = [list(map(_piped, shown_cells(row, decimals, "-"))) for row in rows]
     lines = [list(map(_piped, header)), marks, *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -37,7 +37,7 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: 
 def as_latex(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: Sequence[int]) -> str:
     r"""A tabular with the rules of booktabs, whose package the document loads. decimals: as of `as_markdown`."""
     columns = "".join("r" if is_number else "l" for is_number in _are_numbers(header, rows))
-    body = [list(map(_escaped, _shown(row, decimals, "--"))) for row in rows]
+    body = [list(map(_escaped, shown_cells(row, decimals, "--"))) for row in rows]
     lines = [
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -62,8 +62,8 @@ def _piped(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _shown(row: Sequence[Any], decimals: Sequence[int], nothing: str) -> list[str]:
-    """The cells of a row."""
+def shown_cells(row: Sequence[Any], decimals: Sequence[int], nothing: str) -> list[str]:
+    """The cells of a row as texts of one line; nothing: what stands for None."""
     return [
         nothing if value is None else f"{value:.{digits}f}" if isinstance(value, float) else one_line(value)
         for value, digits in zip(row, decimals, strict=True)

@@ -1,7 +1,7 @@
 """What was measured of a run after its training: a folder each below `evaluations/`, and what it says of itself."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,22 +128,36 @@ def mean_accuracies(accuracies: Sequence[ConditionAccuracy]) -> dict[str, float]
     return {name: 100 * sum(one.accuracy for one in of_it) / len(of_it) for name, of_it in levels}
 
 
-def degraded_accuracies(run: RunFolder, best_epoch: int | None) -> dict[str, float]:
-    """`mean_accuracies` of the best weights of a run on its own images, of all evaluations that are complete; of one
-    degradation that several have, of the one with most levels. best_epoch: evaluations of weights that were the best
-    before are left out."""
+def best_accuracies(run: RunFolder, best_epoch: int | None) -> dict[str, list[ConditionAccuracy]]:
+    """Those of the best weights of a run on its own images by degradation, at its levels in their order, of all
+    evaluations that are complete; of one degradation that several have, of the one with most levels. best_epoch:
+    evaluations of weights that were the best before are left out."""
     found: dict[str, list[ConditionAccuracy]] = {}
+    for folder, record in best_evaluations(run, best_epoch):
+        conditions = record.measured.get("conditions")
+        names = conditions if isinstance(conditions, list) else []
+        order = {name: place for place, name in enumerate(names) if isinstance(name, str)}
+        for name, levels in _by_degradation(read_accuracies(folder)).items():
+            if len(levels) > len(found.get(name, ())):
+                found[name] = sorted(levels, key=lambda one: order.get(f"{one.degradation}/{one.level}", len(order)))
+    return dict(sorted(found.items()))
+
+
+def best_evaluations(run: RunFolder, best_epoch: int | None) -> Iterator[tuple[EvaluationFolder, EvaluationRecord]]:
+    """The complete ones of the best weights of a run on its own images."""
     for folder in evaluations_of(run).values():
+        record = None
         with suppress(UserError):
             record = read_evaluation(folder)
-            if record is None or not record.complete or not _is_of_best(record.plan):
-                continue
-            if record.epoch not in (None, best_epoch):
-                continue
-            for name, levels in _by_degradation(read_accuracies(folder)).items():
-                if len(levels) > len(found.get(name, ())):
-                    found[name] = levels
-    return mean_accuracies([one for name in sorted(found) for one in found[name]])
+        if record is None or not record.complete or not _is_of_best(record.plan):
+            continue
+        if record.epoch in (None, best_epoch):
+            yield folder, record
+
+
+def degraded_accuracies(run: RunFolder, best_epoch: int | None) -> dict[str, float]:
+    """`mean_accuracies` of `best_accuracies`."""
+    return mean_accuracies([one for levels in best_accuracies(run, best_epoch).values() for one in levels])
 
 
 def _is_of_best(plan: Mapping[str, Any]) -> bool:
