@@ -76,7 +76,7 @@ def test_groups_tests_people_and_problems_are_on_it() -> None:
         (["--html", "p.html", "--diff"], "`diff`: prints, and `html` writes a page"),
         (["--html", "none/p.html"], "none/p.html: cannot be written: No such file or directory"),
         (["--html", "p.html", "--human", "none.csv"], "none.csv: cannot be read: No such file or directory"),
-        (["--html", "p.html", "--group-by", "lrr"], "`group-by`: no run has 'lrr'; did you mean 'lr'?"),
+        (["--html", "p.html", "--group-by", "lrr"], "`group_by`: no run has 'lrr'; did you mean 'lr'?"),
     ],
 )
 def test_mistakes_are_one_line_and_no_page(words: list[str], line: str) -> None:
