@@ -7,6 +7,8 @@ import { colorOf } from "./palette.mjs";
 
 const HEIGHT = 250;
 const NEAR_PX = 60;
+// Between ticks of an axis of epochs.
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000];
 // More lines than these are told apart by the pointer: dashes would make them one mesh.
 const MANY = 24;
 
@@ -82,7 +84,7 @@ export class Chart {
       padding: [8, 12, 0, 0],
       scales: { x: { time: false, ...(xSplits && { range: xSplits.range }) }, y: { distr: log ? 3 : 1, ...(yRange && { range: yRange }) } },
       axes: [
-        { ...axis, label: this.xTitle, labelSize: 16, labelGap: 0, labelFont: axis.font, size: 30, values: (_, at) => at.map((value) => this.xText(value)), ...split },
+        { ...axis, label: this.xTitle, labelSize: 16, labelGap: 0, labelFont: axis.font, size: 30, values: (_, at) => at.map((value) => this.xText(value)), ...(this.isWhole && { incrs: WHOLE }), ...split },
         { ...axis, size: 58, values: (_, at) => at.map((value) => short(value)) },
       ],
       cursor: { points: { show: false }, y: false, drag: { x: true, y: false }, focus: { prox: -1 } },

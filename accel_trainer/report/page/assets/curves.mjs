@@ -80,6 +80,7 @@ export class Curves {
   draw(chart, name, state) {
     const { x, lines } = plotted(this.page, this.items, name, state);
     [chart.xTitle, chart.xText] = AXES[state.x];
+    chart.isWhole = state.x === "epoch";
     chart.show({ x, lines: state.log ? positive(lines) : lines, log: state.log, summary: summary(name, lines) });
   }
 
@@ -115,6 +116,7 @@ export function summary(name, lines) {
   const sign = score === "loss" ? 1 : -1;
   ends.sort((a, b) => sign * (a[1] - b[1]));
   const [best, worst] = [ends[0], ends.at(-1)];
+  if (ends.length === 1) return `${counted(lines.length, "line")}; ${best[0]} ends at ${short(best[1])}.`;
   const start = `${counted(lines.length, "line")}; at the end ${best[0]} is ${score === "loss" ? "lowest" : "highest"} (${short(best[1])})`;
-  return ends.length > 1 ? `${start}, ${worst[0]} ${score === "loss" ? "highest" : "lowest"} (${short(worst[1])}).` : `${start}.`;
+  return `${start}, ${worst[0]} ${score === "loss" ? "highest" : "lowest"} (${short(worst[1])}).`;
 }
