@@ -63,6 +63,7 @@ GROUPS = {
         "rdm": VerbEntry("representations", "Write dissimilarity matrices of features."),
         "rsa": VerbEntry("representations", "Compare matrices with those of brains or people."),
         "export": VerbEntry("export", "Write a trained model so that others can load it."),
+        "push": VerbEntry("push", "Upload an exported model to the Hugging Face hub."),
         "leet": VerbEntry("leet", "Browse what Weights & Biases has on this disk."),
     },
     "Data": {

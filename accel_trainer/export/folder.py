@@ -35,7 +35,7 @@ def refuse_others(path: Path) -> None:
     """Raises UserError for a folder with files that no export has written there, or that were changed since."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"{path} is no folder", hint=_ELSEWHERE)
-    there = _files_in(path)
+    there = files_in(path)
     if not there:
         return
     recorded = read_own(path).get("files", {}) if CONFIG in there else {}
@@ -61,7 +61,7 @@ def read_own(path: Path) -> dict[str, Any]:
 
 def write_config(folder: Path, config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Write config.json, last of all: with the checksums of the other files. Raises OSError."""
-    files = {name: sha256(folder / name) for name in sorted(_files_in(folder))}
+    files = {name: sha256(folder / name) for name in sorted(files_in(folder))}
     content = {**config, OWN: {"version": VERSION, **own, "files": files}}
     write_json(folder / CONFIG, content)
 
@@ -80,7 +80,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _files_in(path: Path) -> set[str]:
+def files_in(path: Path) -> set[str]:
     """The names of all files below a folder, relative to it; what Python has compiled of them does not count."""
     found = (file.relative_to(path) for file in path.rglob("*") if not file.is_dir() or file.is_symlink())
     return {file.as_posix() for file in found if "__pycache__" not in file.parts}

@@ -54,6 +54,7 @@ VERBS = {
     "evaluate": "evaluate run --cpu",
     "leet": "leet run --out runs",
     "export": "export run exported",
+    "push": "push sent my-lab/birds --dry-run",
     "features": "features run --layers layer1 --out features --cpu",
     "probe": "probe run --layers layer1 --readout knn --cpu",
     "rdm": "rdm evoked --out rdms",
@@ -116,6 +117,8 @@ def lay_out(folder: Path, trained: Path) -> None:
     evoked.finish([])
     (folder / "model.csv").write_text("a,b,c\n0,1,2\n1,0,3\n2,3,0\n")
     np.save(folder / "people.npy", np.array([[1.0, 3.0, 2.0], [1.0, 2.0, 3.0]]))
+    (folder / "sent").mkdir()
+    (folder / "sent/config.json").write_text('{"accel_train": {"version": 1, "files": {}}}')
     (folder.parent / "other").mkdir()
     shutil.copytree(trained, folder / "run")
     (folder / "run" / "wandb" / "offline-run-20261231_235959-a-job").mkdir(parents=True)
