@@ -86,6 +86,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "evaluate models/resnet18/mine",
         "evaluate models/resnet18/mine --degrade noise blur",
+        "evaluate --architecture resnet50 --pretrained DEFAULT --dataset ILSVRC2012",
     ),
     "measure": (
         "measure trials.parquet",

@@ -115,7 +115,8 @@ def _name(architecture: str, published: models.WeightsEnum | None, file: Path | 
     elif file is None:
         raise ValueError("neither published weights nor a file")
     else:
-        of_weights = file.stem if file.stem not in COMMON_NAMES else file.absolute().parent.name
+        folders = [folder.name for folder in file.absolute().parents if folder.name != "params"]
+        of_weights = file.stem if file.stem not in COMMON_NAMES else folders[0]
     return f"{architecture.rpartition(':')[2]}-{of_weights.strip('.') or 'weights'}"
 
 

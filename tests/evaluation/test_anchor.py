@@ -22,6 +22,7 @@ from accel_trainer import Run, UserError, load_pretrained, load_run, train
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.data.augment.geometry import CenterCrop
 from accel_trainer.data.sources.digits import Digits
+from accel_trainer.evaluation.anchor import _name
 from accel_trainer.evaluation.check import check_plan
 from accel_trainer.evaluation.logit_classes import imagenet_wnids, logit_classes
 from accel_trainer.measures.sixteen_classes import is_imagenet
@@ -70,6 +71,13 @@ def accuracies(logits: Tensor, labels: Sequence[int]) -> tuple[float, float]:
     """Of the first answer, and of the first five, in percent."""
     top = logits.topk(5).indices == torch.tensor(labels)[:, None]
     return 100 * top[:, 0].double().mean().item(), 100 * top.any(1).double().mean().item()
+
+
+def test_files_that_are_always_called_alike_are_named_by_their_folders() -> None:
+    assert _name("timm:resnet18", None, Path("/hub/resnet18.a1/model.safetensors")) == "resnet18-resnet18.a1"
+    assert _name("resnet18", None, Path("/models/mine/params/best.safetensors")) == "resnet18-mine"
+    assert _name("resnet18", None, Path("/theirs/net-7.pth")) == "resnet18-net-7"
+    assert _name("squeezenet1_1", PUBLISHED, None) == "squeezenet1_1-IMAGENET1K_V1"
 
 
 def test_the_synsets_are_those_of_imagenet() -> None:
