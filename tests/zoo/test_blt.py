@@ -257,7 +257,7 @@ def test_every_argument_is_listed_with_its_default(name: str) -> None:
         default = parameter.default
         told = str(list(default)) if isinstance(default, tuple) else "null" if default is None else f"{default}"
         told = f'"{told}"' if isinstance(default, str) else told
-        assert f"    {argument} ({told}" in (MODELS[name].__doc__ or ""), argument
+        assert f"\n{argument} ({told}" in (inspect.getdoc(MODELS[name]) or ""), argument
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_gradients_reach_every_parameter_of_several_heads() -> None:
 def test_every_argument_of_a_variant_is_listed_with_its_default(name: str) -> None:
     for argument, parameter in inspect.signature(MODELS[name]).parameters.items():
         told = str(list(parameter.default)) if isinstance(parameter.default, tuple) else str(parameter.default)
-        assert f"    {argument} ({told}" in (MODELS[name].__doc__ or ""), argument
+        assert f"\n{argument} ({told}" in (inspect.getdoc(MODELS[name]) or ""), argument
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_every_argument_is_listed_with_its_default() -> None:
         assert parameter.kind is parameter.KEYWORD_ONLY
         default = parameter.default
         told = str(list(default)) if isinstance(default, tuple) else "null" if default is None else f"{default}"
-        assert f"    {argument} ({told}" in (small_cnn.__doc__ or ""), argument
+        assert f"\n{argument} ({told}" in (inspect.getdoc(small_cnn) or ""), argument
 
 
 @pytest.mark.parametrize(

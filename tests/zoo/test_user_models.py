@@ -149,7 +149,7 @@ def test_a_dotted_prefix_is_permission_for_what_is_below_it_alone(monkeypatch: p
         ("os.system", "os"),
         ("subprocess.Popen", "subprocess"),
         ("torch.hub.load", "torch"),
-        ("Path", "pathlib"),
+        ("Path", Path.__module__),
         ("functools.partial", "functools"),
         ("run", "posix"),
         ("Net.load_state_dict", "torch.nn.modules.module"),
