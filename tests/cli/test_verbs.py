@@ -300,7 +300,7 @@ def test_a_queue_of_jobs_that_can_never_run_ends_with_a_line_each(cli):
     write_job(Path("training_queue/held/parent.json"))
     result = cli("run-queue")
     assert result.returncode == 1
-    assert result.stdout.splitlines() == ["1 job to run", "child: waits for 'parent', which is held"]
+    assert result.stdout.splitlines() == ["checking 1 job", "1 job to run", "child: waits for 'parent', which is held"]
     assert Path("training_queue/child.json").exists()
 
 
